@@ -1,0 +1,1 @@
+"""Engram: sells memory nodes to phones, runs them, serves what they hold."""
