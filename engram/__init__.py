@@ -1,1 +1,3 @@
-"""Engram: sells memory nodes to phones, runs them, serves what they hold."""
+"""Engram sells, runs and watches memory-mining nodes, and relays what is learnt of them."""
+
+__version__ = "0.1.0"

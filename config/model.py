@@ -1,0 +1,246 @@
+"""Every setting of Engram: typed, frozen, with its unit and default.
+
+A profile (`config/profiles/*.toml`) names all that differs between environments; what is written here are the
+defaults common to all of them. Keys of the TOML files are the field names, sections are the struct fields of
+`Settings`.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Environment = Literal["local", "testnet", "mainnet"]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Bytes = Annotated[int, Meta(ge=1)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A group of settings. Unknown keys are refused."""
+
+
+class ShutdownSettings(Section):
+    """What happens at SIGTERM or Ctrl-C."""
+
+    nodes: Literal["keep", "stop"] = "keep"
+    """`keep`: nodes go on and are found again at the next start; `stop`: they are destroyed first."""
+    drain_s: Positive = 10.0
+    """Seconds that running requests get to finish."""
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "console", "json"] = "auto"
+    """`auto`: console on a terminal, JSON otherwise."""
+
+
+class OpsSettings(Section):
+    """The operator's listener (/status, /metrics, /health, /ready); never public."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9001
+    """0 takes a free port."""
+
+
+class HttpSettings(Section):
+    """Bounds shared by every public HTTP surface."""
+
+    max_body_bytes: Bytes = 262_144
+    max_header_bytes: Bytes = 32_768
+    max_headers: Count = 100
+    body_timeout_s: Positive = 20.0
+    """The whole body must have arrived this long after the headers."""
+    idle_timeout_s: Positive = 30.0
+    max_connections: Count = 2_000
+    requests_per_minute_per_ip: Annotated[int, Meta(ge=0)] = 600
+    """0 switches the limit off."""
+    requests_per_minute_per_hotkey: Annotated[int, Meta(ge=0)] = 240
+    """0 switches the limit off."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks (CIDR) whose X-Forwarded-For is believed."""
+    cors_origins: tuple[str, ...] = ()
+    """Exact origins, or `*` for any; empty switches CORS off."""
+    event_streams: Count = 1_000
+    """Open server-sent event streams at once."""
+
+
+class GatewaySettings(Section):
+    """The public HTTP surface of the gateway."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9000
+    """0 takes a free port. GATEWAY_PORT."""
+    public_url: str = ""
+    """Base URL that clients see, used in payment resources; empty: http://host:port."""
+    auth_required: bool = True
+    """GATEWAY_AUTH_REQUIRED; False trusts X-Hotkey and is refused off loopback."""
+    selling: bool = True
+    """False: keep serving what was sold, sell nothing new (also `engram selling off`)."""
+    terms_url: str = ""
+    """Where the operator publishes the legal text; shown at /terms."""
+
+
+class PaymentSettings(Section):
+    """How USDC is taken by x402."""
+
+    network: str = "eip155:31337"
+    """CAIP-2 id or one of x402's v1 names (`base`, `base-sepolia`). X402_NETWORK."""
+    recipient: str = ""
+    """0x address that is paid. X402_RECIPIENT_ADDRESS."""
+    facilitator_url: str = "embedded"
+    """`embedded`: the play-money facilitator in this process. X402_FACILITATOR_URL."""
+    max_timeout_s: Count = 120
+    """maxTimeoutSeconds of the offer: how long a signed authorization is good for."""
+    min_validity_left_s: Count = 20
+    """An authorization that expires sooner than this is refused before anything is asked of the facilitator."""
+    verify_timeout_s: Positive = 6.0
+    settle_timeout_s: Positive = 8.0
+    answer_within_s: Positive = 9.0
+    """A paid POST is answered at the latest after this, with `payment_pending` when the outcome is not known yet."""
+    reserve_ttl_s: Positive = 60.0
+    """A reservation that never began to settle is given up after this."""
+    holds_per_payer: Count = 3
+    holds_per_address: Count = 3
+    """Open holds per client IP address; loopback addresses are exempt in `local`."""
+    concurrency: Count = 64
+    """Payments worked on at once."""
+
+
+class PricingSettings(Section):
+    """What an hour costs."""
+
+    lite_usd_per_hour: Positive = 0.10
+    """CLOUD_PRICE_PER_HOUR_USD; standard is twice, pro 3.6 times of it."""
+
+
+class SessionSettings(Section):
+    """Limits on sessions."""
+
+    min_hours: Positive = 0.5
+    max_hours: Positive = 720.0
+    live_per_hotkey: Count = 3
+    live_in_all: Count = 50
+
+
+class ProvisioningSettings(Section):
+    """Where nodes run."""
+
+    backend: Literal["local", "docker", "akash"] = "local"
+    places: Annotated[int, Meta(ge=0)] = 0
+    """Nodes that may run at once; 0: what fits the host (local) or sessions.live_in_all."""
+    node_host: str = "127.0.0.1"
+    first_port: Port = 18_100
+    """Local backend: ports first_port … first_port + 999 are given to nodes."""
+    launch_timeout_s: Positive = 120.0
+    """From launch to the first healthy answer, per attempt."""
+    attempts: Count = 3
+    health_interval_s: Positive = 0.25
+    destroy_grace_s: Positive = 8.0
+    """TERM, then KILL after this."""
+    watch_interval_s: Positive = 2.0
+    """Memory and disk of local nodes are measured this often."""
+    miner_image: str = "ghcr.io/dipraise1/engram:latest"
+    """ENGRAM_MINER_IMAGE."""
+
+
+class AkashSettings(Section):
+    """The Akash network."""
+
+    owner_address: str = ""
+    """AKASH_OWNER_ADDRESS"""
+    node_url: str = "https://api.akash.network"
+    """AKASH_NODE_URL"""
+    chain_id: str = "akashnet-2"
+    """AKASH_CHAIN_ID"""
+
+
+class StatsSettings(Section):
+    """How live nodes are polled."""
+
+    interval_s: Positive = 30.0
+    jitter: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    """Share of the interval that each poll is moved at random."""
+    concurrency: Count = 64
+    connect_timeout_s: Positive = 3.0
+    timeout_s: Positive = 5.0
+    failures_to_degraded: Count = 5
+    expiry_interval_s: Positive = 5.0
+    """How often sessions that have run out are looked for."""
+
+
+class ChainSettings(Section):
+    """The Bittensor chain."""
+
+    source: Literal["recorded", "rpc"] = "rpc"
+    """`recorded`: the chain recording that ships with Engram."""
+    network: str = "test"
+    endpoints: tuple[str, ...] = ()
+    """JSON-RPC URLs (http or https), tried in order."""
+    netuids: tuple[int, ...] = (450,)
+    poll_s: Positive = 12.0
+    call_timeout_s: Positive = 15.0
+    stale_after_s: Positive = 180.0
+
+
+class RelaySettings(Section):
+    """What is learnt of managed nodes, relayed to another network."""
+
+    url: str = ""
+    """Receiver; empty: the relay is off and nothing is queued."""
+    timeout_s: Positive = 10.0
+    attempts: Count = 10
+    backoff_min_s: Positive = 10.0
+    backoff_max_s: Positive = 300.0
+
+
+class FacilitatorSettings(Section):
+    """The play-money facilitator (`run.py facilitator`, or embedded in a `local` gateway)."""
+
+    host: str = "127.0.0.1"
+    port: Port = 0
+    """0 takes a free port."""
+    opening_balance_usd: Positive = 1_000.0
+    """Play money that every address owns when it is first seen."""
+
+
+class MinerSettings(Section):
+    """What a memory miner (a node) is told besides its launch file."""
+
+    embedder: Literal["minilm", "hash"] = "minilm"
+    weights_dir: str = ""
+    """Folder with model.safetensors and tokenizer.json; empty: the installed weights package."""
+    cache_dir: str = ""
+    """Where the built ONNX graph is kept; empty: `<data_dir>/cache`."""
+    require_signature: bool = False
+    """REQUIRE_HOTKEY_SIG; always on for mainnet."""
+    netuid: int = 450
+    max_text_chars: Count = 8_192
+    max_metadata_bytes: Count = 4_096
+    requests_per_minute: Annotated[int, Meta(ge=0)] = 6_000
+
+
+class Settings(Section):
+    """All settings of one process."""
+
+    environment: Environment = "local"
+    data_dir: str = "data"
+    """Folder of the ledger, keys and nodes; one process at a time."""
+    shutdown: ShutdownSettings = ShutdownSettings()
+    log: LogSettings = LogSettings()
+    ops: OpsSettings = OpsSettings()
+    http: HttpSettings = HttpSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    payments: PaymentSettings = PaymentSettings()
+    pricing: PricingSettings = PricingSettings()
+    sessions: SessionSettings = SessionSettings()
+    provisioning: ProvisioningSettings = ProvisioningSettings()
+    akash: AkashSettings = AkashSettings()
+    stats: StatsSettings = StatsSettings()
+    chain: ChainSettings = ChainSettings()
+    relay: RelaySettings = RelaySettings()
+    facilitator: FacilitatorSettings = FacilitatorSettings()
+    miner: MinerSettings = MinerSettings()
