@@ -1,0 +1,114 @@
+"""Backing up, restoring and checking a ledger file."""
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+import msgspec
+
+from .connection import LEDGER_FILE
+from .errors import LedgerUnavailable, LedgerUnusable
+from .migrations import MIGRATIONS
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What a check found. `problems` is empty when the ledger is sound."""
+
+    path: str
+    schema_version: int
+    ledger_id: str
+    bytes: int
+    rows: dict[str, int]
+    problems: list[str]
+    sqlite_version: str
+
+
+def backup(source: Path, target: Path) -> int:
+    """Copy the ledger at `source` (which may be in use) to `target` as one consistent file; returns its bytes.
+
+    The copy is complete and on disk before `target` appears under its name. Raises LedgerUnavailable when the
+    target exists or cannot be written.
+    """
+    if target.exists():
+        raise LedgerUnavailable(f"{target} exists already; choose another name")
+    partial = target.with_name(target.name + ".partial")
+    try:
+        partial.unlink(missing_ok=True)
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reader,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            reader.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+        partial.chmod(0o600)
+        _sync(partial)
+        partial.rename(target)
+        _sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        partial.unlink(missing_ok=True)
+        raise LedgerUnavailable(f"no backup was made at {target}: {error}") from error
+    return target.stat().st_size
+
+
+def restore(source: Path, folder: Path) -> Path:
+    """Put the backup `source` in place of the ledger in `folder`, which no process may hold (take the folder's lock).
+
+    The former ledger is kept beside it; returns where (or the ledger's path when there was none). Raises
+    LedgerUnusable when the backup is damaged.
+    """
+    report = check(source)
+    if report.problems:
+        raise LedgerUnusable(f"{source} is damaged: {report.problems[0]}; nothing was changed")
+    ledger = folder / LEDGER_FILE
+    kept = ledger
+    incoming = folder / (LEDGER_FILE + ".incoming")
+    incoming.unlink(missing_ok=True)
+    backup(source, incoming)
+    if ledger.exists():
+        number = 1
+        while (kept := folder / f"{LEDGER_FILE}.before-restore-{number}").exists():
+            number += 1
+        backup(ledger, kept)
+        for suffix in ("-wal", "-shm"):
+            ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+    incoming.replace(ledger)
+    _sync(folder)
+    return kept
+
+
+def check(path: Path) -> Report:
+    """Read the whole file and tell what is wrong with it. Raises LedgerUnusable when it is no ledger at all."""
+    if not path.is_file():
+        raise LedgerUnusable(f"{path} does not exist")
+    problems: list[str] = []
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            problems += [row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            names = [
+                row[0]
+                for row in connection.execute(
+                    "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+                )
+            ]
+            rows = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608 - names come from the schema itself
+            ledger_id = ""
+            if "meta" in names:
+                found = connection.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchone()
+                ledger_id = found[0] if found else ""
+            else:
+                problems.append("there is no meta table: this is not an Engram ledger")
+    except sqlite3.DatabaseError as error:
+        raise LedgerUnusable(f"{path} is not a usable ledger: {error}") from error
+    if version > len(MIGRATIONS):
+        problems.append(f"schema version {version} is newer than this program's {len(MIGRATIONS)}")
+    return Report(str(path), version, ledger_id, path.stat().st_size, rows, problems, sqlite3.sqlite_version)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

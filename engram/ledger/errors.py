@@ -1,0 +1,21 @@
+"""What can go wrong with the ledger, told in three answers: not done, unknown, wrong file."""
+
+
+class LedgerError(Exception):
+    """Base of the ledger's errors; never raised itself."""
+
+
+class LedgerUnavailable(LedgerError):
+    """The transaction was not made: the disk is full or read-only, or the ledger is closed. Nothing was lost."""
+
+
+class CommitUnknown(LedgerError):
+    """COMMIT failed in a way that leaves open whether it took effect. The process ends; booting finds out."""
+
+
+class LedgerUnusable(LedgerError):
+    """The file cannot be opened as a ledger: damaged, newer than this program, or not a ledger at all."""
+
+
+class FolderInUse(LedgerError):
+    """Another process holds the data folder."""

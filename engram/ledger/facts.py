@@ -1,0 +1,23 @@
+"""Small facts of the ledger itself: its id, and the operator's switches."""
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert
+
+from .schema import meta
+
+
+def ledger_id(connection: Connection) -> str:
+    """Eight hex digits, made with the ledger; every node token of this ledger begins with them."""
+    return str(connection.execute(select(meta.c.value).where(meta.c.key == "ledger_id")).scalar_one())
+
+
+def get(connection: Connection, key: str) -> str | None:
+    """A stored switch, or None when it was never set."""
+    value = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
+    return None if value is None else str(value)
+
+
+def put(connection: Connection, key: str, value: str) -> None:
+    """Store a switch."""
+    statement = insert(meta).values(key=key, value=value)
+    connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}))

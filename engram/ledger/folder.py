@@ -1,0 +1,39 @@
+"""One process per data folder: an exclusive lock taken before anything in it is opened."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import FolderInUse, LedgerUnavailable
+
+LOCK_FILE = "engram.lock"
+
+
+@contextlib.contextmanager
+def data_folder(path: Path) -> Iterator[Path]:
+    """Create `path` (mode 0700) when missing, lock it for this process, and yield it resolved.
+
+    The lock is the kernel's: it ends with the process, however that ends. Raises FolderInUse when another process
+    holds it and LedgerUnavailable when the folder cannot be made or written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = path.resolve()
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LedgerUnavailable(f"data folder {path} cannot be used: {error.strerror}; set data_dir") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise FolderInUse(
+                f"data folder {folder} is in use by process {holder}; stop it, or choose another data_dir"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield folder
+    finally:
+        os.close(descriptor)

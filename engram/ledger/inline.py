@@ -1,0 +1,63 @@
+"""The ledger on the calling task, without a thread: for tests in virtual time and for one-shot commands."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, final
+
+import trio
+from sqlalchemy import Connection
+
+from .connection import open_writer
+from .errors import LedgerUnavailable
+from .group import Commits, run_group
+
+T = TypeVar("T")
+
+
+@final
+class InlineLedger:
+    """Same promises as the threaded ledger. `before_commit` and `after_commit` are fault switches for tests."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._closed = False
+        self.commits = Commits()
+        self.before_commit: Callable[[], None] | None = None
+        self.after_commit: Callable[[], None] | None = None
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """Run `transaction` durably; raises what it raises, or LedgerUnavailable / CommitUnknown."""
+        await trio.lowlevel.checkpoint()
+        return self.write_now(transaction)
+
+    def write_now(self, transaction: Callable[[Connection], T]) -> T:
+        """The same without a loop."""
+        if self._closed:
+            raise LedgerUnavailable("the ledger is closed")
+        if self.before_commit:
+            self.before_commit()
+        outcome = run_group(self._connection, [transaction], self.commits)[0]
+        if self.after_commit:
+            self.after_commit()
+        if outcome.error is not None:
+            raise outcome.error
+        value: T = outcome.value
+        return value
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Run `query` on the committed state."""
+        await trio.lowlevel.checkpoint()
+        if self._closed:
+            raise LedgerUnavailable("the ledger is closed")
+        return query(self._connection)
+
+    def close(self) -> None:
+        """Close the file; later calls raise LedgerUnavailable."""
+        self._closed = True
+        self._connection.close()
+        self._connection.engine.dispose()
+
+
+def open_inline(path: Path | None = None) -> InlineLedger:
+    """Open (and migrate) the ledger at `path`, or a private one in memory."""
+    return InlineLedger(open_writer(path))

@@ -1,0 +1,13 @@
+"""Facts about the ledger itself and switches the operator set: `ledger_id`, `selling`."""
+
+from sqlalchemy import Text
+
+from ._base import Column, Table, metadata
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    sqlite_strict=True,
+)

@@ -1,0 +1,80 @@
+"""Payments by x402, their refunds, and the signed requests that were already answered."""
+
+from sqlalchemy import Index, Integer, LargeBinary, PrimaryKeyConstraint, Text
+from sqlalchemy.dialects.sqlite import REAL
+
+from ._base import Column, Table, metadata
+
+payments = Table(
+    "payments",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("kind", Text, nullable=False),  # session | extension
+    Column("session_id", Text, nullable=False),
+    Column("controller", LargeBinary, nullable=False),
+    Column("request_hash", LargeBinary, nullable=False),  # sha256 over method, raw path, controller, body
+    # The canonical authorization: what makes a payment one payment.
+    Column("network", Text, nullable=False),  # CAIP-2
+    Column("asset", LargeBinary, nullable=False),
+    Column("payer", LargeBinary, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("pay_to", LargeBinary, nullable=False),
+    Column("amount", Integer, nullable=False),  # atomic units
+    Column("valid_after", Integer, nullable=False),
+    Column("valid_before", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # x402 v2 PaymentPayload, JSON, re-sent unchanged
+    Column("requirements", LargeBinary, nullable=False),  # our own requirements, JSON
+    Column("seconds", REAL, nullable=False),  # what it buys
+    Column("client_address", Text, nullable=False),
+    Column("reason", Text),  # of a rejection, as the facilitator or our checks named it
+    Column("transaction_hash", Text),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("crashes", Integer, nullable=False, server_default="0"),
+    Column("quarantined_at", REAL),
+    Column("created_at", REAL, nullable=False),
+    Column("updated_at", REAL, nullable=False),
+    Column("settled_at", REAL),
+    sqlite_strict=True,
+)
+Index(
+    "uq_payments_authorization",
+    payments.c.network,
+    payments.c.asset,
+    payments.c.payer,
+    payments.c.nonce,
+    unique=True,
+)
+Index("ix_payments_session", payments.c.session_id)
+Index("ix_payments_state", payments.c.state)
+Index("ix_payments_controller", payments.c.controller)
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("payment_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),  # 1, 2, …: a payment may be refunded in parts
+    Column("state", Text, nullable=False),  # due | refunding | refunded
+    Column("address", LargeBinary, nullable=False),  # the payer, frozen
+    Column("amount", Integer, nullable=False),
+    Column("nonce", LargeBinary, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("transaction_hash", Text),
+    Column("created_at", REAL, nullable=False),
+    Column("updated_at", REAL, nullable=False),
+    PrimaryKeyConstraint("payment_id", "number"),
+    sqlite_strict=True,
+)
+
+answered_requests = Table(
+    "answered_requests",
+    metadata,
+    Column("public_key", LargeBinary, nullable=False),
+    Column("message_hash", LargeBinary, nullable=False),  # sha256 of the signed message
+    Column("request_hash", LargeBinary, nullable=False),
+    Column("payment_id", Text, nullable=False),
+    Column("at", REAL, nullable=False),
+    PrimaryKeyConstraint("public_key", "message_hash"),
+    sqlite_strict=True,
+)
+Index("ix_answered_requests_at", answered_requests.c.at)

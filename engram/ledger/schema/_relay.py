@@ -1,0 +1,38 @@
+"""The relay's outbox (pending, delivered and dead letters) and its log."""
+
+from sqlalchemy import Index, Integer, LargeBinary, Text
+from sqlalchemy.dialects.sqlite import REAL
+
+from ._base import Column, Table, metadata
+
+relay_outbox = Table(
+    "relay_outbox",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # memory | scores
+    Column("output_hash", Text, nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),  # signed JSON, sent unchanged
+    Column("state", Text, nullable=False),  # pending | delivered | abandoned | discarded
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", REAL, nullable=False),
+    Column("last_reason", Text),
+    Column("created_at", REAL, nullable=False),
+    Column("updated_at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_relay_outbox_state", relay_outbox.c.state, relay_outbox.c.id)
+
+relay_log = Table(
+    "relay_log",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("outbox_id", Integer, nullable=False),
+    Column("output_hash", Text, nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("status", Text, nullable=False),  # ok | http_NNN | error | unknown
+    Column("http_status", Integer),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+)

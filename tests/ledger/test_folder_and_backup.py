@@ -1,0 +1,91 @@
+"""The data folder's lock, and backups that restore."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engram.ledger import (
+    LEDGER_FILE,
+    FolderInUse,
+    LedgerUnavailable,
+    LedgerUnusable,
+    data_folder,
+    open_inline,
+)
+from engram.ledger.backup import backup, check, restore
+from engram.ledger.facts import get, put
+
+
+def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+    with data_folder(tmp_path / "data") as folder:
+        script = (
+            "import sys, pathlib; from engram.ledger import data_folder\n"
+            "with data_folder(pathlib.Path(sys.argv[1])): pass"
+        )
+        done = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "is in use by process" in done.stderr
+        with pytest.raises(FolderInUse), data_folder(folder):
+            pass
+    with data_folder(folder) as again:
+        assert again == folder
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    with data_folder(tmp_path / "data") as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LedgerUnavailable, match="data_dir"), data_folder(tmp_path / "file" / "data"):
+        pass
+
+
+def test_a_backup_of_a_ledger_in_use_restores_what_was_committed(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    ledger = open_inline(folder / LEDGER_FILE)
+    ledger.write_now(lambda c: put(c, "a", "then"))
+    backup(folder / LEDGER_FILE, tmp_path / "copy.sqlite3")
+    ledger.write_now(lambda c: put(c, "a", "now"))
+    ledger.close()
+
+    kept = restore(tmp_path / "copy.sqlite3", folder)
+
+    ledger = open_inline(folder / LEDGER_FILE)
+    assert ledger.write_now(lambda c: get(c, "a")) == "then"
+    ledger.close()
+    former = open_inline(kept)
+    assert former.write_now(lambda c: get(c, "a")) == "now"
+    former.close()
+
+
+def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    open_inline(folder / LEDGER_FILE).close()
+    (tmp_path / "bad.sqlite3").write_bytes(b"junk" * 5000)
+    before = (folder / LEDGER_FILE).read_bytes()
+    with pytest.raises(LedgerUnusable):
+        restore(tmp_path / "bad.sqlite3", folder)
+    assert (folder / LEDGER_FILE).read_bytes() == before
+
+
+def test_a_backup_never_overwrites(tmp_path: Path) -> None:
+    open_inline(tmp_path / LEDGER_FILE).close()
+    (tmp_path / "copy.sqlite3").write_text("mine")
+    with pytest.raises(LedgerUnavailable, match="exists already"):
+        backup(tmp_path / LEDGER_FILE, tmp_path / "copy.sqlite3")
+
+
+def test_a_check_counts_rows_and_names_the_ledger(tmp_path: Path) -> None:
+    open_inline(tmp_path / LEDGER_FILE).close()
+    report = check(tmp_path / LEDGER_FILE)
+    assert report.problems == []
+    assert report.rows["meta"] == 1
+    assert len(report.ledger_id) == 8
+    with pytest.raises(LedgerUnusable, match="does not exist"):
+        check(tmp_path / "nothing.sqlite3")
