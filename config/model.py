@@ -21,7 +21,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A group of settings. Unknown keys are refused."""
 
 
-class ShutdownSettings(Section):
+class ShutdownSettings(Section, frozen=True):
     """What happens at SIGTERM or Ctrl-C."""
 
     nodes: Literal["keep", "stop"] = "keep"
@@ -30,7 +30,7 @@ class ShutdownSettings(Section):
     """Seconds that running requests get to finish."""
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True):
     """Structured logs on standard error."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -38,7 +38,7 @@ class LogSettings(Section):
     """`auto`: console on a terminal, JSON otherwise."""
 
 
-class OpsSettings(Section):
+class OpsSettings(Section, frozen=True):
     """The operator's listener (/status, /metrics, /health, /ready); never public."""
 
     host: str = "127.0.0.1"
@@ -46,7 +46,7 @@ class OpsSettings(Section):
     """0 takes a free port."""
 
 
-class HttpSettings(Section):
+class HttpSettings(Section, frozen=True):
     """Bounds shared by every public HTTP surface."""
 
     max_body_bytes: Bytes = 262_144
@@ -68,7 +68,7 @@ class HttpSettings(Section):
     """Open server-sent event streams at once."""
 
 
-class GatewaySettings(Section):
+class GatewaySettings(Section, frozen=True):
     """The public HTTP surface of the gateway."""
 
     host: str = "127.0.0.1"
@@ -84,7 +84,7 @@ class GatewaySettings(Section):
     """Where the operator publishes the legal text; shown at /terms."""
 
 
-class PaymentSettings(Section):
+class PaymentSettings(Section, frozen=True):
     """How USDC is taken by x402."""
 
     network: str = "eip155:31337"
@@ -96,11 +96,11 @@ class PaymentSettings(Section):
     max_timeout_s: Count = 120
     """maxTimeoutSeconds of the offer: how long a signed authorization is good for."""
     min_validity_left_s: Count = 20
-    """An authorization that expires sooner than this is refused before anything is asked of the facilitator."""
+    """An authorization that expires sooner is refused before anything is asked of the facilitator."""
     verify_timeout_s: Positive = 6.0
     settle_timeout_s: Positive = 8.0
     answer_within_s: Positive = 9.0
-    """A paid POST is answered at the latest after this, with `payment_pending` when the outcome is not known yet."""
+    """A paid POST is answered at the latest after this; with `payment_pending` when not yet known."""
     reserve_ttl_s: Positive = 60.0
     """A reservation that never began to settle is given up after this."""
     holds_per_payer: Count = 3
@@ -110,14 +110,14 @@ class PaymentSettings(Section):
     """Payments worked on at once."""
 
 
-class PricingSettings(Section):
+class PricingSettings(Section, frozen=True):
     """What an hour costs."""
 
     lite_usd_per_hour: Positive = 0.10
     """CLOUD_PRICE_PER_HOUR_USD; standard is twice, pro 3.6 times of it."""
 
 
-class SessionSettings(Section):
+class SessionSettings(Section, frozen=True):
     """Limits on sessions."""
 
     min_hours: Positive = 0.5
@@ -126,7 +126,7 @@ class SessionSettings(Section):
     live_in_all: Count = 50
 
 
-class ProvisioningSettings(Section):
+class ProvisioningSettings(Section, frozen=True):
     """Where nodes run."""
 
     backend: Literal["local", "docker", "akash"] = "local"
@@ -147,7 +147,7 @@ class ProvisioningSettings(Section):
     """ENGRAM_MINER_IMAGE."""
 
 
-class AkashSettings(Section):
+class AkashSettings(Section, frozen=True):
     """The Akash network."""
 
     owner_address: str = ""
@@ -158,7 +158,7 @@ class AkashSettings(Section):
     """AKASH_CHAIN_ID"""
 
 
-class StatsSettings(Section):
+class StatsSettings(Section, frozen=True):
     """How live nodes are polled."""
 
     interval_s: Positive = 30.0
@@ -172,7 +172,7 @@ class StatsSettings(Section):
     """How often sessions that have run out are looked for."""
 
 
-class ChainSettings(Section):
+class ChainSettings(Section, frozen=True):
     """The Bittensor chain."""
 
     source: Literal["recorded", "rpc"] = "rpc"
@@ -186,7 +186,7 @@ class ChainSettings(Section):
     stale_after_s: Positive = 180.0
 
 
-class RelaySettings(Section):
+class RelaySettings(Section, frozen=True):
     """What is learnt of managed nodes, relayed to another network."""
 
     url: str = ""
@@ -197,7 +197,7 @@ class RelaySettings(Section):
     backoff_max_s: Positive = 300.0
 
 
-class FacilitatorSettings(Section):
+class FacilitatorSettings(Section, frozen=True):
     """The play-money facilitator (`run.py facilitator`, or embedded in a `local` gateway)."""
 
     host: str = "127.0.0.1"
@@ -207,7 +207,7 @@ class FacilitatorSettings(Section):
     """Play money that every address owns when it is first seen."""
 
 
-class MinerSettings(Section):
+class MinerSettings(Section, frozen=True):
     """What a memory miner (a node) is told besides its launch file."""
 
     embedder: Literal["minilm", "hash"] = "minilm"
@@ -223,7 +223,7 @@ class MinerSettings(Section):
     requests_per_minute: Annotated[int, Meta(ge=0)] = 6_000
 
 
-class Settings(Section):
+class Settings(Section, frozen=True):
     """All settings of one process."""
 
     environment: Environment = "local"

@@ -1,0 +1,77 @@
+"""What every test shares: the seed, Hypothesis profiles, and the rule about skips in continuous integration.
+
+- ENGRAM_TEST_SEED names the seed of sampled tests and of Hypothesis; it is printed in the header of each run.
+- ENGRAM_NIGHTLY=1 runs every kill point and more examples.
+- ENGRAM_NO_SKIPS=1 turns a skip into a failure, except for tests of the folder ../shared where it is absent.
+"""
+
+import os
+from collections.abc import Generator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.sampling import NIGHTLY, SEED
+from tests.shared import SHARED
+
+settings.register_profile(
+    "default",
+    max_examples=100,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("nightly", settings.get_profile("default"), max_examples=2_000)
+settings.load_profile("nightly" if NIGHTLY else "default")
+
+NO_SKIPS = os.environ.get("ENGRAM_NO_SKIPS") == "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if getattr(config.option, "hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(SEED)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    nightly = " (nightly)" if NIGHTLY else ""
+    return f"seed of samples and Hypothesis: {SEED}{nightly}; repeat with ENGRAM_TEST_SEED={SEED}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"seed: {SEED} (ENGRAM_TEST_SEED={SEED} repeats this run)")
+
+
+def _forbidden(reason: str) -> bool:
+    return NO_SKIPS and not ("shared" in reason and not SHARED.is_dir())
+
+
+def _reason(longrepr: object) -> str:
+    return str(longrepr[2]) if isinstance(longrepr, tuple) else str(longrepr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        reason = _reason(report.longrepr)
+        if _forbidden(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skips are failures here (ENGRAM_NO_SKIPS=1): {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped:
+        reason = _reason(report.longrepr)
+        if _forbidden(reason):
+            report.outcome = "failed"
+            report.longrepr = f"skips are failures here (ENGRAM_NO_SKIPS=1): {reason}"
+    return report
