@@ -111,5 +111,3 @@ class LedgerClient:
                 connection.exec_driver_sql("ROLLBACK")
         finally:
             self._idle.append(connection)
-
-

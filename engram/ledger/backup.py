@@ -92,7 +92,7 @@ def check(path: Path) -> Report:
                     "SELECT name FROM sqlite_schema WHERE type='table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
                 )
             ]
-            rows = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}  # noqa: S608 - names come from the schema itself
+            rows = {name: connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in names}
             ledger_id = ""
             if "meta" in names:
                 found = connection.execute("SELECT value FROM meta WHERE key = 'ledger_id'").fetchone()

@@ -75,7 +75,7 @@ def _run_one(connection: Connection, transaction: Transaction) -> Outcome:
         value = transaction(connection)
         connection.exec_driver_sql("RELEASE request")
         return Outcome(value)
-    except Exception as error:  # whatever a request's function raises belongs to its caller
+    except Exception as error:  # noqa: BLE001 - whatever a request's function raises belongs to its caller
         if _in_transaction(connection):
             connection.exec_driver_sql("ROLLBACK TO request")
             connection.exec_driver_sql("RELEASE request")
@@ -88,7 +88,7 @@ def _all(transactions: Sequence[Transaction], error: LedgerError, commits: Commi
 
 
 def _in_transaction(connection: Connection) -> bool:
-    raw = connection.connection.dbapi_connection
+    raw: object = connection.connection.dbapi_connection
     return isinstance(raw, sqlite3.Connection) and raw.in_transaction
 
 
@@ -99,7 +99,14 @@ def _rollback(connection: Connection) -> None:
         return  # SQLite had already rolled back
 
 
-_NOT_DONE = ("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_CANTOPEN", "SQLITE_NOMEM")
+_NOT_DONE = (
+    "SQLITE_FULL",
+    "SQLITE_READONLY",
+    "SQLITE_BUSY",
+    "SQLITE_LOCKED",
+    "SQLITE_CANTOPEN",
+    "SQLITE_NOMEM",
+)
 
 
 _HINTS = {

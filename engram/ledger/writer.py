@@ -57,7 +57,7 @@ class Writer:
     def _run(self) -> None:
         try:
             connection = open_writer(self._path)
-        except BaseException as error:  # whatever it is, the opener waits for it
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the opener waits for it
             self._opened.put(error)
             return
         self._opened.put(None)
@@ -96,5 +96,3 @@ class Writer:
             self._token.run_sync_soon(deliver_all)
         except trio.RunFinishedError:
             return  # nobody is left to be told
-
-

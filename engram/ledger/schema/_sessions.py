@@ -81,4 +81,9 @@ node_keys = Table(
     Column("leased_at", REAL),
     sqlite_strict=True,
 )
-Index("uq_node_keys_session", node_keys.c.session_id, unique=True, sqlite_where=node_keys.c.session_id.is_not(None))
+Index(
+    "uq_node_keys_session",
+    node_keys.c.session_id,
+    unique=True,
+    sqlite_where=node_keys.c.session_id.is_not(None),
+)
