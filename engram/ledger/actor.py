@@ -49,7 +49,8 @@ class LedgerActor(Actor[Transact | CountCommits]):
         self._writer, self._context = writer, context
 
     async def handle(self, message: Transact | CountCommits) -> object:
-        assert self._writer is not None and self._context is not None
+        assert self._writer is not None
+        assert self._context is not None
         match message:
             case CountCommits():
                 return self._writer.commits

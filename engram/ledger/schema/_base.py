@@ -4,8 +4,7 @@ Times are unix seconds (REAL, UTC), durations seconds, money atomic units or mic
 hashes raw bytes, states and kinds short words.
 """
 
-from sqlalchemy import Column as Column
-from sqlalchemy import MetaData, Table
+from sqlalchemy import Column, MetaData, Table
 
 metadata = MetaData(
     naming_convention={
