@@ -1,0 +1,42 @@
+"""Compute sessions: tiers and prices, the state machine, paid time, records."""
+
+from . import records, rules
+from .clock import ClockInstants, Instants, SystemInstants
+from .errors import InvalidDuration, SessionError, UnknownTier
+from .model import (
+    HELD,
+    LIVE,
+    RUNNING,
+    TERMINAL,
+    EndReason,
+    EventRecord,
+    Instant,
+    Session,
+    SessionEvent,
+    SessionState,
+    Tier,
+    TierName,
+)
+
+__all__ = [
+    "HELD",
+    "LIVE",
+    "RUNNING",
+    "TERMINAL",
+    "ClockInstants",
+    "EndReason",
+    "EventRecord",
+    "Instant",
+    "Instants",
+    "InvalidDuration",
+    "Session",
+    "SessionError",
+    "SessionEvent",
+    "SessionState",
+    "SystemInstants",
+    "Tier",
+    "TierName",
+    "UnknownTier",
+    "records",
+    "rules",
+]

@@ -1,0 +1,286 @@
+"""Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
+
+from engram.ledger.schema import session_events, sessions
+
+from . import rules
+from .model import (
+    HELD,
+    LIVE,
+    RUNNING,
+    EndReason,
+    EventRecord,
+    Instant,
+    Session,
+    SessionEvent,
+    SessionState,
+    TierName,
+)
+
+
+def insert_session(connection: Connection, session: Session) -> None:
+    """Add a session and the first event of its history."""
+    connection.execute(insert(sessions).values(_columns(session)))
+    append_event(connection, session.id, session.created_at, session.state, {})
+
+
+def get(connection: Connection, session_id: str) -> Session | None:
+    row = connection.execute(select(sessions).where(sessions.c.id == session_id)).mappings().first()
+    return None if row is None else _session(row)
+
+
+def list_by_controller(connection: Connection, controller: bytes, limit: int = 200) -> list[Session]:
+    """The newest sessions of a hotkey, newest first."""
+    query = (
+        select(sessions)
+        .where(sessions.c.controller == controller)
+        .order_by(sessions.c.created_at.desc(), sessions.c.id)
+        .limit(limit)
+    )
+    return [_session(row) for row in connection.execute(query).mappings()]
+
+
+def list_in_states(
+    connection: Connection, states: Collection[SessionState], limit: int = 1_000, after_id: str = ""
+) -> list[Session]:
+    """Sessions in any of `states` with an id above `after_id`, by id: a page of at most `limit`."""
+    query = (
+        select(sessions)
+        .where(sessions.c.state.in_(sorted(states)), sessions.c.id > after_id)
+        .order_by(sessions.c.id)
+        .limit(limit)
+    )
+    return [_session(row) for row in connection.execute(query).mappings()]
+
+
+def count_live(connection: Connection, controller: bytes) -> int:
+    """Sessions that count towards the limit of this hotkey."""
+    query = (
+        select(func.count())
+        .select_from(sessions)
+        .where(sessions.c.controller == controller, sessions.c.state.in_(sorted(LIVE)))
+    )
+    return connection.execute(query).scalar_one()
+
+
+def count_held(connection: Connection) -> int:
+    """Sessions that hold a place: all that are not over."""
+    query = select(func.count()).select_from(sessions).where(sessions.c.state.in_(sorted(HELD)))
+    return connection.execute(query).scalar_one()
+
+
+def count_by_state(connection: Connection) -> dict[SessionState, int]:
+    query = select(sessions.c.state, func.count()).group_by(sessions.c.state)
+    return {SessionState(state): count for state, count in connection.execute(query)}
+
+
+def transition(
+    connection: Connection,
+    session_id: str,
+    event: SessionEvent,
+    now: Instant,
+    *,
+    reason: EndReason | None = None,
+    error: str | None = None,
+) -> Session | None:
+    """Apply `event` and append it to the history; returns the session as it is then.
+
+    Returns None when there is no such session or the event does not apply in its state (nothing is changed).
+    `reason` belongs to SessionEvent.END, `error` is the text shown to the user. Paid time starts at NODE_READY
+    and is settled when the session leaves the running states.
+    """
+    before = get(connection, session_id)
+    if before is None:
+        return None
+    state = rules.next_state(before.state, event, before.end_reason)
+    if state is None:
+        return None
+    after = _after(before, state, event, now, reason, error)
+    won = connection.execute(
+        update(sessions).where(sessions.c.id == session_id, sessions.c.state == before.state).values(_columns(after))
+    )
+    if won.rowcount != 1:
+        return None
+    told: dict[str, object] = {"from": before.state, "event": event}
+    if after.end_reason:
+        told["reason"] = after.end_reason
+    if error:
+        told["error"] = error
+    append_event(connection, session_id, now.wall, state, told)
+    return after
+
+
+def hold_extension(connection: Connection, session_id: str) -> bool:
+    """Pause expiry while an extension is being paid for. False when no time can be added any more."""
+    held = connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session_id, sessions.c.state.in_(sorted(LIVE)))
+        .values(pending_extensions=sessions.c.pending_extensions + 1)
+    )
+    return held.rowcount == 1
+
+
+def release_extension(connection: Connection, session_id: str) -> None:
+    """End one hold of `hold_extension`, whatever became of the payment."""
+    connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session_id, sessions.c.pending_extensions > 0)
+        .values(pending_extensions=sessions.c.pending_extensions - 1)
+    )
+
+
+def add_seconds(connection: Connection, session_id: str, seconds: float, usd_micros: int, at: float) -> bool:
+    """Add paid time. False, with nothing changed, when the session is stopping or over."""
+    added = connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session_id, sessions.c.state.in_(sorted(LIVE)))
+        .values(paid_s=sessions.c.paid_s + seconds, amount_usd_micros=sessions.c.amount_usd_micros + usd_micros)
+    )
+    if added.rowcount != 1:
+        return False
+    append_event(connection, session_id, at, "extended", {"seconds": seconds})
+    return True
+
+
+def checkpoint_paid_time(connection: Connection, now: Instant) -> None:
+    """Settle the used time of every running session as of `now`, so that a later reboot loses or adds little."""
+    running = sessions.c.state.in_(sorted(RUNNING))
+    for same_boot, passed in (
+        (sessions.c.counted_boot == now.boot, now.monotonic - sessions.c.counted_monotonic),
+        (sessions.c.counted_boot != now.boot, now.wall - sessions.c.counted_wall),
+    ):
+        connection.execute(
+            update(sessions)
+            .where(running, same_boot)
+            .values(
+                used_s=sessions.c.used_s + func.max(0.0, passed),
+                counted_wall=now.wall,
+                counted_monotonic=now.monotonic,
+                counted_boot=now.boot,
+            )
+        )
+
+
+def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
+    """Ids of running sessions whose paid time is used up and that wait for no extension."""
+    left = sessions.c.paid_s - sessions.c.used_s
+    query = (
+        select(sessions.c.id)
+        .where(
+            sessions.c.state.in_(sorted(RUNNING)),
+            sessions.c.pending_extensions == 0,
+            or_(
+                (sessions.c.counted_boot == now.boot) & (now.monotonic - sessions.c.counted_monotonic >= left),
+                (sessions.c.counted_boot != now.boot) & (now.wall - sessions.c.counted_wall >= left),
+                left <= 0.0,
+            ),
+        )
+        .limit(limit)
+    )
+    return list(connection.execute(query).scalars())
+
+
+def set_node(connection: Connection, session_id: str, token: str, endpoint: str | None, hotkey: bytes | None) -> None:
+    """Name the node that serves (or will serve) the session."""
+    connection.execute(
+        update(sessions)
+        .where(sessions.c.id == session_id)
+        .values(node_token=token, node_endpoint=endpoint, node_hotkey=hotkey)
+    )
+
+
+def set_launch_attempts(connection: Connection, session_id: str, attempts: int) -> None:
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(launch_attempts=attempts))
+
+
+def count_crash(connection: Connection, session_id: str, at: float, quarantine_after: int = 5) -> Session | None:
+    """Count one crash of the session's worker; at `quarantine_after` of them the session is quarantined."""
+    session = get(connection, session_id)
+    if session is None:
+        return None
+    crashes = session.crashes + 1
+    quarantined_at = session.quarantined_at or (at if crashes >= quarantine_after else None)
+    connection.execute(
+        update(sessions).where(sessions.c.id == session_id).values(crashes=crashes, quarantined_at=quarantined_at)
+    )
+    if quarantined_at is not None and session.quarantined_at is None:
+        append_event(connection, session_id, at, "quarantined", {"crashes": crashes})
+    return get(connection, session_id)
+
+
+def release_quarantine(connection: Connection, session_id: str) -> None:
+    """Let the session be worked on again, with a clean count."""
+    connection.execute(update(sessions).where(sessions.c.id == session_id).values(crashes=0, quarantined_at=None))
+
+
+def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
+    """Add a row to the session's history; returns its id."""
+    added = connection.execute(
+        insert(session_events).values(
+            session_id=session_id, at=at, event=str(event), data=msgspec.json.encode(details).decode()
+        )
+    )
+    key = added.inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
+    """The session's history after event `after_id`, oldest first."""
+    query = (
+        select(session_events)
+        .where(session_events.c.session_id == session_id, session_events.c.id > after_id)
+        .order_by(session_events.c.id)
+        .limit(limit)
+    )
+    return [
+        EventRecord(row["id"], row["session_id"], row["at"], row["event"], row["data"])
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def _after(
+    before: Session,
+    state: SessionState,
+    event: SessionEvent,
+    now: Instant,
+    reason: EndReason | None,
+    error: str | None,
+) -> Session:
+    after = msgspec.structs.replace(
+        before,
+        state=state,
+        end_reason=before.end_reason or rules.end_reason_of(event, reason),
+        error=error or before.error,
+    )
+    if event is SessionEvent.NODE_READY:
+        after = msgspec.structs.replace(after, active_at=now.wall, used_s=0.0, counted=now)
+    if before.state in RUNNING and state not in RUNNING:
+        after = msgspec.structs.replace(after, used_s=rules.used_s(before, now), counted=None)
+    if rules.is_over(after):
+        after = msgspec.structs.replace(after, ended_at=now.wall)
+    return after
+
+
+def _columns(session: Session) -> dict[str, object]:
+    columns = msgspec.structs.asdict(session)
+    counted = columns.pop("counted")
+    for name in ("state", "tier", "end_reason"):
+        columns[name] = None if columns[name] is None else str(columns[name])
+    columns["counted_wall"] = counted.wall if counted else None
+    columns["counted_monotonic"] = counted.monotonic if counted else None
+    columns["counted_boot"] = counted.boot if counted else None
+    return columns
+
+
+def _session(row: RowMapping) -> Session:
+    columns = dict(row)
+    wall, monotonic, boot = (columns.pop(f"counted_{name}") for name in ("wall", "monotonic", "boot"))
+    columns["counted"] = None if boot is None else Instant(wall, monotonic, boot)
+    columns["state"] = SessionState(columns["state"])
+    columns["tier"] = TierName(columns["tier"])
+    columns["end_reason"] = None if columns["end_reason"] is None else EndReason(columns["end_reason"])
+    return Session(**columns)

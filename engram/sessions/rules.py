@@ -1,0 +1,182 @@
+"""The session's state machine, its prices and its paid time: tables first, no clock, no I/O.
+
+| state            | event            | next         |
+|------------------|------------------|--------------|
+| payment_pending  | settled          | provisioning |
+| payment_pending  | payment_failed   | failed       |
+| payment_pending  | end              | stopping     |
+| provisioning     | node_ready       | active       |
+| provisioning     | provision_failed | failed       |
+| provisioning     | end              | stopping     |
+| active           | degrade          | degraded     |
+| degraded         | recover          | active       |
+| active, degraded | end              | stopping     |
+| stopping         | destroyed        | stopped, expired or failed, as its end reason says |
+
+Everything else leaves the session as it is: a stop is never undone, a second stop keeps the first reason, and a
+terminal state is reached only when no node is left.
+"""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from types import MappingProxyType
+
+from .errors import InvalidDuration, UnknownTier
+from .model import (
+    LIVE,
+    RUNNING,
+    TERMINAL,
+    EndReason,
+    Instant,
+    Session,
+    SessionEvent,
+    SessionState,
+    Tier,
+    TierName,
+)
+
+TRANSITIONS: Mapping[tuple[SessionState, SessionEvent], SessionState] = MappingProxyType(
+    {
+        (SessionState.PAYMENT_PENDING, SessionEvent.SETTLED): SessionState.PROVISIONING,
+        (SessionState.PAYMENT_PENDING, SessionEvent.PAYMENT_FAILED): SessionState.FAILED,
+        (SessionState.PAYMENT_PENDING, SessionEvent.END): SessionState.STOPPING,
+        (SessionState.PROVISIONING, SessionEvent.NODE_READY): SessionState.ACTIVE,
+        (SessionState.PROVISIONING, SessionEvent.PROVISION_FAILED): SessionState.FAILED,
+        (SessionState.PROVISIONING, SessionEvent.END): SessionState.STOPPING,
+        (SessionState.ACTIVE, SessionEvent.DEGRADE): SessionState.DEGRADED,
+        (SessionState.DEGRADED, SessionEvent.RECOVER): SessionState.ACTIVE,
+        (SessionState.ACTIVE, SessionEvent.END): SessionState.STOPPING,
+        (SessionState.DEGRADED, SessionEvent.END): SessionState.STOPPING,
+    }
+)
+
+ENDS: Mapping[EndReason, SessionState] = MappingProxyType(
+    {
+        EndReason.USER: SessionState.STOPPED,
+        EndReason.OPERATOR: SessionState.STOPPED,
+        EndReason.EXPIRED: SessionState.EXPIRED,
+        EndReason.PAYMENT: SessionState.FAILED,
+        EndReason.PROVISION: SessionState.FAILED,
+        EndReason.NODE_LOST: SessionState.FAILED,
+    }
+)
+"""Where `destroyed` leads, by end reason."""
+
+_PRICE_TENTHS = {TierName.LITE: 10, TierName.STANDARD: 20, TierName.PRO: 36}
+_SIZES = {TierName.LITE: (1, 2, 10), TierName.STANDARD: (2, 4, 20), TierName.PRO: (4, 8, 40)}
+
+
+def next_state(state: SessionState, event: SessionEvent, end_reason: EndReason | None) -> SessionState | None:
+    """Returns the state that `event` leads to, or None when it does not apply in `state`.
+
+    `end_reason` is the one the session has already; it decides where `destroyed` leads (absent: stopped).
+    """
+    if event is SessionEvent.DESTROYED:
+        return ENDS[end_reason or EndReason.USER] if state is SessionState.STOPPING else None
+    return TRANSITIONS.get((state, event))
+
+
+def end_reason_of(event: SessionEvent, given: EndReason | None) -> EndReason | None:
+    """Returns the end reason that a session gets by `event`; None when the event ends nothing."""
+    match event:
+        case SessionEvent.END:
+            return given or EndReason.USER
+        case SessionEvent.PAYMENT_FAILED:
+            return EndReason.PAYMENT
+        case SessionEvent.PROVISION_FAILED:
+            return EndReason.PROVISION
+        case _:
+            return None
+
+
+# Prices.
+
+
+def tiers(lite_usd_per_hour: float) -> Mapping[TierName, Tier]:
+    """Returns what is on sale when an hour of `lite` costs this many dollars; prices scale 1 : 2 : 3.6."""
+    lite_micros = _round(Fraction(repr(float(lite_usd_per_hour))) * 1_000_000)
+    return MappingProxyType(
+        {
+            name: Tier(name, *_SIZES[name], usd_micros_per_hour=_round(Fraction(lite_micros * tenths, 10)))
+            for name, tenths in _PRICE_TENTHS.items()
+        }
+    )
+
+
+def tier_named(table: Mapping[TierName, Tier], name: object) -> Tier:
+    """Returns the tier of that name. Raises UnknownTier with the names there are."""
+    if isinstance(name, str) and name in table:
+        return table[TierName(name)]
+    raise UnknownTier(f"Unknown tier {name!r}. Valid: {[str(known) for known in table]}")
+
+
+def paid_seconds(hours: object, min_hours: float, max_hours: float) -> float:
+    """Returns `hours` in seconds. Raises InvalidDuration unless it is a finite number within the limits."""
+    wrong = InvalidDuration(f"duration_hours must be between {min_hours:g} and {max_hours:g}.")
+    if isinstance(hours, bool) or not isinstance(hours, int | float):
+        raise wrong
+    if not (min_hours <= hours <= max_hours):  # NaN and infinities are refused here as well
+        raise wrong
+    return float(Fraction(repr(hours)) * 3600)
+
+
+def price(tier: Tier, hours: float) -> int:
+    """Returns the price of `hours` (finite) in micro-dollars, which are also atomic USDC units (6 decimals).
+
+    Exact: `hours` is taken as the decimal number it is written as, and only the product is rounded (half up).
+    """
+    return _round(tier.usd_micros_per_hour * Fraction(repr(hours)))
+
+
+def _round(value: Fraction) -> int:
+    return math.floor(value + Fraction(1, 2))
+
+
+# Paid time.
+
+
+def elapsed_s(since: Instant, now: Instant) -> float:
+    """Returns the seconds from `since` to `now`, never negative.
+
+    Within one boot of the machine the wall clock does not matter; across a reboot it is all there is.
+    """
+    if since.boot == now.boot:
+        return max(0.0, now.monotonic - since.monotonic)
+    return max(0.0, now.wall - since.wall)
+
+
+def used_s(session: Session, now: Instant) -> float:
+    """Returns the paid seconds used up by `now`."""
+    if session.counted is None:
+        return session.used_s
+    return session.used_s + elapsed_s(session.counted, now)
+
+
+def remaining_s(session: Session, now: Instant) -> float:
+    """Returns what is left of the paid time: all of it until the node is active, nothing once it is stopping."""
+    if session.state not in LIVE:
+        return 0.0
+    return max(0.0, session.paid_s - used_s(session, now))
+
+
+def expires_at(session: Session, now: Instant) -> float:
+    """Returns the unix time at which paid time ends; provisional until the node is active."""
+    if session.state in LIVE:
+        return now.wall + session.paid_s - used_s(session, now)
+    return (session.active_at or session.created_at) + session.paid_s
+
+
+def has_expired(session: Session, now: Instant) -> bool:
+    """True when the paid time of a running session is used up and no extension is being paid for."""
+    return session.state in RUNNING and session.pending_extensions == 0 and remaining_s(session, now) <= 0.0
+
+
+def takes_time(session: Session) -> bool:
+    """True while seconds may still be added to the session."""
+    return session.state in LIVE
+
+
+def is_over(session: Session) -> bool:
+    """True when nothing of the session is left."""
+    return session.state in TERMINAL

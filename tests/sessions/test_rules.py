@@ -1,0 +1,166 @@
+"""Prices, durations, the transition table and paid time."""
+
+import math
+from fractions import Fraction
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.sessions import (
+    HELD,
+    LIVE,
+    TERMINAL,
+    EndReason,
+    Instant,
+    InvalidDuration,
+    Session,
+    SessionEvent,
+    SessionState,
+    TierName,
+    UnknownTier,
+    rules,
+)
+
+BOOT = Instant(1_000.0, 50.0, "a")
+
+
+def a_session(**changes: object) -> Session:
+    session = Session(
+        id="s",
+        controller=b"\1" * 32,
+        state=SessionState.ACTIVE,
+        tier=TierName.LITE,
+        paid_s=3600.0,
+        amount_usd_micros=100_000,
+        network="eip155:31337",
+        payment_id="p",
+        created_at=900.0,
+        active_at=1_000.0,
+        counted=BOOT,
+    )
+    return msgspec.structs.replace(session, **changes)
+
+
+def test_the_table_of_tiers_is_the_seeds() -> None:
+    table = rules.tiers(0.10)
+    assert [
+        (t.name, t.cpu_vcpu, t.memory_gb, t.storage_gb, t.usd_per_hour, t.price_akt_per_hour) for t in table.values()
+    ] == [
+        ("lite", 1, 2, 10, 0.10, 0.05),
+        ("standard", 2, 4, 20, 0.20, 0.10),
+        ("pro", 4, 8, 40, 0.36, 0.18),
+    ]
+    assert table[TierName.LITE].memory_bytes == 2 * 1024**3
+    assert table[TierName.LITE].storage_bytes == 10 * 1024**3
+
+
+def test_a_tier_is_found_by_its_exact_name_only() -> None:
+    table = rules.tiers(0.10)
+    assert rules.tier_named(table, "pro").name is TierName.PRO
+    for wrong in ("x", "PRO", "", None, 3, ["lite"]):
+        with pytest.raises(UnknownTier, match="Valid: \\['lite', 'standard', 'pro'\\]"):
+            rules.tier_named(table, wrong)
+
+
+@pytest.mark.parametrize("wrong", ["abc", "1", None, True, [], math.nan, math.inf, -math.inf, 0.49, 720.5, -1, 10**400])
+def test_a_duration_that_is_no_number_of_hours_in_the_limits_is_refused(wrong: object) -> None:
+    with pytest.raises(InvalidDuration, match=r"duration_hours must be between 0\.5 and 720\."):
+        rules.paid_seconds(wrong, 0.5, 720.0)
+
+
+def test_durations_at_the_limits_are_taken() -> None:
+    assert rules.paid_seconds(0.5, 0.5, 720.0) == 1800.0
+    assert rules.paid_seconds(720, 0.5, 720.0) == 720 * 3600.0
+    assert rules.paid_seconds(0.7, 0.5, 720.0) == 2520.0
+
+
+@given(st.floats(min_value=0.5, max_value=720), st.sampled_from(list(TierName)))
+def test_the_price_is_the_exact_product_rounded_once(hours: float, name: TierName) -> None:
+    tier = rules.tiers(0.10)[name]
+    exact = Fraction(repr(hours)) * tier.usd_micros_per_hour
+    assert abs(rules.price(tier, hours) - exact) <= Fraction(1, 2)
+
+
+def test_what_is_shown_is_what_is_charged() -> None:
+    for lite in (0.10, 0.07, 0.123456):
+        for tier in rules.tiers(lite).values():
+            for hours in (0.5, 1, 6, 24, 168, 720):
+                shown = Fraction(repr(tier.price_akt_per_hour)) * 2 * Fraction(repr(hours))
+                assert abs(rules.price(tier, hours) - shown * 1_000_000) < 1
+    assert rules.price(rules.tiers(0.10)[TierName.PRO], 0.7) == 252_000
+
+
+@given(st.sampled_from(SessionState), st.sampled_from(SessionEvent), st.sampled_from([None, *EndReason]))
+def test_terminal_states_are_left_by_nothing_and_entered_only_when_no_node_is_left(
+    state: SessionState, event: SessionEvent, reason: EndReason | None
+) -> None:
+    after = rules.next_state(state, event, reason)
+    if state in TERMINAL:
+        assert after is None
+    if state is SessionState.STOPPING and after is not None:
+        assert event is SessionEvent.DESTROYED
+        assert after is rules.ENDS[reason or EndReason.USER]
+    if after in TERMINAL:
+        assert event in (
+            SessionEvent.DESTROYED,
+            SessionEvent.PAYMENT_FAILED,
+            SessionEvent.PROVISION_FAILED,
+        )
+
+
+def test_every_live_session_can_be_stopped() -> None:
+    for state in LIVE:
+        assert rules.next_state(state, SessionEvent.END, None) is SessionState.STOPPING
+
+
+def test_the_end_reason_follows_the_event() -> None:
+    assert rules.end_reason_of(SessionEvent.END, None) is EndReason.USER
+    assert rules.end_reason_of(SessionEvent.END, EndReason.EXPIRED) is EndReason.EXPIRED
+    assert rules.end_reason_of(SessionEvent.PAYMENT_FAILED, None) is EndReason.PAYMENT
+    assert rules.end_reason_of(SessionEvent.PROVISION_FAILED, None) is EndReason.PROVISION
+    assert rules.end_reason_of(SessionEvent.RECOVER, EndReason.USER) is None
+
+
+def test_a_jump_of_the_wall_clock_neither_steals_nor_gives_hours() -> None:
+    session = a_session()
+    for wall in (0.0, 1e9):
+        assert rules.remaining_s(session, Instant(wall, 50.0 + 600.0, "a")) == 3000.0
+
+
+def test_across_a_reboot_the_wall_clock_counts_and_never_backwards() -> None:
+    session = a_session()
+    assert rules.remaining_s(session, Instant(1_600.0, 1.0, "b")) == 3000.0
+    assert rules.remaining_s(session, Instant(10.0, 1.0, "b")) == 3600.0
+
+
+def test_until_active_the_whole_time_remains_and_expiry_is_provisional() -> None:
+    session = a_session(state=SessionState.PROVISIONING, counted=None, active_at=None)
+    later = Instant(5_000.0, 4_050.0, "a")
+    assert rules.remaining_s(session, later) == 3600.0
+    assert rules.expires_at(session, later) == 8_600.0
+    assert not rules.has_expired(session, later)
+
+
+def test_a_session_that_ended_has_nothing_left_and_keeps_its_end_time() -> None:
+    for state in (*TERMINAL, SessionState.STOPPING):
+        session = a_session(state=state, counted=None, used_s=10.0)
+        assert rules.remaining_s(session, BOOT) == 0.0
+        assert rules.expires_at(session, BOOT) == 4_600.0
+        assert not rules.takes_time(session)
+    assert rules.expires_at(a_session(state=SessionState.FAILED, active_at=None), BOOT) == 4_500.0
+
+
+def test_expiry_waits_for_an_extension_that_is_being_paid_for() -> None:
+    end = Instant(4_600.0, 3_650.0, "a")
+    assert rules.has_expired(a_session(), end)
+    assert not rules.has_expired(a_session(pending_extensions=1), end)
+    assert not rules.has_expired(a_session(paid_s=7200.0), end)
+
+
+def test_what_holds_a_place() -> None:
+    assert SessionState.STOPPING in HELD
+    assert SessionState.STOPPING not in LIVE
+    assert rules.is_over(a_session(state=SessionState.EXPIRED))
+    assert not rules.is_over(a_session())
