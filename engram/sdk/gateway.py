@@ -1,0 +1,271 @@
+"""A client of the cloud gateway: buy a session, watch it, prolong it, stop it.
+
+    with GatewayClient("http://127.0.0.1:9000", keypair, wallet) as gateway:
+        session = gateway.create_session("lite", hours=1, max_usd=0.2)
+        session = gateway.wait_active(session.session_id)
+        ...
+        gateway.stop(session.session_id)
+
+Blocking; use one client per thread. Every request is signed (version 2: the body too), every answer that is acted on
+must be signed by the gateway's key: the one given, else the one it published at first contact.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Self, TypeVar, final
+from urllib.parse import quote
+
+import msgspec
+
+from engram.clock import Clock, SystemClock
+from engram.hotkeys import AuthError, Keypair, PublicKey, answers, gateway_scheme, parse_hotkey
+from engram.sdk import event_stream
+from engram.sdk.errors import (
+    Impostor,
+    MalformedAnswer,
+    NotReached,
+    OutcomeUnknown,
+    PaymentNeeded,
+    PaymentRefused,
+    SessionOver,
+    WaitedTooLong,
+)
+from engram.sdk.model import Event, Identity, Json, Payment, Session, Stopped, Tier
+from engram.sdk.transport import Answer, ErrorBody, Transport, error_of
+from engram.sdk.wallet import Wallet
+
+T = TypeVar("T")
+
+POLL_S: Final = 0.5
+PAID_ATTEMPTS: Final = 4
+"""How often a paid request is sent again when its answer was lost; the payment stays the same one."""
+STREAM_SILENCE_S: Final = 45.0
+"""The gateway sends a heartbeat every 15 s."""
+RECONNECTS: Final = 5
+"""Connections lost in a row, with nothing received between, before `events` gives up."""
+
+
+class _Tiers(msgspec.Struct, frozen=True):
+    tiers: list[Tier]
+
+
+class _Sessions(msgspec.Struct, frozen=True):
+    sessions: list[Session]
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    amount_usd: float
+
+
+@final
+class GatewayClient:
+    """Speaks for one hotkey to one gateway."""
+
+    def __init__(
+        self,
+        url: str,
+        keypair: Keypair,
+        wallet: Wallet | None = None,
+        *,
+        gateway_hotkey: str | None = None,
+        timeout_s: float = 15.0,
+        clock: Clock | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """`gateway_hotkey` pins the gateway's key (SS58 or hex). Raises MalformedHotkey when it is none."""
+        self._transport = Transport(url, timeout_s=timeout_s)
+        self._keypair = keypair
+        self._wallet = wallet
+        self._gateway: PublicKey | None = None if gateway_hotkey is None else parse_hotkey(gateway_hotkey)
+        self._clock = clock or SystemClock()
+        self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def tiers(self) -> list[Tier]:
+        """What can be bought, cheapest first."""
+        return self._public("/tiers", _Tiers).tiers
+
+    def identity(self) -> Identity:
+        """The key that signs the gateway's answers."""
+        return self._public("/identity", Identity)
+
+    def health(self) -> dict[str, Json]:
+        """`{"status":"ok","service":"engram-cloud-gateway"}`."""
+        return self._public("/health", dict[str, Json])
+
+    def create_session(self, tier: str = "standard", *, hours: float = 1.0, max_usd: float | None = None) -> Session:
+        """Buy a session and return it, paid but not yet active.
+
+        `max_usd` is the most that may be paid; None pays what is asked. Losing the answer is survived: the same
+        payment is sent again and names the same session. Raises PaymentNeeded (no wallet, or dearer than `max_usd`),
+        PaymentRefused, ApiError, Impostor, NotReached, OutcomeUnknown.
+        """
+        return self._buy("/sessions", {"tier": tier, "duration_hours": hours}, max_usd)
+
+    def extend(self, session_id: str, *, hours: float, max_usd: float | None = None) -> Session:
+        """Buy more time for a live session. Raises like `create_session`."""
+        return self._buy(_session_path(session_id, "/extend"), {"duration_hours": hours}, max_usd)
+
+    def get(self, session_id: str) -> Session:
+        """The session as it is now. Raises ApiError (404, 403)."""
+        return self._signed("GET", _session_path(session_id), Session)
+
+    def sessions(self) -> list[Session]:
+        """All sessions of this hotkey, the newest first."""
+        return self._signed("GET", f"/sessions/hotkey/{self._keypair.ss58}", _Sessions).sessions
+
+    def payment(self, payment_id: str) -> Payment:
+        """A payment of this hotkey. Raises ApiError (404)."""
+        return self._signed("GET", f"/payments/{quote(payment_id, safe='')}", Payment)
+
+    def stop(self, session_id: str) -> Stopped:
+        """Stop a session for good; its node is destroyed soon after. Repeating it is harmless."""
+        return self._signed("DELETE", _session_path(session_id), Stopped)
+
+    def wait_active(self, session_id: str, *, timeout_s: float = 180.0) -> Session:
+        """Wait until the node of a session answers. Raises SessionOver, WaitedTooLong, ApiError."""
+        return self._wait(session_id, lambda session: session.status in ("active", "degraded"), "active", timeout_s)
+
+    def wait_ended(self, session_id: str, *, timeout_s: float = 60.0) -> Session:
+        """Wait until a session's node is confirmed to be gone. Raises WaitedTooLong, ApiError."""
+        return self._wait(session_id, lambda session: session.ended, "over", timeout_s)
+
+    def events(self, session_id: str, *, last_event_id: str | None = None) -> Iterator[Event]:
+        """The session's events as they happen (`state`, `stats`), until it is over.
+
+        A lost connection is made again and goes on where it ended. Raises ApiError, NotReached, OutcomeUnknown.
+        """
+        lost = 0
+        while True:
+            try:
+                for event in self._stream(session_id, last_event_id):
+                    lost, last_event_id = 0, event.id or last_event_id
+                    if event.event == "end":
+                        return
+                    yield event
+            except (NotReached, OutcomeUnknown):
+                lost += 1
+                if lost > RECONNECTS:
+                    raise
+            else:
+                lost += 1
+                if lost > RECONNECTS:
+                    raise OutcomeUnknown(f"the gateway ended the event stream {lost} times without saying anything")
+            self._sleep(min(10.0, 0.5 * 2**lost))
+
+    def _stream(self, session_id: str, last_event_id: str | None) -> Iterator[Event]:
+        path = _session_path(session_id, "/events")
+        headers = self._auth("GET", path, b"") | {"accept": "text/event-stream"}
+        if last_event_id is not None:
+            headers["last-event-id"] = last_event_id
+        with self._transport.lines(path, headers, silence_s=STREAM_SILENCE_S) as (answer, lines):
+            if answer.status == 204:
+                yield Event(event="end", data={})
+            elif answer.status != 200:
+                raise error_of(answer)
+            yield from event_stream.parse(lines)
+
+    def _wait(self, session_id: str, reached: Callable[[Session], bool], what: str, timeout_s: float) -> Session:
+        deadline = self._clock.monotonic() + timeout_s
+        while True:
+            session = self.get(session_id)
+            if reached(session):
+                return session
+            if session.ended:
+                reason = session.error or session.end_reason or "no reason was given"
+                raise SessionOver(f"session {session_id} is {session.status}: {reason}")
+            if self._clock.monotonic() >= deadline:
+                raise WaitedTooLong(f"session {session_id} is {session.status}, not {what}, after {timeout_s:g} s")
+            self._sleep(POLL_S)
+
+    def _buy(self, path: str, fields: dict[str, Json], max_usd: float | None) -> Session:
+        body = msgspec.json.encode(fields)
+        asked = self._send("POST", path, body)
+        if asked.status == 202:
+            return _decode(asked, Session)
+        if asked.status != 402:
+            raise error_of(asked, verified=True)
+        return self._pay(path, body, self._payment(asked, max_usd))
+
+    def _payment(self, asked: Answer, max_usd: float | None) -> dict[str, str]:
+        offer = _decode(asked, _Offer)
+        if self._wallet is None:
+            raise PaymentNeeded(f"this costs {offer.amount_usd} USD: give GatewayClient a wallet to pay with")
+        if max_usd is not None and offer.amount_usd > max_usd:
+            raise PaymentNeeded(f"this costs {offer.amount_usd} USD, more than the {max_usd} USD allowed")
+        if not (required := asked.headers.get("payment-required")):
+            raise MalformedAnswer("the gateway asks for a payment without saying how (no PAYMENT-REQUIRED header)")
+        return self._wallet.pay(required)
+
+    def _pay(self, path: str, body: bytes, payment: dict[str, str]) -> Session:
+        for attempt in range(1, PAID_ATTEMPTS + 1):
+            try:
+                answer = self._send("POST", path, body, payment)
+            except (NotReached, OutcomeUnknown):
+                if attempt == PAID_ATTEMPTS:
+                    raise
+                self._sleep(POLL_S * 2**attempt)
+                continue
+            if answer.status == 202:
+                return _decode(answer, Session)
+            if answer.status == 402:
+                raise PaymentRefused(_decode(answer, ErrorBody).error)
+            error = error_of(answer, verified=True)
+            if answer.status != 503 or attempt == PAID_ATTEMPTS:
+                raise error
+            self._sleep(min(10.0, error.retry_after_s or POLL_S))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _public(self, path: str, kind: type[T]) -> T:
+        answer = self._transport.request("GET", path)
+        if answer.status != 200:
+            raise error_of(answer)
+        return _decode(answer, kind)
+
+    def _signed(self, method: str, path: str, kind: type[T]) -> T:
+        answer = self._send(method, path, None)
+        if answer.status != 200:
+            raise error_of(answer, verified=True)
+        return _decode(answer, kind)
+
+    def _send(self, method: str, path: str, body: bytes | None, payment: dict[str, str] | None = None) -> Answer:
+        """Send a signed request. What it returns is signed by the gateway; unsigned refusals are raised as ApiError."""
+        gateway = self._gateway_key()
+        headers = self._auth(method, path, body or b"")
+        answer = self._transport.request(method, path, body=body, headers=headers | (payment or {}))
+        try:
+            answers.verify_answer(answer.headers, answer.status, headers["X-Timestamp"], answer.body, gateway=gateway)
+        except AuthError as refused:
+            if refused.code == "missing_header" and answer.status >= 400 and answer.status != 402:
+                raise error_of(answer) from None
+            raise Impostor(f"{self._transport.url}: {refused.message}") from None
+        return answer
+
+    def _auth(self, method: str, path: str, body: bytes) -> dict[str, str]:
+        now_ms = int(self._clock.now() * 1000)
+        return gateway_scheme.sign_request(self._keypair, method, path, now_ms, body, version=2)
+
+    def _gateway_key(self) -> PublicKey:
+        if self._gateway is None:
+            self._gateway = parse_hotkey(self.identity().hotkey)
+        return self._gateway
+
+
+def _session_path(session_id: str, under: str = "") -> str:
+    return f"/sessions/{quote(session_id, safe='')}{under}"
+
+
+def _decode(answer: Answer, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except msgspec.DecodeError as error:
+        raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None
