@@ -1,0 +1,49 @@
+"""What only bittensor-core knows: mnemonics, secret URIs and encrypted wallet files (the extra `chain`).
+
+Imported when first needed: a gateway with plain hotkey files never loads it.
+"""
+
+import msgspec
+
+from engram.hotkeys.errors import MalformedHotkey, WalletFileError, WrongPassword
+
+_ENCRYPTED = (b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")
+"""How the encrypted forms begin: NaCl (current), Ansible vault, Fernet."""
+
+
+class _Serialized(msgspec.Struct, frozen=True):
+    private_key: str = msgspec.field(name="privateKey")
+
+
+def is_encrypted(content: bytes) -> bool:
+    """Whether these are the bytes of an encrypted key file, of any age."""
+    return content.startswith(_ENCRYPTED)
+
+
+def private_key_of_uri(uri: str) -> bytes:
+    """The 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
+    import bittensor_core
+
+    try:
+        serialized: bytes = bittensor_core.serialized_keypair_to_keyfile_data(
+            bittensor_core.Keypair.create_from_uri(uri)
+        )
+    except ValueError:
+        raise MalformedHotkey("not a mnemonic or secret URI") from None
+    return bytes.fromhex(msgspec.json.decode(serialized, type=_Serialized).private_key.removeprefix("0x"))
+
+
+def decipher(content: bytes, password: str) -> bytes:
+    """The plain bytes of an encrypted key file; takes 3 to 6 s of CPU.
+
+    Raises WrongPassword, or WalletFileError when no password could open it.
+    """
+    import bittensor_core
+
+    try:
+        plain: bytes = bittensor_core.decrypt_keyfile_data(content, password)
+    except bittensor_core.WrongPasswordError:
+        raise WrongPassword("wrong password for the key file") from None
+    except (bittensor_core.KeyfileError, ValueError):
+        raise WalletFileError("the key file is encrypted in no known form") from None
+    return plain

@@ -1,0 +1,150 @@
+"""JSON as Python's `json.dumps` writes it: the form that miners' signatures cover.
+
+Canonical: keys sorted at every level by code point, no spaces, non-ASCII escaped, floats in Python's repr (`1.0`
+stays `1.0`, `1e-7` becomes `1e-07`). Signers in other languages spell numbers their own way, so a second canonical
+text keeps every number exactly as it was sent. Both are offered; a signature over either holds.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from json.encoder import encode_basestring_ascii
+from typing import NoReturn, TypeAlias, final
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+MAX_DEPTH = 64
+"""Levels of arrays and objects that a body may have."""
+
+
+@final
+class MalformedJson(Exception):
+    """The bytes are no JSON object that can be signed; the message says why."""
+
+
+def parse_object(content: bytes) -> JsonObject:
+    """Return the JSON object in `content` (UTF-8).
+
+    Refused, since two readers could see two different objects: duplicate keys, NaN and Infinity, numbers too large
+    for a double, a byte order mark, nesting deeper than MAX_DEPTH. Raises MalformedJson.
+    """
+    return _less(_load(content, _Numbers()), frozenset())
+
+
+def canonical(value: JsonValue) -> bytes:
+    """Python's own canonical text of `value`."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def canonical_forms(content: bytes, *, without: frozenset[str]) -> Iterator[bytes]:
+    """Yield the canonical texts of the object in `content` less its top-level keys `without`.
+
+    First with numbers as Python spells them, then, if that differs, as they were spelled. Raises MalformedJson.
+    """
+    numbers = _Numbers()
+    yield canonical(_less(_load(content, numbers), without))
+    if numbers.respelled:
+        yield _write(_less(_load(content, _Numbers(), keep=True), without)).encode("ascii")
+
+
+def _less(value: JsonValue, without: frozenset[str]) -> JsonObject:
+    if not isinstance(value, dict):
+        raise MalformedJson("the body is not a JSON object")
+    return {key: item for key, item in value.items() if key not in without}
+
+
+@final
+class _Spelled(str):
+    """A number in the sender's spelling."""
+
+    __slots__ = ()
+
+
+@final
+class _Numbers:
+    """Parses numbers and notes whether any is spelled otherwise than Python would."""
+
+    def __init__(self) -> None:
+        self.respelled = False
+
+    def float(self, text: str) -> float:
+        number = float(text)
+        if math.isinf(number):
+            raise MalformedJson(f"the number {text[:40]} is too large")
+        self.respelled = self.respelled or repr(number) != text
+        return number
+
+    def int(self, text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise MalformedJson(f"a number of {len(text)} digits is too large") from None
+        self.respelled = self.respelled or (number == 0 and text != "0")
+        return number
+
+    def keep_float(self, text: str) -> _Spelled:
+        self.float(text)
+        return _Spelled(text)
+
+    def keep_int(self, text: str) -> _Spelled:
+        self.int(text)
+        return _Spelled(text)
+
+
+def _load(content: bytes, numbers: _Numbers, *, keep: bool = False) -> JsonValue:
+    try:
+        text = content.decode("utf-8")
+        value: JsonValue = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=numbers.keep_float if keep else numbers.float,
+            parse_int=numbers.keep_int if keep else numbers.int,
+        )
+    except UnicodeDecodeError:
+        raise MalformedJson("the body is not UTF-8") from None
+    except RecursionError:
+        raise MalformedJson("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"the body is not JSON: {error}") from None
+    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise MalformedJson("the body is nested too deeply")
+    return value
+
+
+def _depth(value: JsonValue) -> int:
+    """Levels of containers in `value`; counted level by level, since recursion is what is to be avoided."""
+    depth, level = 0, [value]
+    while containers := [item for item in level if isinstance(item, list | dict)]:
+        depth += 1
+        level = [inner for item in containers for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise MalformedJson("the body names a key twice")
+    return result
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise MalformedJson(f"{text} is not JSON")
+
+
+def _write(value: object) -> str:
+    match value:
+        case _Spelled():
+            return str(value)
+        case str():
+            return encode_basestring_ascii(value)
+        case dict():
+            items = (f"{encode_basestring_ascii(key)}:{_write(value[key])}" for key in sorted(value))
+            return "{" + ",".join(items) + "}"
+        case list():
+            return "[" + ",".join(_write(item) for item in value) + "]"
+        case None:
+            return "null"
+        case _:
+            return "true" if value else "false"

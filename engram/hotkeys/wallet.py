@@ -1,0 +1,139 @@
+"""Hotkey files of Bittensor wallets, as btcli and every miner keep them.
+
+A file is JSON with `publicKey`, `accountId`, `privateKey`, `secretPhrase`, `secretSeed`, `ss58Address`, `cryptoType`;
+files of keys made from a URI carry neither phrase nor seed, so `privateKey` is what is read first. Encrypted files
+start with `$NACL` (argon2i and secretbox); older forms are `$ANSIBLE_VAULT` and Fernet. Deciphering is left to
+bittensor-core: it takes 3 to 6 s of CPU, so call it before the loop runs or in a worker.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from engram.hotkeys.bittensor_core import decipher, is_encrypted
+from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError
+from engram.hotkeys.keypair import Keypair
+
+_MAX_FILE_BYTES = 65_536
+
+
+class _KeyFile(msgspec.Struct, frozen=True):
+    private_key: str | None = msgspec.field(default=None, name="privateKey")
+    secret_seed: str | None = msgspec.field(default=None, name="secretSeed")
+    secret_phrase: str | None = msgspec.field(default=None, name="secretPhrase")
+    address: str | None = msgspec.field(default=None, name="ss58Address")
+    crypto_type: int = msgspec.field(default=1, name="cryptoType")
+
+
+def read_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
+    """Return the key pair of a wallet's hotkey file; blocks, for seconds when the file is encrypted.
+
+    Raises WalletFileError (missing, damaged, not sr25519, address and key disagree), WalletEncrypted (a password is
+    needed), WrongPassword.
+    """
+    path = Path(path)
+    content = _read(path)
+    if is_encrypted(content):
+        if password is None:
+            raise WalletEncrypted(f"the key file {path} is encrypted: give its password, or an unencrypted hotkey")
+        content = decipher(content, password)
+    return _parse(path, content)
+
+
+def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
+    """Write `keypair` as an unencrypted wallet file of mode 0600, atomically and durably; replaces what is there.
+
+    Missing folders are made with mode 0700. Raises WalletFileError.
+    """
+    path = Path(path)
+    public_hex = "0x" + keypair.public_key.hex()
+    content = msgspec.json.encode(
+        {
+            "accountId": public_hex,
+            "publicKey": public_hex,
+            "privateKey": "0x" + keypair.private_key().hex(),
+            "ss58Address": keypair.ss58,
+            "cryptoType": 1,
+        }
+    )
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(path, content)
+    except OSError as error:
+        raise WalletFileError(f"cannot write the key file {path}: {error.strerror}") from None
+
+
+def is_private(path: str | Path) -> bool:
+    """Whether nobody but the owner may read or write the file."""
+    return os.stat(path).st_mode & 0o077 == 0
+
+
+def _replace(path: Path, content: bytes) -> None:
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise WalletFileError(f"the key file {path} is larger than any key file")
+    return content
+
+
+def _parse(path: Path, content: bytes) -> Keypair:
+    try:
+        fields = msgspec.json.decode(content, type=_KeyFile)
+    except msgspec.DecodeError:
+        return _parse_bare_seed(path, content)
+    if fields.crypto_type != 1:
+        raise WalletFileError(f"the key file {path} holds no sr25519 key (cryptoType {fields.crypto_type})")
+    try:
+        keypair = _keypair(fields)
+    except (MalformedHotkey, ValueError):
+        raise WalletFileError(f"the key file {path} holds no usable private key") from None
+    if keypair is None:
+        raise WalletFileError(f"the key file {path} holds no private key; is it the public one (…pub.txt)?")
+    if fields.address is not None and fields.address != keypair.ss58:
+        raise WalletFileError(f"the key file {path} is damaged: its address {fields.address} is not its key's")
+    return keypair
+
+
+def _keypair(fields: _KeyFile) -> Keypair | None:
+    if fields.private_key:
+        return Keypair(_unhex(fields.private_key))
+    if fields.secret_seed:
+        return Keypair.from_seed(_unhex(fields.secret_seed))
+    if fields.secret_phrase:
+        return Keypair.from_uri(fields.secret_phrase)
+    return None
+
+
+def _parse_bare_seed(path: Path, content: bytes) -> Keypair:
+    """The oldest form: the file is nothing but the hex of the seed."""
+    try:
+        return Keypair.from_seed(_unhex(content.decode("ascii").strip()))
+    except (MalformedHotkey, ValueError):
+        raise WalletFileError(f"the key file {path} is damaged: neither JSON nor a seed") from None
+
+
+def _unhex(text: str) -> bytes:
+    return bytes.fromhex(text.removeprefix("0x"))

@@ -1,0 +1,214 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engram.hotkeys import AuthError, Keypair, verify
+from engram.hotkeys.miner_scheme import (
+    NAMESPACE_FIELDS,
+    SIGNING_FIELDS,
+    is_signed,
+    sign_attestation,
+    sign_body,
+    sign_namespace,
+    verify_attestation,
+    verify_body,
+    verify_namespace,
+)
+from engram.hotkeys.python_json import JsonObject, MalformedJson, canonical, canonical_forms, parse_object
+
+NOW = 1_712_345_678_123
+ALICE = Keypair.from_uri("//Alice")
+VECTOR = json.loads((Path(__file__).parent / "data" / "miner_body.json").read_bytes())
+
+
+def signed_text(text: str, signed_form: str, nonce: int = NOW, endpoint: str = "QuerySynapse") -> bytes:
+    """A body whose signature was made over `signed_form` by a foreign signer."""
+    digest = hashlib.sha256(signed_form.encode()).hexdigest()
+    signature = ALICE.sign(f"{nonce}:{endpoint}:{digest}".encode()).hex()
+    return text[:-1].encode() + f',"hotkey":"{ALICE.ss58}","nonce":{nonce},"signature":"{signature}"}}'.encode()
+
+
+def code(body: bytes, endpoint: str = "QuerySynapse", now_ms: int = NOW, not_before_ms: int = 0) -> str:
+    with pytest.raises(AuthError) as refused:
+        verify_body(body, endpoint, now_ms, not_before_ms)
+    return refused.value.code
+
+
+def test_the_canonical_form_and_message_are_the_originals() -> None:
+    fields: JsonObject = {"query_vector": [0.1, 1.0, 1e-7], "top_k": 10, "t": "é"}
+    assert canonical(fields).decode() == VECTOR["auth_payload_json"]
+    body = sign_body(ALICE, "QuerySynapse", fields, NOW)
+    signature = bytes.fromhex(str(body["signature"])[2:])
+    assert verify(ALICE.public_key, VECTOR["auth_canonical"].encode(), signature)
+
+
+def test_a_signed_body_is_its_signers_whatever_its_spacing_and_order() -> None:
+    body = sign_body(ALICE, "IngestSynapse", {"text": "ümlaut 😀", "metadata": {"b": 1, "a": {"z": None}}}, NOW)
+    for content in (json.dumps(body), json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False)):
+        believed = verify_body(content.encode(), "IngestSynapse", NOW)
+        assert believed.request.public_key == ALICE.public_key
+        assert believed.fields["metadata"] == {"b": 1, "a": {"z": None}}
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(st.text(), json_values, max_size=4))
+def test_any_body_signed_in_python_is_believed(fields: JsonObject) -> None:
+    body = sign_body(ALICE, "IngestSynapse", fields, NOW)
+    assert verify_body(json.dumps(body).encode(), "IngestSynapse", NOW).request.timestamp_ms == NOW
+
+
+def test_numbers_may_be_signed_as_they_were_spelled() -> None:
+    text = '{"v":[1e-7,1.0,0.10,-0,1E5,12345678901234567890123],"t":true,"n":null,"f":false,"s":"\\u00e9"}'
+    spelled = '{"f":false,"n":null,"s":"\\u00e9","t":true,"v":[1e-7,1.0,0.10,-0,1E5,12345678901234567890123]}'
+    as_python = '{"f":false,"n":null,"s":"\\u00e9","t":true,"v":[1e-07,1.0,0.1,0,100000.0,12345678901234567890123]}'
+    assert verify_body(signed_text(text, spelled), "QuerySynapse", NOW).request.version == 1
+    assert verify_body(signed_text(text, as_python), "QuerySynapse", NOW).request.version == 1
+    assert code(signed_text(text, spelled.replace("0.10", "0.11"))) == "bad_signature"
+
+
+def test_one_form_is_enough_when_python_spells_the_same() -> None:
+    assert list(canonical_forms(b'{"b":[1,2.5],"a":0}', without=frozenset())) == [b'{"a":0,"b":[1,2.5]}']
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"5",
+        b'{"a":1,"a":2}',
+        b'{"x":{"a":1,"a":1}}',
+        b'{"a":NaN}',
+        b'{"a":Infinity}',
+        b'{"a":-Infinity}',
+        b'{"a":1e999}',
+        b'{"a":01}',
+        b'{"a":' + b"9" * 5000 + b"}",
+        b'\xef\xbb\xbf{"a":1}',
+        b'{"a":"\xff"}',
+        '{"a":1}'.encode("utf-16"),
+        b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+        b'{"a":1} trailing',
+    ],
+)
+def test_a_body_that_two_readers_could_read_differently_is_refused(content: bytes) -> None:
+    with pytest.raises(MalformedJson):
+        parse_object(content)
+    with pytest.raises(MalformedJson):
+        list(canonical_forms(content, without=frozenset()))
+    assert code(content) == "malformed"
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(20, True), (63, True), (64, False), (400, False), (900, False)])
+def test_nesting_has_a_bound_that_is_the_same_everywhere(depth: int, taken: bool) -> None:
+    text = '{"a":' + "[" * depth + "1.50" + "]" * depth + "}"
+    if taken:
+        assert verify_body(signed_text(text, text), "QuerySynapse", NOW).request.timestamp_ms == NOW
+    else:
+        assert code(signed_text(text, text)) == "malformed"
+
+
+def test_width_is_no_depth() -> None:
+    assert parse_object(b'{"a":[' + b",".join([b"[]"] * 100) + b"]}")["a"] == [[]] * 100
+
+
+def test_a_signature_binds_endpoint_nonce_and_every_field() -> None:
+    body = sign_body(ALICE, "QuerySynapse", {"top_k": 3, "namespace": "mine"}, NOW)
+    assert code(json.dumps(body).encode(), endpoint="IngestSynapse") == "bad_signature"
+    assert code(json.dumps(body | {"nonce": NOW + 1}).encode()) == "bad_signature"
+    assert code(json.dumps(body | {"namespace": "yours"}).encode()) == "bad_signature"
+    assert code(json.dumps(body | {"hotkey": Keypair.from_uri("//Bob").ss58}).encode()) == "bad_signature"
+
+
+@pytest.mark.parametrize("offset_ms", [-30_000, 30_000])
+def test_the_nonce_window_includes_its_bounds(offset_ms: int) -> None:
+    body = json.dumps(sign_body(ALICE, "QuerySynapse", {}, NOW + offset_ms)).encode()
+    assert verify_body(body, "QuerySynapse", NOW).request.skew_ms == offset_ms
+    assert code(body, now_ms=NOW - 1 if offset_ms > 0 else NOW + 1) == ("future" if offset_ms > 0 else "stale")
+
+
+def test_a_body_from_before_the_start_is_refused() -> None:
+    body = json.dumps(sign_body(ALICE, "QuerySynapse", {}, NOW - 5)).encode()
+    assert code(body, not_before_ms=NOW) == "before_start"
+
+
+@pytest.mark.parametrize("name", sorted(SIGNING_FIELDS))
+@pytest.mark.parametrize("value", ["absent", None, ""])
+def test_a_missing_signing_field_is_refused(name: str, value: str | None) -> None:
+    body = sign_body(ALICE, "QuerySynapse", {}, NOW)
+    if value == "absent":
+        del body[name]
+    else:
+        body[name] = value
+    assert code(json.dumps(body).encode()) == "missing_header"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nonce", "1712345678123"),
+        ("nonce", 1712345678123.0),
+        ("nonce", True),
+        ("nonce", -1),
+        ("nonce", 10**400),
+        ("signature", 5),
+        ("signature", "0xab"),
+        ("hotkey", 7),
+        ("hotkey", ["x"]),
+        ("hotkey", ALICE.public_key.hex()),
+    ],
+)
+def test_a_malformed_signing_field_is_refused(name: str, value: object) -> None:
+    body: dict[str, object] = {**sign_body(ALICE, "QuerySynapse", {}, NOW), name: value}
+    assert code(json.dumps(body).encode()) == "malformed"
+
+
+def test_a_body_with_any_signing_field_counts_as_signed() -> None:
+    assert is_signed({"hotkey": "x"})
+    assert is_signed({"nonce": 1})
+    assert is_signed({"signature": ""})
+    assert not is_signed({"text": "x", "hotkey": None})
+
+
+def test_a_namespace_signature_names_its_owner() -> None:
+    fields = sign_namespace(ALICE, "my-ns", NOW)
+    assert set(fields) > NAMESPACE_FIELDS
+    assert verify_namespace(fields, NOW + 60_000).public_key == ALICE.public_key
+    for changed, expected in (
+        ({"namespace": "other"}, "bad_signature"),
+        ({"namespace": ""}, "malformed"),
+        ({"namespace": "\ud800"}, "malformed"),
+        ({"namespace_sig": None}, "missing_header"),
+        ({"namespace_timestamp_ms": NOW - 60_001}, "stale"),
+    ):
+        with pytest.raises(AuthError) as refused:
+            verify_namespace({**fields, **changed}, NOW)
+        assert refused.value.code == expected
+
+
+def test_an_attestation_is_no_namespace_signature() -> None:
+    fields = sign_attestation(ALICE, "my-ns", NOW)
+    assert verify_attestation(fields, NOW).public_key == ALICE.public_key
+    moved: JsonObject = {
+        "namespace": "my-ns",
+        "namespace_hotkey": fields["owner_hotkey"],
+        "namespace_sig": fields["signature"],
+        "namespace_timestamp_ms": fields["timestamp_ms"],
+    }
+    with pytest.raises(AuthError):
+        verify_namespace(moved, NOW)

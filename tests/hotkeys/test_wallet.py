@@ -1,0 +1,114 @@
+import json
+import stat
+from pathlib import Path
+
+import bittensor_core
+import pytest
+from substrateinterface import Keypair as SubstrateKeypair
+
+from engram.hotkeys import Keypair, WalletEncrypted, WalletFileError, WrongPassword, wallet
+
+SEED = bytes(range(32))
+PHRASE = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
+
+
+def test_a_written_file_is_read_by_us_by_bittensor_and_by_substrate_interface(tmp_path: Path) -> None:
+    pair = Keypair.generate()
+    path = tmp_path / "wallets" / "node" / "hotkeys" / "default"
+    wallet.write_hotkey_file(path, pair)
+    assert wallet.read_hotkey_file(path) == pair
+    assert bittensor_core.deserialize_keypair_from_keyfile_data(path.read_bytes()).ss58_address == pair.ss58
+    fields = json.loads(path.read_bytes())
+    theirs = SubstrateKeypair.create_from_private_key(fields["privateKey"], ss58_address=fields["ss58Address"])
+    assert theirs.verify(b"message", pair.sign(b"message"))
+
+
+def test_a_written_file_is_the_owners_alone_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "keys" / "hot"
+    wallet.write_hotkey_file(path, Keypair.generate())
+    wallet.write_hotkey_file(path, second := Keypair.generate())
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert wallet.is_private(path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["hot"]
+    assert wallet.read_hotkey_file(path) == second
+    path.chmod(0o644)
+    assert not wallet.is_private(path)
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(WalletFileError):
+        wallet.write_hotkey_file(tmp_path / "file" / "hot", Keypair.generate())
+    folder = tmp_path / "hot"
+    folder.mkdir()
+    with pytest.raises(WalletFileError):
+        wallet.write_hotkey_file(folder, Keypair.generate())
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_files_of_seeds_phrases_and_private_keys_are_read(tmp_path: Path) -> None:
+    seeded = bittensor_core.Keypair.create_from_seed(SEED)
+    path = tmp_path / "hot"
+    path.write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(seeded))
+    assert wallet.read_hotkey_file(path).ss58 == seeded.ss58_address
+    path.write_text(json.dumps({"secretSeed": "0x" + SEED.hex()}))
+    assert wallet.read_hotkey_file(path).ss58 == seeded.ss58_address
+    path.write_text("0x" + SEED.hex() + "\n")
+    assert wallet.read_hotkey_file(path).ss58 == seeded.ss58_address
+    path.write_text(json.dumps({"secretPhrase": PHRASE, "privateKey": None, "cryptoType": 1}))
+    assert wallet.read_hotkey_file(path).ss58 == SubstrateKeypair.create_from_mnemonic(PHRASE).ss58_address
+    alice = bittensor_core.Keypair.create_from_uri("//Alice")
+    path.write_bytes(bittensor_core.serialized_keypair_to_keyfile_data(alice))
+    assert wallet.read_hotkey_file(path) == Keypair.from_uri("//Alice")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        "hello",
+        '{"privateKey": 5}',
+        '{"privateKey": "0xzz"}',
+        '{"privateKey": "0x00"}',
+        json.dumps({"secretPhrase": "these words are nothing"}),
+        json.dumps({"publicKey": "0x" + "11" * 32, "ss58Address": "5x"}),
+        json.dumps({"secretSeed": "0x" + SEED.hex(), "cryptoType": 0}),
+        json.dumps(
+            {"secretSeed": "0x" + SEED.hex(), "ss58Address": "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"}
+        ),
+        "x" * 70_000,
+    ],
+)
+def test_a_damaged_file_is_refused_by_name_and_without_its_content(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "hot"
+    path.write_text(content)
+    with pytest.raises(WalletFileError) as refused:
+        wallet.read_hotkey_file(path)
+    assert str(path) in str(refused.value)
+    assert SEED.hex() not in str(refused.value)
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WalletFileError, match="No such file"):
+        wallet.read_hotkey_file(tmp_path / "hot")
+
+
+def test_an_encrypted_file_wants_its_password(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_bytes(b"$NACL" + bytes(100))
+    with pytest.raises(WalletEncrypted):
+        wallet.read_hotkey_file(path)
+    path.write_bytes(b"$ANSIBLE_VAULT;1.1")
+    with pytest.raises(WrongPassword):
+        wallet.read_hotkey_file(path, password="wrong")
+
+
+def test_an_encrypted_file_opens_with_its_password(tmp_path: Path) -> None:
+    plain = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair.create_from_seed(SEED))
+    path = tmp_path / "hot"
+    path.write_bytes(bittensor_core.encrypt_keyfile_data(plain, "pw-of-Tests9!"))
+    assert wallet.read_hotkey_file(path, password="pw-of-Tests9!") == Keypair.from_seed(SEED)
