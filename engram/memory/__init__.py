@@ -1,0 +1,1 @@
+"""What a memory node holds: records with content identifiers, proofs, namespaces, the store, the embedder."""

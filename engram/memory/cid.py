@@ -1,0 +1,35 @@
+"""Content identifiers: `v1::` and the SHA-256 of the vector's bytes and the canonical metadata.
+
+Source: the canonical (native) form of the original, whose vectors are in tests/data/engram.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+PREFIX = "v1"
+_DIGEST_LENGTH = 64
+_HEX = frozenset("0123456789abcdef")
+
+
+def canonical_metadata(metadata: Mapping[str, str], model_version: str) -> bytes:
+    """Returns compact JSON in raw UTF-8, keys in byte order; `model_version` wins over a key of that name."""
+    complete = {**metadata, "model_version": model_version}
+    return json.dumps(complete, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def compute(embedding: bytes, metadata: Mapping[str, str], model_version: str = "v1") -> str:
+    """Returns the CID of a vector (f32 little-endian bytes) with normalised metadata.
+
+    The prefix is `v1` whatever `model_version` says: it names the algorithm, not the model.
+    """
+    digest = hashlib.sha256(embedding + canonical_metadata(metadata, model_version)).hexdigest()
+    return f"{PREFIX}::{digest}"
+
+
+def is_cid(text: str) -> bool:
+    """Says whether the text has the form of a CID."""
+    version, separator, digest = text.partition("::")
+    return version == PREFIX and separator == "::" and len(digest) == _DIGEST_LENGTH and _HEX.issuperset(digest)

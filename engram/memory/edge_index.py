@@ -1,0 +1,232 @@
+"""The vector index as a worker process: Qdrant Edge behind pipes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import final
+
+import trio
+
+import engram
+from engram.memory.edge_wire import (
+    Answer,
+    Apply,
+    Count,
+    Counted,
+    Done,
+    Failed,
+    Flush,
+    Flushed,
+    Found,
+    Frames,
+    Place,
+    Remove,
+    Reply,
+    Request,
+    Reset,
+    Search,
+    Standing,
+    decode_reply,
+    frame,
+)
+from engram.memory.errors import IndexUnavailable
+from engram.memory.model import PUBLIC, Change, Deleted
+
+_SEARCHES_AT_ONCE = 64
+_READ_BYTES = 262_144
+_STOP_WITHIN_S = 3.0
+_HUNG_AFTER_S = 30.0
+
+
+@final
+class EdgeIndex:
+    """Starts the worker in `run`, talks to it from any task of the same trio loop.
+
+    The worker is started from the loop's own thread: the kernel's parent-death signal is bound to the thread
+    that forked, and a helper thread would end, and kill the worker, after seconds of idleness.
+    """
+
+    def __init__(self, folder: Path, dimension: int, truth_id: str) -> None:
+        self._folder = folder
+        self._dimension = dimension
+        self._truth_id = truth_id
+        self._commands: trio.lowlevel.FdStream | None = None
+        self._sending = trio.Lock()
+        self._searching = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
+        self._number = 0
+        self._open: dict[int, _Reply] = {}
+        self.worker_pid: int | None = None
+        """Process id of the running worker."""
+        self.flushed = 0
+        """The last change that is known to be safely on disk."""
+
+    async def run(self, ready: Callable[[int], None]) -> None:
+        """Runs the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs."""
+        async with self._worker() as (process, replies), trio.open_nursery() as nursery:
+            nursery.start_soon(self._kill_when_hung, process)
+            frames = Frames()
+            while received := await replies.receive_some(_READ_BYTES):
+                for body in frames.feed(received):
+                    self._take(decode_reply(body), ready)
+            nursery.cancel_scope.cancel()
+        raise IndexUnavailable("the index worker has ended")
+
+    async def apply(self, changes: Sequence[Change], sequence: int) -> int:
+        """Makes the changes and returns the last one that is safely on disk."""
+        wire = [_wire(change) for change in changes]
+        reply = await self._ask(lambda number: Apply(number, sequence, wire))
+        return reply.flushed if isinstance(reply, Done) else 0
+
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
+    ) -> list[tuple[int, float]]:
+        """Returns the nearest records of a namespace."""
+        private_to = None if namespace == PUBLIC else namespace
+        marks = [mark(key, value) for key, value in conditions.items()]
+        async with self._searching:
+            reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks))
+        return reply.hits if isinstance(reply, Found) else []
+
+    async def flush(self) -> int:
+        """Brings everything to disk now and returns the last change that is there."""
+        reply = await self._ask(Flush)
+        return reply.flushed if isinstance(reply, Done) else 0
+
+    async def reset(self) -> None:
+        """Throws all vectors away."""
+        await self._ask(Reset)
+
+    async def points(self) -> int:
+        """Returns how many vectors there are."""
+        reply = await self._ask(Count)
+        return reply.points if isinstance(reply, Counted) else 0
+
+    async def _ask(self, request: Callable[[int], Request]) -> Answer:
+        if self._commands is None:
+            raise IndexUnavailable("the index is restarting")
+        self._number += 1
+        number, waiting = self._number, _Reply()
+        self._open[number] = waiting
+        try:
+            async with self._sending:
+                await self._send(frame(request(number)))
+            await waiting.arrived.wait()
+        finally:
+            self._open.pop(number, None)
+        match waiting.reply:
+            case None:
+                raise IndexUnavailable("the index worker ended before it answered")
+            case Failed(reason=reason):
+                raise IndexUnavailable(f"the index refused: {reason}")
+            case reply:
+                return reply
+
+    async def _send(self, framed: bytes) -> None:
+        stream = self._commands
+        if stream is None:
+            raise IndexUnavailable("the index is restarting")
+        try:
+            with trio.CancelScope(shield=True):  # half a frame would garble all that follow
+                await stream.send_all(framed)
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise IndexUnavailable("the index worker has ended") from error
+
+    def _take(self, reply: Reply, ready: Callable[[int], None]) -> None:
+        match reply:
+            case Standing():
+                self.flushed = reply.flushed
+                ready(reply.flushed)
+            case Flushed():
+                self.flushed = reply.sequence
+            case _:
+                if isinstance(reply, Done):
+                    self.flushed = reply.flushed
+                waiting = self._open.pop(reply.number, None)
+                if waiting is not None:
+                    waiting.reply = reply
+                    waiting.arrived.set()
+
+    async def _kill_when_hung(self, process: subprocess.Popen[bytes]) -> None:
+        while True:
+            await trio.sleep(_HUNG_AFTER_S / 4)
+            oldest = min((waiting.asked_at for waiting in self._open.values()), default=trio.current_time())
+            if trio.current_time() - oldest > _HUNG_AFTER_S:
+                process.kill()
+
+    @contextlib.asynccontextmanager
+    async def _worker(self) -> AsyncIterator[tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream]]:
+        process = subprocess.Popen(  # noqa: ASYNC220  # from this thread on purpose, see the class docstring
+            [
+                *(sys.executable, "-P", "-m", "engram.memory.edge_worker"),
+                *(str(self._folder), str(self._dimension), self._truth_id, str(os.getpid())),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(),
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        commands = trio.lowlevel.FdStream(os.dup(process.stdin.fileno()))
+        replies = trio.lowlevel.FdStream(os.dup(process.stdout.fileno()))
+        process.stdin.close()
+        process.stdout.close()
+        self._commands, self.worker_pid = commands, process.pid
+        try:
+            yield process, replies
+        finally:
+            self._commands = self.worker_pid = None
+            for waiting in self._open.values():
+                waiting.arrived.set()
+            self._open.clear()
+            with trio.CancelScope(shield=True):
+                await commands.aclose()
+                await _reap(process)
+                await replies.aclose()
+
+
+class _Reply:
+    """A reply that is waited for; None when the worker ended first."""
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.reply: Answer | None = None
+        self.asked_at = trio.current_time()
+
+
+def mark(key: str, value: str) -> str:
+    """Returns the short, fixed-length form in which a pair of metadata is searchable."""
+    return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
+
+
+def _wire(change: Change) -> Place | Remove:
+    private_to = None if change.namespace == PUBLIC else change.namespace
+    if isinstance(change, Deleted):
+        return Remove(change.id, private_to)
+    marks = [mark(key, value) for key, value in change.metadata.items()]
+    return Place(change.id, private_to, change.embedding, marks)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(engram.__file__).resolve().parent.parent)
+    inherited = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Waits for the worker, which ends when its stdin closes; kills it when it does not in time."""
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        with trio.move_on_after(_STOP_WITHIN_S):
+            await trio.lowlevel.wait_readable(descriptor)
+        if process.poll() is None:
+            process.kill()
+            await trio.lowlevel.wait_readable(descriptor)
+        process.wait()
+    finally:
+        os.close(descriptor)

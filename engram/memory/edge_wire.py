@@ -1,0 +1,146 @@
+"""What a node and its index worker say to each other: msgpack frames over two pipes.
+
+A frame is its length (4 bytes, little-endian) and a msgpack body. Vectors travel as f32 little-endian bytes.
+Requests are answered by `number`, not in order: searches overtake changes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+import msgspec
+
+HEADER: Final = struct.Struct("<I")
+LARGEST_FRAME: Final = 64 * 1024**2
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, tag="place"):
+    """Put this vector in the index. `private_to` is the namespace, or None for public; `marks` are searchable."""
+
+    id: int
+    private_to: str | None
+    vector: bytes
+    marks: list[str]
+
+
+class Remove(msgspec.Struct, frozen=True, array_like=True, tag="remove"):
+    """Take this vector out of the index."""
+
+    id: int
+    private_to: str | None
+
+
+class Apply(msgspec.Struct, frozen=True, array_like=True, tag="apply"):
+    """Make these changes; afterwards the index stands at `sequence`. Answered by Done."""
+
+    number: int
+    sequence: int
+    changes: list[Place | Remove]
+
+
+class Search(msgspec.Struct, frozen=True, array_like=True, tag="search"):
+    """Find the nearest vectors of the public (`private_to` None) or one private namespace. Answered by Found."""
+
+    number: int
+    private_to: str | None
+    vector: bytes
+    limit: int
+    marks: list[str]
+
+
+class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):
+    """Bring everything to disk now. Answered by Done."""
+
+    number: int
+
+
+class Reset(msgspec.Struct, frozen=True, array_like=True, tag="reset"):
+    """Throw all vectors away; afterwards the index stands at 0. Answered by Done."""
+
+    number: int
+
+
+class Count(msgspec.Struct, frozen=True, array_like=True, tag="count"):
+    """Count the vectors. Answered by Counted."""
+
+    number: int
+
+
+class Counted(msgspec.Struct, frozen=True, array_like=True, tag="counted"):
+    """How many vectors there are in both shards."""
+
+    number: int
+    points: int
+
+
+class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
+    """The request was carried out; `flushed` is the last sequence that is safely on disk."""
+
+    number: int
+    flushed: int
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
+    """Ids and cosines, best first."""
+
+    number: int
+    hits: list[tuple[int, float]]
+
+
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+    """The request could not be carried out."""
+
+    number: int
+    reason: str
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
+    """First frame of a worker: everything up to `flushed` is safely on disk."""
+
+    flushed: int
+
+
+class Flushed(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
+    """Sent unasked after a flush: everything up to `sequence` is safely on disk."""
+
+    sequence: int
+
+
+Request = Apply | Search | Flush | Reset | Count
+Answer = Done | Found | Counted | Failed
+Reply = Answer | Standing | Flushed
+
+encode = msgspec.msgpack.Encoder().encode
+decode_request = msgspec.msgpack.Decoder(Request).decode
+decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def frame(message: Request | Reply) -> bytes:
+    """Returns the message as one frame."""
+    body = encode(message)
+    return HEADER.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a stream of bytes into frame bodies."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, received: bytes) -> list[bytes]:
+        """Returns the bodies that are complete now. Raises ValueError when a frame is longer than it may be."""
+        self._buffer += received
+        bodies: list[bytes] = []
+        start = 0
+        while len(self._buffer) - start >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._buffer, start)
+            if length > LARGEST_FRAME:
+                raise ValueError(f"a frame of {length} bytes is over the limit of {LARGEST_FRAME}")
+            end = start + HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            bodies.append(bytes(self._buffer[start + HEADER.size : end]))
+            start = end
+        del self._buffer[:start]
+        return bodies

@@ -1,0 +1,172 @@
+"""The index worker: a process of its own, because Qdrant Edge never releases the GIL.
+
+Started by `EdgeIndex` as `python -m engram.memory.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID`; speaks
+`edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches. It ends when its
+stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never outlive the node.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+from engram.memory.edge_shards import Shards
+from engram.memory.edge_wire import (
+    Apply,
+    Count,
+    Counted,
+    Done,
+    Failed,
+    Flush,
+    Flushed,
+    Found,
+    Frames,
+    Reply,
+    Reset,
+    Search,
+    Standing,
+    decode_request,
+    frame,
+)
+
+_LARGEST_BATCH = 32
+_READ_BYTES = 1_048_576
+_FLUSH_WHEN_IDLE_S = 0.5
+_FLUSH_AT_LATEST_S = 20.0
+_OPEN_WITHIN_S = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until stdin closes. Returns the exit status."""
+    folder, dimension, truth_id, parent = (
+        Path(arguments[0]),
+        int(arguments[1]),
+        arguments[2],
+        int(arguments[3]),
+    )
+    if not _die_with_parent(parent):
+        return 0
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints must not land between the frames
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Worker(_open(folder, dimension, truth_id), source, sink).serve()
+    return 0
+
+
+class Worker:
+    """Reads requests from one descriptor and writes replies to another."""
+
+    def __init__(self, shards: Shards, source: int, sink: int) -> None:
+        self._shards = shards
+        self._source = source
+        self._sink = sink
+        self._frames = Frames()
+        self._searches: deque[Search] = deque()
+        self._others: deque[Apply | Flush | Reset | Count] = deque()
+        self._flushed_at = time.monotonic()
+
+    def serve(self) -> None:
+        """Answers requests until the source ends; then flushes and closes."""
+        self._send(Standing(self._shards.flushed))
+        while self._receive():
+            if self._searches:
+                self._answer_searches()
+            elif self._others:
+                self._answer_other(self._others.popleft())
+            if self._flush_is_due():
+                self._flush()
+                self._send(Flushed(self._shards.flushed))
+        self._shards.close()
+
+    def _receive(self) -> bool:
+        """Takes in what has arrived; waits only when there is nothing to do. False at the end of the source."""
+        idle = not self._searches and not self._others
+        dirty = self._shards.sequence > self._shards.flushed
+        wait = (_FLUSH_WHEN_IDLE_S if dirty else None) if idle else 0
+        if select.select([self._source], [], [], wait)[0]:
+            received = os.read(self._source, _READ_BYTES)
+            if not received:
+                return False
+            for body in self._frames.feed(received):
+                request = decode_request(body)
+                if isinstance(request, Search):
+                    self._searches.append(request)
+                else:
+                    self._others.append(request)
+        elif idle and dirty:
+            self._flush()
+            self._send(Flushed(self._shards.flushed))
+        return True
+
+    def _answer_searches(self) -> None:
+        batch = [self._searches.popleft() for _ in range(min(len(self._searches), _LARGEST_BATCH))]
+        try:
+            answers = self._shards.search(batch)
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
+            for search in batch:
+                self._send(Failed(search.number, str(error)))
+            return
+        for search, hits in zip(batch, answers, strict=True):
+            self._send(Found(search.number, hits))
+
+    def _answer_other(self, request: Apply | Flush | Reset | Count) -> None:
+        match request:
+            case Apply():
+                self._shards.apply(request.changes, request.sequence)
+            case Flush():
+                self._flush()
+            case Reset():
+                self._shards.reset()
+            case Count():
+                self._send(Counted(request.number, self._shards.points()))
+                return
+        self._send(Done(request.number, self._shards.flushed))
+
+    def _flush_is_due(self) -> bool:
+        if self._shards.sequence == self._shards.flushed:
+            self._flushed_at = time.monotonic()
+        return time.monotonic() - self._flushed_at > _FLUSH_AT_LATEST_S
+
+    def _flush(self) -> None:
+        self._shards.flush()
+        self._flushed_at = time.monotonic()
+
+    def _send(self, reply: Reply) -> None:
+        remaining = memoryview(frame(reply))
+        while remaining:
+            remaining = remaining[os.write(self._sink, remaining) :]
+
+
+def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
+    """Opens the shards. The lock of a predecessor that is still dying is waited for; a folder that cannot be
+    opened after that is torn, and built anew from the truth."""
+    give_up = time.monotonic() + _OPEN_WITHIN_S
+    while True:
+        try:
+            return Shards(folder, dimension, truth_id)
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
+            locked = "WouldBlock" in str(error)
+            if not locked or time.monotonic() > give_up:
+                print(f"index: {folder} cannot be opened ({error}), building it anew", file=sys.stderr)
+                (folder / "mark.json").unlink(missing_ok=True)
+                return Shards(folder, dimension, truth_id)
+            time.sleep(0.05)
+
+
+def _die_with_parent(parent: int) -> bool:
+    """Asks the kernel to kill this process when its parent dies. False when the parent is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return os.getppid() == parent
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""What a vector index must do. The index holds nothing that the truth does not, and can always be built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from engram.memory.model import Change
+
+
+class Index(Protocol):
+    """Nearest vectors by cosine. Public and private vectors never share a shard."""
+
+    async def run(self, ready: Callable[[int], None]) -> None:
+        """Runs the index until cancelled.
+
+        Calls `ready(flushed)` when it can be used: everything up to change `flushed` of this truth is
+        safely in it. Raises IndexUnavailable when it dies.
+        """
+        ...
+
+    async def apply(self, changes: Sequence[Change], sequence: int) -> int:
+        """Makes changes, which end at `sequence`; making one again is harmless.
+
+        Returns the last change that is safely on disk. Raises IndexUnavailable.
+        """
+        ...
+
+    async def reset(self) -> None:
+        """Throws all vectors away. Raises IndexUnavailable."""
+        ...
+
+    async def points(self) -> int:
+        """Returns how many vectors there are. Raises IndexUnavailable."""
+        ...
+
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
+    ) -> list[tuple[int, float]]:
+        """Returns record ids and cosines, best first, of one namespace; `conditions` on metadata hold for all.
+
+        Raises IndexUnavailable.
+        """
+        ...

@@ -1,0 +1,195 @@
+"""A store made of the truth and an index that follows it.
+
+The order of a write: committed to the truth, applied to the index, acknowledged. One task feeds the index, in
+the order of the truth; when the index comes (back) up, it is first fed everything after its last flush, so
+that a crash at any point loses nothing and brings nothing deleted back. Hits are joined with the truth before
+anyone sees them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import final
+
+import trio
+
+from engram.memory import records
+from engram.memory.errors import IndexUnavailable
+from engram.memory.index import Index
+from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Hit, Record
+from engram.memory.truth import Truth
+
+_LARGEST_BATCH = 64
+_LARGEST_REPLAY = 256
+_QUEUE = 4_096
+_SEARCH_WITHIN_S = 5.0
+_APPLY_WITHIN_S = 10.0
+_PRUNE_EVERY = 1_000
+
+
+@final
+class IndexedStore:
+    """Keep `truth.run` and this object's `run` running. All methods are for the trio thread."""
+
+    def __init__(self, truth: Truth, index: Index) -> None:
+        self._truth = truth
+        self._index = index
+        self._pending: deque[Change] = deque()
+        self._arrived = trio.Event()
+        self._following = False
+        self._applied = 0
+        self._progress = trio.Event()
+        self._usable = trio.Event()
+        self._counts = Counts(0, 0)
+        self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
+        """Called on the trio thread with the changes of each commit, in order."""
+        truth.on_changes = self._committed
+
+    @property
+    def usable(self) -> bool:
+        """Whether searches are answered now."""
+        return self._usable.is_set()
+
+    async def load(self) -> None:
+        """Reads the counts; once, before the first request."""
+        self._counts = await self._truth.read(records.count, budget_s=60.0)
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Runs the index and feeds it. Raises IndexUnavailable when it dies; then run it again."""
+        try:
+            async with trio.open_nursery() as nursery:
+                flushed = await nursery.start(self._run_index)
+                await self._catch_up(flushed)
+                ready()
+                await self._follow()
+        except BaseExceptionGroup as group:
+            died, other = group.split(IndexUnavailable)
+            if died is None or other is not None:
+                raise
+            raise IndexUnavailable("the index has ended") from group
+        finally:
+            self._following = False
+            self._usable = trio.Event()
+
+    async def put(self, entry: Entry) -> Record:
+        """Stores an entry durably and searchably."""
+        record = await self._truth.put(entry)
+        await self._reached(record.sequence)
+        return record
+
+    async def delete(self, namespace: str, cid: str) -> bool:
+        """Takes a record out."""
+        deleted = await self._truth.delete(namespace, cid)
+        if deleted is None:
+            return False
+        await self._reached(deleted.sequence)
+        return True
+
+    async def get(self, namespace: str, cid: str) -> Record | None:
+        """Returns the record, or None."""
+        return await self._truth.get(namespace, cid)
+
+    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
+        """Returns the nearest records of the namespace."""
+        with trio.move_on_after(_SEARCH_WITHIN_S):
+            await self._usable.wait()
+            found = await self._index.search(namespace, vector, limit, conditions)
+            there = await self._truth.by_ids(namespace, [number for number, _ in found])
+            return [
+                Hit(there[number], max(-1.0, min(1.0, score)))
+                for number, score in found
+                if number in there and _holds(there[number], conditions)
+            ]
+        raise IndexUnavailable(f"the index did not answer within {_SEARCH_WITHIN_S:g} s")
+
+    async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
+        """Returns a page of a namespace in the order of storing."""
+        return await self._truth.read(lambda connection: records.page(connection, namespace, conditions, limit, offset))
+
+    def count(self) -> Counts:
+        """Returns how many records there are."""
+        return self._counts
+
+    def _committed(self, changes: Sequence[Change]) -> None:
+        public = private = 0
+        for change in changes:
+            step = -1 if isinstance(change, Deleted) else 1
+            if change.namespace == PUBLIC:
+                public += step
+            else:
+                private += step
+        self._counts = Counts(self._counts.public + public, self._counts.private + private)
+        if self._following and len(self._pending) < _QUEUE:
+            self._pending.extend(changes)
+            self._arrived.set()
+        elif self._following:
+            self._following = False  # too far behind: what is dropped here is read from the truth again
+            self._arrived.set()
+        self.on_changes(changes)
+
+    async def _run_index(self, task_status: trio.TaskStatus[int]) -> None:
+        await self._index.run(task_status.started)
+
+    async def _catch_up(self, flushed: int) -> None:
+        """Replays what the index has not got for certain; all of it when the two do not belong together."""
+        if flushed < self._truth.pruned_to:
+            await self._rebuild()
+        else:
+            self._applied = flushed
+            await self._replay()
+        if not self._pending and await self._index.points() != self._counts.public + self._counts.private:
+            await self._rebuild()
+        self._usable.set()
+
+    async def _rebuild(self) -> None:
+        await self._index.reset()
+        self._applied = 0
+        await self._replay()
+
+    async def _replay(self) -> None:
+        """Feeds the index from the truth until it is level; from then on commits are followed as they come."""
+        self._pending.clear()
+        while True:
+            self._following = True  # from here on: a commit that the reading below does not see is queued
+            changes = await self._truth.changes_since(self._applied, _LARGEST_REPLAY)
+            if not changes:
+                return
+            for start in range(0, len(changes), _LARGEST_BATCH):
+                await self._apply(changes[start : start + _LARGEST_BATCH])
+
+    async def _follow(self) -> None:
+        pruned = self._truth.pruned_to
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            while self._pending:
+                taken = [self._pending.popleft() for _ in range(min(len(self._pending), _LARGEST_BATCH))]
+                batch = [change for change in taken if change.sequence > self._applied]
+                if not batch:
+                    continue
+                flushed = await self._apply(batch)
+                if flushed - pruned >= _PRUNE_EVERY:
+                    await self._truth.prune(flushed)
+                    pruned = flushed
+            if not self._following:
+                await self._replay()
+
+    async def _apply(self, changes: Sequence[Change]) -> int:
+        flushed = await self._index.apply(changes, changes[-1].sequence)
+        self._applied = changes[-1].sequence
+        self._progress.set()
+        self._progress = trio.Event()
+        return flushed
+
+    async def _reached(self, sequence: int) -> None:
+        """Waits until the index has made the change."""
+        with trio.move_on_after(_APPLY_WITHIN_S):
+            while self._applied < sequence:
+                await self._progress.wait()
+            return
+        raise IndexUnavailable("the change is durable, but the index has not made it yet; it will")
+
+
+def _holds(record: Record, conditions: Mapping[str, str]) -> bool:
+    return all(record.metadata.get(key) == value for key, value in conditions.items())

@@ -1,0 +1,118 @@
+"""What a node is told when it is started: one JSON file of mode 0600.
+
+The provisioner writes it (`write`), the node reads it (`read`). It names the node's place in the ledger
+(session and launch token), its address, its folder, its own key, who may administer it, when it must end and
+what it may use. It holds no private key: `hotkey_file` is the path of the key, a file of mode 0600 as well.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+SCHEMA = 1
+
+
+class LaunchFileError(Exception):
+    """The launch file is missing, unreadable, open to others or says something impossible."""
+
+
+class EmbedderLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which embedder turns texts into vectors.
+
+    `weights_dir` holds `model.safetensors` and `tokenizer.json`; without it the installed weights are used.
+    `cache_dir` keeps the graph built from them (90 MB, shared by all nodes of a machine); without it the
+    node's own folder is used, which counts towards its quota.
+    """
+
+    kind: Literal["minilm", "hash"] = "minilm"
+    weights_dir: str | None = None
+    cache_dir: str | None = None
+
+
+class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything a node needs to start. Times are unix seconds (UTC), sizes are bytes."""
+
+    schema: Literal[1] = 1
+    session_id: str
+    launch_token: str
+    host: str = "127.0.0.1"
+    port: int
+    data_dir: str
+    hotkey_file: str
+    controller_public_key: str
+    """64 hex digits: the only key that may administer the node and use its private namespaces."""
+    ends_at: float | None = None
+    """When the node ends by itself, whether or not the gateway is there; null: never."""
+    storage_bytes: int = 10 * 1024**3
+    memory_bytes: int = 2 * 1024**3
+    netuid: int = 450
+    chain_endpoint: str = ""
+    environment: Literal["local", "testnet", "mainnet"] = "local"
+    """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
+    embedder: EmbedderLaunch = EmbedderLaunch()
+    log_file: str | None = None
+    """Where stdout and stderr go (appended); null: they stay where they are."""
+
+    def controller(self) -> bytes:
+        """Returns the controller's 32-byte public key."""
+        return bytes.fromhex(self.controller_public_key)
+
+    def __repr__(self) -> str:
+        return f"LaunchFile(session_id={self.session_id!r}, address='{self.host}:{self.port}')"
+
+
+def write(path: Path, launch: LaunchFile) -> None:
+    """Writes the file atomically with mode 0600 (also when it was there with another mode).
+
+    Raises LaunchFileError when the launch is not a valid one, OSError when it cannot be written.
+    """
+    check(launch)
+    staged = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(msgspec.json.format(msgspec.json.encode(launch)))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)
+
+
+def read(path: Path) -> LaunchFile:
+    """Reads and checks the file. Raises LaunchFileError saying which file and what would be right."""
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = file.read(1_000_000)
+    except OSError as error:
+        raise LaunchFileError(f"{path}: {error.strerror}") from error
+    if mode & 0o077:
+        raise LaunchFileError(f"{path}: mode is {mode:04o}, others can read it; it must be 0600")
+    try:
+        launch = msgspec.json.decode(content, type=LaunchFile)
+    except msgspec.MsgspecError as error:
+        raise LaunchFileError(f"{path}: {error}") from error
+    check(launch, where=str(path))
+    return launch
+
+
+def check(launch: LaunchFile, where: str = "launch file") -> None:
+    """Raises LaunchFileError when a field cannot be right; `where` names the source in the text."""
+    if not (1 <= launch.port <= 65535):
+        raise LaunchFileError(f"{where}: port {launch.port} must be 1 to 65535")
+    if len(launch.controller_public_key) != 64 or not _is_hex(launch.controller_public_key):
+        raise LaunchFileError(f"{where}: controller_public_key must be 64 hex digits")
+    for name in ("session_id", "launch_token", "data_dir", "hotkey_file"):
+        if not getattr(launch, name):
+            raise LaunchFileError(f"{where}: {name} must not be empty")
+    for name in ("storage_bytes", "memory_bytes"):
+        if getattr(launch, name) <= 0:
+            raise LaunchFileError(f"{where}: {name} must be above 0")
+
+
+def _is_hex(text: str) -> bool:
+    return all(character in "0123456789abcdefABCDEF" for character in text)

@@ -1,0 +1,77 @@
+"""Records and values of a node's memory."""
+
+from __future__ import annotations
+
+import msgspec
+
+PUBLIC = "__public__"
+"""The namespace everybody may read. All others are private."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """Something to store. `embedding` is f32 little-endian, exactly the bytes that the CID covers."""
+
+    namespace: str
+    cid: str
+    embedding: bytes
+    text: str | None
+    metadata: dict[str, str]
+    model_version: str
+    owner: bytes | None
+    """Public key (32 bytes) of the signer who stored it; None when the request was not signed."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Something stored. `id` is never used twice; `created_at` is unix seconds."""
+
+    id: int
+    namespace: str
+    cid: str
+    embedding: bytes
+    text: str | None
+    metadata: dict[str, str]
+    model_version: str
+    owner: bytes | None
+    created_at: float
+    sequence: int
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A record found by a search; `score` is the cosine, -1 to 1."""
+
+    record: Record
+    score: float
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many records there are."""
+
+    public: int
+    private: int
+
+
+class Upserted(msgspec.Struct, frozen=True):
+    """A change of the truth that the index must follow: the record with this `id` is there."""
+
+    sequence: int
+    id: int
+    namespace: str
+    embedding: bytes
+    metadata: dict[str, str]
+    cid: str = ""
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """A change of the truth that the index must follow: the record with this `id` is gone.
+
+    `cid` and `embedding` are what was deleted; they are empty in a change that is read again after a restart.
+    """
+
+    sequence: int
+    id: int
+    namespace: str
+    cid: str = ""
+    embedding: bytes = b""
+
+
+Change = Upserted | Deleted

@@ -1,0 +1,194 @@
+"""The database of the truth: schema and statements. Plain functions on a SQLite connection.
+
+`sequence` numbers every change, puts and deletes alike, without gaps of meaning: the index follows the truth by
+it. A deletion is kept until the index has flushed past it; the row itself is overwritten with zeros at once
+(secure_delete), so that what was erased cannot be read from the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Record, Upserted
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+CREATE TABLE records (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    namespace TEXT NOT NULL,
+    cid TEXT NOT NULL,
+    embedding BLOB NOT NULL,
+    text TEXT,
+    metadata TEXT NOT NULL,
+    model_version TEXT NOT NULL,
+    owner BLOB,
+    created_at REAL NOT NULL,
+    sequence INTEGER NOT NULL UNIQUE,
+    UNIQUE (namespace, cid)
+) STRICT;
+CREATE INDEX records_listing ON records (namespace, id);
+CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, namespace TEXT NOT NULL) STRICT;
+"""
+_COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
+
+
+def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
+    """Makes the tables of a new database inside the caller's transaction. `truth_id` names this truth for ever."""
+    for statement in _SCHEMA.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    facts = {"truth_id": truth_id, "sequence": "0", "pruned_to": "0"}
+    connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def read_meta(connection: sqlite3.Connection, key: str) -> str | None:
+    """Returns one fact about the database itself."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+def write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
+    """Sets one fact about the database itself."""
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (key, value),
+    )
+
+
+def last_sequence(connection: sqlite3.Connection) -> int:
+    """Returns the number of the last change."""
+    return int(read_meta(connection, "sequence") or 0)
+
+
+def put(connection: sqlite3.Connection, entry: Entry, now: float) -> tuple[Record, Upserted | None]:
+    """Stores an entry. What is there already under the same namespace and CID stays; then there is no change."""
+    there = get(connection, entry.namespace, entry.cid)
+    if there is not None:
+        return there, None
+    sequence = _next_sequence(connection)
+    encoded = json.dumps(entry.metadata, ensure_ascii=False, separators=(",", ":"))
+    cursor = connection.execute(
+        "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
+            *(entry.model_version, entry.owner, now, sequence),
+        ),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    record = Record(
+        id=number,
+        namespace=entry.namespace,
+        cid=entry.cid,
+        embedding=entry.embedding,
+        text=entry.text,
+        metadata=entry.metadata,
+        model_version=entry.model_version,
+        owner=entry.owner,
+        created_at=now,
+        sequence=sequence,
+    )
+    return record, Upserted(sequence, number, entry.namespace, entry.embedding, entry.metadata, entry.cid)
+
+
+def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[Deleted | None, Deleted | None]:
+    """Takes a record out; None when there is none. The second is the change, as for `put`."""
+    record = get(connection, namespace, cid)
+    if record is None:
+        return None, None
+    sequence = _next_sequence(connection)
+    connection.execute("DELETE FROM records WHERE id = ?", (record.id,))
+    connection.execute(
+        "INSERT INTO deletions (sequence, id, namespace) VALUES (?, ?, ?)", (sequence, record.id, namespace)
+    )
+    change = Deleted(sequence, record.id, namespace, record.cid, record.embedding)
+    return change, change
+
+
+def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | None:
+    """Returns the record stored under that namespace and CID."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE namespace = ? AND cid = ?", (namespace, cid)
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
+def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Record]:
+    """Returns those of the records that are there and in that namespace."""
+    marks = ",".join("?" * len(ids))
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE namespace = ? AND id IN ({marks})", (namespace, *ids)
+    )
+    return {row[0]: _record(row) for row in rows}
+
+
+def page(
+    connection: sqlite3.Connection, namespace: str, conditions: Mapping[str, str], limit: int, offset: int
+) -> list[Record]:
+    """Returns a page of a namespace, oldest first; `conditions` must all equal the record's metadata."""
+    clauses = ["namespace = ?"]
+    values: list[str | int] = [namespace]
+    for key, wanted in conditions.items():
+        clauses.append("EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE entry.key = ? AND entry.value = ?)")
+        values += [key, wanted]
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY id LIMIT ? OFFSET ?",
+        (*values, limit, offset),
+    )
+    return [_record(row) for row in rows]
+
+
+def count(connection: sqlite3.Connection) -> Counts:
+    """Returns how many records there are."""
+    public = connection.execute("SELECT count(*) FROM records WHERE namespace = ?", (PUBLIC,)).fetchone()[0]
+    everything = connection.execute("SELECT count(*) FROM records").fetchone()[0]
+    return Counts(public=public, private=everything - public)
+
+
+def changes_since(connection: sqlite3.Connection, sequence: int, limit: int) -> list[Change]:
+    """Returns the next changes after `sequence`, at most `limit`, in order. A record put and deleted since then
+    shows as deleted only."""
+    puts = connection.execute(
+        "SELECT sequence, id, namespace, embedding, metadata FROM records WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        (sequence, limit),
+    )
+    changes: list[Change] = [Upserted(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in puts]
+    gone = connection.execute(
+        "SELECT sequence, id, namespace FROM deletions WHERE sequence > ? ORDER BY sequence LIMIT ?",
+        (sequence, limit),
+    )
+    changes += [Deleted(row[0], row[1], row[2]) for row in gone]
+    return sorted(changes, key=lambda change: change.sequence)[:limit]
+
+
+def public_leaves(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
+    """Returns CID and vector bytes of every public record."""
+    rows: Iterable[tuple[str, bytes]] = connection.execute(
+        "SELECT cid, embedding FROM records WHERE namespace = ?", (PUBLIC,)
+    )
+    yield from rows
+
+
+def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, None]:
+    """Forgets the deletions up to `sequence`: the index has them safely on disk. Nothing that the index follows."""
+    connection.execute("DELETE FROM deletions WHERE sequence <= ?", (sequence,))
+    if sequence > int(read_meta(connection, "pruned_to") or 0):
+        write_meta(connection, "pruned_to", str(sequence))
+    return None, None
+
+
+def _next_sequence(connection: sqlite3.Connection) -> int:
+    sequence = last_sequence(connection) + 1
+    connection.execute("UPDATE meta SET value = ? WHERE key = 'sequence'", (str(sequence),))
+    return sequence
+
+
+def _record(row: tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]) -> Record:
+    number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
+    decoded: dict[str, str] = json.loads(metadata)
+    return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)

@@ -1,0 +1,228 @@
+"""What may be stored and how it is written down: pure decisions on what clients send.
+
+Every text of an InvalidInput is shown to the user, so it says what would be right.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from array import array
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from engram.memory.errors import InvalidInput, InvalidRequest
+from engram.memory.model import PUBLIC
+
+DEFAULT_TOP_K = 10
+MAX_TOP_K = 100
+DEFAULT_LIST_LIMIT = 50
+MAX_LIST_LIMIT = 200
+MAX_OFFSET = 2**40
+MAX_NAMESPACE_CHARS = 128
+MAX_MODEL_VERSION_CHARS = 64
+MAX_FILTER_KEYS = 16
+MAX_METADATA_DEPTH = 16
+SMALLEST_NORM = 1e-18
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of what one record may be."""
+
+    dimension: int
+    max_text_chars: int = 8_192
+    max_metadata_bytes: int = 4_096
+
+
+class IngestInput(msgspec.Struct, frozen=True):
+    """A checked request to store; `text`, `embedding` (f32 little-endian) or both are there.
+
+    With both, the vector is the client's and the text is kept beside it.
+    """
+
+    text: str | None
+    embedding: bytes | None
+    metadata: dict[str, str]
+    model_version: str
+
+
+class QueryInput(msgspec.Struct, frozen=True):
+    """A checked search; exactly one of `text` and `embedding` (f32 little-endian) is there."""
+
+    text: str | None
+    embedding: bytes | None
+    top_k: int
+    conditions: dict[str, str]
+
+
+class ListInput(msgspec.Struct, frozen=True):
+    """A checked page of a listing."""
+
+    conditions: dict[str, str]
+    limit: int
+    offset: int
+
+
+def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
+    """Reads what is to be stored. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
+    text = _text(body, "text")
+    raw = _numbers(body, "raw_embedding")
+    model_version = _text(body, "model_version") or "v1"
+    if len(model_version) > MAX_MODEL_VERSION_CHARS:
+        raise InvalidInput(f"model_version may have at most {MAX_MODEL_VERSION_CHARS} characters.")
+    _require_unicode(model_version, "model_version")
+    if not text and not raw:
+        raise InvalidInput("Nothing to store: send 'text' or 'raw_embedding'.")
+    metadata = normalise_metadata(_mapping(body, "metadata"), limits.max_metadata_bytes)
+    checked = check_text(text, limits.max_text_chars) if text else None
+    vector = pack_vector(raw, limits.dimension, "raw_embedding") if raw else None
+    return IngestInput(checked, vector, metadata, model_version)
+
+
+def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
+    """Reads what is searched for. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
+    text = _text(body, "query_text")
+    raw = _numbers(body, "query_vector")
+    top_k = _integer(body, "top_k", DEFAULT_TOP_K) or DEFAULT_TOP_K
+    if not 1 <= top_k <= MAX_TOP_K:
+        raise InvalidInput(f"top_k must be 1 to {MAX_TOP_K}.")
+    conditions = _conditions(body)
+    if raw:
+        return QueryInput(None, pack_vector(raw, limits.dimension, "query_vector"), top_k, conditions)
+    if not text:
+        raise InvalidInput("Nothing to search for: send 'query_text' or 'query_vector'.")
+    return QueryInput(check_text(text, limits.max_text_chars), None, top_k, conditions)
+
+
+def check_list(body: Mapping[str, object]) -> ListInput:
+    """Reads which page is asked for. Raises InvalidRequest for a wrong type or a negative number."""
+    limit = _integer(body, "limit", DEFAULT_LIST_LIMIT)
+    offset = _integer(body, "offset", 0)
+    if limit < 0 or not 0 <= offset <= MAX_OFFSET:
+        raise InvalidRequest("limit and offset must not be negative.")
+    return ListInput(_conditions(body), min(limit or DEFAULT_LIST_LIMIT, MAX_LIST_LIMIT), offset)
+
+
+def check_text(text: str, max_chars: int) -> str:
+    """Returns the text unchanged. Raises InvalidInput when it is blank, too long or not valid Unicode."""
+    if not text.strip():
+        raise InvalidInput("The text is empty: it must have at least one character that is not a space.")
+    if len(text) > max_chars:
+        raise InvalidInput(f"The text has {len(text):,} characters, over the limit of {max_chars:,}.")
+    _require_unicode(text, "The text")
+    return text
+
+
+def normalise_metadata(metadata: Mapping[str, object], max_bytes: int) -> dict[str, str]:
+    """Returns the metadata as strings, written as Python's `str` writes each value (True -> "True").
+
+    The size that counts is that of the JSON as it came, in Python's default spelling.
+    Raises InvalidInput when it is too big, nested deeper than MAX_METADATA_DEPTH or not valid Unicode.
+    """
+    _require_shallow(metadata, MAX_METADATA_DEPTH)
+    size = len(json.dumps(metadata))
+    if size > max_bytes:
+        raise InvalidInput(f"The metadata has {size:,} bytes, over the limit of {max_bytes:,}.")
+    normalised = {key: value if isinstance(value, str) else str(value) for key, value in metadata.items()}
+    for key, text in normalised.items():
+        _require_unicode(key, "A metadata key")
+        _require_unicode(text, f"The metadata value of {key!r}")
+    return normalised
+
+
+def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
+    """Returns the vector as f32 little-endian bytes.
+
+    Raises InvalidInput when the dimension is wrong, a number is not finite as f32, or all are (next to) zero:
+    a vector without direction has no cosine.
+    """
+    if len(numbers) != dimension:
+        raise InvalidInput(f"{field} has {len(numbers)} dimensions, this node takes exactly {dimension}.")
+    try:
+        packed = struct.pack(f"<{dimension}f", *numbers)
+    except (OverflowError, struct.error) as error:
+        raise InvalidInput(f"{field} has a number that does not fit 32-bit floating point.") from error
+    norm = math.hypot(*unpack_vector(packed))
+    if not math.isfinite(norm):
+        raise InvalidInput(f"{field} must have finite numbers only.")
+    if norm < SMALLEST_NORM:
+        raise InvalidInput(f"{field} has no direction: all its numbers are zero.")
+    return packed
+
+
+def unpack_vector(packed: bytes) -> array[float]:
+    """Returns the numbers of an f32 little-endian vector."""
+    numbers = array("f")
+    numbers.frombytes(packed)
+    return numbers
+
+
+def check_namespace(name: str) -> str:
+    """Returns the name of a namespace. Raises InvalidInput when it is not a Python identifier or too long."""
+    if name != PUBLIC and (len(name) > MAX_NAMESPACE_CHARS or not name.isidentifier()):
+        shown = name if len(name) <= MAX_NAMESPACE_CHARS else name[:MAX_NAMESPACE_CHARS] + "…"
+        raise InvalidInput(
+            f"Invalid namespace name: {shown!r}. Use letters, digits and underscores, at most {MAX_NAMESPACE_CHARS}."
+        )
+    return name
+
+
+def _text(body: Mapping[str, object], field: str) -> str:
+    value = body.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise InvalidRequest(f"{field} must be a string.")
+    return value
+
+
+def _numbers(body: Mapping[str, object], field: str) -> list[float]:
+    value = body.get(field)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
+        raise InvalidRequest(f"{field} must be a list of numbers.")
+    return value
+
+
+def _integer(body: Mapping[str, object], field: str, default: int) -> int:
+    value = body.get(field)
+    if value is None:
+        return default
+    if type(value) is not int:
+        raise InvalidRequest(f"{field} must be a whole number.")
+    return value
+
+
+def _mapping(body: Mapping[str, object], field: str) -> Mapping[str, object]:
+    value = body.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{field} must be an object.")
+    return value
+
+
+def _conditions(body: Mapping[str, object]) -> dict[str, str]:
+    conditions = _mapping(body, "filter")
+    if len(conditions) > MAX_FILTER_KEYS:
+        raise InvalidRequest(f"filter may have at most {MAX_FILTER_KEYS} keys.")
+    return normalise_metadata(conditions, 65_536)
+
+
+def _require_shallow(value: object, depth: int) -> None:
+    if isinstance(value, dict | list):
+        if depth == 0:
+            raise InvalidInput(f"The metadata is nested deeper than {MAX_METADATA_DEPTH} levels.")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _require_shallow(inner, depth - 1)
+
+
+def _require_unicode(text: str, what: str) -> None:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidInput(f"{what} has half of a surrogate pair, which is not valid Unicode.") from error

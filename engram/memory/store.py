@@ -1,0 +1,42 @@
+"""The one store of a node: records in, nearest records out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from engram.memory.model import Counts, Entry, Hit, Record
+
+
+class Store(Protocol):
+    """Records by namespace and CID. Nothing of one namespace is ever seen through another."""
+
+    async def put(self, entry: Entry) -> Record:
+        """Stores an entry; when this returns it is durable and found by searches. Storing it again is harmless.
+
+        Raises TruthUnavailable (nothing stored), WriteUnknown, IndexUnavailable (durable, found later).
+        """
+        ...
+
+    async def delete(self, namespace: str, cid: str) -> bool:
+        """Takes a record out; False when there was none. Raises as `put` does."""
+        ...
+
+    async def get(self, namespace: str, cid: str) -> Record | None:
+        """Returns the record, or None. Raises TruthUnavailable."""
+        ...
+
+    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
+        """Returns the nearest records of the namespace whose metadata equals all `conditions`, best first.
+
+        `vector` is f32 little-endian. Raises IndexUnavailable, TruthUnavailable.
+        """
+        ...
+
+    async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
+        """Returns a page of a namespace in the order of storing. Raises TruthUnavailable."""
+        ...
+
+    def count(self) -> Counts:
+        """Returns how many records there are."""
+        ...

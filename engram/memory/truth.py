@@ -1,0 +1,245 @@
+"""The truth: every record a node holds, in a SQLite database of its own. What is acknowledged is on disk.
+
+One writer: requests wait in a bounded queue; all that wait are written in one transaction and answered after
+its COMMIT (WAL, synchronous=FULL). Statements only fail when the database does, so the group stands or falls
+together. Readers are query_only and never checkpoint, so that the writer is the only connection that does.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import trio
+
+from engram.clock import Clock, Ids
+from engram.memory import records
+from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
+from engram.memory.model import Change, Counts, Deleted, Entry, Record
+
+T = TypeVar("T")
+
+_LARGEST_GROUP = 256
+_READERS = 2
+_READ_BUDGET_S = 2.0
+"""A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
+_LARGEST_CHECKED = 256 * 1024**2
+"""Bytes up to which a database is checked page by page when opened (about a second)."""
+
+Transaction = Callable[[sqlite3.Connection], tuple[T, Change | None]]
+
+
+class _Write(Generic[T]):
+    """A transaction that waits for its turn, then for its commit."""
+
+    def __init__(self, transaction: Transaction[T]) -> None:
+        self.transaction = transaction
+        self.done = trio.Event()
+        self.result: T | None = None
+        self.error: Exception | None = None
+
+    async def outcome(self) -> T:
+        await self.done.wait()
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]  # set with `done` whenever there is no error
+
+
+class Truth:
+    """Open it with `open`, keep `run` running, close it at the end. All methods are for the trio thread."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, clock: Clock) -> None:
+        self._path = path
+        self._writer = writer
+        self._clock = clock
+        self._waiting: list[_Write[object]] = []
+        self._arrived = trio.Event()
+        self._room = trio.CapacityLimiter(4 * _LARGEST_GROUP)
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._reading = trio.CapacityLimiter(_READERS)
+        for _ in range(_READERS):
+            self._readers.put(_connect_reader(path))
+        self.truth_id = records.read_meta(writer, "truth_id") or ""
+        self.pruned_to = int(records.read_meta(writer, "pruned_to") or 0)
+        self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
+        """Called on the trio thread with the changes of each commit, in order, before anyone is answered."""
+
+    @classmethod
+    def open(cls, path: Path, clock: Clock, ids: Ids) -> Truth:
+        """Opens or makes the database; blocking, before the loop serves anyone.
+
+        Raises TruthUnreadable when it is damaged or newer than this program, TruthUnavailable when the disk is
+        full or read-only.
+        """
+        try:
+            connection = _connect_writer(path)
+            try:
+                _prepare(path, connection, ids)
+                return cls(path, connection, clock)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise TruthUnavailable(f"{path}: {error}") from error
+            raise TruthUnreadable(f"{path}: {error}; restore it from a backup") from error
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Writes what is asked for, group by group, until cancelled."""
+        ready()
+        while True:
+            await self._arrived.wait()
+            self._arrived = trio.Event()
+            while self._waiting:
+                group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
+                try:
+                    with trio.CancelScope(shield=True):
+                        changes = await trio.to_thread.run_sync(self._commit, group)
+                    self.on_changes(changes)
+                finally:
+                    for write in group:
+                        write.done.set()
+
+    def close(self) -> None:
+        """Closes all connections; blocking."""
+        while not self._readers.empty():
+            self._readers.get().close()
+        self._writer.close()
+
+    async def put(self, entry: Entry) -> Record:
+        """Stores an entry durably; one that is there already stays as it is."""
+        now = self._clock.now()
+        return await self._write(lambda connection: records.put(connection, entry, now))
+
+    async def delete(self, namespace: str, cid: str) -> Deleted | None:
+        """Takes a record out durably; None when there was none."""
+        return await self._write(lambda connection: records.delete(connection, namespace, cid))
+
+    async def prune(self, sequence: int) -> None:
+        """Forgets deletions up to `sequence`."""
+        await self._write(lambda connection: records.prune(connection, sequence))
+        self.pruned_to = max(self.pruned_to, sequence)
+
+    async def get(self, namespace: str, cid: str) -> Record | None:
+        """Returns the record stored under that namespace and CID."""
+        return await self.read(lambda connection: records.get(connection, namespace, cid))
+
+    async def by_ids(self, namespace: str, ids: Sequence[int]) -> dict[int, Record]:
+        """Returns those of the records that are there and in that namespace."""
+        return await self.read(lambda connection: records.by_ids(connection, namespace, ids)) if ids else {}
+
+    async def count(self) -> Counts:
+        """Returns how many records there are."""
+        return await self.read(records.count)
+
+    async def last_sequence(self) -> int:
+        """Returns the number of the last committed change."""
+        return await self.read(records.last_sequence)
+
+    async def changes_since(self, sequence: int, limit: int) -> list[Change]:
+        """Returns the next changes after `sequence`, in order."""
+        return await self.read(lambda connection: records.changes_since(connection, sequence, limit))
+
+    async def read(self, query: Callable[[sqlite3.Connection], T], budget_s: float = _READ_BUDGET_S) -> T:
+        """Runs a query on a consistent snapshot in a thread.
+
+        Raises TruthUnavailable when it cannot be had, or not within `budget_s` seconds.
+        """
+        return await trio.to_thread.run_sync(self._read, query, budget_s, limiter=self._reading)
+
+    async def _write(self, transaction: Transaction[T]) -> T:
+        async with self._room:
+            write = _Write(transaction)
+            self._waiting.append(write)  # type: ignore[arg-type]  # the queue holds writes of any result
+            self._arrived.set()
+            return await write.outcome()
+
+    def _read(self, query: Callable[[sqlite3.Connection], T], budget_s: float) -> T:
+        connection = self._readers.get()
+        deadline = time.monotonic() + budget_s
+        connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
+        try:
+            connection.execute("BEGIN")
+            try:
+                return query(connection)
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise TruthUnavailable(f"the record database cannot be read: {error}") from error
+        finally:
+            self._readers.put(connection)
+
+    def _commit(self, group: Sequence[_Write[object]]) -> list[Change]:
+        connection = self._writer
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            changes = [change for write in group for change in _attempt(connection, write)]
+        except sqlite3.Error as error:
+            _roll_back(connection)
+            _fail(group, TruthUnavailable(f"the record database cannot be written: {error}"))
+            return []
+        except BaseException:
+            _roll_back(connection)
+            _fail(group, TruthUnavailable("the record database is restarting"))
+            raise
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            still_open = connection.in_transaction
+            _roll_back(connection)
+            outcome = TruthUnavailable if still_open else WriteUnknown
+            _fail(group, outcome(f"the record database cannot be written: {error}"))
+            return []
+        return changes
+
+
+def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> list[Change]:
+    write.result, change = write.transaction(connection)
+    return [] if change is None else [change]
+
+
+def _fail(group: Sequence[_Write[object]], error: Exception) -> None:
+    for write in group:
+        write.error = error
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
+
+
+def _connect_writer(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_reader(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def _prepare(path: Path, connection: sqlite3.Connection, ids: Ids) -> None:
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > records.SCHEMA_VERSION:
+        raise TruthUnreadable(f"the record database has schema {found}, this program knows {records.SCHEMA_VERSION}")
+    if path.stat().st_size <= _LARGEST_CHECKED:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise TruthUnreadable(f"the record database is damaged: {verdict}; restore it from a backup")
+    if found == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        records.create_schema(connection, ids.uuid4())
+        connection.execute("COMMIT")
