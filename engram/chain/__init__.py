@@ -1,0 +1,38 @@
+"""The Bittensor chain: the syncer, and the view of the subnets that everybody else reads."""
+
+from engram.chain.answer import MetagraphAnswer, metagraph_answer
+from engram.chain.errors import ChainError, SubnetNotSynced, UnknownField
+from engram.chain.model import (
+    Axon,
+    AxonMoved,
+    ChainStatus,
+    Metagraph,
+    Neuron,
+    PermitLost,
+    Registered,
+    Removed,
+    Replaced,
+    SubnetChange,
+    SubnetParameters,
+)
+from engram.chain.subnets import Subnets
+
+__all__ = [
+    "Axon",
+    "AxonMoved",
+    "ChainError",
+    "ChainStatus",
+    "Metagraph",
+    "MetagraphAnswer",
+    "Neuron",
+    "PermitLost",
+    "Registered",
+    "Removed",
+    "Replaced",
+    "SubnetChange",
+    "SubnetNotSynced",
+    "SubnetParameters",
+    "Subnets",
+    "UnknownField",
+    "metagraph_answer",
+]

@@ -1,0 +1,212 @@
+"""metagraph_syncer: follows the finalized head and keeps the view of the subnets fresh.
+
+It alone talks to the chain; everybody else reads `Subnets`. Whatever an endpoint does, the last good metagraph
+stays in place and its age tells how old it is.
+"""
+
+from collections.abc import Sequence
+from random import Random
+from typing import assert_never, final
+
+import msgspec
+import structlog
+import trio
+
+from actors import Actor, Context, MailboxPolicy, Timer
+from config.model import ChainSettings
+from engram.chain.codec import Codec
+from engram.chain.errors import (
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
+    EndpointBusy,
+    EndpointUnreachable,
+    HeadRefused,
+    RuntimeApiMissing,
+    SubnetUnknown,
+)
+from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph
+from engram.chain.node import Node
+from engram.chain.protocol import Poll
+from engram.chain.reading import HeadReading, finalized_hash, read_codec, read_head, read_metagraph_bytes
+from engram.chain.rules import (
+    HeadVerdict,
+    after_busy,
+    after_failure,
+    after_success,
+    changes,
+    choose,
+    judge_head,
+    next_poll_s,
+)
+from engram.chain.subnets import Subnets
+from engram.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+_ENDPOINT_FAULTS = (
+    EndpointUnreachable,
+    AnswerMalformed,
+    CallRefused,
+    HeadRefused,
+    RuntimeApiMissing,
+    AnswersDiffer,
+)
+_SUBNET_FAULTS = (SubnetUnknown, AnswerMalformed, CallRefused, AnswersDiffer)
+
+
+@final
+class MetagraphSyncer(Actor[Poll]):
+    """Polls the finalized head every `settings.poll_s` and reads the subnets of each new one, at its hash."""
+
+    mailbox = MailboxPolicy(bound=4, when_full="drop_newest")
+
+    def __init__(
+        self, nodes: Sequence[Node], subnets: Subnets, settings: ChainSettings, clock: Clock, rng: Random
+    ) -> None:
+        if not nodes:
+            raise ValueError("the chain needs at least one endpoint (chain.endpoints)")
+        self._nodes = tuple(nodes)
+        self._healths = [EndpointHealth() for _ in nodes]
+        self._subnets = subnets
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._codec: Codec | None = None
+        self._disputed: set[int] = set()
+        """Netuids on which endpoints differed and no two have agreed since."""
+
+    async def on_start(self, context: Context) -> None:
+        self._context = context
+        self._timer: Timer = context.after(0.0, Poll())
+
+    async def handle(self, message: Poll) -> None:
+        self._timer.cancel()
+        failed = not await self._poll()
+        wait_s = next_poll_s(self._healths, self._settings.poll_s, self._clock.monotonic(), failed)
+        self._timer = self._context.after(wait_s, Poll())
+
+    async def _poll(self) -> bool:
+        """Asks the endpoints in turn until one serves; True when one did."""
+        for _ in self._nodes:
+            place = choose(self._healths, self._clock.monotonic())
+            if place is None:
+                break
+            node = self._nodes[place]
+            try:
+                await self._sync(node)
+            except EndpointBusy as error:
+                self._failed(place, error, error.retry_after_s)
+            except _ENDPOINT_FAULTS as error:
+                self._failed(place, error, None)
+            else:
+                self._healths[place] = after_success()
+                self._note(endpoint=node.name, syncs=self._subnets.state.syncs + 1, error="")
+                return True
+        return False
+
+    async def _sync(self, node: Node) -> None:
+        read_at_s = self._clock.monotonic()
+        head = await self._finalized_head(node, read_at_s)
+        if head is None or self._codec is None:
+            return
+        fault: AnswerMalformed | CallRefused | AnswersDiffer | None = None
+        for netuid in self._settings.netuids:
+            held = self._subnets.get(netuid)
+            if held is not None and held.block >= head.number:
+                continue
+            try:
+                fresh = await self._read(node, self._codec, netuid, head, read_at_s)
+            except _SUBNET_FAULTS as error:
+                self._note_subnet(netuid, str(error))
+                if not isinstance(error, SubnetUnknown):
+                    fault = error
+                continue
+            self._note_subnet(netuid, "")
+            self._subnets.publish(fresh, () if held is None else changes(held, fresh))
+        if fault is not None:
+            raise fault
+
+    async def _finalized_head(self, node: Node, now_s: float) -> Head | None:
+        """The head to read at, None when there is nothing to do. Raises HeadRefused when it may not be acted on."""
+        watch = self._subnets.state.watch
+        block_hash = await finalized_hash(node)
+        reading: HeadReading | None = None
+        hash_at_ours: bytes | None = None
+        if watch is not None and block_hash == watch.head.hash and self._codec is not None:
+            seen = watch.head
+        else:
+            reading = await read_head(node, block_hash, None if watch is None else watch.head.number)
+            seen, hash_at_ours = reading.head, reading.hash_at_ours
+        verdict = judge_head(watch, seen, hash_at_ours, now_s, self._settings.stall_after_s)
+        match verdict:
+            case HeadVerdict.ADVANCED | HeadVerdict.SAME:
+                if reading is None:
+                    return seen
+                if self._codec is None or self._codec.spec_version != reading.spec_version:
+                    self._codec = await read_codec(node, reading)
+                    log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
+                if verdict is HeadVerdict.ADVANCED:
+                    watch = HeadWatch(seen, now_s)
+                self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
+                return seen
+            case HeadVerdict.BEHIND:
+                return None
+            case HeadVerdict.STALLED:
+                raise HeadRefused(f"{node.name}: the finalized head stands still at block {seen.number}")
+            case HeadVerdict.FORKED:
+                raise HeadRefused(f"{node.name}: its finalized block {seen.number} does not descend from ours")
+            case _:
+                assert_never(verdict)
+
+    async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
+        scale = await read_metagraph_bytes(node, codec, netuid, head)
+        witness = await self._witness(node, codec, netuid, head, scale)
+        fields = codec.decode_fields(scale)
+        await trio.lowlevel.checkpoint()
+        return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=node.name, witness=witness)
+
+    async def _witness(self, node: Node, codec: Codec, netuid: int, head: Head, scale: bytes) -> str | None:
+        """Name of another endpoint that gives the same bytes, None when there is none to ask.
+
+        Raises AnswersDiffer when others answer, but otherwise; and, after such a dispute, until two agree again.
+        """
+        for place, other in enumerate(self._nodes):
+            if other is node or self._healths[place].not_before_s > self._clock.monotonic():
+                continue
+            try:
+                same = await read_metagraph_bytes(other, codec, netuid, head) == scale
+            except EndpointBusy as error:
+                self._failed(place, error, error.retry_after_s)
+                continue
+            except (EndpointUnreachable, AnswerMalformed) as error:
+                self._failed(place, error, None)
+                continue
+            except CallRefused:
+                continue  # it has not got to this block yet
+            if same:
+                self._disputed.discard(netuid)
+                return other.name
+            self._disputed.add(netuid)
+            log.error("chain endpoints differ", netuid=netuid, block=head.number, one=node.name, other=other.name)
+        if netuid in self._disputed:
+            raise AnswersDiffer(f"subnet {netuid} at block {head.number}: no other endpoint agrees with {node.name}")
+        return None
+
+    def _failed(self, place: int, error: Exception, retry_after_s: float | None) -> None:
+        now_s = self._clock.monotonic()
+        health = self._healths[place]
+        if isinstance(error, EndpointBusy):
+            self._healths[place] = after_busy(health, str(error), retry_after_s, now_s, self._rng)
+        else:
+            self._healths[place] = after_failure(health, str(error), now_s, self._rng)
+        log.warning("chain endpoint failed", endpoint=self._nodes[place].name, error=str(error))
+        self._note(failures=self._subnets.state.failures + 1, error=str(error))
+
+    def _note_subnet(self, netuid: int, error: str) -> None:
+        errors = {**self._subnets.state.subnet_errors, netuid: error}
+        self._note(subnet_errors={number: text for number, text in errors.items() if text})
+
+    def _note(self, **changed: object) -> None:
+        endpoints = {node.name: health for node, health in zip(self._nodes, self._healths, strict=True)}
+        self._subnets.note(msgspec.structs.replace(self._subnets.state, **changed, endpoints=endpoints))

@@ -1,0 +1,74 @@
+"""What can go wrong between Engram and the chain."""
+
+from collections.abc import Sequence
+
+
+class ChainError(Exception):
+    """Base of the area's errors; never raised itself."""
+
+
+class EndpointUnreachable(ChainError):
+    """No answer came from the endpoint: not connected, timed out, or cut off half way."""
+
+
+class EndpointBusy(ChainError):
+    """The endpoint refuses to serve us now: HTTP 403/429/503, JSON-RPC -32004/-32005.
+
+    `retry_after_s` is what the endpoint asked for, None when it did not say.
+    """
+
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class CallRefused(ChainError):
+    """The endpoint answered one JSON-RPC call with an error object."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+        self.message = message
+
+
+class AnswerMalformed(ChainError):
+    """An answer that breaks the protocol or its own structure: wrong ids, lengths, types, trailing bytes."""
+
+
+class RuntimeApiMissing(ChainError):
+    """The runtime's metadata does not offer a call that Engram needs."""
+
+
+class SubnetUnknown(ChainError):
+    """The chain has no subnet of this number."""
+
+    def __init__(self, netuid: int) -> None:
+        super().__init__(f"the chain has no subnet {netuid}")
+        self.netuid = netuid
+
+
+class HeadRefused(ChainError):
+    """The endpoint's finalized head may not be acted on: it stands still, lies behind, or is on another fork."""
+
+
+class AnswersDiffer(ChainError):
+    """Two endpoints gave different bytes for the same question at the same block hash."""
+
+
+class SubnetNotSynced(ChainError):
+    """Nothing is known of this subnet (yet). `synced` names those of which something is."""
+
+    def __init__(self, netuid: int, synced: Sequence[int]) -> None:
+        names = ", ".join(str(number) for number in synced) or "none"
+        super().__init__(f"subnet {netuid} is not synced here; synced: {names}")
+        self.netuid = netuid
+        self.synced = tuple(synced)
+
+
+class UnknownField(ChainError):
+    """`fields=` asked for something a neuron does not have."""
+
+    def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
+        super().__init__(f"unknown fields {', '.join(unknown)}; known: {', '.join(known)}")
+        self.unknown = tuple(unknown)
+        self.known = tuple(known)

@@ -1,0 +1,7 @@
+"""The message that the syncer takes."""
+
+from actors import Message
+
+
+class Poll(Message[None], frozen=True):
+    """Read the finalized head now, and the subnets if it is new. Answered when that is done, well or not."""

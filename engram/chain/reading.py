@@ -1,0 +1,124 @@
+"""Reads the chain through one node: a finalized head, the runtime's types, a subnet; all at one block hash."""
+
+from typing import TypeVar
+
+import msgspec
+
+from engram.chain.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, Codec
+from engram.chain.errors import AnswerMalformed, CallRefused, RuntimeApiMissing
+from engram.chain.model import Head
+from engram.chain.node import Json, Node, RpcCall
+
+T = TypeVar("T")
+HASH_BYTES = 32
+
+
+class HeadReading(msgspec.Struct, frozen=True):
+    """What a node says of its finalized head."""
+
+    head: Head
+    spec_version: int
+    transaction_version: int
+    chain_name: str
+    hash_at_ours: bytes | None
+    """The node's block at the number that was asked about; None when none was, or when it knows none."""
+
+
+class _Header(msgspec.Struct):
+    number: str
+
+
+class _RuntimeVersion(msgspec.Struct):
+    specVersion: int  # noqa: N815 - the node's own name
+    transactionVersion: int  # noqa: N815 - the node's own name
+
+
+async def finalized_hash(node: Node) -> bytes:
+    """Hash of the newest finalized block."""
+    (answer,) = await node.ask([RpcCall("chain_getFinalizedHead")])
+    return _hash(node, answered(node, answer))
+
+
+async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadReading:
+    """The block of this hash, the runtime at it, and the node's hash at block number `ours`."""
+    at = hex_of(block_hash)
+    calls = [
+        RpcCall("chain_getHeader", (at,)),
+        RpcCall("state_getRuntimeVersion", (at,)),
+        RpcCall("system_chain"),
+    ]
+    if ours is not None:
+        calls.append(RpcCall("chain_getBlockHash", (ours,)))
+    answers = [answered(node, answer) for answer in await node.ask(calls)]
+    version = _convert(node, answers[1], _RuntimeVersion)
+    return HeadReading(
+        head=Head(_number(node, _convert(node, answers[0], _Header).number), block_hash),
+        spec_version=version.specVersion,
+        transaction_version=version.transactionVersion,
+        chain_name=_convert(node, answers[2], str)[:100],
+        hash_at_ours=_hash(node, answers[3]) if ours is not None and answers[3] is not None else None,
+    )
+
+
+async def read_codec(node: Node, reading: HeadReading) -> Codec:
+    """The types of the runtime at this head: 0.5 MB, asked for once per runtime version."""
+    try:
+        metadata = await _state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
+    except CallRefused as error:
+        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
+    return Codec(metadata, reading.spec_version, reading.transaction_version)
+
+
+async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:
+    """SCALE bytes of the metagraph of a subnet at this block."""
+    return await _state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
+
+
+def answered(node: Node, answer: Json) -> Json:
+    """The answer of one call. Raises CallRefused, naming the node, when it was refused."""
+    if isinstance(answer, CallRefused):
+        raise CallRefused(answer.code, f"{node.name}: {answer.message}")
+    return answer
+
+
+def hex_of(octets: bytes) -> str:
+    """`0x` and lower-case hex."""
+    return "0x" + octets.hex()
+
+
+async def _state_call(node: Node, method: str, params: str, head: Head) -> bytes:
+    (answer,) = await node.ask([RpcCall("state_call", (method, params, hex_of(head.hash)))])
+    return _octets(node, answered(node, answer))
+
+
+def _hash(node: Node, answer: Json) -> bytes:
+    octets = _octets(node, answer)
+    if len(octets) != HASH_BYTES:
+        raise AnswerMalformed(f"{node.name}: a block hash of {len(octets)} bytes")
+    return octets
+
+
+def _octets(node: Node, answer: Json) -> bytes:
+    if not isinstance(answer, str) or not answer.startswith("0x"):
+        raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
+    try:
+        return bytes.fromhex(answer[2:])
+    except ValueError as error:
+        raise AnswerMalformed(f"{node.name}: broken hex: {error}") from error
+
+
+def _number(node: Node, text: str) -> int:
+    try:
+        number = int(text, 16)
+    except ValueError as error:
+        raise AnswerMalformed(f"{node.name}: block number {text[:20]!r}") from error
+    if not 0 <= number < 2**32:
+        raise AnswerMalformed(f"{node.name}: block number {text[:20]!r}")
+    return number
+
+
+def _convert(node: Node, answer: Json, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise AnswerMalformed(f"{node.name}: {error}") from error

@@ -1,0 +1,146 @@
+"""Decisions of the syncing of the chain: what changed, whom to ask, and whether a head may be acted on.
+
+Theory of operation. A poll asks one endpoint, the first in the configured order that is not set aside, for its
+finalized head, and judges that head against the newest one acted on:
+
+| head seen                        | verdict   | what the syncer does                                     |
+|----------------------------------|-----------|----------------------------------------------------------|
+| first of all                     | ADVANCED  | read the subnets at its hash                             |
+| higher, our block is its ancestor| ADVANCED  | read the subnets at its hash                             |
+| the same block                   | SAME      | nothing                                                  |
+| the same or lower for too long   | STALLED   | set the endpoint aside, ask the next one                 |
+| lower                            | BEHIND    | nothing; another endpoint was further already            |
+| our block is not on its chain    | FORKED    | set the endpoint aside; never act on it                  |
+
+An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After).
+"""
+
+import enum
+from collections.abc import Sequence
+from random import Random
+
+from engram.chain.model import (
+    Axon,
+    AxonMoved,
+    EndpointHealth,
+    Head,
+    HeadWatch,
+    Metagraph,
+    PermitLost,
+    Registered,
+    Removed,
+    Replaced,
+    SubnetChange,
+)
+
+BACKOFF_MIN_S = 2.0
+BACKOFF_MAX_S = 120.0
+BUSY_MIN_S = 15.0
+"""A refusal for load without Retry-After sets aside at least this long."""
+RETRY_AFTER_MAX_S = 3_600.0
+JITTER = 0.2
+POLL_MIN_S = 1.0
+
+
+class HeadVerdict(enum.Enum):
+    """What a finalized head is to us; see the table above."""
+
+    ADVANCED = "advanced"
+    SAME = "same"
+    STALLED = "stalled"
+    BEHIND = "behind"
+    FORKED = "forked"
+
+
+def judge_head(
+    watch: HeadWatch | None, seen: Head, ours_on_its_chain: bytes | None, now_s: float, stall_after_s: float
+) -> HeadVerdict:
+    """Judges a finalized head.
+
+    `ours_on_its_chain` is the hash that the endpoint gives for the number of our newest block; None when it
+    knows none. It is not looked at for a head lower than ours.
+    """
+    if watch is None:
+        return HeadVerdict.ADVANCED
+    if seen.number > watch.head.number:
+        return HeadVerdict.ADVANCED if ours_on_its_chain == watch.head.hash else HeadVerdict.FORKED
+    if seen.number == watch.head.number and seen.hash != watch.head.hash:
+        return HeadVerdict.FORKED
+    if now_s - watch.advanced_at_s > stall_after_s:
+        return HeadVerdict.STALLED
+    return HeadVerdict.SAME if seen.number == watch.head.number else HeadVerdict.BEHIND
+
+
+def after_success() -> EndpointHealth:
+    """The health of an endpoint that answered well."""
+    return EndpointHealth()
+
+
+def after_failure(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
+    """Sets the endpoint aside for 2 s, 4 s, … 120 s, ± 20 %."""
+    wait_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(health.failures, 10))
+    return _set_aside(health, error, now_s, _jittered(wait_s, rng))
+
+
+def after_busy(
+    health: EndpointHealth, error: str, retry_after_s: float | None, now_s: float, rng: Random
+) -> EndpointHealth:
+    """Sets the endpoint aside for as long as it asked (at most an hour), else for 15 s, 30 s, … 120 s, ± 20 %.
+
+    What it asked is never shortened by the jitter.
+    """
+    if retry_after_s is None:
+        wait_s = _jittered(min(BACKOFF_MAX_S, BUSY_MIN_S * 2.0 ** min(health.failures, 10)), rng)
+    else:
+        wait_s = min(RETRY_AFTER_MAX_S, max(POLL_MIN_S, retry_after_s)) * (1.0 + JITTER * rng.random())
+    return _set_aside(health, error, now_s, wait_s)
+
+
+def choose(healths: Sequence[EndpointHealth], now_s: float) -> int | None:
+    """The first endpoint in order that may be asked now; None when all are set aside."""
+    for number, health in enumerate(healths):
+        if health.not_before_s <= now_s:
+            return number
+    return None
+
+
+def next_poll_s(healths: Sequence[EndpointHealth], poll_s: float, now_s: float, failed: bool) -> float:
+    """Seconds to the next poll: `poll_s`, sooner after a failure if an endpoint may be asked sooner."""
+    if not failed:
+        return poll_s
+    soonest_s = min(health.not_before_s for health in healths) - now_s
+    return min(poll_s, max(POLL_MIN_S, soonest_s))
+
+
+def changes(old: Metagraph, new: Metagraph) -> tuple[SubnetChange, ...]:
+    """What happened between two metagraphs of one subnet, by uid.
+
+    A replaced uid is one event only: permit and axon of another hotkey are no news about this one.
+    """
+    netuid, block = new.netuid, new.block
+    found: list[SubnetChange] = []
+    for before, now in zip(old.neurons, new.neurons, strict=False):
+        if before == now:
+            continue
+        if before.hotkey != now.hotkey:
+            found.append(Replaced(netuid, block, now.uid, before.hotkey, now.hotkey))
+            continue
+        if before.validator_permit and not now.validator_permit:
+            found.append(PermitLost(netuid, block, now.uid, now.hotkey))
+        if _address(before.axon) != _address(now.axon):
+            found.append(AxonMoved(netuid, block, now.uid, now.hotkey, now.axon))
+    found += [Removed(netuid, block, gone.uid, gone.hotkey) for gone in old.neurons[len(new.neurons) :]]
+    found += [Registered(netuid, block, came.uid, came.hotkey) for came in new.neurons[len(old.neurons) :]]
+    return tuple(found)
+
+
+def _address(axon: Axon | None) -> tuple[str, int] | None:
+    return None if axon is None else (axon.ip, axon.port)
+
+
+def _jittered(wait_s: float, rng: Random) -> float:
+    return wait_s * (1.0 + JITTER * (2.0 * rng.random() - 1.0))
+
+
+def _set_aside(health: EndpointHealth, error: str, now_s: float, wait_s: float) -> EndpointHealth:
+    return EndpointHealth(failures=health.failures + 1, not_before_s=now_s + wait_s, last_error=error)

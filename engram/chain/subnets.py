@@ -1,0 +1,123 @@
+"""The in-memory view of the subnets: the syncer writes it, everybody else reads it without waiting."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import final
+
+import msgspec
+
+from engram.chain.bodies import Bodies
+from engram.chain.model import ChainStatus, EndpointHealth, HeadWatch, Metagraph, SubnetChange, SubnetStatus
+from engram.clock import Clock
+
+CHANGES_KEPT = 1_000
+"""Newest changes kept for /status; older ones are forgotten."""
+
+
+class SyncState(msgspec.Struct, frozen=True):
+    """How the syncing stands, beside the metagraphs."""
+
+    network: str = ""
+    """What the chain calls itself (`system_chain`); empty until it was asked."""
+    endpoint: str = ""
+    spec_version: int | None = None
+    watch: HeadWatch | None = None
+    syncs: int = 0
+    failures: int = 0
+    error: str = ""
+    endpoints: dict[str, EndpointHealth] = {}
+    subnet_errors: dict[int, str] = {}
+
+
+@final
+class Subnets:
+    """What is known of the subnets now. A failed sync leaves the last good metagraph in place, with its age."""
+
+    def __init__(self, clock: Clock, netuids: Sequence[int], stall_after_s: float) -> None:
+        self.bodies = Bodies()
+        self._clock = clock
+        self._netuids = tuple(netuids)
+        self._stall_after_s = stall_after_s
+        self._metagraphs: dict[int, Metagraph] = {}
+        self._state = SyncState()
+        self._recent: deque[SubnetChange] = deque(maxlen=CHANGES_KEPT)
+        self._listeners: list[Callable[[Sequence[SubnetChange]], None]] = []
+
+    def get(self, netuid: int) -> Metagraph | None:
+        """The newest metagraph; None when the subnet has not been read (yet)."""
+        return self._metagraphs.get(netuid)
+
+    @property
+    def synced(self) -> tuple[int, ...]:
+        """Netuids of which a metagraph is held, ascending."""
+        return tuple(sorted(self._metagraphs))
+
+    @property
+    def state(self) -> SyncState:
+        """How the syncing stands."""
+        return self._state
+
+    @property
+    def block(self) -> int | None:
+        """Number of the newest finalized block acted on."""
+        return None if self._state.watch is None else self._state.watch.head.number
+
+    @property
+    def recent(self) -> tuple[SubnetChange, ...]:
+        """The newest changes, oldest first."""
+        return tuple(self._recent)
+
+    @property
+    def now_s(self) -> float:
+        """The monotonic clock that ages are counted on."""
+        return self._clock.monotonic()
+
+    def age_s(self, netuid: int) -> float | None:
+        """Seconds since the metagraph was read; None when there is none."""
+        metagraph = self.get(netuid)
+        return None if metagraph is None else metagraph.age_s(self.now_s)
+
+    def listen(self, listener: Callable[[Sequence[SubnetChange]], None]) -> None:
+        """Calls `listener` with the changes of each new metagraph; it must neither wait nor raise."""
+        self._listeners.append(listener)
+
+    def status(self) -> ChainStatus:
+        """For /status and /metrics."""
+        now_s = self.now_s
+        state = self._state
+        head_age_s = None if state.watch is None else max(0.0, now_s - state.watch.advanced_at_s)
+        return ChainStatus(
+            network=state.network,
+            endpoint=state.endpoint,
+            spec_version=state.spec_version,
+            head=self.block,
+            head_age_s=head_age_s,
+            stalled=head_age_s is not None and head_age_s > self._stall_after_s,
+            syncs=state.syncs,
+            failures=state.failures,
+            error=state.error,
+            endpoints=dict(state.endpoints),
+            subnets=tuple(self._subnet_status(netuid, now_s) for netuid in self._netuids),
+        )
+
+    def publish(self, metagraph: Metagraph, changes: Sequence[SubnetChange]) -> None:
+        """Puts a newer metagraph in place and tells the listeners what changed. For the syncer only."""
+        self._metagraphs[metagraph.netuid] = metagraph
+        self._recent.extend(changes)
+        if changes:
+            for listener in self._listeners:
+                listener(changes)
+
+    def note(self, state: SyncState) -> None:
+        """Puts the state of the syncing in place. For the syncer only."""
+        self._state = state
+
+    def _subnet_status(self, netuid: int, now_s: float) -> SubnetStatus:
+        metagraph = self.get(netuid)
+        return SubnetStatus(
+            netuid=netuid,
+            block=None if metagraph is None else metagraph.block,
+            age_s=None if metagraph is None else metagraph.age_s(now_s),
+            neurons=0 if metagraph is None else len(metagraph.neurons),
+            error=self._state.subnet_errors.get(netuid, ""),
+        )

@@ -1,0 +1,136 @@
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.chain.model import (
+    Axon,
+    AxonMoved,
+    EndpointHealth,
+    Head,
+    HeadWatch,
+    PermitLost,
+    Registered,
+    Removed,
+    Replaced,
+)
+from engram.chain.rules import (
+    BACKOFF_MAX_S,
+    JITTER,
+    RETRY_AFTER_MAX_S,
+    HeadVerdict,
+    after_busy,
+    after_failure,
+    after_success,
+    changes,
+    choose,
+    judge_head,
+    next_poll_s,
+)
+from tests.chain.samples import key, metagraph, neuron
+
+OURS = Head(100, b"a" * 32)
+WATCH = HeadWatch(OURS, advanced_at_s=0.0)
+HERE = Axon("13.89.38.129", 9999, 1, 4, 5)
+THERE = Axon("13.89.38.130", 9999, 1, 4, 6)
+
+
+@pytest.mark.parametrize(
+    ("watch", "seen", "ours_on_its_chain", "now_s", "verdict"),
+    [
+        (None, Head(1, b"x" * 32), None, 0.0, HeadVerdict.ADVANCED),
+        (WATCH, Head(101, b"b" * 32), OURS.hash, 999.0, HeadVerdict.ADVANCED),
+        (WATCH, Head(101, b"b" * 32), b"z" * 32, 0.0, HeadVerdict.FORKED),
+        (WATCH, Head(101, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
+        (WATCH, Head(100, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
+        (WATCH, OURS, OURS.hash, 60.0, HeadVerdict.SAME),
+        (WATCH, OURS, OURS.hash, 60.1, HeadVerdict.STALLED),
+        (WATCH, Head(99, b"c" * 32), None, 60.0, HeadVerdict.BEHIND),
+        (WATCH, Head(99, b"c" * 32), None, 60.1, HeadVerdict.STALLED),
+    ],
+)
+def test_a_head_is_judged_by_the_table(
+    watch: HeadWatch | None, seen: Head, ours_on_its_chain: bytes | None, now_s: float, verdict: HeadVerdict
+) -> None:
+    assert judge_head(watch, seen, ours_on_its_chain, now_s, stall_after_s=60.0) is verdict
+
+
+@given(failures=st.integers(0, 10_000), seed=st.integers())
+def test_a_failing_endpoint_is_set_aside_for_a_bounded_time(failures: int, seed: int) -> None:
+    health = after_failure(EndpointHealth(failures=failures), "gone", 50.0, Random(seed))
+    assert health.failures == failures + 1
+    assert health.last_error == "gone"
+    assert 50.0 + 2.0 * (1 - JITTER) <= health.not_before_s <= 50.0 + BACKOFF_MAX_S * (1 + JITTER)
+
+
+@given(asked_s=st.floats(0, 1e9), seed=st.integers())
+def test_what_an_endpoint_asks_for_is_never_shortened_but_bounded(asked_s: float, seed: int) -> None:
+    health = after_busy(EndpointHealth(), "slow down", asked_s, 0.0, Random(seed))
+    assert min(asked_s, RETRY_AFTER_MAX_S) <= health.not_before_s <= RETRY_AFTER_MAX_S * (1 + JITTER)
+    assert health.not_before_s >= 1.0
+
+
+def test_a_busy_endpoint_that_does_not_say_for_how_long_waits_longer_each_time() -> None:
+    first = after_busy(EndpointHealth(), "", None, 0.0, Random(1))
+    third = after_busy(EndpointHealth(failures=2), "", None, 0.0, Random(1))
+    assert 12.0 <= first.not_before_s <= 18.0
+    assert 48.0 <= third.not_before_s <= 72.0
+
+
+def test_the_first_endpoint_in_order_that_is_not_set_aside_is_asked() -> None:
+    aside = EndpointHealth(failures=1, not_before_s=10.0)
+    assert choose([aside, after_success(), after_success()], 5.0) == 1
+    assert choose([aside, aside], 5.0) is None
+    assert choose([aside, after_success()], 10.0) == 0
+
+
+def test_after_a_failure_the_next_poll_comes_when_an_endpoint_may_be_asked_again() -> None:
+    soon, later = EndpointHealth(1, 103.0), EndpointHealth(1, 140.0)
+    assert next_poll_s([soon, later], 12.0, 100.0, failed=False) == 12.0
+    assert next_poll_s([soon, later], 12.0, 100.0, failed=True) == 3.0
+    assert next_poll_s([later], 12.0, 100.0, failed=True) == 12.0
+    assert next_poll_s([EndpointHealth()], 12.0, 100.0, failed=True) == 1.0
+
+
+def test_changes_between_two_metagraphs_are_told_by_uid() -> None:
+    old = metagraph(neuron(0, 10, permit=True), neuron(1, 11, axon=HERE), neuron(2, 12), neuron(3, 13), neuron(4, 14))
+    new = metagraph(neuron(0, 10), neuron(1, 11, axon=THERE), neuron(2, 99, permit=True), neuron(3, 13), block=1101)
+    assert changes(old, new) == (
+        PermitLost(450, 1101, 0, key(10)),
+        AxonMoved(450, 1101, 1, key(11), THERE),
+        Replaced(450, 1101, 2, key(12), key(99)),
+        Removed(450, 1101, 4, key(14)),
+    )
+    assert changes(new, old)[-1] == Registered(450, 1100, 4, key(14))
+
+
+def test_a_replaced_uid_is_one_event_whatever_else_differs() -> None:
+    old = metagraph(neuron(0, 10, permit=True, axon=HERE))
+    new = metagraph(neuron(0, 11, axon=THERE))
+    assert changes(old, new) == (Replaced(450, 1100, 0, key(10), key(11)),)
+
+
+def test_an_axon_announced_again_at_the_same_place_has_not_moved() -> None:
+    again = Axon(HERE.ip, HERE.port, 2, 4, 90)
+    assert changes(metagraph(neuron(0, 1, axon=HERE)), metagraph(neuron(0, 1, axon=again))) == ()
+    gone = metagraph(neuron(0, 1))
+    assert changes(metagraph(neuron(0, 1, axon=HERE)), gone) == (AxonMoved(450, 1100, 0, key(1), None),)
+
+
+@given(st.lists(st.integers(0, 50), unique=True, max_size=20), st.lists(st.integers(0, 50), unique=True, max_size=20))
+def test_each_uid_changes_hands_in_at_most_one_event(before: list[int], after: list[int]) -> None:
+    old = metagraph(*[neuron(uid, hotkey) for uid, hotkey in enumerate(before)])
+    new = metagraph(*[neuron(uid, hotkey) for uid, hotkey in enumerate(after)])
+    found = changes(old, new)
+    assert len({change.uid for change in found}) == len(found)
+    holders = {one.uid: one.hotkey for one in old.neurons}
+    for change in found:
+        match change:
+            case Removed():
+                del holders[change.uid]
+            case Replaced() | Registered():
+                holders[change.uid] = change.hotkey
+            case _:
+                raise AssertionError(change)
+    assert holders == {one.uid: one.hotkey for one in new.neurons}
