@@ -29,6 +29,7 @@ def insert_session(connection: Connection, session: Session) -> None:
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
+    """The session of that id, or None."""
     row = connection.execute(select(sessions).where(sessions.c.id == session_id)).mappings().first()
     return None if row is None else _session(row)
 
@@ -74,6 +75,7 @@ def count_held(connection: Connection) -> int:
 
 
 def count_by_state(connection: Connection) -> dict[SessionState, int]:
+    """How many sessions are in each state that has any."""
     query = select(sessions.c.state, func.count()).group_by(sessions.c.state)
     return {SessionState(state): count for state, count in connection.execute(query)}
 
@@ -194,6 +196,7 @@ def set_node(connection: Connection, session_id: str, token: str, endpoint: str 
 
 
 def set_launch_attempts(connection: Connection, session_id: str, attempts: int) -> None:
+    """Note how many launches were begun."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(launch_attempts=attempts))
 
 

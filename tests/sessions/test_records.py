@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -62,7 +63,7 @@ def to_active(ledger: InlineLedger, instants: ClockInstants, session_id: str = "
         records.transition(connection, session_id, SessionEvent.SETTLED, instants.now())
         return records.transition(connection, session_id, SessionEvent.NODE_READY, instants.now())
 
-    session = ledger.write_now(work)
+    session: Session | None = ledger.write_now(work)
     assert session is not None
     return session
 
@@ -183,8 +184,11 @@ def test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once(
 
 
 def test_counts_and_lists(ledger: InlineLedger, instants: ClockInstants) -> None:
-    for number, state in enumerate(SessionState):
-        ledger.write_now(lambda c, n=number, s=state: records.insert_session(c, a_session(f"s{n}", s)))
+    def insert_all(connection: Connection) -> None:
+        for number, state in enumerate(SessionState):
+            records.insert_session(connection, a_session(f"s{number}", state))
+
+    ledger.write_now(insert_all)
     assert ledger.write_now(lambda c: records.count_live(c, b"\1" * 32)) == 4
     assert ledger.write_now(lambda c: records.count_live(c, b"\2" * 32)) == 0
     assert ledger.write_now(records.count_held) == 5
@@ -196,7 +200,7 @@ def test_counts_and_lists(ledger: InlineLedger, instants: ClockInstants) -> None
 
 def test_five_crashes_quarantine_a_session(ledger: InlineLedger) -> None:
     ledger.write_now(lambda c: records.insert_session(c, a_session()))
-    marks = [ledger.write_now(lambda c, n=n: records.count_crash(c, "s", float(n))) for n in range(1, 7)]
+    marks = ledger.write_now(lambda c: [records.count_crash(c, "s", float(n)) for n in range(1, 7)])
     assert [m.quarantined_at for m in marks if m] == [None, None, None, None, 5.0, 5.0]
     ledger.write_now(lambda c: records.release_quarantine(c, "s"))
     session = ledger.write_now(lambda c: records.get(c, "s"))
@@ -218,7 +222,9 @@ class SessionLife(RuleBasedStateMachine):
 
     ids = Bundle("ids")
 
-    MODEL = {  # state -> {event: next}; written from architecture.md, not from rules.py
+    MODEL: ClassVar[
+        dict[str, dict[str, str | None]]
+    ] = {  # state -> {event: next}; written from architecture.md, not from rules.py
         "payment_pending": {"settled": "provisioning", "payment_failed": "failed", "end": "stopping"},
         "provisioning": {"node_ready": "active", "provision_failed": "failed", "end": "stopping"},
         "active": {"degrade": "degraded", "end": "stopping"},
