@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import Connection
 
 from engram.clock import ManualClock
 from engram.ledger.inline import InlineLedger, open_inline
