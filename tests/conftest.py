@@ -43,6 +43,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"seed: {SEED} (ENGRAM_TEST_SEED={SEED} repeats this run)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `serial` never run side by side with one another."""
+    for item in items:
+        if item.get_closest_marker("serial"):
+            item.add_marker(pytest.mark.xdist_group("serial"))
+
+
 def _forbidden(reason: str) -> bool:
     return NO_SKIPS and not ("shared" in reason and not SHARED.is_dir())
 

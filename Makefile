@@ -1,0 +1,58 @@
+# make with no target lists what there is.
+PYTHON ?= python3
+NAME ?=
+ARGS ?=
+VENV := .venv/bin
+CODE := actors config engram run.py tests bench
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-nightly coverage run lint format types bench lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Make .venv from the hashed lock, with what checks need
+	@PYTHON=$(PYTHON) scripts/setup dev
+
+.PHONY: setup-run
+setup-run:
+	@PYTHON=$(PYTHON) scripts/setup run
+
+demo: setup-run ## Buy a node with play money, use it, stop it: the main job end to end
+	@$(VENV)/python -m engram.demo $(ARGS)
+
+run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
+	@exec $(VENV)/python run.py gateway $(ARGS)
+
+test: setup ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
+	@scripts/test $(ARGS)
+
+test-nightly: setup ## Run every kill point and long random runs as well
+	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
+
+coverage: setup ## Run the suite and report branch coverage
+	@ENGRAM_COVERAGE=all scripts/test $(ARGS)
+
+lint: setup ## Check style, formatting and the arrows between packages
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/lint-imports
+
+format: setup ## Rewrite the code to the house format
+	@$(VENV)/ruff check --fix .
+	@$(VENV)/ruff format .
+
+types: setup ## Check types: mypy --strict and pyright
+	@$(VENV)/mypy
+	@$(VENV)/pyright
+
+bench: setup ## Run benchmarks (NAME=purchase for one of them)
+	@$(VENV)/python -m bench $(NAME) $(ARGS)
+
+lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a registry)
+	@$(VENV)/python -m pip --quiet install pip-tools
+	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
+
+clean: ## Remove .venv and caches; data/ stays
+	rm -rf .venv build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
