@@ -64,13 +64,14 @@ class IndexedStore:
                 ready()
                 await self._follow()
         except BaseExceptionGroup as group:
-            died, other = group.split(IndexUnavailable)
-            if died is None or other is not None:
-                raise
+            _, other = group.split(IndexUnavailable)
+            if other is not None:  # a cancellation, or a bug: then the end of the index is only its echo
+                raise other from None
             raise IndexUnavailable("the index has ended") from group
         finally:
             self._following = False
-            self._usable = trio.Event()
+            if self._usable.is_set():  # else searches wait for this very event: keep it
+                self._usable = trio.Event()
 
     async def put(self, entry: Entry) -> Record:
         """Stores an entry durably and searchably."""

@@ -96,6 +96,7 @@ class Truth:
             self._arrived = trio.Event()
             while self._waiting:
                 group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
+                changes: list[Change] = []
                 try:
                     with trio.CancelScope(shield=True):
                         changes = await trio.to_thread.run_sync(self._commit, group)

@@ -1,0 +1,121 @@
+"""CIDs, storage proofs and the commitment against the original's published vectors."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.memory import cid, merkle, proofs
+
+VECTORS = json.loads((Path(__file__).parent.parent / "data" / "engram" / "vectors.json").read_bytes())
+EMBEDDING = struct.pack("<3f", 0.1, 0.2, 0.3)
+PAIRS = [(f"v1::{i:064x}", f"{i + 100:064x}") for i in (1, 2, 3)]
+
+
+def test_the_vector_bytes_and_their_hash_are_the_originals() -> None:
+    assert EMBEDDING.hex() == VECTORS["f32_le_hex"]
+    assert proofs.embedding_hash(EMBEDDING) == VECTORS["embedding_hash"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metadata"),
+    [
+        ("cid_empty_meta_rust", {}),
+        ("cid_meta_a1_rust", {"source": "arxiv", "a": "1"}),
+        ("cid_int_rust(b=2 via str)", {"b": "2", "c": "True"}),
+        ("cid_unicode_rust", {"t": "héé"}),
+        ("cid_user_model_version_rust", {"model_version": "mine"}),
+    ],
+)
+def test_the_cid_is_the_canonical_one(name: str, metadata: dict[str, str]) -> None:
+    assert cid.compute(EMBEDDING, metadata) == VECTORS[name]
+
+
+@given(st.binary(), st.dictionaries(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8"))))
+def test_every_cid_has_the_form_of_one_and_ignores_the_order_of_keys(data: bytes, metadata: dict[str, str]) -> None:
+    made = cid.compute(data, metadata)
+    assert cid.is_cid(made)
+    assert made == cid.compute(data, dict(reversed(metadata.items())))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "v1::", "v1::" + "g" * 64, "v1::" + "A" * 64, "v2::" + "a" * 64, "a" * 64, "v1::" + "a" * 65]
+)
+def test_what_has_not_the_form_of_a_cid_is_none(text: str) -> None:
+    assert not cid.is_cid(text)
+
+
+def test_storage_proofs_are_the_originals() -> None:
+    nonce = b"\x11" * 32
+    assert proofs.storage_proof(EMBEDDING, nonce, b"\xaa" * 32) == VECTORS["proof(nonce=11*32,hk=aa*32)"]
+    assert proofs.storage_proof(EMBEDDING, nonce) == VECTORS["proof(nonce=11*32,hk=00*32)"]
+
+
+@pytest.mark.parametrize(("nonce", "validator"), [(b"", bytes(32)), (bytes(32), b"x"), (bytes(33), bytes(32))])
+def test_a_proof_over_inputs_of_a_wrong_length_is_refused(nonce: bytes, validator: bytes) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        proofs.storage_proof(EMBEDDING, nonce, validator)
+
+
+def commitment(count: int) -> merkle.Commitment:
+    made = merkle.Commitment()
+    for name, digest in PAIRS[:count]:
+        made.add(merkle.leaf(name, digest))
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_root_is_the_originals(count: int) -> None:
+    assert commitment(count).root().hex() == VECTORS[f"merkle_root_n{count}"]
+
+
+def test_the_root_of_nothing_is_zeros() -> None:
+    assert merkle.Commitment().root() == bytes(32)
+    assert merkle.Commitment().prove(bytes(32)) is None
+
+
+def test_the_proof_is_the_originals() -> None:
+    expected = VECTORS["merkle_proof_n3_first"]
+    proof = commitment(3).prove(merkle.leaf(*PAIRS[0]))
+    assert proof is not None
+    assert proof.leaf_hex == expected["leaf_hex"]
+    assert [{"sibling": step.sibling, "side": step.side} for step in proof.steps] == expected["steps"]
+
+
+@given(st.sets(st.binary(min_size=1, max_size=4), max_size=40), st.sets(st.binary(min_size=1, max_size=4), max_size=9))
+def test_the_commitment_depends_on_the_set_alone_and_proves_each_member(kept: set[bytes], gone: set[bytes]) -> None:
+    leaves = {hashlib.sha256(each).digest() for each in kept - gone}
+    others = {hashlib.sha256(each).digest() for each in gone}
+    changed = merkle.Commitment()
+    for leaf in [*others, *leaves]:
+        changed.add(leaf)
+    changed.root()
+    for leaf in others:
+        changed.discard(leaf)
+    fresh = merkle.Commitment()
+    for leaf in sorted(leaves):
+        fresh.add(leaf)
+        fresh.add(leaf)
+    assert changed.root() == fresh.root()
+    assert len(changed) == len(leaves)
+    for leaf in leaves:
+        proof = changed.prove(leaf)
+        assert proof is not None
+        assert merkle.verify(proof, fresh.root())
+    for leaf in others:
+        assert changed.prove(leaf) is None
+
+
+def test_a_change_shows_in_the_next_root() -> None:
+    made = commitment(2)
+    before = made.root()
+    assert made.fresh
+    made.add(merkle.leaf(*PAIRS[2]))
+    assert not made.fresh
+    assert made.root() != before
+    made.discard(merkle.leaf(*PAIRS[2]))
+    assert made.root() == before

@@ -1,0 +1,237 @@
+"""The store contract, held by every store; then what the real one must survive."""
+
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from engram.memory.edge_index import EdgeIndex
+from engram.memory.errors import IndexUnavailable
+from engram.memory.model import PUBLIC, Counts
+from tests.memory.stores import ExactIndex, Opened, cosine, entry, opened, random_vector, vector
+
+Open = Callable[[Path], AbstractAsyncContextManager[Opened]]
+
+
+@pytest.fixture(params=["edge", "exact"])
+async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
+    make = (lambda truth: ExactIndex()) if request.param == "exact" else None
+    async with opened(tmp_path, make) as it:
+        yield it
+
+
+async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None:
+    stored = entry(vector(1, 2), text="a text", source="arxiv")
+    record = await both.store.put(stored)
+    assert record.embedding == stored.embedding
+    assert await both.store.get(PUBLIC, stored.cid) == record
+    (hit,) = await both.store.query(PUBLIC, vector(1, 2), 10, {})
+    assert hit.record == record
+    assert hit.score == pytest.approx(1.0)
+    assert await both.store.page(PUBLIC, {}, 10, 0) == [record]
+    assert both.store.count() == Counts(1, 0)
+
+
+async def test_putting_again_changes_nothing(both: Opened) -> None:
+    first = await both.store.put(entry(vector(1)))
+    assert await both.store.put(entry(vector(1))) == first
+    assert both.store.count() == Counts(1, 0)
+
+
+async def test_hits_come_best_first_with_their_cosine(both: Opened) -> None:
+    rng = random.Random(5)
+    entries = [entry(random_vector(rng)) for _ in range(50)]
+    for each in entries:
+        await both.store.put(each)
+    wanted = random_vector(rng)
+    hits = await both.store.query(PUBLIC, wanted, 7, {})
+    expected = sorted((cosine(wanted, each.embedding) for each in entries), reverse=True)[:7]
+    assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-5)
+
+
+async def test_an_opposite_vector_scores_minus_one(both: Opened) -> None:
+    await both.store.put(entry(vector(0, 3)))
+    (hit,) = await both.store.query(PUBLIC, vector(0, -1), 10, {})
+    assert hit.score == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+async def test_lengths_at_the_edge_of_32_bits_keep_their_cosine(both: Opened, scale: float) -> None:
+    await both.store.put(entry(vector(scale, scale)))
+    (hit,) = await both.store.query(PUBLIC, vector(scale), 10, {})
+    assert hit.score == pytest.approx(0.5**0.5, abs=1e-5)
+
+
+async def test_conditions_are_applied_before_the_search_not_after(both: Opened) -> None:
+    for i in range(30):
+        await both.store.put(entry(vector(1, i / 1000), colour="red"))
+    blue = await both.store.put(entry(vector(-1), colour="blue"))
+    hits = await both.store.query(PUBLIC, vector(1), 3, {"colour": "blue"})
+    assert [hit.record for hit in hits] == [blue]
+    assert await both.store.page(PUBLIC, {"colour": "blue"}, 10, 0) == [blue]
+    assert await both.store.query(PUBLIC, vector(1), 3, {"colour": "green"}) == []
+
+
+async def test_namespaces_see_nothing_of_each_other(both: Opened) -> None:
+    same = vector(1, 1)
+    for namespace in (PUBLIC, "mine", "theirs"):
+        await both.store.put(entry(same, namespace, text=namespace))
+    await both.store.put(entry(vector(1), "theirs", text="only theirs"))
+    for namespace, found in ((PUBLIC, 1), ("mine", 1), ("theirs", 2), ("nobody", 0)):
+        hits = await both.store.query(namespace, same, 10, {})
+        assert len(hits) == found
+        assert {hit.record.namespace for hit in hits} <= {namespace}
+        assert len(await both.store.page(namespace, {}, 10, 0)) == found
+    assert both.store.count() == Counts(1, 3)
+    assert await both.store.delete("mine", entry(same).cid)
+    assert await both.store.get(PUBLIC, entry(same).cid) is not None
+    assert await both.store.get("theirs", entry(same).cid) is not None
+
+
+async def test_what_is_deleted_is_gone_everywhere(both: Opened) -> None:
+    kept, gone = await both.store.put(entry(vector(1))), await both.store.put(entry(vector(1, 1)))
+    assert await both.store.delete(PUBLIC, gone.cid)
+    assert not await both.store.delete(PUBLIC, gone.cid)
+    assert await both.store.get(PUBLIC, gone.cid) is None
+    assert [hit.record for hit in await both.store.query(PUBLIC, vector(1, 1), 10, {})] == [kept]
+    assert both.store.count() == Counts(1, 0)
+
+
+async def test_what_was_deleted_may_be_put_again(both: Opened) -> None:
+    first = await both.store.put(entry(vector(1)))
+    await both.store.delete(PUBLIC, first.cid)
+    second = await both.store.put(entry(vector(1)))
+    assert second.cid == first.cid
+    assert second.id > first.id
+    assert len(await both.store.query(PUBLIC, vector(1), 10, {})) == 1
+
+
+async def test_pages_follow_the_order_of_storing(both: Opened) -> None:
+    stored = [await both.store.put(entry(vector(1, i))) for i in range(7)]
+    assert await both.store.page(PUBLIC, {}, 3, 0) == stored[:3]
+    assert await both.store.page(PUBLIC, {}, 3, 6) == stored[6:]
+    assert await both.store.page(PUBLIC, {}, 3, 9) == []
+
+
+async def test_many_writers_at_once_all_get_what_they_asked_for(both: Opened) -> None:
+    rng = random.Random(9)
+    entries = [entry(random_vector(rng), rng.choice([PUBLIC, "mine"])) for _ in range(300)]
+    async with trio.open_nursery() as nursery:
+        for each in entries:
+            nursery.start_soon(both.store.put, each)
+    for each in entries:
+        assert await both.store.get(each.namespace, each.cid) is not None
+    async with trio.open_nursery() as nursery:
+        for each in entries[::2]:
+            nursery.start_soon(both.store.delete, each.namespace, each.cid)
+    counts = both.store.count()
+    assert counts.public + counts.private == 150
+    assert await both.index.points() == 150
+
+
+# What only the worker process can suffer.
+
+
+async def test_a_killed_worker_is_replaced_and_knows_everything(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        kept = [await both.store.put(entry(vector(1, i))) for i in range(20)]
+        await both.store.delete(PUBLIC, kept[3].cid)
+        worker = index.worker_pid
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        late = await both.store.put(entry(vector(5, 5)))
+        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        assert {hit.record.cid for hit in hits} == {record.cid for record in [*kept, late]} - {kept[3].cid}
+        assert both.deaths == 1
+        assert index.worker_pid != worker
+
+
+async def test_a_search_that_is_open_when_the_worker_dies_is_told_so(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        assert await both.store.query(PUBLIC, vector(1), 1, {})
+        worker = index.worker_pid
+        assert worker is not None
+        os.kill(worker, signal.SIGSTOP)
+        async with trio.open_nursery() as nursery:
+
+            async def search() -> None:
+                with pytest.raises(IndexUnavailable):
+                    await both.store.query(PUBLIC, vector(1), 1, {})
+
+            nursery.start_soon(search)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            os.kill(worker, signal.SIGKILL)
+
+
+async def test_a_search_that_waits_for_the_index_goes_on_when_it_is_back(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        await both.store.query(PUBLIC, vector(1), 1, {})
+        worker = index.worker_pid
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        while both.store.usable:
+            await trio.lowlevel.checkpoint()
+        with trio.fail_after(3):
+            assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+
+
+async def test_a_lost_index_is_built_again_from_the_truth(tmp_path: Path) -> None:
+    import shutil
+
+    async with opened(tmp_path) as both:
+        stored = [await both.store.put(entry(vector(1, i), "mine" if i % 2 else PUBLIC)) for i in range(10)]
+    shutil.rmtree(tmp_path / "index")
+    async with opened(tmp_path) as both:
+        hits = await both.store.query(PUBLIC, vector(1), 50, {}) + await both.store.query("mine", vector(1), 50, {})
+        assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
+
+
+@pytest.mark.parametrize("torn", ["mark.json", "public", "private"])
+async def test_a_torn_index_is_built_again_from_the_truth(tmp_path: Path, torn: str) -> None:
+    async with opened(tmp_path) as both:
+        stored = [await both.store.put(entry(vector(1, i))) for i in range(10)]
+    target = tmp_path / "index" / torn
+    for path in [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]:
+        path.write_bytes(b"torn")
+    async with opened(tmp_path) as both:
+        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
+
+
+async def test_an_index_of_another_truth_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    async with opened(tmp_path / "one") as both:
+        await both.store.put(entry(vector(1)))
+    (tmp_path / "one" / "truth.db").unlink()
+    from engram.clock import SeededIds, SystemClock
+    from engram.memory.truth import Truth
+
+    Truth.open(tmp_path / "one" / "truth.db", SystemClock(), SeededIds(2)).close()
+    async with opened(tmp_path / "one") as both:
+        assert await both.store.query(PUBLIC, vector(1), 10, {}) == []
+        assert await both.index.points() == 0
+
+
+async def test_the_worker_ends_with_its_store(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        worker = index.worker_pid
+        assert worker is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)

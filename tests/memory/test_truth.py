@@ -1,0 +1,150 @@
+"""The truth: durable before acknowledged, readable by one owner, honest about what it could not do."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from engram.clock import SeededIds, SystemClock
+from engram.memory import records
+from engram.memory.errors import TruthUnavailable, TruthUnreadable
+from engram.memory.model import PUBLIC, Deleted, Upserted
+from engram.memory.truth import Truth
+from tests.memory.stores import entry, vector
+
+
+def open_truth(folder: Path) -> Truth:
+    return Truth.open(folder / "truth.db", SystemClock(), SeededIds(1))
+
+
+async def test_changes_are_numbered_and_told_in_order(tmp_path: Path, nursery: trio.Nursery) -> None:
+    truth = open_truth(tmp_path)
+    told: list[int] = []
+    truth.on_changes = lambda changes: told.extend(change.sequence for change in changes)
+    nursery.start_soon(truth.run, lambda: None)
+    first = await truth.put(entry(vector(1)))
+    await truth.put(entry(vector(1)))
+    await truth.put(entry(vector(2, 1)))
+    await truth.delete(PUBLIC, first.cid)
+    assert told == [1, 2, 3]
+    assert await truth.last_sequence() == 3
+    changes = await truth.changes_since(0, 10)
+    assert [type(change) for change in changes] == [Upserted, Deleted]
+    assert [change.sequence for change in changes] == [2, 3]
+    assert [change.sequence for change in await truth.changes_since(0, 1)] == [2]
+    assert await truth.changes_since(3, 10) == []
+    nursery.cancel_scope.cancel()
+    truth.close()
+
+
+async def test_pruned_deletions_are_forgotten_and_the_mark_stays(tmp_path: Path, nursery: trio.Nursery) -> None:
+    truth = open_truth(tmp_path)
+    nursery.start_soon(truth.run, lambda: None)
+    await truth.put(entry(vector(1)))
+    await truth.delete(PUBLIC, entry(vector(1)).cid)
+    await truth.prune(2)
+    await truth.prune(1)
+    assert await truth.changes_since(0, 10) == []
+    assert truth.pruned_to == 2
+    nursery.cancel_scope.cancel()
+    truth.close()
+    reopened = open_truth(tmp_path)
+    assert reopened.pruned_to == 2
+    reopened.close()
+
+
+async def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, nursery: trio.Nursery) -> None:
+    truth = open_truth(tmp_path)
+    nursery.start_soon(truth.run, lambda: None)
+    kept = await truth.put(entry(vector(1)))
+    truth._writer.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(TruthUnavailable, match="full"):
+        for i in range(200):
+            await truth.put(entry(vector(3, i), text="x" * 4_000))
+    truth._writer.execute("PRAGMA max_page_count = 1000000")
+    assert await truth.put(entry(vector(1, 7)))
+    assert await truth.get(PUBLIC, kept.cid) == kept
+    nursery.cancel_scope.cancel()
+    truth.close()
+
+
+async def test_a_read_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    truth = open_truth(tmp_path)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    with pytest.raises(TruthUnavailable, match="interrupted"):
+        await truth.read(lambda connection: connection.execute(endless).fetchone(), budget_s=0.05)
+    assert (await truth.count()).public == 0
+    truth.close()
+
+
+async def test_readers_cannot_write(tmp_path: Path) -> None:
+    truth = open_truth(tmp_path)
+    with pytest.raises(TruthUnavailable, match="readonly"):
+        await truth.read(lambda connection: connection.execute("DELETE FROM records"))
+    truth.close()
+
+
+def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "truth.db").write_bytes(b"this is no database at all" * 400)
+    with pytest.raises(TruthUnreadable, match="backup"):
+        open_truth(tmp_path)
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    open_truth(tmp_path).close()
+    connection = sqlite3.connect(tmp_path / "truth.db")
+    connection.execute(f"PRAGMA user_version = {records.SCHEMA_VERSION + 1}")
+    connection.close()
+    with pytest.raises(TruthUnreadable, match="schema"):
+        open_truth(tmp_path)
+
+
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(TruthUnavailable):
+        open_truth(tmp_path / "nowhere")
+
+
+WRITER = """
+import sys, trio
+from pathlib import Path
+from engram.clock import SystemClock, SeededIds
+from engram.memory.truth import Truth
+from tests.memory.stores import entry, vector
+
+async def main():
+    truth = Truth.open(Path(sys.argv[1]) / "truth.db", SystemClock(), SeededIds(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(truth.run, lambda: None)
+        i = 0
+        while True:
+            record = await truth.put(entry(vector(1, i)))
+            print("put", record.cid, flush=True)
+            if i % 3 == 0:
+                await truth.delete("__public__", record.cid)
+                print("deleted", record.cid, flush=True)
+            i += 1
+
+trio.run(main)
+"""
+
+
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    acknowledged = [writer.stdout.readline().split() for _ in range(150)]
+    os.kill(writer.pid, signal.SIGKILL)
+    acknowledged += [line.split() for line in writer.stdout if line.endswith("\n")]
+    writer.stdout.close()
+    writer.wait()
+    gone = {cid for verb, cid in acknowledged if verb == "deleted"}
+    connection = sqlite3.connect(tmp_path / "truth.db")
+    there = {row[0] for row in connection.execute("SELECT cid FROM records")}
+    connection.close()
+    # The last put may be the one that was about to be deleted.
+    assert {cid for verb, cid in acknowledged if verb == "put"} - gone - there <= {acknowledged[-1][1]}
+    assert not gone & there
