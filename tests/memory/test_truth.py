@@ -67,7 +67,7 @@ async def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, nursery: tr
         for i in range(200):
             await truth.put(entry(vector(3, i), text="x" * 4_000))
     truth._writer.execute("PRAGMA max_page_count = 1000000")
-    assert await truth.put(entry(vector(1, 7)))
+    assert (await truth.put(entry(vector(1, 7)))).id > kept.id
     assert await truth.get(PUBLIC, kept.cid) == kept
     nursery.cancel_scope.cancel()
     truth.close()

