@@ -30,6 +30,7 @@ payments = Table(
     Column("reason", Text),  # of a rejection, as the facilitator or our checks named it
     Column("transaction_hash", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", REAL),  # null: nothing is to be done, or the operator has to
     Column("crashes", Integer, nullable=False, server_default="0"),
     Column("quarantined_at", REAL),
     Column("created_at", REAL, nullable=False),
@@ -47,7 +48,12 @@ Index(
 )
 Index("ix_payments_session", payments.c.session_id)
 Index("ix_payments_state", payments.c.state)
-Index("ix_payments_controller", payments.c.controller)
+Index("ix_payments_due", payments.c.next_attempt_at, sqlite_where=payments.c.next_attempt_at.is_not(None))
+# Open payments of one payer, hotkey and client address are counted for each new one.
+Index("ix_payments_payer", payments.c.payer, payments.c.state)
+Index("ix_payments_controller", payments.c.controller, payments.c.state)
+Index("ix_payments_client", payments.c.client_address, payments.c.state)
+Index("ix_payments_created", payments.c.created_at)
 
 refunds = Table(
     "refunds",

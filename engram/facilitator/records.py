@@ -1,0 +1,73 @@
+"""The books: balances and used nonces. Functions are called inside `ledger.write` or `ledger.read`."""
+
+from sqlalchemy import Connection, insert, select, update
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from engram.ledger.schema import play_accounts, play_authorizations
+from engram.payments.model import Authorization
+
+from . import rules
+from .model import Transfer
+
+
+def balance(connection: Connection, address: bytes, opening: int) -> int:
+    """Atomic units that `address` owns; `opening` when the books have not seen it."""
+    found = connection.execute(select(play_accounts.c.balance).where(play_accounts.c.address == address))
+    value = found.scalar_one_or_none()
+    return opening if value is None else int(value)
+
+
+def used(connection: Connection, payer: bytes, nonce: bytes) -> Transfer | None:
+    """What was settled under this nonce."""
+    row = connection.execute(
+        select(play_authorizations).where(play_authorizations.c.payer == payer, play_authorizations.c.nonce == nonce)
+    ).first()
+    return None if row is None else Transfer(row.payer, row.nonce, row.pay_to, row.amount, row.transaction_hash)
+
+
+def refused(connection: Connection, authorization: Authorization, now: float, opening: int) -> str | None:
+    """Why the books would refuse the (otherwise valid) authorization at `now`, or None."""
+    if used(connection, authorization.payer, authorization.nonce) is not None:
+        return rules.NONCE_USED
+    reason = rules.refused_now(authorization, now)
+    if reason is None and balance(connection, authorization.payer, opening) < authorization.value:
+        return rules.NO_FUNDS
+    return reason
+
+
+def settle(connection: Connection, authorization: Authorization, now: float, opening: int) -> Transfer | str:
+    """Move the money once. Returns the transfer, now or of before; or the reason why not (nothing is written)."""
+    earlier = used(connection, authorization.payer, authorization.nonce)
+    if earlier is not None:
+        return earlier if rules.is_same(earlier, authorization) else rules.NONCE_USED
+    reason = refused(connection, authorization, now, opening)
+    if reason is not None:
+        return reason
+    transfer = Transfer(
+        authorization.payer,
+        authorization.nonce,
+        authorization.pay_to,
+        authorization.value,
+        rules.transaction_hash(authorization),
+    )
+    for address, change in ((transfer.payer, -transfer.amount), (transfer.pay_to, transfer.amount)):
+        _move(connection, address, change, opening)
+    connection.execute(
+        insert(play_authorizations).values(
+            payer=transfer.payer,
+            nonce=transfer.nonce,
+            pay_to=transfer.pay_to,
+            amount=transfer.amount,
+            transaction_hash=transfer.transaction_hash,
+            at=now,
+        )
+    )
+    return transfer
+
+
+def _move(connection: Connection, address: bytes, change: int, opening: int) -> None:
+    opened = upsert(play_accounts).values(address=address, balance=opening).on_conflict_do_nothing()
+    connection.execute(opened)
+    connection.execute(
+        update(play_accounts).where(play_accounts.c.address == address).values(balance=play_accounts.c.balance + change)
+    )

@@ -1,0 +1,173 @@
+"""Payments: what is asked for, what is presented, and what the ledger keeps of it. Amounts are atomic units (int)."""
+
+from enum import StrEnum
+
+import msgspec
+
+from .networks import Network
+
+
+class PaymentState(StrEnum):
+    """Where a payment is; the arrows between them are in rules.py."""
+
+    RESERVED = "reserved"
+    SETTLING = "settling"
+    UNKNOWN = "unknown"
+    SETTLED = "settled"
+    REJECTED = "rejected"
+    VOID = "void"
+    REFUND_DUE = "refund_due"
+    REFUNDING = "refunding"
+    REFUNDED = "refunded"
+
+
+class PaymentKind(StrEnum):
+    """What a payment buys."""
+
+    SESSION = "session"
+    EXTENSION = "extension"
+
+
+class RefundState(StrEnum):
+    """Where one part of a refund is."""
+
+    DUE = "due"
+    REFUNDING = "refunding"
+    REFUNDED = "refunded"
+
+
+class Requirements(msgspec.Struct, frozen=True):
+    """What we want to be paid, where and by when; always our own, never a client's echo of it."""
+
+    network: Network
+    amount: int
+    """Atomic units of the network's token (6 decimals), which are micro-dollars."""
+    pay_to: bytes
+    max_timeout_s: int
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """An offer: the requirements and what they buy."""
+
+    requirements: Requirements
+    resource: str
+    """Absolute URL of what is sold, from the configured public URL."""
+    description: str
+    terms_url: str = ""
+    """Where refund terms are published; not shown when empty."""
+
+    @property
+    def amount_usd(self) -> float:
+        """The price in dollars, for display."""
+        return self.requirements.amount / 1_000_000
+
+
+class Authorization(msgspec.Struct, frozen=True):
+    """An EIP-3009 TransferWithAuthorization. Whoever holds it, signed, can submit it: it is a bearer instrument."""
+
+    payer: bytes
+    pay_to: bytes
+    value: int
+    valid_after: int
+    """Unix seconds of block time, exclusive."""
+    valid_before: int
+    """Unix seconds of block time, exclusive."""
+    nonce: bytes
+
+
+class AcceptedTerms(msgspec.Struct, frozen=True):
+    """What an x402 v2 client says it agreed to; only ever compared with our own requirements."""
+
+    amount: int
+    asset: bytes
+    pay_to: bytes
+    max_timeout_s: int
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """A payment as presented in a header, parsed and not yet believed."""
+
+    version: int
+    """x402 version of the header, 1 or 2."""
+    scheme: str
+    network: str
+    """As written: CAIP-2 or a v1 name."""
+    accepted: AcceptedTerms | None
+    """None in version 1."""
+    authorization: Authorization
+    signature: bytes
+    """r, s, v: 65 bytes with v 27 or 28."""
+
+    def __repr__(self) -> str:
+        return f"Payload(version={self.version}, network={self.network!r}, payer=0x{self.authorization.payer.hex()})"
+
+
+class Payment(msgspec.Struct, frozen=True, kw_only=True):
+    """One payment as the ledger holds it. Times are unix seconds."""
+
+    id: str
+    state: PaymentState
+    kind: PaymentKind
+    session_id: str
+    controller: bytes
+    """32-byte public key of the phone that asked."""
+    request_hash: bytes
+    network: str
+    """CAIP-2 id. (network, asset, payer, nonce) are the canonical authorization: what makes it one payment."""
+    asset: bytes
+    payer: bytes
+    nonce: bytes
+    pay_to: bytes
+    amount: int
+    valid_after: int
+    valid_before: int
+    payload: bytes
+    """x402 v2 PaymentPayload as JSON, re-sent unchanged."""
+    requirements: bytes
+    """Our requirements as JSON."""
+    seconds: float
+    """Paid time it buys."""
+    client_address: str
+    """Address of the buyer's connection; empty when it counts towards no limit."""
+    created_at: float
+    updated_at: float
+    reason: str | None = None
+    """Why it was rejected, or the last answer that left it unknown."""
+    transaction_hash: str | None = None
+    attempts: int = 0
+    """Settlements asked for so far."""
+    next_attempt_at: float | None = None
+    """When its work is due; None when nothing is to be done, or the operator has to."""
+    crashes: int = 0
+    quarantined_at: float | None = None
+    settled_at: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Payment(id={self.id!r}, state={self.state.value!r}, session_id={self.session_id!r})"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How much may be held open at once."""
+
+    places: int
+    """Sessions that may hold a place."""
+    live_per_hotkey: int
+    holds_per_payer: int
+    """Open payments of one payer, and of one hotkey."""
+    holds_per_address: int
+    """Open payments from one client address."""
+
+
+class Refund(msgspec.Struct, frozen=True):
+    """One part of what goes back to the payer; address, amount and nonce never change once written."""
+
+    payment_id: str
+    number: int
+    state: RefundState
+    address: bytes
+    amount: int
+    nonce: bytes
+    reason: str
+    transaction_hash: str | None
+    created_at: float
+    updated_at: float

@@ -1,0 +1,63 @@
+"""What the payment verifier is asked, and its answers."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from actors import Message
+from engram.sessions import TierName
+
+from .answers import PurchaseAnswer
+from .model import Payload, Payment, Quote
+
+
+class NewSession(msgspec.Struct, frozen=True, tag=True):
+    """A session of this tier for so many seconds."""
+
+    tier: TierName
+    seconds: float
+
+
+class Extension(msgspec.Struct, frozen=True, tag=True):
+    """More seconds for a session of the same controller."""
+
+    session_id: str
+    seconds: float
+
+
+Wanted: TypeAlias = NewSession | Extension
+
+
+class Purchase(Message[PurchaseAnswer], frozen=True):
+    """Buy `wanted` for `quote`, paid with `payload`. Answered within settings.payments.answer_within_s."""
+
+    payload: Payload
+    quote: Quote
+    wanted: Wanted
+    controller: bytes
+    """Public key of the hotkey that signed the request."""
+    request_hash: bytes
+    """rules.request_hash of the request."""
+    message_hash: bytes | None
+    """sha256 of the signed message, the replay key with `controller`; None where signatures are switched off."""
+    client_address: str
+    """Address whose open payments are counted; empty for one that is exempt."""
+
+
+class Advanced(Message[None], frozen=True):
+    """From a payment's own work: its record changed."""
+
+    payment: Payment
+
+
+class Ended(Message[None], frozen=True):
+    """From a payment's own work: it is over for now."""
+
+    payment_id: str
+
+
+class Reread(Message[None], frozen=True):
+    """Look for open facts nobody works on."""
+
+
+VerifierMessage: TypeAlias = Purchase | Advanced | Ended | Reread

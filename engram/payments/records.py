@@ -1,0 +1,454 @@
+"""Payments and refunds in the ledger. Functions are called inside `ledger.write` or `ledger.read`.
+
+Every arrow of rules.py is one compare-and-set made by `advance`, together with what it does to the session; the
+first one (RESERVED) is made by `reserve`.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
+
+from engram import sessions
+from engram.ledger.schema import answered_requests, payments, refunds
+from engram.sessions import EndReason, Instant, Session, SessionEvent, SessionState
+
+from . import rules
+from .answers import Conflict, NoRoom, Replayed
+from .model import Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
+from .rules import Decision, Delivery, Effect, PaymentEvent
+
+RETRY_AFTER_S = 5
+"""What a buyer is told to wait for a place or a hold."""
+
+
+class Reservation(msgspec.Struct, frozen=True):
+    """All that RESERVED writes at once."""
+
+    payment: Payment
+    """State RESERVED, with a fresh id."""
+    session: Session | None
+    """The new session in `payment_pending`; None for an extension of payment.session_id."""
+    message_hash: bytes | None
+    limits: Limits
+    now: Instant
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """The payment is ours to work on."""
+
+    payment: Payment
+
+
+class Known(msgspec.Struct, frozen=True):
+    """The same request came before; this is its payment."""
+
+    payment: Payment
+
+
+ReservationAnswer: TypeAlias = Reserved | Known | Conflict | Replayed | NoRoom
+
+
+def reserve(connection: Connection, reservation: Reservation) -> ReservationAnswer:
+    """Write RESERVED, the session, the replay key and the holds in one go, or say why not (nothing is written)."""
+    asked = reservation.payment
+    known = find_authorization(connection, asked)
+    if known is not None:
+        answer = known_answer(known, asked.controller, asked.request_hash)
+        if isinstance(answer, Conflict) or not _may_retry(known):
+            return answer
+    elif (replayed := _replayed(connection, reservation)) is not None:
+        return replayed
+    refused = _room(connection, reservation)
+    if refused is not None:
+        return refused
+    payment = _retried(connection, known, reservation) if known else _inserted(connection, reservation)
+    if reservation.session is not None:
+        sessions.records.insert_session(connection, msgspec.structs.replace(reservation.session, payment_id=payment.id))
+    _remember_request(connection, reservation, payment)
+    return Reserved(payment)
+
+
+def find_authorization(connection: Connection, asked: Payment) -> Payment | None:
+    """The payment with the same canonical authorization, whatever else it says."""
+    return _one(
+        connection,
+        select(payments).where(
+            payments.c.network == asked.network,
+            payments.c.asset == asked.asset,
+            payments.c.payer == asked.payer,
+            payments.c.nonce == asked.nonce,
+        ),
+    )
+
+
+def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Known | Conflict:
+    """What is said to a request that presents a known authorization."""
+    if (known.controller, known.request_hash) == (controller, request_hash):
+        return Known(known)
+    return Conflict("this payment was presented with another request: sign a new one")
+
+
+def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
+    """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
+    live = sessions.records.count_live(connection, controller)
+    if live >= limits.live_per_hotkey:
+        return NoRoom(
+            "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S
+        )
+    if sessions.records.count_held(connection) >= limits.places:
+        return NoRoom("no_capacity", "every node is taken at the moment", 30)
+    return None
+
+
+def advance(
+    connection: Connection,
+    payment_id: str,
+    event: PaymentEvent,
+    now: Instant,
+    *,
+    reason: str | None = None,
+    transaction: str | None = None,
+) -> Payment | None:
+    """Apply `event` with its effects on the session and refunds; returns the payment as it is then.
+
+    Returns None when there is no such payment or the event does not apply in its state (nothing is changed).
+    """
+    before = get(connection, payment_id)
+    if before is None:
+        return None
+    decision = rules.decide(before.state, event, _delivery(connection, before))
+    if decision is None:
+        return None
+    if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
+        reason = "session_stopped"
+    after = _after(before, decision, event, now.wall, reason, transaction)
+    won = connection.execute(
+        update(payments)
+        .where(payments.c.id == payment_id, payments.c.state == str(before.state))
+        .values(_columns(after))
+    )
+    if won.rowcount != 1:
+        return None
+    for effect in decision.effects:
+        _perform(connection, effect, after, now)
+    return after
+
+
+def mark_refund_due(
+    connection: Connection, payment_id: str, reason: str, now: Instant, amount: int | None = None
+) -> Refund | None:
+    """Owe the payer `amount` atomic units of a settled payment (None: all that is left), frozen with address and
+    nonce. Returns None when nothing is left, or the payment was never settled."""
+    payment = get(connection, payment_id)
+    if payment is None or payment.state not in rules.PAID:
+        return None
+    refund = _open_refund(connection, payment, reason, now.wall, amount)
+    if refund is None:
+        return None
+    connection.execute(
+        update(payments)
+        .where(payments.c.id == payment_id)
+        .values(state=str(PaymentState.REFUND_DUE), reason=reason, updated_at=now.wall)
+    )
+    return refund
+
+
+def refund_session(connection: Connection, session_id: str, reason: str, now: Instant) -> int:
+    """Owe back all that was paid for a session, extensions included. Returns how many refunds were opened."""
+    paid = [payment.id for payment in of_session(connection, session_id) if payment.state in rules.PAID]
+    return sum(mark_refund_due(connection, payment_id, reason, now) is not None for payment_id in paid)
+
+
+def count_crash(connection: Connection, payment_id: str, at: float) -> Payment | None:
+    """Count one crash of the payment's work; at the fifth it is quarantined for the operator."""
+    payment = get(connection, payment_id)
+    if payment is None:
+        return None
+    crashes = payment.crashes + 1
+    quarantined = crashes >= rules.QUARANTINE_AFTER
+    after = msgspec.structs.replace(
+        payment,
+        crashes=crashes,
+        quarantined_at=payment.quarantined_at or (at if quarantined else None),
+        next_attempt_at=None if quarantined or payment.state not in rules.OPEN else at + rules.retry_delay_s(crashes),
+    )
+    connection.execute(update(payments).where(payments.c.id == payment_id).values(_columns(after)))
+    return after
+
+
+def release_quarantine(connection: Connection, payment_id: str, at: float) -> Payment | None:
+    """Let the payment be worked on again, with a clean count."""
+    payment = get(connection, payment_id)
+    if payment is None:
+        return None
+    due = at if payment.state in rules.OPEN else None
+    after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
+    connection.execute(update(payments).where(payments.c.id == payment_id).values(_columns(after)))
+    return after
+
+
+def forget_answered_requests(connection: Connection, before: float) -> int:
+    """Drop replay keys written before `before` (unix seconds); their signatures must have run out long ago."""
+    return connection.execute(delete(answered_requests).where(answered_requests.c.at < before)).rowcount
+
+
+# Reading.
+
+
+def get(connection: Connection, payment_id: str) -> Payment | None:
+    """The payment of that id."""
+    return _one(connection, select(payments).where(payments.c.id == payment_id))
+
+
+def due(connection: Connection, now: float, limit: int) -> list[Payment]:
+    """Open payments whose work is due, the longest waiting first."""
+    query = (
+        select(payments)
+        .where(payments.c.next_attempt_at.is_not(None), payments.c.next_attempt_at <= now)
+        .order_by(payments.c.next_attempt_at)
+        .limit(limit)
+    )
+    return [_payment(row) for row in connection.execute(query).mappings()]
+
+
+def of_session(connection: Connection, session_id: str) -> list[Payment]:
+    """All payments of a session, the first one first."""
+    query = select(payments).where(payments.c.session_id == session_id).order_by(payments.c.created_at)
+    return [_payment(row) for row in connection.execute(query).mappings()]
+
+
+def list_payments(
+    connection: Connection, *, state: PaymentState | None = None, limit: int = 200, before: float | None = None
+) -> list[Payment]:
+    """The newest payments, newest first; `before` (created_at) pages on."""
+    query = select(payments).order_by(payments.c.created_at.desc(), payments.c.id).limit(limit)
+    if state is not None:
+        query = query.where(payments.c.state == str(state))
+    if before is not None:
+        query = query.where(payments.c.created_at < before)
+    return [_payment(row) for row in connection.execute(query).mappings()]
+
+
+def count_by_state(connection: Connection) -> dict[PaymentState, int]:
+    """How many payments are in each state."""
+    query = select(payments.c.state, func.count()).group_by(payments.c.state)
+    return {PaymentState(state): count for state, count in connection.execute(query)}
+
+
+def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
+    """The refunds of a payment by number."""
+    query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.number)
+    return [_refund(row) for row in connection.execute(query).mappings()]
+
+
+def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:
+    """Refunds that are owed or on their way, oldest first: the operator's queue."""
+    query = (
+        select(refunds).where(refunds.c.state != str(RefundState.REFUNDED)).order_by(refunds.c.created_at).limit(limit)
+    )
+    return [_refund(row) for row in connection.execute(query).mappings()]
+
+
+# The parts of a reservation.
+
+
+def _may_retry(known: Payment) -> bool:
+    """Nothing was ever broadcast for it, so the same request may try again."""
+    return known.state is PaymentState.REJECTED and known.transaction_hash is None and known.quarantined_at is None
+
+
+def _replayed(connection: Connection, reservation: Reservation) -> Known | Replayed | None:
+    if reservation.message_hash is None:
+        return None
+    asked = reservation.payment
+    row = connection.execute(
+        select(answered_requests).where(
+            answered_requests.c.public_key == asked.controller,
+            answered_requests.c.message_hash == reservation.message_hash,
+        )
+    ).first()
+    if row is None:
+        return None
+    answered = get(connection, row.payment_id)
+    if answered is not None and answered.state in (PaymentState.REJECTED, PaymentState.VOID):
+        return None  # no money moved by it: it was answered with a 402, which uses nothing up
+    if row.request_hash != asked.request_hash or answered is None:
+        return Replayed("this signed request was used before for something else: sign with a new timestamp")
+    return Known(answered)
+
+
+def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
+    asked, limits = reservation.payment, reservation.limits
+    open_now = payments.c.state.in_(sorted(rules.OPEN))
+    for column, value, bound in (
+        (payments.c.payer, asked.payer, limits.holds_per_payer),
+        (payments.c.controller, asked.controller, limits.holds_per_payer),
+        (payments.c.client_address, asked.client_address, limits.holds_per_address),
+    ):
+        if value == "":
+            continue
+        held = connection.execute(select(func.count()).select_from(payments).where(column == value, open_now))
+        if held.scalar_one() >= bound:
+            return NoRoom(
+                "too_many_open_payments", f"{bound} payments are still being settled: wait for them", RETRY_AFTER_S
+            )
+    if reservation.session is not None:
+        return room(connection, asked.controller, limits)
+    extended = sessions.records.get(connection, asked.session_id)
+    if extended is None or extended.controller != asked.controller:
+        return NoRoom("session_over", "there is no such session to extend", RETRY_AFTER_S)
+    if not sessions.records.hold_extension(connection, asked.session_id):
+        return NoRoom("session_over", "the session has ended: buy a new one", RETRY_AFTER_S)
+    return None
+
+
+def _inserted(connection: Connection, reservation: Reservation) -> Payment:
+    connection.execute(insert(payments).values(_columns(reservation.payment)))
+    return reservation.payment
+
+
+def _retried(connection: Connection, known: Payment, reservation: Reservation) -> Payment:
+    asked = reservation.payment
+    payment = msgspec.structs.replace(
+        asked, id=known.id, created_at=known.created_at, crashes=known.crashes, attempts=known.attempts
+    )
+    connection.execute(update(payments).where(payments.c.id == known.id).values(_columns(payment)))
+    return payment
+
+
+def _remember_request(connection: Connection, reservation: Reservation, payment: Payment) -> None:
+    if reservation.message_hash is None:
+        return
+    key = {"public_key": payment.controller, "message_hash": reservation.message_hash}
+    connection.execute(
+        delete(answered_requests).where(
+            answered_requests.c.public_key == payment.controller,
+            answered_requests.c.message_hash == reservation.message_hash,
+        )
+    )
+    connection.execute(
+        insert(answered_requests).values(
+            **key, request_hash=payment.request_hash, payment_id=payment.id, at=reservation.now.wall
+        )
+    )
+
+
+# The parts of a transition.
+
+
+def _delivery(connection: Connection, payment: Payment) -> Delivery:
+    if payment.settled_at is not None:
+        return Delivery.DELIVERED
+    session = sessions.records.get(connection, payment.session_id)
+    if session is None:
+        return Delivery.IMPOSSIBLE
+    if payment.kind is PaymentKind.SESSION:
+        waiting = session.state is SessionState.PAYMENT_PENDING
+    else:
+        waiting = sessions.rules.takes_time(session)
+    return Delivery.WAITING if waiting else Delivery.IMPOSSIBLE
+
+
+def _after(
+    before: Payment,
+    decision: Decision,
+    event: PaymentEvent,
+    now: float,
+    reason: str | None,
+    transaction: str | None,
+) -> Payment:
+    state = decision.state
+    attempts = before.attempts + (state is PaymentState.SETTLING or event is PaymentEvent.UNCLEAR)
+    match state:
+        case PaymentState.SETTLING:
+            next_attempt_at: float | None = now
+        case PaymentState.UNKNOWN:
+            next_attempt_at = now + rules.retry_delay_s(attempts)
+        case _:
+            next_attempt_at = None
+    if event is PaymentEvent.SETTLED:
+        reason = "session_stopped" if state is PaymentState.REFUND_DUE else None
+    return msgspec.structs.replace(
+        before,
+        state=state,
+        attempts=attempts,
+        next_attempt_at=None if before.quarantined_at else next_attempt_at,
+        reason=reason if reason is not None or event is PaymentEvent.SETTLED else before.reason,
+        transaction_hash=transaction or before.transaction_hash,
+        settled_at=before.settled_at or (now if state in rules.PAID else None),
+        updated_at=now,
+    )
+
+
+def _perform(connection: Connection, effect: Effect, payment: Payment, now: Instant) -> None:
+    is_session = payment.kind is PaymentKind.SESSION
+    match effect:
+        case Effect.DELIVER if is_session:
+            sessions.records.transition(connection, payment.session_id, SessionEvent.SETTLED, now)
+        case Effect.DELIVER:
+            sessions.records.add_seconds(connection, payment.session_id, payment.seconds, payment.amount, now.wall)
+            sessions.records.release_extension(connection, payment.session_id)
+        case Effect.RELEASE if is_session:
+            sessions.records.transition(
+                connection,
+                payment.session_id,
+                SessionEvent.PAYMENT_FAILED,
+                now,
+                error=f"payment {payment.state}: {payment.reason}",
+            )
+        case Effect.RELEASE:
+            sessions.records.release_extension(connection, payment.session_id)
+        case Effect.REFUND:
+            _open_refund(connection, payment, payment.reason or str(payment.state), now.wall, None)
+        case Effect.WITHDRAW if is_session:
+            sessions.records.transition(connection, payment.session_id, SessionEvent.END, now, reason=EndReason.PAYMENT)
+        case Effect.WITHDRAW:
+            sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
+
+
+def _open_refund(connection: Connection, payment: Payment, reason: str, now: float, asked: int | None) -> Refund | None:
+    earlier = refunds_of(connection, payment.id)
+    amount = rules.refundable(payment.amount, sum(refund.amount for refund in earlier), asked)
+    if amount == 0:
+        return None
+    number = len(earlier) + 1
+    refund = Refund(
+        payment_id=payment.id,
+        number=number,
+        state=RefundState.DUE,
+        address=payment.payer,
+        amount=amount,
+        nonce=rules.refund_nonce(payment.network, payment.asset, payment.payer, payment.nonce, number),
+        reason=reason,
+        transaction_hash=None,
+        created_at=now,
+        updated_at=now,
+    )
+    connection.execute(insert(refunds).values(msgspec.structs.asdict(refund) | {"state": str(refund.state)}))
+    return refund
+
+
+# Rows.
+
+
+def _one(connection: Connection, query: Select[tuple[object, ...]]) -> Payment | None:
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _payment(row)
+
+
+def _columns(payment: Payment) -> dict[str, object]:
+    return msgspec.structs.asdict(payment) | {"state": str(payment.state), "kind": str(payment.kind)}
+
+
+def _payment(row: RowMapping) -> Payment:
+    columns = dict(row)
+    columns["state"] = PaymentState(columns["state"])
+    columns["kind"] = PaymentKind(columns["kind"])
+    return Payment(**columns)
+
+
+def _refund(row: RowMapping) -> Refund:
+    columns = dict(row)
+    columns["state"] = RefundState(columns["state"])
+    return Refund(**columns)

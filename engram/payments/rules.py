@@ -1,0 +1,329 @@
+"""The payment's state machine and what is believed of a payment: tables first, no clock, no I/O.
+
+| state      | event            | next       | with                                                          |
+|------------|------------------|------------|---------------------------------------------------------------|
+| reserved   | verified         | settling   | rejected and released instead when the session has been ended |
+| reserved   | refused          | rejected   | release                                                       |
+| settling   | settled          | settled    | deliver; refund_due instead when the session has been ended   |
+| settling   | refused          | rejected   | release                                                       |
+| settling   | unclear          | unknown    |                                                               |
+| unknown    | settled          | settled    | as for settling; nothing is delivered twice                   |
+| unknown    | unclear          | unknown    |                                                               |
+| unknown    | voided           | void       | release; withdraw when it had been delivered                  |
+| rejected   | retried          | reserved   |                                                               |
+| rejected   | arrived          | refund_due | refund                                                        |
+| void       | arrived          | refund_due | refund                                                        |
+| settled    | reorganised      | unknown    |                                                               |
+| settled    | owed             | refund_due | refund                                                        |
+| refund_due | refund_sent      | refunding  |                                                               |
+| refunding  | refund_confirmed | refunded   |                                                               |
+
+Everything else leaves the payment as it is. `unknown` is left only by proof: a success with a transaction, or that
+the authorization expired unused. Settling is committed before it is asked for, so a payment that is found in
+`settling` by nobody's work was interrupted and is `unclear`.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from .eip712 import recover
+from .model import Payload, PaymentState, Requirements
+from .outcomes import (
+    Invalid,
+    NotSent,
+    Pending,
+    Rejected,
+    Settled,
+    Settlement,
+    Unavailable,
+    Unknown,
+    Valid,
+    Verification,
+)
+from .x402 import SCHEME, canonical_network
+
+
+class PaymentEvent(StrEnum):
+    """What may happen to a payment."""
+
+    VERIFIED = "verified"
+    REFUSED = "refused"
+    SETTLED = "settled"
+    UNCLEAR = "unclear"
+    VOIDED = "voided"
+    """Proof that the authorization was cancelled or expired unused."""
+    RETRIED = "retried"
+    """The same request came again and nothing had ever been broadcast."""
+    ARRIVED = "arrived"
+    """The money came although it had been given up."""
+    REORGANISED = "reorganised"
+    OWED = "owed"
+    """What was paid for cannot be had."""
+    REFUND_SENT = "refund_sent"
+    REFUND_CONFIRMED = "refund_confirmed"
+
+
+class Delivery(StrEnum):
+    """How what was bought stands."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    IMPOSSIBLE = "impossible"
+    """The session has been stopped or is over."""
+
+
+class Effect(StrEnum):
+    """What is written in the same transaction as the new state."""
+
+    DELIVER = "deliver"
+    """The session goes on to provisioning, or the seconds are added."""
+    RELEASE = "release"
+    """What was held for the buyer is given up."""
+    REFUND = "refund"
+    """A refund of all that is left of the payment is frozen."""
+    WITHDRAW = "withdraw"
+    """The session is ended: its payment is proven never to have been made."""
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """The next state and what goes with it."""
+
+    state: PaymentState
+    effects: tuple[Effect, ...] = ()
+
+
+OPEN: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING, PaymentState.UNKNOWN})
+"""States with work to do; they hold a place."""
+PAID: Final = frozenset({PaymentState.SETTLED, PaymentState.REFUND_DUE, PaymentState.REFUNDING, PaymentState.REFUNDED})
+"""The money is, or was, with us."""
+
+_S, _E = PaymentState, PaymentEvent
+TRANSITIONS: Final[Mapping[tuple[PaymentState, PaymentEvent], Decision]] = MappingProxyType(
+    {
+        (_S.RESERVED, _E.VERIFIED): Decision(_S.SETTLING),
+        (_S.RESERVED, _E.REFUSED): Decision(_S.REJECTED, (Effect.RELEASE,)),
+        (_S.SETTLING, _E.SETTLED): Decision(_S.SETTLED, (Effect.DELIVER,)),
+        (_S.SETTLING, _E.REFUSED): Decision(_S.REJECTED, (Effect.RELEASE,)),
+        (_S.SETTLING, _E.UNCLEAR): Decision(_S.UNKNOWN),
+        (_S.UNKNOWN, _E.SETTLED): Decision(_S.SETTLED, (Effect.DELIVER,)),
+        (_S.UNKNOWN, _E.UNCLEAR): Decision(_S.UNKNOWN),
+        (_S.UNKNOWN, _E.VOIDED): Decision(_S.VOID, (Effect.RELEASE,)),
+        (_S.REJECTED, _E.RETRIED): Decision(_S.RESERVED),
+        (_S.REJECTED, _E.ARRIVED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
+        (_S.VOID, _E.ARRIVED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
+        (_S.SETTLED, _E.REORGANISED): Decision(_S.UNKNOWN),
+        (_S.SETTLED, _E.OWED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
+        (_S.REFUND_DUE, _E.REFUND_SENT): Decision(_S.REFUNDING),
+        (_S.REFUNDING, _E.REFUND_CONFIRMED): Decision(_S.REFUNDED),
+    }
+)
+
+
+def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Decision | None:
+    """Returns what `event` does to a payment in `state`, or None when it does not apply."""
+    decision = TRANSITIONS.get((state, event))
+    if decision is None:
+        return None
+    match event, delivery:
+        case PaymentEvent.VERIFIED, Delivery.IMPOSSIBLE:
+            return Decision(PaymentState.REJECTED, (Effect.RELEASE,))  # nobody wants it any more: take no money
+        case PaymentEvent.SETTLED, Delivery.IMPOSSIBLE:
+            return Decision(PaymentState.REFUND_DUE, (Effect.RELEASE, Effect.REFUND))
+        case PaymentEvent.SETTLED, Delivery.DELIVERED:
+            return Decision(PaymentState.SETTLED)  # its block was reorganised away and it came back
+        case PaymentEvent.VOIDED, Delivery.DELIVERED:
+            return Decision(PaymentState.VOID, (Effect.WITHDRAW,))
+        case _:
+            return decision
+
+
+# What is believed of a payment before anybody is asked.
+
+AHEAD_S: Final = 120
+"""An authorization may be good for this much longer than we asked for: clocks differ."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a payment is not taken: x402's word for it, and a sentence for the buyer."""
+
+    reason: str
+    message: str
+
+
+def refusal(payload: Payload, requirements: Requirements, now: float, min_validity_left_s: float) -> Refusal | None:
+    """Returns why `payload` does not meet our own `requirements` at `now` (unix seconds), or None when it does.
+
+    Compares everything the client says with what we recomputed, then recovers the signer (about 0.1 ms).
+    """
+    network, signed = requirements.network, payload.authorization
+    if payload.scheme != SCHEME:
+        return Refusal("unsupported_scheme", "only the scheme 'exact' is taken")
+    if canonical_network(payload.network) != network.caip2:
+        return Refusal("network_mismatch", f"payment is taken on {network.caip2} ({network.v1_name})")
+    if payload.accepted is not None and (
+        payload.accepted.asset != network.asset
+        or payload.accepted.amount != requirements.amount
+        or payload.accepted.pay_to != requirements.pay_to
+        or payload.accepted.max_timeout_s != requirements.max_timeout_s
+    ):
+        return Refusal("invalid_payment_requirements", "what was accepted is not what is offered: ask for a new quote")
+    if signed.pay_to != requirements.pay_to:
+        return Refusal("invalid_exact_evm_payload_recipient_mismatch", "the authorization pays somebody else")
+    if signed.value != requirements.amount:
+        return Refusal(
+            "invalid_exact_evm_payload_authorization_value_mismatch",
+            f"the authorization is for {signed.value}, the price is {requirements.amount} atomic units",
+        )
+    if signed.payer == signed.pay_to:
+        return Refusal("invalid_payload", "the recipient cannot be its own buyer")
+    if signed.valid_after >= now:
+        return Refusal("invalid_exact_evm_payload_authorization_valid_after", "the authorization is not valid yet")
+    if signed.valid_before < now + min_validity_left_s:
+        return Refusal(
+            "invalid_exact_evm_payload_authorization_valid_before",
+            f"the authorization must be good for {min_validity_left_s:g} more seconds",
+        )
+    if signed.valid_before > now + requirements.max_timeout_s + AHEAD_S:
+        return Refusal(
+            "invalid_exact_evm_payload_authorization_valid_before",
+            f"the authorization must expire within {requirements.max_timeout_s} s",
+        )
+    if recover(signed, network, payload.signature) != signed.payer:
+        return Refusal("invalid_exact_evm_payload_signature", "the signature is not the payer's")
+    return None
+
+
+# What a facilitator's answer means.
+
+BEFORE_BROADCAST: Final = frozenset(
+    {
+        "insufficient_funds",
+        "invalid_exact_evm_insufficient_balance",
+        "invalid_exact_evm_payload_signature",
+        "invalid_exact_evm_payload_recipient_mismatch",
+        "invalid_exact_evm_payload_authorization_value_mismatch",
+        "invalid_exact_evm_payload_authorization_valid_before",
+        "invalid_exact_evm_payload_authorization_valid_after",
+        "invalid_exact_evm_payload_undeployed_smart_wallet",
+        "invalid_exact_evm_token_name_mismatch",
+        "invalid_exact_evm_token_version_mismatch",
+        "invalid_exact_evm_eip3009_not_supported",
+        "invalid_exact_evm_transaction_simulation_failed",
+        "missing_eip712_domain",
+        "network_mismatch",
+        "invalid_network",
+        "unsupported_scheme",
+        "invalid_scheme",
+        "invalid_x402_version",
+        "invalid_payload",
+        "invalid_payment_requirements",
+        "asset_not_deployed_contract",
+    }
+)
+"""Reasons of a failed settlement that are found before anything is broadcast. Not among them, because the money may
+have moved: nonce_already_used (somebody else may have submitted it), transaction_failed, and every word we do not
+know."""
+EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
+PENDING: Final = "settlement_pending"
+
+_TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+_REASON = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
+_OUTCOME_STATUSES = range(200, 500)
+
+
+def read_settlement(status: int, body: object, network: str) -> Settlement:
+    """Returns what an answered POST /settle means. `network` is the CAIP-2 id it was asked for.
+
+    Facilitators answer outcomes as 200, some as 4xx with the same JSON. Anything that is not clearly a success on
+    our network or a refusal before broadcasting is Unknown.
+    """
+    if status not in _OUTCOME_STATUSES or not isinstance(body, dict) or not isinstance(body.get("success"), bool):
+        return Unknown(f"http_{status}")
+    told = body.get("transaction")
+    transaction = told.lower() if isinstance(told, str) and _TRANSACTION.fullmatch(told) else None
+    if body["success"]:
+        if status != 200 or transaction is None or canonical_network(str(body.get("network"))) != network:
+            return Unknown("success_without_proof", transaction)
+        return Settled(transaction)
+    reason = _reason(body.get("errorReason"))
+    if reason == PENDING:
+        return Pending(transaction)
+    if reason in BEFORE_BROADCAST and told in ("", None):
+        return Rejected(reason)
+    return Unknown(reason, transaction)
+
+
+def read_verification(status: int, body: object, payer: bytes) -> Verification:
+    """Returns what an answered POST /verify means; a verdict about another payer is none."""
+    if status not in _OUTCOME_STATUSES or not isinstance(body, dict) or not isinstance(body.get("isValid"), bool):
+        return Unavailable(f"http_{status}")
+    if not body["isValid"]:
+        return Invalid(_reason(body.get("invalidReason")))
+    told = body.get("payer")
+    if status != 200 or (isinstance(told, str) and told.lower() != "0x" + payer.hex()):
+        return Unavailable("verdict_without_proof")
+    return Valid()
+
+
+def settlement_event(
+    state: PaymentState, settlement: Settlement, *, play: bool, valid_before: int, now: float
+) -> PaymentEvent:
+    """Returns the event that an answer to a settlement is, for a payment in `settling` (asked once) or `unknown`.
+
+    For a payment in `unknown` a refusal proves nothing about the request before it; only play money's books, which
+    know every authorization they ever took, prove by "expired" that it was never used.
+    """
+    match settlement:
+        case Settled():
+            return PaymentEvent.SETTLED
+        case NotSent() | Rejected() if state is PaymentState.SETTLING:
+            return PaymentEvent.REFUSED
+        case Rejected(reason) if play and reason == EXPIRED and now > valid_before:
+            return PaymentEvent.VOIDED
+        case NotSent() | Rejected() | Pending() | Unknown():
+            return PaymentEvent.UNCLEAR
+
+
+def _reason(told: object) -> str:
+    return told if isinstance(told, str) and _REASON.fullmatch(told) else "unnamed_reason"
+
+
+# When to look again, and what is given back.
+
+RETRY_MIN_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+QUARANTINE_AFTER: Final = 5
+"""Crashes of a payment's work."""
+
+
+def retry_delay_s(attempts: int) -> float:
+    """Returns the seconds until an unknown settlement is asked for again.
+
+    >>> [retry_delay_s(attempts) for attempts in (1, 2, 3, 10)]
+    [1.0, 2.0, 4.0, 60.0]
+    """
+    return min(RETRY_MAX_S, RETRY_MIN_S * 2.0 ** min(max(attempts, 1) - 1, 10))
+
+
+def refund_nonce(network: str, asset: bytes, payer: bytes, nonce: bytes, number: int) -> bytes:
+    """Returns the nonce that part `number` of a payment's refund has for ever, so that it cannot be paid twice."""
+    parts = (b"engram refund", network.encode(), asset, payer, nonce, str(number).encode())
+    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+
+
+def refundable(paid: int, refunded: int, asked: int | None) -> int:
+    """Returns the atomic units that a refund of `asked` (None: all) may be, when `refunded` are spoken for already."""
+    left = max(0, paid - refunded)
+    return left if asked is None else max(0, min(asked, left))
+
+
+def request_hash(method: str, raw_path: bytes, controller: bytes, body: bytes) -> bytes:
+    """Returns what makes two requests the same: method, raw path, controller key and body, each with its length."""
+    parts = (method.encode(), raw_path, controller, body)
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()
