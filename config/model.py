@@ -147,6 +147,13 @@ class ProvisioningSettings(Section, frozen=True):
     """ENGRAM_MINER_IMAGE."""
 
 
+class DockerSettings(Section, frozen=True):
+    """The Docker engine that runs nodes."""
+
+    host: str = "unix:///var/run/docker.sock"
+    """Address of the engine: unix:// or tcp://."""
+
+
 class AkashSettings(Section, frozen=True):
     """The Akash network."""
 
@@ -240,6 +247,7 @@ class Settings(Section, frozen=True):
     pricing: PricingSettings = PricingSettings()
     sessions: SessionSettings = SessionSettings()
     provisioning: ProvisioningSettings = ProvisioningSettings()
+    docker: DockerSettings = DockerSettings()
     akash: AkashSettings = AkashSettings()
     stats: StatsSettings = StatsSettings()
     chain: ChainSettings = ChainSettings()

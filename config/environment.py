@@ -1,0 +1,55 @@
+"""The environment variables that Engram reads, and the `.env` files they may be written in."""
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "X402_RECIPIENT_ADDRESS": "payments.recipient",
+        "X402_FACILITATOR_URL": "payments.facilitator_url",
+        "X402_NETWORK": "payments.network",
+        "CLOUD_PRICE_PER_HOUR_USD": "pricing.lite_usd_per_hour",
+        "AKASH_OWNER_ADDRESS": "akash.owner_address",
+        "AKASH_NODE_URL": "akash.node_url",
+        "AKASH_CHAIN_ID": "akash.chain_id",
+        "GATEWAY_PORT": "gateway.port",
+        "GATEWAY_AUTH_REQUIRED": "gateway.auth_required",
+        "ENGRAM_MINER_IMAGE": "provisioning.miner_image",
+        "REQUIRE_HOTKEY_SIG": "miner.require_signature",
+        "LOG_LEVEL": "log.level",
+    }
+)
+"""Key of the setting that each variable gives."""
+
+PROFILE_VARIABLE: Final = "ENGRAM_ENV"
+"""Names the profile; `dev` means local."""
+
+ENV_FILES: Final = (".env", ".env.miner")
+"""Read in this order from the working directory; the process's own variables win over both."""
+
+NAMES: Final = (*VARIABLES, PROFILE_VARIABLE)
+
+_PREFIXES: Final = ("X402_", "CLOUD_", "AKASH_", "GATEWAY_")
+
+
+def misspelt(name: str) -> str | None:
+    """Return the variable that `name` in a `.env` file was probably meant to be, or None when it is not ours.
+
+    Such a file may hold variables of other programs; what looks like one of ours and is none is refused.
+
+    >>> misspelt("X402_RECIPIENT_ADRESS")
+    'X402_RECIPIENT_ADDRESS'
+    >>> misspelt("POSTGRES_PASSWORD")
+    """
+    if name in NAMES:
+        return None
+    cutoff = 0.0 if name.startswith(_PREFIXES) else 0.85
+    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=cutoff)
+    return near[0] if near else None
+
+
+def variable_of(key: str) -> str | None:
+    """Return the variable that gives the setting `key`, if there is one."""
+    return next((name for name, target in VARIABLES.items() if target == key), None)

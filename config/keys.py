@@ -1,0 +1,130 @@
+"""The settings as a flat table of dotted keys, and how one value is read and described.
+
+Every setting lies at most one section deep, so that `gateway.port` names it everywhere: in TOML as `port` under
+`[gateway]`, on the command line and in `engram config show`.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal, get_args, get_origin
+
+import msgspec
+
+from .model import Section, Settings
+
+
+def _keys() -> dict[str, object]:
+    found: dict[str, object] = {}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, Section):
+            found |= {f"{field.name}.{inner.name}": inner.type for inner in msgspec.structs.fields(field.type)}
+        else:
+            found[field.name] = field.type
+    return found
+
+
+KEYS: Final[Mapping[str, object]] = MappingProxyType(_keys())
+"""Type of every setting by its dotted key, in the order of `config.model`."""
+
+SECTIONS: Final = tuple(dict.fromkeys(key.partition(".")[0] for key in KEYS if "." in key))
+
+SECRET_WORDS: Final = ("password", "secret", "token", "mnemonic", "seed", "dsn", "private_key", "api_key")
+"""A key with one of these words in its last part is masked wherever settings are shown."""
+
+
+def is_secret(key: str) -> bool:
+    """Tell whether the value of a setting must not be shown."""
+    return any(word in key.rpartition(".")[2] for word in SECRET_WORDS)
+
+
+def read_value(key: str, value: object) -> object:
+    """Return a value of TOML or JSON as the setting's type. Raises ValueError saying what would be right."""
+    return _convert(key, value, "a table" if isinstance(value, dict) else repr(value), strict=True)
+
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+def read_text(key: str, text: str) -> object:
+    """Return the text of a variable or flag as the setting's type; lists are separated by commas.
+
+    Raises ValueError saying what would be right.
+    """
+    hint = _bare(KEYS[key])
+    if hint is bool:
+        word = text.strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise ValueError(f"{text!r} is not {describe(hint)}")
+        return word in _TRUE
+    if get_origin(hint) is tuple:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return _convert(key, parts, repr(text), strict=False)
+    if get_origin(hint) is Literal:
+        return _convert(key, _same_word(text.strip(), get_args(hint)), repr(text), strict=False)
+    return _convert(key, text if hint is str else text.strip(), repr(text), strict=False)
+
+
+def _same_word(text: str, choices: Iterable[str]) -> str:
+    """The choice that differs from the text by case alone, else the text."""
+    return next((choice for choice in choices if choice.lower() == text.lower()), text)
+
+
+def _convert(key: str, value: object, shown: str, *, strict: bool) -> object:
+    try:
+        converted = msgspec.convert(value, KEYS[key], strict=strict)
+    except msgspec.ValidationError:
+        raise ValueError(f"{shown} is not {describe(KEYS[key])}") from None
+    if isinstance(converted, float) and not math.isfinite(converted):
+        raise ValueError(f"{shown} is not {describe(KEYS[key])}")
+    return converted
+
+
+def _bare(hint: object) -> object:
+    return get_args(hint)[0] if get_origin(hint) is Annotated else hint
+
+
+_NOUNS: Final[Mapping[object, str]] = MappingProxyType({int: "a whole number", float: "a number", str: "text"})
+
+
+def describe(hint: object) -> str:
+    """Say in words what a setting takes.
+
+    >>> describe(KEYS["gateway.port"])
+    'a whole number from 0 to 65535'
+    >>> describe(KEYS["shutdown.nodes"])
+    'one of keep, stop'
+    """
+    bare = _bare(hint)
+    if bare is bool:
+        return "true or false (in the environment also 1 or 0)"
+    if get_origin(bare) is Literal:
+        return f"one of {', '.join(get_args(bare))}"
+    if get_origin(bare) is tuple:
+        return f"a list, each {describe(get_args(bare)[0])}"
+    noun = _NOUNS.get(bare, str(bare))
+    return noun + "".join(_bounds(meta) for meta in get_args(hint)[1:] if isinstance(meta, msgspec.Meta))
+
+
+def _bounds(meta: msgspec.Meta) -> str:
+    start = f" greater than {meta.gt}" if meta.gt is not None else ""
+    match meta.ge, meta.le, meta.lt:
+        case None, _, _:
+            return start
+        case low, None, None:
+            return f" of at least {low}"
+        case low, None, below:
+            return f" from {low} to less than {below}"
+    return f" from {meta.ge} to {meta.le}"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint naming the known word that is most like `word`, or nothing.
+
+    >>> nearest("gatway", ["gateway", "miner"])
+    "; did you mean 'gateway'?"
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,228 @@
+"""Settings from their sources, in order: profile, TOML files, `.env` files, process environment, flags.
+
+The later source wins, key by key. Every value is checked where it is written, so that a refusal names the file (or
+variable, or flag), the key, and what would be right; all problems are found in one go. Whether the values go together
+is another question, asked by `config.rules`.
+"""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import msgspec
+
+from .dotenv import parse
+from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
+from .errors import ConfigError, Problem
+from .keys import KEYS, SECTIONS, nearest, read_text, read_value
+from .model import Environment, Settings
+from .networks import money
+
+PROFILES: Final[tuple[str, ...]] = get_args(Environment)
+
+Source = Literal["default", "profile", "file", "env file", "environment", "flag"]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an effective value was written."""
+
+    source: Source
+    name: str = ""
+    """The profile, the path of the file (with the variable, for a `.env` file), the variable or the flag."""
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.name}".rstrip()
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """Settings and where each came from, by dotted key."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    profile: Environment
+
+
+def load(
+    profile: str | None = None,
+    files: Sequence[str | Path] = (),
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, str | float | None] | None = None,
+    env_files: Iterable[str | Path] = ENV_FILES,
+) -> Loaded:
+    """Return the effective settings.
+
+    `profile` is the word of `--profile`; without it ENGRAM_ENV decides (`dev` means local), else local. `files` must
+    exist, `env_files` may be absent. `environ` is the process's own when None. `flags` are settings by dotted key as
+    given on the command line; None means not given.
+
+    Raises ConfigError listing everything that cannot be read. The rules of the environment are not asked here: see
+    `config.rules.check`.
+    """
+    reading = _Reading()
+    variables = _variables(reading, os.environ if environ is None else environ, env_files)
+    chosen = _profile(reading, profile, variables)
+    if chosen is not None:
+        text = resources.files("config").joinpath("profiles").joinpath(f"{chosen}.toml").read_text(encoding="utf-8")
+        reading.table(tomllib.loads(text), Origin("profile", chosen))
+        reading.fixed_environment = chosen
+    for path in files:
+        _toml_file(reading, Path(path))
+    for name, (value, origin) in variables.items():
+        if name in VARIABLES:
+            reading.text(VARIABLES[name], value, origin, name)
+    for key, flag in (flags or {}).items():
+        if flag is not None:
+            reading.flag(key, flag)
+    if reading.problems or chosen is None:
+        raise ConfigError(reading.problems)
+    return Loaded(_settings(reading.values), {key: reading.origins.get(key, Origin("default")) for key in KEYS}, chosen)
+
+
+class _Reading:
+    """Collects values, their origins and the problems, over all sources."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self.origins: dict[str, Origin] = {}
+        self.problems: list[Problem] = []
+        self.fixed_environment: Environment | None = None
+
+    def refuse(self, origin: Origin, key: str, message: str) -> None:
+        where = "default" if origin.source == "default" else str(origin)
+        self.problems.append(Problem(where, key, message))
+
+    def table(self, content: Mapping[str, Any], origin: Origin) -> None:
+        """Takes a TOML document."""
+        for name, value in content.items():
+            if name in KEYS:
+                self._value(name, value, origin)
+            elif name not in SECTIONS:
+                self.refuse(origin, name, f"there is no such setting{nearest(name, [*SECTIONS, *_top_level()])}")
+            elif not isinstance(value, dict):
+                self.refuse(origin, name, f"is a section; write its settings under [{name}]")
+            else:
+                self._section(name, value, origin)
+
+    def _section(self, section: str, content: Mapping[str, object], origin: Origin) -> None:
+        known = [key.partition(".")[2] for key in KEYS if key.startswith(f"{section}.")]
+        for name, value in content.items():
+            if name in known:
+                self._value(f"{section}.{name}", value, origin)
+            else:
+                elsewhere = [key for key in KEYS if key.endswith(f".{name}")]
+                hint = f"; did you mean {elsewhere[0]!r}?" if elsewhere else nearest(name, known)
+                self.refuse(origin, f"{section}.{name}", f"there is no such setting{hint}")
+
+    def _value(self, key: str, value: object, origin: Origin) -> None:
+        try:
+            self._take(key, read_value(key, value), origin)
+        except ValueError as error:
+            self.refuse(origin, key, str(error))
+
+    def text(self, key: str, value: str, origin: Origin, shown: str) -> None:
+        """Takes the text of a variable or flag, called `shown` in a refusal."""
+        try:
+            self._take(key, read_text(key, value), origin)
+        except ValueError as error:
+            self.refuse(origin, shown, str(error))
+
+    def flag(self, key: str, value: str | float) -> None:
+        """Takes a setting from the command line."""
+        origin = Origin("flag", key)
+        if key not in KEYS:
+            self.refuse(origin, "", f"there is no such setting{nearest(key, KEYS)}")
+        else:
+            self.text(key, str(value), origin, "")
+
+    def _take(self, key: str, value: object, origin: Origin) -> None:
+        if key == "environment" and value != self.fixed_environment and self.fixed_environment is not None:
+            raise ValueError(f"the profile is {self.fixed_environment}; choose another one by --profile or ENGRAM_ENV")
+        if key == "payments.network":
+            money(str(value))
+        self.values[key] = value
+        self.origins[key] = origin
+
+
+def _top_level() -> list[str]:
+    return [key for key in KEYS if "." not in key]
+
+
+def _profile(reading: _Reading, named: str | None, variables: Mapping[str, tuple[str, Origin]]) -> Environment | None:
+    """The profile to start from; None, and a problem noted, when there is none of that name."""
+    word, origin = named, Origin("flag", "--profile")
+    if word is None:
+        word, origin = variables.get(PROFILE_VARIABLE, ("local", Origin("default")))
+    match word.strip().lower():
+        case "local" | "dev" | "":
+            return "local"
+        case "testnet":
+            return "testnet"
+        case "mainnet":
+            return "mainnet"
+        case other:
+            choices = f"one of {', '.join(PROFILES)}{nearest(other, PROFILES)}"
+            reading.refuse(origin, PROFILE_VARIABLE if named is None else "", f"{word!r} is not {choices}")
+            return None
+
+
+def _variables(
+    reading: _Reading, environ: Mapping[str, str], env_files: Iterable[str | Path]
+) -> dict[str, tuple[str, Origin]]:
+    """Variables by name with where each was set; an empty one counts as not set."""
+    found: dict[str, tuple[str, Origin]] = {}
+    for path in map(Path, env_files):
+        origin = Origin("env file", str(path))
+        text = _read(reading, path, origin, missing_ok=True)
+        if text is None:
+            continue
+        variables, unreadable = parse(text)
+        for line in unreadable:
+            reading.refuse(origin, f"line {line}", "is not NAME=value")
+        for name, value in variables.items():
+            meant = misspelt(name)
+            if meant is not None:
+                reading.refuse(origin, name, f"there is no such variable; did you mean {meant!r}?")
+            elif value:
+                found[name] = (value, origin)
+    found |= {name: (value, Origin("environment")) for name, value in environ.items() if value}
+    return {
+        name: (value, Origin(origin.source, f"{origin.name} {name}".strip())) for name, (value, origin) in found.items()
+    }
+
+
+def _toml_file(reading: _Reading, path: Path) -> None:
+    origin = Origin("file", str(path))
+    text = _read(reading, path, origin, missing_ok=False)
+    if text is None:
+        return
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reading.refuse(origin, "", f"is not TOML: {error}")
+    else:
+        reading.table(content, origin)
+
+
+def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if not missing_ok:
+            reading.refuse(origin, "", "there is no such file")
+    except (OSError, UnicodeDecodeError) as error:
+        reading.refuse(origin, "", f"cannot be read: {error}")
+    return None
+
+
+def _settings(values: Mapping[str, object]) -> Settings:
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        section, dot, name = key.partition(".")
+        if dot:
+            tree.setdefault(section, {})[name] = value
+        else:
+            tree[key] = value
+    return msgspec.convert(tree, Settings)

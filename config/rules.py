@@ -1,0 +1,181 @@
+"""Which settings go together in which environment. Pure: settings in, refusals out.
+
+| Rule | Why |
+|---|---|
+| play money pays only for nodes of the backend `local` | it is worth nothing, other nodes cost something |
+| test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
+| play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
+| the embedded facilitator takes play money, and only it | it cannot settle on any chain |
+| outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
+| mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
+
+What each rule looks at depends on the roles that share the process: a miner takes no money.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from Crypto.Hash import keccak
+
+from .environment import variable_of
+from .errors import ConfigError, Problem
+from .model import Settings
+from .networks import money
+
+EMBEDDED: Final = "embedded"
+PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
+"""Where play money goes in the `local` profile; nobody owns it."""
+AKASH_MAINNET: Final = "akashnet-2"
+
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A combination that must not start: the setting to change, and to what."""
+
+    key: str
+    message: str
+
+
+Rule = Callable[[Settings], Iterator[Refused]]
+
+
+def check(settings: Settings, roles: Collection[str] = ("gateway",)) -> None:
+    """Raise ConfigError when a process of these roles must not start with these settings."""
+    refused = refusals(settings, roles)
+    if refused:
+        raise ConfigError([_problem(settings, refusal) for refusal in refused])
+
+
+def refusals(settings: Settings, roles: Collection[str]) -> list[Refused]:
+    """Return every reason why a process of these roles must not start; empty when it may."""
+    rules: Iterable[Rule] = (rule for role in roles for rule in _RULES.get(role, ()))
+    return list(dict.fromkeys(refusal for rule in rules for refusal in rule(settings)))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a listener on `host`.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def checksummed(address: str) -> str:
+    """Return an EVM address in the mixed case of EIP-55. `address` is 0x and 40 hex digits.
+
+    >>> checksummed("0x5aaeb6053f3e94c9b9a09f33669435e7ef1beaed")
+    '0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed'
+    """
+    digits = address[2:].lower()
+    digest = keccak.new(digest_bits=256, data=digits.encode()).hexdigest()
+    cased = (digit.upper() if int(hint, 16) >= 8 else digit for digit, hint in zip(digits, digest, strict=False))
+    return "0x" + "".join(cased)
+
+
+def _recipient(settings: Settings) -> Iterator[Refused]:
+    address = settings.payments.recipient
+    if not address:
+        yield Refused("payments.recipient", "is missing: the 0x address of yours that receives the USDC")
+    elif not _ADDRESS.fullmatch(address):
+        yield Refused("payments.recipient", f"{address!r} is not 0x and 40 hex digits")
+    elif settings.environment != "local" and address.lower() == PLAY_RECIPIENT.lower():
+        yield Refused("payments.recipient", "is an address that nobody owns; give one of yours")
+    elif _has_bad_checksum(settings.environment == "mainnet", address[2:]):
+        yield Refused(
+            "payments.recipient", f"{address} has no valid EIP-55 checksum; if it is right: {checksummed(address)}"
+        )
+
+
+def _has_bad_checksum(required: bool, digits: str) -> bool:
+    """Digits of one case alone carry no checksum."""
+    carries_one = digits not in (digits.lower(), digits.upper())
+    return (required or carries_one) and checksummed("0x" + digits)[2:] != digits
+
+
+def _facilitator(settings: Settings) -> Iterator[Refused]:
+    url, key = settings.payments.facilitator_url, "payments.facilitator_url"
+    worth = money(settings.payments.network)
+    if not url:
+        yield Refused(key, "is missing: the https URL of the x402 facilitator that settles")
+    elif url == EMBEDDED:
+        if worth != "play":
+            yield Refused(key, f"the embedded facilitator takes play money alone, not {settings.payments.network}")
+    elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        yield Refused(key, f"{url!r} is not an http(s) URL or {EMBEDDED!r}")
+    elif settings.environment == "mainnet" and urlsplit(url).scheme != "https":
+        yield Refused(key, f"{url!r} is not https, which mainnet needs")
+
+
+def _akash_owner(settings: Settings) -> Iterator[Refused]:
+    owner, key = settings.akash.owner_address, "akash.owner_address"
+    if not owner:
+        if settings.environment != "local":
+            yield Refused(key, "is missing: the akash1… address that pays for compute")
+    elif not _AKASH_ADDRESS.fullmatch(owner):
+        yield Refused(key, f"{owner!r} is not akash1 and 38 characters of bech32")
+
+
+def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
+    backend, worth = settings.provisioning.backend, money(settings.payments.network)
+    if worth == "play" and backend != "local":
+        yield Refused("provisioning.backend", f"play money pays only for nodes of the backend local, not {backend}")
+    if worth == "test" and backend == "akash" and settings.akash.chain_id == AKASH_MAINNET:
+        yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
+    if worth == "test" and backend == "docker" and not _is_local_docker(settings.docker.host):
+        yield Refused("docker.host", "money of a test network pays only for Docker hosts on loopback")
+    if worth != "real" and settings.environment == "mainnet":
+        yield Refused("payments.network", f"{settings.payments.network} is no real money; mainnet takes base")
+
+
+def _is_local_docker(host: str) -> bool:
+    address = urlsplit(host)
+    return address.scheme == "unix" or is_loopback(address.hostname or "")
+
+
+def _open_doors(settings: Settings) -> Iterator[Refused]:
+    host = settings.gateway.host
+    if money(settings.payments.network) == "play" and not is_loopback(host):
+        yield Refused("gateway.host", f"{host} is not loopback, and play money needs that")
+    if not settings.gateway.auth_required:
+        if settings.environment == "mainnet":
+            yield Refused("gateway.auth_required", "signatures are always checked on mainnet")
+        elif not is_loopback(host):
+            yield Refused("gateway.host", f"{host} is not loopback, which switching signature checks off needs")
+
+
+def _facilitator_doors(settings: Settings) -> Iterator[Refused]:
+    host = settings.facilitator.host
+    if not is_loopback(host):
+        yield Refused("facilitator.host", f"{host} is not loopback, and play money needs that")
+    if settings.environment != "local":
+        yield Refused("environment", f"the play-money facilitator is for local, not {settings.environment}")
+
+
+def _miner_signatures(settings: Settings) -> Iterator[Refused]:
+    if settings.environment == "mainnet" and not settings.miner.require_signature:
+        yield Refused("miner.require_signature", "signatures are always checked on mainnet")
+
+
+_RULES: Final[dict[str, tuple[Rule, ...]]] = {
+    "gateway": (_recipient, _facilitator, _akash_owner, _money_and_nodes, _open_doors),
+    "facilitator": (_facilitator_doors,),
+    "miner": (_miner_signatures,),
+}
+
+
+def _problem(settings: Settings, refusal: Refused) -> Problem:
+    variable = variable_of(refusal.key)
+    key = f"{refusal.key} ({variable})" if variable else refusal.key
+    return Problem(f"environment {settings.environment}", key, refusal.message)

@@ -1,0 +1,166 @@
+"""Wrong combinations refuse to start and name the setting to change."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import config
+from config import ConfigError, Settings
+from config.rules import checksummed, refusals
+
+MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+OWNER = "akash1" + "q" * 38
+
+
+def settings(profile: str = "local", **changes: Any) -> Settings:
+    """Settings of a profile with everything outside `local` that an operator must name; `section__key=value`."""
+    loaded = config.load(profile, (), {}, None, ()).settings
+    if profile != "local":
+        changes = {
+            "payments__recipient": MINE,
+            "payments__facilitator_url": "https://x402.example",
+            "akash__owner_address": OWNER,
+        } | changes
+    for name, value in changes.items():
+        section, _, key = name.partition("__")
+        changed = msgspec.structs.replace(getattr(loaded, section), **{key: value})
+        loaded = msgspec.structs.replace(loaded, **{section: changed})
+    return loaded
+
+
+def refused(given: Settings, *roles: str) -> list[str]:
+    return [refusal.key for refusal in refusals(given, roles or ("gateway",))]
+
+
+@pytest.mark.parametrize("profile", config.PROFILES)
+def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str) -> None:
+    config.check(settings(profile), ("gateway", "miner"))
+
+
+@pytest.mark.parametrize("profile", ["testnet", "mainnet"])
+def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile: str) -> None:
+    loaded = config.load(profile, (), {}, None, ())
+    with pytest.raises(ConfigError) as caught:
+        config.check(loaded.settings)
+    text = str(caught.value)
+    assert all(
+        name in text for name in ("X402_RECIPIENT_ADDRESS", "X402_FACILITATOR_URL", "AKASH_OWNER_ADDRESS", "is missing")
+    )
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "key"),
+    [
+        # Play money
+        ("local", {"provisioning__backend": "docker"}, "provisioning.backend"),
+        ("local", {"provisioning__backend": "akash"}, "provisioning.backend"),
+        ("local", {"gateway__host": "0.0.0.0"}, "gateway.host"),
+        ("local", {"gateway__host": "gateway.example"}, "gateway.host"),
+        ("local", {"payments__network": "base"}, "payments.facilitator_url"),
+        # Test networks
+        ("testnet", {"provisioning__backend": "akash"}, "akash.chain_id"),
+        ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        ("testnet", {"payments__facilitator_url": "embedded"}, "payments.facilitator_url"),
+        ("testnet", {"payments__facilitator_url": "ftp://x"}, "payments.facilitator_url"),
+        ("testnet", {"payments__facilitator_url": "https://"}, "payments.facilitator_url"),
+        ("testnet", {"payments__recipient": "0x000000000000000000000000000000000000dEaD"}, "payments.recipient"),
+        ("testnet", {"payments__recipient": MINE.replace("aA", "Aa")}, "payments.recipient"),
+        ("testnet", {"payments__recipient": "0x12"}, "payments.recipient"),
+        ("testnet", {"akash__owner_address": "cosmos1" + "q" * 38}, "akash.owner_address"),
+        ("testnet", {"gateway__auth_required": False, "gateway__host": "0.0.0.0"}, "gateway.host"),
+        # Mainnet
+        ("mainnet", {"payments__facilitator_url": "http://x402.example"}, "payments.facilitator_url"),
+        ("mainnet", {"payments__recipient": MINE.lower()}, "payments.recipient"),
+        ("mainnet", {"gateway__auth_required": False}, "gateway.auth_required"),
+    ],
+)
+def test_a_wrong_combination_names_the_setting_to_change(profile: str, changes: dict[str, Any], key: str) -> None:
+    assert refused(settings(profile, **changes)) == [key]
+
+
+@pytest.mark.parametrize("network", ["base-sepolia", "eip155:31337"])
+def test_mainnet_takes_real_money_alone(network: str) -> None:
+    assert "payments.network" in refused(settings("mainnet", payments__network=network))
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes"),
+    [
+        ("local", {"gateway__host": "::1"}),
+        ("local", {"akash__owner_address": OWNER}),
+        ("testnet", {"payments__recipient": "0x" + MINE[2:].upper()}),
+        ("local", {"gateway__host": "localhost", "gateway__auth_required": False}),
+        ("local", {"payments__recipient": "0x" + "a" * 40, "payments__facilitator_url": "http://127.0.0.1:4021"}),
+        ("testnet", {"gateway__host": "0.0.0.0"}),
+        ("testnet", {"gateway__auth_required": False}),
+        ("testnet", {"payments__recipient": MINE.lower()}),
+        ("testnet", {"provisioning__backend": "akash", "akash__chain_id": "sandbox-2"}),
+        ("testnet", {"provisioning__backend": "docker"}),
+        ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://127.0.0.1:2375"}),
+        ("mainnet", {"gateway__host": "0.0.0.0", "provisioning__backend": "docker"}),
+    ],
+)
+def test_a_right_combination_starts(profile: str, changes: dict[str, Any]) -> None:
+    assert refused(settings(profile, **changes)) == []
+
+
+def test_the_facilitator_is_for_this_machine_and_for_local() -> None:
+    assert refused(settings("local"), "facilitator") == []
+    assert refused(settings("local", facilitator__host="0.0.0.0"), "facilitator") == ["facilitator.host"]
+    assert refused(settings("testnet"), "facilitator") == ["environment"]
+
+
+def test_a_mainnet_miner_checks_signatures() -> None:
+    assert refused(settings("mainnet", miner__require_signature=False), "miner") == ["miner.require_signature"]
+
+
+def test_a_miner_is_not_asked_about_money() -> None:
+    config.check(config.load("mainnet", (), {}, None, ()).settings, ("miner",))
+
+
+def test_roles_together_are_refused_for_a_reason_only_once() -> None:
+    wrong = settings("local", gateway__host="0.0.0.0")
+    assert refused(wrong, "gateway", "gateway", "validator") == ["gateway.host"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [  # the examples of EIP-55
+        "0x52908400098527886E0F7030069857D2E4169EE7",
+        "0xde709f2102306220921060314715629080e2fb77",
+        "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
+        "0xdbF03B407c01E7cD3CBea99509d93f8DDDC8C6FB",
+    ],
+)
+def test_checksums_are_those_of_eip_55(address: str) -> None:
+    assert checksummed(address.lower()) == address
+    assert checksummed(checksummed(address)) == address
+
+
+@given(
+    st.sampled_from(config.PROFILES),
+    st.sampled_from(["local", "docker", "akash"]),
+    st.sampled_from(["base", "base-sepolia", "eip155:31337"]),
+    st.sampled_from(["127.0.0.1", "0.0.0.0"]),
+    st.booleans(),
+)
+def test_worthless_money_never_buys_what_costs_something(
+    profile: str, backend: str, network: str, host: str, auth_required: bool
+) -> None:
+    given_settings = settings(
+        profile,
+        provisioning__backend=backend,
+        payments__network=network,
+        gateway__host=host,
+        gateway__auth_required=auth_required,
+    )
+    if refused(given_settings):
+        return
+    assert network == "base" or backend != "akash"
+    assert network != "eip155:31337" or (backend == "local" and host == "127.0.0.1")
+    assert auth_required or host == "127.0.0.1"
+    assert profile != "mainnet" or (network == "base" and auth_required)
