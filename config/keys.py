@@ -117,7 +117,8 @@ def _bounds(meta: msgspec.Meta) -> str:
             return f" of at least {low}"
         case low, None, below:
             return f" from {low} to less than {below}"
-    return f" from {meta.ge} to {meta.le}"
+        case _:
+            return f" from {meta.ge} to {meta.le}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
