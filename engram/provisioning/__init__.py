@@ -1,0 +1,34 @@
+"""Where nodes run: the Provisioner seam, its backends, node keys, and the saga that brings a session its node."""
+
+from . import node_keys, records, rules
+from .backend import Provisioner
+from .errors import (
+    NoCapacity,
+    NodeKeyError,
+    ProvisioningError,
+    Rejected,
+    Unavailable,
+    Unknown,
+    UnknownBackend,
+)
+from .model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
+
+__all__ = [
+    "NoCapacity",
+    "Node",
+    "NodeKey",
+    "NodeKeyError",
+    "NodeRecord",
+    "NodeSpec",
+    "NodeState",
+    "Offers",
+    "Provisioner",
+    "ProvisioningError",
+    "Rejected",
+    "Unavailable",
+    "Unknown",
+    "UnknownBackend",
+    "node_keys",
+    "records",
+    "rules",
+]

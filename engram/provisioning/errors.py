@@ -1,0 +1,29 @@
+"""What a backend may answer instead of a node: four words that say what is known."""
+
+
+class ProvisioningError(Exception):
+    """Base of this area's errors; never raised itself."""
+
+
+class NoCapacity(ProvisioningError):
+    """Nothing was started: there is no place for it now. Trying later may help."""
+
+
+class Rejected(ProvisioningError):
+    """Nothing was started, and the same request will be refused again."""
+
+
+class Unavailable(ProvisioningError):
+    """The backend could not be asked. Nothing was started or changed."""
+
+
+class Unknown(ProvisioningError):
+    """It was asked and the outcome is not known: look (`inspect`, or the same call again) before anything else."""
+
+
+class UnknownBackend(ProvisioningError):
+    """The settings name a backend that this program does not have."""
+
+
+class NodeKeyError(ProvisioningError):
+    """A key cannot join, leave or be found in the pool."""

@@ -1,0 +1,88 @@
+"""Nodes: what is asked for, what a backend says of one, what the ledger holds of one."""
+
+from enum import StrEnum
+
+import msgspec
+
+from engram.sessions import Tier
+
+
+class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node is to be. The token makes a launch idempotent and begins with the id of this ledger."""
+
+    token: str
+    session_id: str
+    tier: Tier
+    controller: bytes
+    """32-byte public key that alone may administer the node."""
+    hotkey: bytes
+    """32-byte public key of the node itself."""
+    hotkey_file: str
+    port: int | None
+    """The port held for it in the ledger; None where the backend finds one."""
+    ends_at: float
+    """Unix time at which the node ends by itself if nobody told it otherwise."""
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend knows of a node."""
+
+    token: str
+    session_id: str
+    endpoint: str
+    """Base URL, without a slash at the end."""
+    alive: bool
+    """False: it does not run, but what it stored is still there (or has not been removed yet)."""
+    reference: str = ""
+    """The backend's own name for it, JSON; for the operator and the ledger."""
+
+
+class Offers(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend can hold at once, and which of a tier's limits it cannot enforce."""
+
+    backend: str
+    places: int
+    """Nodes at once, whatever their size."""
+    memory_bytes: int | None = None
+    """Sum of the tiers' memory over all nodes; None: not limited."""
+    cpu_vcpu: int | None = None
+    """Sum of the tiers' vCPU over all nodes; None: not limited."""
+    first_port: int | None = None
+    """The ledger allocates ports from here (`port_count` of them); None: the backend finds its own."""
+    port_count: int = 0
+    not_enforced: tuple[str, ...] = ()
+
+
+class NodeState(StrEnum):
+    """A node in the ledger. Its port is held until it is gone."""
+
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    GONE = "gone"
+
+
+class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A node as the ledger holds it."""
+
+    token: str
+    session_id: str
+    backend: str
+    state: NodeState
+    port: int | None
+    reference: str | None
+    hotkey: bytes | None
+    created_at: float
+    gone_at: float | None = None
+
+
+class NodeKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A miner hotkey of the pool; `path` is its wallet file."""
+
+    public_key: bytes
+    path: str
+    source: str
+    added_at: float
+    retired_at: float | None = None
+    session_id: str | None = None
+    """Who leases it."""
+    leased_at: float | None = None

@@ -1,0 +1,137 @@
+"""The folder of one local node: what it is told (launch.json), what runs (node.json), what it stores, what it says.
+
+nodes/<session_id>/launch.json   the node's orders, mode 0600 (fields: engram.miner.launch.LaunchFile)
+nodes/<session_id>/node.json     token, port, and the process that was started: boot id, pid, start time
+nodes/<session_id>/data/         what the node stores
+nodes/<session_id>/output.log    its output; a pipe would end it with the gateway
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from .model import NodeSpec
+from .processes import ProcessId
+
+LAUNCH_FILE = "launch.json"
+NODE_FILE = "node.json"
+OUTPUT_FILE = "output.log"
+DATA = "data"
+
+
+class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway needs to find the node again."""
+
+    token: str
+    session_id: str
+    host: str
+    port: int
+    memory_bytes: int
+    storage_bytes: int
+    process: ProcessId | None = None
+    """None from the decision to start until the process is known."""
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What all nodes of this machine are told alike."""
+
+    host: str
+    netuid: int
+    environment: str
+    embedder: str
+    weights_dir: str | None
+    cache_dir: str | None
+
+
+def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:
+    """Write the orders and the node file; what the node stored before is kept. Blocks. Raises OSError."""
+    (folder / DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
+    orders = {
+        "schema": 1,
+        "session_id": spec.session_id,
+        "launch_token": spec.token,
+        "host": node.host,
+        "port": node.port,
+        "data_dir": str(folder / DATA),
+        "hotkey_file": spec.hotkey_file,
+        "controller_public_key": spec.controller.hex(),
+        "ends_at": spec.ends_at,
+        "storage_bytes": node.storage_bytes,
+        "memory_bytes": node.memory_bytes,
+        "netuid": common.netuid,
+        "environment": common.environment,
+        "embedder": {"kind": common.embedder, "weights_dir": common.weights_dir, "cache_dir": common.cache_dir},
+    }
+    _write(folder / LAUNCH_FILE, msgspec.json.encode(orders))
+    write_node(folder, node)
+
+
+def write_node(folder: Path, node: NodeFile) -> None:
+    """Replace the node file, durably. Blocks. Raises OSError."""
+    _write(folder / NODE_FILE, msgspec.json.encode(node))
+
+
+def read_node(folder: Path) -> NodeFile | None:
+    """The node file; None when it is missing or damaged. Blocks."""
+    try:
+        return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def move_end(folder: Path, ends_at: float) -> None:
+    """Tell the node another end time: it reads its orders again before it ends. Blocks. Raises OSError."""
+    path = folder / LAUNCH_FILE
+    try:
+        orders = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
+    except FileNotFoundError:
+        return
+    orders["ends_at"] = ends_at
+    _write(path, msgspec.json.encode(orders))
+
+
+def remove(folder: Path) -> None:
+    """Remove the folder and all in it, the orders and the node file last. Blocks. Raises OSError."""
+    for name in (DATA, OUTPUT_FILE):
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def size_bytes(folder: Path) -> int:
+    """Bytes on disk under `folder`. Walks it all: blocks."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.stat(os.path.join(path, name), follow_symlinks=False).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+def bound_output(folder: Path, limit: int) -> None:
+    """Cut the output file when it has grown above `limit` bytes; the node appends and goes on. Blocks."""
+    path = folder / OUTPUT_FILE
+    try:
+        if path.stat().st_size > limit:
+            os.truncate(path, 0)
+    except FileNotFoundError:
+        return
+
+
+def _write(path: Path, content: bytes) -> None:
+    staged = path.with_name(f".{path.name}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, path)

@@ -1,0 +1,127 @@
+"""The pool of miner hotkeys: a node bears one of these, never the phone's key.
+
+The ledger holds who leases which; the keys themselves are wallet files of mode 0600 in `<data_dir>/hotkeys`. Leasing
+is part of the transaction that commits a launch; only making and reading files happens outside of it.
+"""
+
+from pathlib import Path
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from engram.hotkeys import Keypair, ss58, wallet
+from engram.ledger import Ledger
+from engram.ledger.schema import node_keys, sessions
+
+from .errors import NodeKeyError
+from .model import NodeKey
+
+FOLDER = "hotkeys"
+
+
+def write_key(folder: Path, keypair: Keypair) -> Path:
+    """Write the key's wallet file (mode 0600) into the pool's folder, named by its address; returns its path."""
+    path = folder / ss58.encode(keypair.public_key)
+    wallet.write_hotkey_file(path, keypair)
+    return path
+
+
+def add(connection: Connection, public_key: bytes, path: Path, source: str, at: float) -> None:
+    """Add a key to the pool; a retired one comes back. `source`: added | generated.
+
+    Raises NodeKeyError when it is in the pool already or is the key of a phone that bought a session.
+    """
+    if connection.execute(select(sessions.c.id).where(sessions.c.controller == public_key).limit(1)).first():
+        raise NodeKeyError(f"{ss58.encode(public_key)} is the key of a client; a node needs one of its own")
+    known = _get(connection, public_key)
+    if known is None:
+        connection.execute(insert(node_keys).values(public_key=public_key, path=str(path), source=source, added_at=at))
+    elif known.retired_at is None:
+        raise NodeKeyError(f"{ss58.encode(public_key)} is in the pool already")
+    else:
+        connection.execute(
+            update(node_keys)
+            .where(node_keys.c.public_key == public_key)
+            .values(path=str(path), source=source, added_at=at, retired_at=None)
+        )
+
+
+def retire(connection: Connection, public_key: bytes, at: float) -> NodeKey:
+    """Take a key out of the pool; a session that leases it keeps it to its end.
+
+    Raises NodeKeyError when there is no such key.
+    """
+    known = _get(connection, public_key)
+    if known is None:
+        raise NodeKeyError(f"{ss58.encode(public_key)} is not in the pool")
+    connection.execute(
+        update(node_keys)
+        .where(node_keys.c.public_key == public_key, node_keys.c.retired_at.is_(None))
+        .values(retired_at=at)
+    )
+    return _get(connection, public_key) or known
+
+
+def list_keys(connection: Connection) -> list[NodeKey]:
+    """The whole pool, retired keys included, oldest first."""
+    query = select(node_keys).order_by(node_keys.c.added_at, node_keys.c.public_key)
+    return [_key(row) for row in connection.execute(query).mappings()]
+
+
+def lease(connection: Connection, session_id: str, controller: bytes, at: float) -> NodeKey | None:
+    """Lease a free key to the session, or return the one it has; None when no key is free."""
+    row = connection.execute(select(node_keys).where(node_keys.c.session_id == session_id)).mappings().first()
+    if row is not None:
+        return _key(row)
+    free = (
+        select(node_keys)
+        .where(
+            node_keys.c.session_id.is_(None),
+            node_keys.c.retired_at.is_(None),
+            node_keys.c.public_key != controller,
+        )
+        .order_by(node_keys.c.leased_at.is_not(None), node_keys.c.leased_at, node_keys.c.added_at)
+        .limit(1)
+    )
+    row = connection.execute(free).mappings().first()
+    if row is None:
+        return None
+    public_key = row["public_key"]
+    connection.execute(
+        update(node_keys)
+        .where(node_keys.c.public_key == public_key, node_keys.c.session_id.is_(None))
+        .values(session_id=session_id, leased_at=at)
+    )
+    return _get(connection, public_key)
+
+
+def release(connection: Connection, session_id: str) -> None:
+    """End the session's lease; the key is free for another."""
+    connection.execute(update(node_keys).where(node_keys.c.session_id == session_id).values(session_id=None))
+
+
+def is_free(connection: Connection) -> bool:
+    """True when a key can be leased."""
+    query = (
+        select(node_keys.c.public_key)
+        .where(node_keys.c.session_id.is_(None), node_keys.c.retired_at.is_(None))
+        .limit(1)
+    )
+    return connection.execute(query).first() is not None
+
+
+async def generate(ledger: Ledger, folder: Path, at: float) -> None:
+    """Make a key, its file first, and add it to the pool."""
+    import trio
+
+    keypair = Keypair.generate()
+    path = await trio.to_thread.run_sync(write_key, folder, keypair)
+    await ledger.write(lambda connection: add(connection, keypair.public_key, path, "generated", at))
+
+
+def _get(connection: Connection, public_key: bytes) -> NodeKey | None:
+    row = connection.execute(select(node_keys).where(node_keys.c.public_key == public_key)).mappings().first()
+    return None if row is None else _key(row)
+
+
+def _key(row: RowMapping) -> NodeKey:
+    return NodeKey(**row)

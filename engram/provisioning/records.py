@@ -1,0 +1,180 @@
+"""Nodes in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from engram.ledger import facts
+from engram.ledger.schema import nodes, sessions
+from engram.sessions import HELD, RUNNING, Session, SessionState, TierName
+from engram.sessions import records as session_records
+
+from .errors import NoCapacity
+from .model import NodeRecord, NodeState, Offers
+from .rules import Facts
+
+_GONE = str(NodeState.GONE)
+
+
+class RunningNode(msgspec.Struct, frozen=True, array_like=True):
+    """A running session and where its node is: all that watching it takes."""
+
+    session_id: str
+    token: str
+    endpoint: str
+    state: SessionState
+
+
+def new_token(connection: Connection, suffix: str) -> str:
+    """A node token of this ledger; `suffix` (random hex) makes it unique."""
+    return f"{facts.ledger_id(connection)}-{suffix}"
+
+
+def is_ours(token: str, ledger_id: str) -> bool:
+    """True when the token was made by the ledger of that id."""
+    return bool(ledger_id) and token.startswith(f"{ledger_id}-")
+
+
+def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeRecord | None, Facts] | None:
+    """The session, its node that is not gone, and both as its saga sees them; None when there is no session."""
+    session = session_records.get(connection, session_id)
+    if session is None:
+        return None
+    node = live_node(connection, session_id)
+    return session, node, Facts(session.state, node is not None, session.launch_attempts)
+
+
+def live_node(connection: Connection, session_id: str) -> NodeRecord | None:
+    """The session's node that is not gone; there is at most one."""
+    query = (
+        select(nodes)
+        .where(nodes.c.session_id == session_id, nodes.c.state != _GONE)
+        .order_by(nodes.c.created_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _record(row)
+
+
+def by_token(connection: Connection, token: str) -> NodeRecord | None:
+    """The node of that token, gone or not."""
+    row = connection.execute(select(nodes).where(nodes.c.token == token)).mappings().first()
+    return None if row is None else _record(row)
+
+
+def insert_launching(connection: Connection, node: NodeRecord) -> None:
+    """Commit to a launch before it is made."""
+    columns = msgspec.structs.asdict(node)
+    columns["state"] = str(node.state)
+    connection.execute(insert(nodes).values(columns))
+
+
+def allocate_port(connection: Connection, first: int, count: int) -> int:
+    """A port in [first, first + count) that no node holds, the one after the last given first.
+
+    Going round keeps a port unused for long after its node has gone. Raises NoCapacity when all are held.
+    """
+    held = set(
+        connection.execute(select(nodes.c.port).where(nodes.c.state != _GONE, nodes.c.port.is_not(None))).scalars()
+    )
+    query = select(nodes.c.port).where(nodes.c.port.is_not(None)).order_by(nodes.c.created_at.desc()).limit(1)
+    last = connection.execute(query).scalar_one_or_none()
+    start = last - first + 1 if last is not None and first <= last < first + count else 0
+    for step in range(count):
+        port = first + (start + step) % count
+        if port not in held:
+            return port
+    raise NoCapacity(f"all ports from {first} to {first + count - 1} are held by nodes")
+
+
+def mark_running(connection: Connection, token: str, reference: str) -> bool:
+    """Note that the node serves; False when it is gone already."""
+    marked = connection.execute(
+        update(nodes)
+        .where(nodes.c.token == token, nodes.c.state != _GONE)
+        .values(state=str(NodeState.RUNNING), reference=reference)
+    )
+    return marked.rowcount == 1
+
+
+def mark_gone(connection: Connection, token: str, at: float) -> None:
+    """Note that nothing of the node is left; its port is free."""
+    connection.execute(
+        update(nodes).where(nodes.c.token == token, nodes.c.state != _GONE).values(state=_GONE, gone_at=at)
+    )
+
+
+def live_tokens(connection: Connection) -> set[str]:
+    """Tokens of all nodes that are not gone."""
+    return set(connection.execute(select(nodes.c.token).where(nodes.c.state != _GONE)).scalars())
+
+
+def open_work(connection: Connection, limit: int = 500) -> list[str]:
+    """Ids of sessions that a saga must bring further, oldest first: being provisioned or stopped, or over with a
+    node left. Quarantined ones are left out."""
+    unfinished = (
+        select(sessions.c.id, sessions.c.created_at)
+        .where(
+            sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
+            sessions.c.quarantined_at.is_(None),
+        )
+        .order_by(sessions.c.created_at)
+        .limit(limit)
+    )
+    found = list(connection.execute(unfinished).scalars())
+    left_over = (
+        select(nodes.c.session_id)
+        .join(sessions, sessions.c.id == nodes.c.session_id)
+        .where(
+            nodes.c.state != _GONE,
+            sessions.c.state.in_(["stopped", "expired", "failed"]),
+            sessions.c.quarantined_at.is_(None),
+        )
+        .limit(limit)
+    )
+    return [*found, *connection.execute(left_over).scalars()]
+
+
+def running_nodes(connection: Connection) -> list[RunningNode]:
+    """Every running session that is not quarantined, and its node."""
+    query = select(sessions.c.id, sessions.c.node_token, sessions.c.node_endpoint, sessions.c.state).where(
+        sessions.c.state.in_(sorted(RUNNING)), sessions.c.quarantined_at.is_(None)
+    )
+    return [
+        RunningNode(session_id, token or "", endpoint or "", SessionState(state))
+        for session_id, token, endpoint, state in connection.execute(query)
+    ]
+
+
+def held_tiers(connection: Connection) -> dict[TierName, int]:
+    """How many sessions of each tier hold a place."""
+    query = select(sessions.c.tier, func.count()).where(sessions.c.state.in_(sorted(HELD))).group_by(sessions.c.tier)
+    return {TierName(tier): count for tier, count in connection.execute(query)}
+
+
+def room_for(connection: Connection, offers: Offers, sizes: "Sizes", tier: TierName) -> bool:
+    """True when one more session of `tier` fits beside all that hold a place. Ask in the transaction that holds it."""
+    held = held_tiers(connection)
+    held[tier] = held.get(tier, 0) + 1
+    if sum(held.values()) > offers.places:
+        return False
+    memory = sum(sizes[name][0] * count for name, count in held.items())
+    cpu = sum(sizes[name][1] * count for name, count in held.items())
+    return (offers.memory_bytes is None or memory <= offers.memory_bytes) and (
+        offers.cpu_vcpu is None or cpu <= offers.cpu_vcpu
+    )
+
+
+Sizes = dict[TierName, tuple[int, int]]
+"""Memory in bytes and vCPU of each tier."""
+
+
+def history(connection: Connection, session_id: str) -> Sequence[NodeRecord]:
+    """All nodes that a session ever had, oldest first."""
+    query = select(nodes).where(nodes.c.session_id == session_id).order_by(nodes.c.created_at)
+    return [_record(row) for row in connection.execute(query).mappings()]
+
+
+def _record(row: RowMapping) -> NodeRecord:
+    return NodeRecord(**{**row, "state": NodeState(row["state"])})
