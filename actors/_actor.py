@@ -1,0 +1,187 @@
+"""What users write: actors and jobs; and the context that they are given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple, final
+
+import trio
+
+from actors._exits import NORMAL, ExitReason
+from actors._mailbox import Asked
+from actors._refs import ActorRef, ReplyTo, make_ref
+from actors._specs import MailboxPolicy
+
+if TYPE_CHECKING:
+    from actors._supervisor import SupervisorRef
+    from actors._timers import TimerEntry
+    from actors._worker import Worker
+
+M_contra = TypeVar("M_contra", contravariant=True)
+Ts = TypeVarTuple("Ts")
+
+
+class Actor(Generic[M_contra]):
+    """State and behaviour behind a mailbox: `class Store(Actor[Get | Put])`.
+
+    One message is handled at a time. An error that escapes ends this life of the actor: the message becomes a dead
+    letter, its caller gets ActorDown, and the supervisor decides; a next life is a new object with the old mailbox.
+    """
+
+    __actor_base__: ClassVar[bool] = True
+    mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
+    context: Context
+    """Set before `on_start`."""
+
+    async def on_start(self, context: Context) -> None:
+        """Before the first message; the start of the next sibling waits for it. An error is a failed start,
+        `Ignore` a start with nothing to run."""
+
+    async def handle(self, message: M_contra) -> object:
+        """Handles one message. What it returns is the reply (LATER: given by `context.reply_to()`); for a message
+        that was told it is dropped. `Refuse(error)` raises `error` at the caller and the actor goes on."""
+        raise NotImplementedError
+
+    async def on_stop(self, reason: ExitReason) -> None:
+        """After the last message of this life, also after a crash; not when killed. Bounded by the shutdown time."""
+
+
+class Job:
+    """A child that takes no messages: `run(context)` until it returns (an end by `normal`).
+
+    It is started once it calls `context.ready()`, or returns. Asked to stop, it is cancelled and has the shutdown
+    time to clean up, under `context.cleanup()` where it must wait.
+    """
+
+    def __init__(self, run: Callable[[Context], Awaitable[object]]) -> None:
+        self.run = run
+
+
+class DrainingJob(Job):
+    """A job that is not cancelled when asked to stop: it waits for `context.stop_requested` and then ends by itself
+    within its shutdown time."""
+
+
+@final
+class Timer:
+    """A message that will be told."""
+
+    __slots__ = ("_entry", "_timers")
+
+    def __init__(self, timers: set[Timer]) -> None:
+        self._timers = timers
+        self._entry: TimerEntry | None = None
+        timers.add(self)
+
+    def arm(self, entry: TimerEntry) -> None:
+        """Used by Context."""
+        self._entry = entry
+
+    @property
+    def armed(self) -> bool:
+        """True until it fired for the last time or was cancelled."""
+        return self in self._timers
+
+    def cancel(self) -> None:
+        """It will not fire any more. Once it has, nothing happens."""
+        self._timers.discard(self)
+        if self._entry is not None:
+            self._entry.cancel()
+
+
+@final
+class Context:
+    """What an actor or job may do beyond handling messages. Valid for one life."""
+
+    __slots__ = ("_worker", "asked", "kept", "stop_requested", "timers")
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self.asked: Asked | None = None
+        self.kept: set[Asked] = set()
+        self.timers: set[Timer] = set()
+        self.stop_requested = trio.Event()
+        """Set when the supervisor asks for the end."""
+
+    @property
+    def name(self) -> str:
+        """The registered name; the path for an actor without one."""
+        return self._worker.mailbox.name
+
+    @property
+    def path(self) -> str:
+        """The place in the tree: the ids from the root, joined by '/'."""
+        return self._worker.path
+
+    @property
+    def ref(self) -> ActorRef[Any]:
+        """The actor's own reference."""
+        return make_ref(self._worker.mailbox)
+
+    @property
+    def rng(self) -> random.Random:
+        """The system's source of randomness."""
+        return self._worker.supervisor.system.rng
+
+    @property
+    def supervisor(self) -> SupervisorRef:
+        """The parent."""
+        return self._worker.supervisor.ref()
+
+    def reply_to(self) -> ReplyTo:
+        """The right to reply to the message at hand later; `handle` then returns LATER."""
+        asked, self.asked = self.asked, None
+        return ReplyTo(asked, self.kept)
+
+    def require_taken(self) -> None:
+        """Raises TypeError when `handle` returned LATER and nobody has the right to reply."""
+        if self.asked is not None:
+            raise TypeError("handle returned LATER without having taken context.reply_to()")
+
+    def ready(self, info: object = None) -> None:
+        """The start is done. `info` is shown in listings (`ChildInfo.info`), for instance a bound address. Jobs must
+        call it; an actor may, before its `on_start` returns."""
+        self._worker.ready(self, info)
+
+    def stop(self, reason: ExitReason = NORMAL) -> None:
+        """Ends this life once the message at hand is handled (its reply is given). For a job: cancels it."""
+        self._worker.stop_self(self, reason)
+
+    def after(self, seconds: float, message: object) -> Timer:
+        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life."""
+        timer = Timer(self.timers)
+        self._arm(timer, seconds, message, None, 0.0)
+        return timer
+
+    def every(self, seconds: float, message: object, jitter: float = 0.0) -> Timer:
+        """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1)."""
+        if seconds <= 0:
+            raise ValueError("every() wants seconds > 0")
+        timer = Timer(self.timers)
+        self._arm(timer, self._spread(seconds, jitter), message, seconds, jitter)
+        return timer
+
+    def start_soon(self, run: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
+        """Runs `run(*args)` in a task of this life: it is cancelled when the life ends, and an error from it is a
+        crash of the actor."""
+        self._worker.start_aside(self, run, args)
+
+    def cleanup(self) -> trio.CancelScope:
+        """A scope in which a stopped job may still wait; a kill ends it."""
+        return self._worker.cleanup_scope()
+
+    def _spread(self, seconds: float, jitter: float) -> float:
+        return seconds * (1 + jitter * (2 * self.rng.random() - 1)) if jitter else seconds
+
+    def _arm(self, timer: Timer, wait_s: float, message: object, period_s: float | None, jitter: float) -> None:
+        def fire() -> None:
+            if timer not in self.timers:
+                return
+            if period_s is None:
+                self.timers.discard(timer)
+            else:
+                self._arm(timer, self._spread(period_s, jitter), message, period_s, jitter)
+            self._worker.tell_from_timer(message)
+
+        timer.arm(self._worker.timers.at(trio.current_time() + wait_s, fire))

@@ -1,0 +1,539 @@
+"""The shell of a supervisor: performs what `_supervision.decide` says. It has no task; whoever brings an event
+performs what follows from it, synchronously."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, final
+
+import msgspec
+import trio
+from outcome import Error, Value
+
+from actors._actor import Actor, Job
+from actors._errors import (
+    ActorsError,
+    AlreadyPresent,
+    AlreadyStarted,
+    BadReturn,
+    CallCycle,
+    ChildRestarting,
+    ChildRunning,
+    MaxChildren,
+    NameTaken,
+    NotAllowed,
+    NotFound,
+    StartFailed,
+    SupervisorDown,
+)
+from actors._events import Crashed, GaveUp, Restarted, Started, Stopped
+from actors._exits import SHUTDOWN, ExitReason, crashed
+from actors._mailbox import Mailbox, Node
+from actors._refs import ActorRef, mailbox_of, make_ref
+from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
+from actors._supervision import (
+    AbandonStart,
+    Action,
+    AskStop,
+    Boot,
+    Booted,
+    BootFailed,
+    Child,
+    Close,
+    DeleteChild,
+    Disabled,
+    End,
+    Event,
+    Exited,
+    Forget,
+    GivingUp,
+    Ignored,
+    Kill,
+    KillChild,
+    Phase,
+    Reply,
+    RestartChild,
+    RetryAfter,
+    RetryDue,
+    Shutdown,
+    Start,
+    StartChild,
+    Status,
+    StopChild,
+    StopTimedOut,
+    StopTimer,
+    decide,
+    new_state,
+)
+from actors._supervision import Started as ChildStarted
+from actors._supervision import StartFailed as ChildStartFailed
+from actors._waits import asker, refuse_cycle
+from actors._worker import Worker
+
+if TYPE_CHECKING:
+    from actors._system import System
+
+
+class ChildInfo(msgspec.Struct, frozen=True):
+    """One child as its supervisor lists it."""
+
+    id: str
+    path: str
+    kind: Kind
+    restart: Restart
+    state: str
+    """stopped, starting, running, exited, stopping, restarting or disabled."""
+    ref: ActorRef[Any] | None
+    """None for a supervisor and for a child that does not run."""
+    restarts: int
+    last_exit: ExitReason | None
+    info: object
+    """What it gave to `context.ready`."""
+
+
+class ChildCount(msgspec.Struct, frozen=True):
+    """Specified children, those that run, and how many are specified as supervisors and workers."""
+
+    specs: int
+    active: int
+    supervisors: int
+    workers: int
+
+
+class Request:
+    """An administrative request under way; also a node in the search for cycles."""
+
+    __slots__ = ("asker_path", "child_id", "outcome", "supervisor", "task")
+
+    def __init__(self, supervisor: Supervisor, child_id: str, asker_path: str | None) -> None:
+        self.supervisor = supervisor
+        self.child_id = child_id
+        self.asker_path = asker_path
+        self.task: trio.lowlevel.Task | None = None
+        self.outcome: Value[None] | Error | None = None
+
+    def settle(self, outcome: Value[None] | Error) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            if self.task is not None:
+                trio.lowlevel.reschedule(self.task, outcome)
+
+    @property
+    def path(self) -> str:
+        return f"request({self.supervisor.path}/{self.child_id})"
+
+    def waits_for(self) -> list[Node]:
+        return [*self.supervisor.waits_for(), *self.supervisor.nodes(self.child_id)]
+
+
+class Supervisor:
+    """One supervisor of a running system."""
+
+    def __init__(
+        self, system: System, spec: SupervisorSpec, path: str, parent: tuple[Supervisor, Child] | None
+    ) -> None:
+        self.system = system
+        self.spec = spec
+        self.path = path
+        self.parent = parent
+        self.serial = 0
+        self.restarts_told = 0
+        self.name: str | None = None
+        self.state = new_state(spec)
+        self.slots: dict[str, Worker | Supervisor] = {}
+        self.boot_error: ExitReason | None = None
+        self._inbox: deque[Event] = deque()
+        self._busy = False
+        self._requests: set[Request] = set()
+
+    # --- events in, actions out
+
+    def feed(self, event: Event) -> None:
+        """Takes an event and performs what follows. An event that comes up meanwhile is taken next."""
+        self._inbox.append(event)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._inbox:
+                self.state, actions = decide(self.state, self._inbox.popleft())
+                for action in actions:
+                    _PERFORM[type(action)](self, action)
+        finally:
+            self._busy = False
+
+    def on_start(self, action: Start) -> None:
+        child = self.state.children[action.id]
+        try:
+            made = child.spec.start()
+            if made is None:
+                self.feed(Ignored(action.id, action.serial))
+            elif isinstance(made, Actor | Job):
+                self._start_worker(child, made, action.serial)
+            elif isinstance(made, SupervisorSpec):
+                self._start_supervisor(child, made, action.serial)
+            else:
+                raise BadReturn(type(made))
+        except BaseException as error:  # noqa: BLE001  # the supervision seam: a start that raises is a failed start
+            reason = crashed(error)
+            if self.system.events.listening:
+                at = trio.current_time()
+                self.system.events.publish(Crashed(self._path_of(action.id), child.spec.kind, reason, True, at))
+            self.system.note_interrupt(error)
+            self.feed(ChildStartFailed(action.id, action.serial, reason, trio.current_time()))
+
+    def _start_worker(self, child: Child, made: Actor[Any] | Job, serial: int) -> None:
+        child_id = child.spec.id
+        worker = self.slots.get(child_id)
+        if not isinstance(worker, Worker):
+            name = child.spec.name
+            path = self._path_of(child_id)
+            mailbox = Mailbox(path) if name is None else self.system.registry.mailbox(name)
+            worker = self.slots[child_id] = Worker(self, child, mailbox, path)
+        owner = worker.mailbox.owner
+        if owner is not None and owner is not worker:
+            raise NameTaken(worker.mailbox.name, make_ref(owner.mailbox))
+        worker.begin(made, serial)
+
+    def _start_supervisor(self, child: Child, spec: SupervisorSpec, serial: int) -> None:
+        sub = Supervisor(self.system, spec, self._path_of(child.spec.id), (self, child))
+        former = self.slots.get(child.spec.id)
+        if isinstance(former, Supervisor):
+            sub.restarts_told = former.restarts_told
+        sub.serial = serial
+        self.slots[child.spec.id] = sub
+        sub.boot(child.spec.name or spec.name)
+
+    def boot(self, name: str | None) -> None:
+        """Starts the children; the outcome is reported to the parent, or to the system by the root."""
+        if name is not None:
+            if not self.system.registry.hold_supervisor(name, self):
+                raise NameTaken(name, make_ref(Mailbox(name)))
+            self.name = name
+        self.feed(Boot())
+
+    def on_booted(self, action: Booted) -> None:
+        at = trio.current_time()
+        restarts = 0 if self.parent is None else self.parent[1].restarts
+        if self.system.events.listening:
+            if restarts > self.restarts_told:
+                self.system.events.publish(Restarted(self.path, "supervisor", restarts, at))
+            else:
+                self.system.events.publish(Started(self.path, "supervisor", at))
+        self.restarts_told = restarts
+        if self.parent is None:
+            self.system.root_booted()
+        else:
+            self.parent[0].feed(ChildStarted(self.parent[1].spec.id, self.serial, at))
+
+    def on_boot_failed(self, action: BootFailed) -> None:
+        self.boot_error = action.reason
+        error = action.reason.error
+        if not (isinstance(error, StartFailed) or error is None):
+            self.boot_error = crashed(StartFailed(self._path_of(action.id), action.reason))
+
+    def on_end(self, action: End) -> None:
+        at = trio.current_time()
+        if self.name is not None:
+            self.system.registry.release_supervisor(self.name, self)
+        for slot in self.slots.values():
+            if isinstance(slot, Worker):
+                slot.mailbox.close(action.reason)
+        for request in tuple(self._requests):
+            self._settle(request, "down", None)
+        if self.system.events.listening:
+            if self.boot_error is not None and self.boot_error.kind == "crashed":
+                self.system.events.publish(Crashed(self.path, "supervisor", self.boot_error, True, at))
+            else:
+                self.system.events.publish(Stopped(self.path, "supervisor", action.reason, at))
+        if self.parent is None:
+            self.system.root_ended(self.boot_error or action.reason, booted=self.boot_error is None)
+        elif self.boot_error is not None:
+            self.parent[0].feed(ChildStartFailed(self.parent[1].spec.id, self.serial, self.boot_error, at))
+        else:
+            self.parent[0].feed(Exited(self.parent[1].spec.id, self.serial, action.reason, at))
+
+    def on_ask_stop(self, action: AskStop) -> None:
+        self._turn_down_requests_from(action.id)
+        slot = self.slots[action.id]
+        if isinstance(slot, Worker):
+            slot.ask_stop()
+        else:
+            slot.feed(Shutdown())
+
+    def on_kill_child(self, action: KillChild) -> None:
+        self._turn_down_requests_from(action.id)
+        slot = self.slots[action.id]
+        if isinstance(slot, Worker):
+            slot.kill()
+        else:
+            slot.feed(Kill())
+
+    def on_stop_timer(self, action: StopTimer) -> None:
+        event = StopTimedOut(action.id, action.serial, action.seconds)
+        self.system.timers.at(trio.current_time() + action.seconds, lambda: self.feed(event))
+
+    def on_retry_after(self, action: RetryAfter) -> None:
+        delay_s = 0.0
+        backoff = self.state.children[action.id].spec.backoff
+        if action.attempt is not None and backoff is not None:
+            delay_s = backoff.delay_s(action.attempt, self.system.rng.random())
+        due = trio.current_time() + delay_s
+        self.system.timers.at(due, lambda: self.feed(RetryDue(action.id, action.serial, trio.current_time())))
+
+    def on_close(self, action: Close) -> None:
+        slot = self.slots.get(action.id)
+        if isinstance(slot, Worker):
+            slot.mailbox.close(action.reason)
+
+    def on_forget(self, action: Forget) -> None:
+        self.on_close(Close(action.id, action.reason))
+        self.slots.pop(action.id, None)
+
+    def on_disabled(self, action: Disabled) -> None:
+        self._gave_up(action.id, action.reason, disabled=True)
+
+    def on_giving_up(self, action: GivingUp) -> None:
+        self._gave_up(action.id, action.reason, disabled=False)
+
+    def _gave_up(self, child_id: str, reason: ExitReason, *, disabled: bool) -> None:
+        if self.system.events.listening:
+            at = trio.current_time()
+            self.system.events.publish(GaveUp(self.path, self._path_of(child_id), reason, disabled, at))
+
+    def on_reply(self, action: Reply) -> None:
+        if isinstance(action.request, Request):
+            self._settle(action.request, action.verdict, action.reason)
+
+    # --- requests
+
+    def _settle(self, request: Request, verdict: str, reason: ExitReason | None) -> None:
+        self._requests.discard(request)
+        error = self._error_of(request.child_id, verdict, reason)
+        request.settle(Value(None) if error is None else Error(error))
+
+    def _error_of(self, child_id: str, verdict: str, reason: ExitReason | None) -> ActorsError | None:
+        where = self._path_of(child_id)
+        match verdict:
+            case "ok" | "ignored":
+                return None
+            case "not_found":
+                return NotFound(f"{self.path!r} has no child {child_id!r}")
+            case "already_started":
+                return AlreadyStarted(where, self.ref_of(child_id))
+            case "already_present":
+                return AlreadyPresent(f"{where!r} is specified but does not run")
+            case "running":
+                return ChildRunning(f"{where!r} runs")
+            case "restarting":
+                return ChildRestarting(f"{where!r} waits for its restart")
+            case "max_children":
+                return MaxChildren(f"{self.path!r} takes at most {self.spec.max_children} children")
+            case "start_failed":
+                return StartFailed(where, reason or SHUTDOWN)
+            case "not_allowed":
+                return NotAllowed(f"{self.path!r} is dynamic: it forgets children that end")
+            case _:
+                return SupervisorDown(f"{self.path!r} is {self.state.phase.value}")
+
+    async def ask(self, child_id: str, make: Callable[[Request], Event]) -> None:
+        """Feeds the event of a request and waits for its answer."""
+        me = asker.get()
+        request = Request(self, child_id, None if me is None else me.path)
+        if me is not None:
+            refuse_cycle(me, request)
+            me.waiting.append(request)
+        self._requests.add(request)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._requests.discard(request)
+            self.feed(AbandonStart(request))
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            self.feed(make(request))
+            if request.outcome is None:
+                request.task = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(abort)
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                request.outcome.unwrap()
+        finally:
+            if me is not None:
+                me.waiting.remove(request)
+
+    def refuse_own_end(self, child_id: str) -> None:
+        """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""
+        me = asker.get()
+        if me is not None and _inside(me.path, self._path_of(child_id)):
+            raise CallCycle((me.path, f"{self.path}/{child_id}"))
+
+    def _turn_down_requests_from(self, child_id: str) -> None:
+        """Whoever is asked to stop must not wait for this supervisor, which now waits for it."""
+        for request in tuple(self._requests):
+            path = request.asker_path
+            if path is not None and _inside(path, self._path_of(child_id)):
+                self._requests.discard(request)
+                request.settle(Error(CallCycle((path, self.path, path))))
+                self.feed(AbandonStart(request))
+
+    # --- what can be observed
+
+    def waits_for(self) -> list[Node]:
+        """The children that it waits for before it takes up anything else."""
+        state = self.state
+        if state.phase is Phase.ENDING:
+            return [
+                n for child_id, c in state.children.items() if c.status is Status.STOPPING for n in self.nodes(child_id)
+            ]
+        if state.plan is not None and state.plan.waiting is not None:
+            return self.nodes(state.plan.waiting)
+        return []
+
+    def nodes(self, child_id: str) -> list[Node]:
+        """What stands for child `id` in the search for cycles, while it is starting or stopping."""
+        slot = self.slots.get(child_id)
+        child = self.state.children.get(child_id)
+        if slot is None or (child is not None and child.status is Status.RUNNING):
+            return []
+        return [slot.mailbox if isinstance(slot, Worker) else slot]
+
+    def ref(self) -> SupervisorRef:
+        """A reference to this very supervisor."""
+        return SupervisorRef(lambda: self)
+
+    def _path_of(self, child_id: str) -> str:
+        return f"{self.path}/{child_id}"
+
+    def ref_of(self, child_id: str) -> ActorRef[Any] | None:
+        slot = self.slots.get(child_id)
+        return make_ref(slot.mailbox) if isinstance(slot, Worker) and slot.mailbox.owner is not None else None
+
+    def child_info(self, child: Child) -> ChildInfo:
+        """`child` as it is listed."""
+        spec, slot = child.spec, self.slots.get(child.spec.id)
+        return ChildInfo(
+            spec.id,
+            self._path_of(spec.id),
+            spec.kind,
+            spec.restart,
+            child.status.value,
+            self.ref_of(spec.id),
+            child.restarts,
+            child.last_exit,
+            slot.info if isinstance(slot, Worker) else None,
+        )
+
+
+def _inside(path: str, root: str) -> bool:
+    return path == root or path.startswith(root + "/")
+
+
+_PERFORM: dict[type[Action], Callable[[Supervisor, Any], None]] = {
+    Start: Supervisor.on_start,
+    AskStop: Supervisor.on_ask_stop,
+    KillChild: Supervisor.on_kill_child,
+    StopTimer: Supervisor.on_stop_timer,
+    RetryAfter: Supervisor.on_retry_after,
+    Close: Supervisor.on_close,
+    Forget: Supervisor.on_forget,
+    Disabled: Supervisor.on_disabled,
+    GivingUp: Supervisor.on_giving_up,
+    Booted: Supervisor.on_booted,
+    BootFailed: Supervisor.on_boot_failed,
+    End: Supervisor.on_end,
+    Reply: Supervisor.on_reply,
+}
+
+
+@final
+class SupervisorRef:
+    """Administers a supervisor. A reference by name resolves at each use.
+
+    Every method raises SupervisorDown when there is none, and CallCycle when the request would wait for whoever
+    makes it. Cancelling a request that waits to start a child undoes the start.
+    """
+
+    def __init__(self, resolve: Callable[[], Supervisor]) -> None:
+        self._resolve = resolve
+
+    async def start_child(self, spec: ChildSpec | SupervisorSpec) -> ActorRef[Any] | None:
+        """Adds a child and starts it; returns once its start is done. None for a supervisor or an ignored start.
+
+        Raises StartFailed (the child is not kept), AlreadyStarted, AlreadyPresent, MaxChildren, InvalidSpec.
+        """
+        supervisor = self._resolve()
+        child = child_of(spec)
+        require_fits(child, supervisor.spec)
+        await supervisor.ask(child.id, lambda request: StartChild(request, child))
+        return supervisor.ref_of(child.id)
+
+    async def stop_child(self, child: str | ActorRef[Any]) -> None:
+        """Stops a child, by id; in a dynamic supervisor also by reference. Stopping a stopped one is fine.
+
+        Raises NotFound, and NotAllowed for a reference to a static child.
+        """
+        supervisor = self._resolve()
+        child_id = child if isinstance(child, str) else _id_of(supervisor, child)
+        if child_id is not None:
+            supervisor.refuse_own_end(child_id)
+            await supervisor.ask(child_id, lambda request: StopChild(request, child_id))
+
+    async def restart_child(self, child_id: str) -> ActorRef[Any] | None:
+        """Starts a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the
+        child stays listed), NotAllowed (dynamic)."""
+        supervisor = self._resolve()
+        supervisor.refuse_own_end(child_id)
+        await supervisor.ask(child_id, lambda request: RestartChild(request, child_id))
+        return supervisor.ref_of(child_id)
+
+    async def delete_child(self, child_id: str) -> None:
+        """Forgets a stopped child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (dynamic)."""
+        supervisor = self._resolve()
+        supervisor.refuse_own_end(child_id)
+        await supervisor.ask(child_id, lambda request: DeleteChild(request, child_id))
+
+    async def children(self) -> list[ChildInfo]:
+        """All children, the newest first."""
+        supervisor = self._resolve()
+        return [supervisor.child_info(child) for child in reversed(supervisor.state.children.values())]
+
+    async def child(self, child_id: str) -> ChildInfo:
+        """One child. Raises NotFound."""
+        supervisor = self._resolve()
+        return supervisor.child_info(_known(supervisor, child_id))
+
+    async def spec(self, child_id: str) -> ChildSpec:
+        """The specification of one child, defaults filled in. Raises NotFound."""
+        return _known(self._resolve(), child_id).spec
+
+    async def count(self) -> ChildCount:
+        """How many children there are."""
+        children = self._resolve().state.children.values()
+        supervisors = sum(child.spec.kind == "supervisor" for child in children)
+        active = sum(child.status in (Status.STARTING, Status.RUNNING, Status.STOPPING) for child in children)
+        return ChildCount(len(children), active, supervisors, len(children) - supervisors)
+
+
+def _known(supervisor: Supervisor, child_id: str) -> Child:
+    child = supervisor.state.children.get(child_id)
+    if child is None:
+        _not_found(supervisor, child_id)
+    return child
+
+
+def _not_found(supervisor: Supervisor, what: str) -> NoReturn:
+    raise NotFound(f"{supervisor.path!r} has no child {what!r}")
+
+
+def _id_of(supervisor: Supervisor, ref: ActorRef[Any]) -> str | None:
+    """The id of the dynamic child behind `ref`; None when that has ended. Raises NotFound for a foreign one."""
+    if not supervisor.state.dynamic:
+        raise NotAllowed(f"{supervisor.path!r} stops its children by id")
+    owner = mailbox_of(ref).owner
+    if owner is None:
+        return None
+    if owner.supervisor is not supervisor:
+        _not_found(supervisor, owner.path)
+    return owner.child.spec.id

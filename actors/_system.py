@@ -1,0 +1,201 @@
+"""A running tree: opened, listed, stopped."""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVarTuple, final
+
+import msgspec
+import trio
+
+from actors._errors import CallCycle, StartFailed, SystemFailed
+from actors._events import EventStream
+from actors._exits import ExitReason
+from actors._refs import Registry
+from actors._specs import Kind, SupervisorSpec
+from actors._supervision import Kill, Shutdown, Status
+from actors._supervisor import Supervisor
+from actors._timers import Timers
+from actors._waits import asker
+from actors._worker import Worker
+
+Ts = TypeVarTuple("Ts")
+
+
+class NodeInfo(msgspec.Struct, frozen=True):
+    """One node of the live tree. The mailbox fields are None for supervisors."""
+
+    path: str
+    kind: Kind
+    state: str
+    restarts: int
+    last_error: BaseException | None
+    mailbox_depth: int | None = None
+    mailbox_bound: int | None = None
+    oldest_age_s: float | None = None
+    info: object = None
+    """What it gave to `context.ready`."""
+
+
+@final
+class System:
+    """Made by `open_system`."""
+
+    def __init__(self, spec: SupervisorSpec, registry: Registry, rng: random.Random, events: EventStream) -> None:
+        self.registry = registry
+        self.rng = rng
+        self.events = events
+        self.timers = Timers()
+        self.root = Supervisor(self, spec, spec.id, None)
+        self.interrupt: BaseException | None = None
+        self.outcome: ExitReason | None = None
+        self.booted = trio.Event()
+        self.ended = trio.Event()
+        self._failed_boot = False
+        self._stopping = False
+        self._nursery: trio.Nursery | None = None
+        self._body: trio.CancelScope | None = None
+        self._context = contextvars.copy_context()
+        self._context.run(asker.set, None)
+
+    # --- for users
+
+    def tree(self) -> list[NodeInfo]:
+        """Every node, parents before children, siblings in the order of their start."""
+        root = self.root
+        error = None if self.outcome is None else self.outcome.error
+        nodes = [NodeInfo(root.path, "supervisor", root.state.phase.value, 0, error)]
+        _list_children(root, nodes)
+        return nodes
+
+    async def stop(self) -> None:
+        """Stops the tree in order and returns when nothing of it runs. Raises CallCycle inside an actor of it, which
+        may call `request_stop`."""
+        me = asker.get()
+        if me is not None and me.owner is not None and me.owner.supervisor.system is self:
+            raise CallCycle((me.path, self.root.path, me.path))
+        self.request_stop()
+        await self.ended.wait()
+
+    def request_stop(self) -> None:
+        """Begins to stop the tree in order."""
+        self._stopping = True
+        self.root.feed(Shutdown())
+
+    async def wait(self) -> None:
+        """Returns when the tree has ended. When it gave up, whoever opened the system gets SystemFailed."""
+        await self.ended.wait()
+
+    # --- for the shell
+
+    def spawn(self, run: Callable[[*Ts], Awaitable[object]], name: str, *args: *Ts) -> None:
+        """A task that never raises; it inherits the context in which the system was opened."""
+        assert self._nursery is not None
+        self._context.run(self._start_soon, run, name, args)
+
+    def _start_soon(self, run: Callable[..., Awaitable[object]], name: str, args: tuple[object, ...]) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(run, *args, name=name)
+
+    def note_interrupt(self, error: BaseException) -> None:
+        """KeyboardInterrupt and SystemExit end the system, in order, wherever they come up."""
+        if isinstance(error, KeyboardInterrupt | SystemExit) and self.interrupt is None:
+            self.interrupt = error
+            self.request_stop()
+
+    def root_booted(self) -> None:
+        """The tree is up."""
+        self.booted.set()
+
+    def root_ended(self, reason: ExitReason, *, booted: bool) -> None:
+        """Nothing of the tree runs any more."""
+        self.outcome = reason
+        self._failed_boot = not booted
+        self.booted.set()
+        self.ended.set()
+        if self._body is not None:
+            self._body.cancel()
+
+    def failure(self) -> BaseException | None:
+        """What whoever opened the system is to be told."""
+        if self.interrupt is not None:
+            return self.interrupt
+        if self._stopping or self.outcome is None:
+            return None
+        if self._failed_boot:
+            error = self.outcome.error
+            return error if isinstance(error, StartFailed) else StartFailed(self.root.path, self.outcome)
+        if self.outcome.detail == "significant children ended":
+            return None
+        return SystemFailed(self.outcome)
+
+    async def run_in(self, nursery: trio.Nursery, body: trio.CancelScope) -> None:
+        """Boots the tree."""
+        self._nursery, self._body = nursery, body
+        nursery.start_soon(self.timers.run, name="actors timers")
+        self.root.boot(self.root.spec.name)
+        await self.booted.wait()
+
+    async def close(self) -> None:
+        """Stops whatever still runs; then the nursery can end."""
+        with trio.CancelScope(shield=True):
+            if not self.ended.is_set():
+                self.request_stop()
+                await self.ended.wait()
+
+    def kill(self) -> None:
+        """Ends everything at once: no stop hooks, no waiting."""
+        self._stopping = True
+        self.root.feed(Kill())
+
+
+def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
+    for child in supervisor.state.children.values():
+        slot = supervisor.slots.get(child.spec.id)
+        error = None if child.last_exit is None else child.last_exit.error
+        path = f"{supervisor.path}/{child.spec.id}"
+        state, restarts = child.status.value, child.restarts
+        if isinstance(slot, Worker):
+            box = slot.mailbox
+            depth, bound, age = len(box.queue), box.policy.bound, box.oldest_age_s()
+            nodes.append(NodeInfo(path, "worker", state, restarts, error, depth, bound, age, slot.info))
+        else:
+            nodes.append(NodeInfo(path, child.spec.kind, state, restarts, error))
+            if slot is not None and child.status is not Status.STOPPED:
+                _list_children(slot, nodes)
+
+
+@asynccontextmanager
+async def open_system(
+    spec: SupervisorSpec,
+    *,
+    registry: Registry | None = None,
+    rng: random.Random | None = None,
+    events: EventStream | None = None,
+) -> AsyncIterator[System]:
+    """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
+
+    When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails, SystemFailed when
+    the root gives up, and KeyboardInterrupt or SystemExit that came up in a child, after everything has stopped.
+    An error of the block itself comes out as it is. When the block is cancelled from outside, the tree gets the
+    shutdown times of its specifications.
+    """
+    system = System(spec, registry or Registry(), rng or random.Random(), events or EventStream())
+    escaped: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            with trio.CancelScope() as body:
+                await system.run_in(nursery, body)
+                yield system
+        except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
+            escaped = error
+        await system.close()
+        nursery.cancel_scope.cancel()
+    failure = system.failure()
+    if escaped is not None:
+        raise escaped
+    if failure is not None:
+        raise failure

@@ -1,0 +1,392 @@
+"""The life of an actor or job: one task, one cancel scope for each life, nothing ever escapes to the nursery.
+
+Shielding: a life's scope is shielded, so that a cancellation of the whole system reaches only whoever opened the
+system, which then stops the tree in order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import trio
+from outcome import Error
+
+from actors._actor import Actor, Context, DrainingJob, Job
+from actors._errors import ActorDown, MailboxFull, WrongMessage
+from actors._events import Crashed, Restarted, Stopped
+from actors._events import Started as StartedEvent
+from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
+from actors._mailbox import Asked, Mailbox
+from actors._messages import LATER, Ignore, Refuse, message_classes
+from actors._refs import settle_reply
+from actors._specs import MailboxPolicy
+from actors._supervision import Exited, Ignored, Started, StartFailed
+from actors._waits import asker
+
+if TYPE_CHECKING:
+    from actors._supervision import Child
+    from actors._supervisor import Supervisor
+
+SLICE_MESSAGES = 64
+SLICE_S = 0.001
+"""The consumer lets others run after so many messages or seconds."""
+
+_accepted: dict[type, tuple[type, ...] | None] = {}
+
+
+def _classes(actor_type: type) -> tuple[type, ...] | None:
+    if actor_type not in _accepted:
+        _accepted[actor_type] = message_classes(actor_type)
+    return _accepted[actor_type]
+
+
+class Worker:
+    """A child's place in the shell: survives its lives. `begin` starts one, `ask_stop` and `kill` end it."""
+
+    __slots__ = (
+        "_again",
+        "_asides",
+        "_asides_gone",
+        "_begun",
+        "_cleanups",
+        "_context",
+        "_made",
+        "_reporting",
+        "_scope",
+        "_serial",
+        "_stop_at",
+        "_told",
+        "_why",
+        "child",
+        "info",
+        "mailbox",
+        "path",
+        "restarts_told",
+        "supervisor",
+        "timers",
+    )
+
+    def __init__(self, supervisor: Supervisor, child: Child, mailbox: Mailbox, path: str) -> None:
+        self.supervisor = supervisor
+        self.child = child
+        self.mailbox = mailbox
+        self.path = path
+        self.timers = supervisor.system.timers
+        self.info: object = None
+        self.restarts_told = 0
+        self._made: Actor[Any] | Job | None = None
+        self._serial = 0
+        self._context: Context | None = None
+        self._scope: trio.CancelScope | None = None
+        self._begun = False
+        self._reporting = False
+        self._again = False
+        self._stop_at = 0.0
+        self._told: ExitReason | None = None
+        self._why: ExitReason | None = None
+        self._asides: set[trio.CancelScope] = set()
+        self._asides_gone: trio.Event | None = None
+        self._cleanups: set[trio.CancelScope] = set()
+
+    # --- orders of the supervisor
+
+    def begin(self, made: Actor[Any] | Job, serial: int) -> None:
+        """Starts a life. The report of the former life may be under way: then the task goes on with this one."""
+        self._made, self._serial = made, serial
+        self._begun, self._told, self._why, self.info = False, None, None, None
+        self._context = Context(self)
+        if isinstance(made, Actor):
+            kind: type[Actor[Any]] = type(made)
+            self.mailbox.open(self, kind.mailbox, _classes(kind), self.supervisor.system.events)
+            made.context = self._context
+        else:
+            self.mailbox.open(self, _NO_MAILBOX, (), self.supervisor.system.events)
+        if self._reporting:
+            self._again = True
+        else:
+            self.supervisor.system.spawn(self.run, self.path)
+
+    def ask_stop(self) -> None:
+        """The end is wanted: after the message at hand, with `on_stop`."""
+        if self._told is not None:
+            return
+        self._told = SHUTDOWN
+        assert self._context is not None
+        self._context.stop_requested.set()
+        if not self._begun or (isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)):
+            self._cancel(SHUTDOWN)
+        else:
+            self._stop_at = 0.0
+            self._nudge()
+
+    def kill(self) -> None:
+        """The end is wanted now."""
+        self._told = self._told or KILLED
+        self._cancel(KILLED)
+        for scope in self._cleanups:
+            scope.shield = False
+            scope.cancel()
+
+    def _cancel(self, why: ExitReason) -> None:
+        if self._why is None or why is KILLED:
+            self._why = why
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _nudge(self) -> None:
+        consumer, self.mailbox.consumer = self.mailbox.consumer, None
+        if consumer is not None:
+            trio.lowlevel.reschedule(consumer)
+
+    # --- what the context offers
+
+    def ready(self, context: Context, info: object) -> None:
+        """The start is acknowledged."""
+        if context is not self._context:
+            return
+        self.info = info
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        if self._begun:
+            return
+        self._begun = True
+        system = self.supervisor.system
+        if system.events.listening:
+            restarts, at = self.child.restarts, trio.current_time()
+            if restarts > self.restarts_told:
+                system.events.publish(Restarted(self.path, "worker", restarts, at))
+            else:
+                system.events.publish(StartedEvent(self.path, "worker", at))
+        self.restarts_told = self.child.restarts
+        self.supervisor.feed(Started(self.child.spec.id, self._serial, trio.current_time()))
+
+    def stop_self(self, context: Context, reason: ExitReason) -> None:
+        """Ends this life for a reason of its own."""
+        if context is not self._context or self._told is not None:
+            return
+        self._told = reason
+        if isinstance(self._made, Job):
+            self._cancel(reason)
+        else:
+            self._stop_at = 0.0
+            self._nudge()
+
+    def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """A task that ends with this life."""
+        if context is not self._context:
+            raise ActorDown(self.path)
+        scope = trio.CancelScope(shield=True)
+        self._asides.add(scope)
+        self.supervisor.system.spawn(self._aside, self.path, scope, run, args)
+
+    async def _aside(
+        self, scope: trio.CancelScope, run: Callable[..., Awaitable[object]], args: tuple[object, ...]
+    ) -> None:
+        error: BaseException | None = None
+        try:
+            with scope:
+                await run(*args)
+        except GeneratorExit:
+            raise
+        except BaseException as escaped:  # noqa: BLE001  # the supervision seam
+            error = escaped
+        self._asides.discard(scope)
+        if error is not None:
+            if self._why is None:
+                self._told = self._told or crashed(error)
+                self._cancel(crashed(error))
+            self.supervisor.system.note_interrupt(error)
+        if not self._asides and self._asides_gone is not None:
+            self._asides_gone.set()
+
+    def cleanup_scope(self) -> trio.CancelScope:
+        """Shielded until a kill."""
+        killed = self._why is KILLED
+        scope = trio.CancelScope(shield=not killed)
+        self._cleanups.add(scope)
+        return scope
+
+    def tell_from_timer(self, message: object) -> None:
+        """A timer's message: nobody is there to be told of a full mailbox."""
+        mailbox = self.mailbox
+        try:
+            if not mailbox.make_room(message):
+                return
+        except (MailboxFull, ActorDown, WrongMessage):
+            mailbox.dead_letter(message, "timer")
+            return
+        mailbox.queue.append(message)
+        mailbox.wake()
+
+    # --- the task
+
+    async def run(self) -> None:
+        """One life after another, while the supervisor starts the next at once."""
+        while True:
+            reason = await self._live()
+            if self._asides:
+                await self._end_asides()
+            context = self._context
+            assert context is not None
+            for timer in tuple(context.timers):
+                timer.cancel()
+            for asked in tuple(context.kept):
+                asked.fail(reason)
+            self._scope = self._context = self._made = None
+            self._cleanups.clear()
+            self._again, self._reporting = False, True
+            self._report(reason)
+            self._reporting = False
+            if not self._again:
+                return
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _report(self, reason: ExitReason | None) -> None:
+        supervisor, child_id = self.supervisor, self.child.spec.id
+        events, at = supervisor.system.events, trio.current_time()
+        if reason is None:
+            supervisor.feed(Ignored(child_id, self._serial))
+            return
+        if events.listening:
+            if reason.kind == "crashed":
+                events.publish(Crashed(self.path, "worker", reason, not self._begun, at))
+            elif self._begun:
+                events.publish(Stopped(self.path, "worker", reason, at))
+        if reason.error is not None:
+            supervisor.system.note_interrupt(reason.error)
+        if self._begun:
+            supervisor.feed(Exited(child_id, self._serial, reason, at))
+        else:
+            supervisor.feed(StartFailed(child_id, self._serial, reason, at))
+
+    async def _live(self) -> ExitReason | None:
+        """Returns why the life ended; None when the start declined."""
+        reached: list[ExitReason] = []
+        try:
+            with trio.CancelScope(shield=True) as scope:
+                self._scope = scope
+                if self._why is not None:
+                    scope.cancel()
+                asker.set(self.mailbox)
+                made = self._made
+                assert made is not None
+                assert self._context is not None
+                if isinstance(made, Job):
+                    await made.run(self._context)
+                    self._acknowledge()
+                    return self._told or NORMAL
+                await made.on_start(self._context)
+                self._acknowledge()
+                try:
+                    await self._consume(made)
+                    reason = self._told or NORMAL
+                except BaseException as error:
+                    if scope.cancel_called or isinstance(error, GeneratorExit):
+                        raise
+                    reason = crashed(error)
+                    reached.append(reason)
+                if type(made).on_stop is not Actor.on_stop and self.child.spec.shutdown != "brutal_kill":
+                    await self._stop_hook(made, reason, scope)
+                return reason
+        except GeneratorExit:
+            raise
+        except Ignore:
+            if not self._begun:
+                return None
+            return crashed(RuntimeError("Ignore is for on_start"))
+        except BaseException as error:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+            return reached[0] if reached else crashed(error)
+        return reached[0] if reached else self._why or KILLED
+
+    async def _stop_hook(self, made: Actor[Any], reason: ExitReason, scope: trio.CancelScope) -> None:
+        limit = self.child.spec.shutdown
+        if isinstance(limit, int | float):
+            scope.deadline = trio.current_time() + limit
+        await made.on_stop(reason)
+
+    async def _end_asides(self) -> None:
+        for scope in tuple(self._asides):
+            scope.cancel()
+        gone = self._asides_gone = trio.Event()
+        with trio.CancelScope(shield=True):
+            await gone.wait()
+        self._asides_gone = None
+
+    async def _consume(self, actor: Actor[Any]) -> None:
+        """Handles messages until the end is wanted or one crashes."""
+        mailbox = self.mailbox
+        queue = mailbox.queue
+        take = queue.popleft
+        handle = actor.handle
+        context = self._context
+        assert context is not None
+        clock = time.perf_counter
+        item: object = None
+        taken = 0
+        try:
+            while not self._is_over():
+                taken = 0
+                self._stop_at = clock() + SLICE_S
+                while queue:
+                    item = take()
+                    taken += 1
+                    if type(item) is Asked:
+                        if item.abandoned:
+                            mailbox.abandoned -= 1
+                            continue
+                        item.taken = True
+                        context.asked = item
+                        try:
+                            reply = await handle(item.message)
+                        except Refuse as refusal:
+                            settled = item.settle(Error(refusal.error))
+                        else:
+                            if reply is LATER:
+                                context.require_taken()
+                                settled = True
+                            else:
+                                settled = settle_reply(item, reply)
+                        if not settled and mailbox.events is not None:
+                            mailbox.events.counters.late_replies += 1
+                        context.asked = None
+                    else:
+                        try:
+                            await handle(item)
+                        except Refuse:
+                            mailbox.dead_letter(item, "refused")
+                    if taken >= SLICE_MESSAGES or clock() >= self._stop_at:
+                        break
+                item = None
+                mailbox.mark(taken)
+                if self._is_over():
+                    return
+                if queue:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                    if self._cancelled():
+                        await trio.lowlevel.checkpoint_if_cancelled()
+                else:
+                    assert mailbox.consumer is None, "a mailbox has one consumer"
+                    mailbox.consumer = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._abort_park)
+        except BaseException as error:
+            if item is not None and not isinstance(error, GeneratorExit):
+                killed = self._scope is not None and self._scope.cancel_called
+                mailbox.taken += taken
+                mailbox.dispose(item, "killed" if killed else "crashed", KILLED if killed else crashed(error))
+            raise
+
+    def _is_over(self) -> bool:
+        return self._told is not None
+
+    def _cancelled(self) -> bool:
+        return self._why is not None
+
+    def _abort_park(self, _: object) -> trio.lowlevel.Abort:
+        self.mailbox.consumer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+
+_NO_MAILBOX = MailboxPolicy(bound=1)
