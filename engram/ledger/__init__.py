@@ -1,5 +1,6 @@
 """Durable facts: SQLite with one writer, group commit, and replies only after COMMIT."""
 
+from .actor import CountCommits, LedgerActor, LedgerClient, Transact
 from .connection import LEDGER_FILE
 from .errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
 from .folder import data_folder
@@ -11,12 +12,16 @@ __all__ = [
     "LEDGER_FILE",
     "CommitUnknown",
     "Commits",
+    "CountCommits",
     "FolderInUse",
     "InlineLedger",
     "Ledger",
+    "LedgerActor",
+    "LedgerClient",
     "LedgerError",
     "LedgerUnavailable",
     "LedgerUnusable",
+    "Transact",
     "data_folder",
     "open_inline",
 ]

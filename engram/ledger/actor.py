@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, final
+from typing import TypeVar, cast, final
 
 import trio
 from sqlalchemy import Connection
@@ -21,7 +21,7 @@ WRITE_TIMEOUT_S = 30.0
 READERS = 4
 
 
-class Transact(Message[Any], frozen=True):
+class Transact(Message[object], frozen=True):
     """Run one transaction in the writer."""
 
     transaction: Transaction
@@ -83,8 +83,7 @@ class LedgerClient:
         self._idle: list[Connection] = []
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
-        value: T = await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S)
-        return value
+        return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await trio.to_thread.run_sync(self._read, query, limiter=self._limiter)

@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one transaction: its value, or the exception to raise to its caller."""
 
     value: Any = None
-    error: BaseException | None = None
+    error: Exception | None = None
 
 
 class Commits(msgspec.Struct):

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from engram.ledger import InlineLedger, LedgerUnavailable, LedgerUnusable, open_inline
 from engram.ledger.connection import open_writer, reading_engine
 from engram.ledger.facts import get, ledger_id, put
-from engram.ledger.group import Commits, run_group
+from engram.ledger.group import Commits, Transaction, run_group
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.sqlite3"
 
 
-def put_key(key: str, value: str):
+def put_key(key: str, value: str) -> Transaction:
     return lambda connection: put(connection, key, value)
 
 

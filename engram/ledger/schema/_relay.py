@@ -1,6 +1,6 @@
-"""The relay's outbox (pending, delivered and dead letters) and its log."""
+"""The relay's outbox (waiting, delivered and dead letters) and the log of its attempts."""
 
-from sqlalchemy import Index, Integer, LargeBinary, Text
+from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
 from sqlalchemy.dialects.sqlite import REAL
 
 from ._base import Column, Table, metadata
@@ -10,15 +10,19 @@ relay_outbox = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("kind", Text, nullable=False),  # memory | scores
+    Column("nonce", Text, nullable=False),
     Column("output_hash", Text, nullable=False),
     Column("block", Integer, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # signed JSON, sent unchanged
-    Column("state", Text, nullable=False),  # pending | delivered | abandoned | discarded
+    Column("payload", LargeBinary, nullable=False),  # JSON as it was learnt
+    Column("signed", LargeBinary),  # the same, signed before the first attempt; every attempt sends these bytes
+    Column("signed_hash", Text),  # hex; the idempotency key
+    Column("state", Text, nullable=False),  # pending | sending | delivered | abandoned | discarded
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", REAL, nullable=False),
     Column("last_reason", Text),
     Column("created_at", REAL, nullable=False),
     Column("updated_at", REAL, nullable=False),
+    UniqueConstraint("kind", "nonce"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
@@ -31,8 +35,9 @@ relay_log = Table(
     Column("outbox_id", Integer, nullable=False),
     Column("output_hash", Text, nullable=False),
     Column("block", Integer, nullable=False),
-    Column("status", Text, nullable=False),  # ok | http_NNN | error | unknown
+    Column("status", Text, nullable=False),  # ok | http_NNN | error (nothing was sent) | unknown (sent, no answer)
     Column("http_status", Integer),
     Column("at", REAL, nullable=False),
     sqlite_strict=True,
 )
+Index("ix_relay_log_outbox_id", relay_log.c.outbox_id, relay_log.c.id)

@@ -1,0 +1,142 @@
+"""The threaded ledger behind its actor: answers after COMMIT, survives a crash of its actor, ends on I/O errors."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from sqlalchemy import Connection
+
+from actors import ActorDown, ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
+from engram.ledger import LEDGER_FILE, CommitUnknown, LedgerActor, LedgerClient, LedgerError
+from engram.ledger import group as group_commit
+from engram.ledger.facts import get, put
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, fatal: list[LedgerError]) -> AsyncIterator[tuple[System, LedgerClient]]:
+    registry = Registry()
+    spec = SupervisorSpec(
+        "root",
+        (ChildSpec("ledger", lambda: LedgerActor(folder, fatal.append), name="ledger"),),
+        intensity=Intensity(5, 60.0),
+    )
+    async with open_system(spec, registry=registry) as system:
+        ledger = LedgerClient(registry.ref(LedgerActor, "ledger"), folder)
+        try:
+            yield system, ledger
+        finally:
+            ledger.close()
+
+
+async def test_many_writers_share_commits_and_each_gets_its_own_answer(tmp_path: Path) -> None:
+    async with running(tmp_path, []) as (_, ledger):
+        answers: dict[int, int] = {}
+
+        async def write(number: int) -> None:
+            def transaction(connection: Connection) -> int:
+                put(connection, f"key-{number}", str(number))
+                return number
+
+            answers[number] = await ledger.write(transaction)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(200):
+                nursery.start_soon(write, number)
+        assert answers == {number: number for number in range(200)}
+        commits = await ledger.commits()
+        assert commits.transactions == 200
+        assert commits.commits < 200
+        assert await ledger.read(lambda connection: get(connection, "key-199")) == "199"
+
+
+async def test_a_read_sees_what_was_answered_before_it(tmp_path: Path) -> None:
+    async with running(tmp_path, []) as (_, ledger):
+        for number in range(20):
+            await ledger.write(partial(put, key="key", value=str(number)))
+            assert await ledger.read(lambda connection: get(connection, "key")) == str(number)
+
+
+async def test_a_transaction_that_raises_reaches_its_caller_and_the_ledger_goes_on(tmp_path: Path) -> None:
+    def refuse(connection: Connection) -> None:
+        put(connection, "undone", "1")
+        raise LookupError("no such thing")
+
+    async with running(tmp_path, []) as (_, ledger):
+        with pytest.raises(LookupError, match="no such thing"):
+            await ledger.write(refuse)
+        assert await ledger.read(lambda connection: get(connection, "undone")) is None
+
+
+async def test_writing_through_a_reader_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path, []) as (_, ledger):
+        with pytest.raises(Exception, match="readonly"):
+            await ledger.read(lambda connection: put(connection, "a", "1"))
+        await ledger.write(lambda connection: put(connection, "a", "1"))
+
+
+async def test_what_was_acknowledged_is_there_after_a_restart_of_the_tree(tmp_path: Path) -> None:
+    async with running(tmp_path, []) as (_, ledger):
+        await ledger.write(lambda connection: put(connection, "a", "1"))
+    async with running(tmp_path, []) as (_, ledger):
+        assert await ledger.read(lambda connection: get(connection, "a")) == "1"
+
+
+async def test_a_commit_of_unknown_outcome_is_told_as_unknown_and_reported_as_fatal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[LedgerError] = []
+    async with running(tmp_path, fatal) as (_, ledger):
+        await ledger.write(lambda connection: put(connection, "a", "1"))
+
+        def broken(connection: Connection, transactions: list, commits: group_commit.Commits) -> list:
+            error = CommitUnknown("COMMIT failed: disk I/O error")
+            return [group_commit.Outcome(error=error) for _ in transactions]
+
+        monkeypatch.setattr("engram.ledger.writer.run_group", broken)
+        with pytest.raises(CommitUnknown):
+            await ledger.write(lambda connection: put(connection, "b", "2"))
+        assert len(fatal) == 1
+
+
+async def test_a_closed_tree_answers_actor_down(tmp_path: Path) -> None:
+    async with running(tmp_path, []) as (_, ledger):
+        pass
+    with pytest.raises(ActorDown):
+        await ledger.write(lambda connection: put(connection, "a", "1"))
+
+
+CRASHING_WRITER = """
+import sys, pathlib
+from engram.ledger.inline import open_inline
+from engram.ledger.facts import put
+ledger = open_inline(pathlib.Path(sys.argv[1]))
+for number in range(1000):
+    ledger.write_now(lambda connection: put(connection, f"k{number}", "v"))
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("point", ["begin:7", "commit:7"])
+def test_kill_minus_nine_around_a_commit_loses_nothing_that_was_acknowledged(tmp_path: Path, point: str) -> None:
+    path = tmp_path / LEDGER_FILE
+    done = subprocess.run(
+        [sys.executable, "-c", CRASHING_WRITER, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"ENGRAM_KILL_AT": point, "ENGRAM_TEST_KILL": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == -9
+    acknowledged = [int(line) for line in done.stdout.split()]
+    assert acknowledged == list(range(6))
+    connection = sqlite3.connect(path)
+    kept = {row[0] for row in connection.execute("SELECT key FROM meta WHERE key LIKE 'k%'")}
+    connection.close()
+    assert {f"k{number}" for number in acknowledged} <= kept
+    assert (f"k{6}" in kept) == point.startswith("commit")
