@@ -111,7 +111,9 @@ def session_of(paid: Payment, **changes: Any) -> Session:
     return msgspec.structs.replace(plain, **changes)
 
 
-def reservation(text: str = "a nonce", *, limits: Limits = ROOMY, message: str | None = None, **changes: Any) -> Reservation:
+def reservation(
+    text: str = "a nonce", *, limits: Limits = ROOMY, message: str | None = None, **changes: Any
+) -> Reservation:
     """All of a purchase of a session; `message` names the signed message, by default one of its own."""
     asked = payment(text, **changes)
     return Reservation(asked, session_of(asked), nonce(f"message {message or text}"), limits, instant())
