@@ -1,16 +1,16 @@
-"""The commitment to all public records: a Merkle root in the form that existing validators check.
+"""Merkle trees over records: the root in the form that existing validators check.
 
     leaf = sha256("leaf:" cid ":" embedding_hash)        node = sha256("node:" left right)
 
 Leaves are in byte order without duplicates; the last of an odd layer is its own sibling; no leaves: 32 zero
-bytes. Changing the set costs nothing; the layers are rebuilt, once, when a root or a proof is asked for after
-a change, so that neither is ever stale.
+bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 from bisect import bisect_left
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -51,60 +51,36 @@ def verify(proof: Proof, root: bytes) -> bool:
     return current == root
 
 
-class Commitment:
-    """The set of leaves and, once asked for, its tree. Not safe for use by two threads at once."""
+class Tree:
+    """The tree over a set of leaves; never changes."""
 
-    def __init__(self) -> None:
-        self._leaves: set[bytes] = set()
-        self._layers: list[list[bytes]] | None = None
+    def __init__(self, leaves: Iterable[bytes] = ()) -> None:
+        """Builds the tree: O(n log n), 2 µs a leaf, so not on the loop when there are many."""
+        self._layers = [sorted(set(leaves))]
+        while len(self._layers[-1]) > 1:
+            self._layers.append(_parents(self._layers[-1]))
 
     def __len__(self) -> int:
-        return len(self._leaves)
+        return len(self._layers[0])
 
     @property
-    def fresh(self) -> bool:
-        """Whether the tree is built, so that a root or a proof costs next to nothing."""
-        return self._layers is not None
-
-    def add(self, added: bytes) -> None:
-        """Adds a leaf; one that is there already changes nothing."""
-        if added not in self._leaves:
-            self._leaves.add(added)
-            self._layers = None
-
-    def discard(self, gone: bytes) -> None:
-        """Takes a leaf out; one that is not there changes nothing."""
-        if gone in self._leaves:
-            self._leaves.discard(gone)
-            self._layers = None
-
     def root(self) -> bytes:
-        """Returns the root (32 bytes) of the leaves as they are now. O(n) after a change, else O(1)."""
-        if not self._leaves:
-            return EMPTY_ROOT
-        return self._built()[-1][0]
+        """The root (32 bytes)."""
+        return self._layers[-1][0] if self._layers[0] else EMPTY_ROOT
 
     def prove(self, wanted: bytes) -> Proof | None:
         """Returns the proof of a leaf, or None when it is not in the set."""
-        if wanted not in self._leaves:
+        leaves = self._layers[0]
+        index = bisect_left(leaves, wanted)
+        if index == len(leaves) or leaves[index] != wanted:
             return None
-        layers = self._built()
-        index = bisect_left(layers[0], wanted)
         steps: list[Step] = []
-        for layer in layers[:-1]:
+        for layer in self._layers[:-1]:
             sibling = index ^ 1
             other = layer[sibling] if sibling < len(layer) else layer[index]
             steps.append(Step(sibling=other.hex(), side="left" if index & 1 else "right"))
             index >>= 1
         return Proof(leaf_hex=wanted.hex(), steps=steps)
-
-    def _built(self) -> list[list[bytes]]:
-        if self._layers is None:
-            layers = [sorted(self._leaves)]
-            while len(layers[-1]) > 1:
-                layers.append(_parents(layers[-1]))
-            self._layers = layers
-        return self._layers
 
 
 def _parents(layer: list[bytes]) -> list[bytes]:

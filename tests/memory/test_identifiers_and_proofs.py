@@ -61,66 +61,37 @@ def test_a_proof_over_inputs_of_a_wrong_length_is_refused(nonce: bytes, validato
         proofs.storage_proof(EMBEDDING, nonce, validator)
 
 
-def commitment(count: int) -> merkle.Commitment:
-    made = merkle.Commitment()
-    for name, digest in PAIRS[:count]:
-        made.add(merkle.leaf(name, digest))
-    return made
+def tree(count: int) -> merkle.Tree:
+    return merkle.Tree(merkle.leaf(name, digest) for name, digest in PAIRS[:count])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_root_is_the_originals(count: int) -> None:
-    assert commitment(count).root().hex() == VECTORS[f"merkle_root_n{count}"]
+    assert tree(count).root.hex() == VECTORS[f"merkle_root_n{count}"]
 
 
 def test_the_root_of_nothing_is_zeros() -> None:
-    assert merkle.Commitment().root() == bytes(32)
-    assert merkle.Commitment().prove(bytes(32)) is None
+    assert merkle.Tree().root == bytes(32)
+    assert merkle.Tree().prove(bytes(32)) is None
 
 
 def test_the_proof_is_the_originals() -> None:
     expected = VECTORS["merkle_proof_n3_first"]
-    proof = commitment(3).prove(merkle.leaf(*PAIRS[0]))
+    proof = tree(3).prove(merkle.leaf(*PAIRS[0]))
     assert proof is not None
     assert proof.leaf_hex == expected["leaf_hex"]
     assert [{"sibling": step.sibling, "side": step.side} for step in proof.steps] == expected["steps"]
 
 
-@given(st.sets(st.binary(min_size=1, max_size=4), max_size=40), st.sets(st.binary(min_size=1, max_size=4), max_size=9))
-def test_the_commitment_depends_on_the_set_alone_and_proves_each_member(kept: set[bytes], gone: set[bytes]) -> None:
-    leaves = {hashlib.sha256(each).digest() for each in kept - gone}
-    others = {hashlib.sha256(each).digest() for each in gone}
-    changed = merkle.Commitment()
-    for leaf in [*others, *leaves]:
-        changed.add(leaf)
-    changed.root()
-    for leaf in others:
-        changed.discard(leaf)
-    fresh = merkle.Commitment()
-    for leaf in sorted(leaves):
-        fresh.add(leaf)
-        fresh.add(leaf)
-    assert changed.root() == fresh.root()
-    assert len(changed) == len(leaves)
+@given(st.sets(st.binary(min_size=1, max_size=4), max_size=40), st.binary(max_size=4))
+def test_every_member_of_a_tree_is_proved_and_nothing_else(members: set[bytes], other: bytes) -> None:
+    leaves = [hashlib.sha256(each).digest() for each in members]
+    made = merkle.Tree([*leaves, *leaves])
+    assert made.root == merkle.Tree(reversed(leaves)).root
+    assert len(made) == len(leaves)
     for leaf in leaves:
-        proof = changed.prove(leaf)
+        proof = made.prove(leaf)
         assert proof is not None
-        assert merkle.verify(proof, fresh.root())
-    for leaf in others:
-        assert changed.prove(leaf) is None
-
-
-def test_a_change_shows_in_the_next_root() -> None:
-    made = commitment(2)
-    before = made.root()
-    made.add(merkle.leaf(*PAIRS[2]))
-    assert made.root() != before
-    made.discard(merkle.leaf(*PAIRS[2]))
-    assert made.root() == before
-
-
-def test_a_tree_is_fresh_until_something_changes() -> None:
-    made = commitment(2)
-    assert not made.fresh
-    made.root()
-    assert made.fresh
+        assert merkle.verify(proof, made.root)
+    if other not in members:
+        assert made.prove(hashlib.sha256(other).digest()) is None
