@@ -8,7 +8,8 @@ from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, Endp
 from engram.chain.node import RpcCall
 from engram.chain.rpc import JsonRpcNode
 from engram.http.client import HttpClient
-from tests.fakes.chain import Answer, ChainDouble, ChainServer, Fault, Shape
+from tests.fakes.chain import ChainDouble, ChainServer, Fault, Shape
+from tests.fakes.responder import Answer
 from tests.sampling import SEED
 
 HEAD = RpcCall("chain_getFinalizedHead")

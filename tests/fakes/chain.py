@@ -8,13 +8,13 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import h11
 import msgspec
 import trio
 
 from engram.chain.errors import CallRefused, EndpointUnreachable
 from engram.chain.node import Json, RpcCall
 from engram.chain.recorded.node import Recording, compact, read_recording
+from tests.fakes.responder import Answer, Asked, Responder
 
 _recording: Recording | None = None
 
@@ -116,7 +116,6 @@ def unreachable(name: str = "double") -> EndpointUnreachable:
     return EndpointUnreachable(f"{name}: no answer")
 
 
-Answer = tuple[int, dict[str, str], bytes]
 Fault = Callable[[bytes], Awaitable[Answer | None]]
 Shape = Callable[[Any], Any]
 
@@ -133,32 +132,15 @@ class ChainServer:
         self.shape: Shape = lambda replies: replies
         """Changes the decoded JSON-RPC replies before they are sent."""
 
-    async def run(self, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED) -> None:
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        self.url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        await trio.serve_listeners(self._serve, listeners, task_status=task_status)
+        self._responder = Responder(self._respond)
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        connection = h11.Connection(h11.SERVER)
-        try:
-            while connection.our_state is not h11.MUST_CLOSE:
-                body = await _request_body(stream, connection)
-                if body is None:
-                    return
-                answer = await (self.fault or self._answer)(body)
-                if answer is None:
-                    return
-                status, headers, content = answer
-                lines = [("content-length", str(len(content))), *headers.items()]
-                head = h11.Response(status_code=status, headers=lines)
-                parts = [head, h11.Data(data=content), h11.EndOfMessage()]
-                await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
-                connection.start_next_cycle()
-        except (trio.BrokenResourceError, h11.RemoteProtocolError, h11.LocalProtocolError):
-            pass
-        finally:
-            with trio.CancelScope(shield=True):
-                await stream.aclose()
+    async def run(self, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> None:
+        async with trio.open_nursery() as nursery:
+            self.url = await nursery.start(self._responder.run)
+            task_status.started(self.url)
+
+    async def _respond(self, asked: Asked) -> Answer | None:
+        return await (self.fault or self._answer)(asked.body)
 
     async def _answer(self, body: bytes) -> Answer:
         asked = json.loads(body)
@@ -175,20 +157,3 @@ class ChainServer:
         if isinstance(answer, CallRefused):
             return {**reply, "error": {"code": answer.code, "message": answer.message}}
         return {**reply, "result": answer}
-
-
-async def _request_body(stream: trio.SocketStream, connection: h11.Connection) -> bytes | None:
-    body = bytearray()
-    while True:
-        event = connection.next_event()
-        match event:
-            case h11.NEED_DATA:
-                connection.receive_data(await stream.receive_some(65_536))
-            case h11.Data():
-                body += event.data
-            case h11.EndOfMessage():
-                return bytes(body)
-            case h11.ConnectionClosed():
-                return None
-            case _:
-                pass

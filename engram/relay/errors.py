@@ -1,0 +1,22 @@
+"""What can go wrong when the relay is asked for something."""
+
+
+class RelayError(Exception):
+    """Base of the area's errors; never raised itself."""
+
+
+class NoSuchEntry(RelayError):
+    """The outbox holds no entry of this number."""
+
+    def __init__(self, entry_id: int) -> None:
+        super().__init__(f"the relay's outbox holds no entry {entry_id}")
+        self.entry_id = entry_id
+
+
+class NotAbandoned(RelayError):
+    """Only a dead letter can be retried or discarded."""
+
+    def __init__(self, entry_id: int, state: str) -> None:
+        super().__init__(f"entry {entry_id} is {state}, not abandoned: nothing to do")
+        self.entry_id = entry_id
+        self.state = state

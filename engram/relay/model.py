@@ -1,0 +1,149 @@
+"""What is relayed: payloads of schema engram-v1, and the entries of the outbox that carries them.
+
+Field order is the order on the wire, as the original sends it. A `scores` payload is what a validator found in a
+round; a `memory` payload is what the gateway knows of the nodes it runs. Both bear the same envelope and are signed
+the same way, so that one rule verifies both.
+"""
+
+import enum
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = "engram-v1"
+
+
+class MinerScore(msgspec.Struct, frozen=True):
+    """What a validator found of one miner. Shares are of 1; `latency_ms` is None when it was never measured."""
+
+    recall: float
+    latency_ms: float | None
+    proof_rate: float
+
+
+class ScoresPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """One scoring round; the original's payload, field for field. `scores` is by uid as text, unrounded."""
+
+    schema_version: str = SCHEMA_VERSION
+    netuid: int
+    block: int
+    round_ts: float
+    """Unix seconds."""
+    output_hash: str
+    nonce: str
+    scores: dict[str, MinerScore]
+
+
+class NodeMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway knows of one node; None for what the node has not told yet."""
+
+    vectors: int | None = None
+    root_hex: str | None = None
+    """Merkle commitment over the node's memory."""
+    queries_today: int | None = None
+    p50_latency_ms: float | None = None
+    proof_rate: float | None = None
+    """Share of 1."""
+    uptime_pct: float | None = None
+
+
+class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory held by managed nodes, by node hotkey (ss58). Names no session and no controller."""
+
+    schema_version: str = SCHEMA_VERSION
+    kind: Literal["memory"] = "memory"
+    netuid: int
+    block: int
+    round_ts: float
+    """Unix seconds."""
+    output_hash: str
+    nonce: str
+    nodes: dict[str, NodeMemory]
+
+
+Payload = ScoresPayload | MemoryPayload
+
+
+class EntryState(enum.StrEnum):
+    """Where an entry of the outbox stands."""
+
+    PENDING = "pending"
+    """Waits for its (next) attempt."""
+    SENDING = "sending"
+    """An attempt was begun and its outcome is not written yet."""
+    DELIVERED = "delivered"
+    ABANDONED = "abandoned"
+    """A dead letter: refused for good, or out of attempts. Kept until the operator retries or discards it."""
+    DISCARDED = "discarded"
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the outbox."""
+
+    id: int
+    kind: str
+    nonce: str
+    output_hash: str
+    block: int
+    payload: bytes
+    signed: bytes | None
+    signed_hash: str | None
+    state: EntryState
+    attempts: int
+    next_attempt_at: float
+    last_reason: str | None
+    created_at: float
+    updated_at: float
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One attempt as it was recorded."""
+
+    entry_id: int
+    output_hash: str
+    block: int
+    status: str
+    http_status: int | None
+    at: float
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """The receiver answered; `retry_after_s` is what it asked for, None when it did not."""
+
+    http_status: int
+    retry_after_s: float | None = None
+
+
+class Unreachable(msgspec.Struct, frozen=True):
+    """Nothing left this machine."""
+
+    reason: str
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """Sent, and no answer came: the receiver may hold it."""
+
+    reason: str
+
+
+Outcome = Answered | Unreachable | Unknown
+
+
+class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How the relay stands; the original's fields and what an operator needs beside them.
+
+    `total_ok` and `total_failed` count the attempts in the log (the last 30 days).
+    """
+
+    enabled: bool
+    outbox_pending: int
+    dlq_pending: int
+    """Of those pending, the ones that have failed at least once."""
+    dlq_abandoned: int
+    total_ok: int
+    total_failed: int
+    last_ok_hash: str | None
+    last_ok_at: float | None
+    oldest_pending_at: float | None
+    failures_in_a_row: int
+    """Since the process started."""

@@ -1,0 +1,12 @@
+"""The messages that the relay's emitter takes."""
+
+from actors import Message
+from engram.relay.model import RelayStatus
+
+
+class OutboxGrew(Message[None], frozen=True):
+    """A hint after a commit: look into the outbox now. One that is lost only costs time."""
+
+
+class GetRelayStatus(Message[RelayStatus], frozen=True):
+    """How the relay stands."""

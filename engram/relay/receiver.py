@@ -1,0 +1,49 @@
+"""Hands one signed payload to the receiver over HTTP."""
+
+from typing import final
+
+from engram.http.client import HttpClient
+from engram.http.errors import BadAnswer, HttpError, NotSent, TooLarge
+from engram.relay.model import Answered, Outcome, Unknown, Unreachable
+from engram.relay.signer import Signed
+
+MAX_ANSWER_BYTES = 65_536
+CONNECT_S = 5.0
+
+
+@final
+class Receiver:
+    """One receiver. `timeout_s` bounds each attempt as a whole."""
+
+    def __init__(self, http: HttpClient, url: str, timeout_s: float) -> None:
+        self._http = http
+        self._url = url
+        self._timeout_s = timeout_s
+
+    async def submit(self, signed: Signed) -> Outcome:
+        """Sends the payload once and tells what is known of it. Redirects are answers, not orders. Never raises."""
+        try:
+            response = await self._http.request(
+                "POST",
+                self._url,
+                content=signed.body,
+                headers={"content-type": "application/json", "idempotency-key": signed.signed_hash},
+                connect_s=min(CONNECT_S, self._timeout_s),
+                read_s=self._timeout_s,
+                total_s=self._timeout_s,
+                max_bytes=MAX_ANSWER_BYTES,
+                fresh=True,
+            )
+        except NotSent as error:
+            return Unreachable(str(error))
+        except TooLarge as error:
+            return Answered(error.status)
+        except (BadAnswer, HttpError) as error:
+            return Unknown(str(error))
+        return Answered(response.status, retry_after_s(response.headers.get("retry-after", "")))
+
+
+def retry_after_s(text: str) -> float | None:
+    """Seconds of a Retry-After header in its numeric form (RFC 9110 10.2.3); None for anything else."""
+    digits = text.strip()
+    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None

@@ -1,0 +1,247 @@
+"""The emitter in virtual time, with a receiver that does as it is told."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from sqlalchemy import select, update
+
+from actors import ActorRef, ChildSpec, Intensity, Registry, SupervisorSpec, open_system
+from engram.clock import TrioClock
+from engram.ledger import InlineLedger, open_inline
+from engram.ledger.schema import relay_log, relay_outbox
+from engram.relay import RelayStatus, RetryPolicy, is_signed, records
+from engram.relay.actor import RelayEmitter
+from engram.relay.model import Answered, Outcome, Unknown, Unreachable
+from engram.relay.protocol import GetRelayStatus, OutboxGrew
+from engram.relay.signer import Signed
+from tests.relay.samples import SIGNER, queue, rng, write
+
+DOWN = Unreachable("nobody listens")
+
+
+class ReceiverDouble:
+    """Answers by `next_outcome`; remembers what it was sent, and when."""
+
+    def __init__(self) -> None:
+        self.next_outcome: Callable[[int], Outcome] = lambda attempt: Answered(200)
+        self.sent: list[Signed] = []
+        self.times: list[float] = []
+        self.hangs_s = 0.0
+
+    async def submit(self, signed: Signed) -> Outcome:
+        self.sent.append(signed)
+        self.times.append(trio.current_time())
+        await trio.sleep(self.hangs_s)
+        return self.next_outcome(len(self.sent))
+
+    @property
+    def blocks(self) -> list[int]:
+        return [json.loads(signed.body)["block"] for signed in self.sent]
+
+
+@pytest.fixture
+def ledger() -> Iterator[InlineLedger]:
+    ledger = open_inline()
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def receiver() -> ReceiverDouble:
+    return ReceiverDouble()
+
+
+@asynccontextmanager
+async def emitting(ledger: InlineLedger, receiver: ReceiverDouble | None) -> AsyncIterator[ActorRef]:
+    def start() -> RelayEmitter:
+        return RelayEmitter(ledger, receiver, SIGNER, RetryPolicy(), TrioClock(), rng())
+
+    spec = SupervisorSpec("root", [ChildSpec("relay", start, name="relay")], intensity=Intensity(3, 5.0))
+    registry = Registry()
+    async with open_system(spec, registry=registry):
+        yield registry.ref(RelayEmitter, "relay")
+
+
+async def status(ref: ActorRef) -> RelayStatus:
+    return await ref.call(GetRelayStatus())
+
+
+def log_of(ledger: InlineLedger) -> list[str]:
+    return list(write(ledger, lambda c: c.scalars(select(relay_log.c.status).order_by(relay_log.c.id)).all()))
+
+
+def states(ledger: InlineLedger) -> list[str]:
+    return list(write(ledger, lambda c: c.scalars(select(relay_outbox.c.state).order_by(relay_outbox.c.id)).all()))
+
+
+async def test_what_waited_at_the_start_is_sent_in_order_and_signed(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    queue(ledger, 2, 1, 3)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(1)
+        assert receiver.blocks == [1002, 1001, 1003]
+        assert all(is_signed(json.loads(signed.body)) for signed in receiver.sent)
+        assert log_of(ledger) == ["ok"] * 3
+        found = await status(ref)
+        assert (found.enabled, found.total_ok, found.outbox_pending) == (True, 3, 0)
+
+
+async def test_a_hint_wakes_it_and_without_one_it_looks_again_by_itself(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(1)
+        queue(ledger, 1)
+        ref.tell(OutboxGrew())
+        await trio.sleep(0.1)
+        assert receiver.times == [pytest.approx(1.0, abs=0.05)]
+        queue(ledger, 2)
+        await trio.sleep(16)
+        assert receiver.blocks == [1001, 1002]
+
+
+async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.next_outcome = lambda attempt: Answered(503)
+    queue(ledger, 1)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(3_600)
+        waits = [later - earlier for earlier, later in zip(receiver.times, receiver.times[1:], strict=False)]
+        assert len(receiver.sent) == 10
+        assert 10 <= waits[0] <= 12
+        assert all(waits[place] < waits[place + 1] for place in range(4))
+        assert max(waits) <= 300.2
+        assert len({signed.body for signed in receiver.sent}) == 1
+        assert states(ledger) == ["abandoned"]
+        assert log_of(ledger) == ["http_503"] * 10
+        found = await status(ref)
+        assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 10, 10)
+
+
+async def test_an_unreachable_receiver_uses_up_no_attempt_and_all_is_sent_when_it_is_back(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.next_outcome = lambda attempt: DOWN
+    queue(ledger, 1, 2, 3)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(6 * 3_600)
+        tries = len(receiver.sent)
+        assert 70 <= tries <= 110, "about one a 300 s"
+        assert set(receiver.blocks) == {1001}
+        assert set(log_of(ledger)) == {"error"}
+        assert (await status(ref)).outbox_pending == 3
+        receiver.next_outcome = lambda attempt: Answered(200)
+        await trio.sleep(301)
+        assert receiver.blocks[tries:] == [1001, 1002, 1003]
+        assert states(ledger) == ["delivered"] * 3
+        row = write(ledger, lambda c: c.execute(select(relay_outbox.c.attempts)).scalars().all())
+        assert row == [1, 1, 1]
+
+
+async def test_a_refusal_for_good_goes_to_the_dead_letters_at_once_and_holds_up_nobody(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.next_outcome = lambda attempt: Answered(422) if attempt == 1 else Answered(200)
+    queue(ledger, 1, 2)
+    async with emitting(ledger, receiver):
+        await trio.sleep(1)
+        assert states(ledger) == ["abandoned", "delivered"]
+
+
+async def test_a_dead_letter_that_is_retried_is_sent_again(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.next_outcome = lambda attempt: Answered(400)
+    queue(ledger, 1)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(1)
+        receiver.next_outcome = lambda attempt: Answered(200)
+        write(ledger, lambda c: records.dlq_retry(c, 1, TrioClock().now()))
+        ref.tell(OutboxGrew())
+        await trio.sleep(1)
+        assert states(ledger) == ["delivered"]
+        assert receiver.sent[0] == receiver.sent[1]
+
+
+async def test_an_unknown_outcome_is_logged_as_such_and_sent_again_with_the_same_key(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.next_outcome = lambda attempt: Unknown("cut off") if attempt == 1 else Answered(200)
+    queue(ledger, 1)
+    async with emitting(ledger, receiver):
+        await trio.sleep(15)
+        assert log_of(ledger) == ["unknown", "ok"]
+        assert receiver.sent[0].signed_hash == receiver.sent[1].signed_hash
+
+
+async def test_a_receiver_that_hangs_delays_nobody_who_asks_for_the_status(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.hangs_s = 1_000.0
+    queue(ledger, 1)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(1)
+        before = trio.current_time()
+        assert (await status(ref)).outbox_pending == 1
+        assert trio.current_time() == before
+
+
+async def test_a_process_that_ends_during_an_attempt_sends_the_same_bytes_after_its_restart(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.hangs_s = 1_000.0
+    queue(ledger, 1)
+    async with emitting(ledger, receiver):
+        await trio.sleep(1)
+    assert states(ledger) == ["sending"]
+    receiver.hangs_s = 0.0
+    async with emitting(ledger, receiver):
+        await trio.sleep(15)
+    assert receiver.sent[0] == receiver.sent[1]
+    assert log_of(ledger) == ["unknown", "ok"]
+    assert states(ledger) == ["delivered"]
+
+
+async def test_a_crash_of_the_emitter_loses_nothing(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    def crash(attempt: int) -> Outcome:
+        if attempt == 1:
+            raise RuntimeError("injected")
+        return Answered(200)
+
+    receiver.next_outcome = crash
+    queue(ledger, 1, 2)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(30)
+        assert states(ledger) == ["delivered", "delivered"]
+        assert (await status(ref)).total_ok == 2
+
+
+async def test_without_a_receiver_it_is_off_and_says_so(
+    ledger: InlineLedger, autojump_clock: trio.testing.MockClock
+) -> None:
+    queue(ledger, 1)
+    async with emitting(ledger, None) as ref:
+        ref.tell(OutboxGrew())
+        await trio.sleep(1_000)
+        found = await status(ref)
+        assert (found.enabled, found.outbox_pending) == (False, 1)
+        assert log_of(ledger) == []
+
+
+async def test_old_entries_are_forgotten_while_it_runs(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    queue(ledger, 1)
+    async with emitting(ledger, receiver):
+        await trio.sleep(1)
+        assert states(ledger) == ["delivered"]
+        write(ledger, lambda c: c.execute(update(relay_outbox).values(updated_at=1.0)))
+        await trio.sleep(3_601)
+        assert states(ledger) == []

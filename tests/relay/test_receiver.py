@@ -1,0 +1,91 @@
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+
+from engram.http.client import HttpClient
+from engram.relay.model import Answered, Unknown, Unreachable
+from engram.relay.receiver import Receiver, retry_after_s
+from engram.relay.signer import Signed
+from tests.fakes.responder import Answer, Asked, Responder
+
+SIGNED = Signed(b'{"schema_version":"engram-v1"}', "ab" * 32)
+
+
+class Behaviour:
+    """What the receiver does with each request."""
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = (200, {}, b"{}")
+        self.late_s = 0.0
+
+    async def respond(self, asked: Asked) -> Answer | None:
+        await trio.sleep(self.late_s)
+        return self.answer
+
+
+@pytest.fixture
+def behaviour() -> Behaviour:
+    return Behaviour()
+
+
+@pytest.fixture
+async def responder(behaviour: Behaviour) -> Responder:
+    return Responder(behaviour.respond)
+
+
+@pytest.fixture
+async def receiver(responder: Responder, nursery: trio.Nursery) -> AsyncIterator[Receiver]:
+    client = HttpClient()
+    yield Receiver(client, await nursery.start(responder.run), timeout_s=0.5)
+    await client.aclose()
+
+
+async def test_a_payload_is_sent_unchanged_with_its_idempotency_key(receiver: Receiver, responder: Responder) -> None:
+    assert await receiver.submit(SIGNED) == Answered(200)
+    (asked,) = responder.asked
+    assert (asked.method, asked.body) == ("POST", SIGNED.body)
+    assert asked.headers["idempotency-key"] == SIGNED.signed_hash
+    assert asked.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("status", [201, 301, 400, 500])
+async def test_every_status_is_an_answer(receiver: Receiver, behaviour: Behaviour, status: int) -> None:
+    behaviour.answer = status, {"location": "http://127.0.0.1:1/"}, b""
+    assert await receiver.submit(SIGNED) == Answered(status)
+
+
+async def test_what_the_receiver_asks_for_is_kept(receiver: Receiver, behaviour: Behaviour) -> None:
+    behaviour.answer = 429, {"retry-after": "120"}, b""
+    assert await receiver.submit(SIGNED) == Answered(429, 120.0)
+
+
+async def test_a_late_answer_is_an_unknown_outcome(receiver: Receiver, behaviour: Behaviour) -> None:
+    behaviour.late_s = 60.0
+    with trio.fail_after(5):
+        assert isinstance(await receiver.submit(SIGNED), Unknown)
+
+
+async def test_a_connection_cut_without_an_answer_is_an_unknown_outcome(
+    receiver: Receiver, behaviour: Behaviour
+) -> None:
+    behaviour.answer = None
+    assert isinstance(await receiver.submit(SIGNED), Unknown)
+
+
+async def test_an_answer_too_large_to_read_is_known_by_its_status(receiver: Receiver, behaviour: Behaviour) -> None:
+    behaviour.answer = 200, {}, b"x" * 70_000
+    assert await receiver.submit(SIGNED) == Answered(200)
+
+
+async def test_nobody_listening_is_unreachable() -> None:
+    with trio.socket.socket() as bound:
+        await bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}/relay"
+        outcome = await Receiver(HttpClient(), url, timeout_s=2.0).submit(SIGNED)
+    assert isinstance(outcome, Unreachable)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("5", 5.0), (" 60 ", 60.0), ("-1", None), ("soon", None), ("", None)])
+def test_retry_after_is_read_in_seconds(text: str, seconds: float | None) -> None:
+    assert retry_after_s(text) == seconds

@@ -1,0 +1,176 @@
+import json
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+
+from engram.ledger import InlineLedger, open_inline
+from engram.ledger.schema import relay_log, relay_outbox
+from engram.relay import EntryState, NoSuchEntry, NotAbandoned, is_signed, records, scores_payload
+from engram.relay.model import Answered, Entry, MinerScore, Outcome, Unknown
+from engram.relay.rules import Decision, RetryPolicy, decide
+from tests.relay.samples import NOW, SIGNER, payload, queue, rng, write
+
+
+@pytest.fixture
+def ledger() -> Iterator[InlineLedger]:
+    ledger = open_inline()
+    yield ledger
+    ledger.close()
+
+
+def claim(ledger: InlineLedger, now: float = NOW) -> Entry | None:
+    return write(ledger, lambda connection: records.claim(connection, now, SIGNER.sign))
+
+
+def decision(entry: Entry, outcome: Outcome, now: float = NOW) -> Decision:
+    return decide(entry.attempts, outcome, now, RetryPolicy(), rng())
+
+
+def attempt(ledger: InlineLedger, outcome: Outcome, now: float = NOW) -> Entry:
+    entry = claim(ledger, now)
+    assert entry is not None
+    assert write(ledger, lambda c: records.settle(c, entry, outcome, decision(entry, outcome, now), now))
+    return entry
+
+
+def states(ledger: InlineLedger) -> list[str]:
+    return list(write(ledger, lambda c: c.scalars(select(relay_outbox.c.state).order_by(relay_outbox.c.id)).all()))
+
+
+def abandoned(ledger: InlineLedger, number: int = 1) -> Entry:
+    queue(ledger, number)
+    return attempt(ledger, Answered(400))
+
+
+def test_entries_are_claimed_in_the_order_they_were_queued(ledger: InlineLedger) -> None:
+    queue(ledger, 3, 1, 2)
+    blocks = [attempt(ledger, Answered(200)).block for _ in range(3)]
+    assert blocks == [1003, 1001, 1002]
+    assert claim(ledger) is None
+
+
+def test_the_same_nonce_is_queued_once(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    assert write(ledger, lambda c: records.enqueue(c, payload(1), NOW)) is False
+    scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
+    assert write(ledger, lambda c: records.enqueue(c, scores, NOW)) is True
+    assert len(states(ledger)) == 2
+
+
+def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    queue(ledger, 1, 2)
+    assert write(ledger, lambda c: records.enqueue(c, payload(3), NOW)) is False
+    attempt(ledger, Answered(200))
+    queue(ledger, 3)
+
+
+def test_an_entry_is_signed_once_and_every_attempt_sends_the_same_bytes(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    first = attempt(ledger, Answered(500))
+    second = claim(ledger, NOW + 20)
+    assert second is not None
+    assert (second.signed, second.signed_hash) == (first.signed, first.signed_hash)
+    assert (first.attempts, second.attempts) == (1, 2)
+    assert is_signed(json.loads(first.signed or b""))
+
+
+def test_an_entry_waits_for_its_time_and_others_go_on_meanwhile(ledger: InlineLedger) -> None:
+    queue(ledger, 1, 2)
+    attempt(ledger, Answered(503))
+    other = claim(ledger)
+    assert other is not None
+    assert other.block == 1002
+    assert claim(ledger, NOW + 9) is None
+    due_at = write(ledger, records.next_attempt_at)
+    assert due_at is not None
+    assert due_at >= NOW + 10
+    again = claim(ledger, NOW + 13)
+    assert again is not None
+    assert again.block == 1001
+
+
+def test_a_wall_clock_that_went_back_holds_nothing_up(ledger: InlineLedger) -> None:
+    queue(ledger, 1, now=NOW + 100 * 86_400)
+    assert claim(ledger, NOW) is not None
+
+
+def test_an_outcome_is_written_once(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    entry = attempt(ledger, Answered(200))
+    late = Unknown("late")
+    assert write(ledger, lambda c: records.settle(c, entry, late, decision(entry, late), NOW)) is False
+    assert states(ledger) == ["delivered"]
+    assert len(write(ledger, lambda c: c.execute(select(relay_log)).all())) == 1
+
+
+def test_what_was_being_sent_when_the_process_ended_is_unknown_and_tried_again(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    assert claim(ledger) is not None
+    assert write(ledger, lambda c: records.interrupted(c, decision, NOW)) == 1
+    assert states(ledger) == ["pending"]
+    entry, lines = write(ledger, lambda c: records.dlq_show(c, 1))
+    assert entry.attempts == 1
+    assert [line.status for line in lines] == ["unknown"]
+    assert write(ledger, lambda c: records.interrupted(c, decision, NOW)) == 0
+
+
+def test_dead_letters_are_listed_shown_retried_and_discarded(ledger: InlineLedger) -> None:
+    one, two = abandoned(ledger, 1), abandoned(ledger, 2)
+    assert [entry.id for entry in write(ledger, records.dlq_list)] == [one.id, two.id]
+    assert [entry.id for entry in write(ledger, lambda c: records.dlq_list(c, 10, one.id))] == [two.id]
+    shown, lines = write(ledger, lambda c: records.dlq_show(c, one.id))
+    assert (shown.state, shown.last_reason) == (EntryState.ABANDONED, "the receiver answered 400")
+    assert [(line.status, line.http_status) for line in lines] == [("http_400", 400)]
+    write(ledger, lambda c: records.dlq_retry(c, one.id, NOW))
+    write(ledger, lambda c: records.dlq_discard(c, two.id, NOW))
+    assert states(ledger) == ["pending", "discarded"]
+    again = claim(ledger)
+    assert again is not None
+    assert (again.attempts, again.signed) == (1, one.signed)
+
+
+def test_all_dead_letters_are_retried_at_once(ledger: InlineLedger) -> None:
+    abandoned(ledger, 1)
+    abandoned(ledger, 2)
+    assert list(write(ledger, lambda c: records.dlq_retry_all(c, NOW))) == [1, 2]
+    assert states(ledger) == ["pending", "pending"]
+
+
+def test_only_dead_letters_are_retried_or_discarded(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    with pytest.raises(NotAbandoned, match="entry 1 is pending, not abandoned"):
+        write(ledger, lambda c: records.dlq_retry(c, 1, NOW))
+    with pytest.raises(NotAbandoned):
+        write(ledger, lambda c: records.dlq_discard(c, 1, NOW))
+    with pytest.raises(NoSuchEntry, match="no entry 9"):
+        write(ledger, lambda c: records.dlq_show(c, 9))
+
+
+def test_the_status_counts_what_waits_what_failed_and_what_went_out(ledger: InlineLedger) -> None:
+    queue(ledger, 1, 2, 3, 4)
+    delivered = attempt(ledger, Answered(200), NOW + 1)
+    attempt(ledger, Answered(503), NOW + 2)
+    attempt(ledger, Answered(400), NOW + 3)
+    status = write(ledger, lambda c: records.status(c, enabled=True, failures_in_a_row=2))
+    assert (status.outbox_pending, status.dlq_pending, status.dlq_abandoned) == (2, 1, 1)
+    assert (status.total_ok, status.total_failed) == (1, 2)
+    assert (status.last_ok_hash, status.last_ok_at) == (delivered.output_hash, NOW + 1)
+    assert (status.oldest_pending_at, status.failures_in_a_row, status.enabled) == (NOW, 2, True)
+
+
+def test_the_status_of_an_empty_outbox(ledger: InlineLedger) -> None:
+    status = write(ledger, lambda c: records.status(c, enabled=False, failures_in_a_row=0))
+    assert (status.outbox_pending, status.last_ok_hash, status.oldest_pending_at) == (0, None, None)
+
+
+def test_delivered_entries_are_forgotten_after_a_week_and_dead_letters_never(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    attempt(ledger, Answered(200))
+    abandoned(ledger, 2)
+    week = 7 * 86_400.0
+    assert write(ledger, lambda c: records.purge(c, NOW + week - 1)) == 0
+    assert write(ledger, lambda c: records.purge(c, NOW + 10 * week)) == 1
+    assert states(ledger) == ["abandoned"]
+    assert write(ledger, lambda c: records.dlq_show(c, 2))[1] == []

@@ -1,0 +1,179 @@
+import hashlib
+import json
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
+from engram.relay.rules import (
+    RETRY_AFTER_MAX_S,
+    RetryPolicy,
+    backoff_s,
+    canonical_json,
+    decide,
+    describe,
+    log_status,
+    memory_of,
+    memory_payload,
+    nonce,
+    output_hash,
+    scores_payload,
+    signed_hash,
+    stable_nodes,
+    stable_scores,
+)
+from engram.relay.signer import PayloadSigner
+
+VECTORS = json.loads((Path(__file__).parent.parent / "data" / "engram" / "vectors.json").read_text())
+SCORES = {
+    "0": MinerScore(0.95, 120.5, 0.9),
+    "2": MinerScore(0.1234567, None, 0.7),
+    "10": MinerScore(1.0, 95.00049, 1.0),
+}
+POLICY = RetryPolicy()
+
+
+def test_scores_are_hashed_as_the_original_does() -> None:
+    assert stable_scores(SCORES).decode() == VECTORS["relay_stable_scores"]
+    assert output_hash(stable_scores(SCORES)) == VECTORS["relay_output_hash"]
+
+
+def test_a_round_becomes_the_payload_of_the_original() -> None:
+    payload = scores_payload(SCORES, netuid=450, block=1000, uid=5, round_ts=1_700_000_000.5)
+    encoded = msgspec.json.encode(payload)
+    assert json.loads(encoded) == VECTORS["relay_payload"]
+    assert list(json.loads(encoded)) == list(VECTORS["relay_payload"])
+    assert signed_hash(json.loads(encoded)) == VECTORS["relay_signed"]["signed_hash"]
+
+
+def test_a_payload_is_signed_as_the_original_does() -> None:
+    def fake(message: bytes) -> bytes:
+        return hashlib.sha256(message).digest()
+
+    payload = scores_payload(SCORES, netuid=450, block=1000, uid=5, round_ts=1_700_000_000.5)
+    signed = PayloadSigner("5FakeHotkey", fake).sign(msgspec.json.encode(payload))
+    assert json.loads(signed.body) == VECTORS["relay_signed"]
+    assert list(json.loads(signed.body)) == list(VECTORS["relay_signed"])
+    assert signed.signed_hash == VECTORS["relay_signed"]["signed_hash"]
+
+
+def test_what_signing_adds_is_not_part_of_what_is_signed() -> None:
+    assert signed_hash(VECTORS["relay_signed"]) == signed_hash(VECTORS["relay_payload"])
+
+
+def test_a_memory_payload_bears_the_same_envelope_as_scores() -> None:
+    nodes = {"5Node": NodeMemory(vectors=3, proof_rate=0.12345678, p50_latency_ms=1.23456, uptime_pct=99.5)}
+    payload = memory_payload(nodes, netuid=450, block=7, source="gateway", round_ts=1.5)
+    document = json.loads(msgspec.json.encode(payload))
+    assert list(document) == [
+        "schema_version", "kind", "netuid", "block", "round_ts", "output_hash", "nonce", "nodes"
+    ]  # fmt: skip
+    assert (document["kind"], document["nonce"]) == ("memory", "7:gateway:1500")
+    stable = stable_nodes(nodes)
+    assert document["output_hash"] == hashlib.sha256(stable).hexdigest()
+    assert json.loads(stable)["5Node"] == {
+        "vectors": 3,
+        "root_hex": None,
+        "queries_today": None,
+        "p50_latency_ms": 1.235,
+        "proof_rate": 0.123457,
+        "uptime_pct": 99.5,
+    }
+
+
+def test_nonces_name_block_source_and_millisecond() -> None:
+    assert nonce(1000, 5, 1_700_000_000_500) == "1000:5:1700000000500"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_json_has_not_is_not_hashed(value: float) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        canonical_json({"x": value})
+
+
+@pytest.mark.parametrize(
+    ("attempts", "outcome", "state", "left"),
+    [
+        (1, Answered(200), EntryState.DELIVERED, 1),
+        (10, Answered(204), EntryState.DELIVERED, 10),
+        (1, Answered(400), EntryState.ABANDONED, 1),
+        (1, Answered(301), EntryState.ABANDONED, 1),
+        (1, Answered(422), EntryState.ABANDONED, 1),
+        (1, Answered(408), EntryState.PENDING, 1),
+        (1, Answered(409), EntryState.PENDING, 1),
+        (9, Answered(500), EntryState.PENDING, 9),
+        (10, Answered(500), EntryState.ABANDONED, 10),
+        (10, Answered(429, 5.0), EntryState.ABANDONED, 10),
+        (9, Unknown("late"), EntryState.PENDING, 9),
+        (10, Unknown("late"), EntryState.ABANDONED, 10),
+        (1, Unreachable("down"), EntryState.PENDING, 0),
+        (10, Unreachable("down"), EntryState.PENDING, 9),
+    ],
+)
+def test_what_becomes_of_an_entry(attempts: int, outcome: Outcome, state: EntryState, left: int) -> None:
+    decision = decide(attempts, outcome, 100.0, POLICY, Random(1))
+    assert (decision.state, decision.attempts) == (state, left)
+    assert decision.next_attempt_at >= 100.0
+
+
+def test_an_unreachable_receiver_never_uses_up_an_attempt() -> None:
+    attempts = 0
+    for _ in range(1_000):
+        decision = decide(attempts + 1, Unreachable("down"), 0.0, POLICY, Random(1))
+        attempts = decision.attempts
+        assert decision.state is EntryState.PENDING
+    assert attempts == 0
+
+
+def test_ten_attempts_and_no_more() -> None:
+    attempts = 0
+    while True:
+        attempts += 1
+        decision = decide(attempts, Answered(503), 0.0, POLICY, Random(attempts))
+        if decision.state is EntryState.ABANDONED:
+            break
+    assert attempts == 10
+    assert decision.reason == "the receiver answered 503"
+
+
+@given(failures=st.integers(0, 100_000), seed=st.integers())
+def test_waits_double_from_ten_to_three_hundred_seconds(failures: int, seed: int) -> None:
+    wait_s = backoff_s(failures, POLICY, Random(seed))
+    base_s = min(300.0, 10.0 * 2.0 ** min(failures, 10))
+    assert 10.0 <= wait_s <= 300.0
+    assert 0.8 * base_s <= wait_s <= 1.2 * base_s
+
+
+def test_waits_are_spread() -> None:
+    rng = Random(1)
+    assert len({backoff_s(3, POLICY, rng) for _ in range(50)}) == 50
+
+
+@given(asked_s=st.floats(0, 1e9), seed=st.integers())
+def test_what_the_receiver_asks_for_is_waited_for_within_an_hour(asked_s: float, seed: int) -> None:
+    decision = decide(1, Answered(429, asked_s), 0.0, POLICY, Random(seed))
+    assert min(asked_s, RETRY_AFTER_MAX_S) <= decision.next_attempt_at <= RETRY_AFTER_MAX_S
+    assert decision.next_attempt_at >= 10.0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word", "text"),
+    [
+        (Answered(201), "ok", "the receiver answered 201"),
+        (Answered(503), "http_503", "the receiver answered 503"),
+        (Unreachable("refused"), "error", "receiver unreachable: refused"),
+        (Unknown("cut off"), "unknown", "outcome unknown: cut off"),
+    ],
+)
+def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: str) -> None:
+    assert (log_status(outcome), describe(outcome)) == (word, text)
+
+
+def test_what_a_node_tells_is_taken_only_where_it_is_a_number() -> None:
+    told = {"vectors": 12, "queries_today": True, "p50_latency_ms": "fast", "proof_rate": 1, "uptime_pct": -1.0}
+    assert memory_of(told, "ab") == NodeMemory(vectors=12, root_hex="ab", proof_rate=1.0)
+    assert memory_of({"vectors": -1, "queries_today": 2.5, "proof_rate": False}) == NodeMemory()
