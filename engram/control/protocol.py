@@ -62,5 +62,5 @@ def decode_answer(line: bytes, reply: type[R]) -> R:
         if outcome.code:
             raise Refused(outcome.code, outcome.error)
         return msgspec.json.decode(outcome.ok, type=reply)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the running process answered in another form ({error}); is it another version?") from None

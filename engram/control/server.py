@@ -125,7 +125,7 @@ async def _answer(line: bytes, operations: Operations) -> bytes:
             return encode_success(await operations.carry_out(line))
     except Refused as refused:
         return encode_refusal(refused.code, refused.message)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return encode_refusal("bad_command", f"not a command that this version knows: {error}")
     except trio.TooSlowError:
         return encode_refusal("too_slow", f"gave up after {COMMAND_S:.0f} s; it may still be carried out")

@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from engram.sdk.errors import MalformedAnswer
-from engram.sdk.model import Event, Json
+from engram.sdk.model import Event
 
-_data = msgspec.json.Decoder(dict[str, Json])
+_data = msgspec.json.Decoder(dict[str, object])
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:
@@ -35,8 +35,8 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
                 pass
 
 
-def _object(text: str) -> dict[str, Json]:
+def _object(text: str) -> dict[str, object]:
     try:
         return _data.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedAnswer(f"an event's data is no JSON object: {error}") from None

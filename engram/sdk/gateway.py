@@ -10,6 +10,7 @@ Blocking; use one client per thread. Every request is signed (version 2: the bod
 must be signed by the gateway's key: the one given, else the one it published at first contact.
 """
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self, TypeVar, final
@@ -19,6 +20,8 @@ import msgspec
 
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import AuthError, Keypair, PublicKey, answers, gateway_scheme, parse_hotkey
+from engram.payments import x402
+from engram.payments.errors import MalformedPayment
 from engram.sdk import event_stream
 from engram.sdk.errors import (
     Impostor,
@@ -30,7 +33,7 @@ from engram.sdk.errors import (
     SessionOver,
     WaitedTooLong,
 )
-from engram.sdk.model import Event, Identity, Json, Payment, Session, Stopped, Tier
+from engram.sdk.model import Event, Identity, Payment, Session, Stopped, Tier
 from engram.sdk.transport import Answer, ErrorBody, Transport, error_of
 from engram.sdk.wallet import Wallet
 
@@ -51,10 +54,6 @@ class _Tiers(msgspec.Struct, frozen=True):
 
 class _Sessions(msgspec.Struct, frozen=True):
     sessions: list[Session]
-
-
-class _Offer(msgspec.Struct, frozen=True):
-    amount_usd: float
 
 
 @final
@@ -98,9 +97,9 @@ class GatewayClient:
         """The key that signs the gateway's answers."""
         return self._public("/identity", Identity)
 
-    def health(self) -> dict[str, Json]:
+    def health(self) -> dict[str, object]:
         """`{"status":"ok","service":"engram-cloud-gateway"}`."""
-        return self._public("/health", dict[str, Json])
+        return self._public("/health", dict[str, object])
 
     def create_session(self, tier: str = "standard", *, hours: float = 1.0, max_usd: float | None = None) -> Session:
         """Buy a session and return it, paid but not yet active.
@@ -187,7 +186,7 @@ class GatewayClient:
                 raise WaitedTooLong(f"session {session_id} is {session.status}, not {what}, after {timeout_s:g} s")
             self._sleep(POLL_S)
 
-    def _buy(self, path: str, fields: dict[str, Json], max_usd: float | None) -> Session:
+    def _buy(self, path: str, fields: dict[str, object], max_usd: float | None) -> Session:
         body = msgspec.json.encode(fields)
         asked = self._send("POST", path, body)
         if asked.status == 202:
@@ -197,14 +196,14 @@ class GatewayClient:
         return self._pay(path, body, self._payment(asked, max_usd))
 
     def _payment(self, asked: Answer, max_usd: float | None) -> dict[str, str]:
-        offer = _decode(asked, _Offer)
+        required = asked.headers.get("payment-required", "")
+        price_usd = _dearest_usd(required)
         if self._wallet is None:
-            raise PaymentNeeded(f"this costs {offer.amount_usd} USD: give GatewayClient a wallet to pay with")
-        if max_usd is not None and offer.amount_usd > max_usd:
-            raise PaymentNeeded(f"this costs {offer.amount_usd} USD, more than the {max_usd} USD allowed")
-        if not (required := asked.headers.get("payment-required")):
-            raise MalformedAnswer("the gateway asks for a payment without saying how (no PAYMENT-REQUIRED header)")
-        return self._wallet.pay(required)
+            raise PaymentNeeded(f"this costs {price_usd} USD: give GatewayClient a wallet to pay with")
+        if max_usd is not None and price_usd > max_usd:
+            raise PaymentNeeded(f"this costs {price_usd} USD, more than the {max_usd} USD allowed")
+        payment = self._wallet.pay(required, self._clock.now(), secrets.token_bytes(32))
+        return {"PAYMENT-SIGNATURE": payment}
 
     def _pay(self, path: str, body: bytes, payment: dict[str, str]) -> Session:
         for attempt in range(1, PAID_ATTEMPTS + 1):
@@ -260,6 +259,17 @@ class GatewayClient:
         return self._gateway
 
 
+def _dearest_usd(payment_required: str) -> float:
+    """The most that any of the offers asks for; what is believed is what would be signed, not the body's text."""
+    try:
+        offers = x402.decode_challenge(payment_required)
+    except MalformedPayment as error:
+        raise MalformedAnswer(f"the gateway's PAYMENT-REQUIRED header cannot be read: {error}") from None
+    if not offers:
+        raise MalformedAnswer("the gateway offers no way to pay that is known here (exact, USDC)")
+    return max(offer.amount for offer in offers) / 1_000_000
+
+
 def _session_path(session_id: str, under: str = "") -> str:
     return f"/sessions/{quote(session_id, safe='')}{under}"
 
@@ -267,5 +277,5 @@ def _session_path(session_id: str, under: str = "") -> str:
 def _decode(answer: Answer, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None

@@ -6,8 +6,6 @@ import msgspec
 
 ENDED: Final = frozenset({"stopped", "expired", "failed"})
 
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
-
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True):
     """A size of node that can be bought."""
@@ -36,7 +34,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     network: str = ""
     amount_paid_usd: float = 0.0
     tier: str = ""
-    stats: dict[str, Json] = {}
+    stats: dict[str, object] = {}
     """What the gateway last learnt from the node; empty before the first poll."""
     stats_age_s: float | None = None
     error: str | None = None
@@ -79,7 +77,7 @@ class Event(msgspec.Struct, frozen=True):
     """One server-sent event: `state`, `stats` or `end`."""
 
     event: str
-    data: dict[str, Json]
+    data: dict[str, object]
     id: str | None = None
 
 
@@ -88,7 +86,7 @@ class Hit(msgspec.Struct, frozen=True):
 
     cid: str
     score: float
-    metadata: dict[str, Json] = {}
+    metadata: dict[str, object] = {}
     trust_tier: str = ""
 
     @property
@@ -102,4 +100,4 @@ class Memory(msgspec.Struct, frozen=True):
     """A stored memory by its content id."""
 
     cid: str
-    metadata: dict[str, Json] = {}
+    metadata: dict[str, object] = {}

@@ -16,8 +16,9 @@ import msgspec
 
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, miner_scheme
+from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.sdk.errors import MalformedAnswer, NodeRefused
-from engram.sdk.model import Hit, Json, Memory
+from engram.sdk.model import Hit, Memory
 from engram.sdk.transport import Answer, Transport, error_of
 
 T = TypeVar("T")
@@ -64,26 +65,26 @@ class NodeClient:
         """Close all connections."""
         self._transport.close()
 
-    def health(self) -> dict[str, Json]:
+    def health(self) -> dict[str, object]:
         """Whether the node is up, and what it holds."""
-        return self._get("/health", dict[str, Json])
+        return self._get("/health", dict[str, object])
 
-    def stats(self) -> dict[str, Json]:
+    def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return self._get("/stats", dict[str, Json])
+        return self._get("/stats", dict[str, object])
 
-    def ingest(self, text: str, metadata: Mapping[str, Json] | None = None) -> str:
+    def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store the meaning of `text` and return its content id. The text itself is not kept.
 
         Raises NodeRefused, ApiError, NotReached, OutcomeUnknown (storing the same again is harmless).
         """
         return self._ingest({"text": text, "metadata": dict(metadata or {})})
 
-    def ingest_text(self, text: str, metadata: Mapping[str, Json] | None = None) -> str:
+    def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store `text` and keep it as metadata beside its meaning, so that queries return it."""
         return self.ingest(text, {**(metadata or {}), "text": text})
 
-    def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, Json] | None = None) -> str:
+    def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store an embedding made elsewhere; it must have the node's dimension."""
         return self._ingest({"raw_embedding": list(vector), "metadata": dict(metadata or {})})
 
@@ -104,14 +105,14 @@ class NodeClient:
             return None
         return _checked(answer, Memory)
 
-    def _ingest(self, fields: dict[str, Json]) -> str:
+    def _ingest(self, fields: JsonObject) -> str:
         ingested = self._post("IngestSynapse", fields, _Ingested)
         if not ingested.cid:
             raise NodeRefused(ingested.error or "the node stored nothing and did not say why")
         return ingested.cid
 
-    def _query(self, fields: dict[str, Json], top_k: int, where: Mapping[str, str] | None) -> list[Hit]:
-        wanted: dict[str, Json] = {**fields, "top_k": top_k}
+    def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> list[Hit]:
+        wanted: JsonObject = {**fields, "top_k": top_k}
         if where:
             wanted["filter"] = dict(where)
         found = self._post("QuerySynapse", wanted, _Found)
@@ -119,8 +120,8 @@ class NodeClient:
             raise NodeRefused(found.error)
         return found.results
 
-    def _post(self, endpoint: str, fields: dict[str, Json], kind: type[T]) -> T:
-        body = dict(fields)
+    def _post(self, endpoint: str, fields: JsonObject, kind: type[T]) -> T:
+        body: JsonObject = dict(fields)
         if self._keypair is not None:
             now_ms = int(self._clock.now() * 1000)
             if self._namespace is not None:
@@ -137,5 +138,5 @@ def _checked(answer: Answer, kind: type[T]) -> T:
         raise error_of(answer)
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedAnswer(f"the node's answer could not be read: {error}") from None

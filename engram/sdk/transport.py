@@ -93,7 +93,7 @@ def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
     """The error in an answer that is none of the expected ones."""
     try:
         body = msgspec.json.decode(answer.body, type=ErrorBody)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         body = ErrorBody(error=answer.body[:200].decode("utf-8", "replace"))
     retry_after = answer.headers.get("retry-after", "")
     return ApiError(

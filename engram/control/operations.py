@@ -1,0 +1,297 @@
+"""Carries out operators' commands in the running gateway."""
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Protocol, TypeVar, assert_never, final
+
+import trio
+from sqlalchemy import Connection
+
+from engram.clock import Clock
+from engram.control import commands, rows
+from engram.control.errors import Refused
+from engram.control.model import (
+    BackupMade,
+    DeadLetterDetail,
+    Done,
+    PaymentDetail,
+    PaymentPage,
+    SessionDetail,
+    SessionPage,
+    SystemStatus,
+)
+from engram.hotkeys import MalformedHotkey, WalletEncrypted, WalletFileError, parse_hotkey, wallet
+from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
+from engram.payments import records as payment_records
+from engram.payments.model import PaymentState
+from engram.provisioning import node_keys
+from engram.provisioning.errors import NodeKeyError
+from engram.relay import NoSuchEntry, NotAbandoned
+from engram.relay import records as relay_records
+from engram.sessions import EndReason, Instants, Session, SessionEvent, SessionState
+from engram.sessions import records as session_records
+
+MAX_EVENTS: Final = 1_000
+"""Of a session's history, as shown."""
+
+
+class SellingSwitch(Protocol):
+    """Whether anything is sold."""
+
+    async def switch(self, *, on: bool) -> None:
+        """Set it, durably."""
+        ...
+
+
+class Hints(Protocol):
+    """Tells owners that their facts changed; never raises."""
+
+    def session_changed(self, session_id: str) -> None:
+        """A session is to be looked at."""
+        ...
+
+    def payments_changed(self) -> None:
+        """Open payments are to be looked at."""
+        ...
+
+    def outbox_changed(self) -> None:
+        """The relay's outbox is to be looked at."""
+        ...
+
+
+@final
+class GatewayOperations:
+    """Every command against the ledger and the hints of a running gateway."""
+
+    def __init__(
+        self,
+        data_dir: str | Path,
+        ledger: Ledger,
+        clock: Clock,
+        instants: Instants,
+        selling: SellingSwitch,
+        hints: Hints,
+        status: Callable[[], Awaitable[SystemStatus]],
+    ) -> None:
+        self._data_dir = Path(data_dir)
+        self._ledger = ledger
+        self._clock = clock
+        self._instants = instants
+        self._selling = selling
+        self._hints = hints
+        self._status = status
+
+    async def carry_out(self, line: bytes) -> object:
+        """The answer to one command line. Raises Refused, or msgspec.DecodeError for no command."""
+        command = commands.decoder.decode(line)
+        try:
+            return await self._carry_out(command)
+        except LedgerError as error:
+            raise Refused("ledger", str(error)) from error
+
+    async def _carry_out(self, command: commands.AnyCommand) -> object:
+        match command:
+            case commands.GetStatus():
+                return await self._status()
+            case commands.ListSessions():
+                return await self._list_sessions(command)
+            case commands.ShowSession(session_id=session_id):
+                return await self._show_session(session_id)
+            case commands.StopSession(session_id=session_id):
+                return await self._stop_session(session_id)
+            case commands.ReleaseSession(session_id=session_id):
+                return await self._release_session(session_id)
+            case commands.ListPayments():
+                return await self._list_payments(command)
+            case commands.ShowPayment(payment_id=payment_id):
+                return await self._show_payment(payment_id)
+            case commands.ReleasePayment(payment_id=payment_id):
+                return await self._release_payment(payment_id)
+            case commands.SetSelling(on=on):
+                await self._selling.switch(on=on)
+                return Done(True, "selling" if on else "not selling; running sessions go on")
+            case commands.BackupLedger(path=path):
+                return await self._back_up(path)
+            case commands.ListDeadLetters(after=after, limit=limit):
+                found = await self._ledger.read(lambda c: relay_records.dlq_list(c, _bounded(limit), after))
+                return [rows.dead_letter_row(entry) for entry in found]
+            case commands.ShowDeadLetter(id=entry_id):
+                return await self._show_dead_letter(entry_id)
+            case commands.RetryDeadLetter(id=entry_id):
+                return await self._retry_dead_letter(entry_id)
+            case commands.DiscardDeadLetter(id=entry_id):
+                now = self._clock.now()
+                await self._outbox(lambda c: relay_records.dlq_discard(c, entry_id, now))
+                return Done(True, f"{entry_id} discarded")
+            case commands.ListNodeKeys():
+                return [rows.node_key_row(key) for key in await self._ledger.read(node_keys.list_keys)]
+            case commands.AddNodeKey(path=path):
+                return await self._add_node_key(path)
+            case commands.RetireNodeKey(hotkey=hotkey):
+                return await self._retire_node_key(hotkey)
+            case _:
+                assert_never(command)
+
+    async def _list_sessions(self, command: commands.ListSessions) -> SessionPage:
+        states = set(SessionState) if not command.state else {_state(SessionState, command.state)}
+        limit = _bounded(command.limit)
+        found = await self._ledger.read(
+            lambda connection: session_records.list_in_states(connection, states, limit, command.after)
+        )
+        now = self._instants.now()
+        return SessionPage([rows.session_row(session, now) for session in found], _next(found, limit))
+
+    async def _show_session(self, session_id: str) -> SessionDetail:
+        def query(connection: Connection) -> SessionDetail | None:
+            session = session_records.get(connection, session_id)
+            if session is None:
+                return None
+            return SessionDetail(
+                rows.session_row(session, self._instants.now()),
+                [rows.event_row(e) for e in session_records.events_since(connection, session_id, 0, MAX_EVENTS)],
+                [rows.payment_row(payment) for payment in payment_records.of_session(connection, session_id)],
+            )
+
+        found = await self._ledger.read(query)
+        if found is None:
+            raise _no_such("session", session_id)
+        return found
+
+    async def _stop_session(self, session_id: str) -> Done:
+        now = self._instants.now()
+
+        def transaction(connection: Connection) -> tuple[Session | None, Session | None]:
+            before = session_records.get(connection, session_id)
+            after = session_records.transition(connection, session_id, SessionEvent.END, now, reason=EndReason.OPERATOR)
+            return before, after
+
+        before, after = await self._ledger.write(transaction)
+        if before is None:
+            raise _no_such("session", session_id)
+        self._hints.session_changed(session_id)
+        return Done(after is not None, f"{session_id} is {(after or before).state}")
+
+    async def _release_session(self, session_id: str) -> Done:
+        session = await self._ledger.read(lambda connection: session_records.get(connection, session_id))
+        if session is None:
+            raise _no_such("session", session_id)
+        await self._ledger.write(lambda connection: session_records.release_quarantine(connection, session_id))
+        self._hints.session_changed(session_id)
+        return Done(session.quarantined_at is not None, f"{session_id} is worked on")
+
+    async def _list_payments(self, command: commands.ListPayments) -> PaymentPage:
+        state = None if not command.state else _state(PaymentState, command.state)
+        limit = _bounded(command.limit)
+        found = await self._ledger.read(
+            lambda connection: payment_records.list_payments(
+                connection, state=state, limit=limit, before=command.before
+            )
+        )
+        more = found[-1].created_at if len(found) == limit else None
+        return PaymentPage([rows.payment_row(payment) for payment in found], more)
+
+    async def _show_payment(self, payment_id: str) -> PaymentDetail:
+        def query(connection: Connection) -> PaymentDetail | None:
+            payment = payment_records.get(connection, payment_id)
+            if payment is None:
+                return None
+            refunds = payment_records.refunds_of(connection, payment_id)
+            return PaymentDetail(rows.payment_row(payment), [rows.refund_row(refund) for refund in refunds])
+
+        found = await self._ledger.read(query)
+        if found is None:
+            raise _no_such("payment", payment_id)
+        return found
+
+    async def _release_payment(self, payment_id: str) -> Done:
+        now = self._clock.now()
+        released = await self._ledger.write(
+            lambda connection: payment_records.release_quarantine(connection, payment_id, now)
+        )
+        if released is None:
+            raise _no_such("payment", payment_id)
+        self._hints.payments_changed()
+        return Done(True, f"{payment_id} is worked on")
+
+    async def _back_up(self, path: str) -> BackupMade:
+        target = _absolute(path)
+        size = await trio.to_thread.run_sync(backup.backup, self._data_dir / LEDGER_FILE, target)
+        return BackupMade(str(target), size)
+
+    async def _show_dead_letter(self, entry_id: int) -> DeadLetterDetail:
+        try:
+            entry, lines = await self._ledger.read(lambda c: relay_records.dlq_show(c, entry_id))
+        except NoSuchEntry as error:
+            raise Refused("not_found", str(error)) from None
+        payload = entry.payload.decode("utf-8", "replace")
+        return DeadLetterDetail(rows.dead_letter_row(entry), payload, [rows.attempt_row(line) for line in lines])
+
+    async def _retry_dead_letter(self, entry_id: int | None) -> Done:
+        now = self._clock.now()
+        if entry_id is None:
+            ids = await self._ledger.write(lambda c: relay_records.dlq_retry_all(c, now))
+            self._hints.outbox_changed()
+            return Done(bool(ids), f"{len(ids)} put back")
+        await self._outbox(lambda c: relay_records.dlq_retry(c, entry_id, now))
+        return Done(True, f"{entry_id} put back")
+
+    async def _outbox(self, transaction: Callable[[Connection], None]) -> None:
+        try:
+            await self._ledger.write(transaction)
+        except NoSuchEntry as error:
+            raise Refused("not_found", str(error)) from None
+        except NotAbandoned as error:
+            raise Refused("conflict", str(error)) from None
+        self._hints.outbox_changed()
+
+    async def _add_node_key(self, path: str) -> Done:
+        file, at = _absolute(path), self._clock.now()
+        try:
+            keypair = await trio.to_thread.run_sync(wallet.read_hotkey_file, file)
+            if not wallet.is_private(file):
+                raise Refused("not_private", f"{file} may be read by others: chmod 600 it first")
+            await self._ledger.write(lambda c: node_keys.add(c, keypair.public_key, file, "added", at))
+        except (WalletFileError, WalletEncrypted, NodeKeyError) as error:
+            raise Refused("bad_key", str(error)) from None
+        return Done(True, f"{keypair.ss58} is in the pool")
+
+    async def _retire_node_key(self, hotkey: str) -> Done:
+        at = self._clock.now()
+        try:
+            public_key = parse_hotkey(hotkey)
+            key = await self._ledger.write(lambda c: node_keys.retire(c, public_key, at))
+        except (MalformedHotkey, NodeKeyError) as error:
+            raise Refused("bad_key", str(error)) from None
+        leased = f"; session {key.session_id} keeps it to its end" if key.session_id else ""
+        return Done(True, f"{hotkey} is retired{leased}")
+
+
+def _bounded(limit: int) -> int:
+    return max(1, min(limit, commands.PAGE))
+
+
+def _next(page: list[Session], limit: int) -> str:
+    return page[-1].id if len(page) == limit else ""
+
+
+S = TypeVar("S", bound=StrEnum)
+
+
+def _state(states: type[S], name: str) -> S:
+    try:
+        return states(name)
+    except ValueError:
+        known = ", ".join(state.value for state in states)
+        raise Refused("bad_state", f"there is no state {name!r}; there are {known}") from None
+
+
+def _absolute(path: str) -> Path:
+    target = Path(path)
+    if not target.is_absolute():
+        raise Refused("bad_path", f"{path!r} is not absolute: the running process has another working folder")
+    return target
+
+
+def _no_such(kind: str, identifier: str) -> Refused:
+    return Refused("not_found", f"there is no {kind} {identifier}")

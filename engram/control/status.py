@@ -1,0 +1,109 @@
+"""How the running process is, put together for /status and `engram status`."""
+
+import platform
+from collections.abc import Awaitable, Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from actors import NodeInfo
+from engram import __version__
+from engram.chain.subnets import Subnets
+from engram.clock import Clock
+from engram.control.model import SystemStatus, TreeNode
+from engram.ledger import Ledger, facts
+from engram.ledger.schema import payments, sessions
+from engram.payments import records as payment_records
+from engram.sessions import records as session_records
+
+LIBRARIES: Final = ("trio", "quart", "quart-trio", "hypercorn", "httpx2", "msgspec", "SQLAlchemy")
+MOST_QUARANTINED: Final = 100
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    ledger_id: str
+    sqlite: str
+    sessions: dict[str, int]
+    payments: dict[str, int]
+    quarantined: list[str]
+
+
+def status_of(
+    environment: str,
+    ledger: Ledger,
+    clock: Clock,
+    subnets: Subnets,
+    tree: Callable[[], Iterable[NodeInfo]],
+    selling: Callable[[], Awaitable[bool]],
+    event_streams: Callable[[], int],
+    extra: Callable[[], Awaitable[dict[str, dict[str, object]]]],
+) -> Callable[[], Awaitable[SystemStatus]]:
+    """What to await for the status; the process counts as started now."""
+    started_at, started = clock.now(), clock.monotonic()
+    libraries = {name: _version(name) for name in LIBRARIES}
+
+    async def status() -> SystemStatus:
+        counts = await ledger.read(_counts)
+        chain = subnets.status()
+        ages = {f"subnet {subnet.netuid}": subnet.age_s for subnet in chain.subnets if subnet.age_s is not None}
+        return SystemStatus(
+            version=__version__,
+            environment=environment,
+            python=platform.python_version(),
+            libraries=libraries,
+            sqlite=counts.sqlite,
+            ledger_id=counts.ledger_id,
+            started_at=started_at,
+            uptime_s=clock.monotonic() - started,
+            selling=await selling(),
+            sessions=counts.sessions,
+            payments=counts.payments,
+            quarantined=counts.quarantined,
+            event_streams=event_streams(),
+            ages_s=ages | ({} if chain.head_age_s is None else {"chain head": chain.head_age_s}),
+            chain=chain,
+            tree=[tree_node(node) for node in tree()],
+            extra=await extra(),
+        )
+
+    return status
+
+
+def tree_node(node: NodeInfo) -> TreeNode:
+    """A node of the live tree, its last error as text."""
+    return TreeNode(
+        path=node.path,
+        kind=str(node.kind),
+        state=node.state,
+        restarts=node.restarts,
+        last_error=None if node.last_error is None else f"{type(node.last_error).__name__}: {node.last_error}",
+        mailbox_depth=node.mailbox_depth,
+        mailbox_bound=node.mailbox_bound,
+        oldest_age_s=node.oldest_age_s,
+    )
+
+
+def _counts(connection: Connection) -> _Counts:
+    quarantined = [
+        identifier
+        for table in (sessions, payments)
+        for identifier in connection.execute(
+            select(table.c.id).where(table.c.quarantined_at.is_not(None)).limit(MOST_QUARANTINED)
+        ).scalars()
+    ]
+    return _Counts(
+        ledger_id=facts.ledger_id(connection),
+        sqlite=str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()),
+        sessions={str(state): count for state, count in session_records.count_by_state(connection).items()},
+        payments={str(state): count for state, count in payment_records.count_by_state(connection).items()},
+        quarantined=quarantined,
+    )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,210 @@
+"""What the gateway answers, field by field. The first fields of each are the original Engram's; phones rely on them."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+UnixSeconds = Annotated[float, Meta(description="Unix seconds, UTC.")]
+Usd = Annotated[float, Meta(description="US dollars, at most 6 decimals.", ge=0)]
+Hotkey = Annotated[str, Meta(description="SS58 address (prefix 42) of an sr25519 public key.")]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every error. `error` is for people, `code` for programs, `request_id` for the operator."""
+
+    error: str
+    code: str
+    request_id: str
+    clock_skew_ms: int | None = None
+    """401 only: the request's timestamp minus the gateway's clock; positive when the phone's clock is ahead."""
+    detail: str | None = None
+    """What exactly is wrong, where `error` is a fixed text of the original."""
+
+
+class PaymentRequiredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """402: what to pay, in the terms of x402 v1 and of the original; x402 v2 is in the PAYMENT-REQUIRED header."""
+
+    error: str
+    code: str
+    request_id: str
+    x402_version: int = msgspec.field(name="x402Version")
+    accepts: list[dict[str, object]]
+    amount_usd: Usd
+    network: str
+    recipient: str
+    protocol: str
+    docs: str
+    terms: str
+
+
+class MetagraphAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet at a finalized block; `neurons` unless `fields` names none of theirs."""
+
+    network: str
+    block: int
+    netuid: int
+    note: str
+    neurons: list[dict[str, object]] | None = None
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str
+    service: str
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True):
+    """Whether the gateway can do its work; `checks` names each part and what is wrong with it (empty: nothing)."""
+
+    ready: bool
+    checks: dict[str, str]
+
+
+class TierAnswer(msgspec.Struct, frozen=True):
+    """One size of node and its price."""
+
+    tier: str
+    cpu_vcpu: int
+    memory_gb: int
+    storage_gb: int
+    price_akt_per_hour: Annotated[float, Meta(description="Half of price_usd_per_hour: the original app doubles it.")]
+    price_usd_per_hour: Usd
+
+
+class TiersAnswer(msgspec.Struct, frozen=True):
+    """All sizes on sale."""
+
+    tiers: list[TierAnswer]
+
+
+class NodesAnswer(msgspec.Struct, frozen=True):
+    """Where nodes run."""
+
+    note: str
+    akash_network: str
+    available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
+
+
+class IdentityAnswer(msgspec.Struct, frozen=True):
+    """The gateway's own key, which signs its answers to signed requests."""
+
+    hotkey: Hotkey
+    public_key: Annotated[str, Meta(description="The same key, 64 hex digits.")]
+    scheme: str
+    sig_versions: list[int]
+    environment: str
+    version: str
+
+
+class TermsAnswer(msgspec.Struct, frozen=True):
+    """What a buyer may rely on."""
+
+    terms_url: str
+    min_hours: float
+    max_hours: float
+    live_sessions_per_hotkey: int
+    payment_flow: str
+    paid_time: str
+    refunds: str
+    early_stop: str
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A compute session."""
+
+    session_id: str
+    controller_hotkey: Hotkey
+    status: Annotated[
+        str,
+        Meta(
+            description="payment_pending, provisioning, active, degraded, stopping, stopped, expired or failed.",
+        ),
+    ]
+    created_at: UnixSeconds
+    expires_at: Annotated[float, Meta(description="Unix seconds; provisional until the session is active.")]
+    node_endpoint: str | None
+    node_hotkey: Hotkey | None
+    payment_tx: str | None
+    network: str
+    amount_paid_usd: Usd
+    stats: Annotated[dict[str, object], Meta(description="What was last learnt from the node.")]
+    error: str | None
+    remaining_seconds: Annotated[float, Meta(ge=0)]
+    tier: str
+    payment_id: str
+    end_reason: str | None
+    stats_age_s: float | None
+
+
+class BoughtAnswer(SessionAnswer, frozen=True, kw_only=True):
+    """A session that was paid for, or is being paid for (`code` payment_pending: come back after Retry-After)."""
+
+    payment_status: str
+    code: Annotated[str, Meta(description="accepted, or payment_pending.")]
+
+
+class SessionsAnswer(msgspec.Struct, frozen=True):
+    """A hotkey's sessions, the newest first."""
+
+    sessions: list[SessionAnswer]
+
+
+class StoppedAnswer(msgspec.Struct, frozen=True):
+    """The session stops and stays stopped."""
+
+    stopped: bool
+    session_id: str
+
+
+class TicketAnswer(msgspec.Struct, frozen=True):
+    """Opens the event stream for a client that cannot send headers (a browser's EventSource)."""
+
+    ticket: str
+    expires_in_s: int
+    url: Annotated[str, Meta(description="Path and query of the stream, ready for EventSource.")]
+
+
+class PaymentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment and what became of it."""
+
+    payment_id: str
+    session_id: str
+    kind: str
+    status: Annotated[
+        str,
+        Meta(
+            description="reserved, settling, settled, rejected, unknown, void, refund_due, refunding or refunded.",
+        ),
+    ]
+    amount_usd: Usd
+    network: str
+    transaction: str | None
+    reason: str | None
+    created_at: UnixSeconds
+    settled_at: UnixSeconds | None
+    refunds: list["RefundAnswer"]
+
+
+class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of what goes back to the payer."""
+
+    number: int
+    status: str
+    amount_usd: Usd
+    reason: str
+    transaction: str | None
+
+
+class CreateSessionBody(msgspec.Struct, frozen=True):
+    """The body of POST /sessions."""
+
+    tier: Annotated[str, Meta(description="lite, standard or pro.")] = "standard"
+    duration_hours: Annotated[float, Meta(description="0.5 to 720 unless /terms says otherwise.")] = 1.0
+
+
+class ExtendSessionBody(msgspec.Struct, frozen=True):
+    """The body of POST /sessions/{session_id}/extend."""
+
+    duration_hours: float = 1.0

@@ -1,0 +1,80 @@
+"""The gateway's two applications: the public one, and the operator's."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import structlog
+from quart import Response
+
+from engram.gateway.answers import ErrorAnswer
+from engram.gateway.caller import sign
+from engram.gateway.events import add_event_routes
+from engram.gateway.openapi import openapi_document
+from engram.gateway.ops import add_ops_routes
+from engram.gateway.payments import add_payment_routes
+from engram.gateway.public import add_probes, add_public_routes
+from engram.gateway.purchases import add_purchase_routes
+from engram.gateway.replies import reply
+from engram.gateway.services import Services
+from engram.gateway.sessions import add_session_routes
+from engram.hotkeys.gateway_scheme import AUTH_HEADERS
+from engram.http.app import App, new_app
+from engram.http.exchange import request_id
+from engram.ledger import CommitUnknown, LedgerError
+
+_log = structlog.get_logger(__name__)
+
+
+def gateway_app(services: Services) -> App:
+    """Everything that phones and programs may ask."""
+    app = new_app(
+        "gateway",
+        settings=services.settings.http,
+        clock=services.clock,
+        ids=services.ids,
+        metrics=services.metrics,
+        single_headers=AUTH_HEADERS,
+    )
+    add_public_routes(app, services)
+    add_session_routes(app, services)
+    add_purchase_routes(app, services)
+    add_event_routes(app, services)
+    add_payment_routes(app, services)
+    document = msgspec.json.encode(openapi_document())
+
+    @app.get("/openapi.json")
+    async def show_openapi() -> Response:
+        return Response(document, content_type="application/json")
+
+    @app.after_request
+    async def sign_answer(response: Response) -> Response:
+        return await sign(services, response)
+
+    app.register_error_handler(LedgerError, _on_ledger_error)
+    return app
+
+
+def ops_app(
+    services: Services, status: Callable[[], Awaitable[msgspec.Struct]], refresh: Callable[[], Awaitable[None]]
+) -> App:
+    """What the operator may ask, on a listener of its own: /status, /metrics, /health, /ready.
+
+    `refresh` (gauges.py) is awaited before each scrape.
+    """
+    settings = msgspec.structs.replace(services.settings.http, cors_origins=(), requests_per_minute_per_ip=0)
+    app = new_app("ops", settings=settings, clock=services.clock, ids=services.ids, metrics=services.metrics)
+    add_probes(app, services.probes)
+    add_ops_routes(app, status, services.metrics, refresh)
+    app.register_error_handler(LedgerError, _on_ledger_error)
+    return app
+
+
+async def _on_ledger_error(error: LedgerError) -> Response:
+    """The ledger cannot be asked: not the client's fault, and no failure of what it may have begun."""
+    _log.error("ledger_unavailable", error=str(error))
+    if isinstance(error, CommitUnknown):
+        code, text = "outcome_unknown", "It is not known whether this was done; ask for the state."
+    else:
+        code, text = "unavailable", "Not now; try again."
+    answer = ErrorAnswer(error=text, code=code, request_id=request_id())
+    return reply(answer, 503, headers=(("Retry-After", "2"),))

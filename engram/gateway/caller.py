@@ -1,0 +1,89 @@
+"""Who is asking: the gateway scheme checked once per request, and the answer signed in return."""
+
+import hashlib
+from typing import Final, cast
+
+import msgspec
+from quart import Response, current_app, g, request
+
+from engram.gateway.replies import body_bytes
+from engram.gateway.services import Services
+from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
+from engram.http.app import App
+from engram.http.errors import ApiError
+
+DEV_HOTKEY: Final = hashlib.sha256(b"engram dev hotkey").digest()
+"""Who asks without X-Hotkey where signature checks are switched off (loopback only)."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """A request whose signature holds (or need not)."""
+
+    public_key: PublicKey
+    message_sha256: bytes
+    """With `public_key` the key of the replay guard."""
+
+
+def raw_path() -> bytes:
+    """The path's bytes as sent, without the query."""
+    return bytes(request.scope["raw_path"]).partition(b"?")[0]
+
+
+def header_lines() -> list[tuple[bytes, bytes]]:
+    """The request's header lines in the order received."""
+    return list(request.scope["headers"])
+
+
+async def identify(services: Services, refusal: str = "Unauthorized.") -> Caller:
+    """Return who signed the request now handled, and note that its answer is to be signed.
+
+    `refusal` is the route's fixed 401 text. Raises ApiError 401, or 429 above the hotkey's rate.
+    """
+    caller = await _caller(services, refusal)
+    cast(App, current_app).limit_hotkey(caller.public_key)
+    return caller
+
+
+async def _caller(services: Services, refusal: str) -> Caller:
+    if not services.settings.gateway.auth_required:
+        return _trusted(services)
+    body = await body_bytes()
+    now_ms = int(services.clock.now() * 1000)
+    try:
+        signed = gateway_scheme.verify_request(header_lines(), request.method, raw_path(), body, now_ms)
+    except AuthError as refused:
+        services.metrics.auth_refused.labels("gateway", refused.code).inc()
+        extra: dict[str, object] = {"detail": refused.message}
+        if refused.skew_ms is not None:
+            extra["clock_skew_ms"] = refused.skew_ms
+        raise ApiError(401, refused.code, refusal, extra=extra) from None
+    g.signed_at = request.headers["X-Timestamp"]
+    return Caller(signed.public_key, signed.message_sha256)
+
+
+def _trusted(services: Services) -> Caller:
+    hotkey = request.headers.get("X-Hotkey", "")
+    try:
+        public_key = parse_hotkey(hotkey) if hotkey else DEV_HOTKEY
+    except MalformedHotkey:
+        public_key = hashlib.sha256(hotkey.encode("utf-8", "surrogateescape")).digest()
+    if "X-Timestamp" in request.headers:
+        g.signed_at = request.headers["X-Timestamp"]
+    return Caller(public_key, bytes.fromhex(services.ids.token(32)))
+
+
+def leave_unsigned() -> None:
+    """Let the answer to the request now handled go out as it is: a stream has no body to sign beforehand."""
+    g.pop("signed_at", None)
+
+
+async def sign(services: Services, response: Response) -> Response:
+    """Sign the answer to a signed request; answers to strangers go out as they are."""
+    signed_at: str | None = g.get("signed_at")
+    if signed_at is None:
+        return response
+    body = await response.get_data(as_text=False)
+    assert isinstance(body, bytes)
+    for name, value in answers.sign_answer(services.keypair, response.status_code, signed_at, body).items():
+        response.headers[name] = value
+    return response

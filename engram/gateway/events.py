@@ -1,0 +1,138 @@
+"""GET /sessions/{id}/events: what happens to a session, as server-sent events.
+
+`state` events carry the history's ids, so that a reader goes on after the last one it got (Last-Event-ID); `stats`
+events carry none: only the newest matter. When the session is over the stream ends with `end`, and a reader that comes
+back for more is told 204, which is how EventSource learns not to ask again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+from quart import Response, request
+from sqlalchemy import Connection
+
+from engram.gateway import records
+from engram.gateway.caller import identify, leave_unsigned
+from engram.gateway.feed import StreamsFull
+from engram.gateway.presenting import NodeStats, session_answer
+from engram.gateway.services import Services
+from engram.gateway.sessions import owned
+from engram.http.app import App
+from engram.http.errors import ApiError
+from engram.http.sse import EventSink, event_stream
+from engram.sessions import TERMINAL, EventRecord, Session
+from engram.sessions import records as session_records
+
+PAGE: Final = 100
+"""Events read at a time."""
+LONGEST_S: Final = 3_600.0
+"""A stream ends after this; the reader comes back and goes on where it was."""
+MAX_EVENT_ID: Final = 2**63 - 1
+
+
+def add_event_routes(app: App, services: Services) -> None:
+    """Add the event stream."""
+
+    @app.get("/sessions/<session_id>/events")
+    async def stream_events(session_id: str) -> Response:
+        session = await _admitted(services, session_id)
+        after = _last_event_id()
+        if after is not None and session.state in TERMINAL:
+            _, missed = await services.ledger.read(_news(session_id, after))
+            if not missed:
+                return Response(b"", status=204)
+        try:
+            services.feed.admit(session.controller)
+        except StreamsFull:
+            raise ApiError(
+                429, "too_many_streams", "Too many event streams are open; close one.", headers=(("Retry-After", "5"),)
+            ) from None
+        leave_unsigned()
+        return event_stream(lambda sink: _tell(services, sink, session, after))
+
+
+async def _admitted(services: Services, session_id: str) -> Session:
+    ticket = request.args.get("ticket")
+    if ticket is None:
+        return await owned(services, await identify(services), session_id)
+    if not services.tickets.admits(ticket, session_id, services.clock.now()):
+        raise ApiError(401, "bad_ticket", "The ticket is not good (any more) for this session; ask for another.")
+    session = await services.ledger.read(lambda connection: session_records.get(connection, session_id))
+    if session is None:
+        raise ApiError(404, "not_found", "Session not found.")
+    return session
+
+
+def _last_event_id() -> int | None:
+    """Where the reader was. The header is EventSource's, the query parameter for a first connection of a page."""
+    text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or ""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_EVENT_ID):
+        return None
+    return int(text)
+
+
+async def _tell(services: Services, sink: EventSink, session: Session, after: int | None) -> None:
+    """Send what happens until the session is over. A reader that is slow to take it only comes to know it later."""
+    ends_at = services.clock.monotonic() + LONGEST_S
+    told: NodeStats | None = None
+    with services.feed.subscribe(session.controller, session.id) as subscription:
+        if after is None:
+            after = await _snapshot(services, sink, session.id)
+        while services.clock.monotonic() < ends_at:
+            session, events = await services.ledger.read(_news(session.id, after))
+            for event in events:
+                await _state(services, sink, session, event)
+                after = event.id
+            stats = services.stats.latest(session.id)
+            if stats is not None and (told is None or stats.at != told.at):
+                told = stats
+                await _stats(services, sink, session.id, stats)
+            if session.state in TERMINAL and not events:
+                await sink.send({"session_id": session.id, "status": session.state}, event="end")
+                return
+            if not events:
+                await subscription.changed()
+
+
+async def _snapshot(services: Services, sink: EventSink, session_id: str) -> int:
+    """Tell a reader that comes for the first time how the session is; returns the newest event's id."""
+
+    def query(connection: Connection) -> tuple[Session, EventRecord]:
+        return _existing(connection, session_id), records.newest_event(connection, session_id)
+
+    session, newest = await services.ledger.read(query)
+    await _state(services, sink, session, newest)
+    return newest.id
+
+
+def _news(session_id: str, after: int) -> Callable[[Connection], tuple[Session, Sequence[EventRecord]]]:
+    def query(connection: Connection) -> tuple[Session, Sequence[EventRecord]]:
+        session = _existing(connection, session_id)
+        return session, session_records.events_since(connection, session_id, after, PAGE)
+
+    return query
+
+
+def _existing(connection: Connection, session_id: str) -> Session:
+    session = session_records.get(connection, session_id)
+    assert session is not None, "sessions are never deleted"
+    return session
+
+
+async def _state(services: Services, sink: EventSink, session: Session, event: EventRecord) -> None:
+    stats = services.stats.latest(session.id)
+    shown = session_answer(session, services.instants.now(), services.clock.monotonic(), stats=stats)
+    told = {
+        "session_id": event.session_id,
+        "what": event.event,
+        "at": event.at,
+        "details": msgspec.Raw(event.data.encode("utf-8")),
+        "session": shown,
+    }
+    await sink.send(told, event="state", event_id=str(event.id))
+
+
+async def _stats(services: Services, sink: EventSink, session_id: str, stats: NodeStats) -> None:
+    age_s = round(max(0.0, services.clock.monotonic() - stats.at), 3)
+    await sink.send({"session_id": session_id, "stats": stats.stats, "age_s": age_s}, event="stats")

@@ -1,0 +1,140 @@
+"""One example of every answer, for the API's document; a test holds each against its schema."""
+
+from typing import Final
+
+_HOTKEY: Final = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
+_SESSION_ID: Final = "3f0e0f0a-6a52-4f0b-9a2e-0d8f5d6b7c11"
+_PAYMENT_ID: Final = "9b8f8a52-11d5-4d5c-8a48-6f1f4f1f2a77"
+_TRANSACTION: Final = "0x" + "5a" * 32
+_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
+
+_SESSION_FIELDS: Final[dict[str, object]] = {
+    "session_id": _SESSION_ID,
+    "controller_hotkey": _HOTKEY,
+    "status": "active",
+    "created_at": 1763680000.0,
+    "expires_at": 1763766412.5,
+    "node_endpoint": "http://127.0.0.1:18100",
+    "node_hotkey": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+    "payment_tx": _TRANSACTION,
+    "network": "eip155:31337",
+    "amount_paid_usd": 2.4,
+    "stats": {"vectors": 3, "proof_rate": 1.0, "p50_latency_ms": 4.2, "block": 4210001},
+    "error": None,
+    "remaining_seconds": 86388.2,
+    "tier": "lite",
+    "payment_id": _PAYMENT_ID,
+    "end_reason": None,
+    "stats_age_s": 12.1,
+}
+
+HEALTH: Final[dict[str, object]] = {"status": "ok", "service": "engram-cloud-gateway"}
+READY: Final[dict[str, object]] = {"ready": True, "checks": {"ledger": "", "chain": ""}}
+NOT_READY: Final[dict[str, object]] = {"ready": False, "checks": {"ledger": "", "chain": "not synced yet"}}
+TIERS: Final[dict[str, object]] = {
+    "tiers": [
+        {
+            "tier": "lite",
+            "cpu_vcpu": 1,
+            "memory_gb": 2,
+            "storage_gb": 10,
+            "price_akt_per_hour": 0.05,
+            "price_usd_per_hour": 0.1,
+        }
+    ]
+}
+NODES: Final[dict[str, object]] = {
+    "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+    "akash_network": "akashnet-2",
+    "available": True,
+}
+IDENTITY: Final[dict[str, object]] = {
+    "hotkey": _HOTKEY,
+    "public_key": "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d",
+    "scheme": "engram-cloud",
+    "sig_versions": [1, 2],
+    "environment": "local",
+    "version": "0.1.0",
+}
+TERMS: Final[dict[str, object]] = {
+    "terms_url": "",
+    "min_hours": 0.5,
+    "max_hours": 720.0,
+    "live_sessions_per_hotkey": 3,
+    "payment_flow": "upfront",
+    "paid_time": "Paid time starts when the node is active; provisioning costs nothing.",
+    "refunds": "If no node can be provided, the whole payment is sent back to the address that paid it.",
+    "early_stop": "Remaining time of a session that its owner stops is not refunded.",
+}
+METAGRAPH: Final[dict[str, object]] = {
+    "network": "Bittensor",
+    "block": 4210001,
+    "netuid": 450,
+    "note": "Read at a finalized block of Bittensor.",
+    "neurons": [{"uid": 0, "hotkey": _HOTKEY, "incentive": 0.01}],
+}
+SESSION: Final = _SESSION_FIELDS
+SESSIONS: Final[dict[str, object]] = {"sessions": [_SESSION_FIELDS]}
+BOUGHT: Final[dict[str, object]] = _SESSION_FIELDS | {
+    "status": "provisioning",
+    "node_endpoint": None,
+    "node_hotkey": None,
+    "stats": {},
+    "stats_age_s": None,
+    "payment_status": "settled",
+    "code": "accepted",
+}
+STOPPED: Final[dict[str, object]] = {"stopped": True, "session_id": _SESSION_ID}
+TICKET: Final[dict[str, object]] = {
+    "ticket": "AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+    "expires_in_s": 120,
+    "url": f"/sessions/{_SESSION_ID}/events?ticket=AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+}
+PAYMENT: Final[dict[str, object]] = {
+    "payment_id": _PAYMENT_ID,
+    "session_id": _SESSION_ID,
+    "kind": "session",
+    "status": "settled",
+    "amount_usd": 2.4,
+    "network": "eip155:31337",
+    "transaction": _TRANSACTION,
+    "reason": None,
+    "created_at": 1763680000.0,
+    "settled_at": 1763680000.4,
+    "refunds": [],
+}
+PAYMENT_REQUIRED: Final[dict[str, object]] = {
+    "error": "Payment required",
+    "code": "payment_required",
+    "request_id": "6f2d1c0b5e4f4c7a",
+    "x402Version": 1,
+    "accepts": [
+        {
+            "scheme": "exact",
+            "network": "base",
+            "maxAmountRequired": "2400000",
+            "resource": "https://gateway.example/sessions",
+            "description": "Engram memory node, lite, 24 h",
+            "mimeType": "application/json",
+            "payTo": _RECIPIENT,
+            "maxTimeoutSeconds": 120,
+            "asset": "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
+            "extra": {"name": "USD Coin", "version": "2"},
+        }
+    ],
+    "amount_usd": 2.4,
+    "network": "base",
+    "recipient": _RECIPIENT,
+    "protocol": "x402",
+    "docs": "https://x402.org",
+    "terms": "https://gateway.example/terms",
+}
+EVENTS: Final = (
+    'id: 17\nevent: state\ndata: {"session_id":"…","what":"active","at":1763680012.5,"details":{},"session":{}}\n\n'
+    'event: stats\ndata: {"session_id":"…","stats":{"vectors":3},"age_s":0.4}\n\n'
+)
+
+
+def error(code: str, text: str) -> dict[str, object]:
+    """An example of an error."""
+    return {"error": text, "code": code, "request_id": "6f2d1c0b5e4f4c7a"}

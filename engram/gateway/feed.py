@@ -1,0 +1,111 @@
+"""Wakes event streams when something happened to their session.
+
+A stream holds nothing but a flag: what happened is read from the ledger by the stream itself, from the last event its
+reader has got. A slow reader therefore piles up nothing, and a lost hint costs at most one rereading interval.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Final, final
+
+import trio
+
+from actors import Context
+from engram.gateway import records
+from engram.ledger import Ledger
+
+REREAD_S: Final = 1.0
+STREAMS_PER_READER: Final = 16
+"""Open streams of one hotkey."""
+
+
+class StreamsFull(Exception):
+    """This reader has as many event streams open as one may."""
+
+
+@final
+class Subscription:
+    """One open stream's flag."""
+
+    __slots__ = ("_woken",)
+
+    def __init__(self) -> None:
+        self._woken = trio.Event()
+
+    def wake(self) -> None:
+        """Let the stream look again; any number of wakes before it looks are one."""
+        self._woken.set()
+
+    async def changed(self) -> None:
+        """Wait until something may have happened since the last look."""
+        await self._woken.wait()
+        self._woken = trio.Event()
+
+
+@final
+class EventFeed:
+    """All open event streams of this process."""
+
+    def __init__(self, ledger: Ledger, *, per_reader: int = STREAMS_PER_READER) -> None:
+        """At most `per_reader` streams of one reader; all of them together are the HTTP server's to bound."""
+        self._ledger = ledger
+        self._per_reader = per_reader
+        self._open: dict[str, set[Subscription]] = {}
+        self._readers: dict[bytes, int] = {}
+        self._count = 0
+        self._opened = trio.Event()
+
+    @property
+    def open_streams(self) -> int:
+        """Streams open now."""
+        return self._count
+
+    def poke(self, session_id: str) -> None:
+        """A hint that something happened to a session; never raises."""
+        for subscription in self._open.get(session_id, ()):
+            subscription.wake()
+
+    def admit(self, reader: bytes) -> None:
+        """Raises StreamsFull when no stream could be opened for `reader` now."""
+        if self._readers.get(reader, 0) >= self._per_reader:
+            raise StreamsFull
+
+    @contextmanager
+    def subscribe(self, reader: bytes, session_id: str) -> Generator[Subscription]:
+        """Count a stream in while the block runs. `reader` is the public key it counts towards.
+
+        Raises StreamsFull.
+        """
+        self.admit(reader)
+        subscription = Subscription()
+        self._open.setdefault(session_id, set()).add(subscription)
+        self._readers[reader] = self._readers.get(reader, 0) + 1
+        self._count += 1
+        self._opened.set()
+        try:
+            yield subscription
+        finally:
+            self._count -= 1
+            self._readers[reader] -= 1
+            if not self._readers[reader]:
+                del self._readers[reader]
+            self._open[session_id].discard(subscription)
+            if not self._open[session_id]:
+                del self._open[session_id]
+
+    async def run(self, context: Context) -> None:
+        """The job that rereads the ledger for sessions whose hint was lost; idle while no stream is open."""
+        seen = await self._ledger.read(records.newest_event_id)
+        context.ready()
+        while True:
+            if not self._count:
+                self._opened = trio.Event()
+                await self._opened.wait()
+            await trio.sleep(REREAD_S)
+            seen = await self._reread(seen)
+
+    async def _reread(self, seen: int) -> int:
+        changed = await self._ledger.read(lambda connection: records.sessions_changed_since(connection, seen))
+        for session_id in changed:
+            self.poke(session_id)
+        return max(seen, *changed.values()) if changed else seen

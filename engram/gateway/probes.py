@@ -1,0 +1,38 @@
+"""What /ready asks: each probe says in a few words what is wrong with one part, or nothing."""
+
+from collections.abc import Callable, Sequence
+
+from engram.chain.subnets import Subnets
+from engram.gateway.services import Probe
+from engram.ledger import Ledger, LedgerError, facts
+
+
+def ledger_probe(ledger: Ledger) -> Probe:
+    """Whether the ledger can be read."""
+
+    async def probe() -> str:
+        try:
+            await ledger.read(facts.ledger_id)
+        except LedgerError as error:
+            return str(error)
+        return ""
+
+    return probe
+
+
+def chain_probe(subnets: Subnets) -> Probe:
+    """Whether a subnet has been read and the finalized head goes on; a chain that stands still is told, not refused."""
+
+    async def probe() -> str:
+        return "" if subnets.synced else "no subnet has been read yet"
+
+    return probe
+
+
+def parts_probe(missing: Callable[[], Sequence[str]]) -> Probe:
+    """Whether the actors that sales depend on run; `missing` names those that do not."""
+
+    async def probe() -> str:
+        return ", ".join(missing())
+
+    return probe

@@ -1,0 +1,142 @@
+"""What anybody may ask: is it up, what is on sale, under which terms, and how the subnet stands."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+import trio
+from quart import Response, request
+
+from engram import __version__
+from engram.chain.answer import metagraph_answer
+from engram.chain.errors import SubnetNotSynced, UnknownField
+from engram.gateway.answers import HealthAnswer, IdentityAnswer, NodesAnswer, ReadyAnswer, TermsAnswer
+from engram.gateway.presenting import tiers_answer
+from engram.gateway.replies import reply
+from engram.gateway.services import Probe, Services
+from engram.http.app import App
+from engram.http.asgi import JSON
+from engram.http.edge import FastAnswer
+from engram.http.errors import ApiError
+from engram.sessions import rules
+
+SERVICE: Final = "engram-cloud-gateway"
+PROBE_S: Final = 2.0
+"""A part that does not say within this that it is well counts as unwell."""
+MAX_NETUID: Final = 65_535
+
+_PROBE_HEADERS: Final = (JSON, (b"cache-control", b"no-store"))
+_NOTES: Final = {
+    "akash": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+    "docker": "Nodes run as containers on the operator's own hosts.",
+    "local": "Nodes run as processes on the gateway's own machine.",
+}
+
+
+def add_public_routes(app: App, services: Services) -> None:
+    """Add the endpoints that need no signature."""
+    add_probes(app, services.probes)
+    settings = services.settings
+    tiers = tiers_answer(rules.tiers(settings.pricing.lite_usd_per_hour))
+
+    @app.get("/tiers")
+    async def show_tiers() -> Response:
+        return reply(tiers)
+
+    @app.get("/nodes")
+    async def show_nodes() -> Response:
+        backend = settings.provisioning.backend
+        available = await services.shop.refusal() is None and await services.shop.has_room()
+        return reply(NodesAnswer(_NOTES[backend], settings.akash.chain_id, available))
+
+    @app.get("/identity")
+    async def show_identity() -> Response:
+        return reply(
+            IdentityAnswer(
+                hotkey=services.keypair.ss58,
+                public_key=services.keypair.public_key.hex(),
+                scheme="engram-cloud",
+                sig_versions=[1, 2],
+                environment=settings.environment,
+                version=__version__,
+            )
+        )
+
+    @app.get("/terms")
+    async def show_terms() -> Response:
+        return reply(_terms(services))
+
+    @app.get("/bittensor/metagraph")
+    async def show_metagraph() -> Response:
+        return _metagraph(services)
+
+
+def add_probes(app: App, probes: Mapping[str, Probe]) -> None:
+    """Add /health (the process answers) and /ready (it can do its work)."""
+
+    healthy = msgspec.json.encode(HealthAnswer("ok", SERVICE))
+
+    async def health() -> FastAnswer:
+        return 200, healthy, _PROBE_HEADERS
+
+    async def ready() -> FastAnswer:
+        checks = await readiness(probes)
+        well = not any(checks.values())
+        body = msgspec.json.encode(ReadyAnswer(well, checks))
+        return (200, body, _PROBE_HEADERS) if well else (503, body, (*_PROBE_HEADERS, (b"retry-after", b"2")))
+
+    app.fast("/health", health)
+    app.fast("/ready", ready)
+
+
+async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
+    """What is wrong with each part; empty texts for those that are well."""
+    checks = dict.fromkeys(probes, "no answer in time")
+
+    async def ask(name: str, probe: Probe) -> None:
+        checks[name] = await probe()
+
+    with trio.move_on_after(PROBE_S):
+        async with trio.open_nursery() as nursery:
+            for name, probe in probes.items():
+                nursery.start_soon(ask, name, probe)
+    return checks
+
+
+def _metagraph(services: Services) -> Response:
+    netuids = services.settings.chain.netuids
+    text = request.args.get("netuid", str(netuids[0]) if netuids else "0")
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_NETUID):
+        raise ApiError(400, "bad_netuid", f"netuid must be a whole number from 0 to {MAX_NETUID}.")
+    try:
+        answer = metagraph_answer(
+            services.subnets, int(text), request.args.get("fields"), request.headers.get("If-None-Match")
+        )
+    except SubnetNotSynced as missing:
+        raise ApiError(
+            404, "netuid_not_synced", str(missing), extra={"synced": list(services.subnets.synced)}
+        ) from None
+    except UnknownField as unknown:
+        raise ApiError(400, "unknown_field", str(unknown)) from None
+    response = Response(answer.body, status=answer.status, content_type="application/json")
+    response.headers["ETag"] = answer.etag
+    response.headers["Age"] = str(int(answer.age_s))
+    response.headers["Cache-Control"] = "public, max-age=6"
+    return response
+
+
+def _terms(services: Services) -> TermsAnswer:
+    settings = services.settings
+    return TermsAnswer(
+        terms_url=settings.gateway.terms_url,
+        min_hours=settings.sessions.min_hours,
+        max_hours=settings.sessions.max_hours,
+        live_sessions_per_hotkey=settings.sessions.live_per_hotkey,
+        payment_flow="upfront",
+        paid_time="Paid time starts when the node is active; provisioning costs nothing.",
+        refunds=(
+            "If no node can be provided, or the session is stopped before its payment is settled, the whole payment is "
+            "sent back to the address that paid it."
+        ),
+        early_stop="Remaining time of a session that its owner stops is not refunded.",
+    )

@@ -1,0 +1,84 @@
+"""What the surface reads from the ledger beyond the areas' own records."""
+
+from collections.abc import Collection
+
+import msgspec
+from sqlalchemy import Connection, func, select
+
+from engram.ledger.schema import answered_requests, payments, session_events
+from engram.payments import records as payment_records
+from engram.payments.model import Payload, Payment, PaymentState
+from engram.payments.x402 import canonical_network
+from engram.sessions import EventRecord
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A signed request that was answered before, and the payment it was answered for."""
+
+    request_hash: bytes
+    payment: Payment
+
+
+def newest_event_id(connection: Connection) -> int:
+    """Id of the newest event of any session, 0 when there is none."""
+    newest: int = connection.execute(select(func.coalesce(func.max(session_events.c.id), 0))).scalar_one()
+    return newest
+
+
+def newest_event(connection: Connection, session_id: str) -> EventRecord:
+    """The newest event of a session; every session has one."""
+    query = (
+        select(session_events)
+        .where(session_events.c.session_id == session_id)
+        .order_by(session_events.c.id.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().one()
+    return EventRecord(row["id"], row["session_id"], row["at"], row["event"], row["data"])
+
+
+def sessions_changed_since(connection: Connection, event_id: int, limit: int = 10_000) -> dict[str, int]:
+    """Sessions with events after `event_id`, each with its newest event's id. Reads at most `limit` events."""
+    recent = (
+        select(session_events.c.session_id, session_events.c.id)
+        .where(session_events.c.id > event_id)
+        .order_by(session_events.c.id)
+        .limit(limit)
+        .subquery()
+    )
+    query = select(recent.c.session_id, func.max(recent.c.id)).group_by(recent.c.session_id)
+    return dict(connection.execute(query).tuples())
+
+
+def transactions(connection: Connection, payment_ids: Collection[str]) -> dict[str, str]:
+    """Transaction hashes of those of the payments that have one."""
+    query = select(payments.c.id, payments.c.transaction_hash).where(
+        payments.c.id.in_(sorted(payment_ids)), payments.c.transaction_hash.is_not(None)
+    )
+    return dict(connection.execute(query).tuples())
+
+
+def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
+    """What was answered to a signed message; None when it used nothing up (it was never paid)."""
+    query = select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
+        answered_requests.c.public_key == public_key, answered_requests.c.message_hash == message_hash
+    )
+    row = connection.execute(query).first()
+    if row is None:
+        return None
+    payment = payment_records.get(connection, row.payment_id)
+    if payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
+        return None
+    return Answered(row.request_hash, payment)
+
+
+def paid_with(connection: Connection, payload: Payload) -> Payment | None:
+    """The payment that this authorization is, by its canonical bytes; of a network's tokens we take only one."""
+    authorization = payload.authorization
+    query = select(payments.c.id).where(
+        payments.c.network == canonical_network(payload.network),
+        payments.c.payer == authorization.payer,
+        payments.c.nonce == authorization.nonce,
+    )
+    found = connection.execute(query.limit(1)).scalar_one_or_none()
+    return None if found is None else payment_records.get(connection, found)

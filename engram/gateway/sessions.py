@@ -1,0 +1,107 @@
+"""A hotkey's own sessions: look, list, stop, and get a ticket for the event stream."""
+
+from quart import Response
+
+from engram.gateway import records
+from engram.gateway.answers import SessionsAnswer, StoppedAnswer, TicketAnswer
+from engram.gateway.caller import Caller, identify
+from engram.gateway.presenting import session_answer
+from engram.gateway.replies import reply
+from engram.gateway.services import Services
+from engram.gateway.tickets import LIFETIME_S
+from engram.hotkeys import MalformedHotkey, parse_hotkey
+from engram.http.app import App
+from engram.http.errors import ApiError
+from engram.sessions import EndReason, Session, SessionEvent
+from engram.sessions import records as session_records
+
+LISTED = 200
+
+
+def add_session_routes(app: App, services: Services) -> None:
+    """Add the endpoints under /sessions that cost nothing."""
+
+    @app.get("/sessions/<session_id>")
+    async def show_session(session_id: str) -> Response:
+        caller = await identify(services)
+        return await shown(services, await owned(services, caller, session_id))
+
+    @app.delete("/sessions/<session_id>")
+    async def stop_session(session_id: str) -> Response:
+        caller = await identify(services)
+        await owned(services, caller, session_id)
+        now = services.instants.now()
+        await services.ledger.write(
+            lambda connection: session_records.transition(
+                connection, session_id, SessionEvent.END, now, reason=EndReason.USER
+            )
+        )
+        services.session_changed(session_id)
+        services.feed.poke(session_id)
+        return reply(StoppedAnswer(True, session_id))
+
+    @app.get("/sessions/hotkey/<hotkey>")
+    async def list_sessions(hotkey: str) -> Response:
+        caller = await identify(services)
+        if not _is(hotkey, caller):
+            raise ApiError(403, "not_yours", "Can only list your own sessions.")
+        found = await services.ledger.read(
+            lambda connection: session_records.list_by_controller(connection, caller.public_key, LISTED)
+        )
+        paid = await services.ledger.read(
+            lambda connection: records.transactions(connection, [session.payment_id for session in found])
+        )
+        now, monotonic = services.instants.now(), services.clock.monotonic()
+        return reply(
+            SessionsAnswer(
+                [
+                    session_answer(
+                        session,
+                        now,
+                        monotonic,
+                        transaction=paid.get(session.payment_id),
+                        stats=services.stats.latest(session.id),
+                    )
+                    for session in found
+                ]
+            )
+        )
+
+    @app.post("/sessions/<session_id>/ticket")
+    async def issue_ticket(session_id: str) -> Response:
+        caller = await identify(services)
+        await owned(services, caller, session_id)
+        ticket = services.tickets.issue(session_id, services.clock.now())
+        return reply(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
+
+
+async def owned(services: Services, caller: Caller, session_id: str) -> Session:
+    """The caller's session of this id. Raises ApiError 404, or 403 when it is somebody else's."""
+    session = await services.ledger.read(lambda connection: session_records.get(connection, session_id))
+    if session is None:
+        raise ApiError(404, "not_found", "Session not found.")
+    if session.controller != caller.public_key:
+        raise ApiError(403, "not_yours", "Not your session.")
+    return session
+
+
+async def shown(services: Services, session: Session, status: int = 200) -> Response:
+    """The session as an answer."""
+    paid = await services.ledger.read(lambda connection: records.transactions(connection, [session.payment_id]))
+    return reply(
+        session_answer(
+            session,
+            services.instants.now(),
+            services.clock.monotonic(),
+            transaction=paid.get(session.payment_id),
+            stats=services.stats.latest(session.id),
+        ),
+        status,
+    )
+
+
+def _is(hotkey: str, caller: Caller) -> bool:
+    try:
+        return parse_hotkey(hotkey) == caller.public_key
+    except MalformedHotkey:
+        return False

@@ -1,0 +1,84 @@
+"""What is for sale and who takes the money."""
+
+from collections.abc import Callable
+from typing import Final, final
+
+from actors import ActorRef
+from config.model import Settings
+from engram.gateway.selling import Selling
+from engram.ledger import Ledger
+from engram.payments import networks
+from engram.payments.answers import NoRoom
+from engram.payments.keccak import parse_address
+from engram.payments.model import Limits, Quote, Requirements
+from engram.payments.protocol import VerifierMessage
+from engram.sessions import Tier, rules
+from engram.sessions import records as session_records
+
+FULL_RETRY_S: Final = 30
+CLOSED_RETRY_S: Final = 300
+
+
+@final
+class Shop:
+    """Quotes prices and says whether anything is sold at all."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        public_url: Callable[[], str],
+        ledger: Ledger,
+        selling: Selling,
+        verifier: ActorRef[VerifierMessage],
+        places: Callable[[], int],
+    ) -> None:
+        """`places` says how many nodes may run at once now. Raises UnknownNetwork, MalformedAddress."""
+        self.verifier = verifier
+        self._settings = settings
+        self._public_url = public_url
+        self._ledger = ledger
+        self._selling = selling
+        self._places = places
+        self._network = networks.find(settings.payments.network)
+        self._recipient = parse_address(settings.payments.recipient)
+
+    def quote_session(self, tier: Tier, hours: float) -> Quote:
+        """The price of a new session."""
+        return self._quote("/sessions", f"Engram memory node, {tier.name}, {hours:g} h", tier, hours)
+
+    def quote_extension(self, session_id: str, tier: Tier, hours: float) -> Quote:
+        """The price of more time."""
+        return self._quote(f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours)
+
+    def limits(self) -> Limits:
+        """How much may be held open at once, now."""
+        return Limits(
+            places=min(self._places(), self._settings.sessions.live_in_all),
+            live_per_hotkey=self._settings.sessions.live_per_hotkey,
+            holds_per_payer=self._settings.payments.holds_per_payer,
+            holds_per_address=self._settings.payments.holds_per_address,
+        )
+
+    async def refusal(self) -> NoRoom | None:
+        """Why nobody can buy anything new now, None when somebody can. Raises LedgerError."""
+        if not await self._selling.is_on():
+            return NoRoom("not_selling", "Nothing is sold at the moment; running sessions go on.", CLOSED_RETRY_S)
+        return None
+
+    async def has_room(self) -> bool:
+        """Whether one more session would fit."""
+        held = await self._ledger.read(session_records.count_held)
+        return held < self.limits().places
+
+    def _quote(self, path: str, description: str, tier: Tier, hours: float) -> Quote:
+        return Quote(
+            requirements=Requirements(
+                network=self._network,
+                amount=rules.price(tier, hours),
+                pay_to=self._recipient,
+                max_timeout_s=self._settings.payments.max_timeout_s,
+            ),
+            resource=self._public_url() + path,
+            description=description,
+            terms_url=self._settings.gateway.terms_url or f"{self._public_url()}/terms",
+        )
