@@ -1,0 +1,73 @@
+"""The tree of commands. What a command needs is imported when it runs, so that `engram --help` is quick."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from cyclopts import App, CycloptsError
+
+from config import ConfigError
+from engram import __version__
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.output import complain
+
+app: Final = App(
+    name="engram",
+    help="Sells memory-mining nodes to phones, runs and watches them, and serves the memory they hold.",
+    help_epilogue="Example: `engram gateway --profile local` starts a gateway with play money on http://127.0.0.1:9000",
+    version=__version__,
+)
+_COMMANDS: Final = (
+    ("run", "roles:run", "Start roles in one process.", "engram run gateway --config engram.toml"),
+    ("gateway", "roles:gateway", "Start the gateway.", "engram gateway --profile local --port 9100"),
+    ("miner", "roles:miner", "Start a memory miner.", "engram miner --config launch.json"),
+    ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
+    ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
+    ("status", "status:status", "Show how the running process is.", "engram status --json"),
+    ("version", "doctor:version", "Show versions.", "engram version"),
+    ("doctor", "doctor:doctor", "Look for what could keep Engram from working here.", "engram doctor"),
+)
+"""Name, where the function is, what it does, an example."""
+_GROUPS: Final = (
+    ("config", "settings", "Show and check settings."),
+    ("sessions", "sessions", "Sessions of the running gateway."),
+    ("payments", "payments", "Payments of the running gateway."),
+    ("selling", "selling", "Stop or go on selling; what was sold is served."),
+    ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
+    ("ledger", "ledger", "Back up, restore and check the ledger."),
+    ("relay", "relay", "What is relayed to another network."),
+)
+"""Name, module of the commands, what they are about."""
+
+for _name, _where, _help, _example in _COMMANDS:
+    app.command(f"engram.cli.{_where}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+for _name, _where, _help in _GROUPS:
+    app.command(f"engram.cli.{_where}:app", name=_name, help=_help)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line (the process's own when None) and return its exit code."""
+    try:
+        result = app(
+            list(sys.argv[1:] if argv is None else argv),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except CycloptsError as error:
+        complain(f"{error}\nsee engram --help")
+        return Exit.USAGE
+    except ConfigError as error:
+        complain(str(error))
+        return Exit.USAGE
+    except CommandFailed as failure:
+        complain(str(failure))
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has gone; there is nobody to tell, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    return result if isinstance(result, int) else Exit.DONE

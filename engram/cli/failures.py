@@ -1,0 +1,22 @@
+"""Why a command ends without having done what was asked; expected, told in one line, never a traceback."""
+
+import enum
+
+
+class Exit(enum.IntEnum):
+    """What a command's end means to a script."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    UNKNOWN = 4
+    INTERRUPTED = 130
+
+
+class CommandFailed(Exception):
+    """The message is for people and says what to do next."""
+
+    def __init__(self, message: str, exit_code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

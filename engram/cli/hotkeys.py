@@ -1,0 +1,98 @@
+"""`engram hotkeys`: key files, and the pool of keys that nodes bear."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from engram.cli import output
+from engram.cli.failures import CommandFailed
+from engram.cli.options import SHOW, SOURCES, Show, Sources
+from engram.cli.output import Column, moment
+from engram.cli.running import ask
+from engram.control.commands import AddNodeKey, ListNodeKeys, RetireNodeKey
+from engram.hotkeys import HotkeyError, Keypair, wallet
+
+app = App(
+    name="hotkeys",
+    help="Make hotkeys, and manage the pool that nodes bear.",
+    help_epilogue="Example: `engram hotkeys new keys/node-1`",
+)
+pool = App(
+    name="pool",
+    help="Miner hotkeys that nodes bear; each is leased to one session at a time.",
+    help_epilogue="Example: `engram hotkeys pool list`",
+)
+app.command(pool)
+
+
+class HotkeyFile(msgspec.Struct, frozen=True):
+    """What may be shown of a key file."""
+
+    ss58: str
+    public_key: str
+    """64 hex digits."""
+    path: str
+
+
+@app.command(name="new", help_epilogue="Example: `engram hotkeys new keys/node-1`")
+def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
+    """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
+    if path.exists():
+        raise CommandFailed(f"{path} exists already; choose another name")
+    keypair = Keypair.generate()
+    try:
+        wallet.write_hotkey_file(path, keypair)
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None
+    _show(keypair, path, show)
+
+
+@app.command(name="show", help_epilogue="Example: `engram hotkeys show keys/node-1`")
+def show_hotkey(path: Path, *, show: Show = SHOW) -> None:
+    """Show the public part of a wallet file."""
+    try:
+        keypair = wallet.read_hotkey_file(path)
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None
+    _show(keypair, path, show)
+
+
+def _show(keypair: Keypair, path: Path, show: Show) -> None:
+    output.record(HotkeyFile(keypair.ss58, keypair.public_key.hex(), str(path)), json=show.json)
+
+
+_COLUMNS = (
+    Column("hotkey", "hotkey"),
+    Column("source", "source"),
+    Column("added", "added_at", moment),
+    Column("retired", "retired_at", moment),
+    Column("session", "session_id"),
+    Column("file", "path"),
+)
+
+
+@pool.command(name="add", help_epilogue="Example: `engram hotkeys pool add keys/node-1 keys/node-2`")
+def add_keys(
+    files: Annotated[list[Path], Parameter(help="Wallet files (mode 0600, not encrypted).", negative="")],
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """Add hotkeys to the pool of the running gateway."""
+    for path in files:
+        output.done(ask(sources, AddNodeKey(path=str(path.resolve()))), f"{path} is in the pool", json=show.json)
+
+
+@pool.command(name="list", help_epilogue="Example: `engram hotkeys pool list`")
+def list_keys(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """List the pool: which key is leased to which session."""
+    keys = ask(sources, ListNodeKeys())
+    output.rows(keys, _COLUMNS, json=show.json)
+
+
+@pool.command(name="retire", help_epilogue="Example: `engram hotkeys pool retire 5F…`")
+def retire_key(hotkey: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Lease a hotkey no more; a session that has it keeps it to its end."""
+    output.done(ask(sources, RetireNodeKey(hotkey=hotkey)), f"{hotkey} is retired", json=show.json)

@@ -1,0 +1,162 @@
+"""Answers: tables on a terminal, tab-separated lines when piped, JSON when asked for.
+
+What is shown may come from nodes and clients: control characters never reach the terminal, markup is not read, and a
+tab or line break inside a value never breaks a line in two.
+"""
+
+import datetime as dt
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from engram.control.model import Done
+
+Format = Callable[[Any], str]
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column: its heading, the field of the row, and how a value is written."""
+
+    title: str
+    field: str
+    format: Format = str
+
+
+def moment(value: float | None) -> str:
+    """Unix seconds as UTC.
+
+    >>> moment(1_716_000_000)
+    '2024-05-18T02:40:00Z'
+    """
+    if value is None:
+        return ""
+    return dt.datetime.fromtimestamp(value, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def duration(value: float | None) -> str:
+    """Seconds in hours, minutes and seconds.
+
+    >>> duration(3_725), duration(59.4), duration(90_000)
+    ('1h02m', '59s', '25h00m')
+    """
+    if value is None:
+        return ""
+    seconds = max(0, int(value))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3_600:
+        return f"{seconds // 60}m{seconds % 60:02}s"
+    return f"{seconds // 3_600}h{seconds % 3_600 // 60:02}m"
+
+
+def usd(value: float | None) -> str:
+    """US dollars with at least cents.
+
+    >>> usd(0.1), usd(2.4), usd(0.000125)
+    ('0.10', '2.40', '0.000125')
+    """
+    if value is None:
+        return ""
+    return f"{value:.2f}" if round(value, 2) == round(value, 6) else f"{value:.6f}"
+
+
+def rows(items: Sequence[msgspec.Struct], columns: Sequence[Column], *, json: bool) -> None:
+    """Show a list."""
+    if json:
+        document(items)
+        return
+    table([[_cell(item, column) for column in columns] for item in items], [column.title for column in columns])
+
+
+def table(lines: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
+    """Show lines of text under titles."""
+    if not sys.stdout.isatty():
+        for line in [titles, *lines]:
+            sys.stdout.write("\t".join(line) + "\n")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=None, header_style="bold", pad_edge=False)
+    for title in titles:
+        drawn.add_column(title, overflow="fold")
+    for line in lines:
+        drawn.add_row(*(Text(cell) for cell in line))
+    Console(highlight=False).print(drawn if lines else "None.")
+
+
+def record(
+    item: msgspec.Struct | Mapping[str, object], formats: Mapping[str, Format] | None = None, *, json: bool
+) -> None:
+    """Show one thing, a field a line."""
+    if json:
+        document(item)
+        return
+    fields = msgspec.structs.asdict(item) if isinstance(item, msgspec.Struct) else dict(item)
+    written = {name: _written(value, (formats or {}).get(name, str)) for name, value in fields.items()}
+    if not sys.stdout.isatty():
+        for name, text in written.items():
+            sys.stdout.write(f"{name}\t{text}\n")
+        return
+    width = max(map(len, written), default=0)
+    for name, text in written.items():
+        sys.stdout.write(f"{name:<{width}}  {text}\n")
+
+
+def document(value: object) -> None:
+    """Show JSON, indented on a terminal."""
+    encoded = msgspec.json.encode(value)
+    if sys.stdout.isatty():
+        encoded = msgspec.json.format(encoded, indent=2)
+    sys.stdout.write(encoded.decode() + "\n")
+
+
+def done(outcome: Done, otherwise: str, *, json: bool) -> None:
+    """Tell what became of a command; `otherwise` is said when the process gave no words of its own."""
+    if json:
+        document(outcome)
+    else:
+        say(outcome.message or (otherwise if outcome.changed else "nothing to change"))
+
+
+def say(text: str) -> None:
+    """Tell that it was done."""
+    sys.stdout.write(printable(text) + "\n")
+
+
+def complain(text: str) -> None:
+    """Tell on standard error why it was not."""
+    for line in text.splitlines() or [""]:
+        sys.stderr.write(f"engram: {printable(line)}\n")
+
+
+def printable(text: str) -> str:
+    r"""Text without what could move a cursor or break a line.
+
+    >>> printable("a\x1b[2Jb\tc")
+    'a\\x1b[2Jb c'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else " " if character in _BLANKS else _escaped(character)
+        for character in text
+    )
+
+
+_BLANKS: Final = "\t\r\n"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _cell(item: msgspec.Struct, column: Column) -> str:
+    return _written(getattr(item, column.field), column.format)
+
+
+def _written(value: object, form: Format) -> str:
+    return "" if value is None else printable(form(value))

@@ -1,0 +1,92 @@
+"""`engram run ROLE …` and its short forms: load and check the settings, then hand over to the composition root."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from cyclopts import Parameter
+
+import config
+from config.keys import nearest
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.options import SOURCES, Flags, Sources
+
+ROLES: Final = ("gateway", "miner", "facilitator")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Where the process listens, and how it tells."""
+
+    host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
+    port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None
+    ops_port: Annotated[int | None, Parameter(help="Port of /status and /metrics, on loopback.")] = None
+    log_level: Annotated[str | None, Parameter(help="DEBUG, INFO, WARNING or ERROR.")] = None
+    ready_fd: Annotated[
+        int | None, Parameter(help="File descriptor that gets a JSON line with the URL once the process serves.")
+    ] = None
+
+    def flags(self, role: str) -> Flags:
+        """The settings given here, for the surface of `role`."""
+        surface: Flags = {f"{role}.host": self.host, f"{role}.port": self.port} if role in _SURFACES else {}
+        return surface | {"ops.port": self.ops_port, "log.level": self.log_level}
+
+
+_SURFACES: Final = ("gateway", "facilitator")
+LISTENING = Listening()
+
+
+def run(
+    *roles: Annotated[str, Parameter(help="gateway, miner, facilitator; together in one process.")],
+    sources: Sources = SOURCES,
+    listening: Listening = LISTENING,
+) -> int:
+    """Start roles in one process: one ledger, one loop. Ctrl-C or SIGTERM stops them.
+
+    --host and --port are those of the first role named. A .json file given by --config is a node's launch file.
+    """
+    if not roles:
+        raise CommandFailed(f"name at least one role: {', '.join(ROLES)}", Exit.USAGE)
+    for role in roles:
+        if role not in ROLES:
+            raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
+    return _start(roles, sources, listening)
+
+
+def gateway(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
+    """Start the gateway: it sells sessions, runs and watches the nodes. Ctrl-C or SIGTERM stops it."""
+    return _start(("gateway",), sources, listening)
+
+
+def miner(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
+    """Start a memory miner. Its launch file (.json) is given by --config."""
+    return _start(("miner",), sources, listening)
+
+
+def facilitator(*, sources: Sources = SOURCES, listening: Listening = LISTENING) -> int:
+    """Start the play-money facilitator as a process of its own; for `local` alone."""
+    return _start(("facilitator",), sources, listening)
+
+
+def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
+    loaded = sources.load(listening.flags(roles[0]))
+    config.check(loaded.settings, roles)
+    import run as composition
+
+    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=_launch_file(sources.config))
+
+
+def _launch_file(files: Sequence[Path]) -> Path | None:
+    launch = [path for path in files if path.suffix == ".json"]
+    if len(launch) > 1:
+        raise CommandFailed(f"a node has one launch file, not {len(launch)}", Exit.USAGE)
+    return launch[0] if launch else None
+
+
+def demo() -> int:
+    """Run the main job on this machine: buy a node with play money, store and find texts, stop it."""
+    from engram import demo as main_job
+
+    return main_job.main()
