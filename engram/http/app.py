@@ -1,0 +1,191 @@
+"""Quart applications as every surface makes them.
+
+Handlers are Quart's; what they need of the request beside Quart's own is in `exchange`. Expected refusals are raised
+as ApiError; anything else that a handler raises is a 500 with a request id, logged with its cause.
+"""
+
+from collections.abc import Iterable
+from typing import Any, cast, final
+
+import structlog
+import trio
+from quart import Response
+from quart.wrappers.response import DataBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import HTTPException
+
+from config.model import HttpSettings
+from engram.clock import Clock, Ids
+from engram.http import exchange
+from engram.http.asgi import Receive, Send, error_body, respond
+from engram.http.cors import Cors
+from engram.http.edge import Edge, FastPath, rate_limited
+from engram.http.errors import ApiError
+from engram.http.limits import ClientAddress, Limiter
+from engram.http.metrics import Metrics
+from engram.http.sse import EventStream
+
+_log = structlog.get_logger("engram.http")
+
+_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+
+_TEXTS = {
+    404: "there is nothing at this path",
+    405: "this path does not take this method",
+}
+
+
+@final
+class App(QuartTrio):
+    """A Quart application behind an Edge."""
+
+    edge: Edge
+    metrics: Metrics
+    surface: str
+    hotkey_limiter: Limiter
+    single_headers: tuple[bytes, ...]
+    """Lower-case request headers that may come once only, besides those that always may."""
+    max_event_streams: int
+    open_event_streams: int
+    draining: trio.Event
+    """Set when the server stops: event streams end, running requests finish."""
+
+    def fast(self, path: str, answer: FastPath) -> None:
+        """Answer GET and HEAD of `path` without Quart, limits and access log."""
+        self.edge.fast(path, answer)
+
+    def limit_hotkey(self, public_key: bytes) -> None:
+        """Count a request whose signature held. Raises ApiError 429 when this hotkey calls too often."""
+        if wait_s := self.hotkey_limiter.take(public_key):
+            raise rate_limited(wait_s)
+
+
+def new_app(
+    name: str,
+    *,
+    settings: HttpSettings,
+    clock: Clock,
+    ids: Ids,
+    metrics: Metrics,
+    max_body_bytes: int | None = None,
+    single_headers: Iterable[bytes] = (),
+) -> App:
+    """A surface called `name` (its metrics' label), without routes.
+
+    `max_body_bytes` replaces the setting where a surface takes more; `single_headers` are request headers that must
+    not be repeated (a signature scheme's). Raises ValueError for settings that mean nothing
+    (a trusted proxy that is no network).
+    """
+    app = App(name, static_folder=None)
+    app.surface = name
+    app.metrics = metrics
+    app.single_headers = tuple(single_headers)
+    app.max_event_streams = settings.event_streams
+    app.open_event_streams = 0
+    app.draining = trio.Event()
+    per_ip, per_hotkey = settings.requests_per_minute_per_ip, settings.requests_per_minute_per_hotkey
+    app.hotkey_limiter = Limiter(per_hotkey, _burst(per_hotkey), clock.monotonic)
+    limit = max_body_bytes or settings.max_body_bytes
+    app.config["MAX_CONTENT_LENGTH"] = limit
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
+    app.asgi_http_class = _HttpConnection
+    app.edge = Edge(
+        app.asgi_app,
+        surface=name,
+        ids=ids,
+        metrics=metrics,
+        max_body_bytes=limit,
+        body_timeout_s=settings.body_timeout_s,
+        address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
+        client_address=ClientAddress(settings.trusted_proxies),
+        cors=Cors(settings.cors_origins),
+    )
+    app.asgi_app = app.edge  # type: ignore[assignment,method-assign]  # Quart's own way to put a layer in front
+    app.register_error_handler(ApiError, _on_api_error)
+    app.register_error_handler(HTTPException, _on_http_exception)
+    app.register_error_handler(Exception, _on_exception)
+    return app
+
+
+def _burst(per_minute: int) -> int:
+    """A sixth of a minute's requests at once, at least 10."""
+    return max(10, per_minute // 6)
+
+
+@final
+class _HttpConnection(TrioASGIHTTPConnection):
+    """Runs Quart on a request whose body has been read already.
+
+    quart-trio runs two tasks for a request, one of which waits for the client to leave and then cancels the other, in
+    the middle of hypercorn's closing. Here a handler is never cancelled: what it has begun is finished whether the
+    client waits for it or not. Only streams watch for the client.
+    """
+
+    app: App
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        current = exchange.of(cast(Any, self.scope))
+        request = self._create_request_from_scope(send)
+        request.body.append(current.body)
+        request.body.set_complete()
+        response = await self.app.handle_request(request)
+        if request.url_rule is not None:
+            current.route = request.url_rule.rule
+        if isinstance(response, EventStream):
+            await self._stream(response, receive, send)
+        elif isinstance(response, Response) and isinstance(response.response, DataBody):
+            response.headers.pop("Content-Length", None)
+            lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+            await respond(send, response.status_code, bytes(response.response.data), lines)
+        else:
+            await self._send_response(send, response)
+
+    async def _stream(self, response: EventStream, receive: Receive, send: Send) -> None:
+        app = self.app
+        if app.draining.is_set() or app.open_event_streams >= app.max_event_streams:
+            raise ApiError(503, "too_many_streams", "no more event streams now", (("Retry-After", "5"),))
+        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        app.open_event_streams += 1
+        gauge = app.metrics.http_event_streams.labels(app.surface)
+        gauge.set(app.open_event_streams)
+        try:
+            await response.run(receive, send, app.draining)
+        finally:
+            app.open_event_streams -= 1
+            gauge.set(app.open_event_streams)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _on_api_error(error: ApiError) -> Response:
+    body = error_body(error.message, error.code, exchange.request_id(), error.extra)
+    response = Response(body, error.status, content_type="application/json")
+    for name, value in error.headers:
+        response.headers.add(name, value)
+    return response
+
+
+async def _on_http_exception(error: HTTPException) -> Response:
+    status = error.code or 500
+    if status < 400:
+        return cast(Response, error.get_response())
+    code = _CODES.get(status, "refused" if status < 500 else "internal")
+    refusal = ApiError(status, code, _TEXTS.get(status) or error.description or error.name)
+    response = await _on_api_error(refusal)
+    if (allowed := getattr(error, "valid_methods", None)) is not None:
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+async def _on_exception(error: Exception) -> Response:
+    _log.error("request_failed", exc_info=error)
+    return await _on_api_error(ApiError(500, "internal", "internal error; quote the request id"))

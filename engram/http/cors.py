@@ -1,0 +1,69 @@
+"""Which web pages of other origins may call a surface. Credentials (cookies) are never allowed."""
+
+from collections.abc import Iterable
+from typing import Final, final
+
+from engram.http.asgi import HeaderLines
+
+EXPOSED: Final = (
+    "PAYMENT-REQUIRED",
+    "PAYMENT-RESPONSE",
+    "X-PAYMENT-RESPONSE",
+    "WWW-Authenticate",
+    "X-Payment-Network",
+    "X-Payment-Amount-USD",
+    "X-Gateway-Hotkey",
+    "X-Gateway-Sig",
+    "X-Request-Id",
+    "Retry-After",
+    "Location",
+)
+"""Response headers that scripts may read."""
+
+ALLOWED: Final = (
+    "Content-Type",
+    "X-Hotkey",
+    "X-Timestamp",
+    "X-Sig",
+    "X-Sig-Version",
+    "X-Payment",
+    "PAYMENT-SIGNATURE",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "X-Request-Id",
+)
+"""Request headers that scripts may send."""
+
+_METHODS: Final = b"GET, HEAD, POST, DELETE, PATCH, PUT"
+_MAX_AGE_S: Final = b"600"
+
+
+@final
+class Cors:
+    """The answer's headers for each origin."""
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        """`origins` are exact (`https://app.example`), or `*` for any; none switches it off."""
+        self._origins = frozenset(each.rstrip("/").encode("ascii") for each in origins)
+        self._any = b"*" in self._origins
+        self._exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode("ascii"))
+
+    def headers(self, origin: bytes) -> HeaderLines:
+        """Lines to add to every answer to a request with this Origin header (b"" when it had none)."""
+        if self._any:
+            return ((b"access-control-allow-origin", b"*"), self._exposed)
+        if not self._origins:
+            return ()
+        if origin not in self._origins:
+            return ((b"vary", b"Origin"),)
+        return ((b"access-control-allow-origin", origin), (b"vary", b"Origin"), self._exposed)
+
+    def preflight(self, origin: bytes) -> HeaderLines | None:
+        """Lines of the answer to a preflight, or None when this origin may not call."""
+        if not origin or not (self._any or origin in self._origins):
+            return None
+        return (
+            (b"access-control-allow-methods", _METHODS),
+            (b"access-control-allow-headers", ", ".join(ALLOWED).encode("ascii")),
+            (b"access-control-max-age", _MAX_AGE_S),
+        )

@@ -1,0 +1,49 @@
+"""What is known of the request being answered, beside its framework's own objects."""
+
+from typing import Any, cast, final
+
+from quart import request
+
+from engram.http.asgi import Scope
+
+KEY = "engram.exchange"
+"""Where an ASGI scope carries it."""
+
+
+@final
+class Exchange:
+    """One request and its answer, as the layer in front of the application sees them."""
+
+    __slots__ = ("body", "client", "origin", "request_id", "route", "status")
+
+    def __init__(self, request_id: str, client: str) -> None:
+        self.request_id = request_id
+        self.client = client
+        """The client's address, trusted proxies taken into account."""
+        self.origin = b""
+        """The Origin header."""
+        self.body = b""
+        self.route = "other"
+        """The route's pattern, once known: what metrics may be labelled with."""
+        self.status = 0
+
+
+def of(scope: Scope) -> Exchange:
+    """The exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
+    return cast(Exchange, scope[KEY])
+
+
+def current() -> Exchange:
+    """The exchange being answered; inside a request of Quart only."""
+    scope: Any = request.scope
+    return of(scope)
+
+
+def request_id() -> str:
+    """The id of the request being answered; inside a request of Quart only."""
+    return current().request_id
+
+
+def client_address() -> str:
+    """The address of the client being answered; inside a request of Quart only."""
+    return current().client

@@ -1,0 +1,102 @@
+"""How often a caller may call: token buckets by GCRA, per client address and per hotkey.
+
+A bucket is one number (the time at which it would be full again), kept in a bounded table; the caller unseen for
+longest is forgotten first. Only callers that are proved may be keys where forging is cheap: addresses behind trusted
+proxies, hotkeys after their signature held.
+"""
+
+import ipaddress
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final, TypeAlias, final
+
+_TABLE: Final = 100_000
+"""Buckets kept; about 20 MB when full."""
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@final
+class Limiter:
+    """`per_minute` requests on average, `burst` at once. `per_minute` 0 allows everything."""
+
+    def __init__(self, per_minute: float, burst: int, monotonic: Callable[[], float], *, table: int = _TABLE) -> None:
+        """Raises ValueError for a negative rate or a burst below 1."""
+        if per_minute < 0 or burst < 1 or table < 1:
+            raise ValueError(f"no limiter of {per_minute} a minute, {burst} at once, {table} buckets")
+        self._interval_s = 60.0 / per_minute if per_minute else 0.0
+        self._tolerance_s = self._interval_s * (burst - 1)
+        self._monotonic = monotonic
+        self._table = table
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+
+    def take(self, key: Hashable, cost: int = 1) -> float:
+        """Take `cost` tokens of `key`'s bucket. Returns 0.0, or the seconds to wait when there are too few.
+
+        A refused request takes nothing: a caller that keeps calling is still served at its rate.
+        """
+        if not self._interval_s:
+            return 0.0
+        now = self._monotonic()
+        full_at = max(self._full_at.get(key, now), now)
+        wait_s = full_at + (cost - 1) * self._interval_s - now - self._tolerance_s
+        if wait_s > 1e-9:
+            return wait_s
+        self._full_at[key] = full_at + cost * self._interval_s
+        self._full_at.move_to_end(key)
+        if len(self._full_at) > self._table:
+            self._full_at.popitem(last=False)
+        return 0.0
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+
+@final
+class ClientAddress:
+    """Who is at the other end, when trusted proxies stand between."""
+
+    def __init__(self, trusted: Iterable[str] = ()) -> None:
+        """`trusted` are networks in CIDR form, or single addresses. Raises ValueError for anything else."""
+        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
+
+    def of(self, peer: str, forwarded: Iterable[str] = ()) -> str:
+        """The address of the client that talks to our outermost trusted proxy.
+
+        `forwarded` are the X-Forwarded-For lines in order. Only what trusted proxies have added is believed: the list
+        is walked from its end, and the first address that is not a trusted proxy's is the client. Entries that are no
+        addresses end the walk.
+        """
+        if not self._trusted or not self._is_trusted(peer):
+            return peer
+        client = peer
+        for entry in reversed(",".join(forwarded).split(",")):
+            address = entry.strip().removeprefix("[").removesuffix("]")
+            try:
+                ipaddress.ip_address(address)
+            except ValueError:
+                break
+            client = address
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def bucket_of(address: str) -> str:
+    """What an address is limited as: itself, or an IPv6 address's /64, which is one customer's."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))

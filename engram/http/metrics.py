@@ -1,0 +1,172 @@
+"""Every Prometheus metric of Engram, in one table. A test holds the table against the registry.
+
+Labels are few and of known values: never a hotkey, an address, a session or a path with parameters.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, final
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SLOW: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0)
+
+
+class Metric(msgspec.Struct, frozen=True):
+    """A row of the table. Times are in seconds."""
+
+    attribute: str
+    """Name of the attribute of `Metrics`."""
+    kind: Kind
+    name: str
+    """Exported name; counters gain `_total`."""
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = _FAST
+
+
+TABLE: Final = (
+    Metric(
+        "http_requests",
+        "counter",
+        "engram_http_requests",
+        "Answered requests.",
+        ("surface", "method", "route", "status"),
+    ),
+    Metric(
+        "http_seconds",
+        "histogram",
+        "engram_http_request_seconds",
+        "From the headers to the last byte of the answer.",
+        ("surface", "route"),
+    ),
+    Metric(
+        "http_refused",
+        "counter",
+        "engram_http_refused",
+        "Requests refused before the application.",
+        ("surface", "code"),
+    ),
+    Metric("http_connections", "gauge", "engram_http_connections", "Open client connections.", ("surface",)),
+    Metric("http_event_streams", "gauge", "engram_http_event_streams", "Open server-sent event streams.", ("surface",)),
+    Metric("auth_refused", "counter", "engram_auth_refused", "Signed requests refused.", ("surface", "code")),
+    Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",)),
+    Metric("payments_open", "gauge", "engram_payments_open", "Payments not yet in a terminal state.", ("state",)),
+    Metric("payment_seconds", "histogram", "engram_payment_seconds", "From reservation to an outcome.", ("outcome",)),
+    Metric(
+        "facilitator_seconds",
+        "histogram",
+        "engram_facilitator_seconds",
+        "Calls to the facilitator.",
+        ("call", "outcome"),
+    ),
+    Metric("sessions", "gauge", "engram_sessions", "Sessions now in a state.", ("state",)),
+    Metric(
+        "session_transitions", "counter", "engram_session_transitions", "Sessions that entered a state.", ("state",)
+    ),
+    Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
+    Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
+    Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
+    Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
+    Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
+    Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
+    Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
+    Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
+    Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
+    Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
+    Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",)),
+    Metric("ledger_commit_seconds", "histogram", "engram_ledger_commit_seconds", "Group commits, fsync included.", ()),
+    Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",)),
+    Metric("ledger_queue", "gauge", "engram_ledger_queue", "Transactions waiting for the writer.", ()),
+    Metric("actor_restarts", "counter", "engram_actor_restarts", "Restarts by supervisors.", ("actor",)),
+    Metric("actor_mailbox", "gauge", "engram_actor_mailbox", "Messages waiting in a mailbox.", ("actor",)),
+    Metric("dead_letters", "counter", "engram_dead_letters", "Messages that nobody handled.", ("reason",)),
+    Metric(
+        "hints_lost",
+        "counter",
+        "engram_hints_lost",
+        "Hints dropped; the next reading of the ledger finds the fact.",
+        ("to",),
+    ),
+    Metric("vectors", "gauge", "engram_miner_vectors", "Vectors that this miner stores.", ()),
+    Metric("ingests", "counter", "engram_miner_ingests", "Ingest requests.", ("outcome",)),
+    Metric("queries", "counter", "engram_miner_queries", "Query requests.", ("outcome",)),
+    Metric("ingest_seconds", "histogram", "engram_miner_ingest_seconds", "Ingest requests.", ()),
+    Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
+    Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", ()),
+)
+
+
+@final
+class Metrics:
+    """The metrics of one process, in a registry of their own."""
+
+    http_requests: Counter
+    http_seconds: Histogram
+    http_refused: Counter
+    http_connections: Gauge
+    http_event_streams: Gauge
+    auth_refused: Counter
+    payments: Counter
+    payments_open: Gauge
+    payment_seconds: Histogram
+    facilitator_seconds: Histogram
+    sessions: Gauge
+    session_transitions: Counter
+    launches: Counter
+    launch_seconds: Histogram
+    nodes: Gauge
+    polls: Counter
+    poll_seconds: Histogram
+    quarantined: Gauge
+    relay_entries: Gauge
+    relay_sends: Counter
+    chain_block: Gauge
+    chain_age: Gauge
+    ledger_commits: Counter
+    ledger_commit_seconds: Histogram
+    ledger_writes: Counter
+    ledger_queue: Gauge
+    actor_restarts: Counter
+    actor_mailbox: Gauge
+    dead_letters: Counter
+    hints_lost: Counter
+    vectors: Gauge
+    ingests: Counter
+    queries: Counter
+    ingest_seconds: Histogram
+    query_seconds: Histogram
+    loop_lag: Histogram
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._before_scrape: list[Callable[[], None]] = []
+        ProcessCollector(registry=self.registry)
+        for row in TABLE:
+            setattr(self, row.attribute, _made(row, self.registry))
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Call `refresh` before each rendering, to set gauges that are cheaper read than kept. It must not block."""
+        self._before_scrape.append(refresh)
+
+    def render(self) -> bytes:
+        """The text that Prometheus reads (version 0.0.4, UTF-8)."""
+        for refresh in self._before_scrape:
+            refresh()
+        return generate_latest(self.registry)
+
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def _made(row: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    match row.kind:
+        case "counter":
+            return Counter(row.name, row.help, row.labels, registry=registry)
+        case "gauge":
+            return Gauge(row.name, row.help, row.labels, registry=registry)
+        case "histogram":
+            return Histogram(row.name, row.help, row.labels, registry=registry, buckets=row.buckets)

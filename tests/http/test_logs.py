@@ -1,0 +1,91 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from engram.http import logs
+
+
+@pytest.fixture(autouse=True)
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers, _ = before
+    root.setLevel(before[1])
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+def lines(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_an_event_is_one_json_object_with_what_was_bound() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    structlog.contextvars.bind_contextvars(request_id="r1")
+    structlog.get_logger("x").info("payment_settled", amount=5, key=b"\x01")
+    (event,) = lines(stream)
+    assert event["event"] == "payment_settled"
+    assert (event["level"], event["request_id"], event["amount"]) == ("info", "r1", 5)
+    assert str(event["timestamp"]).endswith("Z")
+
+
+def test_what_is_below_the_level_is_not_written() -> None:
+    stream = io.StringIO()
+    logs.configure("WARNING", json=True, stream=stream)
+    structlog.get_logger("x").info("quiet")
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_no_secret_is_written(json_lines: bool) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=json_lines, stream=stream)
+    structlog.get_logger("x").info(
+        "request",
+        signature="hush1",
+        x_sig="hush2",
+        payment={"hush3": 1},
+        headers={"PAYMENT-SIGNATURE": "hush4", "X-Payment": "hush5", "Authorization": "hush6", "host": "seen1"},
+        private_key="hush7",
+        seed=b"hush8",
+        ticket="hush9",
+        payment_id="seen2",
+        payment_tx="seen3",
+        token_count=3,
+    )
+    text = stream.getvalue()
+    assert "hush" not in text
+    assert all(word in text for word in ("seen1", "seen2", "seen3", logs.REDACTED))
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_tracebacks_show_the_cause_and_no_locals(json_lines: bool) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=json_lines, stream=stream)
+
+    def fail() -> None:
+        inner = "hush"  # noqa: F841 -- a local that a traceback must not show
+        raise ValueError("told")
+
+    try:
+        fail()
+    except ValueError:
+        structlog.get_logger("x").exception("failed")
+    assert "told" in stream.getvalue()
+    assert '"hush"' not in stream.getvalue().replace('inner = "hush"', "")
+    assert "'hush'" not in stream.getvalue()
+
+
+def test_libraries_log_in_the_same_form() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    logging.getLogger("library").warning("something %s", "odd")
+    logging.getLogger("library").info("chatter")
+    (event,) = lines(stream)
+    assert (event["event"], event["level"]) == ("something odd", "warning")

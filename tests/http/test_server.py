@@ -1,0 +1,385 @@
+"""Connections: their ends, their deadlines and their bounds, seen from a raw socket."""
+
+import contextlib
+
+import msgspec
+import pytest
+import trio
+from quart import request
+
+from config.model import HttpSettings
+from engram.http.app import App
+from engram.http.asgi import HeaderLines
+from engram.http.server import Address
+from tests.http.harness import SETTINGS, connect, get, make_app, post, serving
+
+
+def settings(**changes: object) -> HttpSettings:
+    return msgspec.structs.replace(SETTINGS, **changes)
+
+
+async def body() -> bytes:
+    data = await request.get_data()
+    assert isinstance(data, bytes)
+    return data
+
+
+@pytest.fixture
+def app() -> App:
+    return routed(make_app())
+
+
+def routed(app: App) -> App:
+    @app.get("/hello")
+    async def hello() -> dict[str, str]:
+        return {"hello": "world"}
+
+    @app.post("/echo")
+    async def echo() -> bytes:
+        return await body()
+
+    @app.get("/slow")
+    async def slow() -> dict[str, str]:
+        app.config["entered"].set()
+        await app.config["released"].wait()
+        return {"slow": "done"}
+
+    async def health() -> tuple[int, bytes, HeaderLines]:
+        return 200, b'{"status":"ok"}', [(b"content-type", b"application/json")]
+
+    app.fast("/health", health)
+    app.config["entered"] = trio.Event()
+    app.config["released"] = trio.Event()
+    return app
+
+
+async def test_many_requests_share_one_connection(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        for index in range(20):
+            assert (await client.ask(get("/hello"))).json() == {"hello": "world"}
+            assert (await client.ask(post(b"x" * index), "POST")).body == b"x" * index
+            assert (await client.ask(get("/health"))).json() == {"status": "ok"}
+
+
+async def test_pipelined_requests_are_answered_in_order(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        await client.send(get("/hello") + post(b"one") + get("/health") + post(b"two"))
+        bodies = [(await client.read(method)).body for method in ("GET", "POST", "GET", "POST")]
+        assert bodies == [b'{"hello":"world"}\n', b"one", b'{"status":"ok"}', b"two"]
+
+
+@pytest.mark.parametrize("path", ["/hello", "/health", "/nothing"])
+async def test_connection_close_closes_at_once(app: App, path: str) -> None:
+    """hypercorn under quart-trio never closes: its last steps are cancelled with the request."""
+    async with serving(app) as running, connect(running) as client:
+        answer = await client.ask(get(path, "Connection: close"))
+        assert answer.headers["connection"] == "close"
+        assert await client.closed_within(0.5)
+
+
+async def test_an_http_1_0_connection_closes_at_once(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        await client.send(b"GET /hello HTTP/1.0\r\nHost: test\r\n\r\n")
+        assert b"world" in await client.read_until(b"}")
+        assert await client.closed_within(0.5)
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+async def test_an_idle_connection_is_closed_in_time(requests: int) -> None:
+    app = routed(make_app())
+    async with serving(app, settings(idle_timeout_s=0.3)) as running, connect(running) as client:
+        for _ in range(requests):
+            await client.ask(get("/hello"))
+        started = trio.current_time()
+        assert await client.closed_within(2)
+        assert trio.current_time() - started >= 0.2
+
+
+async def test_a_busy_connection_is_not_idle() -> None:
+    app = routed(make_app())
+    async with serving(app, settings(idle_timeout_s=0.2)) as running, connect(running) as client:
+        await client.send(get("/slow"))
+        await app.config["entered"].wait()
+        await trio.sleep(0.4)
+        app.config["released"].set()
+        assert (await client.read()).status == 200
+
+
+async def test_headers_that_drip_do_not_hold_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = routed(make_app())
+    async with serving(app, settings(idle_timeout_s=0.3)) as running, connect(running) as client:
+        with trio.move_on_after(3) as dripping:
+            for byte in get("/hello", "X-Long: " + "a" * 500):
+                try:
+                    await client.send(bytes([byte]))
+                except trio.BrokenResourceError:
+                    break
+                await trio.sleep(0.02)
+        assert not dripping.cancelled_caught
+
+
+async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: App) -> None:
+    async with serving(app, drain_s=5) as running, connect(running) as idle, connect(running) as used:
+        await used.ask(get("/hello"))
+        await idle.ask(get("/health"))
+        running.stop_requested.set()
+        with trio.fail_after(0.5):
+            await running.stopped.wait()
+
+
+async def test_a_running_request_finishes_and_no_new_one_is_taken_while_draining(app: App) -> None:
+    async with serving(app) as running, connect(running) as busy, connect(running) as idle:
+        await idle.ask(get("/hello"))
+        await busy.send(get("/slow"))
+        await app.config["entered"].wait()
+        running.stop_requested.set()
+        assert await idle.closed_within(1)
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await trio.open_tcp_stream("127.0.0.1", running.port)
+        await busy.send(get("/hello"))
+        app.config["released"].set()
+        answer = await busy.read()
+        assert (answer.json(), answer.headers["connection"]) == ({"slow": "done"}, "close")
+        assert await busy.closed_within(1)
+        with trio.fail_after(1):
+            await running.stopped.wait()
+
+
+async def test_what_does_not_finish_within_the_drain_time_is_cut(app: App) -> None:
+    async with serving(app, drain_s=0.2) as running, connect(running) as busy:
+        await busy.send(get("/slow"))
+        await app.config["entered"].wait()
+        running.stop_requested.set()
+        with trio.fail_after(1):
+            await running.stopped.wait()
+        assert await busy.closed_within(0.5)
+
+
+async def test_connections_beyond_the_bound_are_told_so(app: App) -> None:
+    bounded = settings(max_connections=2)
+    async with serving(app, bounded) as running, connect(running) as first, connect(running) as second:
+        await first.ask(get("/hello"))
+        await second.ask(get("/hello"))
+        async with connect(running) as third:
+            answer = await third.ask(get("/hello"))
+            assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "1")
+            assert await third.closed_within(0.5)
+        await first.stream.aclose()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with connect(running) as fourth:
+            assert (await fourth.ask(get("/hello"))).status == 200
+
+
+async def test_a_client_that_leaves_does_not_stop_what_it_began(app: App) -> None:
+    finished = trio.Event()
+
+    @app.post("/work")
+    async def work() -> str:
+        await app.config["released"].wait()
+        finished.set()
+        return "done"
+
+    async with serving(app) as running:
+        async with connect(running) as client:
+            await client.send(post(b"{}", "/work"))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        app.config["released"].set()
+        with trio.fail_after(1):
+            await finished.wait()
+
+
+async def test_a_client_that_sends_its_end_first_still_gets_its_answer(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        await client.send(post(b"half closed"))
+        await client.stream.send_eof()
+        assert (await client.read("POST")).body == b"half closed"
+
+
+async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engram.http.server._SEND_S", 0.2)
+
+    @app.get("/big")
+    async def big() -> bytes:
+        return bytes(30_000_000)
+
+    async with serving(app) as running, connect(running) as client:
+        await client.send(get("/big"))
+        await trio.sleep(0.5)
+        running.stop_requested.set()
+        with trio.fail_after(1):
+            await running.stopped.wait()
+
+
+async def test_a_body_dripping_too_slowly_is_answered_408() -> None:
+    app = routed(make_app(settings(body_timeout_s=0.2)))
+    async with serving(app) as running, connect(running) as client:
+        await client.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf")
+        answer = await client.read("POST")
+        assert (answer.status, answer.code) == (408, "body_timeout")
+        assert answer.headers["connection"] == "close"
+        assert await client.closed_within(2)
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+async def test_a_body_beyond_the_bound_is_answered_413_and_the_answer_is_not_lost(framing: str) -> None:
+    app = routed(make_app(settings(max_body_bytes=10_000)))
+    body = b"x" * 3_000_000
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in [body[:60_000]] * 50) + b"0\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(app) as running, connect(running) as client:
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await client.send(post(body) if framing == "length" else head + chunked)
+
+            nursery.start_soon(send)
+            answer = await client.read("POST")
+            nursery.cancel_scope.cancel()
+        assert (answer.status, answer.code) == (413, "body_too_large")
+        assert await client.closed_within(3)
+
+
+async def test_a_body_that_is_too_long_is_not_asked_for(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        head = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
+        await client.send(head)
+        received = await client.read_until(b"}")
+        assert received.startswith(b"HTTP/1.1 413")
+        assert b"100 Continue" not in received
+
+
+async def test_a_body_that_fits_is_asked_for(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        await client.send(b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.read_until(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        await client.send(b"hello")
+        assert (await client.read_until(b"hello")).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_body_that_ends_early_is_no_request(app: App) -> None:
+    called: list[bytes] = []
+
+    @app.post("/count")
+    async def count() -> str:
+        called.append(await body())
+        return "counted"
+
+    async with serving(app) as running:
+        async with connect(running) as client:
+            await client.send(b"POST /count HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhalf")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert called == []
+
+
+async def test_an_answer_waits_for_the_whole_body(app: App) -> None:
+    """Answering first hung kept-alive connections of browsers."""
+    async with serving(app) as running, connect(running) as client:
+        await client.send(b"POST /nothing HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf,")
+        with pytest.raises(AssertionError):
+            await client.read("POST", timeout_s=0.2)
+    async with serving(app) as running, connect(running) as client:
+        await client.send(b"POST /nothing HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf,")
+        await client.send(b"whole")
+        assert (await client.read("POST")).status == 404
+        assert (await client.ask(get("/hello"))).status == 200
+
+
+REFUSED = {
+    "both lengths": (b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "two different lengths": (b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\n", 400),
+    "chunked on 1.0": (b"POST /echo HTTP/1.0\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+    "unknown coding": (b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    "absolute form": (b"GET http://other/hello HTTP/1.1\r\nHost: t\r\n\r\n", 400),
+    "connect": (b"CONNECT other:443 HTTP/1.1\r\nHost: t\r\n\r\n", 405),
+    "trace": (b"TRACE /hello HTTP/1.1\r\nHost: t\r\n\r\n", 405),
+    "h2c upgrade": (
+        b"GET /hello HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n\r\n",
+        400,
+    ),
+    "websocket": (b"GET /hello HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n", 400),
+    "http/2 preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+    "http/1.2": (b"GET /hello HTTP/1.2\r\nHost: t\r\n\r\n", 505),
+    "no host": (b"GET /hello HTTP/1.1\r\n\r\n", 400),
+    "two hosts": (b"GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "two payments": (b"GET /hello HTTP/1.1\r\nHost: a\r\nX-Payment: a\r\nX-PAYMENT: b\r\n\r\n", 400),
+    "two authorizations": (b"GET /hello HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", 400),
+    "too many headers": (b"GET /hello HTTP/1.1\r\nHost: t\r\n" + b"X-A: b\r\n" * 101 + b"\r\n", 431),
+    "headers too large": (b"GET /hello HTTP/1.1\r\nHost: t\r\nX-A: " + b"b" * 70_000 + b"\r\n\r\n", 431),
+    "space before colon": (b"GET /hello HTTP/1.1\r\nHost : t\r\n\r\n", 400),
+    "other expectation": (b"GET /hello HTTP/1.1\r\nHost: t\r\nExpect: magic\r\n\r\n", 417),
+    "not http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_what_two_servers_could_read_differently_is_refused_and_cut(app: App, case: str) -> None:
+    data, status = REFUSED[case]
+    async with serving(app) as running, connect(running) as client:
+        await client.send(data + get("/hello", "X-Smuggled: 1"))
+        received = await client.read_until(b"}")
+        assert received.startswith(b"HTTP/1.1 %d " % status)
+        assert received.count(b"\r\n\r\n") == 1
+        assert b'"code":' in received
+        assert await client.closed_within(3)
+        async with connect(running) as other:
+            assert (await other.ask(get("/hello"))).status == 200
+
+
+async def test_headers_of_a_surfaces_own_scheme_are_taken_once(app: App) -> None:
+    app.single_headers = (b"x-sig",)
+    async with serving(app) as running, connect(running) as client:
+        answer = await client.ask(get("/hello", "X-Sig: a", "x-sig: b"))
+        assert (answer.status, answer.code) == (400, "duplicate_header")
+
+
+async def test_an_application_that_breaks_takes_only_its_own_connection_with_it(app: App) -> None:
+    @app.get("/broken")
+    async def broken() -> tuple[str, int, dict[str, str]]:
+        return "x", 200, {"Bad Header": "y"}
+
+    async with serving(app) as running:
+        async with connect(running) as client:
+            await client.send(get("/broken"))
+            assert await client.closed_within(2)
+        async with connect(running) as client:
+            assert (await client.ask(get("/hello"))).status == 200
+
+
+async def test_a_whole_answer_leaves_in_one_write(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        await client.send(get("/hello"))
+        received = await client.stream.receive_some(65_536)
+        assert received.startswith(b"HTTP/1.1 200")
+        assert bytes(received).endswith(b'{"hello":"world"}\n')
+
+
+async def test_head_has_the_length_and_no_body(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        for path in ("/hello", "/health"):
+            answer = await client.ask(get(path).replace(b"GET", b"HEAD"), "HEAD")
+            assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_a_hundred_clients_are_served_at_once(app: App) -> None:
+    async with serving(app) as running:
+
+        async def one(index: int) -> None:
+            async with connect(running) as client:
+                for _ in range(3):
+                    assert (await client.ask(post(b"%d" % index), "POST")).body == b"%d" % index
+
+        async with trio.open_nursery() as nursery:
+            for index in range(100):
+                nursery.start_soon(one, index)
+
+
+async def test_a_port_in_use_cannot_be_served(app: App) -> None:
+    async with serving(app) as running:
+        with pytest.raises(OSError, match="in use"):
+            await trio.open_tcp_listeners(running.port, host="127.0.0.1")
+
+
+def test_addresses_name_their_url() -> None:
+    assert Address("127.0.0.1", 80).url == "http://127.0.0.1:80"
+    assert Address("::1", 80).url == "http://[::1]:80"
