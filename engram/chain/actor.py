@@ -28,7 +28,7 @@ from engram.chain.errors import (
 from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
-from engram.chain.reading import HeadReading, finalized_hash, read_codec, read_head, read_metagraph_bytes
+from engram.chain.reading import finalized_hash, read_codec, read_head, read_metagraph_bytes
 from engram.chain.rules import (
     HeadVerdict,
     after_busy,
@@ -45,12 +45,12 @@ from engram.clock import Clock
 log = structlog.get_logger(__name__)
 
 _ENDPOINT_FAULTS = (
+    EndpointBusy,
     EndpointUnreachable,
     AnswerMalformed,
     CallRefused,
     HeadRefused,
     RuntimeApiMissing,
-    AnswersDiffer,
 )
 _SUBNET_FAULTS = (SubnetUnknown, AnswerMalformed, CallRefused, AnswersDiffer)
 
@@ -92,34 +92,31 @@ class MetagraphSyncer(Actor[Poll]):
             place = choose(self._healths, self._clock.monotonic())
             if place is None:
                 break
-            node = self._nodes[place]
+            node, health = self._nodes[place], self._healths[place]
             try:
                 await self._sync(node)
-            except EndpointBusy as error:
-                self._failed(place, error, error.retry_after_s)
             except _ENDPOINT_FAULTS as error:
-                self._failed(place, error, None)
-            else:
+                self._failed(place, error)
+                continue
+            if self._healths[place] is health:
                 self._healths[place] = after_success()
-                self._note(endpoint=node.name, syncs=self._subnets.state.syncs + 1, error="")
-                return True
+            self._note(endpoint=node.name, syncs=self._subnets.state.syncs + 1, error="")
+            return True
         return False
 
     async def _sync(self, node: Node) -> None:
         read_at_s = self._clock.monotonic()
-        head = await self._finalized_head(node, read_at_s)
-        if head is None or self._codec is None:
-            return
-        fault: AnswerMalformed | CallRefused | AnswersDiffer | None = None
+        head, codec = await self._finalized_head(node, read_at_s)
+        fault: AnswerMalformed | CallRefused | None = None
         for netuid in self._settings.netuids:
             held = self._subnets.get(netuid)
             if held is not None and held.block >= head.number:
                 continue
             try:
-                fresh = await self._read(node, self._codec, netuid, head, read_at_s)
+                fresh = await self._read(node, codec, netuid, head, read_at_s)
             except _SUBNET_FAULTS as error:
                 self._note_subnet(netuid, str(error))
-                if not isinstance(error, SubnetUnknown):
+                if isinstance(error, AnswerMalformed | CallRefused):
                     fault = error
                 continue
             self._note_subnet(netuid, "")
@@ -127,31 +124,33 @@ class MetagraphSyncer(Actor[Poll]):
         if fault is not None:
             raise fault
 
-    async def _finalized_head(self, node: Node, now_s: float) -> Head | None:
-        """The head to read at, None when there is nothing to do. Raises HeadRefused when it may not be acted on."""
+    async def _finalized_head(self, node: Node, now_s: float) -> tuple[Head, Codec]:
+        """The head to read at, and the types at it. Raises HeadRefused when it may not be acted on."""
         watch = self._subnets.state.watch
         block_hash = await finalized_hash(node)
-        reading: HeadReading | None = None
-        hash_at_ours: bytes | None = None
-        if watch is not None and block_hash == watch.head.hash and self._codec is not None:
-            seen = watch.head
-        else:
-            reading = await read_head(node, block_hash, None if watch is None else watch.head.number)
-            seen, hash_at_ours = reading.head, reading.hash_at_ours
+        if watch is not None and self._codec is not None and block_hash == watch.head.hash:
+            self._judge(node, watch, watch.head, None, now_s)
+            return watch.head, self._codec
+        reading = await read_head(node, block_hash, None if watch is None else watch.head.number)
+        verdict = self._judge(node, watch, reading.head, reading.hash_at_ours, now_s)
+        codec = self._codec
+        if codec is None or codec.spec_version != reading.spec_version:
+            self._codec = codec = await read_codec(node, reading)
+            log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
+        if verdict is HeadVerdict.ADVANCED:
+            watch = HeadWatch(reading.head, now_s)
+        self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
+        return reading.head, codec
+
+    def _judge(
+        self, node: Node, watch: HeadWatch | None, seen: Head, hash_at_ours: bytes | None, now_s: float
+    ) -> HeadVerdict:
         verdict = judge_head(watch, seen, hash_at_ours, now_s, self._settings.stall_after_s)
         match verdict:
             case HeadVerdict.ADVANCED | HeadVerdict.SAME:
-                if reading is None:
-                    return seen
-                if self._codec is None or self._codec.spec_version != reading.spec_version:
-                    self._codec = await read_codec(node, reading)
-                    log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
-                if verdict is HeadVerdict.ADVANCED:
-                    watch = HeadWatch(seen, now_s)
-                self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
-                return seen
+                return verdict
             case HeadVerdict.BEHIND:
-                return None
+                raise HeadRefused(f"{node.name}: its finalized block {seen.number} lies behind ours")
             case HeadVerdict.STALLED:
                 raise HeadRefused(f"{node.name}: the finalized head stands still at block {seen.number}")
             case HeadVerdict.FORKED:
@@ -160,44 +159,53 @@ class MetagraphSyncer(Actor[Poll]):
                 assert_never(verdict)
 
     async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
-        scale = await read_metagraph_bytes(node, codec, netuid, head)
-        witness = await self._witness(node, codec, netuid, head, scale)
+        endpoint, witness, scale = await self._agreed(node, codec, netuid, head)
         fields = codec.decode_fields(scale)
         await trio.lowlevel.checkpoint()
-        return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=node.name, witness=witness)
+        return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=endpoint, witness=witness)
 
-    async def _witness(self, node: Node, codec: Codec, netuid: int, head: Head, scale: bytes) -> str | None:
-        """Name of another endpoint that gives the same bytes, None when there is none to ask.
+    async def _agreed(self, node: Node, codec: Codec, netuid: int, head: Head) -> tuple[str, str | None, bytes]:
+        """Bytes that two endpoints gave, and their names; those of `node` alone when no other can be asked.
 
-        Raises AnswersDiffer when others answer, but otherwise; and, after such a dispute, until two agree again.
+        Raises AnswersDiffer when others answer but no two the same; and, after that, until two agree again.
         """
+        answers = [(node.name, await read_metagraph_bytes(node, codec, netuid, head))]
         for place, other in enumerate(self._nodes):
-            if other is node or self._healths[place].not_before_s > self._clock.monotonic():
+            scale = None if other is node else await self._second_opinion(place, codec, netuid, head)
+            if scale is None:
                 continue
-            try:
-                same = await read_metagraph_bytes(other, codec, netuid, head) == scale
-            except EndpointBusy as error:
-                self._failed(place, error, error.retry_after_s)
-                continue
-            except (EndpointUnreachable, AnswerMalformed) as error:
-                self._failed(place, error, None)
-                continue
-            except CallRefused:
-                continue  # it has not got to this block yet
-            if same:
+            same = next((name for name, earlier in answers if earlier == scale), None)
+            if same is not None:
                 self._disputed.discard(netuid)
-                return other.name
+                if same != node.name:
+                    odd = AnswersDiffer(f"{node.name} alone differs on subnet {netuid} at block {head.number}")
+                    self._failed(self._nodes.index(node), odd)
+                return same, other.name, scale
+            answers.append((other.name, scale))
             self._disputed.add(netuid)
             log.error("chain endpoints differ", netuid=netuid, block=head.number, one=node.name, other=other.name)
         if netuid in self._disputed:
-            raise AnswersDiffer(f"subnet {netuid} at block {head.number}: no other endpoint agrees with {node.name}")
+            names = " and ".join(name for name, _ in answers)
+            raise AnswersDiffer(f"subnet {netuid} at block {head.number}: no two endpoints agree ({names} answered)")
+        return node.name, None, answers[0][1]
+
+    async def _second_opinion(self, place: int, codec: Codec, netuid: int, head: Head) -> bytes | None:
+        """The bytes of another endpoint, None when it cannot be asked or is not so far yet."""
+        if self._healths[place].not_before_s > self._clock.monotonic():
+            return None
+        try:
+            return await read_metagraph_bytes(self._nodes[place], codec, netuid, head)
+        except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
+            self._failed(place, error)
+        except CallRefused:
+            pass
         return None
 
-    def _failed(self, place: int, error: Exception, retry_after_s: float | None) -> None:
+    def _failed(self, place: int, error: Exception) -> None:
         now_s = self._clock.monotonic()
         health = self._healths[place]
         if isinstance(error, EndpointBusy):
-            self._healths[place] = after_busy(health, str(error), retry_after_s, now_s, self._rng)
+            self._healths[place] = after_busy(health, str(error), error.retry_after_s, now_s, self._rng)
         else:
             self._healths[place] = after_failure(health, str(error), now_s, self._rng)
         log.warning("chain endpoint failed", endpoint=self._nodes[place].name, error=str(error))

@@ -9,10 +9,11 @@ finalized head, and judges that head against the newest one acted on:
 | higher, our block is its ancestor| ADVANCED  | read the subnets at its hash                             |
 | the same block                   | SAME      | nothing                                                  |
 | the same or lower for too long   | STALLED   | set the endpoint aside, ask the next one                 |
-| lower                            | BEHIND    | nothing; another endpoint was further already            |
+| lower                            | BEHIND    | set the endpoint aside; another was further already      |
 | our block is not on its chain    | FORKED    | set the endpoint aside; never act on it                  |
 
-An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After).
+An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After), and the next
+one is asked in the same poll.
 """
 
 import enum

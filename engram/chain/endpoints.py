@@ -1,0 +1,37 @@
+"""The endpoints that the settings name."""
+
+from collections.abc import Sequence
+
+from config.model import ChainSettings
+from engram.chain.node import Node
+from engram.chain.recorded import RecordedNode
+from engram.chain.rpc import JsonRpcNode
+from engram.clock import Clock
+from engram.http.client import HttpClient
+
+PUBLIC_ENDPOINTS = {
+    "finney": ("https://entrypoint-finney.opentensor.ai:443",),
+    "test": ("https://test.finney.opentensor.ai:443",),
+}
+"""Asked where `chain.endpoints` is empty (source: bittensor 11.3)."""
+
+
+def nodes(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[Node]:
+    """The nodes to sync from, in the order in which they are tried.
+
+    Addresses of websockets are asked by HTTP, which the same ports serve. Raises ValueError when the settings name
+    no endpoint and a network that has no public one.
+    """
+    if settings.source == "recorded":
+        return (RecordedNode(clock),)
+    urls = settings.endpoints or PUBLIC_ENDPOINTS.get(settings.network, ())
+    if not urls:
+        known = ", ".join(PUBLIC_ENDPOINTS)
+        raise ValueError(f"chain.endpoints is empty and chain.network {settings.network!r} is none of {known}")
+    return tuple(JsonRpcNode(http, http_url(url), settings.call_timeout_s) for url in urls)
+
+
+def http_url(url: str) -> str:
+    """`ws://` and `wss://` addresses as `http://` and `https://`; others as they are."""
+    scheme, separator, rest = url.partition("://")
+    return {"ws": "http", "wss": "https"}.get(scheme, scheme) + separator + rest

@@ -1,0 +1,393 @@
+"""The syncer in virtual time, against a chain that does as it is told."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from actors import ActorDown, ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
+from config.model import ChainSettings
+from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
+from engram.chain.actor import MetagraphSyncer
+from engram.chain.errors import CallRefused, EndpointBusy
+from engram.chain.node import Node
+from engram.chain.protocol import Poll
+from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
+from engram.clock import TrioClock
+from tests.chain.samples import metadata, scale
+from tests.fakes.chain import ChainDouble, rehotkeyed, renumbered, unreachable
+from tests.relay.samples import rng
+
+METAGRAPH = "SubnetInfoRuntimeApi_get_metagraph"
+Clock = trio.testing.MockClock
+
+
+class Syncing:
+    """A running syncer and what it told."""
+
+    def __init__(self, subnets: Subnets, ref: ActorRef) -> None:
+        self.subnets = subnets
+        self.ref = ref
+        self.changes: list[SubnetChange] = []
+        subnets.listen(self.changes.extend)
+
+    @property
+    def block(self) -> int | None:
+        found = self.subnets.get(450)
+        return None if found is None else found.block
+
+
+@asynccontextmanager
+async def syncing(nodes: Sequence[Node], netuids: tuple[int, ...] = (450,)) -> AsyncIterator[Syncing]:
+    settings = ChainSettings(netuids=netuids)
+    clock = TrioClock()
+    subnets = Subnets(clock, netuids, settings.stall_after_s)
+    spec = ChildSpec("chain", lambda: MetagraphSyncer(nodes, subnets, settings, clock, rng()), name="chain")
+    registry = Registry()
+    async with open_system(SupervisorSpec("root", [spec]), registry=registry):
+        running = Syncing(subnets, registry.ref(MetagraphSyncer, "chain"))
+        await trio.sleep(0.5)
+        yield running
+
+
+async def live(*doubles: ChainDouble) -> None:
+    """Blocks come every 12 s, for ever."""
+    while True:
+        await trio.sleep(12)
+        for double in doubles:
+            double.head += 1
+
+
+async def test_it_syncs_at_start_and_follows_the_finalized_head(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    chain = ChainDouble()
+    nursery.start_soon(live, chain)
+    async with syncing([chain]) as running:
+        assert running.block == 1100
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (len(found.neurons), found.endpoint, found.witness) == (256, "double", None)
+        await trio.sleep(120)
+        assert running.block == 1110
+        status = running.subnets.status()
+        assert (status.head, status.spec_version, status.network) == (1110, 293, "bittensor")
+        assert (status.endpoint, status.error, status.stalled, status.failures) == ("double", "", False, 0)
+        assert status.head_age_s is not None
+        assert status.head_age_s < 13
+        assert status.subnets[0].error == ""
+
+
+async def test_everything_of_a_sync_is_read_at_the_finalized_hash(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        found = running.subnets.get(450)
+        assert found is not None
+        assert "0x" + found.block_hash.hex() == chain.hash(1100)
+
+
+async def test_metadata_is_read_once_and_again_when_the_runtime_was_upgraded(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    chain = ChainDouble()
+    nursery.start_soon(live, chain)
+    async with syncing([chain]) as running:
+        await trio.sleep(60)
+        chain.spec_version = 425
+        await trio.sleep(60)
+        found = running.subnets.get(450)
+        assert found is not None
+        assert found.spec_version == 425
+        assert running.subnets.status().spec_version == 425
+        # The metagraph and the metadata are both state calls; the metagraph is read once a block.
+        assert chain.asked.count("state_call") - chain.asked.count("chain_getHeader") == 2
+
+
+async def test_an_unchanged_head_costs_one_call(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]):
+        chain.asked.clear()
+        await trio.sleep(24)
+        assert chain.asked == ["chain_getFinalizedHead"] * 2
+
+
+async def test_several_subnets_are_kept_and_one_that_does_not_exist_hurts_no_other(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    chain.metagraphs["0x0b00"] = renumbered(11)
+    async with syncing([chain], netuids=(450, 451, 11)) as running:
+        assert running.subnets.synced == (11, 450)
+        status = running.subnets.status()
+        assert [subnet.error for subnet in status.subnets] == ["", "the chain has no subnet 451", ""]
+        assert [subnet.neurons for subnet in status.subnets] == [256, 0, 256]
+        assert status.endpoints["double"].failures == 0
+
+
+async def test_changes_are_told_to_listeners_and_kept(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    chain = ChainDouble()
+    nursery.start_soon(live, chain)
+    async with syncing([chain]) as running:
+        before = running.subnets.get(450)
+        assert before is not None
+        assert running.changes == []
+        old, new = before.neurons[7].hotkey, bytes(range(32))
+        chain.metagraphs["0xc201"] = rehotkeyed(old, new)
+        await trio.sleep(12)
+        assert running.changes == [Replaced(450, 1101, 7, old, new)]
+        assert running.subnets.recent == tuple(running.changes)
+        chain.metagraphs["0xc201"] = lambda octets: octets.replace((9999).to_bytes(2, "little"), b"\x10\x27")
+        await trio.sleep(12)
+        moved = [change for change in running.changes if isinstance(change, AxonMoved)]
+        assert [change.axon and change.axon.port for change in moved] == [10_000]
+
+
+async def test_when_an_endpoint_fails_the_next_one_serves_and_the_first_gets_its_place_back(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    nursery.start_soon(live, one, other)
+    one.down = unreachable("one")
+    async with syncing([one, other]) as running:
+        found = running.subnets.get(450)
+        assert found is not None
+        assert found.endpoint == "other"
+        status = running.subnets.status()
+        assert (status.endpoint, status.failures) == ("other", 1)
+        assert "no answer" in status.endpoints["one"].last_error
+        one.down = None
+        await trio.sleep(60)
+        assert running.subnets.status().endpoint == "one"
+        assert running.block == 1105
+
+
+async def test_with_every_endpoint_down_the_last_good_state_stays_and_ages(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        chain.down = unreachable()
+        await trio.sleep(600)
+        assert running.block == 1100
+        assert running.subnets.age_s(450) == pytest.approx(600.5, abs=1)
+        assert running.subnets.status().error == "double: no answer"
+        tries = running.subnets.status().failures
+        assert 5 <= tries <= 30
+        chain.down, chain.head = None, 1150
+        nursery.start_soon(live, chain)
+        await trio.sleep(150)
+        assert running.block is not None
+        assert running.block > 1150
+        assert running.subnets.status().error == ""
+
+
+async def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_asked(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        chain.down = EndpointBusy("double: HTTP 429", 300.0)
+        await trio.sleep(12)
+        assert running.subnets.status().failures == 1
+        await trio.sleep(280)
+        assert running.subnets.status().failures == 1
+        await trio.sleep(120)
+        assert running.subnets.status().failures == 2
+
+
+async def test_a_head_that_stands_still_is_reported_and_another_endpoint_takes_over(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    stuck, other = ChainDouble("stuck"), ChainDouble("other")
+    nursery.start_soon(live, other)
+    async with syncing([stuck, other]) as running:
+        assert running.subnets.status().endpoint == "stuck"
+        await trio.sleep(90)
+        status = running.subnets.status()
+        assert status.endpoint == "other"
+        assert "block 1100" in status.endpoints["stuck"].last_error
+        assert running.block is not None
+        assert running.block > 1105
+
+
+async def test_when_no_head_advances_anywhere_the_chain_is_stalled(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        await trio.sleep(90)
+        status = running.subnets.status()
+        assert status.stalled
+        assert "stands still" in status.error
+        nursery.start_soon(live, chain)
+        await trio.sleep(130)
+        assert not running.subnets.status().stalled
+        assert running.block is not None
+        assert running.block > 1101
+
+
+@pytest.mark.parametrize("at", [1090, 1100])
+async def test_a_reorganised_chain_is_never_acted_on(autojump_clock: Clock, at: int) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        held = running.subnets.get(450)
+        chain.reorganise(at)
+        chain.head += 3
+        await trio.sleep(40)
+        assert running.subnets.get(450) is held
+        assert "does not descend from ours" in running.subnets.status().error
+        chain.forks.clear()
+        await trio.sleep(150)
+        assert running.block == 1103
+
+
+async def test_an_endpoint_that_lies_behind_is_not_acted_on(autojump_clock: Clock) -> None:
+    ahead, behind = ChainDouble("ahead", head=1110), ChainDouble("behind", head=1105)
+    async with syncing([ahead, behind]) as running:
+        ahead.down = unreachable("ahead")
+        await trio.sleep(24)
+        assert running.block == 1110
+        assert "lies behind ours" in running.subnets.status().endpoints["behind"].last_error
+        behind.head = 1111
+        await trio.sleep(24)
+        assert running.block == 1111
+
+
+async def test_a_second_endpoint_that_gives_the_same_bytes_is_named_as_witness(autojump_clock: Clock) -> None:
+    async with syncing([ChainDouble("one"), ChainDouble("other")]) as running:
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (found.endpoint, found.witness) == ("one", "other")
+
+
+async def test_a_witness_that_is_not_so_far_yet_is_none(autojump_clock: Clock) -> None:
+    async with syncing([ChainDouble("one"), ChainDouble("other", head=1099)]) as running:
+        found = running.subnets.get(450)
+        assert found is not None
+        assert found.witness is None
+        assert running.subnets.status().endpoints["other"].failures == 0
+
+
+async def test_answers_that_differ_are_reported_and_never_taken(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    nursery.start_soon(live, one, other)
+    async with syncing([one, other]) as running:
+        old = scale()[-40:]
+        assert running.block == 1100
+        other.metagraphs["0xc201"] = lambda octets: octets.replace(old, bytes(reversed(old)))
+        held = running.subnets.get(450)
+        await trio.sleep(300)
+        assert running.subnets.get(450) is held
+        assert "no two endpoints agree (one and other answered)" in running.subnets.status().subnets[0].error
+        other.metagraphs["0xc201"] = lambda octets: octets
+        await trio.sleep(300)
+        assert running.block is not None
+        assert running.block >= 1140
+
+
+async def test_of_three_endpoints_the_two_that_agree_are_believed(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    liar, two, three = ChainDouble("liar"), ChainDouble("two"), ChainDouble("three")
+    nursery.start_soon(live, liar, two, three)
+    async with syncing([liar, two, three]) as running:
+        liar.metagraphs["0xc201"] = lambda octets: octets.replace((9999).to_bytes(2, "little"), b"\x10\x27")
+        await trio.sleep(120)
+        assert running.block is not None
+        assert running.block >= 1108
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (found.endpoint, found.witness) == ("two", "three")
+        assert "liar alone differs" in running.subnets.status().endpoints["liar"].last_error
+        axon = found.neurons[1].axon
+        assert axon is not None
+        assert axon.port == 9999
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        ("chain_getFinalizedHead", None),
+        ("chain_getFinalizedHead", "0x1234"),
+        ("chain_getFinalizedHead", "0xzz"),
+        ("chain_getHeader", None),
+        ("chain_getHeader", {"number": "twelve"}),
+        ("chain_getHeader", {"number": "-0x1"}),
+        ("state_getRuntimeVersion", {"specVersion": "new"}),
+        ("system_chain", 5),
+        ("state_call", "0x"),
+        ("state_call", {"not": "hex"}),
+        ("state_call", "0x" + scale()[:-1].hex()),
+        ("state_call", "0x" + scale().hex()),
+    ],
+)
+async def test_a_malformed_answer_leaves_the_last_good_state(
+    autojump_clock: Clock, method: str, answer: object
+) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        held = running.subnets.get(450)
+        chain.head += 1
+        chain.replace[method] = answer
+        await trio.sleep(60)
+        assert running.subnets.get(450) is held
+        assert running.subnets.status().failures > 0
+        assert running.subnets.status().error != ""
+        chain.replace.clear()
+        await trio.sleep(150)
+        assert running.block == 1101
+
+
+async def test_a_refused_call_is_reported_and_tried_again(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        chain.head += 1
+        chain.refuse["state_call"] = CallRefused(4003, "State already discarded for 0x12")
+        await trio.sleep(13)
+        assert "State already discarded" in running.subnets.status().subnets[0].error
+        chain.refuse.clear()
+        await trio.sleep(30)
+        assert running.block == 1101
+        assert running.subnets.status().subnets[0].error == ""
+
+
+async def test_a_runtime_without_metadata_v15_is_a_clear_error(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    chain.refuse["state_call"] = CallRefused(-32000, "no such version")
+    async with syncing([chain]) as running:
+        assert "runtime 293" in running.subnets.status().error
+        assert running.subnets.synced == ()
+        chain.refuse.clear()
+        chain.replace["state_call"] = "0x" + metadata().replace(b"get_metagraph", b"got_metagraph").hex()
+        await trio.sleep(30)
+        assert f"has no {METAGRAPH}" in running.subnets.status().error
+
+
+async def test_a_restart_of_the_syncer_keeps_the_view_and_goes_on(autojump_clock: Clock, nursery: trio.Nursery) -> None:
+    chain = ChainDouble()
+    nursery.start_soon(live, chain)
+    async with syncing([chain]) as running:
+        held = running.subnets.get(450)
+        chain.down = RuntimeError("injected")
+        with pytest.raises(ActorDown):
+            await running.ref.call(Poll())
+        chain.down = None
+        assert running.subnets.get(450) is held
+        await trio.sleep(25)
+        assert running.block == 1102
+
+
+async def test_a_poll_can_be_asked_for_and_is_answered_when_it_is_done(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    async with syncing([chain]) as running:
+        chain.head += 1
+        await running.ref.call(Poll())
+        assert running.block == 1101
+
+
+async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Clock) -> None:
+    async with syncing([RecordedNode(TrioClock())]) as running:
+        first = running.block
+        await trio.sleep(61)
+        assert first is not None
+        assert running.block == first + 5
+        status = running.subnets.status()
+        assert (status.network, status.endpoint, status.error) == (RECORDED_NETWORK, "recording", "")
+
+
+def test_a_chain_without_endpoints_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one endpoint"):
+        MetagraphSyncer([], Subnets(TrioClock(), (450,), 60.0), ChainSettings(), TrioClock(), rng())
