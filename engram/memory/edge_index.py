@@ -40,7 +40,7 @@ from engram.memory.model import PUBLIC, Change, Deleted
 
 _SEARCHES_AT_ONCE = 64
 _READ_BYTES = 262_144
-_STOP_WITHIN_S = 3.0
+_STOP_WITHIN_S = 1.5
 _HUNG_AFTER_S = 30.0
 
 

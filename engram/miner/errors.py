@@ -1,0 +1,20 @@
+"""What keeps a node from starting or a caller from being served."""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Base of what keeps a node from starting; never raised itself."""
+
+
+class FolderInUse(NodeError):
+    """Another process owns the data folder."""
+
+
+class Refused(Exception):
+    """A request is refused: `status` is the HTTP status, `code` a stable word, the text tells what to do."""
+
+    def __init__(self, status: int, code: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.code = code

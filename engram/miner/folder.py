@@ -1,0 +1,94 @@
+"""The data folder of a node: one owner, and a note of who that is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+import msgspec
+
+from engram.memory.launch import LaunchFile
+from engram.miner.errors import FolderInUse
+
+_LOCK = "lock"
+NODE_FILE = "node.json"
+
+
+class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Which process owns the folder: a pid is reused, but not with the same start time in the same boot."""
+
+    launch_token: str
+    session_id: str
+    boot_id: str
+    """The kernel's boot."""
+    pid: int
+    start_ticks: int
+    """Start of the process in clock ticks since boot (field 22 of /proc/<pid>/stat)."""
+    port: int
+    started_at: float
+    """Unix seconds."""
+
+
+@final
+class FolderClaim:
+    """The exclusive lock on a data folder; held until closed or until the process ends, however it ends."""
+
+    def __init__(self, folder: Path, descriptor: int) -> None:
+        self.folder = folder
+        self._descriptor = descriptor
+
+    def __enter__(self) -> FolderClaim:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def write_node_file(self, launch: LaunchFile, now: float) -> NodeFile:
+        """Notes atomically who owns the folder now. Raises OSError."""
+        node = NodeFile(
+            launch_token=launch.launch_token,
+            session_id=launch.session_id,
+            boot_id=boot_id(),
+            pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()),
+            port=launch.port,
+            started_at=now,
+        )
+        staged = self.folder / f".{NODE_FILE}"
+        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(msgspec.json.encode(node))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(staged, self.folder / NODE_FILE)
+        return node
+
+
+def claim(folder: Path) -> FolderClaim:
+    """Takes the folder (made when missing) for this process, before anything in it is opened.
+
+    Raises FolderInUse when another process has it, OSError when it cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise FolderInUse(f"{folder} is in use by another node (see {folder / NODE_FILE})") from None
+    return FolderClaim(folder, descriptor)
+
+
+def boot_id() -> str:
+    """Names the current boot of the kernel."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def start_ticks(pid: int) -> int:
+    """Returns when the process started, in clock ticks since boot. Raises OSError when there is none."""
+    line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return int(line[line.rindex(")") + 2 :].split()[19])

@@ -1,0 +1,50 @@
+"""The end of a node: it ends by itself when its time is up, whether or not anybody is there to stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import structlog
+import trio
+
+from engram.clock import Clock
+
+_LOOK_EVERY_S = 5.0
+_log = structlog.get_logger("engram.miner")
+
+
+@final
+class Lifetime:
+    """Watches the wall clock and the monotonic clock; the one that is there first counts.
+
+    `read_end` reads the end (unix seconds, None for never) from the launch file anew; it is asked before the node
+    ends, since an extension moves the end there. It may raise nothing.
+    """
+
+    def __init__(self, clock: Clock, ends_at: float | None, read_end: Callable[[], float | None]) -> None:
+        self._clock = clock
+        self._read_end = read_end
+        self._set(ends_at)
+
+    async def over(self) -> None:
+        """Returns when the time is up."""
+        while True:
+            left = self._left_s()
+            if left > 0:
+                await trio.sleep(min(left, _LOOK_EVERY_S))
+                continue
+            moved = await trio.to_thread.run_sync(self._read_end)
+            if moved is not None and moved <= self._clock.now():
+                _log.info("end_reached", ends_at=moved)
+                return
+            self._set(moved)
+
+    def _set(self, ends_at: float | None) -> None:
+        self._ends_at = ends_at
+        self._deadline = None if ends_at is None else self._clock.monotonic() + ends_at - self._clock.now()
+
+    def _left_s(self) -> float:
+        if self._ends_at is None or self._deadline is None:
+            return _LOOK_EVERY_S
+        return min(self._ends_at - self._clock.now(), self._deadline - self._clock.monotonic())

@@ -1,0 +1,214 @@
+"""A memory node: its parts, its supervision tree, its life as a process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import structlog
+import trio
+
+from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec, System, open_system
+from config.model import HttpSettings, MinerSettings
+from engram.clock import Clock, Ids, SystemClock, SystemIds
+from engram.hotkeys import HotkeyError, wallet
+from engram.http import logs
+from engram.http.metrics import Metrics
+from engram.http.server import http_job
+from engram.memory import launch as launches
+from engram.memory.commitment import Commitment
+from engram.memory.edge_index import EdgeIndex
+from engram.memory.embedder import Embedder
+from engram.memory.errors import MemoryAreaError
+from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.indexed_store import IndexedStore
+from engram.memory.launch import LaunchFile, LaunchFileError
+from engram.memory.minilm import MiniLmEmbedder
+from engram.memory.rules import Limits
+from engram.memory.truth import Truth
+from engram.miner import folder
+from engram.miner.access import Gate
+from engram.miner.app import make_app
+from engram.miner.errors import NodeError
+from engram.miner.folder import FolderClaim, NodeFile
+from engram.miner.lifetime import Lifetime
+from engram.miner.service import Identity, Service
+from engram.miner.statistics import Statistics
+from engram.miner.storage import StorageGauge
+
+TRUTH = "truth.db"
+INDEX = "index"
+CACHE = "cache"
+_MAX_BODY_BYTES = 1_048_576
+_DRAIN_S = 2.5
+
+_log = structlog.get_logger("engram.miner")
+
+
+def main(config: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
+    """Runs the node that the launch file describes until its end, SIGTERM or SIGINT. Returns the exit status.
+
+    0: ended as it should; 2: it could not start, and standard error says what to do. A node whose tree gives up
+    raises what it gave up for.
+    """
+    try:
+        launch = launches.read(config)
+        _redirect_output(launch)
+        logs.configure(log_level, json=not sys.stderr.isatty())
+        with folder.claim(Path(launch.data_dir)) as claim:
+            trio.run(run, claim, launch, config, settings)
+    except (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError) as error:
+        print(f"this node cannot start: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: MinerSettings) -> None:
+    """Runs the node until its end or a signal; `claim` is this process's right to the data folder."""
+    clock = SystemClock()
+    node_file = claim.write_node_file(launch, clock.now())
+    tree = supervision(settings, launch, node_file, config=config, clock=clock, ids=SystemIds(), metrics=Metrics())
+    async with open_system(tree, rng=random.Random()) as system, trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signals, system)
+        _log.info("node_started", session_id=launch.session_id, port=launch.port, pid=os.getpid())
+        await system.wait()
+        nursery.cancel_scope.cancel()
+    _log.info("node_ended", session_id=launch.session_id)
+
+
+def supervision(
+    settings: MinerSettings,
+    launch: LaunchFile,
+    node_file: NodeFile,
+    *,
+    config: Path,
+    clock: Clock,
+    ids: Ids,
+    metrics: Metrics,
+) -> SupervisorSpec:
+    """Returns the tree of one node; opens its database (blocking), whose folder this process must have claimed.
+
+    `config` is the launch file, read again for a moved end. Raises HotkeyError, MemoryAreaError, OSError.
+    """
+    data = Path(launch.data_dir)
+    keypair = wallet.read_hotkey_file(launch.hotkey_file)
+    truth = Truth.open(data / TRUTH, clock, ids)
+    embedder = _embedder(launch, data)
+    store = IndexedStore(truth, EdgeIndex(data / INDEX, embedder.dimension, truth.truth_id))
+    commitment = Commitment()
+    store.on_changes = commitment.follow
+    storage = StorageGauge(data, launch.storage_bytes)
+    require_signature = settings.require_signature or launch.environment == "mainnet"
+    service = Service(
+        identity=Identity(
+            session_id=launch.session_id,
+            launch_token=launch.launch_token,
+            boot_id=node_file.boot_id,
+            started_at=node_file.started_at,
+            netuid=launch.netuid,
+            keypair=keypair,
+        ),
+        gate=Gate(controller=launch.controller(), require_signature=require_signature, clock=clock),
+        limits=Limits(embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
+        store=store,
+        embedder=embedder,
+        commitment=commitment,
+        storage=storage,
+        statistics=Statistics(clock),
+        clock=clock,
+        searchable=lambda: store.usable,
+    )
+    http = HttpSettings(max_body_bytes=_MAX_BODY_BYTES, requests_per_minute_per_ip=settings.requests_per_minute)
+    app = make_app(service, settings=http, clock=clock, ids=ids, metrics=metrics)
+    lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(config, launch))
+
+    async def keep_open(context: Context) -> None:
+        context.ready()
+        try:
+            await trio.sleep_forever()
+        finally:
+            truth.close()
+
+    loaded = trio.Event()
+
+    async def serve_store(context: Context) -> None:
+        if not loaded.is_set():
+            await store.load()
+            await commitment.load(truth)
+            loaded.set()
+        context.ready()
+        await store.run(lambda: _log.info("index_ready"))
+
+    async def live(context: Context) -> None:
+        context.ready()
+        await lifetime.over()
+
+    return SupervisorSpec(
+        "node",
+        [
+            ChildSpec("folder", lambda: Job(keep_open)),
+            ChildSpec("truth", lambda: _job(truth.run)),
+            ChildSpec(
+                "store",
+                lambda: Job(serve_store),
+                backoff=Backoff(0.05, 5.0),
+                intensity=Intensity(restarts=20, period_s=120.0),
+            ),
+            ChildSpec("embedder", lambda: _job(embedder.run)),
+            ChildSpec("storage", lambda: _job(storage.run)),
+            ChildSpec("lifetime", lambda: Job(live), restart="transient", significant=True),
+            ChildSpec(
+                "http",
+                lambda: http_job(app, launch.host, launch.port, settings=http, drain_s=_DRAIN_S),
+                shutdown=_DRAIN_S + 1.0,
+                backoff=Backoff(0.2, 5.0),
+            ),
+        ],
+        auto_shutdown="any_significant",
+    )
+
+
+def _embedder(launch: LaunchFile, data: Path) -> Embedder:
+    chosen = launch.embedder
+    if chosen.kind == "hash":
+        return HashEmbedder()
+    weights = Path(chosen.weights_dir) if chosen.weights_dir else None
+    return MiniLmEmbedder(weights, Path(chosen.cache_dir) if chosen.cache_dir else data / CACHE)
+
+
+def _job(run: Callable[[Callable[[], None]], Awaitable[None]]) -> Job:
+    async def started(context: Context) -> None:
+        await run(context.ready)
+
+    return Job(started)
+
+
+def _end_in(config: Path, launch: LaunchFile) -> float | None:
+    """The end that the launch file names now; the one known when it cannot be read or is another launch's."""
+    try:
+        found = launches.read(config)
+    except LaunchFileError as error:
+        _log.warning("launch_file_unreadable", reason=str(error))
+        return launch.ends_at
+    return found.ends_at if found.launch_token == launch.launch_token else launch.ends_at
+
+
+def _redirect_output(launch: LaunchFile) -> None:
+    """Sends standard output and error to the log file: a pipe would end the node with whoever reads it."""
+    if launch.log_file is None:
+        return
+    descriptor = os.open(launch.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+
+
+async def _stop_on_signals(system: System) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            _log.info("stopping", signal=signal.Signals(number).name)
+            system.request_stop()

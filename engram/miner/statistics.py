@@ -1,0 +1,65 @@
+"""What a node tells of its work: counters in memory, the day and the percentile by their rules."""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import median
+from typing import final
+
+from engram.clock import Clock
+
+_LATENCIES = 100
+_DAY_S = 86_400
+
+
+@final
+class Statistics:
+    """Counts since the start of the process; `queries_today` since midnight UTC."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._started_at = clock.monotonic()
+        self._latencies_ms: deque[float] = deque(maxlen=_LATENCIES)
+        self._day = self._today()
+        self._queries = 0
+        self._proofs = 0
+        self._failed_proofs = 0
+
+    @property
+    def queries_today(self) -> int:
+        """Answered searches since midnight UTC."""
+        return self._queries if self._day == self._today() else 0
+
+    @property
+    def p50_latency_ms(self) -> float | None:
+        """Median over the last 100 searches; None before the first."""
+        return round(median(self._latencies_ms), 3) if self._latencies_ms else None
+
+    @property
+    def proof_rate(self) -> float | None:
+        """Share of challenges that were answered with a proof; an unknown CID is no failure; None before the first."""
+        asked = self._proofs + self._failed_proofs
+        return round(self._proofs / asked, 6) if asked else None
+
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the process started to serve."""
+        return self._clock.monotonic() - self._started_at
+
+    def query_answered(self, latency_ms: float) -> None:
+        """Counts a search."""
+        if self._day != self._today():
+            self._day, self._queries = self._today(), 0
+        self._queries += 1
+        self._latencies_ms.append(latency_ms)
+
+    def proof_given(self) -> None:
+        """Counts a challenge that was met."""
+        self._proofs += 1
+
+    def proof_failed(self) -> None:
+        """Counts a challenge that could not be met through this node's fault."""
+        self._failed_proofs += 1
+
+    def _today(self) -> int:
+        return int(self._clock.now() // _DAY_S)
