@@ -78,6 +78,10 @@ class Timer:
         """Used by Context."""
         self._entry = entry
 
+    def disarm(self) -> None:
+        """Used by Context."""
+        self._timers.discard(self)
+
     @property
     def armed(self) -> bool:
         """True until it fired for the last time or was cancelled."""
@@ -94,15 +98,37 @@ class Timer:
 class Context:
     """What an actor or job may do beyond handling messages. Valid for one life."""
 
-    __slots__ = ("_worker", "asked", "kept", "stop_requested", "timers")
+    __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "asked")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.asked: Asked | None = None
-        self.kept: set[Asked] = set()
-        self.timers: set[Timer] = set()
-        self.stop_requested = trio.Event()
+        self._kept: set[Asked] | None = None
+        self._timers: set[Timer] | None = None
+        self._stop_requested: trio.Event | None = None
+        self._stopping = False
+
+    @property
+    def stop_requested(self) -> trio.Event:
         """Set when the supervisor asks for the end."""
+        if self._stop_requested is None:
+            self._stop_requested = trio.Event()
+            if self._stopping:
+                self._stop_requested.set()
+        return self._stop_requested
+
+    def note_stop_requested(self) -> None:
+        """Used by the worker."""
+        self._stopping = True
+        if self._stop_requested is not None:
+            self._stop_requested.set()
+
+    def close(self, reason: ExitReason | None) -> None:
+        """Used by the worker: this life is over."""
+        for timer in tuple(self._timers or ()):
+            timer.cancel()
+        for asked in tuple(self._kept or ()):
+            asked.fail(reason)
 
     @property
     def name(self) -> str:
@@ -132,7 +158,9 @@ class Context:
     def reply_to(self) -> ReplyTo:
         """The right to reply to the message at hand later; `handle` then returns LATER."""
         asked, self.asked = self.asked, None
-        return ReplyTo(asked, self.kept)
+        if self._kept is None:
+            self._kept = set()
+        return ReplyTo(asked, self._kept)
 
     def require_taken(self) -> None:
         """Raises TypeError when `handle` returned LATER and nobody has the right to reply."""
@@ -150,7 +178,7 @@ class Context:
 
     def after(self, seconds: float, message: object) -> Timer:
         """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life."""
-        timer = Timer(self.timers)
+        timer = self._new_timer()
         self._arm(timer, seconds, message, None, 0.0)
         return timer
 
@@ -158,7 +186,7 @@ class Context:
         """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1)."""
         if seconds <= 0:
             raise ValueError("every() wants seconds > 0")
-        timer = Timer(self.timers)
+        timer = self._new_timer()
         self._arm(timer, self._spread(seconds, jitter), message, seconds, jitter)
         return timer
 
@@ -171,15 +199,20 @@ class Context:
         """A scope in which a stopped job may still wait; a kill ends it."""
         return self._worker.cleanup_scope()
 
+    def _new_timer(self) -> Timer:
+        if self._timers is None:
+            self._timers = set()
+        return Timer(self._timers)
+
     def _spread(self, seconds: float, jitter: float) -> float:
         return seconds * (1 + jitter * (2 * self.rng.random() - 1)) if jitter else seconds
 
     def _arm(self, timer: Timer, wait_s: float, message: object, period_s: float | None, jitter: float) -> None:
         def fire() -> None:
-            if timer not in self.timers:
+            if not timer.armed:
                 return
             if period_s is None:
-                self.timers.discard(timer)
+                timer.disarm()
             else:
                 self._arm(timer, self._spread(period_s, jitter), message, period_s, jitter)
             self._worker.tell_from_timer(message)

@@ -10,18 +10,22 @@ is full, nearly full (a high-water event is due) or closed (limit 0).
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
+import msgspec
 import trio
-from outcome import Error, Value
+from outcome import Error, Outcome
+from trio.lowlevel import reschedule
 
-from actors._errors import ActorDown, MailboxFull, WrongMessage
+from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage
 from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
 from actors._exits import ExitReason
 from actors._specs import MailboxPolicy
 
 if TYPE_CHECKING:
+    from actors._timers import Timers
     from actors._worker import Worker
 
 
@@ -34,40 +38,75 @@ class Node(Protocol):
     def waits_for(self) -> list[Node]: ...
 
 
-class Asked:
-    """A message with a reply slot; what a mailbox holds for a call. Only one task waits for it."""
+class Asked(msgspec.Struct, eq=False):
+    """A message with a reply slot; what a mailbox holds for a call. Only one task waits for it.
 
-    __slots__ = ("abandoned", "deadline", "done", "mailbox", "message", "outcome", "taken", "task", "timeout_s")
+    It is also the outcome that its caller is woken with (`unwrap`), which saves making one for each reply.
+    """
 
-    def __init__(self, message: object, mailbox: Mailbox, timeout_s: float) -> None:
-        self.message = message
-        self.mailbox = mailbox
-        self.timeout_s = timeout_s
-        self.task: trio.lowlevel.Task | None = None
-        self.outcome: Value[object] | Error | None = None
-        self.taken = False
-        self.done = False
-        self.abandoned = False
+    message: object
+    mailbox: Mailbox
+    timeout_s: float
+    task: trio.lowlevel.Task
+    deadline: float = math.inf
+    taken: bool = False
+    done: bool = False
+    abandoned: bool = False
+    reply: object = None
+    error: Exception | None = None
 
-    def settle(self, outcome: Value[object] | Error) -> bool:
-        """Gives the caller its outcome, parked or not yet. False when it was gone: the reply is late."""
+    def unwrap(self) -> object:
+        """Returns the reply or raises the error, in the caller's task."""
+        if self.error is not None:
+            raise self.error
+        return self.reply
+
+    def settle(self, reply: object) -> bool:
+        """Wakes the caller with the reply. False when it was gone: the reply is late."""
         if self.done:
             return False
         self.done = True
-        self.outcome = outcome
-        if self.task is not None:
-            trio.lowlevel.reschedule(self.task, outcome)
+        self.reply = reply
+        reschedule(self.task, cast("Outcome[object]", self))
+        return True
+
+    def refuse(self, error: Exception) -> bool:
+        """Wakes the caller with an error. False when it was gone."""
+        if self.done:
+            return False
+        self.done = True
+        self.error = error
+        reschedule(self.task, cast("Outcome[object]", self))
         return True
 
     def fail(self, reason: ExitReason | None) -> None:
         """Nobody will reply."""
-        self.settle(Error(ActorDown(self.mailbox.name, reason, taken=self.taken)))
+        self.refuse(ActorDown(self.mailbox.name, reason, taken=self.taken))
 
-    def abandon(self) -> None:
-        """The caller is gone: while queued, the message is never handled."""
+    def expire(self) -> None:
+        """The deadline has come: while queued, the message is never handled."""
+        if self.refuse(CallTimeout(self.mailbox.name, self.timeout_s, taken=self.taken)):
+            self._abandon()
+
+    def abort(self, _: object) -> trio.lowlevel.Abort:
+        """The caller is cancelled."""
+        self._abandon()
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _abandon(self) -> None:
         self.done = self.abandoned = True
         if not self.taken:
             self.mailbox.abandoned += 1
+
+
+class _Woken:
+    """The outcome of a wait that brings nothing."""
+
+    def unwrap(self) -> None:
+        """Returns."""
+
+
+_WOKEN: Final = cast("Outcome[None]", _Woken())
 
 
 class Blocked:
@@ -101,6 +140,7 @@ class Mailbox:
         "queue",
         "senders",
         "taken",
+        "timers",
         "waiting",
     )
 
@@ -110,45 +150,44 @@ class Mailbox:
         self.limit = 0
         self.accepts: set[type] = set()
         self.consumer: trio.lowlevel.Task | None = None
-        self.senders: deque[Blocked | Asked] = deque()
+        self.senders: deque[Blocked | Asked] | None = None
+        """Those who wait for room; None when nobody does, and then only `limit` rules."""
+        self.timers: Timers | None = None
         self.owner: Worker | None = None
         self.down: ExitReason | None = None
         self.policy = MailboxPolicy()
         self.events: EventStream | None = None
         self.abandoned = 0
-        self.waiting: list[Node] = []
+        self.waiting: list[Node] | None = None
         """What its consumer waits for."""
         self.taken = 0
         self._accepted: tuple[type, ...] | None = ()
         self._told_high = False
         self._oldest_since = 0.0
-        self._marks: deque[tuple[int, float]] = deque()
+        self._marks: deque[tuple[int, float]] | None = None
 
     # --- the owner's side
 
-    def open(
-        self, owner: Worker, policy: MailboxPolicy, accepted: tuple[type, ...] | None, events: EventStream
-    ) -> None:
+    def open(self, owner: Worker, policy: MailboxPolicy, accepted: Accepted) -> None:
         """`owner` takes the address; what is in it from a former life stays."""
-        self.owner, self.policy, self.events = owner, policy, events
-        self._accepted = accepted
-        self.accepts = set(accepted or ())
-        self.down = None
+        self.owner, self.policy, self.down = owner, policy, None
+        self.events, self.timers = owner.supervisor.system.events, owner.timers
+        self._accepted, self.accepts = accepted.classes, accepted.exact
         self._reset_limit()
 
     def close(self, reason: ExitReason) -> None:
         """Nobody will take what is in it: dead letters and failed callers."""
         self.owner, self.down, self.limit = None, reason, 0
-        while self.queue:
-            self.dispose(self.queue.popleft(), "down", reason)
-        self.abandoned = 0
-        self._marks.clear()
-        while self.senders:
-            waiter = self.senders.popleft()
+        queue, self.queue = self.queue, deque()
+        senders, self.senders = self.senders, None
+        self.abandoned, self._marks = 0, None
+        for item in queue:
+            self.dispose(item, "down", reason)
+        for waiter in senders or ():
             if isinstance(waiter, Asked):
                 waiter.fail(reason)
             else:
-                trio.lowlevel.reschedule(waiter.task, Error(ActorDown(self.name, reason)))
+                reschedule(waiter.task, Error(ActorDown(self.name, reason)))
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
         """Makes a dead letter of a queued or taken item; its caller, if any, is told."""
@@ -172,23 +211,27 @@ class Mailbox:
     def mark(self, taken: int) -> None:
         """After each slice of the consumer: `taken` messages left the queue in it. Keeps the age of the oldest."""
         self.taken += taken
+        depth = len(self.queue)
+        if depth:
+            if self._marks is None:
+                self._marks = deque()
+            self._marks.append((self.taken + depth, trio.current_time()))
         marks = self._marks
         while marks and marks[0][0] <= self.taken:
             self._oldest_since = marks.popleft()[1]
-        if self.queue:
-            marks.append((self.taken + len(self.queue), trio.current_time()))
-        if self._told_high and len(self.queue) <= self.policy.bound // 2:
-            self._told_high = False
-            self._reset_limit()
-        if self.senders and len(self.queue) <= self.policy.bound // 2:
-            self._admit()
+        if depth <= self.policy.bound // 2:
+            if self._told_high:
+                self._told_high = False
+                self._reset_limit()
+            if self.senders is not None:
+                self._admit(self.senders)
 
-    def _admit(self) -> None:
+    def _admit(self, senders: deque[Blocked | Asked]) -> None:
         room = self.policy.bound - len(self.queue)
         if not self.queue:
             self._oldest_since = trio.current_time()
-        while room > 0 and self.senders:
-            waiter = self.senders.popleft()
+        while room > 0 and senders:
+            waiter = senders.popleft()
             if isinstance(waiter, Asked):
                 if waiter.abandoned:
                     self.abandoned -= 1
@@ -196,8 +239,11 @@ class Mailbox:
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
-                trio.lowlevel.reschedule(waiter.task)
+                reschedule(waiter.task, _WOKEN)
             room -= 1
+        if not senders:
+            self.senders = None
+            self._reset_limit()
 
     # --- the senders' side
 
@@ -205,16 +251,18 @@ class Mailbox:
         """Wakes the parked consumer; the queue was empty before what was just put."""
         consumer, self.consumer = self.consumer, None
         if consumer is not None:
-            self._oldest_since = trio.current_time()
-            self._marks.clear()
-            trio.lowlevel.reschedule(consumer)
+            timers = self.timers
+            self._oldest_since = trio.current_time() if timers is None else timers.now()
+            if self._marks:
+                self._marks.clear()
+            reschedule(consumer, _WOKEN)
 
     def make_room(self, message: object) -> bool:
         """The slow path of tell: True when `message` may be put now, False when the policy dropped it.
 
         Raises ActorDown, WrongMessage and, when the policy is to refuse, MailboxFull.
         """
-        if self.has_room(message):
+        if self._has_room(message):
             return True
         match self.policy.when_full:
             case "refuse":
@@ -229,8 +277,31 @@ class Mailbox:
                 self.dead_letter(message, "dropped_newest")
                 return False
 
-    def has_room(self, message: object) -> bool:
-        """The slow path of send and call. Raises ActorDown and WrongMessage."""
+    def must_wait(self, message: object) -> bool:
+        """The slow path of send and call: True when others wait for room already, or there is none. Raises
+        ActorDown and WrongMessage."""
+        return not self._has_room(message) or self.senders is not None
+
+    def add_sender(self, waiter: Blocked | Asked) -> None:
+        """Lets it wait for room behind everybody who waits."""
+        if self.senders is None:
+            self.senders = deque()
+            self.limit = 0
+        self.senders.append(waiter)
+
+    async def wait_for_room(self, message: object) -> None:
+        """Puts `message` once there is room, after everybody who waited before. Raises ActorDown."""
+        waiter = Blocked(message, trio.lowlevel.current_task())
+        self.add_sender(waiter)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            if self.senders is not None:
+                self.senders.remove(waiter)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _has_room(self, message: object) -> bool:
         if self.owner is None:
             raise ActorDown(self.name, self.down)
         self._check(message)
@@ -240,23 +311,12 @@ class Mailbox:
             self._purge()
             depth = len(self.queue)
         if not self._told_high and depth >= _high_water(bound):
-            self._told_high, self.limit = True, bound
+            self._told_high = True
+            if self.senders is None:
+                self.limit = bound
             if self.events is not None and self.events.listening:
                 self.events.publish(MailboxHighWater(self.name, depth, bound, trio.current_time()))
-        if depth == 0:
-            self._oldest_since = trio.current_time()
         return depth < bound
-
-    async def wait_for_room(self, message: object) -> None:
-        """Puts `message` once there is room, after everybody who waited before. Raises ActorDown."""
-        waiter = Blocked(message, trio.lowlevel.current_task())
-        self.senders.append(waiter)
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self.senders.remove(waiter)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _check(self, message: object) -> None:
         kind = type(message)
@@ -272,11 +332,11 @@ class Mailbox:
         self.taken += len(self.queue) - len(kept)
         self.queue.clear()
         self.queue.extend(kept)
-        self.abandoned = sum(isinstance(waiter, Asked) and waiter.abandoned for waiter in self.senders)
+        self.abandoned = sum(isinstance(waiter, Asked) and waiter.abandoned for waiter in self.senders or ())
 
     def _reset_limit(self) -> None:
         bound = self.policy.bound
-        self.limit = bound if self._told_high else _high_water(bound)
+        self.limit = 0 if self.senders is not None else bound if self._told_high else _high_water(bound)
 
     # --- what can be observed
 
@@ -287,12 +347,34 @@ class Mailbox:
 
     def waits_for(self) -> list[Node]:
         """What its consumer waits for."""
-        return self.waiting
+        return self.waiting or []
+
+    def wait_begins(self, node: Node) -> None:
+        """Its consumer waits for `node`."""
+        if self.waiting is None:
+            self.waiting = []
+        self.waiting.append(node)
+
+    def wait_ends(self, node: Node) -> None:
+        """Its consumer waits for `node` no more."""
+        if self.waiting is not None:
+            self.waiting.remove(node)
 
     def oldest_age_s(self) -> float | None:
         """How long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound
         that is off by less than one slice of the consumer. None when the mailbox is empty."""
         return trio.current_time() - self._oldest_since if self.queue else None
+
+
+class Accepted:
+    """The classes of message that a class of actors takes; None for any."""
+
+    __slots__ = ("classes", "exact")
+
+    def __init__(self, classes: tuple[type, ...] | None) -> None:
+        self.classes = classes
+        self.exact: set[type] = set(classes or ())
+        """Classes that were found to be fine, subclasses too."""
 
 
 def _high_water(bound: int) -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 from weakref import WeakValueDictionary
 
-import trio
-from outcome import Error, Value
+from trio.lowlevel import current_task, wait_task_rescheduled
 
-from actors._errors import CallTimeout, ReplyTypeError, SupervisorDown
+from actors._errors import ReplyTypeError, SupervisorDown
 from actors._mailbox import Asked, Mailbox
 from actors._messages import Asks, reply_classes
 from actors._waits import asker, refuse_cycle
@@ -81,21 +79,20 @@ class ActorRef(Generic[M_contra]):
         Raises ActorDown, WrongMessage, CallCycle (the wait for room would never end).
         """
         mailbox = self._mailbox
-        if (mailbox.senders or len(mailbox.queue) >= mailbox.limit or type(message) not in mailbox.accepts) and not (
-            mailbox.has_room(message) and not mailbox.senders
-        ):
+        queue = mailbox.queue
+        if (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
             me = asker.get()
             if me is None:
                 await mailbox.wait_for_room(message)
                 return
             refuse_cycle(me, mailbox)
-            me.waiting.append(mailbox)
+            me.wait_begins(mailbox)
             try:
                 await mailbox.wait_for_room(message)
             finally:
-                me.waiting.remove(mailbox)
+                me.wait_ends(mailbox)
             return
-        mailbox.queue.append(message)
+        queue.append(message)
         if mailbox.consumer is not None:
             mailbox.wake()
 
@@ -108,60 +105,27 @@ class ActorRef(Generic[M_contra]):
         Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, CallCycle,
         ReplyTypeError, and whatever error the actor refused the message with.
         """
+        # No checkpoint between putting the message and parking: it cannot be settled before its task can be woken.
         mailbox = self._mailbox
-        asked = Asked(message, mailbox, timeout)
-        if mailbox.senders or len(mailbox.queue) >= mailbox.limit or type(message) not in mailbox.accepts:
-            room = mailbox.has_room(message) and not mailbox.senders
-        else:
-            room = True
+        queue = mailbox.queue
         me = asker.get()
         if me is not None:
             refuse_cycle(me, mailbox)
-            me.waiting.append(mailbox)
-        if room:
-            mailbox.queue.append(asked)
+        asked = Asked(message, mailbox, timeout, current_task())
+        if (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
+            mailbox.add_sender(asked)
+        else:
+            queue.append(asked)
             if mailbox.consumer is not None:
                 mailbox.wake()
-        else:
-            mailbox.senders.append(asked)
-        timer = None
-        if timeout != math.inf and mailbox.owner is not None:
-            timer = mailbox.owner.timers.at(trio.current_time() + timeout, _Expiry(asked))
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            asked.abandon()
-            return trio.lowlevel.Abort.SUCCEEDED
-
+        mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
+        if me is None:
+            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]  # settle_reply checked it
+        me.wait_begins(mailbox)
         try:
-            if asked.outcome is None:
-                asked.task = trio.lowlevel.current_task()
-                reply = await trio.lowlevel.wait_task_rescheduled(abort)
-            else:
-                reply = asked.outcome.unwrap()
+            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]
         finally:
-            if timer is not None:
-                timer.cancel()
-            if me is not None:
-                me.waiting.remove(mailbox)
-        return reply  # type: ignore[no-any-return]  # checked against the message's reply class by the replier
-
-
-class _Expiry:
-    __slots__ = ("asked",)
-
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
-
-    def __call__(self) -> None:
-        asked = self.asked
-        if not asked.done:
-            error = CallTimeout(asked.mailbox.name, asked.timeout_s, taken=asked.taken)
-            task = asked.task
-            asked.abandon()
-            if task is not None:
-                trio.lowlevel.reschedule(task, Error(error))
-            else:
-                asked.outcome = Error(error)
+            me.wait_ends(mailbox)
 
 
 def make_ref(mailbox: Mailbox) -> ActorRef[Any]:
@@ -178,10 +142,18 @@ def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
 
 def settle_reply(asked: Asked, reply: object) -> bool:
     """Replies, unless `reply` is not what the message names: then that is the outcome. False when too late."""
-    wanted = reply_classes(type(asked.message))
-    if wanted is not None and not isinstance(reply, wanted):
-        return asked.settle(Error(ReplyTypeError(type(asked.message), type(reply))))
-    return asked.settle(Value(reply))
+    kind = type(asked.message)
+    fine = _fine_replies.get(kind)
+    if fine is None or type(reply) not in fine:
+        wanted = reply_classes(kind)
+        if wanted is not None and not isinstance(reply, wanted):
+            return asked.refuse(ReplyTypeError(kind, type(reply)))
+        _fine_replies.setdefault(kind, set()).add(type(reply))
+    return asked.settle(reply)
+
+
+_fine_replies: dict[type, set[type]] = {}
+"""For each message class the reply classes that were found to be fine."""
 
 
 @final
@@ -212,7 +184,7 @@ class ReplyTo:
         """Raises `error` at the caller."""
         if self._asked is not None:
             self._worker_kept.discard(self._asked)
-            if not self._asked.settle(Error(error)):
+            if not self._asked.refuse(error):
                 self._count_late()
 
     def _count_late(self) -> None:

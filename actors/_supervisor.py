@@ -343,7 +343,7 @@ class Supervisor:
         request = Request(self, child_id, None if me is None else me.path)
         if me is not None:
             refuse_cycle(me, request)
-            me.waiting.append(request)
+            me.wait_begins(request)
         self._requests.add(request)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -361,7 +361,7 @@ class Supervisor:
                 request.outcome.unwrap()
         finally:
             if me is not None:
-                me.waiting.remove(request)
+                me.wait_ends(request)
 
     def refuse_own_end(self, child_id: str) -> None:
         """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""

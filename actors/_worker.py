@@ -11,14 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
-from outcome import Error
 
 from actors._actor import Actor, Context, DrainingJob, Job
 from actors._errors import ActorDown, MailboxFull, WrongMessage
 from actors._events import Crashed, Restarted, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
-from actors._mailbox import Asked, Mailbox
+from actors._mailbox import Accepted, Asked, Mailbox
 from actors._messages import LATER, Ignore, Refuse, message_classes
 from actors._refs import settle_reply
 from actors._specs import MailboxPolicy
@@ -33,12 +32,12 @@ SLICE_MESSAGES = 64
 SLICE_S = 0.001
 """The consumer lets others run after so many messages or seconds."""
 
-_accepted: dict[type, tuple[type, ...] | None] = {}
+_accepted: dict[type, Accepted] = {}
 
 
-def _classes(actor_type: type) -> tuple[type, ...] | None:
+def _accepted_by(actor_type: type) -> Accepted:
     if actor_type not in _accepted:
-        _accepted[actor_type] = message_classes(actor_type)
+        _accepted[actor_type] = Accepted(message_classes(actor_type))
     return _accepted[actor_type]
 
 
@@ -86,9 +85,9 @@ class Worker:
         self._stop_at = 0.0
         self._told: ExitReason | None = None
         self._why: ExitReason | None = None
-        self._asides: set[trio.CancelScope] = set()
+        self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
-        self._cleanups: set[trio.CancelScope] = set()
+        self._cleanups: list[trio.CancelScope] | None = None
 
     # --- orders of the supervisor
 
@@ -99,14 +98,16 @@ class Worker:
         self._context = Context(self)
         if isinstance(made, Actor):
             kind: type[Actor[Any]] = type(made)
-            self.mailbox.open(self, kind.mailbox, _classes(kind), self.supervisor.system.events)
+            self.mailbox.open(self, kind.mailbox, _accepted_by(kind))
             made.context = self._context
         else:
-            self.mailbox.open(self, _NO_MAILBOX, (), self.supervisor.system.events)
+            self.mailbox.open(self, _NO_MAILBOX, _NOTHING)
         if self._reporting:
             self._again = True
         else:
             self.supervisor.system.spawn(self.run, self.path)
+        if isinstance(made, Actor) and type(made).on_start is Actor.on_start:
+            self._acknowledge()
 
     def ask_stop(self) -> None:
         """The end is wanted: after the message at hand, with `on_stop`."""
@@ -114,7 +115,7 @@ class Worker:
             return
         self._told = SHUTDOWN
         assert self._context is not None
-        self._context.stop_requested.set()
+        self._context.note_stop_requested()
         if not self._begun or (isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)):
             self._cancel(SHUTDOWN)
         else:
@@ -125,7 +126,7 @@ class Worker:
         """The end is wanted now."""
         self._told = self._told or KILLED
         self._cancel(KILLED)
-        for scope in self._cleanups:
+        for scope in self._cleanups or ():
             scope.shield = False
             scope.cancel()
 
@@ -179,6 +180,8 @@ class Worker:
         if context is not self._context:
             raise ActorDown(self.path)
         scope = trio.CancelScope(shield=True)
+        if self._asides is None:
+            self._asides = set()
         self._asides.add(scope)
         self.supervisor.system.spawn(self._aside, self.path, scope, run, args)
 
@@ -193,7 +196,8 @@ class Worker:
             raise
         except BaseException as escaped:  # noqa: BLE001  # the supervision seam
             error = escaped
-        self._asides.discard(scope)
+        if self._asides is not None:
+            self._asides.discard(scope)
         if error is not None:
             if self._why is None:
                 self._told = self._told or crashed(error)
@@ -206,7 +210,9 @@ class Worker:
         """Shielded until a kill."""
         killed = self._why is KILLED
         scope = trio.CancelScope(shield=not killed)
-        self._cleanups.add(scope)
+        if self._cleanups is None:
+            self._cleanups = []
+        self._cleanups.append(scope)
         return scope
 
     def tell_from_timer(self, message: object) -> None:
@@ -231,12 +237,8 @@ class Worker:
                 await self._end_asides()
             context = self._context
             assert context is not None
-            for timer in tuple(context.timers):
-                timer.cancel()
-            for asked in tuple(context.kept):
-                asked.fail(reason)
-            self._scope = self._context = self._made = None
-            self._cleanups.clear()
+            context.close(reason)
+            self._scope = self._context = self._made = self._cleanups = None
             self._again, self._reporting = False, True
             self._report(reason)
             self._reporting = False
@@ -278,8 +280,9 @@ class Worker:
                     await made.run(self._context)
                     self._acknowledge()
                     return self._told or NORMAL
-                await made.on_start(self._context)
-                self._acknowledge()
+                if not self._begun:
+                    await made.on_start(self._context)
+                    self._acknowledge()
                 try:
                     await self._consume(made)
                     reason = self._told or NORMAL
@@ -308,7 +311,7 @@ class Worker:
         await made.on_stop(reason)
 
     async def _end_asides(self) -> None:
-        for scope in tuple(self._asides):
+        for scope in tuple(self._asides or ()):
             scope.cancel()
         gone = self._asides_gone = trio.Event()
         with trio.CancelScope(shield=True):
@@ -342,7 +345,7 @@ class Worker:
                         try:
                             reply = await handle(item.message)
                         except Refuse as refusal:
-                            settled = item.settle(Error(refusal.error))
+                            settled = item.refuse(refusal.error)
                         else:
                             if reply is LATER:
                                 context.require_taken()
@@ -390,3 +393,4 @@ class Worker:
 
 
 _NO_MAILBOX = MailboxPolicy(bound=1)
+_NOTHING = Accepted(())

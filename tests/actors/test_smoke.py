@@ -58,6 +58,7 @@ async def test_a_crash_restarts_the_actor_and_keeps_the_mailbox(autojump_clock: 
             with pytest.raises(ActorDown) as caught:
                 await ref.call(Crash("again"))
             assert caught.value.taken
+            await recorder.wait_for(Restarted, lambda event: event.restarts == 2)
             assert [letter.message for letter in recorder.dead_letters] == [Crash(), Crash("again")]
             assert [type(event) for event in recorder.events if not hasattr(event, "cause")] == [
                 Crashed,
