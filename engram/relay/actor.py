@@ -3,6 +3,7 @@
 The sending goes on beside the mailbox, so that a receiver that hangs delays nobody who asks how the relay stands.
 """
 
+from collections.abc import Callable
 from random import Random
 from typing import Protocol, assert_never, final
 
@@ -15,7 +16,7 @@ from engram.ledger import Ledger
 from engram.relay import records
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
-from engram.relay.rules import Decision, RetryPolicy, backoff_s, decide, describe
+from engram.relay.rules import Decision, RetryPolicy, backoff_s, decide, describe, log_status
 from engram.relay.signer import PayloadSigner, Signed
 
 log = structlog.get_logger(__name__)
@@ -49,7 +50,10 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         policy: RetryPolicy,
         clock: Clock,
         rng: Random,
+        attempted: Callable[[str], None] = lambda status: None,
     ) -> None:
+        """`attempted` is told the log's word for the outcome of each attempt (a counter, say)."""
+        self._attempted = attempted
         self._ledger = ledger
         self._receiver = receiver
         self._signer = signer
@@ -120,6 +124,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
         await self._ledger.write(lambda connection: records.settle(connection, entry, outcome, decision, now))
+        self._attempted(log_status(outcome))
         delivered = decision.state is EntryState.DELIVERED
         self._failures_in_a_row = 0 if delivered else self._failures_in_a_row + 1
         self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if isinstance(outcome, Unreachable) else 0

@@ -40,6 +40,14 @@ def scale() -> bytes:
     return bytes.fromhex(recorded_metagraph()["scale"][2:])
 
 
+def encoded(**changed: object) -> bytes:
+    """The recorded metagraph with other values in some fields, as a runtime would encode it."""
+    types = codec()
+    fields = {**(types.decode_fields(scale()) or {}), **changed}
+    octets: bytes = types._runtime.encode(types._metagraph_type, fields)
+    return octets
+
+
 def recorded_head() -> Head:
     return Head(1100, bytes.fromhex(recorded_metagraph()["block_hash"][2:]))
 

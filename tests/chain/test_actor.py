@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 
 import pytest
 import trio
@@ -15,9 +16,8 @@ from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
 from engram.clock import TrioClock
-from tests.chain.samples import metadata, scale
+from tests.chain.samples import encoded, metadata, scale
 from tests.fakes.chain import ChainDouble, rehotkeyed, renumbered, unreachable
-from tests.relay.samples import rng
 
 METAGRAPH = "SubnetInfoRuntimeApi_get_metagraph"
 Clock = trio.testing.MockClock
@@ -43,7 +43,7 @@ async def syncing(nodes: Sequence[Node], netuids: tuple[int, ...] = (450,)) -> A
     settings = ChainSettings(netuids=netuids)
     clock = TrioClock()
     subnets = Subnets(clock, netuids, settings.stall_after_s)
-    spec = ChildSpec("chain", lambda: MetagraphSyncer(nodes, subnets, settings, clock, rng()), name="chain")
+    spec = ChildSpec("chain", lambda: MetagraphSyncer(nodes, subnets, settings, clock, Random(7)), name="chain")
     registry = Registry()
     async with open_system(SupervisorSpec("root", [spec]), registry=registry):
         running = Syncing(subnets, registry.ref(MetagraphSyncer, "chain"))
@@ -93,10 +93,15 @@ async def test_metadata_is_read_once_and_again_when_the_runtime_was_upgraded(
     async with syncing([chain]) as running:
         await trio.sleep(60)
         chain.spec_version = 425
+        chain.metagraphs["0xc201"] = lambda octets: encoded(
+            block=chain.head, trust=[], rank=[], pruning_score=[], tao_dividends_per_hotkey=[]
+        )
         await trio.sleep(60)
         found = running.subnets.get(450)
         assert found is not None
         assert found.spec_version == 425
+        assert running.block == 1110
+        assert found.neurons[0].rank_u16 is None
         assert running.subnets.status().spec_version == 425
         # The metagraph and the metadata are both state calls; the metagraph is read once a block.
         assert chain.asked.count("state_call") - chain.asked.count("chain_getHeader") == 2
@@ -390,4 +395,4 @@ async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Cloc
 
 def test_a_chain_without_endpoints_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one endpoint"):
-        MetagraphSyncer([], Subnets(TrioClock(), (450,), 60.0), ChainSettings(), TrioClock(), rng())
+        MetagraphSyncer([], Subnets(TrioClock(), (450,), 60.0), ChainSettings(), TrioClock(), Random(7))

@@ -2,6 +2,8 @@ from random import Random
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engram.chain.codec import Codec, unwrap_metadata
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
@@ -9,10 +11,26 @@ from engram.chain.model import Axon, Head, Metagraph
 from engram.chain.recorded.node import compact
 from engram.hotkeys import ss58
 from tests.chain import hand_decoder
-from tests.chain.samples import codec, metadata, read, recorded_head, recorded_metagraph, scale
+from tests.chain.samples import codec, encoded, metadata, read, recorded_head, recorded_metagraph, scale
 from tests.sampling import SEED
 
 Fields = dict[str, object]
+PER_UID = (
+    "hotkeys",
+    "coldkeys",
+    "axons",
+    "active",
+    "validator_permit",
+    "last_update",
+    "emission",
+    "dividends",
+    "incentives",
+    "consensus",
+    "block_at_registration",
+    "alpha_stake",
+    "tao_stake",
+    "total_stake",
+)
 
 
 def typed(fields: Fields | None, netuid: int = 450, head: Head | None = None) -> Metagraph:
@@ -68,6 +86,40 @@ def test_vectors_that_newer_runtimes_leave_empty_are_tolerated() -> None:
     assert (neuron.trust_u16, neuron.rank_u16, neuron.pruning_score_u16) == (None, None, None)
     gone = {name: value for name, value in newer.items() if name not in ("trust", "rank", "pruning_score")}
     assert typed(gone).neurons[3].trust_u16 is None
+
+
+def test_bytes_of_the_newer_runtimes_shape_are_read() -> None:
+    assert encoded() == scale()
+    newer = read(encoded(trust=[], rank=[], pruning_score=[], tao_dividends_per_hotkey=[]))
+    assert newer.neurons[3] == msgspec.structs.replace(
+        read(scale()).neurons[3], trust_u16=None, rank_u16=None, pruning_score_u16=None
+    )
+
+
+def test_fields_are_found_by_the_names_that_the_metadata_gives_them() -> None:
+    renamed = Codec(metadata().replace(b"pruning_score", b"pruning_sc0re"), 425, 1)
+    fields = renamed.decode_fields(scale())
+    found = renamed.metagraph(fields, 450, recorded_head(), read_at_s=0.0, endpoint="", witness=None)
+    assert found.neurons[0].pruning_score_u16 is None
+    assert found.neurons[0].trust_u16 is not None
+    assert found.spec_version == 425
+
+
+@given(
+    name=st.sampled_from(PER_UID),
+    length=st.integers(0, 300).filter(lambda length: length != 256),
+)
+def test_a_vector_of_any_other_length_is_refused(name: str, length: int) -> None:
+    whole = fields()[name]
+    assert isinstance(whole, list)
+    with pytest.raises(AnswerMalformed, match=f"{name} is not of 256 uids"):
+        read(encoded(**{name: (whole + whole)[:length]}))
+
+
+@given(st.binary(max_size=300))
+def test_noise_is_never_a_metagraph(noise: bytes) -> None:
+    with pytest.raises((AnswerMalformed, SubnetUnknown)):
+        read(noise)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 
 import pytest
 import trio
@@ -16,7 +17,6 @@ from engram.clock import SystemClock
 from engram.http.client import HttpClient
 from tests.fakes.chain import ChainDouble, ChainServer, Fault
 from tests.fakes.responder import Answer
-from tests.relay.samples import rng
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def syncing(*urls: str) -> AsyncIterator[Syncing]:
     registry = Registry()
     spec = ChildSpec(
         "chain",
-        lambda: MetagraphSyncer(nodes(settings, http, clock), subnets, settings, clock, rng()),
+        lambda: MetagraphSyncer(nodes(settings, http, clock), subnets, settings, clock, Random(7)),
         name="chain",
     )
     async with open_system(SupervisorSpec("root", [spec]), registry=registry):

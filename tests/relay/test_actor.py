@@ -30,6 +30,8 @@ class ReceiverDouble:
         self.sent: list[Signed] = []
         self.times: list[float] = []
         self.hangs_s = 0.0
+        self.attempted: list[str] = []
+        """What the emitter told of each attempt."""
 
     async def submit(self, signed: Signed) -> Outcome:
         self.sent.append(signed)
@@ -57,7 +59,8 @@ def receiver() -> ReceiverDouble:
 @asynccontextmanager
 async def emitting(ledger: InlineLedger, receiver: ReceiverDouble | None) -> AsyncIterator[ActorRef]:
     def start() -> RelayEmitter:
-        return RelayEmitter(ledger, receiver, SIGNER, RetryPolicy(), TrioClock(), rng())
+        attempted = receiver.attempted.append if receiver else print
+        return RelayEmitter(ledger, receiver, SIGNER, RetryPolicy(), TrioClock(), rng(), attempted)
 
     spec = SupervisorSpec("root", [ChildSpec("relay", start, name="relay")], intensity=Intensity(3, 5.0))
     registry = Registry()
@@ -118,7 +121,7 @@ async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
         assert max(waits) <= 300.2
         assert len({signed.body for signed in receiver.sent}) == 1
         assert states(ledger) == ["abandoned"]
-        assert log_of(ledger) == ["http_503"] * 10
+        assert log_of(ledger) == receiver.attempted == ["http_503"] * 10
         found = await status(ref)
         assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 10, 10)
 
