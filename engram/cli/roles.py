@@ -71,11 +71,12 @@ def facilitator(*, sources: Sources = SOURCES, listening: Listening = LISTENING)
 
 
 def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
+    launch = _launch_file(sources.config)
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     import run as composition
 
-    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=_launch_file(sources.config))
+    return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
 
 
 def _launch_file(files: Sequence[Path]) -> Path | None:
