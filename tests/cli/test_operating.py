@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -309,7 +310,6 @@ def test_another_data_folder_is_asked_when_it_is_named(here: Path, run: Run) -> 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("TERM", "dumb")
 
 
 class TestOnATerminal:
@@ -318,7 +318,7 @@ class TestOnATerminal:
         page = SessionPage([session("s1", node_endpoint="[bold]http://x[/]")], after="")
         with control_server(data, lambda _: page):
             ran = run("sessions", "list")
-        heading, line = ran.out.splitlines()
+        heading, line = re.sub(r"\x1b\[[0-9;]*m", "", ran.out).splitlines()
         assert heading.split()[:3] == ["session", "status", "tier"]
         assert "[bold]http://x[/]" in line
         assert "\t" not in ran.out
