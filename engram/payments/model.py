@@ -102,6 +102,16 @@ class Payload(msgspec.Struct, frozen=True):
         return f"Payload(version={self.version}, network={self.network!r}, payer=0x{self.authorization.payer.hex()})"
 
 
+class AuthorizationKey(msgspec.Struct, frozen=True):
+    """The canonical authorization, as bytes: what makes two presented payments the same payment."""
+
+    network: str
+    """CAIP-2 id."""
+    asset: bytes
+    payer: bytes
+    nonce: bytes
+
+
 class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """One payment as the ledger holds it. Times are unix seconds."""
 
@@ -141,6 +151,11 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0
     quarantined_at: float | None = None
     settled_at: float | None = None
+
+    @property
+    def key(self) -> AuthorizationKey:
+        """Its canonical authorization."""
+        return AuthorizationKey(self.network, self.asset, self.payer, self.nonce)
 
     def __repr__(self) -> str:
         return f"Payment(id={self.id!r}, state={self.state.value!r}, session_id={self.session_id!r})"

@@ -56,8 +56,14 @@ class Ended(Message[None], frozen=True):
     payment_id: str
 
 
+class WorkOn(Message[None], frozen=True):
+    """From the verifier to itself: see that this payment is worked on."""
+
+    payment_id: str
+
+
 class Reread(Message[None], frozen=True):
     """Look for open facts nobody works on."""
 
 
-VerifierMessage: TypeAlias = Purchase | Advanced | Ended | Reread
+VerifierMessage: TypeAlias = Purchase | Advanced | Ended | WorkOn | Reread

@@ -15,7 +15,7 @@ from engram.sessions import EndReason, Instant, Session, SessionEvent, SessionSt
 
 from . import rules
 from .answers import Conflict, NoRoom, Replayed
-from .model import Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
+from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
 from .rules import Decision, Delivery, Effect, PaymentEvent
 
 RETRY_AFTER_S = 5
@@ -52,7 +52,7 @@ ReservationAnswer: TypeAlias = Reserved | Known | Conflict | Replayed | NoRoom
 def reserve(connection: Connection, reservation: Reservation) -> ReservationAnswer:
     """Write RESERVED, the session, the replay key and the holds in one go, or say why not (nothing is written)."""
     asked = reservation.payment
-    known = find_authorization(connection, asked)
+    known = find_authorization(connection, asked.key)
     if known is not None:
         answer = known_answer(known, asked.controller, asked.request_hash)
         if isinstance(answer, Conflict) or not _may_retry(known):
@@ -69,15 +69,15 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
     return Reserved(payment)
 
 
-def find_authorization(connection: Connection, asked: Payment) -> Payment | None:
-    """The payment with the same canonical authorization, whatever else it says."""
+def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
+    """The payment with this canonical authorization, whatever else it says."""
     return _one(
         connection,
         select(payments).where(
-            payments.c.network == asked.network,
-            payments.c.asset == asked.asset,
-            payments.c.payer == asked.payer,
-            payments.c.nonce == asked.nonce,
+            payments.c.network == key.network,
+            payments.c.asset == key.asset,
+            payments.c.payer == key.payer,
+            payments.c.nonce == key.nonce,
         ),
     )
 
@@ -121,7 +121,7 @@ def advance(
     if decision is None:
         return None
     if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
-        reason = "session_stopped"
+        reason = rules.STOPPED
     after = _after(before, decision, event, now.wall, reason, transaction)
     won = connection.execute(
         update(payments)
@@ -368,7 +368,7 @@ def _after(
         case _:
             next_attempt_at = None
     if event is PaymentEvent.SETTLED:
-        reason = "session_stopped" if state is PaymentState.REFUND_DUE else None
+        reason = rules.STOPPED if state is PaymentState.REFUND_DUE else None
     return msgspec.structs.replace(
         before,
         state=state,

@@ -28,12 +28,14 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
+from .answers import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
+from .answers import Unavailable as CannotNow
 from .eip712 import recover
-from .model import Payload, PaymentState, Requirements
+from .model import AuthorizationKey, Payload, Payment, PaymentState, Requirements
 from .outcomes import (
     Invalid,
     NotSent,
@@ -288,10 +290,62 @@ def settlement_event(
             return PaymentEvent.VOIDED
         case NotSent() | Rejected() | Pending() | Unknown():
             return PaymentEvent.UNCLEAR
+        case _:
+            assert_never(settlement)
 
 
 def _reason(told: object) -> str:
     return told if isinstance(told, str) and _REASON.fullmatch(told) else "unnamed_reason"
+
+
+# What a buyer is told.
+
+NOT_REACHED: Final = "facilitator_unavailable"
+INTERRUPTED: Final = "interrupted"
+STOPPED: Final = "session_stopped"
+PENDING_RETRY_S: Final = 3
+"""When a buyer whose payment is not decided yet should ask again."""
+UNAVAILABLE_RETRY_S: Final = 5
+
+
+def answer(payment: Payment) -> PurchaseAnswer:
+    """Returns what the buyer of `payment` is told as it stands: an open outcome is never told as a failure."""
+    match payment.state:
+        case PaymentState.RESERVED | PaymentState.SETTLING | PaymentState.UNKNOWN:
+            return StillPending(payment, PENDING_RETRY_S)
+        case PaymentState.SETTLED | PaymentState.REFUND_DUE | PaymentState.REFUNDING | PaymentState.REFUNDED:
+            return Bought(payment)
+        case PaymentState.VOID:
+            return Refused("void", "the authorization expired unused: sign a new one")
+        case PaymentState.REJECTED if payment.reason in (NOT_REACHED, INTERRUPTED):
+            return CannotNow(
+                NOT_REACHED,
+                "the payment could not be settled now and was not taken: send it again",
+                UNAVAILABLE_RETRY_S,
+            )
+        case PaymentState.REJECTED if payment.reason == STOPPED:
+            return NoRoom("session_over", "the session was stopped before it was paid; no money was taken", 0)
+        case PaymentState.REJECTED:
+            reason = payment.reason or "unnamed_reason"
+            return Refused(reason, f"the payment was refused: {reason}")
+        case _:
+            assert_never(payment.state)
+
+
+def key_of(payload: Payload, requirements: Requirements) -> AuthorizationKey:
+    """Returns the canonical authorization of a presented payment, on our own network and token whatever it says."""
+    network, signed = requirements.network, payload.authorization
+    return AuthorizationKey(network.caip2, network.asset, signed.payer, signed.nonce)
+
+
+def is_decided(payment: Payment) -> bool:
+    """True when waiting longer tells a buyer nothing new."""
+    return payment.state not in OPEN or payment.quarantined_at is not None
+
+
+def is_stale(payment: Payment, now: float, reserve_ttl_s: float) -> bool:
+    """True for a reservation that never began to settle and is given up."""
+    return payment.state is PaymentState.RESERVED and now - payment.updated_at >= reserve_ttl_s
 
 
 # When to look again, and what is given back.

@@ -17,7 +17,7 @@ from engram.payments.records import Known, Reserved
 from engram.payments.rules import PaymentEvent
 from engram.sessions import EndReason, Session, SessionEvent, SessionState
 from tests.payments import builders
-from tests.payments.builders import ALICE, BOB, NOW, ROOMY, instant, reservation
+from tests.payments.builders import BOB, NOW, ROOMY, instant, reservation
 
 T = TypeVar("T")
 HASH = "0x" + "ab" * 32

@@ -1,0 +1,300 @@
+"""The payment verifier: takes purchases, gives each payment a child of its own, answers within its deadline, and
+reads the open facts again every few seconds, so that nothing depends on a message that arrived."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, final
+
+import msgspec
+import structlog
+import trio
+
+from actors import (
+    LATER,
+    Actor,
+    ActorsError,
+    AlreadyStarted,
+    ChildSpec,
+    Context,
+    MailboxPolicy,
+    MaxChildren,
+    ReplyTo,
+    SupervisorRef,
+)
+from config.model import Settings
+from engram.clock import Ids
+from engram.ledger import Ledger, LedgerError
+from engram.sessions import Instants, Session, SessionState
+
+from . import records, rules, x402
+from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
+from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState
+from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
+from .records import Known, Reservation, Reserved
+from .work import PaymentWork
+
+_log = structlog.get_logger("engram.payments")
+
+REREAD_S: Final = 2.0
+"""Open facts are looked for this often."""
+WAITING: Final = 512
+"""Buyers that may wait for an answer at once; the next is told to come back."""
+QUEUED: Final = 1_024
+"""Payments that wait for a child; those beyond are found by the next reading."""
+FOLLOW_UP_S: Final = 0.05
+"""How long a payment's last child may still take to be gone when its next one is wanted."""
+REPLAY_KEYS_KEPT_S: Final = 3_600.0
+"""A signed request is good for two minutes at most."""
+FORGET_EVERY_S: Final = 300.0
+
+
+class Wiring(msgspec.Struct, frozen=True):
+    """What the verifier is given from outside. `places` is how many sessions may hold a node, asked each time."""
+
+    settings: Settings
+    ledger: Ledger
+    instants: Instants
+    ids: Ids
+    purchases: SupervisorRef
+    places: Callable[[], int]
+    work: PaymentWork
+
+
+class _Waiter:
+    """A buyer waiting for a payment to be decided."""
+
+    def __init__(self) -> None:
+        self.decided = trio.Event()
+        self.payment: Payment | None = None
+
+
+@final
+class PaymentVerifier(Actor[VerifierMessage]):
+    """Registered as `payment_verifier`; its children live under the dynamic supervisor `purchases`."""
+
+    mailbox = MailboxPolicy(bound=2_048)
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._payments = wiring.settings.payments
+        self._ledger = wiring.ledger
+        self._serving = 0
+        self._waiters: dict[AuthorizationKey, set[_Waiter]] = {}
+        self._running: set[str] = set()
+        self._reconciling: set[str] = set()
+        self._queue: deque[str] = deque()
+        self._backlog: deque[str] = deque()
+        self._forgotten_at = 0.0
+
+    async def on_start(self, context: Context) -> None:
+        """Begin reading open facts: booting is recovering."""
+        context.every(REREAD_S, Reread(), jitter=0.1)
+        context.ref.tell(Reread())
+
+    async def handle(self, message: VerifierMessage) -> object:
+        """Each message is quick; a purchase is served in a task of its own."""
+        match message:
+            case Purchase():
+                if self._serving >= WAITING:
+                    return Unavailable("busy", "too many payments at once: send it again", rules.UNAVAILABLE_RETRY_S)
+                self._serving += 1
+                self.context.start_soon(self._serve, message, self.context.reply_to())
+                return LATER
+            case Advanced(payment):
+                self._wake(payment)
+            case Ended(payment_id):
+                self._running.discard(payment_id)
+                self._reconciling.discard(payment_id)
+                await self._start_next()
+            case WorkOn(payment_id):
+                await self._start(payment_id)
+            case Reread():
+                await self._reread()
+        return None
+
+    # Buyers.
+
+    async def _serve(self, purchase: Purchase, reply_to: ReplyTo) -> None:
+        deadline = trio.current_time() + self._payments.answer_within_s
+        try:
+            answer = await self._buy(purchase, deadline)
+        except (LedgerError, ActorsError) as error:
+            _log.warning("purchase_not_recorded", cause=type(error).__name__)
+            answer = Unavailable("ledger_unavailable", "send the same request again", rules.UNAVAILABLE_RETRY_S)
+        finally:
+            self._serving -= 1
+        reply_to.reply(answer)
+
+    async def _buy(self, purchase: Purchase, deadline: float) -> PurchaseAnswer:
+        now = self._wiring.instants.now()
+        requirements = purchase.quote.requirements
+        key = rules.key_of(purchase.payload, requirements)
+        refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
+        found: records.ReservationAnswer
+        if refusal is None:
+            reservation = self._reservation(purchase)
+            found = await self._ledger.write(lambda connection: records.reserve(connection, reservation))
+        else:  # it cannot be a new payment, but it may be one that we know
+            known = await self._ledger.read(lambda connection: records.find_authorization(connection, key))
+            if known is None:
+                return Refused(refusal.reason, refusal.message)
+            found = records.known_answer(known, purchase.controller, purchase.request_hash)
+        match found:
+            case Reserved(payment):
+                return await self._wait(payment, deadline, fresh=True)
+            case Known(payment):
+                if rules.is_decided(payment):
+                    return rules.answer(payment)
+                return await self._wait(payment, deadline, fresh=False)
+            case Conflict() | Replayed() | NoRoom():
+                return found
+
+    async def _wait(self, payment: Payment, deadline: float, *, fresh: bool) -> PurchaseAnswer:
+        waiter = _Waiter()
+        self._waiters.setdefault(payment.key, set()).add(waiter)
+        try:
+            if fresh:
+                await self._start(payment.id, payment)
+            else:  # it may have been decided before we began to wait
+                await self._look(payment.id, waiter)
+            with trio.move_on_at(deadline):
+                await waiter.decided.wait()
+            if waiter.payment is None:
+                await self._look(payment.id, waiter)
+            return rules.answer(waiter.payment or payment)
+        finally:
+            waiters = self._waiters[payment.key]
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[payment.key]
+
+    async def _look(self, payment_id: str, waiter: _Waiter) -> None:
+        payment = await self._ledger.read(lambda connection: records.get(connection, payment_id))
+        if payment is not None and rules.is_decided(payment) and waiter.payment is None:
+            waiter.payment = payment
+            waiter.decided.set()
+
+    def _wake(self, payment: Payment) -> None:
+        if rules.is_decided(payment):
+            for waiter in self._waiters.get(payment.key, ()):
+                waiter.payment = payment
+                waiter.decided.set()
+
+    def _reservation(self, purchase: Purchase) -> Reservation:
+        wiring, now = self._wiring, self._wiring.instants.now()
+        requirements, signed = purchase.quote.requirements, purchase.payload.authorization
+        wanted = purchase.wanted
+        payment = Payment(
+            id=wiring.ids.uuid4(),
+            state=PaymentState.RESERVED,
+            kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
+            session_id=wiring.ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
+            controller=purchase.controller,
+            request_hash=purchase.request_hash,
+            network=requirements.network.caip2,
+            asset=requirements.network.asset,
+            payer=signed.payer,
+            nonce=signed.nonce,
+            pay_to=signed.pay_to,
+            amount=requirements.amount,
+            valid_after=signed.valid_after,
+            valid_before=signed.valid_before,
+            payload=msgspec.json.encode(x402.payload_json(signed, purchase.payload.signature, requirements)),
+            requirements=msgspec.json.encode(x402.requirements_json(requirements)),
+            seconds=wanted.seconds,
+            client_address=purchase.client_address,
+            created_at=now.wall,
+            updated_at=now.wall,
+            next_attempt_at=now.wall,
+        )
+        session = _session(payment, wanted, requirements.network.v1_name)
+        return Reservation(payment, session, purchase.message_hash, self.limits(), now)
+
+    def limits(self) -> Limits:
+        """The limits as they are now."""
+        settings = self._wiring.settings
+        return Limits(
+            places=min(self._wiring.places(), settings.sessions.live_in_all),
+            live_per_hotkey=settings.sessions.live_per_hotkey,
+            holds_per_payer=settings.payments.holds_per_payer,
+            holds_per_address=settings.payments.holds_per_address,
+        )
+
+    # Children.
+
+    async def _start(self, payment_id: str, fresh: Payment | None = None) -> None:
+        if payment_id in self._running:
+            return
+        if len(self._running) >= self._payments.concurrency:
+            if len(self._queue) < QUEUED and payment_id not in self._queue:
+                self._queue.append(payment_id)
+            return
+        self._running.add(payment_id)
+        spec = ChildSpec(
+            payment_id,
+            start=lambda: self._wiring.work.job(payment_id, fresh),
+            restart="temporary",
+            shutdown=self._payments.settle_timeout_s,
+        )
+        try:
+            await self._wiring.purchases.start_child(spec)
+        except AlreadyStarted:  # its last child is about to be gone, or runs since before a restart of ours
+            self._running.discard(payment_id)
+            self.context.after(FOLLOW_UP_S, WorkOn(payment_id))
+        except MaxChildren:
+            self._running.discard(payment_id)
+        except BaseException:
+            self._running.discard(payment_id)
+            raise
+
+    async def _start_next(self) -> None:
+        while self._queue and len(self._running) < self._payments.concurrency:
+            await self._start(self._queue.popleft())
+        while self._backlog and len(self._reconciling) < self._reconcilers:
+            payment_id = self._backlog.popleft()
+            if payment_id not in self._running:
+                self._reconciling.add(payment_id)
+                await self._start(payment_id)
+
+    @property
+    def _reconcilers(self) -> int:
+        """Children that unknown payments may have at once: new purchases always find one."""
+        return max(1, self._payments.concurrency // 4)
+
+    async def _reread(self) -> None:
+        try:
+            self._running = {child.id for child in await self._wiring.purchases.children()}
+            self._reconciling &= self._running
+            now = self._wiring.instants.now().wall
+            due = await self._ledger.read(
+                lambda connection: records.due(connection, now, 2 * self._payments.concurrency + 256)
+            )
+            idle = [payment for payment in due if payment.id not in self._running]
+            self._backlog = deque(payment.id for payment in idle if payment.state is PaymentState.UNKNOWN)
+            for payment in idle:
+                if payment.state is not PaymentState.UNKNOWN:
+                    await self._start(payment.id)
+            await self._start_next()
+            if now - self._forgotten_at >= FORGET_EVERY_S:
+                self._forgotten_at = now
+                await self._ledger.write(
+                    lambda connection: records.forget_answered_requests(connection, now - REPLAY_KEYS_KEPT_S)
+                )
+        except (LedgerError, ActorsError) as error:
+            _log.warning("payments_not_reread", cause=type(error).__name__)
+
+
+def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:
+    if isinstance(wanted, Extension):
+        return None
+    return Session(
+        id=payment.session_id,
+        controller=payment.controller,
+        state=SessionState.PAYMENT_PENDING,
+        tier=wanted.tier,
+        paid_s=wanted.seconds,
+        amount_usd_micros=payment.amount,
+        network=network,
+        payment_id=payment.id,
+        created_at=payment.created_at,
+    )

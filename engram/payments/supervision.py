@@ -1,0 +1,60 @@
+"""The payments branch of the supervision tree."""
+
+from collections.abc import Callable
+from typing import Final
+
+from actors import ChildSpec, Registry, SupervisorSpec
+from config.model import Settings
+from engram.clock import Ids
+from engram.ledger import Ledger
+from engram.sessions import Instants
+
+from .actor import PaymentVerifier, Wiring
+from .facilitator import Facilitator
+from .work import OnSettled, PaymentWork
+
+PAYMENT_VERIFIER: Final = "payment_verifier"
+PURCHASES: Final = "purchases"
+
+
+def supervision(
+    *,
+    registry: Registry,
+    settings: Settings,
+    ledger: Ledger,
+    facilitator: Facilitator,
+    instants: Instants,
+    ids: Ids,
+    places: Callable[[], int],
+    on_settled: OnSettled,
+) -> SupervisorSpec:
+    """Returns `payments`: the purchases (one child a payment) and the verifier that starts them.
+
+    `places` says how many sessions may hold a node; `on_settled(session_id)` is a hint that may be lost.
+    """
+    work = PaymentWork(
+        ledger=ledger,
+        facilitator=facilitator,
+        instants=instants,
+        verifier=registry.ref(PaymentVerifier, PAYMENT_VERIFIER),
+        on_settled=on_settled,
+        reserve_ttl_s=settings.payments.reserve_ttl_s,
+    )
+    wiring = Wiring(
+        settings=settings,
+        ledger=ledger,
+        instants=instants,
+        ids=ids,
+        purchases=registry.supervisor(PURCHASES),
+        places=places,
+        work=work,
+    )
+    purchases = SupervisorSpec(
+        PURCHASES,
+        strategy="dynamic",
+        # The verifier keeps to the setting; children that are just ending may still be counted here.
+        max_children=2 * settings.payments.concurrency,
+        name=PURCHASES,
+    )
+    verifier = ChildSpec(PAYMENT_VERIFIER, start=lambda: PaymentVerifier(wiring), name=PAYMENT_VERIFIER)
+    return SupervisorSpec("payments", (purchases, verifier), strategy="rest_for_one")

@@ -1,0 +1,177 @@
+"""One payment's own work, in a child of its own: verify, settle, and settle again until the outcome is known.
+
+Each step is committed before the next one asks anything of the facilitator, so the work may be interrupted anywhere
+and is taken up again from its row. It ends at a decided payment, or in `unknown`, where the verifier starts it again
+when its next attempt is due.
+"""
+
+from collections.abc import Callable
+from typing import Final, final
+
+import structlog
+
+from actors import ActorRef, ActorsError, Context, Job
+from engram.ledger import Ledger, LedgerError, crash
+from engram.sessions import Instants
+
+from . import records, rules
+from .facilitator import Facilitator
+from .model import Payment, PaymentState
+from .networks import NETWORKS
+from .outcomes import Invalid, NotSent, Pending, Rejected, Settled, Settlement, Unavailable, Unknown, Valid
+from .protocol import Advanced, Ended, VerifierMessage
+from .rules import PaymentEvent
+
+_log = structlog.get_logger("engram.payments")
+
+OnSettled = Callable[[str], None]
+"""A hint that the session of this id was paid for, or extended. Losing it loses nothing."""
+
+
+@final
+class PaymentWork:
+    """Makes the jobs; holds what all of them need."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        facilitator: Facilitator,
+        instants: Instants,
+        verifier: ActorRef[VerifierMessage],
+        on_settled: OnSettled,
+        reserve_ttl_s: float,
+    ) -> None:
+        self._ledger: Final = ledger
+        self._facilitator: Final = facilitator
+        self._instants: Final = instants
+        self._verifier: Final = verifier
+        self._on_settled: Final = on_settled
+        self._reserve_ttl_s: Final = reserve_ttl_s
+
+    def job(self, payment_id: str, fresh: Payment | None = None) -> Job:
+        """A job that works on the payment; `fresh` is its record when it was reserved a moment ago."""
+
+        async def run(context: Context) -> None:
+            context.ready()
+            try:
+                await self._run(payment_id, fresh)
+            finally:
+                self._tell(Ended(payment_id))
+
+        return Job(run)
+
+    async def _run(self, payment_id: str, fresh: Payment | None) -> None:
+        try:
+            payment = fresh or await self._ledger.read(lambda connection: records.get(connection, payment_id))
+            if payment is not None and payment.quarantined_at is None:
+                await self._drive(payment)
+        except (LedgerError, ActorsError) as error:
+            # Not this payment's fault; its row says where to go on.
+            _log.warning("payment_interrupted", payment=payment_id, cause=type(error).__name__)
+        except Exception:
+            # Supervision seam: whatever this payment's work trips over is counted against it, and then crashes it.
+            counted = await self._ledger.write(
+                lambda connection: records.count_crash(connection, payment_id, self._instants.now().wall)
+            )
+            if counted is not None and counted.quarantined_at is not None:
+                _log.error("payment_quarantined", payment=payment_id, crashes=counted.crashes)
+                self._tell(Advanced(counted))
+            raise
+
+    async def _drive(self, payment: Payment) -> None:
+        match payment.state:
+            case PaymentState.RESERVED:
+                await self._verify(payment)
+            case PaymentState.SETTLING:  # found, not made by us just now: it may have been asked for
+                unknown = await self._advance(payment, PaymentEvent.UNCLEAR, reason=rules.INTERRUPTED)
+                if unknown is not None:
+                    await self._settle(unknown)
+            case PaymentState.UNKNOWN:
+                await self._settle(payment)
+            case _:
+                self._tell(Advanced(payment))
+
+    async def _verify(self, payment: Payment) -> None:
+        if rules.is_stale(payment, self._instants.now().wall, self._reserve_ttl_s):
+            await self._advance(payment, PaymentEvent.REFUSED, reason=rules.INTERRUPTED)
+            return
+        crash.point("verify:before")
+        verdict = await self._facilitator.verify(payment)
+        crash.point("verify:after")
+        match verdict:
+            case Valid():
+                settling = await self._advance(payment, PaymentEvent.VERIFIED)
+                if settling is not None and settling.state is PaymentState.SETTLING:
+                    await self._settle(settling)
+            case Invalid(reason):
+                await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
+            case Unavailable(why):
+                _log.warning("facilitator_unavailable", payment=payment.id, cause=why)
+                await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
+
+    async def _settle(self, payment: Payment) -> None:
+        crash.point("settle:before")
+        settlement = await self._facilitator.settle(payment)
+        crash.point("settle:after")
+        event = rules.settlement_event(
+            payment.state,
+            settlement,
+            play=NETWORKS[payment.network].play,
+            valid_before=payment.valid_before,
+            now=self._instants.now().wall,
+        )
+        if event is PaymentEvent.UNCLEAR:
+            _log.warning("settlement_unclear", payment=payment.id, attempts=payment.attempts, cause=_reason(settlement))
+        await self._advance(payment, event, reason=_reason(settlement), transaction=_transaction(settlement))
+
+    async def _advance(
+        self, payment: Payment, event: PaymentEvent, *, reason: str | None = None, transaction: str | None = None
+    ) -> Payment | None:
+        now = self._instants.now()
+        after = await self._ledger.write(
+            lambda connection: records.advance(
+                connection, payment.id, event, now, reason=reason, transaction=transaction
+            )
+        )
+        if after is None:
+            return None
+        if after.state in rules.PAID:
+            _log.info("payment_settled", payment=after.id, session=after.session_id, state=str(after.state))
+            self._hint(after.session_id)
+        self._tell(Advanced(after))
+        return after
+
+    def _tell(self, message: Advanced | Ended) -> None:
+        try:
+            self._verifier.tell(message)
+        except ActorsError as error:
+            _log.info("hint_lost", to="payment_verifier", cause=type(error).__name__)
+
+    def _hint(self, session_id: str) -> None:
+        try:
+            self._on_settled(session_id)
+        except ActorsError as error:
+            _log.info("hint_lost", to="provisioner", cause=type(error).__name__)
+
+
+def _reason(settlement: Settlement) -> str | None:
+    match settlement:
+        case Settled():
+            return None
+        case Rejected(reason):
+            return reason
+        case NotSent():
+            return rules.NOT_REACHED
+        case Pending():
+            return rules.PENDING
+        case Unknown(why):
+            return why
+
+
+def _transaction(settlement: Settlement) -> str | None:
+    match settlement:
+        case Settled(transaction) | Pending(transaction) | Unknown(_, transaction):
+            return transaction
+        case Rejected() | NotSent():
+            return None

@@ -1,0 +1,141 @@
+"""The payments branch, running: an inline ledger, a double of the facilitator, virtual time."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import msgspec
+from sqlalchemy import Connection
+
+from actors import ActorRef, Registry, System, open_system
+from config.model import Settings
+from engram import sessions
+from engram.clock import SeededIds, TrioClock
+from engram.ledger import InlineLedger, open_inline
+from engram.payments import records
+from engram.payments.actor import PaymentVerifier
+from engram.payments.answers import PurchaseAnswer
+from engram.payments.model import Payment, Quote
+from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
+from engram.payments.purchase import buy
+from engram.payments.supervision import PAYMENT_VERIFIER, supervision
+from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
+from tests.fakes.facilitator import FakeFacilitator
+from tests.payments import builders
+
+T = TypeVar("T")
+HOUR = NewSession(TierName.LITE, 3600.0)
+
+
+class Shop:
+    """What a test touches."""
+
+    def __init__(
+        self,
+        ledger: InlineLedger,
+        facilitator: FakeFacilitator,
+        verifier: ActorRef[VerifierMessage],
+        clock: TrioClock,
+        settings: Settings,
+    ) -> None:
+        self.ledger = ledger
+        self.facilitator = facilitator
+        self.verifier = verifier
+        self.clock = clock
+        self.settings = settings
+        self.hints: list[str] = []
+        self.system: System | None = None
+
+    def purchase(
+        self,
+        text: str = "a nonce",
+        *,
+        controller: bytes = builders.ALICE,
+        request: str | None = None,
+        wanted: Wanted = HOUR,
+        quote: Quote | None = None,
+        message: str | None = None,
+        amount: int = 100_000,
+    ) -> Purchase:
+        quote = quote or builders.quote(amount)
+        signed = builders.authorization(text, value=quote.requirements.amount, valid_before=int(self.clock.now()) + 120)
+        return Purchase(
+            payload=builders.payload(signed, quote.requirements),
+            quote=quote,
+            wanted=wanted,
+            controller=controller,
+            request_hash=builders.nonce(f"request {request or text}"),
+            message_hash=builders.nonce(f"message {message or text}"),
+            client_address="",
+        )
+
+    async def buy(self, purchase: Purchase) -> PurchaseAnswer:
+        return await buy(self.verifier, self.ledger, purchase, self.settings.payments.answer_within_s)
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        return self.ledger.write_now(query)
+
+    def payments(self) -> list[Payment]:
+        return self.read(records.list_payments)
+
+    def payment(self, text: str = "a nonce") -> Payment:
+        (found,) = [payment for payment in self.payments() if payment.nonce == builders.nonce(text)]
+        return found
+
+    def session(self, session_id: str) -> Session:
+        found = self.read(lambda connection: sessions.records.get(connection, session_id))
+        assert found is not None
+        return found
+
+    def stop_session(self, session_id: str) -> None:
+        now = ClockInstants(self.clock).now()
+        self.read(
+            lambda connection: sessions.records.transition(
+                connection, session_id, SessionEvent.END, now, reason=EndReason.USER
+            )
+        )
+
+
+@asynccontextmanager
+async def open_shop(
+    ledger: InlineLedger | None = None,
+    facilitator: FakeFacilitator | None = None,
+    *,
+    settings: Settings | None = None,
+    places: int = 1_000,
+) -> AsyncIterator[Shop]:
+    """A running shop; limits on hotkeys and payers are wide unless `settings` says otherwise."""
+    own = ledger is None
+    ledger = ledger or open_inline()
+    clock = TrioClock(builders.NOW)
+    facilitator = facilitator or FakeFacilitator(clock)
+    settings = settings or wide()
+    registry = Registry()
+    shop = Shop(ledger, facilitator, registry.ref(PaymentVerifier, PAYMENT_VERIFIER), clock, settings)
+    spec = supervision(
+        registry=registry,
+        settings=settings,
+        ledger=ledger,
+        facilitator=facilitator,
+        instants=ClockInstants(clock),
+        ids=SeededIds(len(shop.payments())),
+        places=lambda: places,
+        on_settled=shop.hints.append,
+    )
+    async with open_system(spec, registry=registry) as system:
+        shop.system = system
+        yield shop
+    if own:
+        ledger.close()
+
+
+def wide(**payments: object) -> Settings:
+    """Settings without limits a test would meet by accident."""
+    plain = Settings()
+    return msgspec.structs.replace(
+        plain,
+        payments=msgspec.structs.replace(
+            plain.payments, **({"holds_per_payer": 1_000, "holds_per_address": 1_000} | payments)
+        ),
+        sessions=msgspec.structs.replace(plain.sessions, live_per_hotkey=1_000, live_in_all=1_000),
+    )
