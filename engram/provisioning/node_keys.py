@@ -6,6 +6,7 @@ is part of the transaction that commits a launch; only making and reading files 
 
 from pathlib import Path
 
+import trio
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from engram.hotkeys import Keypair, ss58, wallet
@@ -69,9 +70,9 @@ def list_keys(connection: Connection) -> list[NodeKey]:
 
 def lease(connection: Connection, session_id: str, controller: bytes, at: float) -> NodeKey | None:
     """Lease a free key to the session, or return the one it has; None when no key is free."""
-    row = connection.execute(select(node_keys).where(node_keys.c.session_id == session_id)).mappings().first()
-    if row is not None:
-        return _key(row)
+    held = leased(connection, session_id)
+    if held is not None:
+        return held
     free = (
         select(node_keys)
         .where(
@@ -94,6 +95,12 @@ def lease(connection: Connection, session_id: str, controller: bytes, at: float)
     return _get(connection, public_key)
 
 
+def leased(connection: Connection, session_id: str) -> NodeKey | None:
+    """The key that the session leases."""
+    row = connection.execute(select(node_keys).where(node_keys.c.session_id == session_id)).mappings().first()
+    return None if row is None else _key(row)
+
+
 def release(connection: Connection, session_id: str) -> None:
     """End the session's lease; the key is free for another."""
     connection.execute(update(node_keys).where(node_keys.c.session_id == session_id).values(session_id=None))
@@ -111,8 +118,6 @@ def is_free(connection: Connection) -> bool:
 
 async def generate(ledger: Ledger, folder: Path, at: float) -> None:
     """Make a key, its file first, and add it to the pool."""
-    import trio
-
     keypair = Keypair.generate()
     path = await trio.to_thread.run_sync(write_key, folder, keypair)
     await ledger.write(lambda connection: add(connection, keypair.public_key, path, "generated", at))

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.ledger import facts
 from engram.ledger.schema import nodes, sessions
-from engram.sessions import HELD, RUNNING, Session, SessionState, TierName
+from engram.sessions import HELD, RUNNING, TERMINAL, Session, SessionState, TierName
 from engram.sessions import records as session_records
 
 from .errors import NoCapacity
@@ -110,11 +110,13 @@ def live_tokens(connection: Connection) -> set[str]:
     return set(connection.execute(select(nodes.c.token).where(nodes.c.state != _GONE)).scalars())
 
 
-def open_work(connection: Connection, limit: int = 500) -> list[str]:
-    """Ids of sessions that a saga must bring further, oldest first: being provisioned or stopped, or over with a
-    node left. Quarantined ones are left out."""
+def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]:
+    """Ids of sessions that a saga must bring further, oldest first, and how often their saga crashed.
+
+    They are being provisioned or stopped, or are over with a node left. Quarantined ones are left out.
+    """
     unfinished = (
-        select(sessions.c.id, sessions.c.created_at)
+        select(sessions.c.id, sessions.c.crashes)
         .where(
             sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
             sessions.c.quarantined_at.is_(None),
@@ -122,18 +124,15 @@ def open_work(connection: Connection, limit: int = 500) -> list[str]:
         .order_by(sessions.c.created_at)
         .limit(limit)
     )
-    found = list(connection.execute(unfinished).scalars())
     left_over = (
-        select(nodes.c.session_id)
-        .join(sessions, sessions.c.id == nodes.c.session_id)
-        .where(
-            nodes.c.state != _GONE,
-            sessions.c.state.in_(["stopped", "expired", "failed"]),
-            sessions.c.quarantined_at.is_(None),
-        )
+        select(sessions.c.id, sessions.c.crashes)
+        .join(nodes, sessions.c.id == nodes.c.session_id)
+        .where(nodes.c.state != _GONE, sessions.c.state.in_(sorted(TERMINAL)), sessions.c.quarantined_at.is_(None))
         .limit(limit)
     )
-    return [*found, *connection.execute(left_over).scalars()]
+    return [
+        (session_id, crashes) for query in (unfinished, left_over) for session_id, crashes in connection.execute(query)
+    ]
 
 
 def running_nodes(connection: Connection) -> list[RunningNode]:

@@ -9,7 +9,8 @@ nothing left to do. Anything surprising leads to REREAD, which starts over from 
 | payment_pending | any        | none                                                                  |
 | provisioning    | none       | PLAN while launches are left, else GIVE_UP                            |
 | provisioning    | there      | LAUNCH (idempotent by token: finds what a killed gateway had started) |
-| active          | any        | DEGRADE: this worker only runs when its node was seen to be down      |
+| active          | there      | INSPECT: somebody saw its node to be down; if so DEGRADE              |
+| active          | none       | DEGRADE                                                               |
 | degraded        | none       | PLAN: a new node is better than none                                  |
 | degraded        | there      | LAUNCH again, on what it had stored                                   |
 | stopping        | there      | DESTROY                                                               |
@@ -41,6 +42,8 @@ class Effect(StrEnum):
     AWAIT_HEALTH = "await_health"
     SERVE = "serve"
     """Commit that the node serves: the paid clock starts, or goes on."""
+    INSPECT = "inspect"
+    """Ask the backend whether the node still runs."""
     DEGRADE = "degrade"
     STOP_NODE = "stop_node"
     DESTROY = "destroy"
@@ -127,7 +130,7 @@ def _from_facts(saga: Saga) -> Effect | None:
             may_try = saga.facts.attempts < saga.limit and not saga.hopeless
             return Effect.PLAN if may_try else Effect.GIVE_UP
         case SessionState.ACTIVE:
-            return Effect.DEGRADE
+            return Effect.INSPECT if node else Effect.DEGRADE
         case _:  # degraded
             return Effect.LAUNCH if node else Effect.PLAN
 
@@ -140,6 +143,8 @@ def _after(saga: Saga, outcome: Outcome) -> tuple[Saga, Effect | None]:
             return _after_done(saga)
         case Outcome.LOST:
             return saga, Effect.REREAD
+        case Outcome.UNHEALTHY if saga.doing is Effect.INSPECT:
+            return saga, Effect.DEGRADE
         case Outcome.UNHEALTHY:
             return failed, Effect.DESTROY if first_launch else Effect.STOP_NODE
         case Outcome.REJECTED if first_launch:
@@ -175,7 +180,7 @@ def _after_done(saga: Saga) -> tuple[Saga, Effect | None]:
             return saga, Effect.WAIT
         case Effect.DEGRADE | Effect.DESTROY | Effect.WAIT | Effect.REREAD:
             return saga, Effect.REREAD
-        case Effect.SERVE | Effect.GIVE_UP | Effect.FINISH:
+        case Effect.INSPECT | Effect.SERVE | Effect.GIVE_UP | Effect.FINISH:
             return saga, None
         case _:
             assert_never(saga.doing)

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 import trio
+import trio.testing
+from trio.testing import MockClock
 
 from engram.provisioning import NodeSpec, Provisioner
 from engram.sessions import Tier, TierName, rules
@@ -49,14 +51,14 @@ async def watched(backend: Provisioner) -> AsyncIterator[trio.MemoryReceiveChann
 
 
 class ProvisionerContract:
-    """Tests that every backend passes; `bench` is a fixture of the subclass."""
+    """Tests that every backend passes; `bench` and `clock` are fixtures of the subclass."""
 
-    async def test_it_says_what_it_can_hold(self, bench: Bench) -> None:
+    async def test_it_says_what_it_can_hold(self, clock: MockClock | None, bench: Bench) -> None:
         offers = await bench.backend.offers()
         assert offers.backend == bench.backend.name
         assert offers.places >= 1
 
-    async def test_a_launched_node_becomes_healthy_and_is_listed(self, bench: Bench) -> None:
+    async def test_a_launched_node_becomes_healthy_and_is_listed(self, clock: MockClock | None, bench: Bench) -> None:
         spec = await bench.spec()
         node = await bench.backend.launch(spec)
         assert (node.token, node.session_id, node.alive) == (spec.token, "s1", True)
@@ -64,14 +66,14 @@ class ProvisionerContract:
         assert await bench.backend.inspect(spec.token) == node
         assert [n.token for n in await bench.backend.list()] == [spec.token]
 
-    async def test_launching_a_token_twice_starts_one_node(self, bench: Bench) -> None:
+    async def test_launching_a_token_twice_starts_one_node(self, clock: MockClock | None, bench: Bench) -> None:
         spec = await bench.spec()
         first = await bench.backend.launch(spec)
         await bench.until_healthy(first.endpoint, spec.token)
         assert await bench.backend.launch(spec) == first
         assert await bench.starts(first.endpoint, spec.token) == 1
 
-    async def test_racing_launches_of_one_token_start_one_node(self, bench: Bench) -> None:
+    async def test_racing_launches_of_one_token_start_one_node(self, clock: MockClock | None, bench: Bench) -> None:
         spec = await bench.spec()
         async with trio.open_nursery() as nursery:
             for _ in range(5):
@@ -80,7 +82,9 @@ class ProvisionerContract:
         await bench.until_healthy(node.endpoint, spec.token)
         assert await bench.starts(node.endpoint, spec.token) == 1
 
-    async def test_a_destroyed_node_is_gone_and_destroying_again_is_no_error(self, bench: Bench) -> None:
+    async def test_a_destroyed_node_is_gone_and_destroying_again_is_no_error(
+        self, clock: MockClock | None, bench: Bench
+    ) -> None:
         spec = await bench.spec()
         await bench.backend.launch(spec)
         await bench.backend.destroy(spec.token)
@@ -88,19 +92,21 @@ class ProvisionerContract:
         assert await bench.backend.list() == []
         await bench.backend.destroy(spec.token)
 
-    async def test_calls_for_a_node_nobody_started_have_no_effect(self, bench: Bench) -> None:
+    async def test_calls_for_a_node_nobody_started_have_no_effect(self, clock: MockClock | None, bench: Bench) -> None:
         for call in (bench.backend.destroy, bench.backend.stop):
             await call(token("nobody"))
         await bench.backend.extend(token("nobody"), 1.0)
         assert await bench.backend.inspect(token("nobody")) is None
 
-    async def test_a_node_that_died_is_told_of_and_started_again_on_what_it_stored(self, bench: Bench) -> None:
+    async def test_a_node_that_died_is_told_of_and_started_again_on_what_it_stored(
+        self, clock: MockClock | None, bench: Bench
+    ) -> None:
         spec = await bench.spec()
         node = await bench.backend.launch(spec)
         await bench.until_healthy(node.endpoint, spec.token)
         async with watched(bench.backend) as exits:
             await bench.kill(spec.token)
-            limit = trio.fail_after(2.0) if not _is_virtual() else nullcontext()
+            limit = trio.fail_after(2.0) if clock is None else nullcontext()
             with limit:
                 assert await exits.receive() == spec.token
             dead = await bench.backend.inspect(spec.token)
@@ -111,7 +117,7 @@ class ProvisionerContract:
             await bench.until_healthy(again.endpoint, spec.token)
             assert await bench.starts(again.endpoint, spec.token) == 2
 
-    async def test_a_stopped_node_keeps_what_it_stored(self, bench: Bench) -> None:
+    async def test_a_stopped_node_keeps_what_it_stored(self, clock: MockClock | None, bench: Bench) -> None:
         spec = await bench.spec()
         node = await bench.backend.launch(spec)
         await bench.until_healthy(node.endpoint, spec.token)
@@ -124,22 +130,18 @@ class ProvisionerContract:
         await bench.until_healthy(node.endpoint, spec.token)
         assert await bench.starts(node.endpoint, spec.token) == 2
 
-    async def test_a_node_can_be_extended(self, bench: Bench) -> None:
+    async def test_a_node_can_be_extended(self, clock: MockClock | None, bench: Bench) -> None:
         spec = await bench.spec()
         await bench.backend.launch(spec)
         await bench.backend.extend(spec.token, spec.ends_at + 3600.0)
 
-    async def test_nodes_of_two_sessions_do_not_meet(self, bench: Bench) -> None:
+    async def test_nodes_of_two_sessions_do_not_meet(self, clock: MockClock | None, bench: Bench) -> None:
         one, two = await bench.spec("s1", "t1"), await bench.spec("s2", "t2")
         first, second = await bench.backend.launch(one), await bench.backend.launch(two)
         assert first.endpoint != second.endpoint
         await bench.backend.destroy(one.token)
         await bench.until_healthy(second.endpoint, two.token)
         assert [n.token for n in await bench.backend.list()] == [two.token]
-
-
-def _is_virtual() -> bool:
-    return isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock)
 
 
 def tier(name: TierName = TierName.LITE) -> Tier:

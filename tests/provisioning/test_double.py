@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 from engram.provisioning import NodeSpec
 from tests.fakes.nodes import InMemoryProvisioner
@@ -39,5 +40,9 @@ class DoubleBench(contract.Bench):
 
 class TestDouble(contract.ProvisionerContract):
     @pytest.fixture
-    def bench(self, autojump_clock: object) -> DoubleBench:
+    def clock(self, autojump_clock: MockClock) -> MockClock:
+        return autojump_clock
+
+    @pytest.fixture
+    def bench(self) -> DoubleBench:
         return DoubleBench(InMemoryProvisioner(startup_s=1.0))

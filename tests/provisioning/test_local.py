@@ -120,6 +120,10 @@ class LocalBench(contract.Bench):
 
 class TestLocal(contract.ProvisionerContract):
     @pytest.fixture
+    def clock(self) -> None:
+        return None
+
+    @pytest.fixture
     async def bench(self, tmp_path: Path) -> AsyncIterator[LocalBench]:
         with no_processes_left(tmp_path):
             yield LocalBench(a_backend(tmp_path), tmp_path)

@@ -1,0 +1,234 @@
+"""The provisioner: sees which sessions have work left and starts a saga for each; stops what has run out.
+
+fleet              rest_for_one
+├─ sagas           dynamic: one job a session, only while there is work to do; never restarted by the supervisor,
+│                  but started again by the next sweep, with a growing pause, until the session is quarantined
+├─ node_watch      the backend's watch: limits and exits
+└─ provisioner
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import final
+
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from actors import (
+    Actor,
+    ActorDown,
+    ActorRef,
+    ActorsError,
+    AlreadyPresent,
+    AlreadyStarted,
+    ChildSpec,
+    Context,
+    Job,
+    MailboxFull,
+    MailboxPolicy,
+    MaxChildren,
+    Registry,
+    SupervisorRef,
+    SupervisorSpec,
+)
+from engram.ledger import LedgerUnavailable
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState
+from engram.sessions import records as session_records
+
+from . import records, saga
+from .backend import Provisioner as Backend
+from .errors import Unavailable, Unknown
+from .fleet import Fleet
+from .protocol import CheckNodes, CheckpointTime, Expire, FleetMessage, NodeExited, SessionChanged, Sweep
+
+PROVISIONER = "provisioner"
+SAGAS = "sagas"
+SAGAS_AT_ONCE = 256
+SWEEP_S = 2.0
+CHECK_NODES_S = 15.0
+CHECKPOINT_S = 60.0
+PAUSE_MAX_S = 60.0
+_EXPIRE_AT_ONCE = 100
+_WORKED_ON = frozenset({SessionState.PROVISIONING, SessionState.STOPPING, SessionState.DEGRADED})
+
+_log = structlog.get_logger("engram.provisioning")
+
+
+@final
+class Provisioner(Actor[FleetMessage]):
+    """Starts sagas. Keeps nothing that is not in the ledger or the backend, but the pauses after crashes."""
+
+    mailbox = MailboxPolicy(bound=1_024, when_full="drop_newest")
+
+    def __init__(self, fleet: Fleet, sagas: SupervisorRef, expiry_interval_s: float) -> None:
+        self._fleet = fleet
+        self._sagas = sagas
+        self._expiry_interval_s = expiry_interval_s
+        self._paused_until: dict[str, float] = {}
+
+    async def on_start(self, context: Context) -> None:
+        self.context = context
+        context.every(SWEEP_S, Sweep(), jitter=0.1)
+        context.every(CHECK_NODES_S, CheckNodes(), jitter=0.1)
+        context.every(self._expiry_interval_s, Expire(), jitter=0.1)
+        context.every(CHECKPOINT_S, CheckpointTime(), jitter=0.1)
+        for message in (Sweep(), CheckNodes(), Expire()):
+            context.ref.tell(message)
+
+    async def handle(self, message: FleetMessage) -> None:
+        try:
+            await self._handle(message)
+        except LedgerUnavailable as error:  # a full disk, say: nothing was done, and the next look finds the same work
+            _log.error("look_failed", message=type(message).__name__, reason=str(error))
+
+    async def _handle(self, message: FleetMessage) -> None:
+        match message:
+            case SessionChanged(session_id):
+                await self._look_at(session_id)
+            case NodeExited(token):
+                await self._node_exited(token)
+            case Sweep():
+                await self._sweep()
+            case CheckNodes():
+                await self._check_nodes()
+            case Expire():
+                await self._expire()
+            case CheckpointTime():
+                now = self._fleet.instants.now()
+                await self._fleet.ledger.write(lambda c: session_records.checkpoint_paid_time(c, now))
+
+    async def _sweep(self) -> None:
+        for session_id, crashes in await self._fleet.ledger.read(records.open_work):
+            now = trio.current_time()
+            if crashes:
+                if now < self._paused_until.get(session_id, now):
+                    continue
+                self._paused_until[session_id] = now + min(PAUSE_MAX_S, 2.0**crashes)
+            if not await self._start_saga(session_id):
+                return
+
+    async def _look_at(self, session_id: str) -> None:
+        session = await self._fleet.ledger.read(lambda c: session_records.get(c, session_id))
+        if session is not None and session.state in _WORKED_ON and session.quarantined_at is None:
+            await self._start_saga(session_id)
+
+    async def _node_exited(self, token: str) -> None:
+        node = await self._fleet.ledger.read(lambda c: records.by_token(c, token))
+        if node is None:
+            return
+        session = await self._fleet.ledger.read(lambda c: session_records.get(c, node.session_id))
+        if session is not None and session.node_token == token and session.quarantined_at is None:
+            await self._start_saga(node.session_id)
+
+    async def _check_nodes(self) -> None:
+        try:
+            listed = await self._fleet.backend.list()
+        except (Unavailable, Unknown) as error:
+            _log.warning("nodes_not_listed", reason=str(error))
+            return
+        # Read after the listing: a launch is committed before it is made, so what is listed and not held is an orphan.
+        held = await self._fleet.ledger.read(records.live_tokens)
+        running = await self._fleet.ledger.read(records.running_nodes)
+        alive = {node.token for node in listed if node.alive}
+        for node in listed:
+            if node.token not in held:
+                self.context.start_soon(self._destroy_orphan, node.token)
+        for session in running:
+            if session.token not in alive and not await self._start_saga(session.session_id):
+                return
+
+    async def _destroy_orphan(self, token: str) -> None:
+        try:
+            await self._fleet.backend.destroy(token)
+        except (Unavailable, Unknown) as error:
+            _log.warning("orphan_not_destroyed", token=token, reason=str(error))
+        else:
+            _log.warning("orphan_destroyed", token=token)
+
+    async def _expire(self) -> None:
+        now = self._fleet.instants.now()
+        expired = await self._fleet.ledger.read(lambda c: session_records.expired(c, now))
+        for first in range(0, len(expired), _EXPIRE_AT_ONCE):
+            some = expired[first : first + _EXPIRE_AT_ONCE]
+            for session_id in await self._fleet.ledger.write(partial(_end_expired, session_ids=some, now=now)):
+                self._fleet.on_changed(session_id)
+                await self._start_saga(session_id)
+
+    async def _start_saga(self, session_id: str) -> bool:
+        """Start the session's saga, or wake it; False when no more can be started now."""
+        child = ChildSpec(session_id, lambda: Job(partial(_saga, self._fleet, session_id)), restart="temporary")
+        try:
+            await self._sagas.start_child(child)
+        except (AlreadyStarted, AlreadyPresent):
+            self._fleet.pokes.poke(session_id)
+        except MaxChildren:
+            return False
+        except ActorsError as error:  # the sagas' supervisor restarts, and this actor with it
+            _log.warning("saga_not_started", session=session_id, reason=str(error))
+            return False
+        return True
+
+
+def _end_expired(connection: Connection, session_ids: Sequence[str], now: Instant) -> list[str]:
+    end, reason = SessionEvent.END, EndReason.EXPIRED
+    return [one for one in session_ids if session_records.transition(connection, one, end, now, reason=reason)]
+
+
+async def _saga(fleet: Fleet, session_id: str, context: Context) -> None:
+    context.ready()
+    await saga.run(fleet, session_id)
+
+
+def fleet_spec(fleet: Fleet, registry: Registry, expiry_interval_s: float) -> SupervisorSpec:
+    """The supervision tree of this area."""
+    provisioner: ActorRef[FleetMessage] = registry.ref(Provisioner, PROVISIONER)
+
+    def exited(token: str) -> None:
+        _hint(provisioner, NodeExited(token))
+
+    async def watch(context: Context) -> None:
+        context.ready()
+        await fleet.backend.watch(exited)
+
+    return SupervisorSpec(
+        "fleet",
+        [
+            SupervisorSpec(SAGAS, strategy="dynamic", max_children=SAGAS_AT_ONCE, name=SAGAS),
+            ChildSpec("node_watch", lambda: Job(watch)),
+            ChildSpec(
+                PROVISIONER,
+                lambda: Provisioner(fleet, registry.supervisor(SAGAS), expiry_interval_s),
+                name=PROVISIONER,
+            ),
+        ],
+        strategy="rest_for_one",
+    )
+
+
+def session_changed(provisioner: ActorRef[FleetMessage], session_id: str) -> None:
+    """Hint that the session has work; never raises: what is lost, the next sweep finds."""
+    _hint(provisioner, SessionChanged(session_id))
+
+
+async def stop_all(backend: Backend) -> None:
+    """Stop every node of this ledger and keep what they store (`shutdown.nodes = stop`). Call it when the tree has
+    stopped: running sessions get their nodes back at the next start."""
+    async with trio.open_nursery() as nursery:
+        for node in await backend.list():
+            if node.alive:
+                nursery.start_soon(_stop, backend, node.token)
+
+
+async def _stop(backend: Backend, token: str) -> None:
+    try:
+        await backend.stop(token)
+    except (Unavailable, Unknown) as error:
+        _log.error("node_not_stopped", token=token, reason=str(error))
+
+
+def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> None:
+    try:
+        provisioner.tell(message)
+    except (ActorDown, MailboxFull):
+        _log.debug("hint_lost", hint=type(message).__name__)

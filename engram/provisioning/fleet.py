@@ -1,0 +1,68 @@
+"""What sagas work with, and how a sleeping one is woken."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+import trio
+from sqlalchemy import Connection
+
+from config.model import ProvisioningSettings
+from engram.clock import Ids
+from engram.ledger import Ledger
+from engram.sessions import Instants, Tier, TierName
+
+from .backend import Provisioner
+
+END_GRACE_S = 120.0
+"""A node ends by itself this long after its session's time is up, should the gateway not have done it before."""
+
+
+class Pokes:
+    """Sagas that run, by session. Outlives restarts of the actors that use it; a poke that nobody hears is lost."""
+
+    def __init__(self) -> None:
+        self._waking: dict[str, trio.Event] = {}
+
+    def poke(self, session_id: str) -> None:
+        """Wake the session's saga from its sleep, if there is one."""
+        event = self._waking.get(session_id)
+        if event is not None:
+            event.set()
+
+    async def sleep(self, session_id: str, seconds: float) -> bool:
+        """Sleep until poked or `seconds` have passed; True when poked."""
+        event = self._waking.setdefault(session_id, trio.Event())
+        with trio.move_on_after(seconds):
+            await event.wait()
+        if event.is_set():
+            self._waking[session_id] = trio.Event()
+        return event.is_set()
+
+    def listen(self, session_id: str) -> None:
+        """From now on a poke is kept for the next sleep."""
+        self._waking.setdefault(session_id, trio.Event())
+
+    def forget(self, session_id: str) -> None:
+        """Drop the session's pokes."""
+        self._waking.pop(session_id, None)
+
+
+class Fleet(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a saga may use."""
+
+    ledger: Ledger
+    backend: Provisioner
+    instants: Instants
+    ids: Ids
+    settings: ProvisioningSettings
+    tiers: Mapping[TierName, Tier]
+    is_healthy: Callable[[str, str], Awaitable[bool]]
+    """(endpoint, token): the node answers /health and echoes its launch token. Raises nothing for a node that is not
+    there."""
+    on_failed: Callable[[Connection, str], None]
+    """(connection, session id), in the transaction that gives the session up: the refund is due."""
+    new_key: Callable[[], Awaitable[None]] | None = None
+    """Adds a fresh key to the pool; None where keys are only added by the operator."""
+    on_changed: Callable[[str], None] = lambda session_id: None
+    """A session is in another state; after the commit. A hint: must not raise or block."""
+    pokes: Pokes = msgspec.field(default_factory=Pokes)

@@ -1,0 +1,34 @@
+"""What the provisioner is told. All of it are hints: whatever is lost is found again by the next look at the ledger."""
+
+import msgspec
+
+
+class SessionChanged(msgspec.Struct, frozen=True):
+    """The session was paid, stopped, extended, or its node does not answer: look at it now."""
+
+    session_id: str
+
+
+class NodeExited(msgspec.Struct, frozen=True):
+    """The backend saw the node of this token end."""
+
+    token: str
+
+
+class Sweep(msgspec.Struct, frozen=True):
+    """Look for sessions with work left."""
+
+
+class CheckNodes(msgspec.Struct, frozen=True):
+    """Compare the nodes there are with the nodes there should be."""
+
+
+class Expire(msgspec.Struct, frozen=True):
+    """Stop what has run out."""
+
+
+class CheckpointTime(msgspec.Struct, frozen=True):
+    """Write down how much paid time is used up."""
+
+
+FleetMessage = SessionChanged | NodeExited | Sweep | CheckNodes | Expire | CheckpointTime

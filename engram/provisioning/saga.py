@@ -1,0 +1,291 @@
+"""The worker of one session: performs what rules.py decides, one committed fact before each effect."""
+
+from collections.abc import Callable
+from typing import assert_never, final
+
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from engram.ledger import crash
+from engram.sessions import RUNNING, Session, SessionEvent, SessionState
+from engram.sessions import records as session_records
+from engram.sessions import rules as session_rules
+
+from . import node_keys, records, rules
+from .errors import NoCapacity, Rejected, Unavailable, Unknown
+from .fleet import END_GRACE_S, Fleet
+from .model import Node, NodeKey, NodeRecord, NodeSpec, NodeState
+from .rules import Effect, Facts, Outcome
+
+QUARANTINE_AFTER = 5
+_LOOK_EVERY_S = 1.0
+_GAVE_UP = "The node could not be started; the payment is refunded."
+
+_log = structlog.get_logger("engram.provisioning")
+
+
+async def run(fleet: Fleet, session_id: str) -> None:
+    """Bring the session as far as it can go now; returns when nothing is left to do.
+
+    A crash is counted in the session's row before it is raised: the fifth one puts the session into quarantine.
+    """
+    fleet.pokes.listen(session_id)
+    try:
+        await Worker(fleet, session_id).run()
+    except Exception:  # the supervision seam: whatever it was, it is counted and goes on to the supervisor
+        at = fleet.instants.now().wall
+        await fleet.ledger.write(lambda c: session_records.count_crash(c, session_id, at, QUARANTINE_AFTER))
+        raise
+    finally:
+        fleet.pokes.forget(session_id)
+
+
+@final
+class Worker:
+    """One life of a saga; everything it knows is read from the ledger."""
+
+    def __init__(self, fleet: Fleet, session_id: str) -> None:
+        self._fleet = fleet
+        self._id = session_id
+        self._session: Session | None = None
+        self._node: NodeRecord | None = None
+        self._key: NodeKey | None = None
+        self._seen: Node | None = None
+        self._failures = 0
+
+    async def run(self) -> None:
+        """Decide and perform until nothing is left to do."""
+        saga = rules.begin(self._fleet.settings.attempts)
+        step: Effect | None = Effect.REREAD
+        while step is not None:
+            event = await self._perform(step)
+            if event is None:
+                return
+            saga, step = rules.decide(saga, event)
+            self._failures = saga.failures
+            if isinstance(event, Outcome) and event not in (Outcome.DONE, Outcome.LOST):
+                _log.warning("saga_step", session=self._id, outcome=event, doing=saga.doing, failures=saga.failures)
+        if self._session is not None and self._session.crashes:
+            await self._fleet.ledger.write(lambda c: session_records.release_quarantine(c, self._id))
+
+    async def _perform(self, step: Effect) -> Facts | Outcome | None:
+        match step:
+            case Effect.REREAD:
+                return await self._reread()
+            case Effect.PLAN:
+                return await self._plan()
+            case Effect.LAUNCH:
+                return await self._launch()
+            case Effect.AWAIT_HEALTH:
+                return await self._await_health()
+            case Effect.INSPECT:
+                return await self._inspect()
+            case Effect.SERVE:
+                return await self._serve()
+            case Effect.DEGRADE:
+                return await self._commit(lambda c: self._transition(c, SessionEvent.DEGRADE))
+            case Effect.STOP_NODE:
+                return await self._stop_node()
+            case Effect.DESTROY:
+                return await self._destroy()
+            case Effect.GIVE_UP:
+                return await self._commit(self._give_up)
+            case Effect.FINISH:
+                return await self._commit(self._finish)
+            case Effect.WAIT:
+                await self._fleet.pokes.sleep(self._id, rules.wait_s(self._failures))
+                return Outcome.DONE
+            case _:
+                assert_never(step)
+
+    async def _reread(self) -> Facts | None:
+        def query(connection: Connection) -> tuple[Session, NodeRecord | None, Facts, NodeKey | None] | None:
+            found = records.facts_of(connection, self._id)
+            return None if found is None else (*found, node_keys.leased(connection, self._id))
+
+        found = await self._fleet.ledger.read(query)
+        if found is None:
+            return None
+        self._session, self._node, facts, self._key = found
+        return facts
+
+    async def _plan(self) -> Outcome:
+        if self._fleet.new_key is not None and not await self._fleet.ledger.read(node_keys.is_free):
+            await self._fleet.new_key()
+        token = self._fleet.ids.token(12)
+        offers = await self._fleet.backend.offers()
+        at = self._fleet.instants.now().wall
+
+        def plan(connection: Connection) -> Outcome:
+            session = session_records.get(connection, self._id)
+            if session is None or session.state not in (SessionState.PROVISIONING, SessionState.DEGRADED):
+                return Outcome.LOST
+            if records.live_node(connection, self._id) is not None:
+                return Outcome.LOST
+            key = node_keys.lease(connection, self._id, session.controller, at)
+            if key is None:
+                return Outcome.REFUSED
+            port = None
+            if offers.first_port is not None:
+                port = records.allocate_port(connection, offers.first_port, offers.port_count)
+            node = NodeRecord(
+                token=records.new_token(connection, token),
+                session_id=self._id,
+                backend=self._fleet.backend.name,
+                state=NodeState.LAUNCHING,
+                port=port,
+                reference=None,
+                hotkey=key.public_key,
+                created_at=at,
+            )
+            records.insert_launching(connection, node)
+            session_records.set_launch_attempts(connection, self._id, session.launch_attempts + 1)
+            session_records.set_node(connection, self._id, node.token, None, key.public_key)
+            self._session, self._node, self._key = session, node, key
+            return Outcome.DONE
+
+        try:
+            return await self._fleet.ledger.write(plan)
+        except NoCapacity:
+            return Outcome.REFUSED
+
+    async def _launch(self) -> Outcome:
+        session, node, key = self._session, self._node, self._key
+        if session is None or node is None or key is None or node.backend != self._fleet.backend.name:
+            return Outcome.REJECTED
+        now = self._fleet.instants.now()
+        start_s = 0.0 if session.state in RUNNING else self._fleet.settings.launch_timeout_s
+        spec = NodeSpec(
+            token=node.token,
+            session_id=session.id,
+            tier=self._fleet.tiers[session.tier],
+            controller=session.controller,
+            hotkey=key.public_key,
+            hotkey_file=key.path,
+            port=node.port,
+            ends_at=session_rules.expires_at(session, now) + start_s + END_GRACE_S,
+        )
+        crash.point("spawn:before")
+        try:
+            self._seen = await self._fleet.backend.launch(spec)
+        except NoCapacity:
+            return Outcome.REFUSED
+        except Rejected as error:
+            _log.error("launch_rejected", session=self._id, reason=str(error))
+            return Outcome.REJECTED
+        except (Unavailable, Unknown) as error:
+            _log.warning("launch_unanswered", session=self._id, reason=str(error))
+            return Outcome.UNANSWERED
+        crash.point("spawn:after")
+        return Outcome.DONE
+
+    async def _await_health(self) -> Outcome:
+        seen, session = self._seen, self._session
+        if seen is None or session is None:
+            return Outcome.LOST
+        look_at = trio.current_time() + _LOOK_EVERY_S
+        with trio.move_on_after(self._fleet.settings.launch_timeout_s):
+            while True:
+                if await self._fleet.is_healthy(seen.endpoint, seen.token):
+                    return Outcome.DONE
+                poked = await self._fleet.pokes.sleep(self._id, self._fleet.settings.health_interval_s)
+                if not poked and trio.current_time() < look_at:
+                    continue
+                look_at = trio.current_time() + _LOOK_EVERY_S
+                now = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
+                if now is None or now.state is not session.state:
+                    return Outcome.LOST
+                if await self._inspect() is Outcome.UNHEALTHY:
+                    return Outcome.UNHEALTHY
+        return Outcome.UNHEALTHY
+
+    async def _inspect(self) -> Outcome:
+        if self._node is None:
+            return Outcome.LOST
+        try:
+            found = await self._fleet.backend.inspect(self._node.token)
+        except (Unavailable, Unknown):
+            return Outcome.UNANSWERED
+        return Outcome.DONE if found is not None and found.alive else Outcome.UNHEALTHY
+
+    async def _serve(self) -> Outcome:
+        seen, key = self._seen, self._key
+        if seen is None or key is None:
+            return Outcome.LOST
+
+        def serve(connection: Connection) -> bool:
+            session = session_records.get(connection, self._id)
+            if session is None or not records.mark_running(connection, seen.token, seen.reference):
+                return False
+            session_records.set_node(connection, self._id, seen.token, seen.endpoint, key.public_key)
+            if session.state is SessionState.ACTIVE:
+                return True
+            event = SessionEvent.RECOVER if session.state is SessionState.DEGRADED else SessionEvent.NODE_READY
+            return self._transition(connection, event)
+
+        outcome = await self._commit(serve)
+        if outcome is Outcome.DONE:
+            await self._tell_end(seen.token)
+        return outcome
+
+    async def _tell_end(self, token: str) -> None:
+        session = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
+        if session is None:
+            return
+        ends_at = session_rules.expires_at(session, self._fleet.instants.now()) + END_GRACE_S
+        try:
+            await self._fleet.backend.extend(token, ends_at)
+        except (Unavailable, Unknown) as error:  # it keeps the end of its launch, which is not earlier
+            _log.warning("extend_unanswered", session=self._id, reason=str(error))
+
+    async def _stop_node(self) -> Outcome:
+        if self._node is None:
+            return Outcome.LOST
+        try:
+            await self._fleet.backend.stop(self._node.token)
+        except (Unavailable, Unknown):
+            return Outcome.UNANSWERED
+        return Outcome.DONE
+
+    async def _destroy(self) -> Outcome:
+        if self._node is None:
+            return Outcome.LOST
+        token = self._node.token
+        crash.point("destroy:before")
+        try:
+            await self._fleet.backend.destroy(token)
+        except (Unavailable, Unknown) as error:
+            _log.warning("destroy_unanswered", session=self._id, reason=str(error))
+            return Outcome.UNANSWERED
+        crash.point("destroy:after")
+        at = self._fleet.instants.now().wall
+        await self._fleet.ledger.write(lambda c: records.mark_gone(c, token, at))
+        return Outcome.DONE
+
+    def _give_up(self, connection: Connection) -> bool:
+        if records.live_node(connection, self._id) is not None:
+            return False
+        given_up = self._transition(connection, SessionEvent.PROVISION_FAILED, _GAVE_UP)
+        if given_up:
+            node_keys.release(connection, self._id)
+            self._fleet.on_failed(connection, self._id)
+        return given_up
+
+    def _finish(self, connection: Connection) -> bool:
+        if records.live_node(connection, self._id) is not None:
+            return False
+        finished = self._transition(connection, SessionEvent.DESTROYED)
+        if finished:
+            node_keys.release(connection, self._id)
+        return finished
+
+    def _transition(self, connection: Connection, event: SessionEvent, error: str | None = None) -> bool:
+        now = self._fleet.instants.now()
+        return session_records.transition(connection, self._id, event, now, error=error) is not None
+
+    async def _commit(self, work: Callable[[Connection], bool]) -> Outcome:
+        won = await self._fleet.ledger.write(work)
+        if won:
+            self._fleet.on_changed(self._id)
+        return Outcome.DONE if won else Outcome.LOST

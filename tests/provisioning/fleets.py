@@ -1,0 +1,97 @@
+"""A fleet on an in-memory ledger and backend, in virtual time."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection
+
+from config.model import ProvisioningSettings
+from engram.clock import Clock, SeededIds, TrioClock
+from engram.ledger.inline import InlineLedger
+from engram.provisioning import Provisioner, node_keys
+from engram.provisioning.fleet import Fleet
+from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records, rules
+from tests.fakes.nodes import InMemoryProvisioner
+
+CONTROLLER = b"\1" * 32
+
+
+class World:
+    """One ledger, one backend, and what a gateway would do to them."""
+
+    def __init__(
+        self, ledger: InlineLedger, double: InMemoryProvisioner | None = None, clock: Clock | None = None
+    ) -> None:
+        self.ledger = ledger
+        self.double = double or InMemoryProvisioner(startup_s=2.0)
+        self.instants = ClockInstants(clock or TrioClock())
+        self.failed: list[str] = []
+        self.changed: list[str] = []
+        self.keys = 0
+        self.fleet = self.make_fleet(self.double)
+
+    def make_fleet(self, backend: Provisioner) -> Fleet:
+        return Fleet(
+            ledger=self.ledger,
+            backend=backend,
+            instants=self.instants,
+            ids=SeededIds(self.keys),
+            settings=ProvisioningSettings(attempts=3, launch_timeout_s=30.0),
+            tiers=rules.tiers(0.10),
+            is_healthy=self.double.is_healthy,
+            on_failed=lambda connection, session_id: self.failed.append(session_id),
+            new_key=self.new_key,
+            on_changed=self.changed.append,
+        )
+
+    async def new_key(self) -> None:
+        self.keys += 1
+        public_key = self.keys.to_bytes(32, "big")
+
+        def add(connection: Connection) -> None:
+            node_keys.add(connection, public_key, Path("hotkeys/x"), "generated", 0.0)
+
+        await self.ledger.write(add)
+
+    def sell(
+        self, session_id: str = "s", paid_s: float = 3600.0, state: SessionState = SessionState.PROVISIONING
+    ) -> None:
+        session = Session(
+            id=session_id,
+            controller=CONTROLLER,
+            state=state,
+            tier=TierName.LITE,
+            paid_s=paid_s,
+            amount_usd_micros=100_000,
+            network="eip155:31337",
+            payment_id="p",
+            created_at=self.instants.now().wall,
+        )
+        self.ledger.write_now(partial(_insert, session=session))
+
+    def session(self, session_id: str = "s") -> Session:
+        found = self.ledger.write_now(lambda c: records.get(c, session_id))
+        assert found is not None
+        return found
+
+    def state(self, session_id: str = "s") -> str:
+        return str(self.session(session_id).state)
+
+    def happens(self, event: SessionEvent, session_id: str = "s") -> Session | None:
+        return self.ledger.write_now(lambda c: records.transition(c, session_id, event, self.instants.now()))
+
+    def states(self, session_id: str = "s") -> list[str]:
+        return [e.event for e in self.ledger.write_now(lambda c: records.events_since(c, session_id))]
+
+
+def _insert(connection: Connection, session: Session) -> None:
+    records.insert_session(connection, session)
+
+
+def replaced(fleet: Fleet, **changes: object) -> Fleet:
+    return msgspec.structs.replace(fleet, **changes)
+
+
+Transaction = Callable[[Connection], object]

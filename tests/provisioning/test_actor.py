@@ -1,0 +1,239 @@
+"""The fleet's actors on the in-memory backend, in virtual time."""
+
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from actors import Registry, System, open_system
+from engram.ledger import LedgerUnavailable
+from engram.ledger.inline import open_inline
+from engram.provisioning import NodeSpec, Unavailable, actor, records
+from engram.provisioning.actor import PROVISIONER, Provisioner, fleet_spec, session_changed
+from engram.provisioning.fleet import Fleet
+from engram.provisioning.protocol import NodeExited, SessionChanged
+from engram.sessions import EndReason, SessionEvent, SessionState, TierName
+from engram.sessions import records as session_records
+from engram.sessions import rules as session_rules
+
+from .fleets import World, replaced
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    ledger = open_inline()
+    yield World(ledger)
+    ledger.close()
+
+
+@asynccontextmanager
+async def running(fleet: Fleet) -> AsyncIterator[System]:
+    registry = Registry()
+    async with open_system(fleet_spec(fleet, registry, 5.0), registry=registry, rng=random.Random(1)) as system:
+        yield system
+
+
+async def until(world: World, state: str, session_id: str = "s", within_s: float = 60.0) -> None:
+    with trio.fail_after(within_s):
+        while world.state(session_id) != state:  # noqa: ASYNC110  # virtual time
+            await trio.sleep(0.05)
+
+
+async def test_a_hint_brings_a_paid_session_its_node_at_once(autojump_clock: MockClock, world: World) -> None:
+    async with running(world.fleet) as system:
+        await trio.sleep(0.5)
+        world.sell()
+        session_changed(system.registry.ref(Provisioner, PROVISIONER), "s")
+        await until(world, "active", within_s=2.5)
+
+
+async def test_a_lost_hint_is_found_by_the_sweep(autojump_clock: MockClock, world: World) -> None:
+    async with running(world.fleet):
+        await trio.sleep(0.5)
+        world.sell()
+        await until(world, "active", within_s=5.0)
+
+
+def test_a_hint_to_a_fleet_that_is_down_is_no_error(world: World) -> None:
+    session_changed(Registry().ref(Provisioner, PROVISIONER), "s")
+
+
+async def test_a_killed_node_is_back_within_ten_seconds(autojump_clock: MockClock, world: World) -> None:
+    async with running(world.fleet):
+        world.sell()
+        await until(world, "active")
+        token = world.session().node_token or ""
+        world.double.kill(token)
+        await until(world, "degraded", within_s=0.5)
+        await until(world, "active", within_s=9.0)
+        assert world.double.launches == [token, token]
+
+
+async def test_a_node_whose_death_nobody_told_of_is_found(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    async with running(world.fleet):
+        await until(world, "active")
+    world.double.kill(world.session().node_token or "")
+    async with running(world.fleet):
+        await until(world, "degraded", within_s=2.0)
+        await until(world, "active", within_s=9.0)
+
+
+async def test_what_runs_at_boot_is_left_alone(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    async with running(world.fleet):
+        await until(world, "active")
+    async with running(world.fleet):
+        await trio.sleep(60.0)
+    assert world.states() == ["provisioning", "active"]
+    assert len(world.double.launches) == 1
+
+
+async def test_orphans_of_this_ledger_are_destroyed(autojump_clock: MockClock, world: World) -> None:
+    orphan = NodeSpec(
+        token="orphan",
+        session_id="x",
+        tier=session_rules.tiers(0.1)[TierName.LITE],
+        controller=b"",
+        hotkey=b"",
+        hotkey_file="",
+        port=1,
+        ends_at=0.0,
+    )
+    world.double.adopt(orphan)
+    world.double.faults["destroy"] = [Unavailable("not now")]
+    async with running(world.fleet):
+        await trio.sleep(40.0)
+    assert world.double.destroyed == ["orphan"]
+
+
+async def test_what_has_run_out_is_stopped_and_its_node_destroyed(autojump_clock: MockClock, world: World) -> None:
+    world.sell(paid_s=1800.0)
+    async with running(world.fleet):
+        await until(world, "active")
+        await trio.sleep(1795.0)
+        assert world.state() == "active"
+        await trio.sleep(20.0)
+        assert world.state() == "expired"
+    assert world.session().end_reason is EndReason.EXPIRED
+    assert world.double.specs == {}
+
+
+async def test_an_extension_that_is_being_paid_for_pauses_expiry(autojump_clock: MockClock, world: World) -> None:
+    world.sell(paid_s=1800.0)
+    async with running(world.fleet):
+        await until(world, "active")
+        world.ledger.write_now(lambda c: session_records.hold_extension(c, "s"))
+        await trio.sleep(2_000.0)
+        assert world.state() == "active"
+        world.ledger.write_now(lambda c: session_records.add_seconds(c, "s", 1800.0, 1, 0.0))
+        world.ledger.write_now(lambda c: session_records.release_extension(c, "s"))
+        await trio.sleep(1_500.0)
+        assert world.state() == "active"
+        await trio.sleep(200.0)
+        assert world.state() == "expired"
+
+
+async def test_used_time_is_written_down_every_minute(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    async with running(world.fleet):
+        await until(world, "active")
+        await trio.sleep(300.0)
+    assert 200.0 < world.session().used_s < 300.0
+
+
+async def test_a_session_whose_work_crashes_is_quarantined_and_hurts_nobody_else(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.sell("bad")
+    inner = world.fleet.is_healthy
+
+    async def is_healthy(endpoint: str, token: str) -> bool:
+        if world.session("bad").node_token == token:
+            raise ZeroDivisionError
+        return await inner(endpoint, token)
+
+    async with running(replaced(world.fleet, is_healthy=is_healthy)) as system:
+        await trio.sleep(1.0)
+        world.sell("good")
+        await until(world, "active", "good")
+        await trio.sleep(120.0)
+        bad = world.session("bad")
+        assert bad.quarantined_at is not None
+        assert bad.crashes == 5
+        assert bad.state is SessionState.PROVISIONING
+        assert {node.state for node in system.tree()} <= {"running", "starting"}
+    assert world.ledger.write_now(records.open_work) == []
+
+
+async def test_a_ledger_that_fails_for_a_while_stops_nothing(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+
+    def full() -> None:
+        raise LedgerUnavailable("the disk is full")
+
+    async with running(world.fleet) as system:
+        await until(world, "active")
+        world.ledger.before_commit = full
+        await trio.sleep(130.0)
+        world.ledger.before_commit = None
+        world.happens(SessionEvent.END)
+        await until(world, "stopped")
+        assert all(node.restarts == 0 for node in system.tree())
+
+
+async def test_a_listing_that_fails_is_tried_again(autojump_clock: MockClock, world: World) -> None:
+    world.double.faults["list"] = [Unavailable("x")]
+    world.sell()
+    async with running(world.fleet):
+        await until(world, "active")
+        await trio.sleep(40.0)
+    assert not world.double.faults["list"]
+
+
+async def test_exits_of_nodes_that_are_not_the_sessions_own_are_ignored(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.sell()
+    async with running(world.fleet) as system:
+        await until(world, "active")
+        provisioner = system.registry.ref(Provisioner, PROVISIONER)
+        provisioner.tell(NodeExited("nobody"))
+        provisioner.tell(SessionChanged("nobody"))
+        provisioner.tell(SessionChanged("s"))
+        await trio.sleep(10.0)
+    assert world.states() == ["provisioning", "active"]
+
+
+async def test_more_sessions_than_sagas_are_worked_off(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(actor, "SAGAS_AT_ONCE", 2)
+    for number in range(7):
+        world.sell(f"s{number}")
+    async with running(world.fleet):
+        for number in range(7):
+            await until(world, "active", f"s{number}", within_s=30.0)
+
+
+async def test_nodes_can_be_stopped_at_shutdown_and_come_back_at_the_next_start(
+    autojump_clock: MockClock, world: World
+) -> None:
+    for name in ("a", "b"):
+        world.sell(name)
+    async with running(world.fleet):
+        await until(world, "active", "a")
+        await until(world, "active", "b")
+    world.double.faults["stop"] = [Unavailable("x")]
+    await actor.stop_all(world.double)
+    assert len(world.double.alive) == 1
+    await actor.stop_all(world.double)
+    assert not world.double.alive
+    async with running(world.fleet):
+        await trio.sleep(20.0)
+        assert len(world.double.alive) == 2
+    assert world.state("a") == world.state("b") == "active"

@@ -1,0 +1,120 @@
+"""The pool of node keys, and ports, in a real ledger."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engram.clock import ManualClock
+from engram.hotkeys import Keypair, wallet
+from engram.ledger.inline import InlineLedger, open_inline
+from engram.provisioning import NoCapacity, NodeKeyError, NodeRecord, NodeState, Offers, node_keys, records
+from engram.sessions import SessionState, TierName, rules
+
+from .fleets import CONTROLLER, World
+
+ONE, TWO = b"\x0a" * 32, b"\x0b" * 32
+
+
+@pytest.fixture
+def ledger() -> Iterator[InlineLedger]:
+    ledger = open_inline()
+    yield ledger
+    ledger.close()
+
+
+def add(ledger: InlineLedger, public_key: bytes, at: float = 1.0) -> None:
+    ledger.write_now(lambda c: node_keys.add(c, public_key, Path("k"), "added", at))
+
+
+def test_a_key_is_leased_to_one_session_at_a_time(ledger: InlineLedger) -> None:
+    add(ledger, ONE)
+    first = ledger.write_now(lambda c: node_keys.lease(c, "s1", CONTROLLER, 2.0))
+    assert first is not None
+    assert (first.public_key, first.session_id) == (ONE, "s1")
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s1", CONTROLLER, 3.0)) == first
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s2", CONTROLLER, 3.0)) is None
+    assert not ledger.write_now(node_keys.is_free)
+    ledger.write_now(lambda c: node_keys.release(c, "s1"))
+    assert ledger.write_now(node_keys.is_free)
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s2", CONTROLLER, 3.0)) is not None
+
+
+def test_a_key_that_rested_longest_is_taken_first(ledger: InlineLedger) -> None:
+    add(ledger, ONE)
+    ledger.write_now(lambda c: node_keys.lease(c, "s1", CONTROLLER, 2.0))
+    ledger.write_now(lambda c: node_keys.release(c, "s1"))
+    add(ledger, TWO, at=5.0)
+    leased = ledger.write_now(lambda c: node_keys.lease(c, "s2", CONTROLLER, 6.0))
+    assert leased is not None
+    assert leased.public_key == TWO
+
+
+def test_a_phones_key_never_serves_as_a_nodes(ledger: InlineLedger) -> None:
+    add(ledger, CONTROLLER)
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s", CONTROLLER, 2.0)) is None
+    World(ledger, clock=ManualClock()).sell()
+    with pytest.raises(NodeKeyError, match="key of a client"):
+        ledger.write_now(lambda c: node_keys.add(c, CONTROLLER, Path("k"), "added", 1.0))
+
+
+def test_a_retired_key_is_leased_no_more_and_may_come_back(ledger: InlineLedger) -> None:
+    add(ledger, ONE)
+    with pytest.raises(NodeKeyError, match="already"):
+        add(ledger, ONE)
+    assert ledger.write_now(lambda c: node_keys.retire(c, ONE, 2.0)).retired_at == 2.0
+    assert ledger.write_now(lambda c: node_keys.retire(c, ONE, 9.0)).retired_at == 2.0
+    assert ledger.write_now(lambda c: node_keys.lease(c, "s", CONTROLLER, 3.0)) is None
+    add(ledger, ONE, at=4.0)
+    assert [k.retired_at for k in ledger.write_now(node_keys.list_keys)] == [None]
+    with pytest.raises(NodeKeyError, match="not in the pool"):
+        ledger.write_now(lambda c: node_keys.retire(c, TWO, 2.0))
+
+
+async def test_a_generated_key_is_a_wallet_file_for_the_owner_alone(ledger: InlineLedger, tmp_path: Path) -> None:
+    await node_keys.generate(ledger, tmp_path / "hotkeys", 1.0)
+    (key,) = ledger.write_now(node_keys.list_keys)
+    assert Path(key.path).stat().st_mode & 0o777 == 0o600
+    assert wallet.read_hotkey_file(key.path).public_key == key.public_key
+    assert key.source == "generated"
+    assert node_keys.write_key(tmp_path, Keypair.generate()).exists()
+
+
+def a_node(word: str, port: int, at: float, state: NodeState = NodeState.LAUNCHING) -> NodeRecord:
+    return NodeRecord(
+        token=word, session_id=word, backend="local", state=state, port=port, reference=None, hotkey=None, created_at=at
+    )
+
+
+def test_ports_go_round_and_are_held_until_the_node_is_gone(ledger: InlineLedger) -> None:
+    def allocate() -> int:
+        return ledger.write_now(lambda c: records.allocate_port(c, 100, 3))
+
+    for number, expected in enumerate((100, 101, 102)):
+        assert allocate() == expected
+        node = a_node(f"n{number}", expected, float(number))
+        ledger.write_now(lambda c: records.insert_launching(c, node))  # noqa: B023  # called at once
+    with pytest.raises(NoCapacity):
+        allocate()
+    ledger.write_now(lambda c: records.mark_gone(c, "n1", 9.0))
+    assert allocate() == 101
+    assert not ledger.write_now(lambda c: records.mark_running(c, "n1", "{}"))
+
+
+def test_room_is_what_places_memory_and_cpu_leave(ledger: InlineLedger) -> None:
+    world = World(ledger, clock=ManualClock())
+    for number in range(3):
+        world.sell(f"s{number}")
+    world.sell("over", state=SessionState.STOPPED)
+    sizes = {name: (tier.memory_bytes, tier.cpu_vcpu) for name, tier in rules.tiers(0.1).items()}
+
+    def room(tier: TierName, **limits: int) -> bool:
+        offers = Offers(backend="x", **{"places": 10, **limits})  # type: ignore[arg-type]  # all are integers
+        return ledger.write_now(lambda c: records.room_for(c, offers, sizes, tier))
+
+    assert room(TierName.PRO)
+    assert not room(TierName.LITE, places=3)
+    assert room(TierName.LITE, memory_bytes=8 * 1024**3)
+    assert not room(TierName.STANDARD, memory_bytes=8 * 1024**3)
+    assert room(TierName.LITE, cpu_vcpu=4)
+    assert not room(TierName.STANDARD, cpu_vcpu=4)
