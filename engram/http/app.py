@@ -13,7 +13,8 @@ from quart import Response
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from werkzeug.exceptions import HTTPException
+from quart_trio.wrappers import TrioRequest
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from config.model import HttpSettings
 from engram.clock import Clock, Ids
@@ -98,6 +99,7 @@ def new_app(
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
     app.asgi_http_class = _HttpConnection
+    app.request_class = _Request
     app.edge = Edge(
         app.asgi_app,
         surface=name,
@@ -119,6 +121,18 @@ def new_app(
 def _burst(per_minute: int) -> int:
     """A sixth of a minute's requests at once, at least 10."""
     return max(10, per_minute // 6)
+
+
+@final
+class _Request(TrioRequest):
+    async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
+        """As Quart's, which lets a body that is not UTF-8, or nested without end, become a 500."""
+        try:
+            return await super().get_json(force, silent, cache)
+        except (UnicodeDecodeError, RecursionError):
+            if silent:
+                return None
+            raise BadRequest("the body is not JSON") from None
 
 
 @final

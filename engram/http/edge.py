@@ -128,9 +128,6 @@ class Edge:
         if (declared_length(scope["headers"]) or 0) > limit:
             await _discard(receive)
             raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
-        message = await receive() if _has_no_body(scope["headers"]) else None
-        if message is not None:
-            return b""
         received = bytearray()
         with trio.move_on_after(self._body_timeout_s):
             while True:
@@ -200,10 +197,6 @@ class _Answering:
         else:
             with trio.CancelScope(shield=True):
                 await self._send(message)
-
-
-def _has_no_body(headers: HeaderLines) -> bool:
-    return not any(name in (b"content-length", b"transfer-encoding") and value != b"0" for name, value in headers)
 
 
 async def _discard(receive: Receive) -> None:

@@ -1,10 +1,14 @@
 """What is known of the request being answered, beside its framework's own objects."""
 
-from typing import Any, cast, final
+from typing import Any, TypeVar, cast, final
 
+import msgspec
 from quart import request
 
 from engram.http.asgi import Scope
+from engram.http.errors import ApiError
+
+T = TypeVar("T")
 
 KEY = "engram.exchange"
 """Where an ASGI scope carries it."""
@@ -47,3 +51,16 @@ def request_id() -> str:
 def client_address() -> str:
     """The address of the client being answered; inside a request of Quart only."""
     return current().client
+
+
+def decode(type_: type[T]) -> T:
+    """The request's body as JSON of this msgspec type; inside a request of Quart only.
+
+    Raises ApiError 400 `bad_json` for what is no JSON, 422 `invalid` naming the field that does not fit.
+    """
+    try:
+        return msgspec.json.decode(current().body, type=type_)
+    except msgspec.ValidationError as error:
+        raise ApiError(422, "invalid", f"{error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ApiError(400, "bad_json", "Invalid JSON body.") from None

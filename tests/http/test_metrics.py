@@ -39,7 +39,9 @@ def test_a_scrape_refreshes_what_is_read_only_then() -> None:
     metrics.before_scrape(lambda: metrics.ledger_queue.set(7))
     metrics.http_requests.labels("gateway", "GET", "/tiers", "200").inc()
     text = metrics.render().decode()
-    samples = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
+    samples = {
+        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
     assert samples["engram_ledger_queue"] == 7
     assert samples["engram_http_requests_total"] == 1
     assert "process_resident_memory_bytes" in samples

@@ -1,0 +1,48 @@
+"""Readers of a tree's event stream: what operators see in the log and count in the metrics."""
+
+import traceback
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from actors import ActorEvent, Crashed, DeadLetter, GaveUp, MailboxHighWater, Restarted, Started, Stopped
+from engram.http.metrics import Metrics
+
+TRACEBACK_LINES: Final = 40
+
+_log = structlog.get_logger("engram.actors")
+
+
+def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
+    """A listener for `EventStream.listen`; messages themselves are never logged, they may hold what is private."""
+
+    def observe(event: ActorEvent) -> None:
+        match event:
+            case Crashed(path=path, reason=reason, starting=starting):
+                _log.error("actor_crashed", actor=path, starting=starting, **_cause(reason.error))
+            case Restarted(path=path, restarts=restarts):
+                metrics.actor_restarts.labels(_branch(path)).inc()
+                _log.warning("actor_restarted", actor=path, restarts=restarts)
+            case GaveUp(path=path, child=child, disabled=disabled):
+                _log.error("supervisor_gave_up", supervisor=path, child=child, disabled=disabled)
+            case DeadLetter(name=name, message=message, cause=cause):
+                _log.warning("dead_letter", actor=name, kind=type(message).__name__, cause=cause)
+            case MailboxHighWater(name=name, depth=depth, bound=bound):
+                _log.warning("mailbox_filling", actor=name, depth=depth, bound=bound)
+            case Started(path=path) | Stopped(path=path):
+                _log.debug("actor_started" if isinstance(event, Started) else "actor_stopped", actor=path)
+
+    return observe
+
+
+def _cause(error: BaseException | None) -> dict[str, str]:
+    if error is None:
+        return {"error": "unknown"}
+    lines = traceback.format_exception(error)
+    return {"error": f"{type(error).__name__}: {error}", "trace": "".join(lines[-TRACEBACK_LINES:])}
+
+
+def _branch(path: str) -> str:
+    """The part of a path that names no single payment or session."""
+    return "/".join(path.split("/")[:3])
