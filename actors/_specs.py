@@ -34,6 +34,10 @@ def _name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def _is_or_none(value: object, kind: type) -> bool:
+    return value is None or isinstance(value, kind)
+
+
 def _require(fine: bool, field: str, problem: str) -> None:
     if not fine:
         raise InvalidSpec(field, problem)
@@ -140,29 +144,24 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     kind: Kind = "worker"
 
     def __post_init__(self) -> None:
-        _require_id(self.id)
-        _require(callable(self.start), "start", f"wanted a function, got {self.start!r}")
-        _require_one_of(self.restart, "restart", ("permanent", "transient", "temporary"))
-        _require_one_of(self.kind, "kind", ("worker", "supervisor"))
         if self.shutdown is None:
             msgspec.structs.force_setattr(self, "shutdown", "infinity" if self.kind == "supervisor" else 5.0)
-        _require_shutdown(self.shutdown)
-        name = self.name
-        _require(name is None or _name(name), "name", f"wanted a name, got {name!r}")
-        _require(isinstance(self.significant, bool), "significant", f"wanted a bool, got {self.significant!r}")
-        _require(
-            not (self.significant and self.restart == "permanent"),
-            "significant",
-            "a permanent child never ends by itself",
-        )
-        _require(
-            self.backoff is None or isinstance(self.backoff, Backoff),
-            "backoff",
-            f"wanted a Backoff, got {self.backoff!r}",
-        )
-        fine = self.intensity is None or isinstance(self.intensity, Intensity)
-        _require(fine, "intensity", f"wanted an Intensity, got {self.intensity!r}")
-        _require_one_of(self.on_exceed, "on_exceed", ("escalate", "disable"))
+        _check_child(self)
+
+
+def _check_child(spec: ChildSpec) -> None:
+    _require_id(spec.id)
+    _require(callable(spec.start), "start", f"wanted a function, got {spec.start!r}")
+    _require_one_of(spec.restart, "restart", ("permanent", "transient", "temporary"))
+    _require_one_of(spec.kind, "kind", ("worker", "supervisor"))
+    _require_shutdown(spec.shutdown)
+    _require(spec.name is None or _name(spec.name), "name", f"wanted a name, got {spec.name!r}")
+    _require(isinstance(spec.significant, bool), "significant", f"wanted a bool, got {spec.significant!r}")
+    lasting = spec.significant and spec.restart == "permanent"
+    _require(not lasting, "significant", "a permanent child never ends by itself")
+    _require(_is_or_none(spec.backoff, Backoff), "backoff", f"wanted a Backoff, got {spec.backoff!r}")
+    _require(_is_or_none(spec.intensity, Intensity), "intensity", f"wanted an Intensity, got {spec.intensity!r}")
+    _require_one_of(spec.on_exceed, "on_exceed", ("escalate", "disable"))
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):

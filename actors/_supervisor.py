@@ -357,7 +357,9 @@ class Supervisor:
                 request.task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(abort)
             else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                self.system.requests_served += 1
+                if self.system.requests_served % 16 == 0:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 request.outcome.unwrap()
         finally:
             if me is not None:

@@ -52,6 +52,8 @@ class System:
         self.root = Supervisor(self, spec, spec.id, None)
         self.interrupt: BaseException | None = None
         self.outcome: ExitReason | None = None
+        self.requests_served = 0
+        """Those answered without a wait: every 16th lets others run."""
         self.booted = trio.Event()
         self.ended = trio.Event()
         self._failed_boot = False

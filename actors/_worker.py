@@ -126,6 +126,8 @@ class Worker:
         """The end is wanted now."""
         self._told = self._told or KILLED
         self._cancel(KILLED)
+        if self._scope is None:
+            self._nudge()
         for scope in self._cleanups or ():
             scope.shield = False
             scope.cancel()
@@ -266,6 +268,8 @@ class Worker:
 
     async def _live(self) -> ExitReason | None:
         """Returns why the life ended; None when the start declined."""
+        if self._begun:
+            await self._wait_for_something()
         reached: list[ExitReason] = []
         try:
             with trio.CancelScope(shield=True) as scope:
@@ -303,6 +307,13 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
             return reached[0] if reached else crashed(error)
         return reached[0] if reached else self._why or KILLED
+
+    async def _wait_for_something(self) -> None:
+        """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
+        mailbox = self.mailbox
+        if not mailbox.queue and self._told is None:
+            mailbox.consumer = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason, scope: trio.CancelScope) -> None:
         limit = self.child.spec.shutdown
@@ -390,6 +401,10 @@ class Worker:
     def _abort_park(self, _: object) -> trio.lowlevel.Abort:
         self.mailbox.consumer = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+def _never_abort(_: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 _NO_MAILBOX = MailboxPolicy(bound=1)
