@@ -236,6 +236,17 @@ def count_by_state(connection: Connection) -> dict[PaymentState, int]:
     return {PaymentState(state): count for state, count in connection.execute(query)}
 
 
+def count_open(connection: Connection) -> tuple[dict[PaymentState, int], int]:
+    """How many payments are in each open state, and how many of them wait for the operator."""
+    query = (
+        select(payments.c.state, func.count(), func.count(payments.c.quarantined_at))
+        .where(payments.c.state.in_(sorted(rules.OPEN)))
+        .group_by(payments.c.state)
+    )
+    rows = connection.execute(query).all()
+    return {PaymentState(state): count for state, count, _ in rows}, sum(row[2] for row in rows)
+
+
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
     """The refunds of a payment by number."""
     query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.number)

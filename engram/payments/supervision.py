@@ -6,6 +6,7 @@ from typing import Final
 from actors import ChildSpec, Registry, SupervisorSpec
 from config.model import Settings
 from engram.clock import Ids
+from engram.http.metrics import Metrics
 from engram.ledger import Ledger
 from engram.sessions import Instants
 
@@ -27,6 +28,7 @@ def supervision(
     ids: Ids,
     places: Callable[[], int],
     on_settled: OnSettled,
+    metrics: Metrics,
 ) -> SupervisorSpec:
     """Returns `payments`: the purchases (one child a payment) and the verifier that starts them.
 
@@ -38,6 +40,7 @@ def supervision(
         instants=instants,
         verifier=registry.ref(PaymentVerifier, PAYMENT_VERIFIER),
         on_settled=on_settled,
+        metrics=metrics,
         reserve_ttl_s=settings.payments.reserve_ttl_s,
     )
     wiring = Wiring(
@@ -47,6 +50,7 @@ def supervision(
         ids=ids,
         purchases=registry.supervisor(PURCHASES),
         places=places,
+        metrics=metrics,
         work=work,
     )
     purchases = SupervisorSpec(

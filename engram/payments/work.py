@@ -5,12 +5,14 @@ and is taken up again from its row. It ends at a decided payment, or in `unknown
 when its next attempt is due.
 """
 
-from collections.abc import Callable
-from typing import Final, final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar, final
 
 import structlog
+import trio
 
 from actors import ActorRef, ActorsError, Context, Job
+from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError, crash
 from engram.sessions import Instants
 
@@ -24,6 +26,7 @@ from .rules import PaymentEvent
 
 _log = structlog.get_logger("engram.payments")
 
+Outcome = TypeVar("Outcome")
 OnSettled = Callable[[str], None]
 """A hint that the session of this id was paid for, or extended. Losing it loses nothing."""
 
@@ -40,6 +43,7 @@ class PaymentWork:
         instants: Instants,
         verifier: ActorRef[VerifierMessage],
         on_settled: OnSettled,
+        metrics: Metrics,
         reserve_ttl_s: float,
     ) -> None:
         self._ledger: Final = ledger
@@ -47,6 +51,7 @@ class PaymentWork:
         self._instants: Final = instants
         self._verifier: Final = verifier
         self._on_settled: Final = on_settled
+        self._metrics: Final = metrics
         self._reserve_ttl_s: Final = reserve_ttl_s
 
     def job(self, payment_id: str, fresh: Payment | None = None) -> Job:
@@ -97,7 +102,7 @@ class PaymentWork:
             await self._advance(payment, PaymentEvent.REFUSED, reason=rules.INTERRUPTED)
             return
         crash.point("verify:before")
-        verdict = await self._facilitator.verify(payment)
+        verdict = await self._timed("verify", self._facilitator.verify(payment))
         crash.point("verify:after")
         match verdict:
             case Valid():
@@ -112,7 +117,7 @@ class PaymentWork:
 
     async def _settle(self, payment: Payment) -> None:
         crash.point("settle:before")
-        settlement = await self._facilitator.settle(payment)
+        settlement = await self._timed("settle", self._facilitator.settle(payment))
         crash.point("settle:after")
         event = rules.settlement_event(
             payment.state,
@@ -136,11 +141,21 @@ class PaymentWork:
         )
         if after is None:
             return None
+        self._metrics.payments.labels(str(after.state)).inc()
+        if rules.is_decided(after):
+            self._metrics.payment_seconds.labels(str(after.state)).observe(max(0.0, now.wall - after.created_at))
         if after.state in rules.PAID:
             _log.info("payment_settled", payment=after.id, session=after.session_id, state=str(after.state))
             self._hint(after.session_id)
         self._tell(Advanced(after))
         return after
+
+    async def _timed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
+        began = trio.current_time()
+        known = await outcome
+        word = type(known).__name__.lower()
+        self._metrics.facilitator_seconds.labels(call, word).observe(trio.current_time() - began)
+        return known
 
     def _tell(self, message: Advanced | Ended) -> None:
         try:

@@ -1,6 +1,7 @@
 """A facilitator in memory with fault switches; held to the contract of the real ones by tests/payments/contract."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Literal
 
 import trio
@@ -52,10 +53,13 @@ class FakeFacilitator:
         self.hanging_nonces: set[bytes] = set()
         self.crashing_nonces: set[bytes] = set()
         self.settle_called = trio.Event()
+        self.passing: Callable[[str], None] = lambda point: None
+        """Called at verify, settle:before and settle:after (the effect), so that a test may stop the world there."""
 
     async def verify(self, payment: Payment) -> Verification:
         await trio.lowlevel.checkpoint()
         self.verifications += 1
+        await self._pass("verify")
         if payment.nonce in self.crashing_nonces:
             raise ZeroDivisionError("injected")
         fault = self.verify_faults.popleft() if self.verify_faults else None
@@ -97,7 +101,9 @@ class FakeFacilitator:
                 await trio.sleep(3600)
             case _:
                 pass
+        await self._pass("settle:before")
         outcome = self._settle(payment)
+        await self._pass("settle:after")
         if not isinstance(outcome, Settled):
             return outcome
         match fault:
@@ -109,6 +115,10 @@ class FakeFacilitator:
                 return Unknown("success_without_proof")
             case _:
                 return outcome
+
+    async def _pass(self, point: str) -> None:
+        self.passing(point)
+        await trio.lowlevel.checkpoint()
 
     def _settle(self, payment: Payment) -> Settlement:
         request = play.read_request(request_body(payment))

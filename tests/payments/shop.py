@@ -11,6 +11,7 @@ from actors import ActorRef, Registry, System, open_system
 from config.model import Settings
 from engram import sessions
 from engram.clock import SeededIds, TrioClock
+from engram.http.metrics import Metrics
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
@@ -43,6 +44,7 @@ class Shop:
         self.verifier = verifier
         self.clock = clock
         self.settings = settings
+        self.metrics = Metrics()
         self.hints: list[str] = []
         self.system: System | None = None
 
@@ -121,6 +123,7 @@ async def open_shop(
         ids=SeededIds(len(shop.payments())),
         places=lambda: places,
         on_settled=shop.hints.append,
+        metrics=shop.metrics,
     )
     async with open_system(spec, registry=registry) as system:
         shop.system = system

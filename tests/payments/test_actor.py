@@ -5,13 +5,17 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from sqlalchemy import func, select
 from trio.testing import MockClock
 
 from actors import Crashed
 from actors.testing import recording
-from engram.ledger import open_inline
+from engram.clock import ManualClock
+from engram.ledger import LedgerUnavailable, open_inline
+from engram.ledger.schema import answered_requests
 from engram.payments import records
 from engram.payments.answers import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
+from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
 from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession
@@ -348,6 +352,7 @@ async def test_a_payment_that_crashes_its_work_five_times_is_put_aside_and_hurts
         assert isinstance(await shop.buy(shop.purchase("bad")), StillPending)
         await trio.sleep(120)
         assert (shop.payment("bad").crashes, shop.payment("bad").quarantined_at is None) == (5, False)
+        assert shop.metrics.quarantined.labels("payments")._value.get() == 1
         calls = shop.facilitator.verifications
         await trio.sleep(600)
         assert shop.facilitator.verifications == calls
@@ -424,8 +429,6 @@ async def test_the_verifier_may_crash_while_payments_are_worked_on(autojump_cloc
 
 
 async def test_a_full_ledger_disk_is_told_as_unavailable(autojump_clock: MockClock) -> None:
-    from engram.ledger import LedgerUnavailable
-
     def full() -> None:
         raise LedgerUnavailable("the disk is full")
 
@@ -438,19 +441,16 @@ async def test_a_full_ledger_disk_is_told_as_unavailable(autojump_clock: MockClo
 
 
 async def test_old_replay_keys_are_forgotten(autojump_clock: MockClock) -> None:
-    from sqlalchemy import func, select
-
-    from engram.ledger.schema import answered_requests
-
-    async with open_shop() as shop:
-        await shop.buy(shop.purchase())
-        await trio.sleep(5000)
-        assert shop.read(lambda c: c.execute(select(func.count()).select_from(answered_requests)).scalar_one()) == 0
+    ledger = open_inline()
+    old = msgspec.structs.replace(builders.reservation(), now=builders.instant(-4000))
+    ledger.write_now(lambda connection: records.reserve(connection, old))
+    async with open_shop(ledger) as shop:
+        await trio.sleep(5)
+        keys = select(func.count()).select_from(answered_requests)
+        assert shop.read(lambda connection: connection.execute(keys).scalar_one()) == 0
+    ledger.close()
 
 
 def test_the_double_is_a_facilitator() -> None:
-    from engram.clock import ManualClock
-    from engram.payments.facilitator import Facilitator
-
     double: Facilitator = FakeFacilitator(ManualClock())
     assert double is not None

@@ -1,0 +1,34 @@
+"""The play-money facilitator on a loopback socket."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from actors import SupervisorSpec, open_system
+from config.model import Settings
+from engram.clock import SystemClock, SystemIds
+from engram.facilitator.supervision import supervision
+from engram.http.metrics import Metrics
+from engram.http.server import Address
+from engram.ledger import Ledger
+
+
+@asynccontextmanager
+async def facilitator_url(ledger: Ledger, opening_balance_usd: float = 1_000.0) -> AsyncIterator[str]:
+    """Serve until the context closes; gives the base URL."""
+    plain = Settings()
+    settings = msgspec.structs.replace(
+        plain, facilitator=msgspec.structs.replace(plain.facilitator, opening_balance_usd=opening_balance_usd)
+    )
+    bound: list[Address] = []
+    child = supervision(
+        settings=settings,
+        ledger=ledger,
+        clock=SystemClock(),
+        ids=SystemIds(),
+        metrics=Metrics(),
+        on_bound=bound.append,
+    )
+    async with open_system(SupervisorSpec("root", (child,))):
+        yield bound[-1].url
