@@ -6,6 +6,7 @@ Every setting lies at most one section deep, so that `gateway.port` names it eve
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args, get_origin
@@ -37,6 +38,21 @@ SECRET_WORDS: Final = ("password", "secret", "token", "mnemonic", "seed", "dsn",
 def is_secret(key: str) -> bool:
     """Tell whether the value of a setting must not be shown."""
     return any(word in key.rpartition(".")[2] for word in SECRET_WORDS)
+
+
+MASK: Final = "***"
+
+_USER: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_QUERY: Final = re.compile(r"(?<=[?&])([^=&#\s]+)=[^&#\s]+")
+
+
+def mask_url(text: str) -> str:
+    """Return the text without the user, password and query values that a URL in it carries.
+
+    >>> mask_url("https://key:secret@rpc.example/v1?token=abc&x=1")
+    'https://***@rpc.example/v1?token=***&x=***'
+    """
+    return _QUERY.sub(rf"\1={MASK}", _USER.sub(MASK, text))
 
 
 def read_value(key: str, value: object) -> object:

@@ -5,19 +5,22 @@ variable, or flag), the key, and what would be right; all problems are found in 
 is another question, asked by `config.rules`.
 """
 
+import ipaddress
 import os
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 
 from .dotenv import parse
 from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
 from .errors import ConfigError, Problem
-from .keys import KEYS, SECTIONS, nearest, read_text, read_value
+from .keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from .model import Environment, Settings
 from .networks import money
 
@@ -140,10 +143,30 @@ class _Reading:
     def _take(self, key: str, value: object, origin: Origin) -> None:
         if key == "environment" and value != self.fixed_environment and self.fixed_environment is not None:
             raise ValueError(f"the profile is {self.fixed_environment}; choose another one by --profile or ENGRAM_ENV")
-        if key == "payments.network":
-            money(str(value))
+        if key in _MORE_CHECKS:
+            _MORE_CHECKS[key](value)
         self.values[key] = value
         self.origins[key] = origin
+
+
+def _network_addresses(networks: tuple[str, ...]) -> None:
+    for network in networks:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError:
+            raise ValueError(f"{network!r} is not a network such as 10.0.0.0/8 or ::1/128") from None
+
+
+def _chain_urls(urls: tuple[str, ...]) -> None:
+    for url in urls:
+        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
+
+
+_MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
+    {"payments.network": money, "http.trusted_proxies": _network_addresses, "chain.endpoints": _chain_urls}
+)
+"""What a type cannot say; each raises ValueError with what would be right."""
 
 
 def _top_level() -> list[str]:

@@ -151,6 +151,12 @@ class TestRefusals:
             ("[log]\nlevel = 'LOUD'", "log.level", "one of DEBUG, INFO, WARNING, ERROR"),
             ("[gateway]\nauth_required = 1", "gateway.auth_required", "true or false"),
             ("[payments]\nnetwork = 'avalanche'", "payments.network", "eip155:8453"),
+            ("[http]\ntrusted_proxies = ['10.0.0.1/8']", "http.trusted_proxies", "such as 10.0.0.0/8"),
+            (
+                "[chain]\nendpoints = ['wss://me:pw@rpc.example']",
+                "chain.endpoints",
+                "'wss://***@rpc.example' is not an",
+            ),
             ("environment = 'mainnet'", "environment", "--profile"),
             ("[gateway", "", "is not TOML"),
         ],
