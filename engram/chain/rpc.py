@@ -11,7 +11,7 @@ from engram.chain.node import Json, RpcCall
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError, TooLarge
 
-MAX_ANSWER_BYTES = 16_000_000
+MAX_ANSWER_BYTES = 4_000_000
 """A metagraph of 4,096 uids is 1.5 MB of hex, metadata 0.5 MB today."""
 CONNECT_S = 5.0
 BUSY_STATUSES = frozenset({403, 429, 503})

@@ -1,0 +1,196 @@
+"""Following the chain: what one sync costs, what it does to the loop, and whether it grows.
+
+The node is the recorded chain in a process of its own, behind HTTP on loopback, with a block each second.
+`python -m bench.chain [--quick]`.
+"""
+
+import http.server
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import trio
+
+from actors import ChildSpec, Registry, SupervisorSpec, open_system
+from config.model import ChainSettings
+from engram.chain import Subnets
+from engram.chain.actor import MetagraphSyncer
+from engram.chain.codec import Codec
+from engram.chain.endpoints import nodes
+from engram.chain.errors import CallRefused
+from engram.chain.model import Head
+from engram.chain.node import RpcCall
+from engram.chain.protocol import Poll
+from engram.chain.recorded import RecordedNode
+from engram.chain.recorded.node import EPOCH_S, read_recording
+from engram.clock import ManualClock, SystemClock
+from engram.http.client import HttpClient
+
+QUICK = "--quick" in sys.argv
+SYNCS = 200 if QUICK else 1_000
+LAG_S = 5 if QUICK else 30
+NETUID = 450
+WANTED = {"decode_ms": 2.0, "sync_cpu_ms": 10.0, "loop_lag_p99_ms": 15.0, "rss_growth_mb_1000_syncs": 1.0}
+NO_SUCH_CALL = "has no metadata V15, so it knows no runtime call; it has its own environment (clashing scalecodec)"
+
+
+# --- the node, in a process of its own -------------------------------------------------------------------------------
+
+
+class Steps:
+    """A clock on which a block passes at each step: every finalized head that is asked for is a new one."""
+
+    def __init__(self) -> None:
+        self.blocks = 1
+
+    def now(self) -> float:
+        return EPOCH_S + 12.0 * self.blocks
+
+    def monotonic(self) -> float:
+        return self.now()
+
+
+STEPS = Steps()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """JSON-RPC over HTTP/1.1."""
+
+    protocol_version = "HTTP/1.1"
+    node = RecordedNode(STEPS)
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        many = asked if isinstance(asked, list) else [asked]
+        if many[0]["method"] == "chain_getFinalizedHead":
+            STEPS.blocks += 1
+        answers = trio.run(self.node.ask, [RpcCall(one["method"], tuple(one["params"])) for one in many])
+        replies = [_reply(one["id"], answer) for one, answer in zip(many, answers, strict=True)]
+        body = json.dumps(replies if isinstance(asked, list) else replies[0]).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
+        pass
+
+
+def _reply(number: int, answer: object) -> dict[str, Any]:
+    if isinstance(answer, CallRefused):
+        return {"jsonrpc": "2.0", "id": number, "error": {"code": answer.code, "message": answer.message}}
+    return {"jsonrpc": "2.0", "id": number, "result": answer}
+
+
+def serve() -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+# --- ours ------------------------------------------------------------------------------------------------------------
+
+
+def decode_ms() -> float:
+    recording = read_recording()
+    codec = Codec(bytes.fromhex(recording.metadata[2:]), 293, 1)
+    node = RecordedNode(ManualClock(EPOCH_S), recording)
+    call = RpcCall("state_call", ("SubnetInfoRuntimeApi_get_metagraph", "0xc201", recording.hash))
+    (answer,) = trio.run(node.ask, [call])
+    assert isinstance(answer, str)
+    scale, head = bytes.fromhex(answer[2:]), Head(recording.block, bytes.fromhex(recording.hash[2:]))
+    took: list[float] = []
+    for _ in range(50 if QUICK else 300):
+        started = time.process_time()
+        codec.metagraph(codec.decode_fields(scale), NETUID, head, read_at_s=0.0, endpoint="", witness=None)
+        took.append(time.process_time() - started)
+    return statistics.median(took) * 1_000
+
+
+def rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+async def sync(url: str) -> dict[str, float]:
+    settings = ChainSettings(endpoints=(url,), netuids=(NETUID,), poll_s=3_600.0)
+    clock, registry, client = SystemClock(), Registry(), HttpClient()
+    subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
+
+    def start() -> MetagraphSyncer:
+        return MetagraphSyncer(nodes(settings, client, clock), subnets, settings, clock, Random(1))
+
+    async with open_system(SupervisorSpec("root", [ChildSpec("chain", start, name="chain")]), registry=registry):
+        ref = registry.ref(MetagraphSyncer, "chain")
+        for _ in range(SYNCS // 4):  # what is allocated once is no growth
+            await ref.call(Poll(), timeout=30)
+        rss, cpu, first = rss_mb(), time.process_time(), subnets.block or 0
+        for _ in range(SYNCS):
+            await ref.call(Poll(), timeout=30)
+        sync_cpu_ms = (time.process_time() - cpu) / SYNCS * 1_000
+        growth = (rss_mb() - rss) / SYNCS * 1_000
+        assert subnets.block is not None
+        assert subnets.block - first == SYNCS
+        lags: list[float] = []
+        with trio.move_on_after(LAG_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch_lag, lags)
+                while True:
+                    await ref.call(Poll(), timeout=30)
+                    await trio.sleep(1.0)
+    await client.aclose()
+    lags.sort()
+    return {
+        "sync_cpu_ms": sync_cpu_ms,
+        "rss_growth_mb_1000_syncs": growth,
+        "loop_lag_p99_ms": lags[int(len(lags) * 0.99)] * 1_000,
+        "loop_lag_max_ms": lags[-1] * 1_000,
+    }
+
+
+async def watch_lag(lags: list[float]) -> None:
+    while True:
+        due = trio.current_time() + 0.005
+        await trio.sleep_until(due)
+        lags.append(trio.current_time() - due)
+
+
+def main() -> None:
+    node = subprocess.Popen(
+        [sys.executable, "-m", "bench.chain", "--serve"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert node.stdout is not None
+        url = f"http://127.0.0.1:{int(node.stdout.readline())}"
+        figures: dict[str, float | None] = {"decode_ms": decode_ms(), **trio.run(sync, url)}
+    finally:
+        node.kill()
+        node.wait()
+    figures["check_256_cpu_ms"] = None
+    missed = [name for name, bound in WANTED.items() if (figures[name] or 0.0) > bound]
+    line = {
+        "bench": "chain",
+        "figures": {name: None if value is None else round(value, 3) for name, value in figures.items()},
+        "reasons": {"check_256_cpu_ms": "there is no registry check yet"},
+        "peers": {
+            "substrate_interface": {"decode_ms": None, "reason": NO_SUCH_CALL},
+            "async_substrate_interface": {"decode_ms": None, "reason": "not installed: it needs its own environment"},
+        },
+        "ratios": {},
+        "wanted": {name: f"<= {bound:g}" for name, bound in WANTED.items()},
+        "missed": missed,
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    if "--serve" in sys.argv:
+        serve()
+    else:
+        main()
