@@ -204,6 +204,8 @@ class RelaySettings(Section, frozen=True):
     attempts: Count = 10
     backoff_min_s: Positive = 10.0
     backoff_max_s: Positive = 300.0
+    round_s: Positive = 600.0
+    """How often what was learnt of the managed nodes is queued."""
 
 
 class FacilitatorSettings(Section, frozen=True):

@@ -23,6 +23,7 @@ from Crypto.Hash import keccak
 
 from .environment import variable_of
 from .errors import ConfigError, Problem
+from .keys import mask_url
 from .model import Settings
 from .networks import money
 
@@ -113,9 +114,9 @@ def _facilitator(settings: Settings) -> Iterator[Refused]:
         if worth != "play":
             yield Refused(key, f"the embedded facilitator takes play money alone, not {settings.payments.network}")
     elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        yield Refused(key, f"{url!r} is not an http(s) URL or {EMBEDDED!r}")
+        yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL or {EMBEDDED!r}")
     elif settings.environment == "mainnet" and urlsplit(url).scheme != "https":
-        yield Refused(key, f"{url!r} is not https, which mainnet needs")
+        yield Refused(key, f"{mask_url(url)!r} is not https, which mainnet needs")
 
 
 def _akash_owner(settings: Settings) -> Iterator[Refused]:
