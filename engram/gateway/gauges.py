@@ -53,8 +53,8 @@ def _from_ledger(metrics: Metrics, connection: Connection) -> None:
         count = select(func.count()).select_from(table).where(table.c.quarantined_at.is_not(None))
         metrics.quarantined.labels(area).set(connection.execute(count).scalar_one())
     living = select(nodes.c.backend, func.count()).where(nodes.c.state != "gone").group_by(nodes.c.backend)
-    for backend, running in connection.execute(living).tuples():
+    for backend, running in connection.execute(living):
         metrics.nodes.labels(backend).set(running)
     outbox = select(relay_outbox.c.state, func.count()).group_by(relay_outbox.c.state)
-    for entry_state, waiting in connection.execute(outbox).tuples():
+    for entry_state, waiting in connection.execute(outbox):
         metrics.relay_entries.labels(entry_state).set(waiting)

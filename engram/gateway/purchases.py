@@ -39,7 +39,7 @@ from engram.payments.answers import (
     Unavailable,
 )
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
-from engram.payments.model import Payload, Payment, PaymentState, Quote
+from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Quote
 from engram.payments.protocol import Extension, NewSession, Purchase, Wanted
 from engram.sessions import InvalidDuration, Session, UnknownTier, rules
 from engram.sessions import records as session_records
@@ -108,7 +108,8 @@ async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quot
 async def _take(
     services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes, payload: Payload
 ) -> Response:
-    known = await services.ledger.read(lambda connection: records.paid_with(connection, payload))
+    key = payment_rules.key_of(payload, quote.requirements)
+    known = await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
     if known is None and (refusal := await services.shop.refusal()) is not None:
         raise _no_room(refusal)
     purchase = Purchase(
@@ -126,7 +127,7 @@ async def _take(
     except (CallTimeout, ActorDown, MailboxFull, CommitUnknown) as lost:
         if isinstance(lost, MailboxFull) or getattr(lost, "taken", True) is False:
             raise _unavailable("busy", "Purchases are not taken right now; no money moved.", 2) from None
-        return await _observed(services, caller, payload, asked)
+        return await _observed(services, caller, key, asked)
     return await _told(services, quote, answer)
 
 
@@ -150,9 +151,9 @@ async def _told(services: Services, quote: Quote, answer: PurchaseAnswer) -> Res
             assert_never(answer)
 
 
-async def _observed(services: Services, caller: Caller, payload: Payload, asked: bytes) -> Response:
+async def _observed(services: Services, caller: Caller, key: AuthorizationKey, asked: bytes) -> Response:
     """The verifier's answer was lost, its work was not: say what the ledger knows, never that it failed."""
-    payment = await services.ledger.read(lambda connection: records.paid_with(connection, payload))
+    payment = await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
     if payment is None:
         raise _unavailable("outcome_unknown", "It is not known yet what became of this payment; send it again.", 2)
     if (payment.controller, payment.request_hash) != (caller.public_key, asked):

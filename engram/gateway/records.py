@@ -7,8 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from engram.ledger.schema import answered_requests, payments, session_events
 from engram.payments import records as payment_records
-from engram.payments.model import Payload, Payment, PaymentState
-from engram.payments.x402 import canonical_network
+from engram.payments.model import Payment, PaymentState
 from engram.sessions import EventRecord
 
 
@@ -46,8 +45,8 @@ def sessions_changed_since(connection: Connection, event_id: int, limit: int = 1
         .limit(limit)
         .subquery()
     )
-    query = select(recent.c.session_id, func.max(recent.c.id)).group_by(recent.c.session_id)
-    return dict(connection.execute(query).tuples())
+    query = select(recent.c.session_id, func.max(recent.c.id).label("newest")).group_by(recent.c.session_id)
+    return {row["session_id"]: row["newest"] for row in connection.execute(query).mappings()}
 
 
 def transactions(connection: Connection, payment_ids: Collection[str]) -> dict[str, str]:
@@ -55,7 +54,7 @@ def transactions(connection: Connection, payment_ids: Collection[str]) -> dict[s
     query = select(payments.c.id, payments.c.transaction_hash).where(
         payments.c.id.in_(sorted(payment_ids)), payments.c.transaction_hash.is_not(None)
     )
-    return dict(connection.execute(query).tuples())
+    return {row["id"]: row["transaction_hash"] for row in connection.execute(query).mappings()}
 
 
 def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
@@ -70,15 +69,3 @@ def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> 
     if payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None
     return Answered(row.request_hash, payment)
-
-
-def paid_with(connection: Connection, payload: Payload) -> Payment | None:
-    """The payment that this authorization is, by its canonical bytes; of a network's tokens we take only one."""
-    authorization = payload.authorization
-    query = select(payments.c.id).where(
-        payments.c.network == canonical_network(payload.network),
-        payments.c.payer == authorization.payer,
-        payments.c.nonce == authorization.nonce,
-    )
-    found = connection.execute(query.limit(1)).scalar_one_or_none()
-    return None if found is None else payment_records.get(connection, found)

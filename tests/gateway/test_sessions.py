@@ -1,0 +1,165 @@
+"""A hotkey's own sessions: fields, errors and their texts, stopping, signatures of the answers."""
+
+import pytest
+
+from engram.gateway.presenting import NodeStats
+from engram.hotkeys import AuthError, answers
+from engram.sessions import SessionEvent
+from tests.gateway.surface import GATEWAY, PHONE, STRANGER, running_gateway
+from tests.gateway.test_purchases import assert_error, assert_session
+
+
+async def test_a_session_is_shown_to_its_controller() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        await gateway.happen(session_id, SessionEvent.NODE_READY)
+        gateway.stats.by_session[session_id] = NodeStats({"vectors": 3, "block": 7}, gateway.clock.monotonic() - 12)
+        shown = (await gateway.ask("GET", f"/sessions/{session_id}")).json()
+        assert_session(shown)
+        assert shown["status"] == "active"
+        assert shown["controller_hotkey"] == PHONE.ss58
+        assert shown["stats"] == {"vectors": 3, "block": 7}
+        assert shown["stats_age_s"] == pytest.approx(12, abs=0.1)
+        gateway.clock.advance(600)
+        later = (await gateway.ask("GET", f"/sessions/{session_id}")).json()
+        assert later["remaining_seconds"] == pytest.approx(3_000, abs=1)
+        assert later["expires_at"] == pytest.approx(shown["expires_at"], abs=0.1)
+
+
+async def test_the_hotkey_may_be_spelled_in_hex_and_is_the_same_identity() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        path = f"/sessions/{session_id}"
+        for spelled in (PHONE.public_key.hex(), PHONE.public_key.hex().upper(), "0x" + PHONE.public_key.hex()):
+            shown = await gateway.ask("GET", path, headers={"X-Hotkey": spelled})
+            assert shown.status_code == 200
+            assert shown.json()["controller_hotkey"] == PHONE.ss58
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_sessions_are_refused_in_the_originals_words(method: str) -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}"
+        assert_error(await gateway.client.request(method, gateway.url + path), 401, "Unauthorized.", "missing_header")
+        assert_error(await gateway.ask(method, "/sessions/none"), 404, "Session not found.", "not_found")
+        assert_error(await gateway.ask(method, path, keypair=STRANGER), 403, "Not your session.", "not_yours")
+
+
+async def test_a_signature_for_another_path_or_method_is_none() -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}"
+        signed = gateway.auth("GET", path)
+        assert (await gateway.client.get(gateway.url + path, headers=signed)).status_code == 200
+        assert (await gateway.client.get(gateway.url + path + "?a=b", headers=signed)).status_code == 200
+        assert_error(await gateway.client.delete(gateway.url + path, headers=signed), 401, code="bad_signature")
+        encoded = path.replace("/sessions/", "/%73essions/")
+        assert_error(await gateway.client.get(gateway.url + encoded, headers=signed), 401, code="bad_signature")
+
+
+async def test_version_2_covers_the_body() -> None:
+    async with running_gateway() as gateway:
+        body = b'{"tier":"lite"}'
+        signed = gateway.auth("POST", "/sessions", body, version=2)
+        good = await gateway.client.post(gateway.url + "/sessions", content=body, headers=signed)
+        assert good.status_code == 402
+        bad = await gateway.client.post(gateway.url + "/sessions", content=b'{"tier":"pro"}', headers=signed)
+        assert_error(bad, 401, code="bad_signature")
+
+
+async def test_repeated_auth_headers_are_refused() -> None:
+    async with running_gateway() as gateway:
+        signed = [*gateway.auth("GET", "/sessions/none").items()]
+        twice = await gateway.client.get(gateway.url + "/sessions/none", headers=[*signed, ("X-Hotkey", STRANGER.ss58)])
+        assert twice.status_code in (400, 401)
+
+
+async def test_a_stop_is_answered_at_once_hinted_and_never_undone() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        gateway.hinted.clear()
+        for _ in range(2):
+            stopped = await gateway.ask("DELETE", f"/sessions/{session_id}")
+            assert stopped.status_code == 200
+            assert stopped.json() == {"stopped": True, "session_id": session_id}
+        assert set(gateway.hinted) == {session_id}
+        shown = (await gateway.ask("GET", f"/sessions/{session_id}")).json()
+        assert shown["status"] == "stopping"
+        assert shown["remaining_seconds"] == 0
+        with pytest.raises(AssertionError):
+            await gateway.happen(session_id, SessionEvent.NODE_READY)
+
+
+async def test_one_lists_only_ones_own_sessions() -> None:
+    async with running_gateway() as gateway:
+        first = (await gateway.buy())["session_id"]
+        gateway.clock.advance(1)
+        second = (await gateway.buy())["session_id"]
+        await gateway.buy(keypair=STRANGER)
+        for spelled in (PHONE.ss58, PHONE.public_key.hex()):
+            listed = (await gateway.ask("GET", f"/sessions/hotkey/{spelled}")).json()
+            assert [session["session_id"] for session in listed["sessions"]] == [second, first]
+            assert_session(listed["sessions"][0])
+            assert listed["sessions"][0]["payment_tx"].startswith("0x")
+        for other in (STRANGER.ss58, "5nonsense", "0x"):
+            refused = await gateway.ask("GET", f"/sessions/hotkey/{other}")
+            assert_error(refused, 403, "Can only list your own sessions.")
+        assert_error(await gateway.client.get(gateway.url + f"/sessions/hotkey/{PHONE.ss58}"), 401, "Unauthorized.")
+
+
+async def test_a_payment_is_shown_to_who_made_it() -> None:
+    async with running_gateway() as gateway:
+        session = await gateway.buy()
+        path = f"/payments/{session['payment_id']}"
+        shown = (await gateway.ask("GET", path)).json()
+        assert shown["status"] == "settled"
+        assert shown["session_id"] == session["session_id"]
+        assert shown["transaction"] == session["payment_tx"]
+        assert shown["amount_usd"] == 0.1
+        assert shown["refunds"] == []
+        assert_error(await gateway.ask("GET", path, keypair=STRANGER), 403)
+        assert_error(await gateway.ask("GET", "/payments/none"), 404)
+        assert_error(await gateway.client.get(gateway.url + path), 401)
+
+
+async def test_answers_to_signed_requests_are_signed_by_the_gateway() -> None:
+    async with running_gateway() as gateway:
+        identity = (await gateway.client.get(gateway.url + "/identity")).json()
+        assert identity["hotkey"] == GATEWAY.ss58
+        assert identity["public_key"] == GATEWAY.public_key.hex()
+        for method, path, status in (("GET", "/sessions/none", 404), ("POST", "/sessions", 402)):
+            body = b"{}" if method == "POST" else b""
+            signed = gateway.auth(method, path)
+            answer = await gateway.client.request(method, gateway.url + path, content=body, headers=signed)
+            assert answer.status_code == status
+            stamp = signed["X-Timestamp"]
+            key = GATEWAY.public_key
+            answers.verify_answer(dict(answer.headers), status, stamp, answer.content, gateway=key)
+            with pytest.raises(AuthError):
+                answers.verify_answer(dict(answer.headers), status, stamp, answer.content + b" ", gateway=key)
+        unsigned = await gateway.client.get(gateway.url + "/tiers")
+        assert "X-Gateway-Sig" not in unsigned.headers
+
+
+async def test_a_hotkey_has_a_rate_of_its_own() -> None:
+    async with running_gateway(http={"requests_per_minute_per_hotkey": 60}) as gateway:
+        statuses = [(await gateway.ask("GET", "/sessions/none")).status_code for _ in range(12)]
+        assert statuses == [404] * 10 + [429] * 2
+        slow = await gateway.ask("GET", "/sessions/none")
+        assert_error(slow, 429, code="rate_limited")
+        assert int(slow.headers["Retry-After"]) >= 1
+        assert (await gateway.ask("GET", "/sessions/none", keypair=STRANGER)).status_code == 404
+
+
+async def test_where_checks_are_off_the_hotkey_is_believed() -> None:
+    async with running_gateway(gateway={"auth_required": False}) as gateway:
+        asked = await gateway.client.post(gateway.url + "/sessions", content=b'{"tier":"lite"}')
+        paid = await gateway.client.post(
+            gateway.url + "/sessions", content=b'{"tier":"lite"}', headers=gateway.payment(asked)
+        )
+        assert paid.status_code == 202
+        session_id = paid.json()["session_id"]
+        assert (await gateway.client.get(f"{gateway.url}/sessions/{session_id}")).status_code == 200
+        other = await gateway.client.get(f"{gateway.url}/sessions/{session_id}", headers={"X-Hotkey": PHONE.ss58})
+        assert_error(other, 403)
+        odd = await gateway.client.get(f"{gateway.url}/sessions/{session_id}", headers={"X-Hotkey": "some name"})
+        assert_error(odd, 403)
