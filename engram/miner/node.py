@@ -43,7 +43,7 @@ from engram.miner.storage import StorageGauge
 TRUTH = "truth.db"
 INDEX = "index"
 CACHE = "cache"
-_MAX_BODY_BYTES = 1_048_576
+_MAX_BODY_BYTES = 262_144
 _DRAIN_S = 2.5
 
 _log = structlog.get_logger("engram.miner")

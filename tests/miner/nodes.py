@@ -1,0 +1,176 @@
+"""What the tests of the node share: a node without a process, and a node as a process."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import trio
+
+from engram.clock import Clock, SeededIds, SystemClock
+from engram.hotkeys import Keypair, miner_scheme, wallet
+from engram.memory import launch
+from engram.memory.commitment import Commitment
+from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.indexed_store import IndexedStore
+from engram.memory.rules import Limits
+from engram.memory.truth import Truth
+from engram.miner.access import Gate
+from engram.miner.service import Identity, Service
+from engram.miner.statistics import Statistics
+from engram.miner.storage import StorageGauge
+from tests.memory.stores import DIMENSION, ExactIndex
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CONTROLLER = Keypair.from_seed(bytes([1]) * 32)
+STRANGER = Keypair.from_seed(bytes([2]) * 32)
+NODE = Keypair.from_seed(bytes([3]) * 32)
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    folder: Path, *, clock: Clock | None = None, require_signature: bool = False, quota: int = 10**9
+) -> AsyncIterator[Service]:
+    """A node's service over a real database and an exact index, without HTTP and without a process."""
+    time_source = clock or SystemClock()
+    truth = Truth.open(folder / "truth.db", time_source, SeededIds(1))
+    store = IndexedStore(truth, ExactIndex())
+    commitment = Commitment()
+    store.on_changes = commitment.follow
+    await store.load()
+    await commitment.load(truth)
+    service = Service(
+        identity=Identity("session", "token", "boot", 1.0, 450, NODE),
+        gate=Gate(controller=CONTROLLER.public_key, require_signature=require_signature, clock=time_source),
+        limits=Limits(DIMENSION),
+        store=store,
+        embedder=HashEmbedder(DIMENSION),
+        commitment=commitment,
+        storage=StorageGauge(folder, quota),
+        statistics=Statistics(time_source),
+        clock=time_source,
+        searchable=lambda: store.usable,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(truth.run, lambda: None)
+        nursery.start_soon(store.run, lambda: None)
+        with trio.fail_after(30):
+            yield service
+        nursery.cancel_scope.cancel()
+    truth.close()
+
+
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields).encode()
+
+
+def signed(keypair: Keypair, endpoint: str, fields: Mapping[str, Any], now_ms: int | None = None) -> bytes:
+    stamp = now_ms if now_ms is not None else time.time_ns() // 1_000_000
+    return encoded(miner_scheme.sign_body(keypair, endpoint, fields, stamp))
+
+
+def in_namespace(keypair: Keypair, name: str, now_ms: int | None = None) -> dict[str, Any]:
+    stamp = now_ms if now_ms is not None else time.time_ns() // 1_000_000
+    return dict(miner_scheme.sign_namespace(keypair, name, stamp))
+
+
+class NodeProcess:
+    """A node as the gateway starts it. `start` it (again) on the same folder."""
+
+    def __init__(self, folder: Path, **told: Any) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self.folder = folder
+        self.launch_file = folder / "launch.json"
+        wallet.write_hotkey_file(folder / "hotkey", NODE)
+        self.launch = launch.LaunchFile(
+            **{
+                "session_id": "session-1",
+                "launch_token": "token-1",
+                "port": self.port,
+                "data_dir": str(folder / "data"),
+                "hotkey_file": str(folder / "hotkey"),
+                "controller_public_key": CONTROLLER.public_key.hex(),
+                "embedder": launch.EmbedderLaunch(kind="hash"),
+                "log_file": str(folder / "node.log"),
+                **told,
+            }
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> float:
+        """Starts it and returns the seconds until /health answered."""
+        launch.write(self.launch_file, self.launch)
+        began = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "engram.miner", "--config", str(self.launch_file)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        while True:
+            with contextlib.suppress(OSError):
+                self.get("/health")
+                return time.monotonic() - began
+            if self.process.poll() is not None or time.monotonic() - began > 20:
+                raise AssertionError(f"the node did not start: {self.log()}")
+            time.sleep(0.01)
+
+    def log(self) -> str:
+        path = self.folder / "node.log"
+        return path.read_text() if path.exists() else ""
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, Any]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        finally:
+            connection.close()
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.ask("GET", path)[1]
+
+    def post(self, path: str, **fields: Any) -> dict[str, Any]:
+        return self.ask("POST", path, encoded(fields))[1]
+
+    def retrieve(self, cid: str, **parameters: Any) -> tuple[int, dict[str, Any]]:
+        suffix = f"?{urlencode(parameters)}" if parameters else ""
+        return self.ask("GET", f"/retrieve/{quote(cid, safe='')}{suffix}")
+
+    def delete(self, cid: str) -> tuple[int, dict[str, Any]]:
+        body = signed(CONTROLLER, "DeleteSynapse", {"cid": cid})
+        return self.ask("DELETE", f"/retrieve/{quote(cid, safe='')}", body)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def terminate(self) -> int:
+        assert self.process is not None
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+        return self.process.wait(timeout=10)
+
+
+@contextlib.contextmanager
+def node(folder: Path, **told: Any) -> Iterator[NodeProcess]:
+    made = NodeProcess(folder, **told)
+    try:
+        made.start()
+        yield made
+    finally:
+        if made.process is not None and made.process.poll() is None:
+            made.kill()

@@ -1,0 +1,185 @@
+"""One owner of a folder, a bound on what it holds, and an end that comes by itself."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engram.clock import ManualClock, TrioClock
+from engram.memory import launch
+from engram.memory.errors import QuotaExceeded
+from engram.memory.rules import IngestInput
+from engram.miner import folder
+from engram.miner.access import ReplayGuard
+from engram.miner.errors import FolderInUse, Refused
+from engram.miner.lifetime import Lifetime
+from engram.miner.statistics import Statistics
+from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
+
+LAUNCH = launch.LaunchFile(
+    session_id="s", launch_token="t", port=9, data_dir="/d", hotkey_file="/k", controller_public_key="ab" * 32
+)
+
+
+def test_a_folder_has_one_owner(tmp_path: Path) -> None:
+    claimer = "import sys; from pathlib import Path; from engram.miner import folder; folder.claim(Path(sys.argv[1]))"
+    with folder.claim(tmp_path / "data"):
+        other = subprocess.run(
+            [sys.executable, "-c", claimer, str(tmp_path / "data")], capture_output=True, check=False
+        )
+        assert b"FolderInUse" in other.stderr
+        with pytest.raises(FolderInUse, match="in use"):
+            folder.claim(tmp_path / "data")
+    with folder.claim(tmp_path / "data"):
+        pass
+
+
+def test_the_owner_is_noted(tmp_path: Path) -> None:
+    with folder.claim(tmp_path) as claim:
+        claim.write_node_file(LAUNCH, 5.0)
+    noted = json.loads((tmp_path / "node.json").read_bytes())
+    assert noted == {
+        "launch_token": "t",
+        "session_id": "s",
+        "boot_id": folder.boot_id(),
+        "pid": os.getpid(),
+        "start_ticks": folder.start_ticks(os.getpid()),
+        "port": 9,
+        "started_at": 5.0,
+    }
+    assert stat.S_IMODE((tmp_path / "node.json").stat().st_mode) == 0o600
+
+
+def test_a_launch_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "launch.json"
+    launch.write(path, LAUNCH)
+    assert launch.read(path) == LAUNCH
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert LAUNCH.controller() == bytes.fromhex("ab" * 32)
+    assert "ab" not in repr(LAUNCH)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"port": 0}, "port"),
+        ({"controller_public_key": "ab"}, "64 hex"),
+        ({"controller_public_key": "zz" * 32}, "64 hex"),
+        ({"session_id": ""}, "session_id"),
+        ({"storage_bytes": 0}, "storage_bytes"),
+        ({"schema": 2}, "schema"),
+        ({"unheard_of": 1}, "unheard_of"),
+        ({"embedder": {"kind": "gpt"}}, "kind"),
+    ],
+)
+def test_an_impossible_launch_file_is_refused_with_the_reason(
+    tmp_path: Path, change: dict[str, object], reason: str
+) -> None:
+    path = tmp_path / "launch.json"
+    launch.write(path, LAUNCH)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(launch.LaunchFileError, match=reason):
+        launch.read(path)
+
+
+def test_a_launch_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "launch.json"
+    launch.write(path, LAUNCH)
+    path.chmod(0o640)
+    with pytest.raises(launch.LaunchFileError, match="0600"):
+        launch.read(path)
+    with pytest.raises(launch.LaunchFileError, match="No such file"):
+        launch.read(tmp_path / "none.json")
+
+
+async def test_the_gauge_refuses_what_would_go_over_the_quota(tmp_path: Path) -> None:
+    gauge = StorageGauge(tmp_path, 100_000)
+    gauge.admit(60_000)
+    with pytest.raises(QuotaExceeded):
+        gauge.admit(60_000)
+    gauge.admit(40_000)
+    (tmp_path / "file").write_bytes(b"x" * 50_000)
+    assert await gauge.measure() == size_on_disk(tmp_path) >= 50_000
+    gauge.admit(10_000)
+    with pytest.raises(QuotaExceeded, match="used up"):
+        gauge.admit(60_000)
+
+
+def test_the_cost_of_a_record_covers_its_bytes() -> None:
+    assert cost_bytes(IngestInput("é" * 100, None, {"k": "v"}, "v1"), 384) > 4 * 4 * 384 + 200
+
+
+async def test_a_node_ends_at_its_end(autojump_clock: MockClock) -> None:
+    clock = TrioClock(start=1_000.0)
+    end = clock.now() + 3_600
+    await Lifetime(clock, end, lambda: end).over()
+    assert clock.now() == pytest.approx(end, abs=1)
+
+
+async def test_a_moved_end_is_respected(autojump_clock: MockClock) -> None:
+    clock = TrioClock(start=1_000.0)
+    end = clock.now() + 100
+    await Lifetime(clock, end, lambda: end + 1_000).over()
+    assert clock.now() == pytest.approx(end + 1_000, abs=1)
+
+
+async def test_a_wall_clock_that_goes_back_gives_no_hours(autojump_clock: MockClock) -> None:
+    clock = ManualClock()
+    end = clock.now() + 10
+    life = Lifetime(clock, end, lambda: None if clock.now() < end - 100 else end)
+    clock.jump(-50)
+    clock.advance(11)
+    over = trio.Event()
+
+    async def live() -> None:
+        await life.over()
+        over.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(live)
+        await trio.sleep(60)
+        assert not over.is_set()  # asked again at its end, the file names the same end, which is not there yet
+        clock.advance(50)
+        await over.wait()
+
+
+async def test_a_node_without_an_end_stays(autojump_clock: MockClock) -> None:
+    with trio.move_on_after(10**5) as scope:
+        await Lifetime(TrioClock(), None, lambda: None).over()
+    assert scope.cancelled_caught
+
+
+def test_queries_are_counted_by_the_day() -> None:
+    clock = ManualClock(now=86_400.0 * 20_000 + 86_000)
+    told = Statistics(clock)
+    assert (told.queries_today, told.p50_latency_ms, told.proof_rate) == (0, None, None)
+    for latency in (1.0, 9.0, 2.0):
+        told.query_answered(latency)
+    assert (told.queries_today, told.p50_latency_ms) == (3, 2.0)
+    clock.advance(1_000)
+    assert told.queries_today == 0
+    told.query_answered(5.0)
+    assert told.queries_today == 1
+    told.proof_given()
+    told.proof_failed()
+    assert told.proof_rate == 0.5
+    assert told.uptime_s == 1_000
+
+
+def test_the_replay_guard_is_bounded_and_forgets_in_time() -> None:
+    clock = ManualClock()
+    guard = ReplayGuard(clock, 60, bound=2)
+    assert guard.is_new(b"a")
+    assert not guard.is_new(b"a")
+    assert guard.is_new(b"b")
+    with pytest.raises(Refused, match="Too many"):
+        guard.is_new(b"c")
+    clock.advance(61)
+    assert guard.is_new(b"c")
+    assert guard.is_new(b"a")

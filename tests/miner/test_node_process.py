@@ -1,0 +1,277 @@
+"""The node as a process: started as the gateway starts it, spoken to over HTTP, ended in every way."""
+
+import concurrent.futures
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from engram.memory import launch, weights
+from engram.miner.folder import boot_id, start_ticks
+from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, encoded, in_namespace, node, signed
+from tests.sampling import SEED
+
+pytestmark = pytest.mark.serial
+
+
+def installed() -> bool:
+    try:
+        return bool(version(weights.PACKAGE))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[NodeProcess]:
+    with node(tmp_path) as made:
+        yield made
+
+
+def vector(*numbers: float) -> list[float]:
+    return [*numbers, *[0.0] * (384 - len(numbers))]
+
+
+def worker_of(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_dead(pid: int, within_s: float) -> None:
+    give_up = time.monotonic() + within_s
+    while is_alive(pid):
+        assert time.monotonic() < give_up, f"process {pid} is still there"
+        time.sleep(0.01)
+
+
+def test_a_node_serves_what_it_is_given(tmp_path: Path) -> None:
+    with node(tmp_path) as running:
+        assert running.process is not None
+        health = running.get("/health")
+        assert (health["launch_token"], health["session_id"], health["vectors"]) == ("token-1", "session-1", 0)
+        noted = json.loads((tmp_path / "data" / "node.json").read_bytes())
+        pid = running.process.pid
+        assert (noted["pid"], noted["port"], noted["launch_token"]) == (pid, running.port, "token-1")
+        assert (noted["boot_id"], noted["start_ticks"]) == (boot_id(), start_ticks(pid))
+        stored = running.post("/IngestSynapse", text="the red house", metadata={"n": 1})
+        status, record = running.retrieve(stored["cid"])
+        assert (status, record["metadata"], record["text"]) == (200, {"n": "1"}, "the red house")
+        assert running.retrieve("v1::" + "0" * 64)[0] == 404
+        assert running.post("/QuerySynapse", query_text="a red house")["results"][0]["cid"] == stored["cid"]
+        assert running.post("/list")["count"] == 1
+        assert running.get("/commitment")["count"] == 1
+        private = running.post("/IngestSynapse", text="mine", **in_namespace(CONTROLLER, "notes"))
+        assert running.retrieve(private["cid"])[0] == 404
+        assert running.retrieve(private["cid"], **in_namespace(CONTROLLER, "notes"))[0] == 200
+        assert running.get("/stats")["vectors"] == 1
+        assert running.delete(stored["cid"]) == (200, {"deleted": True, "cid": stored["cid"]})
+        assert running.ask("POST", "/IngestSynapse", b"{")[0] == 400
+        assert running.ask("POST", "/IngestSynapse", b'{"text":"' + b"x" * 2_000_000)[0] == 413
+        assert running.ask("GET", "/nowhere")[0] == 404
+        assert running.terminate() == 0
+        assert "Traceback" not in running.log()
+
+
+def test_a_node_is_there_within_three_seconds(tmp_path: Path) -> None:
+    with node(tmp_path, embedder=launch.EmbedderLaunch(kind="minilm", cache_dir=str(tmp_path / "cache"))) as running:
+        began = time.monotonic()
+        running.terminate()
+        assert running.start() < 3
+        assert time.monotonic() - began < 8
+
+
+@pytest.mark.skipif(not installed(), reason=f"needs the package {weights.PACKAGE}")
+def test_a_text_is_found_by_meaning_over_http(tmp_path: Path) -> None:
+    embedder = launch.EmbedderLaunch(kind="minilm", cache_dir=str(tmp_path / "cache"))
+    with node(tmp_path, embedder=embedder) as running:
+        texts = ["The kitten sleeps on the sofa all afternoon.", "Inflation made groceries dearer this spring."]
+        for text in texts:
+            assert running.post("/IngestSynapse", text=text)["error"] is None
+        assert running.post("/QuerySynapse", query_text="Where do cats rest?")["results"][0]["text"] == texts[0]
+        assert running.get("/health")["embedder"] == "ready"
+
+
+def test_a_node_without_weights_still_serves_vectors(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    embedder = launch.EmbedderLaunch(kind="minilm", weights_dir=str(tmp_path / "empty"))
+    with node(tmp_path, embedder=embedder) as running:
+        status, refusal = running.ask("POST", "/IngestSynapse", encoded({"text": "a text"}))
+        assert (status, refusal["cid"], refusal["code"]) == (503, None, "embedder_unavailable")
+        assert running.get("/health")["embedder"] == "failed"
+        assert running.post("/IngestSynapse", raw_embedding=vector(1))["error"] is None
+
+
+def test_a_second_node_does_not_take_the_folder(running: NodeProcess) -> None:
+    second = [sys.executable, "-m", "engram.miner", "--config", str(running.launch_file)]
+    assert subprocess.run(second, cwd=ROOT, check=False, timeout=20).returncode == 2
+    assert "in use" in running.log()
+    assert running.get("/health")["status"] == "ok"
+
+
+def test_a_node_that_cannot_start_says_why(tmp_path: Path) -> None:
+    missing = subprocess.run(
+        [sys.executable, "-m", "engram.miner", "--config", str(tmp_path / "none.json")],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        timeout=20,
+    )
+    assert missing.returncode == 2
+    assert b"none.json" in missing.stderr
+
+
+def test_a_term_lets_running_requests_finish(running: NodeProcess) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+    body = encoded({"text": "the last one"})
+    connection.putrequest("POST", "/IngestSynapse")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders()
+    connection.send(body[:5])
+    assert running.process is not None
+    os.kill(running.process.pid, signal.SIGTERM)
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", running.port), timeout=1).close()
+        except ConnectionRefusedError:
+            break
+        time.sleep(0.01)
+    connection.send(body[5:])
+    answer = json.loads(connection.getresponse().read())
+    connection.close()
+    assert answer["error"] is None
+    began = time.monotonic()
+    assert running.process.wait(timeout=10) == 0
+    assert time.monotonic() - began < 5
+    running.start()
+    assert running.retrieve(answer["cid"])[0] == 200
+
+
+def test_a_node_ends_at_its_end_by_itself(tmp_path: Path) -> None:
+    with node(tmp_path, ends_at=time.time() + 2) as running:
+        assert running.process is not None
+        worker = worker_of(running.process.pid)
+        assert running.process.wait(timeout=10) == 0
+        assert "end_reached" in running.log()
+        wait_until_dead(worker, 3)
+
+
+def test_a_node_whose_end_was_moved_stays(tmp_path: Path) -> None:
+    first_end = time.time() + 4
+    with node(tmp_path, ends_at=first_end) as running:
+        assert running.process is not None
+        moved = msgspec.structs.replace(running.launch, ends_at=time.time() + 60)
+        launch.write(running.launch_file, moved)
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(timeout=first_end + 1 - time.time())
+        assert running.get("/health")["status"] == "ok"
+
+
+def test_the_worker_dies_with_a_killed_node(running: NodeProcess) -> None:
+    assert running.process is not None
+    worker = worker_of(running.process.pid)
+    running.kill()
+    wait_until_dead(worker, 3)
+
+
+def test_a_killed_worker_is_replaced_while_the_node_serves(running: NodeProcess) -> None:
+    assert running.process is not None
+    stored = running.post("/IngestSynapse", raw_embedding=vector(1))["cid"]
+    worker = worker_of(running.process.pid)
+    os.kill(worker, signal.SIGKILL)
+    assert running.get("/health")["status"] == "ok"
+    later = running.post("/IngestSynapse", raw_embedding=vector(1, 1))["cid"]
+    found = running.post("/QuerySynapse", query_vector=vector(1))["results"]
+    assert [hit["cid"] for hit in found] == [stored, later]
+    assert worker_of(running.process.pid) != worker
+
+
+def test_a_full_folder_is_refused_with_a_clear_error(tmp_path: Path) -> None:
+    with node(tmp_path, storage_bytes=1_500_000) as running:
+        answers = [running.post("/IngestSynapse", raw_embedding=vector(1, i)) for i in range(300)]
+        assert answers[0]["error"] is None
+        assert answers[-1]["code"] == "over_quota"
+        assert running.get("/health")["status"] == "ok"
+
+
+@pytest.mark.parametrize("round_number", range(2))
+def test_nothing_acknowledged_is_lost_and_nothing_deleted_returns_when_the_node_is_killed(
+    tmp_path: Path, round_number: int
+) -> None:
+    rng = random.Random(SEED * 1_000 + round_number)
+    stored: set[str] = set()
+    deleted: set[str] = set()
+    doubtful: set[str] = set()
+    lock = threading.Lock()
+
+    def load(running: NodeProcess, lane: int, kill: threading.Event) -> None:
+        mine: list[str] = []
+        i = 0
+        while not kill.is_set():
+            i += 1
+            try:
+                answer = running.post("/IngestSynapse", text=f"lane {lane} kill {len(kills)} text {i}")
+                with lock:
+                    stored.add(answer["cid"])
+                mine.append(answer["cid"])
+                if i % 4 == 0:
+                    gone = mine.pop(0)
+                    with lock:
+                        doubtful.add(gone)
+                    assert running.delete(gone)[0] == 200
+                    with lock:
+                        deleted.add(gone)
+            except (OSError, http.client.HTTPException, json.JSONDecodeError):
+                return
+
+    kills: list[float] = []
+    with node(tmp_path) as running, concurrent.futures.ThreadPoolExecutor(3) as lanes:
+        for _ in range(3):
+            kill = threading.Event()
+            running_lanes = [lanes.submit(load, running, lane, kill) for lane in range(3)]
+            enough = len(stored) + rng.randint(5, 60)
+            while len(stored) < enough:
+                time.sleep(0.001)
+            running.kill()
+            kill.set()
+            for lane in running_lanes:
+                lane.result(timeout=20)
+            kills.append(running.start())
+        assert max(kills) < 10
+        for cid in stored - doubtful:
+            assert running.retrieve(cid)[0] == 200
+        for cid in deleted:
+            assert running.retrieve(cid)[0] == 404
+        there = stored - doubtful
+        listed: set[str] = set()
+        while page := running.post("/list", limit=200, offset=len(listed))["records"]:
+            listed |= {record["cid"] for record in page}
+        assert there <= listed
+        assert not deleted & listed
+        assert running.get("/commitment")["count"] == len(listed) == running.get("/health")["vectors"]
+        results = running.post("/QuerySynapse", query_text="lane 0 kill 0 text 1", top_k=100)["results"]
+        assert {hit["cid"] for hit in results} <= listed
+        assert len(results) == min(100, len(listed))
+
+
+def test_a_controllers_signature_is_checked_over_the_wire(running: NodeProcess) -> None:
+    body = signed(CONTROLLER, "IngestSynapse", {"text": "é — signed", "metadata": {"x": 1e-7}, "namespace": "notes"})
+    assert running.ask("POST", "/IngestSynapse", body)[1]["error"] is None
+    assert running.ask("POST", "/IngestSynapse", body)[0] == 403  # a replay is nobody's
