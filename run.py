@@ -1,0 +1,658 @@
+"""Composition root: settings -> supervision tree -> trio.run. Nothing else wires the areas together.
+
+    python run.py ROLE [ROLE …] [--profile local|testnet|mainnet] [--port N] …
+
+Roles named together share one process, one ledger and one loop. A node (`miner --config launch.json`) is a tree of
+its own, put together in engram/miner/node.py.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import structlog
+import trio
+from sqlalchemy import Connection
+
+import config
+from actors import (
+    Actor,
+    ActorDown,
+    ActorsError,
+    Backoff,
+    ChildSpec,
+    Context,
+    DrainingJob,
+    EventStream,
+    Intensity,
+    Job,
+    MailboxFull,
+    NodeInfo,
+    Registry,
+    StartFailed,
+    SupervisorSpec,
+    System,
+    SystemFailed,
+    open_system,
+)
+from config.model import Settings
+from engram.chain.subnets import Subnets
+from engram.clock import Clock, Ids, SystemClock, SystemIds
+from engram.hotkeys import Keypair, wallet
+from engram.http import logs
+from engram.http.actor_events import observer
+from engram.http.app import App
+from engram.http.client import HttpClient
+from engram.http.metrics import Metrics
+from engram.http.server import Address, serve
+from engram.ledger import LEDGER_FILE, FolderInUse, LedgerActor, LedgerClient, LedgerError, data_folder, facts
+from engram.ledger.inline import open_inline
+
+if TYPE_CHECKING:
+    from engram.control.model import SystemStatus
+    from engram.gateway.presenting import NodeStats
+    from engram.gateway.services import Services
+    from engram.provisioning import Offers
+    from engram.provisioning.local import LocalBackend
+    from engram.stats import StatsView
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_CANNOT_START: Final = 2
+LEDGER: Final = "ledger"
+SHUTDOWN_SLACK_S: Final = 2.0
+STOP_NODES_S: Final = 30.0
+
+_log = structlog.get_logger("engram")
+
+
+def main(
+    roles: Sequence[str], loaded: config.Loaded, *, ready_fd: int | None = None, launch: Path | None = None
+) -> int:
+    """Run the roles until SIGTERM or Ctrl-C; returns the exit status (0 ended as it should, 1 failed, 2 cannot start).
+
+    `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node.
+    """
+    settings = loaded.settings
+    if "miner" in roles:
+        return _run_node(roles, settings, launch)
+    logs.configure(settings.log.level, json=_logs_are_json(settings))
+    try:
+        with data_folder(Path(settings.data_dir)) as folder:
+            return trio.run(Process(roles, settings, folder, ready_fd).run)
+    except (FolderInUse, LedgerError, OSError, ValueError) as error:
+        print(f"engram cannot start: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+
+
+def _run_node(roles: Sequence[str], settings: Settings, launch: Path | None) -> int:
+    from engram.miner import node
+
+    if tuple(roles) != ("miner",) or launch is None:
+        print("a miner runs alone, from its launch file: miner --config launch.json", file=sys.stderr)
+        return EXIT_CANNOT_START
+    return node.main(launch, settings.miner, settings.log.level)
+
+
+def _logs_are_json(settings: Settings) -> bool:
+    return settings.log.format == "json" or (settings.log.format == "auto" and not sys.stderr.isatty())
+
+
+class Process:
+    """What all roles of this process share, and its life from start to exit status."""
+
+    def __init__(self, roles: Sequence[str], settings: Settings, folder: Path, ready_fd: int | None) -> None:
+        self.roles = tuple(roles)
+        self.settings = settings
+        self.folder = folder
+        self.registry = Registry()
+        self.clock: Clock = SystemClock()
+        self.ids: Ids = SystemIds()
+        self.rng = random.Random(secrets.randbits(64))
+        self.metrics = Metrics()
+        self.ledger_id = _ledger_id(folder)
+        self.system: System | None = None
+        self._ready_fd = ready_fd
+        self._fatal: LedgerError | None = None
+
+    async def run(self) -> int:
+        """Open the tree, say that it is ready, and wait for its end."""
+        self.http = HttpClient()
+        self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
+        self.listeners = {
+            "gateway": Listener(self.settings.gateway.host, self.settings.gateway.port, self),
+            "ops": Listener(self.settings.ops.host, self.settings.ops.port, self),
+            "facilitator": Listener(self.settings.facilitator.host, self.settings.facilitator.port, self),
+        }
+        async with trio.open_nursery() as nursery:
+            boot = trio.CancelScope()
+            nursery.start_soon(self._stop_on_signals, boot)
+            with boot:
+                status = await self._run_tree()
+            nursery.cancel_scope.cancel()
+        return EXIT_OK if boot.cancelled_caught else status
+
+    async def _run_tree(self) -> int:
+        ended: list[Callable[[], Awaitable[None]]] = []
+        tree = self.tree(ended)
+        events = EventStream()
+        try:
+            with events.listen(observer(self.metrics)):
+                async with open_system(tree, registry=self.registry, rng=self.rng, events=events) as system:
+                    self.system = system
+                    self._say_ready()
+                    await system.wait()
+        except (SystemFailed, StartFailed) as failed:
+            _log.error("tree_gave_up", error=str(failed))
+            return EXIT_FAILED
+        finally:
+            with trio.CancelScope(shield=True):
+                for last in ended:
+                    await last()
+                await self.http.aclose()
+                self.ledger.close()
+        if self._fatal is not None:
+            _log.error("ledger_lost", error=str(self._fatal), path=str(self.folder / LEDGER_FILE))
+            return EXIT_FAILED
+        _log.info("stopped")
+        return EXIT_OK
+
+    def tree(self, ended: list[Callable[[], Awaitable[None]]]) -> SupervisorSpec:
+        """The supervision tree; it starts from the top and stops from the bottom, the public surface first."""
+        settings = self.settings
+        ledger = ChildSpec(
+            LEDGER,
+            lambda: LedgerActor(self.folder, self._on_ledger_lost),
+            name=LEDGER,
+            shutdown=30.0,
+        )
+        children: list[ChildSpec | SupervisorSpec] = [ledger]
+        if "facilitator" in self.roles or settings.payments.facilitator_url == "embedded":
+            children.append(facilitator_child(self))
+        if "gateway" in self.roles:
+            gateway = Gateway(self)
+            children += gateway.children()
+            if settings.shutdown.nodes == "stop":
+                ended.append(gateway.stop_nodes)
+        return SupervisorSpec("root", children, strategy="one_for_one", intensity=Intensity(restarts=10, period_s=60.0))
+
+    def nodes(self) -> list[NodeInfo]:
+        """The live tree; empty until it is up."""
+        return [] if self.system is None else self.system.tree()
+
+    def spare(self, start: Callable[[], Actor[Any] | Job | None], name: str) -> ChildSpec:
+        """A child whose failures never end the process: it waits longer and longer, and is at last left down."""
+        return ChildSpec(
+            name,
+            start,
+            name=name,
+            backoff=Backoff(0.2, 30.0, reset_after_s=60.0),
+            intensity=Intensity(20, 600.0),
+            on_exceed="disable",
+        )
+
+    def _on_ledger_lost(self, error: LedgerError) -> None:
+        self._fatal = error
+        if self.system is not None:
+            self.system.request_stop()
+
+    def _say_ready(self) -> None:
+        urls = {f"{name}_url": bound.url for name, at in self.listeners.items() if (bound := at.bound) is not None}
+        line = {"ready": True, "pid": os.getpid(), "url": urls.get("gateway_url"), **urls}
+        _log.info("ready", **urls)
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, json.dumps(line).encode() + b"\n")
+            os.close(self._ready_fd)
+
+    async def _stop_on_signals(self, boot: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                _log.info("stopping", signal=signal.Signals(number).name)
+                if self.system is None:
+                    boot.cancel()
+                else:
+                    self.system.request_stop()
+                break
+            async for number in signals:
+                _log.warning("stopping_at_once", signal=signal.Signals(number).name)
+                if self.system is not None:
+                    self.system.kill()
+
+
+class Listener:
+    """One HTTP surface's place: a port that was free at first is kept over restarts of its server."""
+
+    def __init__(self, host: str, port: int, process: Process) -> None:
+        self._host, self._port = host, port
+        self._process = process
+        self.bound: Address | None = None
+
+    @property
+    def url(self) -> str:
+        """Base URL without a slash at its end."""
+        return (self.bound or Address(self._host, self._port)).url
+
+    def child(self, name: str, app: Callable[[], App]) -> ChildSpec:
+        """The server of this surface, as a child of the tree."""
+        settings = self._process.settings
+
+        async def run(context: Context) -> None:
+            port = self._port if self.bound is None else self.bound.port
+            await serve(
+                app(),
+                self._host,
+                port,
+                context=_Announced(context, self.listening),
+                settings=settings.http,
+                drain_s=settings.shutdown.drain_s,
+            )
+
+        backoff = Backoff(0.1, 5.0)
+        return ChildSpec(
+            name, lambda: DrainingJob(run), shutdown=settings.shutdown.drain_s + SHUTDOWN_SLACK_S, backoff=backoff
+        )
+
+    def listening(self, at: Address) -> None:
+        """Told by the server where it listens."""
+        self.bound = at
+
+
+class _Announced:
+    """A job's context that tells its listener, too, where it listens."""
+
+    def __init__(self, context: Context, listening: Callable[[Address], None]) -> None:
+        self._context = context
+        self._listening = listening
+
+    @property
+    def stop_requested(self) -> trio.Event:
+        return self._context.stop_requested
+
+    def ready(self, info: object = None) -> None:
+        if isinstance(info, Address):
+            self._listening(info)
+        self._context.ready(info)
+
+
+def _ledger_id(folder: Path) -> str:
+    """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
+    ledger = open_inline(folder / LEDGER_FILE)
+    try:
+        return ledger.write_now(facts.ledger_id)
+    finally:
+        ledger.close()
+
+
+def facilitator_child(process: Process) -> ChildSpec:
+    """The play-money facilitator (local only)."""
+    from engram.facilitator.supervision import supervision
+
+    return supervision(
+        settings=process.settings,
+        ledger=process.ledger,
+        clock=process.clock,
+        ids=process.ids,
+        metrics=process.metrics,
+        on_bound=process.listeners["facilitator"].listening,
+    )
+
+
+class Gateway:
+    """The parts of a gateway, wired. Areas meet only here: one learns of another by a callable it is given."""
+
+    def __init__(self, process: Process) -> None:
+        from engram.gateway.feed import EventFeed
+        from engram.gateway.selling import Selling
+        from engram.payments.actor import PaymentVerifier
+        from engram.payments.supervision import PAYMENT_VERIFIER
+        from engram.provisioning.actor import PROVISIONER, Provisioner
+        from engram.relay.actor import RelayEmitter
+        from engram.sessions import SystemInstants
+        from engram.stats import StatsView
+
+        registry, settings = process.registry, process.settings
+        self.process = process
+        self.settings = settings
+        self.instants = SystemInstants()
+        self.keypair = _own_keypair(process.folder / "gateway-hotkey")
+        self.subnets = Subnets(process.clock, settings.chain.netuids, settings.chain.stall_after_s)
+        self.feed = EventFeed(process.ledger)
+        self.selling = Selling(process.ledger, default=settings.gateway.selling)
+        self.samples = StatsView(process.clock)
+        self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
+        self.provisioner = registry.ref(Provisioner, PROVISIONER)
+        self.emitter = registry.ref(RelayEmitter, "relay_emitter")
+        offers = _local_offers(settings)
+        self.backend = _local_backend(process, offers)
+        self.places = min(offers.places, settings.sessions.live_in_all)
+        self.services = self._services()
+        self.status = self._status()
+
+    def children(self) -> list[ChildSpec | SupervisorSpec]:
+        """Beside the ledger; started from the top, stopped from the bottom."""
+        gateway, ops = self.process.listeners["gateway"], self.process.listeners["ops"]
+        return [
+            self.process.spare(self._chain, "chain"),
+            self._payments(),
+            self._fleet(),
+            self.process.spare(self._stats_poller, "stats_poller"),
+            self.process.spare(self._relay_emitter, "relay_emitter"),
+            self.process.spare(self._relay_rounds, "relay_rounds"),
+            self.process.spare(lambda: Job(self.feed.run), "event_feed"),
+            self.process.spare(self._control, "control"),
+            ops.child("ops", self._ops_app),
+            gateway.child("http", self._gateway_app),
+        ]
+
+    async def stop_nodes(self) -> None:
+        """`shutdown.nodes = stop`: end the nodes once the tree has; what they hold is kept for the next start."""
+        from engram.provisioning.actor import stop_all
+
+        with trio.move_on_after(STOP_NODES_S) as patience:
+            await stop_all(self.backend)
+        if patience.cancelled_caught:
+            _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
+
+    def session_changed(self, session_id: str) -> None:
+        """A hint to the provisioner and to open event streams; never raises."""
+        from engram.provisioning.actor import session_changed
+
+        session_changed(self.provisioner, session_id)
+        self.feed.poke(session_id)
+
+    def payments_changed(self) -> None:
+        """A hint to the payment verifier; never raises."""
+        from engram.payments.protocol import Reread
+
+        with contextlib.suppress(ActorDown, MailboxFull):
+            self.verifier.tell(Reread())
+
+    def outbox_changed(self) -> None:
+        """A hint to the relay; never raises."""
+        from engram.relay.protocol import OutboxGrew
+
+        with contextlib.suppress(ActorDown, MailboxFull):
+            self.emitter.tell(OutboxGrew())
+
+    def _chain(self) -> Actor[Any]:
+        from engram.chain.actor import MetagraphSyncer
+        from engram.chain.endpoints import nodes
+
+        process = self.process
+        endpoints = nodes(self.settings.chain, process.http, process.clock)
+        return MetagraphSyncer(endpoints, self.subnets, self.settings.chain, process.clock, process.rng)
+
+    def _payments(self) -> SupervisorSpec:
+        from engram.payments.facilitator import HttpFacilitator
+        from engram.payments.supervision import supervision
+
+        process, settings = self.process, self.settings.payments
+        embedded = process.listeners["facilitator"]
+        facilitator = HttpFacilitator(
+            process.http,
+            (lambda: embedded.url) if settings.facilitator_url == "embedded" else (lambda: settings.facilitator_url),
+            verify_timeout_s=settings.verify_timeout_s,
+            settle_timeout_s=settings.settle_timeout_s,
+        )
+        return supervision(
+            registry=process.registry,
+            settings=self.settings,
+            ledger=process.ledger,
+            facilitator=facilitator,
+            instants=self.instants,
+            ids=process.ids,
+            places=lambda: self.places,
+            on_settled=self.session_changed,
+            metrics=process.metrics,
+        )
+
+    def _fleet(self) -> SupervisorSpec:
+        from engram.payments.records import refund_session
+        from engram.provisioning import node_keys
+        from engram.provisioning.actor import fleet_spec
+        from engram.provisioning.fleet import Fleet
+        from engram.provisioning.health import health_probe
+        from engram.sessions.rules import tiers
+
+        process = self.process
+        keys_folder = process.folder / node_keys.FOLDER
+
+        def refund(connection: Connection, session_id: str) -> None:
+            refund_session(connection, session_id, "provisioning_failed", self.instants.now())
+
+        async def new_key() -> None:
+            await node_keys.generate(process.ledger, keys_folder, process.clock.now())
+
+        fleet = Fleet(
+            ledger=process.ledger,
+            backend=self.backend,
+            instants=self.instants,
+            ids=process.ids,
+            settings=self.settings.provisioning,
+            tiers=tiers(self.settings.pricing.lite_usd_per_hour),
+            is_healthy=health_probe(process.http),
+            on_failed=refund,
+            new_key=new_key if self.settings.environment == "local" else None,
+            on_changed=self.feed.poke,
+        )
+        return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)
+
+    def _stats_poller(self) -> Actor[Any]:
+        from engram.stats import StatsPoller, ask_stats
+
+        process, settings = self.process, self.settings.stats
+        return StatsPoller(
+            process.ledger,
+            lambda endpoint: ask_stats(process.http, endpoint, settings),
+            self.samples,
+            self.instants,
+            settings,
+            process.rng,
+            on_sample=lambda session_id, _: self.feed.poke(session_id),
+            on_changed=self.feed.poke,
+            on_unresponsive=self.session_changed,
+        )
+
+    def _relay_rounds(self) -> Job | None:
+        from engram.relay.rounds import MemoryRounds
+
+        if not self.settings.relay.url:
+            return None
+        process = self.process
+        rounds = MemoryRounds(
+            process.ledger,
+            self.samples,
+            process.clock,
+            netuid=self.settings.miner.netuid,
+            block=lambda: self.subnets.block,
+            interval_s=self.settings.relay.round_s,
+            on_queued=self.outbox_changed,
+        )
+        return Job(rounds.run)
+
+    def _relay_emitter(self) -> Actor[Any]:
+        from engram.relay import PayloadSigner, RetryPolicy
+        from engram.relay.actor import RelayEmitter
+        from engram.relay.receiver import Receiver
+
+        settings, process = self.settings.relay, self.process
+        receiver = Receiver(process.http, settings.url, settings.timeout_s) if settings.url else None
+        policy = RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s)
+        signer = PayloadSigner.of(self.keypair)
+        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng)
+
+    def _control(self) -> Job:
+        from engram.control.operations import GatewayOperations
+        from engram.control.server import control_job
+
+        process = self.process
+        operations = GatewayOperations(
+            process.folder, process.ledger, process.clock, self.instants, self.selling, self, self.status
+        )
+        return Job(control_job(process.folder, operations))
+
+    def _services(self) -> "Services":
+        from engram.gateway import probes
+        from engram.gateway.services import Services
+        from engram.gateway.shop import Shop
+        from engram.gateway.tickets import Tickets
+
+        process, settings = self.process, self.settings
+        listener = process.listeners["gateway"]
+
+        def public_url() -> str:
+            return settings.gateway.public_url.rstrip("/") or listener.url
+
+        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, lambda: self.places)
+        return Services(
+            settings=settings,
+            public_url=public_url,
+            ledger=process.ledger,
+            keypair=self.keypair,
+            clock=process.clock,
+            instants=self.instants,
+            ids=process.ids,
+            shop=shop,
+            stats=_Latest(self.samples),
+            subnets=self.subnets,
+            feed=self.feed,
+            tickets=Tickets(secrets.token_bytes(32)),
+            metrics=process.metrics,
+            probes={
+                "ledger": probes.ledger_probe(process.ledger),
+                "chain": probes.chain_probe(self.subnets),
+                "actors": probes.parts_probe(self._missing),
+            },
+            session_changed=self.session_changed,
+        )
+
+    def _status(self) -> "Callable[[], Awaitable[SystemStatus]]":
+        from engram.control.status import status_of
+
+        process = self.process
+        return status_of(
+            self.settings.environment,
+            process.ledger,
+            process.clock,
+            self.subnets,
+            process.nodes,
+            self.selling.is_on,
+            lambda: self.feed.open_streams,
+            self._extra,
+        )
+
+    async def _extra(self) -> dict[str, dict[str, object]]:
+        from engram.relay.protocol import GetRelayStatus
+
+        commits = await self.process.ledger.commits()
+        extra: dict[str, dict[str, object]] = {"ledger": msgspec.structs.asdict(commits)}
+        with contextlib.suppress(ActorsError):
+            extra["relay"] = msgspec.structs.asdict(await self.emitter.call(GetRelayStatus()))
+        return extra
+
+    def _missing(self) -> list[str]:
+        """Parts that sales depend on and that do not run now."""
+        needed = {LEDGER: "ledger", "payment_verifier": "payment verifier", "provisioner": "provisioner"}
+        running = {node.path.rsplit("/", 1)[-1] for node in self.process.nodes() if node.state == "running"}
+        return [f"{name} is down" for path, name in needed.items() if path not in running]
+
+    def _gateway_app(self) -> App:
+        from engram.gateway.app import gateway_app
+
+        return gateway_app(self.services)
+
+    def _ops_app(self) -> App:
+        from engram.gateway.app import ops_app
+        from engram.gateway.gauges import gauges
+
+        process = self.process
+        refresh = gauges(process.metrics, process.ledger, self.subnets, self.feed, process.nodes)
+        return ops_app(self.services, self.status, refresh)
+
+
+class _Latest:
+    """The poller's view, as the surface asks for it."""
+
+    def __init__(self, samples: "StatsView") -> None:
+        self._samples = samples
+
+    def latest(self, session_id: str) -> "NodeStats | None":
+        """The newest stats of a session's node, None before the first."""
+        from engram.gateway.presenting import NodeStats
+
+        sample = self._samples.sample(session_id)
+        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
+
+
+def _own_keypair(path: Path) -> Keypair:
+    """The gateway's own key: made at the first start, and the same ever after, since phones pin it."""
+    if not path.exists():
+        wallet.write_hotkey_file(path, Keypair.generate())
+    return wallet.read_hotkey_file(path)
+
+
+def _local_offers(settings: Settings) -> "Offers":
+    from engram.provisioning import Offers, UnknownBackend, capacity
+    from engram.provisioning.local import PORT_COUNT
+    from engram.sessions.rules import tiers
+
+    if settings.provisioning.backend != "local":
+        raise UnknownBackend(f"provisioning.backend {settings.provisioning.backend!r} is not built in yet: use 'local'")
+    memory = capacity.memory_bytes()
+    smallest = min(tier.memory_bytes for tier in tiers(settings.pricing.lite_usd_per_hour).values())
+    return Offers(
+        backend="local",
+        places=capacity.places(settings.provisioning.places, memory, os.cpu_count() or 1, smallest),
+        first_port=settings.provisioning.first_port,
+        port_count=PORT_COUNT,
+    )
+
+
+def _local_backend(process: Process, offers: "Offers") -> "LocalBackend":
+    from engram.memory.launch import EmbedderLaunch
+    from engram.provisioning import cgroups
+    from engram.provisioning.local import LocalBackend, LocalSettings
+    from engram.provisioning.node_folder import NodeSettings
+
+    settings = process.settings
+    return LocalBackend(
+        LocalSettings(
+            nodes_dir=process.folder / "nodes",
+            ledger_id=process.ledger_id,
+            command=(sys.executable, str(Path(__file__).resolve()), "miner"),
+            common=NodeSettings(
+                host=settings.provisioning.node_host,
+                netuid=settings.miner.netuid,
+                environment=settings.environment,
+                embedder=EmbedderLaunch(
+                    kind=settings.miner.embedder,
+                    weights_dir=settings.miner.weights_dir or None,
+                    cache_dir=settings.miner.cache_dir or str(process.folder / "cache"),
+                ),
+            ),
+            offers=offers,
+            grace_s=settings.provisioning.destroy_grace_s,
+            watch_interval_s=settings.provisioning.watch_interval_s,
+            environment=dict(os.environ),
+        ),
+        cgroups.find(),
+    )
+
+
+def _entry() -> int:
+    command_line = importlib.import_module("engram.cli")
+    status = command_line.main(["run", *sys.argv[1:]])
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(_entry())
