@@ -75,16 +75,25 @@ class MetagraphSyncer(Actor[Poll]):
         self._codec: Codec | None = None
         self._disputed: set[int] = set()
         """Netuids on which endpoints differed and no two have agreed since."""
+        self._polling = trio.CancelScope()
 
     async def on_start(self, context: Context) -> None:
         self._context = context
         self._timer: Timer = context.after(0.0, Poll())
+        context.start_soon(self._end_poll_at_stop, context.stop_requested)
 
     async def handle(self, message: Poll) -> None:
         self._timer.cancel()
-        failed = not await self._poll()
+        failed = True
+        with trio.CancelScope() as self._polling:
+            failed = not await self._poll()
         wait_s = next_poll_s(self._healths, self._settings.poll_s, self._clock.monotonic(), failed)
         self._timer = self._context.after(wait_s, Poll())
+
+    async def _end_poll_at_stop(self, stop_requested: trio.Event) -> None:
+        """An endpoint that hangs holds up nobody's shutdown."""
+        await stop_requested.wait()
+        self._polling.cancel()
 
     async def _poll(self) -> bool:
         """Asks the endpoints in turn until one serves; True when one did."""

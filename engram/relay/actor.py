@@ -10,7 +10,7 @@ from typing import Protocol, assert_never, final
 import structlog
 import trio
 
-from actors import Actor, Context, MailboxPolicy
+from actors import Actor, Context, ExitReason, MailboxPolicy
 from engram.clock import Clock
 from engram.ledger import Ledger
 from engram.relay import records
@@ -61,12 +61,17 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         self._clock = clock
         self._rng = rng
         self._grew = trio.Event()
+        self._attempt = trio.Lock()
         self._failures_in_a_row = 0
         self._unreachable_in_a_row = 0
 
     async def on_start(self, context: Context) -> None:
         if self._receiver is not None:
             context.start_soon(self._work, self._receiver)
+
+    async def on_stop(self, reason: ExitReason) -> None:
+        """An attempt under way may end, within the shutdown time, so that its outcome is known."""
+        await self._attempt.acquire()
 
     async def handle(self, message: OutboxGrew | GetRelayStatus) -> RelayStatus | None:
         match message:
@@ -92,15 +97,22 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             if self._clock.monotonic() >= purge_at:
                 await self._purge()
                 purge_at = self._clock.monotonic() + PURGE_S
-            entry = await self._claim()
-            if entry is None:
+            async with self._attempt:
+                outcome = await self._try_next(receiver)
+            if outcome is None:
                 await self._wait_for_work()
-                continue
-            outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
-            await self._settle(entry, outcome)
-            if isinstance(outcome, Unreachable):
+            elif isinstance(outcome, Unreachable):
                 # Whatever came next would meet the same closed door: hints do not shorten this wait.
                 await trio.sleep(backoff_s(self._unreachable_in_a_row - 1, self._policy, self._rng))
+
+    async def _try_next(self, receiver: Submits) -> Outcome | None:
+        """One attempt at the oldest entry that is due; None when none is."""
+        entry = await self._claim()
+        if entry is None:
+            return None
+        outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
+        await self._settle(entry, outcome)
+        return outcome
 
     async def _settle_interrupted(self) -> None:
         now = self._clock.now()

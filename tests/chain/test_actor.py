@@ -383,6 +383,14 @@ async def test_a_poll_can_be_asked_for_and_is_answered_when_it_is_done(autojump_
         assert running.block == 1101
 
 
+async def test_an_endpoint_that_hangs_holds_up_no_shutdown(autojump_clock: Clock) -> None:
+    chain = ChainDouble()
+    chain.delay_s = 3_600.0
+    async with syncing([chain]):
+        stopped_at = trio.current_time()
+    assert trio.current_time() == stopped_at
+
+
 async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Clock) -> None:
     async with syncing([RecordedNode(TrioClock())]) as running:
         first = running.block

@@ -210,6 +210,18 @@ async def test_a_process_that_ends_during_an_attempt_sends_the_same_bytes_after_
     assert states(ledger) == ["delivered"]
 
 
+async def test_an_attempt_under_way_may_end_before_the_emitter_stops(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    receiver.hangs_s = 3.0
+    queue(ledger, 1, 2)
+    async with emitting(ledger, receiver):
+        await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(3.0)
+    assert states(ledger) == ["delivered", "pending"]
+    assert log_of(ledger) == ["ok"]
+
+
 async def test_a_crash_of_the_emitter_loses_nothing(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
