@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
+_TOLD_AT_MOST = 200
+
 ExitKind = Literal["normal", "shutdown", "killed", "crashed"]
 
 
@@ -27,7 +29,11 @@ class ExitReason(msgspec.Struct, frozen=True):
         return self.kind == "killed" or self.kind == "crashed"
 
     def __str__(self) -> str:
+        """One line of at most 200 characters and the kind."""
         told = self.detail or ("" if self.error is None else f"{type(self.error).__name__}: {self.error}")
+        told = " ".join(told.split())
+        if len(told) > _TOLD_AT_MOST:
+            told = told[: _TOLD_AT_MOST - 1] + "\N{HORIZONTAL ELLIPSIS}"
         return f"{self.kind} ({told})" if told else self.kind
 
 

@@ -13,7 +13,7 @@ import trio
 
 from actors._errors import CallCycle, StartFailed, SystemFailed
 from actors._events import EventStream
-from actors._exits import ExitReason
+from actors._exits import SHUTDOWN, ExitReason
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec
 from actors._supervision import Kill, Shutdown, Status
@@ -140,6 +140,7 @@ class System:
         nursery.start_soon(self.timers.run, name="actors timers")
         self.root.boot(self.root.spec.name)
         await self.booted.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
 
     async def close(self) -> None:
         """Stops whatever still runs; then the nursery can end."""
@@ -187,10 +188,12 @@ async def open_system(
     """
     system = System(spec, registry or Registry(), rng or random.Random(), events or EventStream())
     escaped: BaseException | None = None
+    entered = False
     async with trio.open_nursery() as nursery:
         try:
             with trio.CancelScope() as body:
                 await system.run_in(nursery, body)
+                entered = True
                 yield system
         except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
             escaped = error
@@ -201,3 +204,5 @@ async def open_system(
         raise escaped
     if failure is not None:
         raise failure
+    if not entered:
+        raise StartFailed(spec.id, system.outcome or SHUTDOWN)
