@@ -23,7 +23,6 @@ from actors import (
 )
 from config.model import Settings
 from engram.clock import Ids
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError
 from engram.sessions import Instants, Session, SessionState
 
@@ -58,7 +57,6 @@ class Wiring(msgspec.Struct, frozen=True):
     ids: Ids
     purchases: SupervisorRef
     places: Callable[[], int]
-    metrics: Metrics
     work: PaymentWork
 
 
@@ -277,7 +275,6 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 if payment.state is not PaymentState.UNKNOWN:
                     await self._start(payment.id)
             await self._start_next()
-            await self._measure()
             if now - self._forgotten_at >= FORGET_EVERY_S:
                 self._forgotten_at = now
                 await self._ledger.write(
@@ -285,13 +282,6 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 )
         except (LedgerError, ActorsError) as error:
             _log.warning("payments_not_reread", cause=type(error).__name__)
-
-    async def _measure(self) -> None:
-        open_now, quarantined = await self._ledger.read(records.count_open)
-        metrics = self._wiring.metrics
-        for state in sorted(rules.OPEN):
-            metrics.payments_open.labels(str(state)).set(open_now.get(state, 0))
-        metrics.quarantined.labels("payments").set(quarantined)
 
 
 def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:

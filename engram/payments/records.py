@@ -4,7 +4,7 @@ Every arrow of rules.py is one compare-and-set made by `advance`, together with 
 first one (RESERVED) is made by `reserve`.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
@@ -236,17 +236,6 @@ def count_by_state(connection: Connection) -> dict[PaymentState, int]:
     return {PaymentState(state): count for state, count in connection.execute(query)}
 
 
-def count_open(connection: Connection) -> tuple[dict[PaymentState, int], int]:
-    """How many payments are in each open state, and how many of them wait for the operator."""
-    query = (
-        select(payments.c.state, func.count(), func.count(payments.c.quarantined_at))
-        .where(payments.c.state.in_(sorted(rules.OPEN)))
-        .group_by(payments.c.state)
-    )
-    rows = connection.execute(query).all()
-    return {PaymentState(state): count for state, count, _ in rows}, sum(row[2] for row in rows)
-
-
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
     """The refunds of a payment by number."""
     query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.number)
@@ -448,7 +437,7 @@ def _one(connection: Connection, query: Select[tuple[object, ...]]) -> Payment |
     return None if row is None else _payment(row)
 
 
-def _columns(payment: Payment) -> dict[str, object]:
+def _columns(payment: Payment) -> dict[str, Any]:
     return msgspec.structs.asdict(payment) | {"state": str(payment.state), "kind": str(payment.kind)}
 
 

@@ -50,7 +50,6 @@ def supervision(
         ids=ids,
         purchases=registry.supervisor(PURCHASES),
         places=places,
-        metrics=metrics,
         work=work,
     )
     purchases = SupervisorSpec(

@@ -18,7 +18,6 @@ from engram.payments.actor import PaymentVerifier
 from engram.payments.answers import PurchaseAnswer
 from engram.payments.model import Payment, Quote
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
-from engram.payments.purchase import buy
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
 from tests.fakes.facilitator import FakeFacilitator
@@ -72,7 +71,7 @@ class Shop:
         )
 
     async def buy(self, purchase: Purchase) -> PurchaseAnswer:
-        return await buy(self.verifier, self.ledger, purchase, self.settings.payments.answer_within_s)
+        return await self.verifier.call(purchase, timeout=self.settings.payments.answer_within_s + 0.5)
 
     def read(self, query: Callable[[Connection], T]) -> T:
         return self.ledger.write_now(query)
