@@ -1,0 +1,34 @@
+"""What the documentation tells to type exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engram.cli.app import app
+from tests.cli.test_help import commands
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"(?:^|`|bin/|then `)engram ((?:[a-z]+ ?)+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_documentation_exist(page: Path) -> None:
+    there = {" ".join(path) for path in commands(app)}
+    for words in COMMAND.findall(page.read_text(encoding="utf-8")):
+        typed = words.split()
+        known = (" ".join(typed[:length]) for length in range(len(typed), 0, -1))
+        assert any(name in there for name in known), f"engram {words}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_makefile_has_what_the_readme_promises() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    promised = set(re.findall(r"^make ([a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
+    assert {"demo", "test", "run"} <= promised <= targets
