@@ -1,37 +1,33 @@
-"""Is this the node we launched, and does it answer? Asked before anything of a tenant is sent to an address."""
+"""Whether a node is up, and is the one that was launched: a reused port must never receive a tenant's data."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import msgspec
 
-from engram.http.client import HttpClient, HttpError
+from engram.http.client import HttpClient
+from engram.http.errors import HttpError
 
-TIMEOUT_S: Final = 2.0
-MAX_BYTES: Final = 65_536
+CONNECT_S = 2.0
+TOTAL_S = 4.0
 
 
-class _Health(msgspec.Struct, frozen=True):
+class _Health(msgspec.Struct):
     status: str = ""
     launch_token: str = ""
 
 
-def health_check(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
-    """Returns `is_healthy(endpoint, token)`: GET /health answers `ok` and echoes the launch token.
-
-    A reused port with another process behind it, or another node, is not healthy. Raises nothing for what the other
-    side does.
-    """
+def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
+    """Returns (endpoint, token) -> True when /health answers `ok` and echoes that token; never raises HttpError."""
 
     async def is_healthy(endpoint: str, token: str) -> bool:
         try:
             answer = await http.request(
                 "GET",
-                endpoint + "/health",
-                connect_s=TIMEOUT_S,
-                read_s=TIMEOUT_S,
-                total_s=TIMEOUT_S,
-                max_bytes=MAX_BYTES,
+                f"{endpoint}/health",
+                connect_s=CONNECT_S,
+                read_s=TOTAL_S,
+                total_s=TOTAL_S,
+                max_bytes=65_536,
                 fresh=True,
             )
             health = answer.decode(_Health)

@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from engram.ledger import crash
+from engram.memory.launch import LaunchFileError
 
 from . import node_folder, processes
 from .cgroups import NodeGroups
@@ -303,6 +304,8 @@ def _disk() -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"{error.strerror}: {error.filename}") from error
+    except LaunchFileError as error:
+        raise Unavailable(str(error)) from error
 
 
 def current_environment() -> Mapping[str, str]:

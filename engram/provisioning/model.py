@@ -42,11 +42,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: str
     places: int
-    """Nodes at once, whatever their size."""
-    memory_bytes: int | None = None
-    """Sum of the tiers' memory over all nodes; None: not limited."""
-    cpu_vcpu: int | None = None
-    """Sum of the tiers' vCPU over all nodes; None: not limited."""
+    """Nodes at once."""
     first_port: int | None = None
     """The ledger allocates ports from here (`port_count` of them); None: the backend finds its own."""
     port_count: int = 0

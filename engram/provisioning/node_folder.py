@@ -1,6 +1,6 @@
 """The folder of one local node: what it is told (launch.json), what runs (node.json), what it stores, what it says.
 
-nodes/<session_id>/launch.json   the node's orders, mode 0600 (fields: engram.miner.launch.LaunchFile)
+nodes/<session_id>/launch.json   the node's orders, mode 0600 (engram.memory.launch.LaunchFile)
 nodes/<session_id>/node.json     token, port, and the process that was started: boot id, pid, start time
 nodes/<session_id>/data/         what the node stores
 nodes/<session_id>/output.log    its output; a pipe would end it with the gateway
@@ -11,6 +11,9 @@ import shutil
 from pathlib import Path
 
 import msgspec
+
+from config.model import Environment
+from engram.memory import launch
 
 from .model import NodeSpec
 from .processes import ProcessId
@@ -39,32 +42,29 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str
     netuid: int
-    environment: str
-    embedder: str
-    weights_dir: str | None
-    cache_dir: str | None
+    environment: Environment
+    embedder: launch.EmbedderLaunch
 
 
 def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:
     """Write the orders and the node file; what the node stored before is kept. Blocks. Raises OSError."""
     (folder / DATA).mkdir(mode=0o700, parents=True, exist_ok=True)
-    orders = {
-        "schema": 1,
-        "session_id": spec.session_id,
-        "launch_token": spec.token,
-        "host": node.host,
-        "port": node.port,
-        "data_dir": str(folder / DATA),
-        "hotkey_file": spec.hotkey_file,
-        "controller_public_key": spec.controller.hex(),
-        "ends_at": spec.ends_at,
-        "storage_bytes": node.storage_bytes,
-        "memory_bytes": node.memory_bytes,
-        "netuid": common.netuid,
-        "environment": common.environment,
-        "embedder": {"kind": common.embedder, "weights_dir": common.weights_dir, "cache_dir": common.cache_dir},
-    }
-    _write(folder / LAUNCH_FILE, msgspec.json.encode(orders))
+    orders = launch.LaunchFile(
+        session_id=spec.session_id,
+        launch_token=spec.token,
+        host=node.host,
+        port=node.port,
+        data_dir=str(folder / DATA),
+        hotkey_file=spec.hotkey_file,
+        controller_public_key=spec.controller.hex(),
+        ends_at=spec.ends_at,
+        storage_bytes=node.storage_bytes,
+        memory_bytes=node.memory_bytes,
+        netuid=common.netuid,
+        environment=common.environment,
+        embedder=common.embedder,
+    )
+    launch.write(folder / LAUNCH_FILE, orders)
     write_node(folder, node)
 
 
@@ -82,14 +82,12 @@ def read_node(folder: Path) -> NodeFile | None:
 
 
 def move_end(folder: Path, ends_at: float) -> None:
-    """Tell the node another end time: it reads its orders again before it ends. Blocks. Raises OSError."""
+    """Tell the node another end time: it reads its orders again before it ends. Blocks.
+
+    Raises OSError, LaunchFileError."""
     path = folder / LAUNCH_FILE
-    try:
-        orders = msgspec.json.decode(path.read_bytes(), type=dict[str, object])
-    except FileNotFoundError:
-        return
-    orders["ends_at"] = ends_at
-    _write(path, msgspec.json.encode(orders))
+    if path.exists():
+        launch.write(path, msgspec.structs.replace(launch.read(path), ends_at=ends_at))
 
 
 def remove(folder: Path) -> None:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, insert, select, update
 
 from engram.ledger import facts
 from engram.ledger.schema import nodes, sessions
-from engram.sessions import HELD, RUNNING, TERMINAL, Session, SessionState, TierName
+from engram.sessions import RUNNING, TERMINAL, Session, SessionState
 from engram.sessions import records as session_records
 
 from .errors import NoCapacity
-from .model import NodeRecord, NodeState, Offers
+from .model import NodeRecord, NodeState
 from .rules import Facts
 
 _GONE = str(NodeState.GONE)
@@ -144,29 +144,6 @@ def running_nodes(connection: Connection) -> list[RunningNode]:
         RunningNode(session_id, token or "", endpoint or "", SessionState(state))
         for session_id, token, endpoint, state in connection.execute(query)
     ]
-
-
-def held_tiers(connection: Connection) -> dict[TierName, int]:
-    """How many sessions of each tier hold a place."""
-    query = select(sessions.c.tier, func.count()).where(sessions.c.state.in_(sorted(HELD))).group_by(sessions.c.tier)
-    return {TierName(tier): count for tier, count in connection.execute(query)}
-
-
-def room_for(connection: Connection, offers: Offers, sizes: "Sizes", tier: TierName) -> bool:
-    """True when one more session of `tier` fits beside all that hold a place. Ask in the transaction that holds it."""
-    held = held_tiers(connection)
-    held[tier] = held.get(tier, 0) + 1
-    if sum(held.values()) > offers.places:
-        return False
-    memory = sum(sizes[name][0] * count for name, count in held.items())
-    cpu = sum(sizes[name][1] * count for name, count in held.items())
-    return (offers.memory_bytes is None or memory <= offers.memory_bytes) and (
-        offers.cpu_vcpu is None or cpu <= offers.cpu_vcpu
-    )
-
-
-Sizes = dict[TierName, tuple[int, int]]
-"""Memory in bytes and vCPU of each tier."""
 
 
 def history(connection: Connection, session_id: str) -> Sequence[NodeRecord]:

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import trio
 
+from engram.memory import launch
 from engram.provisioning import NodeSpec, Offers, Rejected, local, node_folder, processes
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
@@ -30,7 +31,7 @@ def a_backend(
             ledger_id=ledger_id,
             command=(sys.executable, "-S", "-E", fake_node.__file__, *behaviours),
             common=NodeSettings(
-                host="127.0.0.1", netuid=450, environment="local", embedder="hash", weights_dir=None, cache_dir=None
+                host="127.0.0.1", netuid=450, environment="local", embedder=launch.EmbedderLaunch(kind="hash")
             ),
             offers=Offers(backend="local", places=4, first_port=18_100, port_count=1_000, not_enforced=("cpu",)),
             grace_s=grace_s,
@@ -231,8 +232,6 @@ async def test_a_node_gets_no_secret_of_our_environment(tmp_path: Path, monkeypa
 
 
 async def test_the_launch_file_is_for_the_node_alone_and_is_one_a_miner_takes(tmp_path: Path) -> None:
-    from engram.miner import launch
-
     backend = a_backend(tmp_path)
     spec = a_spec()
     await backend.launch(spec)

@@ -8,8 +8,7 @@ import pytest
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, wallet
 from engram.ledger.inline import InlineLedger, open_inline
-from engram.provisioning import NoCapacity, NodeKeyError, NodeRecord, NodeState, Offers, node_keys, records
-from engram.sessions import SessionState, TierName, rules
+from engram.provisioning import NoCapacity, NodeKeyError, NodeRecord, NodeState, node_keys, records
 
 from .fleets import CONTROLLER, World
 
@@ -99,22 +98,3 @@ def test_ports_go_round_and_are_held_until_the_node_is_gone(ledger: InlineLedger
     ledger.write_now(lambda c: records.mark_gone(c, "n1", 9.0))
     assert allocate() == 101
     assert not ledger.write_now(lambda c: records.mark_running(c, "n1", "{}"))
-
-
-def test_room_is_what_places_memory_and_cpu_leave(ledger: InlineLedger) -> None:
-    world = World(ledger, clock=ManualClock())
-    for number in range(3):
-        world.sell(f"s{number}")
-    world.sell("over", state=SessionState.STOPPED)
-    sizes = {name: (tier.memory_bytes, tier.cpu_vcpu) for name, tier in rules.tiers(0.1).items()}
-
-    def room(tier: TierName, **limits: int) -> bool:
-        offers = Offers(backend="x", **{"places": 10, **limits})  # type: ignore[arg-type]  # all are integers
-        return ledger.write_now(lambda c: records.room_for(c, offers, sizes, tier))
-
-    assert room(TierName.PRO)
-    assert not room(TierName.LITE, places=3)
-    assert room(TierName.LITE, memory_bytes=8 * 1024**3)
-    assert not room(TierName.STANDARD, memory_bytes=8 * 1024**3)
-    assert room(TierName.LITE, cpu_vcpu=4)
-    assert not room(TierName.STANDARD, cpu_vcpu=4)

@@ -1,0 +1,64 @@
+"""The backend that the settings name."""
+
+import os
+import sys
+from pathlib import Path
+
+from config.model import Settings
+from engram.memory.launch import EmbedderLaunch
+from engram.sessions import TierName, rules
+
+from . import capacity, cgroups
+from .backend import Provisioner
+from .errors import UnknownBackend
+from .local import PORT_COUNT, LocalBackend, LocalSettings, current_environment
+from .model import Offers
+from .node_folder import NodeSettings
+
+NODES_FOLDER = "nodes"
+CACHE_FOLDER = "cache"
+
+
+def make_backend(settings: Settings, data_dir: Path, ledger_id: str, run_py: Path) -> Provisioner:
+    """Returns the backend; `data_dir` is the locked folder, `run_py` the program that starts a miner.
+
+    Raises UnknownBackend, saying which setting to change.
+    """
+    if settings.provisioning.backend != "local":
+        raise UnknownBackend(
+            f"provisioning.backend = {settings.provisioning.backend!r} is not built into this version; "
+            "set provisioning.backend to 'local'"
+        )
+    groups = cgroups.find()
+    lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
+    miner = settings.miner
+    return LocalBackend(
+        LocalSettings(
+            nodes_dir=data_dir / NODES_FOLDER,
+            ledger_id=ledger_id,
+            command=(sys.executable, str(run_py), "miner"),
+            common=NodeSettings(
+                host=settings.provisioning.node_host,
+                netuid=miner.netuid,
+                environment=settings.environment,
+                embedder=EmbedderLaunch(
+                    kind=miner.embedder,
+                    weights_dir=miner.weights_dir or None,
+                    cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER),
+                ),
+            ),
+            offers=Offers(
+                backend="local",
+                places=capacity.places(
+                    settings.provisioning.places, capacity.memory_bytes(), os.cpu_count() or 1, lite.memory_bytes
+                ),
+                first_port=settings.provisioning.first_port,
+                port_count=PORT_COUNT,
+                not_enforced=() if groups else ("cpu",),
+            ),
+            grace_s=settings.provisioning.destroy_grace_s,
+            watch_interval_s=settings.provisioning.watch_interval_s,
+            environment=current_environment(),
+        ),
+        groups,
+    )

@@ -1,0 +1,9 @@
+"""What managed nodes say of themselves: the poller and what it learnt."""
+
+from .actor import StatsPoller
+from .model import NodeStats, Sample
+from .node import stats as ask_stats
+from .protocol import Reread
+from .view import StatsView
+
+__all__ = ["NodeStats", "Reread", "Sample", "StatsPoller", "StatsView", "ask_stats"]

@@ -1,0 +1,176 @@
+"""The stats poller: asks every running node how it is, again and again, and says when one stops answering."""
+
+import heapq
+import random
+from collections.abc import Awaitable, Callable
+from typing import final
+
+import structlog
+import trio
+
+from actors import Actor, Context, MailboxPolicy
+from config.model import StatsSettings
+from engram.http.errors import HttpError
+from engram.ledger import Ledger, LedgerUnavailable
+from engram.sessions import Instants, SessionEvent
+from engram.sessions import records as session_records
+
+from . import records, rules
+from .model import NodeStats, Target
+from .protocol import Reread, StatsMessage
+from .rules import Verdict
+from .view import StatsView
+
+REREAD_S = 10.0
+TICK_S = 0.05
+"""Polls that fall due within a tick start together: a third of the wake-ups of a timer each."""
+
+_log = structlog.get_logger("engram.stats")
+
+Ask = Callable[[str], Awaitable[NodeStats]]
+"""Endpoint -> stats; raises HttpError."""
+
+
+class _Watched:
+    """A session that is polled."""
+
+    __slots__ = ("degraded", "endpoint", "failures", "gone", "session_id")
+
+    def __init__(self, target: Target) -> None:
+        self.session_id = target.session_id
+        self.endpoint = target.endpoint
+        self.degraded = target.degraded
+        self.failures = 0
+        self.gone = False
+
+
+@final
+class StatsPoller(Actor[StatsMessage]):
+    """Polls; keeps answers in the view. A failing node changes its session's state, nothing else."""
+
+    mailbox = MailboxPolicy(bound=64, when_full="drop_newest")
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        ask: Ask,
+        view: StatsView,
+        instants: Instants,
+        settings: StatsSettings,
+        rng: random.Random,
+        *,
+        on_sample: Callable[[str, NodeStats], None] = lambda session_id, stats: None,
+        on_changed: Callable[[str], None] = lambda session_id: None,
+        on_unresponsive: Callable[[str], None] = lambda session_id: None,
+    ) -> None:
+        """Listeners are hints: they must neither raise nor block. `on_sample` gets each answer, `on_changed` each
+        session that was degraded or recovered, `on_unresponsive` one whose node does not answer."""
+        self._ledger = ledger
+        self._ask = ask
+        self._view = view
+        self._instants = instants
+        self._settings = settings
+        self._rng = rng
+        self._on_sample = on_sample
+        self._on_changed = on_changed
+        self._on_unresponsive = on_unresponsive
+        self._watched: dict[str, _Watched] = {}
+        self._due: list[tuple[float, int, _Watched]] = []
+        self._serial = 0
+        self._room = trio.Semaphore(settings.concurrency)
+        self.polls = 0
+
+    async def on_start(self, context: Context) -> None:
+        await self._reread(at_boot=True)
+        context.every(REREAD_S, Reread(), jitter=0.1)
+        context.start_soon(self._poll_for_ever)
+
+    async def handle(self, message: StatsMessage) -> None:
+        try:
+            await self._reread(at_boot=False)
+        except LedgerUnavailable as error:
+            _log.error("targets_not_read", reason=str(error))
+
+    async def _reread(self, *, at_boot: bool) -> None:
+        found = await self._ledger.read(records.targets)
+        for target in found:
+            known = self._watched.get(target.session_id)
+            if known is not None and known.endpoint == target.endpoint:
+                known.degraded = target.degraded
+                continue
+            if known is not None:
+                known.gone = True
+            watched = self._watched[target.session_id] = _Watched(target)
+            roll = self._rng.random()
+            self._schedule(watched, rules.first_poll_s(self._settings.interval_s, roll, at_boot=at_boot))
+        running = {target.session_id for target in found}
+        for session_id in self._watched.keys() - running:
+            self._watched.pop(session_id).gone = True
+        self._view.keep_only(running)
+
+    def _schedule(self, watched: _Watched, delay_s: float) -> None:
+        self._serial += 1
+        heapq.heappush(self._due, (trio.current_time() + delay_s, self._serial, watched))
+
+    async def _poll_for_ever(self) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self._due and self._due[0][0] <= trio.current_time():
+                    watched = heapq.heappop(self._due)[2]
+                    if not watched.gone:
+                        await self._room.acquire()
+                        nursery.start_soon(self._poll, watched)
+                await trio.sleep(TICK_S)
+
+    async def _poll(self, watched: _Watched) -> None:
+        try:
+            stats = await self._ask(watched.endpoint)
+        except HttpError as error:
+            watched.failures += 1
+            answered = False
+            _log.debug("node_silent", session=watched.session_id, failures=watched.failures, reason=str(error))
+        else:
+            watched.failures = 0
+            answered = True
+            if not watched.gone:
+                self._view.put(watched.session_id, stats)
+                self._on_sample(watched.session_id, stats)
+        finally:
+            self._room.release()
+        self.polls += 1
+        if watched.gone:
+            return
+        wait_s = rules.next_poll_s(self._settings.interval_s, self._settings.jitter, self._rng.random())
+        self._schedule(watched, wait_s)
+        await self._conclude(watched, answered)
+
+    async def _conclude(self, watched: _Watched, answered: bool) -> None:
+        found = rules.verdict(
+            answered=answered,
+            failures=watched.failures,
+            degraded=watched.degraded,
+            limit=self._settings.failures_to_degraded,
+        )
+        match found:
+            case Verdict.NOTHING:
+                return
+            case Verdict.DEGRADE:
+                await self._transition(watched, SessionEvent.DEGRADE, degraded=True)
+                self._on_unresponsive(watched.session_id)
+            case Verdict.REMIND:
+                self._on_unresponsive(watched.session_id)
+            case Verdict.RECOVER:
+                await self._transition(watched, SessionEvent.RECOVER, degraded=False)
+
+    async def _transition(self, watched: _Watched, event: SessionEvent, *, degraded: bool) -> None:
+        now = self._instants.now()
+        try:
+            won = await self._ledger.write(
+                lambda connection: session_records.transition(connection, watched.session_id, event, now)
+            )
+        except LedgerUnavailable as error:
+            _log.error("state_not_written", session=watched.session_id, reason=str(error))
+            return
+        watched.degraded = degraded
+        if won is not None:
+            self._on_changed(watched.session_id)

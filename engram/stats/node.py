@@ -1,0 +1,30 @@
+"""Asking a node over HTTP how it is."""
+
+import msgspec
+
+from config.model import StatsSettings
+from engram.http.client import HttpClient
+from engram.http.errors import BadAnswer
+
+from .model import NodeStats
+
+MAX_ANSWER_BYTES = 65_536
+
+
+async def stats(http: HttpClient, endpoint: str, settings: StatsSettings) -> NodeStats:
+    """Returns the node's stats, over a connection of their own. Raises HttpError; BadAnswer when they are none."""
+    answer = await http.request(
+        "GET",
+        f"{endpoint}/stats",
+        connect_s=settings.connect_timeout_s,
+        read_s=settings.timeout_s,
+        total_s=settings.timeout_s,
+        max_bytes=MAX_ANSWER_BYTES,
+        fresh=True,
+    )
+    if answer.status != 200:
+        raise BadAnswer(f"/stats answered {answer.status}")
+    try:
+        return msgspec.json.decode(answer.content, type=NodeStats)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadAnswer(f"/stats is not what a node says: {error}") from None

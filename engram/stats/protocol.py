@@ -1,0 +1,10 @@
+"""What the stats poller is told."""
+
+import msgspec
+
+
+class Reread(msgspec.Struct, frozen=True):
+    """Look in the ledger which sessions run. Also a hint that a session began or ended."""
+
+
+StatsMessage = Reread

@@ -1,0 +1,17 @@
+"""Which sessions are polled."""
+
+from sqlalchemy import Connection, select
+
+from engram.ledger.schema import sessions
+from engram.sessions import RUNNING, SessionState
+
+from .model import Target
+
+
+def targets(connection: Connection) -> list[Target]:
+    """Every running session with a node."""
+    query = select(sessions.c.id, sessions.c.node_endpoint, sessions.c.state).where(
+        sessions.c.state.in_(sorted(RUNNING)), sessions.c.node_endpoint.is_not(None)
+    )
+    degraded = str(SessionState.DEGRADED)
+    return [Target(one, endpoint, state == degraded) for one, endpoint, state in connection.execute(query)]

@@ -1,0 +1,38 @@
+"""When to poll a node next, and what its answers or its silence mean."""
+
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What follows from a poll."""
+
+    NOTHING = "nothing"
+    DEGRADE = "degrade"
+    """Enough failures in a row: the session is degraded."""
+    REMIND = "remind"
+    """It is degraded already and does not get better: somebody should look at the node."""
+    RECOVER = "recover"
+    """A degraded session's node answers."""
+
+
+def verdict(*, answered: bool, failures: int, degraded: bool, limit: int) -> Verdict:
+    """Returns what follows; `failures` in a row include this poll, `degraded` is the state before it."""
+    if answered:
+        return Verdict.RECOVER if degraded else Verdict.NOTHING
+    if failures % limit:
+        return Verdict.NOTHING
+    return Verdict.REMIND if degraded else Verdict.DEGRADE
+
+
+def next_poll_s(interval_s: float, jitter: float, roll: float) -> float:
+    """Seconds to the next poll: the interval, moved by up to `jitter` of itself; `roll` is uniform in [0, 1).
+
+    >>> next_poll_s(30.0, 0.2, 0.0), next_poll_s(30.0, 0.2, 0.5)
+    (24.0, 30.0)
+    """
+    return interval_s * (1.0 + jitter * (2.0 * roll - 1.0))
+
+
+def first_poll_s(interval_s: float, roll: float, *, at_boot: bool) -> float:
+    """Seconds to the first poll: spread over the whole interval for all that run at boot, soon for a new one."""
+    return roll * interval_s if at_boot else roll
