@@ -12,7 +12,7 @@ import trio
 
 from actors import Actor, Context, ExitReason, MailboxPolicy
 from engram.clock import Clock
-from engram.ledger import Ledger
+from engram.ledger import Ledger, crash
 from engram.relay import records
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
@@ -110,7 +110,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         entry = await self._claim()
         if entry is None:
             return None
+        crash.point("relay:before")
         outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
+        crash.point("relay:after")
         await self._settle(entry, outcome)
         return outcome
 
