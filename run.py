@@ -55,7 +55,7 @@ from engram.http.client import HttpClient
 from engram.http.metrics import Metrics
 from engram.http.server import Address, serve
 from engram.ledger import LEDGER_FILE, FolderInUse, LedgerActor, LedgerClient, LedgerError, data_folder, facts
-from engram.ledger.inline import open_inline
+from engram.ledger.connection import open_writer
 
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus
@@ -285,11 +285,12 @@ class _Announced:
 
 def _ledger_id(folder: Path) -> str:
     """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
-    ledger = open_inline(folder / LEDGER_FILE)
+    connection = open_writer(folder / LEDGER_FILE)
     try:
-        return ledger.write_now(facts.ledger_id)
+        return facts.ledger_id(connection)
     finally:
-        ledger.close()
+        connection.close()
+        connection.engine.dispose()
 
 
 def facilitator_child(process: Process) -> ChildSpec:

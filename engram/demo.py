@@ -7,6 +7,7 @@ would. Run by `make demo` or `engram demo`.
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -64,12 +65,12 @@ class Result(msgspec.Struct, frozen=True):
 
 def main() -> int:
     """Run the demo; 0 when every step was seen to work. The last line on standard output is one JSON object."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     try:
         with tempfile.TemporaryDirectory(prefix="engram-demo-") as folder, _gateway(Path(folder), console) as url:
             result = _buy_use_stop(url, console)
     except (DemoFailed, SdkError) as error:
-        console.print(f"[bold red]The demo failed:[/] {error}", soft_wrap=True)
+        console.print(f"[bold red]The demo failed:[/] {error}")
         sys.stdout.write(json.dumps({"demo": "failed", "error": str(error)}) + "\n")
         return 1
     except KeyboardInterrupt:
@@ -80,9 +81,9 @@ def main() -> int:
 
 
 def _buy_use_stop(url: str, console: Console) -> Result:
-    phone, wallet = Keypair.generate(), PlayWallet.generate()
+    phone, wallet = Keypair.generate(), PlayWallet(secrets.token_bytes(32))
     console.print(f"Phone hotkey      {phone.ss58}")
-    console.print(f"Play-money wallet {wallet.address}")
+    console.print(f"Play-money wallet {wallet.address_text}")
     with GatewayClient(url, phone, wallet) as gateway:
         for tier in gateway.tiers():
             console.print(

@@ -1,0 +1,80 @@
+"""kill -9 of the gateway at every ledger commit and around every effect of a purchase, and of the stop after it.
+
+After the restart: the same payment gets the same session, money moved once, there is one node and no orphan, and a
+stop that was asked for is not undone.
+"""
+
+import contextlib
+import http.client
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.buyer import Answer, Buyer, balance
+from tests.e2e.gateway_process import GatewayProcess
+from tests.sampling import sample
+
+COMMITS = 11
+"""Commits of a purchase until `active` and of its stop, as ENGRAM_KILL_TRACE shows them."""
+EFFECTS = ("verify", "settle", "spawn", "destroy")
+POINTS = [
+    *(f"{moment}:{number}" for number in range(1, COMMITS + 1) for moment in ("begin", "commit")),
+    *(f"{effect}:{moment}" for effect in EFFECTS for moment in ("before", "after")),
+    "spawn:unrecorded",
+]
+OPENING_BALANCE = 1_000_000_000
+LITE_HOUR = 100_000
+
+
+@pytest.mark.parametrize("point", sample("kill points", POINTS, 4))
+def test_a_gateway_killed_anywhere_finishes_the_purchase_after_its_restart(tmp_path: Path, point: str) -> None:
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data") as gateway:
+        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=point)
+        seen, stop_answered = buy_and_stop_until_killed(gateway, buyer)
+        assert gateway.wait() == -9, f"{point} was not passed"
+
+        gateway.start()
+        if not buyer.payment:
+            buyer.quote(gateway.url)
+        session_id = same_session_again(gateway, buyer, seen)
+        if not stop_answered:
+            ended_or_active = buyer.wait(gateway.url, session_id, "active", "stopped")
+            if ended_or_active["status"] == "active":
+                assert len(gateway.nodes()) == 1
+                assert buyer.stop(gateway.url, session_id).status == 200
+        buyer.wait(gateway.url, session_id, "stopped")
+
+        assert [one["session_id"] for one in buyer.sessions(gateway.url)] == [session_id]
+        assert balance(gateway.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+        assert gateway.nodes() == []
+        assert gateway.terminate() == 0
+
+
+def buy_and_stop_until_killed(gateway: GatewayProcess, buyer: Buyer) -> tuple[str, bool]:
+    """Returns the session's id ("" when it was never told) and whether its stop was acknowledged."""
+    seen, stop_answered = "", False
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        if not gateway.wait_ready():
+            return seen, stop_answered
+        buyer.quote(gateway.url)
+        paid = buyer.pay(gateway.url)
+        assert paid.status == 202, paid
+        seen = str(paid.body["session_id"])
+        buyer.wait(gateway.url, seen, "active")
+        stop_answered = buyer.stop(gateway.url, seen).status == 200
+        buyer.wait(gateway.url, seen, "stopped")
+        # Everything was passed but the point: what is left are the sweeps that follow.
+        gateway.wait(5)
+    return seen, stop_answered
+
+
+def same_session_again(gateway: GatewayProcess, buyer: Buyer, seen: str) -> str:
+    """Send the very same payment until it is known what became of it; it must name the session that was seen."""
+    answers: list[Answer] = [buyer.pay(gateway.url) for _ in range(2)]
+    assert [answer.status for answer in answers] == [202, 202], answers
+    named = {answer.body["session_id"] for answer in answers}
+    assert len(named) == 1
+    session_id = str(named.pop())
+    assert seen in ("", session_id)
+    return session_id
