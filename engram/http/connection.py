@@ -13,6 +13,8 @@ What is overridden here is hypercorn's inside: the version is pinned, and the te
 """
 
 import contextlib
+from collections.abc import Callable
+from http import HTTPStatus
 from math import inf
 from typing import Any, cast, final
 
@@ -31,7 +33,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from engram.http.asgi import AsgiApp, Scope
+from engram.http.asgi import AsgiApp, Scope, error_body
 from engram.http.guards import Guard, Refused
 from engram.http.inbox import Inbox
 
@@ -58,6 +60,7 @@ class Protocol(H11Protocol):
     """hypercorn's protocol behind the guards."""
 
     guard: Guard
+    refusals: Callable[[str], None]
     _head: bytes = b""
     _left: int | None = None
 
@@ -103,32 +106,31 @@ class Protocol(H11Protocol):
             return b""
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        self.guard.check(event)
-
-    async def _refuse(self, refused: Refused) -> None:
-        await self._send_json_error(refused.status, refused.code, refused.message)
-        await self.send(Closed())
+        try:
+            self.guard.check(event)
+        except Refused as refused:
+            refused.bodyless = event.method == b"HEAD"
+            raise
 
     async def _send_error_response(self, status_code: int) -> None:
         match status_code:
             case 431:
-                await self._send_json_error(431, "headers_too_large", "the headers are too large")
+                refused = Refused(431, "headers_too_large", "the headers are too large")
             case 501:
-                await self._send_json_error(501, "not_implemented", "this transfer coding is not understood")
+                refused = Refused(501, "not_implemented", "this transfer coding is not understood")
             case _:
-                await self._send_json_error(status_code, "bad_request", "this is not a valid HTTP request")
+                refused = Refused(status_code, "bad_request", "this is not a valid HTTP request")
+        await self._refuse(refused)
 
-    async def _send_json_error(self, status: int, code: str, message: str) -> None:
-        body = msgspec.json.encode({"error": message, "code": code, "request_id": None})
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *self.config.response_headers("h11"),
-        ]
-        await self._send_h11_event(h11.Response(status_code=status, headers=headers))
-        await self._send_h11_event(h11.Data(data=body))
-        await self._send_h11_event(h11.EndOfMessage())
+    async def _refuse(self, refused: Refused) -> None:
+        """Answer and close. Written past h11, which may be in any state by now and is not used again."""
+        body = error_body(refused.message, refused.code, None)
+        head = (
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+        ) % (refused.status, HTTPStatus(refused.status).phrase.encode("ascii"), len(body))
+        self.refusals(refused.code)
+        await self.send(RawData(data=head if refused.bodyless else head + body))
+        await self.send(Closed())
 
 
 @final
@@ -161,10 +163,12 @@ class Connection(TCPServer):
         stream: trio.SocketStream,
         guard: Guard,
         patience: Patience,
+        refusals: Callable[[str], None],
     ) -> None:
         super().__init__(cast(AppWrapper, app), config, context, {}, stream)  # type: ignore[arg-type]  # it names the TLS stream only
         self._guard = guard
         self._patience = patience
+        self._refusals = refusals
         self._reading = trio.CancelScope()
         self._idle = True
         self._closing = False
@@ -180,6 +184,7 @@ class Connection(TCPServer):
                 send = self.protocol_send
                 protocol = Protocol(self.app, self.config, self.context, tasks, state, False, client, server, send)
                 protocol.guard = self._guard
+                protocol.refusals = self._refusals
                 self.protocol = protocol  # type: ignore[assignment]  # no wrapper: there is no HTTP/2 to switch to
                 with self._reading:
                     self._reading.deadline = trio.current_time() + self._patience.idle_s
@@ -208,6 +213,8 @@ class Connection(TCPServer):
             await self.protocol.handle(Closed())
 
     async def _write(self, data: bytes) -> None:
+        if self._closing:
+            return
         async with self.send_lock:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._patience.send_s):
                 try:
@@ -242,7 +249,8 @@ class Connection(TCPServer):
         self._closing = True
         if self.protocol.connection.their_state in _HALF_READ:  # type: ignore[attr-defined]  # as above: no wrapper
             self._reading.deadline = trio.current_time() + _LINGER_S
-            with contextlib.suppress(trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
-                await self.stream.send_eof()
+            async with self.send_lock:
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await self.stream.send_eof()
         else:
             self._reading.cancel()

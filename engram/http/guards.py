@@ -5,6 +5,7 @@ A front server and we must agree where one request ends and the next begins (req
 is refused instead of interpreted. Every refusal closes its connection.
 """
 
+import re
 from collections.abc import Iterable
 from typing import final
 
@@ -21,6 +22,10 @@ _SINGLE = frozenset(
         b"x-payment",
     }
 )
+_HOST = re.compile(
+    rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[0-9A-Za-z_-]{1,63}\.){0,32}[0-9A-Za-z_-]{1,63}\.?)(?::[0-9]{1,5})?\Z"
+)
+"""A name, an IPv4 address or an IPv6 address in brackets, and perhaps a port; frameworks fail on much of the rest."""
 _FORBIDDEN_METHODS = frozenset({b"CONNECT", b"TRACE"})
 
 
@@ -33,6 +38,8 @@ class Refused(Exception):
         self.status = status
         self.code = code
         self.message = message
+        self.bodyless = False
+        """The request was a HEAD: its answer has no body."""
 
 
 @final
@@ -62,6 +69,8 @@ class Guard:
                 if name in seen:
                     raise Refused(400, "duplicate_header", f"{name.decode('ascii')} was sent more than once")
                 seen.add(name)
+                if name == b"host" and _HOST.match(value) is None:
+                    raise Refused(400, "bad_host", "the Host header names no host")
             elif name == b"upgrade":
                 raise Refused(400, "no_upgrade", "no upgrade of the protocol is offered")
             elif name == b"expect":

@@ -113,14 +113,21 @@ class Server:
         if len(self._open) >= self._max:
             await _turn_away(stream)
             return
-        connection = Connection(self._app, self._config, self._context, stream, self._guard, self._patience)
+        connection = Connection(
+            self._app, self._config, self._context, stream, self._guard, self._patience, self._refused
+        )
         self._open.add(connection)
         self._gauge.inc()
         try:
             await connection.run()
+        except Exception:  # noqa: BLE001 -- the seam of a connection: what one client provokes ends only its own
+            _log.exception("connection_failed", surface=self._app.surface)
         finally:
             self._open.discard(connection)
             self._gauge.dec()
+
+    def _refused(self, code: str) -> None:
+        self._app.metrics.http_refused.labels(self._app.surface, code).inc()
 
     async def drain(self) -> None:
         """End event streams and idle connections; the others close with their answers."""

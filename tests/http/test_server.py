@@ -302,6 +302,9 @@ REFUSED = {
     "http/1.2": (b"GET /hello HTTP/1.2\r\nHost: t\r\n\r\n", 505),
     "no host": (b"GET /hello HTTP/1.1\r\n\r\n", 400),
     "two hosts": (b"GET /hello HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+    "host with a label that is too long": (b"GET /hello HTTP/1.1\r\nHost: " + b"x" * 64 + b"\r\n\r\n", 400),
+    "host with odd characters": (b"GET /hello HTTP/1.1\r\nHost: a/b@c\r\n\r\n", 400),
+    "empty host": (b"GET /hello HTTP/1.1\r\nHost: \r\n\r\n", 400),
     "two payments": (b"GET /hello HTTP/1.1\r\nHost: a\r\nX-Payment: a\r\nX-PAYMENT: b\r\n\r\n", 400),
     "two authorizations": (b"GET /hello HTTP/1.1\r\nHost: a\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n", 400),
     "too many headers": (b"GET /hello HTTP/1.1\r\nHost: t\r\n" + b"X-A: b\r\n" * 101 + b"\r\n", 431),
@@ -324,6 +327,29 @@ async def test_what_two_servers_could_read_differently_is_refused_and_cut(app: A
         assert await client.closed_within(3)
         async with connect(running) as other:
             assert (await other.ask(get("/hello"))).status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["a", "a.example:9000", "127.0.0.1:80", "[::1]:9000", "a_b.example.", "xn--bcher-kva.example"]
+)
+async def test_hosts_of_every_form_are_served(app: App, host: str) -> None:
+    async with serving(app) as running, connect(running) as client:
+        assert (await client.ask(get("/hello").replace(b"Host: test", b"Host: " + host.encode()))).status == 200
+
+
+async def test_refusals_are_counted_by_their_code(app: App) -> None:
+    async with serving(app) as running:
+        for data in (
+            b"BAD\r\n\r\n",
+            get("/hello", "Upgrade: h2c"),
+            get("/hello", "Upgrade: h2c").replace(b"GET", b"HEAD"),
+        ):
+            async with connect(running) as client:
+                await client.send(data)
+                assert await client.closed_within(3)
+    text = app.metrics.render().decode()
+    assert 'engram_http_refused_total{code="bad_request",surface="test"} 1.0' in text
+    assert 'engram_http_refused_total{code="no_upgrade",surface="test"} 2.0' in text
 
 
 async def test_headers_of_a_surfaces_own_scheme_are_taken_once(app: App) -> None:
