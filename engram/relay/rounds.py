@@ -72,10 +72,11 @@ class MemoryRounds:
 
     def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> int:
         nodes: dict[str, NodeMemory] = {}
-        query = select(sessions.c.id, sessions.c.node_hotkey).where(sessions.c.node_hotkey.is_not(None))
-        for session_id, hotkey in connection.execute(query).tuples():
-            if session_id in fresh:
-                nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]))
+        query = select(sessions.c.id, sessions.c.node_hotkey).where(
+            sessions.c.id.in_(sorted(fresh)), sessions.c.node_hotkey.is_not(None)
+        )
+        for row in connection.execute(query):
+            nodes[ss58.encode(row.node_hotkey)] = memory_of(msgspec.structs.asdict(fresh[row.id]))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
         queued = 0

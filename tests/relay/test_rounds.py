@@ -1,0 +1,143 @@
+"""Rounds of what is known of the managed nodes, from the poller's view into the outbox."""
+
+import json
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+import trio
+from sqlalchemy import select
+
+from actors import ChildSpec, Job, SupervisorSpec, open_system
+from engram.clock import TrioClock
+from engram.hotkeys import ss58
+from engram.ledger import InlineLedger, open_inline
+from engram.ledger.schema import relay_outbox
+from engram.relay import rounds
+from engram.relay.rounds import MemoryRounds
+from engram.sessions import Session, SessionState, TierName, records
+from engram.stats import NodeStats, StatsView
+from tests.relay.samples import write
+
+Clock = trio.testing.MockClock
+
+
+@pytest.fixture
+def ledger() -> Iterator[InlineLedger]:
+    ledger = open_inline()
+    yield ledger
+    ledger.close()
+
+
+def add_session(ledger: InlineLedger, number: int, *, has_node: bool = True) -> str:
+    session = Session(
+        id=f"s{number:04}",
+        controller=b"\1" * 32,
+        state=SessionState.ACTIVE,
+        tier=TierName.LITE,
+        paid_s=3600.0,
+        amount_usd_micros=100_000,
+        network="eip155:31337",
+        payment_id=f"p{number}",
+        created_at=1_000.0,
+        node_hotkey=hotkey(number) if has_node else None,
+    )
+    write(ledger, lambda connection: records.insert_session(connection, session))
+    return session.id
+
+
+def hotkey(number: int) -> bytes:
+    return (1000 + number).to_bytes(32, "big")
+
+
+def queued(ledger: InlineLedger) -> list[dict[str, object]]:
+    bodies = write(ledger, lambda c: c.scalars(select(relay_outbox.c.payload).order_by(relay_outbox.c.id)).all())
+    return [json.loads(body) for body in bodies]
+
+
+class Feeding:
+    def __init__(self, ledger: InlineLedger) -> None:
+        self.view = StatsView(TrioClock())
+        self.block: int | None = 1100
+        self.hints = 0
+        self.rounds = MemoryRounds(
+            ledger,
+            self.view,
+            TrioClock(),
+            netuid=450,
+            block=lambda: self.block,
+            interval_s=600.0,
+            on_queued=self.hint,
+        )
+
+    def hint(self) -> None:
+        self.hints += 1
+
+
+async def test_a_round_holds_every_node_that_answered_in_it(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+    first, second = add_session(ledger, 1), add_session(ledger, 2)
+    without = add_session(ledger, 3, has_node=False)
+    feeding.view.put(first, NodeStats(vectors=1))
+    await trio.sleep(601)
+    feeding.view.put(second, NodeStats(vectors=22, proof_rate=0.5))
+    feeding.view.put(without, NodeStats(vectors=3))
+    assert await feeding.rounds.queue_round() == 1
+    (payload,) = queued(ledger)
+    assert (payload["kind"], payload["netuid"], payload["block"]) == ("memory", 450, 1100)
+    nodes = payload["nodes"]
+    assert isinstance(nodes, dict)
+    assert list(nodes) == [ss58.encode(hotkey(2))]
+    assert nodes[ss58.encode(hotkey(2))]["vectors"] == 22
+    assert feeding.hints == 1
+
+
+async def test_no_payload_names_a_session_or_a_controller(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+    feeding.view.put(add_session(ledger, 1), NodeStats())
+    await feeding.rounds.queue_round()
+    text = msgspec.json.encode(queued(ledger)).decode()
+    assert "s0001" not in text
+    assert ss58.encode(b"\1" * 32) not in text
+
+
+async def test_without_answers_or_a_block_nothing_is_queued(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+    assert await feeding.rounds.queue_round() == 0
+    feeding.view.put(add_session(ledger, 1), NodeStats())
+    feeding.block = None
+    assert await feeding.rounds.queue_round() == 0
+    assert (queued(ledger), feeding.hints) == ([], 0)
+
+
+async def test_many_nodes_make_several_payloads(
+    ledger: InlineLedger, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "NODES_A_PAYLOAD", 2)
+    feeding = Feeding(ledger)
+    for number in range(5):
+        feeding.view.put(add_session(ledger, number), NodeStats(vectors=number))
+    assert await feeding.rounds.queue_round() == 3
+    payloads = queued(ledger)
+    assert len({payload["nonce"] for payload in payloads}) == 3
+    named = [name for payload in payloads for name in payload["nodes"]]  # type: ignore[attr-defined]  # JSON
+    assert sorted(named) == sorted(ss58.encode(hotkey(number)) for number in range(5))
+
+
+async def test_rounds_come_by_themselves(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+    session_id = add_session(ledger, 1)
+    async with open_system(SupervisorSpec("root", [ChildSpec("rounds", lambda: Job(feeding.rounds.run))])):
+        for number in range(3):
+            feeding.view.put(session_id, NodeStats(vectors=number))
+            await trio.sleep(600.5)
+    assert len(queued(ledger)) == 3
+
+
+async def test_a_ledger_that_cannot_write_costs_one_round(ledger: InlineLedger, autojump_clock: Clock) -> None:
+    feeding = Feeding(ledger)
+    feeding.view.put(add_session(ledger, 1), NodeStats())
+    ledger.close()
+    async with open_system(SupervisorSpec("root", [ChildSpec("rounds", lambda: Job(feeding.rounds.run))])) as system:
+        await trio.sleep(601)
+        assert all(node.restarts == 0 for node in system.tree())
