@@ -92,9 +92,10 @@ def _serve_connection_with(operations: Operations) -> Callable[[trio.SocketStrea
 async def _converse(stream: trio.SocketStream, operations: Operations) -> None:
     buffered = bytearray()
     while True:
-        with trio.move_on_after(IDLE_S) as idle:
+        line: bytes | None = None
+        with trio.move_on_after(IDLE_S):
             line = await _next_line(stream, buffered)
-        if idle.cancelled_caught or line is None:
+        if line is None:
             return
         answer = await _answer(line, operations)
         with trio.move_on_after(IDLE_S) as slow:

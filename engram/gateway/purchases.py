@@ -174,7 +174,7 @@ async def _bought(services: Services, payment: Payment, retry_after_s: int | Non
         transaction=payment.transaction_hash,
         stats=services.stats.latest(session.id),
     )
-    fields = msgspec.structs.asdict(shown) | {"payment_id": payment.id}
+    fields = msgspec.structs.asdict(msgspec.structs.replace(shown, payment_id=payment.id))
     answer = BoughtAnswer(
         **fields, payment_status=str(payment.state), code="payment_pending" if pending else "accepted"
     )

@@ -125,7 +125,7 @@ def _translated(method: str, url: str) -> Generator[None]:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
         raise NotReached(f"{url} cannot be reached ({error}); is it running, and is the address right?") from error
-    except (httpx2.TransportError, httpx2.DecodingError) as error:
-        raise OutcomeUnknown(f"{method} to {url} was sent, but no whole answer came: {error!r}") from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
         raise NotReached(f"{url!r} is no http(s) address: {error}") from error
+    except (httpx2.TransportError, httpx2.DecodingError) as error:
+        raise OutcomeUnknown(f"{method} to {url} was sent, but no whole answer came: {error!r}") from error

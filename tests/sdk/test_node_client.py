@@ -1,0 +1,114 @@
+"""The node's client: what it sends is signed as the original's miners check it, and what it gets is judged."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.hotkeys import miner_scheme
+from engram.sdk import ApiError, Hit, MalformedAnswer, Memory, NodeClient, NodeRefused, event_stream
+from engram.sdk.errors import SdkError
+from tests.gateway.surface import PHONE
+from tests.sdk.doubles import Asked, Told, scripted
+
+CID = "v1::" + "ab" * 32
+
+
+def answer(document: object, status: int = 200) -> Told:
+    return Told(status, json.dumps(document).encode())
+
+
+def test_a_text_is_kept_beside_its_meaning_and_found_again() -> None:
+    kept: list[dict[str, object]] = []
+
+    def script(asked: Asked) -> Told:
+        body = json.loads(asked.body)
+        assert (
+            miner_scheme.verify_body(asked.body, asked.path[1:], body["nonce"]).request.public_key == PHONE.public_key
+        )
+        if asked.path == "/IngestSynapse":
+            kept.append(body)
+            return answer({"cid": CID, "error": None})
+        assert body["top_k"] == 1
+        assert body["filter"] == {"kind": "fact"}
+        hit = {"cid": CID, "score": 0.7, "metadata": kept[0]["metadata"], "trust_tier": "anonymous"}
+        return answer({"results": [hit], "latency_ms": 1.0, "error": None})
+
+    with scripted(script) as url, NodeClient(url, PHONE) as node:
+        assert node.ingest_text("Otters hold hands.", {"kind": "fact"}) == CID
+        assert kept[0]["text"] == "Otters hold hands."
+        [hit] = node.query("Which animals nap together?", top_k=1, where={"kind": "fact"})
+    assert (hit.text, hit.score) == ("Otters hold hands.", 0.7)
+    assert Hit(CID, 0.1, {"text": 5}).text == ""
+
+
+def test_without_a_key_nothing_is_signed_and_no_namespace_can_be_named() -> None:
+    def script(asked: Asked) -> Told:
+        assert not {"hotkey", "signature", "namespace"} & json.loads(asked.body).keys()
+        return answer({"cid": CID})
+
+    with scripted(script) as url, NodeClient(url) as node:
+        node.ingest("a")
+        node.ingest_vector([0.5, 1.0])
+    with pytest.raises(ValueError, match="keypair"):
+        NodeClient("http://127.0.0.1:1", namespace="mine")
+
+
+def test_a_private_namespace_is_signed_for() -> None:
+    def script(asked: Asked) -> Told:
+        body = json.loads(asked.body)
+        assert body["namespace"] == "mine"
+        claimed = miner_scheme.verify_namespace(body, body["namespace_timestamp_ms"])
+        assert claimed.public_key == PHONE.public_key
+        return answer({"results": []})
+
+    with scripted(script) as url, NodeClient(url, PHONE, namespace="mine") as node:
+        assert node.query_vector([0.1]) == []
+
+
+def test_what_the_node_refuses_is_raised_in_its_words() -> None:
+    with scripted(lambda _: answer({"cid": None, "error": "Got empty text"})) as url, NodeClient(url) as node:
+        with pytest.raises(NodeRefused, match="Got empty text"):
+            node.ingest("")
+        with pytest.raises(NodeRefused):
+            node.query("x")
+    with scripted(lambda _: answer({})) as url, NodeClient(url) as node, pytest.raises(NodeRefused):
+        node.ingest("")
+
+
+def test_a_memory_that_is_not_there_is_none() -> None:
+    def script(asked: Asked) -> Told:
+        if asked.path == "/retrieve/v1%3A%3Aab":
+            return answer({"cid": "v1::ab", "metadata": {"a": 1}})
+        return answer({"error": "not found"}, 404)
+
+    with scripted(script) as url, NodeClient(url) as node:
+        assert node.retrieve("v1::ab") == Memory("v1::ab", {"a": 1})
+        assert node.retrieve("v1::cd") is None
+        with pytest.raises(ApiError):
+            node.health()
+
+
+def test_an_answer_that_is_no_json_is_said_to_be_none() -> None:
+    with scripted(lambda _: Told(body=b"pong")) as url, NodeClient(url) as node:
+        for ask in (node.health, node.stats, lambda: node.query("x")):
+            with pytest.raises(MalformedAnswer):
+                ask()
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=30), max_size=20))
+def test_any_lines_are_events_or_a_malformed_answer(lines: list[str]) -> None:
+    try:
+        events = list(event_stream.parse(lines))
+    except MalformedAnswer:
+        return
+    assert all(isinstance(event.data, dict) for event in events)
+
+
+def test_events_are_read_as_the_standard_says() -> None:
+    text = ': comment\nretry: 10\nevent: state\nid: 4\ndata: {"a":\ndata: 1}\n\ndata:{"b":2}\n\nevent: lost\n\nid: 9\n'
+    [first, second] = event_stream.parse(text.split("\n"))
+    assert (first.event, first.id, first.data) == ("state", "4", {"a": 1})
+    assert (second.event, second.id, second.data) == ("message", "4", {"b": 2})
+    assert issubclass(MalformedAnswer, SdkError)
