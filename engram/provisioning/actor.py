@@ -110,8 +110,12 @@ class Provisioner(Actor[FleetMessage]):
 
     async def _look_at(self, session_id: str) -> None:
         session = await self._fleet.ledger.read(lambda c: session_records.get(c, session_id))
-        if session is not None and session.state in _WORKED_ON and session.quarantined_at is None:
+        if session is None or session.quarantined_at is not None:
+            return
+        if session.state in _WORKED_ON:
             await self._start_saga(session_id)
+        elif session.state is SessionState.ACTIVE:  # it may have been extended
+            self.context.start_soon(saga.tell_end, self._fleet, session_id)
 
     async def _node_exited(self, token: str) -> None:
         node = await self._fleet.ledger.read(lambda c: records.by_token(c, token))

@@ -41,6 +41,19 @@ async def run(fleet: Fleet, session_id: str) -> None:
         fleet.pokes.forget(session_id)
 
 
+async def tell_end(fleet: Fleet, session_id: str) -> None:
+    """Tell the session's node when its paid time ends. A node that is not reached keeps the end it knows: if that is
+    too early it ends, is seen to be down, and is started again with the right one."""
+    session = await fleet.ledger.read(lambda c: session_records.get(c, session_id))
+    if session is None or session.node_token is None or session.state not in RUNNING:
+        return
+    ends_at = session_rules.expires_at(session, fleet.instants.now()) + END_GRACE_S
+    try:
+        await fleet.backend.extend(session.node_token, ends_at)
+    except (Unavailable, Unknown) as error:
+        _log.warning("extend_unanswered", session=session_id, reason=str(error))
+
+
 @final
 class Worker:
     """One life of a saga; everything it knows is read from the ledger."""
@@ -226,18 +239,8 @@ class Worker:
 
         outcome = await self._commit(serve)
         if outcome is Outcome.DONE:
-            await self._tell_end(seen.token)
+            await tell_end(self._fleet, self._id)
         return outcome
-
-    async def _tell_end(self, token: str) -> None:
-        session = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
-        if session is None:
-            return
-        ends_at = session_rules.expires_at(session, self._fleet.instants.now()) + END_GRACE_S
-        try:
-            await self._fleet.backend.extend(token, ends_at)
-        except (Unavailable, Unknown) as error:  # it keeps the end of its launch, which is not earlier
-            _log.warning("extend_unanswered", session=self._id, reason=str(error))
 
     async def _stop_node(self) -> Outcome:
         if self._node is None:

@@ -237,3 +237,16 @@ async def test_nodes_can_be_stopped_at_shutdown_and_come_back_at_the_next_start(
         await trio.sleep(20.0)
         assert len(world.double.alive) == 2
     assert world.state("a") == world.state("b") == "active"
+
+
+async def test_an_extended_session_tells_its_node_the_new_end(autojump_clock: MockClock, world: World) -> None:
+    world.sell(paid_s=1800.0)
+    async with running(world.fleet) as system:
+        await until(world, "active")
+        token = world.session().node_token or ""
+        await trio.sleep(1.0)
+        before = world.double.specs[token].ends_at
+        world.ledger.write_now(lambda c: session_records.add_seconds(c, "s", 3600.0, 1, 0.0))
+        session_changed(system.registry.ref(Provisioner, PROVISIONER), "s")
+        await trio.sleep(1.0)
+        assert world.double.specs[token].ends_at == pytest.approx(before + 3600.0, abs=2.0)

@@ -1,0 +1,105 @@
+"""From the start of the process to ready, with 0, 100 and 5,000 live sessions in the ledger, and what it weighs then.
+
+The gateway is the real one, started as by `run.py gateway --profile local`; only its nodes are a double, which knows
+all of them at once. `python -m bench.restart [--quick]`.
+"""
+
+import json
+import os
+import select
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.support.sessions import Live, fill
+
+QUICK = "--quick" in sys.argv
+ROUNDS = {0: 1, 100: 1, 5_000: 1} if QUICK else {0: 5, 100: 5, 5_000: 5}
+SETTLE_S = 3.0
+WANTED = {"ready_s_100": 2.0, "ready_s_5000": 6.0, "rss_mb_5000": 150.0}
+
+
+def endpoint_of(n: int) -> str:
+    return f"http://127.{1 + n // 62_500}.{n // 250 % 250}.{1 + n % 250}:9"
+
+
+def gateway(folder: Path, ready_fd: int) -> int:
+    """The gateway's process: everything its own but the nodes."""
+    import config
+    import run
+    from tests.fakes.nodes import InMemoryProvisioner
+
+    double = InMemoryProvisioner(places=10_000)
+    for live in json.loads((folder / "nodes.json").read_text(encoding="utf-8")):
+        double.adopt(Live(*live).spec())
+    vars(run)["_local_backend"] = lambda process, offers: double
+    flags = {
+        "data_dir": str(folder),
+        "gateway.port": "0",
+        "ops.port": "0",
+        "log.level": "ERROR",
+        "sessions.live_in_all": "10000",
+    }
+    return run.main(["gateway"], config.load(profile="local", files=[], environ={}, flags=flags), ready_fd=ready_fd)
+
+
+def boot(count: int) -> tuple[float, float]:
+    """Returns seconds to ready, and resident megabytes some seconds later."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        live = fill(folder, count, endpoint_of)
+        nodes = [[one.session_id, one.token, one.endpoint, one.port] for one in live]
+        (folder / "nodes.json").write_text(json.dumps(nodes), encoding="utf-8")
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "bench.restart", "--gateway", name, str(writing)]
+        began = time.perf_counter()
+        process = subprocess.Popen(command, pass_fds=(writing,), cwd=Path(__file__).parent.parent)
+        os.close(writing)
+        try:
+            if not select.select([reading], [], [], 60.0)[0] or not os.read(reading, 4096):
+                raise RuntimeError("the gateway did not become ready")
+            ready_s = time.perf_counter() - began
+            time.sleep(SETTLE_S)
+            return ready_s, resident_mb(process.pid)
+        finally:
+            os.close(reading)
+            process.terminate()
+            process.wait(30)
+
+
+def resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError("no VmRSS")
+
+
+def main() -> None:
+    if "--gateway" in sys.argv:
+        at = sys.argv.index("--gateway")
+        sys.exit(gateway(Path(sys.argv[at + 1]), int(sys.argv[at + 2])))
+    figures: dict[str, float] = {}
+    for count, rounds in ROUNDS.items():
+        boots = [boot(count) for _ in range(rounds)]
+        figures[f"ready_s_{count}"] = round(statistics.median(ready for ready, _ in boots), 3)
+        figures[f"rss_mb_{count}"] = round(max(rss for _, rss in boots), 1)
+    missed = [name for name, most in WANTED.items() if figures[name] > most]
+    print(
+        json.dumps(
+            {
+                "bench": "restart",
+                "figures": figures,
+                "peers": {},
+                "ratios": {},
+                "wanted": {name: f"<= {most:g}" for name, most in WANTED.items()},
+                "missed": missed,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
