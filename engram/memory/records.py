@@ -182,6 +182,13 @@ def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, None]:
     return None, None
 
 
+def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None, None]:
+    """Keeps facts about the node. Nothing that the index follows."""
+    for key, value in facts.items():
+        write_meta(connection, key, value)
+    return None, None
+
+
 def _next_sequence(connection: sqlite3.Connection) -> int:
     sequence = last_sequence(connection) + 1
     connection.execute("UPDATE meta SET value = ? WHERE key = 'sequence'", (str(sequence),))

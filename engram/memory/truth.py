@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -124,6 +124,14 @@ class Truth:
         """Forgets deletions up to `sequence`."""
         await self._write(lambda connection: records.prune(connection, sequence))
         self.pruned_to = max(self.pruned_to, sequence)
+
+    async def note(self, facts: Mapping[str, str]) -> None:
+        """Keeps facts about the node beside the records."""
+        await self._write(lambda connection: records.note(connection, facts))
+
+    async def noted(self, key: str) -> str | None:
+        """Returns a fact that was kept."""
+        return await self.read(lambda connection: records.read_meta(connection, key))
 
     async def get(self, namespace: str, cid: str) -> Record | None:
         """Returns the record stored under that namespace and CID."""

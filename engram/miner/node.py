@@ -39,6 +39,7 @@ from engram.miner.lifetime import Lifetime
 from engram.miner.service import Identity, Service
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
+from engram.miner.uptime import Uptime
 
 TRUTH = "truth.db"
 INDEX = "index"
@@ -102,6 +103,7 @@ def supervision(
     commitment = Commitment()
     store.on_changes = commitment.follow
     storage = StorageGauge(data, launch.storage_bytes)
+    uptime = Uptime(truth, clock)
     require_signature = settings.require_signature or launch.environment == "mainnet"
     service = Service(
         identity=Identity(
@@ -119,6 +121,7 @@ def supervision(
         commitment=commitment,
         storage=storage,
         statistics=Statistics(clock),
+        uptime=uptime,
         clock=clock,
         searchable=lambda: store.usable,
     )
@@ -160,6 +163,7 @@ def supervision(
             ),
             ChildSpec("embedder", lambda: _job(embedder.run)),
             ChildSpec("storage", lambda: _job(storage.run)),
+            ChildSpec("uptime", lambda: _job(uptime.run)),
             ChildSpec("lifetime", lambda: Job(live), restart="transient", significant=True),
             ChildSpec(
                 "http",

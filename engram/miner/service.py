@@ -35,6 +35,7 @@ from engram.miner.access import Caller, Gate
 from engram.miner.errors import Refused
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes
+from engram.miner.uptime import Uptime
 
 VERSION = "0.1.0"
 _RETRY = (("Retry-After", "2"),)
@@ -74,6 +75,7 @@ class Service:
         commitment: Commitment,
         storage: StorageGauge,
         statistics: Statistics,
+        uptime: Uptime,
         clock: Clock,
         searchable: Callable[[], bool],
     ) -> None:
@@ -85,6 +87,7 @@ class Service:
         self.commitment = commitment
         self.storage = storage
         self.statistics = statistics
+        self.uptime = uptime
         self.clock = clock
         self.searchable = searchable
 
@@ -123,7 +126,7 @@ def stats(service: Service) -> Answer:
             "queries_today": told.queries_today,
             "p50_latency_ms": told.p50_latency_ms,
             "proof_rate": told.proof_rate,
-            "uptime_pct": None,
+            "uptime_pct": service.uptime.percent,
             "block": None,
             "avg_score": None,
             "hotkey": service.identity.keypair.ss58,

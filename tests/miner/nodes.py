@@ -28,6 +28,7 @@ from engram.miner.access import Gate
 from engram.miner.service import Identity, Service
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
+from engram.miner.uptime import Uptime
 from tests.memory.stores import DIMENSION, ExactIndex
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -57,6 +58,7 @@ async def serving(
         commitment=commitment,
         storage=StorageGauge(folder, quota),
         statistics=Statistics(time_source),
+        uptime=Uptime(truth, time_source),
         clock=time_source,
         searchable=lambda: store.usable,
     )

@@ -11,16 +11,18 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from engram.clock import ManualClock, TrioClock
+from engram.clock import ManualClock, SeededIds, TrioClock
 from engram.memory import launch
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
+from engram.memory.truth import Truth
 from engram.miner import folder
 from engram.miner.access import ReplayGuard
 from engram.miner.errors import FolderInUse, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
+from engram.miner.uptime import Uptime
 
 LAUNCH = launch.LaunchFile(
     session_id="s", launch_token="t", port=9, data_dir="/d", hotkey_file="/k", controller_public_key="ab" * 32
@@ -183,3 +185,28 @@ def test_the_replay_guard_is_bounded_and_forgets_in_time() -> None:
     clock.advance(61)
     assert guard.is_new(b"c")
     assert guard.is_new(b"a")
+
+
+async def test_uptime_counts_what_was_missed(tmp_path: Path) -> None:
+    clock = ManualClock()
+
+    async def live(seconds: float) -> float | None:
+        """Notes every minute of a life that ends without a last note."""
+        truth = Truth.open(tmp_path / "truth.db", clock, SeededIds(1))
+        uptime = Uptime(truth, clock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(truth.run, lambda: None)
+            nursery.start_soon(uptime.run, lambda: None)
+            while uptime.percent is None:
+                await trio.lowlevel.checkpoint()
+            await truth.count()
+            clock.advance(seconds)
+            await truth.note({"up_s": repr(uptime._up_s())})
+            told = uptime.percent
+            nursery.cancel_scope.cancel()
+        truth.close()
+        return told
+
+    assert await live(600) == 100.0
+    clock.advance(600)
+    assert await live(1_200) == 75.0

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -393,10 +395,13 @@ FIELDS = (
 )
 
 
+def sound(answer: Answer) -> None:
+    assert answer.status < 500
+    assert msgspec.json.encode(answer.body)
+
+
 async def test_whatever_is_sent_is_answered_below_500(tmp_path: Path) -> None:
     """One store for all examples; Hypothesis drives from a thread, since it cannot await."""
-    import trio
-
     async with serving(tmp_path) as service:
 
         @settings(max_examples=150)
@@ -404,9 +409,9 @@ async def test_whatever_is_sent_is_answered_below_500(tmp_path: Path) -> None:
         def examples(fields: dict[str, Any]) -> None:
             body = json.dumps(fields).encode()
             for ask in (answers.ingest, answers.query, answers.listing, answers.challenge, answers.prove_memory):
-                assert trio.from_thread.run(ask, service, body).status < 500
-            assert trio.from_thread.run(answers.delete, service, "v1::x", body).status < 500
+                sound(trio.from_thread.run(ask, service, body))
+            sound(trio.from_thread.run(answers.delete, service, "v1::x", body))
             texts = {key: value for key, value in fields.items() if isinstance(value, str)}
-            assert trio.from_thread.run(answers.retrieve, service, "v1::x", texts).status < 500
+            sound(trio.from_thread.run(answers.retrieve, service, "v1::x", texts))
 
         await trio.to_thread.run_sync(examples)
