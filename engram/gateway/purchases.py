@@ -24,7 +24,6 @@ from engram.http.app import App
 from engram.http.errors import ApiError
 from engram.http.exchange import client_address
 from engram.http.limits import bucket_of
-from engram.ledger import CommitUnknown
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
 from engram.payments import x402
@@ -89,19 +88,20 @@ async def _sell(services: Services, caller: Caller, wanted: Wanted, quote: Quote
 
 async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes) -> Response:
     """What is said to a request without a payment: its stored answer when it has one, else the price."""
-    answered = await services.ledger.read(
-        lambda connection: records.answered(connection, caller.public_key, caller.message_sha256)
-    )
+
+    def query(connection: Connection) -> tuple[records.Answered | None, NoRoom | None]:
+        return (
+            records.answered(connection, caller.public_key, caller.message_sha256),
+            _room(services, connection, caller, wanted),
+        )
+
+    answered, no_room = await services.ledger.read(query)
     if answered is not None:
         if answered.request_hash != asked:
             raise _replayed("this signed request was used before for something else: sign with a new timestamp")
         return await _bought(services, answered.payment)
-    if (refusal := await services.shop.refusal()) is not None:
+    if (refusal := await services.shop.refusal() or no_room) is not None:
         raise _no_room(refusal)
-    if (
-        no_room := await services.ledger.read(lambda connection: _room(services, connection, caller, wanted))
-    ) is not None:
-        raise _no_room(no_room)
     raise _payment_required(quote, "payment_required", "Payment required")
 
 
@@ -109,8 +109,7 @@ async def _take(
     services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes, payload: Payload
 ) -> Response:
     key = payment_rules.key_of(payload, quote.requirements)
-    known = await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
-    if known is None and (refusal := await services.shop.refusal()) is not None:
+    if (refusal := await services.shop.refusal()) is not None and await _known(services, key) is None:
         raise _no_room(refusal)
     purchase = Purchase(
         payload=payload,
@@ -124,9 +123,7 @@ async def _take(
     within_s = services.settings.payments.answer_within_s + MARGIN_S
     try:
         answer = await services.shop.verifier.call(purchase, timeout=within_s)
-    except (CallTimeout, ActorDown, MailboxFull, CommitUnknown) as lost:
-        if isinstance(lost, MailboxFull) or getattr(lost, "taken", True) is False:
-            raise _unavailable("busy", "Purchases are not taken right now; no money moved.", 2) from None
+    except (CallTimeout, ActorDown, MailboxFull):
         return await _observed(services, caller, key, asked)
     return await _told(services, quote, answer)
 
@@ -153,7 +150,7 @@ async def _told(services: Services, quote: Quote, answer: PurchaseAnswer) -> Res
 
 async def _observed(services: Services, caller: Caller, key: AuthorizationKey, asked: bytes) -> Response:
     """The verifier's answer was lost, its work was not: say what the ledger knows, never that it failed."""
-    payment = await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
+    payment = await _known(services, key)
     if payment is None:
         raise _unavailable("outcome_unknown", "It is not known yet what became of this payment; send it again.", 2)
     if (payment.controller, payment.request_hash) != (caller.public_key, asked):
@@ -161,6 +158,10 @@ async def _observed(services: Services, caller: Caller, key: AuthorizationKey, a
     if payment.state is PaymentState.REJECTED:
         raise _unavailable("outcome_unknown", "The payment was not taken; send it again.", 2)
     return await _bought(services, payment, None if payment.settled_at is not None else 2)
+
+
+async def _known(services: Services, key: AuthorizationKey) -> Payment | None:
+    return await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
 
 
 async def _bought(services: Services, payment: Payment, retry_after_s: int | None = None) -> Response:

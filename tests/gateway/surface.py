@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 import trio
 
-from actors import ChildSpec, Job, NodeInfo, Registry, SupervisorSpec, open_system
+from actors import ChildSpec, Job, NodeInfo, Registry, SupervisorSpec, System, open_system
 from config.model import Settings
 from engram.chain.subnets import Subnets
 from engram.clock import ManualClock, SeededIds
@@ -92,6 +92,7 @@ class Gateway(msgspec.Struct):
     hinted: list[str]
     client: httpx2.AsyncClient
     public: Any
+    system: System
     nonces: SeededIds = msgspec.field(default_factory=lambda: SeededIds(7))
     wallet: PlayWallet = msgspec.field(default_factory=lambda: PlayWallet(hashlib.sha256(b"wallet").digest()))
 
@@ -216,7 +217,7 @@ async def running_gateway(places: int = 10, **sections: dict[str, object]) -> As
     root = SupervisorSpec(
         "root",
         (
-            payments,
+            msgspec.structs.replace(payments, name="payments"),
             ChildSpec("feed", start=lambda: Job(feed.run)),
             ChildSpec("http", start=lambda: http_job(public, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
             ChildSpec("ops", start=lambda: http_job(ops, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
@@ -241,5 +242,6 @@ async def running_gateway(places: int = 10, **sections: dict[str, object]) -> As
                 hinted=hinted,
                 client=client,
                 public=public,
+                system=system,
             )
     ledger.close()

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from engram.payments import outcomes
+from engram.payments.supervision import PAYMENT_VERIFIER
 from engram.sessions import SessionEvent
 from tests.gateway.surface import GATEWAY, STRANGER, running_gateway
 
@@ -334,12 +335,32 @@ async def test_an_ended_session_cannot_be_extended() -> None:
         assert_error(await gateway.ask("POST", f"/sessions/{session_id}/extend", {}), 409, code="session_over")
 
 
-async def test_a_verifier_that_is_gone_is_a_503_and_no_402() -> None:
+async def test_without_its_verifier_the_surface_says_what_the_ledger_knows_and_never_a_402() -> None:
+    async with running_gateway() as gateway:
+        body = {"tier": "lite", "duration_hours": 1}
+        paid = gateway.payment(await gateway.ask("POST", "/sessions", body))
+        unpaid = gateway.payment(await gateway.ask("POST", "/sessions", body))
+        bought = await gateway.ask("POST", "/sessions", body, headers=paid)
+        await gateway.system.registry.supervisor("payments").stop_child(PAYMENT_VERIFIER)
+        again = await gateway.ask("POST", "/sessions", body, headers=paid)
+        assert again.status_code == 202
+        assert again.json()["session_id"] == bought.json()["session_id"]
+        stolen = await gateway.ask("POST", "/sessions", {"tier": "pro"}, headers=paid)
+        assert_error(stolen, 409, code="payment_conflict")
+        unknown = await gateway.ask("POST", "/sessions", body, headers=unpaid)
+        assert_error(unknown, 503, code="outcome_unknown")
+        assert unknown.headers["Retry-After"]
+        assert "PAYMENT-REQUIRED" not in unknown.headers
+        assert (await gateway.client.get(gateway.url + "/tiers")).status_code == 200
+        assert (await gateway.ask("GET", f"/sessions/{bought.json()['session_id']}")).status_code == 200
+
+
+async def test_without_its_ledger_the_surface_answers_503_and_no_402() -> None:
     async with running_gateway() as gateway:
         body = {"tier": "lite", "duration_hours": 1}
         payment = gateway.payment(await gateway.ask("POST", "/sessions", body))
         gateway.ledger.close()
         answer = await gateway.ask("POST", "/sessions", body, headers=payment)
-        assert_error(answer, 503, code="unavailable")
+        assert_error(answer, 503, code="ledger_unavailable")
         assert answer.headers["Retry-After"]
         assert "PAYMENT-REQUIRED" not in answer.headers
