@@ -14,6 +14,7 @@ import trio
 
 from actors import Actor, Context, MailboxPolicy, Timer
 from config.model import ChainSettings
+from engram.chain.answer import prepare
 from engram.chain.codec import Codec
 from engram.chain.errors import (
     AnswerMalformed,
@@ -130,6 +131,7 @@ class MetagraphSyncer(Actor[Poll]):
                 continue
             self._note_subnet(netuid, "")
             self._subnets.publish(fresh, () if held is None else changes(held, fresh))
+            await prepare(self._subnets, fresh)
         if fault is not None:
             raise fault
 

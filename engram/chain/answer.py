@@ -3,48 +3,43 @@
 from collections.abc import Callable, Sequence
 
 import msgspec
+import trio
 
+from engram.chain.bodies import Addresses, EncodedBody
 from engram.chain.errors import SubnetNotSynced, UnknownField
 from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO, Metagraph, Neuron
 from engram.chain.subnets import Subnets
-from engram.hotkeys import ss58
 
 HEAD_FIELDS = ("network", "block", "netuid", "note")
 """What the original answered; always there."""
 
+NEURONS_A_STEP = 64
+
 Value = int | float | str | bool | None
-
-
-def _ip(neuron: Neuron) -> Value:
-    return None if neuron.axon is None else neuron.axon.ip
-
-
-def _port(neuron: Neuron) -> Value:
-    return None if neuron.axon is None else neuron.axon.port
 
 
 def _share(value: int) -> float:
     return round(value / MECHANISM_MAX_U16, 6)
 
 
-NEURON_FIELDS: dict[str, Callable[[Neuron], Value]] = {
-    "uid": lambda neuron: neuron.uid,
-    "hotkey": lambda neuron: ss58.encode(neuron.hotkey),
-    "coldkey": lambda neuron: ss58.encode(neuron.coldkey),
-    "stake": lambda neuron: neuron.stake_rao / RAO_PER_TAO,
-    "stake_rao": lambda neuron: neuron.stake_rao,
-    "alpha_stake_rao": lambda neuron: neuron.alpha_stake_rao,
-    "tao_stake_rao": lambda neuron: neuron.tao_stake_rao,
-    "validator_permit": lambda neuron: neuron.validator_permit,
-    "active": lambda neuron: neuron.active,
-    "incentive": lambda neuron: _share(neuron.incentive_u16),
-    "consensus": lambda neuron: _share(neuron.consensus_u16),
-    "dividends": lambda neuron: _share(neuron.dividends_u16),
-    "emission_rao": lambda neuron: neuron.emission_rao,
-    "ip": _ip,
-    "port": _port,
-    "last_update": lambda neuron: neuron.last_update_block,
-    "registered_at": lambda neuron: neuron.registered_at_block,
+NEURON_FIELDS: dict[str, Callable[[Neuron, Addresses], Value]] = {
+    "uid": lambda neuron, addresses: neuron.uid,
+    "hotkey": lambda neuron, addresses: addresses.of(neuron.hotkey),
+    "coldkey": lambda neuron, addresses: addresses.of(neuron.coldkey),
+    "stake": lambda neuron, addresses: neuron.stake_rao / RAO_PER_TAO,
+    "stake_rao": lambda neuron, addresses: neuron.stake_rao,
+    "alpha_stake_rao": lambda neuron, addresses: neuron.alpha_stake_rao,
+    "tao_stake_rao": lambda neuron, addresses: neuron.tao_stake_rao,
+    "validator_permit": lambda neuron, addresses: neuron.validator_permit,
+    "active": lambda neuron, addresses: neuron.active,
+    "incentive": lambda neuron, addresses: _share(neuron.incentive_u16),
+    "consensus": lambda neuron, addresses: _share(neuron.consensus_u16),
+    "dividends": lambda neuron, addresses: _share(neuron.dividends_u16),
+    "emission_rao": lambda neuron, addresses: neuron.emission_rao,
+    "ip": lambda neuron, addresses: None if neuron.axon is None else neuron.axon.ip,
+    "port": lambda neuron, addresses: None if neuron.axon is None else neuron.axon.port,
+    "last_update": lambda neuron, addresses: neuron.last_update_block,
+    "registered_at": lambda neuron, addresses: neuron.registered_at_block,
 }
 """What `fields=` may name. Shares are of 1; `stake` is in TAO; `last_update` and `registered_at` are block numbers."""
 
@@ -72,13 +67,30 @@ def metagraph_answer(
     metagraph = view.get(netuid)
     if metagraph is None:
         raise SubnetNotSynced(netuid, view.synced)
-    encoded = view.bodies.get(metagraph, selected)
-    if encoded is None:
-        encoded = view.bodies.put(metagraph, selected, encode(metagraph, view.state.network, selected))
+    encoded = encoded_body(view, metagraph, selected)
     age_s = metagraph.age_s(view.now_s)
     if if_none_match is not None and matches(if_none_match, encoded.etag):
         return MetagraphAnswer(304, encoded.etag, b"", age_s)
     return MetagraphAnswer(200, encoded.etag, encoded.body, age_s)
+
+
+def encoded_body(view: Subnets, metagraph: Metagraph, selected: tuple[str, ...]) -> EncodedBody:
+    """The body that is kept, encoded now if it is none yet: under 1 ms for 256 neurons whose addresses are known."""
+    kept = view.bodies.get(metagraph, selected)
+    if kept is not None:
+        return kept
+    body = encode(metagraph, view.state.network, selected, view.bodies.addresses)
+    return view.bodies.put(metagraph, selected, body)
+
+
+async def prepare(view: Subnets, metagraph: Metagraph) -> None:
+    """Encodes the whole answer ahead of the first request, in steps that each keep the loop for under 1 ms."""
+    for first in range(0, len(metagraph.neurons), NEURONS_A_STEP):
+        for neuron in metagraph.neurons[first : first + NEURONS_A_STEP]:
+            view.bodies.addresses.of(neuron.hotkey)
+            view.bodies.addresses.of(neuron.coldkey)
+        await trio.lowlevel.checkpoint()
+    encoded_body(view, metagraph, tuple(NEURON_FIELDS))
 
 
 def select(fields: str | None) -> tuple[str, ...]:
@@ -92,7 +104,7 @@ def select(fields: str | None) -> tuple[str, ...]:
     return tuple(name for name in NEURON_FIELDS if name in wanted or name == "uid") if wanted else ()
 
 
-def encode(metagraph: Metagraph, network: str, selected: Sequence[str]) -> bytes:
+def encode(metagraph: Metagraph, network: str, selected: Sequence[str], addresses: Addresses) -> bytes:
     """The JSON body; no `neurons` when nothing of them is selected."""
     document: dict[str, object] = {
         "network": network,
@@ -102,7 +114,9 @@ def encode(metagraph: Metagraph, network: str, selected: Sequence[str]) -> bytes
     }
     if selected:
         getters = [(name, NEURON_FIELDS[name]) for name in selected]
-        document["neurons"] = [{name: getter(neuron) for name, getter in getters} for neuron in metagraph.neurons]
+        document["neurons"] = [
+            {name: getter(neuron, addresses) for name, getter in getters} for neuron in metagraph.neurons
+        ]
     return msgspec.json.encode(document)
 
 

@@ -7,9 +7,11 @@ from typing import final
 import msgspec
 
 from engram.chain.model import Metagraph
+from engram.hotkeys import PublicKey, ss58
 
 BODIES_KEPT = 64
 """The one least recently asked for goes first."""
+ADDRESSES_KEPT = 20_000
 
 
 class EncodedBody(msgspec.Struct, frozen=True):
@@ -21,10 +23,31 @@ class EncodedBody(msgspec.Struct, frozen=True):
 
 
 @final
+class Addresses:
+    """ss58 texts of public keys; the newest 20,000 are remembered, for each costs 6 µs and few ever change."""
+
+    def __init__(self) -> None:
+        self._texts: dict[PublicKey, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def of(self, public_key: PublicKey) -> str:
+        """The address of a 32-byte key."""
+        text = self._texts.get(public_key)
+        if text is None:
+            if len(self._texts) >= ADDRESSES_KEPT:
+                self._texts.clear()
+            text = self._texts[public_key] = ss58.encode(public_key)
+        return text
+
+
+@final
 class Bodies:
     """At most 64 encoded bodies, by subnet and selection of fields; one of an older block is never given out."""
 
     def __init__(self) -> None:
+        self.addresses = Addresses()
         self._bodies: OrderedDict[tuple[int, tuple[str, ...]], EncodedBody] = OrderedDict()
 
     def __len__(self) -> int:
