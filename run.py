@@ -56,13 +56,13 @@ from engram.http.metrics import Metrics
 from engram.http.server import Address, serve
 from engram.ledger import LEDGER_FILE, FolderInUse, LedgerActor, LedgerClient, LedgerError, data_folder, facts
 from engram.ledger.connection import open_writer
+from engram.provisioning.errors import ProvisioningError
 
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus
     from engram.gateway.presenting import NodeStats
     from engram.gateway.services import Services
-    from engram.provisioning import Offers
-    from engram.provisioning.local import LocalBackend
+    from engram.provisioning import Provisioner
     from engram.stats import StatsView
 
 EXIT_OK: Final = 0
@@ -134,16 +134,20 @@ class Process:
             "facilitator": Listener(self.settings.facilitator.host, self.settings.facilitator.port, self),
         }
         async with trio.open_nursery() as nursery:
-            boot = trio.CancelScope()
+            boot, status = trio.CancelScope(), EXIT_OK
             nursery.start_soon(self._stop_on_signals, boot)
             with boot:
-                status = await self._run_tree()
+                try:
+                    status = await self._run_tree()
+                except (LedgerError, ProvisioningError, OSError, ValueError) as error:
+                    print(f"engram cannot start: {error}", file=sys.stderr)
+                    status = EXIT_CANNOT_START
             nursery.cancel_scope.cancel()
-        return EXIT_OK if boot.cancelled_caught else status
+        return status
 
     async def _run_tree(self) -> int:
-        ended: list[Callable[[], Awaitable[None]]] = []
-        tree = self.tree(ended)
+        gateway = await Gateway.open(self) if "gateway" in self.roles else None
+        tree = self.tree(gateway)
         events = EventStream()
         try:
             with events.listen(observer(self.metrics)):
@@ -156,8 +160,8 @@ class Process:
             return EXIT_FAILED
         finally:
             with trio.CancelScope(shield=True):
-                for last in ended:
-                    await last()
+                if gateway is not None and self.settings.shutdown.nodes == "stop":
+                    await gateway.stop_nodes()
                 await self.http.aclose()
                 self.ledger.close()
         if self._fatal is not None:
@@ -166,7 +170,7 @@ class Process:
         _log.info("stopped")
         return EXIT_OK
 
-    def tree(self, ended: list[Callable[[], Awaitable[None]]]) -> SupervisorSpec:
+    def tree(self, gateway: "Gateway | None") -> SupervisorSpec:
         """The supervision tree; it starts from the top and stops from the bottom, the public surface first."""
         settings = self.settings
         ledger = ChildSpec(
@@ -178,11 +182,8 @@ class Process:
         children: list[ChildSpec | SupervisorSpec] = [ledger]
         if "facilitator" in self.roles or settings.payments.facilitator_url == "embedded":
             children.append(facilitator_child(self))
-        if "gateway" in self.roles:
-            gateway = Gateway(self)
+        if gateway is not None:
             children += gateway.children()
-            if settings.shutdown.nodes == "stop":
-                ended.append(gateway.stop_nodes)
         return SupervisorSpec("root", children, strategy="one_for_one", intensity=Intensity(restarts=10, period_s=60.0))
 
     def nodes(self) -> list[NodeInfo]:
@@ -310,12 +311,21 @@ def facilitator_child(process: Process) -> ChildSpec:
 class Gateway:
     """The parts of a gateway, wired. Areas meet only here: one learns of another by a callable it is given."""
 
-    def __init__(self, process: Process) -> None:
+    @classmethod
+    async def open(cls, process: Process) -> "Gateway":
+        """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, ProvisioningError."""
+        from engram.provisioning.backends import make_backend
+
+        backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve())
+        return cls(process, backend, (await backend.offers()).places)
+
+    def __init__(self, process: Process, backend: "Provisioner", places: int) -> None:
         from engram.gateway.feed import EventFeed
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
         from engram.payments.supervision import PAYMENT_VERIFIER
-        from engram.provisioning.actor import PROVISIONER, Provisioner
+        from engram.provisioning.actor import PROVISIONER
+        from engram.provisioning.actor import Provisioner as ProvisionerActor
         from engram.relay.actor import RelayEmitter
         from engram.sessions import SystemInstants
         from engram.stats import StatsView
@@ -330,11 +340,10 @@ class Gateway:
         self.selling = Selling(process.ledger, default=settings.gateway.selling)
         self.samples = StatsView(process.clock)
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
-        self.provisioner = registry.ref(Provisioner, PROVISIONER)
+        self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
-        offers = _local_offers(settings)
-        self.backend = _local_backend(process, offers)
-        self.places = min(offers.places, settings.sessions.live_in_all)
+        self.backend = backend
+        self.places = min(places, settings.sessions.live_in_all)
         self.services = self._services()
         self.status = self._status()
 
@@ -489,7 +498,11 @@ class Gateway:
         receiver = Receiver(process.http, settings.url, settings.timeout_s) if settings.url else None
         policy = RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s)
         signer = PayloadSigner.of(self.keypair)
-        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng)
+
+        def attempted(word: str) -> None:
+            process.metrics.relay_sends.labels(word).inc()
+
+        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng, attempted)
 
     def _control(self) -> Job:
         from engram.control.operations import GatewayOperations
@@ -599,54 +612,6 @@ def _own_keypair(path: Path) -> Keypair:
     if not path.exists():
         wallet.write_hotkey_file(path, Keypair.generate())
     return wallet.read_hotkey_file(path)
-
-
-def _local_offers(settings: Settings) -> "Offers":
-    from engram.provisioning import Offers, UnknownBackend, capacity
-    from engram.provisioning.local import PORT_COUNT
-    from engram.sessions.rules import tiers
-
-    if settings.provisioning.backend != "local":
-        raise UnknownBackend(f"provisioning.backend {settings.provisioning.backend!r} is not built in yet: use 'local'")
-    memory = capacity.memory_bytes()
-    smallest = min(tier.memory_bytes for tier in tiers(settings.pricing.lite_usd_per_hour).values())
-    return Offers(
-        backend="local",
-        places=capacity.places(settings.provisioning.places, memory, os.cpu_count() or 1, smallest),
-        first_port=settings.provisioning.first_port,
-        port_count=PORT_COUNT,
-    )
-
-
-def _local_backend(process: Process, offers: "Offers") -> "LocalBackend":
-    from engram.memory.launch import EmbedderLaunch
-    from engram.provisioning import cgroups
-    from engram.provisioning.local import LocalBackend, LocalSettings
-    from engram.provisioning.node_folder import NodeSettings
-
-    settings = process.settings
-    return LocalBackend(
-        LocalSettings(
-            nodes_dir=process.folder / "nodes",
-            ledger_id=process.ledger_id,
-            command=(sys.executable, str(Path(__file__).resolve()), "miner"),
-            common=NodeSettings(
-                host=settings.provisioning.node_host,
-                netuid=settings.miner.netuid,
-                environment=settings.environment,
-                embedder=EmbedderLaunch(
-                    kind=settings.miner.embedder,
-                    weights_dir=settings.miner.weights_dir or None,
-                    cache_dir=settings.miner.cache_dir or str(process.folder / "cache"),
-                ),
-            ),
-            offers=offers,
-            grace_s=settings.provisioning.destroy_grace_s,
-            watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=dict(os.environ),
-        ),
-        cgroups.find(),
-    )
 
 
 def _entry() -> int:

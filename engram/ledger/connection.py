@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import sqlalchemy
+import sqlalchemy.engine
+import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, StaticPool
 

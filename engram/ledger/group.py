@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy
+import sqlalchemy.exc
 from sqlalchemy import Connection
 
 from . import crash
