@@ -37,4 +37,5 @@ async def main() -> None:
                 await delivered.wait()
 
 
-trio.run(main)
+if __name__ == "__main__":
+    trio.run(main)
