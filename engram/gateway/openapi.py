@@ -1,6 +1,7 @@
 """/openapi.json: OpenAPI 3.1, made once of the table in operations.py and of the very types that are encoded."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -27,8 +28,13 @@ _TICKET_SCHEME: Final = {"type": "apiKey", "in": "query", "name": "ticket"}
 _EVENT_STREAM: Final = "streamEvents"
 
 
-def openapi_document() -> dict[str, object]:
-    """The whole document, ready to be encoded."""
+@lru_cache(maxsize=1)
+def openapi_document() -> bytes:
+    """The whole document as JSON; it never changes within a process."""
+    return msgspec.json.encode(_document())
+
+
+def _document() -> dict[str, object]:
     types = {answer.schema for operation in OPERATIONS for answer in operation.answers if answer.schema is not None}
     types |= {operation.body for operation in OPERATIONS if operation.body is not None}
     ordered = sorted(types, key=lambda kind: kind.__name__)

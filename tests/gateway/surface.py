@@ -227,7 +227,7 @@ async def running_gateway(places: int = 10, **sections: dict[str, object]) -> As
         tree.extend(system.tree())
         bound = {node.path: node.info for node in tree if isinstance(node.info, Address)}
         urls.append(bound["root/http"].url)
-        async with httpx2.AsyncClient(timeout=10, trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=10, trust_env=False, verify=False) as client:
             yield Gateway(
                 url=urls[0],
                 ops_url=bound["root/ops"].url,
