@@ -7,13 +7,13 @@ first one (RESERVED) is made by `reserve`.
 from typing import Any, TypeAlias
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, Session, SessionEvent, SessionState
 
-from . import rules
+from . import rules, statements
 from .answers import Conflict, NoRoom, Replayed
 from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
 from .rules import Decision, Delivery, Effect, PaymentEvent
@@ -71,15 +71,8 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
 
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """The payment with this canonical authorization, whatever else it says."""
-    return _one(
-        connection,
-        select(payments).where(
-            payments.c.network == key.network,
-            payments.c.asset == key.asset,
-            payments.c.payer == key.payer,
-            payments.c.nonce == key.nonce,
-        ),
-    )
+    asked = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
+    return _one(connection.execute(statements.PAYMENT_BY_AUTHORIZATION, asked))
 
 
 def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Known | Conflict:
@@ -91,12 +84,12 @@ def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Know
 
 def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
-    live = sessions.records.count_live(connection, controller)
+    live, held = connection.execute(statements.TAKEN_PLACES, {"controller": controller}).one()
     if live >= limits.live_per_hotkey:
         return NoRoom(
             "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S
         )
-    if sessions.records.count_held(connection) >= limits.places:
+    if held >= limits.places:
         return NoRoom("no_capacity", "every node is taken at the moment", 30)
     return None
 
@@ -123,11 +116,7 @@ def advance(
     if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
         reason = rules.STOPPED
     after = _after(before, decision, event, now.wall, reason, transaction)
-    won = connection.execute(
-        update(payments)
-        .where(payments.c.id == payment_id, payments.c.state == str(before.state))
-        .values(_columns(after))
-    )
+    won = connection.execute(statements.UPDATE_PAYMENT, _change(before, after))
     if won.rowcount != 1:
         return None
     for effect in decision.effects:
@@ -173,7 +162,7 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
         next_attempt_at=None if quarantined or payment.state not in rules.OPEN else at + rules.retry_delay_s(crashes),
     )
-    connection.execute(update(payments).where(payments.c.id == payment_id).values(_columns(after)))
+    connection.execute(statements.UPDATE_PAYMENT, _change(payment, after))
     return after
 
 
@@ -184,7 +173,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
         return None
     due = at if payment.state in rules.OPEN else None
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
-    connection.execute(update(payments).where(payments.c.id == payment_id).values(_columns(after)))
+    connection.execute(statements.UPDATE_PAYMENT, _change(payment, after))
     return after
 
 
@@ -198,18 +187,13 @@ def forget_answered_requests(connection: Connection, before: float) -> int:
 
 def get(connection: Connection, payment_id: str) -> Payment | None:
     """The payment of that id."""
-    return _one(connection, select(payments).where(payments.c.id == payment_id))
+    return _one(connection.execute(statements.PAYMENT_BY_ID, {"id": payment_id}))
 
 
 def due(connection: Connection, now: float, limit: int) -> list[Payment]:
     """Open payments whose work is due, the longest waiting first."""
-    query = (
-        select(payments)
-        .where(payments.c.next_attempt_at.is_not(None), payments.c.next_attempt_at <= now)
-        .order_by(payments.c.next_attempt_at)
-        .limit(limit)
-    )
-    return [_payment(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(statements.PAYMENTS_DUE, {"now": now, "most": limit})
+    return [_payment(row) for row in rows.mappings()]
 
 
 def of_session(connection: Connection, session_id: str) -> list[Payment]:
@@ -238,8 +222,8 @@ def count_by_state(connection: Connection) -> dict[PaymentState, int]:
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
     """The refunds of a payment by number."""
-    query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.number)
-    return [_refund(row) for row in connection.execute(query).mappings()]
+    rows = connection.execute(statements.REFUNDS_OF, {"payment_id": payment_id})
+    return [_refund(row) for row in rows.mappings()]
 
 
 def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:
@@ -262,12 +246,8 @@ def _replayed(connection: Connection, reservation: Reservation) -> Known | Repla
     if reservation.message_hash is None:
         return None
     asked = reservation.payment
-    row = connection.execute(
-        select(answered_requests).where(
-            answered_requests.c.public_key == asked.controller,
-            answered_requests.c.message_hash == reservation.message_hash,
-        )
-    ).first()
+    key = {"public_key": asked.controller, "message_hash": reservation.message_hash}
+    row = connection.execute(statements.ANSWERED_REQUEST, key).first()
     if row is None:
         return None
     answered = get(connection, row.payment_id)
@@ -280,19 +260,14 @@ def _replayed(connection: Connection, reservation: Reservation) -> Known | Repla
 
 def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
     asked, limits = reservation.payment, reservation.limits
-    open_now = payments.c.state.in_(sorted(rules.OPEN))
-    for column, value, bound in (
-        (payments.c.payer, asked.payer, limits.holds_per_payer),
-        (payments.c.controller, asked.controller, limits.holds_per_payer),
-        (payments.c.client_address, asked.client_address, limits.holds_per_address),
+    who = {"payer": asked.payer, "controller": asked.controller, "client_address": asked.client_address}
+    of_payer, of_hotkey, from_address = connection.execute(statements.OPEN_PAYMENTS, who).one()
+    if max(of_payer, of_hotkey) >= limits.holds_per_payer or (
+        asked.client_address and from_address >= limits.holds_per_address
     ):
-        if value == "":
-            continue
-        held = connection.execute(select(func.count()).select_from(payments).where(column == value, open_now))
-        if held.scalar_one() >= bound:
-            return NoRoom(
-                "too_many_open_payments", f"{bound} payments are still being settled: wait for them", RETRY_AFTER_S
-            )
+        return NoRoom(
+            "too_many_open_payments", "earlier payments are still being settled: wait for them", RETRY_AFTER_S
+        )
     if reservation.session is not None:
         return room(connection, asked.controller, limits)
     extended = sessions.records.get(connection, asked.session_id)
@@ -304,7 +279,7 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
 
 
 def _inserted(connection: Connection, reservation: Reservation) -> Payment:
-    connection.execute(insert(payments).values(_columns(reservation.payment)))
+    connection.execute(statements.INSERT_PAYMENT, _columns(reservation.payment))
     return reservation.payment
 
 
@@ -313,25 +288,21 @@ def _retried(connection: Connection, known: Payment, reservation: Reservation) -
     payment = msgspec.structs.replace(
         asked, id=known.id, created_at=known.created_at, crashes=known.crashes, attempts=known.attempts
     )
-    connection.execute(update(payments).where(payments.c.id == known.id).values(_columns(payment)))
+    connection.execute(statements.UPDATE_PAYMENT, _change(known, payment))
     return payment
 
 
 def _remember_request(connection: Connection, reservation: Reservation, payment: Payment) -> None:
     if reservation.message_hash is None:
         return
-    key = {"public_key": payment.controller, "message_hash": reservation.message_hash}
-    connection.execute(
-        delete(answered_requests).where(
-            answered_requests.c.public_key == payment.controller,
-            answered_requests.c.message_hash == reservation.message_hash,
-        )
-    )
-    connection.execute(
-        insert(answered_requests).values(
-            **key, request_hash=payment.request_hash, payment_id=payment.id, at=reservation.now.wall
-        )
-    )
+    remembered = {
+        "public_key": payment.controller,
+        "message_hash": reservation.message_hash,
+        "request_hash": payment.request_hash,
+        "payment_id": payment.id,
+        "at": reservation.now.wall,
+    }
+    connection.execute(statements.REMEMBER_REQUEST, remembered)
 
 
 # The parts of a transition.
@@ -340,13 +311,9 @@ def _remember_request(connection: Connection, reservation: Reservation, payment:
 def _delivery(connection: Connection, payment: Payment) -> Delivery:
     if payment.settled_at is not None:
         return Delivery.DELIVERED
-    session = sessions.records.get(connection, payment.session_id)
-    if session is None:
-        return Delivery.IMPOSSIBLE
-    if payment.kind is PaymentKind.SESSION:
-        waiting = session.state is SessionState.PAYMENT_PENDING
-    else:
-        waiting = sessions.rules.takes_time(session)
+    state = connection.execute(statements.SESSION_STATE, {"id": payment.session_id}).scalar()
+    wanted = {SessionState.PAYMENT_PENDING} if payment.kind is PaymentKind.SESSION else sessions.LIVE
+    waiting = state in wanted
     return Delivery.WAITING if waiting else Delivery.IMPOSSIBLE
 
 
@@ -432,13 +399,20 @@ def _open_refund(connection: Connection, payment: Payment, reason: str, now: flo
 # Rows.
 
 
-def _one(connection: Connection, query: Select[tuple[object, ...]]) -> Payment | None:
-    row = connection.execute(query).mappings().first()
+def _one(found: CursorResult[Any]) -> Payment | None:
+    row = found.mappings().first()
     return None if row is None else _payment(row)
 
 
 def _columns(payment: Payment) -> dict[str, Any]:
     return msgspec.structs.asdict(payment) | {"state": str(payment.state), "kind": str(payment.kind)}
+
+
+def _change(before: Payment, after: Payment) -> dict[str, Any]:
+    """The parameters of UPDATE_PAYMENT."""
+    change = _columns(after) | {"row": before.id, "was": str(before.state)}
+    del change["id"]
+    return change
 
 
 def _payment(row: RowMapping) -> Payment:

@@ -1,0 +1,221 @@
+"""Buying: from a paid POST to its 202, by 8 phones with a hotkey and a wallet each.
+
+Three processes, as in production: the gateway (its real tree without a fleet, so that the purchase is what is
+measured), the play-money facilitator, and this one with the phones. Limits are off. `python -m bench.purchase
+[--quick]`. `fsyncs_per_purchase` counts the gateway's ledger commits: each is one fsync of the write-ahead log.
+"""
+
+import json
+import os
+import resource
+import secrets
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from actors import ChildSpec, Context, Job, SupervisorSpec
+from engram.hotkeys import Keypair, gateway_scheme
+from engram.http.client import HttpClient
+from engram.payments.buyer import PlayWallet
+from engram.payments.model import Requirements
+from engram.payments.x402 import decode_challenge
+
+QUICK = "--quick" in sys.argv
+PHONES = 8
+PURCHASES = 400 if QUICK else 1_600
+WARM_UP = 80
+WANTED_LEAST = {"purchases_per_s": 130.0}
+WANTED_MOST = {"p50_ms": 60.0}
+ROOT = Path(__file__).resolve().parent.parent
+FACILITATOR = ("run.py", "facilitator", "--profile", "local", "--port", "0", "--log-level", "WARNING")
+BODY = b'{"tier":"lite","duration_hours":1.0}'
+NO_LIMITS = {
+    "environment": "local",
+    "payments.recipient": "0x" + "ee" * 20,
+    "http.requests_per_minute_per_ip": "0",
+    "http.requests_per_minute_per_hotkey": "0",
+    "sessions.live_per_hotkey": "1000000",
+    "sessions.live_in_all": "1000000",
+    "payments.holds_per_payer": "1000000",
+    "payments.holds_per_address": "1000000",
+    "gateway.port": "0",
+    "ops.port": "0",
+    "log.level": "WARNING",
+}
+
+
+# --- the gateway, in a process of its own -----------------------------------------------------------------------------
+
+
+def serve(facilitator_url: str, folder: str, ready_fd: int) -> int:
+    """The gateway without a fleet: whoever pays gets a session that stays `provisioning`."""
+    import config
+    import run
+
+    counted = Path(folder) / "counted.json"
+
+    class Shop(run.Gateway):
+        def children(self) -> list[ChildSpec | SupervisorSpec]:
+            self.places = 1_000_000
+            process = self.process
+
+            async def count(context: Context) -> None:
+                context.ready()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    with context.cleanup():
+                        commits = await process.ledger.commits()
+                        counted.write_text(json.dumps({"commits": commits.commits}))
+
+            http = process.listeners["gateway"].child("http", self._gateway_app)
+            return [self._payments(), ChildSpec("count", lambda: Job(count)), http]
+
+    run.Gateway = Shop  # type: ignore[misc]  # the one part that is a double
+    flags = NO_LIMITS | {"payments.facilitator_url": facilitator_url, "data_dir": folder}
+    del flags["environment"]
+    loaded = config.load("local", environ={}, flags=flags, env_files=())
+    return run.main(["gateway"], loaded, ready_fd=ready_fd)
+
+
+def start(command: list[str]) -> tuple[subprocess.Popen[bytes], dict[str, Any]]:
+    """Start a process that says when it serves; returns it and what it said."""
+    reading, writing = os.pipe()
+    process = subprocess.Popen([sys.executable, *command, str(writing)], cwd=ROOT, pass_fds=(writing,))
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        line = pipe.readline()
+    if not line:
+        raise RuntimeError(f"{command[:3]} did not start: exit status {process.wait(30)}")
+    return process, json.loads(line)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a running process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+# --- the phones -------------------------------------------------------------------------------------------------------
+
+
+class Phone:
+    """A hotkey, a wallet and a kept-alive connection."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._http = HttpClient()
+        self._keypair = Keypair.generate()
+        self._wallet = PlayWallet(secrets.token_bytes(32))
+        self._offer: Requirements | None = None
+        self.taken_ms: list[float] = []
+
+    async def ask_price(self) -> None:
+        answer = await self._post({})
+        assert answer[0] == 402, answer
+        (self._offer,) = decode_challenge(answer[1]["payment-required"])
+
+    async def buy(self) -> None:
+        assert self._offer is not None
+        payment = self._wallet.sign_payment(self._offer, time.time(), secrets.token_bytes(32))
+        began = time.perf_counter()
+        status, _ = await self._post({"PAYMENT-SIGNATURE": payment})
+        self.taken_ms.append((time.perf_counter() - began) * 1000)
+        assert status == 202, status
+
+    async def _post(self, extra: dict[str, str]) -> tuple[int, dict[str, str]]:
+        now_ms = time.time_ns() // 1_000_000
+        headers = gateway_scheme.sign_request(self._keypair, "POST", "/sessions", now_ms, BODY, version=2)
+        answer = await self._http.request(
+            "POST",
+            f"{self._url}/sessions",
+            content=BODY,
+            headers={**headers, "Content-Type": "application/json", **extra},
+            total_s=30.0,
+        )
+        return answer.status, answer.headers
+
+
+async def shop(url: str, gateway: int, facilitator: int) -> dict[str, float]:
+    phones = [Phone(url) for _ in range(PHONES)]
+
+    async def visit(phone: Phone, purchases: int) -> None:
+        for _ in range(purchases):
+            await phone.buy()
+
+    async def crowd(purchases: int) -> None:
+        async with trio.open_nursery() as nursery:
+            for phone in phones:
+                nursery.start_soon(visit, phone, purchases // PHONES)
+
+    for phone in phones:
+        await phone.ask_price()
+    await crowd(WARM_UP)
+    for phone in phones:
+        phone.taken_ms.clear()
+    cpu, facilitator_cpu, own = cpu_s(gateway), cpu_s(facilitator), resource.getrusage(resource.RUSAGE_SELF)
+    began = time.perf_counter()
+    await crowd(PURCHASES)
+    took_s = time.perf_counter() - began
+    done = resource.getrusage(resource.RUSAGE_SELF)
+    taken = sorted(ms for phone in phones for ms in phone.taken_ms)
+    return {
+        "p50_ms": statistics.median(taken),
+        "p99_ms": taken[int(len(taken) * 0.99)],
+        "purchases_per_s": len(taken) / took_s,
+        "cpu_ms_per_purchase": (cpu_s(gateway) - cpu) * 1000 / len(taken),
+        "facilitator_cpu_ms_per_purchase": (cpu_s(facilitator) - facilitator_cpu) * 1000 / len(taken),
+        "phones_cpu_ms_per_purchase": (done.ru_utime + done.ru_stime - own.ru_utime - own.ru_stime) * 1000 / len(taken),
+    }
+
+
+def main() -> None:
+    running: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        gateway_folder = Path(folder) / "gateway"
+        gateway_folder.mkdir()
+        facilitator_folder = str(Path(folder) / "facilitator")
+        try:
+            facilitator, told = start(
+                [*FACILITATOR, "--data-dir", facilitator_folder, "--ready-fd"],
+            )
+            running.append(facilitator)
+            gateway, said = start(["-m", "bench.purchase", "--serve", told["facilitator_url"], str(gateway_folder)])
+            running.append(gateway)
+            figures = trio.run(shop, said["gateway_url"], gateway.pid, facilitator.pid)
+        finally:
+            for process in reversed(running):
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+        counted = json.loads((gateway_folder / "counted.json").read_text())
+    figures["fsyncs_per_purchase"] = counted["commits"] / (PURCHASES + WARM_UP)
+    missed = [name for name, least in WANTED_LEAST.items() if figures[name] < least]
+    missed += [name for name, most in WANTED_MOST.items() if figures[name] > most]
+    line = {
+        "bench": "purchase",
+        "figures": {name: round(value, 3) for name, value in figures.items()},
+        "peers": {},
+        "ratios": {},
+        "wanted": {
+            **{name: f">= {least:g}" for name, least in WANTED_LEAST.items()},
+            **{name: f"<= {most:g}" for name, most in WANTED_MOST.items()},
+        },
+        "missed": missed,
+        "purchases": PURCHASES,
+        "phones": PHONES,
+    }
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    if "--serve" in sys.argv:
+        at = sys.argv.index("--serve")
+        sys.exit(serve(sys.argv[at + 1], sys.argv[at + 2], int(sys.argv[at + 3])))
+    main()
