@@ -1,6 +1,7 @@
 """The books: balances and used nonces. Functions are called inside `ledger.write` or `ledger.read`."""
 
-from sqlalchemy import Connection, insert, select, update
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from engram.ledger.schema import play_accounts, play_authorizations
@@ -9,19 +10,29 @@ from engram.payments.model import Authorization
 from . import rules
 from .model import Transfer
 
+# Built once: building a statement costs four times what running it does.
+_BALANCE = select(play_accounts.c.balance).where(play_accounts.c.address == bindparam("of"))
+_OPEN_ACCOUNT = upsert(play_accounts).on_conflict_do_nothing()
+_CHANGE_BALANCE = (
+    update(play_accounts)
+    .where(play_accounts.c.address == bindparam("of"))
+    .values(balance=play_accounts.c.balance + bindparam("change"))
+)
+_USED = select(play_authorizations).where(
+    play_authorizations.c.payer == bindparam("of"), play_authorizations.c.nonce == bindparam("under")
+)
+_USE = insert(play_authorizations)
+
 
 def balance(connection: Connection, address: bytes, opening: int) -> int:
     """Atomic units that `address` owns; `opening` when the books have not seen it."""
-    found = connection.execute(select(play_accounts.c.balance).where(play_accounts.c.address == address))
-    value = found.scalar_one_or_none()
+    value = connection.execute(_BALANCE, {"of": address}).scalar_one_or_none()
     return opening if value is None else int(value)
 
 
 def used(connection: Connection, payer: bytes, nonce: bytes) -> Transfer | None:
     """What was settled under this nonce."""
-    row = connection.execute(
-        select(play_authorizations).where(play_authorizations.c.payer == payer, play_authorizations.c.nonce == nonce)
-    ).first()
+    row = connection.execute(_USED, {"of": payer, "under": nonce}).first()
     return None if row is None else Transfer(row.payer, row.nonce, row.pay_to, row.amount, row.transaction_hash)
 
 
@@ -52,22 +63,10 @@ def settle(connection: Connection, authorization: Authorization, now: float, ope
     )
     for address, change in ((transfer.payer, -transfer.amount), (transfer.pay_to, transfer.amount)):
         _move(connection, address, change, opening)
-    connection.execute(
-        insert(play_authorizations).values(
-            payer=transfer.payer,
-            nonce=transfer.nonce,
-            pay_to=transfer.pay_to,
-            amount=transfer.amount,
-            transaction_hash=transfer.transaction_hash,
-            at=now,
-        )
-    )
+    connection.execute(_USE, msgspec.structs.asdict(transfer) | {"at": now})
     return transfer
 
 
 def _move(connection: Connection, address: bytes, change: int, opening: int) -> None:
-    opened = upsert(play_accounts).values(address=address, balance=opening).on_conflict_do_nothing()
-    connection.execute(opened)
-    connection.execute(
-        update(play_accounts).where(play_accounts.c.address == address).values(balance=play_accounts.c.balance + change)
-    )
+    connection.execute(_OPEN_ACCOUNT, {"address": address, "balance": opening})
+    connection.execute(_CHANGE_BALANCE, {"of": address, "change": change})
