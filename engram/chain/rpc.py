@@ -14,6 +14,8 @@ from engram.http.errors import HttpError, TooLarge
 MAX_ANSWER_BYTES = 4_000_000
 """A metagraph of 4,096 uids is 1.5 MB of hex, metadata 0.5 MB today."""
 CONNECT_S = 5.0
+ERROR_TEXT = 300
+"""Characters of an endpoint's own words that reach logs and /status."""
 BUSY_STATUSES = frozenset({403, 429, 503})
 BUSY_CODES = frozenset({-32004, -32005})
 """How public endpoints refuse for load or quota (source: bittensor 11.3)."""
@@ -22,6 +24,9 @@ BUSY_CODES = frozenset({-32004, -32005})
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
+
+    def __post_init__(self) -> None:
+        self.message = self.message[:ERROR_TEXT]
 
 
 class _Reply(msgspec.Struct):

@@ -32,6 +32,10 @@ def gauges(
             if metagraph is not None:
                 metrics.chain_block.labels(netuid).set(metagraph.block)
                 metrics.chain_age.labels(netuid).set(subnets.age_s(netuid) or 0.0)
+        chain = subnets.status()
+        metrics.chain_head_age.set(chain.head_age_s or 0.0)
+        for endpoint, health in chain.endpoints.items():
+            metrics.chain_endpoint_failures.labels(endpoint).set(health.failures)
         metrics.http_event_streams.labels("gateway").set(feed.open_streams)
         depths: Counter[str] = Counter()
         for node in tree():

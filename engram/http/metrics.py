@@ -77,6 +77,14 @@ TABLE: Final = (
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
+    Metric("chain_head_age", "gauge", "engram_chain_head_age_seconds", "Since the finalized head last advanced."),
+    Metric(
+        "chain_endpoint_failures",
+        "gauge",
+        "engram_chain_endpoint_failures",
+        "Failures in a row of a configured endpoint; 0: it serves, or was never needed.",
+        ("endpoint",),
+    ),
     Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",)),
     Metric("ledger_commit_seconds", "histogram", "engram_ledger_commit_seconds", "Group commits, fsync included.", ()),
     Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",)),
@@ -126,6 +134,8 @@ class Metrics:
     relay_sends: Counter
     chain_block: Gauge
     chain_age: Gauge
+    chain_head_age: Gauge
+    chain_endpoint_failures: Gauge
     ledger_commits: Counter
     ledger_commit_seconds: Histogram
     ledger_writes: Counter

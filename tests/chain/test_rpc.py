@@ -58,6 +58,13 @@ async def test_a_refused_call_stands_in_its_place_and_hurts_no_other(node: JsonR
     assert (refused.code, refused.message, name) == (-32601, "Method not found", "bittensor")
 
 
+async def test_an_endpoints_words_are_cut_short(server: ChainServer, node: JsonRpcNode) -> None:
+    server.double.refuse["system_chain"] = CallRefused(1, "x" * 100_000)
+    (refused,) = await node.ask([NAME])
+    assert isinstance(refused, CallRefused)
+    assert len(str(refused)) < 400
+
+
 async def test_a_server_without_batches_is_asked_one_by_one(server: ChainServer, node: JsonRpcNode) -> None:
     server.batches = False
     for _ in range(2):
