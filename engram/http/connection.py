@@ -125,9 +125,14 @@ class Protocol(H11Protocol):
     async def _refuse(self, refused: Refused) -> None:
         """Answer and close. Written past h11, which may be in any state by now and is not used again."""
         body = error_body(refused.message, refused.code, None)
-        head = (
-            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        ) % (refused.status, HTTPStatus(refused.status).phrase.encode("ascii"), len(body))
+        lines = [
+            b"HTTP/1.1 %d %b" % (refused.status, HTTPStatus(refused.status).phrase.encode("ascii")),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+            *(name + b": " + value for name, value in self.config.response_headers("h11")),
+        ]
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
         self.refusals(refused.code)
         await self.send(RawData(data=head if refused.bodyless else head + body))
         await self.send(Closed())
@@ -172,6 +177,8 @@ class Connection(TCPServer):
         self._reading = trio.CancelScope()
         self._idle = True
         self._closing = False
+        self._cut_at = inf
+        self._sending: trio.CancelScope | None = None
 
     async def run(self) -> None:
         """Serve until the peer leaves, a deadline passes or the server drains. Errors of the socket end it quietly."""
@@ -195,8 +202,14 @@ class Connection(TCPServer):
         finally:
             await trio.aclose_forcefully(self.stream)
 
-    def drain(self) -> None:
-        """Close now if no request is being answered; otherwise after the answer (hypercorn sees to that)."""
+    def drain(self, cut_at: float) -> None:
+        """Close now if no request is being answered; otherwise after the answer (hypercorn sees to that).
+
+        At `cut_at`, on trio's clock, also a client that does not read its answer is given up.
+        """
+        self._cut_at = cut_at
+        if self._sending is not None:
+            self._sending.deadline = min(self._sending.deadline, cut_at)
         if self._idle:
             self._reading.cancel()
 
@@ -216,12 +229,15 @@ class Connection(TCPServer):
         if self._closing:
             return
         async with self.send_lock:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._patience.send_s):
+            deadline = min(trio.current_time() + self._patience.send_s, self._cut_at)
+            with trio.CancelScope(shield=True, deadline=deadline) as self._sending:
                 try:
                     await self.stream.send_all(data)
                     return
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     pass
+                finally:
+                    self._sending = None
             await trio.aclose_forcefully(self.stream)
         await self.protocol.handle(Closed())
 

@@ -81,7 +81,7 @@ async def serve(
             for listener in listeners:
                 await listener.aclose()
             connections.cancel_scope.deadline = trio.current_time() + drain_s
-            await server.drain()
+            await server.drain(connections.cancel_scope.deadline)
         if connections.cancel_scope.cancelled_caught:
             _log.warning("drain_timed_out", surface=app.surface, drain_s=drain_s)
     finally:
@@ -129,12 +129,12 @@ class Server:
     def _refused(self, code: str) -> None:
         self._app.metrics.http_refused.labels(self._app.surface, code).inc()
 
-    async def drain(self) -> None:
-        """End event streams and idle connections; the others close with their answers."""
+    async def drain(self, cut_at: float) -> None:
+        """End event streams and idle connections; the others close with their answers, or at `cut_at`."""
         self._app.draining.set()
         await self._context.terminated.set()
         for connection in tuple(self._open):
-            connection.drain()
+            connection.drain(cut_at)
 
 
 _BUSY = error_body("too many connections; try again in a moment", "busy", None)

@@ -210,6 +210,19 @@ async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monk
             await running.stopped.wait()
 
 
+async def test_a_client_that_reads_nothing_does_not_outlast_the_drain_time(app: App) -> None:
+    @app.get("/big")
+    async def big() -> bytes:
+        return bytes(30_000_000)
+
+    async with serving(app, drain_s=0.3) as running, connect(running) as client:
+        await client.send(get("/big"))
+        await client.stream.receive_some(1)
+        running.stop_requested.set()
+        with trio.fail_after(2):
+            await running.stopped.wait()
+
+
 async def test_a_body_dripping_too_slowly_is_answered_408() -> None:
     app = routed(make_app(settings(body_timeout_s=0.2)))
     async with serving(app) as running, connect(running) as client:
