@@ -78,9 +78,7 @@ def test_a_killed_node_is_seen_within_two_seconds_and_serves_the_same_memories_w
     session = buyer.wait(gateway.url, session_id, "active")
     with NodeClient(session["node_endpoint"], buyer.keypair) as node:
         cids = [node.ingest_text(f"memory number {number}") for number in range(20)]
-    node_pid = next(
-        pid for pid in gateway.nodes() if session_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
-    )
+    node_pid = next(pid for pid in gateway.nodes() if session_id.encode() in Path(f"/proc/{pid}/cmdline").read_bytes())
     killed_at = time.monotonic()
     os.kill(node_pid, signal.SIGKILL)
     while node_pid in gateway.nodes():
