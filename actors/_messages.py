@@ -72,7 +72,7 @@ def classes_of(annotation: object) -> tuple[type, ...] | None:
         return tuple(found)
     if isinstance(origin, type):
         return (origin,)
-    if isinstance(annotation, type) and annotation is not object:
+    if isinstance(annotation, type) and annotation not in (object, Any):
         return (annotation,)
     return None
 

@@ -329,13 +329,21 @@ class Child:
     """Restarts since its backoff was last reset."""
     counted: bool = False
     """The restart that it waits for is in the window already."""
+    again: bool = False
+    """Its latest start is an automatic restart."""
     last_exit: ExitReason | None = None
     window: deque[float] | None = None
     """Times of its restarts when they are counted for this child alone."""
     start_request: object | None = None
+    """Whoever waits for its start."""
     added: bool = False
     """The pending start request is the one that added it."""
     stop_requests: list[object] | None = None
+
+    @property
+    def in_restart(self) -> bool:
+        """True from the decision to restart it until it runs or that is given up."""
+        return self.status is Status.RESTARTING or (self.status is Status.STARTING and self.again)
 
 
 @dataclass(slots=True, eq=False)
@@ -655,6 +663,7 @@ def _retry_due(s: State, event: RetryDue, out: Actions) -> None:
 
 
 def _start_again(s: State, child: Child, out: Actions) -> None:
+    child.again = True
     strategy = s.spec.strategy
     if strategy == "one_for_one" or strategy == "dynamic":
         _begin(s, child, out)
@@ -794,7 +803,7 @@ def _answer_start(child: Child, verdict: Verdict, reason: ExitReason | None, out
 
 
 def _begin_requested(s: State, child: Child, request: object, out: Actions) -> None:
-    child.start_request = request
+    child.start_request, child.again = request, False
     if s.spec.strategy in ("one_for_all", "rest_for_one"):
         s.plan = Plan([], [child.spec.id])
         _advance(s, out)
@@ -808,7 +817,7 @@ def _start_child(s: State, event: StartChild, out: Actions) -> None:
         return
     known = s.children.get(child_id)
     if known is not None:
-        here = known.status in (Status.STARTING, Status.RUNNING, Status.STOPPING)
+        here = known.status in (Status.STARTING, Status.RUNNING, Status.STOPPING) and not known.in_restart
         out.append(Reply(event.request, "already_started" if here else "already_present", child_id))
     elif s.spec.max_children is not None and len(s.children) >= s.spec.max_children:
         out.append(Reply(event.request, "max_children", child_id))
@@ -859,7 +868,7 @@ def _restart_child(s: State, event: RestartChild, out: Actions) -> None:
     elif child.status in (Status.STOPPED, Status.DISABLED):
         child.status, child.attempt = Status.STOPPED, 0
         _begin_requested(s, child, event.request, out)
-    elif child.status is Status.RESTARTING:
+    elif child.in_restart:
         out.append(Reply(event.request, "restarting", event.id))
     else:
         out.append(Reply(event.request, "running", event.id))
@@ -876,7 +885,7 @@ def _delete_child(s: State, event: DeleteChild, out: Actions) -> None:
     elif child.status in (Status.STOPPED, Status.DISABLED):
         _forget(s, child, SHUTDOWN, out)
         out.append(Reply(event.request, "ok", event.id))
-    elif child.status is Status.RESTARTING:
+    elif child.in_restart:
         out.append(Reply(event.request, "restarting", event.id))
     else:
         out.append(Reply(event.request, "running", event.id))

@@ -239,7 +239,7 @@ class Supervisor:
             self.system.registry.release_supervisor(self.name, self)
         for slot in self.slots.values():
             if isinstance(slot, Worker):
-                slot.mailbox.close(action.reason)
+                slot.close(action.reason)
         for request in tuple(self._requests):
             self._settle(request, "down", None)
         if self.system.events.listening:
@@ -285,7 +285,7 @@ class Supervisor:
     def on_close(self, action: Close) -> None:
         slot = self.slots.get(action.id)
         if isinstance(slot, Worker):
-            slot.mailbox.close(action.reason)
+            slot.close(action.reason)
 
     def on_forget(self, action: Forget) -> None:
         self.on_close(Close(action.id, action.reason))
@@ -420,12 +420,17 @@ class Supervisor:
             self._path_of(spec.id),
             spec.kind,
             spec.restart,
-            child.status.value,
+            state_of(child),
             self.ref_of(spec.id),
             child.restarts,
             child.last_exit,
             slot.info if isinstance(slot, Worker) else None,
         )
+
+
+def state_of(child: Child) -> str:
+    """The state that is shown for a child: a restart under way is one, also while its start runs."""
+    return Status.RESTARTING.value if child.in_restart else child.status.value
 
 
 def _inside(path: str, root: str) -> bool:
@@ -514,7 +519,8 @@ class SupervisorRef:
         """How many children there are."""
         children = self._resolve().state.children.values()
         supervisors = sum(child.spec.kind == "supervisor" for child in children)
-        active = sum(child.status in (Status.STARTING, Status.RUNNING, Status.STOPPING) for child in children)
+        alive = (Status.STARTING, Status.RUNNING, Status.STOPPING)
+        active = sum(child.status in alive and not child.in_restart for child in children)
         return ChildCount(len(children), active, supervisors, len(children) - supervisors)
 
 

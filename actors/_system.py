@@ -17,7 +17,7 @@ from actors._exits import SHUTDOWN, ExitReason
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec
 from actors._supervision import Kill, Shutdown, Status
-from actors._supervisor import Supervisor
+from actors._supervisor import Supervisor, state_of
 from actors._timers import Timers
 from actors._waits import asker
 from actors._worker import Worker
@@ -160,7 +160,7 @@ def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
         slot = supervisor.slots.get(child.spec.id)
         error = None if child.last_exit is None else child.last_exit.error
         path = f"{supervisor.path}/{child.spec.id}"
-        state, restarts = child.status.value, child.restarts
+        state, restarts = state_of(child), child.restarts
         if isinstance(slot, Worker):
             box = slot.mailbox
             depth, bound, age = len(box.queue), box.policy.bound, box.oldest_age_s()

@@ -132,6 +132,11 @@ class Worker:
             scope.shield = False
             scope.cancel()
 
+    def close(self, reason: ExitReason) -> None:
+        """It has no next life in sight. A name that another worker holds stays with that."""
+        if self.mailbox.owner is self:
+            self.mailbox.close(reason)
+
     def _cancel(self, why: ExitReason) -> None:
         if self._why is None or why is KILLED:
             self._why = why
