@@ -34,6 +34,12 @@ def entry(
     return Entry(namespace, cid.compute(embedding, metadata), embedding, text, metadata, "v1", owner)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when `condition` holds; bounded by the deadline of `opened`."""
+    while not condition():  # noqa: ASYNC110 -- what is waited for has no event of its own
+        await trio.sleep(0.001)
+
+
 class ExactIndex:
     """The contract of an index in plain Python: forgets everything when its `run` ends."""
 

@@ -14,7 +14,7 @@ import trio.testing
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable
 from engram.memory.model import PUBLIC, Counts
-from tests.memory.stores import ExactIndex, Opened, cosine, entry, opened, random_vector, vector
+from tests.memory.stores import ExactIndex, Opened, cosine, entry, opened, random_vector, until, vector
 
 Open = Callable[[Path], AbstractAsyncContextManager[Opened]]
 
@@ -183,8 +183,7 @@ async def test_a_search_that_waits_for_the_index_goes_on_when_it_is_back(tmp_pat
         worker = index.worker_pid
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
-        while both.store.usable:
-            await trio.lowlevel.checkpoint()
+        await until(lambda: not both.store.usable)
         with trio.fail_after(3):
             assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
 

@@ -1,0 +1,161 @@
+"""How the index follows the truth when things go wrong: too far behind, too slow, hung, or not what it says."""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from engram.memory import edge_index, indexed_store
+from engram.memory.edge_index import EdgeIndex
+from engram.memory.errors import IndexUnavailable
+from engram.memory.model import PUBLIC, Change, Upserted
+from tests.memory.stores import ExactIndex, entry, opened, until, vector
+
+
+class SlowIndex(ExactIndex):
+    """Makes changes only while `open` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = trio.Event()
+
+    async def apply(self, changes: Sequence[Change], sequence: int) -> int:
+        await self.open.wait()
+        return await super().apply(changes, sequence)
+
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
+    ) -> list[tuple[int, float]]:
+        await self.open.wait()
+        return await super().search(namespace, vector, limit, conditions)
+
+
+class KeepingIndex(ExactIndex):
+    """Keeps its vectors from life to life and says that it stands at `claims`."""
+
+    def __init__(self, claims: int, *kept: Upserted) -> None:
+        super().__init__()
+        self.claims = claims
+        self.vectors = {each.id: each for each in kept}
+
+    async def run(self, ready: Callable[[int], None]) -> None:
+        ready(self.claims)
+        await trio.sleep_forever()
+
+
+async def test_changes_beyond_the_queue_are_read_from_the_truth_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed_store, "_QUEUE", 3)
+    index = SlowIndex()
+    async with opened(tmp_path, lambda truth: index) as both, trio.open_nursery() as nursery:
+        await until(lambda: both.store.usable)
+        for i in range(30):
+            nursery.start_soon(both.store.put, entry(vector(1, i)))
+        await until(lambda: both.store.count().public == 30)
+        index.open.set()
+        await until(lambda: len(index.vectors) == 30)
+        gone = entry(vector(1, 7))
+        assert await both.store.delete(PUBLIC, gone.cid)
+        assert len(await both.store.query(PUBLIC, vector(1), 50, {})) == 29
+
+
+async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed_store, "_APPLY_WITHIN_S", 0.05)
+    monkeypatch.setattr(indexed_store, "_SEARCH_WITHIN_S", 0.05)
+    index = SlowIndex()
+    async with opened(tmp_path, lambda truth: index) as both:
+        with pytest.raises(IndexUnavailable, match="durable"):
+            await both.store.put(entry(vector(1)))
+        assert await both.store.get(PUBLIC, entry(vector(1)).cid) is not None
+        with pytest.raises(IndexUnavailable, match="did not answer"):
+            await both.store.query(PUBLIC, vector(1), 1, {})
+        index.open.set()
+        await until(lambda: both.store.usable)
+        assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+
+
+async def test_an_index_older_than_what_was_forgotten_is_built_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        kept = await both.store.put(entry(vector(1)))
+        ghost = await both.store.put(entry(vector(1, 1)))
+        await both.store.delete(PUBLIC, ghost.cid)
+        await both.truth.prune(3)
+    haunted = KeepingIndex(2, Upserted(2, ghost.id, PUBLIC, ghost.embedding, {}))
+    async with opened(tmp_path, lambda truth: haunted) as both:
+        hits = await both.store.query(PUBLIC, vector(1, 1), 1, {})
+        assert [hit.record.cid for hit in hits] == [kept.cid]
+        assert list(haunted.vectors) == [kept.id]
+
+
+async def test_an_index_that_lacks_vectors_it_should_have_is_built_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        stored = [await both.store.put(entry(vector(1, i))) for i in range(5)]
+    async with opened(tmp_path, lambda truth: KeepingIndex(5)) as both:
+        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        assert {hit.record.cid for hit in hits} == {record.cid for record in stored}
+
+
+async def test_deletions_are_forgotten_once_the_index_has_them_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed_store, "_PRUNE_EVERY", 4)
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        for i in range(3):
+            await both.store.put(entry(vector(1, i)))
+            await both.store.delete(PUBLIC, entry(vector(1, i)).cid)
+        assert await index.flush() == 6
+        await both.store.put(entry(vector(9)))
+        await until(lambda: both.truth.pruned_to >= 6)
+        assert len(await both.truth.changes_since(0, 10)) == 1
+
+
+async def test_only_what_came_after_the_last_flush_is_replayed(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        for i in range(5):
+            await both.store.put(entry(vector(1, i)))
+        assert await index.flush() == 5
+        await both.store.put(entry(vector(2, 9)))
+        worker = index.worker_pid
+        assert worker is not None
+        read: list[int] = []
+        original = both.truth.changes_since
+
+        async def noting(sequence: int, limit: int) -> list[Change]:
+            read.append(sequence)
+            return await original(sequence, limit)
+
+        both.truth.changes_since = noting  # type: ignore[method-assign]  # to see what is read
+        os.kill(worker, signal.SIGKILL)
+        await until(lambda: not both.store.usable)
+        assert len(await both.store.query(PUBLIC, vector(1), 50, {})) == 6
+        assert read[0] == 5
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_index, "_HUNG_AFTER_S", 0.2)
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        worker = index.worker_pid
+        assert worker is not None
+        os.kill(worker, signal.SIGSTOP)
+        late = await both.store.put(entry(vector(1, 1)))
+        assert {hit.record.cid for hit in await both.store.query(PUBLIC, vector(1), 9, {})} >= {late.cid}
+        assert index.worker_pid != worker
+
+
+async def test_an_index_that_is_down_is_told_as_such(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path / "index", 8, "truth")
+    with pytest.raises(IndexUnavailable, match="restarting"):
+        await index.search(PUBLIC, vector(1), 1, {})
