@@ -22,8 +22,8 @@ SIGNATURE_HEADER = "X-Gateway-Sig"
 
 
 def message(status: int, request_timestamp: int | str, body: bytes) -> bytes:
-    """The bytes that are signed. `request_timestamp` is the request's X-Timestamp."""
-    return f"engram-gateway:{status}:{request_timestamp}:{hashlib.sha256(body).hexdigest()}".encode("ascii")
+    """The bytes that are signed. `request_timestamp` is the request's X-Timestamp, whatever its form."""
+    return f"engram-gateway:{status}:{request_timestamp}:{hashlib.sha256(body).hexdigest()}".encode()
 
 
 def sign_answer(keypair: Keypair, status: int, request_timestamp: int | str, body: bytes) -> dict[str, str]:

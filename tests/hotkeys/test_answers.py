@@ -40,3 +40,8 @@ def test_an_unsigned_or_malformed_answer_is_refused() -> None:
     assert code(headers | {"X-Gateway-Sig": ""}) == "missing_header"
     assert code(headers | {"X-Gateway-Sig": "abcd"}) == "malformed"
     assert code(headers | {"X-Gateway-Hotkey": "me"}) == "malformed"
+
+
+def test_a_timestamp_that_is_none_does_not_break_the_signer() -> None:
+    headers = sign_answer(GATEWAY, 200, "ÿ?", BODY)
+    verify_answer(headers, 200, "ÿ?", BODY, gateway=GATEWAY.public_key)
