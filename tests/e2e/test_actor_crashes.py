@@ -13,7 +13,7 @@ import config
 import run
 from actors import Actor
 from engram.chain.actor import MetagraphSyncer
-from engram.ledger import LedgerActor
+from engram.ledger import LedgerActor, data_folder
 from engram.payments.actor import PaymentVerifier
 from engram.payments.work import PaymentWork
 from engram.provisioning import saga
@@ -40,16 +40,21 @@ OPENING_BALANCE = 1_000_000_000
 async def running(folder: Path) -> AsyncIterator[run.Process]:
     file = folder / "settings.toml"
     file.write_text(SETTINGS)
-    flags = {"data_dir": str(folder / "data"), "gateway.port": 0, "ops.port": 0}
+    flags: dict[str, str | float | None] = {"data_dir": str(folder / "data"), "gateway.port": 0, "ops.port": 0}
     loaded = config.load("local", files=[file], environ={}, flags=flags, env_files=())
-    with run.data_folder(Path(loaded.settings.data_dir)) as data:
+    with data_folder(Path(loaded.settings.data_dir)) as data:
         process = run.Process(("gateway",), loaded.settings, data, None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.run)
-            while process.system is None:
-                await trio.sleep(0.02)
+            await booted(process)
             yield process
             process.system.request_stop()
+
+
+async def booted(process: run.Process) -> None:
+    with trio.fail_after(30):
+        while process.listeners["gateway"].bound is None:  # noqa: ASYNC110 - a process under test has no event to offer
+            await trio.sleep(0.02)
 
 
 class Injection:

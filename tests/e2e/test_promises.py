@@ -1,6 +1,9 @@
 """What a buyer and an operator of a gateway can rely on, seen from outside a real process."""
 
+import base64
+import json
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -8,13 +11,15 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+from engram.hotkeys import Keypair, gateway_scheme
 from engram.sdk import GatewayClient, NodeClient
 from tests.e2e.buyer import Answer, Buyer, balance
 from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.fakes import official_x402
 
 OPENING_BALANCE = 1_000_000_000
 
@@ -196,7 +201,7 @@ class HangingFacilitator:
             except OSError:
                 return
 
-    def __enter__(self) -> "HangingFacilitator":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -205,8 +210,24 @@ class HangingFacilitator:
             connection.close()
 
 
+async def test_the_official_client_buys_a_session_unchanged(gateway: GatewayProcess) -> None:
+    phone, body = Keypair.generate(), b'{"tier":"lite","duration_hours":1}'
+    signed = gateway_scheme.sign_request(phone, "POST", "/sessions", int(time.time() * 1000), body, version=2)
+    async with official_x402.paying_client(secrets.token_bytes(32)) as client:
+        answer = await client.post(
+            gateway.url + "/sessions", content=body, headers={**signed, "content-type": "application/json"}
+        )
+    assert answer.status_code == 202, answer.text
+    receipt = json.loads(base64.b64decode(answer.headers["payment-response"]))
+    assert receipt["success"] is True
+    buyer = Buyer()
+    buyer.keypair = phone
+    session_id = answer.json()["session_id"]
+    buyer.stop(gateway.url, session_id)
+    buyer.wait(gateway.url, session_id, "stopped")
+
+
 def ops(gateway: GatewayProcess, path: str) -> Any:
-    import json
     import urllib.request
 
     with urllib.request.urlopen(gateway.ops_url + path, timeout=5) as answer:
