@@ -136,7 +136,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             found = await self._ledger.write(lambda connection: records.reserve(connection, reservation))
         else:  # it cannot be a new payment, but it may be one that we know
             known = await self._ledger.read(lambda connection: records.find_authorization(connection, key))
-            if known is None:
+            if known is None or (known.state is PaymentState.REJECTED and not _differs(known, purchase)):
                 return Refused(refusal.reason, refusal.message)
             found = records.known_answer(known, purchase.controller, purchase.request_hash)
         match found:
@@ -282,6 +282,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 )
         except (LedgerError, ActorsError) as error:
             _log.warning("payments_not_reread", cause=type(error).__name__)
+
+
+def _differs(known: Payment, purchase: Purchase) -> bool:
+    return isinstance(records.known_answer(known, purchase.controller, purchase.request_hash), Conflict)
 
 
 def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:

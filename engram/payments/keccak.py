@@ -1,6 +1,7 @@
 """Keccak-256 and the addresses derived from it."""
 
 import re
+from functools import lru_cache
 
 from Crypto.Hash import keccak
 
@@ -14,6 +15,7 @@ def keccak256(data: bytes) -> bytes:
     return keccak.new(digest_bits=256, data=data).digest()
 
 
+@lru_cache(maxsize=1_024)
 def checksummed(address: bytes) -> str:
     """The 20 bytes as EIP-55 text.
 

@@ -55,16 +55,17 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
     known = find_authorization(connection, asked.key)
     if known is not None:
         answer = known_answer(known, asked.controller, asked.request_hash)
-        if isinstance(answer, Conflict) or not _may_retry(known):
+        if isinstance(answer, Conflict) or not _may_retry(connection, known):
             return answer
     elif (replayed := _replayed(connection, reservation)) is not None:
         return replayed
     refused = _room(connection, reservation)
     if refused is not None:
         return refused
-    payment = _retried(connection, known, reservation) if known else _inserted(connection, reservation)
+    payment = _retried(connection, known, asked) if known else _inserted(connection, asked)
     if reservation.session is not None:
-        sessions.records.insert_session(connection, msgspec.structs.replace(reservation.session, payment_id=payment.id))
+        session = msgspec.structs.replace(reservation.session, id=payment.session_id, payment_id=payment.id)
+        sessions.records.insert_session(connection, session)
     _remember_request(connection, reservation, payment)
     return Reserved(payment)
 
@@ -237,9 +238,14 @@ def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:
 # The parts of a reservation.
 
 
-def _may_retry(known: Payment) -> bool:
-    """Nothing was ever broadcast for it, so the same request may try again."""
-    return known.state is PaymentState.REJECTED and known.transaction_hash is None and known.quarantined_at is None
+def _may_retry(connection: Connection, known: Payment) -> bool:
+    """Nothing was ever broadcast for it and nobody stopped its session, so the same request may try again."""
+    if known.state is not PaymentState.REJECTED or known.transaction_hash or known.quarantined_at:
+        return False
+    if known.kind is PaymentKind.EXTENSION:
+        return True
+    session = sessions.records.get(connection, known.session_id)
+    return session is not None and session.end_reason is EndReason.PAYMENT
 
 
 def _replayed(connection: Connection, reservation: Reservation) -> Known | Replayed | None:
@@ -278,17 +284,24 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
     return None
 
 
-def _inserted(connection: Connection, reservation: Reservation) -> Payment:
-    connection.execute(statements.INSERT_PAYMENT, _columns(reservation.payment))
-    return reservation.payment
+def _inserted(connection: Connection, asked: Payment) -> Payment:
+    connection.execute(statements.INSERT_PAYMENT, _columns(asked))
+    return asked
 
 
-def _retried(connection: Connection, known: Payment, reservation: Reservation) -> Payment:
-    asked = reservation.payment
+def _retried(connection: Connection, known: Payment, asked: Payment) -> Payment:
+    """The known payment begins anew, under its own id and its session's."""
     payment = msgspec.structs.replace(
-        asked, id=known.id, created_at=known.created_at, crashes=known.crashes, attempts=known.attempts
+        asked,
+        id=known.id,
+        session_id=known.session_id,
+        created_at=known.created_at,
+        crashes=known.crashes,
+        attempts=known.attempts,
     )
     connection.execute(statements.UPDATE_PAYMENT, _change(known, payment))
+    if known.kind is PaymentKind.SESSION:
+        sessions.records.remove_unpaid(connection, known.session_id)
     return payment
 
 

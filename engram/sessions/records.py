@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
 
 from engram.ledger.schema import session_events, sessions
 
@@ -124,6 +124,21 @@ def transition(
         told["error"] = error
     append_event(connection, session_id, now.wall, state, told)
     return after
+
+
+def remove_unpaid(connection: Connection, session_id: str) -> bool:
+    """Take away a session whose payment failed, so that the same purchase may begin again under its id.
+
+    Its history stays. False, with nothing changed, when it ended for another reason or has not ended.
+    """
+    removed = connection.execute(
+        delete(sessions).where(
+            sessions.c.id == session_id,
+            sessions.c.state == str(SessionState.FAILED),
+            sessions.c.end_reason == str(EndReason.PAYMENT),
+        )
+    )
+    return removed.rowcount == 1
 
 
 def hold_extension(connection: Connection, session_id: str) -> bool:

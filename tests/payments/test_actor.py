@@ -208,6 +208,32 @@ async def test_a_facilitator_that_cannot_be_reached_takes_no_money_and_the_reque
         assert shop.facilitator.transfers == 1
 
 
+async def test_a_refused_payment_that_has_expired_meanwhile_is_told_so(autojump_clock: MockClock) -> None:
+    async with open_shop() as shop:
+        shop.facilitator.verify_faults.append("not_sent")
+        purchase = shop.purchase()
+        assert isinstance(await shop.buy(purchase), Unavailable)
+        await trio.sleep(110)
+        answer = await shop.buy(purchase)
+        assert isinstance(answer, Refused)
+        assert answer.code == "invalid_exact_evm_payload_authorization_valid_before"
+        assert isinstance(await shop.buy(msgspec.structs.replace(purchase, controller=builders.BOB)), Conflict)
+
+
+async def test_a_stopped_session_stays_stopped_when_its_request_comes_again(autojump_clock: MockClock) -> None:
+    async with open_shop() as shop:
+        shop.facilitator.verify_faults.append("slow")
+        purchase = shop.purchase()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shop.buy, purchase)
+            await trio.sleep(1)
+            shop.stop_session(shop.payment().session_id)
+        again = await shop.buy(purchase)
+        assert isinstance(again, NoRoom)
+        assert again.code == "session_over"
+        assert shop.facilitator.transfers == 0
+
+
 async def test_a_hanging_purchase_is_pending_in_time_and_slows_nobody(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         stuck = [f"stuck {n}" for n in range(30)]

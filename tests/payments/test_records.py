@@ -116,16 +116,36 @@ def test_nothing_is_remembered_where_signatures_are_off(books: Books) -> None:
     assert books.run(lambda connection: connection.execute(select(answered_requests)).all()) == []
 
 
-def test_a_refused_payment_may_be_tried_again_by_the_same_request_in_a_new_session(books: Books) -> None:
+def test_a_refused_payment_may_be_tried_again_by_the_same_request_for_the_same_session(books: Books) -> None:
     books.reserve()
     books.happen("payment of a nonce", PaymentEvent.REFUSED, reason="insufficient_funds")
     assert books.session().state is SessionState.FAILED
-    again = books.reserve(id="unused", session_id="second session")
+    again = books.reserve(id="unused", session_id="unused")
     assert isinstance(again, Reserved)
-    assert (again.payment.id, again.payment.session_id) == ("payment of a nonce", "second session")
-    assert books.session("second session").payment_id == "payment of a nonce"
+    assert (again.payment.id, again.payment.session_id) == ("payment of a nonce", "session of a nonce")
     assert books.payment() == again.payment
     assert again.payment.reason is None
+    assert (books.session().state, books.session().end_reason) == (SessionState.PAYMENT_PENDING, None)
+    history = [event.event for event in books.run(sessions.records.events_since, "session of a nonce")]
+    assert history == ["payment_pending", "failed", "payment_pending"]
+
+
+def test_a_session_that_was_stopped_never_comes_back_by_its_payment(books: Books) -> None:
+    books.reserve()
+    books.stop()
+    books.happen("payment of a nonce", PaymentEvent.VERIFIED)
+    again = books.reserve(id="unused", session_id="unused")
+    assert isinstance(again, Known)
+    assert again.payment.reason == "session_stopped"
+    assert books.session().state is SessionState.STOPPING
+
+
+def test_an_extension_that_was_refused_may_be_tried_again(books: Books) -> None:
+    books.settled()
+    books.run(records.reserve, extension())
+    books.happen("payment of more", PaymentEvent.REFUSED, reason="facilitator_unavailable")
+    assert isinstance(books.run(records.reserve, extension()), Reserved)
+    assert books.session().pending_extensions == 1
 
 
 def test_another_request_never_gets_a_refused_payment(books: Books) -> None:
