@@ -48,6 +48,7 @@ async def running(folder: Path) -> AsyncIterator[run.Process]:
             nursery.start_soon(process.run)
             await booted(process)
             yield process
+            assert process.system is not None
             process.system.request_stop()
 
 
