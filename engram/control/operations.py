@@ -24,7 +24,7 @@ from engram.control.model import (
 from engram.hotkeys import MalformedHotkey, WalletEncrypted, WalletFileError, parse_hotkey, wallet
 from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
 from engram.payments import records as payment_records
-from engram.payments.model import PaymentState
+from engram.payments.model import Payment, PaymentState
 from engram.provisioning import node_keys
 from engram.provisioning.errors import NodeKeyError
 from engram.relay import NoSuchEntry, NotAbandoned
@@ -34,6 +34,8 @@ from engram.sessions import records as session_records
 
 MAX_EVENTS: Final = 1_000
 """Of a session's history, as shown."""
+MAX_SIMULTANEOUS: Final = 2 * commands.PAGE
+"""Payments read at a time, so that a page can end between two moments."""
 
 
 class SellingSwitch(Protocol):
@@ -185,11 +187,13 @@ class GatewayOperations:
         limit = _bounded(command.limit)
         found = await self._ledger.read(
             lambda connection: payment_records.list_payments(
-                connection, state=state, limit=limit, before=command.before
+                connection, state=state, limit=MAX_SIMULTANEOUS, before=command.before
             )
         )
-        more = found[-1].created_at if len(found) == limit else None
-        return PaymentPage([rows.payment_row(payment) for payment in found], more)
+        shown = _whole_moments(found, limit)
+        complete = len(shown) == len(found) < MAX_SIMULTANEOUS
+        more = None if complete else shown[-1].created_at
+        return PaymentPage([rows.payment_row(payment) for payment in shown], more)
 
     async def _show_payment(self, payment_id: str) -> PaymentDetail:
         def query(connection: Connection) -> PaymentDetail | None:
@@ -276,6 +280,15 @@ def _next(page: list[Session], limit: int) -> str:
 
 
 S = TypeVar("S", bound=StrEnum)
+
+
+def _whole_moments(found: list[Payment], limit: int) -> list[Payment]:
+    """The first `limit` payments and those made at the very moment of the last of them, so that a page that begins
+    before that moment leaves none out."""
+    end = limit
+    while 0 < end < len(found) and found[end].created_at == found[end - 1].created_at:
+        end += 1
+    return found[:end]
 
 
 def _state(states: type[S], name: str) -> S:

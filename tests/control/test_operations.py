@@ -1,5 +1,6 @@
 """What each command does to a ledger."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from engram.control.status import status_of
 from engram.hotkeys import Keypair, wallet
 from engram.ledger import LEDGER_FILE, backup, open_inline
 from engram.payments import records as payment_records
+from engram.payments.model import Limits
 from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName
@@ -173,6 +175,22 @@ async def test_payments_are_shown_without_what_could_pay(desk: Desk) -> None:
         await desk.ask(cmd.ShowPayment(payment_id="x"))
     with pytest.raises(Refused):
         await desk.ask(cmd.ReleasePayment(payment_id="x"))
+
+
+async def test_no_payment_is_left_out_between_two_pages(desk: Desk) -> None:
+    roomy = Limits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
+    made = [builders.reservation(str(n), limits=roomy, created_at=float(n // 3)) for n in range(10)]
+    for reservation in made:
+        await desk.ledger.write(partial(payment_records.reserve, reservation=reservation))
+    seen: list[str] = []
+    before = None
+    while True:
+        page = await desk.ask(cmd.ListPayments(limit=2, before=before))
+        seen += [row.payment_id for row in page.rows]
+        if page.before is None:
+            break
+        before = page.before
+    assert sorted(seen) == sorted(reservation.payment.id for reservation in made)
 
 
 async def test_selling_is_switched(desk: Desk) -> None:

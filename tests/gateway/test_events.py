@@ -195,6 +195,33 @@ async def test_a_reader_that_leaves_frees_its_place() -> None:
                 await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+async def test_streams_end_when_the_gateway_stops() -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}/events"
+        async with reading(gateway, path) as reader, trio.open_nursery() as nursery:
+            await reader.next()
+            with trio.fail_after(2):
+                nursery.start_soon(gateway.system.stop)
+                assert await reader.next() is None
+
+
+async def test_a_reader_that_takes_nothing_costs_nothing() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        async with reading(gateway, f"/sessions/{session_id}/events") as reader:
+            await reader.next()
+            for number in range(2_000):
+                gateway.stats.by_session[session_id] = NodeStats({"text": "x" * 2_000}, float(number))
+                gateway.feed.poke(session_id)
+                if number % 50 == 0:
+                    await trio.lowlevel.checkpoint()
+            told = 0
+            with trio.move_on_after(1):
+                while (event := await reader.next()) is not None:
+                    told += event.event == "stats"
+            assert 0 < told < 500
+
+
 def test_a_ticket_of_another_process_or_garbage_is_none() -> None:
     tickets, others = Tickets(b"a" * 32), Tickets(b"b" * 32)
     ticket = tickets.issue("s", 1_000.0)

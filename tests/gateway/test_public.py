@@ -6,10 +6,14 @@ from typing import Any
 
 import jsonschema
 import pytest
+import trio
 
+from engram.gateway import probes
 from engram.gateway.openapi import openapi_document
 from engram.gateway.operations import OPERATIONS
+from engram.gateway.public import readiness
 from engram.hotkeys import Keypair
+from tests.chain import samples
 from tests.gateway.surface import running_gateway
 from tests.gateway.test_purchases import assert_error
 
@@ -60,6 +64,35 @@ async def test_a_subnet_that_is_not_synced_is_a_404_with_those_that_are() -> Non
         for bad in ("abc", "-1", "70000", "1e3", "%00", "٣", "1" * 5000):
             assert_error(await gateway.client.get(gateway.url + f"/bittensor/metagraph?netuid={bad}"), 400)
         assert_error(await gateway.client.get(gateway.url + "/bittensor/metagraph?fields=nothing"), 400)
+
+
+async def test_a_synced_subnet_is_shown_with_the_originals_fields() -> None:
+    async with running_gateway() as gateway:
+        gateway.services.subnets.publish(samples.read(samples.scale(), head=samples.recorded_head()), [])
+        shown = await gateway.client.get(gateway.url + "/bittensor/metagraph?netuid=450")
+        body = shown.json()
+        assert {"network", "block", "netuid", "note"} <= body.keys()
+        assert body["netuid"] == 450
+        assert isinstance(body["block"], int)
+        assert body["neurons"]
+        assert (await gateway.client.get(gateway.url + "/bittensor/metagraph")).json() == body
+        same = await gateway.client.get(
+            gateway.url + "/bittensor/metagraph", headers={"If-None-Match": shown.headers["ETag"]}
+        )
+        assert (same.status_code, same.content) == (304, b"")
+        ready = await gateway.client.get(gateway.url + "/ready")
+        assert (ready.status_code, ready.json()["ready"]) == (200, True)
+        assert "engram_chain_block" in (await gateway.client.get(gateway.ops_url + "/metrics")).text
+
+
+async def test_parts_that_sales_depend_on_are_named_when_they_do_not_run() -> None:
+    assert await probes.parts_probe(lambda: ["payments", "fleet"])() == "payments, fleet"
+    assert await probes.parts_probe(list)() == ""
+
+
+async def test_a_probe_that_hangs_counts_as_unwell(autojump_clock: object) -> None:
+    checks = await readiness({"slow": trio.sleep_forever, "well": probes.parts_probe(list)})
+    assert checks == {"slow": "no answer in time", "well": ""}
 
 
 async def test_readiness_names_what_is_wrong() -> None:

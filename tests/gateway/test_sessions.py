@@ -4,6 +4,7 @@ import pytest
 
 from engram.gateway.presenting import NodeStats
 from engram.hotkeys import AuthError, answers
+from engram.ledger import CommitUnknown
 from engram.sessions import SessionEvent
 from tests.gateway.surface import GATEWAY, PHONE, STRANGER, running_gateway
 from tests.gateway.test_purchases import assert_error, assert_session
@@ -163,3 +164,21 @@ async def test_where_checks_are_off_the_hotkey_is_believed() -> None:
         assert_error(other, 403)
         odd = await gateway.client.get(f"{gateway.url}/sessions/{session_id}", headers={"X-Hotkey": "some name"})
         assert_error(odd, 403)
+
+
+async def test_a_ledger_that_cannot_be_asked_is_a_503_that_says_so() -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}"
+
+        def lost() -> None:
+            raise CommitUnknown("the disk went away")
+
+        gateway.ledger.before_commit = lost
+        stopped = await gateway.ask("DELETE", path)
+        assert_error(stopped, 503, code="outcome_unknown")
+        gateway.ledger.before_commit = None
+        gateway.ledger.close()
+        shown = await gateway.ask("GET", path)
+        assert_error(shown, 503, code="unavailable")
+        assert shown.headers["Retry-After"]
+        assert shown.headers["X-Gateway-Sig"]
