@@ -179,7 +179,10 @@ async def query(service: Service, body: bytes) -> Answer:
             (vector,) = await service.embedder.embed([checked.text or ""])
         hits = await service.store.query(namespace, vector, checked.top_k, checked.conditions)
         service.statistics.query_answered(latency_ms())
-        results = [{**_shown(hit.record), "score": round(hit.score, 6), "trust_tier": "anonymous"} for hit in hits]
+        results = [
+            {**_shown(service, hit.record, caller), "score": round(hit.score, 6), "trust_tier": "anonymous"}
+            for hit in hits
+        ]
         return answer(200, None, results=results)
 
     return await _told(act, answer)
@@ -193,7 +196,7 @@ async def listing(service: Service, body: bytes) -> Answer:
         namespace = service.gate.namespace(caller)
         checked = rules.check_list(caller.fields)
         page = await service.store.page(namespace, checked.conditions, checked.limit, checked.offset)
-        shown = [_shown(record) for record in page]
+        shown = [_shown(service, record, caller) for record in page]
         return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
 
     return await _told(act, _plain)
@@ -203,8 +206,9 @@ async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) ->
     """GET /retrieve/{cid}: one record. A private one needs the namespace's four fields as query parameters."""
 
     async def act() -> Answer:
-        namespace = service.gate.namespace(Caller(_typed(parameters), None))
-        return Answer(200, _shown(await _found(service, namespace, cid)))
+        caller = Caller(_typed(parameters), None)
+        namespace = service.gate.namespace(caller)
+        return Answer(200, _shown(service, await _found(service, namespace, cid), caller))
 
     return await _told(act, _plain)
 
@@ -327,9 +331,15 @@ async def _found(service: Service, namespace: str, cid: str) -> Record:
     return record
 
 
-def _shown(record: Record) -> dict[str, object]:
+def _shown(service: Service, record: Record, caller: Caller) -> dict[str, object]:
+    """What a caller sees of a record. The text that a public record was made from is for the controller and for
+    whoever stored it: what is meant for everybody is put in the metadata, as with the original."""
     shown: dict[str, object] = {"cid": record.cid, "metadata": record.metadata}
-    return shown if record.text is None else {**shown, "text": record.text}
+    private = record.namespace != PUBLIC  # then the caller is the controller
+    theirs = caller.signer is not None and caller.signer in (service.gate.controller, record.owner)
+    if record.text is not None and (private or theirs):
+        shown["text"] = record.text
+    return shown
 
 
 def _typed(parameters: Mapping[str, str]) -> dict[str, JsonValue]:
