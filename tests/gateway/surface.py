@@ -153,9 +153,11 @@ def local_settings(**sections: dict[str, object]) -> Settings:
 
 
 @asynccontextmanager
-async def running_gateway(places: int = 10, **sections: dict[str, object]) -> AsyncIterator[Gateway]:
+async def running_gateway(
+    places: int = 10, now: float = 1_700_000_000.0, **sections: dict[str, object]
+) -> AsyncIterator[Gateway]:
     settings = local_settings(**sections)
-    registry, clock, metrics, ids = Registry(), ManualClock(), Metrics(), SeededIds(1)
+    registry, clock, metrics, ids = Registry(), ManualClock(now), Metrics(), SeededIds(1)
     instants = ClockInstants(clock)
     ledger = open_inline()
     facilitator, stats, hinted = ScriptedFacilitator(), KnownStats(), list[str]()
