@@ -169,7 +169,7 @@ class ReplyTo:
             kept.add(asked)
 
     @property
-    def awaited(self) -> bool:
+    def wanted(self) -> bool:
         """True while somebody waits for the reply."""
         return self._asked is not None and not self._asked.done
 

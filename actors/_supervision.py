@@ -166,8 +166,8 @@ class DeleteChild(msgspec.Struct, frozen=True):
     id: str
 
 
-class AbandonStart(msgspec.Struct, frozen=True):
-    """Whoever asked for this start or restart is gone: undo it unless it is done."""
+class Withdraw(msgspec.Struct, frozen=True):
+    """Whoever made the request is gone: drop it if it waits, undo the start it asked for unless that is done."""
 
     request: object
 
@@ -183,9 +183,7 @@ class Kill(msgspec.Struct, frozen=True, gc=False):
 
 
 Request = StartChild | StopChild | RestartChild | DeleteChild
-Event = (
-    Boot | Started | Ignored | StartFailed | Exited | RetryDue | StopTimedOut | Request | AbandonStart | Shutdown | Kill
-)
+Event = Boot | Started | Ignored | StartFailed | Exited | RetryDue | StopTimedOut | Request | Withdraw | Shutdown | Kill
 
 
 # --- actions --------------------------------------------------------------------------------------------------------
@@ -891,9 +889,9 @@ def _delete_child(s: State, event: DeleteChild, out: Actions) -> None:
         out.append(Reply(event.request, "running", event.id))
 
 
-def _abandon_start(s: State, event: AbandonStart, out: Actions) -> None:
+def _withdraw(s: State, event: Withdraw, out: Actions) -> None:
     for held in s.backlog:
-        if isinstance(held, StartChild | RestartChild) and held.request is event.request:
+        if isinstance(held, StartChild | RestartChild | StopChild | DeleteChild) and held.request is event.request:
             s.backlog.remove(held)
             return
     for child in s.children.values():
@@ -918,7 +916,7 @@ _RULES: dict[type[Event], Callable[[State, Event, Actions], None]] = {
     StopChild: _stop_child,  # type: ignore[dict-item]
     RestartChild: _restart_child,  # type: ignore[dict-item]
     DeleteChild: _delete_child,  # type: ignore[dict-item]
-    AbandonStart: _abandon_start,  # type: ignore[dict-item]
+    Withdraw: _withdraw,  # type: ignore[dict-item]
     Shutdown: _shutdown,  # type: ignore[dict-item]
     Kill: _kill,  # type: ignore[dict-item]
 }

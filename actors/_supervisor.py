@@ -33,7 +33,6 @@ from actors._mailbox import Mailbox, Node
 from actors._refs import ActorRef, mailbox_of, make_ref
 from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
 from actors._supervision import (
-    AbandonStart,
     Action,
     AskStop,
     Boot,
@@ -63,6 +62,7 @@ from actors._supervision import (
     StopChild,
     StopTimedOut,
     StopTimer,
+    Withdraw,
     decide,
     new_state,
 )
@@ -348,7 +348,7 @@ class Supervisor:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._requests.discard(request)
-            self.feed(AbandonStart(request))
+            self.feed(Withdraw(request))
             return trio.lowlevel.Abort.SUCCEEDED
 
         try:
@@ -372,13 +372,16 @@ class Supervisor:
             raise CallCycle((me.path, f"{self.path}/{child_id}"))
 
     def _turn_down_requests_from(self, child_id: str) -> None:
-        """Whoever is asked to stop must not wait for this supervisor, which now waits for it."""
-        for request in tuple(self._requests):
+        """Whoever is asked to stop must not wait for a request that this supervisor takes up only afterwards."""
+        if not self._requests or not self.state.backlog:
+            return
+        held = [getattr(event, "request", None) for event in self.state.backlog]
+        for request in [request for request in self._requests if request in held]:
             path = request.asker_path
             if path is not None and _inside(path, self._path_of(child_id)):
                 self._requests.discard(request)
                 request.settle(Error(CallCycle((path, self.path, path))))
-                self.feed(AbandonStart(request))
+                self.feed(Withdraw(request))
 
     # --- what can be observed
 

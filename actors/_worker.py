@@ -273,45 +273,57 @@ class Worker:
 
     async def _live(self) -> ExitReason | None:
         """Returns why the life ended; None when the start declined."""
+        made = self._made
+        assert made is not None
         if self._begun:
             await self._wait_for_something()
-        reached: list[ExitReason] = []
+        reason = await self._work(made)
+        if reason is None or not self._begun or not isinstance(made, Actor):
+            return reason
+        hooked = type(made).on_stop is not Actor.on_stop
+        if not hooked or reason.kind == "killed" or self._why is KILLED or self.child.spec.shutdown == "brutal_kill":
+            return reason
+        return await self._stop_hook(made, reason)
+
+    async def _work(self, made: Actor[Any] | Job) -> ExitReason | None:
+        context = self._context
+        assert context is not None
         try:
             with trio.CancelScope(shield=True) as scope:
                 self._scope = scope
                 if self._why is not None:
                     scope.cancel()
                 asker.set(self.mailbox)
-                made = self._made
-                assert made is not None
-                assert self._context is not None
                 if isinstance(made, Job):
-                    await made.run(self._context)
+                    await made.run(context)
                     self._acknowledge()
-                    return self._told or NORMAL
-                if not self._begun:
-                    await made.on_start(self._context)
-                    self._acknowledge()
-                try:
+                else:
+                    if not self._begun:
+                        await made.on_start(context)
+                        self._acknowledge()
                     await self._consume(made)
-                    reason = self._told or NORMAL
-                except BaseException as error:
-                    if scope.cancel_called or isinstance(error, GeneratorExit):
-                        raise
-                    reason = crashed(error)
-                    reached.append(reason)
-                if type(made).on_stop is not Actor.on_stop and self.child.spec.shutdown != "brutal_kill":
-                    await self._stop_hook(made, reason, scope)
+                return self._told or NORMAL
+        except GeneratorExit:
+            raise
+        except BaseException as error:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+            return None if isinstance(error, Ignore) and not self._begun else crashed(error)
+        return self._why or KILLED
+
+    async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
+        """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
+        limit = self.child.spec.shutdown
+        try:
+            with trio.CancelScope(shield=True) as scope:
+                self._scope = scope
+                if isinstance(limit, int | float):
+                    scope.deadline = trio.current_time() + limit
+                await made.on_stop(reason)
                 return reason
         except GeneratorExit:
             raise
-        except Ignore:
-            if not self._begun:
-                return None
-            return crashed(RuntimeError("Ignore is for on_start"))
-        except BaseException as error:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
-            return reached[0] if reached else crashed(error)
-        return reached[0] if reached else self._why or KILLED
+        except BaseException as error:  # noqa: BLE001  # the supervision seam
+            return reason if reason.kind == "crashed" else crashed(error)
+        return reason if reason.kind == "crashed" else KILLED
 
     async def _wait_for_something(self) -> None:
         """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
@@ -319,12 +331,6 @@ class Worker:
         if not mailbox.queue and self._told is None:
             mailbox.consumer = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
-
-    async def _stop_hook(self, made: Actor[Any], reason: ExitReason, scope: trio.CancelScope) -> None:
-        limit = self.child.spec.shutdown
-        if isinstance(limit, int | float):
-            scope.deadline = trio.current_time() + limit
-        await made.on_stop(reason)
 
     async def _end_asides(self) -> None:
         for scope in tuple(self._asides or ()):
