@@ -74,14 +74,14 @@ async def test_connection_close_closes_at_once(app: App, path: str) -> None:
     async with serving(app) as running, connect(running) as client:
         answer = await client.ask(get(path, "Connection: close"))
         assert answer.headers["connection"] == "close"
-        assert await client.closed_within(0.5)
+        assert await client.closed_within(2)
 
 
 async def test_an_http_1_0_connection_closes_at_once(app: App) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(b"GET /hello HTTP/1.0\r\nHost: test\r\n\r\n")
         assert b"world" in await client.read_until(b"}")
-        assert await client.closed_within(0.5)
+        assert await client.closed_within(2)
 
 
 @pytest.mark.parametrize("requests", [0, 1])
@@ -123,7 +123,7 @@ async def test_an_idle_connection_does_not_hold_up_the_shutdown(app: App) -> Non
         await used.ask(get("/hello"))
         await idle.ask(get("/health"))
         running.stop_requested.set()
-        with trio.fail_after(0.5):
+        with trio.fail_after(2):
             await running.stopped.wait()
 
 
@@ -133,15 +133,15 @@ async def test_a_running_request_finishes_and_no_new_one_is_taken_while_draining
         await busy.send(get("/slow"))
         await app.config["entered"].wait()
         running.stop_requested.set()
-        assert await idle.closed_within(1)
+        assert await idle.closed_within(2)
         with pytest.raises(OSError, match="all attempts to connect"):
             await trio.open_tcp_stream("127.0.0.1", running.port)
         await busy.send(get("/hello"))
         app.config["released"].set()
         answer = await busy.read()
         assert (answer.json(), answer.headers["connection"]) == ({"slow": "done"}, "close")
-        assert await busy.closed_within(1)
-        with trio.fail_after(1):
+        assert await busy.closed_within(2)
+        with trio.fail_after(3):
             await running.stopped.wait()
 
 
@@ -150,9 +150,9 @@ async def test_what_does_not_finish_within_the_drain_time_is_cut(app: App) -> No
         await busy.send(get("/slow"))
         await app.config["entered"].wait()
         running.stop_requested.set()
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await running.stopped.wait()
-        assert await busy.closed_within(0.5)
+        assert await busy.closed_within(2)
 
 
 async def test_connections_beyond_the_bound_are_told_so(app: App) -> None:
@@ -163,7 +163,7 @@ async def test_connections_beyond_the_bound_are_told_so(app: App) -> None:
         async with connect(running) as third:
             answer = await third.ask(get("/hello"))
             assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "1")
-            assert await third.closed_within(0.5)
+            assert await third.closed_within(2)
         await first.stream.aclose()
         await trio.testing.wait_all_tasks_blocked(0.05)
         async with connect(running) as fourth:
@@ -184,7 +184,7 @@ async def test_a_client_that_leaves_does_not_stop_what_it_began(app: App) -> Non
             await client.send(post(b"{}", "/work"))
             await trio.testing.wait_all_tasks_blocked(0.05)
         app.config["released"].set()
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await finished.wait()
 
 
@@ -206,7 +206,7 @@ async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monk
         await client.send(get("/big"))
         await trio.sleep(0.5)
         running.stop_requested.set()
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await running.stopped.wait()
 
 

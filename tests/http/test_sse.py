@@ -59,7 +59,7 @@ async def test_events_are_sent_in_order_and_the_stream_ends_with_its_producer(ap
 async def test_an_event_is_sent_when_it_happens(app: App) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.send(get("/endless"))
-        await client.read_until(b"data: first\n\n", timeout_s=0.5)
+        await client.read_until(b"data: first\n\n", timeout_s=2)
 
 
 async def test_a_producer_ends_when_its_client_leaves(app: App, ended: trio.Event) -> None:
@@ -68,7 +68,7 @@ async def test_a_producer_ends_when_its_client_leaves(app: App, ended: trio.Even
             await client.send(get("/endless"))
             await client.read_until(b"first")
             assert app.open_event_streams == 1
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await ended.wait()
         await trio.testing.wait_all_tasks_blocked(0.02)
         assert app.open_event_streams == 0
@@ -79,9 +79,9 @@ async def test_streams_end_cleanly_when_the_server_drains(app: App, ended: trio.
         await client.send(get("/endless"))
         await client.read_until(b"first")
         running.stop_requested.set()
-        assert (await client.read_until(b"0\r\n\r\n", timeout_s=1)).endswith(b"0\r\n\r\n")
-        assert await client.closed_within(0.5)
-        with trio.fail_after(0.5):
+        assert (await client.read_until(b"0\r\n\r\n", timeout_s=3)).endswith(b"0\r\n\r\n")
+        assert await client.closed_within(2)
+        with trio.fail_after(2):
             await running.stopped.wait()
         assert ended.is_set()
 
@@ -121,7 +121,7 @@ async def test_a_producer_that_fails_ends_its_stream_and_nothing_else(app: App) 
         async with connect(running) as client:
             await client.send(get("/fails"))
             await client.read_until(b"before")
-            assert await client.closed_within(1)
+            assert await client.closed_within(2)
         async with connect(running) as client:
             assert (await client.ask(get("/three"))).status == 200
 
