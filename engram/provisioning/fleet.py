@@ -13,6 +13,7 @@ from engram.sessions import Instants, Tier, TierName
 
 from .backend import Provisioner
 
+LAUNCHES_AT_ONCE = 8
 END_GRACE_S = 120.0
 """A node ends by itself this long after its session's time is up, should the gateway not have done it before."""
 
@@ -65,4 +66,6 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
     on_changed: Callable[[str], None] = lambda session_id: None
     """A session is in another state; after the commit. A hint: must not raise or block."""
+    turns: trio.CapacityLimiter = msgspec.field(default_factory=lambda: trio.CapacityLimiter(LAUNCHES_AT_ONCE))
+    """Held from a launch to the first healthy answer: all nodes of a machine that booted start a few at a time."""
     pokes: Pokes = msgspec.field(default_factory=Pokes)

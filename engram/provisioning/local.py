@@ -5,9 +5,12 @@ between the start and the node file, by its command line, which names its launch
 """
 
 import contextlib
+import errno
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -20,7 +23,7 @@ from engram.memory.launch import LaunchFileError
 
 from . import node_folder, processes
 from .cgroups import NodeGroups
-from .errors import Rejected, Unavailable, Unknown
+from .errors import NoCapacity, Rejected, Unavailable, Unknown
 from .model import Node, NodeSpec, Offers
 from .node_folder import NodeFile, NodeSettings
 from .records import is_ours
@@ -162,6 +165,8 @@ class LocalBackend:
 
     async def _start(self, spec: NodeSpec, port: int) -> _Tracked:
         folder = self._settings.nodes_dir / spec.session_id
+        if not await self._kill(folder, None):
+            raise Unknown(f"something that runs in {folder} does not die")
         node = NodeFile(
             token=spec.token,
             session_id=spec.session_id,
@@ -175,6 +180,7 @@ class LocalBackend:
         environment["OMP_NUM_THREADS"] = str(spec.tier.cpu_vcpu)
 
         def start() -> NodeFile:
+            _require_free(node.host, port)
             node_folder.prepare(folder, spec, node, self._settings.common)
             pid = processes.spawn(argv, environment, folder / node_folder.OUTPUT_FILE)
             crash.point("spawn:unrecorded")
@@ -192,26 +198,37 @@ class LocalBackend:
     async def _end(self, tracked: _Tracked) -> None:
         """TERM, grace, KILL, to the whole session; returns when nothing of it lives. Raises Unknown."""
         process = tracked.file.process
-        if process is None:
-            return
-        if self._is_alive(tracked):
+        if process is not None and self._is_alive(tracked):
             processes.signal_leader(process, signal.SIGTERM)
             with trio.move_on_after(self._settings.grace_s):
                 await processes.wait_exit(process, self._boot)
-        if not await self._kill_session(process):
-            raise Unknown(f"process {process.pid} of node {tracked.file.token} does not die")
+        if not await self._kill(tracked.folder, process):
+            raise Unknown(f"node {tracked.file.token} does not die")
 
-    async def _kill_session(self, process: processes.ProcessId) -> bool:
-        """Kill what lives of the process's session and reap its leader; False when something does not die."""
-        if process.boot != self._boot:
-            return True
+    async def _kill(self, folder: Path, process: processes.ProcessId | None) -> bool:
+        """Kill what lives of a node, known or only found by its command line; False when something does not die."""
+        launch_file = str(folder / node_folder.LAUNCH_FILE)
+        ours = process if process is not None and process.boot == self._boot else None
+
+        def kill() -> int:
+            killed = processes.signal_named(launch_file, signal.SIGKILL)
+            return killed if ours is None else killed + processes.signal_session(ours, signal.SIGKILL)
+
         with trio.move_on_after(KILL_CONFIRM_S):
-            while await trio.to_thread.run_sync(processes.signal_session, process, signal.SIGKILL):
-                await processes.wait_exit(process, self._boot)
+            while await trio.to_thread.run_sync(kill):  # noqa: ASYNC110  # the kernel's doing, not a task's
                 await trio.sleep(0.01)
-            processes.reap(process.pid)
+            if ours is not None:
+                processes.reap(ours.pid)
             return True
         return False
+
+    async def _kill_rest(self, process: processes.ProcessId) -> None:
+        """Kill what a dead leader left behind, then reap it."""
+        with trio.move_on_after(KILL_CONFIRM_S):
+            kill_session = partial(processes.signal_session, process, signal.SIGKILL)
+            while await trio.to_thread.run_sync(kill_session):  # noqa: ASYNC110  # the kernel's doing, not a task's
+                await trio.sleep(0.01)
+        processes.reap(process.pid)
 
     def _is_alive(self, tracked: _Tracked) -> bool:
         process = tracked.file.process
@@ -257,7 +274,7 @@ class LocalBackend:
         process = tracked.file.process
         if process is not None:
             await processes.wait_exit(process, self._boot)
-            await self._kill_session(process)
+            await self._kill_rest(process)
         if self._watch is not None and self._nodes.get(tracked.file.token) is tracked:
             self._watch[1](tracked.file.token)
 
@@ -282,6 +299,17 @@ class LocalBackend:
 
     def _lock(self, session_id: str) -> trio.Lock:
         return self._locks.setdefault(session_id, trio.Lock())
+
+
+def _require_free(host: str, port: int) -> None:
+    """Raises NoCapacity when another program has the port: the node could not listen, and would only be waited for."""
+    try:
+        with socket.create_server((host, port)):
+            return
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise NoCapacity(f"port {port} is in use by another program") from error
+        raise
 
 
 def _enforce(living: Sequence[_Tracked], look_at_disk: bool) -> None:

@@ -181,5 +181,18 @@ def session_leaders_naming(text: str) -> list[tuple[int, list[str]]]:
     return found
 
 
+def signal_named(argument: str, number: signal.Signals) -> int:
+    """Send a signal to every living session whose leader has exactly this argument; returns how many processes.
+
+    Scans /proc.
+    """
+    sent = 0
+    for pid, arguments in session_leaders_naming(argument):
+        leader = status(pid)
+        if argument in arguments and leader is not None and not _is_zombie(leader):
+            sent += signal_session(ProcessId(pid, leader.start_ticks, ""), number)
+    return sent
+
+
 def _is_zombie(found: Status) -> bool:
     return found.state in "ZX"

@@ -66,19 +66,25 @@ class Worker:
         self._key: NodeKey | None = None
         self._seen: Node | None = None
         self._failures = 0
+        self._has_turn = False
 
     async def run(self) -> None:
         """Decide and perform until nothing is left to do."""
         saga = rules.begin(self._fleet.settings.attempts)
         step: Effect | None = Effect.REREAD
-        while step is not None:
-            event = await self._perform(step)
-            if event is None:
-                return
-            saga, step = rules.decide(saga, event)
-            self._failures = saga.failures
-            if isinstance(event, Outcome) and event not in (Outcome.DONE, Outcome.LOST):
-                _log.warning("saga_step", session=self._id, outcome=event, doing=saga.doing, failures=saga.failures)
+        try:
+            while step is not None:
+                event = await self._perform(step)
+                if event is None:
+                    return
+                saga, step = rules.decide(saga, event)
+                self._failures = saga.failures
+                if step is not Effect.AWAIT_HEALTH:
+                    self._end_turn()
+                if isinstance(event, Outcome) and event not in (Outcome.DONE, Outcome.LOST):
+                    _log.warning("saga_step", session=self._id, outcome=event, doing=saga.doing, failures=saga.failures)
+        finally:
+            self._end_turn()
         if self._session is not None and self._session.crashes:
             await self._fleet.ledger.write(lambda c: session_records.release_quarantine(c, self._id))
 
@@ -167,6 +173,8 @@ class Worker:
         session, node, key = self._session, self._node, self._key
         if session is None or node is None or key is None or node.backend != self._fleet.backend.name:
             return Outcome.REJECTED
+        if not await self._take_turn(session):
+            return Outcome.LOST
         now = self._fleet.instants.now()
         start_s = 0.0 if session.state in RUNNING else self._fleet.settings.launch_timeout_s
         spec = NodeSpec(
@@ -192,6 +200,25 @@ class Worker:
             return Outcome.UNANSWERED
         crash.point("spawn:after")
         return Outcome.DONE
+
+    async def _take_turn(self, session: Session) -> bool:
+        """Wait for one of the launches at once; False when the session has changed meanwhile."""
+        while True:
+            try:
+                self._fleet.turns.acquire_nowait()
+            except trio.WouldBlock:
+                await self._fleet.pokes.sleep(self._id, _LOOK_EVERY_S)
+                now = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
+                if now is None or now.state is not session.state:
+                    return False
+            else:
+                self._has_turn = True
+                return True
+
+    def _end_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._fleet.turns.release()
 
     async def _await_health(self) -> Outcome:
         seen, session = self._seen, self._session

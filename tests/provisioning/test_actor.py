@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-import trio.testing
 from trio.testing import MockClock
 
 from actors import Registry, System, open_system

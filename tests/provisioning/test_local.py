@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from engram.memory import launch
-from engram.provisioning import NodeSpec, Offers, Rejected, local, node_folder, processes
+from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, local, node_folder, processes
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from tests.fakes import fake_node
@@ -275,3 +275,25 @@ def test_output_is_bounded_and_sizes_are_measured(tmp_path: Path) -> None:
     assert node_folder.size_bytes(tmp_path) >= 100_000
     node_folder.bound_output(tmp_path, 10)
     assert (tmp_path / "output.log").stat().st_size == 0
+
+
+async def test_a_port_that_another_program_has_is_refused_at_once(tmp_path: Path) -> None:
+    backend = a_backend(tmp_path)
+    spec = a_spec()
+    with socket.create_server(("127.0.0.1", spec.port or 0)), pytest.raises(NoCapacity):
+        await backend.launch(spec)
+    assert await backend.inspect(spec.token) is None
+    assert (await backend.launch(spec)).alive
+
+
+async def test_a_node_nobody_wrote_down_dies_before_another_gets_its_folder(tmp_path: Path) -> None:
+    spec = a_spec()
+    node = await a_backend(tmp_path).launch(spec)
+    await until_up(node.endpoint, spec.token)
+    pid = pid_of(tmp_path)
+    (tmp_path / "nodes" / "s1" / "node.json").unlink()
+    later = a_backend(tmp_path)
+    assert not await later.list()  # it looked a moment too early
+    await later.launch(a_spec(word="t2"))
+    assert processes.identify(pid, processes.boot_id()) is None
+    assert pid_of(tmp_path) != pid

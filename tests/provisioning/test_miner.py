@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from config.model import StatsSettings
 from engram.hotkeys import Keypair, wallet
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
@@ -20,6 +21,7 @@ from engram.provisioning import NodeSpec, Offers, processes
 from engram.provisioning.health import health_probe
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
+from engram.stats import ask_stats
 
 from . import contract
 from .test_local import a_spec, no_processes_left, pid_of
@@ -106,6 +108,8 @@ async def test_a_killed_miner_serves_the_same_memories_within_ten_seconds(miner:
     await miner.until_healthy(node.endpoint, spec.token)
     stored = await miner.post(node.endpoint, "IngestSynapse", {"text": "a memory", "metadata": {"text": "a memory"}})
     assert stored["cid"]
+    stats = await ask_stats(miner.http, node.endpoint, StatsSettings())
+    assert (stats.status, stats.vectors) == ("ok", 1)
     async with contract.watched(miner.backend) as exits:
         began = time.perf_counter()
         await miner.kill(spec.token)

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import pytest
 import trio
 import trio.testing
+from sqlalchemy import update
 from trio.testing import MockClock
 
 from engram.ledger.inline import open_inline
+from engram.ledger.schema import nodes, sessions
 from engram.provisioning import NoCapacity, NodeState, Rejected, Unavailable, Unknown, node_keys, records, saga
 from engram.provisioning.fleet import END_GRACE_S, Pokes
 from engram.sessions import SessionEvent, SessionState
@@ -275,3 +277,55 @@ async def test_a_poke_before_the_sleep_is_kept_and_one_without_a_sleeper_is_lost
     assert await pokes.sleep("s", 1.0)
     assert not await pokes.sleep("s", 1.0)
     pokes.forget("s")
+
+
+async def test_nodes_start_a_few_at_a_time_and_a_waiting_one_can_be_stopped(
+    autojump_clock: MockClock, world: World
+) -> None:
+    few = replaced(world.fleet, turns=trio.CapacityLimiter(2))
+    for number in range(6):
+        world.sell(f"s{number}")
+    world.double.startup_s = 10.0
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(saga.run, few, f"s{number}")
+        await trio.sleep(5.0)
+        assert len(world.double.alive) == 2
+        waiting = next(f"s{n}" for n in range(6) if world.session(f"s{n}").node_token not in world.double.alive)
+        world.happens(SessionEvent.END, waiting)
+        few.pokes.poke(waiting)
+        await trio.sleep(0.1)
+        assert world.state(waiting) == "stopped"
+    states = [world.state(f"s{number}") for number in range(6)]
+    assert sorted(states) == ["active"] * 5 + ["stopped"]
+    assert few.turns.borrowed_tokens == 0
+
+
+async def test_a_session_that_was_stopped_before_it_had_a_node_ends_at_once(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.sell(state=SessionState.PAYMENT_PENDING)
+    world.happens(SessionEvent.END)
+    await saga.run(world.fleet, "s")
+    assert world.states() == ["payment_pending", "stopping", "stopped"]
+    assert not world.double.launches
+
+
+async def test_a_session_that_is_over_with_a_node_left_loses_the_node(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    await saga.run(world.fleet, "s")
+    world.ledger.write_now(lambda c: c.execute(update(sessions).values(state="stopped")))
+    await saga.run(world.fleet, "s")
+    assert world.double.specs == {}
+    assert world.ledger.write_now(records.live_tokens) == set()
+
+
+async def test_a_node_of_another_backend_is_not_launched_here(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    await saga.run(world.fleet, "s")
+    world.double.kill(world.session().node_token or "")
+    world.ledger.write_now(lambda c: c.execute(update(nodes).values(backend="elsewhere")))
+    with trio.move_on_after(60.0):
+        await saga.run(world.fleet, "s")
+    assert len(world.double.launches) == 1
+    assert world.state() == "degraded"
