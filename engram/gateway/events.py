@@ -80,16 +80,16 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
         if after is None:
             after = await _snapshot(services, sink, session.id)
         while services.clock.monotonic() < ends_at:
-            session, events = await services.ledger.read(_news(session.id, after))
+            found, events = await services.ledger.read(_news(session.id, after))
             for event in events:
-                await _state(services, sink, session, event)
+                await _state(services, sink, found, event)
                 after = event.id
             stats = services.stats.latest(session.id)
             if stats is not None and (told is None or stats.at != told.at):
                 told = stats
                 await _stats(services, sink, session.id, stats)
-            if session.state in TERMINAL and not events:
-                await sink.send({"session_id": session.id, "status": session.state}, event="end")
+            if found.session.state in TERMINAL and not events:
+                await sink.send({"session_id": session.id, "status": found.session.state}, event="end")
                 return
             if not events:
                 await subscription.changed()
@@ -98,31 +98,36 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
 async def _snapshot(services: Services, sink: EventSink, session_id: str) -> int:
     """Tell a reader that comes for the first time how the session is; returns the newest event's id."""
 
-    def query(connection: Connection) -> tuple[Session, EventRecord]:
+    def query(connection: Connection) -> tuple[records.Found, EventRecord]:
         return _existing(connection, session_id), records.newest_event(connection, session_id)
 
-    session, newest = await services.ledger.read(query)
-    await _state(services, sink, session, newest)
+    found, newest = await services.ledger.read(query)
+    await _state(services, sink, found, newest)
     return newest.id
 
 
-def _news(session_id: str, after: int) -> Callable[[Connection], tuple[Session, Sequence[EventRecord]]]:
-    def query(connection: Connection) -> tuple[Session, Sequence[EventRecord]]:
-        session = _existing(connection, session_id)
-        return session, session_records.events_since(connection, session_id, after, PAGE)
+def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.Found, Sequence[EventRecord]]]:
+    def query(connection: Connection) -> tuple[records.Found, Sequence[EventRecord]]:
+        found = _existing(connection, session_id)
+        return found, session_records.events_since(connection, session_id, after, PAGE)
 
     return query
 
 
-def _existing(connection: Connection, session_id: str) -> Session:
-    session = session_records.get(connection, session_id)
-    assert session is not None, "sessions are never deleted"
-    return session
+def _existing(connection: Connection, session_id: str) -> records.Found:
+    found = records.find(connection, session_id)
+    assert found is not None, "sessions are never deleted"
+    return found
 
 
-async def _state(services: Services, sink: EventSink, session: Session, event: EventRecord) -> None:
-    stats = services.stats.latest(session.id)
-    shown = session_answer(session, services.instants.now(), services.clock.monotonic(), stats=stats)
+async def _state(services: Services, sink: EventSink, found: records.Found, event: EventRecord) -> None:
+    shown = session_answer(
+        found.session,
+        services.instants.now(),
+        services.clock.monotonic(),
+        transaction=found.transaction,
+        stats=services.stats.latest(found.session.id),
+    )
     told = {
         "session_id": event.session_id,
         "what": event.event,

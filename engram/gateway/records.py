@@ -1,6 +1,6 @@
 """What the surface reads from the ledger beyond the areas' own records."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Connection, func, select
@@ -8,7 +8,8 @@ from sqlalchemy import Connection, func, select
 from engram.ledger.schema import answered_requests, payments, session_events
 from engram.payments import records as payment_records
 from engram.payments.model import Payment, PaymentState
-from engram.sessions import EventRecord
+from engram.sessions import EventRecord, Session
+from engram.sessions import records as session_records
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -16,6 +17,24 @@ class Answered(msgspec.Struct, frozen=True):
 
     request_hash: bytes
     payment: Payment
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A session and the transaction of its first payment, None while there is none."""
+
+    session: Session
+    transaction: str | None
+
+
+def find(connection: Connection, session_id: str) -> Found | None:
+    """The session of this id."""
+    session = session_records.get(connection, session_id)
+    return None if session is None else _with_transactions(connection, [session])[0]
+
+
+def of_controller(connection: Connection, controller: bytes, limit: int) -> list[Found]:
+    """The newest sessions of a hotkey, newest first."""
+    return _with_transactions(connection, session_records.list_by_controller(connection, controller, limit))
 
 
 def newest_event_id(connection: Connection) -> int:
@@ -49,14 +68,6 @@ def sessions_changed_since(connection: Connection, event_id: int, limit: int = 1
     return {row["session_id"]: row["newest"] for row in connection.execute(query).mappings()}
 
 
-def transactions(connection: Connection, payment_ids: Collection[str]) -> dict[str, str]:
-    """Transaction hashes of those of the payments that have one."""
-    query = select(payments.c.id, payments.c.transaction_hash).where(
-        payments.c.id.in_(sorted(payment_ids)), payments.c.transaction_hash.is_not(None)
-    )
-    return {row["id"]: row["transaction_hash"] for row in connection.execute(query).mappings()}
-
-
 def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
     """What was answered to a signed message; None when it used nothing up (it was never paid)."""
     query = select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
@@ -69,3 +80,10 @@ def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> 
     if payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None
     return Answered(row.request_hash, payment)
+
+
+def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[Found]:
+    ids = sorted(session.payment_id for session in sessions)
+    query = select(payments.c.id, payments.c.transaction_hash).where(payments.c.id.in_(ids))
+    by_payment = {row["id"]: row["transaction_hash"] for row in connection.execute(query).mappings()}
+    return [Found(session, by_payment.get(session.payment_id)) for session in sessions]

@@ -3,7 +3,7 @@
 from quart import Response
 
 from engram.gateway import records
-from engram.gateway.answers import SessionsAnswer, StoppedAnswer, TicketAnswer
+from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
 from engram.gateway.caller import Caller, identify
 from engram.gateway.presenting import session_answer
 from engram.gateway.replies import reply
@@ -24,7 +24,7 @@ def add_session_routes(app: App, services: Services) -> None:
     @app.get("/sessions/<session_id>")
     async def show_session(session_id: str) -> Response:
         caller = await identify(services)
-        return await shown(services, await owned(services, caller, session_id))
+        return reply(_shown(services, await _owned(services, caller, session_id)))
 
     @app.delete("/sessions/<session_id>")
     async def stop_session(session_id: str) -> Response:
@@ -45,27 +45,10 @@ def add_session_routes(app: App, services: Services) -> None:
         caller = await identify(services)
         if not _is(hotkey, caller):
             raise ApiError(403, "not_yours", "Can only list your own sessions.")
-        found = await services.ledger.read(
-            lambda connection: session_records.list_by_controller(connection, caller.public_key, LISTED)
+        listed = await services.ledger.read(
+            lambda connection: records.of_controller(connection, caller.public_key, LISTED)
         )
-        paid = await services.ledger.read(
-            lambda connection: records.transactions(connection, [session.payment_id for session in found])
-        )
-        now, monotonic = services.instants.now(), services.clock.monotonic()
-        return reply(
-            SessionsAnswer(
-                [
-                    session_answer(
-                        session,
-                        now,
-                        monotonic,
-                        transaction=paid.get(session.payment_id),
-                        stats=services.stats.latest(session.id),
-                    )
-                    for session in found
-                ]
-            )
-        )
+        return reply(SessionsAnswer([_shown(services, found) for found in listed]))
 
     @app.post("/sessions/<session_id>/ticket")
     async def issue_ticket(session_id: str) -> Response:
@@ -77,26 +60,25 @@ def add_session_routes(app: App, services: Services) -> None:
 
 async def owned(services: Services, caller: Caller, session_id: str) -> Session:
     """The caller's session of this id. Raises ApiError 404, or 403 when it is somebody else's."""
-    session = await services.ledger.read(lambda connection: session_records.get(connection, session_id))
-    if session is None:
+    return (await _owned(services, caller, session_id)).session
+
+
+async def _owned(services: Services, caller: Caller, session_id: str) -> records.Found:
+    found = await services.ledger.read(lambda connection: records.find(connection, session_id))
+    if found is None:
         raise ApiError(404, "not_found", "Session not found.")
-    if session.controller != caller.public_key:
+    if found.session.controller != caller.public_key:
         raise ApiError(403, "not_yours", "Not your session.")
-    return session
+    return found
 
 
-async def shown(services: Services, session: Session, status: int = 200) -> Response:
-    """The session as an answer."""
-    paid = await services.ledger.read(lambda connection: records.transactions(connection, [session.payment_id]))
-    return reply(
-        session_answer(
-            session,
-            services.instants.now(),
-            services.clock.monotonic(),
-            transaction=paid.get(session.payment_id),
-            stats=services.stats.latest(session.id),
-        ),
-        status,
+def _shown(services: Services, found: records.Found) -> SessionAnswer:
+    return session_answer(
+        found.session,
+        services.instants.now(),
+        services.clock.monotonic(),
+        transaction=found.transaction,
+        stats=services.stats.latest(found.session.id),
     )
 
 

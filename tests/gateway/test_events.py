@@ -80,7 +80,9 @@ async def test_a_stream_tells_the_state_then_what_happens_then_the_end() -> None
             assert what(first) == ("state", "provisioning")
             assert first is not None
             assert first.id is not None
-            assert_session(json.loads(json.dumps(first.data["session"])))
+            session = json.loads(json.dumps(first.data["session"]))
+            assert_session(session)
+            assert session["payment_tx"].startswith("0x")
             await gateway.happen(session_id, SessionEvent.NODE_READY)
             assert what(await reader.next()) == ("state", "active")
             gateway.stats.by_session[session_id] = NodeStats({"vectors": 1}, gateway.clock.monotonic())
