@@ -79,7 +79,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
         self._payments = wiring.settings.payments
         self._ledger = wiring.ledger
         self._serving = 0
-        self._waiters: dict[AuthorizationKey, set[_Waiter]] = {}
+        self._waiters: dict[AuthorizationKey, list[_Waiter]] = {}
         self._running: set[str] = set()
         self._reconciling: set[str] = set()
         self._queue: deque[str] = deque()
@@ -151,7 +151,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _wait(self, payment: Payment, deadline: float, *, fresh: bool) -> PurchaseAnswer:
         waiter = _Waiter()
-        self._waiters.setdefault(payment.key, set()).add(waiter)
+        self._waiters.setdefault(payment.key, []).append(waiter)
         try:
             if fresh:
                 await self._start(payment.id, payment)
@@ -164,7 +164,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             return rules.answer(waiter.payment or payment)
         finally:
             waiters = self._waiters[payment.key]
-            waiters.discard(waiter)
+            waiters.remove(waiter)
             if not waiters:
                 del self._waiters[payment.key]
 

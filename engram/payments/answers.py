@@ -43,7 +43,8 @@ class Replayed(msgspec.Struct, frozen=True, tag=True):
 class NoRoom(msgspec.Struct, frozen=True, tag=True):
     """Nothing can be sold now; no money moved.
 
-    `code`: no_capacity (503), session_limit (429), too_many_open_payments (429), session_over (409).
+    `code`: no_capacity (503), session_limit (429), too_many_open_payments (429), session_over (409),
+    session_not_paid (503).
     """
 
     code: str

@@ -279,6 +279,8 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
     extended = sessions.records.get(connection, asked.session_id)
     if extended is None or extended.controller != asked.controller:
         return NoRoom("session_over", "there is no such session to extend", RETRY_AFTER_S)
+    if extended.state is SessionState.PAYMENT_PENDING:
+        return NoRoom("session_not_paid", "the session is not paid yet: extend it once it is", RETRY_AFTER_S)
     if not sessions.records.hold_extension(connection, asked.session_id):
         return NoRoom("session_over", "the session has ended: buy a new one", RETRY_AFTER_S)
     return None

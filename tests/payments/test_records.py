@@ -338,6 +338,13 @@ def test_only_a_live_session_of_ones_own_is_extended(books: Books, whose: str) -
     assert books.session().pending_extensions == 0
 
 
+def test_a_session_that_is_not_paid_yet_is_not_extended(books: Books) -> None:
+    books.reserve()
+    refused = books.run(records.reserve, extension())
+    assert isinstance(refused, NoRoom)
+    assert refused.code == "session_not_paid"
+
+
 # Refunds.
 
 
