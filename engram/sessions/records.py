@@ -103,7 +103,7 @@ def transition(
 
     Returns None when there is no such session or the event does not apply in its state (nothing is changed).
     `reason` belongs to SessionEvent.END, `error` is the text shown to the user. Paid time starts at NODE_READY
-    and is settled when the session leaves the running states.
+    and is settled when the session leaves the running states. END lifts a quarantine.
     """
     before = get(connection, session_id)
     if before is None:
@@ -285,6 +285,8 @@ def _after(
         after = msgspec.structs.replace(after, active_at=now.wall, used_s=0.0, counted=now)
     if before.state in RUNNING and state not in RUNNING:
         after = msgspec.structs.replace(after, used_s=rules.used_s(before, now), counted=None)
+    if event is SessionEvent.END:  # stopping is worked on afresh, also for a session that was in quarantine
+        after = msgspec.structs.replace(after, crashes=0, quarantined_at=None)
     if rules.is_over(after):
         after = msgspec.structs.replace(after, ended_at=now.wall)
     return after

@@ -210,6 +210,14 @@ def test_five_crashes_quarantine_a_session(ledger: InlineLedger) -> None:
     assert session.quarantined_at is None
 
 
+def test_stopping_a_session_lifts_its_quarantine(ledger: InlineLedger, instants: ClockInstants) -> None:
+    to_active(ledger, instants)
+    ledger.write_now(lambda c: [records.count_crash(c, "s", 1.0) for _ in range(5)])
+    stopped = ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, instants.now()))
+    assert stopped is not None
+    assert (stopped.crashes, stopped.quarantined_at) == (0, None)
+
+
 def test_the_machines_clock_reads_alike_in_every_process_of_one_boot(tmp_path) -> None:  # type: ignore[no-untyped-def]
     first, second = SystemInstants().now(), SystemInstants().now()
     assert first.boot == second.boot
