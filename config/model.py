@@ -171,7 +171,8 @@ class StatsSettings(Section, frozen=True):
     interval_s: Positive = 30.0
     jitter: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     """Share of the interval that each poll is moved at random."""
-    concurrency: Count = 64
+    concurrency: Count = 256
+    """Polls under way at once. One in five nodes may hang without delaying the polls of 5,000."""
     connect_timeout_s: Positive = 3.0
     timeout_s: Positive = 5.0
     failures_to_degraded: Count = 5
