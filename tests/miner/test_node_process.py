@@ -172,8 +172,8 @@ def test_a_term_to_the_whole_group_ends_it_as_well(running: NodeProcess) -> None
     stored = running.post("/IngestSynapse", raw_embedding=vector(1))["cid"]
     worker = worker_of(running.process.pid)
     os.killpg(running.process.pid, signal.SIGTERM)
-    assert running.process.wait(timeout=5) == 0
-    wait_until_dead(worker, 1)
+    assert running.process.wait(timeout=10) == 0
+    wait_until_dead(worker, 3)
     assert "Crashed" not in running.log()
     running.start()
     assert running.retrieve(stored)[0] == 200
