@@ -35,7 +35,7 @@ from engram.memory.edge_wire import (
     decode_reply,
     frame,
 )
-from engram.memory.errors import IndexUnavailable
+from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.model import PUBLIC, Change, Deleted
 
 _SEARCHES_AT_ONCE = 64
@@ -109,7 +109,7 @@ class EdgeIndex:
 
     async def _ask(self, request: Callable[[int], Request]) -> Answer:
         if self._commands is None:
-            raise IndexUnavailable("the index is restarting")
+            raise IndexRestarting("the index is restarting")
         self._number += 1
         number, waiting = self._number, _Reply()
         self._open[number] = waiting
@@ -121,7 +121,7 @@ class EdgeIndex:
             self._open.pop(number, None)
         match waiting.reply:
             case None:
-                raise IndexUnavailable("the index worker ended before it answered")
+                raise IndexRestarting("the index worker ended before it answered")
             case Failed(reason=reason):
                 raise IndexUnavailable(f"the index refused: {reason}")
             case reply:
@@ -130,12 +130,12 @@ class EdgeIndex:
     async def _send(self, framed: bytes) -> None:
         stream = self._commands
         if stream is None:
-            raise IndexUnavailable("the index is restarting")
+            raise IndexRestarting("the index is restarting")
         try:
             with trio.CancelScope(shield=True):  # half a frame would garble all that follow
                 await stream.send_all(framed)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise IndexUnavailable("the index worker has ended") from error
+            raise IndexRestarting("the index worker has ended") from error
 
     def _take(self, reply: Reply, ready: Callable[[int], None]) -> None:
         match reply:

@@ -37,6 +37,10 @@ class IndexUnavailable(MemoryAreaError):
     """The vector index did not answer in time (restarting or overloaded); what was committed stays."""
 
 
+class IndexRestarting(IndexUnavailable):
+    """The vector index is down and about to come back: what was asked can be asked again."""
+
+
 class EmbedderUnavailable(MemoryAreaError):
     """Texts cannot be embedded now; vectors still can be stored and searched."""
 

@@ -39,6 +39,6 @@ class Index(Protocol):
     ) -> list[tuple[int, float]]:
         """Returns record ids and cosines, best first, of one namespace; `conditions` on metadata hold for all.
 
-        Raises IndexUnavailable.
+        Raises IndexUnavailable; IndexRestarting when it can be asked again.
         """
         ...

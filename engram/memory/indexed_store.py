@@ -15,7 +15,7 @@ from typing import final
 import trio
 
 from engram.memory import records
-from engram.memory.errors import IndexUnavailable
+from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.index import Index
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Hit, Record
 from engram.memory.truth import Truth
@@ -94,8 +94,7 @@ class IndexedStore:
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
         """Returns the nearest records of the namespace."""
         with trio.move_on_after(_SEARCH_WITHIN_S):
-            await self._usable.wait()
-            found = await self._index.search(namespace, vector, limit, conditions)
+            found = await self._search(namespace, vector, limit, conditions)
             there = await self._truth.by_ids(namespace, [number for number, _ in found])
             return [
                 Hit(there[number], max(-1.0, min(1.0, score)))
@@ -111,6 +110,19 @@ class IndexedStore:
     def count(self) -> Counts:
         """Returns how many records there are."""
         return self._counts
+
+    async def _search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
+    ) -> list[tuple[int, float]]:
+        """Asks the index; when it dies meanwhile, asks its successor."""
+        while True:
+            usable = self._usable
+            await usable.wait()
+            try:
+                return await self._index.search(namespace, vector, limit, conditions)
+            except IndexRestarting:
+                if self._usable is usable:  # its end is known here a moment before `run` knows it
+                    self._usable = trio.Event()
 
     def _committed(self, changes: Sequence[Change]) -> None:
         public = private = 0
@@ -139,7 +151,8 @@ class IndexedStore:
         else:
             self._applied = flushed
             await self._replay()
-        if not self._pending and await self._index.points() != self._counts.public + self._counts.private:
+        points = await self._index.points()
+        if not self._pending and points != self._counts.public + self._counts.private:
             await self._rebuild()
         self._usable.set()
 
