@@ -9,6 +9,7 @@ from quart import Response, current_app, g, request
 from engram.gateway.replies import body_bytes
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
+from engram.hotkeys.scheme import TIMESTAMP_MS
 from engram.http.app import App
 from engram.http.errors import ApiError
 
@@ -67,8 +68,9 @@ def _trusted(services: Services) -> Caller:
         public_key = parse_hotkey(hotkey) if hotkey else DEV_HOTKEY
     except MalformedHotkey:
         public_key = hashlib.sha256(hotkey.encode("utf-8", "surrogateescape")).digest()
-    if "X-Timestamp" in request.headers:
-        g.signed_at = request.headers["X-Timestamp"]
+    timestamp = request.headers.get("X-Timestamp", "")
+    if TIMESTAMP_MS.match(timestamp):
+        g.signed_at = timestamp
     return Caller(public_key, bytes.fromhex(services.ids.token(32)))
 
 

@@ -12,7 +12,7 @@ from engram.chain.answer import metagraph_answer
 from engram.chain.errors import SubnetNotSynced, UnknownField
 from engram.gateway.answers import HealthAnswer, IdentityAnswer, NodesAnswer, ReadyAnswer, TermsAnswer
 from engram.gateway.presenting import tiers_answer
-from engram.gateway.replies import reply
+from engram.gateway.replies import reply, shortened
 from engram.gateway.services import Probe, Services
 from engram.http.app import App
 from engram.http.asgi import JSON
@@ -117,7 +117,7 @@ def _metagraph(services: Services) -> Response:
             404, "netuid_not_synced", str(missing), extra={"synced": list(services.subnets.synced)}
         ) from None
     except UnknownField as unknown:
-        raise ApiError(400, "unknown_field", str(unknown)) from None
+        raise ApiError(400, "unknown_field", shortened(str(unknown))) from None
     response = Response(answer.body, status=answer.status, content_type="application/json")
     response.headers["ETag"] = answer.etag
     response.headers["Age"] = str(int(answer.age_s))

@@ -24,12 +24,14 @@ from engram.payments import x402
 from engram.payments.errors import MalformedPayment
 from engram.sdk import event_stream
 from engram.sdk.errors import (
+    ApiError,
     Impostor,
     MalformedAnswer,
     NotReached,
     OutcomeUnknown,
     PaymentNeeded,
     PaymentRefused,
+    SdkError,
     SessionOver,
     WaitedTooLong,
 )
@@ -206,22 +208,25 @@ class GatewayClient:
         return {"PAYMENT-SIGNATURE": payment}
 
     def _pay(self, path: str, body: bytes, payment: dict[str, str]) -> Session:
+        """Send the paid request until it is answered: the payment stays the same one, so that it is taken once."""
         for attempt in range(1, PAID_ATTEMPTS + 1):
             try:
                 answer = self._send("POST", path, body, payment)
-            except (NotReached, OutcomeUnknown):
-                if attempt == PAID_ATTEMPTS:
-                    raise
-                self._sleep(POLL_S * 2**attempt)
-                continue
-            if answer.status == 202:
-                return _decode(answer, Session)
-            if answer.status == 402:
-                raise PaymentRefused(_decode(answer, ErrorBody).error)
-            error = error_of(answer, verified=True)
-            if answer.status != 503 or attempt == PAID_ATTEMPTS:
+            except (NotReached, OutcomeUnknown) as lost:
+                error: SdkError = lost
+                wait_s: float | None = POLL_S * 2**attempt
+            except ApiError as refused:  # before the signature was looked at
+                error, wait_s = refused, _wait_s(refused)
+            else:
+                if answer.status == 202:
+                    return _decode(answer, Session)
+                if answer.status == 402:
+                    raise PaymentRefused(_decode(answer, ErrorBody).error)
+                refusal = error_of(answer, verified=True)
+                error, wait_s = refusal, _wait_s(refusal)
+            if wait_s is None or attempt == PAID_ATTEMPTS:
                 raise error
-            self._sleep(min(10.0, error.retry_after_s or POLL_S))
+            self._sleep(wait_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _public(self, path: str, kind: type[T]) -> T:
@@ -268,6 +273,13 @@ def _dearest_usd(payment_required: str) -> float:
     if not offers:
         raise MalformedAnswer("the gateway offers no way to pay that is known here (exact, USDC)")
     return max(offer.amount for offer in offers) / 1_000_000
+
+
+def _wait_s(error: ApiError) -> float | None:
+    """How long to wait before the same paid request is sent again; None when that would change nothing."""
+    if error.status == 503 or error.code == "rate_limited":
+        return min(10.0, error.retry_after_s or POLL_S)
+    return None
 
 
 def _session_path(session_id: str, under: str = "") -> str:

@@ -87,8 +87,8 @@ def repr_json(value: object) -> bytes:
 
 
 @settings(max_examples=25)
-@given(st.lists(REQUESTS, min_size=10, max_size=10))
-async def test_garbage_at_any_endpoint_is_never_a_500(requests: list[Any]) -> None:
-    async with running_gateway() as gateway:
+@given(st.lists(REQUESTS, min_size=10, max_size=10), st.booleans())
+async def test_garbage_at_any_endpoint_is_never_a_500(requests: list[Any], auth_required: bool) -> None:
+    async with running_gateway(gateway={"auth_required": auth_required}) as gateway:
         for request in requests:
             await send(gateway, request)

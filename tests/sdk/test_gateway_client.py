@@ -215,19 +215,36 @@ def test_an_answer_that_stays_lost_is_an_unknown_outcome() -> None:
         client.create_session("lite")
 
 
-def test_a_503_to_a_payment_is_tried_again() -> None:
+@pytest.mark.parametrize(("status", "code"), [(503, "busy"), (429, "rate_limited")])
+@pytest.mark.parametrize("is_signed", [True, False])
+def test_a_payment_that_is_not_taken_now_is_sent_again(status: int, code: str, is_signed: bool) -> None:
     tries: list[int] = []
+    busy = Told(status, json.dumps({"error": "busy", "code": code}).encode(), {"Retry-After": "1"})
 
     def script(asked: Asked) -> Told:
         if "payment-signature" not in asked.headers:
             return identity(asked) or signed(asked, offer())
         tries.append(1)
         if len(tries) == 1:
-            return signed(asked, Told(503, b'{"error":"busy","code":"busy"}', {"Retry-After": "1"}))
+            return signed(asked, busy) if is_signed else busy
         return signed(asked, Told(202, json.dumps(SESSION).encode()))
 
     with scripted(script) as url, client_of(url) as client:
         assert client.create_session("lite").session_id == "s"
+
+
+def test_a_payment_that_conflicts_is_not_sent_again() -> None:
+    tries: list[int] = []
+
+    def script(asked: Asked) -> Told:
+        if "payment-signature" not in asked.headers:
+            return identity(asked) or signed(asked, offer())
+        tries.append(1)
+        return signed(asked, Told(409, b'{"error":"no","code":"payment_conflict"}'))
+
+    with scripted(script) as url, client_of(url) as client, pytest.raises(ApiError, match="payment_conflict"):
+        client.create_session("lite")
+    assert tries == [1]
 
 
 @pytest.mark.parametrize("who", ["nobody", "another"])
