@@ -59,7 +59,11 @@ def scripted(script: Script) -> Iterator[str]:
 
     class Server(socketserver.ThreadingMixIn, socketserver.TCPServer):
         daemon_threads = True
+
         allow_reuse_address = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            pass  # a client that goes away is part of the script
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
