@@ -85,6 +85,7 @@ class NodesAnswer(msgspec.Struct, frozen=True):
     note: str
     akash_network: str
     available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
+    not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
 
 
 class IdentityAnswer(msgspec.Struct, frozen=True):

@@ -47,6 +47,7 @@ NODES: Final[dict[str, object]] = {
     "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
     "akash_network": "akashnet-2",
     "available": True,
+    "not_enforced": [],
 }
 IDENTITY: Final[dict[str, object]] = {
     "hotkey": _HOTKEY,

@@ -47,7 +47,7 @@ def add_public_routes(app: App, services: Services) -> None:
     async def show_nodes() -> Response:
         backend = settings.provisioning.backend
         available = await services.shop.refusal() is None and await services.shop.has_room()
-        return reply(NodesAnswer(_NOTES[backend], settings.akash.chain_id, available))
+        return reply(NodesAnswer(_NOTES[backend], settings.akash.chain_id, available, list(services.not_enforced())))
 
     @app.get("/identity")
     async def show_identity() -> Response:

@@ -1,6 +1,6 @@
 """What the gateway's surface needs of the rest; run.py puts it together."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -49,5 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     probes: Mapping[str, Probe]
     """Asked by /ready."""
+    not_enforced: Callable[[], Sequence[str]] = tuple
+    """Limits of a tier that the backend cannot hold its nodes to."""
     session_changed: Callable[[str], None]
     """Hint to the provisioner that a session's facts changed; never raises."""

@@ -189,6 +189,7 @@ async def running_gateway(
         tickets=Tickets(b"s" * 32),
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
+        not_enforced=lambda: ("cpu",),
         session_changed=hinted.append,
     )
 

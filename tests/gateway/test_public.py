@@ -36,7 +36,8 @@ async def test_public_answers_have_the_originals_fields() -> None:
         ]
         assert all(tier["price_usd_per_hour"] == tier["price_akt_per_hour"] * 2 for tier in tiers)
         nodes = (await gateway.client.get(gateway.url + "/nodes")).json()
-        assert nodes.keys() == {"note", "akash_network", "available"}
+        assert nodes.keys() == {"note", "akash_network", "available"} | {"not_enforced"}
+        assert nodes["not_enforced"] == ["cpu"]
         assert nodes["akash_network"] == "akashnet-2"
         assert nodes["available"] is True
 
