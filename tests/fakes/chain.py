@@ -6,6 +6,7 @@
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -16,14 +17,15 @@ from engram.chain.node import Json, RpcCall
 from engram.chain.recorded.node import Recording, compact, read_recording
 from tests.fakes.responder import Answer, Asked, Responder
 
-_recording: Recording | None = None
 
-
+@cache
 def recording() -> Recording:
-    global _recording
-    if _recording is None:
-        _recording = read_recording()
-    return _recording
+    return read_recording()
+
+
+@cache
+def hash_of(way: tuple[int, ...], number: int) -> str:
+    return "0x" + hashlib.blake2b(f"{way} {number}".encode(), digest_size=32).hexdigest()
 
 
 class ChainDouble:
@@ -49,15 +51,14 @@ class ChainDouble:
         """Methods, in order."""
 
     def hash(self, number: int) -> str:
-        way = [fork for fork in self.forks if fork <= number]
-        return "0x" + hashlib.blake2b(f"{way} {number}".encode(), digest_size=32).hexdigest()
+        return hash_of(tuple(fork for fork in self.forks if fork <= number), number)
 
     def reorganise(self, at: int) -> None:
         """From block `at` on, this endpoint is on another fork than before."""
         self.forks.append(at)
 
     def number(self, block_hash: Json) -> int | None:
-        numbers = range(max(0, self.head - 300), self.head + 1)
+        numbers = range(self.head, max(0, self.head - 300), -1)
         return next((number for number in numbers if self.hash(number) == block_hash), None)
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
