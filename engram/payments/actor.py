@@ -30,7 +30,7 @@ from . import records, rules, x402
 from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
 from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState
 from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
-from .records import Known, Reservation, Reserved
+from .reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
 from .work import PaymentWork
 
 _log = structlog.get_logger("engram.payments")
@@ -130,15 +130,15 @@ class PaymentVerifier(Actor[VerifierMessage]):
         requirements = purchase.quote.requirements
         key = rules.key_of(purchase.payload, requirements)
         refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
-        found: records.ReservationAnswer
+        found: ReservationAnswer
         if refusal is None:
             reservation = self._reservation(purchase)
-            found = await self._ledger.write(lambda connection: records.reserve(connection, reservation))
+            found = await self._ledger.write(lambda connection: reserve(connection, reservation))
         else:  # it cannot be a new payment, but it may be one that we know
             known = await self._ledger.read(lambda connection: records.find_authorization(connection, key))
             if known is None or (known.state is PaymentState.REJECTED and not _differs(known, purchase)):
                 return Refused(refusal.reason, refusal.message)
-            found = records.known_answer(known, purchase.controller, purchase.request_hash)
+            found = known_answer(known, purchase.controller, purchase.request_hash)
         match found:
             case Reserved(payment):
                 return await self._wait(payment, deadline, fresh=True)
@@ -285,7 +285,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
 
 def _differs(known: Payment, purchase: Purchase) -> bool:
-    return isinstance(records.known_answer(known, purchase.controller, purchase.request_hash), Conflict)
+    return isinstance(known_answer(known, purchase.controller, purchase.request_hash), Conflict)
 
 
 def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:

@@ -1,20 +1,20 @@
 """Payments and refunds in the ledger. Functions are called inside `ledger.write` or `ledger.read`.
 
 Every arrow of rules.py is one compare-and-set made by `advance`, together with what it does to the session; the
-first one (RESERVED) is made by `reserve`.
+first one (RESERVED) is made in reservations.py.
 """
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
 from engram.ledger.schema import answered_requests, payments, refunds
-from engram.sessions import EndReason, Instant, Session, SessionEvent, SessionState
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
 from . import rules, statements
-from .answers import Conflict, NoRoom, Replayed
+from .answers import NoRoom
 from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
 from .rules import Decision, Delivery, Effect, PaymentEvent
 
@@ -22,65 +22,10 @@ RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
 
 
-class Reservation(msgspec.Struct, frozen=True):
-    """All that RESERVED writes at once."""
-
-    payment: Payment
-    """State RESERVED, with a fresh id."""
-    session: Session | None
-    """The new session in `payment_pending`; None for an extension of payment.session_id."""
-    message_hash: bytes | None
-    limits: Limits
-    now: Instant
-
-
-class Reserved(msgspec.Struct, frozen=True):
-    """The payment is ours to work on."""
-
-    payment: Payment
-
-
-class Known(msgspec.Struct, frozen=True):
-    """The same request came before; this is its payment."""
-
-    payment: Payment
-
-
-ReservationAnswer: TypeAlias = Reserved | Known | Conflict | Replayed | NoRoom
-
-
-def reserve(connection: Connection, reservation: Reservation) -> ReservationAnswer:
-    """Write RESERVED, the session, the replay key and the holds in one go, or say why not (nothing is written)."""
-    asked = reservation.payment
-    known = find_authorization(connection, asked.key)
-    if known is not None:
-        answer = known_answer(known, asked.controller, asked.request_hash)
-        if isinstance(answer, Conflict) or not _may_retry(connection, known):
-            return answer
-    elif (replayed := _replayed(connection, reservation)) is not None:
-        return replayed
-    refused = _room(connection, reservation)
-    if refused is not None:
-        return refused
-    payment = _retried(connection, known, asked) if known else _inserted(connection, asked)
-    if reservation.session is not None:
-        session = msgspec.structs.replace(reservation.session, id=payment.session_id, payment_id=payment.id)
-        sessions.records.insert_session(connection, session)
-    _remember_request(connection, reservation, payment)
-    return Reserved(payment)
-
-
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """The payment with this canonical authorization, whatever else it says."""
     asked = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
     return _one(connection.execute(statements.PAYMENT_BY_AUTHORIZATION, asked))
-
-
-def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Known | Conflict:
-    """What is said to a request that presents a known authorization."""
-    if (known.controller, known.request_hash) == (controller, request_hash):
-        return Known(known)
-    return Conflict("this payment was presented with another request: sign a new one")
 
 
 def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
@@ -117,7 +62,7 @@ def advance(
     if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
         reason = rules.STOPPED
     after = _after(before, decision, event, now.wall, reason, transaction)
-    won = connection.execute(statements.UPDATE_PAYMENT, _change(before, after))
+    won = connection.execute(statements.UPDATE_PAYMENT, change_of(before, after))
     if won.rowcount != 1:
         return None
     for effect in decision.effects:
@@ -163,7 +108,7 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
         next_attempt_at=None if quarantined or payment.state not in rules.OPEN else at + rules.retry_delay_s(crashes),
     )
-    connection.execute(statements.UPDATE_PAYMENT, _change(payment, after))
+    connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after
 
 
@@ -174,7 +119,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
         return None
     due = at if payment.state in rules.OPEN else None
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
-    connection.execute(statements.UPDATE_PAYMENT, _change(payment, after))
+    connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after
 
 
@@ -233,91 +178,6 @@ def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:
         select(refunds).where(refunds.c.state != str(RefundState.REFUNDED)).order_by(refunds.c.created_at).limit(limit)
     )
     return [_refund(row) for row in connection.execute(query).mappings()]
-
-
-# The parts of a reservation.
-
-
-def _may_retry(connection: Connection, known: Payment) -> bool:
-    """Nothing was ever broadcast for it and nobody stopped its session, so the same request may try again."""
-    if known.state is not PaymentState.REJECTED or known.transaction_hash or known.quarantined_at:
-        return False
-    if known.kind is PaymentKind.EXTENSION:
-        return True
-    session = sessions.records.get(connection, known.session_id)
-    return session is not None and session.end_reason is EndReason.PAYMENT
-
-
-def _replayed(connection: Connection, reservation: Reservation) -> Known | Replayed | None:
-    if reservation.message_hash is None:
-        return None
-    asked = reservation.payment
-    key = {"public_key": asked.controller, "message_hash": reservation.message_hash}
-    row = connection.execute(statements.ANSWERED_REQUEST, key).first()
-    if row is None:
-        return None
-    answered = get(connection, row.payment_id)
-    if answered is not None and answered.state in (PaymentState.REJECTED, PaymentState.VOID):
-        return None  # no money moved by it: it was answered with a 402, which uses nothing up
-    if row.request_hash != asked.request_hash or answered is None:
-        return Replayed("this signed request was used before for something else: sign with a new timestamp")
-    return Known(answered)
-
-
-def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
-    asked, limits = reservation.payment, reservation.limits
-    who = {"payer": asked.payer, "controller": asked.controller, "client_address": asked.client_address}
-    of_payer, of_hotkey, from_address = connection.execute(statements.OPEN_PAYMENTS, who).one()
-    if max(of_payer, of_hotkey) >= limits.holds_per_payer or (
-        asked.client_address and from_address >= limits.holds_per_address
-    ):
-        return NoRoom(
-            "too_many_open_payments", "earlier payments are still being settled: wait for them", RETRY_AFTER_S
-        )
-    if reservation.session is not None:
-        return room(connection, asked.controller, limits)
-    extended = sessions.records.get(connection, asked.session_id)
-    if extended is None or extended.controller != asked.controller:
-        return NoRoom("session_over", "there is no such session to extend", RETRY_AFTER_S)
-    if extended.state is SessionState.PAYMENT_PENDING:
-        return NoRoom("session_not_paid", "the session is not paid yet: extend it once it is", RETRY_AFTER_S)
-    if not sessions.records.hold_extension(connection, asked.session_id):
-        return NoRoom("session_over", "the session has ended: buy a new one", RETRY_AFTER_S)
-    return None
-
-
-def _inserted(connection: Connection, asked: Payment) -> Payment:
-    connection.execute(statements.INSERT_PAYMENT, _columns(asked))
-    return asked
-
-
-def _retried(connection: Connection, known: Payment, asked: Payment) -> Payment:
-    """The known payment begins anew, under its own id and its session's."""
-    payment = msgspec.structs.replace(
-        asked,
-        id=known.id,
-        session_id=known.session_id,
-        created_at=known.created_at,
-        crashes=known.crashes,
-        attempts=known.attempts,
-    )
-    connection.execute(statements.UPDATE_PAYMENT, _change(known, payment))
-    if known.kind is PaymentKind.SESSION:
-        sessions.records.remove_unpaid(connection, known.session_id)
-    return payment
-
-
-def _remember_request(connection: Connection, reservation: Reservation, payment: Payment) -> None:
-    if reservation.message_hash is None:
-        return
-    remembered = {
-        "public_key": payment.controller,
-        "message_hash": reservation.message_hash,
-        "request_hash": payment.request_hash,
-        "payment_id": payment.id,
-        "at": reservation.now.wall,
-    }
-    connection.execute(statements.REMEMBER_REQUEST, remembered)
 
 
 # The parts of a transition.
@@ -419,13 +279,14 @@ def _one(found: CursorResult[Any]) -> Payment | None:
     return None if row is None else _payment(row)
 
 
-def _columns(payment: Payment) -> dict[str, Any]:
+def columns_of(payment: Payment) -> dict[str, Any]:
+    """The row of a payment, by column."""
     return msgspec.structs.asdict(payment) | {"state": str(payment.state), "kind": str(payment.kind)}
 
 
-def _change(before: Payment, after: Payment) -> dict[str, Any]:
+def change_of(before: Payment, after: Payment) -> dict[str, Any]:
     """The parameters of UPDATE_PAYMENT."""
-    change = _columns(after) | {"row": before.id, "was": str(before.state)}
+    change = columns_of(after) | {"row": before.id, "was": str(before.state)}
     del change["id"]
     return change
 

@@ -18,7 +18,7 @@ from engram.control.protocol import decode_answer, encode_command, encode_succes
 from engram.control.status import status_of
 from engram.hotkeys import Keypair, wallet
 from engram.ledger import LEDGER_FILE, backup, open_inline
-from engram.payments import records as payment_records
+from engram.payments import reservations
 from engram.payments.model import Limits
 from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
@@ -158,7 +158,7 @@ async def test_a_quarantined_session_is_seen_and_released(desk: Desk) -> None:
 
 async def test_payments_are_shown_without_what_could_pay(desk: Desk) -> None:
     reservation = builders.reservation("one")
-    await desk.ledger.write(lambda connection: payment_records.reserve(connection, reservation))
+    await desk.ledger.write(lambda connection: reservations.reserve(connection, reservation))
     page = await desk.ask(cmd.ListPayments())
     row = page.rows[0]
     assert (row.state, row.kind, row.amount_atomic, row.hours) == ("reserved", "session", 100_000, 1.0)
@@ -181,7 +181,7 @@ async def test_no_payment_is_left_out_between_two_pages(desk: Desk) -> None:
     roomy = Limits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
     made = [builders.reservation(str(n), limits=roomy, created_at=float(n // 3)) for n in range(10)]
     for reservation in made:
-        await desk.ledger.write(partial(payment_records.reserve, reservation=reservation))
+        await desk.ledger.write(partial(reservations.reserve, reservation=reservation))
     seen: list[str] = []
     before = None
     while True:

@@ -20,7 +20,7 @@ from engram.payments.model import (
     Requirements,
 )
 from engram.payments.networks import PLAY, Network
-from engram.payments.records import Reservation
+from engram.payments.reservations import Reservation
 from engram.sessions import Instant, Session, SessionState, TierName
 
 NOW = 1_700_000_000.0

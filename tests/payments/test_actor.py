@@ -13,7 +13,7 @@ from actors.testing import recording
 from engram.clock import ManualClock
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.schema import answered_requests
-from engram.payments import records
+from engram.payments import records, reservations
 from engram.payments.answers import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
@@ -398,7 +398,7 @@ async def test_an_open_payment_found_at_boot_is_brought_to_its_end(
 ) -> None:
     ledger = open_inline()
     reservation = builders.reservation()
-    ledger.write_now(lambda connection: records.reserve(connection, reservation))
+    ledger.write_now(lambda connection: reservations.reserve(connection, reservation))
     events = {
         PaymentState.RESERVED: (),
         PaymentState.SETTLING: (PaymentEvent.VERIFIED,),
@@ -424,7 +424,7 @@ async def test_a_reservation_that_was_interrupted_long_ago_is_given_up_and_may_c
 ) -> None:
     ledger = open_inline()
     old = builders.reservation(updated_at=builders.NOW - 61)
-    ledger.write_now(lambda connection: records.reserve(connection, old))
+    ledger.write_now(lambda connection: reservations.reserve(connection, old))
     async with open_shop(ledger) as shop:
         await settle_down(shop, until=PaymentState.REJECTED, within_s=5)
         assert shop.payment().reason == "interrupted"
@@ -470,7 +470,7 @@ async def test_a_full_ledger_disk_is_told_as_unavailable(autojump_clock: MockClo
 async def test_old_replay_keys_are_forgotten(autojump_clock: MockClock) -> None:
     ledger = open_inline()
     old = msgspec.structs.replace(builders.reservation(), now=builders.instant(-4000))
-    ledger.write_now(lambda connection: records.reserve(connection, old))
+    ledger.write_now(lambda connection: reservations.reserve(connection, old))
     async with open_shop(ledger) as shop:
         await trio.sleep(5)
         keys = select(func.count()).select_from(answered_requests)

@@ -10,10 +10,10 @@ from sqlalchemy import Connection, select
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import answered_requests
-from engram.payments import records
+from engram.payments import records, reservations
 from engram.payments.answers import Conflict, NoRoom, Replayed
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
-from engram.payments.records import Known, Reserved
+from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
 from engram.sessions import EndReason, Session, SessionEvent, SessionState
 from tests.payments import builders
@@ -32,8 +32,8 @@ class Books:
     def run(self, work: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
         return self.ledger.write_now(lambda connection: work(connection, *args, **kwargs))
 
-    def reserve(self, *args: Any, **kwargs: Any) -> records.ReservationAnswer:
-        return self.run(records.reserve, reservation(*args, **kwargs))
+    def reserve(self, *args: Any, **kwargs: Any) -> reservations.ReservationAnswer:
+        return self.run(reservations.reserve, reservation(*args, **kwargs))
 
     def happen(self, payment_id: str, *events: PaymentEvent, **kwargs: Any) -> Payment | None:
         last = None
@@ -112,7 +112,7 @@ def test_a_signature_is_not_used_up_by_a_payment_that_was_refused(books: Books) 
 def test_nothing_is_remembered_where_signatures_are_off(books: Books) -> None:
     for text in ("one", "two"):
         asked = msgspec.structs.replace(reservation(text), message_hash=None)
-        assert isinstance(books.run(records.reserve, asked), Reserved)
+        assert isinstance(books.run(reservations.reserve, asked), Reserved)
     assert books.run(lambda connection: connection.execute(select(answered_requests)).all()) == []
 
 
@@ -142,9 +142,9 @@ def test_a_session_that_was_stopped_never_comes_back_by_its_payment(books: Books
 
 def test_an_extension_that_was_refused_may_be_tried_again(books: Books) -> None:
     books.settled()
-    books.run(records.reserve, extension())
+    books.run(reservations.reserve, extension())
     books.happen("payment of more", PaymentEvent.REFUSED, reason="facilitator_unavailable")
-    assert isinstance(books.run(records.reserve, extension()), Reserved)
+    assert isinstance(books.run(reservations.reserve, extension()), Reserved)
     assert books.session().pending_extensions == 1
 
 
@@ -279,16 +279,16 @@ def test_money_that_arrives_after_all_is_owed_back(books: Books) -> None:
 # Extensions.
 
 
-def extension(text: str = "more", **changes: Any) -> records.Reservation:
+def extension(text: str = "more", **changes: Any) -> reservations.Reservation:
     asked = builders.payment(
         text, kind=PaymentKind.EXTENSION, session_id="session of a nonce", seconds=1800.0, **changes
     )
-    return records.Reservation(asked, None, builders.nonce(text), ROOMY, instant())
+    return reservations.Reservation(asked, None, builders.nonce(text), ROOMY, instant())
 
 
 def test_an_extension_pauses_expiry_and_adds_its_seconds_once(books: Books) -> None:
     books.settled()
-    assert isinstance(books.run(records.reserve, extension()), Reserved)
+    assert isinstance(books.run(reservations.reserve, extension()), Reserved)
     assert books.session().pending_extensions == 1
     books.happen("payment of more", PaymentEvent.VERIFIED, PaymentEvent.SETTLED, PaymentEvent.SETTLED, transaction=HASH)
     extended = books.session()
@@ -298,14 +298,14 @@ def test_an_extension_pauses_expiry_and_adds_its_seconds_once(books: Books) -> N
 
 def test_an_extension_that_is_refused_lets_expiry_go_on(books: Books) -> None:
     books.settled()
-    books.run(records.reserve, extension())
+    books.run(reservations.reserve, extension())
     books.happen("payment of more", PaymentEvent.REFUSED, reason="insufficient_funds")
     assert (books.session().paid_s, books.session().pending_extensions) == (3600.0, 0)
 
 
 def test_an_extension_of_a_session_that_ended_meanwhile_is_owed_back(books: Books) -> None:
     books.settled()
-    books.run(records.reserve, extension())
+    books.run(reservations.reserve, extension())
     books.happen("payment of more", PaymentEvent.VERIFIED)
     books.stop()
     books.happen("payment of more", PaymentEvent.SETTLED, transaction=HASH)
@@ -315,7 +315,7 @@ def test_an_extension_of_a_session_that_ended_meanwhile_is_owed_back(books: Book
 
 def test_an_extension_whose_payment_vanishes_is_taken_back(books: Books) -> None:
     books.settled()
-    books.run(records.reserve, extension())
+    books.run(reservations.reserve, extension())
     books.happen(
         "payment of more", PaymentEvent.VERIFIED, PaymentEvent.SETTLED, PaymentEvent.REORGANISED, PaymentEvent.VOIDED
     )
@@ -332,7 +332,7 @@ def test_only_a_live_session_of_ones_own_is_extended(books: Books, whose: str) -
         asked = msgspec.structs.replace(asked, payment=msgspec.structs.replace(asked.payment, controller=BOB))
     else:
         books.stop()
-    refused = books.run(records.reserve, asked)
+    refused = books.run(reservations.reserve, asked)
     assert isinstance(refused, NoRoom)
     assert refused.code == "session_over"
     assert books.session().pending_extensions == 0
@@ -340,7 +340,7 @@ def test_only_a_live_session_of_ones_own_is_extended(books: Books, whose: str) -
 
 def test_a_session_that_is_not_paid_yet_is_not_extended(books: Books) -> None:
     books.reserve()
-    refused = books.run(records.reserve, extension())
+    refused = books.run(reservations.reserve, extension())
     assert isinstance(refused, NoRoom)
     assert refused.code == "session_not_paid"
 
@@ -350,7 +350,7 @@ def test_a_session_that_is_not_paid_yet_is_not_extended(books: Books) -> None:
 
 def test_a_session_that_cannot_be_had_owes_back_all_that_was_paid_for_it(books: Books) -> None:
     books.settled()
-    books.run(records.reserve, extension())
+    books.run(reservations.reserve, extension())
     books.happen("payment of more", PaymentEvent.VERIFIED, PaymentEvent.SETTLED, transaction=HASH)
     assert books.run(records.refund_session, "session of a nonce", "provision_failed", instant()) == 2
     assert books.run(records.refund_session, "session of a nonce", "provision_failed", instant()) == 0
@@ -421,7 +421,7 @@ def test_old_replay_keys_are_forgotten(books: Books) -> None:
 
 def test_a_reservation_that_fails_half_way_leaves_nothing(books: Books) -> None:
     def fails(connection: Connection) -> None:
-        records.reserve(connection, reservation())
+        reservations.reserve(connection, reservation())
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

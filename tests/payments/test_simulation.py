@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 import trio
@@ -73,7 +74,7 @@ async def visit(world: World, shop: Shop, pool: list[Purchase]) -> None:
         await trio.sleep(rng.uniform(0, 10))
         if not pool or rng.random() < 0.5:
             text = f"payment {len(pool)}"
-            wanted = {}
+            wanted: dict[str, Any] = {}
             if pool and rng.random() < 0.4 and (sold := [p for p in shop.payments() if p.kind is PaymentKind.SESSION]):
                 chosen = rng.choice(sold)
                 wanted = {"wanted": Extension(chosen.session_id, 600.0), "controller": chosen.controller}
@@ -142,6 +143,8 @@ def judge(world: World, shop: Shop) -> None:
                 assert session.state in (SessionState.FAILED, SessionState.STOPPING)
             case PaymentKind.EXTENSION, PaymentState.SETTLED:
                 extensions[payment.session_id] += 1
+            case PaymentKind.EXTENSION, _:
+                pass
     stuck = {payment.session_id for payment in payments if payment.quarantined_at is not None}
     for payment in sold:
         session = shop.session(payment.session_id)
