@@ -120,6 +120,11 @@ class Process:
         self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
         self.ledger_id = _ledger_id(folder)
+        self.listeners = {
+            "gateway": Listener(settings.gateway.host, settings.gateway.port, self),
+            "ops": Listener(settings.ops.host, settings.ops.port, self),
+            "facilitator": Listener(settings.facilitator.host, settings.facilitator.port, self),
+        }
         self.system: System | None = None
         self._ready_fd = ready_fd
         self._fatal: LedgerError | None = None
@@ -128,11 +133,6 @@ class Process:
         """Open the tree, say that it is ready, and wait for its end."""
         self.http = HttpClient()
         self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
-        self.listeners = {
-            "gateway": Listener(self.settings.gateway.host, self.settings.gateway.port, self),
-            "ops": Listener(self.settings.ops.host, self.settings.ops.port, self),
-            "facilitator": Listener(self.settings.facilitator.host, self.settings.facilitator.port, self),
-        }
         async with trio.open_nursery() as nursery:
             boot, status = trio.CancelScope(), EXIT_OK
             nursery.start_soon(self._stop_on_signals, boot)
