@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from engram.control.model import SystemStatus
     from engram.gateway.presenting import NodeStats
     from engram.gateway.services import Services
-    from engram.provisioning import Provisioner
+    from engram.provisioning import Offers, Provisioner
     from engram.stats import StatsView
 
 EXIT_OK: Final = 0
@@ -317,9 +317,9 @@ class Gateway:
         from engram.provisioning.backends import make_backend
 
         backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve())
-        return cls(process, backend, (await backend.offers()).places)
+        return cls(process, backend, await backend.offers())
 
-    def __init__(self, process: Process, backend: "Provisioner", places: int) -> None:
+    def __init__(self, process: Process, backend: "Provisioner", offers: "Offers") -> None:
         from engram.gateway.feed import EventFeed
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
@@ -343,7 +343,8 @@ class Gateway:
         self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
         self.backend = backend
-        self.places = min(places, settings.sessions.live_in_all)
+        self.offers = offers
+        self.places = min(offers.places, settings.sessions.live_in_all)
         self.services = self._services()
         self.status = self._status()
 
@@ -547,6 +548,7 @@ class Gateway:
                 "actors": probes.parts_probe(self._missing),
             },
             session_changed=self.session_changed,
+            not_enforced=lambda: self.offers.not_enforced,
         )
 
     def _status(self) -> "Callable[[], Awaitable[SystemStatus]]":
@@ -568,7 +570,10 @@ class Gateway:
         from engram.relay.protocol import GetRelayStatus
 
         commits = await self.process.ledger.commits()
-        extra: dict[str, dict[str, object]] = {"ledger": msgspec.structs.asdict(commits)}
+        extra: dict[str, dict[str, object]] = {
+            "ledger": msgspec.structs.asdict(commits),
+            "provisioning": msgspec.structs.asdict(self.offers) | {"places": self.places},
+        }
         with contextlib.suppress(ActorsError):
             extra["relay"] = msgspec.structs.asdict(await self.emitter.call(GetRelayStatus()))
         return extra
