@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import final
 
+import msgspec
 import trio
 
 from engram.provisioning import Node, NodeSpec, Offers, ProvisioningError
@@ -10,7 +11,11 @@ from engram.provisioning import Node, NodeSpec, Offers, ProvisioningError
 
 @final
 class InMemoryProvisioner:
-    """Nodes that exist only here. `faults` are raised by the next calls of a name; `launches` counts real starts."""
+    """Nodes that exist only here.
+
+    `faults` are raised by the next calls of a name; `launches` and `destroyed` list what was really done, and
+    `after_effect` is called right after each of it.
+    """
 
     name = "double"
 
@@ -24,6 +29,7 @@ class InMemoryProvisioner:
         self.faults: dict[str, list[ProvisioningError]] = {}
         self.sick: set[str] = set()
         self.gate: trio.Event | None = None
+        self.after_effect: Callable[[], None] = lambda: None
         self._exited: Callable[[str], None] | None = None
 
     async def offers(self) -> Offers:
@@ -36,6 +42,7 @@ class InMemoryProvisioner:
             self.specs[spec.token] = spec
             self.alive[spec.token] = trio.current_time()
             self.launches.append(spec.token)
+            self.after_effect()
         return self._node(spec.token)
 
     async def inspect(self, token: str) -> Node | None:
@@ -45,8 +52,6 @@ class InMemoryProvisioner:
     async def extend(self, token: str, ends_at: float) -> None:
         await self._enter("extend")
         if token in self.specs:
-            import msgspec
-
             self.specs[token] = msgspec.structs.replace(self.specs[token], ends_at=ends_at)
 
     async def stop(self, token: str) -> None:
@@ -58,6 +63,7 @@ class InMemoryProvisioner:
         self._end(token)
         if self.specs.pop(token, None) is not None:
             self.destroyed.append(token)
+            self.after_effect()
 
     async def list(self) -> Sequence[Node]:
         await self._enter("list")
