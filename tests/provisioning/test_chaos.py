@@ -123,8 +123,9 @@ class Chaos:
 @given(st.lists(ACTIONS, max_size=25))
 @example([("sell",), ("kill", 1), ("wait", 0.0), ("wait", 7.0)])
 @example([("sell",), ("fault", "launch", 3), ("kill", 2), ("wait", 7.0), ("stop", 0), ("kill", 0), ("wait", 7.0)])
-@example([("fault", "launch", 1), ("sell",), ("kill", 2), ("wait", 7.0)])
-@example([("fault", "launch", 0)] * 3 + [("fault", "destroy", 1), ("sell",), ("wait", 40.0)])
+@example([("fault", "launch", 1), ("sell",), ("wait", 7.0)])
+@example([("fault", "launch", 1), ("sell",), ("kill", 3), ("wait", 7.0)])
+@example([("fault", "launch", 0)] * 3 + [("sell",), ("wait", 40.0), ("kill", 0), ("sell",), ("wait", 7.0)])
 @example([("sell",), ("wait", 7.0), ("fault", "launch", 1), ("die", 0), ("wait", 2.0), ("kill", 0), ("wait", 7.0)])
 @example([("sell",), ("wait", 7.0), ("die", 0), ("stop", 0), ("wait", 0.3), ("kill", 1), ("wait", 7.0)])
 def test_whatever_happens_every_session_ends_where_it_should(actions: list[tuple[object, ...]]) -> None:
