@@ -9,6 +9,7 @@ import ipaddress
 from typing import Final, assert_never
 
 import msgspec
+import trio
 from quart import Response, request
 from sqlalchemy import Connection
 
@@ -45,8 +46,10 @@ from engram.sessions import records as session_records
 
 UNSIGNED: Final = "Invalid or missing gateway auth headers."
 NO_ROOM_STATUS: Final = {"no_capacity": 503, "session_limit": 429, "too_many_open_payments": 429, "session_over": 409}
-MARGIN_S: Final = 0.5
+MARGIN_S: Final = 0.4
 """How much longer than promised the verifier's answer is waited for."""
+LATEST_S: Final = 0.9
+"""How much longer than the verifier's promise the whole answer may take, whatever else is slow."""
 
 
 def add_purchase_routes(app: App, services: Services) -> None:
@@ -81,9 +84,11 @@ async def _sell(services: Services, caller: Caller, wanted: Wanted, quote: Quote
         raise _payment_required(quote, "unproven_receipt", str(unproven)) from None
     except MalformedPayment as malformed:
         raise ApiError(400, "malformed_payment", shortened(str(malformed))) from None
-    if payload is None:
-        return await _offer(services, caller, wanted, quote, asked)
-    return await _take(services, caller, wanted, quote, asked, payload)
+    with trio.move_on_after(services.settings.payments.answer_within_s + LATEST_S):
+        if payload is None:
+            return await _offer(services, caller, wanted, quote, asked)
+        return await _take(services, caller, wanted, quote, asked, payload)
+    raise _unavailable("outcome_unknown", "It is not known yet what became of this; send the same request again.", 2)
 
 
 async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes) -> Response:

@@ -8,6 +8,7 @@ import httpx2
 import pytest
 import trio
 
+from engram.ledger import InlineLedger
 from engram.payments import outcomes
 from engram.payments.supervision import PAYMENT_VERIFIER
 from engram.sessions import SessionEvent
@@ -182,6 +183,24 @@ async def test_a_hanging_facilitator_is_answered_for_within_the_promised_time() 
         with trio.fail_after(5):
             while (await gateway.ask("POST", "/sessions", body, headers=payment)).json()["code"] != "accepted":
                 await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def test_a_ledger_that_hangs_is_answered_for_within_the_promised_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_gateway(payments={"answer_within_s": 0.2}) as gateway:
+        body = {"tier": "lite", "duration_hours": 1}
+        payment = gateway.payment(await gateway.ask("POST", "/sessions", body))
+
+        async def hang(_ledger: object, _query: object) -> None:
+            await trio.sleep_forever()
+
+        monkeypatch.setattr(InlineLedger, "read", hang)
+        for headers in (payment, {}):
+            with trio.fail_after(3):
+                answer = await gateway.ask("POST", "/sessions", body, headers=headers)
+            assert_error(answer, 503, code="outcome_unknown")
+            assert "PAYMENT-REQUIRED" not in answer.headers
+        monkeypatch.undo()
+        assert (await gateway.ask("POST", "/sessions", body, headers=payment)).json()["code"] == "accepted"
 
 
 async def test_a_client_that_goes_away_changes_nothing() -> None:
