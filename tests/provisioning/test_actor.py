@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from sqlalchemy import Connection
 from trio.testing import MockClock
 
 from actors import Registry, System, open_system
@@ -249,3 +250,21 @@ async def test_an_extended_session_tells_its_node_the_new_end(autojump_clock: Mo
         session_changed(system.registry.ref(Provisioner, PROVISIONER), "s")
         await trio.sleep(1.0)
         assert world.double.specs[token].ends_at == pytest.approx(before + 3600.0, abs=2.0)
+
+
+async def test_a_crash_of_the_provisioner_loses_no_work(
+    autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [ZeroDivisionError()]
+    sound = records.open_work
+
+    def open_work(connection: Connection) -> list[tuple[str, int]]:
+        if faults:
+            raise faults.pop()
+        return sound(connection)
+
+    monkeypatch.setattr(records, "open_work", open_work)
+    world.sell()
+    async with running(world.fleet) as system:
+        await until(world, "active")
+        assert [node.restarts for node in system.tree() if node.path.endswith(PROVISIONER)] == [1]
