@@ -180,8 +180,8 @@ class Supervisor:
             if self.system.events.listening:
                 at = trio.current_time()
                 self.system.events.publish(Crashed(self._path_of(action.id), child.spec.kind, reason, True, at))
-            self.system.note_interrupt(error)
             self.feed(ChildStartFailed(action.id, action.serial, reason, trio.current_time()))
+            self.system.note_interrupt(error)
 
     def _start_worker(self, child: Child, made: Actor[Any] | Job, serial: int) -> None:
         child_id = child.spec.id

@@ -111,10 +111,9 @@ class Worker:
 
     def ask_stop(self) -> None:
         """The end is wanted: after the message at hand, with `on_stop`."""
-        if self._told is not None:
+        if self._told is not None or self._context is None:
             return
         self._told = SHUTDOWN
-        assert self._context is not None
         self._context.note_stop_requested()
         if not self._begun or (isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)):
             self._cancel(SHUTDOWN)
@@ -264,12 +263,12 @@ class Worker:
                 events.publish(Crashed(self.path, "worker", reason, not self._begun, at))
             elif self._begun:
                 events.publish(Stopped(self.path, "worker", reason, at))
-        if reason.error is not None:
-            supervisor.system.note_interrupt(reason.error)
         if self._begun:
             supervisor.feed(Exited(child_id, self._serial, reason, at))
         else:
             supervisor.feed(StartFailed(child_id, self._serial, reason, at))
+        if reason.error is not None:
+            supervisor.system.note_interrupt(reason.error)
 
     async def _live(self) -> ExitReason | None:
         """Returns why the life ended; None when the start declined."""
