@@ -49,6 +49,8 @@ def add_event_routes(app: App, services: Services) -> None:
                 429, "too_many_streams", "Too many event streams are open; close one.", headers=(("Retry-After", "5"),)
             ) from None
         leave_unsigned()
+        if request.method == "HEAD":
+            return Response(b"", content_type="text/event-stream; charset=utf-8")
         return event_stream(lambda sink: _tell(services, sink, session, after))
 
 

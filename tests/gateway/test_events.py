@@ -186,6 +186,16 @@ async def test_one_hotkey_cannot_hold_all_streams() -> None:
     assert STREAMS_PER_READER >= 2
 
 
+async def test_a_head_request_opens_no_stream() -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}/events"
+        head = await gateway.ask("HEAD", path)
+        assert (head.status_code, head.content) == (200, b"")
+        with trio.fail_after(5):
+            assert (await gateway.client.get(gateway.url + "/tiers")).status_code == 200
+        assert gateway.feed.open_streams == 0
+
+
 async def test_a_reader_that_leaves_frees_its_place() -> None:
     async with running_gateway() as gateway:
         path = f"/sessions/{(await gateway.buy())['session_id']}/events"
