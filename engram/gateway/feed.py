@@ -8,15 +8,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final, final
 
+import structlog
 import trio
 
 from actors import Context
 from engram.gateway import records
-from engram.ledger import Ledger
+from engram.ledger import Ledger, LedgerError
 
 REREAD_S: Final = 1.0
 STREAMS_PER_READER: Final = 16
 """Open streams of one hotkey."""
+
+
+_log = structlog.get_logger(__name__)
 
 
 class StreamsFull(Exception):
@@ -102,7 +106,10 @@ class EventFeed:
                 self._opened = trio.Event()
                 await self._opened.wait()
             await trio.sleep(REREAD_S)
-            seen = await self._reread(seen)
+            try:
+                seen = await self._reread(seen)
+            except LedgerError as error:  # the next rereading finds what this one missed
+                _log.warning("events_not_reread", cause=type(error).__name__)
 
     async def _reread(self, seen: int) -> int:
         changed = await self._ledger.read(lambda connection: records.sessions_changed_since(connection, seen))

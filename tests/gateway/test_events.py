@@ -9,10 +9,11 @@ import h11
 import pytest
 import trio
 
+from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.gateway.feed import STREAMS_PER_READER, EventFeed, StreamsFull
 from engram.gateway.presenting import NodeStats
 from engram.gateway.tickets import LIFETIME_S, Tickets
-from engram.ledger import open_inline
+from engram.ledger import LedgerUnavailable, open_inline
 from engram.sdk import event_stream
 from engram.sdk.model import Event
 from engram.sessions import SessionEvent, records
@@ -184,6 +185,30 @@ async def test_one_hotkey_cannot_hold_all_streams() -> None:
             assert feed.open_streams == 3
     assert feed.open_streams == 0
     assert STREAMS_PER_READER >= 2
+
+
+async def test_a_feed_whose_ledger_fails_once_goes_on(autojump_clock: object) -> None:
+    class Ledger:
+        """Fails at the second reading."""
+
+        def __init__(self) -> None:
+            self.answers = iter([5, LedgerUnavailable("the disk"), {"s": 6}, {}, {}, {}, {}])
+
+        async def read(self, _query: object) -> object:
+            answer = next(self.answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        async def write(self, transaction: object) -> object:
+            raise NotImplementedError
+
+    feed = EventFeed(Ledger())  # type: ignore[arg-type]  # answers whatever is asked
+    root = SupervisorSpec("root", (ChildSpec("feed", start=lambda: Job(feed.run)),))
+    async with open_system(root) as system:
+        with feed.subscribe(b"reader", "s") as subscription, trio.fail_after(10):
+            await subscription.changed()
+        assert [node.restarts for node in system.tree()] == [0, 0]
 
 
 async def test_a_head_request_opens_no_stream() -> None:
