@@ -147,7 +147,8 @@ class PaymentWork:
         if after.state in rules.PAID:
             _log.info("payment_settled", payment=after.id, session=after.session_id, state=str(after.state))
             self._hint(after.session_id)
-        self._tell(Advanced(after))
+        if rules.is_decided(after):
+            self._tell(Advanced(after))
         return after
 
     async def _timed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
