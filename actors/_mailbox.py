@@ -248,13 +248,14 @@ class Mailbox:
     # --- the senders' side
 
     def wake(self) -> None:
-        """Wakes the parked consumer; the queue was empty before what was just put."""
-        consumer, self.consumer = self.consumer, None
+        """To be called when something was put into an empty queue; only then can the consumer be parked."""
+        timers = self.timers
+        self._oldest_since = trio.current_time() if timers is None else timers.now()
+        if self._marks:
+            self._marks.clear()
+        consumer = self.consumer
         if consumer is not None:
-            timers = self.timers
-            self._oldest_since = trio.current_time() if timers is None else timers.now()
-            if self._marks:
-                self._marks.clear()
+            self.consumer = None
             reschedule(consumer, _WOKEN)
 
     def make_room(self, message: object) -> bool:

@@ -66,10 +66,11 @@ class ActorRef(Generic[M_contra]):
         """
         mailbox = self._mailbox
         queue = mailbox.queue
-        if (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and not mailbox.make_room(message):
+        depth = len(queue)
+        if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and not mailbox.make_room(message):
             return
         queue.append(message)
-        if mailbox.consumer is not None:
+        if not depth:
             mailbox.wake()
 
     async def send(self, message: M_contra) -> None:
@@ -80,7 +81,8 @@ class ActorRef(Generic[M_contra]):
         """
         mailbox = self._mailbox
         queue = mailbox.queue
-        if (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
+        depth = len(queue)
+        if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
             me = asker.get()
             if me is None:
                 await mailbox.wait_for_room(message)
@@ -93,7 +95,7 @@ class ActorRef(Generic[M_contra]):
                 me.wait_ends(mailbox)
             return
         queue.append(message)
-        if mailbox.consumer is not None:
+        if not depth:
             mailbox.wake()
 
     async def call(self: ActorRef[M], message: Asks[M, R], timeout: float = 5.0) -> R:
@@ -112,11 +114,12 @@ class ActorRef(Generic[M_contra]):
         if me is not None:
             refuse_cycle(me, mailbox)
         asked = Asked(message, mailbox, timeout, current_task())
-        if (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
+        depth = len(queue)
+        if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
             mailbox.add_sender(asked)
         else:
             queue.append(asked)
-            if mailbox.consumer is not None:
+            if not depth:
                 mailbox.wake()
         mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
         if me is None:

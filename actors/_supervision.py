@@ -493,7 +493,10 @@ def _ignored(s: State, event: Ignored, out: Actions) -> None:
         s.alive -= 1
         _answer_start(child, "ignored", None, out)
         _rest(s, child, SHUTDOWN, out)
-        _plan_goes_on(s, child, out)
+        if s.phase is Phase.ENDING:
+            _advance_end(s, out)
+        else:
+            _plan_goes_on(s, child, out)
 
 
 def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
@@ -507,6 +510,11 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
     if child.status is not Status.STARTING:
         return
     s.alive -= 1
+    if s.phase is Phase.ENDING:
+        _answer_start(child, "start_failed", event.reason, out)
+        child.status = Status.STOPPED
+        _advance_end(s, out)
+        return
     plan = s.plan if s.plan is not None and s.plan.waiting == event.id else None
     if plan is not None and plan.boot:
         child.status = Status.STOPPED

@@ -231,7 +231,8 @@ class Worker:
             mailbox.dead_letter(message, "timer")
             return
         mailbox.queue.append(message)
-        mailbox.wake()
+        if len(mailbox.queue) == 1:
+            mailbox.wake()
 
     # --- the task
 
