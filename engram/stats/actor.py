@@ -2,9 +2,10 @@
 
 import heapq
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import final
 
+import msgspec
 import structlog
 import trio
 
@@ -42,6 +43,25 @@ class _Watched:
         self.degraded = target.degraded
         self.failures = 0
         self.gone = False
+
+
+class _News(msgspec.Struct, frozen=True):
+    fresh: list[Target]
+    """Not watched yet, or at another address."""
+    changed: list[Target]
+    """In another state than we know."""
+    gone: list[str]
+
+
+def _compare(found: list[Target], watched: Mapping[str, _Watched]) -> _News:
+    fresh, changed = [], []
+    for target in found:
+        known = watched.get(target.session_id)
+        if known is None or known.endpoint != target.endpoint:
+            fresh.append(target)
+        elif known.degraded != target.degraded:
+            changed.append(target)
+    return _News(fresh, changed, list(watched.keys() - {target.session_id for target in found}))
 
 
 @final
@@ -92,21 +112,20 @@ class StatsPoller(Actor[StatsMessage]):
             _log.error("targets_not_read", reason=str(error))
 
     async def _reread(self, *, at_boot: bool) -> None:
-        found = await self._ledger.read(records.targets)
-        for target in found:
-            known = self._watched.get(target.session_id)
-            if known is not None and known.endpoint == target.endpoint:
-                known.degraded = target.degraded
-                continue
-            if known is not None:
-                known.gone = True
+        # Compared with what is watched where it is read, off the loop: only this method changes the table.
+        news = await self._ledger.read(lambda connection: _compare(records.targets(connection), self._watched))
+        for target in news.fresh:
+            former = self._watched.get(target.session_id)
+            if former is not None:
+                former.gone = True
             watched = self._watched[target.session_id] = _Watched(target)
             roll = self._rng.random()
             self._schedule(watched, rules.first_poll_s(self._settings.interval_s, roll, at_boot=at_boot))
-        running = {target.session_id for target in found}
-        for session_id in self._watched.keys() - running:
+        for target in news.changed:
+            self._watched[target.session_id].degraded = target.degraded
+        for session_id in news.gone:
             self._watched.pop(session_id).gone = True
-        self._view.keep_only(running)
+            self._view.forget(session_id)
 
     def _schedule(self, watched: _Watched, delay_s: float) -> None:
         self._serial += 1

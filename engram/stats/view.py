@@ -33,10 +33,9 @@ class StatsView:
         """Keep an answer that came now."""
         self._samples[session_id] = Sample(stats, self._clock.monotonic())
 
-    def keep_only(self, session_ids: set[str]) -> None:
-        """Forget all other sessions."""
-        for gone in self._samples.keys() - session_ids:
-            del self._samples[gone]
+    def forget(self, session_id: str) -> None:
+        """Drop what was learnt of a session that is over."""
+        self._samples.pop(session_id, None)
 
     def __len__(self) -> int:
         return len(self._samples)

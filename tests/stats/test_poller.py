@@ -134,6 +134,9 @@ async def test_answers_are_kept_with_their_age(autojump_clock: MockClock, ledger
         assert found[0].vectors == 1
         assert 0.9 <= found[1] <= 2.1
         assert [session_id for session_id, _ in world.view.items()] == ["s"]
+        kept = world.view.sample("s")
+        assert kept is not None
+        assert kept.stats == found[0]
         world.ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, world.instants.now()))
         await trio.sleep(15.0)
         assert world.view.get("s") is None
