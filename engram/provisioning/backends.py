@@ -11,7 +11,7 @@ from engram.sessions import TierName, rules
 from . import capacity, cgroups
 from .backend import Provisioner
 from .errors import UnknownBackend
-from .local import PORT_COUNT, LocalBackend, LocalSettings, current_environment
+from .local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
 from .model import Offers
 from .node_folder import NodeSettings
 
@@ -58,7 +58,7 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, run_py: Pat
             ),
             grace_s=settings.provisioning.destroy_grace_s,
             watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=current_environment(),
+            environment=scrubbed(os.environ),
         ),
         groups,
     )

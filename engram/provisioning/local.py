@@ -6,7 +6,6 @@ between the start and the node file, by its command line, which names its launch
 
 import contextlib
 import errno
-import os
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +60,7 @@ class LocalSettings(msgspec.Struct, frozen=True, kw_only=True):
     grace_s: float
     watch_interval_s: float
     environment: Mapping[str, str]
+    """What every node gets; see `scrubbed`."""
 
 
 class _Tracked(msgspec.Struct):
@@ -144,7 +144,8 @@ class LocalBackend:
             if self._groups is not None:
                 self._groups.remove(token)
             del self._nodes[token]
-        self._locks.pop(tracked.file.session_id, None)
+            if not self._lock(tracked.file.session_id).statistics().tasks_waiting:
+                del self._locks[tracked.file.session_id]
 
     async def list(self) -> Sequence[Node]:
         await self._find()
@@ -176,8 +177,7 @@ class LocalBackend:
             storage_bytes=spec.tier.storage_bytes,
         )
         argv = [*self._settings.command, "--config", str(folder / node_folder.LAUNCH_FILE)]
-        environment = {name: value for name, value in self._settings.environment.items() if name in _PASSED_ON}
-        environment["OMP_NUM_THREADS"] = str(spec.tier.cpu_vcpu)
+        environment = {**self._settings.environment, "OMP_NUM_THREADS": str(spec.tier.cpu_vcpu)}
 
         def start() -> NodeFile:
             _require_free(node.host, port)
@@ -336,6 +336,6 @@ def _disk() -> Iterator[None]:
         raise Unavailable(str(error)) from error
 
 
-def current_environment() -> Mapping[str, str]:
-    """This process's environment, of which a node gets only what is harmless."""
-    return dict(os.environ)
+def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment a node may see: nothing that could be a secret."""
+    return {name: value for name, value in environment.items() if name in _PASSED_ON}

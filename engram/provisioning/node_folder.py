@@ -64,8 +64,8 @@ def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) 
         environment=common.environment,
         embedder=common.embedder,
     )
-    launch.write(folder / LAUNCH_FILE, orders)
     write_node(folder, node)
+    launch.write(folder / LAUNCH_FILE, orders)
 
 
 def write_node(folder: Path, node: NodeFile) -> None:
@@ -91,15 +91,21 @@ def move_end(folder: Path, ends_at: float) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the folder and all in it, the orders and the node file last. Blocks. Raises OSError."""
-    for name in (DATA, OUTPUT_FILE):
-        path = folder / name
-        if path.is_dir():
+    """Remove the folder and all in it; the node file last, so that an interrupted removal is found and finished.
+
+    Blocks. Raises OSError.
+    """
+    if not folder.exists():
+        return
+    for path in folder.iterdir():
+        if path.name == NODE_FILE:
+            continue
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if folder.exists():
-        shutil.rmtree(folder)
+    (folder / NODE_FILE).unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def size_bytes(folder: Path) -> int:

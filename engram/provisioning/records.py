@@ -1,7 +1,5 @@
 """Nodes in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
-from collections.abc import Sequence
-
 import msgspec
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
@@ -144,12 +142,6 @@ def running_nodes(connection: Connection) -> list[RunningNode]:
         RunningNode(session_id, token or "", endpoint or "", SessionState(state))
         for session_id, token, endpoint, state in connection.execute(query)
     ]
-
-
-def history(connection: Connection, session_id: str) -> Sequence[NodeRecord]:
-    """All nodes that a session ever had, oldest first."""
-    query = select(nodes).where(nodes.c.session_id == session_id).order_by(nodes.c.created_at)
-    return [_record(row) for row in connection.execute(query).mappings()]
 
 
 def _record(row: RowMapping) -> NodeRecord:

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from engram.memory import launch
-from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, local, node_folder, processes
+from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, Unavailable, local, node_folder, processes
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from tests.fakes import fake_node
@@ -36,7 +36,7 @@ def a_backend(
             offers=Offers(backend="local", places=4, first_port=18_100, port_count=1_000, not_enforced=("cpu",)),
             grace_s=grace_s,
             watch_interval_s=0.1,
-            environment=dict(os.environ),
+            environment=local.scrubbed(os.environ),
         )
     )
 
@@ -297,3 +297,48 @@ async def test_a_node_nobody_wrote_down_dies_before_another_gets_its_folder(tmp_
     await later.launch(a_spec(word="t2"))
     assert processes.identify(pid, processes.boot_id()) is None
     assert pid_of(tmp_path) != pid
+
+
+async def test_a_removal_that_was_interrupted_is_found_and_finished(tmp_path: Path) -> None:
+    backend = a_backend(tmp_path)
+    spec = a_spec()
+    await backend.launch(spec)
+    await backend.stop(spec.token)
+    folder = tmp_path / "nodes" / "s1"
+    node_file = folder / "node.json"
+    for path in folder.iterdir():
+        if path.is_file() and path != node_file:
+            path.unlink()
+    later = a_backend(tmp_path)
+    assert [node.alive for node in await later.list()] == [False]
+    await later.extend(spec.token, 5e9)
+    await later.destroy(spec.token)
+    assert not folder.exists()
+
+
+async def test_a_folder_that_cannot_be_written_is_told_as_nothing_done(tmp_path: Path) -> None:
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "nodes" / "s1").write_text("a file in the way")
+    backend = a_backend(tmp_path)
+    with pytest.raises(Unavailable):
+        await backend.launch(a_spec())
+    assert not await backend.list()
+
+
+async def test_a_launch_without_a_port_of_the_ledger_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(Rejected):
+        await a_backend(tmp_path).launch(msgspec.structs.replace(a_spec(), port=None))
+
+
+async def test_a_later_launch_of_a_session_takes_the_place_of_the_former(tmp_path: Path) -> None:
+    backend = a_backend(tmp_path)
+    first, second = a_spec(word="t1"), a_spec(word="t2")
+    node = await backend.launch(first)
+    await until_up(node.endpoint, first.token)
+    pid = pid_of(tmp_path)
+    node = await backend.launch(second)
+    await until_up(node.endpoint, second.token)
+    assert processes.identify(pid, processes.boot_id()) is None
+    assert [one.token for one in await backend.list()] == [second.token]
+    await backend.destroy(first.token)
+    assert (await ask(node.endpoint))["launch_token"] == second.token

@@ -17,7 +17,7 @@ from engram.hotkeys import Keypair, wallet
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
 from engram.memory.launch import EmbedderLaunch
-from engram.provisioning import NodeSpec, Offers, processes
+from engram.provisioning import NodeSpec, Offers, local, processes
 from engram.provisioning.health import health_probe
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
@@ -47,7 +47,7 @@ class MinerBench(contract.Bench):
                 offers=Offers(backend="local", places=4, first_port=18_100, port_count=1_000),
                 grace_s=10.0,
                 watch_interval_s=0.5,
-                environment=dict(os.environ),
+                environment=local.scrubbed(os.environ),
             )
         )
         super().__init__(backend)
