@@ -572,7 +572,7 @@ class Gateway:
         commits = await self.process.ledger.commits()
         extra: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(commits),
-            "provisioning": msgspec.structs.asdict(self.offers) | {"places": self.places},
+            "provisioning": {**msgspec.structs.asdict(self.offers), "places": self.places},
         }
         with contextlib.suppress(ActorsError):
             extra["relay"] = msgspec.structs.asdict(await self.emitter.call(GetRelayStatus()))
