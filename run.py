@@ -48,7 +48,7 @@ from config.model import Settings
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import Keypair, wallet
-from engram.http import logs
+from engram.http import descriptors, logs
 from engram.http.actor_events import observer
 from engram.http.app import App
 from engram.http.client import HttpClient
@@ -83,6 +83,8 @@ def main(
     `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node.
     """
     settings = loaded.settings
+    os.umask(0o077)  # what is written holds signed payments and keys' paths
+    descriptors.raise_limit()
     if "miner" in roles:
         return _run_node(roles, settings, launch)
     logs.configure(settings.log.level, json=_logs_are_json(settings))
@@ -155,7 +157,12 @@ class Process:
                     self.system = system
                     self._say_ready()
                     await system.wait()
-        except (SystemFailed, StartFailed) as failed:
+        except StartFailed as failed:
+            if isinstance(cause := _innermost(failed), OSError):
+                raise cause from failed
+            _log.error("tree_gave_up", error=str(failed))
+            return EXIT_FAILED
+        except SystemFailed as failed:
             _log.error("tree_gave_up", error=str(failed))
             return EXIT_FAILED
         finally:
@@ -282,6 +289,13 @@ class _Announced:
         if isinstance(info, Address):
             self._listening(info)
         self._context.ready(info)
+
+
+def _innermost(failed: StartFailed) -> BaseException | None:
+    cause: BaseException | None = failed
+    while isinstance(cause, StartFailed):
+        cause = cause.__cause__
+    return cause
 
 
 def _ledger_id(folder: Path) -> str:

@@ -56,6 +56,9 @@ class HttpSettings(Section, frozen=True):
     """The whole body must have arrived this long after the headers."""
     idle_timeout_s: Positive = 30.0
     max_connections: Count = 2_000
+    """Of one listener; fewer where the process may not open as many files."""
+    max_connections_per_ip: Annotated[int, Meta(ge=0)] = 256
+    """Open at once from one address that is no trusted proxy. 0 switches the limit off."""
     requests_per_minute_per_ip: Annotated[int, Meta(ge=0)] = 600
     """0 switches the limit off."""
     requests_per_minute_per_hotkey: Annotated[int, Meta(ge=0)] = 240

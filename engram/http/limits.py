@@ -1,4 +1,5 @@
-"""How often a caller may call: token buckets by GCRA, per client address and per hotkey.
+"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; and how many connections an
+address may have open.
 
 A bucket is one number (the time at which it would be full again), kept in a bounded table; the caller unseen for
 longest is forgotten first. Only callers that are proved may be keys where forging is cheap: addresses behind trusted
@@ -6,7 +7,7 @@ proxies, hotkeys after their signature held.
 """
 
 import ipaddress
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final, TypeAlias, final
 
@@ -67,7 +68,7 @@ class ClientAddress:
         is walked from its end, and the first address that is not a trusted proxy's is the client. Entries that are no
         addresses end the walk.
         """
-        if not self._trusted or not self._is_trusted(peer):
+        if not self._trusted or not self.trusts(peer):
             return peer
         client = peer
         for entry in reversed(",".join(forwarded).split(",")):
@@ -77,16 +78,46 @@ class ClientAddress:
             except ValueError:
                 break
             client = address
-            if not self._is_trusted(address):
+            if not self.trusts(address):
                 break
         return client
 
-    def _is_trusted(self, address: str) -> bool:
+    def trusts(self, address: str) -> bool:
+        """Whether the address is one of our proxies."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
+
+
+@final
+class OpenConnections:
+    """How many connections each address has open, so that no single one takes them all."""
+
+    def __init__(self, per_address: int, shared: ClientAddress) -> None:
+        """`per_address` 0 allows any number; `shared` knows the proxies, behind which many clients stand."""
+        self._per_address = per_address
+        self._shared = shared
+        self._open: Counter[str] = Counter()
+
+    def enter(self, peer: str) -> bool:
+        """Count a connection of `peer` in; False, and nothing is counted, when it has as many as it may have."""
+        bucket = bucket_of(peer)
+        if self._per_address and self._open[bucket] >= self._per_address and not self._shared.trusts(peer):
+            return False
+        self._open[bucket] += 1
+        return True
+
+    def leave(self, peer: str) -> None:
+        """Count a connection out that `enter` counted in."""
+        bucket = bucket_of(peer)
+        self._open[bucket] -= 1
+        if not self._open[bucket]:
+            del self._open[bucket]
+
+    def __len__(self) -> int:
+        return len(self._open)
 
 
 def bucket_of(address: str) -> str:

@@ -16,14 +16,18 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from actors import Context, DrainingJob
 from config.model import HttpSettings
+from engram.http import descriptors
 from engram.http.app import App
 from engram.http.asgi import error_body
 from engram.http.connection import Connection, Patience
 from engram.http.guards import Guard
+from engram.http.limits import ClientAddress, OpenConnections
 
 _KEEP_ALIVE_REQUESTS = 100_000
 _BACKLOG = 1_024
 _SEND_S = 30.0
+_LEAVING = 64
+"""Connections that are told why they are turned away; more at once are just closed."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -66,7 +70,10 @@ async def serve(
     `port` 0 takes a free one; `context.ready` is told the Address. Cancelled, it cuts everything at once. Raises
     OSError when it cannot listen.
     """
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {Address(host, port).url}: {error.strerror}") from error
     server = Server(app, settings)
     try:
         bound = listeners[0].socket.getsockname()
@@ -104,14 +111,21 @@ class Server:
             single_headers=app.single_headers,
         )
         self._patience = Patience(idle_s=settings.idle_timeout_s, send_s=_SEND_S)
-        self._max = settings.max_connections
+        self._max = min(settings.max_connections, descriptors.for_connections(descriptors.allowed()))
+        self._addresses = OpenConnections(settings.max_connections_per_ip, ClientAddress(settings.trusted_proxies))
+        self._leaving = 0
         self._open: set[Connection] = set()
         self._gauge = app.metrics.http_connections.labels(app.surface)
 
     async def connected(self, stream: trio.SocketStream) -> None:
         """Serve one connection; the ones beyond the bound are told so and closed."""
-        if len(self._open) >= self._max:
-            await _turn_away(stream)
+        try:
+            peer = str(stream.socket.getpeername()[0])
+        except OSError:  # it has left already
+            await trio.aclose_forcefully(stream)
+            return
+        if len(self._open) >= self._max or not self._addresses.enter(peer):
+            await self._turn_away(stream)
             return
         connection = Connection(
             self._app, self._config, self._context, stream, self._guard, self._patience, self._refused
@@ -124,7 +138,19 @@ class Server:
             _log.exception("connection_failed", surface=self._app.surface)
         finally:
             self._open.discard(connection)
+            self._addresses.leave(peer)
             self._gauge.dec()
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        self._refused("busy")
+        if self._leaving >= _LEAVING:
+            await trio.aclose_forcefully(stream)
+            return
+        self._leaving += 1
+        try:
+            await _turn_away(stream)
+        finally:
+            self._leaving -= 1
 
     def _refused(self, code: str) -> None:
         self._app.metrics.http_refused.labels(self._app.surface, code).inc()

@@ -35,13 +35,13 @@ def backup(source: Path, target: Path) -> int:
     partial = target.with_name(target.name + ".partial")
     try:
         partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with (
             contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reader,
             contextlib.closing(sqlite3.connect(partial)) as copy,
         ):
             reader.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
-        partial.chmod(0o600)
         _sync(partial)
         partial.rename(target)
         _sync(target.parent)

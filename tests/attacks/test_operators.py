@@ -1,0 +1,59 @@
+"""What an operator does wrong is told in a line, and opens nothing to others."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from engram.ledger import LEDGER_FILE, backup
+from tests.e2e.buyer import Buyer
+from tests.e2e.gateway_process import ROOT, GatewayProcess
+
+
+def modes(folder: Path) -> dict[str, str]:
+    """What others may do with what is in the folder, by name; empty when nothing."""
+    found = {}
+    for path in folder.rglob("*"):
+        mode = path.lstat().st_mode
+        if mode & 0o077 and not stat.S_ISLNK(mode):
+            found[str(path.relative_to(folder))] = oct(stat.S_IMODE(mode))
+    return found
+
+
+def test_a_data_folder_that_was_open_to_others_shows_them_no_ledger_no_key_and_no_node(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        with GatewayProcess(folder) as gateway:
+            gateway.start()
+            buyer = Buyer()
+            buyer.quote(gateway.url)
+            answer = buyer.pay(gateway.url)
+            buyer.wait(gateway.url, str(answer.body["session_id"]), "active")
+            assert modes(folder) == {}
+            copy = tmp_path / "copy.sqlite3"
+            backup.backup(folder / LEDGER_FILE, copy)
+            assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    finally:
+        os.umask(before)
+
+
+def test_a_second_gateway_on_the_same_port_is_told_so_and_which(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "data") as gateway:
+        port = str(urlsplit(gateway.start().url).port)
+        command = [sys.executable, str(ROOT / "run.py"), "gateway", "--profile", "local", "--ops-port", "0"]
+        second = subprocess.run(
+            [*command, "--port", port, "--data-dir", str(tmp_path / "other")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert second.returncode == 2, second.stderr
+        told = second.stderr.splitlines()[-1]
+        assert told.startswith(f"engram cannot start: [Errno 98] cannot listen on http://127.0.0.1:{port}")
+        assert gateway.terminate() == 0
