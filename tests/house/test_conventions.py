@@ -1,0 +1,72 @@
+"""The rules of the test run itself: samples repeat, and skips are failures where they must be."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.sampling import NIGHTLY, sample
+
+ROOT = Path(__file__).parents[2]
+SKIPPING = """
+import pytest
+
+@pytest.mark.skipif(True, reason="no browser on this machine")
+def test_a_tool_is_missing() -> None: ...
+
+def test_found_out_on_the_way() -> None:
+    pytest.skip("needs the folder ../shared")
+
+@pytest.mark.xfail(reason="known", strict=True)
+def test_known() -> None:
+    raise AssertionError
+"""
+
+
+def outcome(folder: Path, **variables: str) -> str:
+    """Pytest's closing line for SKIPPING."""
+    (folder / "test_skipping.py").write_text(SKIPPING)
+    options = ["-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(folder), "-c", os.devnull]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "ENGRAM_NO_SKIPS": "0", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return re.sub(r" in .*", "", done.stdout.strip().splitlines()[-1])
+
+
+def test_a_missing_tool_is_a_skip_on_a_machine_that_lacks_it(tmp_path: Path) -> None:
+    assert outcome(tmp_path) == "2 skipped, 1 xfailed"
+
+
+def test_a_missing_tool_is_a_failure_in_continuous_integration(tmp_path: Path) -> None:
+    absent, present = tmp_path / "absent", tmp_path
+    assert outcome(tmp_path, ENGRAM_NO_SKIPS="1", ENGRAM_SHARED=str(absent)) == "1 skipped, 1 xfailed, 1 error"
+    assert outcome(tmp_path, ENGRAM_NO_SKIPS="1", ENGRAM_SHARED=str(present)) == "1 failed, 1 xfailed, 1 error"
+
+
+def test_a_sample_is_the_same_for_the_same_seed() -> None:
+    cases = list(range(100))
+    assert sample("a", cases, 5) == sample("a", cases, 5)
+    assert len(sample("a", cases, 5)) == (100 if NIGHTLY else 5)
+    assert sample("a", cases, 200) == cases
+
+
+def test_locks_name_no_host_and_hash_everything() -> None:
+    for lock in (ROOT / "requirements").glob("*.txt"):
+        text = lock.read_text()
+        assert "://" not in text
+        pins = re.findall(r"^[a-z0-9-]+==\S+ \\\n    --hash=sha256:", text, re.MULTILINE)
+        assert len(pins) == len(re.findall(r"^[^\s#]", text, re.MULTILINE))
+        assert "torch" not in {pin.partition("==")[0] for pin in pins}
+
+
+def test_what_is_run_is_pinned_alike_in_both_locks() -> None:
+    def pins(name: str) -> set[str]:
+        return set(re.findall(r"^\S+==\S+", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
+
+    assert pins("run.txt") <= pins("dev.txt")
