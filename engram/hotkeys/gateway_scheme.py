@@ -28,15 +28,15 @@ def message(method: str, raw_path: bytes, timestamp: str, body: bytes | None) ->
     return text if body is None else text + b":" + hashlib.sha256(body).hexdigest().encode("ascii")
 
 
-def _message(parts: Signable) -> bytes:
-    return message(parts.method, parts.raw_path, parts.timestamp, parts.body if parts.version == 2 else None)
+def _messages(parts: Signable) -> tuple[bytes]:
+    return (message(parts.method, parts.raw_path, parts.timestamp, parts.body if parts.version == 2 else None),)
 
 
 SCHEME: Final = Scheme(
     name="gateway",
     headers={"x-hotkey": "hotkey", "x-timestamp": "timestamp", "x-sig": "signature", "x-sig-version": "version"},
     required=frozenset({"hotkey", "timestamp", "signature"}),
-    message=_message,
+    messages=_messages,
     past_ms=WINDOW_MS,
     future_ms=WINDOW_MS,
     versions=("1", "2"),

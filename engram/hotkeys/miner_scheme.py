@@ -7,17 +7,17 @@ is the sha256 in hex of the canonical JSON (python_json.py) of the body without 
 Namespace signature: `namespace`, `namespace_hotkey` (SS58), `namespace_sig`, `namespace_timestamp_ms` over
 `engram-ns:{namespace}:{timestamp_ms}`; window ±60 s. Attestation: the same form over `engram-attest:…`.
 
-Neither binds the receiving miner: callers add `not_before_ms` and a replay guard on `message_sha256`.
+Neither binds the receiving miner: callers add `not_before_ms` and a replay guard (replays.py).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
 
-from engram.hotkeys.errors import AuthError, MalformedHotkey
-from engram.hotkeys.keypair import Keypair, verify
+from engram.hotkeys.errors import AuthError
+from engram.hotkeys.keypair import Keypair
 from engram.hotkeys.python_json import (
     JsonObject,
     JsonValue,
@@ -26,14 +26,13 @@ from engram.hotkeys.python_json import (
     canonical_forms,
     parse_object,
 )
-from engram.hotkeys.scheme import SIGNATURE, SignedRequest, check_window
-from engram.hotkeys.ss58 import PublicKey, decode
+from engram.hotkeys.scheme import Part, Scheme, Signable, SignedRequest, sign_fields, verify_fields
+from engram.hotkeys.ss58 import decode
 
 WINDOW_MS: Final = 30_000
 NAMESPACE_WINDOW_MS: Final = 60_000
 SIGNING_FIELDS: Final = frozenset({"hotkey", "nonce", "signature"})
 NAMESPACE_FIELDS: Final = frozenset({"namespace_hotkey", "namespace_sig", "namespace_timestamp_ms"})
-_MAX_MS: Final = 9_999_999_999_999
 
 
 class SignedBody(msgspec.Struct, frozen=True):
@@ -42,12 +41,6 @@ class SignedBody(msgspec.Struct, frozen=True):
     request: SignedRequest
     fields: JsonObject
     """The whole object, signing fields included."""
-
-
-class _Claim(msgspec.Struct, frozen=True):
-    public_key: PublicKey
-    timestamp_ms: int
-    signature: bytes
 
 
 def is_signed(fields: Mapping[str, JsonValue]) -> bool:
@@ -67,40 +60,31 @@ def verify_body(
         fields = parse_object(body_bytes)
     except MalformedJson as error:
         raise AuthError("malformed", str(error)) from None
-    claim = _claim(fields, hotkey="hotkey", timestamp="nonce", signature="signature", now_ms=now_ms)
-    check_window(claim.timestamp_ms, now_ms, past_ms=window_ms, future_ms=window_ms, not_before_ms=not_before_ms)
-    for text in canonical_forms(body_bytes, without=SIGNING_FIELDS):
-        message = _body_message(claim.timestamp_ms, endpoint, text)
-        if verify(claim.public_key, message, claim.signature):
-            return SignedBody(_believed(claim, message, now_ms), fields)
-    raise AuthError(
-        "bad_signature", f"the signature is not this hotkey's over this {endpoint} body", claim.timestamp_ms - now_ms
+    scheme = BODY if window_ms == WINDOW_MS else msgspec.structs.replace(BODY, past_ms=window_ms, future_ms=window_ms)
+    request = verify_fields(
+        scheme, fields, raw_path=endpoint.encode(), body=body_bytes, now_ms=now_ms, not_before_ms=not_before_ms
     )
+    return SignedBody(request, fields)
 
 
 def sign_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], now_ms: int) -> JsonObject:
-    """Return `fields` with the three signing fields that `verify_body` and the original miner accept."""
+    """Return `fields` with the three signing fields that `verify_body` and the original miner accept.
+
+    Raises ValueError for NaN and Infinity, MalformedJson for nesting deeper than MAX_DEPTH: no miner reads those.
+    """
     unsigned = {key: value for key, value in fields.items() if key not in SIGNING_FIELDS}
-    signature = keypair.sign(_body_message(now_ms, endpoint, canonical(unsigned)))
-    return unsigned | {"hotkey": keypair.ss58, "nonce": now_ms, "signature": "0x" + signature.hex()}
+    text = canonical(unsigned)
+    return sign_fields(BODY, keypair, unsigned, raw_path=endpoint.encode(), body=text, now_ns=now_ms * 1_000_000)
 
 
 def verify_namespace(fields: Mapping[str, JsonValue], now_ms: int, not_before_ms: int = 0) -> SignedRequest:
     """Return who signed for the namespace named in `fields`. Raises AuthError."""
-    return _verify_name(
-        "engram-ns", fields, now_ms, not_before_ms, "namespace_hotkey", "namespace_timestamp_ms", "namespace_sig"
-    )
+    return verify_fields(NAMESPACE, fields, now_ms=now_ms, not_before_ms=not_before_ms)
 
 
 def sign_namespace(keypair: Keypair, namespace: str, now_ms: int) -> JsonObject:
     """Return the four body fields that sign for `namespace`."""
-    signature = keypair.sign(_name_message("engram-ns", namespace, now_ms))
-    return {
-        "namespace": namespace,
-        "namespace_hotkey": keypair.ss58,
-        "namespace_sig": "0x" + signature.hex(),
-        "namespace_timestamp_ms": now_ms,
-    }
+    return sign_fields(NAMESPACE, keypair, {"namespace": namespace}, now_ns=now_ms * 1_000_000)
 
 
 def verify_attestation(fields: Mapping[str, JsonValue], now_ms: int, not_before_ms: int = 0) -> SignedRequest:
@@ -108,77 +92,28 @@ def verify_attestation(fields: Mapping[str, JsonValue], now_ms: int, not_before_
 
     Raises AuthError.
     """
-    return _verify_name("engram-attest", fields, now_ms, not_before_ms, "owner_hotkey", "timestamp_ms", "signature")
+    return verify_fields(ATTESTATION, fields, now_ms=now_ms, not_before_ms=not_before_ms)
 
 
 def sign_attestation(keypair: Keypair, namespace: str, now_ms: int) -> JsonObject:
     """Return the body of an attestation of `namespace`."""
-    signature = keypair.sign(_name_message("engram-attest", namespace, now_ms))
-    return {
-        "namespace": namespace,
-        "owner_hotkey": keypair.ss58,
-        "signature": "0x" + signature.hex(),
-        "timestamp_ms": now_ms,
-    }
+    return sign_fields(ATTESTATION, keypair, {"namespace": namespace}, now_ns=now_ms * 1_000_000)
 
 
-def _verify_name(
-    purpose: str,
-    fields: Mapping[str, JsonValue],
-    now_ms: int,
-    not_before_ms: int,
-    hotkey: str,
-    timestamp: str,
-    signature: str,
-) -> SignedRequest:
-    namespace = fields.get("namespace")
-    if not isinstance(namespace, str) or not namespace or not _is_utf8(namespace):
-        raise AuthError("malformed", "namespace is not a name")
-    claim = _claim(fields, hotkey=hotkey, timestamp=timestamp, signature=signature, now_ms=now_ms)
-    check_window(
-        claim.timestamp_ms,
-        now_ms,
-        past_ms=NAMESPACE_WINDOW_MS,
-        future_ms=NAMESPACE_WINDOW_MS,
-        not_before_ms=not_before_ms,
-    )
-    message = _name_message(purpose, namespace, claim.timestamp_ms)
-    if not verify(claim.public_key, message, claim.signature):
-        skew_ms = claim.timestamp_ms - now_ms
-        raise AuthError("bad_signature", f"{signature} is not this hotkey's over this namespace", skew_ms)
-    return _believed(claim, message, now_ms)
+def _body_messages(parts: Signable) -> Iterator[bytes]:
+    for text in canonical_forms(parts.body, without=SIGNING_FIELDS):
+        digest = hashlib.sha256(text).hexdigest().encode()
+        yield b"%s:%s:%s" % (parts.timestamp.encode(), parts.raw_path, digest)
 
 
-def _claim(fields: Mapping[str, JsonValue], *, hotkey: str, timestamp: str, signature: str, now_ms: int) -> _Claim:
-    for name in (hotkey, timestamp, signature):
-        if fields.get(name) in (None, ""):
-            raise AuthError("missing_header", f"{name} is missing from the body")
-    stamped = fields[timestamp]
-    if not isinstance(stamped, int) or isinstance(stamped, bool) or not 0 < stamped <= _MAX_MS:
-        raise AuthError("malformed", f"{timestamp} is not an integer of unix milliseconds")
-    text, digits = fields[hotkey], fields[signature]
-    matched = SIGNATURE.match(digits) if isinstance(digits, str) else None
-    if matched is None:
-        raise AuthError("malformed", f"{signature} is not 128 hex digits", stamped - now_ms)
-    try:
-        public_key = decode(text if isinstance(text, str) else "")
-    except MalformedHotkey as error:
-        raise AuthError("malformed", f"{hotkey}: {error}", stamped - now_ms) from None
-    return _Claim(public_key=public_key, timestamp_ms=stamped, signature=bytes.fromhex(matched.group(1)))
+def _name_messages(purpose: str) -> Callable[[Signable], Iterator[bytes]]:
+    def messages(parts: Signable) -> Iterator[bytes]:
+        namespace = parts.fields.get("namespace")
+        if not isinstance(namespace, str) or not namespace or not _is_utf8(namespace):
+            raise AuthError("malformed", "namespace is not a name")
+        yield f"{purpose}:{namespace}:{parts.timestamp}".encode()
 
-
-def _believed(claim: _Claim, message: bytes, now_ms: int) -> SignedRequest:
-    return SignedRequest(
-        public_key=claim.public_key,
-        timestamp_ms=claim.timestamp_ms,
-        version=1,
-        message_sha256=hashlib.sha256(message).digest(),
-        skew_ms=claim.timestamp_ms - now_ms,
-    )
-
-
-def _body_message(nonce_ms: int, endpoint: str, canonical_text: bytes) -> bytes:
-    return f"{nonce_ms}:{endpoint}:{hashlib.sha256(canonical_text).hexdigest()}".encode()
+    return messages
 
 
 def _is_utf8(text: str) -> bool:
@@ -186,5 +121,38 @@ def _is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _name_message(purpose: str, namespace: str, timestamp_ms: int) -> bytes:
-    return f"{purpose}:{namespace}:{timestamp_ms}".encode()
+_SIGNING: Final[frozenset[Part]] = frozenset({"hotkey", "timestamp", "signature"})
+
+BODY: Final = Scheme(
+    name="miner body",
+    fields={"hotkey": "hotkey", "nonce": "timestamp", "signature": "signature"},
+    required=_SIGNING,
+    integers=frozenset({"timestamp"}),
+    messages=_body_messages,
+    past_ms=WINDOW_MS,
+    future_ms=WINDOW_MS,
+    hotkey=decode,
+    versions=("1",),
+    signs_0x=True,
+)
+"""`raw_path` is the endpoint's name."""
+
+NAMESPACE: Final = Scheme(
+    name="namespace",
+    fields={"namespace_hotkey": "hotkey", "namespace_timestamp_ms": "timestamp", "namespace_sig": "signature"},
+    required=_SIGNING,
+    integers=frozenset({"timestamp"}),
+    messages=_name_messages("engram-ns"),
+    past_ms=NAMESPACE_WINDOW_MS,
+    future_ms=NAMESPACE_WINDOW_MS,
+    hotkey=decode,
+    versions=("1",),
+    signs_0x=True,
+)
+
+ATTESTATION: Final = msgspec.structs.replace(
+    NAMESPACE,
+    name="attestation",
+    fields={"owner_hotkey": "hotkey", "timestamp_ms": "timestamp", "signature": "signature"},
+    messages=_name_messages("engram-attest"),
+)

@@ -1,31 +1,55 @@
-"""One verifier for every scheme that signs HTTP requests with headers; a scheme is a table.
+"""One verifier for every scheme that signs requests, by headers or by fields of a JSON body; a scheme is a table.
 
-The order of the checks is part of the contract, cheap before dear: exactly one of each header, the version, strict
-forms, the receiver, the time window (past and future), and last the signature (42 µs, twice that for a wrong one).
-Who may call at all, rates and replays are the caller's: `SignedRequest.public_key` and `message_sha256` are their keys.
+The order of the checks is part of the contract, cheap before dear: exactly one of each header, all that is required,
+the version, strict forms, the receiver, the time window (past and future), who may call (`admit`), and last the
+signature (42 µs, twice that for a wrong one). Replays are the caller's: `SignedRequest.replay_key` and a ReplayStore;
+`Verifier` joins both.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from engram.hotkeys.errors import AuthError, MalformedHotkey
-from engram.hotkeys.keypair import verify
+from engram.hotkeys.keypair import Keypair, verify
+from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, parse_object
 from engram.hotkeys.ss58 import PublicKey, decode, encode, parse_hotkey
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]]
 """Header lines in the order received, repetitions included (an ASGI scope's `headers`, or a dict's items())."""
 
-Part = Literal["hotkey", "timestamp", "signature", "version", "uuid", "receiver"]
+Part = Literal["hotkey", "timestamp", "signature", "second_signature", "version", "uuid", "receiver"]
+
+Values: TypeAlias = dict[Part, str]
 
 SIGNATURE = re.compile(r"(?:0x)?([0-9a-fA-F]{128})\Z")
 SIGNATURE_0X = re.compile(r"0x([0-9a-fA-F]{128})\Z")
-TIMESTAMP_MS = re.compile(r"[1-9][0-9]{9,12}\Z")
-TIMESTAMP_NS = re.compile(r"[1-9][0-9]{15,18}\Z")
 UUID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\Z")
+TIMESTAMP_MS = re.compile(r"[1-9][0-9]{9,12}\Z")
+
+
+class TimeUnit(msgspec.Struct, frozen=True):
+    """How a scheme spells a moment: unix time in decimal digits of ASCII, no sign, no leading zero."""
+
+    name: str
+    spelling: re.Pattern[str]
+    per_second: int
+
+    def to_ms(self, text: str) -> int:
+        """The moment in unix milliseconds, rounded down; `text` matches `spelling`."""
+        return int(text) * 1000 // self.per_second
+
+    def spell(self, now_ns: int) -> str:
+        """The moment `now_ns` (unix nanoseconds), rounded down to this unit."""
+        return str(now_ns * self.per_second // 1_000_000_000)
+
+
+SECONDS: Final = TimeUnit("seconds", re.compile(r"[1-9][0-9]{9}\Z"), 1)
+MILLISECONDS: Final = TimeUnit("milliseconds", TIMESTAMP_MS, 1_000)
+NANOSECONDS: Final = TimeUnit("nanoseconds", re.compile(r"[1-9][0-9]{15,18}\Z"), 1_000_000_000)
 
 
 class Signable(msgspec.Struct, frozen=True):
@@ -36,34 +60,46 @@ class Signable(msgspec.Struct, frozen=True):
     """The path's bytes as sent, without the query."""
     body: bytes
     timestamp: str
-    """As spelled in the header."""
+    """As spelled by the sender."""
     version: int
     hotkey: str
     uuid: str = ""
     receiver: str = ""
+    fields: Mapping[str, JsonValue] = {}
+    """The object that carries the signing fields, for schemes that sign by fields."""
 
 
 class Scheme(msgspec.Struct, frozen=True):
     """A request signing scheme as a table."""
 
     name: str
-    headers: dict[str, Part]
-    """Lower-case header name -> what it carries."""
     required: frozenset[Part]
-    message: Callable[[Signable], bytes]
+    messages: Callable[[Signable], Iterable[bytes]]
+    """What may have been signed; the first is what is signed by us, further ones are read only when it does not hold,
+    and each costs a verification."""
     past_ms: int
     """How old a request may be; exactly this old passes."""
     future_ms: int
     """How far ahead of our clock a request may be stamped."""
-    timestamp: re.Pattern[str] = TIMESTAMP_MS
-    ticks_per_ms: int = 1
+    headers: dict[str, Part] = {}
+    """Lower-case header name -> what it carries."""
+    fields: dict[str, Part] = {}
+    """Field of the JSON object -> what it carries."""
+    integers: frozenset[Part] = frozenset()
+    """The parts that are JSON integers when they come in fields; all others are strings."""
+    unit: TimeUnit = MILLISECONDS
     signature: re.Pattern[str] = SIGNATURE
+    signs_0x: bool = False
+    """Whether our own signatures are written with 0x."""
+    uuid: re.Pattern[str] = UUID
     hotkey: Callable[[str], PublicKey] = parse_hotkey
     versions: tuple[str, ...] = ()
-    """Accepted values of the version header; absent means the first."""
+    """Accepted values of the version; absent means the first."""
     allow_wrapped: bool = True
     prefixes: dict[Part, str] = {}
-    """Text that a value must start with and that is no part of it (an Authorization scheme)."""
+    """Text that a value must start with, in any case, and that is no part of it (an Authorization scheme)."""
+    max_body_bytes: int = 262_144
+    """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
 
 
 class SignedRequest(msgspec.Struct, frozen=True):
@@ -73,16 +109,23 @@ class SignedRequest(msgspec.Struct, frozen=True):
     timestamp_ms: int
     version: int
     message_sha256: bytes
-    """sha256 of the signed message: with `public_key` the key of replay guards, whatever a header's spelling."""
+    """sha256 of the signed message, whatever a header's spelling."""
     skew_ms: int = 0
     """The sender's timestamp minus our clock."""
     uuid: str = ""
     receiver: PublicKey | None = None
+    scheme: str = ""
 
     @property
     def hotkey(self) -> str:
         """The sender's SS58 address."""
         return encode(self.public_key)
+
+    @property
+    def replay_key(self) -> bytes:
+        """64 bytes that every repetition shares: the key and the sha256 of the uuid, or of the message without one."""
+        nonce = hashlib.sha256(self.uuid.lower().encode()).digest() if self.uuid else self.message_sha256
+        return self.public_key + nonce
 
 
 def verify_signed(
@@ -95,53 +138,88 @@ def verify_signed(
     now_ms: int,
     self_key: PublicKey | None = None,
     not_before_ms: int = 0,
+    admit: Callable[[PublicKey], None] | None = None,
 ) -> SignedRequest:
     """Return who signed the request under `scheme`.
 
     `self_key` is the receiver's own key, for schemes that name one. Requests stamped before `not_before_ms` are
-    refused: it is how a replay guard without a memory survives a restart. Raises AuthError.
+    refused: it is how a replay guard without a memory survives a restart. `admit` is asked about the claimed key
+    before the signature is looked at, and refuses by raising. Raises AuthError, and what `admit` raises.
     """
     values = _one_of_each(scheme, headers)
-    version = _version(scheme, values)
-    timestamp = values["timestamp"]
-    if scheme.timestamp.match(timestamp) is None:
-        raise AuthError("malformed", f"{_name(scheme, 'timestamp')} is not a timestamp of the right unit and length")
-    timestamp_ms = int(timestamp) // scheme.ticks_per_ms
-    skew_ms = timestamp_ms - now_ms
-    if (signature := scheme.signature.match(values["signature"])) is None:
-        raise AuthError("malformed", f"{_name(scheme, 'signature')} is not 128 hex digits", skew_ms)
-    try:
-        public_key = scheme.hotkey(values["hotkey"])
-    except MalformedHotkey as error:
-        raise AuthError("malformed", f"{_name(scheme, 'hotkey')}: {error}", skew_ms) from None
-    uuid = values.get("uuid", "")
-    if uuid and UUID.match(uuid) is None:
-        raise AuthError("malformed", f"{_name(scheme, 'uuid')} is not a UUID", skew_ms)
-    receiver = _receiver(scheme, values, self_key, skew_ms)
-    check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
-    message = scheme.message(
-        Signable(
-            method=method,
-            raw_path=raw_path,
-            body=body,
-            timestamp=timestamp,
-            version=version,
-            hotkey=values["hotkey"],
-            uuid=uuid,
-            receiver=values.get("receiver", ""),
-        )
-    )
-    if not verify(public_key, message, bytes.fromhex(signature.group(1)), allow_wrapped=scheme.allow_wrapped):
-        raise AuthError("bad_signature", f"the signature is not this hotkey's over this {scheme.name} request", skew_ms)
-    return SignedRequest(
-        public_key=public_key,
-        timestamp_ms=timestamp_ms,
-        version=version,
-        message_sha256=hashlib.sha256(message).digest(),
-        skew_ms=skew_ms,
-        uuid=uuid,
-        receiver=receiver,
-    )
+    _demand(scheme, values, scheme.headers)
+    fields: JsonObject = {}
+    if scheme.fields:
+        if len(body) > scheme.max_body_bytes:
+            raise AuthError("malformed", f"a {scheme.name} body may have {scheme.max_body_bytes} bytes")
+        try:
+            fields = parse_object(body)
+        except MalformedJson as error:
+            raise AuthError("malformed", str(error)) from None
+        values |= _values_of(scheme, fields)
+    return _judge(scheme, values, method, raw_path, body, fields, now_ms, self_key, not_before_ms, admit)
+
+
+def verify_fields(
+    scheme: Scheme,
+    fields: Mapping[str, JsonValue],
+    *,
+    now_ms: int,
+    raw_path: bytes = b"",
+    body: bytes = b"",
+    self_key: PublicKey | None = None,
+    not_before_ms: int = 0,
+    admit: Callable[[PublicKey], None] | None = None,
+) -> SignedRequest:
+    """Return who signed `fields` under a scheme that signs by fields alone (an event's payload, a parsed body).
+
+    `body` is the text that `fields` were read from, where the scheme signs it. Raises as `verify_signed`.
+    """
+    values = _values_of(scheme, fields)
+    return _judge(scheme, values, "", raw_path, body, fields, now_ms, self_key, not_before_ms, admit)
+
+
+def sign_headers(
+    scheme: Scheme,
+    keypair: Keypair,
+    *,
+    now_ns: int,
+    method: str = "",
+    raw_path: bytes = b"",
+    body: bytes = b"",
+    uuid: str = "",
+    receiver: PublicKey | None = None,
+) -> dict[str, str]:
+    """Return the headers that sign a request under a scheme of headers; `now_ns` is unix nanoseconds.
+
+    Raises ValueError when the scheme wants a uuid or a receiver and there is none, or the uuid is none.
+    """
+    values = _signed_values(scheme, keypair, method, raw_path, body, {}, now_ns, uuid, receiver)
+    return {
+        spelled(name): scheme.prefixes.get(part, "") + values[part]
+        for name, part in scheme.headers.items()
+        if part in values
+    }
+
+
+def sign_fields(
+    scheme: Scheme,
+    keypair: Keypair,
+    fields: Mapping[str, JsonValue],
+    *,
+    now_ns: int,
+    raw_path: bytes = b"",
+    body: bytes = b"",
+    receiver: PublicKey | None = None,
+) -> JsonObject:
+    """Return `fields` with the fields that sign them under a scheme of fields. Raises as `sign_headers`."""
+    values = _signed_values(scheme, keypair, "", raw_path, body, fields, now_ns, "", receiver)
+    signing: JsonObject = {
+        name: int(values[part]) if part in scheme.integers else values[part]
+        for name, part in scheme.fields.items()
+        if part in values
+    }
+    return {**fields, **signing}
 
 
 def check_window(timestamp_ms: int, now_ms: int, *, past_ms: int, future_ms: int, not_before_ms: int = 0) -> None:
@@ -155,16 +233,20 @@ def check_window(timestamp_ms: int, now_ms: int, *, past_ms: int, future_ms: int
         raise AuthError("before_start", "the request is older than this server's start; sign it again", skew_ms)
 
 
-def _skew_text(skew_ms: int, allowed_ms: int) -> str:
-    side = "behind" if skew_ms < 0 else "ahead of"
-    return (
-        f"the request's timestamp is {abs(skew_ms) / 1000:.3f} s {side} the server's clock "
-        f"({allowed_ms / 1000:g} s allowed): check the clock and sign again"
-    )
+def spelled(name: str) -> str:
+    """A lower-case header name as people write it.
+
+    >>> spelled("x-chutes-hotkey")
+    'X-Chutes-Hotkey'
+    """
+    return "-".join(word.capitalize() for word in name.split("-"))
 
 
-def _one_of_each(scheme: Scheme, headers: Headers) -> dict[Part, str]:
-    values: dict[Part, str] = {}
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
+    values: Values = {}
     parts = scheme.headers
     for raw_name, raw_value in headers:
         name = raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name
@@ -175,18 +257,104 @@ def _one_of_each(scheme: Scheme, headers: Headers) -> dict[Part, str]:
             raise AuthError("duplicate_header", f"{name} was sent more than once")
         value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
         if (prefix := scheme.prefixes.get(part)) is not None:
-            if not value.startswith(prefix):
+            if value[: len(prefix)].lower() != prefix.lower():
                 raise AuthError("malformed", f"{name} does not start with {prefix!r}")
-            value = value.removeprefix(prefix)
+            value = value[len(prefix) :]
         values[part] = value
-    for part in scheme.required:
-        if not values.get(part):
-            code = "signed_for_missing" if part == "receiver" else "missing_header"
-            raise AuthError(code, f"{_name(scheme, part)} is missing")
     return values
 
 
-def _version(scheme: Scheme, values: dict[Part, str]) -> int:
+def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
+    values: Values = {}
+    for name, part in scheme.fields.items():
+        match fields.get(name):
+            case None:
+                continue
+            case str(text) if part not in scheme.integers:
+                values[part] = text
+            case int(number) if part in scheme.integers and not isinstance(number, bool) and abs(number) < 10**20:
+                values[part] = str(number)
+            case "":
+                continue
+            case _:
+                kind = "an integer" if part in scheme.integers else "a string"
+                raise AuthError("malformed", f"{name} is not {kind}")
+    _demand(scheme, values, scheme.fields)
+    return values
+
+
+def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> None:
+    """Refuses unless all that is required and carried by these is there."""
+    for part in _AS_DEMANDED:
+        if part in scheme.required and not values.get(part) and part in carriers.values():
+            code = "signed_for_missing" if part == "receiver" else "missing_header"
+            raise AuthError(code, f"{_name(scheme, part)} is missing")
+
+
+_AS_DEMANDED: Final[tuple[Part, ...]] = ("signature", "hotkey", "timestamp", "uuid", "version", "receiver")
+
+
+# --- judging -----------------------------------------------------------------------------------------------------
+
+
+def _judge(
+    scheme: Scheme,
+    values: Values,
+    method: str,
+    raw_path: bytes,
+    body: bytes,
+    fields: Mapping[str, JsonValue],
+    now_ms: int,
+    self_key: PublicKey | None,
+    not_before_ms: int,
+    admit: Callable[[PublicKey], None] | None,
+) -> SignedRequest:
+    version = _version(scheme, values)
+    timestamp = values["timestamp"]
+    if scheme.unit.spelling.match(timestamp) is None:
+        raise AuthError("malformed", f"{_name(scheme, 'timestamp')} is no unix time in {scheme.unit.name}")
+    timestamp_ms = scheme.unit.to_ms(timestamp)
+    skew_ms = timestamp_ms - now_ms
+    signature = _signature(scheme, values, skew_ms)
+    public_key = _key(scheme, "hotkey", scheme.hotkey, values["hotkey"], skew_ms)
+    uuid = values.get("uuid", "")
+    if uuid and scheme.uuid.match(uuid) is None:
+        raise AuthError("malformed", f"{_name(scheme, 'uuid')} is not a UUID", skew_ms)
+    receiver: PublicKey | None = None
+    if text := values.get("receiver"):
+        receiver = _key(scheme, "receiver", decode, text, skew_ms)
+        if receiver != self_key:
+            raise AuthError("signed_for_mismatch", "the request was signed for another receiver", skew_ms)
+    check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
+    if admit is not None:
+        admit(public_key)
+    signable = Signable(
+        method=method,
+        raw_path=raw_path,
+        body=body,
+        timestamp=timestamp,
+        version=version,
+        hotkey=values["hotkey"],
+        uuid=uuid,
+        receiver=values.get("receiver", ""),
+        fields=fields,
+    )
+    for message in scheme.messages(signable):
+        if verify(public_key, message, signature, allow_wrapped=scheme.allow_wrapped):
+            return SignedRequest(
+                public_key=public_key,
+                timestamp_ms=timestamp_ms,
+                version=version,
+                message_sha256=hashlib.sha256(message).digest(),
+                skew_ms=skew_ms,
+                uuid=uuid,
+                receiver=receiver,
+                scheme=scheme.name,
+            )
+    raise AuthError("bad_signature", f"the signature is not this hotkey's over this {scheme.name} request", skew_ms)
+
+
+def _version(scheme: Scheme, values: Values) -> int:
     if not scheme.versions:
         return 0
     version = values.get("version", scheme.versions[0])
@@ -196,19 +364,75 @@ def _version(scheme: Scheme, values: dict[Part, str]) -> int:
     return int(version)
 
 
-def _receiver(scheme: Scheme, values: dict[Part, str], self_key: PublicKey | None, skew_ms: int) -> PublicKey | None:
-    text = values.get("receiver")
-    if not text:
-        return None
+def _signature(scheme: Scheme, values: Values, skew_ms: int) -> bytes:
+    if (matched := scheme.signature.match(values["signature"])) is None:
+        raise AuthError("malformed", f"{_name(scheme, 'signature')} is not 128 hex digits", skew_ms)
+    digits: str = matched.group(1)
+    if (second := values.get("second_signature")) is not None:
+        again = scheme.signature.match(second)
+        if again is None or again.group(1).lower() != digits.lower():
+            raise AuthError("malformed", f"{_name(scheme, 'second_signature')} is another signature", skew_ms)
+    return bytes.fromhex(digits)
+
+
+def _key(scheme: Scheme, part: Part, parse: Callable[[str], PublicKey], text: str, skew_ms: int) -> PublicKey:
     try:
-        receiver = decode(text)
+        return parse(text)
     except MalformedHotkey as error:
-        raise AuthError("malformed", f"{_name(scheme, 'receiver')}: {error}", skew_ms) from None
-    if receiver != self_key:
-        raise AuthError("signed_for_mismatch", "the request was signed for another receiver", skew_ms)
-    return receiver
+        raise AuthError("malformed", f"{_name(scheme, part)}: {error}", skew_ms) from None
+
+
+def _skew_text(skew_ms: int, allowed_ms: int) -> str:
+    side = "behind" if skew_ms < 0 else "ahead of"
+    return (
+        f"the request's timestamp is {abs(skew_ms) / 1000:.3f} s {side} the server's clock "
+        f"({allowed_ms / 1000:g} s allowed): check the clock and sign again"
+    )
 
 
 def _name(scheme: Scheme, part: Part) -> str:
-    names = [name for name, carried in scheme.headers.items() if carried == part]
-    return "/".join("-".join(word.capitalize() for word in name.split("-")) for name in names) or part
+    names = [spelled(name) for name, carried in scheme.headers.items() if carried == part]
+    return "/".join([*names, *(name for name, carried in scheme.fields.items() if carried == part)]) or part
+
+
+# --- signing -----------------------------------------------------------------------------------------------------
+
+
+def _signed_values(
+    scheme: Scheme,
+    keypair: Keypair,
+    method: str,
+    raw_path: bytes,
+    body: bytes,
+    fields: Mapping[str, JsonValue],
+    now_ns: int,
+    uuid: str,
+    receiver: PublicKey | None,
+) -> Values:
+    values: Values = {"hotkey": keypair.ss58, "timestamp": scheme.unit.spell(now_ns)}
+    if scheme.versions:
+        values["version"] = scheme.versions[0]
+    if uuid:
+        values["uuid"] = uuid
+    if receiver is not None:
+        values["receiver"] = encode(receiver)
+    for part in sorted(scheme.required - values.keys() - {"signature"}):
+        raise ValueError(f"a {scheme.name} request cannot be signed without its {part}")
+    if uuid and scheme.uuid.match(uuid) is None:
+        raise ValueError("the uuid of a signed request is a UUID")
+    signable = Signable(
+        method=method,
+        raw_path=raw_path,
+        body=body,
+        timestamp=values["timestamp"],
+        version=int(values.get("version", "0")),
+        hotkey=keypair.ss58,
+        uuid=uuid,
+        receiver=values.get("receiver", ""),
+        fields=fields,
+    )
+    digits = keypair.sign(next(iter(scheme.messages(signable)))).hex()
+    values["signature"] = "0x" + digits if scheme.signs_0x else digits
+    if "second_signature" in scheme.headers.values():
+        values["second_signature"] = values["signature"]
+    return values

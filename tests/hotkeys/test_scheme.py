@@ -14,8 +14,8 @@ from engram.hotkeys.scheme import SIGNATURE_0X, Signable
 VECTORS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "data" / "epistula_v2.json").read_bytes())
 
 
-def epistula_message(parts: Signable) -> bytes:
-    return f"{hashlib.sha256(parts.body).hexdigest()}.{parts.uuid}.{parts.timestamp}.{parts.receiver}".encode()
+def epistula_message(parts: Signable) -> tuple[bytes]:
+    return (f"{hashlib.sha256(parts.body).hexdigest()}.{parts.uuid}.{parts.timestamp}.{parts.receiver}".encode(),)
 
 
 EPISTULA = Scheme(
@@ -29,7 +29,7 @@ EPISTULA = Scheme(
         "epistula-request-signature": "signature",
     },
     required=frozenset({"timestamp", "uuid", "hotkey", "receiver", "signature"}),
-    message=epistula_message,
+    messages=epistula_message,
     past_ms=8_000,
     future_ms=2_000,
     signature=SIGNATURE_0X,
@@ -64,7 +64,7 @@ def test_a_value_prefix_is_demanded_and_dropped() -> None:
         name="prefixed",
         headers={"authorization": "signature", "x-by": "hotkey", "x-at": "timestamp"},
         required=frozenset({"signature", "hotkey", "timestamp"}),
-        message=epistula_message,
+        messages=epistula_message,
         past_ms=1,
         future_ms=1,
         prefixes={"signature": "Epistula "},
@@ -104,7 +104,7 @@ def test_a_scheme_without_a_receiver_header_names_none() -> None:
         name="plain",
         headers={"x-sig": "signature", "x-by": "hotkey", "x-at": "timestamp"},
         required=frozenset({"signature", "hotkey", "timestamp"}),
-        message=lambda parts: b"hello " + parts.timestamp.encode(),
+        messages=lambda parts: (b"hello " + parts.timestamp.encode(),),
         past_ms=1,
         future_ms=1,
     )
