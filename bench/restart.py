@@ -30,12 +30,13 @@ def gateway(folder: Path, ready_fd: int) -> int:
     """The gateway's process: everything its own but the nodes."""
     import config
     import run
+    from engram.provisioning import backends
     from tests.fakes.nodes import InMemoryProvisioner
 
     double = InMemoryProvisioner(places=10_000)
     for live in json.loads((folder / "nodes.json").read_text(encoding="utf-8")):
         double.adopt(Live(*live).spec())
-    setattr(run, "_local_backend", lambda process, offers: double)  # noqa: B010  # the one thing that is not its own
+    setattr(backends, "make_backend", lambda *parts: double)  # noqa: B010  # the one thing that is not its own
     flags = {
         "data_dir": str(folder),
         "gateway.port": "0",
@@ -43,7 +44,9 @@ def gateway(folder: Path, ready_fd: int) -> int:
         "log.level": "ERROR",
         "sessions.live_in_all": "10000",
     }
-    return run.main(["gateway"], config.load(profile="local", files=[], environ={}, flags=flags), ready_fd=ready_fd)
+    status = run.main(["gateway"], config.load(profile="local", files=[], environ={}, flags=flags), ready_fd=ready_fd)
+    (folder / "watched.json").write_text(json.dumps([double.was_watched, len(double.launches)]), encoding="utf-8")
+    return status
 
 
 def boot(count: int) -> tuple[float, float]:
@@ -63,11 +66,14 @@ def boot(count: int) -> tuple[float, float]:
                 raise RuntimeError("the gateway did not become ready")
             ready_s = time.perf_counter() - began
             time.sleep(SETTLE_S)
-            return ready_s, resident_mb(process.pid)
+            rss_mb = resident_mb(process.pid)
         finally:
             os.close(reading)
             process.terminate()
-            process.wait(30)
+            process.wait(60)
+        if json.loads((folder / "watched.json").read_text(encoding="utf-8")) != [True, 0]:
+            raise RuntimeError("the gateway did not work with the double, or started nodes that run already")
+        return ready_s, rss_mb
 
 
 def resident_mb(pid: int) -> float:

@@ -173,7 +173,8 @@ class Worker:
         session, node, key = self._session, self._node, self._key
         if session is None or node is None or key is None or node.backend != self._fleet.backend.name:
             return Outcome.REJECTED
-        if not await self._take_turn(session):
+        runs_already = await self._inspect() is Outcome.DONE
+        if not runs_already and not await self._take_turn(session):
             return Outcome.LOST
         now = self._fleet.instants.now()
         start_s = 0.0 if session.state in RUNNING else self._fleet.settings.launch_timeout_s

@@ -30,6 +30,7 @@ class InMemoryProvisioner:
         self.sick: set[str] = set()
         self.gate: trio.Event | None = None
         self.after_effect: Callable[[], None] = lambda: None
+        self.was_watched = False
         self._exited: Callable[[str], None] | None = None
 
     async def offers(self) -> Offers:
@@ -71,6 +72,7 @@ class InMemoryProvisioner:
 
     async def watch(self, exited: Callable[[str], None]) -> None:
         self._exited = exited
+        self.was_watched = True
         try:
             await trio.sleep_forever()
         finally:

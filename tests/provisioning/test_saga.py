@@ -329,3 +329,21 @@ async def test_a_node_of_another_backend_is_not_launched_here(autojump_clock: Mo
         await saga.run(world.fleet, "s")
     assert len(world.double.launches) == 1
     assert world.state() == "degraded"
+
+
+async def test_a_silent_node_that_runs_takes_no_turn_from_those_that_start(
+    autojump_clock: MockClock, world: World
+) -> None:
+    few = replaced(world.fleet, turns=trio.CapacityLimiter(1))
+    world.sell("silent")
+    await saga.run(few, "silent")
+    world.double.sick.add(world.session("silent").node_token or "")
+    world.happens(SessionEvent.DEGRADE, "silent")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(saga.run, few, "silent")
+        await trio.sleep(1.0)
+        world.sell("new")
+        with trio.fail_after(5.0):
+            await saga.run(few, "new")
+        world.double.sick.clear()
+    assert world.state("new") == world.state("silent") == "active"
