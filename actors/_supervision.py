@@ -7,7 +7,8 @@ The rules
 2. The state belongs to whoever calls `decide`, and `decide` consumes it: it is changed in place and returned, so
    that one decision costs the same with ten children and with a hundred thousand.
 3. Every start of a child gets a new serial. An event that bears another serial than the child's is stale and
-   changes nothing: late answers of a former life can arrive at any time.
+   changes nothing: late answers of a former life can arrive at any time. A life is answered for once: Started or
+   not, then one of Ignored, StartFailed (both only before Started) and Exited.
 
 Theory of operation
 ===================
@@ -489,7 +490,7 @@ def _ignored(s: State, event: Ignored, out: Actions) -> None:
         return
     if child.status is Status.STOPPING:
         _stopped(s, child, SHUTDOWN, out)
-    elif child.status is Status.STARTING:
+    else:
         s.alive -= 1
         _answer_start(child, "ignored", None, out)
         _rest(s, child, SHUTDOWN, out)
@@ -506,8 +507,6 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
     child.last_exit = event.reason
     if child.status is Status.STOPPING:
         _stopped(s, child, event.reason, out)
-        return
-    if child.status is not Status.STARTING:
         return
     s.alive -= 1
     if s.phase is Phase.ENDING:
@@ -697,15 +696,10 @@ def _advance(s: State, out: Actions) -> None:
     plan = s.plan
     assert plan is not None
     while plan.stop:
-        child = s.children.get(plan.stop.pop())
-        if child is None:
-            continue
+        child = s.children[plan.stop.pop()]
         if child.status in (Status.STARTING, Status.RUNNING):
             plan.waiting = child.spec.id
             _ask_stop_timed(child, out)
-            return
-        if child.status is Status.STOPPING:
-            plan.waiting = child.spec.id
             return
         if child.status in (Status.EXITED, Status.RESTARTING):
             child.status = Status.STOPPED
@@ -905,10 +899,9 @@ def _withdraw(s: State, event: Withdraw, out: Actions) -> None:
     for child in s.children.values():
         if child.start_request is event.request:
             child.start_request = None
-            if child.status is Status.STARTING:
-                if s.plan is not None and s.plan.waiting == child.spec.id:
-                    child.stop_requests = []
-                _ask_stop_timed(child, out)
+            if s.plan is not None:
+                child.stop_requests = []
+            _ask_stop_timed(child, out)
             return
 
 

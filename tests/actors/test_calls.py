@@ -177,12 +177,13 @@ async def test_a_reply_may_be_kept_and_given_later(autojump_clock: MockClock) ->
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(ask)
-            await settle()
+                await settle()
             assert len(kept) == 3
             assert [one.wanted for one in kept] == [True] * 3
             kept[0].reply("pong")
             assert [one.wanted for one in kept] == [False, True, True]
             kept[0].reply("again")
+            await settle()
             kept[1].refuse(ValueError("no"))
             await settle()
             assert answers[0] == "pong"
