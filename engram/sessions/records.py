@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
 
 from engram.ledger.schema import session_events, sessions
 
@@ -193,13 +193,13 @@ def checkpoint_paid_time(connection: Connection, now: Instant) -> None:
 
 
 def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
-    """Ids of running sessions whose paid time is used up and that wait for no extension."""
-    left = sessions.c.paid_s - sessions.c.used_s
+    """Ids of running sessions whose time is up; the same as rules.has_expired."""
+    pause_s = case((sessions.c.pending_extensions > 0, rules.EXTENSION_PAUSE_S), else_=0.0)
+    left = sessions.c.paid_s - sessions.c.used_s + pause_s
     query = (
         select(sessions.c.id)
         .where(
             sessions.c.state.in_(sorted(RUNNING)),
-            sessions.c.pending_extensions == 0,
             or_(
                 (sessions.c.counted_boot == now.boot) & (now.monotonic - sessions.c.counted_monotonic >= left),
                 (sessions.c.counted_boot != now.boot) & (now.wall - sessions.c.counted_wall >= left),

@@ -21,6 +21,7 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Final
 
 from .errors import InvalidDuration, UnknownTier
 from .model import (
@@ -167,9 +168,16 @@ def expires_at(session: Session, now: Instant) -> float:
     return (session.active_at or session.created_at) + session.paid_s
 
 
+EXTENSION_PAUSE_S: Final = 120.0
+"""How long an extension whose payment is not decided puts expiry off: a buyer can keep an outcome open for ever (by
+cancelling the authorization while it is settled), and shall not live on that. Nodes end at about the same time."""
+
+
 def has_expired(session: Session, now: Instant) -> bool:
-    """True when the paid time of a running session is used up and no extension is being paid for."""
-    return session.state in RUNNING and session.pending_extensions == 0 and remaining_s(session, now) <= 0.0
+    """True when the paid time of a running session is used up, and an extension that is being paid for has had its
+    EXTENSION_PAUSE_S."""
+    pause_s = EXTENSION_PAUSE_S if session.pending_extensions else 0.0
+    return session.state in RUNNING and session.paid_s - used_s(session, now) <= -pause_s
 
 
 def takes_time(session: Session) -> bool:

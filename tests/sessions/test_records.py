@@ -308,7 +308,9 @@ class SessionLife(RuleBasedStateMachine):
             if left > 1e-3:
                 assert not found
             elif left == 0.0 and self.used > self.paid + 1e-3:
-                assert bool(found) == (self.holds == 0)
+                overdue = self.used - self.paid
+                if self.holds == 0 or abs(overdue - rules.EXTENSION_PAUSE_S) > 1e-3:
+                    assert bool(found) == (self.holds == 0 or overdue > rules.EXTENSION_PAUSE_S)
         events = self.ledger.write_now(lambda c: records.events_since(c, "s"))
         assert [e.event for e in events if e.event != "extended"][-1] == self.state
 
