@@ -8,7 +8,14 @@ class ChainError(Exception):
 
 
 class EndpointUnreachable(ChainError):
-    """No answer came from the endpoint: not connected, timed out, or cut off half way."""
+    """No answer came from the endpoint: not connected, timed out, or cut off half way.
+
+    `may_have_arrived` is False when nothing left this machine.
+    """
+
+    def __init__(self, reason: str, *, may_have_arrived: bool = True) -> None:
+        super().__init__(reason)
+        self.may_have_arrived = may_have_arrived
 
 
 class EndpointBusy(ChainError):
@@ -72,3 +79,48 @@ class UnknownField(ChainError):
         super().__init__(f"unknown fields {', '.join(unknown)}; known: {', '.join(known)}")
         self.unknown = tuple(unknown)
         self.known = tuple(known)
+
+
+class CallNotComposable(ChainError):
+    """The runtime has no such call or storage item, or its arguments do not fit."""
+
+
+class SubmitRefused(ChainError):
+    """The endpoint's transaction pool did not take the extrinsic; nothing was written.
+
+    `reason` is the pool's own word: badProof, stale, future, payment, priorityTooLow …
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"the endpoint did not take it ({reason}): {message}" if message else reason)
+        self.reason = reason
+
+
+class RefusedInBlock(ChainError):
+    """The extrinsic was included and refused by the runtime; only its nonce (and fee, if any) was used up.
+
+    `name` is the error's name in the metadata, `block` the number of the finalized block.
+    """
+
+    def __init__(self, name: str, explanation: str, block: int, extrinsic_hash: bytes) -> None:
+        super().__init__(f"{name}: {explanation}" if explanation else name)
+        self.name = name
+        self.explanation = explanation
+        self.block = block
+        self.extrinsic_hash = extrinsic_hash
+
+
+class NeverIncluded(ChainError):
+    """The extrinsic's era has passed on the finalized chain without it: it was not, and will never be, included."""
+
+
+class OutcomeUnknown(ChainError):
+    """Sent, and not seen in a finalized block in the time given; until `expires_at_block` it may still come."""
+
+    def __init__(self, extrinsic_hash: bytes, expires_at_block: int, why: str) -> None:
+        super().__init__(
+            f"0x{extrinsic_hash.hex()} was sent and not seen in a finalized block ({why}); "
+            f"it may be included until block {expires_at_block}: look before sending again"
+        )
+        self.extrinsic_hash = extrinsic_hash
+        self.expires_at_block = expires_at_block

@@ -36,7 +36,7 @@ class _RuntimeVersion(msgspec.Struct):
 async def finalized_hash(node: Node) -> bytes:
     """Hash of the newest finalized block."""
     (answer,) = await node.ask([RpcCall("chain_getFinalizedHead")])
-    return _hash(node, answered(node, answer))
+    return hash_of(node, answered(node, answer))
 
 
 async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadReading:
@@ -50,20 +50,20 @@ async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadRead
     if ours is not None:
         calls.append(RpcCall("chain_getBlockHash", (ours,)))
     answers = [answered(node, answer) for answer in await node.ask(calls)]
-    version = _convert(node, answers[1], _RuntimeVersion)
+    version = convert(node, answers[1], _RuntimeVersion)
     return HeadReading(
-        head=Head(_number(node, _convert(node, answers[0], _Header).number), block_hash),
+        head=Head(_number(node, convert(node, answers[0], _Header).number), block_hash),
         spec_version=version.specVersion,
         transaction_version=version.transactionVersion,
-        chain_name=_convert(node, answers[2], str)[:100],
-        hash_at_ours=_hash(node, answers[3]) if ours is not None and answers[3] is not None else None,
+        chain_name=convert(node, answers[2], str)[:100],
+        hash_at_ours=hash_of(node, answers[3]) if ours is not None and answers[3] is not None else None,
     )
 
 
 async def read_codec(node: Node, reading: HeadReading) -> Codec:
     """The types of the runtime at this head: 0.5 MB, asked for once per runtime version."""
     try:
-        metadata = await _state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
+        metadata = await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
     except CallRefused as error:
         raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
     return Codec(metadata, reading.spec_version, reading.transaction_version)
@@ -71,7 +71,7 @@ async def read_codec(node: Node, reading: HeadReading) -> Codec:
 
 async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:
     """SCALE bytes of the metagraph of a subnet at this block."""
-    return await _state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
+    return await state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
 
 
 def answered(node: Node, answer: Json) -> Json:
@@ -86,19 +86,22 @@ def hex_of(octets: bytes) -> str:
     return "0x" + octets.hex()
 
 
-async def _state_call(node: Node, method: str, params: str, head: Head) -> bytes:
+async def state_call(node: Node, method: str, params: str, head: Head) -> bytes:
+    """SCALE bytes that a runtime call answers at this block."""
     (answer,) = await node.ask([RpcCall("state_call", (method, params, hex_of(head.hash)))])
-    return _octets(node, answered(node, answer))
+    return octets_of(node, answered(node, answer))
 
 
-def _hash(node: Node, answer: Json) -> bytes:
-    octets = _octets(node, answer)
+def hash_of(node: Node, answer: Json) -> bytes:
+    """A block hash. Raises AnswerMalformed."""
+    octets = octets_of(node, answer)
     if len(octets) != HASH_BYTES:
         raise AnswerMalformed(f"{node.name}: a block hash of {len(octets)} bytes")
     return octets
 
 
-def _octets(node: Node, answer: Json) -> bytes:
+def octets_of(node: Node, answer: Json) -> bytes:
+    """The bytes of `0x…`. Raises AnswerMalformed."""
     if not isinstance(answer, str) or not answer.startswith("0x"):
         raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
     try:
@@ -117,7 +120,8 @@ def _number(node: Node, text: str) -> int:
     return number
 
 
-def _convert(node: Node, answer: Json, kind: type[T]) -> T:
+def convert(node: Node, answer: Json, kind: type[T]) -> T:
+    """The answer as this type. Raises AnswerMalformed, naming the node."""
     try:
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:

@@ -1,6 +1,7 @@
 """JSON-RPC 2.0 over HTTP POST to one endpoint of the chain."""
 
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from typing import Protocol, final
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ import msgspec
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
 from engram.chain.node import Json, RpcCall
 from engram.http.client import HttpClient
-from engram.http.errors import HttpError, TooLarge
+from engram.http.errors import HttpError, NotSent, TooLarge
 
 MAX_ANSWER_BYTES = 4_000_000
 """A metagraph of 4,096 uids is 1.5 MB of hex, metadata 0.5 MB today."""
@@ -24,9 +25,11 @@ BUSY_CODES = frozenset({-32004, -32005})
 class _Error(msgspec.Struct):
     code: int
     message: str = ""
+    data: Json = None
 
     def __post_init__(self) -> None:
-        self.message = self.message[:ERROR_TEXT]
+        told = f"{self.message}: {self.data}" if isinstance(self.data, str) and self.data else self.message
+        self.message = told[:ERROR_TEXT]
 
 
 class _Reply(msgspec.Struct):
@@ -101,7 +104,8 @@ class JsonRpcNode:
         except TooLarge as error:
             raise AnswerMalformed(f"{self._name}: answer larger than {MAX_ANSWER_BYTES} bytes") from error
         except HttpError as error:
-            raise EndpointUnreachable(f"{self._name}: {error}") from error
+            arrived = not isinstance(error, NotSent)
+            raise EndpointUnreachable(f"{self._name}: {error}", may_have_arrived=arrived) from error
         if response.status in BUSY_STATUSES:
             raise EndpointBusy(f"{self._name}: HTTP {response.status}", _retry_after_s(response.headers))
         if response.status != 200:
@@ -145,6 +149,17 @@ class _Headers(Protocol):
 
 
 def _retry_after_s(headers: _Headers) -> float | None:
-    """Seconds of Retry-After (RFC 9110 10.2.3); the date form is not used by chain endpoints and is ignored."""
+    """Seconds of Retry-After (RFC 9110 10.2.3); a date counts from the answer's own Date, so that clocks may differ."""
     text = (headers.get("retry-after") or "").strip()
-    return float(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    until, now = _unix_s(text), _unix_s(headers.get("date") or "")
+    return None if until is None or now is None else max(0.0, until - now)
+
+
+def _unix_s(text: str) -> float | None:
+    """Unix time of an HTTP date, None when it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None

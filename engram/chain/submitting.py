@@ -1,0 +1,232 @@
+"""Sends one signed extrinsic and tells truthfully what became of it.
+
+Theory of operation. The extrinsic is signed for the 64 blocks after a finalized one (its era) with the account's next
+nonce, and sent once: sending is never repeated, because an answer that was lost may belong to an extrinsic that was
+taken. From then on only finalized blocks are looked at:
+
+| seen                                             | told as                                  |
+|--------------------------------------------------|------------------------------------------|
+| the pool's error object                          | SubmitRefused (nothing was written)      |
+| nothing left this machine, or a busy endpoint    | EndpointUnreachable, EndpointBusy        |
+| in a finalized block, System.ExtrinsicSuccess    | Included                                 |
+| in a finalized block, System.ExtrinsicFailed     | RefusedInBlock, by the error's name      |
+| the era has passed on the finalized chain        | NeverIncluded                            |
+| none of these in `patience_s`                    | OutcomeUnknown                           |
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import trio
+
+from engram.chain.composing import Composer, CoreComposer
+from engram.chain.errors import (
+    AnswerMalformed,
+    CallRefused,
+    EndpointBusy,
+    EndpointUnreachable,
+    NeverIncluded,
+    OutcomeUnknown,
+    RefusedInBlock,
+    SubmitRefused,
+)
+from engram.chain.model import Head
+from engram.chain.node import Node, RpcCall
+from engram.chain.reading import answered, convert, finalized_hash, hash_of, hex_of
+from engram.chain.runtime import Call, Era, Event, Signed
+from engram.chain.view import View, read_storage, view_at
+from engram.hotkeys import Keypair
+
+POLL_S: Final = 2.0
+PATIENCE_S: Final = 180.0
+"""Finality takes some 36 s on a healthy chain."""
+NONCE_TRIES: Final = 3
+"""A pool that refuses a nonce as taken is asked for the next one this often; nothing was written by then."""
+_NONCE_TAKEN: Final = frozenset({"stale", "priorityTooLow"})
+_INVALID: Final = 1010
+_POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTooLow", 1016: "immediatelyDropped"}
+"""Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
+_SENTENCES: Final = {
+    "bad signature": "badProof",
+    "outdated": "stale",
+    "valid in the future": "future",
+    "inability to pay": "payment",
+    "ancient birth block": "ancientBirthBlock",
+    "exhaust the resources": "exhaustsResources",
+}
+"""How nodes word what others give as JSON (`{"invalid":{"badProof":null}}`)."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """How long and how often the finalized chain is looked at."""
+
+    poll_s: float = POLL_S
+    patience_s: float = PATIENCE_S
+
+
+class Included(msgspec.Struct, frozen=True):
+    """The extrinsic stands in a finalized block and did what it should."""
+
+    block: Head
+    extrinsic_hash: bytes
+    nonce: int
+    events: tuple[Event, ...]
+    """Its own events."""
+
+
+async def submit(
+    view: View,
+    nodes: Sequence[Node],
+    call: Call,
+    keypair: Keypair,
+    waiting: Waiting = Waiting(),  # noqa: B008 - frozen
+    composer: Composer | None = None,
+) -> Included:
+    """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
+
+    Raises CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or what the endpoint's
+    failure was before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
+    """
+    composing = composer or CoreComposer(view.types)
+    node, era = view.node, Era(view.head.number, view.head.hash)
+    genesis = await block_hash(node, 0)
+    if genesis is None:
+        raise AnswerMalformed(f"{node.name}: knows no block 0")
+    refused: SubmitRefused | None = None
+    taken: set[int] = set()
+    for _ in range(NONCE_TRIES):
+        nonce = await next_nonce(node, keypair)
+        if nonce in taken:
+            break
+        taken.add(nonce)
+        signed = await composing.compose(call, keypair, nonce, era, genesis)
+        try:
+            await _send(node, signed)
+        except SubmitRefused as error:
+            if error.reason not in _NONCE_TAKEN:
+                raise
+            refused = error
+            continue
+        return await _watch(view, [node, *(other for other in nodes if other is not node)], signed, era, nonce, waiting)
+    raise refused or SubmitRefused("stale", "")
+
+
+async def next_nonce(node: Node, keypair: Keypair) -> int:
+    """The account's next nonce, with what already waits in the endpoint's pool."""
+    (answer,) = await node.ask([RpcCall("system_accountNextIndex", (keypair.ss58,))])
+    nonce = convert(node, answered(node, answer), int)
+    if nonce < 0:
+        raise AnswerMalformed(f"{node.name}: nonce {nonce}")
+    return nonce
+
+
+async def block_hash(node: Node, number: int) -> bytes | None:
+    """Hash of the block of this number on the endpoint's chain, None when it knows none."""
+    (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
+    found = answered(node, answer)
+    return None if found is None else hash_of(node, found)
+
+
+def pool_refusal(refused: CallRefused) -> SubmitRefused:
+    """What a pool's error object says, by the runtime's own word where there is one."""
+    if refused.code != _INVALID:
+        return SubmitRefused(_POOL_CODES.get(refused.code, f"code {refused.code}"), refused.message)
+    text = refused.message.lower()
+    told = next((word for sentence, word in _SENTENCES.items() if sentence in text), None)
+    words = [word for word in re.findall(r"[A-Za-z]+", refused.message) if word not in ("invalid", "unknown", "null")]
+    return SubmitRefused(told or (words[0] if words else "invalid"), refused.message)
+
+
+async def _send(node: Node, signed: Signed) -> None:
+    """Returns when it was taken or when it may have been. Raises SubmitRefused when it was not."""
+    try:
+        (answer,) = await node.ask([RpcCall("author_submitExtrinsic", (hex_of(signed.octets),))])
+    except EndpointUnreachable as error:
+        if not error.may_have_arrived:
+            raise
+        return
+    except AnswerMalformed:
+        return
+    if isinstance(answer, CallRefused):
+        refusal = pool_refusal(answer)
+        if refusal.reason != "alreadyImported":
+            raise refusal
+
+
+async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, nonce: int, waiting: Waiting) -> Included:
+    seen, why = view.head.number, "no finalized block since"
+    place = 0
+    with trio.move_on_after(waiting.patience_s):
+        while True:
+            node = nodes[place % len(nodes)]
+            try:
+                head = await _finalized(node)
+                while seen < min(head, era.last_block):
+                    found = await _look(node, view, seen + 1, signed)
+                    if found is not None:
+                        return _judged(*found, signed, nonce)
+                    seen += 1
+            except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused) as error:
+                why = str(error)
+                place += 1
+            else:
+                why = f"looked up to block {seen}"
+                if seen >= era.last_block:
+                    raise NeverIncluded(
+                        f"0x{signed.hash.hex()} is in none of the blocks {era.birth + 1} to {era.last_block}"
+                    )
+            await trio.sleep(waiting.poll_s)
+    raise OutcomeUnknown(signed.hash, era.last_block, why)
+
+
+async def _finalized(node: Node) -> int:
+    (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(await finalized_hash(node)),))])
+    try:
+        return int(convert(node, answered(node, answer), _Header).number, 16)
+    except ValueError as error:
+        raise AnswerMalformed(f"{node.name}: a block number that is none") from error
+
+
+class _Header(msgspec.Struct):
+    number: str
+
+
+class _Block(msgspec.Struct):
+    extrinsics: list[str]
+
+
+class _SignedBlock(msgspec.Struct):
+    block: _Block
+
+
+async def _look(node: Node, view: View, number: int, signed: Signed) -> tuple[Head, View, int, bytes | None] | None:
+    """Where it stands in the finalized block of this number, and the block's events; None when it is not in it."""
+    at = await block_hash(node, number)
+    if at is None:
+        raise AnswerMalformed(f"{node.name}: knows no block {number}")
+    (answer,) = await node.ask([RpcCall("chain_getBlock", (hex_of(at),))])
+    extrinsics = convert(node, answered(node, answer), _SignedBlock).block.extrinsics
+    ours = hex_of(signed.octets)
+    place = next((place for place, one in enumerate(extrinsics) if one.lower() == ours), None)
+    if place is None:
+        return None
+    there = await view_at(node, at, view)
+    key = there.types.storage_key("System", "Events")
+    return Head(number, at), there, place, await read_storage(node, key, at)
+
+
+def _judged(block: Head, there: View, place: int, octets: bytes | None, signed: Signed, nonce: int) -> Included:
+    events = tuple(event for event in there.types.events(octets) if event.extrinsic == place)
+    ends = [event for event in events if event.pallet == "System" and event.name.startswith("Extrinsic")]
+    match ends:
+        case [Event(name="ExtrinsicSuccess")]:
+            return Included(block, signed.hash, nonce, events)
+        case [Event(name="ExtrinsicFailed") as failure]:
+            name, explanation = there.types.refusal(failure)
+            raise RefusedInBlock(name, explanation, block.number, signed.hash)
+        case _:
+            raise OutcomeUnknown(
+                signed.hash, block.number, f"in block {block.number}, whose events do not say how it ended"
+            )

@@ -1,0 +1,143 @@
+"""The chain at one finalized block, read through one endpoint: what the commands look at before they write."""
+
+from collections.abc import Sequence
+from typing import final
+
+import msgspec
+import trio
+
+from engram.chain.codec import METADATA_CALL, METADATA_PARAMS, Codec
+from engram.chain.errors import (
+    AnswerMalformed,
+    CallRefused,
+    ChainError,
+    EndpointBusy,
+    EndpointUnreachable,
+    RuntimeApiMissing,
+)
+from engram.chain.model import Head, Metagraph
+from engram.chain.node import Node, RpcCall
+from engram.chain.reading import (
+    HeadReading,
+    answered,
+    convert,
+    finalized_hash,
+    hex_of,
+    octets_of,
+    read_head,
+    read_metagraph_bytes,
+    state_call,
+)
+from engram.chain.runtime import RuntimeTypes, Value
+
+KEYS_AT_ONCE = 1_000
+"""Substrate nodes answer no more keys in one page."""
+KEYS_AT_MOST = 50_000
+"""A map larger than this is refused: it is no subnet's."""
+
+
+@final
+class View:
+    """One finalized block. Everything read through it is read at the same hash."""
+
+    def __init__(self, node: Node, reading: HeadReading, metadata: bytes) -> None:
+        self.node = node
+        self.reading = reading
+        self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
+        self.metadata = metadata
+
+    @property
+    def head(self) -> Head:
+        """The block."""
+        return self.reading.head
+
+    async def storage(self, pallet: str, item: str, *parameters: Value) -> Value:
+        """One storage item, decoded; its default when it was never written. Raises CallNotComposable."""
+        key = self.types.storage_key(pallet, item, *parameters)
+        return self.types.storage_value(pallet, item, await read_storage(self.node, key, self.head.hash))
+
+    async def many(self, items: Sequence[tuple[str, str, tuple[Value, ...]]]) -> list[Value]:
+        """Several items in one request, in their order."""
+        at = hex_of(self.head.hash)
+        keys = [self.types.storage_key(pallet, item, *parameters) for pallet, item, parameters in items]
+        answers = await self.node.ask([RpcCall("state_getStorage", (hex_of(key), at)) for key in keys])
+        return [
+            self.types.storage_value(pallet, item, _optional(self.node, answered(self.node, answer)))
+            for (pallet, item, _), answer in zip(items, answers, strict=True)
+        ]
+
+    async def entries(self, pallet: str, item: str, *parameters: Value) -> list[tuple[str, str]]:
+        """Key and value, in hex, of every entry of a map under these parameters. Raises AnswerMalformed."""
+        prefix, at = hex_of(self.types.storage_key(pallet, item, *parameters)), hex_of(self.head.hash)
+        keys: list[str] = []
+        while True:
+            after = keys[-1] if keys else None
+            (answer,) = await self.node.ask([RpcCall("state_getKeysPaged", (prefix, KEYS_AT_ONCE, after, at))])
+            page = convert(self.node, answered(self.node, answer), list[str])
+            rising = sorted({*page}) == page and (after is None or not page or page[0] > after)
+            if not rising or any(not key.startswith(prefix) for key in page):
+                raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not asked for")
+            keys += page
+            if len(page) < KEYS_AT_ONCE:
+                break
+            if len(keys) > KEYS_AT_MOST:
+                raise AnswerMalformed(f"{self.node.name}: more than {KEYS_AT_MOST} entries in {pallet}.{item}")
+        found: list[tuple[str, str]] = []
+        for first in range(0, len(keys), KEYS_AT_ONCE):
+            asked = keys[first : first + KEYS_AT_ONCE]
+            (answer,) = await self.node.ask([RpcCall("state_queryStorageAt", (asked, at))])
+            found += _changes(self.node, answered(self.node, answer), asked)
+            await trio.lowlevel.checkpoint()
+        return found
+
+    async def metagraph(self, netuid: int, now_s: float) -> Metagraph:
+        """The subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
+        codec = Codec(self.metadata, self.reading.spec_version, self.reading.transaction_version)
+        scale = await read_metagraph_bytes(self.node, codec, netuid, self.head)
+        fields = codec.decode_fields(scale)
+        return codec.metagraph(fields, netuid, self.head, read_at_s=now_s, endpoint=self.node.name, witness=None)
+
+
+async def open_view(nodes: Sequence[Node]) -> View:
+    """The newest finalized block, of the first endpoint that gives one. Raises the last endpoint's ChainError."""
+    failed: ChainError = EndpointUnreachable("no endpoint to ask", may_have_arrived=False)
+    for node in nodes:
+        try:
+            return await view_at(node, await finalized_hash(node))
+        except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused, RuntimeApiMissing) as error:
+            failed = error
+    raise failed
+
+
+async def view_at(node: Node, block_hash: bytes, known: View | None = None) -> View:
+    """The block of this hash; `known` spares the reading of the metadata when the runtime is still the same."""
+    reading = await read_head(node, block_hash, None)
+    if known is not None and known.reading.spec_version == reading.spec_version:
+        return View(node, reading, known.metadata)
+    try:
+        metadata = await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
+    except CallRefused as error:
+        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
+    return View(node, reading, metadata)
+
+
+async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | None:
+    """The octets of one storage item at a block, None when there are none."""
+    (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
+    return _optional(node, answered(node, answer))
+
+
+def _optional(node: Node, answer: object) -> bytes | None:
+    return None if answer is None else octets_of(node, answer)
+
+
+class _ChangeSet(msgspec.Struct):
+    changes: list[tuple[str, str | None]]
+
+
+def _changes(node: Node, answer: object, asked: Sequence[str]) -> list[tuple[str, str]]:
+    sets = convert(node, answer, list[_ChangeSet])
+    changes = [change for one in sets for change in one.changes]
+    if {key for key, _ in changes} - set(asked) or len({key for key, _ in changes}) != len(changes):
+        raise AnswerMalformed(f"{node.name}: storage that was not asked for")
+    return [(key, value) for key, value in changes if value is not None]
