@@ -1,68 +1,164 @@
-"""The commitment of a node to all its public records, never stale."""
+"""The commitment of a node to what it holds: never stale, kept up change by change.
+
+Public records have one tree, each private namespace its own: a private root, count or proof is for its owner
+only, and no public figure moves when a private record does. `whole` covers all of them, for the controller.
+Trees of private namespaces are built when asked for and followed as long as they are kept (the last used ones).
+"""
 
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import final
 
 import trio
 
-from engram.memory import merkle, proofs, records
+from engram.memory import keyed_tree, merkle, proofs, records, rfc6962
+from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Change, Deleted
 from engram.memory.truth import Truth
 
 _BUILT_ON_THE_LOOP = 256
 _LOAD_WITHIN_S = 120.0
+_PRIVATE_ENTRIES_KEPT = 100_000
+"""Entries of private trees kept in memory together, about 400 bytes each."""
 
 
 @final
 class Commitment:
-    """Follows the truth change by change; builds a tree when one is asked for after a change.
-
-    Private records are no part of it: their number and identifiers are their owner's business.
-    """
+    """Call `load` once before the first change; `follow` gets every change. All methods are for the trio thread."""
 
     def __init__(self) -> None:
-        self._leaves: set[bytes] = set()
-        self._tree: merkle.Tree | None = None
+        self._truth: Truth | None = None
+        self._public = KeyedTree()
+        self._private: OrderedDict[str, KeyedTree] = OrderedDict()
+        self._missed: dict[str, list[Change]] = {}
+        self._legacy: set[bytes] | None = None
+        self._legacy_tree: merkle.Tree | None = None
         self._changes = 0
         self._building = trio.Lock()
 
     def __len__(self) -> int:
-        return len(self._leaves)
+        return len(self._public)
 
     async def load(self, truth: Truth) -> None:
         """Reads all public records; once, before the first change."""
-        self._leaves = await truth.read(_leaves, budget_s=_LOAD_WITHIN_S)
+        self._truth = truth
+        self._public = await truth.read(lambda connection: _tree(connection, PUBLIC), budget_s=_LOAD_WITHIN_S)
 
     def follow(self, changes: Sequence[Change]) -> None:
-        """Takes committed changes in; for the trio thread."""
+        """Takes committed changes in."""
         for change in changes:
-            if change.namespace != PUBLIC:
-                continue
-            leaf = merkle.leaf(change.cid, proofs.embedding_hash(change.embedding))
-            if isinstance(change, Deleted):
-                self._leaves.discard(leaf)
-            else:
-                self._leaves.add(leaf)
-            self._tree = None
-            self._changes += 1
+            if change.namespace == PUBLIC:
+                self._changes += 1
+                _apply(self._public, change)
+                self._follow_legacy(change)
+            elif change.namespace in self._private:
+                _apply(self._private[change.namespace], change)
+            if change.namespace in self._missed:
+                self._missed[change.namespace].append(change)
+
+    def public(self) -> KeyedTree:
+        """Returns the tree of the public records as they are now."""
+        return self._public
+
+    async def of(self, namespace: str) -> KeyedTree:
+        """Returns the tree of a namespace as it is now. Raises TruthUnavailable."""
+        if namespace == PUBLIC:
+            return self._public
+        async with self._building:
+            if namespace not in self._private:
+                await self._build(namespace)
+            self._private.move_to_end(namespace)
+            return self._private[namespace]
+
+    async def whole(self) -> tuple[bytes, int]:
+        """Returns root and count over all namespaces: RFC 6962 over their names' hashes, roots and counts, in order.
+
+        Raises TruthUnavailable. Takes as long as it takes to read every private record that is not kept in memory.
+        """
+        assert self._truth is not None
+        names = await self._truth.read(_namespaces)
+        entries = list[bytes]()
+        count = 0
+        for name in {PUBLIC, *names}:
+            tree = await self.of(name)
+            count += len(tree)
+            entries.append(keyed_tree.key_of(name) + tree.root + len(tree).to_bytes(8))
+        return rfc6962.root([rfc6962.leaf(entry) for entry in sorted(entries)]), count
 
     async def tree(self) -> merkle.Tree:
-        """Returns the tree of the records as they were at some time during this call."""
+        """Returns the public records' tree in the form of the original; built anew after a change."""
         async with self._building:
-            if self._tree is not None:
-                return self._tree
-            if len(self._leaves) <= _BUILT_ON_THE_LOOP:
-                self._tree = merkle.Tree(self._leaves)
-                return self._tree
+            if self._legacy is None:
+                self._legacy = await self._read_legacy()
+            if self._legacy_tree is not None:
+                return self._legacy_tree
+            if len(self._legacy) <= _BUILT_ON_THE_LOOP:
+                self._legacy_tree = merkle.Tree(self._legacy)
+                return self._legacy_tree
             before = self._changes
-            tree = await trio.to_thread.run_sync(merkle.Tree, self._leaves.copy())
+            tree = await trio.to_thread.run_sync(merkle.Tree, self._legacy.copy())
             if before == self._changes:
-                self._tree = tree
+                self._legacy_tree = tree
             return tree
 
+    def _follow_legacy(self, change: Change) -> None:
+        self._legacy_tree = None
+        if self._legacy is None:
+            return
+        _apply_legacy(self._legacy, change)
 
-def _leaves(connection: sqlite3.Connection) -> set[bytes]:
+    async def _read_legacy(self) -> set[bytes]:
+        assert self._truth is not None
+        self._missed[PUBLIC] = []
+        try:
+            leaves = await self._truth.read(_legacy_leaves, budget_s=_LOAD_WITHIN_S)
+            for change in self._missed[PUBLIC]:
+                _apply_legacy(leaves, change)
+        finally:
+            del self._missed[PUBLIC]
+        return leaves
+
+    async def _build(self, namespace: str) -> None:
+        assert self._truth is not None
+        self._missed[namespace] = []
+        try:
+            tree = await self._truth.read(lambda connection: _tree(connection, namespace), budget_s=_LOAD_WITHIN_S)
+            for change in self._missed[namespace]:  # those that the snapshot has already change nothing
+                _apply(tree, change)
+        finally:
+            del self._missed[namespace]
+        self._private[namespace] = tree
+        while len(self._private) > 1 and sum(map(len, self._private.values())) > _PRIVATE_ENTRIES_KEPT:
+            self._private.popitem(last=False)
+
+
+def _apply(tree: KeyedTree, change: Change) -> None:
+    entry = keyed_tree.entry_of(change.cid, change.embedding)
+    if isinstance(change, Deleted):
+        tree.discard(entry)
+    else:
+        tree.add(entry)
+
+
+def _apply_legacy(leaves: set[bytes], change: Change) -> None:
+    leaf = merkle.leaf(change.cid, proofs.embedding_hash(change.embedding))
+    if isinstance(change, Deleted):
+        leaves.discard(leaf)
+    else:
+        leaves.add(leaf)
+
+
+def _tree(connection: sqlite3.Connection, namespace: str) -> KeyedTree:
+    rows = connection.execute("SELECT cid, embedding FROM records WHERE namespace = ?", (namespace,))
+    return KeyedTree(keyed_tree.entry_of(cid, embedding) for cid, embedding in rows)
+
+
+def _namespaces(connection: sqlite3.Connection) -> list[str]:
+    return [str(row[0]) for row in connection.execute("SELECT DISTINCT namespace FROM records")]
+
+
+def _legacy_leaves(connection: sqlite3.Connection) -> set[bytes]:
     return {merkle.leaf(cid, proofs.embedding_hash(embedding)) for cid, embedding in records.public_leaves(connection)}

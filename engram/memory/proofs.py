@@ -1,7 +1,8 @@
-"""Storage proofs in the form that existing validators check.
+"""Storage proofs: the form that existing validators check, and one that cannot be given without the vector.
 
-The answer of a node shows that it holds the hash of a vector at the time of the challenge. It needs no more
-than that hash, so it does not show that the vector itself is held, nor where.
+The first shows only that the hash of a vector is held. The second is an HMAC over all bytes of the vector under a
+key that nobody knows before the challenge: it shows that the bytes could be had when the challenge was answered. It
+does not show where they lie: a node may fetch them from elsewhere in time.
 """
 
 from __future__ import annotations
@@ -9,8 +10,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 
+import msgspec
+
 NONCE_BYTES = 32
 KEY_BYTES = 32
+DOMAIN = b"engram-storage-proof-2"
+
+
+class Challenge(msgspec.Struct, frozen=True):
+    """What a proof of the second form binds. Keys, nonce and root are 32 bytes each; `expires_at` is unix seconds.
+
+    `root` and `count` are those of the namespace's keyed tree; `namespace` is its name as the client spells it.
+    """
+
+    miner: bytes
+    validator: bytes
+    nonce: bytes
+    cid: str
+    namespace: str
+    root: bytes
+    count: int
+    expires_at: int
 
 
 def embedding_hash(embedding: bytes) -> str:
@@ -27,3 +47,29 @@ def storage_proof(embedding: bytes, nonce: bytes, validator: bytes = bytes(KEY_B
         raise ValueError("nonce and validator key must be 32 bytes each")
     key = hashlib.sha256(validator + nonce).digest()
     return hmac.new(key, embedding_hash(embedding).encode(), hashlib.sha256).hexdigest()
+
+
+def transcript(challenge: Challenge) -> bytes:
+    """Returns what the proof's key and the miner's signature cover: every field behind its length (4 bytes).
+
+    Raises ValueError when a key, the nonce or the root is not 32 bytes, or a number does not fit 8 bytes.
+    """
+    fixed = (challenge.miner, challenge.validator, challenge.nonce, challenge.root)
+    if any(len(each) != KEY_BYTES for each in fixed) or not 0 <= challenge.expires_at < 2**63:
+        raise ValueError("keys, nonce and root must be 32 bytes each, the expiry unix seconds")
+    parts = (
+        *(DOMAIN, challenge.miner, challenge.validator, challenge.nonce, challenge.cid.encode()),
+        *(challenge.namespace.encode(), challenge.root),
+        *(challenge.count.to_bytes(8), challenge.expires_at.to_bytes(8)),
+    )
+    return b"".join(len(part).to_bytes(4) + part for part in parts)
+
+
+def possession_proof(embedding: bytes, challenge: Challenge) -> str:
+    """Returns the HMAC-SHA256 (hex) over all bytes of the vector under sha256(transcript)."""
+    return hmac.new(hashlib.sha256(transcript(challenge)).digest(), embedding, hashlib.sha256).hexdigest()
+
+
+def verify_possession(proof: str, embedding: bytes, challenge: Challenge) -> bool:
+    """Says whether the proof is that of the vector; the verifier has its bytes."""
+    return hmac.compare_digest(possession_proof(embedding, challenge).encode(), proof.encode("utf-8", "replace"))

@@ -1,11 +1,14 @@
-"""The commitment follows the truth: never stale, public records only, the same after a restart."""
+"""The commitment follows the truth: never stale, a tree for each namespace, the same after a restart."""
 
 import random
 from pathlib import Path
 
-from engram.memory import merkle, proofs
+import trio
+
+from engram.memory import keyed_tree, merkle, proofs
 from engram.memory.commitment import Commitment
-from engram.memory.model import PUBLIC
+from engram.memory.keyed_tree import KeyedTree
+from engram.memory.model import PUBLIC, Entry
 from tests.memory.stores import ExactIndex, entry, opened, random_vector, vector
 
 
@@ -31,6 +34,7 @@ async def test_a_large_commitment_is_that_of_the_records_also_after_a_restart(tm
     rng = random.Random(3)
     async with opened(tmp_path, lambda truth: ExactIndex()) as both:
         commitment = Commitment()
+        await commitment.load(both.truth)
         both.store.on_changes = commitment.follow
         entries = [entry(random_vector(rng)) for _ in range(300)]
         for each in entries:
@@ -38,6 +42,54 @@ async def test_a_large_commitment_is_that_of_the_records_also_after_a_restart(tm
         leaves = [merkle.leaf(each.cid, proofs.embedding_hash(each.embedding)) for each in entries]
         assert (await commitment.tree()).root == merkle.Tree(leaves).root
         assert await commitment.tree() is await commitment.tree()
+        assert commitment.public().root == keyed(entries).root
         reloaded = Commitment()
         await reloaded.load(both.truth)
         assert (await reloaded.tree()).root == merkle.Tree(leaves).root
+        assert reloaded.public().root == keyed(entries).root
+
+
+def keyed(entries: list[Entry]) -> KeyedTree:
+    return KeyedTree(keyed_tree.entry_of(each.cid, each.embedding) for each in entries)
+
+
+async def test_each_namespace_has_a_tree_of_its_own(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        commitment = Commitment()
+        await commitment.load(both.truth)
+        both.store.on_changes = commitment.follow
+        public = commitment.public().root
+        whole, count = await commitment.whole()
+        assert count == 0
+        mine = [entry(random_vector(rng), "mine") for _ in range(3)]
+        await both.store.put(mine[0])
+        assert (await commitment.of("mine")).root == keyed(mine[:1]).root
+        for each in mine[1:]:
+            await both.store.put(each)
+        await both.store.put(entry(vector(1), "yours"))
+        assert (await commitment.of("mine")).root == keyed(mine).root
+        await both.store.delete("mine", mine[0].cid)
+        assert (await commitment.of("mine")).root == keyed(mine[1:]).root
+        assert len(await commitment.of("yours")) == 1
+        assert (await commitment.of("nobodys")).root == KeyedTree().root
+        assert commitment.public().root == public
+        assert (await commitment.whole())[0] != whole
+        assert (await commitment.whole())[1] == 3
+
+
+async def test_changes_while_a_tree_is_read_are_not_missed(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        commitment = Commitment()
+        await commitment.load(both.truth)
+        both.store.on_changes = commitment.follow
+        entries = [entry(random_vector(rng), name) for name in ("mine", PUBLIC) for _ in range(40)]
+        async with trio.open_nursery() as nursery:
+            for each in entries:
+                nursery.start_soon(both.store.put, each)
+            nursery.start_soon(commitment.of, "mine")
+            nursery.start_soon(commitment.tree)
+        assert (await commitment.of("mine")).root == keyed(entries[:40]).root
+        leaves = [merkle.leaf(each.cid, proofs.embedding_hash(each.embedding)) for each in entries[40:]]
+        assert (await commitment.tree()).root == merkle.Tree(leaves).root

@@ -1,10 +1,12 @@
 """CIDs, storage proofs and the commitment against the original's published vectors."""
 
 import hashlib
+import hmac
 import json
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,43 @@ def test_storage_proofs_are_the_originals() -> None:
 def test_a_proof_over_inputs_of_a_wrong_length_is_refused(nonce: bytes, validator: bytes) -> None:
     with pytest.raises(ValueError, match="32 bytes"):
         proofs.storage_proof(EMBEDDING, nonce, validator)
+
+
+def challenge(**fields: object) -> proofs.Challenge:
+    asked = proofs.Challenge(b"m" * 32, b"v" * 32, b"n" * 32, PAIRS[0][0], "__public__", b"r" * 32, 3, 1_700_000_000)
+    return msgspec.structs.replace(asked, **fields)
+
+
+def test_the_second_proof_is_an_hmac_over_all_bytes_under_a_key_of_everything_asked() -> None:
+    asked = challenge()
+    parts = [
+        *(b"engram-storage-proof-2", b"m" * 32, b"v" * 32, b"n" * 32, PAIRS[0][0].encode(), b"__public__"),
+        *(b"r" * 32, struct.pack(">Q", 3), struct.pack(">Q", 1_700_000_000)),
+    ]
+    key = hashlib.sha256(b"".join(struct.pack(">I", len(part)) + part for part in parts)).digest()
+    proof = hmac.new(key, EMBEDDING, hashlib.sha256).hexdigest()
+    assert proofs.possession_proof(EMBEDDING, asked) == proof
+    assert proofs.verify_possession(proof, EMBEDDING, asked)
+    assert not proofs.verify_possession("é", EMBEDDING, asked)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"miner": b"x" * 32}, {"validator": b"x" * 32}, {"nonce": b"x" * 32}, {"root": b"x" * 32}),
+        *({"cid": PAIRS[1][0]}, {"namespace": "mine"}, {"count": 4}, {"expires_at": 1_700_000_001}),
+    ],
+)
+def test_the_second_proof_holds_for_nothing_else(change: dict[str, object]) -> None:
+    proof = proofs.possession_proof(EMBEDDING, challenge())
+    assert not proofs.verify_possession(proof, EMBEDDING, challenge(**change))
+    assert not proofs.verify_possession(proof, EMBEDDING[:-1] + b"\x00", challenge())
+
+
+@pytest.mark.parametrize("change", [{"miner": b""}, {"root": b"x"}, {"expires_at": -1}, {"expires_at": 2**63}])
+def test_a_challenge_of_a_wrong_form_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        proofs.possession_proof(EMBEDDING, challenge(**change))
 
 
 def tree(count: int) -> merkle.Tree:
