@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def backup(source: Path, target: Path) -> int:
 def restore(source: Path, folder: Path) -> Path:
     """Put the backup `source` in place of the ledger in `folder`, which no process may hold (take the folder's lock).
 
-    The former ledger is kept beside it; returns where (or the ledger's path when there was none). Raises
-    LedgerUnusable when the backup is damaged.
+    The former ledger is kept beside it, a damaged one as it is; returns where (or the ledger's path when there was
+    none). Raises LedgerUnusable when the backup is damaged, LedgerUnavailable when the disk does not take it.
     """
     report = check(source)
     if report.problems:
@@ -69,9 +70,14 @@ def restore(source: Path, folder: Path) -> Path:
         number = 1
         while (kept := folder / f"{LEDGER_FILE}.before-restore-{number}").exists():
             number += 1
-        backup(ledger, kept)
+        try:
+            backup(ledger, kept)
+        except LedgerUnavailable:  # damaged, which is what restoring is for: keep it as it is
+            _copy(ledger, kept)
+            with contextlib.suppress(FileNotFoundError):
+                _copy(_beside(ledger, "-wal"), _beside(kept, "-wal"))
         for suffix in ("-wal", "-shm"):
-            ledger.with_name(ledger.name + suffix).unlink(missing_ok=True)
+            _beside(ledger, suffix).unlink(missing_ok=True)
     incoming.replace(ledger)
     _sync(folder)
     return kept
@@ -104,6 +110,26 @@ def check(path: Path) -> Report:
     if version > len(MIGRATIONS):
         problems.append(f"schema version {version} is newer than this program's {len(MIGRATIONS)}")
     return Report(str(path), version, ledger_id, path.stat().st_size, rows, problems, sqlite3.sqlite_version)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        with (
+            source.open("rb") as read,
+            open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as copy,
+        ):
+            shutil.copyfileobj(read, copy)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise LedgerUnavailable(f"no copy was made at {target}: {error}") from error
 
 
 def _sync(path: Path) -> None:

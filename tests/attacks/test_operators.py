@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from engram.ledger import LEDGER_FILE, backup
+from engram.ledger.connection import open_writer
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import ROOT, GatewayProcess
 
@@ -39,6 +42,26 @@ def test_a_data_folder_that_was_open_to_others_shows_them_no_ledger_no_key_and_n
             assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 60_000])
+def test_a_damaged_ledger_is_replaced_by_its_backup_and_kept_as_it_was(tmp_path: Path, size: int) -> None:
+    folder, copy = tmp_path / "data", tmp_path / "copy.sqlite3"
+    folder.mkdir()
+    ledger, wal = folder / LEDGER_FILE, folder / f"{LEDGER_FILE}-wal"
+    opened = open_writer(ledger)
+    opened.close()
+    opened.engine.dispose()
+    backup.backup(ledger, copy)
+    damaged = bytes(range(256)) * (size // 256)
+    ledger.write_bytes(damaged)
+    wal.write_bytes(damaged)
+    kept = backup.restore(copy, folder)
+    assert backup.check(ledger).problems == []
+    assert not wal.exists()
+    if size:
+        assert kept.read_bytes() == kept.with_name(f"{kept.name}-wal").read_bytes() == damaged
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
 def test_a_second_gateway_on_the_same_port_is_told_so_and_which(tmp_path: Path) -> None:
