@@ -706,11 +706,11 @@ def _advance(s: State, out: Actions) -> None:
         if child.spec.restart == "temporary":
             _forget(s, child, SHUTDOWN, out)
     while plan.start:
-        child = s.children.get(plan.start.pop())
-        if child is None or child.status is not Status.STOPPED:
+        following = s.children.get(plan.start.pop())
+        if following is None or following.status is not Status.STOPPED:
             continue
-        plan.waiting = child.spec.id
-        _begin(s, child, out)
+        plan.waiting = following.spec.id
+        _begin(s, following, out)
         return
     s.plan = None
     if plan.boot:
