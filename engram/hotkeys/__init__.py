@@ -3,7 +3,7 @@
 Inside, an identity is the 32 bytes of a public key; SS58 and hex exist only at the edge.
 """
 
-from engram.hotkeys import answers, gateway_scheme, miner_scheme, ss58, wallet
+from engram.hotkeys import answers, chutes, epistula, gateway_scheme, miner_scheme, profiles, ss58, wallet
 from engram.hotkeys.errors import (
     AuthError,
     HotkeyError,
@@ -13,26 +13,37 @@ from engram.hotkeys.errors import (
     WrongPassword,
 )
 from engram.hotkeys.keypair import Keypair, verify
-from engram.hotkeys.scheme import Scheme, SignedRequest, verify_signed
+from engram.hotkeys.replays import Noted, ReplayStore
+from engram.hotkeys.scheme import Scheme, SignedRequest, sign_fields, sign_headers, verify_fields, verify_signed
 from engram.hotkeys.ss58 import PublicKey, parse_hotkey
+from engram.hotkeys.verifier import Verifier
 
 __all__ = [
     "AuthError",
     "HotkeyError",
     "Keypair",
     "MalformedHotkey",
+    "Noted",
     "PublicKey",
+    "ReplayStore",
     "Scheme",
     "SignedRequest",
+    "Verifier",
     "WalletEncrypted",
     "WalletFileError",
     "WrongPassword",
     "answers",
+    "chutes",
+    "epistula",
     "gateway_scheme",
     "miner_scheme",
     "parse_hotkey",
+    "profiles",
+    "sign_fields",
+    "sign_headers",
     "ss58",
     "verify",
+    "verify_fields",
     "verify_signed",
     "wallet",
 ]

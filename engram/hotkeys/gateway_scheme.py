@@ -40,6 +40,7 @@ SCHEME: Final = Scheme(
     past_ms=WINDOW_MS,
     future_ms=WINDOW_MS,
     versions=("1", "2"),
+    repeatable=frozenset({"GET", "HEAD"}),
 )
 
 

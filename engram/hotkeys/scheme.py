@@ -98,6 +98,8 @@ class Scheme(msgspec.Struct, frozen=True):
     allow_wrapped: bool = True
     prefixes: dict[Part, str] = {}
     """Text that a value must start with, in any case, and that is no part of it (an Authorization scheme)."""
+    repeatable: frozenset[str] = frozenset()
+    """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
     """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
 

@@ -14,14 +14,25 @@ from engram.hotkeys.miner_scheme import (
     sign_attestation,
     sign_body,
     sign_namespace,
+    sign_namespace_request,
     verify_attestation,
     verify_body,
     verify_namespace,
+    verify_namespace_request,
 )
-from engram.hotkeys.python_json import JsonObject, MalformedJson, canonical, canonical_forms, parse_object
+from engram.hotkeys.python_json import (
+    JsonObject,
+    JsonValue,
+    MalformedJson,
+    ReadObject,
+    canonical,
+    canonical_forms,
+    parse_object,
+)
 
 NOW = 1_712_345_678_123
 ALICE = Keypair.from_uri("//Alice")
+BOB = Keypair.from_uri("//Bob")
 VECTOR = json.loads((Path(__file__).parent / "data" / "miner_body.json").read_bytes())
 
 
@@ -212,3 +223,31 @@ def test_an_attestation_is_no_namespace_signature() -> None:
     }
     with pytest.raises(AuthError):
         verify_namespace(moved, NOW)
+
+
+def test_a_namespace_signature_of_version_2_holds_for_its_request_alone() -> None:
+    fields = sign_namespace_request(ALICE, "QuerySynapse", "mine", {"top_k": 3, "query_vector": [1e-7]}, NOW)
+
+    def verified(endpoint: str = "QuerySynapse", **changed: JsonValue) -> bytes:
+        body = ReadObject(canonical({**fields, **changed}))
+        return verify_namespace_request(body, endpoint, NOW + 60_000).public_key
+
+    assert verified() == ALICE.public_key
+    assert verified(hotkey="added afterwards", nonce=1, signature="x") == ALICE.public_key
+    assert verify_namespace_request(ReadObject(canonical(fields)), "QuerySynapse", NOW).version == 2
+    changes: list[dict[str, JsonValue]] = [
+        *({"namespace": "other"}, {"namespace": ""}, {"namespace": "\ud800"}, {"top_k": 4}, {"signed_for": "5"}),
+        *({"signed_for": 5}, {"namespace_timestamp_ms": NOW + 1}, {"namespace_hotkey": BOB.ss58}),
+        {"namespace_sig": fields["namespace_sig"], "more": True},
+    ]
+    for changed in changes:
+        with pytest.raises(AuthError):
+            verified(**changed)
+    with pytest.raises(AuthError):
+        verified("IngestSynapse")
+    with pytest.raises(AuthError):
+        verify_namespace_request(ReadObject(canonical(fields)), "QuerySynapse", NOW + 60_001)
+    with pytest.raises(AuthError):
+        verify_namespace(fields, NOW)
+    spelled = canonical(fields).replace(b"1e-07", b"1e-7")
+    assert verify_namespace_request(ReadObject(spelled), "QuerySynapse", NOW).public_key == ALICE.public_key

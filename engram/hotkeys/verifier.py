@@ -1,0 +1,124 @@
+"""The whole policy for signed requests: which scheme, who may call, what was seen before.
+
+One Verifier serves one listener and its own hotkey; several may share a ReplayStore. The size of bodies and the rate
+of addresses are the HTTP edge's, before this; what a key has used up is taken after this, when it is known that the
+key signed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, final
+
+from engram.hotkeys.errors import AuthError
+from engram.hotkeys.python_json import JsonValue
+from engram.hotkeys.replays import Noted, ReplayStore
+from engram.hotkeys.scheme import Headers, Scheme, SignedRequest, spelled, verify_fields, verify_signed
+from engram.hotkeys.ss58 import PublicKey
+
+CLOCKS_AHEAD_MS: Final = 2_000
+"""How far senders' clocks are taken to be ahead of ours: by so much a process that has just started distrusts stamps,
+since the one before it may have taken them."""
+
+
+@final
+class Verifier:
+    """Believes a request once, or refuses it."""
+
+    def __init__(
+        self,
+        schemes: Sequence[Scheme],
+        *,
+        started_ms: int,
+        replays: ReplayStore,
+        self_key: PublicKey | None = None,
+        permitted: Callable[[PublicKey], bool] | None = None,
+        admit: Callable[[PublicKey], None] | None = None,
+    ) -> None:
+        """Take requests signed by any of `schemes`, the first of those whose headers all are there.
+
+        `started_ms` is when the process started, in unix ms: stamps of before are refused, because what was taken
+        then is not remembered. `permitted` says who may call at all (None: anyone). `admit` may refuse a key by
+        raising; it is asked before the signature is checked, so it must look only, and take nothing from the key.
+        """
+        self._schemes = [
+            (scheme, {name for name, part in scheme.headers.items() if part in scheme.required}) for scheme in schemes
+        ]
+        self._signature_headers = {
+            name for scheme in schemes for name, part in scheme.headers.items() if part == "signature"
+        }
+        self._longest_ms = max((scheme.past_ms for scheme in schemes), default=0)
+        self._started_ms = started_ms
+        self._replays = replays
+        self._self_key = self_key
+        self._permitted = permitted
+        self._admit = admit
+
+    def request(
+        self, headers: Sequence[tuple[bytes, bytes]], *, method: str, raw_path: bytes, body: bytes, now_ms: int
+    ) -> SignedRequest:
+        """Return who signed this request, and note it: it is not believed again.
+
+        Raises AuthError (docs/signing.md has the codes and their HTTP statuses), and what `admit` raises.
+        """
+        signed_by = self._scheme_of(headers)
+        signed = verify_signed(
+            signed_by,
+            headers,
+            method=method,
+            raw_path=raw_path,
+            body=body,
+            now_ms=now_ms,
+            self_key=self._self_key,
+            not_before_ms=self._not_before_ms(signed_by),
+            admit=self._ask,
+        )
+        self._note(signed, signed_by, method, now_ms)
+        return signed
+
+    def event(self, scheme: Scheme, fields: Mapping[str, JsonValue], *, now_ms: int) -> SignedRequest:
+        """Return who signed the payload of an event under `scheme` (SOCKET, PATTERN_B). Raises as `request`."""
+        signed = verify_fields(
+            scheme,
+            fields,
+            now_ms=now_ms,
+            self_key=self._self_key,
+            not_before_ms=self._not_before_ms(scheme),
+            admit=self._ask,
+        )
+        self._note(signed, scheme, "", now_ms)
+        return signed
+
+    def _scheme_of(self, headers: Headers) -> Scheme:
+        present = {(name.decode("latin-1") if isinstance(name, bytes) else name).lower() for name, _ in headers}
+        signatures = present & self._signature_headers
+        if len(signatures) > 1:
+            raise AuthError("malformed", "the request is signed under two schemes: " + ", ".join(sorted(signatures)))
+        candidates = [(scheme, needed) for scheme, needed in self._schemes if not signatures.isdisjoint(needed)]
+        for scheme, needed in candidates:
+            if needed <= present:
+                return scheme
+        if candidates:
+            return candidates[0][0]
+        names = " or ".join(sorted(spelled(name) for name in self._signature_headers))
+        raise AuthError("missing_header", f"the request is not signed: {names} is missing")
+
+    def _not_before_ms(self, scheme: Scheme) -> int:
+        return self._started_ms + min(scheme.future_ms, CLOCKS_AHEAD_MS)
+
+    def _ask(self, public_key: PublicKey) -> None:
+        if self._permitted is not None and not self._permitted(public_key):
+            raise AuthError("not_permitted", "this hotkey may not call here")
+        if self._admit is not None:
+            self._admit(public_key)
+
+    def _note(self, signed: SignedRequest, scheme: Scheme, method: str, now_ms: int) -> None:
+        expires_ms = signed.timestamp_ms + max(scheme.past_ms, self._longest_ms)
+        match self._replays.note(signed.replay_key, expires_ms=expires_ms, now_ms=now_ms):
+            case Noted.NEW:
+                return
+            case Noted.SEEN:
+                if method not in scheme.repeatable:
+                    raise AuthError("replay", "this request was received before; sign a new one", signed.skew_ms)
+            case Noted.FORGOTTEN:
+                raise AuthError("stale", "the request is too old to know whether it is new", signed.skew_ms)
+            case Noted.FULL:
+                raise AuthError("busy", "too many signed requests at once; try again later", signed.skew_ms)
