@@ -36,7 +36,7 @@ from engram.ledger import LedgerUnavailable
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 from engram.sessions import records as session_records
 
-from . import records, saga
+from . import node_keys, records, saga
 from .backend import Provisioner as Backend
 from .errors import Unavailable, Unknown
 from .fleet import Fleet
@@ -99,6 +99,8 @@ class Provisioner(Actor[FleetMessage]):
                 await self._fleet.ledger.write(lambda c: session_records.checkpoint_paid_time(c, now))
 
     async def _sweep(self) -> None:
+        if self._fleet.new_key is None:
+            self._fleet.on_keys(await self._fleet.ledger.read(node_keys.count_usable))
         for session_id, crashes in await self._fleet.ledger.read(records.open_work):
             now = trio.current_time()
             if crashes:

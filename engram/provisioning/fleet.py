@@ -66,6 +66,9 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
     on_changed: Callable[[str], None] = lambda session_id: None
     """A session is in another state; after the commit. A hint: must not raise or block."""
+    on_keys: Callable[[int], None] = lambda count: None
+    """How many keys the pool has for nodes, leased ones included; told every few seconds where none are made on
+    demand, so that no more is sold than can be served."""
     turns: trio.CapacityLimiter = msgspec.field(default_factory=lambda: trio.CapacityLimiter(LAUNCHES_AT_ONCE))
     """Held from a launch to the first healthy answer: all nodes of a machine that booted start a few at a time."""
     pokes: Pokes = msgspec.field(default_factory=Pokes)

@@ -7,7 +7,7 @@ is part of the transaction that commits a launch; only making and reading files 
 from pathlib import Path
 
 import trio
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
 
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import Ledger
@@ -114,6 +114,12 @@ def is_free(connection: Connection) -> bool:
         .limit(1)
     )
     return connection.execute(query).first() is not None
+
+
+def count_usable(connection: Connection) -> int:
+    """How many keys serve nodes or may: leased ones, and those that are free and not retired."""
+    usable = or_(node_keys.c.session_id.is_not(None), node_keys.c.retired_at.is_(None))
+    return connection.execute(select(func.count()).select_from(node_keys).where(usable)).scalar_one()
 
 
 async def generate(ledger: Ledger, folder: Path, at: float) -> None:

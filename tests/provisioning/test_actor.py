@@ -268,3 +268,16 @@ async def test_a_crash_of_the_provisioner_loses_no_work(
     async with running(world.fleet) as system:
         await until(world, "active")
         assert [node.restarts for node in system.tree() if node.path.endswith(PROVISIONER)] == [1]
+
+
+async def test_where_no_keys_are_made_their_number_is_told(autojump_clock: MockClock, world: World) -> None:
+    told: list[int] = []
+    async with running(replaced(world.fleet, new_key=None, on_keys=told.append)):
+        await trio.sleep(1.0)
+        await world.new_key()
+        await world.new_key()
+        world.sell()
+        await until(world, "active")
+        await trio.sleep(3.0)
+    assert told[0] == 0
+    assert told[-1] == 2

@@ -64,7 +64,9 @@ def test_a_retired_key_is_leased_no_more_and_may_come_back(ledger: InlineLedger)
     assert ledger.write_now(lambda c: node_keys.retire(c, ONE, 2.0)).retired_at == 2.0
     assert ledger.write_now(lambda c: node_keys.retire(c, ONE, 9.0)).retired_at == 2.0
     assert ledger.write_now(lambda c: node_keys.lease(c, "s", CONTROLLER, 3.0)) is None
+    assert ledger.write_now(node_keys.count_usable) == 0
     add(ledger, ONE, at=4.0)
+    assert ledger.write_now(node_keys.count_usable) == 1
     assert [k.retired_at for k in ledger.write_now(node_keys.list_keys)] == [None]
     with pytest.raises(NodeKeyError, match="not in the pool"):
         ledger.write_now(lambda c: node_keys.retire(c, TWO, 2.0))
