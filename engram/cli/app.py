@@ -37,6 +37,7 @@ _GROUPS: Final = (
     ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
     ("ledger", "ledger", "Back up, restore and check the ledger."),
     ("relay", "relay", "What is relayed to another network."),
+    ("registry", "registry", "Where miners serve, as they have committed it on the chain."),
 )
 """Name, module of the commands, what they are about."""
 

@@ -10,7 +10,7 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
-from engram.cli.running import ask
+from engram.cli.running import ask, done
 from engram.control.commands import AddNodeKey, ListNodeKeys, RetireNodeKey
 from engram.hotkeys import HotkeyError, Keypair, wallet
 
@@ -82,7 +82,7 @@ def add_keys(
 ) -> None:
     """Add hotkeys to the pool of the running gateway."""
     for path in files:
-        output.done(ask(sources, AddNodeKey(path=str(path.resolve()))), f"{path} is in the pool", json=show.json)
+        done(ask(sources, AddNodeKey(path=str(path.resolve()))), f"{path} is in the pool", json=show.json)
 
 
 @pool.command(name="list", help_epilogue="Example: `engram hotkeys pool list`")
@@ -95,4 +95,4 @@ def list_keys(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 @pool.command(name="retire", help_epilogue="Example: `engram hotkeys pool retire 5F…`")
 def retire_key(hotkey: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Lease a hotkey no more; a session that has it keeps it to its end."""
-    output.done(ask(sources, RetireNodeKey(hotkey=hotkey)), f"{hotkey} is retired", json=show.json)
+    done(ask(sources, RetireNodeKey(hotkey=hotkey)), f"{hotkey} is retired", json=show.json)

@@ -11,8 +11,6 @@ from typing import Any, Final
 
 import msgspec
 
-from engram.control.model import Done
-
 Format = Callable[[Any], str]
 
 
@@ -112,14 +110,6 @@ def document(value: object) -> None:
     if sys.stdout.isatty():
         encoded = msgspec.json.format(encoded, indent=2)
     sys.stdout.write(encoded.decode() + "\n")
-
-
-def done(outcome: Done, otherwise: str, *, json: bool) -> None:
-    """Tell what became of a command; `otherwise` is said when the process gave no words of its own."""
-    if json:
-        document(outcome)
-    else:
-        say(outcome.message or (otherwise if outcome.changed else "nothing to change"))
 
 
 def say(text: str) -> None:

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from engram.cli import output
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment, usd
-from engram.cli.running import ask
+from engram.cli.running import ask, done
 from engram.control.commands import ListPayments, ReleasePayment, ShowPayment
 from engram.control.model import PaymentRow
 
@@ -100,4 +100,4 @@ def _harmless(value: object) -> object:
 @app.command(name="release", help_epilogue="Example: `engram payments release 4f1a…`")
 def release_payment(payment_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Let a payment in quarantine be worked on again."""
-    output.done(ask(sources, ReleasePayment(payment_id=payment_id)), f"{payment_id} is released", json=show.json)
+    done(ask(sources, ReleasePayment(payment_id=payment_id)), f"{payment_id} is released", json=show.json)

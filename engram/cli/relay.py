@@ -8,7 +8,7 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
-from engram.cli.running import ask
+from engram.cli.running import ask, done
 from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDeadLetter, ShowDeadLetter
 from engram.control.model import DeadLetterRow
 
@@ -64,10 +64,10 @@ def retry_letter(
     """Send an abandoned entry again."""
     if every == (number is not None):
         raise CommandFailed("name one entry by its number, or --all", Exit.USAGE)
-    output.done(ask(sources, RetryDeadLetter(id=number)), "will be sent again", json=show.json)
+    done(ask(sources, RetryDeadLetter(id=number)), "will be sent again", json=show.json)
 
 
 @dlq.command(name="discard", help_epilogue="Example: `engram relay dlq discard 12`")
 def discard_letter(number: int, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Give an abandoned entry up for good."""
-    output.done(ask(sources, DiscardDeadLetter(id=number)), f"{number} is discarded", json=show.json)
+    done(ask(sources, DiscardDeadLetter(id=number)), f"{number} is discarded", json=show.json)

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TypeVar
 
+from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import Sources
 from engram.control import Command, ControlClient, NotRunning, OutcomeUnknown, ProtocolError, Refused
+from engram.control.model import Done
 
 R = TypeVar("R")
 
@@ -25,3 +27,11 @@ def ask_folder(data_dir: Path, command: Command[R], *, timeout_s: float = 30.0) 
         raise CommandFailed(refused.message) from None
     except (OutcomeUnknown, ProtocolError) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+
+
+def done(outcome: Done, otherwise: str, *, json: bool) -> None:
+    """Tell what became of a command; `otherwise` is said when the process gave no words of its own."""
+    if json:
+        output.document(outcome)
+    else:
+        output.say(outcome.message or (otherwise if outcome.changed else "nothing to change"))

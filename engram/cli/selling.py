@@ -2,9 +2,8 @@
 
 from cyclopts import App
 
-from engram.cli import output
 from engram.cli.options import SHOW, SOURCES, Show, Sources
-from engram.cli.running import ask
+from engram.cli.running import ask, done
 from engram.control.commands import SetSelling
 
 app = App(
@@ -17,10 +16,10 @@ app = App(
 @app.command(name="on", help_epilogue="Example: `engram selling on`")
 def on(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Sell sessions and extensions (again); holds over restarts."""
-    output.done(ask(sources, SetSelling(on=True)), "selling is on", json=show.json)
+    done(ask(sources, SetSelling(on=True)), "selling is on", json=show.json)
 
 
 @app.command(name="off", help_epilogue="Example: `engram selling off`")
 def off(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Sell nothing new and keep serving what was sold; holds over restarts."""
-    output.done(ask(sources, SetSelling(on=False)), "selling is off", json=show.json)
+    done(ask(sources, SetSelling(on=False)), "selling is off", json=show.json)

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from engram.cli import output
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, duration, moment, usd
-from engram.cli.running import ask
+from engram.cli.running import ask, done
 from engram.control.commands import ListSessions, ReleaseSession, ShowSession, StopSession
 from engram.control.model import SessionRow
 
@@ -83,10 +83,10 @@ def _facts(data: dict[str, object]) -> str:
 @app.command(name="stop", help_epilogue="Example: `engram sessions stop 0d7c…`")
 def stop_session(session_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Stop a session for good: its node is destroyed and nothing comes back."""
-    output.done(ask(sources, StopSession(session_id=session_id)), f"{session_id} is stopping", json=show.json)
+    done(ask(sources, StopSession(session_id=session_id)), f"{session_id} is stopping", json=show.json)
 
 
 @app.command(name="release", help_epilogue="Example: `engram sessions release 0d7c…`")
 def release_session(session_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Let a session in quarantine be worked on again."""
-    output.done(ask(sources, ReleaseSession(session_id=session_id)), f"{session_id} is released", json=show.json)
+    done(ask(sources, ReleaseSession(session_id=session_id)), f"{session_id} is released", json=show.json)
