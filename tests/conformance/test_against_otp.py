@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from actors import Actor, ActorsError, ChildSpec, Context, ExitReason, Intensity, Message, SupervisorSpec
+from actors import NORMAL, SHUTDOWN, Actor, ActorsError, ChildSpec, Context, ExitReason, Intensity, Message, SupervisorSpec
 from actors.testing import settle
-from tests.conformance.lab import ABNORMAL, KILL, NORMAL, SHUTDOWN, SHUTDOWN_X, Boom, Lab, open_lab
+from tests.conformance.lab import ABNORMAL, KILL, SHUTDOWN_X, Boom, Lab, open_lab
 from tests.sampling import NIGHTLY, SEED
 
 pytestmark = [
