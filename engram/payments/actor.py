@@ -66,6 +66,9 @@ class _Waiter:
     def __init__(self) -> None:
         self.decided = trio.Event()
         self.payment: Payment | None = None
+        """The payment once it is decided."""
+        self.seen: Payment | None = None
+        """As it was when it was last looked at."""
 
 
 @final
@@ -161,7 +164,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 await waiter.decided.wait()
             if waiter.payment is None:
                 await self._look(payment.id, waiter)
-            return rules.answer(waiter.payment or payment)
+            return rules.answer(waiter.payment or waiter.seen or payment)
         finally:
             waiters = self._waiters[payment.key]
             waiters.remove(waiter)
@@ -170,6 +173,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _look(self, payment_id: str, waiter: _Waiter) -> None:
         payment = await self._ledger.read(lambda connection: records.get(connection, payment_id))
+        waiter.seen = payment
         if payment is not None and rules.is_decided(payment) and waiter.payment is None:
             waiter.payment = payment
             waiter.decided.set()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, or_, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from engram import sessions
@@ -30,7 +30,12 @@ PAYMENT_BY_AUTHORIZATION = select(payments).where(
 )
 PAYMENTS_DUE = (
     select(payments)
-    .where(payments.c.next_attempt_at.is_not(None), payments.c.next_attempt_at <= bindparam("now"))
+    .where(
+        or_(
+            payments.c.next_attempt_at <= bindparam("now"),
+            payments.c.next_attempt_at > bindparam("now") + 2 * rules.RETRY_MAX_S,  # the clock was set back
+        )
+    )
     .order_by(payments.c.next_attempt_at)
     .limit(bindparam("most"))
 )

@@ -53,3 +53,22 @@ async def test_an_extension_that_settles_after_the_session_ended_is_owed_back(au
         assert (refund.state, refund.amount, refund.address) == (RefundState.DUE, payment.amount, payment.payer)
         session = shop.session(session_id)
         assert (session.paid_s, session.pending_extensions) == (3_600.0, 0)
+
+
+async def test_an_open_payment_is_worked_on_although_the_clock_was_set_back(autojump_clock: MockClock) -> None:
+    async with open_shop() as shop:
+        shop.facilitator.settle_faults.extend(["lost_before"] * 1_000)
+        await shop.buy(shop.purchase("first"))
+        assert shop.payment("first").state is PaymentState.UNKNOWN
+        yesterday = shop.clock.now() - 86_400
+        assert [payment.id for payment in shop.read(lambda c: records.due(c, yesterday, 10))] == [
+            shop.payment("first").id
+        ]
+
+
+async def test_a_buyer_who_waits_is_told_how_the_payment_stands_now(autojump_clock: MockClock) -> None:
+    async with open_shop() as shop:
+        shop.facilitator.settle_faults.extend(["lost_before"] * 1_000)
+        answer = await shop.buy(shop.purchase("first"))
+        assert isinstance(answer, StillPending)
+        assert answer.payment.state is PaymentState.UNKNOWN
