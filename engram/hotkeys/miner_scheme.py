@@ -7,7 +7,11 @@ is the sha256 in hex of the canonical JSON (python_json.py) of the body without 
 Namespace signature: `namespace`, `namespace_hotkey` (SS58), `namespace_sig`, `namespace_timestamp_ms` over
 `engram-ns:{namespace}:{timestamp_ms}`; window ±60 s. Attestation: the same form over `engram-attest:…`.
 
-Neither binds the receiving miner: callers add `not_before_ms` and a replay guard (replays.py).
+Version 2 of it, marked by `namespace_sig_version: 2`, holds for one request only: it is over
+`engram-ns-2:{endpoint}:{namespace}:{timestamp_ms}:{body_hash}`, the hash being that of the body without namespace and
+signing fields. A body that names a receiver (`signed_for`) is bound to it, since both hashes cover that field.
+
+Otherwise nothing binds the receiving miner: callers add `not_before_ms` and a replay guard (replays.py).
 """
 
 import hashlib
@@ -22,16 +26,27 @@ from engram.hotkeys.python_json import (
     JsonObject,
     JsonValue,
     MalformedJson,
-    ReadObject,
+    as_spelled,
     canonical,
+    parse_object,
 )
 from engram.hotkeys.scheme import Part, Scheme, Signable, SignedRequest, sign_fields, verify_fields
-from engram.hotkeys.ss58 import decode
+from engram.hotkeys.ss58 import PublicKey, decode
 
 WINDOW_MS: Final = 30_000
 NAMESPACE_WINDOW_MS: Final = 60_000
 SIGNING_FIELDS: Final = frozenset({"hotkey", "nonce", "signature"})
 NAMESPACE_FIELDS: Final = frozenset({"namespace_hotkey", "namespace_sig", "namespace_timestamp_ms"})
+
+
+NAMESPACE_VERSION: Final = "namespace_sig_version"
+SIGNED_FOR: Final = "signed_for"
+"""Body field that names the one miner (SS58) for which a request is meant."""
+_NAMESPACE_UNSIGNED: Final = SIGNING_FIELDS | NAMESPACE_FIELDS | {NAMESPACE_VERSION}
+
+NAMESPACE_VERSION: Final = "namespace_sig_version"
+SIGNED_FOR: Final = "signed_for"
+_NAMESPACE_UNSIGNED: Final = SIGNING_FIELDS | NAMESPACE_FIELDS | {NAMESPACE_VERSION}
 
 
 class SignedBody(msgspec.Struct, frozen=True):
@@ -47,6 +62,15 @@ def is_signed(fields: Mapping[str, JsonValue]) -> bool:
     return any(fields.get(name) is not None for name in SIGNING_FIELDS)
 
 
+def verify_read_body(
+    fields: JsonObject, body: bytes, endpoint: str, now_ms: int, not_before_ms: int = 0
+) -> SignedRequest:
+    """As `verify_body`, for `fields` that `parse_object` has read from `body` already. Raises AuthError."""
+    return verify_fields(
+        BODY, fields, raw_path=endpoint.encode(), body=body, now_ms=now_ms, not_before_ms=not_before_ms
+    )
+
+
 def verify_body(
     body_bytes: bytes, endpoint: str, now_ms: int, not_before_ms: int = 0, *, window_ms: int = WINDOW_MS
 ) -> SignedBody:
@@ -56,14 +80,12 @@ def verify_body(
     a signing field is absent, stale, future or before_start for its nonce, bad_signature.
     """
     try:
-        fields = parse_object(body_bytes)
+        read = ReadObject(body_bytes)
     except MalformedJson as error:
         raise AuthError("malformed", str(error)) from None
     scheme = BODY if window_ms == WINDOW_MS else msgspec.structs.replace(BODY, past_ms=window_ms, future_ms=window_ms)
-    request = verify_fields(
-        scheme, fields, raw_path=endpoint.encode(), body=body_bytes, now_ms=now_ms, not_before_ms=not_before_ms
-    )
-    return SignedBody(request, fields)
+    request = verify_fields(scheme, read, raw_path=endpoint.encode(), now_ms=now_ms, not_before_ms=not_before_ms)
+    return SignedBody(request, read.fields)
 
 
 def sign_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], now_ms: int) -> JsonObject:
@@ -89,45 +111,39 @@ def sign_namespace(keypair: Keypair, namespace: str, now_ms: int) -> JsonObject:
 def sign_namespace_request(
     keypair: Keypair, endpoint: str, namespace: str, fields: Mapping[str, JsonValue], now_ms: int
 ) -> JsonObject:
-    """Return `fields` with a namespace signature of version 2: good for this endpoint, namespace and body alone."""
+    """Return `fields` with a namespace signature of version 2: good for this endpoint, namespace and body alone.
+
+    A `signed_for` among `fields` (an SS58 address) binds the receiving node as well. Raises as `sign_body`, and
+    MalformedHotkey for another `signed_for`.
+    """
     named = {key: value for key, value in fields.items() if key not in _NAMESPACE_UNSIGNED} | {"namespace": namespace}
-    message = _request_message(endpoint, namespace, now_ms, str(named.get(SIGNED_FOR) or ""), canonical(named))
-    return named | {
-        "namespace_hotkey": keypair.ss58,
-        "namespace_sig": "0x" + keypair.sign(message).hex(),
-        "namespace_timestamp_ms": now_ms,
-        NAMESPACE_VERSION: 2,
-    }
+    receiver = named.get(SIGNED_FOR)
+    return sign_fields(
+        NAMESPACE_REQUEST,
+        keypair,
+        named,
+        raw_path=endpoint.encode(),
+        body=canonical(named),
+        receiver=decode(str(receiver)) if receiver is not None else None,
+        now_ns=now_ms * 1_000_000,
+    )
 
 
-def verify_namespace_request(body: ReadObject, endpoint: str, now_ms: int, not_before_ms: int = 0) -> SignedRequest:
-    """Return who signed version 2 for the namespace, endpoint and body. Raises AuthError."""
-    fields = body.fields
-    namespace, receiver = fields.get("namespace"), fields.get(SIGNED_FOR) or ""
-    if not isinstance(namespace, str) or not namespace or not _is_utf8(namespace):
-        raise AuthError("malformed", "namespace is not a name")
-    if not isinstance(receiver, str) or not _is_utf8(receiver):
-        raise AuthError("malformed", f"{SIGNED_FOR} is not an SS58 address")
-    claim = _claim(
-        fields,
-        hotkey="namespace_hotkey",
-        timestamp="namespace_timestamp_ms",
-        signature="namespace_sig",
+def verify_namespace_request(
+    body: ReadObject, endpoint: str, now_ms: int, not_before_ms: int = 0, *, self_key: PublicKey | None = None
+) -> SignedRequest:
+    """Return who signed version 2 for the namespace, endpoint and body; a `signed_for` must name `self_key`.
+
+    Raises AuthError.
+    """
+    return verify_fields(
+        NAMESPACE_REQUEST,
+        body,
+        raw_path=endpoint.encode(),
         now_ms=now_ms,
-    )
-    check_window(
-        claim.timestamp_ms,
-        now_ms,
-        past_ms=NAMESPACE_WINDOW_MS,
-        future_ms=NAMESPACE_WINDOW_MS,
         not_before_ms=not_before_ms,
+        self_key=self_key,
     )
-    for text in body.canonical_forms(without=_NAMESPACE_UNSIGNED):
-        message = _request_message(endpoint, namespace, claim.timestamp_ms, receiver, text)
-        if verify(claim.public_key, message, claim.signature):
-            return msgspec.structs.replace(_believed(claim, message, now_ms), version=2)
-    skew_ms = claim.timestamp_ms - now_ms
-    raise AuthError("bad_signature", f"namespace_sig is not this hotkey's over this {endpoint} request", skew_ms)
 
 
 def verify_attestation(fields: Mapping[str, JsonValue], now_ms: int, not_before_ms: int = 0) -> SignedRequest:
@@ -143,25 +159,42 @@ def sign_attestation(keypair: Keypair, namespace: str, now_ms: int) -> JsonObjec
     return sign_fields(ATTESTATION, keypair, {"namespace": namespace}, now_ns=now_ms * 1_000_000)
 
 
+def _hashes(parts: Signable, without: frozenset[str]) -> Iterator[bytes]:
+    """Of the body's fields in both spellings; the second only for a body that came as text."""
+    text = canonical({key: value for key, value in parts.fields.items() if key not in without})
+    yield hashlib.sha256(text).hexdigest().encode()
+    if parts.body and (sent := as_spelled(parts.body, without=without)) != text:
+        yield hashlib.sha256(sent).hexdigest().encode()
+
+
 def _body_messages(parts: Signable) -> Iterator[bytes]:
-    for text in canonical_forms(parts.body, without=SIGNING_FIELDS):
-        digest = hashlib.sha256(text).hexdigest().encode()
-        yield b"%s:%s:%s" % (parts.timestamp.encode(), parts.raw_path, digest)
+    for text in _read(parts).canonical_forms(without=SIGNING_FIELDS):
+        yield b"%s:%s:%s" % (parts.timestamp.encode(), parts.raw_path, hashlib.sha256(text).hexdigest().encode())
 
 
 def _name_messages(purpose: str) -> Callable[[Signable], Iterator[bytes]]:
     def messages(parts: Signable) -> Iterator[bytes]:
-        namespace = parts.fields.get("namespace")
-        if not isinstance(namespace, str) or not namespace or not _is_utf8(namespace):
-            raise AuthError("malformed", "namespace is not a name")
-        yield f"{purpose}:{namespace}:{parts.timestamp}".encode()
+        yield f"{purpose}:{_namespace(parts)}:{parts.timestamp}".encode()
 
     return messages
 
 
-def _request_message(endpoint: str, namespace: str, timestamp_ms: int, receiver: str, canonical_text: bytes) -> bytes:
-    digest = hashlib.sha256(canonical_text).hexdigest()
-    return f"engram-ns-2:{endpoint}:{namespace}:{timestamp_ms}:{receiver}:{digest}".encode()
+def _namespace_request_messages(parts: Signable) -> Iterator[bytes]:
+    namespace, endpoint = _namespace(parts), parts.raw_path.decode()
+    for text in _read(parts).canonical_forms(without=_NAMESPACE_UNSIGNED):
+        digest = hashlib.sha256(text).hexdigest()
+        yield f"engram-ns-2:{endpoint}:{namespace}:{parts.timestamp}:{parts.receiver}:{digest}".encode()
+
+
+def _read(parts: Signable) -> ReadObject:
+    return parts.read or ReadObject(parts.body)
+
+
+def _namespace(parts: Signable) -> str:
+    namespace = parts.fields.get("namespace")
+    if not isinstance(namespace, str) or not namespace or not _is_utf8(namespace):
+        raise AuthError("malformed", "namespace is not a name")
+    return namespace
 
 
 def _is_utf8(text: str) -> bool:
@@ -198,9 +231,27 @@ NAMESPACE: Final = Scheme(
     signs_0x=True,
 )
 
+NAMESPACE_REQUEST: Final = msgspec.structs.replace(
+    NAMESPACE, name="namespace request", messages=_request_messages, versions=("2",)
+)
+"""`raw_path` is the endpoint's name."""
+
 ATTESTATION: Final = msgspec.structs.replace(
     NAMESPACE,
     name="attestation",
     fields={"owner_hotkey": "hotkey", "timestamp_ms": "timestamp", "signature": "signature"},
     messages=_name_messages("engram-attest"),
+)
+
+NAMESPACE_REQUEST: Final = Scheme(
+    name="namespace request",
+    fields={**NAMESPACE.fields, SIGNED_FOR: "receiver", NAMESPACE_VERSION: "version"},
+    required=_SIGNING,
+    integers=frozenset({"timestamp", "version"}),
+    messages=_namespace_request_messages,
+    past_ms=NAMESPACE_WINDOW_MS,
+    future_ms=NAMESPACE_WINDOW_MS,
+    hotkey=decode,
+    versions=("2",),
+    signs_0x=True,
 )

@@ -22,13 +22,12 @@ from engram.hotkeys.miner_scheme import (
 )
 from engram.hotkeys.python_json import (
     JsonObject,
-    JsonValue,
     MalformedJson,
-    ReadObject,
     canonical,
     canonical_forms,
     parse_object,
 )
+from engram.hotkeys.scheme import SignedRequest
 
 NOW = 1_712_345_678_123
 ALICE = Keypair.from_uri("//Alice")
@@ -228,26 +227,30 @@ def test_an_attestation_is_no_namespace_signature() -> None:
 def test_a_namespace_signature_of_version_2_holds_for_its_request_alone() -> None:
     fields = sign_namespace_request(ALICE, "QuerySynapse", "mine", {"top_k": 3, "query_vector": [1e-7]}, NOW)
 
-    def verified(endpoint: str = "QuerySynapse", **changed: JsonValue) -> bytes:
-        body = ReadObject(canonical({**fields, **changed}))
-        return verify_namespace_request(body, endpoint, NOW + 60_000).public_key
+    def verified(changed: JsonObject, endpoint: str = "QuerySynapse", now_ms: int = NOW + 60_000) -> SignedRequest:
+        body = fields | changed
+        return verify_namespace_request(body, canonical(body), endpoint, now_ms)
 
-    assert verified() == ALICE.public_key
-    assert verified(hotkey="added afterwards", nonce=1, signature="x") == ALICE.public_key
-    assert verify_namespace_request(ReadObject(canonical(fields)), "QuerySynapse", NOW).version == 2
-    changes: list[dict[str, JsonValue]] = [
-        *({"namespace": "other"}, {"namespace": ""}, {"namespace": "\ud800"}, {"top_k": 4}, {"signed_for": "5"}),
-        *({"signed_for": 5}, {"namespace_timestamp_ms": NOW + 1}, {"namespace_hotkey": BOB.ss58}),
-        {"namespace_sig": fields["namespace_sig"], "more": True},
+    assert verified({}).public_key == ALICE.public_key
+    assert verified({"hotkey": "added afterwards", "nonce": 1, "signature": "x"}).version == 2
+    changes: list[JsonObject] = [
+        {"namespace": "other"},
+        {"namespace": ""},
+        {"namespace": "\ud800"},
+        {"top_k": 4},
+        {"signed_for": "5"},
+        {"namespace_timestamp_ms": NOW + 1},
+        {"namespace_hotkey": BOB.ss58},
+        {"more": True},
     ]
     for changed in changes:
         with pytest.raises(AuthError):
-            verified(**changed)
+            verified(changed)
     with pytest.raises(AuthError):
-        verified("IngestSynapse")
+        verified({}, "IngestSynapse")
     with pytest.raises(AuthError):
-        verify_namespace_request(ReadObject(canonical(fields)), "QuerySynapse", NOW + 60_001)
+        verified({}, now_ms=NOW + 60_001)
     with pytest.raises(AuthError):
         verify_namespace(fields, NOW)
     spelled = canonical(fields).replace(b"1e-07", b"1e-7")
-    assert verify_namespace_request(ReadObject(spelled), "QuerySynapse", NOW).public_key == ALICE.public_key
+    assert verify_namespace_request(parse_object(spelled), spelled, "QuerySynapse", NOW).version == 2
