@@ -32,6 +32,24 @@ def parse_object(content: bytes) -> JsonObject:
     return _less(_load(content, _Numbers()), frozenset())
 
 
+@final
+class ReadObject:
+    """A JSON object and what its canonical texts need, read once."""
+
+    def __init__(self, content: bytes) -> None:
+        """Raises MalformedJson as `parse_object` does."""
+        numbers = _Numbers()
+        self._content = content
+        self.fields: JsonObject = _less(_load(content, numbers), frozenset())
+        self._respelled = numbers.respelled
+
+    def canonical_forms(self, *, without: frozenset[str]) -> Iterator[bytes]:
+        """Yield the canonical texts less the top-level keys `without`; see the function of this name."""
+        yield canonical(_less(self.fields, without))
+        if self._respelled:
+            yield _write(_less(_load(self._content, _Numbers(), keep=True), without)).encode("ascii")
+
+
 def canonical(value: JsonValue) -> bytes:
     """Python's own canonical text of `value`."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -42,18 +60,7 @@ def canonical_forms(content: bytes, *, without: frozenset[str]) -> Iterator[byte
 
     First with numbers as Python spells them, then, if that differs, as they were spelled. Raises MalformedJson.
     """
-    numbers = _Numbers()
-    yield canonical(_less(_load(content, numbers), without))
-    if numbers.respelled:
-        yield as_spelled(content, without=without)
-
-
-def as_spelled(content: bytes, *, without: frozenset[str]) -> bytes:
-    """The canonical text of the object in `content` less its keys `without`, every number as it was sent.
-
-    Raises MalformedJson.
-    """
-    return _write(_less(_load(content, _Numbers(), keep=True), without)).encode("ascii")
+    yield from ReadObject(content).canonical_forms(without=without)
 
 
 def _less(value: JsonValue, without: frozenset[str]) -> JsonObject:
