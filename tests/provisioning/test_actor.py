@@ -128,11 +128,11 @@ async def test_an_extension_that_is_being_paid_for_pauses_expiry(autojump_clock:
     async with running(world.fleet):
         await until(world, "active")
         world.ledger.write_now(lambda c: session_records.hold_extension(c, "s"))
-        await trio.sleep(2_000.0)
+        await trio.sleep(1_880.0)
         assert world.state() == "active"
         world.ledger.write_now(lambda c: session_records.add_seconds(c, "s", 1800.0, 1, 0.0))
         world.ledger.write_now(lambda c: session_records.release_extension(c, "s"))
-        await trio.sleep(1_500.0)
+        await trio.sleep(1_620.0)
         assert world.state() == "active"
         await trio.sleep(200.0)
         assert world.state() == "expired"
