@@ -26,26 +26,19 @@ from engram.hotkeys.python_json import (
     JsonObject,
     JsonValue,
     MalformedJson,
-    as_spelled,
+    ReadObject,
     canonical,
-    parse_object,
 )
 from engram.hotkeys.scheme import Part, Scheme, Signable, SignedRequest, sign_fields, verify_fields
-from engram.hotkeys.ss58 import PublicKey, decode
+from engram.hotkeys.ss58 import decode
 
 WINDOW_MS: Final = 30_000
 NAMESPACE_WINDOW_MS: Final = 60_000
 SIGNING_FIELDS: Final = frozenset({"hotkey", "nonce", "signature"})
 NAMESPACE_FIELDS: Final = frozenset({"namespace_hotkey", "namespace_sig", "namespace_timestamp_ms"})
-
-
 NAMESPACE_VERSION: Final = "namespace_sig_version"
 SIGNED_FOR: Final = "signed_for"
 """Body field that names the one miner (SS58) for which a request is meant."""
-_NAMESPACE_UNSIGNED: Final = SIGNING_FIELDS | NAMESPACE_FIELDS | {NAMESPACE_VERSION}
-
-NAMESPACE_VERSION: Final = "namespace_sig_version"
-SIGNED_FOR: Final = "signed_for"
 _NAMESPACE_UNSIGNED: Final = SIGNING_FIELDS | NAMESPACE_FIELDS | {NAMESPACE_VERSION}
 
 
@@ -62,13 +55,9 @@ def is_signed(fields: Mapping[str, JsonValue]) -> bool:
     return any(fields.get(name) is not None for name in SIGNING_FIELDS)
 
 
-def verify_read_body(
-    fields: JsonObject, body: bytes, endpoint: str, now_ms: int, not_before_ms: int = 0
-) -> SignedRequest:
-    """As `verify_body`, for `fields` that `parse_object` has read from `body` already. Raises AuthError."""
-    return verify_fields(
-        BODY, fields, raw_path=endpoint.encode(), body=body, now_ms=now_ms, not_before_ms=not_before_ms
-    )
+def verify_read_body(read: ReadObject, endpoint: str, now_ms: int, not_before_ms: int = 0) -> SignedRequest:
+    """As `verify_body`, for a body that was read already. Raises AuthError."""
+    return verify_fields(BODY, read, raw_path=endpoint.encode(), now_ms=now_ms, not_before_ms=not_before_ms)
 
 
 def verify_body(
@@ -113,36 +102,26 @@ def sign_namespace_request(
 ) -> JsonObject:
     """Return `fields` with a namespace signature of version 2: good for this endpoint, namespace and body alone.
 
-    A `signed_for` among `fields` (an SS58 address) binds the receiving node as well. Raises as `sign_body`, and
-    MalformedHotkey for another `signed_for`.
+    Raises as `sign_body`.
     """
     named = {key: value for key, value in fields.items() if key not in _NAMESPACE_UNSIGNED} | {"namespace": namespace}
-    receiver = named.get(SIGNED_FOR)
     return sign_fields(
         NAMESPACE_REQUEST,
         keypair,
         named,
         raw_path=endpoint.encode(),
         body=canonical(named),
-        receiver=decode(str(receiver)) if receiver is not None else None,
         now_ns=now_ms * 1_000_000,
     )
 
 
-def verify_namespace_request(
-    body: ReadObject, endpoint: str, now_ms: int, not_before_ms: int = 0, *, self_key: PublicKey | None = None
-) -> SignedRequest:
-    """Return who signed version 2 for the namespace, endpoint and body; a `signed_for` must name `self_key`.
+def verify_namespace_request(read: ReadObject, endpoint: str, now_ms: int, not_before_ms: int = 0) -> SignedRequest:
+    """Return who signed version 2 for the namespace, endpoint and body. Raises AuthError.
 
-    Raises AuthError.
+    Whom a `signed_for` in the body names is the caller's to check; the signature covers it.
     """
     return verify_fields(
-        NAMESPACE_REQUEST,
-        body,
-        raw_path=endpoint.encode(),
-        now_ms=now_ms,
-        not_before_ms=not_before_ms,
-        self_key=self_key,
+        NAMESPACE_REQUEST, read, raw_path=endpoint.encode(), now_ms=now_ms, not_before_ms=not_before_ms
     )
 
 
@@ -157,14 +136,6 @@ def verify_attestation(fields: Mapping[str, JsonValue], now_ms: int, not_before_
 def sign_attestation(keypair: Keypair, namespace: str, now_ms: int) -> JsonObject:
     """Return the body of an attestation of `namespace`."""
     return sign_fields(ATTESTATION, keypair, {"namespace": namespace}, now_ns=now_ms * 1_000_000)
-
-
-def _hashes(parts: Signable, without: frozenset[str]) -> Iterator[bytes]:
-    """Of the body's fields in both spellings; the second only for a body that came as text."""
-    text = canonical({key: value for key, value in parts.fields.items() if key not in without})
-    yield hashlib.sha256(text).hexdigest().encode()
-    if parts.body and (sent := as_spelled(parts.body, without=without)) != text:
-        yield hashlib.sha256(sent).hexdigest().encode()
 
 
 def _body_messages(parts: Signable) -> Iterator[bytes]:
@@ -183,7 +154,7 @@ def _namespace_request_messages(parts: Signable) -> Iterator[bytes]:
     namespace, endpoint = _namespace(parts), parts.raw_path.decode()
     for text in _read(parts).canonical_forms(without=_NAMESPACE_UNSIGNED):
         digest = hashlib.sha256(text).hexdigest()
-        yield f"engram-ns-2:{endpoint}:{namespace}:{parts.timestamp}:{parts.receiver}:{digest}".encode()
+        yield f"engram-ns-2:{endpoint}:{namespace}:{parts.timestamp}:{digest}".encode()
 
 
 def _read(parts: Signable) -> ReadObject:
@@ -231,21 +202,9 @@ NAMESPACE: Final = Scheme(
     signs_0x=True,
 )
 
-NAMESPACE_REQUEST: Final = msgspec.structs.replace(
-    NAMESPACE, name="namespace request", messages=_request_messages, versions=("2",)
-)
-"""`raw_path` is the endpoint's name."""
-
-ATTESTATION: Final = msgspec.structs.replace(
-    NAMESPACE,
-    name="attestation",
-    fields={"owner_hotkey": "hotkey", "timestamp_ms": "timestamp", "signature": "signature"},
-    messages=_name_messages("engram-attest"),
-)
-
 NAMESPACE_REQUEST: Final = Scheme(
     name="namespace request",
-    fields={**NAMESPACE.fields, SIGNED_FOR: "receiver", NAMESPACE_VERSION: "version"},
+    fields={**NAMESPACE.fields, NAMESPACE_VERSION: "version"},
     required=_SIGNING,
     integers=frozenset({"timestamp", "version"}),
     messages=_namespace_request_messages,
@@ -254,4 +213,12 @@ NAMESPACE_REQUEST: Final = Scheme(
     hotkey=decode,
     versions=("2",),
     signs_0x=True,
+)
+"""`raw_path` is the endpoint's name."""
+
+ATTESTATION: Final = msgspec.structs.replace(
+    NAMESPACE,
+    name="attestation",
+    fields={"owner_hotkey": "hotkey", "timestamp_ms": "timestamp", "signature": "signature"},
+    messages=_name_messages("engram-attest"),
 )

@@ -15,7 +15,7 @@ import msgspec
 
 from engram.hotkeys.errors import AuthError, MalformedHotkey
 from engram.hotkeys.keypair import Keypair, verify
-from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, parse_object
+from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject, parse_object
 from engram.hotkeys.ss58 import PublicKey, decode, encode, parse_hotkey
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]] | Iterable[tuple[str, str]]
@@ -67,6 +67,8 @@ class Signable(msgspec.Struct, frozen=True):
     receiver: str = ""
     fields: Mapping[str, JsonValue] = {}
     """The object that carries the signing fields, for schemes that sign by fields."""
+    read: ReadObject | None = None
+    """The same with its canonical texts, where it was read from a body by this verification's caller."""
 
 
 class Scheme(msgspec.Struct, frozen=True):
@@ -164,21 +166,23 @@ def verify_signed(
 
 def verify_fields(
     scheme: Scheme,
-    fields: Mapping[str, JsonValue],
+    fields: Mapping[str, JsonValue] | ReadObject,
     *,
     now_ms: int,
     raw_path: bytes = b"",
-    body: bytes = b"",
     self_key: PublicKey | None = None,
     not_before_ms: int = 0,
     admit: Callable[[PublicKey], None] | None = None,
 ) -> SignedRequest:
-    """Return who signed `fields` under a scheme that signs by fields alone (an event's payload, a parsed body).
+    """Return who signed `fields` under a scheme that signs by fields alone.
 
-    `body` is the text that `fields` were read from, where the scheme signs it. Raises as `verify_signed`.
+    That is the payload of an event, or a body that was read (ReadObject, which schemes that cover the whole of it
+    need). Raises as `verify_signed`.
     """
-    values = _values_of(scheme, fields)
-    return _judge(scheme, values, "", raw_path, body, fields, now_ms, self_key, not_before_ms, admit)
+    read = fields if isinstance(fields, ReadObject) else None
+    found = fields.fields if isinstance(fields, ReadObject) else fields
+    values = _values_of(scheme, found)
+    return _judge(scheme, values, "", raw_path, b"", found, now_ms, self_key, not_before_ms, admit, read)
 
 
 def sign_headers(
@@ -310,6 +314,7 @@ def _judge(
     self_key: PublicKey | None,
     not_before_ms: int,
     admit: Callable[[PublicKey], None] | None,
+    read: ReadObject | None = None,
 ) -> SignedRequest:
     version = _version(scheme, values)
     timestamp = values["timestamp"]
@@ -340,6 +345,7 @@ def _judge(
         uuid=uuid,
         receiver=values.get("receiver", ""),
         fields=fields,
+        read=read,
     )
     for message in scheme.messages(signable):
         if verify(public_key, message, signature, allow_wrapped=scheme.allow_wrapped):
