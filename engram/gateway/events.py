@@ -118,7 +118,7 @@ def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.F
 
 def _existing(connection: Connection, session_id: str) -> records.Found:
     found = records.find(connection, session_id)
-    assert found is not None, "sessions are never deleted"
+    assert found is not None, "only sessions that ended long ago unpaid are dropped"
     return found
 
 

@@ -26,7 +26,7 @@ from engram.clock import Ids
 from engram.ledger import Ledger, LedgerError
 from engram.sessions import Instants, Session, SessionState
 
-from . import records, rules, x402
+from . import forgetting, records, rules, x402
 from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
 from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState
 from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
@@ -279,13 +279,18 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 if payment.state is not PaymentState.UNKNOWN:
                     await self._start(payment.id)
             await self._start_next()
-            if now - self._forgotten_at >= FORGET_EVERY_S:
-                self._forgotten_at = now
-                await self._ledger.write(
-                    lambda connection: records.forget_answered_requests(connection, now - REPLAY_KEYS_KEPT_S)
-                )
+            if abs(now - self._forgotten_at) >= FORGET_EVERY_S:
+                await self._forget(now)
         except (LedgerError, ActorsError) as error:
             _log.warning("payments_not_reread", cause=type(error).__name__)
+
+    async def _forget(self, now: float) -> None:
+        """Drop what is not kept for ever, so much at once that nobody waits for it."""
+        keys_before, unpaid_before = now - REPLAY_KEYS_KEPT_S, now - forgetting.UNPAID_KEPT_S
+        await self._ledger.write(lambda connection: records.forget_answered_requests(connection, keys_before))
+        dropped = await self._ledger.write(lambda connection: forgetting.forget_unpaid(connection, unpaid_before))
+        if dropped < forgetting.AT_ONCE:  # else the next reading goes on
+            self._forgotten_at = now
 
 
 def _differs(known: Payment, purchase: Purchase) -> bool:

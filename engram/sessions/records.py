@@ -141,6 +141,14 @@ def remove_unpaid(connection: Connection, session_id: str) -> bool:
     return removed.rowcount == 1
 
 
+def forget(connection: Connection, session_ids: Sequence[str], payment_ids: Sequence[str]) -> None:
+    """Drop those of the sessions whose first payment is among `payment_ids`, with their history."""
+    theirs = select(sessions.c.id).where(sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids))
+    ids = list(connection.execute(theirs).scalars())
+    connection.execute(delete(session_events).where(session_events.c.session_id.in_(ids)))
+    connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+
+
 def hold_extension(connection: Connection, session_id: str) -> bool:
     """Pause expiry while an extension is being paid for. False when no time can be added any more."""
     held = connection.execute(

@@ -1,0 +1,53 @@
+"""What the ledger does not keep for ever: attempts to buy that moved no money. Anybody can make those without end.
+
+An authorization that is forgotten has expired long before, so it can never be presented with success again.
+Functions are called inside `ledger.write` and are bounded; call them again while they find as many as they may.
+"""
+
+from typing import Final
+
+from sqlalchemy import Connection, delete, exists, select
+
+from engram import sessions
+from engram.ledger.schema import answered_requests, payments, refunds
+from engram.ledger.schema import sessions as session_rows
+
+from .model import PaymentState
+
+AT_ONCE: Final = 500
+UNPAID_KEPT_S: Final = 86_400.0
+"""How long buyers and the operator can still see what became of an attempt that moved no money."""
+_UNPAID: Final = (str(PaymentState.REJECTED), str(PaymentState.VOID))
+
+
+def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -> int:
+    """Drop payments that are rejected or void since before `before` (unix seconds), with the sessions they never paid.
+
+    Whatever was once settled, is owed back or in quarantine stays, and so does a session with a node to destroy.
+    Returns how many payments were dropped, at most `limit`.
+    """
+    not_over = exists().where(
+        session_rows.c.payment_id == payments.c.id, session_rows.c.state.not_in(sorted(sessions.TERMINAL))
+    )
+    query = (
+        select(payments.c.id, payments.c.session_id)
+        .where(
+            payments.c.state.in_(_UNPAID),
+            payments.c.updated_at < before,
+            payments.c.valid_before < before,
+            payments.c.settled_at.is_(None),
+            payments.c.transaction_hash.is_(None),
+            payments.c.quarantined_at.is_(None),
+            ~exists().where(refunds.c.payment_id == payments.c.id),
+            ~not_over,
+        )
+        .limit(limit)
+    )
+    found = connection.execute(query).all()
+    if not found:
+        return 0
+    ids = [row.id for row in found]
+    sessions.records.forget(connection, [row.session_id for row in found], ids)
+    connection.execute(delete(answered_requests).where(answered_requests.c.payment_id.in_(ids)))
+    connection.execute(delete(payments).where(payments.c.id.in_(ids)))
+    return len(found)
