@@ -29,16 +29,30 @@ from engram.chain.errors import (
 from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
-from engram.chain.reading import finalized_hash, read_codec, read_head, read_metagraph_bytes
+from engram.chain.reading import (
+    finalized_hash,
+    read_codec,
+    read_finalized_number,
+    read_hash_at,
+    read_head,
+    read_metagraph_bytes,
+)
 from engram.chain.rules import (
     HeadVerdict,
+    Opinion,
+    Support,
     after_busy,
     after_failure,
+    after_refused_head,
     after_success,
     changes,
     choose,
     judge_head,
+    may_act,
     next_poll_s,
+    opinion_of,
+    support_of,
+    witnesses,
 )
 from engram.chain.subnets import Subnets
 from engram.clock import Clock
@@ -76,6 +90,8 @@ class MetagraphSyncer(Actor[Poll]):
         self._codec: Codec | None = None
         self._disputed: set[int] = set()
         """Netuids on which endpoints differed and no two have agreed since."""
+        self._heads_differ = False
+        """Endpoints had different finalized blocks of one number, and no two have agreed on a new head since."""
         self._polling = trio.CancelScope()
 
     async def on_start(self, context: Context) -> None:
@@ -144,11 +160,13 @@ class MetagraphSyncer(Actor[Poll]):
             return watch.head, self._codec
         reading = await read_head(node, block_hash, None if watch is None else watch.head.number)
         verdict = self._judge(node, watch, reading.head, reading.hash_at_ours, now_s)
+        if verdict is not HeadVerdict.SAME:
+            await self._hold_against_others(node, reading.head, verdict)
         codec = self._codec
         if codec is None or codec.spec_version != reading.spec_version:
             self._codec = codec = await read_codec(node, reading)
             log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
-        if verdict is HeadVerdict.ADVANCED:
+        if verdict is not HeadVerdict.SAME:
             watch = HeadWatch(reading.head, now_s)
         self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
         return reading.head, codec
@@ -158,7 +176,7 @@ class MetagraphSyncer(Actor[Poll]):
     ) -> HeadVerdict:
         verdict = judge_head(watch, seen, hash_at_ours, now_s, self._settings.stall_after_s)
         match verdict:
-            case HeadVerdict.ADVANCED | HeadVerdict.SAME:
+            case HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN | HeadVerdict.SAME:
                 return verdict
             case HeadVerdict.BEHIND:
                 raise HeadRefused(f"{node.name}: its finalized block {seen.number} lies behind ours")
@@ -168,6 +186,51 @@ class MetagraphSyncer(Actor[Poll]):
                 raise HeadRefused(f"{node.name}: its finalized block {seen.number} does not descend from ours")
             case _:
                 assert_never(verdict)
+
+    async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
+        """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on."""
+        opinions: dict[int, Opinion] = {}
+        for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
+            opinions[place] = await self._opinion(place, head)
+            if opinions[place] is Opinion.SAME:
+                break
+        others = [place for place, opinion in opinions.items() if opinion is Opinion.OTHER]
+        found = support_of(opinions.values())
+        match found:
+            case Support.CONFIRMED:
+                self._heads_differ = False
+                for place in others:
+                    odd = f"{self._nodes[place].name} alone has another finalized block {head.number}"
+                    self._failed(place, HeadRefused(odd))
+            case Support.CONTRADICTED:
+                self._heads_differ = True
+                names = " and ".join(self._nodes[place].name for place in others)
+                log.error("chain heads differ", block=head.number, one=node.name, other=names)
+                raise HeadRefused(f"{node.name}: its finalized block {head.number} is another one at {names}")
+            case Support.ALONE:
+                pass
+            case _:
+                assert_never(found)
+        if not may_act(verdict, found, self._heads_differ):
+            why = "heads differed" if verdict is HeadVerdict.ADVANCED else "it does not descend from ours"
+            raise HeadRefused(f"{node.name}: no second endpoint has its finalized block {head.number}, and {why}")
+        if verdict is HeadVerdict.OVERTAKEN:
+            log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
+
+    async def _opinion(self, place: int, head: Head) -> Opinion:
+        node = self._nodes[place]
+        try:
+            its_hash = await read_hash_at(node, head.number)
+            if its_hash is None or its_hash == head.hash:
+                return opinion_of(head, its_hash, head.number)
+            its_finalized = await read_finalized_number(node)
+            # Read again: the first one may have been a block that was not to become the finalized one.
+            return opinion_of(head, await read_hash_at(node, head.number), its_finalized)
+        except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
+            self._failed(place, error)
+        except CallRefused:
+            pass
+        return Opinion.NONE
 
     async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
         endpoint, witness, scale = await self._agreed(node, codec, netuid, head)
@@ -181,8 +244,8 @@ class MetagraphSyncer(Actor[Poll]):
         Raises AnswersDiffer when others answer but no two the same; and, after that, until two agree again.
         """
         answers = [(node.name, await read_metagraph_bytes(node, codec, netuid, head))]
-        for place, other in enumerate(self._nodes):
-            scale = None if other is node else await self._second_opinion(place, codec, netuid, head)
+        for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
+            other, scale = self._nodes[place], await self._second_opinion(place, codec, netuid, head)
             if scale is None:
                 continue
             same = next((name for name, earlier in answers if earlier == scale), None)
@@ -201,9 +264,7 @@ class MetagraphSyncer(Actor[Poll]):
         return node.name, None, answers[0][1]
 
     async def _second_opinion(self, place: int, codec: Codec, netuid: int, head: Head) -> bytes | None:
-        """The bytes of another endpoint, None when it cannot be asked or is not so far yet."""
-        if self._healths[place].not_before_s > self._clock.monotonic():
-            return None
+        """The bytes of another endpoint, None when it does not answer or is not so far yet."""
         try:
             return await read_metagraph_bytes(self._nodes[place], codec, netuid, head)
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
@@ -217,6 +278,8 @@ class MetagraphSyncer(Actor[Poll]):
         health = self._healths[place]
         if isinstance(error, EndpointBusy):
             self._healths[place] = after_busy(health, str(error), error.retry_after_s, now_s, self._rng)
+        elif isinstance(error, HeadRefused):
+            self._healths[place] = after_refused_head(health, str(error), now_s, self._rng)
         else:
             self._healths[place] = after_failure(health, str(error), now_s, self._rng)
         log.warning("chain endpoint failed", endpoint=self._nodes[place].name, error=str(error))

@@ -156,8 +156,10 @@ class EndpointHealth(msgspec.Struct, frozen=True):
     failures: int = 0
     """In a row."""
     not_before_s: float = 0.0
-    """It is not asked again before this."""
+    """Its head is not asked for again before this."""
     last_error: str = ""
+    silent_until_s: float = 0.0
+    """Nothing at all is asked of it before this: it was busy, not reached, or not understood."""
 
 
 class HeadWatch(msgspec.Struct, frozen=True):

@@ -60,6 +60,20 @@ async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadRead
     )
 
 
+async def read_hash_at(node: Node, number: int) -> bytes | None:
+    """The node's block of this number, finalized or not; None when it has none yet."""
+    (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
+    found = answered(node, answer)
+    return None if found is None else hash_of(node, found)
+
+
+async def read_finalized_number(node: Node) -> int:
+    """Number of the newest finalized block."""
+    at = hex_of(await finalized_hash(node))
+    (answer,) = await node.ask([RpcCall("chain_getHeader", (at,))])
+    return _number(node, convert(node, answered(node, answer), _Header).number)
+
+
 async def read_codec(node: Node, reading: HeadReading) -> Codec:
     """The types of the runtime at this head: 0.5 MB, asked for once per runtime version."""
     try:

@@ -10,15 +10,31 @@ finalized head, and judges that head against the newest one acted on:
 | the same block                   | SAME      | nothing                                                  |
 | the same or lower for too long   | STALLED   | set the endpoint aside, ask the next one                 |
 | lower                            | BEHIND    | set the endpoint aside; another was further already      |
-| our block is not on its chain    | FORKED    | set the endpoint aside; never act on it                  |
+| our block is not on its chain    | FORKED    | set the endpoint aside; do not act on it                 |
+| the same, higher, ours is dead   | OVERTAKEN | follow it if a second endpoint has it                    |
+
+Ours is dead when nothing that descends from it could be acted on for `stall_after_s`. Without OVERTAKEN, a fork taken
+while no other endpoint could be asked would be ours for ever.
+
+What descends from ours may still be one endpoint's own fork, so a head that is new is held against the other
+endpoints before it is acted on, one after the other until one of them has the same block at that number:
+
+| verdict   | one has it too: CONFIRMED | none can tell: ALONE            | only others: CONTRADICTED |
+|-----------|---------------------------|---------------------------------|---------------------------|
+| ADVANCED  | act on it                 | act on it, unless heads differed| refuse; heads differ      |
+| OVERTAKEN | act on it                 | refuse                          | refuse; heads differ      |
+
+Once heads differed, nothing new is acted on until two endpoints have the same one.
 
 An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After), and the next
-one is asked in the same poll.
+one is asked in the same poll. One whose head was refused still answers for the heads of others.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
+
+import msgspec
 
 from engram.chain.model import (
     Axon,
@@ -51,6 +67,24 @@ class HeadVerdict(enum.Enum):
     STALLED = "stalled"
     BEHIND = "behind"
     FORKED = "forked"
+    OVERTAKEN = "overtaken"
+
+
+class Opinion(enum.Enum):
+    """What another endpoint has at the number of a head."""
+
+    SAME = "same"
+    OTHER = "other"
+    NONE = "none"
+    """No finalized block yet, or no answer."""
+
+
+class Support(enum.Enum):
+    """How a head stands with the other endpoints; see the second table above."""
+
+    CONFIRMED = "confirmed"
+    ALONE = "alone"
+    CONTRADICTED = "contradicted"
 
 
 def judge_head(
@@ -63,13 +97,44 @@ def judge_head(
     """
     if watch is None:
         return HeadVerdict.ADVANCED
+    dead = now_s - watch.advanced_at_s > stall_after_s
     if seen.number > watch.head.number:
-        return HeadVerdict.ADVANCED if ours_on_its_chain == watch.head.hash else HeadVerdict.FORKED
+        if ours_on_its_chain == watch.head.hash:
+            return HeadVerdict.ADVANCED
+        return HeadVerdict.OVERTAKEN if dead else HeadVerdict.FORKED
     if seen.number == watch.head.number and seen.hash != watch.head.hash:
         return HeadVerdict.FORKED
-    if now_s - watch.advanced_at_s > stall_after_s:
+    if dead:
         return HeadVerdict.STALLED
     return HeadVerdict.SAME if seen.number == watch.head.number else HeadVerdict.BEHIND
+
+
+def opinion_of(head: Head, its_hash: bytes | None, its_finalized: int) -> Opinion:
+    """What an endpoint with `its_hash` at the number of `head`, and finalized up to `its_finalized`, says of it.
+
+    Blocks beyond the finalized one may still be replaced and contradict nothing.
+    """
+    if its_hash == head.hash:
+        return Opinion.SAME
+    return Opinion.NONE if its_hash is None or its_finalized < head.number else Opinion.OTHER
+
+
+def support_of(opinions: Collection[Opinion]) -> Support:
+    """How a head stands with the others: one that has it outweighs those that have another."""
+    if Opinion.SAME in opinions:
+        return Support.CONFIRMED
+    return Support.CONTRADICTED if Opinion.OTHER in opinions else Support.ALONE
+
+
+def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool) -> bool:
+    """Whether a new head is acted on. `heads_differ`: some did, and no two endpoints have had the same since."""
+    match verdict, support:
+        case ((HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN), Support.CONFIRMED):
+            return True
+        case HeadVerdict.ADVANCED, Support.ALONE:
+            return not heads_differ
+        case _:
+            return False
 
 
 def after_success() -> EndpointHealth:
@@ -79,8 +144,13 @@ def after_success() -> EndpointHealth:
 
 def after_failure(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
     """Sets the endpoint aside for 2 s, 4 s, … 120 s, ± 20 %."""
-    wait_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(health.failures, 10))
-    return _set_aside(health, error, now_s, _jittered(wait_s, rng))
+    return _set_aside(health, error, now_s, _backoff_s(health, rng))
+
+
+def after_refused_head(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
+    """Asks for no head of this endpoint as long as after a failure; it still answers for the heads of others."""
+    aside = _set_aside(health, error, now_s, _backoff_s(health, rng))
+    return msgspec.structs.replace(aside, silent_until_s=health.silent_until_s)
 
 
 def after_busy(
@@ -103,6 +173,12 @@ def choose(healths: Sequence[EndpointHealth], now_s: float) -> int | None:
         if health.not_before_s <= now_s:
             return number
     return None
+
+
+def witnesses(healths: Sequence[EndpointHealth], asked: int, now_s: float) -> list[int]:
+    """The endpoints that may be asked about an answer of endpoint `asked`: those not set aside come first."""
+    others = [place for place in range(len(healths)) if place != asked and healths[place].silent_until_s <= now_s]
+    return sorted(others, key=lambda place: healths[place].not_before_s > now_s)
 
 
 def next_poll_s(healths: Sequence[EndpointHealth], poll_s: float, now_s: float, failed: bool) -> float:
@@ -139,9 +215,14 @@ def _address(axon: Axon | None) -> tuple[str, int] | None:
     return None if axon is None else (axon.ip, axon.port)
 
 
+def _backoff_s(health: EndpointHealth, rng: Random) -> float:
+    return _jittered(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(health.failures, 10)), rng)
+
+
 def _jittered(wait_s: float, rng: Random) -> float:
     return wait_s * (1.0 + JITTER * (2.0 * rng.random() - 1.0))
 
 
 def _set_aside(health: EndpointHealth, error: str, now_s: float, wait_s: float) -> EndpointHealth:
-    return EndpointHealth(failures=health.failures + 1, not_before_s=now_s + wait_s, last_error=error)
+    until_s = now_s + wait_s
+    return EndpointHealth(health.failures + 1, until_s, error, silent_until_s=until_s)
