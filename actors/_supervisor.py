@@ -104,12 +104,14 @@ class ChildCount(msgspec.Struct, frozen=True):
 class Request:
     """An administrative request under way; also a node in the search for cycles."""
 
-    __slots__ = ("asker_path", "child_id", "outcome", "supervisor", "task")
+    __slots__ = ("asker_path", "child_id", "outcome", "stops", "supervisor", "task")
 
-    def __init__(self, supervisor: Supervisor, child_id: str, asker_path: str | None) -> None:
+    def __init__(self, supervisor: Supervisor, child_id: str, asker_path: str | None, *, stops: bool) -> None:
         self.supervisor = supervisor
         self.child_id = child_id
         self.asker_path = asker_path
+        self.stops = stops
+        """It waits for the end of a running child, too."""
         self.task: trio.lowlevel.Task | None = None
         self.outcome: Value[None] | Error | None = None
 
@@ -124,7 +126,8 @@ class Request:
         return f"request({self.supervisor.path}/{self.child_id})"
 
     def waits_for(self) -> list[Node]:
-        return [*self.supervisor.waits_for(), *self.supervisor.nodes(self.child_id)]
+        below = self.supervisor.below if self.stops else self.supervisor.nodes
+        return [*self.supervisor.waits_for(), *below(self.child_id)]
 
 
 class Supervisor:
@@ -337,10 +340,10 @@ class Supervisor:
             case _:
                 return SupervisorDown(f"{self.path!r} is {self.state.phase.value}")
 
-    async def ask(self, child_id: str, make: Callable[[Request], Event]) -> None:
+    async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
         """Feeds the event of a request and waits for its answer."""
         me = asker.get()
-        request = Request(self, child_id, None if me is None else me.path)
+        request = Request(self, child_id, None if me is None else me.path, stops=stops)
         if me is not None:
             refuse_cycle(me, request)
             me.wait_begins(request)
@@ -403,6 +406,15 @@ class Supervisor:
         if slot is None or (child is not None and child.status is Status.RUNNING):
             return []
         return [slot.mailbox if isinstance(slot, Worker) else slot]
+
+    def below(self, child_id: str) -> list[Node]:
+        """Everybody whose end is waited for when child `child_id` is stopped."""
+        slot = self.slots.get(child_id)
+        if slot is None:
+            return []
+        if isinstance(slot, Worker):
+            return [slot.mailbox]
+        return [node for inner in slot.slots for node in slot.below(inner)]
 
     def ref(self) -> SupervisorRef:
         """A reference to this very supervisor."""
@@ -488,7 +500,7 @@ class SupervisorRef:
         child_id = child if isinstance(child, str) else _id_of(supervisor, child)
         if child_id is not None:
             supervisor.refuse_own_end(child_id)
-            await supervisor.ask(child_id, lambda request: StopChild(request, child_id))
+            await supervisor.ask(child_id, lambda request: StopChild(request, child_id), stops=True)
 
     async def restart_child(self, child_id: str) -> ActorRef[Any] | None:
         """Starts a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the

@@ -125,8 +125,6 @@ class Worker:
         """The end is wanted now."""
         self._told = self._told or KILLED
         self._cancel(KILLED)
-        if self._scope is None:
-            self._nudge()
         for scope in self._cleanups or ():
             scope.shield = False
             scope.cancel()
@@ -141,6 +139,8 @@ class Worker:
             self._why = why
         if self._scope is not None:
             self._scope.cancel()
+        else:
+            self._nudge()
 
     def _nudge(self) -> None:
         consumer, self.mailbox.consumer = self.mailbox.consumer, None

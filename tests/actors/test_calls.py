@@ -410,6 +410,33 @@ async def test_a_request_for_the_end_of_an_ancestor_is_refused(autojump_clock: M
         assert await a.call(Ask("stop", "b")) == "stopped"
 
 
+@pytest.mark.parametrize("target", ["b", "sub"])
+async def test_stopping_whoever_waits_for_the_one_who_asks_is_refused(autojump_clock: MockClock, target: str) -> None:
+    """b's handler calls a and waits; a then asks for the end of b, which would wait for b's handler."""
+    registry = Registry()
+    outcome: list[str] = []
+
+    class Stopper(Actor[Ping | Sleep]):
+        async def handle(self, message: Ping | Sleep) -> str:
+            if isinstance(message, Sleep):
+                await trio.sleep(message.seconds)
+                outcome.append(await act(registry, Ask("stop", target)))
+            return "pong"
+
+    class Waiter(Actor[Ping]):
+        async def handle(self, message: Ping) -> str:
+            return await registry.ref(Stopper, "a").call(Ping(), timeout=50)
+
+    b = actor("b", Waiter, shutdown="infinity")
+    children = [b] if target == "b" else [SupervisorSpec("sub", [b])]
+    async with system_of(actor("a", Stopper), *children, registry=registry):
+        registry.ref(Stopper, "a").tell(Sleep(1))
+        await settle()
+        with trio.fail_after(20):
+            assert await registry.ref(Waiter, "b").call(Ping(), timeout=10) == "pong"
+        assert [text.split(":")[0] for text in outcome] == ["cycle"]
+
+
 async def test_a_start_that_waits_for_whoever_asked_for_it_is_refused(autojump_clock: MockClock) -> None:
     """a asks for a child whose start calls a."""
     registry = Registry()
