@@ -394,6 +394,10 @@ class Gateway:
         session_changed(self.provisioner, session_id)
         self.feed.poke(session_id)
 
+    def _fleet_changed(self, session_id: str) -> None:
+        self.samples.outdate()
+        self.feed.poke(session_id)
+
     def payments_changed(self) -> None:
         """A hint to the payment verifier; never raises."""
         from engram.payments.protocol import Reread
@@ -467,7 +471,7 @@ class Gateway:
             is_healthy=health_probe(process.http),
             on_failed=refund,
             new_key=new_key if self.settings.environment == "local" else None,
-            on_changed=self.feed.poke,
+            on_changed=self._fleet_changed,
         )
         return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)
 

@@ -106,6 +106,9 @@ class StatsPoller(Actor[StatsMessage]):
         context.start_soon(self._poll_for_ever)
 
     async def handle(self, message: StatsMessage) -> None:
+        await self._reread_quietly()
+
+    async def _reread_quietly(self) -> None:
         try:
             await self._reread(at_boot=False)
         except LedgerUnavailable as error:
@@ -134,6 +137,8 @@ class StatsPoller(Actor[StatsMessage]):
     async def _poll_for_ever(self) -> None:
         async with trio.open_nursery() as nursery:
             while True:
+                if self._view.take_outdated():
+                    await self._reread_quietly()
                 while self._due and self._due[0][0] <= trio.current_time():
                     watched = heapq.heappop(self._due)[2]
                     if not watched.gone:

@@ -15,6 +15,16 @@ class StatsView:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._samples: dict[str, Sample] = {}
+        self._outdated = False
+
+    def outdate(self) -> None:
+        """A hint that other sessions run than before: the poller looks at its next tick. Never raises."""
+        self._outdated = True
+
+    def take_outdated(self) -> bool:
+        """Whether there was a hint since the last look; for the poller."""
+        outdated, self._outdated = self._outdated, False
+        return outdated
 
     def get(self, session_id: str) -> tuple[NodeStats, float] | None:
         """The last stats and their age in seconds; None when the node never answered."""

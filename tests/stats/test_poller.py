@@ -263,3 +263,15 @@ async def test_a_node_is_asked_over_http(status: int, body: object) -> None:
     assert requests[0].startswith(b"GET /stats HTTP/1.1")
     await http.aclose()
     assert issubclass(BadAnswer, HttpError)
+
+
+async def test_a_hint_that_a_session_became_active_gets_it_polled_within_seconds(
+    autojump_clock: MockClock, ledger: InlineLedger
+) -> None:
+    world = World(ledger)
+    async with running(world):
+        await trio.sleep(0.5)
+        world.runs("new")
+        world.view.outdate()
+        await trio.sleep(1.5)
+        assert world.samples == ["new"]
