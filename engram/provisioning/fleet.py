@@ -14,8 +14,9 @@ from engram.sessions import Instants, Tier, TierName
 from .backend import Provisioner
 
 LAUNCHES_AT_ONCE = 8
-END_GRACE_S = 120.0
-"""A node ends by itself this long after its session's time is up, should the gateway not have done it before."""
+END_GRACE_S = 180.0
+"""A node ends by itself this long after its session's time is up, should the gateway not have done it before; longer
+than an extension that is being paid for puts expiry off."""
 
 
 class Pokes:
