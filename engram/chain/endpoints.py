@@ -12,6 +12,7 @@ from engram.http.client import HttpClient
 PUBLIC_ENDPOINTS = {
     "finney": ("https://entrypoint-finney.opentensor.ai:443",),
     "test": ("https://test.finney.opentensor.ai:443",),
+    "local": ("http://127.0.0.1:9944",),
 }
 """Asked where `chain.endpoints` is empty (source: bittensor 11.3)."""
 

@@ -124,3 +124,10 @@ class OutcomeUnknown(ChainError):
         )
         self.extrinsic_hash = extrinsic_hash
         self.expires_at_block = expires_at_block
+
+
+class CommitReplaced(ChainError):
+    """The commitment was included, and another one of the same hotkey in the same block came after it."""
+
+    def __init__(self, block: int, held: str) -> None:
+        super().__init__(f"included in block {block}, but replaced there: the chain holds {held}")

@@ -38,6 +38,7 @@ _GROUPS: Final = (
     ("ledger", "ledger", "Back up, restore and check the ledger."),
     ("relay", "relay", "What is relayed to another network."),
     ("registry", "registry", "Where miners serve, as they have committed it on the chain."),
+    ("subnet", "subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),
 )
 """Name, module of the commands, what they are about."""
 

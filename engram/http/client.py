@@ -80,24 +80,26 @@ class HttpClient:
         total_s: float = 15.0,
         max_bytes: int = 1_000_000,
         fresh: bool = False,
+        address: str | None = None,
     ) -> Response:
         """Send one request and return the whole answer, whatever its status.
 
         `json` is encoded by msgspec and wins over `content`. `connect_s` covers waiting for a connection and making
         it, `read_s` each wait for more of the answer, `total_s` everything. `fresh` uses a connection of its own and
-        closes it: for callers of thousands of origins, each seldom.
+        closes it: for callers of thousands of origins, each seldom. `address` (a literal IP address, on a connection of
+        its own) is connected to in place of what the host's name means now: for callers that judged the address.
 
         Raises NotSent (nothing left this machine; safe to try again), Interrupted (outcome unknown), TooLarge (more
         than `max_bytes`, before or after decompression), BadAnswer (an encoding we did not ask for).
         """
-        target = _target(url)
+        target = msgspec.structs.replace(_target(url), address=address)
         body = msgspec.json.encode(json) if json is not None else content
         lines = _header_lines(target, headers, is_json=json is not None, body=body)
         progress = oneshot.Progress()
         try:
             with trio.fail_after(total_s):
                 tls = await self._tls_context() if target.scheme == b"https" else None
-                if fresh:
+                if fresh or address is not None:
                     status, raw_headers, raw = await oneshot.exchange(
                         method, target, lines, body or b"", progress, tls, connect_s, read_s, max_bytes
                     )

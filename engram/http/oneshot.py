@@ -32,6 +32,8 @@ class Target(msgspec.Struct, frozen=True):
     path: bytes
     """Path and query as they go on the wire."""
     explicit_port: bool = False
+    address: str | None = None
+    """Literal address to connect to in place of the host's own; Host header and certificate stay the host's."""
 
     @property
     def origin(self) -> Origin:
@@ -126,7 +128,8 @@ async def _converse(
 
 
 async def _connect(target: Target, tls: ssl.SSLContext | None) -> trio.abc.Stream:
-    host = target.host.decode("ascii")
+    name = target.host.decode("ascii")
+    host = target.address or name
     family = _literal_family(host)
     stream: trio.SocketStream
     if family is None:
@@ -141,7 +144,7 @@ async def _connect(target: Target, tls: ssl.SSLContext | None) -> trio.abc.Strea
         stream = trio.SocketStream(connecting)
     if tls is None:
         return stream
-    secure = trio.SSLStream(stream, tls, server_hostname=host, https_compatible=True)
+    secure = trio.SSLStream(stream, tls, server_hostname=name, https_compatible=True)
     try:
         await secure.do_handshake()
     except BaseException:

@@ -1,0 +1,129 @@
+"""What the commands about the chain share: which network, which wallet, and how answers are shown."""
+
+import getpass
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, Literal, TypeVar
+
+from cyclopts import Parameter
+
+from engram.cli.failures import CommandFailed, Exit
+from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted
+from engram.hotkeys.wallet_folder import ROOT, WalletFolder
+
+T = TypeVar("T")
+PASSWORD_VARIABLE: Final = "ENGRAM_WALLET_PASSWORD"  # noqa: S105 - a variable's name
+_IGNORED: Final = "Accepted and ignored, so that older command lines go on working."
+Form = Literal["upstream", "table", "json"]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Which subnet of which network."""
+
+    netuid: Annotated[int, Parameter(help="The subnet.")] = 11
+    network: Annotated[
+        Literal["finney", "test", "local", "recorded"],
+        Parameter(name=["--network", "--subtensor.network"], help="finney is the mainnet, local a node of your own."),
+    ] = "finney"
+    endpoint: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--endpoint", "--subtensor.chain_endpoint"],
+            help="JSON-RPC URL in place of the network's public ones; repeatable, tried in order.",
+            negative="",
+        ),
+    ] = ()
+    timeout: Annotated[float, Parameter(help="Seconds for one request to the chain.")] = 15.0
+    logging_debug: Annotated[bool, Parameter(name="--logging.debug", help=_IGNORED, negative="")] = False
+    logging_trace: Annotated[bool, Parameter(name="--logging.trace", help=_IGNORED, negative="")] = False
+    logging_info: Annotated[bool, Parameter(name="--logging.info", help=_IGNORED, negative="")] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Wallet:
+    """Which keys."""
+
+    name: Annotated[str, Parameter(name="--wallet.name", help="The wallet, named as its coldkey.")] = "default"
+    hotkey: Annotated[str, Parameter(name="--wallet.hotkey", help="The hotkey's name in the wallet.")] = "default"
+    path: Annotated[Path, Parameter(name="--wallet.path", help="Folder of the wallets.")] = ROOT
+
+    @property
+    def folder(self) -> WalletFolder:
+        """Where the files lie."""
+        return WalletFolder(self.name, self.hotkey, self.path)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """How answers are shown."""
+
+    format: Annotated[
+        Form | None, Parameter(help="Default: a table on a terminal, upstream's own lines on a pipe.")
+    ] = None
+
+    @property
+    def form(self) -> Form:
+        """What to show, now that it is known where it goes."""
+        return self.format or ("table" if sys.stdout.isatty() else "upstream")
+
+
+CHAIN = Chain()
+WALLET = Wallet()
+SHOWN = Shown()
+
+
+def run(command: Callable[[], Awaitable[T]]) -> T:
+    """Runs an asynchronous command; what the chain refuses is a CommandFailed with the exit code that it means."""
+    import trio
+
+    from engram.chain import ChainError
+    from engram.chain.errors import OutcomeUnknown
+
+    try:
+        return trio.run(command)
+    except OutcomeUnknown as error:
+        raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except (ChainError, HotkeyError) as error:
+        raise CommandFailed(str(error)) from None
+
+
+def hotkey_of(wallet: Wallet) -> Keypair:
+    """The wallet's hotkey; asks for a password when there is one. Raises CommandFailed."""
+    return _opened(wallet.folder.hotkey)
+
+
+def coldkey_of(wallet: Wallet) -> Keypair:
+    """The wallet's coldkey; asks for its password. Raises CommandFailed."""
+    return _opened(wallet.folder.coldkey)
+
+
+def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
+    """What is public of the coldkey; None when the wallet does not say. Reads no secret."""
+    try:
+        return wallet.folder.coldkey_public()
+    except HotkeyError:
+        return None
+
+
+def _opened(read: Callable[[str | None], Keypair]) -> Keypair:
+    try:
+        return read(None)
+    except WalletEncrypted as encrypted:
+        password = os.environ.get(PASSWORD_VARIABLE)
+        if password is None:
+            if not sys.stdin.isatty():
+                raise CommandFailed(f"{encrypted} (in {PASSWORD_VARIABLE}, as there is no terminal)") from None
+            password = getpass.getpass("password of the key file: ")
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None
+    try:
+        return read(password)
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None

@@ -1,0 +1,310 @@
+"""`engram registry` against a chain on a real socket: what is committed, what is told, how it ends."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram.hotkeys import Keypair
+from tests.cli.chains import served, write_wallet
+from tests.cli.conftest import Ran, Run
+from tests.fakes.chain import ChainServer
+from tests.fakes.living_chain import LivingChain
+
+ROOT = Path(__file__).parents[2]
+HOTKEY = Keypair.from_uri("//sn450//hot//7")
+COLDKEY = Keypair.from_uri("//sn450//cold//7")
+NOBODY = Keypair.from_uri("//nobody")
+
+
+@pytest.fixture
+def chain() -> LivingChain:
+    return LivingChain()
+
+
+@pytest.fixture
+def server(chain: LivingChain) -> Iterator[ChainServer]:
+    with served(chain) as server:
+        yield server
+
+
+@pytest.fixture
+def wallets(here: Path) -> Path:
+    write_wallet(here / "wallets", "cold", hotkey=HOTKEY, coldkey=COLDKEY)
+    return write_wallet(here / "wallets", "stranger", hotkey=NOBODY, coldkey=COLDKEY)
+
+
+Registry = Any
+
+
+@pytest.fixture
+def registry(run: Run, server: ChainServer, wallets: Path) -> Registry:
+    def command(name: str, *more: str, wallet: str = "cold") -> Ran:
+        options = ["--netuid", "450", "--endpoint", server.url, "--wallet.path", str(wallets)]
+        options += ["--wallet.name", wallet, "--wallet.hotkey", "hot"]
+        patience = ["--patience", "5"] if name == "register" and "--patience" not in more else []
+        return run("registry", name, *options, *patience, *more)
+
+    return command
+
+
+def test_a_dry_run_shows_what_would_be_committed_and_sends_nothing(registry: Registry, chain: LivingChain) -> None:
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999")
+    assert ran.code == 0
+    assert ran.out.splitlines() == [
+        "=== Registration Summary ===",
+        f"Coldkey: {COLDKEY.ss58}",
+        f"Hotkey: {HOTKEY.ss58}",
+        "Network: finney",
+        "Netuid: 450",
+        "String to commit: 13.89.38.129:9999",
+        "===========================",
+        "Offline mode - Skipping chain commit",
+    ]
+    assert chain.asked == []
+
+
+def test_a_registration_is_committed_and_read_back(registry: Registry, chain: LivingChain) -> None:
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
+    assert ran.code == 0
+    assert ran.out.splitlines()[-3:] == [
+        "Making commit call...",
+        "Commit result: True",
+        f"Successfully committed 13.89.38.129:9999 under {HOTKEY.ss58} on netuid 450",
+    ]
+    held = chain.get("Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+    assert bytes.fromhex(held["info"]["fields"][0]["Raw17"][2:]) == b"13.89.38.129:9999"
+
+
+def test_register_is_what_is_meant_when_no_command_is_named(run: Run, wallets: Path, server: ChainServer) -> None:
+    ran = run(
+        *["registry", "--netuid", "450", "--endpoint", server.url, "--wallet.path", str(wallets)],
+        *["--wallet.name", "cold", "--wallet.hotkey", "hot", "--address", "13.89.38.129", "--port", "1"],
+    )
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "Offline mode - Skipping chain commit")
+
+
+def test_the_documents_own_command_line_is_understood(run: Run, wallets: Path, server: ChainServer) -> None:
+    ran = run(
+        *["registry", "register", "--network", "finney", "--netuid", "11", "--wallet.name", "cold"],
+        *["--wallet.hotkey", "hot", "--address", "13.89.38.129", "--port", "9999", "--logging.debug"],
+        *["--wallet.path", str(wallets), "--subtensor.chain_endpoint", server.url],
+    )
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize("address", ["2001:db8::1", "[2001:db8::1]"])
+def test_an_ipv6_address_is_committed_in_brackets(address: str, registry: Registry, chain: LivingChain) -> None:
+    ran = registry("register", "--address", address, "--port", "8091", "--online", "--allow-private")
+    assert ran.code == 0
+    held = chain.get("Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+    assert bytes.fromhex(held["info"]["fields"][0]["Raw18"][2:]) == b"[2001:db8::1]:8091"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "told"),
+    [
+        ("a" * 46, "80", f"Address '{'a' * 46}' exceeds maximum length of 45"),
+        ("ä" * 23, "80", f"Address '{'ä' * 23}' exceeds maximum length of 45"),
+        ("13.89.38.129", "999999", "Port '999999' exceeds maximum length of 5"),
+        ("13.89.38.129", "70000", "Invalid input: Port must be between 0 and 65535"),
+        ("13.89.38.129", "-1", "Invalid input: Port must be between 0 and 65535"),
+        ("13.89.38.129", "http", "Invalid input: Port must be a valid number"),
+        ("13.89.38.129", " 80", "Invalid input: Port must be a valid number"),
+        ("13.89.38.129", "+80", "Invalid input: Port must be a valid number"),
+        ("13.89.38.129", "0", "Invalid input: Port 0 cannot be connected to"),
+        ("", "80", "Invalid input: Address '' is neither an IP address nor a host name"),
+        (
+            "127.0.0.1",
+            "80",
+            "Invalid input: Address 127.0.0.1 cannot be reached from the internet (--allow-private commits it)",
+        ),
+    ],
+)
+def test_what_is_no_endpoint_is_refused_before_anything_is_asked(
+    address: str, port: str, told: str, registry: Registry, chain: LivingChain
+) -> None:
+    ran = registry("register", f"--address={address}", f"--port={port}", "--online")
+    assert ran.code == 1
+    assert ran.out.splitlines() == [told]
+    assert chain.asked == []
+
+
+def test_a_refusal_inside_the_block_is_named_and_fails(registry: Registry) -> None:
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online", wallet="stranger")
+    assert ran.code == 1
+    last = ran.out.splitlines()[-1]
+    assert last.startswith("Error during commit: AccountNotAllowedCommit: AccountNotAllowedCommit: Account is not")
+    assert "engram subnet register" in last
+    assert "Successfully" not in ran.out
+
+
+def test_a_rate_limit_is_explained(registry: Registry, chain: LivingChain) -> None:
+    chain._used_space[HOTKEY.public_key] = ((chain.head + 450 + 1) // 10_001, 3_100)
+    chain.tempo = 10_000
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
+    assert ran.code == 1
+    assert "SpaceLimitExceeded" in ran.out
+    assert "31 commits" in ran.out
+
+
+def test_a_commit_that_is_not_seen_is_unknown_and_has_its_own_exit_code(registry: Registry, chain: LivingChain) -> None:
+    chain.seal_at_look = False
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online", "--patience", "0.2")
+    assert ran.code == 4
+    assert "OutcomeUnknown" in ran.out
+    assert "look before sending again" in ran.out
+
+
+def test_an_endpoint_that_is_down_fails(run: Run, wallets: Path) -> None:
+    ran = run(
+        *["registry", "register", "--endpoint", "http://127.0.0.1:9", "--wallet.path", str(wallets), "--online"],
+        *["--wallet.name", "cold", "--wallet.hotkey", "hot", "--address", "13.89.38.129", "--port", "9999"],
+    )
+    assert ran.code == 1
+    assert ran.out.splitlines()[-1].startswith("Error during commit: EndpointUnreachable: http://127.0.0.1:9: ")
+
+
+def test_two_processes_that_commit_at_once_are_both_told_the_truth(
+    registry: Registry, chain: LivingChain, wallets: Path, server: ChainServer
+) -> None:
+    def command(port: str) -> list[str]:
+        code = "import sys; from engram.cli import main; sys.exit(main())"
+        return [
+            *[sys.executable, "-c", code, "registry", "register", "--netuid", "450", "--endpoint", server.url],
+            *["--wallet.path", str(wallets), "--wallet.name", "cold", "--wallet.hotkey", "hot", "--online"],
+            *["--address", "13.89.38.129", "--port", port, "--format", "json", "--patience", "10"],
+        ]
+
+    both = [subprocess.Popen(command(port), stdout=subprocess.PIPE, text=True, cwd=ROOT) for port in ("1111", "2222")]
+    told = [json.loads(one.communicate(timeout=30)[0]) for one in both]
+    assert [one.returncode for one in both] == [0, 0]
+    newest = max(told, key=lambda one: one["block"])
+    assert len({one["extrinsic_hash"] for one in told}) == 2
+    held = chain.get("Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+    assert bytes.fromhex(held["info"]["fields"][0]["Raw17"][2:]).decode() == newest["committed"]
+
+
+def filled(chain: LivingChain) -> None:
+    fields: list[tuple[int, Any]] = [
+        (2, {"Raw17": "0x" + b"13.89.38.129:9999".hex()}),
+        (3, {"Raw18": "0x" + b"[2001:db8::1]:8091".hex()}),
+        (4, {"Raw16": "0x" + b"2001:db8::1:8091".hex()}),
+        (5, {"Raw6": "0xfffe00626164"}),
+        (6, {"Raw27": "0x" + b"myorg:my-model:abc123:llama".hex()}),
+        (7, {"Sha256": "0x" + "11" * 32}),
+        (8, "ResetBondsFlag"),
+        (9, {"Raw0": "0x"}),
+    ]
+    for number, field in fields:
+        account = Keypair.from_uri(f"//sn450//hot//{number}").public_key
+        info = {"fields": [field]}
+        chain.put({"deposit": 0, "block": 1000 + number, "info": info}, "Commitments", "CommitmentOf", 450, account)
+
+
+def test_check_tells_every_entry_in_upstreams_lines(registry: Registry, chain: LivingChain) -> None:
+    filled(chain)
+    ran = registry("check")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert lines[:6] == [
+        "",
+        "=" * 80,
+        "ALL COMMITMENTS FOR NETUID: 450",
+        "Network: finney",
+        "Total commitments: 9",
+        "=" * 80,
+    ]
+    assert lines[6:11] == ["", "Summary: 3 valid, 6 invalid", "-" * 80, "", f"{'=' * 20} VALID COMMITMENTS {'=' * 20}"]
+    entry = lines.index(f"Hotkey: {Keypair.from_uri('//sn450//hot//2').ss58}")
+    assert lines[entry - 1 : entry + 6] == [
+        "",
+        f"Hotkey: {Keypair.from_uri('//sn450//hot//2').ss58}",
+        "Block: 1002",
+        "Address: 13.89.38.129",
+        "Port: 9999",
+        "String Length: 17",
+        "-" * 40,
+    ]
+    assert lines.count("Address: 2001:db8::1") == 2
+    assert f"{'=' * 20} INVALID COMMITMENTS {'=' * 20}" in lines
+    assert "Raw String: \\xff\\xfe\\x00bad" in lines
+    assert lines[-3:] == ["", "Tip: Use --verbose to see detailed error information", "=" * 80]
+
+
+def test_check_verbose_tells_why(registry: Registry, chain: LivingChain) -> None:
+    filled(chain)
+    lines = registry("check", "--verbose").out.splitlines()
+    at = lines.index(f"Hotkey: {Keypair.from_uri('//sn450//hot//6').ss58}")
+    assert lines[at : at + 7] == [
+        f"Hotkey: {Keypair.from_uri('//sn450//hot//6').ss58}",
+        "Block: 1006",
+        "Raw String: myorg:my-model:abc123:llama",
+        "String Length: 27",
+        "Error Type: ValueError",
+        "Error: Invalid compressed string format: myorg:my-model:abc123:llama",
+        "-" * 40,
+    ]
+    at = lines.index(f"Hotkey: {Keypair.from_uri('//sn450//hot//7').ss58}")
+    assert lines[at + 4 : at + 6] == ["Error Type: MissingData", "Error: No valid chain string found in commitment"]
+    assert not any(line.startswith("Tip:") for line in lines)
+
+
+def test_read_tells_every_text(registry: Registry, chain: LivingChain) -> None:
+    filled(chain)
+    lines = registry("read").out.splitlines()
+    assert lines[:4] == ["", "=" * 100, "MINER REGISTRATIONS (Total: 6)", "=" * 100]
+    at = lines.index(f"Hotkey: {Keypair.from_uri('//sn450//hot//2').ss58}")
+    assert lines[at - 1 : at + 7] == [
+        "",
+        f"Hotkey: {Keypair.from_uri('//sn450//hot//2').ss58}",
+        "Block: 1002",
+        "Raw Chain String: 13.89.38.129:9999",
+        "Decoded Fields:",
+        "  - address: 13.89.38.129",
+        "  - port: 9999",
+        "-" * 80,
+    ]
+    at = lines.index("Raw Chain String: myorg:my-model:abc123:llama")
+    assert lines[at + 1] == "Error: Invalid compressed string format: myorg:my-model:abc123:llama"
+
+
+def test_check_as_json_is_one_document(registry: Registry, chain: LivingChain) -> None:
+    filled(chain)
+    entries = json.loads(registry("check", "--format", "json").out)
+    assert len(entries) == 9
+    assert sum(entry["valid"] for entry in entries) == 3
+
+
+def test_a_subnet_without_commitments_says_so(run: Run, server: ChainServer) -> None:
+    for command, told in (("check", "No commitments found for netuid 12"), ("read", "No registrations found")):
+        ran = run("registry", command, "--netuid", "12", "--endpoint", server.url)
+        assert (ran.code, ran.err.strip()) == (0, told)
+
+
+def test_probing_refuses_addresses_that_are_not_public(registry: Registry, chain: LivingChain) -> None:
+    chain.put(
+        {"deposit": 0, "block": 1, "info": {"fields": [{"Raw11": "0x" + b"127.0.0.1:1".hex()}]}},
+        "Commitments",
+        "CommitmentOf",
+        450,
+        HOTKEY.public_key,
+    )
+    lines = registry("check", "--probe").out.splitlines()
+    assert "Check Endpoint: invalid" in lines
+    (entry,) = [one for one in json.loads(registry("check", "--probe", "--format", "json").out) if one["valid"]]
+    assert entry["endpoint_valid"] is False
+    assert "not of the public internet" in entry["endpoint_error"]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_file_that_others_may_read_is_refused(mode: int, registry: Registry, wallets: Path) -> None:
+    path = wallets / "cold" / "hotkeys" / "hot"
+    path.chmod(mode)
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999")
+    assert ran.code == 1
+    assert f"chmod 600 {path}" in ran.err
