@@ -330,7 +330,7 @@ class Gateway:
         """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, ProvisioningError."""
         from engram.provisioning.backends import make_backend
 
-        backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve())
+        backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve().parent)
         return cls(process, backend, await backend.offers())
 
     def __init__(self, process: Process, backend: "Provisioner", offers: "Offers") -> None:

@@ -14,6 +14,8 @@ from typing import Literal
 
 import msgspec
 
+from config.model import MinerSettings
+
 SCHEMA = 1
 
 
@@ -55,6 +57,8 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     environment: Literal["local", "testnet", "mainnet"] = "local"
     """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
     embedder: EmbedderLaunch = EmbedderLaunch()
+    miner: MinerSettings | None = None
+    """The gateway's settings for its nodes; null: those of the node's own process."""
     log_file: str | None = None
     """Where stdout and stderr go (appended); null: they stay where they are."""
 

@@ -58,6 +58,7 @@ def main(config: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
     """
     try:
         launch = launches.read(config)
+        settings = launch.miner or settings
         _redirect_output(launch)
         logs.configure(log_level, json=not sys.stderr.isatty())
         with folder.claim(Path(launch.data_dir)) as claim:

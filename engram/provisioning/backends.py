@@ -19,8 +19,8 @@ NODES_FOLDER = "nodes"
 CACHE_FOLDER = "cache"
 
 
-def make_backend(settings: Settings, data_dir: Path, ledger_id: str, run_py: Path) -> Provisioner:
-    """Returns the backend; `data_dir` is the locked folder, `run_py` the program that starts a miner.
+def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> Provisioner:
+    """Returns the backend; `data_dir` is the locked folder, `root` the folder that holds the package.
 
     Raises UnknownBackend, saying which setting to change.
     """
@@ -36,11 +36,12 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, run_py: Pat
         LocalSettings(
             nodes_dir=data_dir / NODES_FOLDER,
             ledger_id=ledger_id,
-            command=(sys.executable, str(run_py), "miner"),
+            command=(sys.executable, "-m", "engram.miner"),  # not run.py: a node needs nothing of the gateway
             common=NodeSettings(
                 host=settings.provisioning.node_host,
                 netuid=miner.netuid,
                 environment=settings.environment,
+                miner=miner,
                 embedder=EmbedderLaunch(
                     kind=miner.embedder,
                     weights_dir=miner.weights_dir or None,
@@ -58,7 +59,7 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, run_py: Pat
             ),
             grace_s=settings.provisioning.destroy_grace_s,
             watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=scrubbed(os.environ),
+            environment=scrubbed(os.environ) | {"PYTHONPATH": str(root)},
         ),
         groups,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from config.model import Environment
+from config.model import Environment, MinerSettings
 from engram.memory import launch
 
 from .model import NodeSpec
@@ -44,6 +44,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     netuid: int
     environment: Environment
     embedder: launch.EmbedderLaunch
+    miner: MinerSettings = MinerSettings()
 
 
 def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:
@@ -63,6 +64,7 @@ def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) 
         netuid=common.netuid,
         environment=common.environment,
         embedder=common.embedder,
+        miner=common.miner,
     )
     write_node(folder, node)
     launch.write(folder / LAUNCH_FILE, orders)

@@ -120,7 +120,7 @@ class GatewayProcess:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"\0miner\0" in command and str(self.data_dir).encode() in command:
+            if b"\0engram.miner\0" in command and str(self.data_dir).encode() in command:
                 found.append(int(entry.name))
         return found
 

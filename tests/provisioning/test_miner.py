@@ -40,14 +40,14 @@ class MinerBench(contract.Bench):
             LocalSettings(
                 nodes_dir=folder / "nodes",
                 ledger_id=contract.LEDGER_ID,
-                command=(sys.executable, str(ROOT / "run.py"), "miner"),
+                command=(sys.executable, "-m", "engram.miner"),
                 common=NodeSettings(
                     host="127.0.0.1", netuid=450, environment="local", embedder=EmbedderLaunch(kind="hash")
                 ),
                 offers=Offers(backend="local", places=4, first_port=18_100, port_count=1_000),
                 grace_s=10.0,
                 watch_interval_s=0.5,
-                environment=local.scrubbed(os.environ),
+                environment=local.scrubbed(os.environ) | {"PYTHONPATH": str(ROOT)},
             )
         )
         super().__init__(backend)
