@@ -358,7 +358,8 @@ class Gateway:
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
         self.backend = backend
         self.offers = offers
-        self.places = min(offers.places, settings.sessions.live_in_all)
+        self.room = min(offers.places, settings.sessions.live_in_all)
+        self._keys: int | None = None
         self.services = self._services()
         self.status = self._status()
 
@@ -393,6 +394,13 @@ class Gateway:
 
         session_changed(self.provisioner, session_id)
         self.feed.poke(session_id)
+
+    def places(self) -> int:
+        """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
+        return self.room if self._keys is None else min(self.room, self._keys)
+
+    def _count_keys(self, usable: int) -> None:
+        self._keys = usable
 
     def _fleet_changed(self, session_id: str) -> None:
         self.samples.outdate()
@@ -439,7 +447,7 @@ class Gateway:
             facilitator=facilitator,
             instants=self.instants,
             ids=process.ids,
-            places=lambda: self.places,
+            places=self.places,
             on_settled=self.session_changed,
             metrics=process.metrics,
         )
@@ -461,6 +469,7 @@ class Gateway:
         async def new_key() -> None:
             await node_keys.generate(process.ledger, keys_folder, process.clock.now())
 
+        makes_keys = self.settings.environment == "local"
         fleet = Fleet(
             ledger=process.ledger,
             backend=self.backend,
@@ -470,8 +479,9 @@ class Gateway:
             tiers=tiers(self.settings.pricing.lite_usd_per_hour),
             is_healthy=health_probe(process.http),
             on_failed=refund,
-            new_key=new_key if self.settings.environment == "local" else None,
+            new_key=new_key if makes_keys else None,
             on_changed=self._fleet_changed,
+            on_keys=(lambda _: None) if makes_keys else self._count_keys,
         )
         return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)
 
@@ -545,7 +555,7 @@ class Gateway:
         def public_url() -> str:
             return settings.gateway.public_url.rstrip("/") or listener.url
 
-        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, lambda: self.places)
+        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, self.places)
         return Services(
             settings=settings,
             public_url=public_url,
@@ -590,7 +600,7 @@ class Gateway:
         commits = await self.process.ledger.commits()
         extra: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(commits),
-            "provisioning": {**msgspec.structs.asdict(self.offers), "places": self.places},
+            "provisioning": {**msgspec.structs.asdict(self.offers), "places": self.places()},
         }
         with contextlib.suppress(ActorsError):
             extra["relay"] = msgspec.structs.asdict(await self.emitter.call(GetRelayStatus()))

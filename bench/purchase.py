@@ -63,7 +63,7 @@ def serve(facilitator_url: str, folder: str, ready_fd: int) -> int:
 
     class Shop(run.Gateway):
         def children(self) -> list[ChildSpec | SupervisorSpec]:
-            self.places = 1_000_000
+            self.room = 1_000_000
             process = self.process
 
             async def count(context: Context) -> None:

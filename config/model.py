@@ -25,7 +25,8 @@ class ShutdownSettings(Section, frozen=True):
     """What happens at SIGTERM or Ctrl-C."""
 
     nodes: Literal["keep", "stop"] = "keep"
-    """`keep`: nodes go on and are found again at the next start; `stop`: they are destroyed first."""
+    """`keep`: nodes go on and are found again at the next start; `stop`: they are stopped with the gateway, what they
+    hold is kept, and the next start brings those back whose time is not up."""
     drain_s: Positive = 10.0
     """Seconds that running requests get to finish."""
 
@@ -236,6 +237,13 @@ class MinerSettings(Section, frozen=True):
     max_text_chars: Count = 8_192
     max_metadata_bytes: Count = 4_096
     requests_per_minute: Annotated[int, Meta(ge=0)] = 6_000
+    tenants: Literal["controller", "anyone"] = "controller"
+    """Who may have private namespaces here: the controller of the launch file, or every key for itself."""
+    private_bucket_ms: Annotated[int, Meta(ge=0, le=10_000)] = 100
+    """Answers about private namespaces are given at multiples of this after their arrival; 0: as soon as they are
+    ready, which tells by its time what was done."""
+    ops_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
+    """Loopback port of /metrics and of the admin calls; 0 takes a free one, noted in `ops.json` of the data folder."""
 
 
 class Settings(Section, frozen=True):
