@@ -54,7 +54,16 @@ from engram.http.app import App
 from engram.http.client import HttpClient
 from engram.http.metrics import Metrics
 from engram.http.server import Address, serve
-from engram.ledger import LEDGER_FILE, FolderInUse, LedgerActor, LedgerClient, LedgerError, data_folder, facts
+from engram.ledger import (
+    LEDGER_FILE,
+    FolderInUse,
+    LedgerActor,
+    LedgerClient,
+    LedgerError,
+    LedgerUnusable,
+    data_folder,
+    facts,
+)
 from engram.ledger.connection import open_writer
 from engram.provisioning.errors import ProvisioningError
 
@@ -121,7 +130,7 @@ class Process:
         self.ids: Ids = SystemIds()
         self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
-        self.ledger_id = _ledger_id(folder)
+        self.ledger_id = _ledger_id(folder, settings.environment)
         self.listeners = {
             "gateway": Listener(settings.gateway.host, settings.gateway.port, self),
             "ops": Listener(settings.ops.host, settings.ops.port, self),
@@ -298,10 +307,13 @@ def _innermost(failed: StartFailed) -> BaseException | None:
     return cause
 
 
-def _ledger_id(folder: Path) -> str:
+def _ledger_id(folder: Path, environment: str) -> str:
     """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
     connection = open_writer(folder / LEDGER_FILE)
     try:
+        theirs = facts.claim_environment(connection, environment)
+        if theirs != environment:
+            raise LedgerUnusable(f"{folder} holds the ledger of environment {theirs}, not {environment}; set data_dir")
         return facts.ledger_id(connection)
     finally:
         connection.close()

@@ -11,6 +11,15 @@ def ledger_id(connection: Connection) -> str:
     return str(connection.execute(select(meta.c.value).where(meta.c.key == "ledger_id")).scalar_one())
 
 
+def claim_environment(connection: Connection, environment: str) -> str:
+    """The environment whose ledger this is; the one asked for when it was nobody's until now.
+
+    Play money's sessions must never be served for real: what was bought in one environment stays in it.
+    """
+    connection.execute(insert(meta).values(key="environment", value=environment).on_conflict_do_nothing())
+    return get(connection, "environment") or environment
+
+
 def get(connection: Connection, key: str) -> str | None:
     """A stored switch, or None when it was never set."""
     value = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()

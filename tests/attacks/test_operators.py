@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from engram.ledger import LEDGER_FILE, backup
+from engram.ledger import LEDGER_FILE, backup, facts
 from engram.ledger.connection import open_writer
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import ROOT, GatewayProcess
@@ -42,6 +42,34 @@ def test_a_data_folder_that_was_open_to_others_shows_them_no_ledger_no_key_and_n
             assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+def test_what_was_bought_with_play_money_is_never_served_in_another_environment(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    opened = open_writer(folder / LEDGER_FILE)
+    assert facts.claim_environment(opened, "local") == facts.claim_environment(opened, "mainnet") == "local"
+    opened.close()
+    opened.engine.dispose()
+    variables = {
+        "X402_RECIPIENT_ADDRESS": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "X402_FACILITATOR_URL": "https://127.0.0.1:9",
+        "AKASH_OWNER_ADDRESS": "akash1" + "q" * 38,
+    }
+    command = [sys.executable, str(ROOT / "run.py"), "gateway", "--profile", "testnet", "--port", "0"]
+    started = subprocess.run(
+        [*command, "--ops-port", "0", "--data-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (started.returncode, started.stderr) == (
+        2,
+        f"engram cannot start: {folder} holds the ledger of environment local, not testnet; set data_dir\n",
+    )
 
 
 @pytest.mark.parametrize("size", [0, 5_000, 60_000])
