@@ -253,6 +253,166 @@ async def test_an_endpoint_that_lies_behind_is_not_acted_on(autojump_clock: Cloc
         assert running.block == 1111
 
 
+async def test_a_head_of_one_endpoint_alone_is_not_acted_on_and_the_others_serve(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    fork, two, three = ChainDouble("fork"), ChainDouble("two"), ChainDouble("three")
+    async with syncing([fork, two, three]) as running:
+        fork.reorganise(1101)
+        nursery.start_soon(live, fork, two, three)
+        await trio.sleep(40)
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (found.block, "0x" + found.block_hash.hex()) == (1102, two.hash(1102))
+        assert (found.endpoint, found.witness) == ("two", "three")
+        status = running.subnets.status()
+        assert status.endpoints["fork"].failures > 0
+        assert status.endpoints["two"].failures == 0
+        assert not status.stalled
+
+
+async def test_a_witness_on_its_own_fork_is_outvoted_and_told(autojump_clock: Clock) -> None:
+    one, fork, three = ChainDouble("one"), ChainDouble("fork"), ChainDouble("three")
+    async with syncing([one, fork, three]) as running:
+        fork.reorganise(1101)
+        for chain in (one, fork, three):
+            chain.head += 1
+        await trio.sleep(12)
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (found.endpoint, found.witness, found.block) == ("one", "three", 1101)
+        status = running.subnets.status()
+        assert "fork alone has another finalized block 1101" in status.endpoints["fork"].last_error
+        assert status.endpoints["one"].failures == status.endpoints["three"].failures == 0
+
+
+async def test_while_two_endpoints_differ_about_a_head_none_is_acted_on(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    async with syncing([one, other]) as running:
+        held = running.subnets.get(450)
+        other.reorganise(1101)
+        nursery.start_soon(live, one, other)
+        await trio.sleep(40)
+        assert running.subnets.get(450) is held
+        assert "is another one at" in running.subnets.status().error
+        other.forks.clear()
+        await trio.sleep(120)
+        assert running.block is not None
+        assert running.block >= 1110
+
+
+async def test_after_heads_differed_one_endpoint_alone_is_not_believed(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    fork, honest = ChainDouble("fork"), ChainDouble("honest")
+    async with syncing([fork, honest]) as running:
+        held = running.subnets.get(450)
+        fork.reorganise(1101)
+        nursery.start_soon(live, fork, honest)
+        await trio.sleep(25)
+        assert "is another one at" in running.subnets.status().error
+        honest.down = unreachable("honest")
+        await trio.sleep(600)
+        assert running.subnets.get(450) is held
+        assert "no second endpoint has its finalized block" in running.subnets.status().endpoints["fork"].last_error
+        honest.down = None
+        fork.forks.clear()
+        await trio.sleep(300)
+        assert running.block is not None
+        assert running.block >= honest.head - 1
+
+
+async def test_a_block_that_is_not_finalized_at_the_witness_contradicts_nothing(autojump_clock: Clock) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    async with syncing([one, other]) as running:
+        one.head += 1
+        other.replace["chain_getBlockHash"] = "0x" + bytes(range(32)).hex()
+        await trio.sleep(12)
+        assert running.block == 1101
+        assert running.subnets.status().endpoints["other"].failures == 0
+
+
+@pytest.mark.parametrize("fault", [unreachable("other"), EndpointBusy("other: HTTP 429", 30.0)])
+async def test_a_witness_that_cannot_be_asked_holds_no_head_up(autojump_clock: Clock, fault: Exception) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    async with syncing([one, other]) as running:
+        one.head += 1
+        other.down = fault
+        await trio.sleep(12)
+        assert running.block == 1101
+        assert running.subnets.status().endpoints["other"].failures == 1
+        other.asked.clear()
+        one.head += 1
+        other.down = None
+        await trio.sleep(1)
+        assert other.asked == []
+
+
+async def test_a_witness_that_refuses_the_question_holds_no_head_up(autojump_clock: Clock) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    async with syncing([one, other]) as running:
+        one.head += 1
+        other.refuse["chain_getBlockHash"] = CallRefused(-32601, "Method not found")
+        await trio.sleep(12)
+        assert running.block == 1101
+
+
+async def test_a_fork_that_two_endpoints_have_is_followed_once_ours_is_dead(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    one, two, three = ChainDouble("one"), ChainDouble("two"), ChainDouble("three")
+    async with syncing([one, two, three]) as running:
+        held = running.subnets.get(450)
+        for chain in (one, two, three):
+            chain.reorganise(1099)
+        nursery.start_soon(live, one, two, three)
+        await trio.sleep(59)
+        assert running.subnets.get(450) is held
+        assert "does not descend from ours" in running.subnets.status().error
+        await trio.sleep(180)
+        found = running.subnets.get(450)
+        assert found is not None
+        assert found.block >= 1118
+        assert "0x" + found.block_hash.hex() == one.hash(found.block)
+        assert not running.subnets.status().stalled
+
+
+async def test_a_fork_that_one_endpoint_alone_has_is_never_followed(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    fork, dead = ChainDouble("fork"), ChainDouble("dead")
+    async with syncing([fork, dead]) as running:
+        held = running.subnets.get(450)
+        fork.reorganise(1100)
+        nursery.start_soon(live, fork)
+        await trio.sleep(600)
+        assert running.subnets.get(450) is held
+        error = running.subnets.status().endpoints["fork"].last_error
+        assert "no second endpoint has its finalized block" in error
+        assert "it does not descend from ours" in error
+
+
+async def test_a_fork_taken_while_nobody_else_could_be_asked_is_left_again(
+    autojump_clock: Clock, nursery: trio.Nursery
+) -> None:
+    fork, two, three = ChainDouble("fork"), ChainDouble("two"), ChainDouble("three")
+    fork.reorganise(1100)
+    two.down, three.down = unreachable("two"), unreachable("three")
+    nursery.start_soon(live, fork, two, three)
+    async with syncing([fork, two, three]) as running:
+        taken = running.subnets.get(450)
+        assert taken is not None
+        assert "0x" + taken.block_hash.hex() == fork.hash(1100)
+        two.down = three.down = None
+        await trio.sleep(300)
+        found = running.subnets.get(450)
+        assert found is not None
+        assert "0x" + found.block_hash.hex() == two.hash(found.block)
+        assert found.block >= 1120
+
+
 async def test_a_second_endpoint_that_gives_the_same_bytes_is_named_as_witness(autojump_clock: Clock) -> None:
     async with syncing([ChainDouble("one"), ChainDouble("other")]) as running:
         found = running.subnets.get(450)
@@ -266,6 +426,16 @@ async def test_a_witness_that_is_not_so_far_yet_is_none(autojump_clock: Clock) -
         assert found is not None
         assert found.witness is None
         assert running.subnets.status().endpoints["other"].failures == 0
+
+
+async def test_a_witness_that_answers_nonsense_is_set_aside_and_holds_nothing_up(autojump_clock: Clock) -> None:
+    one, other = ChainDouble("one"), ChainDouble("other")
+    other.replace["state_call"] = "0xzz"
+    async with syncing([one, other]) as running:
+        found = running.subnets.get(450)
+        assert found is not None
+        assert (found.endpoint, found.witness) == ("one", None)
+        assert "broken hex" in running.subnets.status().endpoints["other"].last_error
 
 
 async def test_answers_that_differ_are_reported_and_never_taken(autojump_clock: Clock, nursery: trio.Nursery) -> None:

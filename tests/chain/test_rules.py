@@ -20,13 +20,20 @@ from engram.chain.rules import (
     JITTER,
     RETRY_AFTER_MAX_S,
     HeadVerdict,
+    Opinion,
+    Support,
     after_busy,
     after_failure,
+    after_refused_head,
     after_success,
     changes,
     choose,
     judge_head,
+    may_act,
     next_poll_s,
+    opinion_of,
+    support_of,
+    witnesses,
 )
 from tests.chain.samples import key, metagraph, neuron
 
@@ -42,8 +49,11 @@ THERE = Axon("13.89.38.130", 9999, 1, 4, 6)
         (None, Head(1, b"x" * 32), None, 0.0, HeadVerdict.ADVANCED),
         (WATCH, Head(101, b"b" * 32), OURS.hash, 999.0, HeadVerdict.ADVANCED),
         (WATCH, Head(101, b"b" * 32), b"z" * 32, 0.0, HeadVerdict.FORKED),
-        (WATCH, Head(101, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
+        (WATCH, Head(101, b"b" * 32), None, 60.0, HeadVerdict.FORKED),
+        (WATCH, Head(101, b"b" * 32), b"z" * 32, 60.1, HeadVerdict.OVERTAKEN),
+        (WATCH, Head(101, b"b" * 32), None, 60.1, HeadVerdict.OVERTAKEN),
         (WATCH, Head(100, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
+        (WATCH, Head(100, b"b" * 32), None, 999.0, HeadVerdict.FORKED),
         (WATCH, OURS, OURS.hash, 60.0, HeadVerdict.SAME),
         (WATCH, OURS, OURS.hash, 60.1, HeadVerdict.STALLED),
         (WATCH, Head(99, b"c" * 32), None, 60.0, HeadVerdict.BEHIND),
@@ -54,6 +64,67 @@ def test_a_head_is_judged_by_the_table(
     watch: HeadWatch | None, seen: Head, ours_on_its_chain: bytes | None, now_s: float, verdict: HeadVerdict
 ) -> None:
     assert judge_head(watch, seen, ours_on_its_chain, now_s, stall_after_s=60.0) is verdict
+
+
+@pytest.mark.parametrize(
+    ("its_hash", "its_finalized", "opinion"),
+    [
+        (OURS.hash, 100, Opinion.SAME),
+        (OURS.hash, 99, Opinion.SAME),
+        (b"z" * 32, 100, Opinion.OTHER),
+        (b"z" * 32, 101, Opinion.OTHER),
+        (b"z" * 32, 99, Opinion.NONE),
+        (None, 99, Opinion.NONE),
+        (None, 101, Opinion.NONE),
+    ],
+)
+def test_only_a_finalized_block_contradicts_a_head(
+    its_hash: bytes | None, its_finalized: int, opinion: Opinion
+) -> None:
+    assert opinion_of(OURS, its_hash, its_finalized) is opinion
+
+
+def test_one_endpoint_that_has_a_head_too_outweighs_those_that_have_another() -> None:
+    assert support_of([]) is Support.ALONE
+    assert support_of([Opinion.NONE, Opinion.NONE]) is Support.ALONE
+    assert support_of([Opinion.NONE, Opinion.OTHER]) is Support.CONTRADICTED
+    assert support_of([Opinion.OTHER, Opinion.OTHER, Opinion.SAME]) is Support.CONFIRMED
+
+
+@pytest.mark.parametrize("heads_differ", [False, True])
+@pytest.mark.parametrize("support", list(Support))
+@pytest.mark.parametrize("verdict", list(HeadVerdict))
+def test_a_new_head_is_acted_on_by_the_table(verdict: HeadVerdict, support: Support, heads_differ: bool) -> None:
+    acted_on = {
+        (HeadVerdict.ADVANCED, Support.CONFIRMED, False),
+        (HeadVerdict.ADVANCED, Support.CONFIRMED, True),
+        (HeadVerdict.ADVANCED, Support.ALONE, False),
+        (HeadVerdict.OVERTAKEN, Support.CONFIRMED, False),
+        (HeadVerdict.OVERTAKEN, Support.CONFIRMED, True),
+    }
+    assert may_act(verdict, support, heads_differ) is ((verdict, support, heads_differ) in acted_on)
+
+
+@given(failures=st.integers(0, 10_000), silent_until_s=st.floats(0, 1e6), seed=st.integers())
+def test_an_endpoint_whose_head_was_refused_may_still_be_asked_about_others(
+    failures: int, silent_until_s: float, seed: int
+) -> None:
+    before = EndpointHealth(failures, silent_until_s=silent_until_s)
+    refused = after_refused_head(before, "fork", 50.0, Random(seed))
+    failed = after_failure(before, "fork", 50.0, Random(seed))
+    assert (refused.failures, refused.not_before_s) == (failed.failures, failed.not_before_s)
+    assert refused.silent_until_s == silent_until_s
+    assert failed.silent_until_s == failed.not_before_s
+
+
+def test_witnesses_are_those_that_may_be_asked_with_the_refused_ones_last() -> None:
+    refused = after_refused_head(EndpointHealth(), "fork", 0.0, Random(1))
+    busy = after_busy(EndpointHealth(), "", 60.0, 0.0, Random(1))
+    healths = [refused, EndpointHealth(), busy, EndpointHealth()]
+    assert witnesses(healths, 1, 1.0) == [3, 0]
+    assert witnesses(healths, 0, 1.0) == [1, 3]
+    assert witnesses(healths, 1, 100.0) == [0, 2, 3]
+    assert witnesses([EndpointHealth()], 0, 0.0) == []
 
 
 @given(failures=st.integers(0, 10_000), seed=st.integers())
