@@ -11,7 +11,7 @@ from typing import Final, final
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.python_json import JsonValue
 from engram.hotkeys.replays import Noted, ReplayStore
-from engram.hotkeys.scheme import Headers, Scheme, SignedRequest, spelled, verify_fields, verify_signed
+from engram.hotkeys.scheme import Scheme, SignedRequest, spelled, verify_fields, verify_signed
 from engram.hotkeys.ss58 import PublicKey
 
 CLOCKS_AHEAD_MS: Final = 2_000
@@ -40,10 +40,11 @@ class Verifier:
         raising; it is asked before the signature is checked, so it must look only, and take nothing from the key.
         """
         self._schemes = [
-            (scheme, {name for name, part in scheme.headers.items() if part in scheme.required}) for scheme in schemes
+            (scheme, {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required})
+            for scheme in schemes
         ]
         self._signature_headers = {
-            name for scheme in schemes for name, part in scheme.headers.items() if part == "signature"
+            name.encode("ascii") for scheme in schemes for name, part in scheme.headers.items() if part == "signature"
         }
         self._longest_ms = max((scheme.past_ms for scheme in schemes), default=0)
         self._started_ms = started_ms
@@ -87,18 +88,18 @@ class Verifier:
         self._note(signed, scheme, "", now_ms)
         return signed
 
-    def _scheme_of(self, headers: Headers) -> Scheme:
-        present = {(name.decode("latin-1") if isinstance(name, bytes) else name).lower() for name, _ in headers}
+    def _scheme_of(self, headers: Sequence[tuple[bytes, bytes]]) -> Scheme:
+        present = {name.lower() for name, _ in headers}
         signatures = present & self._signature_headers
         if len(signatures) > 1:
-            raise AuthError("malformed", "the request is signed under two schemes: " + ", ".join(sorted(signatures)))
+            raise AuthError("malformed", f"the request is signed under two schemes: {_listed(signatures, ' and ')}")
         candidates = [(scheme, needed) for scheme, needed in self._schemes if not signatures.isdisjoint(needed)]
         for scheme, needed in candidates:
             if needed <= present:
                 return scheme
         if candidates:
             return candidates[0][0]
-        names = " or ".join(sorted(spelled(name) for name in self._signature_headers))
+        names = _listed(self._signature_headers, " or ")
         raise AuthError("missing_header", f"the request is not signed: {names} is missing")
 
     def _not_before_ms(self, scheme: Scheme) -> int:
@@ -122,3 +123,7 @@ class Verifier:
                 raise AuthError("stale", "the request is too old to know whether it is new", signed.skew_ms)
             case Noted.FULL:
                 raise AuthError("busy", "too many signed requests at once; try again later", signed.skew_ms)
+
+
+def _listed(names: set[bytes], between: str) -> str:
+    return between.join(sorted(spelled(name.decode("ascii")) for name in names))
