@@ -212,7 +212,7 @@ class Supervisor:
         """Starts the children; the outcome is reported to the parent, or to the system by the root."""
         if name is not None:
             if not self.system.registry.hold_supervisor(name, self):
-                raise NameTaken(name, make_ref(Mailbox(name)))
+                raise NameTaken(name, make_ref(Mailbox(self.system.registry.find_supervisor(name).path)))
             self.name = name
         self.feed(Boot())
 

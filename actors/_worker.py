@@ -390,8 +390,6 @@ class Worker:
                     return
                 if queue:
                     await trio.lowlevel.cancel_shielded_checkpoint()
-                    if self._cancelled():
-                        await trio.lowlevel.checkpoint_if_cancelled()
                 else:
                     assert mailbox.consumer is None, "a mailbox has one consumer"
                     mailbox.consumer = trio.lowlevel.current_task()
@@ -405,9 +403,6 @@ class Worker:
 
     def _is_over(self) -> bool:
         return self._told is not None
-
-    def _cancelled(self) -> bool:
-        return self._why is not None
 
     def _abort_park(self, _: object) -> trio.lowlevel.Abort:
         self.mailbox.consumer = None
