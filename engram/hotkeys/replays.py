@@ -8,7 +8,8 @@ Entries lie in buckets by the end of their lives. What a bucket held is forgotte
 end, and the floor then rises to there: a request whose life ends below the floor is refused (FORGOTTEN), so that a
 clock that is set back does not let old requests in again.
 
-Costs on one core: 1.5 µs to note, 150 bytes an entry; at most 64 entries are dropped at once.
+Costs on one core: 3 µs to note, 190 bytes an entry; at most 64 entries are dropped at once, and the set is in 64 parts,
+since the growth of one of 100,000 entries held up the loop for 3.5 ms.
 """
 
 import heapq
@@ -17,6 +18,7 @@ from typing import Final, final
 
 _DROPPED_AT_ONCE: Final = 64
 _SENDER_BYTES: Final = 32
+_PARTS: Final = 64
 
 
 class Noted(Enum):
@@ -38,15 +40,16 @@ class ReplayStore:
         self._bound = bound
         self._per_sender = per_sender
         self._bucket_ms = bucket_ms
-        self._seen: set[bytes] = set()
-        self._of_sender: dict[bytes, int] = {}
+        self._count = 0
+        self._seen: tuple[set[bytes], ...] = tuple(set() for _ in range(_PARTS))
+        self._of_sender: tuple[dict[bytes, int], ...] = tuple({} for _ in range(_PARTS))
         self._buckets: dict[int, list[bytes]] = {}
         self._ends: list[int] = []
         self._floor_ms = 0
 
     def __len__(self) -> int:
         """How many are kept."""
-        return len(self._seen)
+        return self._count
 
     def note(self, key: bytes, *, expires_ms: int, now_ms: int) -> Noted:
         """Note a request whose signature holds; only NEW changes anything.
@@ -55,16 +58,19 @@ class ReplayStore:
         which its timestamp passes.
         """
         self._drop(now_ms)
-        if key in self._seen:
+        seen = self._seen[key[-1] % _PARTS]
+        if key in seen:
             return Noted.SEEN
         if expires_ms < self._floor_ms:
             return Noted.FORGOTTEN
         sender = key[:_SENDER_BYTES]
-        of_sender = self._of_sender.get(sender, 0)
-        if len(self._seen) >= self._bound or of_sender >= self._per_sender:
+        counts = self._of_sender[sender[-1] % _PARTS]
+        of_sender = counts.get(sender, 0)
+        if self._count >= self._bound or of_sender >= self._per_sender:
             return Noted.FULL
-        self._seen.add(key)
-        self._of_sender[sender] = of_sender + 1
+        seen.add(key)
+        counts[sender] = of_sender + 1
+        self._count += 1
         end = expires_ms - expires_ms % self._bucket_ms + self._bucket_ms
         if end not in self._buckets:
             self._buckets[end] = []
@@ -85,10 +91,12 @@ class ReplayStore:
                 del self._buckets[end]
 
     def _forget(self, key: bytes) -> None:
-        self._seen.discard(key)
+        self._seen[key[-1] % _PARTS].discard(key)
+        self._count -= 1
         sender = key[:_SENDER_BYTES]
-        left = self._of_sender[sender] - 1
+        counts = self._of_sender[sender[-1] % _PARTS]
+        left = counts[sender] - 1
         if left:
-            self._of_sender[sender] = left
+            counts[sender] = left
         else:
-            del self._of_sender[sender]
+            del counts[sender]
