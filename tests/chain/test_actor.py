@@ -303,7 +303,7 @@ async def test_while_two_endpoints_differ_about_a_head_none_is_acted_on(
         assert running.block >= 1110
 
 
-async def test_after_heads_differed_one_endpoint_alone_is_not_believed(
+async def test_after_heads_differed_one_endpoint_alone_is_not_believed_until_two_agree(
     autojump_clock: Clock, nursery: trio.Nursery
 ) -> None:
     fork, honest = ChainDouble("fork"), ChainDouble("honest")
@@ -322,6 +322,9 @@ async def test_after_heads_differed_one_endpoint_alone_is_not_believed(
         await trio.sleep(300)
         assert running.block is not None
         assert running.block >= honest.head - 1
+        honest.down = unreachable("honest")
+        await trio.sleep(60)
+        assert running.block >= fork.head - 1
 
 
 async def test_a_block_that_is_not_finalized_at_the_witness_contradicts_nothing(autojump_clock: Clock) -> None:
