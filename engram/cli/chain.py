@@ -39,6 +39,9 @@ class Chain:
         ),
     ] = ()
     timeout: Annotated[float, Parameter(help="Seconds for one request to the chain.")] = 15.0
+    composer: Annotated[
+        Literal["core", "substrate-interface"], Parameter(help="The library that composes what is signed.")
+    ] = "core"
     logging_debug: Annotated[bool, Parameter(name="--logging.debug", help=_IGNORED, negative="")] = False
     logging_trace: Annotated[bool, Parameter(name="--logging.trace", help=_IGNORED, negative="")] = False
     logging_info: Annotated[bool, Parameter(name="--logging.info", help=_IGNORED, negative="")] = False

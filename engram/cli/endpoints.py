@@ -4,10 +4,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from config.model import ChainSettings
+from engram.chain.composing import Composer, CoreComposer
 from engram.chain.endpoints import nodes
 from engram.chain.node import Node
+from engram.chain.runtime import Call
+from engram.chain.submitting import Included, Waiting, submit
+from engram.chain.substrate import SubstrateComposer
+from engram.chain.view import View
 from engram.cli.chain import Chain
 from engram.clock import SystemClock
+from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 
 
@@ -25,3 +31,11 @@ async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
         yield nodes(settings, http, SystemClock())
     finally:
         await http.aclose()
+
+
+async def send(
+    chain: Chain, view: View, nodes: Sequence[Node], call: Call, keypair: Keypair, patience_s: float
+) -> Included:
+    """Submits a call as the options say; raises as `submit`."""
+    composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
+    return await submit(view, nodes, call, keypair, Waiting(min(2.0, patience_s / 20), patience_s), composer)

@@ -189,23 +189,18 @@ async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) 
     from engram.chain import calls
     from engram.chain.commitments import read_commitment
     from engram.chain.errors import CommitReplaced
-    from engram.chain.submitting import Waiting, submit
     from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints
+    from engram.cli.endpoints import endpoints, send
 
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
         call = calls.set_commitment(chain.netuid, text.encode())
-        done = await submit(view, nodes, call, keypair, Waiting(patience_s=patience_s, poll_s=_poll_s(patience_s)))
+        done = await send(chain, view, nodes, call, keypair, patience_s)
         there = await view_at(view.node, done.block.hash, view)
         held = await read_commitment(there, chain.netuid, keypair.public_key)
     if held is None or held.payload != text.encode():
         raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
     return done
-
-
-def _poll_s(patience_s: float) -> float:
-    return min(2.0, patience_s / 20)
 
 
 async def _entries(

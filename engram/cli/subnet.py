@@ -27,10 +27,8 @@ from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss
 
 if TYPE_CHECKING:
     from engram.chain.model import Metagraph
-    from engram.chain.node import Node
     from engram.chain.runtime import Call
     from engram.chain.submitting import Included
-    from engram.chain.view import View
 
 app = App(
     name="subnet",
@@ -288,11 +286,11 @@ async def _burn(
     chain: Chain, call: "Call", coldkey: Keypair, hotkey: PublicKey, patience_s: float
 ) -> "tuple[Included, int | None]":
     from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints
+    from engram.cli.endpoints import endpoints, send
 
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
-        done = await _submitted(view, nodes, call, coldkey, patience_s)
+        done = await send(chain, view, nodes, call, coldkey, patience_s)
         there = await view_at(view.node, done.block.hash, view)
         uid = await there.storage("SubtensorModule", "Uids", chain.netuid, hotkey)
     return done, uid if isinstance(uid, int) else None
@@ -300,15 +298,15 @@ async def _burn(
 
 async def _send(chain: Chain, call: "Call", keypair: Keypair, patience_s: float) -> "Included":
     from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints
+    from engram.cli.endpoints import endpoints, send
 
     async with endpoints(chain) as nodes:
-        return await _submitted(await open_view(nodes), nodes, call, keypair, patience_s)
+        return await send(chain, await open_view(nodes), nodes, call, keypair, patience_s)
 
 
 async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, patience_s: float) -> Sent:
     from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints
+    from engram.cli.endpoints import endpoints, send
 
     sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
     async with endpoints(chain) as nodes:
@@ -316,7 +314,7 @@ async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, pat
         view.types.compose(call)
         if not online:
             return sent
-        done = await _submitted(view, nodes, call, keypair, patience_s)
+        done = await send(chain, view, nodes, call, keypair, patience_s)
         there = await view_at(view.node, done.block.hash, view)
         held = await there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
     announced = held if isinstance(held, dict) else {}
@@ -330,7 +328,7 @@ async def _set_weights(
 ) -> Sent:
     from engram.chain import weights
     from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints
+    from engram.cli.endpoints import endpoints, send
     from engram.clock import SystemClock
 
     clock = SystemClock()
@@ -360,19 +358,11 @@ async def _set_weights(
             return sent
         if sent.objections or neuron is None:
             raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
-        done = await _submitted(view, nodes, planned.call, keypair, patience_s)
+        done = await send(chain, view, nodes, planned.call, keypair, patience_s)
         there = await view_at(view.node, done.block.hash, view)
         if not await weights.stands(there, planned, chain.netuid, neuron.uid):
             raise CommandFailed(f"included in block {done.block.number}, but the chain does not hold these weights")
     return _included(sent, done)
-
-
-async def _submitted(
-    view: "View", nodes: "Sequence[Node]", call: "Call", keypair: Keypair, patience_s: float
-) -> "Included":
-    from engram.chain.submitting import Waiting, submit
-
-    return await submit(view, nodes, call, keypair, Waiting(min(2.0, patience_s / 20), patience_s))
 
 
 async def _standing(chain: Chain, hotkey: PublicKey, probing: bool, allow_private: bool) -> Standing:

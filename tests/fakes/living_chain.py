@@ -5,8 +5,12 @@ metadata: signatures over the payload that the era, nonce and genesis give, nonc
 call what decides it on the chain. Blocks are built when told (`seal`), or at each look at the finalized head.
 """
 
+import gzip
 import hashlib
+import json
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import bittensor_core
@@ -19,11 +23,19 @@ from engram.chain.runtime import ERA_BLOCKS, RuntimeTypes
 from engram.hotkeys import ss58
 from tests.fakes.chain import ChainDouble, recording
 
+DATA = Path(__file__).parent.parent / "data" / "chain"
 NETUID = 450
 MAX_SPACE = 3_100
 TEMPO = 10
 METHOD_NOT_FOUND = CallRefused(-32601, "Method not found")
 GENESIS = "0x" + "45" * 32
+
+
+@cache
+def metadata_v14() -> str:
+    """What clients without metadata V15 ask for."""
+    found: str = json.loads(gzip.decompress((DATA / "metadata-v14.json.gz").read_bytes()))
+    return found
 
 
 class Refused(Exception):
@@ -119,8 +131,10 @@ class LivingChain(ChainDouble):
                 return [{"block": self.hash(self._number(at)), "changes": changes}]
             case ["chain_getHeader"]:
                 return super().answer(RpcCall("chain_getHeader", (self.hash(self.head),)))
-            case ["state_getRuntimeVersion", *_]:
+            case ["state_getRuntimeVersion" | "chain_getRuntimeVersion", *_]:
                 return {**recording().runtime_version, "specVersion": self.spec_version}
+            case ["state_getMetadata", *_]:
+                return metadata_v14()
             case ["system_properties"]:
                 return recording().properties
             case ["rpc_methods"]:
