@@ -1,0 +1,46 @@
+"""docs/signing.md says what the tables say."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engram.hotkeys import AuthError, Scheme, chutes, miner_scheme, profiles
+
+PAGE = (Path(__file__).parents[2] / "docs" / "signing.md").read_text(encoding="utf-8")
+UNITS = {"s": "seconds", "ms": "milliseconds", "ns": "nanoseconds"}
+SCHEMES: dict[str, Scheme] = {
+    **profiles.STRICT,
+    "chutes socket": chutes.SOCKET,
+    "pattern B": chutes.PATTERN_B,
+    "miner body": miner_scheme.BODY,
+    "namespace": miner_scheme.NAMESPACE,
+    "namespace request": miner_scheme.NAMESPACE_REQUEST,
+}
+
+
+def rows() -> dict[str, list[str]]:
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"]
+    return {row[0].split(" version")[0].replace("`", ""): row for row in cells if len(row) == 8}
+
+
+def test_every_scheme_has_a_row() -> None:
+    assert rows().keys() - {"Scheme", "---"} == SCHEMES.keys()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_a_row_is_the_schemes_table(name: str) -> None:
+    scheme, row = SCHEMES[name], rows()[name]
+    _, _, _, unit, window, receiver, signature, replay = row
+    assert UNITS[unit] == scheme.unit.name
+    assert window == f"{scheme.past_ms // 1000} s / {scheme.future_ms // 1000} s"
+    assert (receiver == "required") == ("receiver" in scheme.required)
+    assert ("optional" in signature) == (scheme.signature.match("00" * 64) is not None)
+    assert (replay == "uuid") == ("uuid" in scheme.required)
+
+
+def test_every_code_is_explained() -> None:
+    documented = set(re.findall(r"`([a-z_]+)`", PAGE.partition("| Code |")[2].partition("## Replays")[0]))
+    codes = re.findall(r"\b([a-z_]+)(?=,| and| \(|$)", (AuthError.__doc__ or "").partition("one of ")[2])
+    assert {code for code in codes if "_" in code} <= documented
+    assert {"malformed", "stale", "future", "replay", "busy"} <= documented
