@@ -30,8 +30,6 @@ from actors import (
     ActorsError,
     Backoff,
     ChildSpec,
-    Context,
-    DrainingJob,
     EventStream,
     Intensity,
     Job,
@@ -52,8 +50,8 @@ from engram.http import descriptors, logs
 from engram.http.actor_events import observer
 from engram.http.app import App
 from engram.http.client import HttpClient
+from engram.http.listener import Listener
 from engram.http.metrics import Metrics
-from engram.http.server import Address, serve
 from engram.ledger import (
     LEDGER_FILE,
     FolderInUse,
@@ -78,7 +76,6 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CANNOT_START: Final = 2
 LEDGER: Final = "ledger"
-SHUTDOWN_SLACK_S: Final = 2.0
 STOP_NODES_S: Final = 30.0
 
 _log = structlog.get_logger("engram")
@@ -132,9 +129,12 @@ class Process:
         self.metrics = Metrics()
         self.ledger_id = _ledger_id(folder, settings.environment)
         self.listeners = {
-            "gateway": Listener(settings.gateway.host, settings.gateway.port, self),
-            "ops": Listener(settings.ops.host, settings.ops.port, self),
-            "facilitator": Listener(settings.facilitator.host, settings.facilitator.port, self),
+            name: Listener(at.host, at.port, settings.http, settings.shutdown.drain_s)
+            for name, at in (
+                ("gateway", settings.gateway),
+                ("ops", settings.ops),
+                ("facilitator", settings.facilitator),
+            )
         }
         self.system: System | None = None
         self._ready_fd = ready_fd
@@ -245,61 +245,6 @@ class Process:
                     self.system.kill()
 
 
-class Listener:
-    """One HTTP surface's place: a port that was free at first is kept over restarts of its server."""
-
-    def __init__(self, host: str, port: int, process: Process) -> None:
-        self._host, self._port = host, port
-        self._process = process
-        self.bound: Address | None = None
-
-    @property
-    def url(self) -> str:
-        """Base URL without a slash at its end."""
-        return (self.bound or Address(self._host, self._port)).url
-
-    def child(self, name: str, app: Callable[[], App]) -> ChildSpec:
-        """The server of this surface, as a child of the tree."""
-        settings = self._process.settings
-
-        async def run(context: Context) -> None:
-            port = self._port if self.bound is None else self.bound.port
-            await serve(
-                app(),
-                self._host,
-                port,
-                context=_Announced(context, self.listening),
-                settings=settings.http,
-                drain_s=settings.shutdown.drain_s,
-            )
-
-        backoff = Backoff(0.1, 5.0)
-        return ChildSpec(
-            name, lambda: DrainingJob(run), shutdown=settings.shutdown.drain_s + SHUTDOWN_SLACK_S, backoff=backoff
-        )
-
-    def listening(self, at: Address) -> None:
-        """Told by the server where it listens."""
-        self.bound = at
-
-
-class _Announced:
-    """A job's context that tells its listener, too, where it listens."""
-
-    def __init__(self, context: Context, listening: Callable[[Address], None]) -> None:
-        self._context = context
-        self._listening = listening
-
-    @property
-    def stop_requested(self) -> trio.Event:
-        return self._context.stop_requested
-
-    def ready(self, info: object = None) -> None:
-        if isinstance(info, Address):
-            self._listening(info)
-        self._context.ready(info)
-
-
 def _innermost(failed: StartFailed) -> BaseException | None:
     cause: BaseException | None = failed
     while isinstance(cause, StartFailed):
@@ -330,7 +275,7 @@ def facilitator_child(process: Process) -> ChildSpec:
         clock=process.clock,
         ids=process.ids,
         metrics=process.metrics,
-        on_bound=process.listeners["facilitator"].listening,
+        listener=process.listeners["facilitator"],
     )
 
 

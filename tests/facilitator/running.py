@@ -9,8 +9,8 @@ from actors import SupervisorSpec, open_system
 from config.model import Settings
 from engram.clock import SystemClock, SystemIds
 from engram.facilitator.supervision import supervision
+from engram.http.listener import Listener
 from engram.http.metrics import Metrics
-from engram.http.server import Address
 from engram.ledger import Ledger
 
 
@@ -21,14 +21,14 @@ async def facilitator_url(ledger: Ledger, opening_balance_usd: float = 1_000.0) 
     settings = msgspec.structs.replace(
         plain, facilitator=msgspec.structs.replace(plain.facilitator, opening_balance_usd=opening_balance_usd)
     )
-    bound: list[Address] = []
+    listener = Listener("127.0.0.1", 0, settings.http, 1.0)
     child = supervision(
         settings=settings,
         ledger=ledger,
         clock=SystemClock(),
         ids=SystemIds(),
         metrics=Metrics(),
-        on_bound=bound.append,
+        listener=listener,
     )
     async with open_system(SupervisorSpec("root", (child,))):
-        yield bound[-1].url
+        yield listener.url

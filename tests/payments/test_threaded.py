@@ -12,8 +12,8 @@ from actors import ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
 from engram.clock import SystemClock, SystemIds
 from engram.facilitator import supervision as facilitator_branch
 from engram.http.client import HttpClient
+from engram.http.listener import Listener
 from engram.http.metrics import Metrics
-from engram.http.server import Address
 from engram.ledger import LedgerActor, LedgerClient
 from engram.payments import records, supervision
 from engram.payments.actor import PaymentVerifier
@@ -29,7 +29,8 @@ Verifier = ActorRef[VerifierMessage]
 
 @asynccontextmanager
 async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[Verifier, LedgerClient]]:
-    registry, settings, bound = Registry(), wide(), list[Address]()
+    registry, settings = Registry(), wide()
+    listener = Listener("127.0.0.1", 0, settings.http, 1.0)
     ledger, http, metrics = LedgerClient(registry.ref(LedgerActor, "ledger"), folder), HttpClient(), Metrics()
     tree = SupervisorSpec(
         "root",
@@ -41,13 +42,13 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
                 clock=SystemClock(),
                 ids=SystemIds(),
                 metrics=metrics,
-                on_bound=bound.append,
+                listener=listener,
             ),
             supervision.supervision(
                 registry=registry,
                 settings=settings,
                 ledger=ledger,
-                facilitator=HttpFacilitator(http, lambda: bound[-1].url, verify_timeout_s=5, settle_timeout_s=5),
+                facilitator=HttpFacilitator(http, lambda: listener.url, verify_timeout_s=5, settle_timeout_s=5),
                 instants=SystemInstants(),
                 ids=SystemIds(),
                 places=lambda: places,
