@@ -19,6 +19,8 @@ from .model import Node, NodeKey, NodeRecord, NodeSpec, NodeState
 from .rules import Effect, Facts, Outcome
 
 QUARANTINE_AFTER = 5
+SILENT_S = 15.0
+"""A node that served and answers no more is started again after this; the first start has `launch_timeout_s`."""
 _LOOK_EVERY_S = 1.0
 _GAVE_UP = "The node could not be started; the payment is refunded."
 
@@ -67,6 +69,7 @@ class Worker:
         self._seen: Node | None = None
         self._failures = 0
         self._has_turn = False
+        self._fell_silent = False
 
     async def run(self) -> None:
         """Decide and perform until nothing is left to do."""
@@ -174,6 +177,7 @@ class Worker:
         if session is None or node is None or key is None or node.backend != self._fleet.backend.name:
             return Outcome.REJECTED
         runs_already = await self._inspect() is Outcome.DONE
+        self._fell_silent = runs_already and session.state in RUNNING
         if not runs_already and not await self._take_turn(session):
             return Outcome.LOST
         now = self._fleet.instants.now()
@@ -226,7 +230,10 @@ class Worker:
         if seen is None or session is None:
             return Outcome.LOST
         look_at = trio.current_time() + _LOOK_EVERY_S
-        with trio.move_on_after(self._fleet.settings.launch_timeout_s):
+        patience_s = self._fleet.settings.launch_timeout_s
+        if self._fell_silent:  # it has been asked in vain for a while, and what it stored survives a new start
+            patience_s = min(patience_s, SILENT_S)
+        with trio.move_on_after(patience_s):
             while True:
                 if await self._fleet.is_healthy(seen.endpoint, seen.token):
                     return Outcome.DONE
