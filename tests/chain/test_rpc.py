@@ -107,6 +107,9 @@ async def test_garbage_is_refused(server: ChainServer, node: JsonRpcNode, conten
         (429, {}, None),
         (403, {}, None),
         (503, {"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        (503, {"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:27:00 GMT"}, 60.0),
+        (503, {"retry_after": "Wed, 21 Oct 2026 07:28:00 GMT", "date": "Wed, 21 Oct 2026 07:29:00 GMT"}, 0.0),
+        (503, {"retry_after": "in a while", "date": "Wed, 21 Oct 2026 07:29:00 GMT"}, None),
         (429, {"retry_after": "-5"}, None),
     ],
 )
@@ -161,8 +164,9 @@ async def test_nobody_listening_is_unreachable(http: HttpClient) -> None:
     with trio.socket.socket() as bound:
         await bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        with pytest.raises(EndpointUnreachable):
+        with pytest.raises(EndpointUnreachable) as told:
             await JsonRpcNode(http, url, timeout_s=2.0).ask([NAME])
+        assert not told.value.may_have_arrived
 
 
 async def test_an_oversized_answer_is_refused(
