@@ -4,7 +4,8 @@ It is httpx2's transport layer (httpcore2) under our own deadlines. httpx 0.28 i
 connection in its pool for every request cancelled while it connects, until the pool is full for good. One pool for
 each origin, so that a server that hangs starves nobody else. No redirects, no cookies, no proxies, no retries.
 
-Costs on one core: 0.3 ms a request on a kept-alive connection, 0.25 ms on a fresh one to a literal address.
+Costs on one core: 0.34 to 0.40 ms a request on a kept-alive connection, 0.39 to 0.48 ms on a fresh one to a literal
+address.
 """
 
 import re

@@ -60,7 +60,7 @@ class Protocol(H11Protocol):
     """hypercorn's protocol behind the guards."""
 
     guard: Guard
-    refusals: Callable[[str], None]
+    refusals: Callable[[Refused, str], str]
     _head: bytes = b""
     _left: int | None = None
 
@@ -124,16 +124,17 @@ class Protocol(H11Protocol):
 
     async def _refuse(self, refused: Refused) -> None:
         """Answer and close. Written past h11, which may be in any state by now and is not used again."""
-        body = error_body(refused.message, refused.code, None)
+        request_id = self.refusals(refused, self.client[0] if self.client else "")
+        body = error_body(refused.message, refused.code, request_id)
         lines = [
             b"HTTP/1.1 %d %b" % (refused.status, HTTPStatus(refused.status).phrase.encode("ascii")),
             b"content-type: application/json",
+            b"x-request-id: " + request_id.encode("ascii"),
             b"content-length: %d" % len(body),
             b"connection: close",
             *(name + b": " + value for name, value in self.config.response_headers("h11")),
         ]
         head = b"\r\n".join(lines) + b"\r\n\r\n"
-        self.refusals(refused.code)
         await self.send(RawData(data=head if refused.bodyless else head + body))
         await self.send(Closed())
 
@@ -168,8 +169,9 @@ class Connection(TCPServer):
         stream: trio.SocketStream,
         guard: Guard,
         patience: Patience,
-        refusals: Callable[[str], None],
+        refusals: Callable[[Refused, str], str],
     ) -> None:
+        """`refusals` is told of each request that is refused here and by whom it came; it returns the request's id."""
         super().__init__(cast(AppWrapper, app), config, context, {}, stream)  # type: ignore[arg-type]  # it names the TLS stream only
         self._guard = guard
         self._patience = patience

@@ -66,6 +66,10 @@ class Edge:
         """Answer GET and HEAD of `path` by `answer`, before limits and framework."""
         self._fast[path] = answer
 
+    def request_id(self) -> str:
+        """A new id for a request that brought none."""
+        return self._ids.token(8)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
@@ -98,7 +102,7 @@ class Edge:
                 forwarded.append(value.decode("latin-1"))
         peer = scope.get("client") or ("", 0)
         client = self._client_address.of(str(peer[0]), forwarded)
-        current = exchange.Exchange(request_id or self._ids.token(8), client)
+        current = exchange.Exchange(request_id or self.request_id(), client)
         current.origin = origin
         scope[exchange.KEY] = current
         return current

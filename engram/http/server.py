@@ -20,7 +20,7 @@ from engram.http import descriptors
 from engram.http.app import App
 from engram.http.asgi import error_body
 from engram.http.connection import Connection, Patience
-from engram.http.guards import Guard
+from engram.http.guards import Guard, Refused
 from engram.http.limits import ClientAddress, OpenConnections
 
 _KEEP_ALIVE_REQUESTS = 100_000
@@ -142,7 +142,7 @@ class Server:
             self._gauge.dec()
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
-        self._refused("busy")
+        self._count_refusal("busy")
         if self._leaving >= _LEAVING:
             await trio.aclose_forcefully(stream)
             return
@@ -152,7 +152,17 @@ class Server:
         finally:
             self._leaving -= 1
 
-    def _refused(self, code: str) -> None:
+    def _refused(self, refused: Refused, client: str) -> str:
+        """Note a request that no application sees, and give it an id."""
+        self._count_refusal(refused.code)
+        request_id = self._app.edge.request_id()
+        surface = self._app.surface
+        _log.info(
+            "refused", surface=surface, code=refused.code, status=refused.status, client=client, request_id=request_id
+        )
+        return request_id
+
+    def _count_refusal(self, code: str) -> None:
         self._app.metrics.http_refused.labels(self._app.surface, code).inc()
 
     async def drain(self, cut_at: float) -> None:

@@ -1,11 +1,13 @@
 """Connections: their ends, their deadlines and their bounds, seen from a raw socket."""
 
 import contextlib
+import json
 
 import msgspec
 import pytest
 import trio
 from quart import request
+from structlog.testing import capture_logs
 
 from config.model import HttpSettings
 from engram.http.app import App
@@ -363,6 +365,18 @@ async def test_refusals_are_counted_by_their_code(app: App) -> None:
     text = app.metrics.render().decode()
     assert 'engram_http_refused_total{code="bad_request",surface="test"} 1.0' in text
     assert 'engram_http_refused_total{code="no_upgrade",surface="test"} 2.0' in text
+
+
+async def test_a_refusal_has_a_request_id_that_the_log_knows(app: App) -> None:
+    async with serving(app) as running, connect(running) as client:
+        with capture_logs() as events:
+            await client.send(get("/hello", "Upgrade: h2c"))
+            received = await client.read_until(b"}")
+    body = json.loads(received.partition(b"\r\n\r\n")[2])
+    (told,) = (event for event in events if event["event"] == "refused")
+    assert body["request_id"] == told["request_id"]
+    assert b"x-request-id: " + body["request_id"].encode() in received
+    assert (told["code"], told["status"], told["client"], told["surface"]) == ("no_upgrade", 400, "127.0.0.1", "test")
 
 
 async def test_headers_of_a_surfaces_own_scheme_are_taken_once(app: App) -> None:
