@@ -112,6 +112,28 @@ class PaymentSettings(Section, frozen=True):
     """Open holds per client IP address; loopback addresses are exempt in `local`."""
     concurrency: Count = 64
     """Payments worked on at once."""
+    refund_key_file: str = ""
+    """File with the secret key (64 hex digits, mode 0600) that sends refunds; empty: in `local` one that is generated,
+    elsewhere refunds wait for the operator. Keep no more on its address than may be lost."""
+    refund_daily_usd: Positive = 500.0
+    """No more than this is sent back in 24 hours; what is beyond waits."""
+    early_stop_refund_percent: Annotated[int, Meta(ge=0, le=100)] = 0
+    """Part of the remaining time's price that goes back when its owner stops an active session."""
+    outage_free_s: Annotated[float, Meta(ge=0)] = 60.0
+    """An active session's node may be down for so long in all before the time it is down is paid back."""
+    refund_min_usd: Annotated[float, Meta(ge=0)] = 0.01
+    """Smaller parts of a payment are not sent back; a whole payment always is."""
+    rpc_url: str = ""
+    """JSON-RPC of the network's chain, which proves what became of a payment; empty: the facilitator's word counts."""
+    rpc_timeout_s: Positive = 5.0
+    confirmations: Count = 12
+    """Blocks after which the chain's word is final."""
+    supported_interval_s: Positive = 60.0
+    """The facilitator's /supported is read this often."""
+    breaker_failures: Count = 5
+    """So many failures of the facilitator in a row and it is left alone for a while."""
+    breaker_open_s: Positive = 10.0
+    """How long it is left alone before one request tries again."""
 
 
 class PricingSettings(Section, frozen=True):

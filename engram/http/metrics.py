@@ -104,6 +104,8 @@ TABLE: Final = (
     Metric("queries", "counter", "engram_miner_queries", "Query requests.", ("outcome",)),
     Metric("ingest_seconds", "histogram", "engram_miner_ingest_seconds", "Ingest requests.", ()),
     Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
+    Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
+    Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", ()),
 )
 
@@ -149,6 +151,8 @@ class Metrics:
     queries: Counter
     ingest_seconds: Histogram
     query_seconds: Histogram
+    challenges: Counter
+    late_buckets: Counter
     loop_lag: Histogram
 
     def __init__(self) -> None:

@@ -5,6 +5,8 @@ Every text of an InvalidInput is shown to the user, so it says what would be rig
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import math
 import struct
@@ -21,6 +23,7 @@ MAX_TOP_K = 100
 DEFAULT_LIST_LIMIT = 50
 MAX_LIST_LIMIT = 200
 MAX_OFFSET = 2**40
+MAX_BATCH = 256
 MAX_NAMESPACE_CHARS = 128
 MAX_MODEL_VERSION_CHARS = 64
 MAX_FILTER_KEYS = 16
@@ -68,32 +71,46 @@ class ListInput(msgspec.Struct, frozen=True):
 def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
     """Reads what is to be stored. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "text")
-    raw = _numbers(body, "raw_embedding")
+    vector = _vector(body, "raw_embedding", limits.dimension)
     model_version = _text(body, "model_version") or "v1"
     if len(model_version) > MAX_MODEL_VERSION_CHARS:
         raise InvalidInput(f"model_version may have at most {MAX_MODEL_VERSION_CHARS} characters.")
     _require_unicode(model_version, "model_version")
-    if not text and not raw:
+    if not text and vector is None:
         raise InvalidInput("Nothing to store: send 'text' or 'raw_embedding'.")
     metadata = normalise_metadata(_mapping(body, "metadata"), limits.max_metadata_bytes)
     checked = check_text(text, limits.max_text_chars) if text else None
-    vector = pack_vector(raw, limits.dimension, "raw_embedding") if raw else None
     return IngestInput(checked, vector, metadata, model_version)
 
 
 def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
     """Reads what is searched for. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "query_text")
-    raw = _numbers(body, "query_vector")
+    vector = _vector(body, "query_vector", limits.dimension)
     top_k = _integer(body, "top_k", DEFAULT_TOP_K) or DEFAULT_TOP_K
     if not 1 <= top_k <= MAX_TOP_K:
         raise InvalidInput(f"top_k must be 1 to {MAX_TOP_K}.")
     conditions = _conditions(body)
-    if raw:
-        return QueryInput(None, pack_vector(raw, limits.dimension, "query_vector"), top_k, conditions)
+    if vector is not None:
+        return QueryInput(None, vector, top_k, conditions)
     if not text:
         raise InvalidInput("Nothing to search for: send 'query_text' or 'query_vector'.")
     return QueryInput(check_text(text, limits.max_text_chars), None, top_k, conditions)
+
+
+def check_batch(body: Mapping[str, object]) -> list[object]:
+    """Reads the items of a batch, not checked themselves. Raises InvalidRequest."""
+    items = body.get("items")
+    if not isinstance(items, list) or not 0 < len(items) <= MAX_BATCH:
+        raise InvalidRequest(f"items must be a list of 1 to {MAX_BATCH} objects.")
+    return items
+
+
+def check_item(item: object, limits: Limits) -> IngestInput:
+    """Reads one item of a batch, as `check_ingest` reads a body. Raises InvalidRequest, InvalidInput."""
+    if not isinstance(item, dict):
+        raise InvalidRequest("An item must be an object.")
+    return check_ingest(item, limits)
 
 
 def check_list(body: Mapping[str, object]) -> ListInput:
@@ -144,6 +161,12 @@ def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
         packed = struct.pack(f"<{dimension}f", *numbers)
     except (OverflowError, struct.error) as error:
         raise InvalidInput(f"{field} has a number that does not fit 32-bit floating point.") from error
+    return check_vector(packed, field)
+
+
+def check_vector(packed: bytes, field: str) -> bytes:
+    """Returns the f32 little-endian vector unchanged. Raises InvalidInput when a number is not finite, or all are
+    (next to) zero."""
     norm = math.hypot(*unpack_vector(packed))
     if not math.isfinite(norm):
         raise InvalidInput(f"{field} must have finite numbers only.")
@@ -185,6 +208,25 @@ def _numbers(body: Mapping[str, object], field: str) -> list[float]:
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise InvalidRequest(f"{field} must be a list of numbers.")
     return value
+
+
+def _vector(body: Mapping[str, object], field: str, dimension: int) -> bytes | None:
+    """A vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
+    encoded = _text(body, f"{field}_b64")
+    numbers = _numbers(body, field)
+    if numbers and encoded:
+        raise InvalidRequest(f"Send {field} or {field}_b64, not both.")
+    if numbers:
+        return pack_vector(numbers, dimension, field)
+    if not encoded:
+        return None
+    try:
+        packed = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidRequest(f"{field}_b64 is not base64.") from error
+    if len(packed) != 4 * dimension:
+        raise InvalidInput(f"{field}_b64 has {len(packed)} bytes, this node takes {dimension} 32-bit floats.")
+    return check_vector(packed, f"{field}_b64")
 
 
 def _integer(body: Mapping[str, object], field: str, default: int) -> int:

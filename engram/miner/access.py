@@ -1,34 +1,70 @@
-"""Who asks, and what they may: signatures of bodies and namespaces, replays, the controller's rights.
+"""Who asks, and what they may: signatures of bodies and namespaces, replays, whose a namespace is.
 
 A signature is verified or it does not count; a claimed hotkey alone is never believed. Where signatures are not
 required (local), an unsigned request, or one whose signature does not hold, may do what anyone may: store and
-find public records. Everything else needs the controller's signature, and deleting a public record its owner's.
+find public records. A private namespace belongs to the key that signs for it: two keys that use one name have two
+namespaces, so that nobody can take, see or overwrite another's, or learn that there is one.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
-from typing import final
+from collections.abc import Mapping
+from typing import Literal, final
 
 import msgspec
+import trio
 
 from engram.clock import Clock
-from engram.hotkeys import AuthError, PublicKey, miner_scheme
-from engram.hotkeys.python_json import JsonObject, MalformedJson, parse_object
+from engram.hotkeys import AuthError, PublicKey, miner_scheme, ss58
+from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
 from engram.hotkeys.scheme import SignedRequest
 from engram.memory import rules
 from engram.memory.model import PUBLIC
 from engram.miner.errors import Refused
 
 _REMEMBERED = 200_000
+_KEYS_REMEMBERED = 1_024
+_KEY_ROUNDS = 100_000
+_LEAST_KEY_CHARS = 16
+_MOST_KEY_CHARS = 1_024
+_READ_ON_THE_LOOP = 16_384
+"""Bytes of a body up to which it is parsed and verified on the loop: about 1 ms."""
 
 
 class Caller(msgspec.Struct, frozen=True):
     """What was asked and who signed it; `doubt` says why a signature that was there does not count."""
 
-    fields: JsonObject
+    read: ReadObject
+    endpoint: str
     signer: PublicKey | None
+    request: SignedRequest | None = None
     doubt: str = ""
+
+    @property
+    def fields(self) -> JsonObject:
+        """The object that was sent."""
+        return self.read.fields
+
+
+class Space(msgspec.Struct, frozen=True):
+    """A namespace of somebody. `key` is its name in the store: another one for each owner."""
+
+    key: str
+    name: str = PUBLIC
+    owner: PublicKey | None = None
+    """None: the public one's, or one opened by a `namespace_key`."""
+    bound: bool = False
+    """Whether the right to it was shown for this very request, not for the name alone."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is anything but the public one."""
+        return self.key != PUBLIC
+
+
+EVERYBODYS = Space(PUBLIC)
 
 
 @final
@@ -58,87 +94,202 @@ class ReplayGuard:
 class Gate:
     """Decides for one node. Stamps from before its start are refused, so replays need not outlive the process."""
 
-    def __init__(self, *, controller: PublicKey, require_signature: bool, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        controller: PublicKey,
+        require_signature: bool,
+        clock: Clock,
+        node: PublicKey | None = None,
+        tenants: Literal["controller", "anyone"] = "controller",
+    ) -> None:
+        """`node` is this node's own key, which a request may name as its one receiver (`signed_for`)."""
         self.controller = controller
         self.require_signature = require_signature
+        self._node = "" if node is None else ss58.encode(node)
+        self._tenants = tenants
         self._clock = clock
         self._started_ms = int(clock.now() * 1000)
         self._replays = ReplayGuard(clock, 2 * miner_scheme.WINDOW_MS / 1000)
+        self._request_replays = ReplayGuard(clock, 2 * miner_scheme.NAMESPACE_WINDOW_MS / 1000)
+        self._derived: OrderedDict[bytes, str] = OrderedDict()
+        self._deriving = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(1)
 
-    def admit(self, body: bytes, endpoint: str) -> Caller:
+    async def admit(self, body: bytes, endpoint: str) -> Caller:
         """Reads a body and who signed it for that endpoint.
 
         Raises Refused: 400 when it is no JSON object, 401 when a signature is required and does not hold.
         """
-        fields = parse(body)
-        if not miner_scheme.is_signed(fields):
-            if self.require_signature:
-                raise Refused(401, "missing_signature", "This node requires signed requests: hotkey, nonce, signature.")
-            return Caller(fields, None)
-        try:
-            signed = miner_scheme.verify_body(body, endpoint, self._now_ms(), self._started_ms)
-        except AuthError as error:
-            return self._doubted(fields, error.message)
-        if not self._is_new(signed.request):
-            return self._doubted(fields, "this signed request was received before")
-        return Caller(fields, signed.request.public_key)
+        caller = await self.admit_reading(body, endpoint)
+        if self.require_signature and caller.signer is None:
+            raise Refused(401, "missing_signature", "This node requires signed requests: hotkey, nonce, signature.")
+        return caller
 
-    def namespace(self, caller: Caller) -> str:
-        """Returns the namespace that the request names and may use: public, or a private one of the controller.
+    async def admit_reading(self, body: bytes, endpoint: str) -> Caller:
+        """As `admit`, for what needs no signature even where they are required (a GET)."""
+        if len(body) <= _READ_ON_THE_LOOP:
+            caller = self._read(body, endpoint)
+        else:
+            caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
+        wanted = caller.fields.get(miner_scheme.SIGNED_FOR)
+        if wanted is not None and wanted != self._node:
+            raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
+        if caller.request is not None and not self._replays.is_new(_replay_key(caller.request)):
+            caller = msgspec.structs.replace(caller, signer=None, doubt="this signed request was received before")
+        if self.require_signature and caller.doubt:
+            raise Refused(401, "bad_signature", f"The signature does not hold: {caller.doubt}.")
+        return caller
 
-        Raises Refused (401, 403), InvalidInput for an impossible name.
+    async def space(self, caller: Caller) -> Space:
+        """Returns the namespace that the request names and may use: public, or a private one.
+
+        Raises Refused (400, 401, 403), InvalidInput for an impossible name.
         """
-        name = caller.fields.get("namespace")
-        if name is None or name in ("", PUBLIC):
-            return PUBLIC
-        if not isinstance(name, str):
-            raise Refused(400, "malformed", "namespace must be a string.")
+        if self._tenants == "controller" and _opens_by_key(caller.fields):
+            raise _not_the_controllers()
+        space = await self.claimed(caller)
+        if space.is_private and self._tenants == "controller" and space.owner != self.controller:
+            raise _not_the_controllers()
+        return space
+
+    async def claimed(self, caller: Caller) -> Space:
+        """Returns the namespace that the request names and shows a right to, whoever may have one on this node.
+
+        Raises as `space` does.
+        """
+        name = private_name(caller.fields)
+        if name is None:
+            return EVERYBODYS
         rules.check_namespace(name)
-        if caller.signer != self.controller and self._namespace_signer(caller) != self.controller:
-            raise Refused(403, "not_owner", "Only the controller of this node may use its private namespaces.")
-        return name
+        fields = caller.fields
+        if _signs_namespace(fields):
+            return self._signed_space(caller, name)
+        if _opens_by_key(fields):
+            return Space(await self._derive(name, fields["namespace_key"]), name, bound=True)
+        if caller.signer is not None:
+            return self._of(caller.signer, name, bound=True)
+        raise Refused(
+            403,
+            "namespace_unsigned",
+            "A private namespace requires namespace_hotkey, namespace_sig and namespace_timestamp_ms.",
+        )
 
     def require_controller_or(self, owner: PublicKey | None, caller: Caller) -> None:
         """Raises Refused unless the controller signed, or the owner of the record."""
+        signer = self.require_signer(caller)
+        if signer not in (self.controller, owner):
+            raise Refused(403, "not_owner", "Only the controller of this node or the owner of the record may do this.")
+
+    def require_controller(self, caller: Caller) -> None:
+        """Raises Refused unless the controller signed."""
+        if self.require_signer(caller) != self.controller:
+            raise Refused(403, "not_controller", "Only the controller of this node may do this.")
+
+    def require_tenant(self, caller: Caller) -> PublicKey:
+        """Returns who signed, when they may keep things of their own here. Raises Refused."""
+        if self._tenants == "controller":
+            self.require_controller(caller)
+        return self.require_signer(caller)
+
+    def require_signer(self, caller: Caller) -> PublicKey:
+        """Returns who signed the body. Raises Refused."""
         if caller.signer is None:
             reason = caller.doubt or "hotkey, nonce and signature are missing"
             raise Refused(401, "missing_signature", f"This must be signed by the controller or the owner: {reason}.")
-        if caller.signer not in (self.controller, owner):
-            raise Refused(403, "not_owner", "Only the controller of this node or the owner of the record may do this.")
+        return caller.signer
 
-    def _namespace_signer(self, caller: Caller) -> PublicKey | None:
-        fields = caller.fields
-        if all(fields.get(name) is None for name in miner_scheme.NAMESPACE_FIELDS):
-            if caller.signer is not None:
-                return caller.signer
-            raise Refused(
-                403,
-                "namespace_unsigned",
-                "A private namespace requires namespace_hotkey, namespace_sig and namespace_timestamp_ms.",
-            )
+    def attester(self, fields: Mapping[str, JsonValue]) -> PublicKey:
+        """Returns who signed an attestation. Raises Refused."""
         try:
-            return miner_scheme.verify_namespace(fields, self._now_ms(), self._started_ms).public_key
+            owner = miner_scheme.verify_attestation(fields, self._now_ms(), self._started_ms).public_key
+        except AuthError as error:
+            status = 400 if error.code in ("malformed", "missing_header") else 401
+            raise Refused(status, "attestation_signature", f"The attestation does not hold: {error}.") from error
+        if self._tenants == "controller" and owner != self.controller:
+            raise Refused(403, "not_owner", "Only the controller of this node may attest its namespaces.")
+        if fields.get("namespace") == PUBLIC and owner != self.controller:
+            raise Refused(403, "not_owner", "Only the controller of this node may stand for its public namespace.")
+        return owner
+
+    def _read(self, body: bytes, endpoint: str) -> Caller:
+        read = parse(body)
+        if not miner_scheme.is_signed(read.fields):
+            return Caller(read, endpoint, None)
+        try:
+            signed = miner_scheme.verify_read_body(read, endpoint, self._now_ms(), self._started_ms)
+        except AuthError as error:
+            return Caller(read, endpoint, None, doubt=error.message)
+        return Caller(read, endpoint, signed.public_key, signed)
+
+    def _signed_space(self, caller: Caller, name: str) -> Space:
+        fields, now_ms = caller.fields, self._now_ms()
+        try:
+            if fields.get(miner_scheme.NAMESPACE_VERSION) is None:
+                signed = miner_scheme.verify_namespace(fields, now_ms, self._started_ms)
+                return self._of(signed.public_key, name, bound=caller.signer == signed.public_key)
+            signed = miner_scheme.verify_namespace_request(caller.read, caller.endpoint, now_ms, self._started_ms)
         except AuthError as error:
             text = f"The namespace signature does not hold: {error.message}."
             raise Refused(403, "namespace_signature", text) from error
+        if not self._request_replays.is_new(_replay_key(signed)):
+            raise Refused(403, "replayed", "This signed request was received before.")
+        return self._of(signed.public_key, name, bound=True)
 
-    def _doubted(self, fields: JsonObject, reason: str) -> Caller:
-        if self.require_signature:
-            raise Refused(401, "bad_signature", f"The signature does not hold: {reason}.")
-        return Caller(fields, None, reason)
+    def _of(self, owner: PublicKey, name: str, *, bound: bool) -> Space:
+        return Space(name if owner == self.controller else f"{owner.hex()}:{name}", name, owner, bound)
 
-    def _is_new(self, request: SignedRequest) -> bool:
-        return self._replays.is_new(request.public_key + request.message_sha256)
+    async def _derive(self, name: str, secret: JsonValue) -> str:
+        """The store's name for a namespace opened by a key, in the original's way (PBKDF2, 100,000 rounds)."""
+        if not isinstance(secret, str) or not _LEAST_KEY_CHARS <= len(secret) <= _MOST_KEY_CHARS:
+            raise Refused(403, "namespace_key", f"namespace_key must have at least {_LEAST_KEY_CHARS} characters.")
+        coded, salt = secret.encode("utf-8", "surrogatepass"), name.encode()
+        remembered = hashlib.sha256(len(salt).to_bytes(4) + salt + coded).digest()
+        if (known := self._derived.get(remembered)) is not None:
+            self._derived.move_to_end(remembered)
+            return known
+        derived = await trio.to_thread.run_sync(
+            hashlib.pbkdf2_hmac, "sha256", coded, salt, _KEY_ROUNDS, limiter=self._deriving
+        )
+        self._derived[remembered] = f"key:{derived.hex()}:{name}"
+        if len(self._derived) > _KEYS_REMEMBERED:
+            self._derived.popitem(last=False)
+        return self._derived[remembered]
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
 
 
-def parse(body: bytes) -> JsonObject:
+def private_name(fields: Mapping[str, JsonValue]) -> str | None:
+    """Returns the private namespace that a request names, not checked; None for the public one. Raises Refused(400)."""
+    name = fields.get("namespace")
+    if name is None or name in ("", PUBLIC):
+        return None
+    if not isinstance(name, str):
+        raise Refused(400, "malformed", "namespace must be a string.")
+    return name
+
+
+def _signs_namespace(fields: Mapping[str, JsonValue]) -> bool:
+    return any(fields.get(each) is not None for each in miner_scheme.NAMESPACE_FIELDS)
+
+
+def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:
+    named = private_name(fields) is not None and fields.get("namespace_key") is not None
+    return named and not _signs_namespace(fields)
+
+
+def _not_the_controllers() -> Refused:
+    return Refused(403, "not_owner", "Only the controller of this node may use its private namespaces.")
+
+
+def parse(body: bytes) -> ReadObject:
     """Returns the JSON object of a body; an empty body is an empty object. Raises Refused(400)."""
-    if not body.strip():
-        return {}
     try:
-        return parse_object(body)
+        return ReadObject(body if body.strip() else b"{}")
     except MalformedJson as error:
         raise Refused(400, "malformed", f"The body is not acceptable JSON: {error}.") from error
+
+
+def _replay_key(request: SignedRequest) -> bytes:
+    return request.public_key + request.message_sha256

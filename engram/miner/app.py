@@ -1,4 +1,4 @@
-"""The routes of a node: HTTP in, `service` asked, HTTP out."""
+"""The routes of a node: HTTP in, an endpoint asked, HTTP out."""
 
 from __future__ import annotations
 
@@ -13,44 +13,96 @@ from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.asgi import HeaderLines
 from engram.http.metrics import Metrics
-from engram.miner import service as answers
-from engram.miner.service import Answer, Service
+from engram.miner import endpoints
+from engram.miner.answers import Answer
+from engram.miner.openapi import openapi_document
+from engram.miner.service import Service
+
+MAX_BODY_BYTES = 10 * 1024 * 1024
+"""As the original: 256 vectors written as JSON."""
 
 _JSON = "application/json"
+
+Posted = Callable[[Service, bytes], Awaitable[Answer]]
+
+POSTED: dict[str, Posted] = {
+    "/IngestSynapse": endpoints.ingest,
+    "/IngestBatch": endpoints.ingest_batch,
+    "/QuerySynapse": endpoints.query,
+    "/ChallengeSynapse": endpoints.challenge,
+    "/RepairSynapse": endpoints.repair,
+    "/KeyShareSynapse": endpoints.put_key_share,
+    "/KeyShareRetrieve": endpoints.get_key_share,
+    "/AttestNamespace": endpoints.attest,
+    "/list": endpoints.listing,
+    "/prove-memory": endpoints.prove_memory,
+    "/export": endpoints.export,
+    "/chat-history": endpoints.save_chat,
+    "/conversations": endpoints.make_conversation,
+}
+"""Endpoints that take a body and nothing else."""
 
 
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
     """Returns the application of one node."""
-    app = new_app("miner", settings=settings, clock=clock, ids=ids, metrics=metrics)
-    app.fast("/health", _fast(lambda: answers.health(service)))
-    app.fast("/stats", _fast(lambda: answers.stats(service)))
-    for path, answer in (
-        ("/IngestSynapse", answers.ingest),
-        ("/QuerySynapse", answers.query),
-        ("/ChallengeSynapse", answers.challenge),
-        ("/list", answers.listing),
-        ("/prove-memory", answers.prove_memory),
-    ):
+    app = new_app(
+        "miner", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=settings.max_body_bytes
+    )
+    app.fast("/health", _fast(lambda: endpoints.health(service)))
+    app.fast("/stats", _fast(lambda: endpoints.stats(service)))
+    for path, answer in POSTED.items():
         app.add_url_rule(path, path, _posted(service, answer), methods=["POST"])
+    _add_records(app, service)
+    _add_conversations(app, service)
 
     @app.get("/commitment")
     async def commitment() -> Response:
-        return _response(await answers.commitment(service))
+        return _response(await endpoints.commitment(service, request.args))
 
-    @app.get("/retrieve/<path:cid>")
-    async def retrieve(cid: str) -> Response:
-        return _response(await answers.retrieve(service, cid, request.args))
+    @app.get("/attestation/<path:namespace>")
+    async def attestation(namespace: str) -> Response:
+        return _response(await endpoints.attestation(service, namespace))
 
-    @app.delete("/retrieve/<path:cid>")
-    async def delete(cid: str) -> Response:
-        return _response(await answers.delete(service, cid, exchange.current().body))
+    @app.get("/metagraph")
+    async def metagraph() -> Response:
+        return _response(await endpoints.metagraph(service))
+
+    @app.get("/openapi.json")
+    async def openapi() -> Response:
+        return Response(openapi_document(), 200, content_type=_JSON)
 
     return app
 
 
-def _posted(
-    service: Service, answer: Callable[[Service, bytes], Awaitable[Answer]]
-) -> Callable[[], Awaitable[Response]]:
+def _add_records(app: App, service: Service) -> None:
+    @app.get("/retrieve/<path:cid>")
+    async def retrieve(cid: str) -> Response:
+        return _response(await endpoints.retrieve(service, cid, request.args))
+
+    @app.delete("/retrieve/<path:cid>")
+    async def delete(cid: str) -> Response:
+        return _response(await endpoints.delete(service, cid, exchange.current().body))
+
+
+def _add_conversations(app: App, service: Service) -> None:
+    @app.get("/chat-history/<path:user_id>")
+    async def chat_history(user_id: str) -> Response:
+        return _response(await endpoints.chat_history(service, user_id, request.args))
+
+    @app.get("/conversations/<path:user_id>")
+    async def conversations(user_id: str) -> Response:
+        return _response(await endpoints.list_conversations(service, user_id, request.args))
+
+    @app.patch("/conversations/<path:conv_id>")
+    async def rename(conv_id: str) -> Response:
+        return _response(await endpoints.rename_conversation(service, conv_id, exchange.current().body))
+
+    @app.delete("/conversations/<path:conv_id>")
+    async def forget(conv_id: str) -> Response:
+        return _response(await endpoints.delete_conversation(service, conv_id, exchange.current().body))
+
+
+def _posted(service: Service, answer: Posted) -> Callable[[], Awaitable[Response]]:
     async def handler() -> Response:
         return _response(await answer(service, exchange.current().body))
 

@@ -13,13 +13,18 @@ import structlog
 import trio
 
 from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec, System, open_system
-from config.model import HttpSettings, MinerSettings
+from config.model import ChainSettings, HttpSettings, MinerSettings
+from engram.chain import Subnets
+from engram.chain.actor import MetagraphSyncer
+from engram.chain.endpoints import nodes
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, wallet
 from engram.http import logs
+from engram.http.client import HttpClient
 from engram.http.metrics import Metrics
 from engram.http.server import http_job
 from engram.memory import launch as launches
+from engram.memory.attestations import Attestations
 from engram.memory.commitment import Commitment
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.embedder import Embedder
@@ -28,23 +33,26 @@ from engram.memory.hash_embedder import HashEmbedder
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.launch import LaunchFile, LaunchFileError
 from engram.memory.minilm import MiniLmEmbedder
+from engram.memory.notebook import Notebook
 from engram.memory.rules import Limits
 from engram.memory.truth import Truth
 from engram.miner import folder
 from engram.miner.access import Gate
-from engram.miner.app import make_app
+from engram.miner.app import MAX_BODY_BYTES, make_app
 from engram.miner.errors import NodeError
 from engram.miner.folder import FolderClaim, NodeFile
 from engram.miner.lifetime import Lifetime
+from engram.miner.ops import ops_app, ops_job
 from engram.miner.service import Identity, Service
+from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 
 TRUTH = "truth.db"
+NOTEBOOK = "notebook.db"
 INDEX = "index"
 CACHE = "cache"
-_MAX_BODY_BYTES = 262_144
 _DRAIN_S = 2.5
 
 _log = structlog.get_logger("engram.miner")
@@ -101,6 +109,9 @@ def supervision(
     truth = Truth.open(data / TRUTH, clock, ids)
     embedder = _embedder(launch, data)
     store = IndexedStore(truth, EdgeIndex(data / INDEX, embedder.dimension, truth.truth_id))
+    notebook = Notebook.open(data / NOTEBOOK)
+    attestations = Attestations(notebook)
+    subnet, chain = _subnet(launch, clock)
     commitment = Commitment()
     store.on_changes = commitment.follow
     storage = StorageGauge(data, launch.storage_bytes)
@@ -115,19 +126,32 @@ def supervision(
             netuid=launch.netuid,
             keypair=keypair,
         ),
-        gate=Gate(controller=launch.controller(), require_signature=require_signature, clock=clock),
+        gate=Gate(
+            controller=launch.controller(),
+            require_signature=require_signature,
+            clock=clock,
+            node=keypair.public_key,
+            tenants=settings.tenants,
+        ),
         limits=Limits(embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
         store=store,
+        truth=truth,
         embedder=embedder,
         commitment=commitment,
+        notebook=notebook,
+        attestations=attestations,
+        subnet=subnet,
         storage=storage,
         statistics=Statistics(clock),
         uptime=uptime,
+        metrics=metrics,
         clock=clock,
         searchable=lambda: store.usable,
+        private_bucket_s=settings.private_bucket_ms / 1000,
     )
-    http = HttpSettings(max_body_bytes=_MAX_BODY_BYTES, requests_per_minute_per_ip=settings.requests_per_minute)
+    http = HttpSettings(max_body_bytes=MAX_BODY_BYTES, requests_per_minute_per_ip=settings.requests_per_minute)
     app = make_app(service, settings=http, clock=clock, ids=ids, metrics=metrics)
+    ops = ops_app(service, clock=clock, ids=ids, metrics=metrics)
     lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(config, launch))
 
     async def keep_open(context: Context) -> None:
@@ -136,6 +160,7 @@ def supervision(
             await trio.sleep_forever()
         finally:
             truth.close()
+            notebook.close()
 
     loaded = trio.Event()
 
@@ -143,6 +168,7 @@ def supervision(
         if not loaded.is_set():
             await store.load()
             await commitment.load(truth)
+            await attestations.load()
             loaded.set()
         context.ready()
         await store.run(lambda: _log.info("index_ready"))
@@ -165,6 +191,14 @@ def supervision(
             ChildSpec("embedder", lambda: _job(embedder.run)),
             ChildSpec("storage", lambda: _job(storage.run)),
             ChildSpec("uptime", lambda: _job(uptime.run)),
+            *chain,
+            ChildSpec(
+                "ops",
+                lambda: ops_job(ops, settings.ops_port, data, drain_s=_DRAIN_S),
+                shutdown=_DRAIN_S + 1.0,
+                backoff=Backoff(0.2, 5.0),
+                on_exceed="disable",
+            ),
             ChildSpec("lifetime", lambda: Job(live), restart="transient", significant=True),
             ChildSpec(
                 "http",
@@ -175,6 +209,20 @@ def supervision(
         ],
         auto_shutdown="any_significant",
     )
+
+
+def _subnet(launch: LaunchFile, clock: Clock) -> tuple[Subnet, list[ChildSpec]]:
+    """What the node knows of its subnet, and the child that keeps it up to date; a failing chain ends no node."""
+    if not launch.chain_endpoint:
+        return NoSubnet(), []
+    settings = ChainSettings(endpoints=(launch.chain_endpoint,), netuids=(launch.netuid,))
+    subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
+
+    def syncer() -> MetagraphSyncer:
+        return MetagraphSyncer(nodes(settings, HttpClient(), clock), subnets, settings, clock, random.Random())
+
+    spec = ChildSpec("chain", syncer, backoff=Backoff(1.0, 60.0), on_exceed="disable")
+    return SyncedSubnet(subnets, launch.netuid), [spec]
 
 
 def _embedder(launch: LaunchFile, data: Path) -> Embedder:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from statistics import median
 from typing import final
 
 from engram.clock import Clock
+from engram.hotkeys import PublicKey, ss58
 
 _LATENCIES = 100
 _DAY_S = 86_400
+_WALLETS = 1_000
 
 
 @final
@@ -24,6 +26,7 @@ class Statistics:
         self._queries = 0
         self._proofs = 0
         self._failed_proofs = 0
+        self._wallets: OrderedDict[PublicKey, tuple[int, float]] = OrderedDict()
 
     @property
     def queries_today(self) -> int:
@@ -60,6 +63,22 @@ class Statistics:
     def proof_failed(self) -> None:
         """Counts a challenge that could not be met through this node's fault."""
         self._failed_proofs += 1
+
+    def used_by(self, signer: PublicKey | None) -> None:
+        """Counts a request by who signed it; the last 1,000 signers are remembered."""
+        if signer is None:
+            return
+        requests, _ = self._wallets.pop(signer, (0, 0.0))
+        self._wallets[signer] = requests + 1, self._clock.now()
+        if len(self._wallets) > _WALLETS:
+            self._wallets.popitem(last=False)
+
+    def wallets(self) -> list[dict[str, object]]:
+        """Returns who signed requests since the start, the last one first."""
+        return [
+            {"hotkey": ss58.encode(signer), "requests": requests, "last_seen_at": seen}
+            for signer, (requests, seen) in reversed(self._wallets.items())
+        ]
 
     def _today(self) -> int:
         return int(self._clock.now() // _DAY_S)

@@ -11,21 +11,25 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
 import trio
 
 from engram.clock import Clock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme, wallet
+from engram.http.metrics import Metrics
 from engram.memory import launch
+from engram.memory.attestations import Attestations
 from engram.memory.commitment import Commitment
 from engram.memory.hash_embedder import HashEmbedder
 from engram.memory.indexed_store import IndexedStore
+from engram.memory.notebook import Notebook
 from engram.memory.rules import Limits
 from engram.memory.truth import Truth
 from engram.miner.access import Gate
 from engram.miner.service import Identity, Service
+from engram.miner.stakes import NoSubnet, Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
@@ -39,7 +43,14 @@ NODE = Keypair.from_seed(bytes([3]) * 32)
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, *, clock: Clock | None = None, require_signature: bool = False, quota: int = 10**9
+    folder: Path,
+    *,
+    clock: Clock | None = None,
+    require_signature: bool = False,
+    quota: int = 10**9,
+    tenants: Literal["controller", "anyone"] = "controller",
+    subnet: Subnet | None = None,
+    private_bucket_s: float = 0.0,
 ) -> AsyncIterator[Service]:
     """A node's service over a real database and an exact index, without HTTP and without a process."""
     time_source = clock or SystemClock()
@@ -47,20 +58,35 @@ async def serving(
     store = IndexedStore(truth, ExactIndex())
     commitment = Commitment()
     store.on_changes = commitment.follow
+    notebook = Notebook.open(folder / "notebook.db")
+    attestations = Attestations(notebook)
     await store.load()
     await commitment.load(truth)
+    await attestations.load()
     service = Service(
         identity=Identity("session", "token", "boot", 1.0, 450, NODE),
-        gate=Gate(controller=CONTROLLER.public_key, require_signature=require_signature, clock=time_source),
+        gate=Gate(
+            controller=CONTROLLER.public_key,
+            require_signature=require_signature,
+            clock=time_source,
+            node=NODE.public_key,
+            tenants=tenants,
+        ),
         limits=Limits(DIMENSION),
         store=store,
+        truth=truth,
         embedder=HashEmbedder(DIMENSION),
         commitment=commitment,
+        notebook=notebook,
+        attestations=attestations,
+        subnet=subnet or NoSubnet(),
         storage=StorageGauge(folder, quota),
         statistics=Statistics(time_source),
         uptime=Uptime(truth, time_source),
+        metrics=Metrics(),
         clock=time_source,
         searchable=lambda: store.usable,
+        private_bucket_s=private_bucket_s,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)
@@ -69,6 +95,7 @@ async def serving(
             yield service
         nursery.cancel_scope.cancel()
     truth.close()
+    notebook.close()
 
 
 def encoded(fields: Mapping[str, Any]) -> bytes:

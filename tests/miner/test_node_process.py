@@ -62,6 +62,16 @@ def wait_until_dead(pid: int, within_s: float) -> None:
         time.sleep(0.01)
 
 
+def refused_by_its_length(running: NodeProcess, length: int) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=10)
+    connection.putrequest("POST", "/IngestSynapse")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def test_a_node_serves_what_it_is_given(tmp_path: Path) -> None:
     with node(tmp_path) as running:
         assert running.process is not None
@@ -84,7 +94,7 @@ def test_a_node_serves_what_it_is_given(tmp_path: Path) -> None:
         assert running.get("/stats")["vectors"] == 1
         assert running.delete(stored["cid"]) == (200, {"deleted": True, "cid": stored["cid"]})
         assert running.ask("POST", "/IngestSynapse", b"{")[0] == 400
-        assert running.ask("POST", "/IngestSynapse", b'{"text":"' + b"x" * 2_000_000)[0] == 413
+        assert refused_by_its_length(running, 11_000_000) == 413
         assert running.ask("GET", "/nowhere")[0] == 404
         assert running.terminate() == 0
         assert "Traceback" not in running.log()

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from engram.clock import ManualClock
 from engram.hotkeys import verify as verify_signature
-from engram.memory import merkle
+from engram.memory import keyed_tree, merkle
 from engram.memory.cid import is_cid
-from engram.miner import service as answers
-from engram.miner.service import Answer, Service
+from engram.miner import endpoints as answers
+from engram.miner.endpoints import Answer, Service
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
 
@@ -171,7 +171,8 @@ async def test_the_controller_uses_private_namespaces(service: Service) -> None:
     parameters = {key: str(value) for key, value in in_namespace(CONTROLLER, MINE).items()}
     assert (await answers.retrieve(service, cid, parameters)).status == 200
     body = signed(CONTROLLER, "DeleteSynapse", {"cid": cid, "namespace": MINE})
-    assert (await answers.delete(service, cid, body)).body == {"deleted": True, "cid": cid}
+    told = (await answers.delete(service, cid, body)).body
+    assert (told["deleted"], told["cid"]) == (True, cid)
     assert await found(service, **in_namespace(CONTROLLER, MINE)) == []
 
 
@@ -370,13 +371,24 @@ async def test_the_commitment_is_fresh_signed_and_the_one_that_proofs_lead_to(se
         assert verify_signature(NODE.public_key, str(told["signed"]).encode(), signature)
         assert str(told["root_hex"]) in str(told["signed"])
         digest = hashlib.sha256(struct.pack(f"<{DIMENSION}f", 1.0, float(i), *UP[2:])).hexdigest()
-        proved = (await answers.prove_memory(service, encoded({"cid": cid, "embedding_hash": digest}))).body
-        assert proved["root_hex"] == told["root_hex"]
+        legacy = (await answers.commitment(service, {"form": "legacy"})).body
+        asked = {"cid": cid, "embedding_hash": digest, "form": "legacy"}
+        proved = (await answers.prove_memory(service, encoded(asked))).body
+        assert proved["root_hex"] == legacy["root_hex"]
         proof = json.loads(str(proved["proof"]))
         steps = [merkle.Step(step["sibling"], step["side"]) for step in proof["steps"]]
-        assert merkle.verify(merkle.Proof(proof["leaf_hex"], steps), bytes.fromhex(roots[-1]))
+        assert merkle.verify(merkle.Proof(proof["leaf_hex"], steps), bytes.fromhex(str(legacy["root_hex"])))
+        proved = (await answers.prove_memory(service, encoded({"cid": cid, "embedding_hash": digest}))).body
+        assert (proved["root_hex"], proved["included"]) == (told["root_hex"], True)
+        shown = msgspec.json.decode(str(proved["proof"]), type=keyed_tree.Shown)
+        assert keyed_tree.verify(shown, cid, bytes.fromhex(roots[-1])) == digest
     assert len(set(roots)) == 5
     assert (await answers.prove_memory(service, encoded({"cid": cid, "embedding_hash": "00"}))).status == 404
+    absent = "v1::" + "0" * 64
+    proved = (await answers.prove_memory(service, encoded({"cid": absent}))).body
+    assert proved["included"] is False
+    shown = msgspec.json.decode(str(proved["proof"]), type=keyed_tree.Shown)
+    assert keyed_tree.verify(shown, absent, bytes.fromhex(roots[-1])) is None
 
 
 # Bounds.

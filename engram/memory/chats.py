@@ -1,0 +1,151 @@
+"""Conversations that clients keep on a node: by the key that signed, then by the names it gives to user and talk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+
+import msgspec
+
+from engram.memory.errors import InvalidRequest, NotFound, QuotaExceeded
+
+MAX_MESSAGES = 200
+MAX_CONVERSATIONS = 1_000
+MAX_ID_CHARS = 128
+MAX_TITLE_CHARS = 512
+MAX_CONTENT_CHARS = 32_768
+MAX_ROLE_CHARS = 32
+
+
+class Message(msgspec.Struct, frozen=True):
+    """`ts` is what the client calls the time of the message."""
+
+    role: str
+    content: str
+    ts: float | int | str | None = None
+
+
+class Conversation(msgspec.Struct, frozen=True):
+    """Times are unix seconds."""
+
+    conv_id: str
+    title: str
+    created_at: float
+    updated_at: float
+
+
+def check_id(body: Mapping[str, object], name: str) -> str:
+    """Reads a user's or a conversation's name. Raises InvalidRequest."""
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS or not _is_unicode(value):
+        raise InvalidRequest(f"{name} must be a string of 1 to {MAX_ID_CHARS} characters.")
+    return value
+
+
+def check_title(body: Mapping[str, object]) -> str:
+    """Reads a title; none is an empty one. Raises InvalidRequest."""
+    value = body.get("title") or ""
+    if not isinstance(value, str) or len(value) > MAX_TITLE_CHARS or not _is_unicode(value):
+        raise InvalidRequest(f"title must be a string of at most {MAX_TITLE_CHARS} characters.")
+    return value
+
+
+def check_messages(body: Mapping[str, object]) -> list[Message]:
+    """Reads messages, keeping the last MAX_MESSAGES. Raises InvalidRequest saying which one is wrong."""
+    given = body.get("messages")
+    if not isinstance(given, list):
+        raise InvalidRequest("messages must be a list of objects with role and content.")
+    return [_message(number, each) for number, each in enumerate(given)][-MAX_MESSAGES:]
+
+
+def save(
+    connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, messages: list[Message], now: float
+) -> None:
+    """Puts the messages in the place of those that the conversation had; makes it if need be. Raises QuotaExceeded."""
+    make(connection, owner, user_id, conv_id, "", now)
+    connection.execute(
+        "UPDATE conversations SET messages = ?, updated_at = ? WHERE owner = ? AND user_id = ? AND conv_id = ?",
+        (msgspec.json.encode(messages).decode(), now, owner, user_id, conv_id),
+    )
+
+
+def history(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str) -> list[Message]:
+    """Returns the messages of a conversation; of one that is not there, none."""
+    row = connection.execute(
+        "SELECT messages FROM conversations WHERE owner = ? AND user_id = ? AND conv_id = ?", (owner, user_id, conv_id)
+    ).fetchone()
+    return [] if row is None else msgspec.convert(json.loads(row[0]), list[Message])
+
+
+def conversations(connection: sqlite3.Connection, owner: bytes, user_id: str) -> list[Conversation]:
+    """Returns a user's conversations, the newest first."""
+    rows = connection.execute(
+        "SELECT conv_id, title, created_at, updated_at FROM conversations WHERE owner = ? AND user_id = ?"
+        " ORDER BY updated_at DESC, conv_id",
+        (owner, user_id),
+    )
+    return [Conversation(*row) for row in rows]
+
+
+def make(
+    connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, title: str, now: float
+) -> Conversation:
+    """Makes a conversation; one that is there stays as it is. Raises QuotaExceeded."""
+    held = connection.execute("SELECT count(*) FROM conversations WHERE owner = ?", (owner,)).fetchone()[0]
+    there = connection.execute(
+        "SELECT conv_id, title, created_at, updated_at FROM conversations"
+        " WHERE owner = ? AND user_id = ? AND conv_id = ?",
+        (owner, user_id, conv_id),
+    ).fetchone()
+    if there is not None:
+        return Conversation(*there)
+    if held >= MAX_CONVERSATIONS:
+        raise QuotaExceeded(f"This node keeps {MAX_CONVERSATIONS} conversations of a key; delete one first.")
+    connection.execute(
+        "INSERT INTO conversations (owner, user_id, conv_id, title, created_at, updated_at, messages)"
+        " VALUES (?, ?, ?, ?, ?, ?, '[]')",
+        (owner, user_id, conv_id, title, now, now),
+    )
+    return Conversation(conv_id, title, now, now)
+
+
+def rename(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, title: str, now: float) -> None:
+    """Gives a conversation another title. Raises NotFound."""
+    changed = connection.execute(
+        "UPDATE conversations SET title = ?, updated_at = ? WHERE owner = ? AND user_id = ? AND conv_id = ?",
+        (title, now, owner, user_id, conv_id),
+    )
+    if changed.rowcount == 0:
+        raise NotFound
+
+
+def delete(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str) -> None:
+    """Takes a conversation out. Raises NotFound."""
+    changed = connection.execute(
+        "DELETE FROM conversations WHERE owner = ? AND user_id = ? AND conv_id = ?", (owner, user_id, conv_id)
+    )
+    if changed.rowcount == 0:
+        raise NotFound
+
+
+def _message(number: int, given: object) -> Message:
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"messages[{number}] must be an object with role and content.")
+    role, content, ts = given.get("role"), given.get("content"), given.get("ts")
+    if not isinstance(role, str) or not 0 < len(role) <= MAX_ROLE_CHARS or not _is_unicode(role):
+        raise InvalidRequest(f"messages[{number}].role must be a string of 1 to {MAX_ROLE_CHARS} characters.")
+    if not isinstance(content, str) or len(content) > MAX_CONTENT_CHARS or not _is_unicode(content):
+        raise InvalidRequest(f"messages[{number}].content must be a string of at most {MAX_CONTENT_CHARS} characters.")
+    if isinstance(ts, bool) or not isinstance(ts, float | int | str | None) or len(str(ts)) > MAX_ID_CHARS:
+        raise InvalidRequest(f"messages[{number}].ts must be a number or a string.")
+    if isinstance(ts, str) and not _is_unicode(ts):
+        raise InvalidRequest(f"messages[{number}].ts is not valid Unicode.")
+    if isinstance(ts, int) and not -(2**63) <= ts < 2**63:
+        raise InvalidRequest(f"messages[{number}].ts is too large.")
+    return Message(role, content, ts)
+
+
+def _is_unicode(text: str) -> bool:
+    """False for halves of surrogate pairs, which no database takes."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

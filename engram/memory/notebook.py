@@ -1,0 +1,128 @@
+"""What a node keeps beside its records: key shares, attestations, conversations. A SQLite database of its own.
+
+One connection, one transaction at a time in a worker thread; WAL, synchronous=FULL: what is acknowledged is on disk.
+Deleted content is overwritten (secure_delete).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar, final
+
+import trio
+
+from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE key_shares (
+    owner TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    share_index INTEGER NOT NULL,
+    share_hex TEXT NOT NULL,
+    threshold INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    stored_at REAL NOT NULL,
+    PRIMARY KEY (owner, namespace)
+) STRICT;
+CREATE TABLE attestations (namespace TEXT PRIMARY KEY, owner BLOB NOT NULL, attested_at REAL NOT NULL) STRICT;
+CREATE TABLE conversations (
+    owner BLOB NOT NULL,
+    user_id TEXT NOT NULL,
+    conv_id TEXT NOT NULL,
+    title TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    messages TEXT NOT NULL,
+    PRIMARY KEY (owner, user_id, conv_id)
+) STRICT;
+"""
+
+
+@final
+class Notebook:
+    """Open it with `open`, close it at the end. `write` and `read` are for the trio thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._turn = trio.CapacityLimiter(1)
+
+    @classmethod
+    def open(cls, path: Path) -> Notebook:
+        """Opens or makes the database; blocking, before the loop serves anyone.
+
+        Raises TruthUnreadable when it is damaged or newer than this program, TruthUnavailable when the disk is full or
+        read-only.
+        """
+        try:
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            try:
+                _prepare(path, connection)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.OperationalError as error:
+            raise TruthUnavailable(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise TruthUnreadable(f"{path}: {error}; restore it from a backup or move it away") from error
+        return cls(connection)
+
+    def close(self) -> None:
+        """Closes the connection; blocking."""
+        self._connection.close()
+
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Makes a change and returns when it is on disk.
+
+        What `change` raises undoes it and comes back. Raises TruthUnavailable (nothing changed), WriteUnknown.
+        """
+        with trio.CancelScope(shield=True):
+            result = await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
+        return result
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs a query. Raises TruthUnavailable."""
+        return await trio.to_thread.run_sync(self._read, query, limiter=self._turn)
+
+    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return query(self._connection)
+        except sqlite3.Error as error:
+            raise TruthUnavailable(f"the notebook cannot be read: {error}") from error
+
+    def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        connection = self._connection
+        committing = False
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            result = change(connection)
+            committing = True
+            connection.execute("COMMIT")
+            return result
+        except BaseException as error:
+            unfinished = connection.in_transaction
+            if unfinished:
+                connection.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
+            outcome = WriteUnknown if committing and not unfinished else TruthUnavailable
+            raise outcome(f"the notebook cannot be written: {error}") from error
+
+
+def _prepare(path: Path, connection: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
+        connection.execute(f"PRAGMA {pragma}")
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if found > SCHEMA_VERSION:
+        raise TruthUnreadable(f"{path} has schema {found}, this program knows {SCHEMA_VERSION}")
+    if found == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")

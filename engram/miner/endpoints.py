@@ -1,0 +1,49 @@
+"""What a node answers: one function per endpoint, from the bytes of a body to an Answer. No HTTP framework here."""
+
+from engram.miner.answers import Answer
+from engram.miner.finding import export, listing, query, retrieve
+from engram.miner.keeping import (
+    attest,
+    attestation,
+    chat_history,
+    delete_conversation,
+    get_key_share,
+    list_conversations,
+    make_conversation,
+    put_key_share,
+    rename_conversation,
+    save_chat,
+)
+from engram.miner.proving import challenge, commitment, prove_memory
+from engram.miner.service import Service
+from engram.miner.storing import delete, ingest, ingest_batch, repair
+from engram.miner.telling import health, metagraph, stats
+
+__all__ = [
+    "Answer",
+    "Service",
+    "attest",
+    "attestation",
+    "challenge",
+    "chat_history",
+    "commitment",
+    "delete",
+    "delete_conversation",
+    "export",
+    "get_key_share",
+    "health",
+    "ingest",
+    "ingest_batch",
+    "list_conversations",
+    "listing",
+    "make_conversation",
+    "metagraph",
+    "prove_memory",
+    "put_key_share",
+    "query",
+    "rename_conversation",
+    "repair",
+    "retrieve",
+    "save_chat",
+    "stats",
+]

@@ -1,0 +1,133 @@
+"""Finding: by meaning, page by page, one record, and everything for whoever takes their memory along."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+
+from engram.memory import cid as cids
+from engram.memory import rules
+from engram.memory.errors import InvalidRequest, NotFound
+from engram.memory.model import PUBLIC, Record
+from engram.miner.access import Caller, Space
+from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told, told_openly
+from engram.miner.service import Service
+
+_EXPORTED_AT_ONCE = 500
+
+
+async def query(service: Service, body: bytes) -> Answer:
+    """POST /QuerySynapse: the nearest records of the public or of a private namespace, by cosine."""
+    began = time.perf_counter()
+
+    def latency_ms() -> float:
+        return round((time.perf_counter() - began) * 1000, 3)
+
+    def form(status: int, error: str | None, **more: object) -> Answer:
+        shown = {"results": [], "latency_ms": latency_ms(), "error": error, **more}
+        return Answer(status, shown, RETRY if status == 503 else ())
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "QuerySynapse")
+        space = await service.space(asked, caller)
+        checked = rules.check_query(caller.fields, service.limits)
+        vector = checked.embedding
+        if vector is None:
+            (vector,) = await service.embedder.embed([checked.text or ""])
+        hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
+        service.statistics.query_answered(latency_ms())
+        tier = service.trust_tier(space)
+        results = [
+            {**_shown(service, hit.record, caller, space), "score": round(hit.score, 6), "trust_tier": tier}
+            for hit in hits
+        ]
+        return form(200, None, results=results)
+
+    answer = await told(service.disguise, act, form)
+    outcome = "failed" if answer.status >= 500 else "refused" if answer.body["error"] else "answered"
+    service.metrics.queries.labels(outcome).inc()
+    service.metrics.query_seconds.observe(time.perf_counter() - began)
+    return answer
+
+
+async def listing(service: Service, body: bytes) -> Answer:
+    """POST /list: a page of the public or of a private namespace, oldest first."""
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "list")
+        space = await service.space(asked, caller)
+        checked = rules.check_list(caller.fields)
+        page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
+        shown = [_shown(service, record, caller, space) for record in page]
+        return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
+
+    return await told(service.disguise, act, plain)
+
+
+async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) -> Answer:
+    """GET /retrieve/{cid}: one record. A private one needs the namespace's fields as query parameters."""
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit_reading(from_parameters(parameters, cid=cid), "retrieve")
+        space = await service.space(asked, caller)
+        return Answer(200, _shown(service, await found_record(service, space.key, cid), caller, space))
+
+    return await told(service.disguise, act, plain)
+
+
+async def export(service: Service, body: bytes) -> Answer:
+    """POST /export: everything that the controller may take along, in pages: public records and the controller's own.
+
+    `after` is the `next` of the page before; `next` is null on the last one.
+    """
+
+    async def act() -> Answer:
+        caller = await service.gate.admit(body, "export")
+        service.gate.require_controller(caller)
+        after, limit = caller.fields.get("after") or 0, caller.fields.get("limit") or _EXPORTED_AT_ONCE
+        if type(after) is not int or type(limit) is not int or not 0 <= after < 2**62 or limit < 1:
+            raise InvalidRequest("after and limit must be whole numbers, not below 0.")
+        page = await service.truth.read(lambda connection: _after(connection, after, min(limit, _EXPORTED_AT_ONCE)))
+        last = page[-1]["id"] if len(page) == min(limit, _EXPORTED_AT_ONCE) else None
+        return Answer(200, {"records": page, "count": len(page), "next": last})
+
+    return await told_openly(act, plain)
+
+
+async def found_record(service: Service, key: str, cid: str) -> Record:
+    """Returns a record of a namespace. Raises NotFound, TruthUnavailable."""
+    record = await service.store.get(key, cid) if cids.is_cid(cid) else None
+    if record is None:
+        raise NotFound
+    return record
+
+
+def _shown(service: Service, record: Record, caller: Caller, space: Space) -> dict[str, object]:
+    """What a caller sees of a record. The text that a public record was made from is for the controller and for
+    whoever stored it: what is meant for everybody is put in the metadata, as with the original."""
+    shown: dict[str, object] = {"cid": record.cid, "metadata": record.metadata}
+    theirs = caller.signer is not None and caller.signer in (service.gate.controller, record.owner)
+    if record.text is not None and (space.is_private or theirs):
+        shown["text"] = record.text
+    return shown
+
+
+def _after(connection: sqlite3.Connection, after: int, limit: int) -> list[dict[str, object]]:
+    """Records of the controller and of everybody: other tenants' namespaces bear their owner before a colon."""
+    rows = connection.execute(
+        "SELECT id, namespace, cid, text, metadata, model_version, created_at, embedding FROM records"
+        " WHERE id > ? AND instr(namespace, ':') = 0 ORDER BY id LIMIT ?",
+        (after, limit),
+    )
+    names = ("id", "namespace", "cid", "text", "metadata", "model_version", "created_at")
+    exported = []
+    for row in rows:
+        record: dict[str, object] = dict(zip(names, row, strict=False))
+        record["metadata"] = json.loads(row[4])
+        record["embedding_b64"] = base64.b64encode(row[7]).decode()
+        record["is_public"] = row[1] == PUBLIC
+        exported.append(record)
+    return exported

@@ -1,0 +1,147 @@
+"""What the operator of a node may ask, on a loopback listener of its own: /metrics, namespaces, who uses the node."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import trio
+from quart import Response
+
+from actors import Context, DrainingJob
+from config.model import HttpSettings
+from engram.clock import Clock, Ids
+from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
+from engram.http import exchange
+from engram.http.app import App, new_app
+from engram.http.metrics import CONTENT_TYPE, Metrics
+from engram.http.server import Address, serve
+from engram.memory.errors import InvalidRequest, NotFound
+from engram.memory.model import PUBLIC
+from engram.miner.access import parse
+from engram.miner.answers import Answer, plain, told_openly
+from engram.miner.service import Service
+from engram.miner.telling import health
+
+HOST = "127.0.0.1"
+OPS_FILE = "ops.json"
+_DELETED_AT_ONCE = 200
+
+
+def ops_app(service: Service, *, clock: Clock, ids: Ids, metrics: Metrics) -> App:
+    """Returns the operator's application."""
+    app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
+
+    def refresh() -> None:
+        counts = service.store.count()
+        metrics.vectors.set(counts.public + counts.private)
+
+    metrics.before_scrape(refresh)
+
+    @app.get("/metrics")
+    async def scrape() -> Response:
+        return Response(metrics.render(), 200, content_type=CONTENT_TYPE)
+
+    @app.get("/health")
+    async def alive() -> Response:
+        return _response(health(service))
+
+    @app.post("/namespace")
+    async def namespace() -> Response:
+        return _response(await administer(service, exchange.current().body))
+
+    @app.get("/wallet-stats")
+    async def wallets() -> Response:
+        return _response(Answer(200, {"wallets": service.statistics.wallets()}))
+
+    @app.get("/wallet-stats/<hotkey>")
+    async def wallet(hotkey: str) -> Response:
+        return _response(await _wallet(service, hotkey))
+
+    return app
+
+
+async def administer(service: Service, body: bytes) -> Answer:
+    """POST /namespace: `{"action": "list"}` counts records by namespace; `{"action": "delete", "namespace": …}` erases
+    one as `list` names it. There is nothing to create or rotate: a namespace begins with its first record."""
+
+    async def act() -> Answer:
+        fields = parse(body).fields
+        match fields.get("action"):
+            case "list":
+                counted = await service.truth.read(_counted)
+                return Answer(200, {"namespaces": [{"namespace": name, "records": n} for name, n in counted]})
+            case "delete":
+                name = fields.get("namespace")
+                if not isinstance(name, str) or name in ("", PUBLIC):
+                    raise InvalidRequest("namespace must name a private namespace, as the action list does.")
+                return Answer(200, {"deleted": await _erase(service, name), "namespace": name})
+            case _:
+                raise InvalidRequest("action must be list or delete.")
+
+    return await told_openly(act, plain)
+
+
+def ops_job(app: App, port: int, folder: Path, *, drain_s: float) -> DrainingJob:
+    """Returns the job that serves the operator on loopback and notes the address in the data folder."""
+
+    async def run(context: Context) -> None:
+        await serve(app, HOST, port, context=_Noting(context, folder), settings=HttpSettings(), drain_s=drain_s)
+
+    return DrainingJob(run)
+
+
+class _Noting:
+    """A job's context that writes down the address before it says that it is ready."""
+
+    def __init__(self, context: Context, folder: Path) -> None:
+        self._context = context
+        self._folder = folder
+
+    @property
+    def stop_requested(self) -> trio.Event:
+        return self._context.stop_requested
+
+    def ready(self, info: object = None) -> None:
+        if isinstance(info, Address):
+            staged = self._folder / f".{OPS_FILE}"
+            with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode({"host": info.host, "port": info.port, "url": info.url}))
+            os.replace(staged, self._folder / OPS_FILE)
+        self._context.ready(info)
+
+
+async def _wallet(service: Service, hotkey: str) -> Answer:
+    async def act() -> Answer:
+        try:
+            wanted = ss58.encode(parse_hotkey(hotkey))
+        except MalformedHotkey as error:
+            raise InvalidRequest(f"{error}") from error
+        found = [each for each in service.statistics.wallets() if each["hotkey"] == wanted]
+        if not found:
+            raise NotFound
+        return Answer(200, found[0])
+
+    return await told_openly(act, plain)
+
+
+async def _erase(service: Service, name: str) -> int:
+    erased = 0
+    while page := await service.store.page(name, {}, _DELETED_AT_ONCE, 0):
+        for record in page:
+            erased += await service.store.delete(name, record.cid)
+    return erased
+
+
+def _counted(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    rows = connection.execute("SELECT namespace, count(*) FROM records GROUP BY namespace ORDER BY namespace")
+    return [(str(name), int(count)) for name, count in rows]
+
+
+def _response(answer: Answer) -> Response:
+    response = Response(msgspec.json.encode(answer.body), answer.status, content_type="application/json")
+    for name, value in answer.headers:
+        response.headers.add(name, value)
+    return response

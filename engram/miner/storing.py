@@ -1,0 +1,172 @@
+"""Storing and deleting: one record, a batch, and handing one out again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import trio
+
+from engram.memory import cid as cids
+from engram.memory import rules
+from engram.memory.errors import (
+    IndexUnavailable,
+    InvalidInput,
+    InvalidRequest,
+    NotFound,
+    QuotaExceeded,
+    TruthUnavailable,
+    WriteUnknown,
+)
+from engram.memory.model import PUBLIC, Entry
+from engram.memory.rules import IngestInput
+from engram.miner.access import Caller, Space
+from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
+from engram.miner.errors import Refused
+from engram.miner.finding import found_record
+from engram.miner.service import Service
+from engram.miner.storage import cost_bytes
+
+_AT_ONCE = 64
+
+
+async def ingest(service: Service, body: bytes) -> Answer:
+    """POST /IngestSynapse: stores a text or a vector. The answer comes when it is durable."""
+    began = time.perf_counter()
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "IngestSynapse")
+        space = await service.space(asked, caller)
+        checked = rules.check_ingest(caller.fields, service.limits)
+        service.storage.admit(cost_bytes(checked, service.limits.dimension))
+        embedding = checked.embedding
+        if embedding is None:
+            (embedding,) = await service.embedder.embed([checked.text or ""])
+        return Answer(200, await _stored(service, caller, space, checked, embedding))
+
+    answer = await told(service.disguise, act, _unstored)
+    service.metrics.ingests.labels(_outcome(answer)).inc()
+    service.metrics.ingest_seconds.observe(time.perf_counter() - began)
+    return answer
+
+
+async def ingest_batch(service: Service, body: bytes) -> Answer:
+    """POST /IngestBatch: up to 256 items, each as a body of /IngestSynapse; a result for each, in their order.
+
+    Each stands for itself: some may be stored and others not.
+    """
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "IngestBatch")
+        space = await service.space(asked, caller)
+        results = await _batch(service, caller, space, rules.check_batch(caller.fields))
+        for result in results:
+            service.metrics.ingests.labels("stored" if result["cid"] else "refused").inc()
+        stored = sum(1 for result in results if result["cid"])
+        return Answer(200, {"results": results, "stored": stored, "error": None})
+
+    def form(status: int, error: str | None, **more: object) -> Answer:
+        return plain(status, error, results=[], **more)
+
+    return await told(service.disguise, act, form)
+
+
+async def delete(service: Service, cid: str, body: bytes) -> Answer:
+    """DELETE /retrieve/{cid}: takes a record out; signed as DeleteSynapse over a body that names the `cid`."""
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "DeleteSynapse")
+        space = await service.space(asked, caller)
+        await _require_right_to_delete(service, caller, space, cid)
+        try:
+            if not await service.store.delete(space.key, cid):
+                raise NotFound
+        except IndexUnavailable:  # durable; hits are joined with the truth, so it shows nowhere already
+            pass
+        return Answer(200, {"deleted": True, "cid": cid})
+
+    return await told(service.disguise, act, plain)
+
+
+async def repair(service: Service, body: bytes) -> Answer:
+    """POST /RepairSynapse: a public record with its vector, for whoever keeps a copy."""
+
+    async def act() -> Answer:
+        caller = await service.gate.admit(body, "RepairSynapse")
+        record = await found_record(service, PUBLIC, string(caller.fields, "cid"))
+        numbers = list(rules.unpack_vector(record.embedding))
+        return Answer(200, {"cid": record.cid, "embedding": numbers, "metadata": record.metadata})
+
+    return await told_openly(act, plain)
+
+
+async def _batch(service: Service, caller: Caller, space: Space, items: Sequence[object]) -> list[dict[str, object]]:
+    results: list[dict[str, object]] = [{"cid": None, "error": None} for _ in items]
+    checked: dict[int, IngestInput] = {}
+    for number, item in enumerate(items):
+        try:
+            one = rules.check_item(item, service.limits)
+            service.storage.admit(cost_bytes(one, service.limits.dimension))
+            checked[number] = one
+        except (InvalidInput, InvalidRequest, QuotaExceeded) as error:
+            _, text, more = error_of(error)
+            results[number] = {"cid": None, "error": text, **more}
+        if number % 32 == 31:
+            await trio.lowlevel.checkpoint()
+    texts = [number for number, one in checked.items() if one.embedding is None]
+    vectors = {number: one.embedding for number, one in checked.items() if one.embedding is not None}
+    if texts:
+        embedded = await service.embedder.embed([checked[number].text or "" for number in texts])
+        vectors |= dict(zip(texts, embedded, strict=True))
+    at_once = trio.Semaphore(_AT_ONCE)
+
+    async def store(number: int) -> None:
+        async with at_once:
+            try:
+                results[number] = await _stored(service, caller, space, checked[number], vectors[number])
+            except TruthUnavailable as error:
+                results[number] = {"cid": None, "error": f"{error}; try again.", "code": "store_unavailable"}
+            except WriteUnknown as error:
+                results[number] = {"cid": None, "error": f"{error}; try again.", "code": "unknown"}
+
+    async with trio.open_nursery() as nursery:
+        for number in checked:
+            nursery.start_soon(store, number)
+    return results
+
+
+async def _stored(
+    service: Service, caller: Caller, space: Space, checked: IngestInput, embedding: bytes
+) -> dict[str, object]:
+    cid = cids.compute(embedding, checked.metadata, checked.model_version)
+    owner = caller.signer or space.owner
+    entry = Entry(space.key, cid, embedding, checked.text, checked.metadata, checked.model_version, owner)
+    try:
+        await service.store.put(entry)
+    except IndexUnavailable:  # durable; the index will follow
+        return {"cid": cid, "error": None, "searchable": False}
+    return {"cid": cid, "error": None}
+
+
+async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:
+    """A signature for a name alone, good for a minute and any request, deletes nothing."""
+    if not space.is_private:
+        owner = (await found_record(service, PUBLIC, cid)).owner
+        service.gate.require_controller_or(owner, caller)
+    elif not space.bound:
+        text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."
+        raise Refused(401, "missing_signature", text)
+    elif space.owner is None:
+        return  # opened by its key, which signs nothing
+    if caller.fields.get("cid") != cid:
+        raise Refused(401, "cid_not_signed", "The signed body must name the cid that is deleted.")
+
+
+def _unstored(status: int, error: str | None, **more: object) -> Answer:
+    return Answer(status, {"cid": None, "error": error, **more}, RETRY if status == 503 else ())
+
+
+def _outcome(answer: Answer) -> str:
+    if answer.body["cid"] is not None:
+        return "stored"
+    return "failed" if answer.status >= 500 else "refused"
