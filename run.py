@@ -45,7 +45,7 @@ from actors import (
 from config.model import Settings
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
-from engram.hotkeys import Keypair, wallet
+from engram.hotkeys import HotkeyError, Keypair, wallet
 from engram.http import descriptors, logs
 from engram.http.actor_events import observer
 from engram.http.app import App
@@ -150,7 +150,7 @@ class Process:
             with boot:
                 try:
                     status = await self._run_tree()
-                except (LedgerError, ProvisioningError, OSError, ValueError) as error:
+                except (HotkeyError, LedgerError, ProvisioningError, OSError, ValueError) as error:
                     print(f"engram cannot start: {error}", file=sys.stderr)
                     status = EXIT_CANNOT_START
             nursery.cancel_scope.cancel()

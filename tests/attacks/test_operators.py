@@ -92,6 +92,19 @@ def test_a_damaged_ledger_is_replaced_by_its_backup_and_kept_as_it_was(tmp_path:
         assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
 
+def test_a_damaged_key_of_the_gateway_is_told_in_a_line(tmp_path: Path) -> None:
+    key = tmp_path / "data" / "gateway-hotkey"
+    key.parent.mkdir(mode=0o700)
+    key.touch(mode=0o600)
+    with GatewayProcess(tmp_path / "data") as gateway:
+        gateway.spawn()
+        assert not gateway.wait_ready()
+        assert gateway.wait() == 2
+        told = gateway.log().splitlines()[-1]
+        assert told == f"engram cannot start: the key file {key} is damaged: neither JSON nor a seed"
+        assert key.read_bytes() == b""  # phones pin the key: it is never replaced by a new one
+
+
 def test_a_second_gateway_on_the_same_port_is_told_so_and_which(tmp_path: Path) -> None:
     with GatewayProcess(tmp_path / "data") as gateway:
         port = str(urlsplit(gateway.start().url).port)
