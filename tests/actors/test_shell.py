@@ -15,6 +15,7 @@ from actors import (
     ActorRef,
     ChildSpec,
     Context,
+    EventStream,
     ExitReason,
     Ignore,
     Intensity,
@@ -121,8 +122,10 @@ async def test_a_job_that_asked_for_its_own_end(autojump_clock: MockClock) -> No
         context.stop(ExitReason("shutdown", "done"))
         await trio.sleep_forever()
 
-    async with open_system(SupervisorSpec("root", [ChildSpec("a", lambda: Job(run), restart="transient")])) as system:
-        with recording(system.events) as recorder:
+    events = EventStream()
+    spec = SupervisorSpec("root", [ChildSpec("a", lambda: Job(run), restart="transient")])
+    with recording(events) as recorder:
+        async with open_system(spec, events=events) as system:
             await settle()
             assert recorder.of(Stopped)[0].reason.detail == "done"
             assert system.tree()[1].state == "stopped"
