@@ -529,6 +529,7 @@ class Gateway:
             metrics=process.metrics,
             probes={
                 "ledger": probes.ledger_probe(process.ledger),
+                "disk": probes.disk_probe(process.folder),
                 "chain": probes.chain_probe(self.subnets),
                 "actors": probes.parts_probe(self._missing),
             },

@@ -1,10 +1,18 @@
 """What /ready asks: each probe says in a few words what is wrong with one part, or nothing."""
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
 
 from engram.chain.subnets import Subnets
 from engram.gateway.services import Probe
 from engram.ledger import Ledger, LedgerError, facts
+
+LEAST_FREE_BYTES: Final = 64 * 1024**2
+"""A node takes half of that before anything is stored in it."""
 
 
 def ledger_probe(ledger: Ledger) -> Probe:
@@ -16,6 +24,17 @@ def ledger_probe(ledger: Ledger) -> Probe:
         except LedgerError as error:
             return str(error)
         return ""
+
+    return probe
+
+
+def disk_probe(folder: Path) -> Probe:
+    """Whether the ledger and new nodes find room on the disk of the data folder."""
+
+    async def probe() -> str:
+        told = await trio.to_thread.run_sync(os.statvfs, folder)
+        left = told.f_bavail * told.f_frsize
+        return "" if left >= LEAST_FREE_BYTES else f"the disk has {left // 1024**2} MB left: free some space"
 
     return probe
 

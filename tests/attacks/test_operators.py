@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from engram.gateway import probes
 from engram.ledger import LEDGER_FILE, backup, facts
 from engram.ledger.connection import open_writer
 from tests.e2e.buyer import Buyer
@@ -70,6 +71,14 @@ def test_what_was_bought_with_play_money_is_never_served_in_another_environment(
         2,
         f"engram cannot start: {folder} holds the ledger of environment local, not testnet; set data_dir\n",
     )
+
+
+async def test_a_disk_that_is_nearly_full_is_not_ready_to_sell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready = probes.disk_probe(tmp_path)
+    monkeypatch.setattr(probes, "LEAST_FREE_BYTES", 0)
+    assert await ready() == ""
+    monkeypatch.setattr(probes, "LEAST_FREE_BYTES", 2**62)
+    assert (await ready()).endswith("MB left: free some space")
 
 
 @pytest.mark.parametrize("size", [0, 5_000, 60_000])
