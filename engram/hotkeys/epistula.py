@@ -12,6 +12,7 @@ profiles.py. None covers method or path: only a replay guard keeps a request fro
 Source: epistula.sybil.com/protocol, and the originals' code where it differs.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -22,7 +23,7 @@ import msgspec
 
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.keypair import Keypair
-from engram.hotkeys.python_json import JsonValue
+from engram.hotkeys.python_json import JsonValue, MalformedJson, parse_object
 from engram.hotkeys.scheme import (
     NANOSECONDS,
     SIGNATURE,
@@ -131,7 +132,8 @@ def stripped_body_messages(parts: Signable) -> Iterator[bytes]:
 def sorted_body_messages(parts: Signable) -> Iterator[bytes]:
     """The raw body; then what hone makes of it, which is not what was sent: another spelling of the same JSON."""
     yield parts.body
-    yield json.dumps(parts.fields, sort_keys=True).encode("ascii")
+    with contextlib.suppress(MalformedJson):
+        yield json.dumps(parse_object(parts.body), sort_keys=True).encode("ascii")
 
 
 V2: Final = Scheme(

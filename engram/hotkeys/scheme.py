@@ -9,6 +9,7 @@ signature (42 µs, twice that for a wrong one). Replays are the caller's: `Signe
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -152,16 +153,15 @@ def verify_signed(
     """
     values = _one_of_each(scheme, headers)
     _demand(scheme, values, scheme.headers)
-    fields: JsonObject = {}
     if scheme.fields:
-        if len(body) > scheme.max_body_bytes:
-            raise AuthError("malformed", f"a {scheme.name} body may have {scheme.max_body_bytes} bytes")
+        values |= _values_of(scheme, _glance(scheme, body))
+    signed = _judge(scheme, values, method, raw_path, body, {}, now_ms, self_key, not_before_ms, admit)
+    if scheme.fields:
         try:
-            fields = parse_object(body)
+            parse_object(body)
         except MalformedJson as error:
-            raise AuthError("malformed", str(error)) from None
-        values |= _values_of(scheme, fields)
-    return _judge(scheme, values, method, raw_path, body, fields, now_ms, self_key, not_before_ms, admit)
+            raise AuthError("malformed", str(error), signed.skew_ms) from None
+    return signed
 
 
 def verify_fields(
@@ -268,6 +268,28 @@ def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
             value = value[len(prefix) :]
         values[part] = value
     return values
+
+
+def _glance(scheme: Scheme, body: bytes) -> JsonObject:
+    """The signing fields of a body, without reading the rest of it: that costs 35 ms for a body of the largest size,
+    which is not spent on a request that nobody known has signed."""
+    if len(body) > scheme.max_body_bytes:
+        raise AuthError("malformed", f"a {scheme.name} body may have {scheme.max_body_bytes} bytes")
+    try:
+        found = _glancer(tuple(scheme.fields)).decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise AuthError("malformed", f"the body is no {scheme.name} body: {error}") from None
+    return dict(zip(scheme.fields, msgspec.structs.astuple(found), strict=True))
+
+
+@lru_cache(maxsize=16)
+def _glancer(names: tuple[str, ...]) -> "msgspec.json.Decoder[msgspec.Struct]":
+    """Decodes these fields of an object and skips the others."""
+    fields = [
+        (f"field_{number}", int | str | None, msgspec.field(name=name, default=None))
+        for number, name in enumerate(names)
+    ]
+    return msgspec.json.Decoder(msgspec.defstruct("Glanced", fields))
 
 
 def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
