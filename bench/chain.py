@@ -4,7 +4,10 @@ The node is the recorded chain in a process of its own, behind HTTP on loopback,
 `python -m bench.chain [--quick]`.
 """
 
+import contextlib
+import gzip
 import http.server
+import io
 import json
 import resource
 import statistics
@@ -15,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import trio
 
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
@@ -22,13 +26,19 @@ from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
 from engram.chain.codec import Codec
+from engram.chain.commitments import read_commitments
 from engram.chain.endpoints import nodes
 from engram.chain.errors import CallRefused
 from engram.chain.model import Head
 from engram.chain.node import RpcCall
 from engram.chain.protocol import Poll
 from engram.chain.recorded import RecordedNode
-from engram.chain.recorded.node import EPOCH_S, read_recording
+from engram.chain.recorded.node import EPOCH_S, Recording, read_recording
+from engram.chain.registrations import entry
+from engram.chain.rpc import JsonRpcNode
+from engram.chain.runtime import RuntimeTypes
+from engram.chain.view import open_view
+from engram.cli import upstream
 from engram.clock import ManualClock, SystemClock
 from engram.http.client import HttpClient
 
@@ -36,8 +46,17 @@ QUICK = "--quick" in sys.argv
 SYNCS = 200 if QUICK else 1_000
 LAG_S = 5 if QUICK else 30
 NETUID = 450
-WANTED = {"decode_ms": 2.0, "sync_cpu_ms": 10.0, "loop_lag_p99_ms": 15.0, "rss_growth_mb_1000_syncs": 1.0}
-NO_SUCH_CALL = "has no metadata V15, so it knows no runtime call; it has its own environment (clashing scalecodec)"
+CHECKS = 20 if QUICK else 100
+WANTED = {
+    "decode_ms": 2.0,
+    "sync_cpu_ms": 10.0,
+    "loop_lag_p99_ms": 15.0,
+    "rss_growth_mb_1000_syncs": 1.0,
+    "check_256_cpu_ms": 20.0,
+}
+NO_SUCH_CALL = "it has no metadata V15, so it knows no runtime call"
+WEBSOCKETS_ONLY = "it asks by websocket only and needs an environment of its own (clashing scalecodec); not run"
+METADATA_V14 = Path(__file__).parents[1] / "tests" / "data" / "chain" / "metadata-v14.json.gz"
 
 
 # --- the node, in a process of its own -------------------------------------------------------------------------------
@@ -59,19 +78,41 @@ class Steps:
 STEPS = Steps()
 
 
+def with_commitments(recording: Recording) -> Recording:
+    """The recording with a commitment of each of the 256 hotkeys, one in eight of them of an older format."""
+    types = RuntimeTypes(bytes.fromhex(recording.metadata[2:]), 293, 1)
+    storage = dict(recording.storage)
+    prefix = "0x" + types.storage_key("SubtensorModule", "Keys", NETUID).hex()
+    hotkeys = [bytes.fromhex(value[2:]) for key, value in storage.items() if key.startswith(prefix)]
+    for number, hotkey in enumerate(hotkeys):
+        text = b"myorg:my-model:abc123" if number % 8 == 0 else b"13.89.%d.129:9999" % number
+        field = {f"Raw{len(text)}": "0x" + text.hex()}
+        value = {"deposit": 0, "block": 1_000 + number, "info": {"fields": [field]}}
+        key = types.storage_key("Commitments", "CommitmentOf", NETUID, hotkey)
+        storage["0x" + key.hex()] = "0x" + types.encode_storage("Commitments", "CommitmentOf", value).hex()
+    return msgspec.structs.replace(recording, storage=storage)
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     """JSON-RPC over HTTP/1.1."""
 
     protocol_version = "HTTP/1.1"
     node = RecordedNode(STEPS)
 
+    def _reply(self, asked: dict[str, Any]) -> dict[str, Any]:
+        older = {"chain_getRuntimeVersion": "state_getRuntimeVersion", "chain_getHead": "chain_getFinalizedHead"}
+        method = older.get(asked["method"], asked["method"])
+        if method == "state_getMetadata":
+            return _reply(asked["id"], json.loads(gzip.decompress(METADATA_V14.read_bytes())))
+        (answer,) = trio.run(self.node.ask, [RpcCall(method, tuple(asked["params"]))])
+        return _reply(asked["id"], answer)
+
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
         many = asked if isinstance(asked, list) else [asked]
         if many[0]["method"] == "chain_getFinalizedHead":
             STEPS.blocks += 1
-        answers = trio.run(self.node.ask, [RpcCall(one["method"], tuple(one["params"])) for one in many])
-        replies = [_reply(one["id"], answer) for one, answer in zip(many, answers, strict=True)]
+        replies = [self._reply(one) for one in many]
         body = json.dumps(replies if isinstance(asked, list) else replies[0]).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -89,6 +130,7 @@ def _reply(number: int, answer: object) -> dict[str, Any]:
 
 
 def serve() -> None:
+    Handler.node = RecordedNode(STEPS, with_commitments(read_recording()))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
@@ -154,6 +196,40 @@ async def sync(url: str) -> dict[str, float]:
     }
 
 
+async def check(url: str) -> dict[str, float]:
+    """`engram registry check` of 256 commitments, from the first request to the last line."""
+    client = HttpClient()
+    node = JsonRpcNode(client, url, 15.0)
+    whole: list[float] = []
+    reading: list[float] = []
+    for _ in range(CHECKS):
+        started = time.process_time()
+        view = await open_view([node])
+        opened = time.process_time()
+        entries = [entry(commitment) for commitment in await read_commitments(view, NETUID)]
+        read = time.process_time()
+        with contextlib.redirect_stdout(io.StringIO()):
+            print("\n".join(upstream.check(entries, NETUID, "bench", True, None)))
+        whole.append(time.process_time() - started)
+        reading.append(read - opened)
+        assert len(entries) == 256
+    await client.aclose()
+    return {
+        "check_256_cpu_ms": statistics.median(whole) * 1_000,
+        "read_256_cpu_ms": statistics.median(reading) * 1_000,
+    }
+
+
+def peer(url: str) -> dict[str, Any]:
+    """substrate-interface on the same recorded bytes, in a process of its own."""
+    command = [sys.executable, "-m", "bench.chain_peer", url, str(NETUID), str(min(CHECKS, 10))]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    except (subprocess.SubprocessError, OSError) as error:
+        return {"read_256_cpu_ms": None, "reason": str(error)[:200]}
+    return {**json.loads(ran.stdout), "decode_ms": None, "reason": NO_SUCH_CALL}
+
+
 async def watch_lag(lags: list[float]) -> None:
     while True:
         due = trio.current_time() + 0.005
@@ -168,23 +244,22 @@ def main() -> None:
     try:
         assert node.stdout is not None
         url = f"http://127.0.0.1:{int(node.stdout.readline())}"
-        figures: dict[str, float | None] = {"decode_ms": decode_ms(), **trio.run(sync, url)}
+        figures = {"decode_ms": decode_ms(), **trio.run(sync, url), **trio.run(check, url)}
+        substrate = peer(url)
     finally:
         node.kill()
         node.wait()
-    figures["check_256_cpu_ms"] = None
-    missed = [name for name, bound in WANTED.items() if (figures[name] or 0.0) > bound]
+    theirs = substrate.get("read_256_cpu_ms")
     line = {
         "bench": "chain",
-        "figures": {name: None if value is None else round(value, 3) for name, value in figures.items()},
-        "reasons": {"check_256_cpu_ms": "there is no registry check yet"},
+        "figures": {name: round(value, 3) for name, value in figures.items()},
         "peers": {
-            "substrate_interface": {"decode_ms": None, "reason": NO_SUCH_CALL},
-            "async_substrate_interface": {"decode_ms": None, "reason": "not installed: it needs its own environment"},
+            "substrate_interface": substrate,
+            "async_substrate_interface": {"decode_ms": None, "read_256_cpu_ms": None, "reason": WEBSOCKETS_ONLY},
         },
-        "ratios": {},
+        "ratios": {"read_256_vs_substrate_interface": round(figures["read_256_cpu_ms"] / theirs, 4)} if theirs else {},
         "wanted": {name: f"<= {bound:g}" for name, bound in WANTED.items()},
-        "missed": missed,
+        "missed": [name for name, bound in WANTED.items() if figures[name] > bound],
     }
     print(json.dumps(line))
 

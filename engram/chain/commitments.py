@@ -2,7 +2,6 @@
 
 from typing import Final
 
-import bittensor_core
 import msgspec
 
 from engram.chain.errors import AnswerMalformed
@@ -18,6 +17,8 @@ class Commitment(msgspec.Struct, frozen=True):
     """What one hotkey has committed."""
 
     hotkey: PublicKey
+    address: str
+    """The hotkey as the chain's tools write it."""
     block: int | None
     """When; None where the entry could not be read."""
     payload: bytes | None
@@ -35,7 +36,7 @@ async def read_commitments(view: View, netuid: int) -> list[Commitment]:
 async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> Commitment | None:
     """What this hotkey has committed, None when it has not."""
     value = await view.storage(PALLET, ITEM, netuid, hotkey)
-    return None if value is None else _commitment(hotkey, value)
+    return None if value is None else _commitment(hotkey, ss58.encode(hotkey), value)
 
 
 def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[Commitment]:
@@ -44,16 +45,22 @@ def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> l
         pairs = types.changes(PALLET, ITEM, entries, 1)
     except AnswerMalformed:
         return [_alone(types, entry) for entry in entries]
-    return [_commitment(_hotkey(account), value) for account, value in pairs]
+    if len(pairs) != len(entries):
+        return [_alone(types, entry) for entry in entries]
+    return [
+        _commitment(_account(key), str(address), value)
+        for (key, _), (address, value) in zip(entries, pairs, strict=True)
+    ]
 
 
 def _alone(types: RuntimeTypes, entry: tuple[str, str]) -> Commitment:
-    account = bytes.fromhex(entry[0][2:])[-32:]
+    account = _account(entry[0])
+    address = ss58.encode(account)
     try:
         ((_, value),) = types.changes(PALLET, ITEM, [entry], 1)
     except AnswerMalformed as error:
-        return Commitment(account, None, None, f"unreadable: {error}")
-    return _commitment(account, value)
+        return Commitment(account, address, None, None, f"unreadable: {error}")
+    return _commitment(account, address, value)
 
 
 class _Info(msgspec.Struct):
@@ -65,22 +72,22 @@ class _Registration(msgspec.Struct):
     info: _Info
 
 
-def _commitment(hotkey: PublicKey, value: Value) -> Commitment:
+def _commitment(hotkey: PublicKey, address: str, value: Value) -> Commitment:
     try:
         registration = msgspec.convert(value, _Registration)
     except msgspec.ValidationError as error:
-        return Commitment(hotkey, None, None, f"unreadable: {error}")
+        return Commitment(hotkey, address, None, None, f"unreadable: {error}")
     match registration.info.fields:
         case []:
-            return Commitment(hotkey, registration.block, None, "no field")
+            return Commitment(hotkey, address, registration.block, None, "no field")
         case [str(name), *_]:
-            return Commitment(hotkey, registration.block, None, name)
+            return Commitment(hotkey, address, registration.block, None, name)
         case [{**field}, *_] if len(field) == 1:
             ((variant, held),) = field.items()
             raw = str(variant).startswith(("Raw", "BigRaw"))
-            return Commitment(hotkey, registration.block, _payload(held) if raw else None, str(variant))
+            return Commitment(hotkey, address, registration.block, _payload(held) if raw else None, str(variant))
         case _:
-            return Commitment(hotkey, registration.block, None, "of no known form")
+            return Commitment(hotkey, address, registration.block, None, "of no known form")
 
 
 def _payload(held: Value) -> bytes | None:
@@ -101,12 +108,6 @@ def _payload(held: Value) -> bytes | None:
             return None
 
 
-def _hotkey(account: Value) -> PublicKey:
-    if isinstance(account, str):
-        return bytes(bittensor_core.decode_ss58(account))
-    raise AnswerMalformed(f"{PALLET}.{ITEM}: a key of no account")
-
-
-def address_of(commitment: Commitment) -> str:
-    """The hotkey as the chain's tools write it."""
-    return ss58.encode(commitment.hotkey)
+def _account(key: str) -> PublicKey:
+    """The account that ends a key of the map."""
+    return bytes.fromhex(key[-64:])

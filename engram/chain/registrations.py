@@ -58,6 +58,8 @@ class Entry(msgspec.Struct, frozen=True):
     """One commitment and what it was read as."""
 
     hotkey: PublicKey
+    address: str
+    """The hotkey as the chain's tools write it."""
     block: int | None
     raw: str
     """The payload as text; bytes that are no UTF-8 are written as escapes."""
@@ -105,17 +107,9 @@ def parse_text(text: str) -> Registration:
 
 def entry(commitment: Commitment) -> Entry:
     """What a commitment was read as. Never raises."""
-    payload = commitment.payload
-    if payload is None or not payload:
-        return Entry(
-            commitment.hotkey,
-            commitment.block,
-            "",
-            0,
-            None,
-            "MissingData",
-            "No valid chain string found in commitment",
-        )
+    hotkey, address, block, payload = commitment.hotkey, commitment.address, commitment.block, commitment.payload
+    if not payload:
+        return Entry(hotkey, address, block, "", 0, None, "MissingData", "No valid chain string found in commitment")
     raw = payload.decode("utf-8", "backslashreplace")
     try:
         found = parse_text(payload.decode("utf-8"))
@@ -124,8 +118,8 @@ def entry(commitment: Commitment) -> Entry:
     except ValueError as error:
         reason = str(error)
     else:
-        return Entry(commitment.hotkey, commitment.block, raw, len(payload), found)
-    return Entry(commitment.hotkey, commitment.block, raw, len(payload), None, "ValueError", reason)
+        return Entry(hotkey, address, block, raw, len(payload), found)
+    return Entry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
 
 
 def is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

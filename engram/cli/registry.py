@@ -228,7 +228,7 @@ async def _entries(
 def _as_json(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> dict[str, object]:
     there = entry.registration
     shown: dict[str, object] = {
-        "hotkey": ss58.encode(entry.hotkey),
+        "hotkey": entry.address,
         "block": entry.block,
         "valid": there is not None,
         "address": None if there is None else there.address,
@@ -253,7 +253,7 @@ def _table(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | Non
         problem = "" if there is not None else entry.error if verbose else entry.raw or entry.error
         lines.append(
             [
-                ss58.encode(entry.hotkey),
+                entry.address,
                 str(entry.block or ""),
                 "" if there is None else there.address,
                 "" if there is None else str(there.port),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from engram.cli.output import printable
-from engram.hotkeys import PublicKey, ss58
+from engram.hotkeys import PublicKey
 
 if TYPE_CHECKING:
     from engram.chain.probing import Probed
@@ -65,7 +65,7 @@ def read(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None"
     yield "=" * WIDE
     for entry in entries:
         yield ""
-        yield f"Hotkey: {ss58.encode(entry.hotkey)}"
+        yield f"Hotkey: {entry.address}"
         yield f"Block: {_block(entry)}"
         yield f"Raw Chain String: {printable(entry.raw)}"
         if entry.registration is not None:
@@ -83,7 +83,7 @@ def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Itera
     if entry.registration is None:
         return
     yield ""
-    yield f"Hotkey: {ss58.encode(entry.hotkey)}"
+    yield f"Hotkey: {entry.address}"
     yield f"Block: {_block(entry)}"
     yield f"Address: {entry.registration.address}"
     yield f"Port: {entry.registration.port}"
@@ -95,7 +95,7 @@ def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Itera
 
 def _invalid(entry: "Entry", verbose: bool) -> Iterator[str]:
     yield ""
-    yield f"Hotkey: {ss58.encode(entry.hotkey)}"
+    yield f"Hotkey: {entry.address}"
     if verbose:
         yield f"Block: {_block(entry)}"
     yield f"Raw String: {printable(entry.raw)}"

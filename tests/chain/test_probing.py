@@ -84,9 +84,9 @@ async def test_256_miners_that_never_answer_are_asked_32_at_a_time(autojump_cloc
             at_once -= 1
 
     entries = [
-        Entry(number.to_bytes(32, "big"), 1, "", 0, Registration(f"m{number}.example", 1)) for number in range(256)
+        Entry(number.to_bytes(32, "big"), "5", 1, "", 0, Registration(f"m{number}.example", 1)) for number in range(256)
     ]
-    entries.append(Entry(bytes(32), 1, "", 0, None, "MissingData", "nothing"))
+    entries.append(Entry(bytes(32), "5", 1, "", 0, None, "MissingData", "nothing"))
     started = trio.current_time()
     answers = await probe(HttpClient(), entries, Probing(timeout_s=3.0), hanging)
     assert (asked, most) == (256, 32)

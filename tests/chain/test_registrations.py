@@ -17,7 +17,7 @@ TYPES = RuntimeTypes(metadata(), 293, 1)
 
 
 def read(payload: bytes | None) -> tuple[Registration | None, str, str]:
-    found = entry(Commitment(KEY, 1, payload, "Raw"))
+    found = entry(Commitment(KEY, "5", 1, payload, "Raw"))
     return found.registration, found.error_type, found.error
 
 
@@ -77,7 +77,7 @@ def test_a_commitment_without_a_text_is_missing_data(payload: bytes | None) -> N
 
 @given(st.binary(max_size=128))
 def test_whatever_bytes_are_committed_are_an_entry(payload: bytes) -> None:
-    found = entry(Commitment(KEY, 1, payload, "Raw"))
+    found = entry(Commitment(KEY, "5", 1, payload, "Raw"))
     assert (found.registration is None) == bool(found.error)
     assert found.length == len(payload)
 
