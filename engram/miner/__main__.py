@@ -1,4 +1,4 @@
-"""`python -m engram.miner --config FILE`: one node with the settings of its launch file, as `run.py miner --config FILE`."""
+"""`python -m engram.miner --config FILE`: one node by its launch file, as `run.py miner --config FILE`."""
 
 import sys
 from pathlib import Path

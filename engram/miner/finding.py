@@ -38,7 +38,8 @@ async def query(service: Service, body: bytes) -> Answer:
         if vector is None:
             (vector,) = await service.embedder.embed([checked.text or ""])
         hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
-        service.statistics.query_answered(latency_ms())
+        if not space.is_private:  # what others can see tells nothing of a tenant
+            service.statistics.query_answered(latency_ms())
         tier = service.trust_tier(space)
         results = [
             {**_shown(service, hit.record, caller, space), "score": round(hit.score, 6), "trust_tier": tier}

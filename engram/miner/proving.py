@@ -46,7 +46,8 @@ async def challenge(service: Service, body: bytes) -> Answer:
             if expires_at != int(expires_at) or expires_at > service.clock.now() + _LONGEST_CHALLENGE_S:
                 raise InvalidRequest(f"expires_at must be whole, at most {_LONGEST_CHALLENGE_S} s ahead.")
             shown = await _possession(service, space, record, nonce, validator, int(expires_at))
-        service.statistics.proof_given()
+        if not space.is_private:
+            service.statistics.proof_given()
         service.metrics.challenges.labels("proved").inc()
         return Answer(200, shown)
 
@@ -135,7 +136,8 @@ async def _challenged(service: Service, space: Space, cid: str) -> Record:
     try:
         return await found_record(service, space.key, cid)
     except TruthUnavailable:
-        service.statistics.proof_failed()
+        if not space.is_private:
+            service.statistics.proof_failed()
         service.metrics.challenges.labels("failed").inc()
         raise
 

@@ -1,0 +1,336 @@
+"""Key shares, attestations, conversations, batches, copies: what they take, give and refuse."""
+
+import base64
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engram.hotkeys import Keypair, PublicKey, miner_scheme, verify
+from engram.memory import keyed_tree, proofs
+from engram.memory.attestations import Attestations
+from engram.memory.errors import TruthUnreadable
+from engram.memory.notebook import Notebook
+from engram.miner import endpoints
+from engram.miner.endpoints import Answer, Service
+from tests.memory.stores import DIMENSION
+from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
+
+UP = [1.0] + [0.0] * (DIMENSION - 1)
+SHARE = {"share_index": 2, "share_hex": "c0ffee", "threshold": 2, "total": 3}
+
+
+def opened(answer: Answer) -> dict[str, object]:
+    assert answer.status == 200, answer
+    return {key: value for key, value in answer.body.items() if key != "_p"}
+
+
+async def deposit(service: Service, keypair: Keypair, name: str, **changed: object) -> Answer:
+    fields: dict[str, Any] = {**SHARE, **changed}
+    body = miner_scheme.sign_namespace_request(keypair, "KeyShareSynapse", name, fields, time.time_ns() // 10**6)
+    return await endpoints.put_key_share(service, encoded(body))
+
+
+async def fetch(service: Service, keypair: Keypair, name: str) -> Answer:
+    return await endpoints.get_key_share(service, encoded(in_namespace(keypair, name)))
+
+
+async def test_a_share_is_kept_on_a_node_that_never_saw_the_namespace(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        assert opened(await deposit(service, STRANGER, "far_away")) == {"stored": True}
+        assert opened(await fetch(service, STRANGER, "far_away")) == SHARE
+        assert (await fetch(service, CONTROLLER, "far_away")).status == 404
+        assert (await fetch(service, STRANGER, "elsewhere")).status == 404
+
+
+async def test_no_share_is_overwritten_in_silence(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        assert (await deposit(service, STRANGER, "mine")).status == 200
+        assert (await deposit(service, STRANGER, "mine")).status == 200
+        refused = await deposit(service, STRANGER, "mine", share_hex="dead")
+        assert (refused.status, refused.body["code"]) == (409, "share_exists")
+        sniffed = encoded({**SHARE, **in_namespace(STRANGER, "mine"), "share_hex": "dead", "replace": True})
+        assert (await endpoints.put_key_share(service, sniffed)).status == 401
+        assert opened(await fetch(service, STRANGER, "mine")) == SHARE
+        assert (await deposit(service, STRANGER, "mine", share_hex="dead", replace=True)).status == 200
+        assert opened(await fetch(service, STRANGER, "mine"))["share_hex"] == "dead"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"share_index": 0}, 400),
+        ({"share_index": 4}, 400),
+        ({"share_index": True}, 400),
+        ({"threshold": 4}, 400),
+        ({"threshold": 1}, 400),
+        ({"total": 256}, 400),
+        ({"share_hex": "abc"}, 400),
+        ({"share_hex": "zz"}, 400),
+        ({"share_hex": ""}, 400),
+        ({"share_hex": "ab" * 5_000}, 400),
+        ({"replace": 1}, 400),
+    ],
+)
+async def test_a_bad_share_is_refused(tmp_path: Path, changed: dict[str, object], status: int) -> None:
+    async with serving(tmp_path) as service:
+        assert (await deposit(service, STRANGER, "mine", **changed)).status == status
+        assert (await endpoints.put_key_share(service, encoded(SHARE))).status == 400
+        assert (await endpoints.put_key_share(service, encoded({**SHARE, "namespace": "mine"}))).status == 403
+        assert (await endpoints.get_key_share(service, encoded({"namespace": "mine"}))).status == 403
+
+
+class Rich:
+    """A subnet in which stakes are as told."""
+
+    block = 7
+
+    def __init__(self) -> None:
+        self.stakes: dict[PublicKey, float] = {}
+
+    def uid(self, hotkey: PublicKey) -> int | None:
+        return 3
+
+    def stake_tao(self, hotkey: PublicKey) -> float | None:
+        return self.stakes.get(hotkey)
+
+    def neurons(self) -> list[dict[str, object]]:
+        return [{"uid": 3, "hotkey": NODE.ss58, "ip": "1.2.3.4", "port": 8091, "incentive": 0.5}]
+
+
+def attested(keypair: Keypair, name: str, now_ms: int | None = None) -> bytes:
+    return encoded(miner_scheme.sign_attestation(keypair, name, now_ms or time.time_ns() // 10**6))
+
+
+async def test_a_namespace_bears_the_tier_of_its_owners_stake_as_it_is_now(tmp_path: Path) -> None:
+    subnet = Rich()
+    async with serving(tmp_path, subnet=subnet, tenants="anyone") as service:
+        assert (await endpoints.attestation(service, "notes")).body == {
+            "namespace": "notes",
+            "trust_tier": "anonymous",
+            "attested": False,
+        }
+        subnet.stakes[STRANGER.public_key] = 150.0
+        made = opened(await endpoints.attest(service, attested(STRANGER, "notes")))
+        assert made == {"ok": True, "namespace": "notes", "trust_tier": "verified", "stake_tao": 150.0}
+        assert (await endpoints.attest(service, attested(CONTROLLER, "notes"))).status == 403
+        subnet.stakes[STRANGER.public_key] = 1_000.0
+        shown = (await endpoints.attestation(service, "notes")).body
+        assert (shown["trust_tier"], shown["owner_hotkey"], shown["attested"]) == ("sovereign", STRANGER.ss58, True)
+        stored = signed(STRANGER, "IngestSynapse", {"raw_embedding": UP, "namespace": "notes"})
+        assert (await endpoints.ingest(service, stored)).body["error"] is None
+        query = signed(STRANGER, "QuerySynapse", {"query_vector": UP, "namespace": "notes"})
+        results: Any = (await endpoints.query(service, query)).body["results"]
+        assert [hit["trust_tier"] for hit in results] == ["sovereign"]
+        reloaded = Attestations(service.notebook)
+        await reloaded.load()
+        assert reloaded.get("notes") == service.attestations.get("notes")
+        assert (await endpoints.metagraph(service)).body["neurons"] == subnet.neurons()
+        assert (endpoints.stats(service).body["block"], endpoints.stats(service).body["uid"]) == (7, 3)
+
+
+def attested_as_another(name: str) -> bytes:
+    return attested(CONTROLLER, "notes").replace(b'"notes"', f'"{name}"'.encode())
+
+
+async def test_a_bad_attestation_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        stale = time.time_ns() // 10**6 - 120_000
+        for body, status in (
+            (b"{}", 400),
+            (b"[]", 400),
+            (encoded({"namespace": 5}), 400),
+            (encoded({"namespace": "n"}), 400),
+            (attested(CONTROLLER, "not-a-name"), 400),
+            (attested(STRANGER, "notes"), 403),
+            (attested(CONTROLLER, "notes", stale), 401),
+            (attested_as_another("other"), 401),
+        ):
+            answer = await endpoints.attest(service, body)
+            assert (answer.status, bool(answer.body["error"])) == (status, True), body
+
+
+def chat_parameters(keypair: Keypair, endpoint: str, **fields: Any) -> dict[str, str]:
+    body = miner_scheme.sign_body(keypair, endpoint, fields, time.time_ns() // 10**6)
+    return {key: str(value) for key, value in body.items() if key != "user_id"}
+
+
+async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": f"{i}", "ts": i} for i in range(250)]
+    async with serving(tmp_path, tenants="anyone") as service:
+        body = signed(STRANGER, "chat-history", {"user_id": "u", "conv_id": "c", "messages": said})
+        assert opened(await endpoints.save_chat(service, body))["count"] == 200
+        make = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "D"})
+        assert opened(await endpoints.make_conversation(service, make))["title"] == "D"
+        parameters = chat_parameters(STRANGER, "chat-history", user_id="u", conv_id="c")
+        told = opened(await endpoints.chat_history(service, "u", parameters))
+        messages: Any = told["messages"]
+        assert [message.content for message in messages] == [str(i) for i in range(50, 250)]
+        assert (await endpoints.chat_history(service, "other", parameters)).status == 401
+        assert (await endpoints.chat_history(service, "u", {"conv_id": "c"})).status == 401
+        others = chat_parameters(CONTROLLER, "chat-history", user_id="u", conv_id="c")
+        assert opened(await endpoints.chat_history(service, "u", others))["messages"] == []
+        listed: Any = opened(
+            await endpoints.list_conversations(service, "u", chat_parameters(STRANGER, "conversations", user_id="u"))
+        )["conversations"]
+        assert {each.conv_id for each in listed} == {"c", "d"}
+        renamed = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "E"})
+        assert (await endpoints.rename_conversation(service, "c", renamed)).status == 401
+        renamed = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "F"})
+        assert opened(await endpoints.rename_conversation(service, "d", renamed))["title"] == "F"
+        foreign = signed(CONTROLLER, "conversations", {"user_id": "u", "conv_id": "d"})
+        assert (await endpoints.delete_conversation(service, "d", foreign)).status == 404
+        forget = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d"})
+        assert opened(await endpoints.delete_conversation(service, "d", forget))["deleted"] is True
+        again = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "x"})
+        assert (await endpoints.rename_conversation(service, "d", again)).status == 404
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user_id": ""},
+        {"user_id": 5, "messages": []},
+        {"user_id": "\ud800", "messages": []},
+        {"user_id": "u", "messages": {}},
+        {"user_id": "u", "messages": [5]},
+        {"user_id": "u", "messages": [{"role": "", "content": "x"}]},
+        {"user_id": "u", "messages": [{"role": "user", "content": None}]},
+        {"user_id": "u", "messages": [{"role": "user", "content": "x" * 40_000}]},
+        {"user_id": "u", "messages": [{"role": "user", "content": "x", "ts": True}]},
+        {"user_id": "u", "messages": [{"role": "user", "content": "x", "ts": "\ud800"}]},
+        {"user_id": "u", "messages": [{"role": "user", "content": "x", "ts": 2**64}]},
+        {"user_id": "u", "conv_id": ["c"], "messages": []},
+        {"user_id": "u" * 200, "messages": []},
+    ],
+)
+async def test_a_bad_conversation_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        answer = await endpoints.save_chat(service, signed(CONTROLLER, "chat-history", fields))
+        assert (answer.status, answer.body["code"]) == (400, "malformed")
+        if isinstance(fields["user_id"], str) and fields["user_id"] == "u":
+            titled = signed(CONTROLLER, "conversations", {**fields, "conv_id": "c", "title": 5})
+            assert (await endpoints.make_conversation(service, titled)).status == 400
+
+
+async def test_a_stranger_keeps_no_conversation_on_a_node_of_one_controller(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        body = signed(STRANGER, "chat-history", {"user_id": "u", "messages": []})
+        assert (await endpoints.save_chat(service, body)).status == 403
+        assert (await endpoints.save_chat(service, encoded({"user_id": "u", "messages": []}))).status == 401
+
+
+async def test_a_batch_gives_the_cids_of_single_ingests_and_a_result_for_each(tmp_path: Path) -> None:
+    packed = base64.b64encode(struct.pack(f"<{DIMENSION}f", *UP)).decode()
+    items: list[Any] = [
+        {"text": "one", "metadata": {"n": 1}},
+        {"raw_embedding": UP},
+        {"raw_embedding_b64": packed, "metadata": {"b": True}},
+        {"raw_embedding": [1.0]},
+        {"raw_embedding_b64": "???"},
+        {"raw_embedding_b64": packed[:8]},
+        {"raw_embedding_b64": packed, "raw_embedding": UP},
+        {"text": " "},
+        5,
+    ]
+    async with serving(tmp_path) as service:
+        answer = await endpoints.ingest_batch(service, encoded({"items": items}))
+        results: Any = answer.body["results"]
+        assert (answer.status, answer.body["stored"]) == (200, 3)
+        for item, result in zip(items[:3], results, strict=False):
+            single = (await endpoints.ingest(service, encoded(item))).body
+            assert single == result
+        assert all(result["cid"] is None and result["error"] for result in results[3:])
+        assert endpoints.health(service).body["vectors"] == 3
+        found: Any = (await endpoints.query(service, encoded({"query_vector_b64": packed}))).body["results"]
+        assert len(found) == 3
+        refused: list[dict[str, Any]] = [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}]
+        for bad in refused:
+            assert (await endpoints.ingest_batch(service, encoded(bad))).status == 400
+
+
+async def test_a_batch_is_stored_in_the_namespace_it_names(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        items = [{"text": f"text {i}"} for i in range(80)]
+        body = signed(CONTROLLER, "IngestBatch", {"items": items, "namespace": "notes"})
+        assert (await endpoints.ingest_batch(service, body)).body["stored"] == 80
+        assert endpoints.health(service).body["vectors"] == 0
+        listed = await endpoints.listing(service, encoded({**in_namespace(CONTROLLER, "notes"), "limit": 200}))
+        assert listed.body["count"] == 80
+
+
+async def test_a_copy_of_a_public_record_can_be_had_with_its_vector(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        cid = (await endpoints.ingest(service, encoded({"raw_embedding": UP, "metadata": {"a": "b"}}))).body["cid"]
+        copied = opened(await endpoints.repair(service, encoded({"cid": cid})))
+        assert copied == {"cid": cid, "embedding": UP, "metadata": {"a": "b"}}
+        private = signed(CONTROLLER, "IngestSynapse", {"text": "mine", "namespace": "notes"})
+        secret = (await endpoints.ingest(service, private)).body["cid"]
+        assert (await endpoints.repair(service, encoded({"cid": secret}))).status == 404
+        assert (await endpoints.repair(service, b"{}")).status == 400
+
+
+async def test_the_controller_takes_everything_along(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone") as service:
+        await endpoints.ingest(service, encoded({"text": "public"}))
+        await endpoints.ingest(service, signed(CONTROLLER, "IngestSynapse", {"text": "mine", "namespace": "notes"}))
+        await endpoints.ingest(service, signed(STRANGER, "IngestSynapse", {"text": "theirs", "namespace": "notes"}))
+        texts: list[str] = []
+        after: Any = 0
+        while after is not None:
+            page = opened(await endpoints.export(service, signed(CONTROLLER, "export", {"after": after, "limit": 1})))
+            records: Any = page["records"]
+            texts += [record["text"] for record in records]
+            assert all(len(base64.b64decode(record["embedding_b64"])) == 4 * DIMENSION for record in records)
+            after = page["next"]
+        assert texts == ["public", "mine"]
+        for body, status in ((b"{}", 401), (signed(STRANGER, "export", {}), 403)):
+            assert (await endpoints.export(service, body)).status == status
+        for fields in ({"after": -1}, {"after": "x"}, {"limit": True}, {"limit": -1}):
+            assert (await endpoints.export(service, signed(CONTROLLER, "export", fields))).status == 400
+
+
+async def test_the_second_form_of_a_proof_needs_the_bytes_and_binds_everything(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        cid = str((await endpoints.ingest(service, encoded({"raw_embedding": UP}))).body["cid"])
+        expires = int(time.time()) + 60
+        asked = {"cid": cid, "nonce_hex": "11" * 32, "expires_at": expires, "version": 2}
+        given: Any = opened(await endpoints.challenge(service, encoded({**asked, "validator_hotkey_hex": "aa" * 32})))
+        root = bytes.fromhex(given["root_hex"])
+        bound = proofs.Challenge(
+            NODE.public_key, b"\xaa" * 32, b"\x11" * 32, cid, "__public__", root, given["count"], expires
+        )
+        embedding = struct.pack(f"<{DIMENSION}f", *UP)
+        assert proofs.verify_possession(given["proof"], embedding, bound)
+        signed_text = proofs.transcript(bound) + bytes.fromhex(given["proof"])
+        assert verify(NODE.public_key, signed_text, bytes.fromhex(given["signature"][2:]))
+        assert keyed_tree.verify(given["inclusion"], cid, root) == proofs.embedding_hash(embedding)
+        assert "embedding_hash" not in given
+        for changed in ({"version": 3}, {"version": True}, {"expires_at": expires + 10_000}, {"expires_at": 1e300}):
+            assert (await endpoints.challenge(service, encoded({**asked, **changed}))).status == 400
+
+
+async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await endpoints.ingest(service, signed(CONTROLLER, "IngestSynapse", {"text": "mine", "namespace": "notes"}))
+        mine = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
+        own = opened(await endpoints.commitment(service, mine))
+        assert (own["count"], str(own["signed"]).startswith("engram-commitment:keyed-1:notes:")) == (1, True)
+        theirs = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
+        assert (await endpoints.commitment(service, theirs)).status == 403
+        assert (await endpoints.commitment(service, {**mine, "form": "legacy"})).status == 400
+        assert (await endpoints.commitment(service, {"scope": "all"})).status == 401
+        assert (await endpoints.commitment(service, {"scope": "some"})).status == 400
+        assert (await endpoints.commitment(service, {"form": "new"})).status == 400
+        everything = chat_parameters(CONTROLLER, "commitment", scope="all")
+        assert opened(await endpoints.commitment(service, everything))["count"] == 1
+
+
+def test_a_damaged_notebook_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.db"
+    Notebook.open(path).close()
+    path.write_bytes(b"not a database, but long enough to be looked at as one" * 100)
+    with pytest.raises(TruthUnreadable, match=r"notebook\.db"):
+        Notebook.open(path)
