@@ -34,7 +34,7 @@ from engram.chain.errors import (
 )
 from engram.chain.model import Head
 from engram.chain.node import Node, RpcCall
-from engram.chain.reading import answered, convert, finalized_hash, hash_of, hex_of
+from engram.chain.reading import answered, convert, hex_of, read_finalized_number, read_hash_at
 from engram.chain.runtime import Call, Era, Event, Signed
 from engram.chain.view import View, read_storage, view_at
 from engram.hotkeys import Keypair
@@ -91,7 +91,7 @@ async def submit(
     """
     composing = composer or CoreComposer(view.types)
     node, era = view.node, Era(view.head.number, view.head.hash)
-    genesis = await block_hash(node, 0)
+    genesis = await read_hash_at(node, 0)
     if genesis is None:
         raise AnswerMalformed(f"{node.name}: knows no block 0")
     refused: SubmitRefused | None = None
@@ -120,13 +120,6 @@ async def next_nonce(node: Node, keypair: Keypair) -> int:
     if nonce < 0:
         raise AnswerMalformed(f"{node.name}: nonce {nonce}")
     return nonce
-
-
-async def block_hash(node: Node, number: int) -> bytes | None:
-    """Hash of the block of this number on the endpoint's chain, None when it knows none."""
-    (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
-    found = answered(node, answer)
-    return None if found is None else hash_of(node, found)
 
 
 def pool_refusal(refused: CallRefused) -> SubmitRefused:
@@ -162,7 +155,7 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
         while True:
             node = nodes[place % len(nodes)]
             try:
-                head = await _finalized(node)
+                head = await read_finalized_number(node)
                 while seen < min(head, era.last_block):
                     found = await _look(node, view, seen + 1, signed)
                     if found is not None:
@@ -181,18 +174,6 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
     raise OutcomeUnknown(signed.hash, era.last_block, why)
 
 
-async def _finalized(node: Node) -> int:
-    (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(await finalized_hash(node)),))])
-    try:
-        return int(convert(node, answered(node, answer), _Header).number, 16)
-    except ValueError as error:
-        raise AnswerMalformed(f"{node.name}: a block number that is none") from error
-
-
-class _Header(msgspec.Struct):
-    number: str
-
-
 class _Block(msgspec.Struct):
     extrinsics: list[str]
 
@@ -203,7 +184,7 @@ class _SignedBlock(msgspec.Struct):
 
 async def _look(node: Node, view: View, number: int, signed: Signed) -> tuple[Head, View, int, bytes | None] | None:
     """Where it stands in the finalized block of this number, and the block's events; None when it is not in it."""
-    at = await block_hash(node, number)
+    at = await read_hash_at(node, number)
     if at is None:
         raise AnswerMalformed(f"{node.name}: knows no block {number}")
     (answer,) = await node.ask([RpcCall("chain_getBlock", (hex_of(at),))])
