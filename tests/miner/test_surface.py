@@ -1,0 +1,179 @@
+"""The HTTP surface of a node and of its operator: every route is described, and nonsense is never a 500."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from config.model import HttpSettings
+from engram.clock import SeededIds, SystemClock
+from engram.hotkeys import miner_scheme
+from engram.http.app import App
+from engram.miner.app import make_app
+from engram.miner.openapi import OPERATIONS
+from engram.miner.ops import ops_app
+from engram.miner.service import Service
+from tests.miner.nodes import CONTROLLER, STRANGER, encoded, serving, signed
+
+_CONVERTER = re.compile(r"<(?:\w+:)?(\w+)>")
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[Service]:
+    async with serving(tmp_path) as made:
+        yield made
+
+
+def app_of(service: Service) -> App:
+    settings = HttpSettings(requests_per_minute_per_ip=0, max_body_bytes=100_000)
+    clock, ids = SystemClock(), SeededIds(2)
+    return make_app(service, settings=settings, clock=clock, ids=ids, metrics=service.metrics)
+
+
+def ops_of(service: Service) -> App:
+    return ops_app(service, clock=SystemClock(), ids=SeededIds(3), metrics=service.metrics)
+
+
+def routes(app: App) -> set[tuple[str, str]]:
+    return {
+        (method.lower(), _CONVERTER.sub(r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods or ()
+        if method not in ("HEAD", "OPTIONS")
+    }
+
+
+async def test_the_document_names_every_route_and_no_other(service: Service) -> None:
+    described = {(operation.method, operation.path) for operation in OPERATIONS}
+    fast = {("get", "/health"), ("get", "/stats")}
+    assert described == routes(app_of(service)) | fast
+    client = app_of(service).test_client()
+    answer = await client.get("/openapi.json")
+    document = json.loads(await answer.get_data())
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {operation.path for operation in OPERATIONS}
+    assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+async def test_answers_have_the_fields_that_the_document_promises(service: Service) -> None:
+    client = app_of(service).test_client()
+    cid = (await (await client.post("/IngestSynapse", data=encoded({"text": "a"}))).get_json())["cid"]
+    bodies: dict[str, dict[str, Any]] = {
+        "ingest": {"text": "b"},
+        "ingestBatch": {"items": [{"text": "c"}]},
+        "query": {"query_text": "a"},
+        "list": {},
+        "repair": {"cid": cid},
+        "challenge": {"cid": cid, "nonce_hex": "11" * 32, "expires_at": 9_999_999_999},
+        "proveMemory": {"cid": cid},
+    }
+    for operation in OPERATIONS:
+        if operation.path in ("/health", "/stats", "/openapi.json", "/commitment", "/metagraph"):
+            answer = await client.get(operation.path)
+        elif operation.id in bodies:
+            answer = await client.post(operation.path, data=encoded(bodies[operation.id]))
+        else:
+            continue
+        told = await answer.get_json()
+        assert answer.status_code == 200, (operation.id, told)
+        assert set(operation.gives) <= set(told), operation.id
+
+
+junk = st.one_of(
+    st.binary(max_size=40),
+    st.sampled_from([b"", b"{}", b"[]", b"null", b"{", b'{"a":NaN}', b'{"a":1,"a":2}', b"\xff", b"[" * 3_000]),
+    st.dictionaries(
+        st.sampled_from(["namespace", "text", "cid", "items", "share_index", "user_id", "messages", "form", "version"]),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+            max_leaves=5,
+        ),
+        max_size=4,
+    ).map(lambda fields: json.dumps(fields).encode()),
+)
+
+
+async def test_nonsense_is_refused_with_a_reason_at_every_endpoint(service: Service) -> None:
+    client, operator = app_of(service).test_client(), ops_of(service).test_client()
+
+    async def ask(method: str, path: str, body: bytes) -> None:
+        for surface in (client, operator):
+            answer = await getattr(surface, method)(path, data=body)
+            told = await answer.get_data()
+            assert answer.status_code < 500, (method, path, body, told)
+            if answer.status_code >= 400:
+                assert json.loads(told)["error"]
+
+    paths = [(operation.method, operation.path) for operation in OPERATIONS]
+    paths += [("post", "/namespace"), ("get", "/wallet-stats/{hotkey}"), ("get", "/metrics")]
+
+    @settings(max_examples=80, deadline=None)
+    @given(st.sampled_from(paths), st.sampled_from(["x", "v1%3A%3Aab", "%00", "%ED%A0%80", "a/b", "é", "%FF"]), junk)
+    def examples(where: tuple[str, str], name: str, body: bytes) -> None:
+        path = re.sub(r"\{\w+\}", name, where[1])
+        trio.from_thread.run(ask, where[0], path, body)
+
+    await trio.to_thread.run_sync(examples)
+
+
+@pytest.mark.parametrize("path", ["/conversations/u", "/chat-history/u", "/retrieve/v1::ab", "/commitment"])
+@pytest.mark.parametrize("query", ["nonce=x", "nonce=1&hotkey=5&signature=zz", "namespace=a-b", "namespace=a", "x=%FF"])
+async def test_bad_parameters_are_refused_with_a_reason(service: Service, path: str, query: str) -> None:
+    answer = await app_of(service).test_client().get(f"{path}?{query}")
+    assert answer.status_code < 500
+    if answer.status_code >= 400:
+        assert (await answer.get_json())["error"]
+
+
+async def test_conversations_over_http(service: Service) -> None:
+    client = app_of(service).test_client()
+    saved = signed(CONTROLLER, "chat-history", {"user_id": "u", "messages": [{"role": "user", "content": "hi"}]})
+    assert (await client.post("/chat-history", data=saved)).status_code == 200
+    fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u"}, int(SystemClock().now() * 1000))
+    query = {key: str(value) for key, value in fields.items() if key != "user_id"}
+    told = await (await client.get("/chat-history/u", query_string=query)).get_json()
+    assert told["messages"] == [{"role": "user", "content": "hi", "ts": None}]
+
+
+async def test_the_operator_counts_and_erases_namespaces(service: Service) -> None:
+    client, operator = app_of(service).test_client(), ops_of(service).test_client()
+    await client.post("/IngestSynapse", data=encoded({"text": "public"}))
+    for number in range(3):
+        body = signed(CONTROLLER, "IngestSynapse", {"text": f"mine {number}", "namespace": "notes"})
+        await client.post("/IngestSynapse", data=body)
+    listed = await (await operator.post("/namespace", data=encoded({"action": "list"}))).get_json()
+    assert listed["namespaces"] == [{"namespace": "__public__", "records": 1}, {"namespace": "notes", "records": 3}]
+    erase = encoded({"action": "delete", "namespace": "notes"})
+    assert (await (await operator.post("/namespace", data=erase)).get_json())["deleted"] == 3
+    for bad in ({}, {"action": "create"}, {"action": "delete"}, {"action": "delete", "namespace": "__public__"}):
+        assert (await operator.post("/namespace", data=encoded(bad))).status_code == 400
+    assert (await client.post("/namespace", data=erase)).status_code == 404
+    wallet = await (await operator.get(f"/wallet-stats/{CONTROLLER.ss58}")).get_json()
+    assert (wallet["hotkey"], wallet["requests"]) == (CONTROLLER.ss58, 3)
+    assert len((await (await operator.get("/wallet-stats")).get_json())["wallets"]) == 1
+    assert (await operator.get(f"/wallet-stats/{STRANGER.ss58}")).status_code == 404
+
+
+async def test_metrics_count_what_was_done_and_are_the_operators_only(service: Service) -> None:
+    client, operator = app_of(service).test_client(), ops_of(service).test_client()
+    for body in ({"text": "a"}, {"text": "b"}, {"text": " "}):
+        await client.post("/IngestSynapse", data=encoded(body))
+    await client.post("/QuerySynapse", data=encoded({"query_text": "a"}))
+    assert (await client.get("/metrics")).status_code == 404
+    text = str(await (await operator.get("/metrics")).get_data(as_text=True))
+    for line in (
+        "engram_miner_vectors 2.0",
+        'engram_miner_ingests_total{outcome="stored"} 2.0',
+        'engram_miner_ingests_total{outcome="refused"} 1.0',
+        'engram_miner_queries_total{outcome="answered"} 1.0',
+        "engram_miner_query_seconds_count 1.0",
+        "engram_miner_ingest_seconds_count 3.0",
+    ):
+        assert line in text, line
