@@ -67,7 +67,7 @@ class Asked(msgspec.Struct, eq=False):
             return False
         self.done = True
         self.reply = reply
-        reschedule(self.task, cast("Outcome[object]", self))
+        reschedule(self.task, self)  # type: ignore[arg-type]  # all that is wanted of an outcome is `unwrap`
         return True
 
     def refuse(self, error: Exception) -> bool:

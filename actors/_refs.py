@@ -146,16 +146,16 @@ def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
 def settle_reply(asked: Asked, reply: object) -> bool:
     """Replies, unless `reply` is not what the message names: then that is the outcome. False when too late."""
     kind = type(asked.message)
-    fine = _fine_replies.get(kind)
+    fine = fine_replies.get(kind)
     if fine is None or type(reply) not in fine:
         wanted = reply_classes(kind)
         if wanted is not None and not isinstance(reply, wanted):
             return asked.refuse(ReplyTypeError(kind, type(reply)))
-        _fine_replies.setdefault(kind, set()).add(type(reply))
+        fine_replies.setdefault(kind, set()).add(type(reply))
     return asked.settle(reply)
 
 
-_fine_replies: dict[type, set[type]] = {}
+fine_replies: dict[type, set[type]] = {}
 """For each message class the reply classes that were found to be fine."""
 
 

@@ -58,7 +58,8 @@ class Lane:
 
 
 class Timers:
-    """Calls back at times of trio's clock, from its own task. Callbacks must be quick and must not raise."""
+    """Calls back at times of trio's clock, from its own task. Callbacks must be quick and must not raise. To be made
+    inside the trio run that it serves."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, TimerEntry]] = []
@@ -67,8 +68,13 @@ class Timers:
         self._wake_at = -math.inf
         self._sleep: trio.CancelScope | None = None
         self._lanes: dict[float, Lane] = {}
-        self.now: Callable[[], float] = trio.current_time
-        """The system's clock."""
+        self._offset = 0.0
+        self.raw: Callable[[], float] = trio.current_time
+        """A clock that is quicker to read than trio's and differs from it by a constant."""
+        if type(trio.lowlevel.current_clock()).__name__ == "SystemClock":
+            # trio.current_time is perf_counter and an offset behind three calls.
+            self.raw = time.perf_counter
+            self._offset = trio.current_time() - time.perf_counter()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -91,7 +97,7 @@ class Timers:
             if timeout_s == math.inf:
                 return
             lane = self._lanes[timeout_s] = Lane()
-        entry.deadline = self.now() + timeout_s
+        entry.deadline = self.raw() + timeout_s
         entries = lane.entries
         entries.append(entry)
         if len(entries) >= lane.sweep_at:
@@ -99,17 +105,21 @@ class Timers:
             lane.sweep_at = max(_COMPACT_FROM, 2 * len(lane.entries))
         if not lane.armed:
             lane.armed = True
-            self.at(entry.deadline, lambda: self._expire_due(timeout_s, lane))
+            self.at(entry.deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
+
+    def now(self) -> float:
+        """trio's time."""
+        return self.raw() + self._offset
 
     def _expire_due(self, timeout_s: float, lane: Lane) -> None:
-        now = trio.current_time()
+        now = trio.current_time() - self._offset
         entries = lane.entries
         while entries and (entries[0].done or entries[0].deadline <= now):
             entry = entries.popleft()
             if not entry.done:
                 entry.expire()
         if entries:
-            self.at(entries[0].deadline, lambda: self._expire_due(timeout_s, lane))
+            self.at(entries[0].deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
         else:
             del self._lanes[timeout_s]
 
@@ -123,7 +133,6 @@ class Timers:
 
     async def run(self) -> None:
         """The task: runs until cancelled."""
-        self.now = _clock()
         while True:
             fired = 0
             now = trio.current_time()
@@ -142,12 +151,3 @@ class Timers:
                 await trio.sleep_forever()
             self._sleep = None
             self._wake_at = -math.inf
-
-
-def _clock() -> Callable[[], float]:
-    """trio.current_time, without its three calls when the clock is the real one: that is perf_counter and an offset."""
-    if type(trio.lowlevel.current_clock()).__name__ != "SystemClock":
-        return trio.current_time
-    real = time.perf_counter
-    offset = trio.current_time() - real()
-    return lambda: real() + offset

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
+from trio.lowlevel import reschedule
 
 from actors._actor import Actor, Context, DrainingJob, Job
 from actors._errors import ActorDown, MailboxFull, WrongMessage
@@ -19,7 +20,7 @@ from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from actors._mailbox import Accepted, Asked, Mailbox
 from actors._messages import LATER, Ignore, Refuse, message_classes
-from actors._refs import settle_reply
+from actors._refs import fine_replies, settle_reply
 from actors._specs import MailboxPolicy
 from actors._supervision import Exited, Ignored, Started, StartFailed
 from actors._waits import asker
@@ -349,6 +350,7 @@ class Worker:
         context = self._context
         assert context is not None
         clock = time.perf_counter
+        fine = fine_replies
         item: object = None
         taken = 0
         try:
@@ -372,6 +374,11 @@ class Worker:
                             if reply is LATER:
                                 context.require_taken()
                                 settled = True
+                            elif type(reply) in (fine.get(type(item.message)) or ()) and not item.done:
+                                # settle_reply without its calls
+                                item.done = settled = True
+                                item.reply = reply
+                                reschedule(item.task, item)  # type: ignore[arg-type]  # it has `unwrap`
                             else:
                                 settled = settle_reply(item, reply)
                         if not settled and mailbox.events is not None:

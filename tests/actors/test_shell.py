@@ -13,6 +13,7 @@ from actors import (
     Actor,
     ActorDown,
     ActorRef,
+    CallTimeout,
     ChildSpec,
     Context,
     EventStream,
@@ -234,6 +235,21 @@ async def test_thousands_of_deadlines_cost_a_bounded_heap(autojump_clock: MockCl
         assert fired == [-1, *range(1000)]
         assert len(timers) == 0
         nursery.cancel_scope.cancel()
+
+
+async def test_a_call_during_the_boot_expires_in_real_time_too() -> None:
+    """The quick clock is the system's from its first moment on."""
+    registry = Registry()
+
+    class Impatient(Actor[Ping]):
+        async def on_start(self, context: Context) -> None:
+            with pytest.raises(CallTimeout):
+                await registry.ref(Counter, "a").call(Sleep(1000), timeout=0.01)
+
+    children = [ChildSpec("a", Counter, name="a", shutdown="brutal_kill"), ChildSpec("b", Impatient)]
+    with trio.fail_after(5):
+        async with open_system(SupervisorSpec("root", children), registry=registry):
+            pass
 
 
 class Waiting:
