@@ -1,0 +1,96 @@
+"""Shamir's secret sharing byte by byte over GF(2^8) with the polynomial 0x11b, as the original's shares are made.
+
+Shares carry no checksum: too few of them, or a wrong one, give bytes that look like any secret. Compare a hash.
+"""
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+
+_REDUCTION: Final = 0x11B
+MOST_SHARES: Final = 255
+
+
+class Share(msgspec.Struct, frozen=True):
+    """One share: its number (1 to 255) and as many bytes as the secret. Shown nowhere by its repr."""
+
+    index: int
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Share(index={self.index})"
+
+
+def split(
+    secret: bytes, threshold: int, total: int, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes
+) -> list[Share]:
+    """Return `total` shares of which any `threshold` give the secret, and fewer say nothing but its length.
+
+    Raises ValueError for an empty secret, or unless 2 <= threshold <= total <= 255.
+    """
+    if not secret:
+        raise ValueError("there is nothing to share")
+    if not 2 <= threshold <= total <= MOST_SHARES:
+        raise ValueError("the threshold must be from 2 to the number of shares, which is at most 255")
+    coefficients = [secret, *(random_bytes(len(secret)) for _ in range(threshold - 1))]
+    return [Share(index, _at(coefficients, index)) for index in range(1, total + 1)]
+
+
+def combine(shares: Sequence[Share]) -> bytes:
+    """Return what the shares give; it is the secret when there are as many right ones as the threshold.
+
+    Raises ValueError for no shares, for two of one number and for shares of different lengths.
+    """
+    indexes = [share.index for share in shares]
+    if not shares or len(set(indexes)) != len(indexes) or not all(1 <= each <= MOST_SHARES for each in indexes):
+        raise ValueError("shares must have different numbers from 1 to 255")
+    if len({len(share.data) for share in shares}) != 1:
+        raise ValueError("shares of one secret have the same length")
+    weights = [_weight(index, indexes) for index in indexes]
+    secret = bytearray(len(shares[0].data))
+    for share, weight in zip(shares, weights, strict=True):
+        for position, byte in enumerate(share.data):
+            secret[position] ^= _multiply(byte, weight)
+    return bytes(secret)
+
+
+def _at(coefficients: Sequence[bytes], x: int) -> bytes:
+    """The polynomials of all bytes at x (Horner)."""
+    result = bytes(len(coefficients[0]))
+    for coefficient in reversed(coefficients):
+        result = bytes(_multiply(value, x) ^ byte for value, byte in zip(result, coefficient, strict=True))
+    return result
+
+
+def _weight(index: int, indexes: Sequence[int]) -> int:
+    """Lagrange's coefficient of a share at 0; subtraction is exclusive or."""
+    numerator = denominator = 1
+    for other in indexes:
+        if other != index:
+            numerator = _multiply(numerator, other)
+            denominator = _multiply(denominator, other ^ index)
+    return _multiply(numerator, _inverse(denominator))
+
+
+def _multiply(a: int, b: int) -> int:
+    return _EXP[_LOG[a] + _LOG[b]] if a and b else 0
+
+
+def _inverse(a: int) -> int:
+    return _EXP[255 - _LOG[a]]
+
+
+def _tables() -> tuple[list[int], list[int]]:
+    exp, log = [0] * 510, [0] * 256
+    value = 1
+    for power in range(255):
+        exp[power] = exp[power + 255] = value
+        log[value] = power
+        doubled = value << 1 ^ (_REDUCTION if value & 0x80 else 0)
+        value ^= doubled  # times 3, which generates the field
+    return exp, log
+
+
+_EXP, _LOG = _tables()
