@@ -33,7 +33,7 @@ from actors import (
 from actors._messages import classes_of
 from actors._timers import Timers
 from actors.testing import Journal, Probe, Recorder, recording, settle
-from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping
+from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
 
 MANY = Intensity(1000, 1)
 
