@@ -294,6 +294,7 @@ class Gateway:
         from engram.gateway.feed import EventFeed
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
+        from engram.payments.purse import open_refund_key, with_play_recipient
         from engram.payments.supervision import PAYMENT_VERIFIER
         from engram.provisioning.actor import PROVISIONER
         from engram.provisioning.actor import Provisioner as ProvisionerActor
@@ -303,7 +304,8 @@ class Gateway:
 
         registry, settings = process.registry, process.settings
         self.process = process
-        self.settings = settings
+        self.refund_key = open_refund_key(settings, process.folder)
+        self.settings = settings = with_play_recipient(settings, self.refund_key)
         self.instants = SystemInstants()
         self.keypair = _own_keypair(process.folder / "gateway-hotkey")
         self.subnets = Subnets(process.clock, settings.chain.netuids, settings.chain.stall_after_s)
@@ -407,10 +409,12 @@ class Gateway:
             places=self.places,
             on_settled=self.session_changed,
             metrics=process.metrics,
+            refund_key=self.refund_key,
         )
 
     def _fleet(self) -> SupervisorSpec:
-        from engram.payments.records import refund_session
+        from engram.payments.purse import refund_terms
+        from engram.payments.refunds import settle_up
         from engram.provisioning import node_keys
         from engram.provisioning.actor import fleet_spec
         from engram.provisioning.fleet import Fleet
@@ -420,8 +424,10 @@ class Gateway:
         process = self.process
         keys_folder = process.folder / node_keys.FOLDER
 
-        def refund(connection: Connection, session_id: str) -> None:
-            refund_session(connection, session_id, "provisioning_failed", self.instants.now())
+        terms = refund_terms(self.settings.payments)
+
+        def give_back(connection: Connection, session_id: str) -> None:
+            settle_up(connection, session_id, terms, self.instants.now())
 
         async def new_key() -> None:
             await node_keys.generate(process.ledger, keys_folder, process.clock.now())
@@ -435,7 +441,8 @@ class Gateway:
             settings=self.settings.provisioning,
             tiers=tiers(self.settings.pricing.lite_usd_per_hour),
             is_healthy=health_probe(process.http),
-            on_failed=refund,
+            on_failed=give_back,
+            on_ended=give_back,
             new_key=new_key if makes_keys else None,
             on_changed=self._fleet_changed,
             on_keys=(lambda _: None) if makes_keys else self._count_keys,

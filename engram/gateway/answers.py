@@ -110,6 +110,9 @@ class TermsAnswer(msgspec.Struct, frozen=True):
     paid_time: str
     refunds: str
     early_stop: str
+    early_stop_refund_percent: Annotated[
+        int, Meta(description="Part of the remaining time's price that goes back when the owner stops.", ge=0, le=100)
+    ]
 
 
 class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):

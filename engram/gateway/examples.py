@@ -64,8 +64,9 @@ TERMS: Final[dict[str, object]] = {
     "live_sessions_per_hotkey": 3,
     "payment_flow": "upfront",
     "paid_time": "Paid time starts when the node is active; provisioning costs nothing.",
-    "refunds": "If no node can be provided, the whole payment is sent back to the address that paid it.",
-    "early_stop": "Remaining time of a session that its owner stops is not refunded.",
+    "refunds": "If no node can be provided, the whole payment is sent back at once, to the address that paid it.",
+    "early_stop": "Remaining time of an active session that its owner stops is not refunded.",
+    "early_stop_refund_percent": 0,
 }
 METAGRAPH: Final[dict[str, object]] = {
     "network": "Bittensor",

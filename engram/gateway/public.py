@@ -7,6 +7,7 @@ import msgspec
 import trio
 from quart import Response, request
 
+from config.model import Settings
 from engram import __version__
 from engram.chain.answer import metagraph_answer
 from engram.chain.errors import SubnetNotSynced, UnknownField
@@ -18,6 +19,7 @@ from engram.http.app import App
 from engram.http.asgi import JSON
 from engram.http.edge import FastAnswer
 from engram.http.errors import ApiError
+from engram.payments import networks
 from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
@@ -134,9 +136,25 @@ def _terms(services: Services) -> TermsAnswer:
         live_sessions_per_hotkey=settings.sessions.live_per_hotkey,
         payment_flow="upfront",
         paid_time="Paid time starts when the node is active; provisioning costs nothing.",
-        refunds=(
-            "If no node can be provided, or the session is stopped before its payment is settled, the whole payment is "
-            "sent back to the address that paid it."
-        ),
-        early_stop="Remaining time of a session that its owner stops is not refunded.",
+        refunds=_refunds(settings),
+        early_stop=_early_stop(settings.payments.early_stop_refund_percent),
+        early_stop_refund_percent=settings.payments.early_stop_refund_percent,
     )
+
+
+def _refunds(settings: Settings) -> str:
+    payments = settings.payments
+    by_itself = bool(payments.refund_key_file) or networks.find(payments.network).play
+    when = "at once" if by_itself else "by the operator"
+    return (
+        "If no node can be provided, or the session is stopped before its node is active, the whole payment is sent "
+        f"back {when}, to the address that paid it and no other. If an active node is lost for good, or the operator "
+        "ends the session, the price of the remaining time is; so is the price of the time a node was down beyond "
+        f"{payments.outage_free_s:g} s. Parts of a payment below ${payments.refund_min_usd:g} are not sent."
+    )
+
+
+def _early_stop(percent: int) -> str:
+    if percent == 0:
+        return "Remaining time of an active session that its owner stops is not refunded."
+    return f"{percent} % of the price of the remaining time is refunded when the owner stops an active session."

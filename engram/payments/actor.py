@@ -3,6 +3,7 @@ reads the open facts again every few seconds, so that nothing depends on a messa
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, final
 
 import msgspec
@@ -26,7 +27,7 @@ from engram.clock import Ids
 from engram.ledger import Ledger, LedgerError
 from engram.sessions import Instants, Session, SessionState
 
-from . import forgetting, records, rules, x402
+from . import forgetting, records, refunds, rules, x402
 from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
 from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState
 from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
@@ -46,6 +47,8 @@ FOLLOW_UP_S: Final = 0.05
 REPLAY_KEYS_KEPT_S: Final = 3_600.0
 """A signed request is good for two minutes at most."""
 FORGET_EVERY_S: Final = 300.0
+_AT_ONCE: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING})
+"""States in which a buyer waits; the others take turns."""
 
 
 class Wiring(msgspec.Struct, frozen=True):
@@ -92,6 +95,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
     async def on_start(self, context: Context) -> None:
         """Begin reading open facts: booting is recovering."""
         context.every(REREAD_S, Reread(), jitter=0.1)
+        context.start_soon(self._wake_refunds)
         context.ref.tell(Reread())
 
     async def handle(self, message: VerifierMessage) -> object:
@@ -262,7 +266,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     @property
     def _reconcilers(self) -> int:
-        """Children that unknown payments may have at once: new purchases always find one."""
+        """Children that unknown payments and refunds may have at once: new purchases always find one."""
         return max(1, self._payments.concurrency // 4)
 
     async def _reread(self) -> None:
@@ -274,15 +278,23 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 lambda connection: records.due(connection, now, 2 * self._payments.concurrency + 256)
             )
             idle = [payment for payment in due if payment.id not in self._running]
-            self._backlog = deque(payment.id for payment in idle if payment.state is PaymentState.UNKNOWN)
+            self._backlog = deque(payment.id for payment in idle if payment.state not in _AT_ONCE)
             for payment in idle:
-                if payment.state is not PaymentState.UNKNOWN:
+                if payment.state in _AT_ONCE:
                     await self._start(payment.id)
             await self._start_next()
             if abs(now - self._forgotten_at) >= FORGET_EVERY_S:
                 await self._forget(now)
         except (LedgerError, ActorsError) as error:
             _log.warning("payments_not_reread", cause=type(error).__name__)
+
+    async def _wake_refunds(self) -> None:
+        """Refunds that nobody could send when they fell due; there may be a key now."""
+        if not self._wiring.work.sends_refunds:
+            return
+        with suppress(LedgerError):  # they wait for the next start, and the operator sees them
+            at = self._wiring.instants.now().wall
+            await self._ledger.write(lambda connection: refunds.wake(connection, at))
 
     async def _forget(self, now: float) -> None:
         """Drop what is not kept for ever, so much at once that nobody waits for it."""

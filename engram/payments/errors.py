@@ -30,3 +30,8 @@ class MalformedAddress(PaymentError):
 @final
 class NotForPlay(PaymentError):
     """The play wallet signs only for play money."""
+
+
+@final
+class UnusableRefundKey(PaymentError, ValueError):
+    """The refund key cannot be used. The message says why, without the key."""

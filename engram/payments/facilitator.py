@@ -9,7 +9,7 @@ from engram.http.client import BadAnswer, HttpClient, Interrupted, NotSent, Resp
 
 from . import outcomes, rules
 from .errors import MalformedPayment
-from .model import Payment
+from .model import Transferable
 from .outcomes import Settlement, Unavailable, Unknown, Verification
 from .x402 import strict_json
 
@@ -20,11 +20,11 @@ CONNECT_S = 3.0
 class Facilitator(Protocol):
     """Who verifies and settles payments. Nothing is raised for what the other side does."""
 
-    async def verify(self, payment: Payment) -> Verification:
+    async def verify(self, transfer: Transferable) -> Verification:
         """Would it be settled? Moves nothing."""
         ...
 
-    async def settle(self, payment: Payment) -> Settlement:
+    async def settle(self, transfer: Transferable) -> Settlement:
         """Settle it. Asking twice with the same payment moves money once."""
         ...
 
@@ -41,29 +41,29 @@ class HttpFacilitator:
         self._verify_timeout_s = verify_timeout_s
         self._settle_timeout_s = settle_timeout_s
 
-    async def verify(self, payment: Payment) -> Verification:
+    async def verify(self, transfer: Transferable) -> Verification:
         """Ask POST /verify; anything but a verdict is Unavailable."""
         try:
-            answer = await self._post("verify", payment, self._verify_timeout_s)
+            answer = await self._post("verify", transfer, self._verify_timeout_s)
         except (NotSent, Interrupted, TooLarge, BadAnswer) as error:
             return Unavailable(type(error).__name__)
-        return rules.read_verification(answer.status, _json(answer), payment.payer)
+        return rules.read_verification(answer.status, _json(answer), transfer.payer)
 
-    async def settle(self, payment: Payment) -> Settlement:
+    async def settle(self, transfer: Transferable) -> Settlement:
         """Ask POST /settle; only a request that never left is NotSent."""
         try:
-            answer = await self._post("settle", payment, self._settle_timeout_s)
+            answer = await self._post("settle", transfer, self._settle_timeout_s)
         except NotSent as error:
             return outcomes.NotSent(str(error))
         except (Interrupted, TooLarge, BadAnswer) as error:
             return Unknown(type(error).__name__)
-        return rules.read_settlement(answer.status, _json(answer), payment.network)
+        return rules.read_settlement(answer.status, _json(answer), transfer.network)
 
-    async def _post(self, verb: str, payment: Payment, timeout_s: float) -> Response:
+    async def _post(self, verb: str, transfer: Transferable, timeout_s: float) -> Response:
         return await self._http.request(
             "POST",
             f"{self._base_url().rstrip('/')}/{verb}",
-            content=request_body(payment),
+            content=request_body(transfer),
             headers={"content-type": "application/json"},
             connect_s=min(CONNECT_S, timeout_s),
             read_s=timeout_s,
@@ -72,13 +72,13 @@ class HttpFacilitator:
         )
 
 
-def request_body(payment: Payment) -> bytes:
+def request_body(transfer: Transferable) -> bytes:
     """The body of /verify and /settle: the stored payload and requirements, byte for byte the same each time."""
     return msgspec.json.encode(
         {
             "x402Version": 2,
-            "paymentPayload": msgspec.Raw(payment.payload),
-            "paymentRequirements": msgspec.Raw(payment.requirements),
+            "paymentPayload": msgspec.Raw(transfer.payload),
+            "paymentRequirements": msgspec.Raw(transfer.requirements),
         }
     )
 

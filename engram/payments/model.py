@@ -1,6 +1,7 @@
 """Payments: what is asked for, what is presented, and what the ledger keeps of it. Amounts are atomic units (int)."""
 
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -151,6 +152,8 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     crashes: int = 0
     quarantined_at: float | None = None
     settled_at: float | None = None
+    identifier: str | None = None
+    """x402's payment-identifier, chosen by the buyer."""
 
     @property
     def key(self) -> AuthorizationKey:
@@ -186,3 +189,47 @@ class Refund(msgspec.Struct, frozen=True):
     transaction_hash: str | None
     created_at: float
     updated_at: float
+    sender: bytes | None = None
+    """Address of the key that sends it, for ever; None until it is signed."""
+    payload: bytes | None = None
+    """x402 v2 PaymentPayload as JSON, re-sent unchanged until it has expired."""
+    requirements: bytes | None = None
+    valid_before: int | None = None
+    signed_at: float | None = None
+    attempts: int = 0
+    """Times that what is signed now was sent."""
+    answer: str | None = None
+    """Why it is not sent yet, or the last answer."""
+
+    def __repr__(self) -> str:
+        return f"Refund(payment_id={self.payment_id!r}, number={self.number}, state={self.state.value!r})"
+
+
+class Transferable(Protocol):
+    """What a facilitator is given: a buyer's payment, or a refund of ours."""
+
+    @property
+    def network(self) -> str: ...
+    @property
+    def payer(self) -> bytes: ...
+    @property
+    def nonce(self) -> bytes: ...
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def requirements(self) -> bytes: ...
+
+
+class RefundTransfer(msgspec.Struct, frozen=True):
+    """A signed refund on its way to the facilitator: the payer is the refund key."""
+
+    network: str
+    """CAIP-2 id."""
+    payer: bytes
+    nonce: bytes
+    payload: bytes
+    """x402 v2 PaymentPayload, JSON."""
+    requirements: bytes
+
+    def __repr__(self) -> str:
+        return f"RefundTransfer(network={self.network!r}, payer=0x{self.payer.hex()})"

@@ -84,15 +84,14 @@ def mark_refund_due(
     connection.execute(
         update(payments)
         .where(payments.c.id == payment_id)
-        .values(state=str(PaymentState.REFUND_DUE), reason=reason, updated_at=now.wall)
+        .values(
+            state=str(PaymentState.REFUNDING if payment.state is PaymentState.REFUNDING else PaymentState.REFUND_DUE),
+            reason=reason,
+            updated_at=now.wall,
+            next_attempt_at=None if payment.quarantined_at else now.wall,
+        )
     )
     return refund
-
-
-def refund_session(connection: Connection, session_id: str, reason: str, now: Instant) -> int:
-    """Owe back all that was paid for a session, extensions included. Returns how many refunds were opened."""
-    paid = [payment.id for payment in of_session(connection, session_id) if payment.state in rules.PAID]
-    return sum(mark_refund_due(connection, payment_id, reason, now) is not None for payment_id in paid)
 
 
 def count_crash(connection: Connection, payment_id: str, at: float) -> Payment | None:
@@ -106,7 +105,7 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         payment,
         crashes=crashes,
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
-        next_attempt_at=None if quarantined or payment.state not in rules.OPEN else at + rules.retry_delay_s(crashes),
+        next_attempt_at=None if quarantined or payment.state not in rules.WORKED else at + rules.retry_delay_s(crashes),
     )
     connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after
@@ -117,7 +116,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
     payment = get(connection, payment_id)
     if payment is None:
         return None
-    due = at if payment.state in rules.OPEN else None
+    due = at if payment.state in rules.WORKED else None
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
     connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after
@@ -137,7 +136,7 @@ def get(connection: Connection, payment_id: str) -> Payment | None:
 
 
 def due(connection: Connection, now: float, limit: int) -> list[Payment]:
-    """Open payments whose work is due, the longest waiting first."""
+    """Payments whose work is due, the longest waiting first."""
     rows = connection.execute(statements.PAYMENTS_DUE, {"now": now, "most": limit})
     return [_payment(row) for row in rows.mappings()]
 
@@ -203,7 +202,7 @@ def _after(
     state = decision.state
     attempts = before.attempts + (state is PaymentState.SETTLING or event is PaymentEvent.UNCLEAR)
     match state:
-        case PaymentState.SETTLING:
+        case PaymentState.SETTLING | PaymentState.REFUND_DUE | PaymentState.REFUNDING:
             next_attempt_at: float | None = now
         case PaymentState.UNKNOWN:
             next_attempt_at = now + rules.retry_delay_s(attempts)

@@ -16,6 +16,7 @@
 | settled    | reorganised      | unknown    |                                                               |
 | settled    | owed             | refund_due | refund                                                        |
 | refund_due | refund_sent      | refunding  |                                                               |
+| refunding  | part_refunded    | refund_due | another part of it is owed                                    |
 | refunding  | refund_confirmed | refunded   |                                                               |
 
 Everything else leaves the payment as it is. `unknown` is left only by proof: a success with a transaction, or that
@@ -68,6 +69,7 @@ class PaymentEvent(StrEnum):
     OWED = "owed"
     """What was paid for cannot be had."""
     REFUND_SENT = "refund_sent"
+    PART_REFUNDED = "part_refunded"
     REFUND_CONFIRMED = "refund_confirmed"
 
 
@@ -102,6 +104,10 @@ class Decision(msgspec.Struct, frozen=True):
 
 OPEN: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING, PaymentState.UNKNOWN})
 """States with work to do; they hold a place."""
+OWED: Final = frozenset({PaymentState.REFUND_DUE, PaymentState.REFUNDING})
+"""States in which money is to be sent back."""
+WORKED: Final = OPEN | OWED
+"""States that have a child to work on them when it is due."""
 PAID: Final = frozenset({PaymentState.SETTLED, PaymentState.REFUND_DUE, PaymentState.REFUNDING, PaymentState.REFUNDED})
 """The money is, or was, with us."""
 
@@ -122,6 +128,7 @@ TRANSITIONS: Final[Mapping[tuple[PaymentState, PaymentEvent], Decision]] = Mappi
         (_S.SETTLED, _E.REORGANISED): Decision(_S.UNKNOWN),
         (_S.SETTLED, _E.OWED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
         (_S.REFUND_DUE, _E.REFUND_SENT): Decision(_S.REFUNDING),
+        (_S.REFUNDING, _E.PART_REFUNDED): Decision(_S.REFUND_DUE),
         (_S.REFUNDING, _E.REFUND_CONFIRMED): Decision(_S.REFUNDED),
     }
 )

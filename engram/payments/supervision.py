@@ -12,6 +12,8 @@ from engram.sessions import Instants
 
 from .actor import PaymentVerifier, Wiring
 from .facilitator import Facilitator
+from .refund_key import RefundKey
+from .refunding import Refunding
 from .work import OnSettled, PaymentWork
 
 PAYMENT_VERIFIER: Final = "payment_verifier"
@@ -29,11 +31,20 @@ def supervision(
     places: Callable[[], int],
     on_settled: OnSettled,
     metrics: Metrics,
+    refund_key: RefundKey | None = None,
 ) -> SupervisorSpec:
     """Returns `payments`: the purchases (one child a payment) and the verifier that starts them.
 
-    `places` says how many sessions may hold a node; `on_settled(session_id)` is a hint that may be lost.
+    `places` says how many sessions may hold a node; `on_settled(session_id)` is a hint that may be lost. Without a
+    `refund_key` what is owed back waits for the operator.
     """
+    refunding = Refunding(
+        ledger=ledger,
+        facilitator=facilitator,
+        instants=instants,
+        key=refund_key,
+        daily_limit=round(settings.payments.refund_daily_usd * 1_000_000),
+    )
     work = PaymentWork(
         ledger=ledger,
         facilitator=facilitator,
@@ -41,6 +52,7 @@ def supervision(
         verifier=registry.ref(PaymentVerifier, PAYMENT_VERIFIER),
         on_settled=on_settled,
         metrics=metrics,
+        refunding=refunding,
         reserve_ttl_s=settings.payments.reserve_ttl_s,
     )
     wiring = Wiring(

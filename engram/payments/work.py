@@ -22,6 +22,7 @@ from .model import Payment, PaymentState
 from .networks import NETWORKS
 from .outcomes import Invalid, NotSent, Pending, Rejected, Settled, Settlement, Unavailable, Unknown, Valid
 from .protocol import Advanced, Ended, VerifierMessage
+from .refunding import Refunding
 from .rules import PaymentEvent
 
 _log = structlog.get_logger("engram.payments")
@@ -44,6 +45,7 @@ class PaymentWork:
         verifier: ActorRef[VerifierMessage],
         on_settled: OnSettled,
         metrics: Metrics,
+        refunding: Refunding,
         reserve_ttl_s: float,
     ) -> None:
         self._ledger: Final = ledger
@@ -52,7 +54,13 @@ class PaymentWork:
         self._verifier: Final = verifier
         self._on_settled: Final = on_settled
         self._metrics: Final = metrics
+        self._refunding: Final = refunding
         self._reserve_ttl_s: Final = reserve_ttl_s
+
+    @property
+    def sends_refunds(self) -> bool:
+        """False when refunds wait for the operator."""
+        return self._refunding.sends
 
     def job(self, payment_id: str, fresh: Payment | None = None) -> Job:
         """A job that works on the payment; `fresh` is its record when it was reserved a moment ago."""
@@ -94,6 +102,8 @@ class PaymentWork:
                     await self._settle(unknown)
             case PaymentState.UNKNOWN:
                 await self._settle(payment)
+            case PaymentState.REFUND_DUE | PaymentState.REFUNDING:
+                await self._refunding.run(payment.id)
             case _:
                 self._tell(Advanced(payment))
 

@@ -63,6 +63,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     there."""
     on_failed: Callable[[Connection, str], None]
     """(connection, session id), in the transaction that gives the session up: the refund is due."""
+    on_ended: Callable[[Connection, str], None] = lambda connection, session_id: None
+    """(connection, session id), in the transaction that ends a session whose node is confirmed gone."""
     new_key: Callable[[], Awaitable[None]] | None = None
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
     on_changed: Callable[[str], None] = lambda session_id: None

@@ -316,6 +316,7 @@ class Worker:
         finished = self._transition(connection, SessionEvent.DESTROYED)
         if finished:
             node_keys.release(connection, self._id)
+            self._fleet.on_ended(connection, self._id)
         return finished
 
     def _transition(self, connection: Connection, event: SessionEvent, error: str | None = None) -> bool:

@@ -92,10 +92,15 @@ class Buyer:
 
 def balance(facilitator_url: str, wallet: PlayWallet) -> int:
     """What the play-money books say the wallet owns, in atomic units."""
+    return balance_of(facilitator_url, wallet.address)
+
+
+def balance_of(facilitator_url: str, address: bytes) -> int:
+    """What the play-money books say an address owns, in atomic units."""
     at = urlsplit(facilitator_url)
     connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=10)
     try:
-        connection.request("GET", f"/balance/{wallet.address_text}")
+        connection.request("GET", f"/balance/0x{address.hex()}")
         return int(json.loads(connection.getresponse().read())["balance"])
     finally:
         connection.close()

@@ -10,7 +10,7 @@ from engram.clock import Clock
 from engram.facilitator import rules as play
 from engram.payments import rules
 from engram.payments.facilitator import request_body
-from engram.payments.model import Authorization, Payment
+from engram.payments.model import Authorization, Transferable
 from engram.payments.outcomes import (
     Invalid,
     NotSent,
@@ -56,7 +56,7 @@ class FakeFacilitator:
         self.passing: Callable[[str], None] = lambda point: None
         """Called at verify, settle:before and settle:after (the effect), so that a test may stop the world there."""
 
-    async def verify(self, payment: Payment) -> Verification:
+    async def verify(self, payment: Transferable) -> Verification:
         await trio.lowlevel.checkpoint()
         self.verifications += 1
         await self._pass("verify")
@@ -81,7 +81,7 @@ class FakeFacilitator:
             reason = play.NONCE_USED
         return Invalid(reason) if reason else (self._refused(signed) or Valid())
 
-    async def settle(self, payment: Payment) -> Settlement:
+    async def settle(self, payment: Transferable) -> Settlement:
         await trio.lowlevel.checkpoint()
         self.settlements += 1
         self.settle_called.set()
@@ -120,7 +120,7 @@ class FakeFacilitator:
         self.passing(point)
         await trio.lowlevel.checkpoint()
 
-    def _settle(self, payment: Payment) -> Settlement:
+    def _settle(self, payment: Transferable) -> Settlement:
         request = play.read_request(request_body(payment))
         signed = request.payload.authorization
         reason = play.refused_for_ever(request)

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
+import trio
 from sqlalchemy import Connection
 
 from actors import ActorRef, Registry, System, open_system
@@ -16,8 +17,9 @@ from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
 from engram.payments.answers import PurchaseAnswer
-from engram.payments.model import Payment, Quote
+from engram.payments.model import Payment, Quote, Refund
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
+from engram.payments.refund_key import RefundKey
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
 from tests.fakes.facilitator import FakeFacilitator
@@ -73,6 +75,12 @@ class Shop:
     async def buy(self, purchase: Purchase) -> PurchaseAnswer:
         return await self.verifier.call(purchase, timeout=self.settings.payments.answer_within_s + 0.5)
 
+    async def until(self, holds: Callable[[], bool], within_s: float = 600.0) -> None:
+        """Let virtual time pass until it holds."""
+        with trio.fail_after(within_s):
+            while not holds():  # noqa: ASYNC110 - virtual time, and what holds is in the ledger
+                await trio.sleep(0.5)
+
     def read(self, query: Callable[[Connection], T]) -> T:
         return self.ledger.write_now(query)
 
@@ -87,6 +95,10 @@ class Shop:
         found = self.read(lambda connection: sessions.records.get(connection, session_id))
         assert found is not None
         return found
+
+    def refunds(self, text: str = "a nonce") -> list[Refund]:
+        payment_id = self.payment(text).id
+        return self.read(lambda connection: records.refunds_of(connection, payment_id))
 
     def stop_session(self, session_id: str) -> None:
         now = ClockInstants(self.clock).now()
@@ -104,6 +116,7 @@ async def open_shop(
     *,
     settings: Settings | None = None,
     places: int = 1_000,
+    refund_key: RefundKey | None = None,
 ) -> AsyncIterator[Shop]:
     """A running shop; limits on hotkeys and payers are wide unless `settings` says otherwise."""
     own = ledger is None
@@ -123,6 +136,7 @@ async def open_shop(
         places=lambda: places,
         on_settled=shop.hints.append,
         metrics=shop.metrics,
+        refund_key=refund_key,
     )
     async with open_system(spec, registry=registry) as system:
         shop.system = system

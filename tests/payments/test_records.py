@@ -348,17 +348,6 @@ def test_a_session_that_is_not_paid_yet_is_not_extended(books: Books) -> None:
 # Refunds.
 
 
-def test_a_session_that_cannot_be_had_owes_back_all_that_was_paid_for_it(books: Books) -> None:
-    books.settled()
-    books.run(reservations.reserve, extension())
-    books.happen("payment of more", PaymentEvent.VERIFIED, PaymentEvent.SETTLED, transaction=HASH)
-    assert books.run(records.refund_session, "session of a nonce", "provision_failed", instant()) == 2
-    assert books.run(records.refund_session, "session of a nonce", "provision_failed", instant()) == 0
-    owed = books.run(records.open_refunds)
-    assert [(refund.amount, refund.reason) for refund in owed] == [(100_000, "provision_failed")] * 2
-    assert len({refund.nonce for refund in owed}) == 2
-
-
 def test_refunds_in_parts_stop_at_what_was_paid(books: Books) -> None:
     paid = books.settled()
     parts = [books.run(records.mark_refund_due, paid.id, "lost", instant(), part) for part in (60_000, 60_000, 1)]
@@ -370,7 +359,6 @@ def test_only_what_was_paid_is_owed_back(books: Books) -> None:
     books.reserve()
     assert books.run(records.mark_refund_due, "payment of a nonce", "lost", instant()) is None
     assert books.run(records.mark_refund_due, "nobody", "lost", instant()) is None
-    assert books.run(records.refund_session, "session of a nonce", "lost", instant()) == 0
 
 
 # Open facts and quarantine.

@@ -36,6 +36,7 @@ payments = Table(
     Column("created_at", REAL, nullable=False),
     Column("updated_at", REAL, nullable=False),
     Column("settled_at", REAL),
+    Column("identifier", Text),  # x402's payment-identifier, as the buyer chose it
     sqlite_strict=True,
 )
 Index(
@@ -54,6 +55,12 @@ Index("ix_payments_payer", payments.c.payer, payments.c.state)
 Index("ix_payments_controller", payments.c.controller, payments.c.state)
 Index("ix_payments_client", payments.c.client_address, payments.c.state)
 Index("ix_payments_created", payments.c.created_at)
+Index(
+    "ix_payments_identifier",
+    payments.c.controller,
+    payments.c.identifier,
+    sqlite_where=payments.c.identifier.is_not(None),
+)
 
 refunds = Table(
     "refunds",
@@ -68,6 +75,14 @@ refunds = Table(
     Column("transaction_hash", Text),
     Column("created_at", REAL, nullable=False),
     Column("updated_at", REAL, nullable=False),
+    # What was signed last, re-sent unchanged; null until it is signed.
+    Column("sender", LargeBinary),  # address of the refund key
+    Column("payload", LargeBinary),  # x402 v2 PaymentPayload, JSON
+    Column("requirements", LargeBinary),
+    Column("valid_before", Integer),
+    Column("signed_at", REAL),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("answer", Text),  # why it is not sent yet, or the last answer
     PrimaryKeyConstraint("payment_id", "number"),
     sqlite_strict=True,
 )
