@@ -35,6 +35,7 @@ _GROUPS: Final = (
     ("payments", "payments", "Payments of the running gateway."),
     ("selling", "selling", "Stop or go on selling; what was sold is served."),
     ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
+    ("wallet", "wallet", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
     ("ledger", "ledger", "Back up, restore and check the ledger."),
     ("relay", "relay", "What is relayed to another network."),
     ("registry", "registry", "Where miners serve, as they have committed it on the chain."),

@@ -122,7 +122,8 @@ def register(
     _may_pay(metagraph, sent, max_cost)
     if not yes and not _agreed(sent):
         raise CommandFailed("nothing was paid")
-    done, uid = run(lambda: _burn(chain, call, coldkey_of(wallet), hotkey, patience))
+    coldkey = coldkey_of(wallet)
+    done, uid = run(lambda: _burn(chain, call, coldkey, hotkey, patience))
     _show(_included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
     return Exit.DONE
 
@@ -249,7 +250,8 @@ def link(
         arguments={**given, "statement": statement, "signature": hotkey.sign(statement.encode()).hex()},
     )
     if online:
-        done = run(lambda: _send(chain, call, coldkey_of(wallet), patience))
+        coldkey = coldkey_of(wallet)
+        done = run(lambda: _send(chain, call, coldkey, patience))
         sent = _included(sent, done)
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")

@@ -7,8 +7,10 @@ import msgspec
 
 from engram.hotkeys.errors import MalformedHotkey, WalletFileError, WrongPassword
 
-_ENCRYPTED = (b"$NACL", b"$ANSIBLE_VAULT", b"gAAAAA")
-"""How the encrypted forms begin: NaCl (current), Ansible vault, Fernet."""
+_LEGACY = (b"$ANSIBLE_VAULT", b"gAAAAA")
+"""How the older encrypted forms begin: Ansible vault, Fernet."""
+_ENCRYPTED = (b"$NACL", *_LEGACY)
+"""How all encrypted forms begin; NaCl is the current one."""
 
 
 class _Serialized(msgspec.Struct, frozen=True):
@@ -18,6 +20,40 @@ class _Serialized(msgspec.Struct, frozen=True):
 def is_encrypted(content: bytes) -> bool:
     """Whether these are the bytes of an encrypted key file, of any age."""
     return content.startswith(_ENCRYPTED)
+
+
+def is_legacy(content: bytes) -> bool:
+    """Whether these are the bytes of a key file encrypted in a form that is no longer written."""
+    return content.startswith(_LEGACY)
+
+
+def encipher(content: bytes, password: str) -> bytes:
+    """The bytes of a key file encrypted as NaCl (argon2i); takes 3 to 6 s of CPU."""
+    import bittensor_core
+
+    enciphered: bytes = bittensor_core.encrypt_keyfile_data(content, password)
+    return enciphered
+
+
+def new_mnemonic() -> str:
+    """Twelve words from the operating system's secure source."""
+    import bittensor_core
+
+    mnemonic: str = bittensor_core.Keypair.generate_mnemonic(12)
+    return mnemonic
+
+
+def key_file_of(mnemonic: str) -> bytes:
+    """The plain bytes of the key file of these words, phrase and seed included. Raises MalformedHotkey."""
+    import bittensor_core
+
+    try:
+        content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(
+            bittensor_core.Keypair.create_from_mnemonic(mnemonic)
+        )
+    except ValueError:
+        raise MalformedHotkey("not a mnemonic") from None
+    return content
 
 
 def private_key_of_uri(uri: str) -> bytes:

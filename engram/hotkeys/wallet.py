@@ -47,7 +47,6 @@ def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
 
     Missing folders are made with mode 0700. Raises WalletFileError.
     """
-    path = Path(path)
     public_hex = "0x" + keypair.public_key.hex()
     content = msgspec.json.encode(
         {
@@ -58,6 +57,14 @@ def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
             "cryptoType": 1,
         }
     )
+    write_key_bytes(Path(path), content)
+
+
+def write_key_bytes(path: Path, content: bytes) -> None:
+    """Write the bytes of a key file, of mode 0600, atomically and durably; replaces what is there.
+
+    Missing folders are made with mode 0700. Raises WalletFileError.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(path, content)

@@ -6,12 +6,13 @@ from typing import Final
 import msgspec
 
 from engram.hotkeys import wallet
+from engram.hotkeys.bittensor_core import decipher, encipher, is_legacy, key_file_of
 from engram.hotkeys.errors import MalformedHotkey, WalletFileError
 from engram.hotkeys.keypair import Keypair
 from engram.hotkeys.ss58 import PublicKey, parse_hotkey
 
 ROOT: Final = Path("~/.bittensor/wallets")
-_MAX_PUBLIC_BYTES: Final = 65_536
+_MAX_BYTES: Final = 65_536
 
 
 class _PublicFile(msgspec.Struct, frozen=True):
@@ -65,15 +66,51 @@ class WalletFolder(msgspec.Struct, frozen=True):
 
 def read_public_file(path: Path) -> PublicKey:
     """The key that a `…pub.txt` file names. Raises WalletFileError."""
+    content = _content(path)
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_PUBLIC_BYTES)
         fields = msgspec.json.decode(content, type=_PublicFile)
         return parse_hotkey(fields.address or fields.public_key or fields.account_id or "")
-    except OSError as error:
-        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
     except (msgspec.DecodeError, MalformedHotkey):
         raise WalletFileError(f"the key file {path} names no public key") from None
+
+
+def write_new(path: Path, mnemonic: str, password: str | None) -> Keypair:
+    """Write the key of a mnemonic, encrypted when there is a password (5 s of CPU); never over a file that is there.
+
+    Raises WalletFileError, MalformedHotkey.
+    """
+    if path.exists():
+        raise WalletFileError(f"the key file {path} exists already; choose another name")
+    content = key_file_of(mnemonic)
+    wallet.write_key_bytes(path, content if password is None else encipher(content, password))
+    return Keypair.from_uri(mnemonic)
+
+
+def write_public(path: Path, keypair: Keypair) -> None:
+    """Write the `…pub.txt` of a key. Raises WalletFileError."""
+    public = "0x" + keypair.public_key.hex()
+    fields = {"accountId": public, "publicKey": public, "ss58Address": keypair.ss58, "cryptoType": 1}
+    wallet.write_key_bytes(path, msgspec.json.encode(fields))
+
+
+def convert(path: Path, password: str) -> bool:
+    """Encrypt a key file anew in the current form; 10 s of CPU. False when it needs none.
+
+    Raises WalletFileError, WrongPassword.
+    """
+    content = _content(path)
+    if not is_legacy(content):
+        return False
+    wallet.write_key_bytes(path, encipher(decipher(content, password), password))
+    return True
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES)
+    except OSError as error:
+        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
 
 
 def _read_private(path: Path, password: str | None) -> Keypair:
@@ -83,4 +120,6 @@ def _read_private(path: Path, password: str | None) -> Keypair:
         raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
     if not private:
         raise WalletFileError(f"the key file {path} is open to other users: chmod 600 {path}")
+    if is_legacy(_content(path)):
+        raise WalletFileError(f"the key file {path} is encrypted in an old form: engram wallet convert {path}")
     return wallet.read_hotkey_file(path, password)

@@ -1,0 +1,158 @@
+"""`engram wallet`: Bittensor wallets as btcli lays them out. Secrets are shown with --reveal only."""
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from engram.cli import output
+from engram.cli.chain import PASSWORD_VARIABLE, WALLET, Wallet, hotkey_of, public_coldkey_of
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.options import SHOW, Show
+from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, parse_hotkey, ss58, verify, wallet_folder
+from engram.hotkeys.bittensor_core import new_mnemonic
+
+app = App(
+    name="wallet",
+    help="Bittensor wallets: a coldkey that pays, and hotkeys that sign.",
+    help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`",
+)
+Reveal = Annotated[bool, Parameter(help="Show the secret too; whoever reads it owns the key.", negative="")]
+
+
+class WalletShown(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is shown of a wallet."""
+
+    name: str
+    hotkey_name: str
+    coldkey: str | None
+    hotkey: str
+    hotkey_file: str
+    hotkey_mnemonic: str | None = None
+    coldkey_mnemonic: str | None = None
+    hotkey_private_key: str | None = None
+
+
+class Signature(msgspec.Struct, frozen=True):
+    """A signature and by whom."""
+
+    hotkey: str
+    signature: str
+    """128 hex digits."""
+
+
+@app.command(name="new", help_epilogue="Example: `engram wallet new --wallet.name W --wallet.hotkey H --reveal`")
+def new_wallet(
+    *,
+    plain: Annotated[bool, Parameter(help="Do not encrypt the coldkey.", negative="")] = False,
+    reveal: Reveal = False,
+    wallet: Wallet = WALLET,
+    show: Show = SHOW,
+) -> None:
+    """Make a wallet: an encrypted coldkey (unless it is there) and a hotkey that must not exist yet."""
+    folder = wallet.folder
+    mnemonics = {"coldkey": new_mnemonic(), "hotkey": new_mnemonic()}
+    made_coldkey = not folder.coldkey_path.exists() and not folder.coldkey_public_path.exists()
+    try:
+        if folder.hotkey_path.exists():
+            raise CommandFailed(f"{folder.hotkey_path} exists already; choose another name")
+        if made_coldkey:
+            password = None if plain else _new_password()
+            coldkey = wallet_folder.write_new(folder.coldkey_path, mnemonics["coldkey"], password)
+            wallet_folder.write_public(folder.coldkey_public_path, coldkey)
+        keypair = wallet_folder.write_new(folder.hotkey_path, mnemonics["hotkey"], None)
+        public_path = folder.hotkey_path.with_name(f"{folder.hotkey_name}pub.txt")
+        wallet_folder.write_public(public_path, keypair)
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None
+    shown = _shown(wallet, keypair)
+    if reveal:
+        shown = msgspec.structs.replace(
+            shown,
+            hotkey_mnemonic=mnemonics["hotkey"],
+            coldkey_mnemonic=mnemonics["coldkey"] if made_coldkey else None,
+        )
+    output.record(_told(shown), json=show.json)
+
+
+@app.command(name="show", help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`")
+def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+    """Show the addresses of a wallet."""
+    keypair = hotkey_of(wallet)
+    shown = _shown(wallet, keypair)
+    if reveal:
+        shown = msgspec.structs.replace(shown, hotkey_private_key="0x" + keypair.private_key().hex())
+    output.record(_told(shown), json=show.json)
+
+
+@app.command(name="sign", help_epilogue="Example: `engram wallet sign 'a message' --wallet.name W --wallet.hotkey H`")
+def sign(message: str, *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+    """Sign a text with the hotkey."""
+    keypair = hotkey_of(wallet)
+    output.record(Signature(keypair.ss58, keypair.sign(message.encode()).hex()), json=show.json)
+
+
+@app.command(name="verify", help_epilogue="Example: `engram wallet verify 'a message' --hotkey 5F… --signature 0x…`")
+def verify_signature(
+    message: str,
+    *,
+    hotkey: Annotated[str, Parameter(help="Address, or 64 hex digits of the public key.")],
+    signature: Annotated[str, Parameter(help="128 hex digits.")],
+) -> int:
+    """Tell whether a signature over a text is a hotkey's; the exit code says so too."""
+    try:
+        public_key = parse_hotkey(hotkey)
+        octets = bytes.fromhex(signature.removeprefix("0x"))
+    except (MalformedHotkey, ValueError) as error:
+        raise CommandFailed(str(error), Exit.USAGE) from None
+    valid = verify(public_key, message.encode(), octets)
+    output.say("valid" if valid else "not valid")
+    return Exit.DONE if valid else Exit.FAILED
+
+
+@app.command(name="convert", help_epilogue="Example: `engram wallet convert ~/.bittensor/wallets/W/coldkey`")
+def convert(path: Path) -> None:
+    """Encrypt a key file of an older form (Ansible vault, Fernet) anew, with the same password."""
+    try:
+        converted = wallet_folder.convert(path.expanduser(), _password("password of the key file: "))
+    except HotkeyError as error:
+        raise CommandFailed(str(error)) from None
+    output.say(f"{path} is encrypted in the current form" if converted else f"{path} needs no conversion")
+
+
+def _shown(wallet: Wallet, keypair: Keypair) -> WalletShown:
+    coldkey = public_coldkey_of(wallet)
+    folder = wallet.folder
+    return WalletShown(
+        name=folder.name,
+        hotkey_name=folder.hotkey_name,
+        coldkey=None if coldkey is None else ss58.encode(coldkey),
+        hotkey=keypair.ss58,
+        hotkey_file=str(folder.hotkey_path),
+    )
+
+
+def _told(shown: WalletShown) -> dict[str, object]:
+    return {name: value for name, value in msgspec.structs.asdict(shown).items() if value is not None}
+
+
+def _new_password() -> str:
+    first = _password("password for the coldkey: ")
+    if not first:
+        raise CommandFailed("an empty password protects nothing; --plain writes the coldkey unencrypted")
+    if sys.stdin.isatty() and PASSWORD_VARIABLE not in os.environ and getpass.getpass("again: ") != first:
+        raise CommandFailed("the passwords differ")
+    return first
+
+
+def _password(question: str) -> str:
+    given = os.environ.get(PASSWORD_VARIABLE)
+    if given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"there is no terminal to ask for a password; give it in {PASSWORD_VARIABLE}")
+    return getpass.getpass(question)

@@ -1,0 +1,96 @@
+"""`engram wallet`: files as btcli lays them out, and no secret without --reveal."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engram.hotkeys import Keypair
+from tests.cli.conftest import Run
+
+NAMED = ["--wallet.path", "wallets", "--wallet.name", "w", "--wallet.hotkey", "h"]
+
+
+def test_a_wallet_is_made_with_its_files_and_modes(run: Run, here: Path) -> None:
+    ran = run("wallet", "new", "--plain", "--json", *NAMED)
+    assert ran.code == 0
+    made = json.loads(ran.out)
+    folder = here / "wallets" / "w"
+    hotkey = json.loads((folder / "hotkeys" / "h").read_bytes())
+    assert hotkey["ss58Address"] == made["hotkey"]
+    assert json.loads((folder / "coldkeypub.txt").read_bytes())["ss58Address"] == made["coldkey"]
+    assert json.loads((folder / "hotkeys" / "hpub.txt").read_bytes())["ss58Address"] == made["hotkey"]
+    for path in (folder / "coldkey", folder / "hotkeys" / "h"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    words = set(hotkey["secretPhrase"].split())
+    assert len(words) > 6
+    assert not any(hotkey[name] in ran.out for name in ("secretPhrase", "secretSeed", "privateKey"))
+    assert Keypair.from_uri(hotkey["secretPhrase"]).ss58 == made["hotkey"]
+
+
+def test_secrets_are_shown_when_they_are_asked_for(run: Run) -> None:
+    made = json.loads(run("wallet", "new", "--plain", "--reveal", "--json", *NAMED).out)
+    assert Keypair.from_uri(made["hotkey_mnemonic"]).ss58 == made["hotkey"]
+    assert Keypair.from_uri(made["coldkey_mnemonic"]).ss58 == made["coldkey"]
+    hidden = run("wallet", "show", *NAMED)
+    assert "private" not in hidden.out
+    shown = json.loads(run("wallet", "show", "--reveal", "--json", *NAMED).out)
+    assert Keypair(bytes.fromhex(shown["hotkey_private_key"][2:])).ss58 == made["hotkey"]
+
+
+def test_nothing_that_is_there_is_replaced(run: Run, here: Path) -> None:
+    assert run("wallet", "new", "--plain", *NAMED).code == 0
+    before = (here / "wallets" / "w" / "hotkeys" / "h").read_bytes()
+    ran = run("wallet", "new", "--plain", *NAMED)
+    assert (ran.code, "exists already" in ran.err) == (1, True)
+    assert (here / "wallets" / "w" / "hotkeys" / "h").read_bytes() == before
+    coldkey = (here / "wallets" / "w" / "coldkey").read_bytes()
+    assert run("wallet", "new", "--plain", *NAMED[:-1], "second").code == 0
+    assert (here / "wallets" / "w" / "coldkey").read_bytes() == coldkey
+
+
+def test_a_signature_is_made_and_judged(run: Run) -> None:
+    made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
+    signed = json.loads(run("wallet", "sign", "a message", "--json", *NAMED).out)
+    judged = ["--hotkey", made["hotkey"], "--signature", "0x" + signed["signature"]]
+    assert run("wallet", "verify", "a message", *judged).out == "valid\n"
+    ran = run("wallet", "verify", "another message", *judged)
+    assert (ran.code, ran.out) == (1, "not valid\n")
+    assert run("wallet", "verify", "x", "--hotkey", "5X", "--signature", "00").code == 2
+    assert run("wallet", "verify", "x", "--hotkey", made["hotkey"], "--signature", "zz").code == 2
+
+
+@pytest.mark.parametrize("start", [b"$ANSIBLE_VAULT;1.1;AES256\n6132", b"gAAAAABkZm9v"])
+def test_an_old_encryption_is_refused_with_the_command_that_converts_it(run: Run, here: Path, start: bytes) -> None:
+    path = here / "wallets" / "w" / "hotkeys" / "h"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(start)
+    path.chmod(0o600)
+    ran = run("wallet", "show", *NAMED)
+    assert ran.code == 1
+    assert f"engram wallet convert {Path('wallets') / 'w' / 'hotkeys' / 'h'}" in ran.err
+
+
+def test_a_password_is_asked_for_on_a_terminal_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENGRAM_WALLET_PASSWORD", raising=False)
+    ran = run("wallet", "new", *NAMED)
+    assert (ran.code, "ENGRAM_WALLET_PASSWORD" in ran.err) == (1, True)
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "")
+    assert "empty password" in run("wallet", "new", *NAMED).err
+
+
+@pytest.mark.nightly
+def test_an_encrypted_coldkey_pays_and_a_wrong_password_does_not_open_it(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engram.hotkeys import WrongPassword
+    from engram.hotkeys.wallet_folder import WalletFolder
+
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "correct horse")
+    made = json.loads(run("wallet", "new", "--json", *NAMED).out)
+    folder = WalletFolder("w", "h", here / "wallets")
+    assert folder.coldkey_path.read_bytes().startswith(b"$NACL")
+    assert folder.coldkey("correct horse").ss58 == made["coldkey"]
+    with pytest.raises(WrongPassword):
+        folder.coldkey("wrong")
+    assert run("wallet", "convert", str(folder.coldkey_path)).out.strip().endswith("needs no conversion")
