@@ -1,5 +1,7 @@
 """Python client of the gateway and of a memory node."""
 
+from engram.sdk.async_node import AsyncNodeClient
+from engram.sdk.encryption import HybridCipher, NamespaceCipher, Undecryptable
 from engram.sdk.errors import (
     ApiError,
     Impostor,
@@ -14,19 +16,23 @@ from engram.sdk.errors import (
     WaitedTooLong,
 )
 from engram.sdk.gateway import GatewayClient
+from engram.sdk.key_shares import SharesMissing, collect_key_shares, distribute_key_shares
 from engram.sdk.model import Event, Hit, Identity, Memory, Payment, Session, Stopped, Tier
 from engram.sdk.node import NodeClient
 from engram.sdk.wallet import Wallet
 
 __all__ = [
     "ApiError",
+    "AsyncNodeClient",
     "Event",
     "GatewayClient",
     "Hit",
+    "HybridCipher",
     "Identity",
     "Impostor",
     "MalformedAnswer",
     "Memory",
+    "NamespaceCipher",
     "NodeClient",
     "NodeRefused",
     "NotReached",
@@ -37,8 +43,12 @@ __all__ = [
     "SdkError",
     "Session",
     "SessionOver",
+    "SharesMissing",
     "Stopped",
     "Tier",
+    "Undecryptable",
     "WaitedTooLong",
     "Wallet",
+    "collect_key_shares",
+    "distribute_key_shares",
 ]

@@ -5,38 +5,33 @@
         [best] = node.query("Which animals nap together?", top_k=1)
         print(best.text, best.score)
 
-Blocking; use one client per thread. Requests are signed with the fields of the original Engram's scheme.
+Blocking; use one client per thread (async_node.py has the same for trio). Requests are signed with the fields of the
+original Engram's scheme.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar, final
-from urllib.parse import quote
-
-import msgspec
+from typing import Literal, Self, TypeVar, final
 
 from engram.clock import Clock, SystemClock
-from engram.hotkeys import Keypair, miner_scheme
-from engram.hotkeys.python_json import JsonObject, JsonValue
-from engram.sdk.errors import MalformedAnswer, NodeRefused
+from engram.hotkeys import Keypair, PublicKey
+from engram.hotkeys.python_json import JsonValue
+from engram.sdk.encryption import Cipher
+from engram.sdk.errors import NodeRefused
 from engram.sdk.model import Hit, Memory
-from engram.sdk.transport import Answer, Transport, error_of
+from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls
+from engram.sdk.shamir import Share
+from engram.sdk.transport import Transport
 
 T = TypeVar("T")
 
 
-class _Ingested(msgspec.Struct, frozen=True):
-    cid: str | None = None
-    error: str | None = None
-
-
-class _Found(msgspec.Struct, frozen=True):
-    results: list[Hit] = []
-    error: str | None = None
-
-
 @final
 class NodeClient:
-    """Speaks for one hotkey to one node; `namespace` makes its memories private to that name."""
+    """Speaks for one hotkey to one node; `namespace` makes its memories private to that name and key.
+
+    With a `cipher` only ciphertext and vectors leave this side, and `embed` makes the vectors. Every method raises
+    ApiError, NotReached or OutcomeUnknown beside what it names.
+    """
 
     def __init__(
         self,
@@ -44,16 +39,22 @@ class NodeClient:
         keypair: Keypair | None = None,
         *,
         namespace: str | None = None,
+        cipher: Cipher | None = None,
+        embed: Embed | None = None,
+        namespace_version: Literal[1, 2] = 2,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
         """Raises ValueError for a namespace without a key to sign for it: it would end up public."""
-        if namespace is not None and keypair is None:
-            raise ValueError("a private namespace needs the keypair that owns it")
+        self._calls = NodeCalls(
+            clock or SystemClock(),
+            keypair,
+            namespace=namespace,
+            cipher=cipher,
+            embed=embed,
+            namespace_version=namespace_version,
+        )
         self._transport = Transport(url, timeout_s=timeout_s)
-        self._keypair = keypair
-        self._namespace = namespace
-        self._clock = clock or SystemClock()
 
     def __enter__(self) -> Self:
         return self
@@ -67,18 +68,18 @@ class NodeClient:
 
     def health(self) -> dict[str, object]:
         """Whether the node is up, and what it holds."""
-        return self._get("/health", dict[str, object])
+        return self._do(self._calls.told("/health"))
 
     def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return self._get("/stats", dict[str, object])
+        return self._do(self._calls.told("/stats"))
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store the meaning of `text` and return its content id. The text itself is not kept.
+        """Store the meaning of `text` and return its content id.
 
-        Raises NodeRefused, ApiError, NotReached, OutcomeUnknown (storing the same again is harmless).
+        Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
-        return self._ingest({"text": text, "metadata": dict(metadata or {})})
+        return self._do(self._calls.ingest(text, metadata))
 
     def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store `text` and keep it as metadata beside its meaning, so that queries return it."""
@@ -86,57 +87,53 @@ class NodeClient:
 
     def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store an embedding made elsewhere; it must have the node's dimension."""
-        return self._ingest({"raw_embedding": list(vector), "metadata": dict(metadata or {})})
+        return self._do(self._calls.ingest_vector(vector, metadata))
+
+    def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
+        """Store up to 256 texts with their metadata; a content id, or why not, for each."""
+        return self._do(self._calls.ingest_batch(items))
 
     def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
-        return self._query({"query_text": text}, top_k, where)
+        return self._do(self._calls.query(text, top_k, where))
 
     def query_vector(
         self, vector: Sequence[float], *, top_k: int = 10, where: Mapping[str, str] | None = None
     ) -> list[Hit]:
         """The memories nearest to an embedding, best first."""
-        return self._query({"query_vector": list(vector)}, top_k, where)
+        return self._do(self._calls.query_vector(vector, top_k, where))
+
+    def list(self, *, limit: int = 50, offset: int = 0, where: Mapping[str, str] | None = None) -> list[Memory]:
+        """A page of the memories, oldest first; at most 200."""
+        return self._do(self._calls.page(limit, offset, where))
 
     def retrieve(self, cid: str) -> Memory | None:
         """The memory of this content id; None when the node does not hold it (or not for you)."""
-        answer = self._transport.request("GET", f"/retrieve/{quote(cid, safe='')}")
-        if answer.status == 404:
-            return None
-        return _checked(answer, Memory)
+        return self._do(self._calls.retrieve(cid))
 
-    def _ingest(self, fields: JsonObject) -> str:
-        ingested = self._post("IngestSynapse", fields, _Ingested)
-        if not ingested.cid:
-            raise NodeRefused(ingested.error or "the node stored nothing and did not say why")
-        return ingested.cid
+    def delete(self, cid: str) -> bool:
+        """Take a memory out; False when there was none."""
+        return self._do(self._calls.delete(cid))
 
-    def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> list[Hit]:
-        wanted: JsonObject = {**fields, "top_k": top_k}
-        if where:
-            wanted["filter"] = dict(where)
-        found = self._post("QuerySynapse", wanted, _Found)
-        if found.error:
-            raise NodeRefused(found.error)
-        return found.results
+    def commitment(self, node: PublicKey) -> Commitment:
+        """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
+        return self._do(self._calls.commitment(node))
 
-    def _post(self, endpoint: str, fields: JsonObject, kind: type[T]) -> T:
-        body: JsonObject = dict(fields)
-        if self._keypair is not None:
-            now_ms = int(self._clock.now() * 1000)
-            if self._namespace is not None:
-                body |= miner_scheme.sign_namespace(self._keypair, self._namespace, now_ms)
-            body = miner_scheme.sign_body(self._keypair, endpoint, body, now_ms)
-        return _checked(self._transport.request("POST", f"/{endpoint}", body=msgspec.json.encode(body)), kind)
+    def prove(self, cid: str, node: PublicKey) -> str | None:
+        """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
+        return self._do(self._calls.prove(cid, node))
 
-    def _get(self, path: str, kind: type[T]) -> T:
-        return _checked(self._transport.request("GET", path), kind)
+    def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
+        """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
+        return self._do(self._calls.challenge(cid, embedding, node))
 
+    def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
+        """Leave a share of the namespace's key with the node; another one is not overwritten unless `replace`."""
+        self._do(self._calls.put_share(share, threshold, total, replace=replace))
 
-def _checked(answer: Answer, kind: type[T]) -> T:
-    if answer.status != 200:
-        raise error_of(answer)
-    try:
-        return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise MalformedAnswer(f"the node's answer could not be read: {error}") from None
+    def get_share(self) -> tuple[Share, int] | None:
+        """The share that was left and its threshold; None when there is none."""
+        return self._do(self._calls.get_share())
+
+    def _do(self, call: Call[T]) -> T:
+        return call.read(self._transport.request(call.method, call.path, body=call.body))

@@ -57,7 +57,7 @@ class Transport:
         """
         lines = dict(headers or {}) | ({"content-type": "application/json"} if body is not None else {})
         with (
-            _translated(method, self.url),
+            translated(method, self.url),
             self._client.stream(method, self.url + path, content=body, headers=lines) as response,
         ):
             received = bytearray()
@@ -80,7 +80,7 @@ class Transport:
         """
         timeout = httpx2.Timeout(silence_s, connect=5.0)
         with (
-            _translated("GET", self.url),
+            translated("GET", self.url),
             self._client.stream("GET", self.url + path, headers=dict(headers), timeout=timeout) as response,
         ):
             if response.status_code != 200:
@@ -120,7 +120,8 @@ def _bounded_lines(parts: Iterator[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _translated(method: str, url: str) -> Generator[None]:
+def translated(method: str, url: str) -> Generator[None]:
+    """Raises the client's own errors for those of the HTTP library."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.hotkeys import miner_scheme
+from engram.hotkeys.python_json import ReadObject
 from engram.sdk import ApiError, Hit, MalformedAnswer, Memory, NodeClient, NodeRefused, event_stream
+from engram.sdk.encryption import NamespaceCipher
 from engram.sdk.errors import SdkError
 from tests.gateway.surface import PHONE
 from tests.sdk.doubles import Asked, Told, scripted
@@ -59,12 +61,51 @@ def test_a_private_namespace_is_signed_for() -> None:
     def script(asked: Asked) -> Told:
         body = json.loads(asked.body)
         assert body["namespace"] == "mine"
-        claimed = miner_scheme.verify_namespace(body, body["namespace_timestamp_ms"])
+        read, stamp = ReadObject(asked.body), body["namespace_timestamp_ms"]
+        claimed = miner_scheme.verify_namespace_request(read, "QuerySynapse", stamp)
         assert claimed.public_key == PHONE.public_key
         return answer({"results": []})
 
     with scripted(script) as url, NodeClient(url, PHONE, namespace="mine") as node:
         assert node.query_vector([0.1]) == []
+
+
+def test_a_miner_of_the_original_is_given_the_first_version_of_namespace_signatures() -> None:
+    def script(asked: Asked) -> Told:
+        body = json.loads(asked.body)
+        miner_scheme.verify_namespace(body, body["namespace_timestamp_ms"])
+        return answer({"results": []})
+
+    with scripted(script) as url, NodeClient(url, PHONE, namespace="mine", namespace_version=1) as node:
+        assert node.query_vector([0.1]) == []
+
+
+def test_with_a_cipher_no_text_leaves_and_nothing_falls_back() -> None:
+    def script(asked: Asked) -> Told:
+        assert b"secret" not in asked.body
+        body = json.loads(asked.body)
+        if asked.path == "/IngestSynapse":
+            assert set(body["metadata"]) == {"_enc"}
+            kept.append(body["metadata"])
+            return answer({"cid": CID})
+        return answer({"results": [{"cid": CID, "score": 1.0, "metadata": kept[0]}]})
+
+    kept: list[dict[str, object]] = []
+    cipher = NamespaceCipher("mine", "0123456789abcdef")
+    with scripted(script) as url:
+        with NodeClient(url, PHONE, namespace="mine", cipher=cipher) as node:
+            for refused in (lambda: node.ingest("secret"), lambda: node.query("secret")):
+                with pytest.raises(ValueError, match="embed"):
+                    refused()
+        with NodeClient(url, PHONE, namespace="mine", cipher=cipher, embed=lambda text: [0.5]) as node:
+            assert node.ingest("secret", {"secret": 1}) == CID
+            [hit] = node.query("secret")
+            assert (hit.text, hit.metadata["secret"]) == ("secret", 1)
+            with pytest.raises(ValueError, match="filter"):
+                node.query("secret", where={"secret": "1"})
+    for name in ("", "__public__"):
+        with pytest.raises(ValueError, match="public"):
+            NodeClient("http://127.0.0.1:1", PHONE, namespace=name)
 
 
 def test_what_the_node_refuses_is_raised_in_its_words() -> None:

@@ -1,0 +1,349 @@
+"""What a client asks of a node and how it reads the answers; no I/O, so that both clients say the same.
+
+A namespace is signed for in every request, and with a cipher no text leaves the client: there is no way in which
+either falls back to the public namespace or to plain text.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Literal, TypeVar, final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from engram.clock import Clock
+from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
+from engram.hotkeys.python_json import JsonObject, JsonValue
+from engram.memory import keyed_tree, proofs
+from engram.sdk import encryption
+from engram.sdk.encryption import Cipher
+from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
+from engram.sdk.model import Hit, Memory
+from engram.sdk.shamir import Share
+from engram.sdk.transport import Answer, error_of
+
+T = TypeVar("T")
+
+Embed = Callable[[str], Sequence[float]]
+_CHALLENGE_S = 30
+_PUBLIC = "__public__"
+
+
+class Call(msgspec.Struct, Generic[T], frozen=True):
+    """A request and how to read its answer."""
+
+    method: str
+    path: str
+    body: bytes | None
+    read: Callable[[Answer], T]
+
+
+class Commitment(msgspec.Struct, frozen=True):
+    """A signed root over a namespace. `built_at` is unix seconds."""
+
+    root_hex: str
+    count: int
+    built_at: float
+    hotkey: str
+    signed: str
+    signature: str
+
+
+class _Ingested(msgspec.Struct, frozen=True):
+    cid: str | None = None
+    error: str | None = None
+
+
+class _Batch(msgspec.Struct, frozen=True):
+    results: list[_Ingested]
+
+
+class _Found(msgspec.Struct, frozen=True):
+    results: list[Hit] = []
+    error: str | None = None
+
+
+class _Page(msgspec.Struct, frozen=True):
+    records: list[Memory]
+
+
+class _Share(msgspec.Struct, frozen=True):
+    share_index: int
+    share_hex: str
+    threshold: int
+    total: int
+
+
+class _Possession(msgspec.Struct, frozen=True):
+    proof: str
+    root_hex: str
+    count: int
+    signature: str
+    inclusion: keyed_tree.Shown
+
+
+class _Inclusion(msgspec.Struct, frozen=True):
+    root_hex: str
+    count: int
+    signed: str
+    signature: str
+    proof: str
+
+
+@final
+class NodeCalls:
+    """Speaks for one hotkey, in one namespace."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        keypair: Keypair | None = None,
+        *,
+        namespace: str | None = None,
+        cipher: Cipher | None = None,
+        embed: Embed | None = None,
+        namespace_version: Literal[1, 2] = 2,
+    ) -> None:
+        """`embed` makes vectors on this side; a cipher needs it. Version 1 of namespace signatures is for miners of
+        the original.
+
+        Raises ValueError for a namespace without a key to sign for it: it would end up public.
+        """
+        if namespace is not None and keypair is None:
+            raise ValueError("a private namespace needs the keypair that owns it")
+        if namespace in ("", _PUBLIC):
+            raise ValueError("name a private namespace, or leave it out for the public one")
+        self._clock = clock
+        self._keypair = keypair
+        self._namespace = namespace
+        self._cipher = cipher
+        self._embed = embed
+        self._version = namespace_version
+        self._last_ms = 0
+
+    def told(self, path: str) -> Call[dict[str, object]]:
+        """GET something that the node tells of itself."""
+        return Call("GET", path, None, lambda answer: checked(answer, dict[str, object]))
+
+    def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None) -> Call[str]:
+        """Store a text. Raises ValueError with a cipher and no embedder."""
+        return self._post("IngestSynapse", self._item(text, None, metadata or {}), _cid)
+
+    def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None) -> Call[str]:
+        """Store a vector."""
+        return self._post("IngestSynapse", self._item(None, vector, metadata or {}), _cid)
+
+    def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> Call[list[str | NodeRefused]]:
+        """Store up to 256 texts with their metadata."""
+        listed: list[JsonValue] = [self._item(text, None, metadata) for text, metadata in items]
+
+        def read(answer: Answer) -> list[str | NodeRefused]:
+            results = checked(answer, _Batch).results
+            return [each.cid or NodeRefused(each.error or "the node did not say why") for each in results]
+
+        return self._post("IngestBatch", {"items": listed}, read)
+
+    def query(self, text: str, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+        """Find the nearest memories to a text; it is embedded here when there is an embedder."""
+        if self._embed is not None:
+            return self.query_vector(self._embed(text), top_k, where)
+        if self._cipher is not None:
+            raise ValueError(_NEEDS_EMBEDDER)
+        return self._query({"query_text": text}, top_k, where)
+
+    def query_vector(self, vector: Sequence[float], top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+        """Find the nearest memories to a vector."""
+        return self._query({"query_vector": list(vector)}, top_k, where)
+
+    def page(self, limit: int, offset: int, where: Mapping[str, str] | None) -> Call[list[Memory]]:
+        """List memories, oldest first."""
+        fields: JsonObject = {"limit": limit, "offset": offset}
+
+        def read(answer: Answer) -> list[Memory]:
+            return [self._shown(record) for record in checked(answer, _Page).records]
+
+        return self._post("list", fields | self._filter(where), read)
+
+    def retrieve(self, cid: str) -> Call[Memory | None]:
+        """One memory; None when the node has none under that id for this hotkey."""
+        fields = self._named("retrieve", {"cid": cid})
+        query = urlencode({key: value for key, value in fields.items() if key != "cid"})
+
+        def read(answer: Answer) -> Memory | None:
+            return None if answer.status == 404 else self._shown(checked(answer, Memory))
+
+        return Call("GET", f"/retrieve/{quote(cid, safe='')}" + (f"?{query}" if query else ""), None, read)
+
+    def delete(self, cid: str) -> Call[bool]:
+        """Take a memory out; False when there was none."""
+
+        def read(answer: Answer) -> bool:
+            return answer.status != 404 and bool(checked(answer, dict[str, object]))
+
+        body = msgspec.json.encode(self._signed("DeleteSynapse", {"cid": cid}))
+        return Call("DELETE", f"/retrieve/{quote(cid, safe='')}", body, read)
+
+    def commitment(self, node: PublicKey) -> Call[Commitment]:
+        """The root over the namespace, checked against the node's signature."""
+        query = urlencode(self._named("commitment", {}))
+
+        def read(answer: Answer) -> Commitment:
+            told = checked(answer, Commitment)
+            self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+            return told
+
+        return Call("GET", "/commitment" + (f"?{query}" if query else ""), None, read)
+
+    def prove(self, cid: str, node: PublicKey) -> Call[str | None]:
+        """The embedding hash that the node has committed to; None: it has committed to not having the memory."""
+
+        def read(answer: Answer) -> str | None:
+            told = checked(answer, _Inclusion)
+            self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+            try:
+                shown = msgspec.json.decode(told.proof, type=keyed_tree.Shown)
+                return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
+            except (ValueError, msgspec.DecodeError) as error:
+                raise Impostor(f"the node's proof does not hold: {error}") from error
+
+        return self._post("prove-memory", {"cid": cid}, read)
+
+    def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> Call[bool]:
+        """Whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
+        nonce, validator = secrets.token_bytes(32), self._keypair.public_key if self._keypair else bytes(32)
+        expires_at = int(self._clock.now()) + _CHALLENGE_S
+        fields: JsonObject = {"cid": cid, "nonce_hex": nonce.hex(), "expires_at": expires_at, "version": 2}
+        fields["validator_hotkey_hex"] = validator.hex()
+
+        def read(answer: Answer) -> bool:
+            if answer.status == 404:
+                return False
+            told = checked(answer, _Possession)
+            try:
+                root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
+                name = self._namespace or _PUBLIC
+                asked = proofs.Challenge(node, validator, nonce, cid, name, root, told.count, expires_at)
+                signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
+                held = keyed_tree.verify(told.inclusion, cid, root) == proofs.embedding_hash(embedding)
+            except (ValueError, OverflowError):
+                return False
+            return held and verify(node, signed, signature) and proofs.verify_possession(told.proof, embedding, asked)
+
+        return self._post("ChallengeSynapse", fields, read)
+
+    def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
+        """Leave a share of the namespace's key with the node."""
+        fields: JsonObject = {"share_index": share.index, "share_hex": share.data.hex()}
+        fields |= {"threshold": threshold, "total": total} | ({"replace": True} if replace else {})
+
+        def read(answer: Answer) -> None:
+            checked(answer, dict[str, object])
+
+        return self._post("KeyShareSynapse", fields, read)
+
+    def get_share(self) -> Call[tuple[Share, int] | None]:
+        """The share that was left, with its threshold; None when there is none."""
+
+        def read(answer: Answer) -> tuple[Share, int] | None:
+            if answer.status == 404:
+                return None
+            told = checked(answer, _Share)
+            try:
+                return Share(told.share_index, bytes.fromhex(told.share_hex)), told.threshold
+            except ValueError as error:
+                raise MalformedAnswer(f"the node's share could not be read: {error}") from error
+
+        return self._post("KeyShareRetrieve", {}, read)
+
+    def _item(self, text: str | None, vector: Sequence[float] | None, metadata: Mapping[str, JsonValue]) -> JsonObject:
+        if vector is None and text is not None and self._embed is not None:
+            vector = self._embed(text)
+        if self._cipher is not None:
+            if vector is None:
+                raise ValueError(_NEEDS_EMBEDDER)
+            sealed = encryption.encrypt(self._cipher, text or "", metadata)
+            return {"raw_embedding": list(vector), "metadata": {encryption.FIELD: sealed}}
+        item: JsonObject = {"metadata": dict(metadata)}
+        if text is not None:
+            item["text"] = text
+        if vector is not None:
+            item["raw_embedding"] = list(vector)
+        return item
+
+    def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+        def read(answer: Answer) -> list[Hit]:
+            found = checked(answer, _Found)
+            if found.error:
+                raise NodeRefused(found.error)
+            return [self._opened(hit) for hit in found.results]
+
+        return self._post("QuerySynapse", fields | {"top_k": top_k} | self._filter(where), read)
+
+    def _filter(self, where: Mapping[str, str] | None) -> JsonObject:
+        if where and self._cipher is not None:
+            raise ValueError("metadata is encrypted: the node cannot filter by it")
+        return {"filter": dict(where)} if where else {}
+
+    def _opened(self, hit: Hit) -> Hit:
+        memory = self._decrypted(hit.metadata)
+        return hit if memory is None else msgspec.structs.replace(hit, metadata=memory)
+
+    def _shown(self, record: Memory) -> Memory:
+        memory = self._decrypted(record.metadata)
+        return record if memory is None else msgspec.structs.replace(record, metadata=memory)
+
+    def _decrypted(self, metadata: Mapping[str, object]) -> dict[str, object] | None:
+        sealed = metadata.get(encryption.FIELD)
+        if self._cipher is None or not isinstance(sealed, str):
+            return None
+        memory = encryption.decrypt(self._cipher, sealed)
+        return {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
+
+    def _require_root(self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str) -> None:
+        expected = f"engram-commitment:keyed-1:{self._namespace or _PUBLIC}:{root_hex}:{count}:"
+        try:
+            holds = verify(node, signed.encode(), bytes.fromhex(signature.removeprefix("0x")))
+        except ValueError:
+            holds = False
+        if not holds or not signed.startswith(expected):
+            raise Impostor(f"the commitment is not signed by {ss58.encode(node)}")
+
+    def _post(self, endpoint: str, fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
+        return Call("POST", f"/{endpoint}", msgspec.json.encode(self._signed(endpoint, fields)), read)
+
+    def _signed(self, endpoint: str, fields: JsonObject) -> JsonObject:
+        if self._keypair is None:
+            return fields
+        return miner_scheme.sign_body(self._keypair, endpoint, self._named(endpoint, fields), self._stamp_ms())
+
+    def _named(self, endpoint: str, fields: JsonObject) -> JsonObject:
+        if self._keypair is None or self._namespace is None:
+            return fields
+        if self._version == 1:
+            return fields | miner_scheme.sign_namespace(self._keypair, self._namespace, self._stamp_ms())
+        return miner_scheme.sign_namespace_request(self._keypair, endpoint, self._namespace, fields, self._stamp_ms())
+
+    def _stamp_ms(self) -> int:
+        """Strictly ascending: a node takes one request of a kind a millisecond."""
+        self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
+        return self._last_ms
+
+
+_NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"
+
+
+def checked(answer: Answer, kind: type[T]) -> T:
+    """Read a good answer. Raises ApiError, MalformedAnswer."""
+    if answer.status != 200:
+        raise error_of(answer)
+    try:
+        return msgspec.json.decode(answer.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedAnswer(f"the node's answer could not be read: {error}") from None
+
+
+def _cid(answer: Answer) -> str:
+    ingested = checked(answer, _Ingested)
+    if not ingested.cid:
+        raise NodeRefused(ingested.error or "the node stored nothing and did not say why")
+    return ingested.cid

@@ -1,0 +1,123 @@
+"""The clients against real nodes: what they store, find, prove and share, and what nobody else gets."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from engram.hotkeys import Keypair
+from engram.memory import proofs
+from engram.sdk import (
+    ApiError,
+    AsyncNodeClient,
+    HybridCipher,
+    Impostor,
+    NodeClient,
+    NodeRefused,
+    SharesMissing,
+    collect_key_shares,
+    distribute_key_shares,
+)
+from tests.miner.nodes import CONTROLLER, NODE, STRANGER, NodeProcess, node
+
+pytestmark = pytest.mark.serial
+
+MINE = "notes"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
+    with node(tmp_path_factory.mktemp("node")) as made:
+        yield made
+
+
+def url(of: NodeProcess) -> str:
+    return f"http://127.0.0.1:{of.port}"
+
+
+def vector(*numbers: float) -> list[float]:
+    return [*numbers, *[0.0] * (384 - len(numbers))]
+
+
+def test_the_whole_life_of_a_private_memory(running: NodeProcess) -> None:
+    with NodeClient(url(running), CONTROLLER, namespace=MINE) as mine, NodeClient(url(running)) as anybody:
+        cid = mine.ingest_text("Otters hold hands.", {"kind": "fact"})
+        results = mine.ingest_batch([("one", {"n": 1}), (" ", {})])
+        assert isinstance(results[1], NodeRefused)
+        assert mine.query("otters hold hands", top_k=1)[0].text == "Otters hold hands."
+        assert {memory.cid for memory in mine.list()} == {cid, results[0]}
+        found = mine.retrieve(cid)
+        assert found is not None
+        assert found.metadata["kind"] == "fact"
+        assert anybody.retrieve(cid) is None
+        assert anybody.query("otters") == []
+        assert mine.commitment(NODE.public_key).count == 2
+        assert mine.delete(cid)
+        assert not mine.delete(cid)
+        assert mine.prove(cid, NODE.public_key) is None
+    with NodeClient(url(running), STRANGER, namespace=MINE) as stranger, pytest.raises(ApiError):
+        stranger.query("one")
+
+
+def test_a_node_proves_what_it_holds_to_whoever_knows_its_key(running: NodeProcess) -> None:
+    packed = struct.pack("<384f", *vector(0.5, 1.0))
+    with NodeClient(url(running), STRANGER) as client:
+        cid = client.ingest_vector(vector(0.5, 1.0))
+        assert client.challenge(cid, packed, NODE.public_key)
+        assert not client.challenge(cid, packed[:-1] + b"\x01", NODE.public_key)
+        assert not client.challenge(cid, packed, STRANGER.public_key)
+        assert not client.challenge("v1::" + "0" * 64, packed, NODE.public_key)
+        assert client.prove(cid, NODE.public_key) == proofs.embedding_hash(packed)
+        assert client.prove("v1::" + "0" * 64, NODE.public_key) is None
+        with pytest.raises(Impostor):
+            client.prove(cid, STRANGER.public_key)
+        with pytest.raises(Impostor):
+            client.commitment(STRANGER.public_key)
+
+
+def test_an_encrypted_memory_is_read_by_its_recipient_only(running: NodeProcess) -> None:
+    cipher, public, _ = HybridCipher.generate()
+
+    def embed(text: str) -> list[float]:
+        return vector(float(len(text)), 1.0)
+
+    with NodeClient(url(running), CONTROLLER, namespace="sealed", cipher=HybridCipher(public), embed=embed) as writer:
+        writer.ingest("a secret", {"to": "you"})
+    with NodeClient(url(running), CONTROLLER, namespace="sealed", cipher=cipher, embed=embed) as reader:
+        [hit] = reader.query("a secret")
+        assert (hit.text, hit.metadata) == ("a secret", {"text": "a secret", "to": "you"})
+        [memory] = reader.list()
+        assert memory.metadata["text"] == "a secret"
+    with NodeClient(url(running), CONTROLLER, namespace="sealed") as without:
+        assert "secret" not in str(without.list())
+
+
+def test_a_key_is_shared_over_nodes_that_never_saw_the_namespace(running: NodeProcess, tmp_path: Path) -> None:
+    owner = Keypair.from_seed(bytes([33]) * 32)
+    (tmp_path / "b").mkdir()
+    with node(tmp_path / "b") as second:
+        clients = [NodeClient(url(each), owner, namespace="vault") for each in (running, second)]
+        clients.append(NodeClient("http://127.0.0.1:9", owner, namespace="vault"))
+        digest = distribute_key_shares(b"the key", clients[:2], 2)
+        assert collect_key_shares([clients[2], *clients[:2]], digest) == b"the key"
+        with pytest.raises(ApiError, match="409"):
+            distribute_key_shares(b"another", clients[:2], 2)
+        with pytest.raises(SharesMissing, match="wrong"):
+            collect_key_shares(clients[:2], b"\x00" * 32)
+        with pytest.raises(SharesMissing, match="node 1"):
+            collect_key_shares(clients[2:] + clients[:1], digest)
+        for client in clients:
+            client.close()
+
+
+async def test_the_client_for_trio_does_the_same_at_once(running: NodeProcess) -> None:
+    async with AsyncNodeClient(url(running), CONTROLLER, namespace="many") as client:
+        async with trio.open_nursery() as nursery:
+            for number in range(8):
+                nursery.start_soon(client.ingest, f"text {number}")
+        assert len(await client.list()) == 8
+        [best] = await client.query("text 3", top_k=1)
+        assert await client.delete(best.cid)
+        assert await client.prove(best.cid, NODE.public_key) is None
