@@ -4,7 +4,7 @@ performs what follows from it, synchronously."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn, final
 
 import msgspec
@@ -155,14 +155,16 @@ class Supervisor:
     def feed(self, event: Event) -> None:
         """Takes an event and performs what follows. An event that comes up meanwhile is taken next."""
         self._inbox.append(event)
-        if self._busy:
+        if self._busy or self.system.aborted:
             return
         self._busy = True
         try:
-            while self._inbox:
+            while self._inbox and not self.system.aborted:
                 self.state, actions = decide(self.state, self._inbox.popleft())
                 for action in actions:
                     _PERFORM[type(action)](self, action)
+        except BaseException as error:  # noqa: BLE001  # a fault of this package must end the program, not hang it
+            self.system.abort(error)
         finally:
             self._busy = False
 
@@ -415,6 +417,14 @@ class Supervisor:
         if isinstance(slot, Worker):
             return [slot.mailbox]
         return [node for inner in slot.slots for node in slot.below(inner)]
+
+    def workers(self) -> Iterator[Worker]:
+        """Every worker below it."""
+        for slot in tuple(self.slots.values()):
+            if isinstance(slot, Worker):
+                yield slot
+            else:
+                yield from slot.workers()
 
     def ref(self) -> SupervisorRef:
         """A reference to this very supervisor."""

@@ -51,6 +51,7 @@ class System:
         self.timers = Timers()
         self.root = Supervisor(self, spec, spec.id, None)
         self.interrupt: BaseException | None = None
+        self.aborted = False
         self.outcome: ExitReason | None = None
         self.requests_served = 0
         """Those answered without a wait: every 16th lets others run."""
@@ -107,6 +108,15 @@ class System:
         if isinstance(error, KeyboardInterrupt | SystemExit) and self.interrupt is None:
             self.interrupt = error
             self.request_stop()
+
+    def abort(self, fault: BaseException) -> None:
+        """Supervision itself is at fault: whoever opened the system gets `fault`, and every child is killed."""
+        self.aborted = True
+        if self.interrupt is None:
+            self.interrupt = fault
+        for worker in self.root.workers():
+            worker.kill()
+        self.root_ended(ExitReason("crashed", error=fault), booted=True)
 
     def root_booted(self) -> None:
         """The tree is up."""

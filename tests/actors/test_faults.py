@@ -28,6 +28,7 @@ from actors import (
     SupervisorSpec,
     open_system,
 )
+from actors._supervision import decide
 from actors.testing import Journal, Probe, Recorder, recording, settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
 
@@ -495,6 +496,32 @@ async def test_backoff_grows_and_is_reset(autojump_clock: MockClock) -> None:
         assert [await seconds() for _ in range(5)] == pytest.approx([1, 2, 4, 8, 8])
         await trio.sleep(20)
         assert await seconds() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("event", ["Exited", "Started", "StopTimedOut"])
+async def test_a_fault_of_supervision_itself_ends_the_program_instead_of_hanging_it(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+
+    def faulty(state: Any, what: Any) -> Any:
+        if type(what).__name__ == event and state.spec.id == "sub":
+            raise AssertionError("a fault")
+        return decide(state, what)
+
+    async def stubborn(context: Context) -> None:
+        context.ready()
+        with trio.CancelScope(shield=True):
+            await trio.sleep(50)
+
+    registry = Registry()
+    sub = SupervisorSpec("sub", [ChildSpec("a", Counter, name="a"), ChildSpec("j", lambda: Job(stubborn), shutdown=1)])
+    monkeypatch.setattr("actors._supervisor.decide", faulty)
+    with trio.fail_after(100), pytest.raises(AssertionError, match="a fault"):
+        async with open_system(root(ChildSpec("b", Counter), sub), registry=registry) as system:
+            if event == "Exited":
+                registry.ref(Counter, "a").tell(Crash())
+                await trio.sleep(10)
+            await system.stop()
 
 
 async def test_two_systems_do_not_know_each_other(autojump_clock: MockClock) -> None:
