@@ -73,18 +73,19 @@ class RuntimeTypes:
         self.spec_version = spec_version
         self._calls: dict[str, set[str]] = {}
         try:
-            self._runtime = bittensor_core.Runtime(
+            self.core = bittensor_core.Runtime(
                 unwrap_metadata(metadata), spec_version, transaction_version, SS58_PREFIX
             )
         except ValueError as error:
             raise AnswerMalformed(f"metadata of runtime {spec_version}: {error}") from error
+        # `core` is bittensor-core's own view: doubles of the chain encode by it what a runtime would.
 
     # storage
 
     def storage_key(self, pallet: str, item: str, *parameters: Value) -> bytes:
         """Key of a storage item, or the prefix of those that begin with these parameters. Raises CallNotComposable."""
         try:
-            key: bytes = self._runtime.storage_key(pallet, item, list(parameters))
+            key: bytes = self.core.storage_key(pallet, item, list(parameters))
         except (KeyError, ValueError, OverflowError, TypeError) as error:
             raise self._missing(f"{pallet}.{item}", error) from error
         return key
@@ -92,7 +93,7 @@ class RuntimeTypes:
     def has_storage(self, pallet: str, item: str) -> bool:
         """Whether the runtime keeps such an item."""
         try:
-            self._runtime.storage_entry(pallet, item)
+            self.core.storage_entry(pallet, item)
         except (KeyError, ValueError):
             return False
         return True
@@ -100,7 +101,7 @@ class RuntimeTypes:
     def storage_value(self, pallet: str, item: str, octets: bytes | None) -> Value:
         """The value that `octets` hold; what the metadata gives when there is none (None where it is optional)."""
         try:
-            entry = self._runtime.storage_entry(pallet, item)
+            entry = self.core.storage_entry(pallet, item)
         except (KeyError, ValueError) as error:
             raise self._missing(f"{pallet}.{item}", error) from error
         if octets is None:
@@ -111,13 +112,13 @@ class RuntimeTypes:
 
     def encode_storage(self, pallet: str, item: str, value: Value) -> bytes:
         """The octets of a value of this item."""
-        octets: bytes = self._runtime.encode(self._runtime.storage_entry(pallet, item).value_type, value)
+        octets: bytes = self.core.encode(self.core.storage_entry(pallet, item).value_type, value)
         return octets
 
     def decode(self, type_name: str, octets: bytes) -> Value:
         """Raises AnswerMalformed when the octets are not exactly one value of the type."""
         try:
-            value: Value = self._runtime.decode(type_name, octets)
+            value: Value = self.core.decode(type_name, octets)
         except ValueError as error:
             raise AnswerMalformed(f"SCALE bytes: {error}") from error
         return value
@@ -127,7 +128,7 @@ class RuntimeTypes:
     def has_call(self, pallet: str, function: str) -> bool:
         """Whether the runtime has such a call."""
         if not self._calls:
-            described = self._runtime.metadata_ir()
+            described = self.core.metadata_ir()
             pallets = msgspec.json.decode(described) if isinstance(described, str) else described
             self._calls = {one["name"]: {call["name"] for call in one["calls"]} for one in pallets["pallets"]}
         return function in self._calls.get(pallet, ())
@@ -135,14 +136,14 @@ class RuntimeTypes:
     def compose(self, call: Call) -> bytes:
         """The octets of a call. Raises CallNotComposable, naming the call."""
         try:
-            octets: bytes = self._runtime.compose_call(call.pallet, call.function, call.arguments)
+            octets: bytes = self.core.compose_call(call.pallet, call.function, call.arguments)
         except (KeyError, ValueError, OverflowError, TypeError) as error:
             raise self._missing(f"{call.pallet}.{call.function}", error) from error
         return octets
 
     def signature_payload(self, call: bytes, nonce: int, era: Era, genesis: bytes) -> bytes:
         """What a signer signs for this call."""
-        payload: bytes = self._runtime.signature_payload(
+        payload: bytes = self.core.signature_payload(
             call,
             era=era.described,
             nonce=nonce,
@@ -155,7 +156,7 @@ class RuntimeTypes:
 
     def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> Signed:
         """The whole extrinsic and its hash."""
-        octets, digest = self._runtime.encode_signed_extrinsic(
+        octets, digest = self.core.encode_signed_extrinsic(
             call,
             public_key=public_key,
             signature=signature,
@@ -184,7 +185,7 @@ class RuntimeTypes:
         match error:
             case {"Module": {"index": int(index), "error": str(code)}}:
                 try:
-                    name, docs = self._runtime.module_error(index, bytes.fromhex(code[2:])[0])
+                    name, docs = self.core.module_error(index, bytes.fromhex(code[2:])[0])
                 except (KeyError, ValueError, IndexError):
                     return f"error {code} of pallet {index}", ""
                 return str(name), _sentence(docs)
@@ -199,7 +200,7 @@ class RuntimeTypes:
     ) -> list[tuple[Value, Value]]:
         """Keys and values of a map, as `state_queryStorageAt` gives them. Raises AnswerMalformed."""
         try:
-            pairs: list[tuple[Value, Value]] = self._runtime.decode_map_changes(pallet, item, list(changes), fixed)
+            pairs: list[tuple[Value, Value]] = self.core.decode_map_changes(pallet, item, list(changes), fixed)
         except ValueError as error:
             raise AnswerMalformed(f"{pallet}.{item}: {error}") from error
         return pairs

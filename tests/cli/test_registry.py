@@ -308,3 +308,60 @@ def test_a_key_file_that_others_may_read_is_refused(mode: int, registry: Registr
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999")
     assert ran.code == 1
     assert f"chmod 600 {path}" in ran.err
+
+
+def test_a_commit_that_another_one_replaced_in_its_block_is_told(registry: Registry, chain: LivingChain) -> None:
+    seal = chain.seal
+
+    def seal_and_replace() -> None:
+        seal()
+        if chain.blocks[chain.head]:
+            info = {"fields": [{"Raw5": "0x" + b"other".hex()}]}
+            value = {"deposit": 0, "block": chain.head, "info": info}
+            chain.put(value, "Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+
+    chain.seal = seal_and_replace  # type: ignore[method-assign] # another process of the same key
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
+    assert ran.code == 1
+    assert "but replaced there: the chain holds b'other'" in ran.out
+
+
+def test_a_table_has_a_row_for_every_entry(registry: Registry, chain: LivingChain) -> None:
+    filled(chain)
+    ran = registry("check", "--format", "table")
+    assert ran.lines[0] == ["hotkey", "block", "address", "port", "endpoint", "problem"]
+    assert len(ran.lines) == 10
+    ran = registry("read", "--format", "table", "--probe")
+    assert len(ran.lines) == 7
+
+
+def test_json_tells_what_was_committed_and_where(registry: Registry, chain: LivingChain) -> None:
+    there = ["--address", "13.89.38.129", "--port", "9999", "--format", "json"]
+    planned = json.loads(registry("register", *there).out)
+    assert (planned["online"], planned["block"]) == (False, None)
+    done = json.loads(registry("register", *there, "--online").out)
+    assert done["committed"] == "13.89.38.129:9999"
+    assert done["block_hash"] == chain.hash(done["block"])
+    failed = registry("register", "--address", "127.0.0.1", "--port", "1", "--format", "json")
+    assert (failed.code, failed.out) == (1, "")
+    assert "cannot be reached" in failed.err
+
+
+def test_an_endpoint_that_falls_silent_fails_in_its_time(run: Run, server: ChainServer, chain: LivingChain) -> None:
+    chain.delay_s = 60.0
+    ran = run("registry", "check", "--netuid", "450", "--endpoint", server.url, "--timeout", "0.2")
+    assert (ran.code, ran.out) == (1, "")
+    assert "no answer" in ran.err
+    chain.delay_s = 0.0
+
+
+def test_control_characters_that_strangers_commit_never_reach_the_terminal(
+    registry: Registry, chain: LivingChain
+) -> None:
+    payload = b"\x1b[2J\nHotkey: 5Fake"
+    info = {"fields": [{f"Raw{len(payload)}": "0x" + payload.hex()}]}
+    chain.put({"deposit": 0, "block": 1, "info": info}, "Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+    for command in (["check", "--verbose"], ["read"]):
+        ran = registry(*command)
+        assert "\x1b" not in ran.out
+        assert "Hotkey: 5Fake" not in ran.out.splitlines()

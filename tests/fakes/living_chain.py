@@ -67,7 +67,7 @@ class LivingChain(ChainDouble):
         super().__init__(name, head)
         self.first = head
         self.types = RuntimeTypes(bytes.fromhex(recording().metadata[2:]), 293, 1)
-        self._runtime = self.types._runtime
+        self._runtime = self.types.core
         self._events_type = self._runtime.storage_entry("System", "Events").value_type
         self.states: dict[int, dict[str, str | None]] = {head: {}}
         self.blocks: dict[int, list[bytes]] = {}
