@@ -295,6 +295,7 @@ class Gateway:
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
         from engram.payments.purse import open_refund_key, with_play_recipient
+        from engram.payments.standing import Breaker, Standing
         from engram.payments.supervision import PAYMENT_VERIFIER
         from engram.provisioning.actor import PROVISIONER
         from engram.provisioning.actor import Provisioner as ProvisionerActor
@@ -309,6 +310,9 @@ class Gateway:
         self.instants = SystemInstants()
         self.keypair = _own_keypair(process.folder / "gateway-hotkey")
         self.subnets = Subnets(process.clock, settings.chain.netuids, settings.chain.stall_after_s)
+        self.standing = Standing(
+            Breaker(process.clock, settings.payments.breaker_failures, settings.payments.breaker_open_s)
+        )
         self.feed = EventFeed(process.ledger)
         self.selling = Selling(process.ledger, default=settings.gateway.selling)
         self.samples = StatsView(process.clock)
@@ -388,14 +392,18 @@ class Gateway:
         return MetagraphSyncer(endpoints, self.subnets, self.settings.chain, process.clock, process.rng)
 
     def _payments(self) -> SupervisorSpec:
+        from engram.payments import networks
         from engram.payments.facilitator import HttpFacilitator
+        from engram.payments.polling import SupportedPoller
+        from engram.payments.standing import GuardedFacilitator
         from engram.payments.supervision import supervision
 
         process, settings = self.process, self.settings.payments
         embedded = process.listeners["facilitator"]
+        url = (lambda: embedded.url) if settings.facilitator_url == "embedded" else (lambda: settings.facilitator_url)
         facilitator = HttpFacilitator(
             process.http,
-            (lambda: embedded.url) if settings.facilitator_url == "embedded" else (lambda: settings.facilitator_url),
+            url,
             verify_timeout_s=settings.verify_timeout_s,
             settle_timeout_s=settings.settle_timeout_s,
         )
@@ -403,13 +411,16 @@ class Gateway:
             registry=process.registry,
             settings=self.settings,
             ledger=process.ledger,
-            facilitator=facilitator,
+            facilitator=GuardedFacilitator(facilitator, self.standing.breaker),
             instants=self.instants,
             ids=process.ids,
             places=self.places,
             on_settled=self.session_changed,
             metrics=process.metrics,
             refund_key=self.refund_key,
+            poller=SupportedPoller(
+                process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
+            ),
         )
 
     def _fleet(self) -> SupervisorSpec:
@@ -519,7 +530,9 @@ class Gateway:
         def public_url() -> str:
             return settings.gateway.public_url.rstrip("/") or listener.url
 
-        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, self.places)
+        shop = Shop(
+            settings, public_url, process.ledger, self.selling, self.verifier, self.places, self.standing.refusal
+        )
         return Services(
             settings=settings,
             public_url=public_url,

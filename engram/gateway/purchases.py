@@ -45,7 +45,13 @@ from engram.sessions import InvalidDuration, Session, UnknownTier, rules
 from engram.sessions import records as session_records
 
 UNSIGNED: Final = "Invalid or missing gateway auth headers."
-NO_ROOM_STATUS: Final = {"no_capacity": 503, "session_limit": 429, "too_many_open_payments": 429, "session_over": 409}
+NO_ROOM_STATUS: Final = {
+    "no_capacity": 503,
+    "session_limit": 429,
+    "too_many_open_payments": 429,
+    "session_over": 409,
+    "below_minimum": 400,
+}
 MARGIN_S: Final = 0.4
 """How much longer than promised the verifier's answer is waited for."""
 LATEST_S: Final = 0.9
@@ -105,7 +111,7 @@ async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quot
         if answered.request_hash != asked:
             raise _replayed("this signed request was used before for something else: sign with a new timestamp")
         return await _bought(services, answered.payment)
-    if (refusal := await services.shop.refusal() or no_room) is not None:
+    if (refusal := await services.shop.refusal(quote) or no_room) is not None:
         raise _no_room(refusal)
     raise _payment_required(quote, "payment_required", "Payment required")
 
@@ -114,7 +120,7 @@ async def _take(
     services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes, payload: Payload
 ) -> Response:
     key = payment_rules.key_of(payload, quote.requirements)
-    if (refusal := await services.shop.refusal()) is not None and await _known(services, key) is None:
+    if (refusal := await services.shop.refusal(quote)) is not None and await _known(services, key) is None:
         raise _no_room(refusal)
     purchase = Purchase(
         payload=payload,

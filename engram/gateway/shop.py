@@ -31,8 +31,11 @@ class Shop:
         selling: Selling,
         verifier: ActorRef[VerifierMessage],
         places: Callable[[], int],
+        facilitator_refusal: Callable[[int | None], NoRoom | None] = lambda amount: None,
     ) -> None:
-        """`places` says how many nodes may run at once now. Raises UnknownNetwork, MalformedAddress."""
+        """`places` says how many nodes may run at once now, `facilitator_refusal` why an amount (None: any) cannot be
+        settled now. Raises UnknownNetwork, MalformedAddress."""
+        self._facilitator_refusal = facilitator_refusal
         self.verifier = verifier
         self._settings = settings
         self._public_url = public_url
@@ -59,11 +62,11 @@ class Shop:
             holds_per_address=self._settings.payments.holds_per_address,
         )
 
-    async def refusal(self) -> NoRoom | None:
-        """Why nobody can buy anything new now, None when somebody can. Raises LedgerError."""
+    async def refusal(self, quote: Quote | None = None) -> NoRoom | None:
+        """Why nobody can buy anything new now (or what is quoted), None when somebody can. Raises LedgerError."""
         if not await self._selling.is_on():
             return NoRoom("not_selling", "Nothing is sold at the moment; running sessions go on.", CLOSED_RETRY_S)
-        return None
+        return self._facilitator_refusal(None if quote is None else quote.requirements.amount)
 
     async def has_room(self) -> bool:
         """Whether one more session would fit."""

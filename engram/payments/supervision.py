@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from actors import ChildSpec, Registry, SupervisorSpec
+from actors import ChildSpec, Job, Registry, SupervisorSpec
 from config.model import Settings
 from engram.clock import Ids
 from engram.http.metrics import Metrics
@@ -12,12 +12,14 @@ from engram.sessions import Instants
 
 from .actor import PaymentVerifier, Wiring
 from .facilitator import Facilitator
+from .polling import SupportedPoller
 from .refund_key import RefundKey
 from .refunding import Refunding
 from .work import OnSettled, PaymentWork
 
 PAYMENT_VERIFIER: Final = "payment_verifier"
 PURCHASES: Final = "purchases"
+SUPPORTED: Final = "facilitator_supported"
 
 
 def supervision(
@@ -32,11 +34,13 @@ def supervision(
     on_settled: OnSettled,
     metrics: Metrics,
     refund_key: RefundKey | None = None,
+    poller: SupportedPoller | None = None,
 ) -> SupervisorSpec:
     """Returns `payments`: the purchases (one child a payment) and the verifier that starts them.
 
     `places` says how many sessions may hold a node; `on_settled(session_id)` is a hint that may be lost. Without a
-    `refund_key` what is owed back waits for the operator.
+    `refund_key` what is owed back waits for the operator; a `poller` reads what the
+    facilitator supports.
     """
     refunding = Refunding(
         ledger=ledger,
@@ -72,4 +76,8 @@ def supervision(
         name=PURCHASES,
     )
     verifier = ChildSpec(PAYMENT_VERIFIER, start=lambda: PaymentVerifier(wiring), name=PAYMENT_VERIFIER)
-    return SupervisorSpec("payments", (purchases, verifier), strategy="rest_for_one")
+    children: list[ChildSpec | SupervisorSpec] = [purchases, verifier]
+    if poller is not None:
+        polled = poller.run
+        children.append(ChildSpec(SUPPORTED, start=lambda: Job(polled)))
+    return SupervisorSpec("payments", children, strategy="rest_for_one")

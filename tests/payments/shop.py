@@ -17,6 +17,7 @@ from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
 from engram.payments.answers import PurchaseAnswer
+from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Quote, Refund
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
 from engram.payments.refund_key import RefundKey
@@ -117,6 +118,7 @@ async def open_shop(
     settings: Settings | None = None,
     places: int = 1_000,
     refund_key: RefundKey | None = None,
+    through: Facilitator | None = None,
 ) -> AsyncIterator[Shop]:
     """A running shop; limits on hotkeys and payers are wide unless `settings` says otherwise."""
     own = ledger is None
@@ -130,7 +132,7 @@ async def open_shop(
         registry=registry,
         settings=settings,
         ledger=ledger,
-        facilitator=facilitator,
+        facilitator=through or facilitator,
         instants=ClockInstants(clock),
         ids=SeededIds(len(shop.payments())),
         places=lambda: places,
