@@ -80,9 +80,9 @@ class Notebook:
 
         What `change` raises undoes it and comes back. Raises TruthUnavailable (nothing changed), WriteUnknown.
         """
-        with trio.CancelScope(shield=True):
-            result = await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
-        return result
+        with trio.CancelScope(shield=True) as scope:
+            return await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
+        raise AssertionError(scope)  # a shielded scope that nobody cancels swallows nothing
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a query. Raises TruthUnavailable."""

@@ -1,5 +1,6 @@
 """What may be stored and searched for."""
 
+import base64
 import json
 import math
 import struct
@@ -182,3 +183,42 @@ def test_names_of_namespaces_are_identifiers(name: str) -> None:
 def test_other_names_of_namespaces_are_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="Invalid namespace name"):
         rules.check_namespace(name)
+
+
+def b64(*numbers: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def test_a_vector_may_come_as_the_base64_of_its_bytes() -> None:
+    limits = rules.Limits(2)
+    plain = rules.check_ingest({"raw_embedding": [0.5, 1.0]}, limits)
+    assert rules.check_ingest({"raw_embedding_b64": b64(0.5, 1.0)}, limits) == plain
+    assert rules.check_query({"query_vector_b64": b64(0.5, 1.0)}, limits).embedding == plain.embedding
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"raw_embedding_b64": "?"}, InvalidRequest),
+        ({"raw_embedding_b64": 5}, InvalidRequest),
+        ({"raw_embedding_b64": "é"}, InvalidRequest),
+        ({"raw_embedding_b64": b64(1.0, 2.0), "raw_embedding": [1.0, 2.0]}, InvalidRequest),
+        ({"raw_embedding_b64": b64(1.0)}, InvalidInput),
+        ({"raw_embedding_b64": b64(0.0, 0.0)}, InvalidInput),
+        ({"raw_embedding_b64": b64(1.0, float("nan"))}, InvalidInput),
+        ({"raw_embedding_b64": b64(1.0, float("inf"))}, InvalidInput),
+    ],
+)
+def test_a_vector_that_is_none_is_refused(fields: dict[str, object], kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        rules.check_item(fields, rules.Limits(2))
+
+
+def test_a_batch_has_a_bounded_number_of_objects() -> None:
+    assert rules.check_batch({"items": [1] * 256}) == [1] * 256
+    refused: list[dict[str, object]] = [{}, {"items": []}, {"items": [1] * 257}, {"items": {}}]
+    for fields in refused:
+        with pytest.raises(InvalidRequest, match="items"):
+            rules.check_batch(fields)
+    with pytest.raises(InvalidRequest, match="object"):
+        rules.check_item("text", rules.Limits(2))
