@@ -201,7 +201,7 @@ async def test_uptime_counts_what_was_missed(tmp_path: Path) -> None:
                 await trio.lowlevel.checkpoint()
             await truth.count()
             clock.advance(seconds)
-            await truth.note({"up_s": repr(uptime._up_s())})
+            await truth.note({"up_s": repr(uptime._up_s())})  # pyright: ignore[reportPrivateUsage]
             told = uptime.percent
             nursery.cancel_scope.cancel()
         truth.close()
