@@ -1,0 +1,21 @@
+"""One house for all tests of this folder; they run in one worker, one after the other."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.evm.shop import Shop, open_shop
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("evm")) as shop:
+        yield shop
+
+
+@pytest.fixture
+def shop(house: Shop) -> Iterator[Shop]:
+    """The house with every fault mended afterwards."""
+    yield house
+    house.wire.mend()
+    house.chain.automine(True)

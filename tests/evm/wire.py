@@ -1,0 +1,132 @@
+"""The wire between the gateway and the facilitator, which a test may cut, slow down or garble."""
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self, TypeAlias
+
+Answer: TypeAlias = tuple[int, bytes]
+Forward: TypeAlias = Callable[[], Answer]
+Fault: TypeAlias = Callable[[dict[str, Any], Forward], Answer | None]
+"""Takes the request and what sends it on; returns what the gateway gets, None to cut the connection."""
+
+
+class Wire:
+    """An HTTP proxy on loopback. `faults[path]` is what happens to requests of that path."""
+
+    def __init__(self, upstream: Callable[[], str]) -> None:
+        self._upstream = upstream
+        self.faults: dict[str, Fault] = {}
+        self.requests: list[str] = []
+        wire = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._pass(b"")
+
+            def do_POST(self) -> None:
+                self._pass(self.rfile.read(int(self.headers["content-length"])))
+
+            def _pass(self, body: bytes) -> None:
+                wire.requests.append(self.path)
+                fault = wire.faults.get(self.path)
+
+                def forward() -> Answer:
+                    return wire._send(self.command, self.path, body)
+
+                try:
+                    answer = forward() if fault is None else fault(json.loads(body or b"{}"), forward)
+                except OSError:
+                    answer = None
+                if answer is None:
+                    self.close_connection = True
+                    return
+                status, content = answer
+                with contextlib.suppress(OSError):
+                    self.send_response(status)
+                    self.send_header("content-type", "application/json")
+                    self.send_header("content-length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+
+            def handle_error(self, *args: object) -> None:
+                pass
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    def mend(self) -> None:
+        self.faults.clear()
+
+    def _send(self, method: str, path: str, body: bytes) -> Answer:
+        host, _, port = self._upstream().removeprefix("http://").partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        try:
+            connection.request(method, path, body or None, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+
+def once(fault: Fault) -> Fault:
+    """The fault at the first request, none at those that follow."""
+    used = threading.Event()
+
+    def first(request: dict[str, Any], forward: Forward) -> Answer | None:
+        if used.is_set():
+            return forward()
+        used.set()
+        return fault(request, forward)
+
+    return first
+
+
+def answers(status: int, document: object) -> Fault:
+    """Nothing is done, and this is answered."""
+    content = document if isinstance(document, bytes) else json.dumps(document).encode()
+    return lambda request, forward: (status, content)
+
+
+def after(fault: Fault) -> Fault:
+    """It is done, and then answered as by `fault`."""
+
+    def done(request: dict[str, Any], forward: Forward) -> Answer | None:
+        forward()
+        return fault(request, forward)
+
+    return done
+
+
+def cut(request: dict[str, Any], forward: Forward) -> None:
+    """The connection is closed without an answer."""
+
+
+def stall(seconds: float) -> Fault:
+    def slow(request: dict[str, Any], forward: Forward) -> None:
+        time.sleep(seconds)
+
+    return slow
