@@ -7,9 +7,10 @@ text keeps every number exactly as it was sent. Both are offered; a signature ov
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from json.encoder import encode_basestring_ascii
-from typing import NoReturn, TypeAlias, final
+from typing import Final, NoReturn, TypeAlias, final
 
 JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -29,7 +30,7 @@ def parse_object(content: bytes) -> JsonObject:
     Refused, since two readers could see two different objects: duplicate keys, NaN and Infinity, numbers too large
     for a double, a byte order mark, nesting deeper than MAX_DEPTH. Raises MalformedJson.
     """
-    return _less(_load(content, _Numbers()), frozenset())
+    return _less(_load(content), frozenset())
 
 
 @final
@@ -38,16 +39,16 @@ class ReadObject:
 
     def __init__(self, content: bytes) -> None:
         """Raises MalformedJson as `parse_object` does."""
-        numbers = _Numbers()
         self._content = content
-        self.fields: JsonObject = _less(_load(content, numbers), frozenset())
-        self._respelled = numbers.respelled
+        self.fields: JsonObject = _less(_load(content), frozenset())
 
     def canonical_forms(self, *, without: frozenset[str]) -> Iterator[bytes]:
         """Yield the canonical texts less the top-level keys `without`; see the function of this name."""
-        yield canonical(_less(self.fields, without))
-        if self._respelled:
-            yield _write(_less(_load(self._content, _Numbers(), keep=True), without)).encode("ascii")
+        text = canonical(_less(self.fields, without))
+        yield text
+        spelled = _write(_less(_load_spelled(self._content), without)).encode("ascii")
+        if spelled != text:
+            yield spelled
 
 
 def canonical(value: JsonValue) -> bytes:
@@ -76,46 +77,52 @@ class _Spelled(str):
     __slots__ = ()
 
 
-@final
-class _Numbers:
-    """Parses numbers and notes whether any is spelled otherwise than Python would."""
-
-    def __init__(self) -> None:
-        self.respelled = False
-
-    def float(self, text: str) -> float:
-        number = float(text)
-        if math.isinf(number):
-            raise MalformedJson(f"the number {text[:40]} is too large")
-        self.respelled = self.respelled or repr(number) != text
-        return number
-
-    def int(self, text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            raise MalformedJson(f"a number of {len(text)} digits is too large") from None
-        self.respelled = self.respelled or (number == 0 and text != "0")
-        return number
-
-    def keep_float(self, text: str) -> _Spelled:
-        self.float(text)
-        return _Spelled(text)
-
-    def keep_int(self, text: str) -> _Spelled:
-        self.int(text)
-        return _Spelled(text)
+def _float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise MalformedJson(f"the number {text[:40]} is too large")
+    return number
 
 
-def _load(content: bytes, numbers: _Numbers, *, keep: bool = False) -> JsonValue:
+def _int(text: str) -> int:
     try:
-        text = content.decode("utf-8")
+        return int(text)
+    except ValueError:
+        raise MalformedJson(f"a number of {len(text)} digits is too large") from None
+
+
+def _spelled_float(text: str) -> _Spelled:
+    _float(text)
+    return _Spelled(text)
+
+
+def _spelled_int(text: str) -> _Spelled:
+    _int(text)
+    return _Spelled(text)
+
+
+_LARGE: Final = (re.compile(rb"[eE]\+?[0-9]{3}"), re.compile(rb"(?<![0-9])[0-9]{300}"))
+"""Only numbers like these may not fit a double; looking at each one is three times as slow as not to."""
+
+
+def _load(content: bytes) -> JsonValue:
+    if any(pattern.search(content) for pattern in _LARGE):
+        return _parse(content, _float, _int)
+    return _parse(content, float, int)
+
+
+def _load_spelled(content: bytes) -> JsonValue:
+    return _parse(content, _spelled_float, _spelled_int)
+
+
+def _parse(content: bytes, parse_float: Callable[[str], object], parse_int: Callable[[str], object]) -> JsonValue:
+    try:
         value: JsonValue = json.loads(
-            text,
+            content.decode("utf-8"),
             object_pairs_hook=_unique,
             parse_constant=_refuse_constant,
-            parse_float=numbers.keep_float if keep else numbers.float,
-            parse_int=numbers.keep_int if keep else numbers.int,
+            parse_float=parse_float,
+            parse_int=parse_int,
         )
     except UnicodeDecodeError:
         raise MalformedJson("the body is not UTF-8") from None
