@@ -19,7 +19,6 @@ from tests.fakes.chain import ChainServer
 from tests.fakes.living_chain import LivingChain
 from tests.sampling import sample
 
-pytest.importorskip("substrateinterface", reason="the extra `chain` shared by nobody else is not installed")
 KEY = Keypair.from_uri("//sn450//hot//7")
 QUICK = Waiting(0.01, 20.0)
 CALLS: list[Callable[[], Call]] = [

@@ -1,5 +1,8 @@
 """`engram wallet`: files as btcli lays them out, and no secret without --reveal."""
 
+import binascii
+import hashlib
+import hmac
 import json
 from pathlib import Path
 
@@ -94,3 +97,35 @@ def test_an_encrypted_coldkey_pays_and_a_wrong_password_does_not_open_it(
     with pytest.raises(WrongPassword):
         folder.coldkey("wrong")
     assert run("wallet", "convert", str(folder.coldkey_path)).out.strip().endswith("needs no conversion")
+
+
+def ansible_vault(content: bytes, password: str) -> bytes:
+    """As ansible-vault 1.1 encrypts: PBKDF2, AES-256 in counter mode, HMAC, hex of hex."""
+    from Crypto.Cipher import AES
+    from Crypto.Util import Counter
+    from Crypto.Util.Padding import pad
+
+    salt = bytes(range(32))
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 10_000, 80)
+    counter = Counter.new(128, initial_value=int.from_bytes(key[64:80], "big"))
+    ciphered = AES.new(key[:32], AES.MODE_CTR, counter=counter).encrypt(pad(content, 16))
+    digest = hmac.new(key[32:64], ciphered, hashlib.sha256).digest()
+    text = binascii.hexlify(b"\n".join(binascii.hexlify(part) for part in (salt, digest, ciphered)))
+    lines = [text[start : start + 80] for start in range(0, len(text), 80)]
+    return b"\n".join([b"$ANSIBLE_VAULT;1.1;AES256", *lines, b""])
+
+
+@pytest.mark.nightly
+def test_a_vault_file_is_converted_and_then_opens(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engram.hotkeys.wallet_folder import WalletFolder
+
+    made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
+    folder = WalletFolder("w", "h", here / "wallets")
+    folder.coldkey_path.write_bytes(ansible_vault(folder.coldkey_path.read_bytes(), "horse"))
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "battery")
+    assert run("wallet", "convert", str(folder.coldkey_path)).code == 1
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
+    ran = run("wallet", "convert", str(folder.coldkey_path))
+    assert (ran.code, "current form" in ran.out) == (0, True), ran.err
+    assert folder.coldkey_path.read_bytes().startswith(b"$NACL")
+    assert folder.coldkey("horse").ss58 == made["coldkey"]
