@@ -55,6 +55,7 @@ from engram.http.metrics import Metrics
 from engram.ledger import (
     LEDGER_FILE,
     FolderInUse,
+    Group,
     LedgerActor,
     LedgerClient,
     LedgerError,
@@ -191,7 +192,7 @@ class Process:
         settings = self.settings
         ledger = ChildSpec(
             LEDGER,
-            lambda: LedgerActor(self.folder, self._on_ledger_lost),
+            lambda: LedgerActor(self.folder, self._on_ledger_lost, self._on_group),
             name=LEDGER,
             shutdown=30.0,
         )
@@ -216,6 +217,13 @@ class Process:
             intensity=Intensity(20, 600.0),
             on_exceed="disable",
         )
+
+    def _on_group(self, group: Group) -> None:
+        self.metrics.ledger_commits.labels(group.word).inc()
+        self.metrics.ledger_commit_seconds.observe(group.seconds)
+        self.metrics.ledger_queue.set(group.waiting)
+        for outcome in group.outcomes:
+            self.metrics.ledger_writes.labels(outcome.word).inc()
 
     def _on_ledger_lost(self, error: LedgerError) -> None:
         self._fatal = error
@@ -355,8 +363,12 @@ class Gateway:
         """A hint to the provisioner and to open event streams; never raises."""
         from engram.provisioning.actor import session_changed
 
-        session_changed(self.provisioner, session_id)
+        if not session_changed(self.provisioner, session_id):
+            self._hint_lost("provisioner")
         self.feed.poke(session_id)
+
+    def _hint_lost(self, to: str) -> None:
+        self.process.metrics.hints_lost.labels(to).inc()
 
     def places(self) -> int:
         """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
@@ -373,15 +385,19 @@ class Gateway:
         """A hint to the payment verifier; never raises."""
         from engram.payments.protocol import Reread
 
-        with contextlib.suppress(ActorDown, MailboxFull):
+        try:
             self.verifier.tell(Reread())
+        except (ActorDown, MailboxFull):
+            self._hint_lost("payment_verifier")
 
     def outbox_changed(self) -> None:
         """A hint to the relay; never raises."""
         from engram.relay.protocol import OutboxGrew
 
-        with contextlib.suppress(ActorDown, MailboxFull):
+        try:
             self.emitter.tell(OutboxGrew())
+        except (ActorDown, MailboxFull):
+            self._hint_lost("relay_emitter")
 
     def _chain(self) -> Actor[Any]:
         from engram.chain.actor import MetagraphSyncer
@@ -456,9 +472,21 @@ class Gateway:
             on_ended=give_back,
             new_key=new_key if makes_keys else None,
             on_changed=self._fleet_changed,
+            on_launch=self._on_launch,
+            on_hint_lost=lambda: self._hint_lost("provisioner"),
             on_keys=(lambda _: None) if makes_keys else self._count_keys,
         )
         return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)
+
+    def _on_launch(self, outcome: str, seconds: float) -> None:
+        metrics, backend = self.process.metrics, self.backend.name
+        metrics.launches.labels(backend, outcome).inc()
+        if outcome == "healthy":
+            metrics.launch_seconds.labels(backend).observe(seconds)
+
+    def _on_poll(self, answered: bool, seconds: float) -> None:
+        self.process.metrics.polls.labels("answered" if answered else "failed").inc()
+        self.process.metrics.poll_seconds.observe(seconds)
 
     def _stats_poller(self) -> Actor[Any]:
         from engram.stats import StatsPoller, ask_stats
@@ -474,6 +502,7 @@ class Gateway:
             on_sample=lambda session_id, _: self.feed.poke(session_id),
             on_changed=self.feed.poke,
             on_unresponsive=self.session_changed,
+            on_poll=self._on_poll,
         )
 
     def _relay_rounds(self) -> Job | None:

@@ -217,7 +217,6 @@ class ChainSettings(Section, frozen=True):
     netuids: tuple[int, ...] = (450,)
     poll_s: Positive = 12.0
     call_timeout_s: Positive = 15.0
-    stale_after_s: Positive = 180.0
     stall_after_s: Positive = 60.0
     """A finalized head that has not advanced for this long is taken for stuck: the next endpoint is asked."""
 

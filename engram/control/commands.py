@@ -1,8 +1,9 @@
 """Every command that the running process takes."""
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
+from msgspec import Meta
 
 from engram.control.model import (
     BackupMade,
@@ -20,6 +21,9 @@ from engram.control.protocol import Command
 
 PAGE = 500
 """Rows of a page, at most."""
+
+RowId = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""What SQLite can number."""
 
 
 class GetStatus(Command[SystemStatus], frozen=True, tag="status"):
@@ -87,26 +91,26 @@ class BackupLedger(Command[BackupMade], frozen=True, tag="backup_ledger"):
 class ListDeadLetters(Command[list[DeadLetterRow]], frozen=True, tag="list_dead_letters"):
     """What the relay gave up on, oldest first, after number `after`."""
 
-    after: int = 0
+    after: RowId = 0
     limit: int = PAGE
 
 
 class ShowDeadLetter(Command[DeadLetterDetail], frozen=True, tag="show_dead_letter"):
     """An entry of the relay's outbox with its attempts."""
 
-    id: int
+    id: RowId
 
 
 class RetryDeadLetter(Command[Done], frozen=True, tag="retry_dead_letter"):
     """Send a dead letter again; all of them when `id` is None."""
 
-    id: int | None = None
+    id: RowId | None = None
 
 
 class DiscardDeadLetter(Command[Done], frozen=True, tag="discard_dead_letter"):
     """Give a dead letter up."""
 
-    id: int
+    id: RowId
 
 
 class ListNodeKeys(Command[list[NodeKeyRow]], frozen=True, tag="list_node_keys"):

@@ -301,6 +301,8 @@ def _state(states: type[S], name: str) -> S:
 
 def _absolute(path: str) -> Path:
     target = Path(path)
+    if "\0" in path:
+        raise Refused("bad_command", "a path holds no NUL")
     if not target.is_absolute():
         raise Refused("bad_path", f"{path!r} is not absolute: the running process has another working folder")
     return target

@@ -27,6 +27,7 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
             case GaveUp(path=path, child=child, disabled=disabled):
                 _log.error("supervisor_gave_up", supervisor=path, child=child, disabled=disabled)
             case DeadLetter(name=name, message=message, cause=cause):
+                metrics.dead_letters.labels(cause).inc()
                 _log.warning("dead_letter", actor=name, kind=type(message).__name__, cause=cause)
             case MailboxHighWater(name=name, depth=depth, bound=bound):
                 _log.warning("mailbox_filling", actor=name, depth=depth, bound=bound)

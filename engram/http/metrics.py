@@ -64,9 +64,6 @@ TABLE: Final = (
         ("call", "outcome"),
     ),
     Metric("sessions", "gauge", "engram_sessions", "Sessions now in a state.", ("state",)),
-    Metric(
-        "session_transitions", "counter", "engram_session_transitions", "Sessions that entered a state.", ("state",)
-    ),
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
     Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
     Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
@@ -125,7 +122,6 @@ class Metrics:
     payment_seconds: Histogram
     facilitator_seconds: Histogram
     sessions: Gauge
-    session_transitions: Counter
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge

@@ -4,7 +4,7 @@ from .actor import CountCommits, LedgerActor, LedgerClient, Transact
 from .connection import LEDGER_FILE
 from .errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
 from .folder import data_folder
-from .group import Commits
+from .group import Commits, Group
 from .inline import InlineLedger, open_inline
 from .port import Ledger
 
@@ -14,6 +14,7 @@ __all__ = [
     "Commits",
     "CountCommits",
     "FolderInUse",
+    "Group",
     "InlineLedger",
     "Ledger",
     "LedgerActor",

@@ -11,7 +11,7 @@ from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, M
 
 from .connection import LEDGER_FILE, reading_engine
 from .errors import LedgerError
-from .group import Commits, Outcome, Transaction
+from .group import Commits, Group, Outcome, Transaction
 from .writer import Request, Writer
 
 T = TypeVar("T")
@@ -33,18 +33,25 @@ class CountCommits(Message[Commits], frozen=True):
 
 @final
 class LedgerActor(Actor[Transact | CountCommits]):
-    """Opens the file at start, closes it at stop; `on_fatal` is told of a COMMIT whose outcome is not known."""
+    """Opens the file at start, closes it at stop; `on_fatal` is told of a COMMIT whose outcome is not known, `on_group`
+    of every group."""
 
     mailbox = MailboxPolicy(bound=4096, when_full="refuse")
 
-    def __init__(self, folder: Path, on_fatal: Callable[[LedgerError], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_fatal: Callable[[LedgerError], None],
+        on_group: Callable[[Group], None] = lambda group: None,
+    ) -> None:
         self._path = folder / LEDGER_FILE
         self._on_fatal = on_fatal
+        self._on_group = on_group
         self._writer: Writer | None = None
         self._context: Context | None = None
 
     async def on_start(self, context: Context) -> None:
-        writer = Writer(self._path, self._on_fatal)
+        writer = Writer(self._path, self._on_fatal, self._on_group)
         await writer.open()
         self._writer, self._context = writer, context
 

@@ -35,6 +35,35 @@ class Outcome(msgspec.Struct, frozen=True):
     value: Any = None
     error: Exception | None = None
 
+    @property
+    def word(self) -> str:
+        """`done`, `refused` (it raised, and was undone alone), `failed` (the ledger did not take it) or `unknown`."""
+        match self.error:
+            case None:
+                return "done"
+            case CommitUnknown():
+                return "unknown"
+            case LedgerError():
+                return "failed"
+            case _:
+                return "refused"
+
+
+class Group(msgspec.Struct, frozen=True):
+    """One group as it was committed, for whoever measures."""
+
+    seconds: float
+    """From BEGIN to the end of COMMIT, fsync included."""
+    outcomes: Sequence[Outcome]
+    waiting: int
+    """Transactions that wait for the next group."""
+
+    @property
+    def word(self) -> str:
+        """`done`, `failed` (nothing was committed) or `unknown`."""
+        words = {outcome.word for outcome in self.outcomes}
+        return "unknown" if "unknown" in words else "failed" if words == {"failed"} else "done"
+
 
 class Commits(msgspec.Struct):
     """Counters of one writer."""

@@ -6,6 +6,7 @@ of a group, only after its COMMIT.
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import final
@@ -15,7 +16,7 @@ import trio
 
 from .connection import open_writer
 from .errors import CommitUnknown, LedgerError
-from .group import MAX_GROUP, Commits, Outcome, Transaction, run_group
+from .group import MAX_GROUP, Commits, Group, Outcome, Transaction, run_group
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -29,9 +30,16 @@ class Request(msgspec.Struct, frozen=True):
 class Writer:
     """Owns the writing connection. Made by `open`, ended by `close`."""
 
-    def __init__(self, path: Path, on_fatal: Callable[[LedgerError], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        on_fatal: Callable[[LedgerError], None],
+        on_group: Callable[[Group], None] = lambda group: None,
+    ) -> None:
+        """`on_fatal` and `on_group` are called on the trio thread, after the callers have their outcomes."""
         self._path = path
         self._on_fatal = on_fatal
+        self._on_group = on_group
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.Thread(target=self._run, name="ledger-writer", daemon=True)
@@ -63,8 +71,9 @@ class Writer:
         self._opened.put(None)
         try:
             while batch := self._next_batch():
+                began = time.perf_counter()
                 outcomes = run_group(connection, [request.transaction for request in batch], self.commits)
-                self._hand_back(batch, outcomes)
+                self._hand_back(batch, Group(time.perf_counter() - began, outcomes, self._queue.qsize()))
         finally:
             connection.close()
             connection.engine.dispose()
@@ -84,11 +93,12 @@ class Writer:
             self._queue.put(None)  # finish the group first, then end
         return batch
 
-    def _hand_back(self, batch: list[Request], outcomes: list[Outcome]) -> None:
+    def _hand_back(self, batch: list[Request], group: Group) -> None:
         def deliver_all() -> None:
-            for request, outcome in zip(batch, outcomes, strict=True):
+            for request, outcome in zip(batch, group.outcomes, strict=True):
                 request.deliver(outcome)
-            fatal = next((o.error for o in outcomes if isinstance(o.error, CommitUnknown)), None)
+            self._on_group(group)
+            fatal = next((o.error for o in group.outcomes if isinstance(o.error, CommitUnknown)), None)
             if fatal is not None:
                 self._on_fatal(fatal)
 

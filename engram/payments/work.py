@@ -172,6 +172,7 @@ class PaymentWork:
         try:
             self._verifier.tell(message)
         except ActorsError as error:
+            self._metrics.hints_lost.labels("payment_verifier").inc()
             _log.info("hint_lost", to="payment_verifier", cause=type(error).__name__)
 
     def _hint(self, session_id: str) -> None:

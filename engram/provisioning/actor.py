@@ -191,7 +191,8 @@ def fleet_spec(fleet: Fleet, registry: Registry, expiry_interval_s: float) -> Su
     provisioner: ActorRef[FleetMessage] = registry.ref(Provisioner, PROVISIONER)
 
     def exited(token: str) -> None:
-        _hint(provisioner, NodeExited(token))
+        if not _hint(provisioner, NodeExited(token)):
+            fleet.on_hint_lost()
 
     async def watch(context: Context) -> None:
         context.ready()
@@ -212,9 +213,9 @@ def fleet_spec(fleet: Fleet, registry: Registry, expiry_interval_s: float) -> Su
     )
 
 
-def session_changed(provisioner: ActorRef[FleetMessage], session_id: str) -> None:
-    """Hint that the session has work; never raises: what is lost, the next sweep finds."""
-    _hint(provisioner, SessionChanged(session_id))
+def session_changed(provisioner: ActorRef[FleetMessage], session_id: str) -> bool:
+    """Hint that the session has work; never raises. False when the hint was lost: the next sweep finds the fact."""
+    return _hint(provisioner, SessionChanged(session_id))
 
 
 async def stop_all(backend: Backend) -> None:
@@ -233,8 +234,10 @@ async def _stop(backend: Backend, token: str) -> None:
         _log.error("node_not_stopped", token=token, reason=str(error))
 
 
-def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> None:
+def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> bool:
     try:
         provisioner.tell(message)
     except (ActorDown, MailboxFull):
         _log.debug("hint_lost", hint=type(message).__name__)
+        return False
+    return True

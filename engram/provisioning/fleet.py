@@ -69,6 +69,10 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
     on_changed: Callable[[str], None] = lambda session_id: None
     """A session is in another state; after the commit. A hint: must not raise or block."""
+    on_launch: Callable[[str, float], None] = lambda outcome, seconds: None
+    """A launch ended: `healthy`, `unhealthy`, `refused`, `rejected` or `unanswered`, and the seconds it took."""
+    on_hint_lost: Callable[[], None] = lambda: None
+    """A hint did not reach the provisioner; its next look at the ledger finds the fact."""
     on_keys: Callable[[int], None] = lambda count: None
     """How many keys the pool has for nodes, leased ones included; told every few seconds where none are made on
     demand, so that no more is sold than can be served."""

@@ -70,6 +70,7 @@ class Worker:
         self._failures = 0
         self._has_turn = False
         self._fell_silent = False
+        self._launched_at: float | None = None
 
     async def run(self) -> None:
         """Decide and perform until nothing is left to do."""
@@ -80,6 +81,7 @@ class Worker:
                 event = await self._perform(step)
                 if event is None:
                     return
+                self._measure(step, event)
                 saga, step = rules.decide(saga, event)
                 self._failures = saga.failures
                 if step is not Effect.AWAIT_HEALTH:
@@ -120,6 +122,14 @@ class Worker:
                 return Outcome.DONE
             case _:
                 assert_never(step)
+
+    def _measure(self, step: Effect, event: Facts | Outcome) -> None:
+        if self._launched_at is None or event is Outcome.LOST or not isinstance(event, Outcome):
+            return
+        failed = event is not Outcome.DONE
+        if step is Effect.AWAIT_HEALTH or (step is Effect.LAUNCH and failed):
+            self._fleet.on_launch(str(event) if failed else "healthy", trio.current_time() - self._launched_at)
+            self._launched_at = None
 
     async def _reread(self) -> Facts | None:
         def query(connection: Connection) -> tuple[Session, NodeRecord | None, Facts, NodeKey | None] | None:
@@ -178,6 +188,7 @@ class Worker:
             return Outcome.REJECTED
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING
+        self._launched_at = None if runs_already else trio.current_time()
         if not runs_already and not await self._take_turn(session):
             return Outcome.LOST
         now = self._fleet.instants.now()

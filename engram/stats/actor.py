@@ -82,9 +82,11 @@ class StatsPoller(Actor[StatsMessage]):
         on_sample: Callable[[str, NodeStats], None] = lambda session_id, stats: None,
         on_changed: Callable[[str], None] = lambda session_id: None,
         on_unresponsive: Callable[[str], None] = lambda session_id: None,
+        on_poll: Callable[[bool, float], None] = lambda answered, seconds: None,
     ) -> None:
         """Listeners are hints: they must neither raise nor block. `on_sample` gets each answer, `on_changed` each
-        session that was degraded or recovered, `on_unresponsive` one whose node does not answer."""
+        session that was degraded or recovered, `on_unresponsive` one whose node does not answer, `on_poll` whether a
+        node answered and after how many seconds."""
         self._ledger = ledger
         self._ask = ask
         self._view = view
@@ -94,6 +96,7 @@ class StatsPoller(Actor[StatsMessage]):
         self._on_sample = on_sample
         self._on_changed = on_changed
         self._on_unresponsive = on_unresponsive
+        self._on_poll = on_poll
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._serial = 0
@@ -147,6 +150,7 @@ class StatsPoller(Actor[StatsMessage]):
                 await trio.sleep(TICK_S)
 
     async def _poll(self, watched: _Watched) -> None:
+        began = trio.current_time()
         try:
             stats = await self._ask(watched.endpoint)
         except HttpError as error:
@@ -162,6 +166,7 @@ class StatsPoller(Actor[StatsMessage]):
         finally:
             self._room.release()
         self.polls += 1
+        self._on_poll(answered, trio.current_time() - began)
         if watched.gone:
             return
         wait_s = rules.next_poll_s(self._settings.interval_s, self._settings.jitter, self._rng.random())

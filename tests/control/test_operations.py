@@ -212,6 +212,29 @@ async def test_a_backup_is_a_whole_ledger(desk: Desk, tmp_path: Path) -> None:
         await desk.ask(cmd.BackupLedger(path="copy.db"))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"command":"show_dead_letter","id":9223372036854775808}',
+        b'{"command":"retry_dead_letter","id":-1}',
+        b'{"command":"discard_dead_letter","id":99999999999999999999999}',
+        b'{"command":"list_dead_letters","after":9223372036854775808}',
+        b'{"command":"show_dead_letter","id":1e300}',
+    ],
+)
+async def test_a_number_that_no_row_can_have_is_no_command(desk: Desk, line: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        await desk.operations.carry_out(line)
+
+
+async def test_a_path_with_nul_is_no_command(desk: Desk) -> None:
+    with pytest.raises(Refused, match="NUL") as refused:
+        await desk.ask(cmd.BackupLedger(path="/a\0b"))
+    assert refused.value.code == "bad_command"
+    with pytest.raises(Refused, match="NUL"):
+        await desk.ask(cmd.AddNodeKey(path="/a\0b"))
+
+
 async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -> None:
     payload = MemoryPayload(netuid=450, block=1, round_ts=1.0, output_hash="ab", nonce="1:1:1", nodes={})
     await desk.ledger.write(lambda connection: relay_records.enqueue(connection, payload, desk.clock.now()))

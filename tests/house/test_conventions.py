@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from config.keys import KEYS
+from engram.http.metrics import TABLE
 from tests.sampling import NIGHTLY, sample
 
 ROOT = Path(__file__).parents[2]
@@ -70,3 +72,22 @@ def test_what_is_run_is_pinned_alike_in_both_locks() -> None:
         return set(re.findall(r"^\S+==\S+", (ROOT / "requirements" / name).read_text(), re.MULTILINE))
 
     assert pins("run.txt") <= pins("dev.txt")
+
+
+def product_code(*but: str) -> str:
+    files = [ROOT / "run.py", *(ROOT / "config").rglob("*.py"), *(ROOT / "engram").rglob("*.py")]
+    return "\n".join(file.read_text() for file in files if str(file.relative_to(ROOT)) not in but)
+
+
+def test_every_metric_is_kept_by_somebody() -> None:
+    code = product_code("engram/http/metrics.py")
+    assert [row.attribute for row in TABLE if not re.search(rf"metrics\.{row.attribute}\b", code)] == []
+
+
+def test_every_setting_is_read_by_somebody() -> None:
+    code = product_code("config/model.py", "config/environment.py")
+    to_come = {"docker.host", "akash.node_url", "provisioning.miner_image"}  # backends that are not built yet
+    to_come |= {"payments.rpc_url", "payments.rpc_timeout_s", "payments.confirmations"}  # payments proved by a chain
+    to_come |= {"payments.supported_interval_s", "payments.breaker_failures", "payments.breaker_open_s"}
+    unread = {key for key in KEYS if not re.search(rf"\.{key.rpartition('.')[2]}\b", code)}
+    assert unread <= to_come
