@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import subprocess
 import sys
@@ -25,8 +24,6 @@ from engram.memory.edge_wire import (
     Flushed,
     Found,
     Frames,
-    Place,
-    Remove,
     Reply,
     Request,
     Reset,
@@ -34,10 +31,14 @@ from engram.memory.edge_wire import (
     Standing,
     decode_reply,
     frame,
+    mark,
+    wire,
 )
 from engram.memory.errors import IndexRestarting, IndexUnavailable
-from engram.memory.model import PUBLIC, Change, Deleted
+from engram.memory.model import PUBLIC, Change
 
+GRAPH_FROM = 10_000
+"""Vectors without a graph from which one is built; up to there a search by scanning takes about 2 ms."""
 _SEARCHES_AT_ONCE = 64
 _READ_BYTES = 262_144
 _STOP_WITHIN_S = 1.5
@@ -50,12 +51,25 @@ class EdgeIndex:
 
     The worker is started from the loop's own thread: the kernel's parent-death signal is bound to the thread
     that forked, and a helper thread would end, and kill the worker, after seconds of idleness.
+
+    With `truth_path`, the record database, the worker has a graph (HNSW) built beside it whenever `graph_from`
+    vectors are without one, in a niced process of its own, and goes over to it when it is level; without, every
+    search scans.
     """
 
-    def __init__(self, folder: Path, dimension: int, truth_id: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        truth_id: str,
+        *,
+        truth_path: Path | None = None,
+        graph_from: int = GRAPH_FROM,
+    ) -> None:
         self._folder = folder
         self._dimension = dimension
         self._truth_id = truth_id
+        self._building = [str(truth_path), str(graph_from)] if truth_path is not None else []
         self._commands: trio.lowlevel.FdStream | None = None
         self._sending = trio.Lock()
         self._searching = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
@@ -79,8 +93,8 @@ class EdgeIndex:
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
         """Makes the changes and returns the last one that is safely on disk."""
-        wire = [_wire(change) for change in changes]
-        reply = await self._ask(lambda number: Apply(number, sequence, wire))
+        told = [wire(change) for change in changes]
+        reply = await self._ask(lambda number: Apply(number, sequence, told))
         return reply.flushed if isinstance(reply, Done) else 0
 
     async def search(
@@ -165,6 +179,7 @@ class EdgeIndex:
             [
                 *(sys.executable, "-P", "-m", "engram.memory.edge_worker"),
                 *(str(self._folder), str(self._dimension), self._truth_id, str(os.getpid())),
+                *self._building,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -197,19 +212,6 @@ class _Reply:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
         self.asked_at = trio.current_time()
-
-
-def mark(key: str, value: str) -> str:
-    """Returns the short, fixed-length form in which a pair of metadata is searchable."""
-    return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
-
-
-def _wire(change: Change) -> Place | Remove:
-    private_to = None if change.namespace == PUBLIC else change.namespace
-    if isinstance(change, Deleted):
-        return Remove(change.id, private_to)
-    marks = [mark(key, value) for key, value in change.metadata.items()]
-    return Place(change.id, private_to, change.embedding, marks)
 
 
 def _environment() -> dict[str, str]:

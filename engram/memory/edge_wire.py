@@ -6,10 +6,13 @@ Requests are answered by `number`, not in order: searches overtake changes.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from typing import Final
 
 import msgspec
+
+from engram.memory.model import PUBLIC, Change, Deleted
 
 HEADER: Final = struct.Struct("<I")
 LARGEST_FRAME: Final = 64 * 1024**2
@@ -114,6 +117,19 @@ Reply = Answer | Standing | Flushed
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_reply = msgspec.msgpack.Decoder(Reply).decode
+
+
+def mark(key: str, value: str) -> str:
+    """Returns the short, fixed-length form in which a pair of metadata is searchable."""
+    return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
+
+
+def wire(change: Change) -> Place | Remove:
+    """Returns a change of the truth as the index is told of it."""
+    private_to = None if change.namespace == PUBLIC else change.namespace
+    if isinstance(change, Deleted):
+        return Remove(change.id, private_to)
+    return Place(change.id, private_to, change.embedding, [mark(key, value) for key, value in change.metadata.items()])
 
 
 def frame(message: Request | Reply) -> bytes:

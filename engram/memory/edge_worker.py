@@ -1,13 +1,13 @@
 """The index worker: a process of its own, because Qdrant Edge never releases the GIL.
 
-Started by `EdgeIndex` as `python -m engram.memory.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID`; speaks
-`edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches. It ends when its
-stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never outlive the node.
+Started by `EdgeIndex` as `python -m engram.memory.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID [TRUTH_DB
+GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches;
+graphs are built by another process and taken over between requests. It ends when its stdin closes or its parent
+dies (PR_SET_PDEATHSIG), so it can never outlive the node.
 """
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import signal
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
 from engram.memory.edge_wire import (
     Apply,
@@ -34,13 +35,13 @@ from engram.memory.edge_wire import (
     decode_request,
     frame,
 )
+from engram.memory.parent import die_with
 
 _LARGEST_BATCH = 32
 _READ_BYTES = 1_048_576
 _FLUSH_WHEN_IDLE_S = 0.5
 _FLUSH_AT_LATEST_S = 20.0
 _OPEN_WITHIN_S = 5.0
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
@@ -51,21 +52,26 @@ def main(arguments: list[str]) -> int:
         arguments[2],
         int(arguments[3]),
     )
-    if not _die_with_parent(parent):
+    if not die_with(parent):
         return 0
     source, sink = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # whatever a library prints must not land between the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Worker(_open(folder, dimension, truth_id), source, sink).serve()
+    shards = _open(folder, dimension, truth_id)
+    rebuild = None
+    if len(arguments) > 4:
+        rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
+    Worker(shards, rebuild, source, sink).serve()
     return 0
 
 
 class Worker:
     """Reads requests from one descriptor and writes replies to another."""
 
-    def __init__(self, shards: Shards, source: int, sink: int) -> None:
+    def __init__(self, shards: Shards, rebuild: Rebuild | None, source: int, sink: int) -> None:
         self._shards = shards
+        self._rebuild = rebuild
         self._source = source
         self._sink = sink
         self._frames = Frames()
@@ -81,16 +87,19 @@ class Worker:
                 self._answer_searches()
             elif self._others:
                 self._answer_other(self._others.popleft())
+            self._build()
             if self._flush_is_due():
                 self._flush()
                 self._send(Flushed(self._shards.flushed))
+        if self._rebuild is not None:
+            self._rebuild.give_up()
         self._shards.close()
 
     def _receive(self) -> bool:
         """Takes in what has arrived; waits only when there is nothing to do. False at the end of the source."""
         idle = not self._searches and not self._others
         dirty = self._shards.sequence > self._shards.flushed
-        wait = (_FLUSH_WHEN_IDLE_S if dirty else None) if idle else 0
+        wait = self._wait_s(dirty) if idle else 0
         if select.select([self._source], [], [], wait)[0]:
             received = os.read(self._source, _READ_BYTES)
             if not received:
@@ -101,10 +110,28 @@ class Worker:
                     self._searches.append(request)
                 else:
                     self._others.append(request)
-        elif idle and dirty:
+        elif idle and dirty and time.monotonic() - self._flushed_at >= 0.9 * _FLUSH_WHEN_IDLE_S:
             self._flush()
             self._send(Flushed(self._shards.flushed))
         return True
+
+    def _wait_s(self, dirty: bool) -> float | None:
+        if self._rebuild is not None and self._rebuild.is_levelling:
+            return 0
+        waits = ([_FLUSH_WHEN_IDLE_S] if dirty else []) + ([self._rebuild.wait_s] if self._rebuild is not None else [])
+        return min(waits, default=None)
+
+    def _build(self) -> None:
+        if self._rebuild is None or self._searches:
+            return
+        flushed = self._shards.flushed
+        try:
+            self._rebuild.step()
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
+            print(f"index: the graph that was built cannot be taken over: {error}", file=sys.stderr)
+            self._rebuild.give_up()
+        if self._shards.flushed != flushed:
+            self._send(Flushed(self._shards.flushed))
 
     def _answer_searches(self) -> None:
         batch = [self._searches.popleft() for _ in range(min(len(self._searches), _LARGEST_BATCH))]
@@ -121,9 +148,13 @@ class Worker:
         match request:
             case Apply():
                 self._shards.apply(request.changes, request.sequence)
+                if self._rebuild is not None:
+                    self._rebuild.noticed_change()
             case Flush():
                 self._flush()
             case Reset():
+                if self._rebuild is not None:
+                    self._rebuild.give_up()
                 self._shards.reset()
             case Count():
                 self._send(Counted(request.number, self._shards.points()))
@@ -159,13 +190,6 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
                 (folder / "mark.json").unlink(missing_ok=True)
                 return Shards(folder, dimension, truth_id)
             time.sleep(0.05)
-
-
-def _die_with_parent(parent: int) -> bool:
-    """Asks the kernel to kill this process when its parent dies. False when the parent is gone already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    return os.getppid() == parent
 
 
 if __name__ == "__main__":

@@ -166,6 +166,16 @@ def changes_since(connection: sqlite3.Connection, sequence: int, limit: int) -> 
     return sorted(changes, key=lambda change: change.sequence)[:limit]
 
 
+def vectors_after(connection: sqlite3.Connection, after: int, limit: int, *, private: bool) -> list[Upserted]:
+    """Returns the next public (or all private) records with an id above `after`, by id, at most `limit`."""
+    rows = connection.execute(
+        "SELECT sequence, id, namespace, embedding, metadata FROM records"
+        f" WHERE namespace {'<>' if private else '='} ? AND id > ? ORDER BY id LIMIT ?",
+        (PUBLIC, after, limit),
+    )
+    return [Upserted(row[0], row[1], row[2], row[3], json.loads(row[4])) for row in rows]
+
+
 def public_leaves(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
     """Returns CID and vector bytes of every public record."""
     rows: Iterable[tuple[str, bytes]] = connection.execute(

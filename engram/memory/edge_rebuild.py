@@ -1,0 +1,121 @@
+"""When the index gets a graph, and the building of it: one step at a time, between the worker's requests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from engram.memory.edge_shards import Shards
+
+_LOOK_EVERY_S = 0.5
+_QUIET_S = 2.0
+_STEP = 64
+"""Changes brought in between two looks at the requests: about 10 ms."""
+_RETRY_AFTER_S = 60.0
+
+
+class Rebuild:
+    """Call `step` again and again. `graph_from` is the number of vectors without a graph that is too many."""
+
+    def __init__(self, shards: Shards, truth_path: Path, dimension: int, truth_id: str, graph_from: int) -> None:
+        self._shards = shards
+        self._truth_path = truth_path
+        self._dimension = dimension
+        self._truth_id = truth_id
+        self._graph_from = graph_from
+        self._process: subprocess.Popen[bytes] | None = None
+        self._levelling = False
+        self._name = ""
+        self._built: dict[str, int] = {}
+        self._look_at = 0.0
+        self._changed_at = time.monotonic()
+
+    @property
+    def is_levelling(self) -> bool:
+        """Whether `step` has work now; else it waits for time or for the builder."""
+        return self._levelling
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds after which `step` is to be called at the latest."""
+        return 0.05 if self._process is not None else _LOOK_EVERY_S
+
+    def noticed_change(self) -> None:
+        """Puts off a start until changes pause, unless very many vectors are without a graph."""
+        self._changed_at = time.monotonic()
+
+    def step(self) -> None:
+        """Starts a builder when one is due; takes over what one has built."""
+        if self._levelling:
+            if self._shards.level_copy(_STEP):
+                self._levelling = False
+                self._shards.swap()
+                # what the engine left without a graph after a build, it leaves without one again
+                self._built = {**self._built, self._name: self._shards.graphs()[self._name][1]}
+        elif self._process is not None:
+            self._take_over()
+        elif time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY_S
+            quiet = time.monotonic() - self._changed_at > _QUIET_S
+            graphs = {
+                name: (max(indexed, self._built.get(name, 0)), points)
+                for name, (indexed, points) in self._shards.graphs().items()
+            }
+            name = due(graphs, self._graph_from, quiet=quiet)
+            if name is not None:
+                self._start(name)
+
+    def give_up(self) -> None:
+        """Ends the builder and forgets its work."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+        self._levelling = False
+        self._shards.abandon_copy()
+
+    def _start(self, name: str) -> None:
+        self._name = name
+        target = self._shards.begin_copy(name)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-m", "engram.memory.edge_build", str(self._truth_path), str(target)),
+                *(str(self._dimension), self._truth_id, name, str(os.getpid())),
+            ],
+            stdin=subprocess.DEVNULL,
+        )
+
+    def _take_over(self) -> None:
+        assert self._process is not None
+        status = self._process.poll()
+        if status is None:
+            return
+        self._process = None
+        if status != 0:
+            print(f"index: building a graph failed with {status}; the index goes on without", file=sys.stderr)
+            self._look_at = time.monotonic() + _RETRY_AFTER_S
+            self._shards.abandon_copy()
+            return
+        self._shards.open_copy()
+        self._levelling = True
+
+
+def due(graphs: Mapping[str, tuple[int, int]], graph_from: int, *, quiet: bool) -> str | None:
+    """Returns the shard that is to be built now.
+
+    One whose vectors without a graph are at least `graph_from` and a quarter of those with one; while changes
+    come in, only from five times as many, so that loading much builds seldom.
+
+    >>> due({"public": (0, 9), "private": (0, 10)}, 10, quiet=True)
+    'private'
+    >>> due({"public": (0, 49), "private": (100, 120)}, 10, quiet=False)
+    """
+    for name, (indexed, points) in graphs.items():
+        missing = points - indexed
+        if missing >= max(graph_from, indexed // 4) and (quiet or missing >= 5 * graph_from):
+            return name
+    return None
