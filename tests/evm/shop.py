@@ -32,6 +32,7 @@ verify_timeout_s = 3.0
 answer_within_s = 6.0
 confirmations = 1
 breaker_failures = 1000
+min_validity_left_s = 5
 [provisioning]
 places = 20
 """
