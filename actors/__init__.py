@@ -1,6 +1,7 @@
 """Supervised actors on trio: the semantics of Erlang/OTP, typed messages, bounded mailboxes."""
 
 from actors._actor import Actor, Context, DrainingJob, Job, Timer
+from actors._administration import ChildCount, ChildInfo, SupervisorRef
 from actors._errors import (
     ActorDown,
     ActorsError,
@@ -40,7 +41,6 @@ from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from actors._messages import LATER, Ignore, Message, Refuse
 from actors._refs import ActorRef, Registry, ReplyTo
 from actors._specs import Backoff, ChildSpec, Intensity, MailboxPolicy, SupervisorSpec
-from actors._supervisor import ChildCount, ChildInfo, SupervisorRef
 from actors._system import NodeInfo, System, open_system
 
 __all__ = [

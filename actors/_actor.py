@@ -14,7 +14,7 @@ from actors._refs import ActorRef, ReplyTo, make_ref
 from actors._specs import MailboxPolicy
 
 if TYPE_CHECKING:
-    from actors._supervisor import SupervisorRef
+    from actors._administration import SupervisorRef
     from actors._timers import TimerEntry
     from actors._worker import Worker
 
@@ -153,7 +153,9 @@ class Context:
     @property
     def supervisor(self) -> SupervisorRef:
         """The parent."""
-        return self._worker.supervisor.ref()
+        from actors._administration import SupervisorRef
+
+        return SupervisorRef(lambda: self._worker.supervisor)
 
     def reply_to(self) -> ReplyTo:
         """The right to reply to the message at hand later; `handle` then returns LATER."""

@@ -14,7 +14,8 @@ from actors._waits import asker, refuse_cycle
 
 if TYPE_CHECKING:
     from actors._actor import Actor
-    from actors._supervisor import Supervisor, SupervisorRef
+    from actors._administration import SupervisorRef
+    from actors._supervisor import Supervisor
 
 M = TypeVar("M")
 M_contra = TypeVar("M_contra", contravariant=True)
@@ -209,7 +210,7 @@ class Registry:
 
     def supervisor(self, name: str) -> SupervisorRef:
         """The supervisor that holds `name` when the reference is used."""
-        from actors._supervisor import SupervisorRef
+        from actors._administration import SupervisorRef
 
         return SupervisorRef(lambda: self.find_supervisor(name))
 

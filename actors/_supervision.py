@@ -514,7 +514,7 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
         child.status = Status.STOPPED
         _advance_end(s, out)
         return
-    plan = s.plan if s.plan is not None and s.plan.waiting == event.id else None
+    plan, s.plan = s.plan, None  # a child that starts while there is a plan is the one that the plan waits for
     if plan is not None and plan.boot:
         child.status = Status.STOPPED
         s.boot_failed = (event.id, event.reason)
@@ -523,14 +523,11 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
         added = child.added
         _answer_start(child, "start_failed", event.reason, out)
         child.status = Status.STOPPED
-        if added or s.dynamic:
+        if added:
             _forget(s, child, event.reason, out)
         else:
             out.append(Close(event.id, event.reason))
-        if plan is not None:
-            s.plan = None
     else:
-        s.plan = None if plan is not None else s.plan
         child.status, child.counted = Status.RESTARTING, False
         _retry_later(child, out)
 

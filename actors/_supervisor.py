@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, final
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import trio
 from outcome import Error, Value
 
@@ -30,8 +29,8 @@ from actors._errors import (
 from actors._events import Crashed, GaveUp, Restarted, Started, Stopped
 from actors._exits import SHUTDOWN, ExitReason, crashed
 from actors._mailbox import Mailbox, Node
-from actors._refs import ActorRef, mailbox_of, make_ref
-from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
+from actors._refs import ActorRef, make_ref
+from actors._specs import SupervisorSpec
 from actors._supervision import (
     Action,
     AskStop,
@@ -40,7 +39,6 @@ from actors._supervision import (
     BootFailed,
     Child,
     Close,
-    DeleteChild,
     Disabled,
     End,
     Event,
@@ -52,14 +50,11 @@ from actors._supervision import (
     KillChild,
     Phase,
     Reply,
-    RestartChild,
     RetryAfter,
     RetryDue,
     Shutdown,
     Start,
-    StartChild,
     Status,
-    StopChild,
     StopTimedOut,
     StopTimer,
     Withdraw,
@@ -73,32 +68,6 @@ from actors._worker import Worker
 
 if TYPE_CHECKING:
     from actors._system import System
-
-
-class ChildInfo(msgspec.Struct, frozen=True):
-    """One child as its supervisor lists it."""
-
-    id: str
-    path: str
-    kind: Kind
-    restart: Restart
-    state: str
-    """stopped, starting, running, exited, stopping, restarting or disabled."""
-    ref: ActorRef[Any] | None
-    """None for a supervisor and for a child that does not run."""
-    restarts: int
-    last_exit: ExitReason | None
-    info: object
-    """What it gave to `context.ready`."""
-
-
-class ChildCount(msgspec.Struct, frozen=True):
-    """Specified children, those that run, and how many are specified as supervisors and workers."""
-
-    specs: int
-    active: int
-    supervisors: int
-    workers: int
 
 
 class Request:
@@ -184,7 +153,7 @@ class Supervisor:
             reason = crashed(error)
             if self.system.events.listening:
                 at = trio.current_time()
-                self.system.events.publish(Crashed(self._path_of(action.id), child.spec.kind, reason, True, at))
+                self.system.events.publish(Crashed(self.path_of(action.id), child.spec.kind, reason, True, at))
             self.feed(ChildStartFailed(action.id, action.serial, reason, trio.current_time()))
             self.system.note_interrupt(error)
 
@@ -193,7 +162,7 @@ class Supervisor:
         worker = self.slots.get(child_id)
         if not isinstance(worker, Worker):
             name = child.spec.name
-            path = self._path_of(child_id)
+            path = self.path_of(child_id)
             mailbox = Mailbox(path) if name is None else self.system.registry.mailbox(name)
             worker = self.slots[child_id] = Worker(self, child, mailbox, path)
         owner = worker.mailbox.owner
@@ -202,7 +171,7 @@ class Supervisor:
         worker.begin(made, serial)
 
     def _start_supervisor(self, child: Child, spec: SupervisorSpec, serial: int) -> None:
-        sub = Supervisor(self.system, spec, self._path_of(child.spec.id), (self, child))
+        sub = Supervisor(self.system, spec, self.path_of(child.spec.id), (self, child))
         former = self.slots.get(child.spec.id)
         if isinstance(former, Supervisor):
             sub.restarts_told = former.restarts_told
@@ -236,7 +205,7 @@ class Supervisor:
         self.boot_error = action.reason
         error = action.reason.error
         if not (isinstance(error, StartFailed) or error is None):
-            self.boot_error = crashed(StartFailed(self._path_of(action.id), action.reason))
+            self.boot_error = crashed(StartFailed(self.path_of(action.id), action.reason))
 
     def on_end(self, action: End) -> None:
         at = trio.current_time()
@@ -305,7 +274,7 @@ class Supervisor:
     def _gave_up(self, child_id: str, reason: ExitReason, *, disabled: bool) -> None:
         if self.system.events.listening:
             at = trio.current_time()
-            self.system.events.publish(GaveUp(self.path, self._path_of(child_id), reason, disabled, at))
+            self.system.events.publish(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
 
     def on_reply(self, action: Reply) -> None:
         if isinstance(action.request, Request):
@@ -319,7 +288,7 @@ class Supervisor:
         request.settle(Value(None) if error is None else Error(error))
 
     def _error_of(self, child_id: str, verdict: str, reason: ExitReason | None) -> ActorsError | None:
-        where = self._path_of(child_id)
+        where = self.path_of(child_id)
         match verdict:
             case "ok" | "ignored":
                 return None
@@ -373,7 +342,7 @@ class Supervisor:
     def refuse_own_end(self, child_id: str) -> None:
         """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""
         me = asker.get()
-        if me is not None and _inside(me.path, self._path_of(child_id)):
+        if me is not None and _inside(me.path, self.path_of(child_id)):
             raise CallCycle((me.path, f"{self.path}/{child_id}"))
 
     def _turn_down_requests_from(self, child_id: str) -> None:
@@ -383,7 +352,7 @@ class Supervisor:
         held = [getattr(event, "request", None) for event in self.state.backlog]
         for request in [request for request in self._requests if request in held]:
             path = request.asker_path
-            if path is not None and _inside(path, self._path_of(child_id)):
+            if path is not None and _inside(path, self.path_of(child_id)):
                 self._requests.discard(request)
                 request.settle(Error(CallCycle((path, self.path, path))))
                 self.feed(Withdraw(request))
@@ -426,36 +395,12 @@ class Supervisor:
             else:
                 yield from slot.workers()
 
-    def ref(self) -> SupervisorRef:
-        """A reference to this very supervisor."""
-        return SupervisorRef(lambda: self)
-
-    def _path_of(self, child_id: str) -> str:
+    def path_of(self, child_id: str) -> str:
         return f"{self.path}/{child_id}"
 
     def ref_of(self, child_id: str) -> ActorRef[Any] | None:
         slot = self.slots.get(child_id)
         return make_ref(slot.mailbox) if isinstance(slot, Worker) and slot.mailbox.owner is not None else None
-
-    def child_info(self, child: Child) -> ChildInfo:
-        """`child` as it is listed."""
-        spec, slot = child.spec, self.slots.get(child.spec.id)
-        return ChildInfo(
-            spec.id,
-            self._path_of(spec.id),
-            spec.kind,
-            spec.restart,
-            state_of(child),
-            self.ref_of(spec.id),
-            child.restarts,
-            child.last_exit,
-            slot.info if isinstance(slot, Worker) else None,
-        )
-
-
-def state_of(child: Child) -> str:
-    """The state that is shown for a child: a restart under way is one, also while its start runs."""
-    return Status.RESTARTING.value if child.in_restart else child.status.value
 
 
 def _inside(path: str, root: str) -> bool:
@@ -477,96 +422,3 @@ _PERFORM: dict[type[Action], Callable[[Supervisor, Any], None]] = {
     End: Supervisor.on_end,
     Reply: Supervisor.on_reply,
 }
-
-
-@final
-class SupervisorRef:
-    """Administers a supervisor. A reference by name resolves at each use.
-
-    Every method raises SupervisorDown when there is none, and CallCycle when the request would wait for whoever
-    makes it. Cancelling a request that waits to start a child undoes the start.
-    """
-
-    def __init__(self, resolve: Callable[[], Supervisor]) -> None:
-        self._resolve = resolve
-
-    async def start_child(self, spec: ChildSpec | SupervisorSpec) -> ActorRef[Any] | None:
-        """Adds a child and starts it; returns once its start is done. None for a supervisor or an ignored start.
-
-        Raises StartFailed (the child is not kept), AlreadyStarted, AlreadyPresent, MaxChildren, InvalidSpec.
-        """
-        supervisor = self._resolve()
-        child = child_of(spec)
-        require_fits(child, supervisor.spec)
-        await supervisor.ask(child.id, lambda request: StartChild(request, child))
-        return supervisor.ref_of(child.id)
-
-    async def stop_child(self, child: str | ActorRef[Any]) -> None:
-        """Stops a child, by id; in a dynamic supervisor also by reference. Stopping a stopped one is fine.
-
-        Raises NotFound, and NotAllowed for a reference to a static child.
-        """
-        supervisor = self._resolve()
-        child_id = child if isinstance(child, str) else _id_of(supervisor, child)
-        if child_id is not None:
-            supervisor.refuse_own_end(child_id)
-            await supervisor.ask(child_id, lambda request: StopChild(request, child_id), stops=True)
-
-    async def restart_child(self, child_id: str) -> ActorRef[Any] | None:
-        """Starts a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the
-        child stays listed), NotAllowed (dynamic)."""
-        supervisor = self._resolve()
-        supervisor.refuse_own_end(child_id)
-        await supervisor.ask(child_id, lambda request: RestartChild(request, child_id))
-        return supervisor.ref_of(child_id)
-
-    async def delete_child(self, child_id: str) -> None:
-        """Forgets a stopped child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (dynamic)."""
-        supervisor = self._resolve()
-        supervisor.refuse_own_end(child_id)
-        await supervisor.ask(child_id, lambda request: DeleteChild(request, child_id))
-
-    async def children(self) -> list[ChildInfo]:
-        """All children, the newest first."""
-        supervisor = self._resolve()
-        return [supervisor.child_info(child) for child in reversed(supervisor.state.children.values())]
-
-    async def child(self, child_id: str) -> ChildInfo:
-        """One child. Raises NotFound."""
-        supervisor = self._resolve()
-        return supervisor.child_info(_known(supervisor, child_id))
-
-    async def spec(self, child_id: str) -> ChildSpec:
-        """The specification of one child, defaults filled in. Raises NotFound."""
-        return _known(self._resolve(), child_id).spec
-
-    async def count(self) -> ChildCount:
-        """How many children there are."""
-        children = self._resolve().state.children.values()
-        supervisors = sum(child.spec.kind == "supervisor" for child in children)
-        alive = (Status.STARTING, Status.RUNNING, Status.STOPPING)
-        active = sum(child.status in alive and not child.in_restart for child in children)
-        return ChildCount(len(children), active, supervisors, len(children) - supervisors)
-
-
-def _known(supervisor: Supervisor, child_id: str) -> Child:
-    child = supervisor.state.children.get(child_id)
-    if child is None:
-        _not_found(supervisor, child_id)
-    return child
-
-
-def _not_found(supervisor: Supervisor, what: str) -> NoReturn:
-    raise NotFound(f"{supervisor.path!r} has no child {what!r}")
-
-
-def _id_of(supervisor: Supervisor, ref: ActorRef[Any]) -> str | None:
-    """The id of the dynamic child behind `ref`; None when that has ended. Raises NotFound for a foreign one."""
-    if not supervisor.state.dynamic:
-        raise NotAllowed(f"{supervisor.path!r} stops its children by id")
-    owner = mailbox_of(ref).owner
-    if owner is None:
-        return None
-    if owner.supervisor is not supervisor:
-        _not_found(supervisor, owner.path)
-    return owner.child.spec.id

@@ -11,13 +11,14 @@ from typing import TypeVarTuple, final
 import msgspec
 import trio
 
+from actors._administration import state_of
 from actors._errors import CallCycle, StartFailed, SystemFailed
 from actors._events import EventStream
 from actors._exits import SHUTDOWN, ExitReason
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec
 from actors._supervision import Kill, Shutdown, Status
-from actors._supervisor import Supervisor, state_of
+from actors._supervisor import Supervisor
 from actors._timers import Timers
 from actors._waits import asker
 from actors._worker import Worker

@@ -89,6 +89,7 @@ class Shell:
         if self.state.phase is Phase.ENDED:
             assert not self.live
             assert len(self.ended) == 1
+            assert {child.status for child in self.state.children.values()} <= {Status.STOPPED, Status.DISABLED}
         self.actions.extend(actions)
         return actions
 
