@@ -1,6 +1,8 @@
 """What is committed and what is read back, over all that may stand on a chain."""
 
+import gzip
 import ipaddress
+import json
 import re
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from engram.chain.commitments import Commitment, decode_commitments
 from engram.chain.registrations import InvalidRegistration, Registration, entry, is_public, parse_text, registration
 from engram.chain.runtime import RuntimeTypes
-from tests.chain.samples import metadata
+from tests.chain.samples import DATA, metadata
 
 KEY = bytes(range(32))
 TYPES = RuntimeTypes(metadata(), 293, 1)
@@ -169,3 +171,18 @@ def test_a_commitment_without_a_field_is_an_entry() -> None:
     key = TYPES.storage_key("Commitments", "CommitmentOf", 450, KEY)
     (found,) = decode_commitments(TYPES, [("0x" + key.hex(), "0x" + octets.hex())])
     assert (found.kind, found.payload) == ("no field", None)
+
+
+def test_the_recorded_commitments_are_read_as_they_are() -> None:
+    recorded = json.loads(gzip.decompress((DATA / "commitment-flows.json.gz").read_bytes()))
+    ((changes,),) = [[one["changes"] for one in recorded["all_commitments_after"]]]
+    entries = [entry(one) for one in decode_commitments(TYPES, [tuple(change) for change in changes])]
+    assert [(one.raw, one.block) for one in entries if one.registration] == [
+        ("13.89.38.129:9999", 1101),
+        ("[2001:db8::1]:8091", 1102),
+    ]
+    assert [(one.raw, one.error) for one in entries if not one.registration] == [
+        ("\\xff\\xfe\x00bad", "Invalid compressed string format: \\xff\\xfe\x00bad"),
+        ("myorg:my-model:abc123:llama", "Invalid compressed string format: myorg:my-model:abc123:llama"),
+        ("x" * 128, "Invalid compressed string format: " + "x" * 128),
+    ]

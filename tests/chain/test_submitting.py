@@ -21,6 +21,7 @@ from engram.chain.errors import (
     RefusedInBlock,
     SubmitRefused,
 )
+from engram.chain.node import RpcCall
 from engram.chain.runtime import Call, Era, RuntimeTypes
 from engram.chain.submitting import Included, Waiting, pool_refusal, submit
 from engram.chain.view import open_view
@@ -104,6 +105,31 @@ def test_a_recorded_block_says_how_it_ended(flow: dict[str, Any]) -> None:
 )
 def test_a_pools_refusal_is_told_by_its_own_word(code: int, message: str, reason: str) -> None:
     assert pool_refusal(CallRefused(code, message)).reason == reason
+
+
+def test_the_double_answers_the_recorded_flows_as_the_runtime_did() -> None:
+    chain = LivingChain()
+    chain.seal_at_look = False
+    for flow in flows():
+        chain.hashes[flow["era"]["current"]] = flow["era"]["birth_block_hash"]
+        chain.nonces.setdefault(ss58.decode(flow["signer"]), flow["nonce"])
+    for flow in flows():
+        assert chain.head == flow["era"]["current"]
+        answer = chain.answer(RpcCall("author_submitExtrinsic", (flow["extrinsic"],)))
+        if "error" in flow["submit_answer"]:
+            assert isinstance(answer, CallRefused)
+            assert (answer.code, answer.message) == tuple(flow["submit_answer"]["error"].values())
+        else:
+            assert answer == flow["submit_answer"]["result"]
+        chain.seal()
+        key = chain._key("System", "Events")
+        ends = [
+            [event.name for event in types().events(octets(events)) if event.name.startswith("Extrinsic")][-1]
+            for events in (flow["events"], chain.states[chain.head][key] or "")
+            if "error" not in flow["submit_answer"]
+        ]
+        assert len(set(ends)) <= 1
+        assert chain._held(flow["commitment_key"]) == flow["commitment_after"]
 
 
 # the chain that lives

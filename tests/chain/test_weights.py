@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import bittensor_core
 import msgspec
 import pytest
 from hypothesis import given
@@ -154,3 +155,23 @@ async def test_a_runtime_that_knows_no_commit_is_a_clear_error(monkeypatch: pyte
     monkeypatch.setattr(RuntimeTypes, "has_call", lambda types, pallet, name: False)
     with pytest.raises(RuntimeApiMissing, match="no way to commit weights"):
         await planned(chain)
+
+
+QUICKNET_ROUND_1000 = "b44679b9a59af2ec876b1a6b1ad52ea9b1615fc3982b19576350f93447cb1125e342b73a8dd2bacbe47e4b6b63ed5e39"
+"""drand's published signature of that round; its SHA-256 is the round's randomness, fe290bec…0fdd."""
+
+
+async def test_committed_weights_open_with_the_rounds_signature_and_with_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chain = LivingChain()
+    chain.put(True, "SubtensorModule", "CommitRevealWeightsEnabled", 450)
+    monkeypatch.setattr("engram.chain.weights.reveal_round", lambda *given: 1_000)
+    _, _, made = await planned(chain)
+    size = (len(made.commit) << 2 | 1).to_bytes(2, "little")
+    envelope = size + made.commit + (1_000).to_bytes(8, "little")
+    opened = bittensor_core.decrypt_with_signature(envelope, QUICKNET_ROUND_1000)
+    assert opened == crv3_payload(made.weights, made.version_key)
+    other = "8" + QUICKNET_ROUND_1000[1:]
+    with pytest.raises(ValueError):
+        bittensor_core.decrypt_with_signature(envelope, other)
