@@ -1,12 +1,14 @@
 """The node as a process: started as the gateway starts it, spoken to over HTTP, ended in every way."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,6 +21,8 @@ import msgspec
 import pytest
 
 from engram.memory import launch, weights
+from engram.memory.keyed_tree import KeyedTree, entry_of
+from engram.memory.model import PUBLIC
 from engram.miner.folder import boot_id, start_ticks
 from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, encoded, in_namespace, node, signed
 from tests.sampling import SEED
@@ -60,6 +64,12 @@ def wait_until_dead(pid: int, within_s: float) -> None:
     while is_alive(pid):
         assert time.monotonic() < give_up, f"process {pid} is still there"
         time.sleep(0.01)
+
+
+def root_of_the_truth(path: Path) -> str:
+    with contextlib.closing(sqlite3.connect(path)) as truth:
+        rows = truth.execute("SELECT cid, embedding FROM records WHERE namespace = ?", (PUBLIC,)).fetchall()
+    return KeyedTree(entry_of(cid, embedding) for cid, embedding in rows).root.hex()
 
 
 def refused_by_its_length(running: NodeProcess, length: int) -> int:
@@ -294,6 +304,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_deleted_returns_when_the_node_
         assert there <= listed
         assert not deleted & listed
         assert running.get("/commitment")["count"] == len(listed) == running.get("/health")["vectors"]
+        assert running.get("/commitment")["root_hex"] == root_of_the_truth(tmp_path / "data" / "truth.db")
         results = running.post("/QuerySynapse", query_text="lane 0 kill 0 text 1", top_k=100)["results"]
         assert {hit["cid"] for hit in results} <= listed
         assert len(results) == min(100, len(listed))
@@ -303,3 +314,37 @@ def test_a_controllers_signature_is_checked_over_the_wire(running: NodeProcess) 
     body = signed(CONTROLLER, "IngestSynapse", {"text": "é — signed", "metadata": {"x": 1e-7}, "namespace": "notes"})
     assert running.ask("POST", "/IngestSynapse", body)[1]["error"] is None
     assert running.ask("POST", "/IngestSynapse", body)[0] == 403  # a replay is nobody's
+
+
+def test_the_operator_has_a_listener_of_its_own(tmp_path: Path) -> None:
+    with node(tmp_path, chain_endpoint="http://127.0.0.1:9") as running:
+        running.post("/IngestSynapse", raw_embedding=vector(1))
+        noted = json.loads((tmp_path / "data" / "ops.json").read_bytes())
+        assert noted["host"] == "127.0.0.1"
+        connection = http.client.HTTPConnection("127.0.0.1", noted["port"], timeout=10)
+        connection.request("GET", "/metrics")
+        assert b"engram_miner_vectors 1.0" in connection.getresponse().read()
+        connection.close()
+        assert running.get("/metagraph") == {"neurons": [], "block": None}  # the chain cannot be reached
+        assert running.terminate() == 0
+
+
+def test_shares_and_conversations_outlive_a_kill(tmp_path: Path) -> None:
+    share = {"share_index": 1, "share_hex": "ab", "threshold": 2, "total": 3, "namespace": "vault"}
+    with node(tmp_path) as running:
+        assert running.ask("POST", "/KeyShareSynapse", signed(CONTROLLER, "KeyShareSynapse", share))[0] == 200
+        said = {"user_id": "u", "messages": [{"role": "user", "content": "hi", "ts": 1}]}
+        assert running.ask("POST", "/chat-history", signed(CONTROLLER, "chat-history", said))[0] == 200
+        running.kill()
+        running.start()
+        kept = running.ask("POST", "/KeyShareRetrieve", signed(CONTROLLER, "KeyShareRetrieve", {"namespace": "vault"}))
+        assert (kept[0], kept[1]["share_hex"]) == (200, "ab")
+
+
+def test_where_mainnet_is_named_everything_must_be_signed(tmp_path: Path) -> None:
+    with node(tmp_path, environment="mainnet") as running:
+        assert running.ask("POST", "/QuerySynapse", encoded({"query_vector": vector(1)}))[0] == 401
+        assert running.ask("POST", "/list", b"{}")[0] == 401
+        body = signed(CONTROLLER, "QuerySynapse", {"query_vector": vector(1)})
+        assert running.ask("POST", "/QuerySynapse", body)[0] == 200
+        assert running.ask("POST", "/QuerySynapse", body)[0] == 401
