@@ -263,6 +263,9 @@ class MinerSettings(Section, frozen=True):
     private_bucket_ms: Annotated[int, Meta(ge=0, le=10_000)] = 100
     """Answers about private namespaces are given at multiples of this after their arrival; 0: as soon as they are
     ready, which tells by its time what was done."""
+    private_noise_sigma: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Standard deviation of Gaussian noise on each number of private vectors (of length 1) before they are stored;
+    0: none. What leaves search usable protects nothing: /health tells its epsilon."""
     ops_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Loopback port of /metrics and of the admin calls; 0 takes a free one, noted in `ops.json` of the data folder."""
 

@@ -149,6 +149,7 @@ def supervision(
         clock=clock,
         searchable=lambda: store.usable,
         private_bucket_s=settings.private_bucket_ms / 1000,
+        noise_sigma=settings.private_noise_sigma,
     )
     http = HttpSettings(max_body_bytes=MAX_BODY_BYTES, requests_per_minute_per_ip=settings.requests_per_minute)
     app = make_app(service, settings=http, clock=clock, ids=ids, metrics=metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import final
 
@@ -10,7 +11,7 @@ import msgspec
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.metrics import Metrics
-from engram.memory import rules
+from engram.memory import noise, rules
 from engram.memory.attestations import ANONYMOUS, Attestations, tier
 from engram.memory.commitment import Commitment
 from engram.memory.embedder import Embedder
@@ -26,6 +27,7 @@ from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 
 VERSION = "0.1.0"
+_SECURE = random.SystemRandom()
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -37,6 +39,14 @@ class Identity(msgspec.Struct, frozen=True):
     started_at: float
     netuid: int
     keypair: Keypair
+
+
+class Noise(msgspec.Struct, frozen=True):
+    """Noise on private vectors, and its epsilon at `delta`: above 10 or so it protects nothing."""
+
+    sigma: float
+    epsilon: float
+    delta: float = noise.DELTA
 
 
 @final
@@ -63,6 +73,8 @@ class Service:
         clock: Clock,
         searchable: Callable[[], bool],
         private_bucket_s: float = 0.1,
+        noise_sigma: float = 0.0,
+        gauss: Callable[[float, float], float] = _SECURE.gauss,
     ) -> None:
         self.identity = identity
         self.gate = gate
@@ -80,6 +92,8 @@ class Service:
         self.metrics = metrics
         self.clock = clock
         self.searchable = searchable
+        self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
+        self._gauss = gauss
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)
 
     async def space(self, asked: Asked, caller: Caller) -> Space:
@@ -90,6 +104,12 @@ class Service:
         self.statistics.used_by(caller.signer)
         asked.is_private = asked.is_private or private_name(caller.fields) is not None
         return await self.gate.space(caller)
+
+    def as_stored(self, space: Space, embedding: bytes) -> bytes:
+        """Returns the vector as it is stored: as it came, unless it is private and noise is on."""
+        if self.noise is None or not space.is_private:
+            return embedding
+        return noise.blurred(embedding, self.noise.sigma, self._gauss)
 
     def trust_tier(self, space: Space) -> str:
         """Returns the tier of who stands for a namespace with a stake, as it is now."""

@@ -138,6 +138,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
 async def _stored(
     service: Service, caller: Caller, space: Space, checked: IngestInput, embedding: bytes
 ) -> dict[str, object]:
+    embedding = service.as_stored(space, embedding)
     cid = cids.compute(embedding, checked.metadata, checked.model_version)
     owner = caller.signer or space.owner
     entry = Entry(space.key, cid, embedding, checked.text, checked.metadata, checked.model_version, owner)

@@ -23,6 +23,7 @@ def health(service: Service) -> Answer:
             "index": "ready" if service.searchable() else "loading",
             "dimension": service.embedder.dimension,
             "version": VERSION,
+            "noise": service.noise,
         },
     )
 

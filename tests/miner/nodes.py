@@ -4,6 +4,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -51,6 +52,7 @@ async def serving(
     tenants: Literal["controller", "anyone"] = "controller",
     subnet: Subnet | None = None,
     private_bucket_s: float = 0.0,
+    noise_sigma: float = 0.0,
 ) -> AsyncIterator[Service]:
     """A node's service over a real database and an exact index, without HTTP and without a process."""
     time_source = clock or SystemClock()
@@ -87,6 +89,8 @@ async def serving(
         clock=time_source,
         searchable=lambda: store.usable,
         private_bucket_s=private_bucket_s,
+        noise_sigma=noise_sigma,
+        gauss=random.Random(1).gauss,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)

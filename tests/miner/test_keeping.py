@@ -8,13 +8,17 @@ from typing import Any
 
 import pytest
 
-from engram.hotkeys import Keypair, PublicKey, miner_scheme, verify
+from engram.chain import Axon, Subnets
+from engram.clock import ManualClock
+from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.memory import keyed_tree, proofs
 from engram.memory.attestations import Attestations
 from engram.memory.errors import TruthUnreadable
 from engram.memory.notebook import Notebook
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer, Service
+from engram.miner.stakes import SyncedSubnet
+from tests.chain.samples import key, metagraph, neuron
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
 
@@ -334,3 +338,39 @@ def test_a_damaged_notebook_is_refused_with_its_name(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be looked at as one" * 100)
     with pytest.raises(TruthUnreadable, match=r"notebook\.db"):
         Notebook.open(path)
+
+
+async def test_noise_is_off_and_when_on_moves_private_vectors_only_and_says_what_it_protects(tmp_path: Path) -> None:
+    (tmp_path / "quiet").mkdir()
+    async with serving(tmp_path / "quiet") as service:
+        assert endpoints.health(service).body["noise"] is None
+    async with serving(tmp_path, noise_sigma=0.02) as service:
+        told: Any = endpoints.health(service).body["noise"]
+        assert (told.sigma, round(told.epsilon), told.delta) == (0.02, 5426, 1e-5)
+        cids = set()
+        stamp = time.time_ns() // 10**6
+        for later_ms in (0, 1):
+            fields = {"raw_embedding": UP, "namespace": "notes"}
+            body = signed(CONTROLLER, "IngestSynapse", fields, stamp + later_ms)
+            cids.add((await endpoints.ingest(service, body)).body["cid"])
+        assert len(cids) == 2
+        query = signed(CONTROLLER, "QuerySynapse", {"query_vector": UP, "namespace": "notes"})
+        results: Any = (await endpoints.query(service, query)).body["results"]
+        assert all(0.9 < hit["score"] < 1.0 for hit in results)
+        public = (await endpoints.ingest(service, encoded({"raw_embedding": UP}))).body["cid"]
+        found: Any = (await endpoints.query(service, encoded({"query_vector": UP}))).body["results"]
+        assert (found[0]["cid"], found[0]["score"]) == (public, 1.0)
+
+
+async def test_stakes_are_those_of_the_subnet_as_last_read() -> None:
+    subnets = Subnets(ManualClock(), (450,), 60.0)
+    subnet = SyncedSubnet(subnets, 450)
+    assert (subnet.block, subnet.uid(key(7)), subnet.stake_tao(key(7)), subnet.neurons()) == (None, None, None, [])
+    there = neuron(0, 7, stake_rao=150 * 10**9, axon=Axon("1.2.3.4", 8091, 1, 4, 9))
+    subnets.publish(metagraph(there, neuron(1, 8)), [])
+    assert (subnet.block, subnet.uid(key(7)), subnet.stake_tao(key(7))) == (1100, 0, 150.0)
+    assert subnet.uid(key(9)) is None
+    told = subnet.neurons()
+    assert told[0] == {"uid": 0, "hotkey": ss58.encode(key(7)), "ip": "1.2.3.4", "port": 8091, "incentive": 0.0}
+    assert (told[1]["ip"], told[1]["port"]) == ("0.0.0.0", 0)
+    assert subnet.neurons() is told
