@@ -12,6 +12,9 @@ from .connection import LEDGER_FILE
 from .errors import LedgerUnavailable, LedgerUnusable
 from .migrations import MIGRATIONS
 
+RESTORING = ".restoring"
+"""Suffix of a restored ledger that is decided on: from here a restore goes forward only."""
+
 
 class Report(msgspec.Struct, frozen=True):
     """What a check found. `problems` is empty when the ledger is sound."""
@@ -57,6 +60,9 @@ def restore(source: Path, folder: Path) -> Path:
 
     The former ledger is kept beside it, a damaged one as it is; returns where (or the ledger's path when there was
     none). Raises LedgerUnusable when the backup is damaged, LedgerUnavailable when the disk does not take it.
+
+    A crash at any moment leaves the former ledger whole, or the name that `finish_restore` goes on from: a log of the
+    former ledger never meets the new file.
     """
     report = check(source)
     if report.problems:
@@ -76,11 +82,23 @@ def restore(source: Path, folder: Path) -> Path:
             _copy(ledger, kept)
             with contextlib.suppress(FileNotFoundError):
                 _copy(_beside(ledger, "-wal"), _beside(kept, "-wal"))
-        for suffix in ("-wal", "-shm"):
-            _beside(ledger, suffix).unlink(missing_ok=True)
-    incoming.replace(ledger)
+        _sync(folder)
+    incoming.rename(folder / (LEDGER_FILE + RESTORING))
     _sync(folder)
+    finish_restore(folder)
     return kept
+
+
+def finish_restore(folder: Path) -> None:
+    """Put a restored ledger in its place if a restore got that far; nothing otherwise. Again after a crash."""
+    restoring, ledger = folder / (LEDGER_FILE + RESTORING), folder / LEDGER_FILE
+    if not restoring.exists():
+        return
+    for suffix in ("-wal", "-shm"):
+        _beside(ledger, suffix).unlink(missing_ok=True)
+    _sync(folder)
+    restoring.replace(ledger)
+    _sync(folder)
 
 
 def check(path: Path) -> Report:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from .backup import finish_restore
 from .errors import FolderInUse, LedgerUnavailable
 
 LOCK_FILE = "engram.lock"
@@ -16,7 +17,8 @@ def data_folder(path: Path) -> Iterator[Path]:
     """Create `path` (mode 0700) when missing, lock it for this process, and yield it resolved.
 
     The lock is the kernel's: it ends with the process, however that ends. Raises FolderInUse when another process
-    holds it and LedgerUnavailable when the folder cannot be made or written.
+    holds it and LedgerUnavailable when the folder cannot be made or written. A restore that a crash interrupted is
+    finished first.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -34,6 +36,7 @@ def data_folder(path: Path) -> Iterator[Path]:
             ) from error
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        finish_restore(folder)
         yield folder
     finally:
         os.close(descriptor)

@@ -63,6 +63,57 @@ def test_a_backup_of_a_ledger_in_use_restores_what_was_committed(tmp_path: Path)
     former.close()
 
 
+class PowerCut(BaseException):
+    """The machine stops here."""
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_restore_cut_anywhere_leaves_the_former_ledger_or_the_restored_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    ledger = open_inline(folder / LEDGER_FILE)
+    ledger.write_now(lambda c: put(c, "a", "then"))
+    backup(folder / LEDGER_FILE, tmp_path / "copy.sqlite3")
+    ledger.write_now(lambda c: put(c, "a", "now"))
+    for name in (LEDGER_FILE, LEDGER_FILE + "-wal"):  # as a gateway that was killed leaves it: the log is not empty
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    ledger.close()
+    for name in (LEDGER_FILE, LEDGER_FILE + "-wal"):
+        (tmp_path / name).replace(folder / name)
+
+    left = step
+
+    def cut_before(change: str) -> None:
+        original = getattr(Path, change)
+
+        def until(self: Path, *rest: object, **options: object) -> object:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise PowerCut
+            return original(self, *rest, **options)
+
+        monkeypatch.setattr(Path, change, until)
+
+    for change in ("rename", "replace", "unlink"):
+        cut_before(change)
+    done = False
+    try:
+        restore(tmp_path / "copy.sqlite3", folder)
+        done = True
+    except PowerCut:
+        pass
+    monkeypatch.undo()
+    with data_folder(folder):
+        ledger = open_inline(folder / LEDGER_FILE)
+        found = ledger.write_now(lambda c: get(c, "a"))
+        ledger.close()
+    assert found == "then" if done else found in ("then", "now")
+    assert check(folder / LEDGER_FILE).problems == []
+
+
 def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
