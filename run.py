@@ -95,6 +95,8 @@ def main(
     if "miner" in roles:
         return _run_node(roles, settings, launch)
     logs.configure(settings.log.level, json=_logs_are_json(settings))
+    for caution in config.cautions(settings, roles):
+        _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
     try:
         with data_folder(Path(settings.data_dir)) as folder:
             return trio.run(Process(roles, settings, folder, ready_fd).run)
@@ -292,10 +294,12 @@ class Gateway:
 
     @classmethod
     async def open(cls, process: Process) -> "Gateway":
-        """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, ProvisioningError."""
+        """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, OtherBackend."""
         from engram.provisioning.backends import make_backend
+        from engram.provisioning.records import require_backend
 
         backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve().parent)
+        await process.ledger.read(lambda connection: require_backend(connection, backend.name))
         return cls(process, backend, await backend.offers())
 
     def __init__(self, process: Process, backend: "Provisioner", offers: "Offers") -> None:

@@ -7,7 +7,7 @@ must not start in their environment.
 from .errors import ConfigError, Problem
 from .loader import PROFILES, Loaded, Origin, load
 from .model import Environment, Settings
-from .rules import check
+from .rules import cautions, check
 
 __all__ = [
     "PROFILES",
@@ -17,6 +17,7 @@ __all__ = [
     "Origin",
     "Problem",
     "Settings",
+    "cautions",
     "check",
     "load",
 ]

@@ -59,6 +59,16 @@ def refusals(settings: Settings, roles: Collection[str]) -> list[Refused]:
     return list(dict.fromkeys(refusal for rule in rules for refusal in rule(settings)))
 
 
+def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[Refused]:
+    """Return what starts all the same and should be known: the setting to look at, and why."""
+    found = []
+    if "gateway" in roles and not is_loopback(settings.ops.host):
+        found.append(
+            Refused("ops.host", f"{settings.ops.host} is not loopback: whoever reaches it reads /status and /metrics")
+        )
+    return found
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine reaches a listener on `host`.
 

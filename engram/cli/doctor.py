@@ -82,6 +82,8 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             yield Finding("settings", "bad", str(problem))
     else:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
+    for caution in config.cautions(loaded.settings):
+        yield Finding(caution.key, "note", caution.message)
 
 
 def _python() -> Finding:

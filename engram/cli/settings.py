@@ -61,4 +61,6 @@ def check_config(
     """Tell whether a process of these roles would start with the effective settings."""
     loaded = sources.load()
     config.check(loaded.settings, roles or ("gateway",))
+    for caution in config.cautions(loaded.settings, roles or ("gateway",)):
+        output.say(f"note: {caution.key}: {caution.message}")
     output.say(f"the settings are right for {', '.join(roles or ('gateway',))} on {loaded.profile}")

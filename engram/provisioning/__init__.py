@@ -5,6 +5,7 @@ from .backend import Provisioner
 from .errors import (
     NoCapacity,
     NodeKeyError,
+    OtherBackend,
     ProvisioningError,
     Rejected,
     Unavailable,
@@ -22,6 +23,7 @@ __all__ = [
     "NodeSpec",
     "NodeState",
     "Offers",
+    "OtherBackend",
     "Provisioner",
     "ProvisioningError",
     "Rejected",

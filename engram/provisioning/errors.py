@@ -25,5 +25,9 @@ class UnknownBackend(ProvisioningError):
     """The settings name a backend that this program does not have."""
 
 
+class OtherBackend(ProvisioningError):
+    """Nodes of another backend are alive, which only that backend can end."""
+
+
 class NodeKeyError(ProvisioningError):
     """A key cannot join, leave or be found in the pool."""

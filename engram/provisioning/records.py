@@ -1,14 +1,14 @@
 """Nodes in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, insert, select, update
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.ledger import facts
 from engram.ledger.schema import nodes, sessions
 from engram.sessions import RUNNING, TERMINAL, Session, SessionState
 from engram.sessions import records as session_records
 
-from .errors import NoCapacity
+from .errors import NoCapacity, OtherBackend
 from .model import NodeRecord, NodeState
 from .rules import Facts
 
@@ -106,6 +106,22 @@ def mark_gone(connection: Connection, token: str, at: float) -> None:
 def live_tokens(connection: Connection) -> set[str]:
     """Tokens of all nodes that are not gone."""
     return set(connection.execute(select(nodes.c.token).where(nodes.c.state != _GONE)).scalars())
+
+
+def require_backend(connection: Connection, name: str) -> None:
+    """Raise OtherBackend when nodes of any other backend than `name` are not gone: nobody here could end them."""
+    others = (
+        select(nodes.c.backend, func.count())
+        .where(nodes.c.state != _GONE, nodes.c.backend != name)
+        .group_by(nodes.c.backend)
+    )
+    found = connection.execute(others).first()
+    if found is not None:
+        raise OtherBackend(
+            f"{found[1]} nodes of backend {found[0]!r} are alive and {name!r} cannot end them; set provisioning.backend"
+            f" to {found[0]!r} until their sessions are over (engram selling off, engram sessions stop), or data_dir to"
+            " another folder"
+        )
 
 
 def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]:

@@ -1,6 +1,8 @@
 """What an operator does wrong is told in a line, and opens nothing to others."""
 
+import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -43,6 +45,25 @@ def test_a_data_folder_that_was_open_to_others_shows_them_no_ledger_no_key_and_n
             assert stat.S_IMODE(copy.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+
+
+def test_nodes_of_another_backend_are_never_left_to_one_that_cannot_end_them(tmp_path: Path) -> None:
+    with GatewayProcess(tmp_path / "data") as gateway:
+        gateway.start()
+        buyer = Buyer()
+        buyer.quote(gateway.url)
+        buyer.wait(gateway.url, str(buyer.pay(gateway.url).body["session_id"]), "active")
+        gateway.kill()
+        with contextlib.closing(sqlite3.connect(gateway.data_dir / LEDGER_FILE)) as ledger:
+            ledger.execute("UPDATE nodes SET backend = 'docker'")  # as if this had been bought from another backend
+            ledger.commit()
+        gateway.spawn()
+        assert not gateway.wait_ready()
+        assert gateway.wait() == 2
+        assert "engram cannot start: 1 nodes of backend 'docker' are alive" in gateway.log()
+        assert "set provisioning.backend to 'docker'" in gateway.log()
+        with contextlib.closing(sqlite3.connect(gateway.data_dir / LEDGER_FILE)) as ledger:
+            assert ledger.execute("SELECT state FROM nodes").fetchall() == [("running",)]
 
 
 def test_what_was_bought_with_play_money_is_never_served_in_another_environment(tmp_path: Path) -> None:

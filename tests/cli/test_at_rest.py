@@ -104,6 +104,7 @@ def test_the_doctor_names_what_is_bad(here: Path, run: Run) -> None:
     assert sqlite3.sqlite_version in ran.out
     (here / "data").mkdir(mode=0o755)
     assert "chmod 700" in run("doctor").out
+    assert "whoever reaches it reads /status" in run("doctor", "--set", "ops.host=0.0.0.0", "--set", "ops.port=0").out
     bad = run("doctor", "--profile", "mainnet")
     assert bad.code == 1
     assert "X402_RECIPIENT_ADDRESS" in bad.out

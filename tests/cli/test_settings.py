@@ -53,6 +53,9 @@ def test_a_check_says_what_keeps_a_role_from_starting(run: Run) -> None:
     assert ran.code == 2
     assert "X402_RECIPIENT_ADDRESS" in ran.err
     assert run("config", "check", "miner", "--profile", "mainnet").code == 0
+    exposed = run("config", "check", "--set", "ops.host=0.0.0.0")
+    assert exposed.code == 0
+    assert "note: ops.host: 0.0.0.0 is not loopback" in exposed.out
 
 
 def test_bad_settings_are_told_line_by_line(here: Path, run: Run) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.rules import checksummed, refusals
+from config.rules import cautions, checksummed, refusals
 
 MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 OWNER = "akash1" + "q" * 38
@@ -164,3 +164,12 @@ def test_worthless_money_never_buys_what_costs_something(
     assert network != "eip155:31337" or (backend == "local" and host == "127.0.0.1")
     assert auth_required or host == "127.0.0.1"
     assert profile != "mainnet" or (network == "base" and auth_required)
+
+
+def test_an_operators_listener_that_others_reach_is_told_of_and_starts() -> None:
+    assert cautions(settings()) == []
+    for host in ("0.0.0.0", "10.0.0.7", "::"):
+        exposed = settings(ops__host=host)
+        assert [caution.key for caution in cautions(exposed)] == ["ops.host"]
+        assert refused(exposed) == []
+    assert cautions(settings(ops__host="0.0.0.0"), ("miner",)) == []
