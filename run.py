@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from engram.control.model import SystemStatus
     from engram.gateway.presenting import NodeStats
     from engram.gateway.services import Services
+    from engram.payments.evidence import Evidence
     from engram.provisioning import Offers, Provisioner
     from engram.stats import StatsView
 
@@ -438,10 +439,21 @@ class Gateway:
             on_settled=self.session_changed,
             metrics=process.metrics,
             refund_key=self.refund_key,
+            evidence=self._evidence(),
             poller=SupportedPoller(
                 process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
             ),
         )
+
+    def _evidence(self) -> "Evidence | None":
+        from engram.payments import networks
+        from engram.payments.evm_rpc import EvmRpc, json_rpc
+
+        settings = self.settings.payments
+        if not settings.rpc_url:
+            return None
+        call = json_rpc(self.process.http, settings.rpc_url, settings.rpc_timeout_s)
+        return EvmRpc(call, networks.find(settings.network), settings.confirmations)
 
     def _fleet(self) -> SupervisorSpec:
         from engram.payments.purse import refund_terms

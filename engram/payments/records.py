@@ -48,8 +48,11 @@ def advance(
     *,
     reason: str | None = None,
     transaction: str | None = None,
+    watch_at: float | None = None,
 ) -> Payment | None:
     """Apply `event` with its effects on the session and refunds; returns the payment as it is then.
+
+    `watch_at` is when the chain is to be looked at for a payment that is settled, rejected or void then (None: never).
 
     Returns None when there is no such payment or the event does not apply in its state (nothing is changed).
     """
@@ -61,7 +64,7 @@ def advance(
         return None
     if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
         reason = rules.STOPPED
-    after = _after(before, decision, event, now.wall, reason, transaction)
+    after = _after(before, decision, event, now.wall, reason, transaction, watch_at)
     won = connection.execute(statements.UPDATE_PAYMENT, change_of(before, after))
     if won.rowcount != 1:
         return None
@@ -101,14 +104,24 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         return None
     crashes = payment.crashes + 1
     quarantined = crashes >= rules.QUARANTINE_AFTER
+    again = payment.state in rules.WORKED or payment.next_attempt_at is not None
     after = msgspec.structs.replace(
         payment,
         crashes=crashes,
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
-        next_attempt_at=None if quarantined or payment.state not in rules.WORKED else at + rules.retry_delay_s(crashes),
+        next_attempt_at=at + rules.retry_delay_s(crashes) if again and not quarantined else None,
     )
     connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after
+
+
+def look_again(connection: Connection, payment: Payment, at: float | None) -> None:
+    """Set when the payment's work is due next, unless it has changed meanwhile; None: never."""
+    connection.execute(
+        update(payments)
+        .where(payments.c.id == payment.id, payments.c.state == str(payment.state), payments.c.quarantined_at.is_(None))
+        .values(next_attempt_at=at)
+    )
 
 
 def release_quarantine(connection: Connection, payment_id: str, at: float) -> Payment | None:
@@ -198,6 +211,7 @@ def _after(
     now: float,
     reason: str | None,
     transaction: str | None,
+    watch_at: float | None,
 ) -> Payment:
     state = decision.state
     attempts = before.attempts + (state is PaymentState.SETTLING or event is PaymentEvent.UNCLEAR)
@@ -206,6 +220,8 @@ def _after(
             next_attempt_at: float | None = now
         case PaymentState.UNKNOWN:
             next_attempt_at = now + rules.retry_delay_s(attempts)
+        case PaymentState.SETTLED | PaymentState.REJECTED | PaymentState.VOID:
+            next_attempt_at = watch_at
         case _:
             next_attempt_at = None
     if event is PaymentEvent.SETTLED:

@@ -13,16 +13,19 @@ from engram.ledger import Ledger, crash
 from engram.sessions import Instants
 
 from . import owing, refunds
+from .evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
 from .facilitator import Facilitator
 from .model import Payment, Refund, RefundState, RefundTransfer
 from .networks import NETWORKS
-from .outcomes import Settled, Settlement
+from .outcomes import Settled
 from .owing import REFUND_VALID_S, Next
 from .refund_key import RefundKey
 from .refunds import NO_KEY, PARK_S, NotSigned
 
 _log = structlog.get_logger("engram.payments")
 
+NOT_FINAL: Final = "payment_not_final_yet"
+NOT_FINAL_S: Final = 10.0
 PARTS_AT_ONCE: Final = 16
 """Parts of one payment sent in one go; the next reading goes on."""
 
@@ -32,7 +35,14 @@ class Refunding:
     """Works on payments in `refund_due` and `refunding`."""
 
     def __init__(
-        self, *, ledger: Ledger, facilitator: Facilitator, instants: Instants, key: RefundKey | None, daily_limit: int
+        self,
+        *,
+        ledger: Ledger,
+        facilitator: Facilitator,
+        instants: Instants,
+        key: RefundKey | None,
+        daily_limit: int,
+        evidence: Evidence | None = None,
     ) -> None:
         """`key` None: refunds wait for the operator. `daily_limit` in atomic units."""
         self._ledger: Final = ledger
@@ -40,6 +50,7 @@ class Refunding:
         self._instants: Final = instants
         self._key: Final = key
         self._daily_limit: Final = daily_limit
+        self._evidence: Final = evidence
 
     @property
     def sends(self) -> bool:
@@ -59,11 +70,18 @@ class Refunding:
             await self._park(refund, NO_KEY, None)
             return False
         if refund.state is RefundState.DUE:
+            if not await self._has_arrived(payment):
+                await self._park(refund, NOT_FINAL, self._instants.now().wall + NOT_FINAL_S)
+                return False
             signed = await self._sign(self._key, payment, refund)
             if signed is None:
                 return False
             refund = signed
         return await self._send(self._key, payment, refund)
+
+    async def _has_arrived(self, payment: Payment) -> bool:
+        """Nothing is given back of what a reorganisation may still take away."""
+        return self._evidence is None or is_final(await self._evidence.look(about(payment)))
 
     async def _sign(self, key: RefundKey, payment: Payment, refund: Refund) -> Refund | None:
         now = self._instants.now()
@@ -84,32 +102,46 @@ class Refunding:
             or refund.valid_before is None
         ):
             raise ValueError(f"refund {refund.number} of payment {payment.id} is on its way and was never signed")
+        if self._evidence is not None and refund.attempts > 0:
+            finding = await self._evidence.look(about_refund(payment, refund, refund.sender))
+            found = after_look(refund, finding)
+            if found is not None:
+                return await self._go_on(key, payment, refund, found, transaction_of(finding), word(finding))
         transfer = RefundTransfer(payment.network, refund.sender, refund.nonce, refund.payload, refund.requirements)
         crash.point("refund:before")
         settlement = await self._facilitator.settle(transfer)
         crash.point("refund:after")
+        found = owing.after_answer(
+            settlement,
+            play=NETWORKS[payment.network].play,
+            valid_before=refund.valid_before,
+            now=self._instants.now().wall,
+        )
+        if found is Next.RESIGN and self._evidence is not None:
+            found = Next.WAIT  # the chain says when it has expired
+        transaction = settlement.transaction if isinstance(settlement, Settled) else None
+        return await self._go_on(key, payment, refund, found, transaction, owing.told(settlement))
+
+    async def _go_on(
+        self, key: RefundKey, payment: Payment, refund: Refund, found: Next, transaction: str | None, answer: str
+    ) -> bool:
         now = self._instants.now()
-        play = NETWORKS[payment.network].play
-        match owing.after_answer(settlement, play=play, valid_before=refund.valid_before, now=now.wall):
+        match found:
             case Next.CONFIRM:
-                return await self._confirm(refund, settlement)
+                confirmed = await self._ledger.write(
+                    lambda connection: refunds.confirm(connection, refund, transaction, now)
+                )
+                if confirmed:
+                    _log.info("refunded", payment=payment.id, number=refund.number, amount=refund.amount)
+                return confirmed
             case Next.RESIGN:
                 again = await self._sign(key, payment, refund)
                 if again is not None:  # it is sent with the next look, as anything else that is on its way
                     _log.info("refund_signed_again", payment=payment.id, number=refund.number)
             case Next.WAIT:
-                answer = owing.told(settlement)
                 _log.warning("refund_not_confirmed", payment=payment.id, number=refund.number, answer=answer)
                 await self._ledger.write(lambda connection: refunds.wait(connection, refund, answer, now))
         return False
-
-    async def _confirm(self, refund: Refund, settlement: Settlement) -> bool:
-        transaction = settlement.transaction if isinstance(settlement, Settled) else None
-        now = self._instants.now()
-        confirmed = await self._ledger.write(lambda connection: refunds.confirm(connection, refund, transaction, now))
-        if confirmed:
-            _log.info("refunded", payment=refund.payment_id, number=refund.number, amount=refund.amount)
-        return confirmed
 
     async def _park(self, refund: Refund, answer: str, until: float | None) -> None:
         if refund.answer != answer:

@@ -11,6 +11,7 @@ from engram.ledger import Ledger
 from engram.sessions import Instants
 
 from .actor import PaymentVerifier, Wiring
+from .evidence import Evidence
 from .facilitator import Facilitator
 from .polling import SupportedPoller
 from .refund_key import RefundKey
@@ -35,12 +36,13 @@ def supervision(
     metrics: Metrics,
     refund_key: RefundKey | None = None,
     poller: SupportedPoller | None = None,
+    evidence: Evidence | None = None,
 ) -> SupervisorSpec:
     """Returns `payments`: the purchases (one child a payment) and the verifier that starts them.
 
     `places` says how many sessions may hold a node; `on_settled(session_id)` is a hint that may be lost. Without a
     `refund_key` what is owed back waits for the operator; a `poller` reads what the
-    facilitator supports.
+    facilitator supports; with `evidence` the chain is asked what became of payments.
     """
     refunding = Refunding(
         ledger=ledger,
@@ -48,6 +50,7 @@ def supervision(
         instants=instants,
         key=refund_key,
         daily_limit=round(settings.payments.refund_daily_usd * 1_000_000),
+        evidence=evidence,
     )
     work = PaymentWork(
         ledger=ledger,
@@ -57,6 +60,7 @@ def supervision(
         on_settled=on_settled,
         metrics=metrics,
         refunding=refunding,
+        evidence=evidence,
         reserve_ttl_s=settings.payments.reserve_ttl_s,
     )
     wiring = Wiring(

@@ -16,7 +16,8 @@ from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError, crash
 from engram.sessions import Instants
 
-from . import records, rules
+from . import evidence, records, rules
+from .evidence import Evidence, Finding, Watch
 from .facilitator import Facilitator
 from .model import Payment, PaymentState
 from .networks import NETWORKS
@@ -26,6 +27,9 @@ from .refunding import Refunding
 from .rules import PaymentEvent
 
 _log = structlog.get_logger("engram.payments")
+
+WATCH_S: Final = 15.0
+"""The chain is looked at this often for what may still change."""
 
 Outcome = TypeVar("Outcome")
 OnSettled = Callable[[str], None]
@@ -46,6 +50,7 @@ class PaymentWork:
         on_settled: OnSettled,
         metrics: Metrics,
         refunding: Refunding,
+        evidence: Evidence | None = None,
         reserve_ttl_s: float,
     ) -> None:
         self._ledger: Final = ledger
@@ -55,6 +60,7 @@ class PaymentWork:
         self._on_settled: Final = on_settled
         self._metrics: Final = metrics
         self._refunding: Final = refunding
+        self._evidence: Final = evidence
         self._reserve_ttl_s: Final = reserve_ttl_s
 
     @property
@@ -99,11 +105,15 @@ class PaymentWork:
             case PaymentState.SETTLING:  # found, not made by us just now: it may have been asked for
                 unknown = await self._advance(payment, PaymentEvent.UNCLEAR, reason=rules.INTERRUPTED)
                 if unknown is not None:
-                    await self._settle(unknown)
+                    await self._reconcile(unknown)
             case PaymentState.UNKNOWN:
-                await self._settle(payment)
+                await self._reconcile(payment)
             case PaymentState.REFUND_DUE | PaymentState.REFUNDING:
                 await self._refunding.run(payment.id)
+            case PaymentState.SETTLED | PaymentState.REJECTED | PaymentState.VOID:
+                if payment.next_attempt_at is not None:
+                    await self._watch(payment)
+                self._tell(Advanced(payment))
             case _:
                 self._tell(Advanced(payment))
 
@@ -140,13 +150,43 @@ class PaymentWork:
             _log.warning("settlement_unclear", payment=payment.id, attempts=payment.attempts, cause=_reason(settlement))
         await self._advance(payment, event, reason=_reason(settlement), transaction=_transaction(settlement))
 
+    async def _reconcile(self, payment: Payment) -> None:
+        """The chain's own word first; without one the facilitator is asked again, with the identical payload."""
+        if self._evidence is not None:
+            finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
+            decided = evidence.decide(payment, finding, self._instants.now().wall)
+            if isinstance(decided, PaymentEvent):
+                await self._found(payment, decided, finding)
+                return
+        await self._settle(payment)
+
+    async def _watch(self, payment: Payment) -> None:
+        """See that a settled payment stays, and that none arrives on one that was given up."""
+        at: float | None = None
+        if self._evidence is not None:
+            finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
+            decided = evidence.decide(payment, finding, self._instants.now().wall)
+            if isinstance(decided, PaymentEvent):
+                await self._found(payment, decided, finding)
+                return
+            at = None if decided is Watch.REST else self._watch_at()
+        await self._ledger.write(lambda connection: records.look_again(connection, payment, at))
+
+    async def _found(self, payment: Payment, event: PaymentEvent, finding: Finding) -> None:
+        _log.info("found_on_chain", payment=payment.id, was=str(payment.state), finding=evidence.word(finding))
+        reason = None if event is PaymentEvent.SETTLED else f"chain_{evidence.word(finding)}"
+        await self._advance(payment, event, reason=reason, transaction=evidence.transaction_of(finding))
+
+    def _watch_at(self) -> float | None:
+        return None if self._evidence is None else self._instants.now().wall + WATCH_S
+
     async def _advance(
         self, payment: Payment, event: PaymentEvent, *, reason: str | None = None, transaction: str | None = None
     ) -> Payment | None:
-        now = self._instants.now()
+        now, watch_at = self._instants.now(), self._watch_at()
         after = await self._ledger.write(
             lambda connection: records.advance(
-                connection, payment.id, event, now, reason=reason, transaction=transaction
+                connection, payment.id, event, now, reason=reason, transaction=transaction, watch_at=watch_at
             )
         )
         if after is None:

@@ -17,6 +17,7 @@ from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
 from engram.payments.answers import PurchaseAnswer
+from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Quote, Refund
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
@@ -119,6 +120,7 @@ async def open_shop(
     places: int = 1_000,
     refund_key: RefundKey | None = None,
     through: Facilitator | None = None,
+    evidence: Evidence | None = None,
 ) -> AsyncIterator[Shop]:
     """A running shop; limits on hotkeys and payers are wide unless `settings` says otherwise."""
     own = ledger is None
@@ -139,6 +141,7 @@ async def open_shop(
         on_settled=shop.hints.append,
         metrics=shop.metrics,
         refund_key=refund_key,
+        evidence=evidence,
     )
     async with open_system(spec, registry=registry) as system:
         shop.system = system

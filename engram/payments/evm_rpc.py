@@ -1,0 +1,210 @@
+"""An EVM chain's own word on an EIP-3009 authorization, by JSON-RPC.
+
+Proof of payment is AuthorizationUsed(payer, nonce) followed at once by Transfer(payer, payee, amount), both logged by
+the pinned token in one successful receipt. "At once" matters: a payer could use several nonces for transfers to
+himself and pay once in the same transaction. Nothing is believed of a chain with another id than the network's.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from math import ceil
+from typing import Final, TypeAlias, final
+
+import msgspec
+
+from engram.http.client import HttpClient, HttpError
+
+from .errors import MalformedPayment
+from .evidence import Finding, NoEvidence, Paid, Question, Spent, Unused
+from .keccak import keccak256
+from .networks import Network
+from .x402 import strict_json
+
+RpcCall: TypeAlias = Callable[[str, list[object]], Awaitable[object]]
+"""Calls a method with its parameters; raises RpcFailed."""
+
+USED: Final = "0x" + keccak256(b"AuthorizationUsed(address,bytes32)").hex()
+CANCELED: Final = "0x" + keccak256(b"AuthorizationCanceled(address,bytes32)").hex()
+TRANSFER: Final = "0x" + keccak256(b"Transfer(address,address,uint256)").hex()
+_STATE: Final = keccak256(b"authorizationState(address,bytes32)")[:4].hex()
+
+RANGE_BLOCKS: Final = 2_000
+"""Blocks asked for logs at once: what common providers allow."""
+RANGES: Final = 20
+FASTEST_BLOCK_S: Final = 1.0
+SLACK_S: Final = 300.0
+MAX_ANSWER_BYTES: Final = 1_000_000
+
+_QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
+_HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
+
+
+class RpcFailed(Exception):
+    """The node gave no answer that can be used; the message says in a word why."""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A block's number and time (unix seconds)."""
+
+    number: int
+    timestamp: int
+
+
+class Log(msgspec.Struct, frozen=True):
+    """One event of the token."""
+
+    address: str
+    topics: tuple[str, ...]
+    data: str
+    index: int
+    block: int
+    transaction: str
+
+
+def json_rpc(http: HttpClient, url: str, timeout_s: float) -> RpcCall:
+    """Returns a way to call the node at `url`."""
+
+    async def call(method: str, params: list[object]) -> object:
+        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        try:
+            answer = await http.request(
+                "POST", url, json=asked, read_s=timeout_s, total_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
+            )
+            body = strict_json(answer.content)
+        except (HttpError, MalformedPayment) as error:
+            raise RpcFailed(f"rpc_{type(error).__name__}") from None
+        if answer.status != 200 or not isinstance(body, dict) or "result" not in body or body.get("error"):
+            raise RpcFailed(f"rpc_refused_{method}")
+        return body["result"]
+
+    return call
+
+
+@final
+class EvmRpc:
+    """Evidence from one node. A block is final when `confirmations` more stand on it."""
+
+    def __init__(self, call: RpcCall, network: Network, confirmations: int) -> None:
+        self._call = call
+        self._network = network
+        self._confirmations = confirmations
+        self._checked = False
+
+    async def look(self, question: Question) -> Finding:
+        """What became of the authorization."""
+        try:
+            await self._check_chain()
+            latest = await self.block("latest")
+            final_number = max(0, latest.number - self._confirmations)
+            event = await self._event(question, latest)
+            if event is not None:
+                return await self._judge(question, event, final=event.block <= final_number)
+            return await self._unused(question, await self.block(hex(final_number)))
+        except RpcFailed as failed:
+            return NoEvidence(str(failed))
+
+    async def block(self, which: str) -> Block:
+        """A block's number and time; `which` is a tag or a hex number. Raises RpcFailed."""
+        told = _object(await self._call("eth_getBlockByNumber", [which, False]))
+        return Block(_quantity(told, "number"), _quantity(told, "timestamp"))
+
+    async def _check_chain(self) -> None:
+        if self._checked:
+            return
+        if _number(await self._call("eth_chainId", [])) != self._network.chain_id:
+            raise RpcFailed("rpc_of_another_chain")
+        self._checked = True
+
+    async def _event(self, question: Question, latest: Block) -> Log | None:
+        """The event that used the authorization up, looked for from when it may have been."""
+        back = ceil(max(0.0, latest.timestamp - question.since + SLACK_S) / FASTEST_BLOCK_S)
+        first = max(0, latest.number - min(back, RANGE_BLOCKS * RANGES - 1))
+        for begin in range(first, latest.number + 1, RANGE_BLOCKS):
+            asked = {
+                "address": "0x" + question.asset.hex(),
+                "topics": [[USED, CANCELED], _topic(question.payer), "0x" + question.nonce.hex()],
+                "fromBlock": hex(begin),
+                "toBlock": hex(min(begin + RANGE_BLOCKS - 1, latest.number)),
+            }
+            told = await self._call("eth_getLogs", [asked])
+            if not isinstance(told, list):
+                raise RpcFailed("rpc_malformed_logs")
+            for log in map(_log, told):
+                if log.topics[1:] == (_topic(question.payer), "0x" + question.nonce.hex()):
+                    return log
+        return None
+
+    async def _judge(self, question: Question, event: Log, *, final: bool) -> Finding:
+        if event.topics[0] == CANCELED:
+            return Spent("cancelled", final)
+        receipt = _object(await self._call("eth_getTransactionReceipt", [event.transaction]))
+        logs = receipt.get("logs")
+        if not isinstance(logs, list) or _quantity(receipt, "status") != 1:
+            raise RpcFailed("rpc_receipt_does_not_fit")
+        in_order = sorted(map(_log, logs), key=lambda log: log.index)
+        position = next((place for place, log in enumerate(in_order) if log.index == event.index), None)
+        if position is None or in_order[position].topics != event.topics:
+            raise RpcFailed("rpc_receipt_does_not_fit")
+        following = in_order[position + 1] if position + 1 < len(in_order) else None
+        if following is not None and _pays(following, question):
+            return Paid(event.transaction, final)
+        return Spent("used_otherwise", final)
+
+    async def _unused(self, question: Question, final_block: Block) -> Finding:
+        asked = {
+            "to": "0x" + question.asset.hex(),
+            "data": "0x" + _STATE + _topic(question.payer)[2:] + question.nonce.hex(),
+        }
+        if _number(await self._call("eth_call", [asked, hex(final_block.number)])):
+            return NoEvidence("used_and_not_in_the_logs")
+        return Unused(float(final_block.timestamp))
+
+
+def _pays(log: Log, question: Question) -> bool:
+    return (
+        log.address == "0x" + question.asset.hex()
+        and log.topics == (TRANSFER, _topic(question.payer), _topic(question.pay_to))
+        and log.data == "0x" + question.amount.to_bytes(32, "big").hex()
+    )
+
+
+def _topic(address: bytes) -> str:
+    return "0x" + (bytes(12) + address).hex()
+
+
+def _object(told: object) -> Mapping[str, object]:
+    if not isinstance(told, dict):
+        raise RpcFailed("rpc_malformed")
+    return told
+
+
+def _log(told: object) -> Log:
+    found = _object(told)
+    topics, address, data, transaction = (found.get(key) for key in ("topics", "address", "data", "transactionHash"))
+    if (
+        not isinstance(topics, list)
+        or not all(isinstance(topic, str) for topic in topics)
+        or not isinstance(address, str)
+        or not isinstance(data, str)
+        or not isinstance(transaction, str)
+        or not _HASH.fullmatch(transaction)
+    ):
+        raise RpcFailed("rpc_malformed_log")
+    return Log(
+        address=address.lower(),
+        topics=tuple(topic.lower() for topic in topics),
+        data=data.lower(),
+        index=_quantity(found, "logIndex"),
+        block=_quantity(found, "blockNumber"),
+        transaction=transaction.lower(),
+    )
+
+
+def _quantity(told: Mapping[str, object], key: str) -> int:
+    return _number(told.get(key))
+
+
+def _number(told: object) -> int:
+    if not isinstance(told, str) or not _QUANTITY.fullmatch(told):
+        raise RpcFailed("rpc_malformed_number")
+    return int(told, 16)
