@@ -660,7 +660,6 @@ def _retry_due(s: State, event: RetryDue, out: Actions) -> None:
         s.backlog.append(event)
         return
     if child.counted or _count(s, child, event.at, out):
-        child.counted = False
         _start_again(s, child, out)
 
 
@@ -717,7 +716,6 @@ def _advance(s: State, out: Actions) -> None:
 
 def _plan_goes_on(s: State, child: Child, out: Actions) -> None:
     if s.plan is not None and s.plan.waiting == child.spec.id:
-        s.plan.waiting = None
         _advance(s, out)
 
 

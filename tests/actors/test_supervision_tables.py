@@ -389,3 +389,67 @@ def test_the_state_is_the_one_that_was_given() -> None:
     state, _ = decide(shell.state, Shutdown())
     assert state is shell.state
     assert state.phase is Phase.ENDED
+
+
+def test_a_stop_that_waits_finds_its_child_ended_by_itself() -> None:
+    shell = Shell(SupervisorSpec("s", [spec("a"), spec("b"), spec("c")], "rest_for_one", Intensity(9, 9))).boot()
+    assert shell.exit("b") == [AskStop("c"), StopTimer("c", 3, 5.0)]
+    assert ask(shell, "stop") == []
+    assert shell.exit("a") == []
+    assert shell.exit("c", SHUTDOWN) == [Start("b", 4)]
+    shell.start("b")
+    assert shell.start("c") == [Close("a", SHUTDOWN), reply("ok")]
+    assert (shell.state.children["a"].status, shell.state.children["a"].restarts) == (Status.STOPPED, 0)
+
+
+def test_a_temporary_child_that_ends_while_its_group_is_stopped_is_forgotten() -> None:
+    children = [spec("a"), spec("t", restart="temporary"), spec("c")]
+    shell = Shell(SupervisorSpec("s", children, "one_for_all", Intensity(9, 9))).boot()
+    assert shell.exit("a") == [AskStop("c"), StopTimer("c", 3, 5.0)]
+    assert shell.exit("t") == []
+    assert shell.exit("c", SHUTDOWN) == [Forget("t", SHUTDOWN), Start("a", 4)]
+    shell.start("a")
+    assert shell.start("c") == []
+    assert list(shell.state.children) == ["a", "c"]
+
+
+def test_a_temporary_child_that_its_group_stops_is_forgotten_when_it_did() -> None:
+    children = [spec("a"), spec("t", restart="temporary")]
+    shell = Shell(SupervisorSpec("s", children, "one_for_all", Intensity(9, 9))).boot()
+    assert shell.exit("a") == [AskStop("t"), StopTimer("t", 2, 5.0)]
+    assert shell.exit("t", SHUTDOWN) == [Forget("t", SHUTDOWN), Start("a", 3)]
+
+
+def test_a_restart_by_hand_starts_the_backoff_over() -> None:
+    shell = Shell(SupervisorSpec("s", [spec("a", backoff=Backoff(1, 9))], intensity=Intensity(9, 9))).boot()
+    assert shell.exit("a") == [RetryAfter("a", 1, 0)]
+    ask(shell, "stop")
+    assert ask(shell, "restart") == [Start("a", 2)]
+    shell.start("a")
+    assert shell.exit("a") == [RetryAfter("a", 2, 0)]
+
+
+def test_a_kill_asks_those_that_were_not_asked_and_fails_their_starts() -> None:
+    shell = Shell(SupervisorSpec("s", strategy="dynamic")).boot()
+    ask(shell, "start")
+    assert shell.feed(Kill()) == [
+        reply("start_failed", "a", SHUTDOWN),
+        AskStop("a"),
+        StopTimer(None, 0, 5.0),
+        KillChild("a"),
+    ]
+    shell = Shell(SupervisorSpec("s", [spec("a"), spec("b")])).boot()
+    shell.request(StartChild, spec("n"))
+    assert shell.feed(Kill())[-3:] == [KillChild("a"), KillChild("b"), KillChild("n")]
+    assert [child.status for child in shell.state.children.values()] == [Status.STOPPING] * 3
+
+
+@pytest.mark.parametrize("alone", [Intensity(1, 9), None])
+def test_a_child_counted_alone_gives_up_at_its_own_limit(alone: Intensity | None) -> None:
+    shell = Shell(SupervisorSpec("s", [spec("a", intensity=alone)], intensity=Intensity(2, 9))).boot()
+    for n in range(1 if alone else 2):
+        assert shell.exit("a") == [Start("a", n + 2)]
+        shell.start("a")
+    assert kinds(shell.exit("a")) == ["GivingUp", "End"]
+    assert shell.state.children["a"].status is Status.STOPPED
+    assert len(shell.state.window) == (0 if alone else 3)
