@@ -15,7 +15,7 @@ taken. From then on only finalized blocks are looked at:
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -76,6 +76,10 @@ class Included(msgspec.Struct, frozen=True):
     """Its own events."""
 
 
+Sending = Callable[[bytes, int], None]
+"""Told the extrinsic's hash and the last block that may include it, just before it is sent."""
+
+
 async def submit(
     view: View,
     nodes: Sequence[Node],
@@ -83,6 +87,7 @@ async def submit(
     keypair: Keypair,
     waiting: Waiting = Waiting(),  # noqa: B008 - frozen
     composer: Composer | None = None,
+    sending: Sending = lambda digest, last_block: None,
 ) -> Included:
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
@@ -102,6 +107,7 @@ async def submit(
             break
         taken.add(nonce)
         signed = await composing.compose(call, keypair, nonce, era, genesis)
+        sending(signed.hash, era.last_block)
         try:
             await _send(node, signed)
         except SubmitRefused as error:

@@ -95,6 +95,11 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
+    except BaseExceptionGroup as group:
+        # Ctrl-C while several miners are asked arrives in the group of their tasks.
+        if group.subgroup(KeyboardInterrupt) is not None:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def hotkey_of(wallet: Wallet) -> Keypair:

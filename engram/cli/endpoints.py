@@ -1,5 +1,6 @@
 """The endpoints of the chain that a command asks."""
 
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -38,4 +39,11 @@ async def send(
 ) -> Included:
     """Submits a call as the options say; raises as `submit`."""
     composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
-    return await submit(view, nodes, call, keypair, Waiting(min(2.0, patience_s / 20), patience_s), composer)
+    waiting = Waiting(min(2.0, patience_s / 20), patience_s)
+    return await submit(view, nodes, call, keypair, waiting, composer, _told)
+
+
+def _told(digest: bytes, last_block: int) -> None:
+    """Whoever interrupts the waiting must know what to look for."""
+    sys.stderr.write(f"sending 0x{digest.hex()}, which may be included until block {last_block}\n")
+    sys.stderr.flush()

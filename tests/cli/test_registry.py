@@ -158,6 +158,8 @@ def test_a_commit_that_is_not_seen_is_unknown_and_has_its_own_exit_code(registry
     assert ran.code == 4
     assert "OutcomeUnknown" in ran.out
     assert "look before sending again" in ran.out
+    assert ran.err.startswith("sending 0x")
+    assert ran.err.splitlines()[0].split()[1].rstrip(",") in ran.out
 
 
 def test_an_endpoint_that_is_down_fails(run: Run, wallets: Path) -> None:
