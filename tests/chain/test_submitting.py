@@ -255,6 +255,31 @@ async def test_what_was_taken_and_never_included_is_told_once_its_era_has_passed
     assert chain.asked.count("author_submitExtrinsic") == 1
 
 
+async def test_a_block_that_is_reorganised_away_is_never_told_of() -> None:
+    class Reorganising(LivingChain):
+        gone: int | None = None
+
+        def seal(self) -> None:
+            super().seal()
+            if self.gone is None and self.blocks[self.head]:
+                self.gone = self.head
+                super().seal()
+                self.reorganise(self.gone)
+                self.include = False
+                super().seal()
+                self.include = True
+
+    chain = Reorganising()
+    chain.lag = 3
+    for _ in range(3):
+        chain.seal()
+    done = await commit(chain)
+    assert chain.gone is not None
+    assert done.block.number > chain.gone
+    assert "0x" + done.block.hash.hex() == chain.hash(done.block.number)
+    assert chain.asked.count("author_submitExtrinsic") == 1
+
+
 async def test_patience_that_ends_is_unknown_and_not_a_failure(autojump_clock: Any) -> None:
     chain = LivingChain()
     chain.seal_at_look = False

@@ -77,6 +77,8 @@ class LivingChain(ChainDouble):
         self.nonces: dict[bytes, int] = {}
         self.seal_at_look = True
         """Each look at the finalized head finds a new block."""
+        self.lag = 0
+        """Blocks that the finalized head lies behind the newest one."""
         self.include = True
         """False: blocks stay empty, what waits goes on waiting."""
         self.drop_submissions = False
@@ -105,6 +107,7 @@ class LivingChain(ChainDouble):
             case ["chain_getFinalizedHead" | "chain_getHead"]:
                 if self.seal_at_look:
                     self.seal()
+                return self.hash(self.head - self.lag)
             case ["chain_getBlockHash", *given] if not given or given[0] in (None, 0):
                 return self.hash(0) if given == [0] else self.hash(self.head)
             case ["system_accountNextIndex", str(address)]:
@@ -144,6 +147,17 @@ class LivingChain(ChainDouble):
             case _:
                 pass
         return super().answer(call)
+
+    def reorganise(self, at: int) -> None:
+        """Blocks from `at` on are gone; what they held waits again."""
+        super().reorganise(at)
+        for number in range(at, self.head + 1):
+            self.states.pop(number, None)
+            for octets in self.blocks.pop(number, []):
+                waiting = self._parsed(octets, number - 1)
+                self.nonces[waiting.public_key] = min(waiting.nonce, self.nonces[waiting.public_key])
+                self.pool.append(waiting)
+        self.head = at - 1
 
     def state_at(self, number: int) -> dict[str, str]:
         """Storage after this block."""
@@ -189,7 +203,7 @@ class LivingChain(ChainDouble):
 
     def _submit(self, octets: bytes) -> Json:
         try:
-            waiting = self._checked(octets)
+            waiting = self._checked(octets, self.head)
         except ValueError as error:
             return CallRefused(1010, f'{{"invalid":{{"{error}":null}}}}')
         if any(one.public_key == waiting.public_key and one.nonce == waiting.nonce for one in self.pool):
@@ -199,31 +213,35 @@ class LivingChain(ChainDouble):
         digest = hashlib.blake2b(octets, digest_size=32).hexdigest()
         return "0x" + digest
 
-    def _checked(self, octets: bytes) -> Waiting:
+    def _parsed(self, octets: bytes, head: int) -> Waiting:
         decoded = self._runtime.decode_extrinsic(octets)
+        period, phase = decoded["era"]
+        birth = head - (head - phase) % period
         public_key = ss58.decode(decoded["address"])
-        signature = bytes.fromhex(decoded["signature"]["Sr25519"][2:])
-        nonce, (period, phase) = decoded["nonce"], decoded["era"]
-        birth = self.head - (self.head - phase) % period
-        call = self._call_octets(decoded["call"])
+        return Waiting(octets, public_key, decoded["nonce"], self._call_octets(decoded["call"]), birth + period)
+
+    def _checked(self, octets: bytes, head: int) -> Waiting:
+        decoded = self._runtime.decode_extrinsic(octets)
+        waiting = self._parsed(octets, head)
+        birth = waiting.last_block - ERA_BLOCKS
         payload = self._runtime.signature_payload(
-            call,
-            era={"period": period, "current": birth},
-            nonce=nonce,
+            waiting.call,
+            era={"period": ERA_BLOCKS, "current": birth},
+            nonce=waiting.nonce,
             tip=decoded["tip"],
             tip_asset_id=None,
             genesis_hash=bytes.fromhex(self.hash(0)[2:]),
             era_block_hash=bytes.fromhex(self.hash(birth)[2:]),
         )
-        if period != ERA_BLOCKS or birth < self.first:
+        if decoded["era"][0] != ERA_BLOCKS or birth < self.first:
             raise ValueError("ancientBirthBlock")
-        if not sr25519.verify(signature, payload, public_key):
+        if not sr25519.verify(bytes.fromhex(decoded["signature"]["Sr25519"][2:]), payload, waiting.public_key):
             raise ValueError("badProof")
-        if nonce < self.nonces.get(public_key, 0):
+        if waiting.nonce < self.nonces.get(waiting.public_key, 0):
             raise ValueError("stale")
-        if nonce > self.nonces.get(public_key, 0) + 16:
+        if waiting.nonce > self.nonces.get(waiting.public_key, 0) + 16:
             raise ValueError("future")
-        return Waiting(octets, public_key, nonce, call, birth + period)
+        return waiting
 
     def _call_octets(self, call: dict[str, Any]) -> bytes:
         arguments = {one["name"]: one["value"] for one in call["call_args"]}
