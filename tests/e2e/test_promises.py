@@ -185,8 +185,17 @@ def test_a_hanging_facilitator_delays_nobody_and_its_buyer_is_answered_in_time(t
             assert gateway.terminate() == 0
 
 
+SUPPORTED = json.dumps(
+    {
+        "kinds": [{"x402Version": 2, "scheme": "exact", "network": "eip155:31337"}],
+        "extensions": [],
+        "signers": {},
+    }
+).encode()
+
+
 class HangingFacilitator:
-    """Accepts, reads, and never answers."""
+    """Says what it supports, and never answers anything else."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -197,9 +206,13 @@ class HangingFacilitator:
     def _accept(self) -> None:
         while True:
             try:
-                self._kept.append(self._listener.accept()[0])
+                connection = self._listener.accept()[0]
             except OSError:
                 return
+            self._kept.append(connection)
+            if connection.recv(4).startswith(b"GET"):
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+                connection.sendall(head + b"content-length: %d\r\n\r\n" % len(SUPPORTED) + SUPPORTED)
 
     def __enter__(self) -> Self:
         return self
