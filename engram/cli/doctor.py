@@ -8,17 +8,19 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
-import msgspec
+import trio
 
 import config
 from config import Loaded
 from engram import __version__
 from engram.cli import output
 from engram.cli.failures import Exit
+from engram.cli.finding import Finding, Verdict
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
+from engram.ledger import LEDGER_FILE, LedgerUnusable
 
 LIBRARIES: Final = (
     "trio",
@@ -38,14 +40,6 @@ WAL_FIX: Final = (3, 51, 3)
 FREE_BYTES: Final = 1_000_000_000
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. Only `bad` keeps Engram from working."""
-
-    what: str
-    verdict: Literal["good", "note", "bad"]
-    text: str
-
-
 def version(*, show: Show = SHOW) -> None:
     """Show the versions of Engram, Python, SQLite and the libraries that matter."""
     output.record(
@@ -60,9 +54,15 @@ def version(*, show: Show = SHOW) -> None:
 
 
 def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
-    """Look at settings, data folder, disk, SQLite, ports and the node's libraries; non-zero when something is bad."""
+    """Look for faults in settings, disk, ledger, SQLite, ports, libraries, facilitator, clock, token and refund key.
+
+    What is wrong makes the exit status non-zero; asks the facilitator and the chain, changes nothing.
+    """
+    from engram.cli.doctor_of_money import money
+
     loaded = sources.load()
     findings = [*_settings(loaded), _python(), _sqlite(), *_data_folder(loaded), *_ports(loaded), *_node()]
+    findings += trio.run(money, loaded.settings)
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE
 
@@ -112,8 +112,22 @@ def _data_folder(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("data folder", "good", str(folder))
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    verdict: Literal["good", "bad"] = "good" if free >= FREE_BYTES else "bad"
+    verdict: Verdict = "good" if free >= FREE_BYTES else "bad"
+    if (ledger := folder / LEDGER_FILE).exists():
+        yield _ledger(ledger)
     yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {there}, {FREE_BYTES / 1e9:.0f} GB are needed")
+
+
+def _ledger(path: Path) -> Finding:
+    from engram.ledger.backup import check
+
+    try:
+        report = check(path)
+    except LedgerUnusable as error:
+        return Finding("ledger", "bad", f"{error}: restore a backup")
+    if report.problems:
+        return Finding("ledger", "bad", f"{path} is damaged: {report.problems[0]}; restore a backup")
+    return Finding("ledger", "good", f"sound, schema version {report.schema_version}, {report.bytes / 1e6:.1f} MB")
 
 
 def _ports(loaded: Loaded) -> Iterator[Finding]:
