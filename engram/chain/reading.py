@@ -41,23 +41,24 @@ async def finalized_hash(node: Node) -> bytes:
 
 async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadReading:
     """The block of this hash, the runtime at it, and the node's hash at block number `ours`."""
-    at = hex_of(block_hash)
-    calls = [
-        RpcCall("chain_getHeader", (at,)),
-        RpcCall("state_getRuntimeVersion", (at,)),
-        RpcCall("system_chain"),
-    ]
+    calls = _head_calls(block_hash)
     if ours is not None:
         calls.append(RpcCall("chain_getBlockHash", (ours,)))
-    answers = [answered(node, answer) for answer in await node.ask(calls)]
-    version = convert(node, answers[1], _RuntimeVersion)
-    return HeadReading(
-        head=Head(_number(node, convert(node, answers[0], _Header).number), block_hash),
-        spec_version=version.specVersion,
-        transaction_version=version.transactionVersion,
-        chain_name=convert(node, answers[2], str)[:100],
-        hash_at_ours=hash_of(node, answers[3]) if ours is not None and answers[3] is not None else None,
-    )
+    head, version, name, *at_ours = await node.ask(calls)
+    reading = _head_reading(node, block_hash, head, version, name)
+    if not at_ours or answered(node, at_ours[0]) is None:
+        return reading
+    return msgspec.structs.replace(reading, hash_at_ours=hash_of(node, at_ours[0]))
+
+
+async def read_head_and_metadata(node: Node, block_hash: bytes) -> tuple[HeadReading, bytes]:
+    """The block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
+    metadata = RpcCall("state_call", (METADATA_CALL, METADATA_PARAMS, hex_of(block_hash)))
+    head, version, name, answer = await node.ask([*_head_calls(block_hash), metadata])
+    reading = _head_reading(node, block_hash, head, version, name)
+    if isinstance(answer, CallRefused):
+        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {answer}")
+    return reading, octets_of(node, answer)
 
 
 async def read_hash_at(node: Node, number: int) -> bytes | None:
@@ -86,6 +87,23 @@ async def read_codec(node: Node, reading: HeadReading) -> Codec:
 async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:
     """SCALE bytes of the metagraph of a subnet at this block."""
     return await state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
+
+
+def _head_calls(block_hash: bytes) -> list[RpcCall]:
+    at = hex_of(block_hash)
+    return [RpcCall("chain_getHeader", (at,)), RpcCall("state_getRuntimeVersion", (at,)), RpcCall("system_chain")]
+
+
+def _head_reading(node: Node, block_hash: bytes, head: Json, version: Json, name: Json) -> HeadReading:
+    runtime = convert(node, answered(node, version), _RuntimeVersion)
+    header = convert(node, answered(node, head), _Header)
+    return HeadReading(
+        head=Head(_number(node, header.number), block_hash),
+        spec_version=runtime.specVersion,
+        transaction_version=runtime.transactionVersion,
+        chain_name=convert(node, answered(node, name), str)[:100],
+        hash_at_ours=None,
+    )
 
 
 def answered(node: Node, answer: Json) -> Json:

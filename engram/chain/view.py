@@ -6,7 +6,7 @@ from typing import final
 import msgspec
 import trio
 
-from engram.chain.codec import METADATA_CALL, METADATA_PARAMS, Codec
+from engram.chain.codec import Codec
 from engram.chain.errors import (
     AnswerMalformed,
     CallRefused,
@@ -25,8 +25,8 @@ from engram.chain.reading import (
     hex_of,
     octets_of,
     read_head,
+    read_head_and_metadata,
     read_metagraph_bytes,
-    state_call,
 )
 from engram.chain.runtime import RuntimeTypes, Value
 
@@ -111,14 +111,12 @@ async def open_view(nodes: Sequence[Node]) -> View:
 
 async def view_at(node: Node, block_hash: bytes, known: View | None = None) -> View:
     """The block of this hash; `known` spares the reading of the metadata when the runtime is still the same."""
+    if known is None:
+        return View(node, *await read_head_and_metadata(node, block_hash))
     reading = await read_head(node, block_hash, None)
-    if known is not None and known.reading.spec_version == reading.spec_version:
+    if known.reading.spec_version == reading.spec_version:
         return View(node, reading, known.metadata)
-    try:
-        metadata = await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
-    except CallRefused as error:
-        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
-    return View(node, reading, metadata)
+    return View(node, *await read_head_and_metadata(node, block_hash))
 
 
 async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | None:
