@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from array import array
 from pathlib import Path
 from typing import Final
 
 import qdrant_edge as edge
 
-from engram.memory.edge_wire import Place, Search
+from engram.memory.edge_wire import Place, Search, unit
 
 NAMES: Final[tuple[str, ...]] = ("public", "private")
 """Public and private vectors never share a shard."""
@@ -82,11 +80,3 @@ def copy_points(source: edge.EdgeShard, target: edge.EdgeShard, ids: list[int]) 
     gone: list[edge.PointId] = [number for number in ids if number not in kept]
     if gone:
         target.update(edge.UpdateOperation.delete_points(gone))
-
-
-def unit(packed: bytes) -> list[float]:
-    """Normalises in 64-bit floating point: 32-bit squares of large or tiny numbers leave its range."""
-    numbers = array("f")
-    numbers.frombytes(packed)
-    norm = math.hypot(*numbers)
-    return [number / norm for number in numbers]

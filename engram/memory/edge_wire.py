@@ -7,7 +7,9 @@ Requests are answered by `number`, not in order: searches overtake changes.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
+from array import array
 from typing import Final
 
 import msgspec
@@ -122,6 +124,14 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 def mark(key: str, value: str) -> str:
     """Returns the short, fixed-length form in which a pair of metadata is searchable."""
     return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
+
+
+def unit(packed: bytes) -> list[float]:
+    """Normalises in 64-bit floating point: 32-bit squares of large or tiny numbers leave its range."""
+    numbers = array("f")
+    numbers.frombytes(packed)
+    norm = math.hypot(*numbers)
+    return [number / norm for number in numbers]
 
 
 def wire(change: Change) -> Place | Remove:

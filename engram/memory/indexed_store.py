@@ -149,7 +149,7 @@ class IndexedStore:
         if flushed < self._truth.pruned_to:
             await self._rebuild()
         else:
-            self._applied = flushed
+            self._stands_at(flushed)
             await self._replay()
         points = await self._index.points()
         if not self._pending and points != self._counts.public + self._counts.private:
@@ -191,10 +191,13 @@ class IndexedStore:
 
     async def _apply(self, changes: Sequence[Change]) -> int:
         flushed = await self._index.apply(changes, changes[-1].sequence)
-        self._applied = changes[-1].sequence
+        self._stands_at(changes[-1].sequence)
+        return flushed
+
+    def _stands_at(self, sequence: int) -> None:
+        self._applied = sequence
         self._progress.set()
         self._progress = trio.Event()
-        return flushed
 
     async def _reached(self, sequence: int) -> None:
         """Waits until the index has made the change."""

@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -13,16 +14,37 @@ import trio.testing
 
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.model import PUBLIC, Counts
-from tests.memory.stores import ExactIndex, Opened, cosine, entry, opened, random_vector, until, vector
+from engram.memory.qdrant_index import QdrantIndex
+from tests.fakes.qdrant_server import QdrantDouble
+from tests.memory.stores import DIMENSION, ExactIndex, Opened, cosine, entry, opened, random_vector, until, vector
+from tests.shared import needs_shared
 
 Open = Callable[[Path], AbstractAsyncContextManager[Opened]]
 
 
-@pytest.fixture(params=["edge", "exact"])
+SERVER = os.environ.get("QDRANT_URL")
+"""A real Qdrant server, on which the same contract is then held too."""
+
+
+@pytest.fixture(params=["edge", "exact", pytest.param("qdrant", marks=needs_shared), *(["server"] if SERVER else [])])
 async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
-    make = (lambda truth: ExactIndex()) if request.param == "exact" else None
-    async with opened(tmp_path, make) as it:
-        yield it
+    match request.param:
+        case "edge":
+            async with opened(tmp_path) as it:
+                yield it
+        case "exact":
+            async with opened(tmp_path, lambda truth: ExactIndex()) as it:
+                yield it
+        case "qdrant":
+            with QdrantDouble(tmp_path / "server").serving() as double:
+                async with opened(tmp_path, lambda truth: QdrantIndex(double.url, DIMENSION, truth.truth_id)) as it:
+                    yield it
+            assert double.broken == []
+        case _:
+            name = uuid.uuid4().hex
+            async with opened(tmp_path, lambda truth: QdrantIndex(str(SERVER), DIMENSION, name)) as it:
+                yield it
+                await it.index.reset()
 
 
 async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None:
@@ -195,6 +217,14 @@ async def test_a_lost_index_is_built_again_from_the_truth(tmp_path: Path) -> Non
     async with opened(tmp_path) as both:
         hits = await both.store.query(PUBLIC, vector(1), 50, {}) + await both.store.query("mine", vector(1), 50, {})
         assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
+
+
+async def test_putting_again_while_the_index_comes_up_waits_for_no_change(tmp_path: Path) -> None:
+    """Such a put was answered after 10 s, as unavailable: nothing told it that the index stood there already."""
+    for _ in range(2):
+        async with opened(tmp_path) as both:
+            with trio.fail_after(8):
+                await both.store.put(entry(vector(1)))
 
 
 @pytest.mark.parametrize("torn", ["mark.json", "public", "private"])
