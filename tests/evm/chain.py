@@ -7,6 +7,7 @@ import http.client
 import json
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -51,6 +52,7 @@ class Chain:
     def __init__(self, log: Path) -> None:
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
+        self._sending = threading.Lock()
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.funded: str = ""
@@ -167,7 +169,8 @@ class Chain:
 
     def _send(self, signature: str, kinds: tuple[str, ...], values: tuple[object, ...]) -> None:
         order = {"from": self.funded, "to": TOKEN, "data": _call(signature, kinds, values), "gas": hex(500_000)}
-        transaction = self.rpc("eth_sendTransaction", order)
+        with self._sending:
+            transaction = self.rpc("eth_sendTransaction", order)
         deadline = time.monotonic() + RECEIPT_TIMEOUT_S
         while (receipt := self.rpc("eth_getTransactionReceipt", transaction)) is None:
             assert time.monotonic() < deadline, "no block was made"

@@ -1,0 +1,149 @@
+"""Whatever happens between us, the facilitator and the chain: the chain says what was paid, and we come to the same."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.e2e.buyer import Answer
+from tests.evm import node, wire
+from tests.evm.chain import NETWORK
+from tests.evm.shop import RECIPIENT, Shop, wait_until
+from tests.evm.wallet import FUNDS, EvmBuyer
+from tests.evm.wire import Fault, Forward, after, answers, cut, once, stall
+
+pytestmark = [node.needs_node, pytest.mark.xdist_group("evm")]
+PRICE = 100_000
+FOREIGN = "0x" + "ab" * 32
+
+FAULTS: dict[str, Fault] = {
+    "cut before": cut,
+    "cut after": after(cut),
+    "500 before": answers(500, {"error": "down"}),
+    "500 after": after(answers(500, {"error": "down"})),
+    "504 after": after(answers(504, b"<html>gateway timeout</html>")),
+    "429 before": answers(429, {"error": "too many requests"}),
+    "stall before": stall(4.0),
+    "stall after": after(stall(4.0)),
+    "pending after": after(answers(200, {"success": False, "errorReason": "settlement_pending", "transaction": ""})),
+    "success without transaction": after(answers(200, {"success": True, "transaction": "", "network": NETWORK.caip2})),
+    "success elsewhere": after(answers(200, {"success": True, "transaction": FOREIGN, "network": "eip155:1"})),
+    "failure with a transaction": after(
+        answers(200, {"success": False, "errorReason": "transaction_failed", "transaction": FOREIGN})
+    ),
+    "garbage after": after(answers(200, b"\x00{[nonsense")),
+}
+
+
+def nonce_of(request: dict[str, Any]) -> str:
+    return str(request["paymentPayload"]["payload"]["authorization"]["nonce"])
+
+
+def status(shop: Shop, buyer: EvmBuyer, answer: Answer) -> str:
+    return str(buyer.payment_of(shop.url, str(answer.body["payment_id"]))["status"])
+
+
+def settled(shop: Shop, buyer: EvmBuyer, answer: Answer, *, final: str = "settled", timeout: float = 30.0) -> None:
+    wait_until(lambda: status(shop, buyer, answer), final, timeout)
+
+
+def test_no_fault_of_the_facilitator_costs_a_buyer_twice_or_is_told_as_a_failure(shop: Shop) -> None:
+    by_nonce: dict[str, Fault] = {}
+    shop.wire.faults["/settle"] = lambda request, forward: by_nonce[nonce_of(request)](request, forward)
+
+    def buy(name: str) -> tuple[str, EvmBuyer, Answer]:
+        buyer = EvmBuyer(shop.chain)
+        buyer.quote(shop.url)
+        by_nonce[buyer.evm.authorization["nonce"]] = once(FAULTS[name])
+        return name, buyer, buyer.pay(shop.url)
+
+    with ThreadPoolExecutor(len(FAULTS)) as pool:
+        bought = list(pool.map(buy, FAULTS))
+    for name, _, answer in bought:
+        assert (name, answer.status, "payment-required" in answer.headers) == (name, 202, False)
+    for name, buyer, answer in bought:
+        settled(shop, buyer, answer)
+        assert (name, shop.chain.transfers(buyer.evm.address, RECIPIENT)) == (name, [PRICE])
+        again = buyer.pay(shop.url)
+        assert (name, again.status, again.body["session_id"]) == (name, 202, answer.body["session_id"])
+        buyer.stop(shop.url, str(answer.body["session_id"]))
+
+
+def test_an_authorization_cancelled_between_verify_and_settle_buys_nothing(shop: Shop) -> None:
+    buyer = EvmBuyer(shop.chain)
+    buyer.quote(shop.url)
+
+    def cancelled(request: dict[str, Any], forward: Forward) -> wire.Answer:
+        shop.chain.cancel(buyer.evm.secret, buyer.evm.nonce)
+        return forward()
+
+    shop.wire.faults["/settle"] = once(cancelled)
+    buyer.pay(shop.url)
+    wait_until(lambda: buyer.pay(shop.url).status, 402, 30.0)
+    assert buyer.balance == FUNDS
+    assert [session["status"] for session in buyer.sessions(shop.url)] in ([], ["failed"])
+    assert buyer.quote(shop.url).status == 402
+    shop.wire.mend()
+    bought = buyer.pay(shop.url)
+    assert bought.status == 202, bought
+    assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
+    buyer.stop(shop.url, str(bought.body["session_id"]))
+
+
+def test_a_payment_that_a_stranger_submitted_first_counts_as_paid(shop: Shop) -> None:
+    buyer = EvmBuyer(shop.chain)
+    buyer.quote(shop.url)
+
+    def overtaken(request: dict[str, Any], forward: Forward) -> wire.Answer:
+        shop.chain.submit(buyer.evm.authorization, buyer.evm.signature)
+        return forward()
+
+    shop.wire.faults["/settle"] = once(overtaken)
+    answer = buyer.pay(shop.url)
+    assert answer.status == 202, answer
+    settled(shop, buyer, answer)
+    assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
+    buyer.stop(shop.url, str(answer.body["session_id"]))
+
+
+def test_a_facilitator_killed_while_it_settles_leaves_the_payment_to_the_chain(shop: Shop) -> None:
+    buyer = EvmBuyer(shop.chain)
+    buyer.quote(shop.url)
+    shop.chain.automine(False)
+    answers: list[Answer] = []
+    paying = threading.Thread(target=lambda: answers.append(buyer.pay(shop.url)))
+    paying.start()
+    wait_until(shop.chain.pending, 1)
+    shop.facilitator.kill()
+    paying.join(20)
+    (answer,) = answers
+    assert answer.status == 202, answer
+    assert status(shop, buyer, answer) in ("unknown", "settling")
+    shop.chain.automine(True)
+    shop.chain.mine()
+    shop.facilitator.start()
+    settled(shop, buyer, answer)
+    assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
+    buyer.stop(shop.url, str(answer.body["session_id"]))
+
+
+def test_an_authorization_that_expires_while_it_is_settled_is_void_once_the_chain_is_past_it(shop: Shop) -> None:
+    buyer = EvmBuyer(shop.chain)
+    due = int(time.time()) + 8
+    buyer.evm.overrides = {"validBefore": str(due)}
+    buyer.quote(shop.url)
+
+    def late(request: dict[str, Any], forward: Forward) -> wire.Answer:
+        time.sleep(max(0.0, due + 1 - time.time()))
+        return forward()
+
+    shop.wire.faults["/settle"] = late
+    answer = buyer.pay(shop.url)
+    assert answer.status == 202, answer
+    assert status(shop, buyer, answer) in ("unknown", "settling")
+    time.sleep(max(0.0, due + 1.5 - time.time()))
+    shop.chain.mine(3)
+    settled(shop, buyer, answer, final="void")
+    assert buyer.balance == FUNDS
