@@ -112,6 +112,8 @@ class PaymentSettings(Section, frozen=True):
     """Open holds per client IP address; loopback addresses are exempt in `local`."""
     concurrency: Count = 64
     """Payments worked on at once."""
+    identifier_required: bool = False
+    """Payments must bear x402's payment-identifier, a buyer's own word for one purchase; others get a 400."""
     refund_key_file: str = ""
     """File with the secret key (64 hex digits, mode 0600) that sends refunds; empty: in `local` one that is generated,
     elsewhere refunds wait for the operator. Keep no more on its address than may be lost."""

@@ -90,6 +90,8 @@ async def _sell(services: Services, caller: Caller, wanted: Wanted, quote: Quote
         raise _payment_required(quote, "unproven_receipt", str(unproven)) from None
     except MalformedPayment as malformed:
         raise ApiError(400, "malformed_payment", shortened(str(malformed))) from None
+    if payload is not None and payload.identifier is None and quote.identifier_required:
+        raise ApiError(400, "payment_identifier_required", "Payments here must bear an x402 payment-identifier.")
     with trio.move_on_after(services.settings.payments.answer_within_s + LATEST_S):
         if payload is None:
             return await _offer(services, caller, wanted, quote, asked)

@@ -9,10 +9,11 @@ from engram.gateway.selling import Selling
 from engram.ledger import Ledger
 from engram.payments import networks
 from engram.payments.answers import NoRoom
+from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Limits, Quote, Requirements
 from engram.payments.protocol import VerifierMessage
-from engram.sessions import Tier, rules
+from engram.sessions import Tier, TierName, rules
 from engram.sessions import records as session_records
 
 FULL_RETRY_S: Final = 30
@@ -44,14 +45,17 @@ class Shop:
         self._places = places
         self._network = networks.find(settings.payments.network)
         self._recipient = parse_address(settings.payments.recipient)
+        self._session, self._extension = _discovery(settings, "tier"), _discovery(settings)
 
     def quote_session(self, tier: Tier, hours: float) -> Quote:
         """The price of a new session."""
-        return self._quote("/sessions", f"Engram memory node, {tier.name}, {hours:g} h", tier, hours)
+        return self._quote("/sessions", f"Engram memory node, {tier.name}, {hours:g} h", tier, hours, self._session)
 
     def quote_extension(self, session_id: str, tier: Tier, hours: float) -> Quote:
         """The price of more time."""
-        return self._quote(f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours)
+        return self._quote(
+            f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours, self._extension
+        )
 
     def limits(self) -> Limits:
         """How much may be held open at once, now."""
@@ -73,7 +77,7 @@ class Shop:
         held = await self._ledger.read(session_records.count_held)
         return held < self.limits().places
 
-    def _quote(self, path: str, description: str, tier: Tier, hours: float) -> Quote:
+    def _quote(self, path: str, description: str, tier: Tier, hours: float, discovery: Discovery) -> Quote:
         return Quote(
             requirements=Requirements(
                 network=self._network,
@@ -84,4 +88,22 @@ class Shop:
             resource=self._public_url() + path,
             description=description,
             terms_url=self._settings.gateway.terms_url or f"{self._public_url()}/terms",
+            discovery=discovery,
+            identifier_required=self._settings.payments.identifier_required,
         )
+
+
+def _discovery(settings: Settings, *also: str) -> Discovery:
+    """How an offer is asked for; `also` names fields beside the duration."""
+    hours = {"type": "number", "minimum": settings.sessions.min_hours, "maximum": settings.sessions.max_hours}
+    examples: dict[str, object] = {"tier": str(TierName.STANDARD), "duration_hours": 1}
+    schemas: dict[str, object] = {
+        "tier": {"type": "string", "enum": [str(name) for name in TierName]},
+        "duration_hours": hours,
+    }
+    names = (*also, "duration_hours")
+    return Discovery(
+        body={name: examples[name] for name in names},
+        schema={"type": "object", "properties": {name: schemas[name] for name in names}},
+        output={"session_id": "4f1c…", "status": "provisioning", "code": "accepted"},
+    )

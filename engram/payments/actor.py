@@ -192,6 +192,9 @@ class PaymentVerifier(Actor[VerifierMessage]):
         wiring, now = self._wiring, self._wiring.instants.now()
         requirements, signed = purchase.quote.requirements, purchase.payload.authorization
         wanted = purchase.wanted
+        payload = x402.payload_json(signed, purchase.payload.signature, requirements)
+        if not requirements.network.play:  # play money's facilitator has no catalogue
+            payload = x402.listed(payload, purchase.quote)
         payment = Payment(
             id=wiring.ids.uuid4(),
             state=PaymentState.RESERVED,
@@ -207,13 +210,14 @@ class PaymentVerifier(Actor[VerifierMessage]):
             amount=requirements.amount,
             valid_after=signed.valid_after,
             valid_before=signed.valid_before,
-            payload=msgspec.json.encode(x402.payload_json(signed, purchase.payload.signature, requirements)),
+            payload=msgspec.json.encode(payload),
             requirements=msgspec.json.encode(x402.requirements_json(requirements)),
             seconds=wanted.seconds,
             client_address=purchase.client_address,
             created_at=now.wall,
             updated_at=now.wall,
             next_attempt_at=now.wall,
+            identifier=purchase.payload.identifier,
         )
         session = _session(payment, wanted, requirements.network.v1_name)
         return Reservation(payment, session, purchase.message_hash, self.limits(), now)

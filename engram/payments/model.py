@@ -5,6 +5,7 @@ from typing import Protocol
 
 import msgspec
 
+from .extensions import Discovery
 from .networks import Network
 
 
@@ -56,6 +57,10 @@ class Quote(msgspec.Struct, frozen=True):
     description: str
     terms_url: str = ""
     """Where refund terms are published; not shown when empty."""
+    discovery: Discovery | None = None
+    """How it is asked for, for catalogues."""
+    identifier_required: bool = False
+    """Payments must bear a payment-identifier."""
 
     @property
     def amount_usd(self) -> float:
@@ -98,6 +103,8 @@ class Payload(msgspec.Struct, frozen=True):
     authorization: Authorization
     signature: bytes
     """r, s, v: 65 bytes with v 27 or 28."""
+    identifier: str | None = None
+    """The buyer's payment-identifier."""
 
     def __repr__(self) -> str:
         return f"Payload(version={self.version}, network={self.network!r}, payer=0x{self.authorization.payer.hex()})"

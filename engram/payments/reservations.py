@@ -49,8 +49,8 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
         answer = known_answer(known, asked.controller, asked.request_hash)
         if isinstance(answer, Conflict) or not _may_retry(connection, known):
             return answer
-    elif (replayed := _replayed(connection, reservation)) is not None:
-        return replayed
+    elif (said := _replayed(connection, reservation) or _identified(connection, asked)) is not None:
+        return said
     refused = _room(connection, reservation)
     if refused is not None:
         return refused
@@ -93,6 +93,16 @@ def _replayed(connection: Connection, reservation: Reservation) -> Known | Repla
     if row.request_hash != asked.request_hash or answered is None:
         return Replayed("this signed request was used before for something else: sign with a new timestamp")
     return Known(answered)
+
+
+def _identified(connection: Connection, asked: Payment) -> Conflict | None:
+    """The buyer's own word for a purchase stands for one payment; one that moved no money gives it free again."""
+    if asked.identifier is None:
+        return None
+    who = {"controller": asked.controller, "identifier": asked.identifier}
+    if connection.execute(statements.PAYMENT_BY_IDENTIFIER, who).first() is None:
+        return None
+    return Conflict("this payment identifier stands for another payment: send that one again, or use a new identifier")
 
 
 def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:

@@ -39,6 +39,16 @@ PAYMENTS_DUE = (
     .order_by(payments.c.next_attempt_at)
     .limit(bindparam("most"))
 )
+PAYMENT_BY_IDENTIFIER = (
+    select(payments.c.id)
+    .where(
+        payments.c.controller == bindparam("controller"),
+        payments.c.identifier == bindparam("identifier"),
+        payments.c.state.not_in([literal_column("'rejected'"), literal_column("'void'")]),
+    )
+    .limit(1)
+)
+"""The payment of a hotkey that a payment-identifier stands for."""
 INSERT_PAYMENT = insert(payments)
 UPDATE_PAYMENT = (
     update(payments)

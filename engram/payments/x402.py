@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from . import extensions
 from .errors import MalformedPayment, UnprovenReceipt
 from .keccak import checksummed
 from .model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
@@ -93,6 +94,7 @@ def parse_payload(document: object) -> Payload:
         accepted=accepted,
         authorization=_authorization(_object(signed["authorization"], "payload.authorization")),
         signature=_signature(signed),
+        identifier=extensions.identifier_in(body.get("extensions")) if version == 2 else None,
     )
 
 
@@ -117,6 +119,7 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
         "error": error,
         "resource": {"url": quote.resource, "description": quote.description, "mimeType": "application/json"},
         "accepts": [requirements_json(requirements)],
+        "extensions": extensions.declared(quote.discovery, identifier_required=quote.identifier_required),
     }
     challenge_text = (
         f'x402 scheme="{SCHEME}" network="{network.v1_name}" amount="{requirements.amount}" token="USDC" '
@@ -180,6 +183,14 @@ def payload_json(authorization: Authorization, signature: bytes, requirements: R
             },
         },
     }
+
+
+def listed(payload: JsonObject, quote: Quote) -> JsonObject:
+    """The payload with what a facilitator's catalogue shows of the offer, from the same source as the 402."""
+    if quote.discovery is None:
+        return payload
+    resource = {"url": quote.resource, "description": quote.description, "mimeType": "application/json"}
+    return payload | {"resource": resource, "extensions": {extensions.BAZAAR: extensions.bazaar(quote.discovery)}}
 
 
 def receipt_headers(payment: Payment) -> tuple[tuple[str, str], ...]:

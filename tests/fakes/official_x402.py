@@ -6,6 +6,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     from x402 import x402Client
     from x402.client_base import SpendControlAsset, SpendControls
+    from x402.extensions.bazaar import validate_discovery_extension
     from x402.http import FacilitatorConfig, HTTPFacilitatorClient, x402HTTPClient
     from x402.http.clients.httpx import x402HttpxClient
     from x402.mechanisms.evm.exact import ExactEvmScheme
@@ -28,6 +29,7 @@ __all__ = [
     "SettleResponse",
     "buyer",
     "paying_client",
+    "validate_discovery_extension",
 ]
 
 

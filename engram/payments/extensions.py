@@ -1,0 +1,101 @@
+"""x402 extensions of our offers: `payment-identifier` (a buyer's own word for one purchase) and `bazaar` (discovery).
+
+Sources: x402 2.25, extensions/payment_identifier/schema and extensions/bazaar/resource_service. Both are declared in
+the 402 and echoed by buyers; of the echo only the identifier is read.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from .errors import MalformedPayment
+
+PAYMENT_IDENTIFIER: Final = "payment-identifier"
+BAZAAR: Final = "bazaar"
+
+_DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
+_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)
+_IDENTIFIER_SCHEMA: Final[Mapping[str, object]] = {
+    "$schema": _DRAFT,
+    "type": "object",
+    "properties": {
+        "required": {"type": "boolean"},
+        "id": {"type": "string", "minLength": 16, "maxLength": 128, "pattern": "^[a-zA-Z0-9_-]+$"},
+    },
+    "required": ["required"],
+}
+
+
+class Discovery(msgspec.Struct, frozen=True):
+    """How what is offered is asked for: the JSON body of a POST, and what comes back."""
+
+    body: Mapping[str, object]
+    """An example."""
+    schema: Mapping[str, object]
+    output: Mapping[str, object]
+    """An example."""
+
+
+def declared(discovery: Discovery | None, *, identifier_required: bool) -> dict[str, object]:
+    """Returns the `extensions` of a PaymentRequired."""
+    found: dict[str, object] = {
+        PAYMENT_IDENTIFIER: {"info": {"required": identifier_required}, "schema": _IDENTIFIER_SCHEMA}
+    }
+    if discovery is not None:
+        found[BAZAAR] = bazaar(discovery)
+    return found
+
+
+def bazaar(discovery: Discovery) -> dict[str, object]:
+    """Returns the `bazaar` extension: what a catalogue shows, and its schema."""
+    return {
+        "info": {
+            "input": {"type": "http", "method": "POST", "bodyType": "json", "body": discovery.body},
+            "output": {"type": "json", "example": discovery.output},
+        },
+        "schema": {
+            "$schema": _DRAFT,
+            "type": "object",
+            "properties": {
+                "input": {
+                    "type": "object",
+                    "properties": {
+                        "type": {"type": "string", "const": "http"},
+                        "method": {"type": "string", "enum": ["POST"]},
+                        "bodyType": {"type": "string", "enum": ["json"]},
+                        "body": discovery.schema,
+                    },
+                    "required": ["type", "method", "bodyType", "body"],
+                    "additionalProperties": False,
+                },
+                "output": {
+                    "type": "object",
+                    "properties": {"type": {"type": "string"}, "example": {"type": "object"}},
+                    "required": ["type"],
+                },
+            },
+            "required": ["input"],
+        },
+    }
+
+
+def identifier_in(extensions: object) -> str | None:
+    """Returns the payment identifier of a PaymentPayload's `extensions`, None without one. Raises MalformedPayment."""
+    if extensions is None:
+        return None
+    if not isinstance(extensions, dict):
+        raise MalformedPayment("extensions must be a JSON object")
+    extension = extensions.get(PAYMENT_IDENTIFIER)
+    if extension is None:
+        return None
+    info = extension.get("info") if isinstance(extension, dict) else None
+    if not isinstance(info, dict):
+        raise MalformedPayment("extensions.payment-identifier.info must be a JSON object")
+    told = info.get("id")
+    if told is None:
+        return None
+    if not isinstance(told, str) or not _IDENTIFIER.fullmatch(told):
+        raise MalformedPayment("a payment identifier has 16 to 128 characters of A-Z a-z 0-9 _ -")
+    return told
