@@ -66,6 +66,7 @@ class Result(msgspec.Struct, frozen=True):
 def main() -> int:
     """Run the demo; 0 when every step was seen to work. The last line on standard output is one JSON object."""
     console = Console(highlight=False, soft_wrap=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
         with tempfile.TemporaryDirectory(prefix="engram-demo-") as folder, _gateway(Path(folder), console) as url:
             result = _buy_use_stop(url, console)
