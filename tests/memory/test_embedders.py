@@ -3,7 +3,10 @@
 import hashlib
 import json
 import math
+import os
 import struct
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -179,3 +182,18 @@ def test_hashed_texts_are_unit_vectors(text: str) -> None:
 def test_hashed_texts_that_share_words_are_near() -> None:
     one, same, other = (hash_vector(t, 384) for t in ("the red house", "a red house", "quantum chromodynamics"))
     assert cosine(one, same) > 0.5 > cosine(one, other)
+
+
+@needs_weights
+def test_a_node_reports_to_nobody(tmp_path: Path) -> None:
+    """onnxruntime 1.31 writes `.ses` into the temporary folder and sends events to its maker, unless told not to."""
+    script = (
+        "import pathlib, sys; from engram.memory.minilm import _Model; _Model.load(None, pathlib.Path(sys.argv[1]))"
+    )
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env={**environment, "TMPDIR": str(elsewhere)}, check=True
+    )
+    assert list(elsewhere.iterdir()) == []
