@@ -462,6 +462,7 @@ class Gateway:
         from engram.provisioning.actor import fleet_spec
         from engram.provisioning.fleet import Fleet
         from engram.provisioning.health import health_probe
+        from engram.provisioning.processes import listening_ports
         from engram.sessions.rules import tiers
 
         process = self.process
@@ -490,6 +491,7 @@ class Gateway:
             on_changed=self._fleet_changed,
             on_launch=self._on_launch,
             on_hint_lost=lambda: self._hint_lost("provisioner"),
+            taken_ports=listening_ports,
             on_keys=(lambda _: None) if makes_keys else self._count_keys,
         )
         return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)

@@ -1,6 +1,6 @@
 """What sagas work with, and how a sleeping one is woken."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import msgspec
 import trio
@@ -49,6 +49,11 @@ class Pokes:
         self._waking.pop(session_id, None)
 
 
+async def no_ports() -> Collection[int]:
+    """Where nodes do not share a machine with others."""
+    return ()
+
+
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a saga may use."""
 
@@ -73,6 +78,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     """A launch ended: `healthy`, `unhealthy`, `refused`, `rejected` or `unanswered`, and the seconds it took."""
     on_hint_lost: Callable[[], None] = lambda: None
     """A hint did not reach the provisioner; its next look at the ledger finds the fact."""
+    taken_ports: Callable[[], Awaitable[Collection[int]]] = no_ports
+    """Ports that programs of this machine listen on now; none of them is given to a node."""
     on_keys: Callable[[int], None] = lambda count: None
     """How many keys the pool has for nodes, leased ones included; told every few seconds where none are made on
     demand, so that no more is sold than can be served."""

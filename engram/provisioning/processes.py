@@ -13,6 +13,7 @@ import msgspec
 import trio
 
 PROC = Path("/proc")
+_LISTEN = "0A"
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -33,6 +34,22 @@ class Status(msgspec.Struct, frozen=True):
     """Pid of the leader of its session (what `setsid` made)."""
     start_ticks: int
     rss_bytes: int
+
+
+async def listening_ports() -> frozenset[int]:
+    """TCP ports that anybody listens on in this network namespace; empty where the kernel does not tell."""
+    return await trio.to_thread.run_sync(_listening_ports)
+
+
+def _listening_ports() -> frozenset[int]:
+    found = set()
+    for table in ("net/tcp", "net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in (PROC / table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN:
+                    found.add(int(fields[1].rpartition(":")[2], 16))
+    return frozenset(found)
 
 
 def boot_id() -> str:

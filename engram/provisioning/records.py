@@ -1,5 +1,7 @@
 """Nodes in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
+from collections.abc import Collection
+
 import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
@@ -68,8 +70,8 @@ def insert_launching(connection: Connection, node: NodeRecord) -> None:
     connection.execute(insert(nodes).values(columns))
 
 
-def allocate_port(connection: Connection, first: int, count: int) -> int:
-    """A port in [first, first + count) that no node holds, the one after the last given first.
+def allocate_port(connection: Connection, first: int, count: int, taken: Collection[int] = ()) -> int:
+    """A port in [first, first + count) that no node holds and that is not `taken`, the one after the last given first.
 
     Going round keeps a port unused for long after its node has gone. Raises NoCapacity when all are held.
     """
@@ -81,9 +83,9 @@ def allocate_port(connection: Connection, first: int, count: int) -> int:
     start = last - first + 1 if last is not None and first <= last < first + count else 0
     for step in range(count):
         port = first + (start + step) % count
-        if port not in held:
+        if port not in held and port not in taken:
             return port
-    raise NoCapacity(f"all ports from {first} to {first + count - 1} are held by nodes")
+    raise NoCapacity(f"all ports from {first} to {first + count - 1} are held")
 
 
 def mark_running(connection: Connection, token: str, reference: str) -> bool:

@@ -147,6 +147,7 @@ class Worker:
             await self._fleet.new_key()
         token = self._fleet.ids.token(12)
         offers = await self._fleet.backend.offers()
+        taken = frozenset() if offers.first_port is None else await self._fleet.taken_ports()
         at = self._fleet.instants.now().wall
 
         def plan(connection: Connection) -> Outcome:
@@ -160,7 +161,7 @@ class Worker:
                 return Outcome.REFUSED
             port = None
             if offers.first_port is not None:
-                port = records.allocate_port(connection, offers.first_port, offers.port_count)
+                port = records.allocate_port(connection, offers.first_port, offers.port_count, taken)
             node = NodeRecord(
                 token=records.new_token(connection, token),
                 session_id=self._id,

@@ -1,5 +1,6 @@
 """What this machine can hold and enforce, and which backend the settings give."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,14 @@ async def test_the_local_backend_offers_what_the_settings_allow(tmp_path: Path) 
     backend = make_backend(settings, tmp_path, "0123abcd", Path("run.py"))
     offers = await backend.offers()
     assert (offers.backend, offers.places, offers.first_port, offers.port_count) == ("local", 1, 19_000, 1_000)
+
+
+async def test_ports_that_somebody_listens_on_are_known() -> None:
+    for address, family in (("127.0.0.1", socket.AF_INET), ("0.0.0.0", socket.AF_INET)):
+        with socket.create_server((address, 0), family=family) as server:
+            port = server.getsockname()[1]
+            assert port in await processes.listening_ports()
+        assert port not in await processes.listening_ports()
 
 
 def a_delegated_group(tmp_path: Path, controllers: str) -> tuple[Path, Path]:

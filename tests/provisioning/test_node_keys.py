@@ -100,3 +100,9 @@ def test_ports_go_round_and_are_held_until_the_node_is_gone(ledger: InlineLedger
     ledger.write_now(lambda c: records.mark_gone(c, "n1", 9.0))
     assert allocate() == 101
     assert not ledger.write_now(lambda c: records.mark_running(c, "n1", "{}"))
+
+
+def test_a_port_that_another_program_has_is_passed_over(ledger: InlineLedger) -> None:
+    assert ledger.write_now(lambda c: records.allocate_port(c, 100, 3, {100, 101, 7})) == 102
+    with pytest.raises(NoCapacity):
+        ledger.write_now(lambda c: records.allocate_port(c, 100, 2, {100, 101}))
