@@ -132,19 +132,19 @@ class Refunding:
                     lambda connection: refunds.confirm(connection, refund, transaction, now)
                 )
                 if confirmed:
-                    _log.info("refunded", payment=payment.id, number=refund.number, amount=refund.amount)
+                    _log.info("refunded", payment_id=payment.id, number=refund.number, amount=refund.amount)
                 return confirmed
             case Next.RESIGN:
                 again = await self._sign(key, payment, refund)
                 if again is not None:  # it is sent with the next look, as anything else that is on its way
-                    _log.info("refund_signed_again", payment=payment.id, number=refund.number)
+                    _log.info("refund_signed_again", payment_id=payment.id, number=refund.number)
             case Next.WAIT:
-                _log.warning("refund_not_confirmed", payment=payment.id, number=refund.number, answer=answer)
+                _log.warning("refund_not_confirmed", payment_id=payment.id, number=refund.number, answer=answer)
                 await self._ledger.write(lambda connection: refunds.wait(connection, refund, answer, now))
         return False
 
     async def _park(self, refund: Refund, answer: str, until: float | None) -> None:
         if refund.answer != answer:
-            _log.warning("refund_waits", payment=refund.payment_id, number=refund.number, answer=answer)
+            _log.warning("refund_waits", payment_id=refund.payment_id, number=refund.number, answer=answer)
         now = self._instants.now()
         await self._ledger.write(lambda connection: refunds.park(connection, refund, answer, now, until=until))

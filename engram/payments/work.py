@@ -87,14 +87,14 @@ class PaymentWork:
                 await self._drive(payment)
         except (LedgerError, ActorsError) as error:
             # Not this payment's fault; its row says where to go on.
-            _log.warning("payment_interrupted", payment=payment_id, cause=type(error).__name__)
+            _log.warning("payment_interrupted", payment_id=payment_id, cause=type(error).__name__)
         except Exception:
             # Supervision seam: whatever this payment's work trips over is counted against it, and then crashes it.
             counted = await self._ledger.write(
                 lambda connection: records.count_crash(connection, payment_id, self._instants.now().wall)
             )
             if counted is not None and counted.quarantined_at is not None:
-                _log.error("payment_quarantined", payment=payment_id, crashes=counted.crashes)
+                _log.error("payment_quarantined", payment_id=payment_id, crashes=counted.crashes)
                 self._tell(Advanced(counted))
             raise
 
@@ -132,7 +132,7 @@ class PaymentWork:
             case Invalid(reason):
                 await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
             case Unavailable(why):
-                _log.warning("facilitator_unavailable", payment=payment.id, cause=why)
+                _log.warning("facilitator_unavailable", payment_id=payment.id, cause=why)
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
 
     async def _settle(self, payment: Payment) -> None:
@@ -147,7 +147,9 @@ class PaymentWork:
             now=self._instants.now().wall,
         )
         if event is PaymentEvent.UNCLEAR:
-            _log.warning("settlement_unclear", payment=payment.id, attempts=payment.attempts, cause=_reason(settlement))
+            _log.warning(
+                "settlement_unclear", payment_id=payment.id, attempts=payment.attempts, cause=_reason(settlement)
+            )
         await self._advance(payment, event, reason=_reason(settlement), transaction=_transaction(settlement))
 
     async def _reconcile(self, payment: Payment) -> None:
@@ -173,7 +175,7 @@ class PaymentWork:
         await self._ledger.write(lambda connection: records.look_again(connection, payment, at))
 
     async def _found(self, payment: Payment, event: PaymentEvent, finding: Finding) -> None:
-        _log.info("found_on_chain", payment=payment.id, was=str(payment.state), finding=evidence.word(finding))
+        _log.info("found_on_chain", payment_id=payment.id, was=str(payment.state), finding=evidence.word(finding))
         reason = None if event is PaymentEvent.SETTLED else f"chain_{evidence.word(finding)}"
         await self._advance(payment, event, reason=reason, transaction=evidence.transaction_of(finding))
 
@@ -195,7 +197,7 @@ class PaymentWork:
         if rules.is_decided(after):
             self._metrics.payment_seconds.labels(str(after.state)).observe(max(0.0, now.wall - after.created_at))
         if after.state in rules.PAID:
-            _log.info("payment_settled", payment=after.id, session=after.session_id, state=str(after.state))
+            _log.info("payment_settled", payment_id=after.id, session=after.session_id, state=str(after.state))
             self._hint(after.session_id)
         if rules.is_decided(after):
             self._tell(Advanced(after))

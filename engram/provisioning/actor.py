@@ -148,9 +148,9 @@ class Provisioner(Actor[FleetMessage]):
         try:
             await self._fleet.backend.destroy(token)
         except (Unavailable, Unknown) as error:
-            _log.warning("orphan_not_destroyed", token=token, reason=str(error))
+            _log.warning("orphan_not_destroyed", node=token, reason=str(error))
         else:
-            _log.warning("orphan_destroyed", token=token)
+            _log.warning("orphan_destroyed", node=token)
 
     async def _expire(self) -> None:
         now = self._fleet.instants.now()
@@ -231,7 +231,7 @@ async def _stop(backend: Backend, token: str) -> None:
     try:
         await backend.stop(token)
     except (Unavailable, Unknown) as error:
-        _log.error("node_not_stopped", token=token, reason=str(error))
+        _log.error("node_not_stopped", node=token, reason=str(error))
 
 
 def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> bool:

@@ -317,13 +317,13 @@ def _enforce(living: Sequence[_Tracked], look_at_disk: bool) -> None:
     for tracked in living:
         file, process = tracked.file, tracked.file.process
         if process is not None and resident.get(process.pid, 0) > file.memory_bytes:
-            _log.warning("node_over_memory", token=file.token, rss_bytes=resident[process.pid], limit=file.memory_bytes)
+            _log.warning("node_over_memory", node=file.token, rss_bytes=resident[process.pid], limit=file.memory_bytes)
             processes.signal_session(process, signal.SIGKILL)
         node_folder.bound_output(tracked.folder, OUTPUT_LIMIT_BYTES)
         if look_at_disk:
             used = node_folder.size_bytes(tracked.folder)
             if used > file.storage_bytes:
-                _log.warning("node_over_disk", token=file.token, bytes=used, limit=file.storage_bytes)
+                _log.warning("node_over_disk", node=file.token, bytes=used, limit=file.storage_bytes)
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The rules of the test run itself: samples repeat, and skips are failures where they must be."""
 
+import ast
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 from config.keys import KEYS
+from engram.http import logs
 from engram.http.metrics import TABLE
 from tests.sampling import NIGHTLY, sample
 
@@ -91,3 +93,12 @@ def test_every_setting_is_read_by_somebody() -> None:
     to_come |= {"payments.supported_interval_s", "payments.breaker_failures", "payments.breaker_open_s"}
     unread = {key for key in KEYS if not re.search(rf"\.{key.rpartition('.')[2]}\b", code)}
     assert unread <= to_come
+
+
+def test_no_log_line_names_a_fact_as_if_it_were_a_secret() -> None:
+    """`payment=<id>` would be written as [redacted], and the operator could follow nothing."""
+    names = set()
+    for node in ast.walk(ast.parse(product_code())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log."):
+            names |= {keyword.arg for keyword in node.keywords if keyword.arg}
+    assert [name for name in names if logs.redact(None, "", {name: "x"})[name] == logs.REDACTED] == []
