@@ -40,7 +40,8 @@ order. Shutdown and Kill wait for nothing. Temporary children never take part in
 victims. What the supervisor stopped itself is never significant.
 
 At the end static children are stopped one by one in reverse order; dynamic ones all at once with one timer for
-each distinct shutdown time. `Close` says that a child's mailbox has no future; without it messages wait for the
+each distinct shutdown time. So there is always a child that is STOPPING until the end: one that ends by itself
+meanwhile moves nothing on. `Close` says that a child's mailbox has no future; without it messages wait for the
 next life.
 
 Source of the semantics: Erlang/OTP's supervisor.erl and its manual; extensions: backoff (Akka), per-child
@@ -494,10 +495,7 @@ def _ignored(s: State, event: Ignored, out: Actions) -> None:
         s.alive -= 1
         _answer_start(child, "ignored", None, out)
         _rest(s, child, SHUTDOWN, out)
-        if s.phase is Phase.ENDING:
-            _advance_end(s, out)
-        else:
-            _plan_goes_on(s, child, out)
+        _plan_goes_on(s, child, out)
 
 
 def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
@@ -512,7 +510,6 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
     if s.phase is Phase.ENDING:
         _answer_start(child, "start_failed", event.reason, out)
         child.status = Status.STOPPED
-        _advance_end(s, out)
         return
     plan, s.plan = s.plan, None  # a child that starts while there is a plan is the one that the plan waits for
     if plan is not None and plan.boot:
@@ -544,7 +541,6 @@ def _exited(s: State, event: Exited, out: Actions) -> None:
         s.alive -= 1
         if s.phase is Phase.ENDING:
             child.status = Status.STOPPED
-            _advance_end(s, out)
         elif s.plan is not None:
             child.status = Status.EXITED
             s.backlog.append(event)

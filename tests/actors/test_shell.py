@@ -85,6 +85,7 @@ async def test_an_idle_actor_can_be_stopped_and_crashed_from_outside_its_handler
     async with open_system(spec, registry=registry) as system:
         await settle()
         made[0].context.start_soon(bad)
+        await settle()
         assert await registry.ref(Plain, "a").call(Ping()) == "pong"
         assert isinstance(system.tree()[1].last_error, Boom)
         await settle()

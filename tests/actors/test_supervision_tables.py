@@ -453,3 +453,24 @@ def test_a_child_counted_alone_gives_up_at_its_own_limit(alone: Intensity | None
     assert kinds(shell.exit("a")) == ["GivingUp", "End"]
     assert shell.state.children["a"].status is Status.STOPPED
     assert len(shell.state.window) == (0 if alone else 3)
+
+
+def test_a_kill_fails_every_start_that_is_waited_for() -> None:
+    shell = Shell(SupervisorSpec("s")).boot()
+    for token, name in ((1, "n1"), (2, "n2")):
+        shell.open.add(token)
+        shell.feed(StartChild(token, spec(name, shutdown="infinity")))
+    assert shell.feed(Kill()) == [
+        Reply(2, "start_failed", "n2", SHUTDOWN),
+        AskStop("n2"),
+        Reply(1, "start_failed", "n1", SHUTDOWN),
+        KillChild("n1"),
+        KillChild("n2"),
+    ]
+
+
+def test_a_start_that_fails_after_it_was_told_to_stop_is_stopped_with_its_reason() -> None:
+    shell = in_state("again")
+    ask(shell, "stop")
+    assert shell.fail("a") == [Close("a", CRASH), reply("ok")]
+    assert shell.state.children["a"].last_exit is CRASH
