@@ -21,7 +21,6 @@ app: Final = App(
 _COMMANDS: Final = (
     ("run", "roles:run", "Start roles in one process.", "engram run gateway --config engram.toml"),
     ("gateway", "roles:gateway", "Start the gateway.", "engram gateway --profile local --port 9100"),
-    ("miner", "roles:miner", "Start a memory miner.", "engram miner --config launch.json"),
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
     ("status", "status:status", "Show how the running process is.", "engram status --json"),
@@ -37,6 +36,7 @@ _GROUPS: Final = (
     ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
     ("wallet", "wallet", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
     ("ledger", "ledger", "Back up, restore and check the ledger."),
+    ("miner", "miner", "Start a memory miner; or rebuild and move its index."),
     ("relay", "relay", "What is relayed to another network."),
     ("registry", "registry", "Where miners serve, as they have committed it on the chain."),
     ("subnet", "subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),

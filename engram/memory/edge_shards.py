@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import qdrant_edge as edge
@@ -181,21 +181,26 @@ class Shards:
             return -1
 
     def _write_mark(self) -> None:
-        mark = {
-            "format": _FORMAT,
-            "dimension": self._dimension,
-            "truth_id": self._truth_id,
-            "sequence": self.sequence,
-            "shards": self._paths,
-        }
-        staged = self._folder / f".{_MARK}"
-        with open(staged, "w", encoding="ascii") as file:
-            json.dump(mark, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, self._folder / _MARK)
-        descriptor = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        write_mark(self._folder, self._dimension, self._truth_id, self.sequence, self._paths)
+
+
+def write_mark(folder: Path, dimension: int, truth_id: str, sequence: int, shards: Mapping[str, str]) -> None:
+    """Says durably that the shards in these folders have everything up to change `sequence` of that truth."""
+    mark = {
+        "format": _FORMAT,
+        "dimension": dimension,
+        "truth_id": truth_id,
+        "sequence": sequence,
+        "shards": dict(shards),
+    }
+    staged = folder / f".{_MARK}"
+    with open(staged, "w", encoding="ascii") as file:
+        json.dump(mark, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(staged, folder / _MARK)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
