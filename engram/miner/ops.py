@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import trio
-from quart import Response
+from quart import Response, request
 
 from actors import Context, DrainingJob
 from config.model import HttpSettings
@@ -16,6 +16,7 @@ from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
 from engram.http.app import App, new_app
+from engram.http.errors import ApiError
 from engram.http.metrics import CONTENT_TYPE, Metrics
 from engram.http.server import Address, serve
 from engram.memory.errors import InvalidRequest, NotFound
@@ -50,6 +51,8 @@ def ops_app(service: Service, *, clock: Clock, ids: Ids, metrics: Metrics) -> Ap
 
     @app.post("/namespace")
     async def namespace() -> Response:
+        if request.headers.get("Origin"):  # a page in the operator's browser must not reach this
+            raise ApiError(403, "browser", "This is not for web pages.")
         return _response(await administer(service, exchange.current().body))
 
     @app.get("/wallet-stats")

@@ -16,13 +16,13 @@ from engram.memory import launch
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
 from engram.memory.truth import Truth
-from engram.miner import folder
-from engram.miner.access import ReplayGuard
+from engram.miner import access, folder
 from engram.miner.errors import FolderInUse, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
 from engram.miner.uptime import Uptime
+from tests.miner.nodes import CONTROLLER, STRANGER, signed
 
 LAUNCH = launch.LaunchFile(
     session_id="s", launch_token="t", port=9, data_dir="/d", hotkey_file="/k", controller_public_key="ab" * 32
@@ -174,17 +174,19 @@ def test_queries_are_counted_by_the_day() -> None:
     assert told.uptime_s == 1_000
 
 
-def test_the_replay_guard_is_bounded_and_forgets_in_time() -> None:
+async def test_a_key_that_sends_too_much_is_told_to_wait_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "_REMEMBERED_OF_ONE", 2)
     clock = ManualClock()
-    guard = ReplayGuard(clock, 60, bound=2)
-    assert guard.is_new(b"a")
-    assert not guard.is_new(b"a")
-    assert guard.is_new(b"b")
+    gate = access.Gate(controller=CONTROLLER.public_key, require_signature=True, clock=clock)
+    now_ms = int(clock.now() * 1000)
+    for later_ms in (0, 1):
+        await gate.admit(signed(STRANGER, "list", {}, now_ms + later_ms), "list")
     with pytest.raises(Refused, match="Too many"):
-        guard.is_new(b"c")
-    clock.advance(61)
-    assert guard.is_new(b"c")
-    assert guard.is_new(b"a")
+        await gate.admit(signed(STRANGER, "list", {}, now_ms + 2), "list")
+    await gate.admit(signed(CONTROLLER, "list", {}, now_ms), "list")
+    clock.advance(32)
+    now_ms += 32_000
+    assert (await gate.admit(signed(STRANGER, "list", {}, now_ms), "list")).signer == STRANGER.public_key
 
 
 async def test_uptime_counts_what_was_missed(tmp_path: Path) -> None:

@@ -151,6 +151,8 @@ async def test_the_operator_counts_and_erases_namespaces(service: Service) -> No
     listed = await (await operator.post("/namespace", data=encoded({"action": "list"}))).get_json()
     assert listed["namespaces"] == [{"namespace": "__public__", "records": 1}, {"namespace": "notes", "records": 3}]
     erase = encoded({"action": "delete", "namespace": "notes"})
+    from_a_page = await operator.post("/namespace", data=erase, headers={"Origin": "https://evil.example"})
+    assert from_a_page.status_code == 403
     assert (await (await operator.post("/namespace", data=erase)).get_json())["deleted"] == 3
     for bad in ({}, {"action": "create"}, {"action": "delete"}, {"action": "delete", "namespace": "__public__"}):
         assert (await operator.post("/namespace", data=encoded(bad))).status_code == 400
