@@ -32,7 +32,7 @@ from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
 from engram.payments.actor import PaymentVerifier
 from engram.payments.buyer import PlayWallet
-from engram.payments.model import Payment
+from engram.payments.model import Transferable
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, SessionEvent
@@ -55,15 +55,15 @@ class ScriptedFacilitator:
         self.may_settle = trio.Event()
         self.may_settle.set()
 
-    async def verify(self, payment: Payment) -> Verification:
+    async def verify(self, transfer: Transferable) -> Verification:
         return self.verification
 
-    async def settle(self, payment: Payment) -> Settlement:
+    async def settle(self, transfer: Transferable) -> Settlement:
         await self.may_settle.wait()
         if self.settlement is not None:
             return self.settlement
-        self.settled.append(payment.id)
-        return outcomes.Settled("0x" + hashlib.sha256(payment.id.encode()).hexdigest())
+        self.settled.append(transfer.nonce.hex())
+        return outcomes.Settled("0x" + hashlib.sha256(transfer.nonce).hexdigest())
 
 
 class KnownStats:
