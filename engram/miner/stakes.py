@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, final
 
 from engram.chain import Metagraph, Neuron, Subnets
-from engram.hotkeys import PublicKey
+from engram.hotkeys import PublicKey, ss58
 
 _RAO_PER_TAO = 1_000_000_000
 _U16 = 65_535
