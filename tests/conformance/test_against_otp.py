@@ -11,7 +11,18 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
-from actors import NORMAL, SHUTDOWN, Actor, ActorsError, ChildSpec, Context, ExitReason, Intensity, Message, SupervisorSpec
+from actors import (
+    NORMAL,
+    SHUTDOWN,
+    Actor,
+    ActorsError,
+    ChildSpec,
+    Context,
+    ExitReason,
+    Intensity,
+    Message,
+    SupervisorSpec,
+)
 from actors.testing import settle
 from tests.conformance.lab import ABNORMAL, KILL, SHUTDOWN_X, Boom, Lab, open_lab
 from tests.sampling import NIGHTLY, SEED
