@@ -31,6 +31,7 @@ _KEYS_REMEMBERED = 1_024
 _KEY_ROUNDS = 100_000
 _LEAST_KEY_CHARS = 16
 _MOST_KEY_CHARS = 1_024
+_LARGEST_BUT_BATCHES = 1_048_576
 _READ_ON_THE_LOOP = 16_384
 """Bytes of a body up to which it is parsed and verified on the loop: about 1 ms."""
 
@@ -107,6 +108,8 @@ class Gate:
 
     async def admit_reading(self, body: bytes, endpoint: str) -> Caller:
         """As `admit`, for what needs no signature even where they are required (a GET)."""
+        if len(body) > _LARGEST_BUT_BATCHES and endpoint != "IngestBatch":
+            raise Refused(413, "body_too_large", f"At most {_LARGEST_BUT_BATCHES} bytes; only batches may be larger.")
         if len(body) <= _READ_ON_THE_LOOP:
             caller = self._read(body, endpoint)
         else:

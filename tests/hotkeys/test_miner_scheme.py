@@ -254,3 +254,17 @@ def test_a_namespace_signature_of_version_2_holds_for_its_request_alone() -> Non
         verify_namespace(fields, NOW)
     spelled = canonical(fields).replace(b"1e-07", b"1e-7")
     assert verify_namespace_request(ReadObject(spelled), "QuerySynapse", NOW).public_key == ALICE.public_key
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=12,
+        ),
+    )
+)
+def test_the_canonical_form_is_pythons_own(fields: JsonObject) -> None:
+    assert canonical(fields) == json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()

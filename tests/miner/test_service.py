@@ -135,6 +135,14 @@ async def test_malformed_requests_get_400_everywhere(service: Service, body: byt
         assert answer.body["error"]
 
 
+async def test_only_batches_may_be_large(service: Service) -> None:
+    body = encoded({"text": "x" * 1_100_000})
+    for ask in (answers.ingest, answers.query, answers.listing, answers.save_chat):
+        answer = await ask(service, body)
+        assert (answer.status, answer.body["code"]) == (413, "body_too_large")
+    assert (await answers.ingest_batch(service, body)).status == 400
+
+
 @pytest.mark.parametrize("fields", [{}, {"query_text": ""}, {"query_vector": [1.0]}, {"query_text": "a", "top_k": 101}])
 async def test_a_search_that_breaks_a_rule_has_no_results_and_the_reason(
     service: Service, fields: dict[str, object]
