@@ -151,6 +151,10 @@ class Chain:
     def mine(self, blocks: int = 1) -> None:
         self.rpc("anvil_mine", hex(blocks))
 
+    def reorganise(self, depth: int) -> None:
+        """Replace the newest blocks by empty ones; their transactions are gone."""
+        self.rpc("anvil_reorg", depth, [])
+
     def automine(self, on: bool) -> None:
         self.rpc("evm_setAutomine", on)
 

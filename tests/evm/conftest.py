@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.evm.early import Early
 from tests.evm.shop import Shop, open_shop
 
 
@@ -13,8 +14,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
         yield shop
 
 
+@pytest.fixture(scope="session")
+def early(house: Shop) -> Early:
+    return Early(house)
+
+
 @pytest.fixture
-def shop(house: Shop) -> Iterator[Shop]:
+def shop(house: Shop, early: Early) -> Iterator[Shop]:
     """The house with every fault mended afterwards."""
     yield house
     house.wire.mend()

@@ -34,7 +34,7 @@ confirmations = 1
 breaker_failures = 1000
 min_validity_left_s = 5
 [provisioning]
-places = 20
+places = {places}
 """
 
 
@@ -57,8 +57,8 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path, *, settings: str = "") -> Iterator[Shop]:
-    """Start everything; `settings` are lines of TOML sections that SETTINGS does not name."""
+def open_shop(folder: Path, *, places: int = 20) -> Iterator[Shop]:
+    """Start everything; `places` nodes may run at once."""
     with ExitStack() as stack:
         chain = stack.enter_context(Chain(folder / "anvil.log"))
         chain.mint(REFUNDER, REFUND_FUNDS)
@@ -68,9 +68,9 @@ def open_shop(folder: Path, *, settings: str = "") -> Iterator[Shop]:
         key_file.write_text(REFUND_KEY.hex())
         key_file.chmod(0o600)
         filled = SETTINGS.format(
-            recipient=RECIPIENT, facilitator_url=wire.url, refund_key_file=key_file, rpc_url=chain.url
+            recipient=RECIPIENT, facilitator_url=wire.url, refund_key_file=key_file, rpc_url=chain.url, places=places
         )
-        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=FAST + filled + settings))
+        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=FAST + filled))
         yield Shop(chain, facilitator, wire, gateway.start())
 
 

@@ -1,7 +1,6 @@
 """Whatever happens between us, the facilitator and the chain: the chain says what was paid, and we come to the same."""
 
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from tests.e2e.buyer import Answer
 from tests.evm import node, wire
 from tests.evm.chain import NETWORK
+from tests.evm.early import Early
 from tests.evm.shop import RECIPIENT, Shop, wait_until
 from tests.evm.wallet import FUNDS, EvmBuyer
 from tests.evm.wire import Fault, Forward, after, answers, cut, once, stall
@@ -37,10 +37,6 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def nonce_of(request: dict[str, Any]) -> str:
-    return str(request["paymentPayload"]["payload"]["authorization"]["nonce"])
-
-
 def status(shop: Shop, buyer: EvmBuyer, answer: Answer) -> str:
     return str(buyer.payment_of(shop.url, str(answer.body["payment_id"]))["status"])
 
@@ -50,13 +46,10 @@ def settled(shop: Shop, buyer: EvmBuyer, answer: Answer, *, final: str = "settle
 
 
 def test_no_fault_of_the_facilitator_costs_a_buyer_twice_or_is_told_as_a_failure(shop: Shop) -> None:
-    by_nonce: dict[str, Fault] = {}
-    shop.wire.faults["/settle"] = lambda request, forward: by_nonce[nonce_of(request)](request, forward)
-
     def buy(name: str) -> tuple[str, EvmBuyer, Answer]:
         buyer = EvmBuyer(shop.chain)
         buyer.quote(shop.url)
-        by_nonce[buyer.evm.authorization["nonce"]] = once(FAULTS[name])
+        shop.wire.payments[buyer.evm.authorization["nonce"]] = once(FAULTS[name])
         return name, buyer, buyer.pay(shop.url)
 
     with ThreadPoolExecutor(len(FAULTS)) as pool:
@@ -129,21 +122,13 @@ def test_a_facilitator_killed_while_it_settles_leaves_the_payment_to_the_chain(s
     buyer.stop(shop.url, str(answer.body["session_id"]))
 
 
-def test_an_authorization_that_expires_while_it_is_settled_is_void_once_the_chain_is_past_it(shop: Shop) -> None:
-    buyer = EvmBuyer(shop.chain)
-    due = int(time.time()) + 8
-    buyer.evm.overrides = {"validBefore": str(due)}
-    buyer.quote(shop.url)
-
-    def late(request: dict[str, Any], forward: Forward) -> wire.Answer:
-        time.sleep(max(0.0, due + 1 - time.time()))
-        return forward()
-
-    shop.wire.faults["/settle"] = late
-    answer = buyer.pay(shop.url)
+def test_an_authorization_that_expires_while_it_is_settled_is_void_once_the_chain_is_past_it(
+    shop: Shop, early: Early
+) -> None:
+    answer = early.late_answer()
     assert answer.status == 202, answer
-    assert status(shop, buyer, answer) in ("unknown", "settling")
-    time.sleep(max(0.0, due + 1.5 - time.time()))
     shop.chain.mine(3)
-    settled(shop, buyer, answer, final="void")
-    assert buyer.balance == FUNDS
+    assert shop.chain.now() > early.due
+    settled(shop, early.late, answer, final="void")
+    assert early.late.balance == FUNDS
+    assert early.late.pay(shop.url).status == 402

@@ -16,11 +16,13 @@ Fault: TypeAlias = Callable[[dict[str, Any], Forward], Answer | None]
 
 
 class Wire:
-    """An HTTP proxy on loopback. `faults[path]` is what happens to requests of that path."""
+    """An HTTP proxy on loopback. `faults[path]` is what happens to requests of that path, `payments[nonce]` to the
+    settlement of that payment."""
 
     def __init__(self, upstream: Callable[[], str]) -> None:
         self._upstream = upstream
         self.faults: dict[str, Fault] = {}
+        self.payments: dict[str, Fault] = {}
         self.requests: list[str] = []
         wire = self
 
@@ -35,13 +37,16 @@ class Wire:
 
             def _pass(self, body: bytes) -> None:
                 wire.requests.append(self.path)
+                request = json.loads(body or b"{}")
                 fault = wire.faults.get(self.path)
+                if self.path == "/settle":
+                    fault = wire.payments.get(nonce_of(request), fault)
 
                 def forward() -> Answer:
                     return wire._send(self.command, self.path, body)
 
                 try:
-                    answer = forward() if fault is None else fault(json.loads(body or b"{}"), forward)
+                    answer = forward() if fault is None else fault(request, forward)
                 except OSError:
                     answer = None
                 if answer is None:
@@ -90,6 +95,11 @@ class Wire:
             return answer.status, answer.read()
         finally:
             connection.close()
+
+
+def nonce_of(request: dict[str, Any]) -> str:
+    """The authorization that a request is about."""
+    return str(request["paymentPayload"]["payload"]["authorization"]["nonce"])
 
 
 def once(fault: Fault) -> Fault:

@@ -1,0 +1,46 @@
+"""A house of two places, and more buyers than that."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.evm import node
+from tests.evm.shop import Shop, open_shop
+from tests.evm.wallet import FUNDS, EvmBuyer
+
+pytestmark = [node.needs_node, pytest.mark.xdist_group("evm")]
+PRICE = 100_000
+BUYERS, PLACES = 24, 2
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(tmp_path_factory.mktemp("small"), places=PLACES) as shop:
+        yield shop
+
+
+def test_of_many_buyers_at_once_as_many_pay_as_there_are_places(small: Shop) -> None:
+    buyers = [EvmBuyer(small.chain) for _ in range(BUYERS)]
+    for buyer in buyers:
+        buyer.quote(small.url)
+    at_once = threading.Barrier(BUYERS)
+
+    def buy(buyer: EvmBuyer) -> tuple[int, str]:
+        at_once.wait(10)
+        answer = buyer.pay(small.url)
+        return answer.status, str(answer.body.get("session_id"))
+
+    with ThreadPoolExecutor(BUYERS) as pool:
+        answers = list(pool.map(buy, buyers))
+    paid = [number for number, (status, _) in enumerate(answers) if status == 202]
+    assert len(paid) == PLACES
+    assert {status for status, _ in answers} <= {202, 402, 503}
+    for number, buyer in enumerate(buyers):
+        assert buyer.balance == (FUNDS - PRICE if number in paid else FUNDS)
+    assert small.taken() == PLACES * PRICE
+    for number in paid:
+        buyers[number].stop(small.url, answers[number][1])
+    for number in paid:
+        buyers[number].wait(small.url, answers[number][1], "stopped")
