@@ -82,6 +82,8 @@ class RefundRow(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: float
     reason: str
     transaction: str | None
+    answer: str | None = None
+    """Why it is not sent yet, or the last answer."""
 
 
 class PaymentRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ def refund_row(refund: Refund) -> RefundRow:
         amount_usd=refund.amount / 1_000_000,
         reason=refund.reason,
         transaction=refund.transaction_hash,
+        answer=refund.answer,
     )
 
 

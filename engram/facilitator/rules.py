@@ -15,7 +15,7 @@ is answered with the transaction it was settled in, also after it expired. "Expi
 
 from typing import Final
 
-from engram.payments import x402
+from engram.payments import rules, x402
 from engram.payments.eip712 import recover
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
 from engram.payments.keccak import keccak256
@@ -26,7 +26,7 @@ from .model import PaymentRequest, Transfer
 
 MIN_VALIDITY_LEFT_S: Final = 6
 INVALID_REQUEST: Final = "invalid_payload"
-NONCE_USED: Final = "invalid_exact_evm_nonce_already_used"
+NONCE_USED: Final = rules.NONCE_USED
 NO_FUNDS: Final = "invalid_exact_evm_insufficient_balance"
 
 

@@ -239,6 +239,7 @@ BEFORE_BROADCAST: Final = frozenset(
 have moved: nonce_already_used (somebody else may have submitted it), transaction_failed, and every word we do not
 know."""
 EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
+NONCE_USED: Final = "invalid_exact_evm_nonce_already_used"
 PENDING: Final = "settlement_pending"
 
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)

@@ -17,7 +17,7 @@ from engram.ledger import Ledger, LedgerError, crash
 from engram.sessions import Instants
 
 from . import evidence, records, rules
-from .evidence import Evidence, Finding, Watch
+from .evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
 from .facilitator import Facilitator
 from .model import Payment, PaymentState
 from .networks import NETWORKS
@@ -129,10 +129,24 @@ class PaymentWork:
                 settling = await self._advance(payment, PaymentEvent.VERIFIED)
                 if settling is not None and settling.state is PaymentState.SETTLING:
                     await self._settle(settling)
+            case Invalid(reason) if reason == rules.NONCE_USED and self._evidence is not None:
+                await self._already_used(payment, await self._evidence.look(evidence.about(payment)))
             case Invalid(reason):
                 await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
             case Unavailable(why):
                 _log.warning("facilitator_unavailable", payment_id=payment.id, cause=why)
+                await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
+
+    async def _already_used(self, payment: Payment, finding: Finding) -> None:
+        """Somebody submitted it before us: it counts as paid when it paid us, and is refused only when it cannot."""
+        match finding:
+            case Paid():
+                settling = await self._advance(payment, PaymentEvent.VERIFIED)
+                if settling is not None and settling.state is PaymentState.SETTLING:
+                    await self._found(settling, PaymentEvent.SETTLED, finding)
+            case Spent():
+                await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NONCE_USED)
+            case Unused() | NoEvidence():  # not to be told as refused: the money may have moved
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
 
     async def _settle(self, payment: Payment) -> None:

@@ -56,11 +56,11 @@ class FakeFacilitator:
         self.passing: Callable[[str], None] = lambda point: None
         """Called at verify, settle:before and settle:after (the effect), so that a test may stop the world there."""
 
-    async def verify(self, payment: Transferable) -> Verification:
+    async def verify(self, transfer: Transferable) -> Verification:
         await trio.lowlevel.checkpoint()
         self.verifications += 1
         await self._pass("verify")
-        if payment.nonce in self.crashing_nonces:
+        if transfer.nonce in self.crashing_nonces:
             raise ZeroDivisionError("injected")
         fault = self.verify_faults.popleft() if self.verify_faults else None
         match fault:
@@ -74,18 +74,18 @@ class FakeFacilitator:
                 await trio.sleep(3600)
             case _:
                 pass
-        request = play.read_request(request_body(payment))
+        request = play.read_request(request_body(transfer))
         signed = request.payload.authorization
         reason = play.refused_for_ever(request)
         if reason is None and (signed.payer, signed.nonce) in self.settled:
             reason = play.NONCE_USED
         return Invalid(reason) if reason else (self._refused(signed) or Valid())
 
-    async def settle(self, payment: Transferable) -> Settlement:
+    async def settle(self, transfer: Transferable) -> Settlement:
         await trio.lowlevel.checkpoint()
         self.settlements += 1
         self.settle_called.set()
-        if payment.nonce in self.hanging_nonces:
+        if transfer.nonce in self.hanging_nonces:
             await trio.sleep_forever()
         fault = self.settle_faults.popleft() if self.settle_faults else None
         match fault:
@@ -102,7 +102,7 @@ class FakeFacilitator:
             case _:
                 pass
         await self._pass("settle:before")
-        outcome = self._settle(payment)
+        outcome = self._settle(transfer)
         await self._pass("settle:after")
         if not isinstance(outcome, Settled):
             return outcome
@@ -120,8 +120,8 @@ class FakeFacilitator:
         self.passing(point)
         await trio.lowlevel.checkpoint()
 
-    def _settle(self, payment: Transferable) -> Settlement:
-        request = play.read_request(request_body(payment))
+    def _settle(self, transfer: Transferable) -> Settlement:
+        request = play.read_request(request_body(transfer))
         signed = request.payload.authorization
         reason = play.refused_for_ever(request)
         if reason is not None:

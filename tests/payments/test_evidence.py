@@ -212,6 +212,27 @@ async def test_an_unknown_payment_that_a_third_party_submitted_counts_as_paid(
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("what", ["paid", "cancelled", "not told"])
+async def test_an_authorization_that_was_used_before_we_could_counts_as_paid_when_it_paid_us(
+    autojump_clock: object, what: str
+) -> None:
+    chain, rpc = chain_and_evidence()
+    async with open_shop(evidence=rpc) as shop:
+        keep_time(chain, shop)
+        purchase = shop.purchase()
+        signed_by_buyer = purchase.payload.authorization
+        shop.facilitator.settled[signed_by_buyer.payer, signed_by_buyer.nonce] = signed_by_buyer
+        if what == "cancelled":
+            chain.cancel(signed_by_buyer)
+        else:
+            chain.transfer(signed_by_buyer)
+        if what == "not told":
+            chain.failing.add("eth_getLogs")
+        answer = await shop.buy(purchase)
+        assert type(answer).__name__ == {"paid": "Bought", "cancelled": "Refused", "not told": "Unavailable"}[what]
+        assert shop.facilitator.settlements == 0
+
+
 @pytest.mark.parametrize("cancelled", [True, False])
 async def test_an_unknown_payment_ends_void_when_it_was_cancelled_or_expired_in_chain_time(
     autojump_clock: object, nursery: trio.Nursery, cancelled: bool
