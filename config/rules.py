@@ -7,6 +7,7 @@
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
+| the chain is asked at an http(s) URL, on mainnet by https or on loopback | whoever answers says who paid |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -129,6 +130,22 @@ def _facilitator(settings: Settings) -> Iterator[Refused]:
         yield Refused(key, f"{mask_url(url)!r} is not https, which mainnet needs")
 
 
+def _rpc(settings: Settings) -> Iterator[Refused]:
+    url, key = settings.payments.rpc_url, "payments.rpc_url"
+    if not url:
+        return
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL")
+    elif settings.environment == "mainnet" and urlsplit(url).scheme != "https" and not _is_loopback_url(url):
+        yield Refused(key, f"{mask_url(url)!r} is neither https nor on loopback, and its word counts as payment")
+    elif money(settings.payments.network) == "play":
+        yield Refused(key, "play money has no chain to ask")
+
+
+def _is_loopback_url(url: str) -> bool:
+    return is_loopback(urlsplit(url).hostname or "")
+
+
 def _akash_owner(settings: Settings) -> Iterator[Refused]:
     owner, key = settings.akash.owner_address, "akash.owner_address"
     if not owner:
@@ -180,7 +197,7 @@ def _miner_signatures(settings: Settings) -> Iterator[Refused]:
 
 
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
-    "gateway": (_recipient, _facilitator, _akash_owner, _money_and_nodes, _open_doors),
+    "gateway": (_recipient, _facilitator, _rpc, _akash_owner, _money_and_nodes, _open_doors),
     "facilitator": (_facilitator_doors,),
     "miner": (_miner_signatures,),
 }

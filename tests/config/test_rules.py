@@ -40,6 +40,11 @@ def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str
     config.check(settings(profile), ("gateway", "miner"))
 
 
+@pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545", ""])
+def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
+    assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
+
+
 @pytest.mark.parametrize("profile", ["testnet", "mainnet"])
 def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile: str) -> None:
     loaded = config.load(profile, (), {}, None, ())
@@ -54,6 +59,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
 @pytest.mark.parametrize(
     ("profile", "changes", "key"),
     [
+        # The chain
+        ("local", {"payments__rpc_url": "http://127.0.0.1:8545"}, "payments.rpc_url"),
+        ("testnet", {"payments__rpc_url": "wss://rpc.example"}, "payments.rpc_url"),
+        ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
+        ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
         ("local", {"provisioning__backend": "docker"}, "provisioning.backend"),
         ("local", {"provisioning__backend": "akash"}, "provisioning.backend"),
