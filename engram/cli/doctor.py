@@ -82,6 +82,11 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             yield Finding("settings", "bad", str(problem))
     else:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
+    from engram.provisioning.backends import BUILT
+
+    if (backend := loaded.settings.provisioning.backend) not in BUILT:
+        fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"
+        yield Finding("provisioning.backend", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
 

@@ -17,6 +17,8 @@ from .node_folder import NodeSettings
 
 NODES_FOLDER = "nodes"
 CACHE_FOLDER = "cache"
+BUILT = ("local",)
+"""What `provisioning.backend` may name in this version."""
 
 
 def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> Provisioner:
@@ -24,7 +26,7 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
 
     Raises UnknownBackend, saying which setting to change.
     """
-    if settings.provisioning.backend != "local":
+    if settings.provisioning.backend not in BUILT:
         raise UnknownBackend(
             f"provisioning.backend = {settings.provisioning.backend!r} is not built into this version; "
             "set provisioning.backend to 'local'"
