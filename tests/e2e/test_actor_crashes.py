@@ -13,11 +13,13 @@ import config
 import run
 from actors import Actor
 from engram.chain.actor import MetagraphSyncer
+from engram.gateway.feed import EventFeed
 from engram.ledger import LedgerActor, data_folder
 from engram.payments.actor import PaymentVerifier
 from engram.payments.work import PaymentWork
 from engram.provisioning import saga
 from engram.provisioning.actor import Provisioner
+from engram.provisioning.local import LocalBackend
 from engram.relay.actor import RelayEmitter
 from engram.relay.protocol import OutboxGrew
 from engram.stats import Reread, StatsPoller
@@ -111,6 +113,30 @@ async def test_a_crashed_actor_is_restarted_and_purchases_go_on(
             process.registry.ref(StatsPoller, "stats_poller").tell(Reread())
         await purchase(process)
         assert injection.crashed
+
+
+@pytest.mark.parametrize("job", [EventFeed.run, LocalBackend.watch], ids=["event_feed", "node_watch"])
+async def test_a_crashed_job_is_restarted_and_purchases_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: Callable[..., Any]
+) -> None:
+    armed, lives = trio.Event(), 0
+
+    async def run_until_armed(this: object, *args: object) -> None:
+        nonlocal lives
+        lives += 1
+        if lives > 1:
+            await job(this, *args)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(job, this, *args)
+            await armed.wait()
+            raise RuntimeError("injected")
+
+    monkeypatch.setattr(EventFeed if job.__name__ == "run" else LocalBackend, job.__name__, run_until_armed)
+    async with running(tmp_path) as process:
+        armed.set()
+        await purchase(process)
+        assert lives == 2
 
 
 async def test_a_crashed_payment_and_a_crashed_saga_are_taken_up_again(
