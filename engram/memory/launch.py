@@ -17,6 +17,7 @@ import msgspec
 from config.model import MinerSettings
 
 SCHEMA = 1
+_MOST_NUMBERS = 8_192
 
 
 class LaunchFileError(Exception):
@@ -28,12 +29,25 @@ class EmbedderLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `weights_dir` holds `model.safetensors` and `tokenizer.json`; without it the installed weights are used.
     `cache_dir` keeps the graph built from them (90 MB, shared by all nodes of a machine); without it the
-    node's own folder is used, which counts towards its quota.
+    node's own folder is used, which counts towards its quota. `openai` asks the server at `url` (such as
+    `https://api.openai.com/v1`) for vectors of `model`, which have `dimension` numbers; its key, if it wants one,
+    is the content of `api_key_file`.
     """
 
-    kind: Literal["minilm", "hash"] = "minilm"
+    kind: Literal["minilm", "openai", "hash"] = "minilm"
     weights_dir: str | None = None
     cache_dir: str | None = None
+    url: str = ""
+    model: str = ""
+    dimension: int = 0
+    api_key_file: str | None = None
+
+
+class QdrantLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Qdrant server or cluster that holds the vector index; its key is the content of `api_key_file`."""
+
+    url: str
+    api_key_file: str | None = None
 
 
 class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,6 +71,8 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     environment: Literal["local", "testnet", "mainnet"] = "local"
     """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
     embedder: EmbedderLaunch = EmbedderLaunch()
+    qdrant: QdrantLaunch | None = None
+    """Where the index is; null: in the node's folder, by the embedded engine."""
     miner: MinerSettings | None = None
     """The gateway's settings for its nodes; null: those of the node's own process."""
     log_file: str | None = None
@@ -116,6 +132,11 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
     for name in ("storage_bytes", "memory_bytes"):
         if getattr(launch, name) <= 0:
             raise LaunchFileError(f"{where}: {name} must be above 0")
+    chosen = launch.embedder
+    if chosen.kind == "openai" and not (chosen.url and chosen.model and 0 < chosen.dimension <= _MOST_NUMBERS):
+        raise LaunchFileError(
+            f"{where}: embedder openai needs url, model and dimension (at most {_MOST_NUMBERS} numbers a vector)"
+        )
 
 
 def _is_hex(text: str) -> bool:

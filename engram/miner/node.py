@@ -30,10 +30,12 @@ from engram.memory.edge_index import EdgeIndex
 from engram.memory.embedder import Embedder
 from engram.memory.errors import MemoryAreaError
 from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.index import Index
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.launch import LaunchFile, LaunchFileError
 from engram.memory.minilm import MiniLmEmbedder
 from engram.memory.notebook import Notebook
+from engram.memory.openai_embedder import OpenAiEmbedder
 from engram.memory.rules import Limits
 from engram.memory.truth import Truth
 from engram.miner import folder
@@ -108,8 +110,7 @@ def supervision(
     keypair = wallet.read_hotkey_file(launch.hotkey_file)
     truth = Truth.open(data / TRUTH, clock, ids)
     embedder = _embedder(launch, data)
-    index = EdgeIndex(data / INDEX, embedder.dimension, truth.truth_id, truth_path=data / TRUTH)
-    store = IndexedStore(truth, index)
+    store = IndexedStore(truth, _index(launch, data, embedder.dimension, truth.truth_id))
     notebook = Notebook.open(data / NOTEBOOK)
     attestations = Attestations(notebook)
     subnet, chain = _subnet(launch, clock)
@@ -231,8 +232,25 @@ def _embedder(launch: LaunchFile, data: Path) -> Embedder:
     chosen = launch.embedder
     if chosen.kind == "hash":
         return HashEmbedder()
+    if chosen.kind == "openai":
+        key = _key(chosen.api_key_file)
+        return OpenAiEmbedder(HttpClient(), chosen.url, chosen.model, chosen.dimension, key)
     weights = Path(chosen.weights_dir) if chosen.weights_dir else None
     return MiniLmEmbedder(weights, Path(chosen.cache_dir) if chosen.cache_dir else data / CACHE)
+
+
+def _index(launch: LaunchFile, data: Path, dimension: int, truth_id: str) -> Index:
+    if launch.qdrant is None:
+        return EdgeIndex(data / INDEX, dimension, truth_id, truth_path=data / TRUTH)
+    try:
+        from engram.memory.qdrant_index import QdrantIndex
+    except ImportError as error:
+        raise NodeError("qdrant-client is not installed: install engram with its extra `qdrant`") from error
+    return QdrantIndex(launch.qdrant.url, dimension, truth_id, api_key=_key(launch.qdrant.api_key_file))
+
+
+def _key(file: str | None) -> str | None:
+    return None if file is None else Path(file).read_text(encoding="utf-8").strip()
 
 
 def _job(run: Callable[[Callable[[], None]], Awaitable[None]]) -> Job:
