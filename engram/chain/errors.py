@@ -131,3 +131,15 @@ class CommitReplaced(ChainError):
 
     def __init__(self, block: int, held: str) -> None:
         super().__init__(f"included in block {block}, but replaced there: the chain holds {held}")
+
+
+class NotReadBack(ChainError):
+    """Included in a finalized block and successful there, but no endpoint could be asked what the chain holds now."""
+
+    def __init__(self, extrinsic_hash: bytes, block: int, why: str) -> None:
+        super().__init__(
+            f"0x{extrinsic_hash.hex()} stands in finalized block {block} and succeeded there, but what the chain holds "
+            f"could not be read back ({why}): look before sending again"
+        )
+        self.extrinsic_hash = extrinsic_hash
+        self.block = block

@@ -8,6 +8,7 @@ taken. From then on only finalized blocks are looked at:
 |--------------------------------------------------|------------------------------------------|
 | the pool's error object                          | SubmitRefused (nothing was written)      |
 | nothing left this machine, or a busy endpoint    | EndpointUnreachable, EndpointBusy        |
+| any other error, or no answer                    | what the blocks say, as below            |
 | in a finalized block, System.ExtrinsicSuccess    | Included                                 |
 | in a finalized block, System.ExtrinsicFailed     | RefusedInBlock, by the error's name      |
 | the era has passed on the finalized chain        | NeverIncluded                            |
@@ -48,6 +49,8 @@ _NONCE_TAKEN: Final = frozenset({"stale", "priorityTooLow"})
 _INVALID: Final = 1010
 _POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTooLow", 1016: "immediatelyDropped"}
 """Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
+_NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
+"""Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
 _SENTENCES: Final = {
     "bad signature": "badProof",
     "outdated": "stale",
@@ -148,7 +151,7 @@ async def _send(node: Node, signed: Signed) -> None:
         return
     except AnswerMalformed:
         return
-    if isinstance(answer, CallRefused):
+    if isinstance(answer, CallRefused) and answer.code in _NOT_TAKEN:
         refusal = pool_refusal(answer)
         if refusal.reason != "alreadyImported":
             raise refusal

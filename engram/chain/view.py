@@ -1,4 +1,7 @@
-"""The chain at one finalized block, read through one endpoint: what the commands look at before they write."""
+"""The chain at one finalized block: what the commands look at before they write.
+
+Read through one endpoint; where several are given, what a second one answers must be the same.
+"""
 
 from collections.abc import Sequence
 from typing import final
@@ -6,6 +9,7 @@ from typing import final
 import msgspec
 import trio
 
+from engram.chain.agreeing import Agreeing
 from engram.chain.codec import Codec
 from engram.chain.errors import (
     AnswerMalformed,
@@ -40,8 +44,10 @@ KEYS_AT_MOST = 50_000
 class View:
     """One finalized block. Everything read through it is read at the same hash."""
 
-    def __init__(self, node: Node, reading: HeadReading, metadata: bytes) -> None:
+    def __init__(self, node: Node, reading: HeadReading, metadata: bytes, others: Sequence[Node] = ()) -> None:
         self.node = node
+        """What is written goes to this one."""
+        self._reader = Agreeing(node, others)
         self.reading = reading
         self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
         self.metadata = metadata
@@ -54,13 +60,13 @@ class View:
     async def storage(self, pallet: str, item: str, *parameters: Value) -> Value:
         """One storage item, decoded; its default when it was never written. Raises CallNotComposable."""
         key = self.types.storage_key(pallet, item, *parameters)
-        return self.types.storage_value(pallet, item, await read_storage(self.node, key, self.head.hash))
+        return self.types.storage_value(pallet, item, await read_storage(self._reader, key, self.head.hash))
 
     async def many(self, items: Sequence[tuple[str, str, tuple[Value, ...]]]) -> list[Value]:
         """Several items in one request, in their order."""
         at = hex_of(self.head.hash)
         keys = [self.types.storage_key(pallet, item, *parameters) for pallet, item, parameters in items]
-        answers = await self.node.ask([RpcCall("state_getStorage", (hex_of(key), at)) for key in keys])
+        answers = await self._reader.ask([RpcCall("state_getStorage", (hex_of(key), at)) for key in keys])
         return [
             self.types.storage_value(pallet, item, _optional(self.node, answered(self.node, answer)))
             for (pallet, item, _), answer in zip(items, answers, strict=True)
@@ -72,10 +78,10 @@ class View:
         keys: list[str] = []
         while True:
             after = keys[-1] if keys else None
-            (answer,) = await self.node.ask([RpcCall("state_getKeysPaged", (prefix, KEYS_AT_ONCE, after, at))])
+            (answer,) = await self._reader.ask([RpcCall("state_getKeysPaged", (prefix, KEYS_AT_ONCE, after, at))])
             page = convert(self.node, answered(self.node, answer), list[str])
             rising = sorted({*page}) == page and (after is None or not page or page[0] > after)
-            if not rising or any(not key.startswith(prefix) for key in page):
+            if not rising or any(not key.startswith(prefix) or not _is_hex(key) for key in page):
                 raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not asked for")
             keys += page
             if len(page) < KEYS_AT_ONCE:
@@ -85,7 +91,7 @@ class View:
         found: list[tuple[str, str]] = []
         for first in range(0, len(keys), KEYS_AT_ONCE):
             asked = keys[first : first + KEYS_AT_ONCE]
-            (answer,) = await self.node.ask([RpcCall("state_queryStorageAt", (asked, at))])
+            (answer,) = await self._reader.ask([RpcCall("state_queryStorageAt", (asked, at))])
             found += _changes(self.node, answered(self.node, answer), asked)
             await trio.lowlevel.checkpoint()
         return found
@@ -93,17 +99,24 @@ class View:
     async def metagraph(self, netuid: int, now_s: float) -> Metagraph:
         """The subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
         codec = Codec(self.metadata, self.reading.spec_version, self.reading.transaction_version)
-        scale = await read_metagraph_bytes(self.node, codec, netuid, self.head)
+        scale = await read_metagraph_bytes(self._reader, codec, netuid, self.head)
         fields = codec.decode_fields(scale)
         return codec.metagraph(fields, netuid, self.head, read_at_s=now_s, endpoint=self.node.name, witness=None)
 
 
 async def open_view(nodes: Sequence[Node]) -> View:
-    """The newest finalized block, of the first endpoint that gives one. Raises the last endpoint's ChainError."""
+    """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
+
+    Raises the last endpoint's ChainError, or AnswersDiffer.
+    """
     failed: ChainError = EndpointUnreachable("no endpoint to ask", may_have_arrived=False)
     for node in nodes:
         try:
-            return await view_at(node, await finalized_hash(node))
+            others = [other for other in nodes if other is not node]
+            agreeing = Agreeing(node, others)
+            reading, metadata = await read_head_and_metadata(agreeing, await finalized_hash(node))
+            await agreeing.hold(reading.head)
+            return View(node, reading, metadata, others)
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused, RuntimeApiMissing) as error:
             failed = error
     raise failed
@@ -123,6 +136,14 @@ async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | Non
     """The octets of one storage item at a block, None when there are none."""
     (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
     return _optional(node, answered(node, answer))
+
+
+def _is_hex(text: str) -> bool:
+    try:
+        bytes.fromhex(text[2:])
+    except ValueError:
+        return False
+    return True
 
 
 def _optional(node: Node, answer: object) -> bytes | None:

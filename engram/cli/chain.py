@@ -87,11 +87,11 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     from engram.chain import ChainError
-    from engram.chain.errors import OutcomeUnknown
+    from engram.chain.errors import NotReadBack, OutcomeUnknown
 
     try:
         return trio.run(command)
-    except OutcomeUnknown as error:
+    except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None

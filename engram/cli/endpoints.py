@@ -1,21 +1,36 @@
 """The endpoints of the chain that a command asks."""
 
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Final, TypeVar
+
+import trio
 
 from config.model import ChainSettings
 from engram.chain.composing import Composer, CoreComposer
 from engram.chain.endpoints import nodes
+from engram.chain.errors import (
+    AnswerMalformed,
+    CallRefused,
+    EndpointBusy,
+    EndpointUnreachable,
+    NotReadBack,
+    RuntimeApiMissing,
+)
 from engram.chain.node import Node
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.substrate import SubstrateComposer
-from engram.chain.view import View
+from engram.chain.view import View, view_at
 from engram.cli.chain import Chain
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
+
+T = TypeVar("T")
+READ_BACK_ROUNDS: Final = 3
+READ_BACK_PAUSE_S: Final = 0.5
 
 
 @asynccontextmanager
@@ -41,6 +56,20 @@ async def send(
     composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
     waiting = Waiting(min(2.0, patience_s / 20), patience_s)
     return await submit(view, nodes, call, keypair, waiting, composer, _told)
+
+
+async def read_back(view: View, nodes: Sequence[Node], done: Included, look: Callable[[View], Awaitable[T]]) -> T:
+    """What `look` finds in the block that holds a call, asking the endpoints in turn. Raises NotReadBack."""
+    why = ""
+    for lap in range(READ_BACK_ROUNDS):
+        for node in (view.node, *(other for other in nodes if other is not view.node)):
+            try:
+                return await look(await view_at(node, done.block.hash, view))
+            except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused, RuntimeApiMissing) as error:
+                why = str(error)
+        if lap < READ_BACK_ROUNDS - 1:
+            await trio.sleep(READ_BACK_PAUSE_S)
+    raise NotReadBack(done.extrinsic_hash, done.block.number, why)
 
 
 def _told(digest: bytes, last_block: int) -> None:

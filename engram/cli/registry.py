@@ -104,7 +104,7 @@ def register(
         _write(["Making commit call..."])
     import trio
 
-    from engram.chain.errors import ChainError, OutcomeUnknown, RefusedInBlock
+    from engram.chain.errors import ChainError, NotReadBack, OutcomeUnknown, RefusedInBlock
 
     try:
         done = trio.run(_commit, chain, keypair, found.text, patience)
@@ -112,8 +112,8 @@ def register(
         explained = _EXPLAINED.get(refused.name, "")
         text = f"{refused} (block {refused.block})" + (f"; {explained}" if explained else "")
         return _failed(form, f"Error during commit: {refused.name}: {text}")
-    except OutcomeUnknown as unknown:
-        return _failed(form, f"Error during commit: OutcomeUnknown: {unknown}", Exit.UNKNOWN)
+    except (NotReadBack, OutcomeUnknown) as unknown:
+        return _failed(form, f"Error during commit: {type(unknown).__name__}: {unknown}", Exit.UNKNOWN)
     except ChainError as error:
         return _failed(form, f"Error during commit: {type(error).__name__}: {error}")
     if form == "json":
@@ -189,15 +189,16 @@ async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) 
     from engram.chain import calls
     from engram.chain.commitments import read_commitment
     from engram.chain.errors import CommitReplaced
-    from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints, send
+    from engram.chain.view import open_view
+    from engram.cli.endpoints import endpoints, read_back, send
 
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
         call = calls.set_commitment(chain.netuid, text.encode())
         done = await send(chain, view, nodes, call, keypair, patience_s)
-        there = await view_at(view.node, done.block.hash, view)
-        held = await read_commitment(there, chain.netuid, keypair.public_key)
+        held = await read_back(
+            view, nodes, done, lambda there: read_commitment(there, chain.netuid, keypair.public_key)
+        )
     if held is None or held.payload != text.encode():
         raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
     return done

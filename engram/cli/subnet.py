@@ -123,7 +123,9 @@ def register(
     if not yes and not _agreed(sent):
         raise CommandFailed("nothing was paid")
     coldkey = coldkey_of(wallet)
-    done, uid = run(lambda: _burn(chain, call, coldkey, hotkey, patience))
+    # Between the agreement and the payment the cost may have risen.
+    limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
+    done, uid = run(lambda: _burn(chain, call, coldkey, hotkey, limit_rao, patience))
     _show(_included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
     return Exit.DONE
 
@@ -285,16 +287,21 @@ class _Account(msgspec.Struct):
 
 
 async def _burn(
-    chain: Chain, call: "Call", coldkey: Keypair, hotkey: PublicKey, patience_s: float
+    chain: Chain, call: "Call", coldkey: Keypair, hotkey: PublicKey, limit_rao: float, patience_s: float
 ) -> "tuple[Included, int | None]":
-    from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints, send
+    from engram.chain.model import RAO_PER_TAO
+    from engram.chain.view import open_view
+    from engram.cli.endpoints import endpoints, read_back, send
 
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
+        burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
+        if burn_rao > limit_rao:
+            raise CommandFailed(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
         done = await send(chain, view, nodes, call, coldkey, patience_s)
-        there = await view_at(view.node, done.block.hash, view)
-        uid = await there.storage("SubtensorModule", "Uids", chain.netuid, hotkey)
+        uid = await read_back(
+            view, nodes, done, lambda there: there.storage("SubtensorModule", "Uids", chain.netuid, hotkey)
+        )
     return done, uid if isinstance(uid, int) else None
 
 
@@ -307,8 +314,8 @@ async def _send(chain: Chain, call: "Call", keypair: Keypair, patience_s: float)
 
 
 async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, patience_s: float) -> Sent:
-    from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints, send
+    from engram.chain.view import open_view
+    from engram.cli.endpoints import endpoints, read_back, send
 
     sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
     async with endpoints(chain) as nodes:
@@ -317,8 +324,9 @@ async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, pat
         if not online:
             return sent
         done = await send(chain, view, nodes, call, keypair, patience_s)
-        there = await view_at(view.node, done.block.hash, view)
-        held = await there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
+        held = await read_back(
+            view, nodes, done, lambda there: there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
+        )
     announced = held if isinstance(held, dict) else {}
     if (announced.get("ip"), announced.get("port")) != (call.arguments["ip"], call.arguments["port"]):
         raise CommandFailed(f"included in block {done.block.number}, but the chain holds {held!r}")
@@ -329,8 +337,8 @@ async def _set_weights(
     chain: Chain, keypair: Keypair, given: dict[int, float], version_key: int | None, online: bool, patience_s: float
 ) -> Sent:
     from engram.chain import weights
-    from engram.chain.view import open_view, view_at
-    from engram.cli.endpoints import endpoints, send
+    from engram.chain.view import open_view
+    from engram.cli.endpoints import endpoints, read_back, send
     from engram.clock import SystemClock
 
     clock = SystemClock()
@@ -361,8 +369,9 @@ async def _set_weights(
         if sent.objections or neuron is None:
             raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
         done = await send(chain, view, nodes, planned.call, keypair, patience_s)
-        there = await view_at(view.node, done.block.hash, view)
-        if not await weights.stands(there, planned, chain.netuid, neuron.uid):
+        uid = neuron.uid
+        held = await read_back(view, nodes, done, lambda there: weights.stands(there, planned, chain.netuid, uid))
+        if not held:
             raise CommandFailed(f"included in block {done.block.number}, but the chain does not hold these weights")
     return _included(sent, done)
 

@@ -225,6 +225,27 @@ async def test_an_answer_cut_off_after_the_sending_is_resolved_by_looking() -> N
     assert done.block.number in chain.blocks
 
 
+async def test_an_error_that_does_not_say_it_was_not_taken_is_resolved_by_looking() -> None:
+    class Failing(LivingChain):
+        async def ask(self, asked: Any) -> Any:
+            answers = await super().ask(asked)
+            if asked[0].method == "author_submitExtrinsic":
+                return [CallRefused(-32603, "Internal error: upstream timed out")]
+            return answers
+
+    chain = Failing()
+    done = await commit(chain)
+    assert chain.asked.count("author_submitExtrinsic") == 1
+    assert done.block.number in chain.blocks
+
+
+async def test_a_server_that_runs_no_such_call_did_not_take_it() -> None:
+    chain = LivingChain()
+    chain.refuse["author_submitExtrinsic"] = CallRefused(-32601, "Method not found")
+    with pytest.raises(SubmitRefused, match="-32601"):
+        await commit(chain)
+
+
 async def test_nothing_sent_is_told_at_once() -> None:
     class Refusing(LivingChain):
         async def ask(self, asked: Any) -> Any:

@@ -13,6 +13,8 @@ from engram.clock import ManualClock
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain
 
+PREFIX = LivingChain().types.storage_key("Commitments", "CommitmentOf", 450).hex().join(["0x", ""])
+
 
 class Recording(LivingChain):
     """Remembers the block that each read was asked for."""
@@ -63,6 +65,7 @@ async def test_maps_of_several_pages_are_read_whole(monkeypatch: pytest.MonkeyPa
         ("state_getKeysPaged", None),
         ("state_getKeysPaged", "0x12"),
         ("state_getKeysPaged", [1]),
+        ("state_getKeysPaged", [PREFIX + "zz" * 40]),
         ("state_queryStorageAt", None),
         ("state_queryStorageAt", [{"changes": [["0x99", "0x00"]]}]),
         ("state_queryStorageAt", [{"changes": [["0x99"]]}]),

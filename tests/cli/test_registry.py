@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engram.chain.errors import CallRefused
 from engram.hotkeys import Keypair
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Ran, Run
@@ -326,6 +327,32 @@ def test_a_commit_that_another_one_replaced_in_its_block_is_told(registry: Regis
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
     assert ran.code == 1
     assert "but replaced there: the chain holds b'other'" in ran.out
+
+
+def test_a_commit_that_cannot_be_read_back_is_no_failure(registry: Registry, chain: LivingChain) -> None:
+    read = chain._read
+
+    def read_events_only(key: str, at: Any) -> Any:
+        if chain.pool or not any(chain.blocks.values()) or key == chain._key("System", "Events"):
+            return read(key, at)
+        return CallRefused(4003, "State already discarded")
+
+    chain._read = read_events_only  # type: ignore[method-assign] # a light node that has forgotten
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
+    assert ran.code == 4
+    assert "NotReadBack" in ran.out
+    assert "stands in finalized block" in ran.out
+
+
+def test_endpoints_that_differ_are_told(run: Run, server: ChainServer, chain: LivingChain) -> None:
+    filled(chain)
+    chain.seal_at_look = False
+    other = LivingChain(head=chain.head)
+    other.seal_at_look = False
+    with served(other) as second:
+        ran = run("registry", "check", "--netuid", "450", "--endpoint", server.url, "--endpoint", second.url)
+    assert (ran.code, ran.out) == (1, "")
+    assert "differ on state_getKeysPaged" in ran.err
 
 
 def test_a_table_has_a_row_for_every_entry(registry: Registry, chain: LivingChain) -> None:

@@ -89,6 +89,16 @@ def test_what_cannot_or_may_not_be_paid_is_not(
     assert "author_submitExtrinsic" not in chain.asked
 
 
+def test_a_cost_that_rose_since_it_was_shown_is_not_paid(subnet: Subnet, chain: LivingChain) -> None:
+    funded(chain, COLDKEY.public_key, 5_000_000_000_000)
+    burn = chain.get("SubtensorModule", "Burn", 450)
+    chain.put(50 * burn, "SubtensorModule", "Burn", 450)
+    ran = subnet("register", "--yes", wallet="stranger")
+    assert ran.code == 1
+    assert "the cost has risen" in ran.err
+    assert chain.burned == []
+
+
 def test_a_registered_hotkey_is_not_registered_again(subnet: Subnet, chain: LivingChain) -> None:
     assert as_json(subnet("register", "--yes", "--format", "json", wallet="miner"))["uid"] == 7
     assert "author_submitExtrinsic" not in chain.asked
