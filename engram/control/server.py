@@ -17,6 +17,7 @@ from engram.control.errors import Refused
 from engram.control.protocol import MAX_COMMAND_BYTES, SOCKET_FILE, encode_refusal, encode_success
 
 MAX_CONNECTIONS: Final = 16
+"""When so many are open, the one that has been silent longest makes room; none is refused but while all are at work."""
 IDLE_S: Final = 30.0
 """A connection that sends nothing for so long is closed."""
 COMMAND_S: Final = 300.0
@@ -68,6 +69,7 @@ def listen(path: Path) -> trio.SocketListener:
 
 def _serve_connection_with(operations: Operations) -> Callable[[trio.SocketStream], Awaitable[None]]:
     open_connections = trio.CapacityLimiter(MAX_CONNECTIONS)
+    silent: dict[trio.CancelScope, None] = {}  # in the order in which they fell silent
 
     async def serve_connection(stream: trio.SocketStream) -> None:
         async with stream:
@@ -76,11 +78,16 @@ def _serve_connection_with(operations: Operations) -> Callable[[trio.SocketStrea
             try:
                 open_connections.acquire_nowait()
             except trio.WouldBlock:
-                with trio.move_on_after(IDLE_S):
-                    await stream.send_all(encode_refusal("busy", "too many operators at once; try again"))
-                return
+                if not silent:
+                    with trio.move_on_after(IDLE_S):
+                        await stream.send_all(encode_refusal("busy", "too many operators at once; try again"))
+                    return
+                longest = next(iter(silent))
+                del silent[longest]
+                longest.cancel()
+                await open_connections.acquire()
             try:
-                await _converse(stream, operations)
+                await _converse(stream, operations, silent)
             except trio.BrokenResourceError:
                 pass  # the operator went away; what was asked has been carried out or not, and the ledger says which
             finally:
@@ -89,12 +96,16 @@ def _serve_connection_with(operations: Operations) -> Callable[[trio.SocketStrea
     return serve_connection
 
 
-async def _converse(stream: trio.SocketStream, operations: Operations) -> None:
+async def _converse(stream: trio.SocketStream, operations: Operations, silent: dict[trio.CancelScope, None]) -> None:
     buffered = bytearray()
     while True:
         line: bytes | None = None
-        with trio.move_on_after(IDLE_S):
-            line = await _next_line(stream, buffered)
+        with trio.move_on_after(IDLE_S) as silence:
+            silent[silence] = None
+            try:
+                line = await _next_line(stream, buffered)
+            finally:
+                silent.pop(silence, None)
         if line is None:
             return
         answer = await _answer(line, operations)

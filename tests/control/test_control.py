@@ -142,14 +142,31 @@ async def test_a_command_that_is_too_long_is_refused_on_both_sides(tmp_path: Pat
             assert await stream.receive_some(1_000) == b""
 
 
-async def test_operators_beyond_the_bound_are_told_to_come_back(tmp_path: Path) -> None:
+async def test_operators_beyond_the_bound_are_told_to_come_back_while_all_are_at_work(tmp_path: Path) -> None:
+    operations = EchoOperations()
+    operations.hang = True
+    async with serving(tmp_path, operations) as path:
+        held = [await trio.open_unix_socket(str(path)) for _ in range(MAX_CONNECTIONS)]
+        for stream in held:
+            operations.taken = trio.Event()
+            await stream.send_all(encode_command(Echo(numbers=[2])))
+            await operations.taken.wait()
+        with pytest.raises((Refused, OutcomeUnknown)):
+            await call(tmp_path, Echo(numbers=[2]))
+        for stream in held:
+            await stream.aclose()
+
+
+async def test_connections_that_say_nothing_lock_no_operator_out(tmp_path: Path) -> None:
     async with serving(tmp_path, EchoOperations()) as path:
         held = [await trio.open_unix_socket(str(path)) for _ in range(MAX_CONNECTIONS)]
         for stream in held:
             await stream.send_all(encode_command(Echo(numbers=[2])))
             assert await stream.receive_some(100)
-        with pytest.raises((Refused, OutcomeUnknown)):
-            await call(tmp_path, Echo(numbers=[2]))
+        assert await call(tmp_path, Echo(numbers=[3])) == [3]
+        assert await held[0].receive_some(100) == b""
+        await held[-1].send_all(encode_command(Echo(numbers=[4])))
+        assert b"4" in await held[-1].receive_some(100)
         for stream in held:
             await stream.aclose()
 
