@@ -4,6 +4,7 @@ It alone talks to the chain; everybody else reads `Subnets`. Whatever an endpoin
 stays in place and its age tells how old it is.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import assert_never, final
@@ -26,7 +27,7 @@ from engram.chain.errors import (
     RuntimeApiMissing,
     SubnetUnknown,
 )
-from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph
+from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph, SubnetChange
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.reading import (
@@ -146,7 +147,9 @@ class MetagraphSyncer(Actor[Poll]):
                     fault = error
                 continue
             self._note_subnet(netuid, "")
-            self._subnets.publish(fresh, () if held is None else changes(held, fresh))
+            found = () if held is None else changes(held, fresh)
+            self._subnets.publish(fresh, found)
+            _log_changes(fresh, found)
             await prepare(self._subnets, fresh)
         if fault is not None:
             raise fault
@@ -292,3 +295,9 @@ class MetagraphSyncer(Actor[Poll]):
     def _note(self, **changed: object) -> None:
         endpoints = {node.name: health for node, health in zip(self._nodes, self._healths, strict=True)}
         self._subnets.note(msgspec.structs.replace(self._subnets.state, **changed, endpoints=endpoints))
+
+
+def _log_changes(metagraph: Metagraph, found: Sequence[SubnetChange]) -> None:
+    if found:
+        kinds = Counter(type(change).__name__ for change in found)
+        log.info("chain subnet changed", netuid=metagraph.netuid, block=metagraph.block, **kinds)

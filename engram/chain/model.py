@@ -195,3 +195,5 @@ class ChainStatus(msgspec.Struct, frozen=True):
     error: str
     endpoints: dict[str, EndpointHealth]
     subnets: tuple[SubnetStatus, ...]
+    changes: tuple[str, ...] = ()
+    """The newest 20 changes in words, oldest first."""

@@ -2,16 +2,31 @@
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import final
+from typing import assert_never, final
 
 import msgspec
 
 from engram.chain.bodies import Bodies
-from engram.chain.model import ChainStatus, EndpointHealth, HeadWatch, Metagraph, SubnetChange, SubnetStatus
+from engram.chain.model import (
+    AxonMoved,
+    ChainStatus,
+    EndpointHealth,
+    HeadWatch,
+    Metagraph,
+    PermitLost,
+    Registered,
+    Removed,
+    Replaced,
+    SubnetChange,
+    SubnetStatus,
+)
 from engram.clock import Clock
+from engram.hotkeys import ss58
 
 CHANGES_KEPT = 1_000
-"""Newest changes kept for /status; older ones are forgotten."""
+"""Newest changes kept; older ones are forgotten."""
+CHANGES_SHOWN = 20
+"""Of these in /status."""
 
 
 class SyncState(msgspec.Struct, frozen=True):
@@ -98,6 +113,7 @@ class Subnets:
             error=state.error,
             endpoints=dict(state.endpoints),
             subnets=tuple(self._subnet_status(netuid, now_s) for netuid in self._netuids),
+            changes=tuple(in_words(change) for change in list(self._recent)[-CHANGES_SHOWN:]),
         )
 
     def publish(self, metagraph: Metagraph, changes: Sequence[SubnetChange]) -> None:
@@ -121,3 +137,22 @@ class Subnets:
             neurons=0 if metagraph is None else len(metagraph.neurons),
             error=self._state.subnet_errors.get(netuid, ""),
         )
+
+
+def in_words(change: SubnetChange) -> str:
+    """One line for people: where, who, what."""
+    where = f"subnet {change.netuid} block {change.block} uid {change.uid}"
+    hotkey = ss58.encode(change.hotkey)
+    match change:
+        case Registered():
+            return f"{where}: {hotkey} registered"
+        case Replaced(old_hotkey=old):
+            return f"{where}: {hotkey} replaced {ss58.encode(old)}"
+        case Removed():
+            return f"{where}: {hotkey} removed"
+        case PermitLost():
+            return f"{where}: {hotkey} lost its validator permit"
+        case AxonMoved(axon=axon):
+            return f"{where}: {hotkey} serves " + ("no longer" if axon is None else f"at {axon.ip} port {axon.port}")
+        case _:
+            assert_never(change)

@@ -16,6 +16,7 @@ from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
 from engram.clock import TrioClock
+from engram.hotkeys import ss58
 from tests.chain.samples import encoded, metadata, scale
 from tests.fakes.chain import ChainDouble, rehotkeyed, renumbered, unreachable
 
@@ -142,6 +143,9 @@ async def test_changes_are_told_to_listeners_and_kept(autojump_clock: Clock, nur
         await trio.sleep(12)
         moved = [change for change in running.changes if isinstance(change, AxonMoved)]
         assert [change.axon and change.axon.port for change in moved] == [10_000]
+        first, *others = running.subnets.status().changes
+        assert first == f"subnet 450 block 1101 uid 7: {ss58.encode(new)} replaced {ss58.encode(old)}"
+        assert any(told.endswith("serves at 13.89.38.129 port 10000") for told in others)
 
 
 async def test_when_an_endpoint_fails_the_next_one_serves_and_the_first_gets_its_place_back(

@@ -1,5 +1,6 @@
 """`engram wallet`: files as btcli lays them out, and no secret without --reveal."""
 
+import base64
 import binascii
 import hashlib
 import hmac
@@ -124,6 +125,32 @@ def test_a_vault_file_is_converted_and_then_opens(run: Run, here: Path, monkeypa
     folder.coldkey_path.write_bytes(ansible_vault(folder.coldkey_path.read_bytes(), "horse"))
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "battery")
     assert run("wallet", "convert", str(folder.coldkey_path)).code == 1
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
+    ran = run("wallet", "convert", str(folder.coldkey_path))
+    assert (ran.code, "current form" in ran.out) == (0, True), ran.err
+    assert folder.coldkey_path.read_bytes().startswith(b"$NACL")
+    assert folder.coldkey("horse").ss58 == made["coldkey"]
+
+
+def fernet(content: bytes, password: str) -> bytes:
+    """As the wallets of 2021 encrypted: PBKDF2 with a fixed salt, then Fernet (AES-128-CBC, HMAC-SHA-256)."""
+    from Crypto.Cipher import AES
+    from Crypto.Util.Padding import pad
+
+    salt = b"Iguesscyborgslikemyselfhaveatendencytobeparanoidaboutourorigins"
+    key = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 10_000_000, 32)
+    iv = bytes(range(16))
+    token = b"\x80" + bytes(8) + iv + AES.new(key[16:], AES.MODE_CBC, iv).encrypt(pad(content, 16))
+    return base64.urlsafe_b64encode(token + hmac.new(key[:16], token, hashlib.sha256).digest())
+
+
+@pytest.mark.nightly
+def test_a_fernet_file_is_converted_and_then_opens(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engram.hotkeys.wallet_folder import WalletFolder
+
+    made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
+    folder = WalletFolder("w", "h", here / "wallets")
+    folder.coldkey_path.write_bytes(fernet(folder.coldkey_path.read_bytes(), "horse"))
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
     ran = run("wallet", "convert", str(folder.coldkey_path))
     assert (ran.code, "current form" in ran.out) == (0, True), ran.err
