@@ -412,7 +412,9 @@ def test_a_bad_signature_takes_no_room() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "floor_ms"), [(epistula.V2, 2_000), (epistula.X_EPISTULA, 2_000), (epistula.V1, 2_000)], ids=str
+    ("scheme", "floor_ms"),
+    [(epistula.V2, 2_000), (epistula.X_EPISTULA, 2_000), (epistula.V1, 2_000)],
+    ids=lambda value: str(getattr(value, "name", value)),
 )
 def test_what_the_process_before_may_have_taken_is_refused(scheme: Scheme, floor_ms: int) -> None:
     def answer(offset_ms: int) -> str:
