@@ -7,6 +7,8 @@ import pytest
 from tests.evm.early import Early
 from tests.evm.shop import Shop, open_shop
 
+PLACES = 4
+
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
@@ -17,6 +19,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 @pytest.fixture(scope="session")
 def early(house: Shop) -> Early:
     return Early(house)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Another house on another chain, of few places."""
+    with open_shop(tmp_path_factory.mktemp("small"), places=PLACES) as shop:
+        yield shop
 
 
 @pytest.fixture
