@@ -96,7 +96,10 @@ class Asked(msgspec.Struct, eq=False):
     def _abandon(self) -> None:
         self.done = self.abandoned = True
         if not self.taken:
-            self.mailbox.abandoned += 1
+            self.mailbox.note_abandoned()
+
+
+_SWEEP_FROM: Final = 64
 
 
 class _Woken:
@@ -139,7 +142,9 @@ class Mailbox:
         "policy",
         "queue",
         "senders",
+        "senders_since",
         "taken",
+        "task",
         "timers",
         "waiting",
     )
@@ -158,6 +163,10 @@ class Mailbox:
         self.policy = MailboxPolicy()
         self.events: EventStream | None = None
         self.abandoned = 0
+        self.task: trio.lowlevel.Task | None = None
+        """The task of its owner's life."""
+        self.senders_since = 0
+        """What `taken` was when senders last had a turn, or began to wait."""
         self.waiting: list[Node] | None = None
         """What its consumer waits for."""
         self.taken = 0
@@ -180,7 +189,7 @@ class Mailbox:
         self.owner, self.down, self.limit = None, reason, 0
         queue, self.queue = self.queue, deque()
         senders, self.senders = self.senders, None
-        self.abandoned, self._marks = 0, None
+        self.abandoned, self._marks, self.task = 0, None, None
         for item in queue:
             self.dispose(item, "down", reason)
         for waiter in senders or ():
@@ -225,9 +234,13 @@ class Mailbox:
                 self._reset_limit()
             if self.senders is not None:
                 self._admit(self.senders)
+        elif self.senders is not None and self.taken - self.senders_since >= self.policy.bound:
+            # Those who tell keep it full: whoever waits has waited for a whole mailbox.
+            self._admit(self.senders)
 
     def _admit(self, senders: deque[Blocked | Asked]) -> None:
         room = self.policy.bound - len(self.queue)
+        self.senders_since = self.taken
         if not self.queue:
             self._oldest_since = trio.current_time()
         while room > 0 and senders:
@@ -241,7 +254,10 @@ class Mailbox:
                 self.queue.append(waiter.message)
                 reschedule(waiter.task, _WOKEN)
             room -= 1
-        if not senders:
+        self._note_senders_gone()
+
+    def _note_senders_gone(self) -> None:
+        if not self.senders:
             self.senders = None
             self._reset_limit()
 
@@ -287,6 +303,7 @@ class Mailbox:
         """Lets it wait for room behind everybody who waits."""
         if self.senders is None:
             self.senders = deque()
+            self.senders_since = self.taken
             self.limit = 0
         self.senders.append(waiter)
 
@@ -298,9 +315,17 @@ class Mailbox:
         def abort(_: object) -> trio.lowlevel.Abort:
             if self.senders is not None:
                 self.senders.remove(waiter)
+                self._note_senders_gone()
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def note_abandoned(self) -> None:
+        """A call in it, or one that waits for room, is given up. Those are swept out when they are most of it."""
+        self.abandoned += 1
+        waiting = len(self.senders or ())
+        if self.abandoned > _SWEEP_FROM and self.abandoned * 2 > len(self.queue) + waiting:
+            self._purge()
 
     def _has_room(self, message: object) -> bool:
         if self.owner is None:
@@ -333,7 +358,10 @@ class Mailbox:
         self.taken += len(self.queue) - len(kept)
         self.queue.clear()
         self.queue.extend(kept)
-        self.abandoned = sum(isinstance(waiter, Asked) and waiter.abandoned for waiter in self.senders or ())
+        if self.senders is not None:
+            self.senders = deque(one for one in self.senders if not (isinstance(one, Asked) and one.abandoned))
+            self._note_senders_gone()
+        self.abandoned = 0
 
     def _reset_limit(self) -> None:
         bound = self.policy.bound

@@ -10,7 +10,7 @@ from trio.lowlevel import current_task, wait_task_rescheduled
 from actors._errors import ReplyTypeError, SupervisorDown
 from actors._mailbox import Asked, Mailbox
 from actors._messages import Asks, reply_classes
-from actors._waits import asker, refuse_cycle
+from actors._waits import asker, attached, refuse_cycle
 
 if TYPE_CHECKING:
     from actors._actor import Actor
@@ -85,6 +85,8 @@ class ActorRef(Generic[M_contra]):
         depth = len(queue)
         if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
             me = asker.get()
+            if me is not None:
+                me = attached(me)
             if me is None:
                 await mailbox.wait_for_room(message)
                 return
@@ -106,23 +108,25 @@ class ActorRef(Generic[M_contra]):
         late reply is dropped and counted.
 
         Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, CallCycle,
-        ReplyTypeError, and whatever error the actor refused the message with.
+        ValueError (`timeout` is NaN), ReplyTypeError, and whatever error the actor refused the message with.
         """
         # No checkpoint between putting the message and parking: it cannot be settled before its task can be woken.
         mailbox = self._mailbox
         queue = mailbox.queue
         me = asker.get()
         if me is not None:
+            me = attached(me)
+        if me is not None:
             refuse_cycle(me, mailbox)
         asked = Asked(message, mailbox, timeout, current_task())
-        depth = len(queue)
-        if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
+        waits = (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message)
+        mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
+        if waits:
             mailbox.add_sender(asked)
         else:
             queue.append(asked)
-            if not depth:
+            if len(queue) == 1:
                 mailbox.wake()
-        mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
         if me is None:
             return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]  # settle_reply checked it
         me.wait_begins(mailbox)

@@ -63,7 +63,7 @@ from actors._supervision import (
 )
 from actors._supervision import Started as ChildStarted
 from actors._supervision import StartFailed as ChildStartFailed
-from actors._waits import asker, refuse_cycle
+from actors._waits import asker, attached, refuse_cycle
 from actors._worker import Worker
 
 if TYPE_CHECKING:
@@ -230,18 +230,18 @@ class Supervisor:
 
     def on_ask_stop(self, action: AskStop) -> None:
         self._turn_down_requests_from(action.id)
-        slot = self.slots[action.id]
+        slot = self.slots.get(action.id)  # none when its first start raised and the report is still in the inbox
         if isinstance(slot, Worker):
             slot.ask_stop()
-        else:
+        elif slot is not None:
             slot.feed(Shutdown())
 
     def on_kill_child(self, action: KillChild) -> None:
         self._turn_down_requests_from(action.id)
-        slot = self.slots[action.id]
+        slot = self.slots.get(action.id)
         if isinstance(slot, Worker):
             slot.kill()
-        else:
+        elif slot is not None:
             slot.feed(Kill())
 
     def on_stop_timer(self, action: StopTimer) -> None:
@@ -313,7 +313,11 @@ class Supervisor:
 
     async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
         """Feeds the event of a request and waits for its answer."""
+        if self.system.aborted:
+            raise SupervisorDown(f"{self.path!r} is {Phase.ENDED.value}")
         me = asker.get()
+        if me is not None:
+            me = attached(me)
         request = Request(self, child_id, None if me is None else me.path, stops=stops)
         if me is not None:
             refuse_cycle(me, request)
@@ -322,6 +326,7 @@ class Supervisor:
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._requests.discard(request)
+            request.task = None  # a verdict that comes later wakes nobody
             self.feed(Withdraw(request))
             return trio.lowlevel.Abort.SUCCEEDED
 
@@ -342,7 +347,7 @@ class Supervisor:
     def refuse_own_end(self, child_id: str) -> None:
         """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""
         me = asker.get()
-        if me is not None and _inside(me.path, self.path_of(child_id)):
+        if me is not None and attached(me) is not None and _inside(me.path, self.path_of(child_id)):
             raise CallCycle((me.path, f"{self.path}/{child_id}"))
 
     def _turn_down_requests_from(self, child_id: str) -> None:
@@ -384,7 +389,7 @@ class Supervisor:
         if slot is None:
             return []
         if isinstance(slot, Worker):
-            return [slot.mailbox]
+            return [] if slot.ends_at_once else [slot.mailbox]
         return [node for inner in slot.slots for node in slot.below(inner)]
 
     def workers(self) -> Iterator[Worker]:
@@ -394,6 +399,17 @@ class Supervisor:
                 yield slot
             else:
                 yield from slot.workers()
+
+    def abandon(self, reason: ExitReason) -> None:
+        """Supervision is at fault: kills every worker below it and lets nobody wait for any of them."""
+        for request in tuple(self._requests):
+            self._settle(request, "down", None)
+        for slot in tuple(self.slots.values()):
+            if isinstance(slot, Worker):
+                slot.kill()
+                slot.close(reason)
+            else:
+                slot.abandon(reason)
 
     def path_of(self, child_id: str) -> str:
         return f"{self.path}/{child_id}"

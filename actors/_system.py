@@ -20,7 +20,7 @@ from actors._specs import Kind, SupervisorSpec
 from actors._supervision import Kill, Shutdown, Status
 from actors._supervisor import Supervisor
 from actors._timers import Timers
-from actors._waits import asker
+from actors._waits import asker, attached
 from actors._worker import Worker
 
 Ts = TypeVarTuple("Ts")
@@ -79,7 +79,7 @@ class System:
         """Stops the tree in order and returns when nothing of it runs. Raises CallCycle inside an actor of it, which
         may call `request_stop`."""
         me = asker.get()
-        if me is not None and me.owner is not None and me.owner.supervisor.system is self:
+        if me is not None and attached(me) is not None and me.owner is not None and me.owner.supervisor.system is self:
             raise CallCycle((me.path, self.root.path, me.path))
         self.request_stop()
         await self.ended.wait()
@@ -115,9 +115,9 @@ class System:
         self.aborted = True
         if self.interrupt is None:
             self.interrupt = fault
-        for worker in self.root.workers():
-            worker.kill()
-        self.root_ended(ExitReason("crashed", error=fault), booted=True)
+        reason = ExitReason("crashed", error=fault)
+        self.root.abandon(reason)
+        self.root_ended(reason, booted=True)
 
     def root_booted(self) -> None:
         """The tree is up."""

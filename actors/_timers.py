@@ -2,7 +2,8 @@
 
 The deadlines of calls do not even cost that: calls with the same timeout end in the order in which they began, so
 they stand in a lane, and only the head of a lane is in the heap. Calls that are over are swept out of their lane
-when it has doubled, so that a lane holds at most about twice the calls that wait, plus 256.
+when it has doubled, so that a lane holds at most about twice the calls that wait, plus 256; lanes in which nobody
+waits are swept out likewise.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Lane:
 
     def __init__(self) -> None:
         self.entries: deque[Expiring] = deque()
-        self.armed = False
+        self.armed: TimerEntry | None = None
         self.sweep_at = _COMPACT_FROM
 
 
@@ -68,6 +69,7 @@ class Timers:
         self._wake_at = -math.inf
         self._sleep: trio.CancelScope | None = None
         self._lanes: dict[float, Lane] = {}
+        self._sweep_lanes_at = _COMPACT_FROM
         self._offset = 0.0
         self.raw: Callable[[], float] = trio.current_time
         """A clock that is quicker to read than trio's and differs from it by a constant."""
@@ -96,6 +98,10 @@ class Timers:
         if lane is None:
             if timeout_s == math.inf:
                 return
+            if math.isnan(timeout_s):
+                raise ValueError("a timeout must not be NaN")
+            if len(self._lanes) >= self._sweep_lanes_at:
+                self._sweep_lanes()
             lane = self._lanes[timeout_s] = Lane()
         entry.deadline = self.raw() + timeout_s
         entries = lane.entries
@@ -103,9 +109,17 @@ class Timers:
         if len(entries) >= lane.sweep_at:
             lane.entries = deque(one for one in entries if not one.done)
             lane.sweep_at = max(_COMPACT_FROM, 2 * len(lane.entries))
-        if not lane.armed:
-            lane.armed = True
-            self.at(entry.deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
+        if lane.armed is None:
+            lane.armed = self.at(entry.deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
+
+    def _sweep_lanes(self) -> None:
+        """Drops the lanes in which nobody waits any more: timeouts that are seldom the same make many."""
+        for timeout_s, lane in tuple(self._lanes.items()):
+            if all(one.done for one in lane.entries):
+                del self._lanes[timeout_s]
+                if lane.armed is not None:
+                    lane.armed.cancel()
+        self._sweep_lanes_at = max(_COMPACT_FROM, 2 * len(self._lanes))
 
     def now(self) -> float:
         """trio's time."""
@@ -119,7 +133,7 @@ class Timers:
             if not entry.done:
                 entry.expire()
         if entries:
-            self.at(entries[0].deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
+            lane.armed = self.at(entries[0].deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
         else:
             del self._lanes[timeout_s]
 

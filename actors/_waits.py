@@ -5,11 +5,21 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import Final
 
+import trio
+
 from actors._errors import CallCycle
 from actors._mailbox import Mailbox, Node
 
 asker: Final[ContextVar[Mailbox | None]] = ContextVar("actors_asker", default=None)
-"""The mailbox whose handler the current task is, if it is one."""
+"""The mailbox whose handler the current task is, or was started by, if any."""
+
+
+def attached(me: Mailbox) -> Mailbox | None:
+    """`me` when its consumer waits for the current task; None for a task that a handler started outside its life."""
+    task: trio.lowlevel.Task | None = trio.lowlevel.current_task()
+    while task is not None and task is not me.task:
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    return None if task is None else me
 
 
 def refuse_cycle(start: Mailbox, target: Node) -> None:

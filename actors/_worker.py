@@ -130,6 +130,12 @@ class Worker:
             scope.shield = False
             scope.cancel()
 
+    @property
+    def ends_at_once(self) -> bool:
+        """True when a stop cancels whatever it waits for, so that nobody waits for that through it."""
+        cancelled = isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)
+        return cancelled or self.child.spec.shutdown == "brutal_kill"
+
     def close(self, reason: ExitReason) -> None:
         """It has no next life in sight. A name that another worker holds stays with that."""
         if self.mailbox.owner is self:
@@ -190,6 +196,8 @@ class Worker:
         if self._asides is None:
             self._asides = set()
         self._asides.add(scope)
+        if self._asides_gone is not None:
+            scope.cancel()
         self.supervisor.system.spawn(self._aside, self.path, scope, run, args)
 
     async def _aside(
@@ -295,6 +303,7 @@ class Worker:
                 if self._why is not None:
                     scope.cancel()
                 asker.set(self.mailbox)
+                self.mailbox.task = trio.lowlevel.current_task()
                 if isinstance(made, Job):
                     await made.run(context)
                     self._acknowledge()
@@ -329,7 +338,7 @@ class Worker:
     async def _wait_for_something(self) -> None:
         """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
         mailbox = self.mailbox
-        if not mailbox.queue and self._told is None:
+        if not mailbox.queue and mailbox.senders is None and self._told is None:
             mailbox.consumer = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
