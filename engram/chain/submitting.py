@@ -126,7 +126,7 @@ async def next_nonce(node: Node, keypair: Keypair) -> int:
     """The account's next nonce, with what already waits in the endpoint's pool."""
     (answer,) = await node.ask([RpcCall("system_accountNextIndex", (keypair.ss58,))])
     nonce = convert(node, answered(node, answer), int)
-    if nonce < 0:
+    if not 0 <= nonce < 2**32:
         raise AnswerMalformed(f"{node.name}: nonce {nonce}")
     return nonce
 

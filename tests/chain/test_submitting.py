@@ -338,7 +338,7 @@ async def test_a_runtime_without_the_call_is_a_clear_error() -> None:
         types().storage_key("Commitments", "Nothing")
 
 
-@pytest.mark.parametrize("answer", [None, -1, "1", {"a": 1}])
+@pytest.mark.parametrize("answer", [None, -1, "1", {"a": 1}, 2**32, 2**70])
 async def test_a_nonce_that_is_none_is_refused(answer: Any) -> None:
     chain = LivingChain()
     chain.replace["system_accountNextIndex"] = answer

@@ -1,0 +1,53 @@
+"""An endpoint that answers nonsense to any question of a command: an error of the chain in its time, never a crash."""
+
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from engram.chain import ChainError, calls
+from engram.chain.commitments import read_commitments
+from engram.chain.submitting import Waiting, submit
+from engram.chain.view import open_view
+from engram.hotkeys import Keypair
+from tests.fakes.living_chain import LivingChain
+from tests.sampling import NIGHTLY, SEED
+
+METHODS = (
+    "chain_getFinalizedHead",
+    "chain_getHeader",
+    "state_getRuntimeVersion",
+    "system_chain",
+    "state_call",
+    "chain_getBlockHash",
+    "system_accountNextIndex",
+    "author_submitExtrinsic",
+    "chain_getBlock",
+    "state_getStorage",
+    "state_getKeysPaged",
+    "state_queryStorageAt",
+)
+NONSENSE: tuple[Any, ...] = (
+    *(None, True, 0, -1, 1e308, 2**70, "", "0x", "0xzz", "0x00", "é", "0x" + "ff" * 40, "0x" + "11" * 32),
+    *([], [1], ["0x"], [[]], {}, {"block": None}, {"block": {"extrinsics": [1]}}),
+    *({"number": "0x"}, {"number": -1}, [{"changes": [["0x00", 5]]}]),
+)
+EVERY = [(method, answer, late) for method in METHODS for answer in NONSENSE for late in (False, True)]
+SOME = EVERY if NIGHTLY else Random(SEED).sample(EVERY, 24)
+MINER = Keypair.from_uri("//sn450//hot//7")
+
+
+@pytest.mark.parametrize(("method", "answer", "late"), SOME)
+async def test_nonsense_is_an_error_of_the_chain(method: str, answer: Any, late: bool) -> None:
+    chain = LivingChain()
+    with trio.fail_after(20), suppress(ChainError):
+        if not late:
+            chain.replace[method] = answer
+        view = await open_view([chain])
+        chain.replace[method] = answer
+        await read_commitments(view, 450)
+        await view.storage("SubtensorModule", "Burn", 450)
+        await view.metagraph(450, 0.0)
+        await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, Waiting(0.001, 0.2))
