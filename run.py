@@ -669,7 +669,7 @@ def _own_keypair(path: Path) -> Keypair:
     """The gateway's own key: made at the first start, and the same ever after, since phones pin it."""
     if not path.exists():
         wallet.write_hotkey_file(path, Keypair.generate())
-    return wallet.read_hotkey_file(path)
+    return wallet.read_private_hotkey_file(path)
 
 
 def _entry() -> int:

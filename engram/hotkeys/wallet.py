@@ -42,6 +42,17 @@ def read_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
     return _parse(path, content)
 
 
+def read_private_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
+    """As `read_hotkey_file`, of a file that nobody but its owner may read or write; for whoever signs with it."""
+    try:
+        private = is_private(path)
+    except OSError as error:
+        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
+    if not private:
+        raise WalletFileError(f"the key file {path} is open to other users: chmod 600 {path}")
+    return read_hotkey_file(path, password)
+
+
 def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
     """Write `keypair` as an unencrypted wallet file of mode 0600, atomically and durably; replaces what is there.
 

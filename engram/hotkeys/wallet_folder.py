@@ -115,11 +115,9 @@ def _content(path: Path) -> bytes:
 
 def _read_private(path: Path, password: str | None) -> Keypair:
     try:
-        private = wallet.is_private(path)
-    except OSError as error:
-        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
-    if not private:
-        raise WalletFileError(f"the key file {path} is open to other users: chmod 600 {path}")
-    if is_legacy(_content(path)):
+        legacy = wallet.is_private(path) and is_legacy(_content(path))
+    except OSError:
+        legacy = False  # the reading below says why
+    if legacy:
         raise WalletFileError(f"the key file {path} is encrypted in an old form: engram wallet convert {path}")
-    return wallet.read_hotkey_file(path, password)
+    return wallet.read_private_hotkey_file(path, password)

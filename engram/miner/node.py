@@ -107,7 +107,7 @@ def supervision(
     `config` is the launch file, read again for a moved end. Raises HotkeyError, MemoryAreaError, OSError.
     """
     data = Path(launch.data_dir)
-    keypair = wallet.read_hotkey_file(launch.hotkey_file)
+    keypair = wallet.read_private_hotkey_file(launch.hotkey_file)
     truth = Truth.open(data / TRUTH, clock, ids)
     embedder = _embedder(launch, data)
     store = IndexedStore(truth, _index(launch, data, embedder.dimension, truth.truth_id))

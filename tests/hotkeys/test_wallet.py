@@ -97,6 +97,18 @@ def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
         wallet.read_hotkey_file(tmp_path / "hot")
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602])
+def test_who_signs_with_a_file_wants_it_to_be_the_owners_alone(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "hot"
+    wallet.write_hotkey_file(path, Keypair.from_seed(SEED))
+    assert wallet.read_private_hotkey_file(path) == Keypair.from_seed(SEED)
+    path.chmod(mode)
+    with pytest.raises(WalletFileError, match=f"chmod 600 {path}"):
+        wallet.read_private_hotkey_file(path)
+    with pytest.raises(WalletFileError, match="No such file"):
+        wallet.read_private_hotkey_file(tmp_path / "none")
+
+
 def test_an_encrypted_file_wants_its_password(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     path.write_bytes(b"$NACL" + bytes(100))
