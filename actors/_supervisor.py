@@ -63,6 +63,7 @@ from actors._supervision import (
 )
 from actors._supervision import Started as ChildStarted
 from actors._supervision import StartFailed as ChildStartFailed
+from actors._timers import TimerEntry
 from actors._waits import asker, attached, refuse_cycle
 from actors._worker import Worker
 
@@ -118,6 +119,7 @@ class Supervisor:
         self._inbox: deque[Event] = deque()
         self._busy = False
         self._requests: set[Request] = set()
+        self._stop_timers: dict[str, TimerEntry] = {}
 
     # --- events in, actions out
 
@@ -211,6 +213,9 @@ class Supervisor:
         at = trio.current_time()
         if self.name is not None:
             self.system.registry.release_supervisor(self.name, self)
+        for timer in self._stop_timers.values():
+            timer.cancel()
+        self._stop_timers.clear()
         for slot in self.slots.values():
             if isinstance(slot, Worker):
                 slot.close(action.reason)
@@ -246,7 +251,9 @@ class Supervisor:
 
     def on_stop_timer(self, action: StopTimer) -> None:
         event = StopTimedOut(action.id, action.serial, action.seconds)
-        self.system.timers.at(trio.current_time() + action.seconds, lambda: self.feed(event))
+        entry = self.system.timers.at(trio.current_time() + action.seconds, lambda: self.feed(event))
+        if action.id is not None:
+            self._stop_timers[action.id] = entry
 
     def on_retry_after(self, action: RetryAfter) -> None:
         delay_s = 0.0
@@ -257,6 +264,9 @@ class Supervisor:
         self.system.timers.at(due, lambda: self.feed(RetryDue(action.id, action.serial, trio.current_time())))
 
     def on_close(self, action: Close) -> None:
+        timer = self._stop_timers.pop(action.id, None)
+        if timer is not None:
+            timer.cancel()
         slot = self.slots.get(action.id)
         if isinstance(slot, Worker):
             slot.close(action.reason)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import trio
 from trio.lowlevel import reschedule
@@ -88,7 +89,7 @@ class Worker:
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
-        self._cleanups: list[trio.CancelScope] | None = None
+        self._cleanups: WeakSet[trio.CancelScope] | None = None
 
     # --- orders of the supervisor
 
@@ -126,7 +127,7 @@ class Worker:
         """The end is wanted now."""
         self._told = self._told or KILLED
         self._cancel(KILLED)
-        for scope in self._cleanups or ():
+        for scope in tuple(self._cleanups or ()):
             scope.shield = False
             scope.cancel()
 
@@ -226,8 +227,8 @@ class Worker:
         killed = self._why is KILLED
         scope = trio.CancelScope(shield=not killed)
         if self._cleanups is None:
-            self._cleanups = []
-        self._cleanups.append(scope)
+            self._cleanups = WeakSet()
+        self._cleanups.add(scope)
         return scope
 
     def tell_from_timer(self, message: object) -> None:

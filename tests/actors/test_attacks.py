@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -310,3 +311,41 @@ async def test_a_fault_of_supervision_itself_leaves_nobody_waiting(
         with pytest.raises(SupervisorDown):
             await registry.supervisor("root").stop_child("slow")
     assert sorted(kind.__name__ for kind in told) == ["ActorDown", "ActorDown", "SupervisorDown"]
+
+
+async def test_children_that_have_stopped_leave_no_timer_behind(autojump_clock: MockClock) -> None:
+    registry = Registry()
+    dynamic = SupervisorSpec("d", strategy="dynamic", name="d", intensity=MANY)
+    async with open_system(root(dynamic), registry=registry) as system:
+        sagas = registry.supervisor("d")
+        for n in range(2000):
+            await sagas.start_child(ChildSpec(f"c{n}", Counter, restart="temporary", shutdown=3600))
+            await sagas.stop_child(f"c{n}")
+        assert len(system.timers) < 600
+        await system.stop()
+
+
+async def test_cleanup_scopes_that_were_left_are_forgotten(autojump_clock: MockClock) -> None:
+    cleaned: list[float] = []
+
+    async def work(context: Context) -> None:
+        context.ready()
+        first = context.cleanup()
+        with first:
+            pass
+        gone = weakref.ref(first)
+        del first
+        assert gone() is None
+        try:
+            await trio.sleep_forever()
+        finally:
+            with context.cleanup():
+                try:
+                    await trio.sleep(100)
+                finally:
+                    cleaned.append(trio.current_time())
+
+    began = trio.current_time()
+    async with open_system(root(ChildSpec("job", lambda: Job(work), shutdown=2))):
+        await settle()
+    assert cleaned == [began + 2]
