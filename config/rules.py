@@ -30,7 +30,7 @@ from .networks import money
 
 EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
-"""Where play money goes in the `local` profile; nobody owns it."""
+"""What the `local` profile names: it stands for the address of the gateway's own refund key."""
 AKASH_MAINNET: Final = "akashnet-2"
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
