@@ -73,6 +73,7 @@ def _serve(port: int) -> None:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self) -> None:
             self._answer(200, facilitator.get_supported().model_dump(by_alias=True, exclude_none=True))
