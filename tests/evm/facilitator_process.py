@@ -3,6 +3,7 @@
 Takes the key that pays gas and the chain's URL from its environment; prints its port and serves until it is killed.
 """
 
+import functools
 import json
 import os
 import subprocess
@@ -68,6 +69,9 @@ def _serve(port: int) -> None:
     from tests.evm.chain import NETWORK
 
     signer = FacilitatorWeb3Signer(os.environ["FACILITATOR_KEY"], os.environ["RPC_URL"])
+    # anvil makes a block a moment after it took the transaction; web3 by itself looks again after 100 ms only.
+    eth: Any = signer._w3.eth
+    eth.wait_for_transaction_receipt = functools.partial(eth.wait_for_transaction_receipt, poll_latency=0.005)
     facilitator = x402FacilitatorSync()
     register_exact_evm_facilitator(facilitator, signer, networks=NETWORK.caip2)
 
