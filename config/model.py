@@ -249,11 +249,24 @@ class FacilitatorSettings(Section, frozen=True):
 class MinerSettings(Section, frozen=True):
     """What a memory miner (a node) is told besides its launch file."""
 
-    embedder: Literal["minilm", "hash"] = "minilm"
+    embedder: Literal["minilm", "openai", "hash"] = "minilm"
+    """What makes vectors of texts: all-MiniLM-L6-v2 (384 numbers), a server that answers as OpenAI's /v1/embeddings, or
+    word hashes without meaning, for tests. A launch file that names an embedder wins."""
+    weights: Literal["installed", "hub"] = "installed"
+    """Where the files of all-MiniLM-L6-v2 come from when `weights_dir` names no folder: the installed package, or
+    downloaded from `hub_url` into `cache_dir`. Only the published files are taken, by SHA-256."""
     weights_dir: str = ""
-    """Folder with model.safetensors and tokenizer.json; empty: the installed weights package."""
+    """Folder with model.safetensors and tokenizer.json."""
+    hub_url: str = "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/main"
+    """Where model.safetensors and tokenizer.json are downloaded from, when `weights` is hub."""
     cache_dir: str = ""
-    """Where the built ONNX graph is kept; empty: `<data_dir>/cache`."""
+    """Where the built ONNX graph and downloaded weights are kept; empty: `<data_dir>/cache`."""
+    embedding_url: str = ""
+    """For `openai`: such as https://api.openai.com/v1. Its key is read from the variable OPENAI_API_KEY."""
+    embedding_model: str = ""
+    """For `openai`: such as text-embedding-3-small."""
+    embedding_dimension: Annotated[int, Meta(ge=0, le=8_192)] = 0
+    """For `openai`: how many numbers a vector of that model has."""
     require_signature: bool = False
     """REQUIRE_HOTKEY_SIG; always on for mainnet."""
     netuid: int = 450
@@ -268,6 +281,8 @@ class MinerSettings(Section, frozen=True):
     private_noise_sigma: Annotated[float, Meta(ge=0, le=100)] = 0.0
     """Standard deviation of Gaussian noise on each number of private vectors (of length 1) before they are stored;
     0: none. What leaves search usable protects nothing: /health tells its epsilon."""
+    controller_share: Annotated[float, Meta(ge=0, le=1)] = 0.5
+    """Part of the node's storage that nobody but its controller may fill; 0: whoever stores first has it all."""
     ops_port: Annotated[int, Meta(ge=0, le=65_535)] = 0
     """Loopback port of /metrics and of the admin calls; 0 takes a free one, noted in `ops.json` of the data folder."""
 

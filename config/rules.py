@@ -8,6 +8,7 @@
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
 | the chain is asked at an http(s) URL, on mainnet by https or on loopback | whoever answers says who paid |
+| the embedder `openai` has an http(s) URL, a model and a dimension | or no text can be embedded |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -196,10 +197,25 @@ def _miner_signatures(settings: Settings) -> Iterator[Refused]:
         yield Refused("miner.require_signature", "signatures are always checked on mainnet")
 
 
+def _embedding_server(settings: Settings) -> Iterator[Refused]:
+    miner = settings.miner
+    if miner.embedder != "openai":
+        return
+    url = miner.embedding_url
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        yield Refused(
+            "miner.embedding_url", f"{mask_url(url)!r} is no http(s) URL, which embedder openai needs"
+        )
+    if not miner.embedding_model:
+        yield Refused("miner.embedding_model", "is missing: the model that the embedding server is asked for")
+    if not miner.embedding_dimension:
+        yield Refused("miner.embedding_dimension", "is missing: how many numbers a vector of that model has")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
-    "gateway": (_recipient, _facilitator, _rpc, _akash_owner, _money_and_nodes, _open_doors),
+    "gateway": (_recipient, _facilitator, _rpc, _akash_owner, _money_and_nodes, _open_doors, _embedding_server),
     "facilitator": (_facilitator_doors,),
-    "miner": (_miner_signatures,),
+    "miner": (_miner_signatures, _embedding_server),
 }
 
 

@@ -17,6 +17,8 @@ import msgspec
 from config.model import MinerSettings
 
 SCHEMA = 1
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+"""Holds the key of the embedding server where no file does."""
 _MOST_NUMBERS = 8_192
 
 
@@ -27,15 +29,16 @@ class LaunchFileError(Exception):
 class EmbedderLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which embedder turns texts into vectors.
 
-    `weights_dir` holds `model.safetensors` and `tokenizer.json`; without it the installed weights are used.
-    `cache_dir` keeps the graph built from them (90 MB, shared by all nodes of a machine); without it the
-    node's own folder is used, which counts towards its quota. `openai` asks the server at `url` (such as
-    `https://api.openai.com/v1`) for vectors of `model`, which have `dimension` numbers; its key, if it wants one,
-    is the content of `api_key_file`.
+    `weights_dir` holds `model.safetensors` and `tokenizer.json`; without it they are downloaded from `hub_url` into
+    `cache_dir`, and without that the installed weights are used. `cache_dir` also keeps the graph built from them
+    (all nodes of a machine may share it); without it the node's own folder is used, which counts towards its quota.
+    `openai` asks the server at `url` (such as `https://api.openai.com/v1`) for vectors of `model`, which have
+    `dimension` numbers; its key, if it wants one, is the content of `api_key_file`, else of OPENAI_API_KEY.
     """
 
     kind: Literal["minilm", "openai", "hash"] = "minilm"
     weights_dir: str | None = None
+    hub_url: str | None = None
     cache_dir: str | None = None
     url: str = ""
     model: str = ""
@@ -68,9 +71,12 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     memory_bytes: int = 2 * 1024**3
     netuid: int = 450
     chain_endpoint: str = ""
+    chain_endpoints: tuple[str, ...] = ()
+    """JSON-RPC addresses of the chain, each held against the others; with `chain_endpoint`, if that is named too."""
     environment: Literal["local", "testnet", "mainnet"] = "local"
     """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
-    embedder: EmbedderLaunch = EmbedderLaunch()
+    embedder: EmbedderLaunch | None = None
+    """null: as the settings say."""
     qdrant: QdrantLaunch | None = None
     """Where the index is; null: in the node's folder, by the embedded engine."""
     miner: MinerSettings | None = None
@@ -82,8 +88,25 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Returns the controller's 32-byte public key."""
         return bytes.fromhex(self.controller_public_key)
 
+    def chain(self) -> tuple[str, ...]:
+        """Returns the addresses of the chain, each once; none: the node knows of no chain."""
+        return tuple(dict.fromkeys(url for url in (self.chain_endpoint, *self.chain_endpoints) if url))
+
     def __repr__(self) -> str:
         return f"LaunchFile(session_id={self.session_id!r}, address='{self.host}:{self.port}')"
+
+
+def embedder_of(settings: MinerSettings) -> EmbedderLaunch:
+    """Returns the embedder that the settings name; without `miner.cache_dir` it has no cache folder yet."""
+    return EmbedderLaunch(
+        kind=settings.embedder,
+        weights_dir=settings.weights_dir or None,
+        hub_url=settings.hub_url if settings.weights == "hub" else None,
+        cache_dir=settings.cache_dir or None,
+        url=settings.embedding_url,
+        model=settings.embedding_model,
+        dimension=settings.embedding_dimension,
+    )
 
 
 def write(path: Path, launch: LaunchFile) -> None:
@@ -132,7 +155,12 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
     for name in ("storage_bytes", "memory_bytes"):
         if getattr(launch, name) <= 0:
             raise LaunchFileError(f"{where}: {name} must be above 0")
-    chosen = launch.embedder
+    if launch.embedder is not None:
+        check_embedder(launch.embedder, where)
+
+
+def check_embedder(chosen: EmbedderLaunch, where: str) -> None:
+    """Raises LaunchFileError when what an `openai` embedder needs is not all there."""
     if chosen.kind == "openai" and not (chosen.url and chosen.model and 0 < chosen.dimension <= _MOST_NUMBERS):
         raise LaunchFileError(
             f"{where}: embedder openai needs url, model and dimension (at most {_MOST_NUMBERS} numbers a vector)"

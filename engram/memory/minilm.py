@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+import structlog
 import trio
 
 from engram.memory import minilm_graph, weights
 from engram.memory.embedder import EmbedderState
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
+from engram.memory.weights_hub import Hub, HubUnavailable
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -24,21 +26,27 @@ if TYPE_CHECKING:
 
 _WAITING = 64
 _ANSWER_WITHIN_S = 20.0
+_FIRST_WAIT_S = 5.0
+_LONGEST_WAIT_S = 300.0
+
+_log = structlog.get_logger("engram.memory")
 
 
 @final
 class MiniLmEmbedder:
     """Loads in the background while `run` runs; `embed` waits for that.
 
-    `weights_dir` is a folder with the published files, None takes the installed package; `cache` is a folder
-    for the graph.
+    `weights_dir` is a folder with the published files; None takes them from `hub`, without one from the installed
+    package. `cache` is a folder for the graph. A hub that cannot be reached is tried again, after 5 s to 5 min.
     """
 
     dimension = minilm_graph.DIMENSION
 
-    def __init__(self, weights_dir: Path | None, cache: Path) -> None:
+    def __init__(self, weights_dir: Path | None, cache: Path, hub: Hub | None = None) -> None:
         self._weights_dir = weights_dir
+        self._hub = hub
         self._cache = cache
+        self._waiting_for = "the model is loading"
         self._model: _Model | None = None
         self._refused: str | None = None
         self._settled = trio.Event()
@@ -61,7 +69,10 @@ class MiniLmEmbedder:
         """Loads the model; texts wait for it, vectors need not."""
         ready()
         try:
-            self._model = await trio.to_thread.run_sync(_Model.load, self._weights_dir, self._cache)
+            folder = self._weights_dir
+            if folder is None and self._hub is not None:
+                folder = await self._fetched(self._hub)
+            self._model = await trio.to_thread.run_sync(_Model.load, folder, self._cache)
         except (WeightsRefused, OSError, ImportError) as error:
             self._refused = str(error)
         self._settled.set()
@@ -75,7 +86,23 @@ class MiniLmEmbedder:
                 if self._model is None:
                     raise EmbedderUnavailable(f"texts cannot be embedded: {self._refused}")
                 return [await trio.to_thread.run_sync(self._model.vector, text, limiter=self._thread) for text in texts]
-        raise EmbedderUnavailable(f"the embedder did not answer within {_ANSWER_WITHIN_S:g} s")
+        reason = "" if self._settled.is_set() else f": {self._waiting_for}"
+        raise EmbedderUnavailable(f"the embedder did not answer within {_ANSWER_WITHIN_S:g} s{reason}")
+
+    async def _fetched(self, hub: Hub) -> Path:
+        def told(done: int, total: int) -> None:
+            self._waiting_for = f"its weights are being downloaded, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
+
+        hub.told = told
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                return await hub.fetch()
+            except (HubUnavailable, OSError) as error:
+                self._waiting_for = f"its weights cannot be downloaded now: {error}"
+                _log.warning("weights_not_downloaded", reason=str(error), again_in_s=wait_s)
+            await trio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 @final

@@ -1,8 +1,8 @@
 """Where the weights of all-MiniLM-L6-v2 come from, and that they are the published ones.
 
-They are taken from a folder that is configured, or from the files of an installed package; none of that
-package's code is imported. Wherever they come from, only the published files (by SHA-256) are accepted, so that
-every node gives the same text the same vector.
+They are taken from a folder that is configured, from a hub (weights_hub.py) or from the files of an installed
+package; none of that package's code is imported. Wherever they come from, only the published files (by SHA-256) are
+accepted, so that every node gives the same text the same vector.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ PUBLISHED = {
     TOKENIZER: "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 
+SIZES = {WEIGHTS: 90_868_376, TOKENIZER: 466_247}
+"""Bytes of the published files."""
+
 
 class ModelFiles(msgspec.Struct, frozen=True):
     """The verified files of the model; both lie in one folder."""
@@ -37,9 +40,20 @@ def find(configured: Path | None) -> ModelFiles:
     Raises WeightsRefused when they are missing or not the published ones; the text says what would be right.
     """
     folder = configured if configured is not None else _installed()
-    for name, expected in PUBLISHED.items():
-        _verify(folder / name, expected)
+    for name in PUBLISHED:
+        verify(folder / name, name)
     return ModelFiles(weights=folder / WEIGHTS, tokenizer=folder / TOKENIZER)
+
+
+def verify(path: Path, name: str) -> None:
+    """Raises WeightsRefused unless the file at `path` is the published file of that name; blocking."""
+    try:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsRefused(f"{path}: {error.strerror}") from error
+    if found != PUBLISHED[name]:
+        raise WeightsRefused(f"{path} is not the published file of all-MiniLM-L6-v2: its sha256 is {found}")
 
 
 def _installed() -> Path:
@@ -48,19 +62,10 @@ def _installed() -> Path:
     except PackageNotFoundError:
         raise WeightsRefused(
             f"the weights of all-MiniLM-L6-v2 are not installed: install the package {PACKAGE} without its"
-            f" dependencies, or set miner.weights_dir to a folder with {WEIGHTS} and {TOKENIZER}"
+            f" dependencies, set miner.weights_dir to a folder with {WEIGHTS} and {TOKENIZER}, or set"
+            " miner.weights to hub to download them"
         ) from None
     for file in files:
         if file.name == WEIGHTS:
             return Path(str(file.locate())).parent
     raise WeightsRefused(f"the installed package {PACKAGE} holds no {WEIGHTS}")
-
-
-def _verify(path: Path, expected: str) -> None:
-    try:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsRefused(f"{path}: {error.strerror}") from error
-    if found != expected:
-        raise WeightsRefused(f"{path} is not the published file of all-MiniLM-L6-v2: its sha256 is {found}")

@@ -19,6 +19,7 @@ from engram.miner.service import Service
 
 _SHARE_COST_BYTES = 16_384
 _CHAT_COST_BYTES = 4_096
+_ATTESTATION_COST_BYTES = 4_096
 
 T = TypeVar("T")
 
@@ -35,7 +36,7 @@ async def put_key_share(service: Service, body: bytes) -> Answer:
             raise InvalidRequest("replace must be true or false.")
         if replace and not space.bound:
             raise Refused(401, "missing_signature", "Replacing a share must be signed for this very request.")
-        service.storage.admit(_SHARE_COST_BYTES)
+        service.storage.admit(_SHARE_COST_BYTES, caller.signer or space.owner)
         keep = shares.replace if replace else shares.put
         now = service.clock.now()
         await service.notebook.write(lambda connection: keep(connection, _owner(space), space.name, share, now))
@@ -69,6 +70,7 @@ async def attest(service: Service, body: bytes) -> Answer:
             rules.check_namespace(name)
         except InvalidInput as error:
             raise InvalidRequest(str(error)) from error
+        service.storage.admit(_ATTESTATION_COST_BYTES, owner)
         await service.attestations.put(Attestation(name, owner, service.clock.now()))
         stake = service.subnet.stake_tao(owner)
         return Answer(
@@ -118,7 +120,7 @@ async def save_chat(service: Service, body: bytes) -> Answer:
         caller, owner, user = await _chatting(service, body, "chat-history")
         conv_id = chats.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
         messages = chats.check_messages(caller.fields)
-        service.storage.admit(_CHAT_COST_BYTES + 2 * len(body))
+        service.storage.admit(_CHAT_COST_BYTES + 2 * len(body), owner)
         now = service.clock.now()
         await service.notebook.write(lambda c: chats.save(c, owner, user, conv_id, messages, now))
         return Answer(200, {"ok": True, "user_id": user, "conv_id": conv_id, "count": len(messages)})
@@ -145,7 +147,7 @@ async def make_conversation(service: Service, body: bytes) -> Answer:
     async def act() -> Answer:
         caller, owner, user = await _chatting(service, body, "conversations")
         conv_id, title = chats.check_id(caller.fields, "conv_id"), chats.check_title(caller.fields)
-        service.storage.admit(_CHAT_COST_BYTES)
+        service.storage.admit(_CHAT_COST_BYTES, owner)
         now = service.clock.now()
         made = await service.notebook.write(lambda c: chats.make(c, owner, user, conv_id, title, now))
         return Answer(200, {"ok": True, **msgspec.structs.asdict(made)})

@@ -27,20 +27,17 @@ from engram.memory import launch as launches
 from engram.memory.attestations import Attestations
 from engram.memory.commitment import Commitment
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.embedder import Embedder
 from engram.memory.errors import MemoryAreaError
-from engram.memory.hash_embedder import HashEmbedder
 from engram.memory.index import Index
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.launch import LaunchFile, LaunchFileError
-from engram.memory.minilm import MiniLmEmbedder
 from engram.memory.notebook import Notebook
-from engram.memory.openai_embedder import OpenAiEmbedder
 from engram.memory.rules import Limits
 from engram.memory.truth import Truth
 from engram.miner import folder
 from engram.miner.access import Gate
 from engram.miner.app import MAX_BODY_BYTES, make_app
+from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.folder import FolderClaim, NodeFile
 from engram.miner.lifetime import Lifetime
@@ -54,7 +51,6 @@ from engram.miner.uptime import Uptime
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"
 INDEX = "index"
-CACHE = "cache"
 _DRAIN_S = 2.5
 
 _log = structlog.get_logger("engram.miner")
@@ -109,14 +105,14 @@ def supervision(
     data = Path(launch.data_dir)
     keypair = wallet.read_private_hotkey_file(launch.hotkey_file)
     truth = Truth.open(data / TRUTH, clock, ids)
-    embedder = _embedder(launch, data)
+    embedder = make_embedder(launch, settings)
     store = IndexedStore(truth, _index(launch, data, embedder.dimension, truth.truth_id))
     notebook = Notebook.open(data / NOTEBOOK)
     attestations = Attestations(notebook)
     subnet, chain = _subnet(launch, clock)
     commitment = Commitment()
     store.on_changes = commitment.follow
-    storage = StorageGauge(data, launch.storage_bytes)
+    storage = StorageGauge(data, launch.storage_bytes, keeper=launch.controller(), kept_share=settings.controller_share)
     uptime = Uptime(truth, clock)
     require_signature = settings.require_signature or launch.environment == "mainnet"
     service = Service(
@@ -216,9 +212,9 @@ def supervision(
 
 def _subnet(launch: LaunchFile, clock: Clock) -> tuple[Subnet, list[ChildSpec]]:
     """What the node knows of its subnet, and the child that keeps it up to date; a failing chain ends no node."""
-    if not launch.chain_endpoint:
+    if not launch.chain():
         return NoSubnet(), []
-    settings = ChainSettings(endpoints=(launch.chain_endpoint,), netuids=(launch.netuid,))
+    settings = ChainSettings(endpoints=launch.chain(), netuids=(launch.netuid,))
     subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
 
     def syncer() -> MetagraphSyncer:
@@ -226,17 +222,6 @@ def _subnet(launch: LaunchFile, clock: Clock) -> tuple[Subnet, list[ChildSpec]]:
 
     spec = ChildSpec("chain", syncer, backoff=Backoff(1.0, 60.0), on_exceed="disable")
     return SyncedSubnet(subnets, launch.netuid), [spec]
-
-
-def _embedder(launch: LaunchFile, data: Path) -> Embedder:
-    chosen = launch.embedder
-    if chosen.kind == "hash":
-        return HashEmbedder()
-    if chosen.kind == "openai":
-        key = _key(chosen.api_key_file)
-        return OpenAiEmbedder(HttpClient(), chosen.url, chosen.model, chosen.dimension, key)
-    weights = Path(chosen.weights_dir) if chosen.weights_dir else None
-    return MiniLmEmbedder(weights, Path(chosen.cache_dir) if chosen.cache_dir else data / CACHE)
 
 
 def _index(launch: LaunchFile, data: Path, dimension: int, truth_id: str) -> Index:

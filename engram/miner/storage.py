@@ -9,6 +9,7 @@ from typing import final
 
 import trio
 
+from engram.hotkeys import PublicKey
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
 
@@ -19,10 +20,17 @@ _BYTES_PER_RECORD = 2_048
 
 @final
 class StorageGauge:
-    """Refuses what would take the folder over its quota (bytes on disk, holes not counted)."""
+    """Refuses what would take the folder over its quota (bytes on disk, holes not counted).
 
-    def __init__(self, folder: Path, quota_bytes: int) -> None:
+    The last `kept_share` (0 to 1) of the quota is for what `keeper` stores alone.
+    """
+
+    def __init__(
+        self, folder: Path, quota_bytes: int, *, keeper: PublicKey | None = None, kept_share: float = 0.0
+    ) -> None:
         self._folder = folder
+        self._keeper = keeper
+        self._for_others = int(quota_bytes * (1.0 - kept_share))
         self.quota_bytes = quota_bytes
         self.used_bytes = size_on_disk(folder)
         """Bytes on disk when last measured."""
@@ -43,12 +51,15 @@ class StorageGauge:
         self._admitted -= counted
         return self.used_bytes
 
-    def admit(self, cost_bytes: int) -> None:
-        """Counts what is about to be stored. Raises QuotaExceeded; then nothing is counted."""
-        if self.used_bytes + self._admitted + cost_bytes > self.quota_bytes:
+    def admit(self, cost_bytes: int, signer: PublicKey | None) -> None:
+        """Counts what `signer` (None: nobody) is about to store. Raises QuotaExceeded; then nothing is counted."""
+        after = self.used_bytes + self._admitted + cost_bytes
+        if after > self.quota_bytes:
             raise QuotaExceeded(
                 f"This node's storage of {self.quota_bytes / 1024**2:,.0f} MB is used up; delete something first."
             )
+        if after > self._for_others and signer != self._keeper:
+            raise QuotaExceeded("This node takes no more from others: the rest of its storage is its controller's.")
         self._admitted += cost_bytes
 
 

@@ -38,7 +38,7 @@ async def ingest(service: Service, body: bytes) -> Answer:
         caller = await service.gate.admit(body, "IngestSynapse")
         space = await service.space(asked, caller)
         checked = rules.check_ingest(caller.fields, service.limits)
-        service.storage.admit(cost_bytes(checked, service.limits.dimension))
+        service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
         embedding = checked.embedding
         if embedding is None:
             (embedding,) = await service.embedder.embed([checked.text or ""])
@@ -106,7 +106,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     for number, item in enumerate(items):
         try:
             one = rules.check_item(item, service.limits)
-            service.storage.admit(cost_bytes(one, service.limits.dimension))
+            service.storage.admit(cost_bytes(one, service.limits.dimension), caller.signer or space.owner)
             checked[number] = one
         except (InvalidInput, InvalidRequest, QuotaExceeded) as error:
             _, text, more = error_of(error)

@@ -4,8 +4,10 @@ import os
 import sys
 from pathlib import Path
 
-from config.model import Settings
-from engram.memory.launch import EmbedderLaunch
+import msgspec
+
+from config.model import MinerSettings, Settings
+from engram.memory import launch
 from engram.sessions import TierName, rules
 
 from . import capacity, cgroups
@@ -44,11 +46,10 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
                 netuid=miner.netuid,
                 environment=settings.environment,
                 miner=miner,
-                embedder=EmbedderLaunch(
-                    kind=miner.embedder,
-                    weights_dir=miner.weights_dir or None,
-                    cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER),
+                embedder=msgspec.structs.replace(
+                    launch.embedder_of(miner), cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER)
                 ),
+                chain_endpoints=settings.chain.endpoints if settings.chain.source == "rpc" else (),
             ),
             offers=Offers(
                 backend="local",
@@ -61,7 +62,13 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
             ),
             grace_s=settings.provisioning.destroy_grace_s,
             watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=scrubbed(os.environ) | {"PYTHONPATH": str(root)},
+            environment=scrubbed(os.environ) | _embedding_key(miner) | {"PYTHONPATH": str(root)},
         ),
         groups,
     )
+
+
+def _embedding_key(miner: MinerSettings) -> dict[str, str]:
+    """The key of the embedding server, for nodes that ask one; the launch files on disk do not hold it."""
+    key = os.environ.get(launch.API_KEY_VARIABLE)
+    return {launch.API_KEY_VARIABLE: key} if key and miner.embedder == "openai" else {}

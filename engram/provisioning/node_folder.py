@@ -45,6 +45,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment
     embedder: launch.EmbedderLaunch
     miner: MinerSettings = MinerSettings()
+    chain_endpoints: tuple[str, ...] = ()
 
 
 def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:
@@ -62,6 +63,7 @@ def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) 
         storage_bytes=node.storage_bytes,
         memory_bytes=node.memory_bytes,
         netuid=common.netuid,
+        chain_endpoints=common.chain_endpoints,
         environment=common.environment,
         embedder=common.embedder,
         miner=common.miner,

@@ -183,3 +183,21 @@ def test_an_operators_listener_that_others_reach_is_told_of_and_starts() -> None
         assert [caution.key for caution in cautions(exposed)] == ["ops.host"]
         assert refused(exposed) == []
     assert cautions(settings(ops__host="0.0.0.0"), ("miner",)) == []
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ({"embedder": "hash"}, []),
+        ({"embedding_url": "http://127.0.0.1:1/v1", "embedding_model": "m", "embedding_dimension": 3}, []),
+        (
+            {"embedding_url": "ftp://there"},
+            ["miner.embedding_url", "miner.embedding_model", "miner.embedding_dimension"],
+        ),
+        ({"embedding_url": "http://", "embedding_model": "m", "embedding_dimension": 3}, ["miner.embedding_url"]),
+    ],
+)
+def test_an_embedding_server_needs_url_model_and_dimension(told: dict[str, object], missing: list[str]) -> None:
+    fields = {f"miner__{name}": value for name, value in ({"embedder": "openai"} | told).items()}
+    for role in ("miner", "gateway"):
+        assert refused(settings("local", **fields), role) == missing

@@ -102,15 +102,26 @@ def test_a_launch_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 async def test_the_gauge_refuses_what_would_go_over_the_quota(tmp_path: Path) -> None:
     gauge = StorageGauge(tmp_path, 100_000)
-    gauge.admit(60_000)
+    gauge.admit(60_000, None)
     with pytest.raises(QuotaExceeded):
-        gauge.admit(60_000)
-    gauge.admit(40_000)
+        gauge.admit(60_000, None)
+    gauge.admit(40_000, None)
     (tmp_path / "file").write_bytes(b"x" * 50_000)
     assert await gauge.measure() == size_on_disk(tmp_path) >= 50_000
-    gauge.admit(10_000)
+    gauge.admit(10_000, None)
     with pytest.raises(QuotaExceeded, match="used up"):
-        gauge.admit(60_000)
+        gauge.admit(60_000, None)
+
+
+async def test_what_is_kept_for_the_controller_nobody_else_fills(tmp_path: Path) -> None:
+    gauge = StorageGauge(tmp_path, 100_000, keeper=CONTROLLER.public_key, kept_share=0.4)
+    gauge.admit(60_000, None)
+    for other in (None, STRANGER.public_key):
+        with pytest.raises(QuotaExceeded, match="its controller's"):
+            gauge.admit(1, other)
+    gauge.admit(40_000, CONTROLLER.public_key)
+    with pytest.raises(QuotaExceeded, match="used up"):
+        gauge.admit(1, CONTROLLER.public_key)
 
 
 def test_the_cost_of_a_record_covers_its_bytes() -> None:

@@ -402,6 +402,21 @@ async def test_the_commitment_is_fresh_signed_and_the_one_that_proofs_lead_to(se
 # Bounds.
 
 
+async def test_anonymous_records_never_fill_what_is_the_controllers(tmp_path: Path) -> None:
+    async with serving(tmp_path, quota=400_000, kept_share=0.5) as service:
+        refusal: dict[str, object] = {}
+        for i in range(100):
+            refusal = (await answers.ingest(service, encoded({"text": f"text {i}"}))).body
+            if refusal["cid"] is None:
+                break
+        assert refusal["code"] == "over_quota"
+        assert "controller's" in str(refusal["error"])
+        batch = (await answers.ingest_batch(service, encoded({"items": [{"text": "more"}]}))).body["results"]
+        assert batch[0]["code"] == "over_quota"  # type: ignore[index]  # an answer's fields are objects
+        mine = signed(CONTROLLER, "IngestSynapse", {"text": "mine"})
+        assert (await answers.ingest(service, mine)).body["error"] is None
+
+
 async def test_a_full_node_refuses_with_a_clear_error_and_still_serves(tmp_path: Path) -> None:
     async with serving(tmp_path, quota=150_000) as service:
         stored, refusal = [], None

@@ -1,0 +1,46 @@
+"""The embedder of a node, as its launch file names it, else as the settings do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from config.model import MinerSettings
+from engram.http.client import HttpClient
+from engram.memory import launch as launches
+from engram.memory.embedder import Embedder
+from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.launch import LaunchFile
+from engram.memory.minilm import MiniLmEmbedder
+from engram.memory.openai_embedder import OpenAiEmbedder
+from engram.memory.weights_hub import Hub
+from engram.miner.errors import NodeError
+
+CACHE = "cache"
+
+
+def make_embedder(launch: LaunchFile, settings: MinerSettings) -> Embedder:
+    """Returns the embedder; nothing is read or asked yet but a key's file.
+
+    Raises LaunchFileError when it is not told all that it needs, NodeError when its key is no key.
+    """
+    chosen = launch.embedder or launches.embedder_of(settings)
+    launches.check_embedder(chosen, "miner.embedding_url, embedding_model, embedding_dimension")
+    match chosen.kind:
+        case "hash":
+            return HashEmbedder()
+        case "openai":
+            return OpenAiEmbedder(HttpClient(), chosen.url, chosen.model, chosen.dimension, _key(chosen.api_key_file))
+        case "minilm":
+            cache = Path(chosen.cache_dir) if chosen.cache_dir else Path(launch.data_dir) / CACHE
+            hub = Hub(HttpClient(), chosen.hub_url, cache) if chosen.hub_url else None
+            return MiniLmEmbedder(Path(chosen.weights_dir) if chosen.weights_dir else None, cache, hub)
+
+
+def _key(file: str | None) -> str | None:
+    where = file or launches.API_KEY_VARIABLE
+    text = os.environ.get(where, "") if file is None else Path(file).read_text(encoding="utf-8")
+    key = text.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise NodeError(f"{where} does not hold a key of the embedding server, which is one ASCII word")
+    return key or None
