@@ -47,8 +47,10 @@ FOLLOW_UP_S: Final = 0.05
 REPLAY_KEYS_KEPT_S: Final = 3_600.0
 """A signed request is good for two minutes at most."""
 FORGET_EVERY_S: Final = 300.0
-_AT_ONCE: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING})
-"""States in which a buyer waits; the others take turns."""
+PAGE: Final = 256
+"""Due payments read at once, beyond what may run."""
+NEXT_PAGE_S: Final = 0.25
+"""A full page is followed by the next one this soon after it is worked off."""
 
 
 class Wiring(msgspec.Struct, frozen=True):
@@ -90,6 +92,8 @@ class PaymentVerifier(Actor[VerifierMessage]):
         self._reconciling: set[str] = set()
         self._queue: deque[str] = deque()
         self._backlog: deque[str] = deque()
+        self._more = False
+        """There may be more to do than is in the backlog."""
         self._forgotten_at = 0.0
 
     async def on_start(self, context: Context) -> None:
@@ -267,24 +271,27 @@ class PaymentVerifier(Actor[VerifierMessage]):
             if payment_id not in self._running:
                 self._reconciling.add(payment_id)
                 await self._start(payment_id)
+        if self._more and not self._backlog:
+            self._more = False
+            self.context.after(NEXT_PAGE_S, Reread())
 
     @property
     def _reconcilers(self) -> int:
-        """Children that unknown payments and refunds may have at once: new purchases always find one."""
-        return max(1, self._payments.concurrency // 4)
+        """Children that unknown payments and refunds may have at once: new purchases always find one, and go first."""
+        return max(1, self._payments.concurrency // (16 if self._serving else 4))
 
     async def _reread(self) -> None:
         try:
             self._running = {child.id for child in await self._wiring.purchases.children()}
             self._reconciling &= self._running
             now = self._wiring.instants.now().wall
-            due = await self._ledger.read(
-                lambda connection: records.due(connection, now, 2 * self._payments.concurrency + 256)
-            )
+            page = 2 * self._payments.concurrency + PAGE
+            due = await self._ledger.read(lambda connection: records.due(connection, now, page))
             idle = [payment for payment in due if payment.id not in self._running]
-            self._backlog = deque(payment.id for payment in idle if payment.state not in _AT_ONCE)
+            self._backlog = deque(payment.id for payment in idle if payment.state not in rules.AT_ONCE)
+            self._more = len(due) == page
             for payment in idle:
-                if payment.state in _AT_ONCE:
+                if payment.state in rules.AT_ONCE:
                     await self._start(payment.id)
             await self._start_next()
             if abs(now - self._forgotten_at) >= FORGET_EVERY_S:

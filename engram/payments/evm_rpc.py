@@ -11,6 +11,7 @@ from math import ceil
 from typing import Final, TypeAlias, final
 
 import msgspec
+import trio
 
 from engram.http.client import HttpClient, HttpError
 
@@ -31,6 +32,8 @@ _STATE: Final = keccak256(b"authorizationState(address,bytes32)")[:4].hex()
 RANGE_BLOCKS: Final = 2_000
 """Blocks asked for logs at once: what common providers allow."""
 RANGES: Final = 20
+HEAD_KEPT_S: Final = 1.0
+"""Looks of the same second share the newest block and the final one; events are always looked for to the end."""
 FASTEST_BLOCK_S: Final = 1.0
 SLACK_S: Final = 300.0
 MAX_ANSWER_BYTES: Final = 1_000_000
@@ -48,6 +51,13 @@ class Block(msgspec.Struct, frozen=True):
 
     number: int
     timestamp: int
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The newest block, and the newest that is final."""
+
+    latest: Block
+    final: Block
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -84,22 +94,29 @@ def json_rpc(http: HttpClient, url: str, timeout_s: float) -> RpcCall:
 class EvmRpc:
     """Evidence from one node. A block is final when `confirmations` more stand on it."""
 
-    def __init__(self, call: RpcCall, network: Network, confirmations: int) -> None:
+    def __init__(
+        self, call: RpcCall, network: Network, confirmations: int, *, head_kept_s: float = HEAD_KEPT_S
+    ) -> None:
         self._call = call
         self._network = network
         self._confirmations = confirmations
+        self._head_kept_s = head_kept_s
+        self._head: Head | None = None
+        self._head_read_at = 0.0
+        self._head_failed: str | None = None
+        self._head_failed_at = 0.0
+        self._reading_head = trio.Lock()
         self._checked = False
 
     async def look(self, question: Question) -> Finding:
         """What became of the authorization."""
         try:
             await self._check_chain()
-            latest = await self.block("latest")
-            final_number = max(0, latest.number - self._confirmations)
-            event = await self._event(question, latest)
+            head = await self._read_head()
+            event = await self._event(question, head.latest)
             if event is not None:
-                return await self._judge(question, event, final=event.block <= final_number)
-            return await self._unused(question, await self.block(hex(final_number)))
+                return await self._judge(question, event, final=event.block <= head.final.number)
+            return await self._unused(question, head.final)
         except RpcFailed as failed:
             return NoEvidence(str(failed))
 
@@ -107,6 +124,23 @@ class EvmRpc:
         """A block's number and time; `which` is a tag or a hex number. Raises RpcFailed."""
         told = _object(await self._call("eth_getBlockByNumber", [which, False]))
         return Block(_quantity(told, "number"), _quantity(told, "timestamp"))
+
+    async def _read_head(self) -> Head:
+        """One reading for all who want it at the same time; its failure is theirs, too. Raises RpcFailed."""
+        began = trio.current_time()
+        async with self._reading_head:
+            now = trio.current_time()
+            if self._head_failed is not None and self._head_failed_at > began:
+                raise RpcFailed(self._head_failed)
+            if self._head is None or now >= self._head_read_at + self._head_kept_s:
+                try:
+                    latest = await self.block("latest")
+                    final_block = await self.block(hex(max(0, latest.number - self._confirmations)))
+                except RpcFailed as failed:
+                    self._head_failed, self._head_failed_at = str(failed), trio.current_time()
+                    raise
+                self._head, self._head_read_at, self._head_failed = Head(latest, final_block), now, None
+            return self._head
 
     async def _check_chain(self) -> None:
         if self._checked:
@@ -120,11 +154,12 @@ class EvmRpc:
         back = ceil(max(0.0, latest.timestamp - question.since + SLACK_S) / FASTEST_BLOCK_S)
         first = max(0, latest.number - min(back, RANGE_BLOCKS * RANGES - 1))
         for begin in range(first, latest.number + 1, RANGE_BLOCKS):
+            end = begin + RANGE_BLOCKS - 1
             asked = {
                 "address": "0x" + question.asset.hex(),
                 "topics": [[USED, CANCELED], _topic(question.payer), "0x" + question.nonce.hex()],
                 "fromBlock": hex(begin),
-                "toBlock": hex(min(begin + RANGE_BLOCKS - 1, latest.number)),
+                "toBlock": hex(end) if end < latest.number else "latest",
             }
             told = await self._call("eth_getLogs", [asked])
             if not isinstance(told, list):

@@ -171,6 +171,13 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
         return f"Payment(id={self.id!r}, state={self.state.value!r}, session_id={self.session_id!r})"
 
 
+class DuePayment(msgspec.Struct, frozen=True):
+    """A payment that is to be worked on now."""
+
+    id: str
+    state: PaymentState
+
+
 class Limits(msgspec.Struct, frozen=True):
     """How much may be held open at once."""
 

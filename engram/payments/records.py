@@ -15,7 +15,7 @@ from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
 from . import rules, statements
 from .answers import NoRoom
-from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
+from .model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
 from .rules import Decision, Delivery, Effect, PaymentEvent
 
 RETRY_AFTER_S = 5
@@ -148,10 +148,13 @@ def get(connection: Connection, payment_id: str) -> Payment | None:
     return _one(connection.execute(statements.PAYMENT_BY_ID, {"id": payment_id}))
 
 
-def due(connection: Connection, now: float, limit: int) -> list[Payment]:
-    """Payments whose work is due, the longest waiting first."""
-    rows = connection.execute(statements.PAYMENTS_DUE, {"now": now, "most": limit})
-    return [_payment(row) for row in rows.mappings()]
+def due(connection: Connection, now: float, limit: int) -> list[DuePayment]:
+    """At most `limit` payments whose work is due: those whose buyers wait first, then the longest waiting."""
+    found: dict[str, DuePayment] = {}
+    for statement in (statements.PAYMENTS_AT_ONCE, statements.PAYMENTS_TOO_LATE, statements.PAYMENTS_DUE):
+        for row in connection.execute(statement, {"now": now, "most": limit - len(found)}):
+            found.setdefault(row.id, DuePayment(row.id, PaymentState(row.state)))
+    return list(found.values())
 
 
 def of_session(connection: Connection, session_id: str) -> list[Payment]:

@@ -104,6 +104,8 @@ class Decision(msgspec.Struct, frozen=True):
 
 OPEN: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING, PaymentState.UNKNOWN})
 """States with work to do; they hold a place."""
+AT_ONCE: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING})
+"""States in which a buyer waits; work on the others takes turns."""
 OWED: Final = frozenset({PaymentState.REFUND_DUE, PaymentState.REFUNDING})
 """States in which money is to be sent back."""
 WORKED: Final = OPEN | OWED

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from engram import sessions
@@ -28,17 +28,15 @@ PAYMENT_BY_AUTHORIZATION = select(payments).where(
     payments.c.payer == bindparam("payer"),
     payments.c.nonce == bindparam("nonce"),
 )
-PAYMENTS_DUE = (
-    select(payments)
-    .where(
-        or_(
-            payments.c.next_attempt_at <= bindparam("now"),
-            payments.c.next_attempt_at > bindparam("now") + 2 * rules.RETRY_MAX_S,  # the clock was set back
-        )
-    )
-    .order_by(payments.c.next_attempt_at)
-    .limit(bindparam("most"))
-)
+_DUE = payments.c.next_attempt_at <= bindparam("now")
+_DUE_PAYMENT = select(payments.c.id, payments.c.state).limit(bindparam("most"))
+PAYMENTS_AT_ONCE = _DUE_PAYMENT.where(_one_of(payments.c.state, map(str, rules.AT_ONCE)), _DUE)
+"""Those whose buyers wait."""
+PAYMENTS_DUE = _DUE_PAYMENT.where(_DUE).order_by(payments.c.next_attempt_at)
+PAYMENTS_TOO_LATE = _DUE_PAYMENT.where(
+    payments.c.next_attempt_at > bindparam("now") + 2 * rules.RETRY_MAX_S  # the clock was set back
+).order_by(payments.c.next_attempt_at)
+"""A query of its own: joined to the others by `or`, it would have all of them sorted each time."""
 PAYMENT_BY_IDENTIFIER = (
     select(payments.c.id)
     .where(

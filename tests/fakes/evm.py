@@ -61,7 +61,8 @@ class FakeChain:
                 number = self.height if which == "latest" else int(which, 16)
                 return {"number": hex(number), "timestamp": hex(GENESIS_S + 2 * number)}
             case "eth_getLogs", [dict(asked)]:
-                first, last = int(str(asked["fromBlock"]), 16), int(str(asked["toBlock"]), 16)
+                first = int(str(asked["fromBlock"]), 16)
+                last = self.height if asked["toBlock"] == "latest" else int(str(asked["toBlock"]), 16)
                 logs = [log for receipt in self.receipts for log in receipt["logs"]]  # type: ignore[attr-defined]
                 return [
                     log

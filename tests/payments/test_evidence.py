@@ -29,7 +29,7 @@ HASH = "0x" + "ab" * 32
 
 def chain_and_evidence(confirmations: int = 5) -> tuple[FakeChain, EvmRpc]:
     chain = FakeChain()
-    return chain, EvmRpc(chain.call, PLAY, confirmations)
+    return chain, EvmRpc(chain.call, PLAY, confirmations, head_kept_s=0.0)
 
 
 def asked(text: str = "a nonce") -> Question:
