@@ -5,6 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from engram.payments.refund_terms import PublishedTerms
+
 UnixSeconds = Annotated[float, Meta(description="Unix seconds, UTC.")]
 Usd = Annotated[float, Meta(description="US dollars, at most 6 decimals.", ge=0)]
 Hotkey = Annotated[str, Meta(description="SS58 address (prefix 42) of an sr25519 public key.")]
@@ -35,7 +37,8 @@ class PaymentRequiredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     recipient: str
     protocol: str
     docs: str
-    terms: str
+    terms: Annotated[str, Meta(description="URL of the full terms.")]
+    refund_terms: Annotated[PublishedTerms, Meta(description="When money comes back; also an extension of the offer.")]
 
 
 class MetagraphAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +112,7 @@ class TermsAnswer(msgspec.Struct, frozen=True):
     payment_flow: str
     paid_time: str
     refunds: str
+    refund_terms: Annotated[PublishedTerms, Meta(description="The same for programs, as in every 402.")]
     early_stop: str
     early_stop_refund_percent: Annotated[
         int, Meta(description="Part of the remaining time's price that goes back when the owner stops.", ge=0, le=100)

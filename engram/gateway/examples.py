@@ -57,6 +57,18 @@ IDENTITY: Final[dict[str, object]] = {
     "environment": "local",
     "version": "0.1.0",
 }
+_REFUND_TERMS: Final[dict[str, object]] = {
+    "not_delivered_percent": 100,
+    "node_lost_percent": 100,
+    "ended_by_operator_percent": 100,
+    "early_stop_percent": 0,
+    "outage_percent": 100,
+    "outage_free_s": 60.0,
+    "smallest_part": "10000",
+    "recipient": "payer",
+    "sent": "automatically",
+    "text": "To the address that paid, and at once, goes back: the whole payment if no node is provided …",
+}
 TERMS: Final[dict[str, object]] = {
     "terms_url": "",
     "min_hours": 0.5,
@@ -65,6 +77,7 @@ TERMS: Final[dict[str, object]] = {
     "payment_flow": "upfront",
     "paid_time": "Paid time starts when the node is active; provisioning costs nothing.",
     "refunds": "If no node can be provided, the whole payment is sent back at once, to the address that paid it.",
+    "refund_terms": _REFUND_TERMS,
     "early_stop": "Remaining time of an active session that its owner stops is not refunded.",
     "early_stop_refund_percent": 0,
 }
@@ -130,6 +143,7 @@ PAYMENT_REQUIRED: Final[dict[str, object]] = {
     "protocol": "x402",
     "docs": "https://x402.org",
     "terms": "https://gateway.example/terms",
+    "refund_terms": _REFUND_TERMS,
 }
 EVENTS: Final = (
     'id: 17\nevent: state\ndata: {"session_id":"…","what":"active","at":1763680012.5,"details":{},"session":{}}\n\n'

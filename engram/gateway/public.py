@@ -19,7 +19,8 @@ from engram.http.app import App
 from engram.http.asgi import JSON
 from engram.http.edge import FastAnswer
 from engram.http.errors import ApiError
-from engram.payments import networks
+from engram.payments.purse import published
+from engram.payments.refund_terms import PublishedTerms
 from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
@@ -129,6 +130,7 @@ def _metagraph(services: Services) -> Response:
 
 def _terms(services: Services) -> TermsAnswer:
     settings = services.settings
+    terms = published(settings.payments)
     return TermsAnswer(
         terms_url=settings.gateway.terms_url,
         min_hours=settings.sessions.min_hours,
@@ -136,16 +138,16 @@ def _terms(services: Services) -> TermsAnswer:
         live_sessions_per_hotkey=settings.sessions.live_per_hotkey,
         payment_flow="upfront",
         paid_time="Paid time starts when the node is active; provisioning costs nothing.",
-        refunds=_refunds(settings),
+        refunds=_refunds(settings, terms),
+        refund_terms=terms,
         early_stop=_early_stop(settings.payments.early_stop_refund_percent),
         early_stop_refund_percent=settings.payments.early_stop_refund_percent,
     )
 
 
-def _refunds(settings: Settings) -> str:
+def _refunds(settings: Settings, terms: PublishedTerms) -> str:
     payments = settings.payments
-    by_itself = bool(payments.refund_key_file) or networks.find(payments.network).play
-    when = "at once" if by_itself else "by the operator"
+    when = "at once" if terms.sent == "automatically" else "by the operator"
     return (
         "If no node can be provided, or the session is stopped before its node is active, the whole payment is sent "
         f"back {when}, to the address that paid it and no other. If an active node is lost for good, or the operator "

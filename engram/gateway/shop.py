@@ -13,6 +13,7 @@ from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Limits, Quote, Requirements
 from engram.payments.protocol import VerifierMessage
+from engram.payments.purse import published
 from engram.sessions import Tier, TierName, rules
 from engram.sessions import records as session_records
 
@@ -45,6 +46,7 @@ class Shop:
         self._places = places
         self._network = networks.find(settings.payments.network)
         self._recipient = parse_address(settings.payments.recipient)
+        self._refund_terms = published(settings.payments)
         self._session, self._extension = _discovery(settings, "tier"), _discovery(settings)
 
     def quote_session(self, tier: Tier, hours: float) -> Quote:
@@ -88,6 +90,7 @@ class Shop:
             resource=self._public_url() + path,
             description=description,
             terms_url=self._settings.gateway.terms_url or f"{self._public_url()}/terms",
+            refund_terms=self._refund_terms,
             discovery=discovery,
             identifier_required=self._settings.payments.identifier_required,
         )

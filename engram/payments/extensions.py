@@ -1,7 +1,8 @@
-"""x402 extensions of our offers: `payment-identifier` (a buyer's own word for one purchase) and `bazaar` (discovery).
+"""x402 extensions of our offers: `payment-identifier` (a buyer's own word for one purchase), `bazaar` (discovery), and
+`refund-terms`, which is ours: the specification leaves what goes back to the seller.
 
-Sources: x402 2.25, extensions/payment_identifier/schema and extensions/bazaar/resource_service. Both are declared in
-the 402 and echoed by buyers; of the echo only the identifier is read.
+Sources: x402 2.25, extensions/payment_identifier/schema and extensions/bazaar/resource_service. All are declared in
+the 402 as {info, schema} and echoed by buyers; of the echo only the identifier is read.
 """
 
 import re
@@ -11,9 +12,11 @@ from typing import Final
 import msgspec
 
 from .errors import MalformedPayment
+from .refund_terms import PublishedTerms
 
 PAYMENT_IDENTIFIER: Final = "payment-identifier"
 BAZAAR: Final = "bazaar"
+REFUND_TERMS: Final = "refund-terms"
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)
@@ -27,6 +30,9 @@ _IDENTIFIER_SCHEMA: Final[Mapping[str, object]] = {
     "required": ["required"],
 }
 
+_REFUND_TERMS_SCHEMA: Final[Mapping[str, object]] = {"type": "object", "required": ["recipient", "sent", "text"]}
+"""Short, for it travels in a header, and proxies by default take 4,096 bytes of headers; /openapi.json says all."""
+
 
 class Discovery(msgspec.Struct, frozen=True):
     """How what is offered is asked for: the JSON body of a POST, and what comes back."""
@@ -38,13 +44,17 @@ class Discovery(msgspec.Struct, frozen=True):
     """An example."""
 
 
-def declared(discovery: Discovery | None, *, identifier_required: bool) -> dict[str, object]:
-    """Returns the `extensions` of a PaymentRequired."""
+def declared(
+    discovery: Discovery | None, refund_terms: PublishedTerms | None, *, identifier_required: bool
+) -> dict[str, object]:
+    """Returns the `extensions` of a PaymentRequired; those that are None are left out."""
     found: dict[str, object] = {
         PAYMENT_IDENTIFIER: {"info": {"required": identifier_required}, "schema": _IDENTIFIER_SCHEMA}
     }
     if discovery is not None:
         found[BAZAAR] = bazaar(discovery)
+    if refund_terms is not None:
+        found[REFUND_TERMS] = {"info": msgspec.to_builtins(refund_terms), "schema": _REFUND_TERMS_SCHEMA}
     return found
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from .extensions import Discovery
 from .networks import Network
+from .refund_terms import PublishedTerms
 
 
 class PaymentState(StrEnum):
@@ -57,6 +58,8 @@ class Quote(msgspec.Struct, frozen=True):
     description: str
     terms_url: str = ""
     """Where refund terms are published; not shown when empty."""
+    refund_terms: PublishedTerms | None = None
+    """When money comes back; not shown when None."""
     discovery: Discovery | None = None
     """How it is asked for, for catalogues."""
     identifier_required: bool = False

@@ -12,6 +12,7 @@ from . import networks, refund_key
 from .keccak import checksummed
 from .owing import RefundTerms
 from .refund_key import RefundKey
+from .refund_terms import PublishedTerms
 
 KEY_FILE: Final = "refund-key"
 """In the data folder, where the `local` environment keeps the key it makes itself."""
@@ -45,4 +46,33 @@ def refund_terms(payments: PaymentSettings) -> RefundTerms:
         early_stop_share=payments.early_stop_refund_percent / 100,
         outage_free_s=payments.outage_free_s,
         min_part=round(payments.refund_min_usd * 1_000_000),
+    )
+
+
+def published(payments: PaymentSettings) -> PublishedTerms:
+    """The same terms as buyers are told. Raises UnknownNetwork."""
+    granted = refund_terms(payments)
+    by_itself = bool(payments.refund_key_file) or networks.find(payments.network).play
+    return PublishedTerms(
+        not_delivered_percent=100,
+        node_lost_percent=100,
+        ended_by_operator_percent=100,
+        early_stop_percent=payments.early_stop_refund_percent,
+        outage_percent=100,
+        outage_free_s=granted.outage_free_s,
+        smallest_part=str(granted.min_part),
+        recipient="payer",
+        sent="automatically" if by_itself else "by_operator",
+        text=_sentence(payments, by_itself),
+    )
+
+
+def _sentence(payments: PaymentSettings, by_itself: bool) -> str:
+    how = "at once" if by_itself else "by the operator"
+    share = payments.early_stop_refund_percent
+    return (
+        f"To the address that paid, and {how}, goes back: the whole payment if no node is provided or the session is "
+        "stopped before its node is active; the price of the remaining time if an active node is lost for good or the "
+        f"operator ends the session, and {share} % of it if the owner does; the price of outages beyond "
+        f"{payments.outage_free_s:g} s; but no part of a payment below ${payments.refund_min_usd:g}."
     )

@@ -119,7 +119,9 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
         "error": error,
         "resource": {"url": quote.resource, "description": quote.description, "mimeType": "application/json"},
         "accepts": [requirements_json(requirements)],
-        "extensions": extensions.declared(quote.discovery, identifier_required=quote.identifier_required),
+        "extensions": extensions.declared(
+            quote.discovery, quote.refund_terms, identifier_required=quote.identifier_required
+        ),
     }
     challenge_text = (
         f'x402 scheme="{SCHEME}" network="{network.v1_name}" amount="{requirements.amount}" token="USDC" '
@@ -136,6 +138,8 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
     }
     if quote.terms_url:
         fields["terms"] = quote.terms_url
+    if quote.refund_terms is not None:
+        fields["refund_terms"] = msgspec.to_builtins(quote.refund_terms)
     return Challenge(
         headers=(
             ("PAYMENT-REQUIRED", _encode_object(required)),

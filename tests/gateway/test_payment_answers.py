@@ -1,0 +1,141 @@
+"""What a 402 and a 202 carry beside the price: refund terms, receipts, identifiers, and the URL they are about."""
+
+import base64
+import json
+from typing import Any
+
+import httpx2
+import jsonschema
+import pytest
+
+from tests.gateway.surface import PHONE, STRANGER, Gateway, running_gateway
+from tests.gateway.test_purchases import assert_error
+
+BODY = {"tier": "lite", "duration_hours": 1}
+WORD = "purchase_0123456789"
+PROXY_BUFFER_BYTES = 4_096
+"""What nginx takes of an upstream's status line and headers by default."""
+
+
+def offered(asked: httpx2.Response) -> dict[str, Any]:
+    """The x402 v2 PaymentRequired of a 402."""
+    found: dict[str, Any] = json.loads(base64.b64decode(asked.headers["PAYMENT-REQUIRED"]))
+    return found
+
+
+def named(payment: dict[str, str], word: str) -> dict[str, str]:
+    """The payment with a payment-identifier."""
+    document = json.loads(base64.b64decode(payment["PAYMENT-SIGNATURE"]))
+    document["extensions"] = {"payment-identifier": {"info": {"required": False, "id": word}, "schema": {}}}
+    return {"PAYMENT-SIGNATURE": base64.b64encode(json.dumps(document).encode()).decode()}
+
+
+# Refund terms.
+
+
+async def test_the_402_says_when_money_comes_back_in_the_words_of_terms() -> None:
+    async with running_gateway(payments={"early_stop_refund_percent": 40}) as gateway:
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        terms = (await gateway.client.get(gateway.url + "/terms")).json()
+        extension = offered(asked)["extensions"]["refund-terms"]
+        assert asked.json()["refund_terms"] == extension["info"] == terms["refund_terms"]
+        assert extension["info"]["early_stop_percent"] == terms["early_stop_refund_percent"] == 40
+        assert "40 % of it" in extension["info"]["text"]
+        jsonschema.Draft202012Validator(extension["schema"]).validate(extension["info"])
+
+
+async def test_an_offer_to_prolong_has_the_same_terms() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        longer = await gateway.ask("POST", f"/sessions/{session_id}/extend", {"duration_hours": 1})
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        assert longer.json()["refund_terms"] == asked.json()["refund_terms"]
+
+
+async def test_a_402_fits_the_header_buffer_of_common_proxies() -> None:
+    async with running_gateway(http={"cors_origins": ["https://app.example"]}) as gateway:
+        for order in (BODY, {"tier": "standard", "duration_hours": 719.5}):
+            asked = await gateway.ask("POST", "/sessions", order, headers={"Origin": "https://app.example"})
+            head = sum(len(name) + len(value) + 4 for name, value in asked.headers.items())
+            assert head + len("HTTP/1.1 402 Payment Required\r\n\r\n") < PROXY_BUFFER_BYTES
+
+
+# What the offer is about.
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:1"])
+async def test_the_resource_is_where_we_are_configured_to_be_whatever_host_was_asked(host: str) -> None:
+    async with running_gateway() as gateway:
+        asked = await gateway.ask(
+            "POST", "/sessions", BODY, headers={"Host": host, "X-Forwarded-Host": host, "Forwarded": f"host={host}"}
+        )
+        assert asked.status_code == 402, asked.text
+        offer = offered(asked)
+        assert offer["resource"]["url"] == gateway.url + "/sessions"
+        assert asked.json()["accepts"][0]["resource"] == gateway.url + "/sessions"
+        assert host not in asked.text
+        assert host not in json.dumps(offer)
+
+
+# Receipts.
+
+
+async def test_a_receipt_is_given_with_the_202_and_again_with_its_repetition() -> None:
+    async with running_gateway(http={"cors_origins": ["https://app.example"]}) as gateway:
+        payment = gateway.payment(await gateway.ask("POST", "/sessions", BODY))
+        page = {"Origin": "https://app.example"}
+        first = await gateway.ask("POST", "/sessions", BODY, headers=payment | page)
+        again = await gateway.ask("POST", "/sessions", BODY, headers=payment | page)
+        for answer in (first, again):
+            assert answer.status_code == 202, answer.text
+            receipt = json.loads(base64.b64decode(answer.headers["PAYMENT-RESPONSE"]))
+            assert receipt["success"] is True
+            assert receipt["transaction"] == answer.json()["payment_tx"]
+            assert receipt["network"] == "eip155:31337"
+            assert receipt["amount"] == "100000"
+            assert "payment-response" in answer.headers["Access-Control-Expose-Headers"].lower()
+            assert "PAYMENT-REQUIRED" not in answer.headers
+
+
+# The buyer's own word for a purchase.
+
+
+async def buy(gateway: Gateway, word: str, *, same: dict[str, str] | None = None, who: Any = PHONE) -> httpx2.Response:
+    payment = same or gateway.payment(await gateway.ask("POST", "/sessions", BODY, keypair=who))
+    return await gateway.ask("POST", "/sessions", BODY, headers=named(payment, word), keypair=who)
+
+
+async def test_a_new_identifier_buys_and_its_repetition_gets_the_same_session() -> None:
+    async with running_gateway() as gateway:
+        payment = gateway.payment(await gateway.ask("POST", "/sessions", BODY))
+        first = await buy(gateway, WORD, same=payment)
+        again = await buy(gateway, WORD, same=payment)
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.json()["session_id"] == again.json()["session_id"]
+        assert len(gateway.facilitator.settled) == 1
+
+
+async def test_an_identifier_with_another_payment_is_a_conflict_and_takes_no_money() -> None:
+    async with running_gateway() as gateway:
+        assert (await buy(gateway, WORD)).status_code == 202
+        assert_error(await buy(gateway, WORD), 409, code="payment_conflict")
+        assert (await buy(gateway, WORD, who=STRANGER)).status_code == 202, "another hotkey's word is another word"
+        assert len(gateway.facilitator.settled) == 2
+
+
+async def test_a_required_identifier_is_asked_for_before_anything_is_taken() -> None:
+    async with running_gateway(payments={"identifier_required": True}) as gateway:
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        assert offered(asked)["extensions"]["payment-identifier"]["info"] == {"required": True}
+        payment = gateway.payment(asked)
+        missing = await gateway.ask("POST", "/sessions", BODY, headers=payment)
+        assert_error(missing, 400, code="payment_identifier_required")
+        assert "PAYMENT-REQUIRED" not in missing.headers
+        assert gateway.facilitator.settled == []
+        assert (await buy(gateway, WORD, same=payment)).status_code == 202
+
+
+@pytest.mark.parametrize("word", ["short", "x" * 129, "with space 0123456789", "umlaut_ä_0123456789"])
+async def test_an_identifier_that_is_none_is_a_400(word: str) -> None:
+    async with running_gateway() as gateway:
+        assert_error(await buy(gateway, word), 400, code="malformed_payment")
