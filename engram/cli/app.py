@@ -36,7 +36,7 @@ _GROUPS: Final = (
     ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
     ("wallet", "wallet", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
     ("ledger", "ledger", "Back up, restore and check the ledger."),
-    ("miner", "miner", "Start a memory miner; or rebuild and move its index."),
+    ("miner", "miner", "Start a memory miner; or use one, check it, back it up, take its memory along."),
     ("relay", "relay", "What is relayed to another network."),
     ("registry", "registry", "Where miners serve, as they have committed it on the chain."),
     ("subnet", "subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),

@@ -1,30 +1,42 @@
-"""`engram miner`: start a memory miner, and look after the index of one."""
+"""`engram miner`: start a memory miner, look after the index of one; what else there is comes from miner_*.py."""
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
 from engram.cli import roles
 from engram.cli.failures import CommandFailed
+from engram.cli.miner_data import Data, progress, truth_of
+from engram.cli.miner_export import export
+from engram.cli.miner_folder import backup, erase, repair, restore, verify
+from engram.cli.miner_ingest import ingest
+from engram.cli.miner_use import query, stats
 from engram.cli.output import complain
 
 KEY_VARIABLE: Final = "QDRANT_API_KEY"
-_TRUTH = "truth.db"
 _INDEX = "index"
 
 app = App(
     name="miner",
-    help="Start a memory miner; or rebuild and move its index.",
+    help="Start a memory miner; or use one, check it, back it up, take its memory along.",
     help_epilogue="Example: `engram miner --config launch.json`",
 )
 app.default(roles.miner)
 
-Data = Annotated[Path, Parameter(help="The node's data folder (`data_dir` of its launch file).")]
+for _function, _example in (
+    (ingest, "ingest notes.jsonl --to http://127.0.0.1:8091 --key my-hotkey --namespace notes"),
+    (query, 'query "Which animals nap together?" --to http://127.0.0.1:8091'),
+    (stats, "stats --data /var/lib/engram/my-node --json"),
+    (verify, "verify /var/lib/engram/my-node"),
+    (backup, "backup /var/lib/engram/my-node /var/backups/my-node-2026-11-21"),
+    (restore, "restore /var/backups/my-node-2026-11-21 /var/lib/engram/my-node"),
+    (repair, "repair /var/lib/engram/my-node"),
+    (export, "export /var/lib/engram/my-node my-memory.jsonl"),
+    (erase, "erase /var/lib/engram/my-node"),
+):
+    app.command(_function, help_epilogue=f"Example: `engram miner {_example}`")
 
 
 @app.command(help_epilogue="Example: `engram miner reindex /var/lib/engram/my-node`")
@@ -34,9 +46,9 @@ def reindex(data: Data) -> None:
     from engram.miner import folder
     from engram.miner.errors import NodeError
 
-    truth = _truth(data)
+    truth = truth_of(data)
     try:
-        with folder.claim(data), _progress("vectors") as told:
+        with folder.claim(data), progress("vectors") as told:
             count = edge_reindex.reindex(truth, data / _INDEX, told)
     except NodeError as error:
         raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
@@ -60,10 +72,10 @@ def push(
         from engram.memory.qdrant_push import push as pushed
     except ImportError:
         raise CommandFailed("qdrant-client is not installed: install engram with its extra `qdrant`") from None
-    truth, key = _truth(data), os.environ.get(KEY_VARIABLE)
+    truth, key = truth_of(data), os.environ.get(KEY_VARIABLE)
 
     async def run() -> int:
-        with _progress("vectors") as told:
+        with progress("vectors") as told:
             return await pushed(truth, to, api_key=key, on_progress=told)
 
     try:
@@ -71,23 +83,3 @@ def push(
     except (MemoryAreaError, sqlite3.Error) as error:
         raise CommandFailed(f"not everything was sent: {error}; call it again to go on") from None
     complain(f"the server has {count} vectors")
-
-
-def _truth(data: Path) -> Path:
-    truth = data / _TRUTH
-    if not truth.is_file():
-        raise CommandFailed(f"{truth} is not there: name the data folder of a node")
-    return truth
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error when that is a terminal; yields what is to be told (done, total)."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import final
 
 import trio
@@ -80,13 +80,11 @@ class Commitment:
         """
         assert self._truth is not None
         names = await self._truth.read(_namespaces)
-        entries = list[bytes]()
-        count = 0
+        parts: dict[str, tuple[bytes, int]] = {}
         for name in {PUBLIC, *names}:
             tree = await self.of(name)
-            count += len(tree)
-            entries.append(keyed_tree.key_of(name) + tree.root + len(tree).to_bytes(8))
-        return rfc6962.root([rfc6962.leaf(entry) for entry in sorted(entries)]), count
+            parts[name] = tree.root, len(tree)
+        return whole_root(parts)
 
     async def tree(self) -> merkle.Tree:
         """Returns the public records' tree in the form of the original; built anew after a change."""
@@ -133,6 +131,12 @@ class Commitment:
         self._private[namespace] = tree
         while len(self._private) > 1 and sum(map(len, self._private.values())) > _PRIVATE_ENTRIES_KEPT:
             self._private.popitem(last=False)
+
+
+def whole_root(parts: Mapping[str, tuple[bytes, int]]) -> tuple[bytes, int]:
+    """Returns root and count over namespaces, each with its own root and count."""
+    entries = [keyed_tree.key_of(name) + root + count.to_bytes(8) for name, (root, count) in parts.items()]
+    return rfc6962.root([rfc6962.leaf(entry) for entry in sorted(entries)]), sum(count for _, count in parts.values())
 
 
 def _apply(tree: KeyedTree, change: Change) -> None:

@@ -17,6 +17,9 @@ from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 
 T = TypeVar("T")
 
+_LARGEST_CHECKED = 256 * 1024**2
+"""Bytes up to which a database is checked page by page when opened (about a second)."""
+_HELP = "save what is whole with `engram miner repair {0}`, or `engram miner restore BACKUP {0} --force`"
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE key_shares (
@@ -68,7 +71,7 @@ class Notebook:
         except sqlite3.OperationalError as error:
             raise TruthUnavailable(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise TruthUnreadable(f"{path}: {error}; restore it from a backup or move it away") from error
+            raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
         return cls(connection)
 
     def close(self) -> None:
@@ -119,6 +122,10 @@ def _prepare(path: Path, connection: sqlite3.Connection) -> None:
     found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > SCHEMA_VERSION:
         raise TruthUnreadable(f"{path} has schema {found}, this program knows {SCHEMA_VERSION}")
+    if path.stat().st_size <= _LARGEST_CHECKED:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise TruthUnreadable(f"{path} is damaged: {verdict}; {_HELP.format(path.parent)}")
     if found == 0:
         connection.execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.split(";"):

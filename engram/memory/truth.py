@@ -29,6 +29,7 @@ _READ_BUDGET_S = 2.0
 """A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
 _LARGEST_CHECKED = 256 * 1024**2
 """Bytes up to which a database is checked page by page when opened (about a second)."""
+_HELP = "put a backup in its place with `engram miner restore BACKUP {0} --force`, or `engram miner repair {0}`"
 
 Transaction = Callable[[sqlite3.Connection], tuple[T, Change | None]]
 
@@ -86,7 +87,7 @@ class Truth:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise TruthUnavailable(f"{path}: {error}") from error
-            raise TruthUnreadable(f"{path}: {error}; restore it from a backup") from error
+            raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Writes what is asked for, group by group, until cancelled."""
@@ -247,7 +248,7 @@ def _prepare(path: Path, connection: sqlite3.Connection, ids: Ids) -> None:
     if path.stat().st_size <= _LARGEST_CHECKED:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise TruthUnreadable(f"the record database is damaged: {verdict}; restore it from a backup")
+            raise TruthUnreadable(f"{path} is damaged: {verdict}; {_HELP.format(path.parent)}")
     if found == 0:
         connection.execute("BEGIN IMMEDIATE")
         records.create_schema(connection, ids.uuid4())

@@ -1,7 +1,8 @@
 """What a node answers: one function per endpoint, from the bytes of a body to an Answer. No HTTP framework here."""
 
 from engram.miner.answers import Answer
-from engram.miner.finding import export, listing, query, retrieve
+from engram.miner.exporting import export
+from engram.miner.finding import listing, query, retrieve
 from engram.miner.keeping import (
     attest,
     attestation,

@@ -11,6 +11,10 @@ class FolderInUse(NodeError):
     """Another process owns the data folder."""
 
 
+class RecordsMissing(NodeError):
+    """The record database is gone while what goes with it is there."""
+
+
 class Refused(Exception):
     """A request is refused: `status` is the HTTP status, `code` a stable word, the text tells what to do."""
 

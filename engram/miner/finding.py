@@ -1,22 +1,17 @@
-"""Finding: by meaning, page by page, one record, and everything for whoever takes their memory along."""
+"""Finding: by meaning, page by page, one record."""
 
 from __future__ import annotations
 
-import base64
-import json
-import sqlite3
 import time
 from collections.abc import Mapping
 
 from engram.memory import cid as cids
 from engram.memory import rules
-from engram.memory.errors import InvalidRequest, NotFound
-from engram.memory.model import PUBLIC, Record
+from engram.memory.errors import NotFound
+from engram.memory.model import Record
 from engram.miner.access import Caller, Space
-from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told, told_openly
+from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told
 from engram.miner.service import Service
-
-_EXPORTED_AT_ONCE = 500
 
 
 async def query(service: Service, body: bytes) -> Answer:
@@ -79,25 +74,6 @@ async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) ->
     return await told(service.disguise, act, plain)
 
 
-async def export(service: Service, body: bytes) -> Answer:
-    """POST /export: everything that the controller may take along, in pages: public records and the controller's own.
-
-    `after` is the `next` of the page before; `next` is null on the last one.
-    """
-
-    async def act() -> Answer:
-        caller = await service.gate.admit(body, "export")
-        service.gate.require_controller(caller)
-        after, limit = caller.fields.get("after") or 0, caller.fields.get("limit") or _EXPORTED_AT_ONCE
-        if type(after) is not int or type(limit) is not int or not 0 <= after < 2**62 or limit < 1:
-            raise InvalidRequest("after and limit must be whole numbers, not below 0.")
-        page = await service.truth.read(lambda connection: _after(connection, after, min(limit, _EXPORTED_AT_ONCE)))
-        last = page[-1]["id"] if len(page) == min(limit, _EXPORTED_AT_ONCE) else None
-        return Answer(200, {"records": page, "count": len(page), "next": last})
-
-    return await told_openly(act, plain)
-
-
 async def found_record(service: Service, key: str, cid: str) -> Record:
     """Returns a record of a namespace. Raises NotFound, TruthUnavailable."""
     record = await service.store.get(key, cid) if cids.is_cid(cid) else None
@@ -114,21 +90,3 @@ def _shown(service: Service, record: Record, caller: Caller, space: Space) -> di
     if record.text is not None and (space.is_private or theirs):
         shown["text"] = record.text
     return shown
-
-
-def _after(connection: sqlite3.Connection, after: int, limit: int) -> list[dict[str, object]]:
-    """Records of the controller and of everybody: other tenants' namespaces bear their owner before a colon."""
-    rows = connection.execute(
-        "SELECT id, namespace, cid, text, metadata, model_version, created_at, embedding FROM records"
-        " WHERE id > ? AND instr(namespace, ':') = 0 ORDER BY id LIMIT ?",
-        (after, limit),
-    )
-    names = ("id", "namespace", "cid", "text", "metadata", "model_version", "created_at")
-    exported = []
-    for row in rows:
-        record: dict[str, object] = dict(zip(names, row, strict=False))
-        record["metadata"] = json.loads(row[4])
-        record["embedding_b64"] = base64.b64encode(row[7]).decode()
-        record["is_public"] = row[1] == PUBLIC
-        exported.append(record)
-    return exported

@@ -10,11 +10,13 @@ from typing import final
 
 import msgspec
 
+from engram.memory import data_files
 from engram.memory.launch import LaunchFile
-from engram.miner.errors import FolderInUse
+from engram.miner.errors import FolderInUse, RecordsMissing
 
-_LOCK = "lock"
+LOCK = "lock"
 NODE_FILE = "node.json"
+_LOCALLY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 -- what a node listens on, not what we do
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +32,12 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     started_at: float
     """Unix seconds."""
+    host: str = "127.0.0.1"
+
+    @property
+    def url(self) -> str:
+        """Where the node is reached from this machine."""
+        return f"http://{_LOCALLY.get(self.host, self.host)}:{self.port}"
 
 
 @final
@@ -58,6 +66,7 @@ class FolderClaim:
             start_ticks=start_ticks(os.getpid()),
             port=launch.port,
             started_at=now,
+            host=launch.host,
         )
         staged = self.folder / f".{NODE_FILE}"
         with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
@@ -71,16 +80,55 @@ class FolderClaim:
 def claim(folder: Path) -> FolderClaim:
     """Takes the folder (made when missing) for this process, before anything in it is opened.
 
-    Raises FolderInUse when another process has it, OSError when it cannot be made.
+    A restore that was interrupted is finished. Raises FolderInUse when another process has it, OSError.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
         raise FolderInUse(f"{folder} is in use by another node (see {folder / NODE_FILE})") from None
+    try:
+        data_files.finish(folder)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return FolderClaim(folder, descriptor)
+
+
+def refuse_lost(folder: Path) -> None:
+    """Raises RecordsMissing for a folder whose records are gone while what goes with them is there.
+
+    SQLite would take an empty file for a new database, and throw its log away.
+    """
+    truth = folder / data_files.TRUTH
+    if truth.exists() and truth.stat().st_size > 0:
+        return
+    beside = (folder / f"{data_files.TRUTH}-wal", folder / data_files.INDEX / "mark.json")
+    left = [str(path) for path in beside if path.exists()]
+    if left:
+        raise RecordsMissing(
+            f"{truth} is missing or empty, but {left[0]} is there: put a backup in its place with"
+            f" `engram miner restore BACKUP {folder} --force`, or remove the folder to start with nothing"
+        )
+
+
+def read_node_file(folder: Path) -> NodeFile | None:
+    """Returns the note of who owned the folder last; None when there is none, or it is damaged."""
+    try:
+        return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process has the folder now. Raises OSError."""
+    try:
+        with claim(folder):
+            return False
+    except FolderInUse:
+        return True
 
 
 def boot_id() -> str:

@@ -68,6 +68,7 @@ def main(config: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
         _redirect_output(launch)
         logs.configure(log_level, json=not sys.stderr.isatty())
         with folder.claim(Path(launch.data_dir)) as claim:
+            folder.refuse_lost(Path(launch.data_dir))
             trio.run(run, claim, launch, config, settings)
     except (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError) as error:
         print(f"this node cannot start: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import msgspec
 
+from engram.memory.exporting import KINDS
 from engram.miner.service import VERSION
 
 Schema = dict[str, object]
@@ -135,8 +136,8 @@ OPERATIONS = (
         "export",
         "post",
         "/export",
-        "Everything, page by page, for the controller.",
-        SIGNING | {"after": WHOLE, "limit": WHOLE},
+        "Everything, page by page, for the controller: records, or what `kind` names.",
+        SIGNING | {"after": WHOLE, "limit": WHOLE, "kind": {"enum": list(KINDS)}},
         {"records": OBJECTS, "count": WHOLE, "next": {"type": ["integer", "null"]}},
     ),
     Operation(

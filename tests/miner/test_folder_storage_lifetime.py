@@ -54,6 +54,7 @@ def test_the_owner_is_noted(tmp_path: Path) -> None:
         "start_ticks": folder.start_ticks(os.getpid()),
         "port": 9,
         "started_at": 5.0,
+        "host": "127.0.0.1",
     }
     assert stat.S_IMODE((tmp_path / "node.json").stat().st_mode) == 0o600
 

@@ -1,0 +1,132 @@
+"""The files of a node's data folder that hold what it was given, and how they are copied and put in place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engram.memory.errors import MemoryAreaError, TruthUnavailable
+
+TRUTH = "truth.db"
+NOTEBOOK = "notebook.db"
+INDEX = "index"
+STORES = (TRUTH, NOTEBOOK)
+RESTORING = "restoring"
+"""A folder with stores that are decided on: whoever claims the data folder next puts them in place."""
+INCOMING = ".incoming"
+REPAIRING = ".repairing"
+"""Folders in which a restore and a repair get ready; what a crash leaves of them is of no use."""
+_ASIDE = "aside"
+_PAGES = 4_096
+_INDEX_FOLDERS = (INDEX, f"{INDEX}.building", f"{INDEX}.old")
+
+Progress = Callable[[int, int], None]
+
+
+class StoreDamaged(MemoryAreaError):
+    """A database cannot be read; the text names it and the command that helps."""
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """One consistent view of a database, also while a node writes to it.
+
+    Raises StoreDamaged, TruthUnavailable (it may be whole), for what the body reads too.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        raise StoreDamaged(f"{path} is missing or empty: restore it with `engram miner restore BACKUP {path.parent}`")
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        yield connection
+    except sqlite3.OperationalError as error:
+        raise TruthUnavailable(f"{path} cannot be read now: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreDamaged(
+            f"{path} cannot be read: {error}. With the node stopped, `engram miner repair {path.parent}` saves what is"
+            f" whole; `engram miner restore BACKUP {path.parent} --force` puts a backup in its place"
+        ) from error
+    finally:
+        connection.close()
+
+
+def problems_of(connection: sqlite3.Connection) -> list[str]:
+    """Returns what SQLite finds wrong with a database, at most 20 lines."""
+    return [str(row[0]) for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
+
+
+def copy_database(source: Path, target: Path, on_progress: Progress = lambda done, total: None) -> None:
+    """Writes one consistent copy of a database that may be in use, to disk. Raises StoreDamaged, OSError."""
+    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with reading(source) as reader, contextlib.closing(sqlite3.connect(target)) as copy:
+        # The reader's open transaction keeps the copy to one moment, whatever is written meanwhile.
+        reader.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
+        copy.execute("PRAGMA journal_mode = DELETE")
+    sync(target)
+
+
+def put_in_place(incoming: Path, data: Path, kept_as: str) -> Path:
+    """Puts the stores of folder `incoming` (on the data folder's disk) in the place of those that are there.
+
+    The former ones go to `{kept_as}-1`, `-2`, …, which is returned. From the first rename on, this goes forward only:
+    after a crash `finish` does the rest. The caller has claimed the folder. Raises OSError.
+    """
+    number = 1
+    while (kept := data / f"{kept_as}-{number}").exists():
+        number += 1
+    (incoming / _ASIDE).write_text(kept.name, encoding="ascii")
+    for path in (*incoming.iterdir(), incoming):
+        sync(path)
+    incoming.rename(data / RESTORING)
+    sync(data)
+    finish(data)
+    return kept
+
+
+def finish(data: Path) -> None:
+    """Finishes what a crash left of `put_in_place`; else nothing. The caller has claimed the folder. Raises OSError."""
+    for unfinished in (INCOMING, REPAIRING):
+        shutil.rmtree(data / unfinished, ignore_errors=True)
+    restoring = data / RESTORING
+    if not restoring.exists():
+        return
+    aside = restoring / _ASIDE
+    if aside.exists():
+        kept = data / Path(aside.read_text(encoding="ascii")).name
+        kept.mkdir(mode=0o700, exist_ok=True)
+        for name in STORES:
+            if (restoring / name).exists():
+                for former in (f"{name}-wal", f"{name}-shm", name):
+                    if (data / former).exists():
+                        (data / former).rename(kept / former)
+                sync(kept)
+                (restoring / name).rename(data / name)
+                sync(data)
+        for folder in _INDEX_FOLDERS:  # of other records; the node builds it anew
+            shutil.rmtree(data / folder, ignore_errors=True)
+        aside.unlink()
+    restoring.rmdir()
+    sync(data)
+
+
+def digest_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(path: Path) -> None:
+    """Brings a file or a folder's entries to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
