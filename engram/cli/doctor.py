@@ -6,6 +6,7 @@ import shutil
 import socket
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -20,7 +21,7 @@ from engram.cli.failures import Exit
 from engram.cli.finding import Finding, Verdict
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
-from engram.ledger import LEDGER_FILE, LedgerUnusable
+from engram.ledger import LEDGER_FILE
 
 LIBRARIES: Final = (
     "trio",
@@ -35,8 +36,6 @@ LIBRARIES: Final = (
     "qdrant-edge-py",
     "onnxruntime",
 )
-WAL_FIX: Final = (3, 51, 3)
-"""The SQLite release that mends the WAL-reset bug: two connections that write or checkpoint at once."""
 FREE_BYTES: Final = 1_000_000_000
 
 
@@ -58,11 +57,17 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
     What is wrong makes the exit status non-zero; asks the facilitator and the chain, changes nothing.
     """
+    from engram.cli import doctor_of_ledger
     from engram.cli.doctor_of_money import money
 
     loaded = sources.load()
-    findings = [*_settings(loaded), _python(), _sqlite(), *_data_folder(loaded), *_ports(loaded), *_node()]
-    findings += trio.run(money, loaded.settings)
+    path = Path(loaded.settings.data_dir).resolve() / LEDGER_FILE
+    findings = [*_settings(loaded), _python(), doctor_of_ledger.sqlite(), *_data_folder(loaded)]
+    if path.exists():
+        findings += doctor_of_ledger.ledger(path, loaded.settings.environment)
+    findings += [*_ports(loaded), *_node()]
+    waiting = doctor_of_ledger.read_waiting(path, time.time())
+    findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE
 
@@ -96,17 +101,6 @@ def _python() -> Finding:
     return Finding("python", "good" if good else "bad", f"{platform.python_version()}, 3.11 or newer is needed")
 
 
-def _sqlite() -> Finding:
-    if sqlite3.sqlite_version_info >= WAL_FIX:
-        return Finding("sqlite", "good", sqlite3.sqlite_version)
-    return Finding(
-        "sqlite",
-        "note",
-        f"{sqlite3.sqlite_version} has the WAL-reset bug (mended in {'.'.join(map(str, WAL_FIX))}); Engram writes and"
-        " checkpoints by one connection of one process, which cannot meet it: let no other program write the ledger",
-    )
-
-
 def _data_folder(loaded: Loaded) -> Iterator[Finding]:
     folder = Path(loaded.settings.data_dir).resolve()
     if not folder.exists():
@@ -118,21 +112,7 @@ def _data_folder(loaded: Loaded) -> Iterator[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     verdict: Verdict = "good" if free >= FREE_BYTES else "bad"
-    if (ledger := folder / LEDGER_FILE).exists():
-        yield _ledger(ledger)
     yield Finding("disk", verdict, f"{free / 1e9:.1f} GB free at {there}, {FREE_BYTES / 1e9:.0f} GB are needed")
-
-
-def _ledger(path: Path) -> Finding:
-    from engram.ledger.backup import check
-
-    try:
-        report = check(path)
-    except LedgerUnusable as error:
-        return Finding("ledger", "bad", f"{error}: restore a backup")
-    if report.problems:
-        return Finding("ledger", "bad", f"{path} is damaged: {report.problems[0]}; restore a backup")
-    return Finding("ledger", "good", f"sound, schema version {report.schema_version}, {report.bytes / 1e6:.1f} MB")
 
 
 def _ports(loaded: Loaded) -> Iterator[Finding]:

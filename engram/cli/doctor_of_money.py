@@ -35,15 +35,18 @@ DECIMALS: Final = 6
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
-async def money(settings: Settings, now: Callable[[], float] = time.time) -> list[Finding]:
-    """Look at everything; a thing that cannot be looked at because a setting is missing is left out."""
+async def money(settings: Settings, owed: int = 0, now: Callable[[], float] = time.time) -> list[Finding]:
+    """Look at everything; a thing that cannot be looked at because a setting is missing is left out.
+
+    `owed` is what the ledger's refunds that are not sent yet come to, in atomic units.
+    """
     try:
         network = networks.find(settings.payments.network)
     except UnknownNetwork as error:
         return [Finding("network", "bad", f"{error}: set payments.network")]
     http = HttpClient()
     try:
-        looking = _Look(settings, network, http, now)
+        looking = _Look(settings, network, http, owed, now)
         return [finding async for finding in looking.at_everything()]
     finally:
         await http.aclose()
@@ -51,11 +54,14 @@ async def money(settings: Settings, now: Callable[[], float] = time.time) -> lis
 
 @final
 class _Look:
-    def __init__(self, settings: Settings, network: Network, http: HttpClient, now: Callable[[], float]) -> None:
+    def __init__(
+        self, settings: Settings, network: Network, http: HttpClient, owed: int, now: Callable[[], float]
+    ) -> None:
         self._payments: Final[PaymentSettings] = settings.payments
         self._least_units: Final = round(settings.pricing.lite_usd_per_hour * settings.sessions.min_hours * 1_000_000)
         self._network: Final = network
         self._http: Final = http
+        self._owed: Final = owed
         self._now: Final = now
 
     async def at_everything(self) -> AsyncIterator[Finding]:
@@ -161,6 +167,8 @@ class _Look:
         daily = self._payments.refund_daily_usd
         if balance == 0:
             yield Finding("refunds", "bad", f"{owns}: no refund can be sent; send it USDC")
+        elif balance < self._owed:
+            yield Finding("refunds", "bad", f"{owns}, and ${self._owed / 1e6:,.2f} are owed back: send it USDC")
         elif balance < daily * 1_000_000:
             yield Finding("refunds", "note", f"{owns}, less than payments.refund_daily_usd ({daily:g})")
         else:

@@ -6,14 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
+from eth_account import Account
+from sqlalchemy import Connection
 
+import config
 from engram.cli import main
-from engram.ledger import LEDGER_FILE
+from engram.cli.doctor_of_money import money
+from engram.ledger import LEDGER_FILE, open_inline
+from engram.payments import records, reservations
 from engram.payments.networks import NETWORKS
+from engram.payments.rules import PaymentEvent
 from tests.evm import node
 from tests.evm.chain import NETWORK, TOKEN, Chain
 from tests.evm.shop import RECIPIENT, REFUND_KEY, REFUNDER
 from tests.evm.wire import Wire, answers, cut
+from tests.payments import builders
 
 pytestmark = [node.needs_node, pytest.mark.xdist_group("evm")]
 
@@ -116,6 +124,39 @@ def test_a_clock_behind_the_chain_is_a_fault(doctor: Doctor, chain: Chain, skew_
     status, found = doctor()
     assert (status, found["clock"][0]) == (1, "bad")
     assert "behind" in found["clock"][1]
+
+
+def test_a_clock_ahead_of_the_chain_is_a_fault(chain: Chain) -> None:
+    flags = {"payments.network": NETWORK.caip2, "payments.recipient": RECIPIENT, "payments.rpc_url": chain.url}
+    settings = config.load("local", environ={}, flags=flags, env_files=()).settings
+    (clock,) = [one for one in trio.run(money, settings, 0, lambda: time.time() + 90) if one.what == "clock"]
+    assert clock.verdict == "bad"
+    assert "ahead" in clock.text
+
+
+def test_a_refund_key_that_owns_less_than_is_owed_is_a_fault(doctor: Doctor, tmp_path: Path, chain: Chain) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    ledger = open_inline(folder / LEDGER_FILE)
+
+    def owe(connection: Connection) -> None:
+        asked = builders.reservation()
+        reservations.reserve(connection, asked)
+        for event in (PaymentEvent.VERIFIED, PaymentEvent.SETTLED, PaymentEvent.OWED):
+            records.advance(connection, asked.payment.id, event, builders.instant())
+
+    ledger.write_now(owe)
+    ledger.close()
+    key = tmp_path / "poor-key"
+    key.write_text("44" * 32)
+    key.chmod(0o600)
+    address = Account.from_key(bytes.fromhex("44" * 32)).address
+    chain.mint(address, 99_999)
+    status, found = doctor(payments__refund_key_file=str(key))
+    assert (status, found["refunds"][0]) == (1, "bad")
+    assert "$0.10 are owed back" in found["refunds"][1]
+    chain.mint(address, 1)
+    assert doctor(payments__refund_key_file=str(key))[1]["refunds"][0] == "note"
 
 
 def test_a_chain_with_another_id_is_a_fault(doctor: Doctor) -> None:
