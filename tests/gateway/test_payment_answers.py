@@ -2,12 +2,17 @@
 
 import base64
 import json
+import secrets
 from typing import Any
 
 import httpx2
 import jsonschema
 import pytest
+import trio
 
+from engram.hotkeys import Keypair
+from engram.payments import outcomes
+from engram.payments.buyer import PlayWallet
 from tests.gateway.surface import PHONE, STRANGER, Gateway, running_gateway
 from tests.gateway.test_purchases import assert_error
 
@@ -139,3 +144,48 @@ async def test_a_required_identifier_is_asked_for_before_anything_is_taken() -> 
 async def test_an_identifier_that_is_none_is_a_400(word: str) -> None:
     async with running_gateway() as gateway:
         assert_error(await buy(gateway, word), 400, code="malformed_payment")
+
+
+# Fifty authorizations on one balance all verify: only so many are taken at once.
+
+
+@pytest.mark.parametrize("same", ["payer", "hotkey", "address"])
+async def test_three_payments_may_be_open_of_a_payer_a_hotkey_or_an_address(same: str) -> None:
+    phones = [Keypair.generate() for _ in range(4)]
+    wallets = [PlayWallet(secrets.token_bytes(32)) for _ in range(4)]
+    async with running_gateway(
+        sessions={"live_per_hotkey": 10},
+        payments={"answer_within_s": 0.2, "holds_per_address": 3 if same == "address" else 100},
+        http={"trusted_proxies": ["127.0.0.1"]},
+    ) as gateway:
+        gateway.facilitator.may_settle = trio.Event()
+        statuses = []
+        for n in range(4):
+            keypair = phones[0 if same == "hotkey" else n]
+            gateway.wallet = wallets[0 if same == "payer" else n]
+            order = {"tier": "lite", "duration_hours": 1 + n}
+            client = {"X-Forwarded-For": f"192.0.2.{1 if same == 'address' else 10 + n}"}
+            asked = await gateway.ask("POST", "/sessions", order, keypair=keypair, headers=client)
+            paid = await gateway.ask(
+                "POST", "/sessions", order, keypair=keypair, headers=gateway.payment(asked) | client
+            )
+            statuses.append((paid.status_code, paid.json()["code"]))
+        gateway.facilitator.may_settle.set()
+        assert statuses == [(202, "payment_pending")] * 3 + [(429, "too_many_open_payments")]
+
+
+@pytest.mark.parametrize(
+    ("field", "other"),
+    [("amount", "1"), ("payTo", "0x" + "22" * 20), ("maxTimeoutSeconds", 119), ("asset", "0x" + "33" * 20)],
+)
+async def test_other_terms_than_ours_are_refused_before_the_facilitator_hears_of_them(
+    field: str, other: object
+) -> None:
+    async with running_gateway() as gateway:
+        gateway.facilitator.verification = outcomes.Invalid("it_was_asked")
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        document = json.loads(base64.b64decode(gateway.payment(asked)["PAYMENT-SIGNATURE"]))
+        document["accepted"][field] = other
+        header = base64.b64encode(json.dumps(document).encode()).decode()
+        refused = await gateway.ask("POST", "/sessions", BODY, headers={"PAYMENT-SIGNATURE": header})
+        assert_error(refused, 402, code="invalid_payment_requirements")
