@@ -8,7 +8,6 @@ measured), the play-money facilitator, and this one with the phones. Limits are 
 import json
 import os
 import resource
-import secrets
 import signal
 import statistics
 import subprocess
@@ -21,11 +20,7 @@ from typing import Any
 import trio
 
 from actors import ChildSpec, Context, Job, SupervisorSpec
-from engram.hotkeys import Keypair, gateway_scheme
-from engram.http.client import HttpClient
-from engram.payments.buyer import PlayWallet
-from engram.payments.model import Requirements
-from engram.payments.x402 import decode_challenge
+from bench.support.paying import Phone
 
 QUICK = "--quick" in sys.argv
 PHONES = 8
@@ -35,7 +30,6 @@ WANTED_LEAST = {"purchases_per_s": 130.0}
 WANTED_MOST = {"p50_ms": 60.0}
 ROOT = Path(__file__).resolve().parent.parent
 FACILITATOR = ("run.py", "facilitator", "--profile", "local", "--port", "0", "--log-level", "WARNING")
-BODY = b'{"tier":"lite","duration_hours":1.0}'
 NO_LIMITS = {
     "environment": "local",
     "payments.recipient": "0x" + "ee" * 20,
@@ -104,43 +98,6 @@ def cpu_s(pid: int) -> float:
 
 
 # --- the phones -------------------------------------------------------------------------------------------------------
-
-
-class Phone:
-    """A hotkey, a wallet and a kept-alive connection."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._http = HttpClient()
-        self._keypair = Keypair.generate()
-        self._wallet = PlayWallet(secrets.token_bytes(32))
-        self._offer: Requirements | None = None
-        self.taken_ms: list[float] = []
-
-    async def ask_price(self) -> None:
-        answer = await self._post({})
-        assert answer[0] == 402, answer
-        (self._offer,) = decode_challenge(answer[1]["payment-required"])
-
-    async def buy(self) -> None:
-        assert self._offer is not None
-        payment = self._wallet.sign_payment(self._offer, time.time(), secrets.token_bytes(32))
-        began = time.perf_counter()
-        status, _ = await self._post({"PAYMENT-SIGNATURE": payment})
-        self.taken_ms.append((time.perf_counter() - began) * 1000)
-        assert status == 202, status
-
-    async def _post(self, extra: dict[str, str]) -> tuple[int, dict[str, str]]:
-        now_ms = time.time_ns() // 1_000_000
-        headers = gateway_scheme.sign_request(self._keypair, "POST", "/sessions", now_ms, BODY, version=2)
-        answer = await self._http.request(
-            "POST",
-            f"{self._url}/sessions",
-            content=BODY,
-            headers={**headers, "Content-Type": "application/json", **extra},
-            total_s=30.0,
-        )
-        return answer.status, answer.headers
 
 
 async def shop(url: str, gateway: int, facilitator: int) -> dict[str, float]:
