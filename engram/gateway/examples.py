@@ -67,7 +67,7 @@ _REFUND_TERMS: Final[dict[str, object]] = {
     "smallest_part": "10000",
     "recipient": "payer",
     "sent": "automatically",
-    "text": "To the address that paid, and at once, goes back: the whole payment if no node is provided …",
+    "text": "Goes back to the payer, at once: everything if no node comes up or you stop before it is active; …",
 }
 TERMS: Final[dict[str, object]] = {
     "terms_url": "",

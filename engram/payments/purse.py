@@ -71,8 +71,7 @@ def _sentence(payments: PaymentSettings, by_itself: bool) -> str:
     how = "at once" if by_itself else "by the operator"
     share = payments.early_stop_refund_percent
     return (
-        f"To the address that paid, and {how}, goes back: the whole payment if no node is provided or the session is "
-        "stopped before its node is active; the price of the remaining time if an active node is lost for good or the "
-        f"operator ends the session, and {share} % of it if the owner does; the price of outages beyond "
-        f"{payments.outage_free_s:g} s; but no part of a payment below ${payments.refund_min_usd:g}."
+        f"Goes back to the payer, {how}: everything if no node comes up or you stop before it is active; the price of "
+        f"the remaining time if the node is lost for good or the operator ends it, {share} % of it if you do; outages "
+        f"beyond {payments.outage_free_s:g} s. No part below ${payments.refund_min_usd:g} is sent."
     )

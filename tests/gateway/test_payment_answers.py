@@ -59,10 +59,16 @@ async def test_an_offer_to_prolong_has_the_same_terms() -> None:
 
 async def test_a_402_fits_the_header_buffer_of_common_proxies() -> None:
     async with running_gateway(http={"cors_origins": ["https://app.example"]}) as gateway:
-        for order in (BODY, {"tier": "standard", "duration_hours": 719.5}):
-            asked = await gateway.ask("POST", "/sessions", order, headers={"Origin": "https://app.example"})
+        session_id = (await gateway.buy())["session_id"]
+        for path, order in (
+            ("/sessions", BODY),
+            ("/sessions", {"tier": "standard", "duration_hours": 719.5}),
+            (f"/sessions/{session_id}/extend", {"duration_hours": 719.5}),
+        ):
+            asked = await gateway.ask("POST", path, order, headers={"Origin": "https://app.example"})
+            assert asked.status_code == 402
             head = sum(len(name) + len(value) + 4 for name, value in asked.headers.items())
-            assert head + len("HTTP/1.1 402 Payment Required\r\n\r\n") < PROXY_BUFFER_BYTES
+            assert head + len("HTTP/1.1 402 Payment Required\r\n\r\n") < PROXY_BUFFER_BYTES, path
 
 
 # What the offer is about.
