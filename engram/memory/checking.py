@@ -80,6 +80,10 @@ def _records(path: Path, on_progress: Progress) -> Checked:
         for namespace, cid, embedding, metadata, model_version in connection.execute(
             "SELECT namespace, cid, embedding, metadata, model_version FROM records ORDER BY id"
         ):
+            if not isinstance(embedding, bytes) or not all(
+                isinstance(text, str) for text in (namespace, cid, metadata, model_version)
+            ):
+                raise sqlite3.DatabaseError(f"the columns of record {cid} have other types than they must")
             reason = fault_of(cid, embedding, metadata, model_version)
             dimension = dimension or len(embedding)
             if reason is None and len(embedding) != dimension:
@@ -142,8 +146,8 @@ def _wrong_rows(connection: sqlite3.Connection) -> Iterator[str]:
     for conv_id, messages in connection.execute("SELECT conv_id, messages FROM conversations"):
         try:
             chats.check_messages({"messages": json.loads(messages)})
-        except (InvalidRequest, ValueError) as error:
+        except (InvalidRequest, ValueError, TypeError) as error:
             yield f"the conversation {conv_id!r}: {error}"
     for namespace, owner in connection.execute("SELECT namespace, owner FROM attestations"):
-        if len(owner) != 32:
+        if not isinstance(owner, bytes) or len(owner) != 32:
             yield f"the attestation of namespace {namespace!r}: its owner is no public key"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -23,6 +24,7 @@ REPAIRING = ".repairing"
 """Folders in which a restore and a repair get ready; what a crash leaves of them is of no use."""
 _ASIDE = "aside"
 _PAGES = 4_096
+_NOT_NOW = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN)
 _INDEX_FOLDERS = (INDEX, f"{INDEX}.building", f"{INDEX}.old")
 
 Progress = Callable[[int, int], None]
@@ -47,9 +49,9 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("BEGIN")
         connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
         yield connection
-    except sqlite3.OperationalError as error:
-        raise TruthUnavailable(f"{path} cannot be read now: {error}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_NOW:
+            raise TruthUnavailable(f"{path} cannot be read now: {error}") from error
         raise StoreDamaged(
             f"{path} cannot be read: {error}. With the node stopped, `engram miner repair {path.parent}` saves what is"
             f" whole; `engram miner restore BACKUP {path.parent} --force` puts a backup in its place"

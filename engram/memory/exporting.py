@@ -131,7 +131,8 @@ def _number(document: Document) -> int:
 
 def _record(row: Document) -> Document:
     embedding, metadata = row.pop("embedding"), row.pop("metadata")
-    assert isinstance(embedding, bytes)
+    if not isinstance(embedding, bytes):
+        raise sqlite3.DatabaseError(f"the vector of record {row['id']} is none")
     return row | {
         "owner": row["owner"] or None,
         "is_public": row["namespace"] == PUBLIC,

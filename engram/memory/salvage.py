@@ -22,6 +22,8 @@ _AT_ONCE = 256
 _EMPTY_IN_A_ROW = 100_000
 """Row numbers without a readable row, after which a table whose length is unknown is taken to have ended."""
 _RECORD = "namespace, cid, embedding, text, metadata, model_version, owner, created_at"
+_UNREADABLE = (sqlite3.Error, UnicodeError)
+"""What reading damaged pages raises: the driver cannot even decode some of its messages."""
 _NOTES = {
     "key_shares": "owner, namespace, share_index, share_hex, threshold, total, stored_at",
     "attestations": "namespace, owner, attested_at",
@@ -139,7 +141,7 @@ def _save_notes(source: Path, target: Path) -> dict[str, int]:
         for table, columns in _NOTES.items():
             marks = ", ".join("?" * len(columns.split(",")))
             for _, row in _rows(old, table, columns, _first_of(old, f"SELECT max(rowid) FROM {table}")):
-                with contextlib.suppress(sqlite3.Error, UnicodeError):  # a row that breaks the schema is no row
+                with contextlib.suppress(*_UNREADABLE):  # a row that breaks the schema is no row
                     new.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row))
                     counts[table] += 1
         new.execute("COMMIT")
@@ -161,7 +163,7 @@ def _damaged(path: Path, table: str) -> Iterator[sqlite3.Connection]:
                 yield connection
                 return
             reason = f"it has no table {table}"
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeError) as error:
         reason = str(error)
     raise BeyondRepair(
         f"{path.name} cannot be read at all ({reason}): put a backup in its place, `engram miner restore`"
@@ -170,7 +172,7 @@ def _damaged(path: Path, table: str) -> Iterator[sqlite3.Connection]:
 
 def _first_of(connection: sqlite3.Connection, *queries: str) -> int | None:
     for query in queries:
-        with contextlib.suppress(sqlite3.Error, TypeError, ValueError):
+        with contextlib.suppress(*_UNREADABLE, TypeError, ValueError):
             row = connection.execute(query).fetchone()
             if row is not None and row[0] is not None:
                 return int(row[0])
@@ -188,7 +190,7 @@ def _rows(
             found = connection.execute(
                 f"SELECT rowid, {columns} FROM {table} WHERE rowid > ? AND rowid <= ? ORDER BY rowid", (after, upto)
             ).fetchall()
-        except sqlite3.Error:
+        except _UNREADABLE:
             found = [row for number in range(after + 1, upto + 1) for row in _one(connection, table, columns, number)]
         yield from ((int(str(row[0])), row[1:]) for row in found)
         after = upto
@@ -198,6 +200,6 @@ def _rows(
 
 
 def _one(connection: sqlite3.Connection, table: str, columns: str, number: int) -> list[tuple[object, ...]]:
-    with contextlib.suppress(sqlite3.Error):
+    with contextlib.suppress(*_UNREADABLE):
         return connection.execute(f"SELECT rowid, {columns} FROM {table} WHERE rowid = ?", (number,)).fetchall()
     return []

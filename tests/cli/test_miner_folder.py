@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from engram.memory import backups, data_files
-from engram.memory.data_files import NOTEBOOK, TRUTH
+from engram.memory.data_files import NOTEBOOK, TRUTH, StoreDamaged
 from engram.memory.errors import TruthUnavailable
 from engram.memory.notebook import Notebook
 from engram.miner import endpoints, folder
@@ -349,8 +349,12 @@ def test_erasing_is_agreed_to_and_only_for_a_node(data: Path, here: Path, run: R
 
 
 def test_a_database_that_is_busy_is_not_called_damaged(data: Path) -> None:
+    busy = sqlite3.OperationalError("database is locked")
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
     with pytest.raises(TruthUnavailable), data_files.reading(data / TRUTH):
-        raise sqlite3.OperationalError("disk I/O error")
+        raise busy
+    with pytest.raises(StoreDamaged), data_files.reading(data / TRUTH) as connection:
+        connection.execute("SELECT * FROM nowhere")
 
 
 def test_a_backup_is_made_of_one_moment(data: Path, here: Path) -> None:
