@@ -4,8 +4,10 @@ import base64
 import contextlib
 import json
 import os
+import pty
 import sqlite3
 import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.miner.nodes import CONTROLLER, encoded, serving, signed
 from tests.miner.test_keeping import attested, deposit
 
 PUBLIC, PRIVATE = 40, 20
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -372,3 +375,18 @@ def test_a_backup_is_made_of_one_moment(data: Path, here: Path) -> None:
     assert told
     assert made.records == PUBLIC + PRIVATE
     assert backups.check(here / "copy") == made
+
+
+def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(data: Path) -> None:
+    command = [sys.executable, "-c", "import sys; from engram.cli import main; sys.exit(main(sys.argv[1:]))"]
+    command += ["miner", "verify", str(data), "--json"]
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, check=True, cwd=ROOT)
+        os.close(theirs)
+        shown = terminal.read(65_536)
+    assert b"records" in shown
+    assert f"{PUBLIC + PRIVATE}/{PUBLIC + PRIVATE}".encode() in shown
+    piped = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
+    assert piped.stderr == b""
+    assert json.loads(piped.stdout)["records"] == PUBLIC + PRIVATE

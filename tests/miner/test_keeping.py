@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engram.chain import Axon, Subnets
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
-from engram.memory import keyed_tree, proofs
+from engram.memory import exporting, keyed_tree, proofs
 from engram.memory.attestations import Attestations
 from engram.memory.errors import TruthUnreadable
 from engram.memory.notebook import Notebook
@@ -374,3 +375,72 @@ async def test_stakes_are_those_of_the_subnet_as_last_read() -> None:
     assert told[0] == {"uid": 0, "hotkey": ss58.encode(key(7)), "ip": "1.2.3.4", "port": 8091, "incentive": 0.0}
     assert (told[1]["ip"], told[1]["port"]) == ("0.0.0.0", 0)
     assert subnet.neurons() is told
+
+
+async def test_a_tier_follows_the_stake_that_the_chain_tells(tmp_path: Path) -> None:
+    subnets = Subnets(ManualClock(), (450,), 60.0)
+
+    def staked(tao: float) -> None:
+        there = msgspec.structs.replace(neuron(0, 7, stake_rao=int(tao * 10**9)), hotkey=STRANGER.public_key)
+        subnets.publish(metagraph(there, neuron(1, 8)), [])
+
+    async with serving(tmp_path, subnet=SyncedSubnet(subnets, 450), tenants="anyone") as service:
+        unknown = opened(await endpoints.attest(service, attested(STRANGER, "notes")))
+        assert (unknown["trust_tier"], unknown["stake_tao"]) == ("anonymous", 0.0)  # nothing is known of the chain yet
+        for tao, tier in (
+            (0.9, "anonymous"),
+            (1, "community"),
+            (100, "verified"),
+            (1_000, "sovereign"),
+            (2, "community"),
+        ):
+            staked(tao)
+            told = (await endpoints.attestation(service, "notes")).body
+            assert (told["trust_tier"], told["stake_tao"]) == (tier, tao)
+        subnets.publish(metagraph(neuron(1, 8)), [])  # deregistered
+        assert (await endpoints.attestation(service, "notes")).body["trust_tier"] == "anonymous"
+
+
+async def test_an_export_takes_pages_of_every_kind_and_of_the_controller_alone(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone") as service:
+        for keypair in (CONTROLLER, STRANGER):
+            assert (await deposit(service, keypair, "vault")).status == 200
+            assert (await endpoints.attest(service, attested(keypair, f"of_{keypair.ss58[-5:]}"))).status == 200
+            for number in range(3):
+                fields = {
+                    "user_id": "u",
+                    "conv_id": f"c{number}",
+                    "messages": [{"role": "user", "content": "x" * 30_000}],
+                }
+                assert (await endpoints.save_chat(service, signed(keypair, "chat-history", fields))).status == 200
+        kinds = {"conversation": 3, "key_share": 1, "attestation": 1, "record": 0}
+        for kind, amount in kinds.items():
+            found: list[Any] = []
+            after: Any = 0
+            while after is not None:
+                asked = {"kind": kind, "after": after, "limit": 2}
+                page = opened(await endpoints.export(service, signed(CONTROLLER, "export", asked)))
+                found += page["records"]  # type: ignore[arg-type]  # a list, as the next lines show
+                after = page["next"]
+            assert len(found) == amount
+            assert all(each["owner"] == CONTROLLER.public_key.hex() for each in found)
+        bad = signed(CONTROLLER, "export", {"kind": "everything"})
+        assert (await endpoints.export(service, bad)).status == 400
+
+
+async def test_a_page_of_an_export_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "MOST_BYTES", 5_000)
+    async with serving(tmp_path) as service:
+        for number in range(10):
+            await endpoints.ingest(service, encoded({"text": f"{number} " + "x" * 2_000}))
+        pages, after = 0, 0
+        seen: list[str] = []
+        while True:
+            page: Any = opened(await endpoints.export(service, signed(CONTROLLER, "export", {"after": after})))
+            seen += [record["text"][0] for record in page["records"]]
+            pages += 1
+            if page["next"] is None:
+                break
+            after = page["next"]
+        assert seen == [str(number) for number in range(10)]
+        assert pages == 5
