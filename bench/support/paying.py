@@ -9,7 +9,7 @@ from typing import Any, Final
 from coincurve import PrivateKey
 
 from engram.hotkeys import Keypair, gateway_scheme
-from engram.http.client import HttpClient
+from engram.http.client import HttpClient, Response
 from engram.payments import eip712
 from engram.payments.keccak import checksummed
 from engram.payments.model import Authorization
@@ -66,26 +66,30 @@ class Phone:
         self._offer: dict[str, Any] = {}
 
     async def ask_price(self) -> None:
-        status, headers = await self._post({})
-        assert status == 402, status
-        self._offer = json.loads(base64.b64decode(headers["payment-required"]))["accepts"][0]
+        asked = await self._post({})
+        assert asked.status == 402, asked.content
+        self._offer = json.loads(base64.b64decode(asked.headers["payment-required"]))["accepts"][0]
 
     async def buy(self) -> None:
         """One paid POST, timed from when it is sent to its 202; signing the payment is not counted."""
+        bought = await self.try_to_buy()
+        assert bought.status == 202, bought.content
+
+    async def try_to_buy(self) -> Response:
+        """As `buy`, whatever the answer is."""
         payment = self.wallet.pay(self._offer)
         began = time.perf_counter()
-        status, _ = await self._post({"PAYMENT-SIGNATURE": payment})
+        answer = await self._post({"PAYMENT-SIGNATURE": payment})
         self.taken_ms.append((time.perf_counter() - began) * 1000)
-        assert status == 202, status
+        return answer
 
-    async def _post(self, extra: dict[str, str]) -> tuple[int, dict[str, str]]:
+    async def _post(self, extra: dict[str, str]) -> Response:
         now_ms = time.time_ns() // 1_000_000
         headers = gateway_scheme.sign_request(self._keypair, "POST", "/sessions", now_ms, BODY, version=2)
-        answer = await self._http.request(
+        return await self._http.request(
             "POST",
             f"{self._url}/sessions",
             content=BODY,
             headers={**headers, "Content-Type": "application/json", **extra},
             total_s=30.0,
         )
-        return answer.status, answer.headers
