@@ -52,7 +52,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(data: Path, on_progress: Progress = lambda done, total: None) -> Checked:
-    """Reads all of a node's memory, each database at one moment; the node may run. Blocking: 20 µs a record.
+    """Reads all of a node's memory, each database at one moment; the node may run. Blocking: 26 µs a record.
 
     `on_progress` is told records done and in all.
     """
@@ -72,7 +72,7 @@ def check(data: Path, on_progress: Progress = lambda done, total: None) -> Check
 def _records(path: Path, on_progress: Progress) -> Checked:
     bad: list[Bad] = []
     bad_records = done = 0
-    trees: dict[str, KeyedTree] = {PUBLIC: KeyedTree()}
+    entries: dict[str, list[bytes]] = {PUBLIC: []}
     with data_files.reading(path) as connection:
         problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
         (total,) = connection.execute("SELECT count(*) FROM records").fetchone()
@@ -92,11 +92,12 @@ def _records(path: Path, on_progress: Progress) -> Checked:
                 bad_records += 1
                 if len(bad) < _MOST_TOLD:
                     bad.append(Bad(namespace, cid, reason))
-            trees.setdefault(namespace, KeyedTree()).add(keyed_tree.entry_of(cid, embedding))
+            entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
             done += 1
             if done % _TOLD_EVERY == 0 or done == total:
                 on_progress(done, total)
         sequence = records.last_sequence(connection)
+    trees = {name: KeyedTree(held) for name, held in entries.items()}
     root, count = commitment.whole_root({name: (tree.root, len(tree)) for name, tree in trees.items()})
     return Checked(
         records=count,
@@ -119,7 +120,8 @@ def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> s
     computed = cids.compute(embedding, decoded, model_version)
     if computed != cid:
         return f"its vector and metadata give {computed}"
-    if len(embedding) % 4 or not all(map(math.isfinite, struct.unpack(f"<{len(embedding) // 4}f", embedding))):
+    # A sum of numbers of 32 bits is finite when all of them are, and four times as quick as looking at each.
+    if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
         return "its vector has numbers that are none"
     return None
 
