@@ -83,6 +83,11 @@ def _add_records(app: App, service: Service) -> None:
     async def delete(cid: str) -> Response:
         return _response(await endpoints.delete(service, cid, exchange.current().body))
 
+    @app.post("/export-stream")
+    async def export_stream() -> Response:
+        answer = await endpoints.export_stream(service, exchange.current().body)
+        return _response(answer) if isinstance(answer, Answer) else answer
+
 
 def _add_conversations(app: App, service: Service) -> None:
     @app.get("/chat-history/<path:user_id>")

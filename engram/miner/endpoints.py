@@ -1,7 +1,7 @@
 """What a node answers: one function per endpoint, from the bytes of a body to an Answer. No HTTP framework here."""
 
 from engram.miner.answers import Answer
-from engram.miner.exporting import export
+from engram.miner.exporting import export, export_stream
 from engram.miner.finding import listing, query, retrieve
 from engram.miner.keeping import (
     attest,
@@ -31,6 +31,7 @@ __all__ = [
     "delete",
     "delete_conversation",
     "export",
+    "export_stream",
     "get_key_share",
     "health",
     "ingest",

@@ -141,6 +141,14 @@ OPERATIONS = (
         {"records": OBJECTS, "count": WHOLE, "next": {"type": ["integer", "null"]}},
     ),
     Operation(
+        "exportStream",
+        "post",
+        "/export-stream",
+        "The same in one answer, a JSON document a line; the last has kind end.",
+        SIGNING | {"after": WHOLE, "kind": {"enum": list(KINDS)}},
+        {"kind": STRING},
+    ),
+    Operation(
         "putKeyShare",
         "post",
         "/KeyShareSynapse",

@@ -71,8 +71,7 @@ async def commitment(service: Service, parameters: Mapping[str, str] | None = No
             raise InvalidRequest("scope must be all, or be left out.")
         if scope == "all":
             service.gate.require_controller(caller)
-            root, count = await service.commitment.whole()
-            return Answer(200, _signed(service, "whole", root, count, FORM))
+            return Answer(200, await signed_whole(service))
         if form == LEGACY:
             legacy = await _legacy(service, space)
             return Answer(200, _signed(service, space.name, legacy.root, len(legacy), LEGACY))
@@ -106,6 +105,12 @@ async def prove_memory(service: Service, body: bytes) -> Answer:
         return Answer(200, {**signed, "cid": cid, "included": shown.embedding_hash is not None, "proof": proof})
 
     return await told(service.disguise, act, plain)
+
+
+async def signed_whole(service: Service) -> dict[str, object]:
+    """Returns the signed root over everything the node holds; for its controller. Raises TruthUnavailable."""
+    root, count = await service.commitment.whole()
+    return _signed(service, "whole", root, count, FORM)
 
 
 async def _possession(

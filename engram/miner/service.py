@@ -94,6 +94,8 @@ class Service:
         self.searchable = searchable
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
         self._gauss = gauss
+        self.exports_open = 0
+        """Streamed exports on their way."""
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)
 
     async def space(self, asked: Asked, caller: Caller) -> Space:
