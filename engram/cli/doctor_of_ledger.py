@@ -74,7 +74,7 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
     yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
     waiting = read_waiting(path, now())
     if waiting is None:
-        yield Finding("ledger", "note", "what waits in it cannot be read now: it is busy")
+        yield Finding("ledger", "note", "what waits in it cannot be read")
         return
     if waiting.environment not in (None, environment):
         yield Finding(

@@ -82,6 +82,25 @@ def test_a_ledger_of_a_newer_program_is_a_fault(here: Path, run: Run) -> None:
     assert "newer than this program's" in about(findings, "ledger")[0].text
 
 
+def test_a_ledger_of_an_older_program_is_brought_up_by_the_next_start(here: Path, run: Run) -> None:
+    path = write(here / "data", lambda connection: None)
+    connection = sqlite3.connect(path)
+    connection.execute("pragma user_version = 1")
+    connection.close()
+    code, findings = found(run)
+    assert code == 0
+    assert "next start" in about(findings, "ledger")[0].text
+    assert about(findings, "payments") == []
+
+
+def test_a_ledger_whose_work_cannot_be_read_is_told_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "data", lambda connection: None)
+    connection = sqlite3.connect(path)
+    connection.execute("drop table refunds")
+    connection.close()
+    assert [one.verdict for one in doctor_of_ledger.ledger(path, "local")] == ["good", "note"]
+
+
 def test_what_waits_for_the_operator_is_named(tmp_path: Path) -> None:
     now = builders.NOW + 7_200
 
