@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import final
 
 import msgspec
 
-from engram.memory.errors import MemoryAreaError, QuotaExceeded
+from engram.memory.errors import MemoryAreaError, QuotaExceeded, TruthUnavailable, WriteUnknown
 from engram.memory.notebook import Notebook
 
 MAX_ATTESTATIONS = 10_000
@@ -54,7 +55,12 @@ class Attestations:
 
     async def put(self, made: Attestation) -> None:
         """Keeps an attestation. Raises AttestedByAnother, QuotaExceeded, TruthUnavailable, WriteUnknown."""
-        await self._notebook.write(lambda connection: _put(connection, made))
+        try:
+            await self._notebook.write(lambda connection: _put(connection, made))
+        except WriteUnknown:
+            with contextlib.suppress(TruthUnavailable):
+                await self.load()  # what is on disk counts, whatever became of the commit
+            raise
         self._held[made.namespace] = made
 
 

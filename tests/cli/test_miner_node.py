@@ -96,6 +96,16 @@ def test_an_interrupted_ingest_goes_on_where_it_was(
     assert running.get("/health")["vectors"] == 30
 
 
+def test_a_full_node_stops_the_ingest_where_it_can_go_on(here: Path, run: Run) -> None:
+    (here / "node").mkdir()
+    write_lines(here / "f.jsonl", *({"text": f"line {i} " + "x" * 8_000} for i in range(60)))
+    with node(here / "node", storage_bytes=1_400_000, miner=MinerSettings(controller_share=0.0)) as full:
+        ran = run("miner", "ingest", "f.jsonl", "--to", url(full), "--batch", "10")
+        assert (ran.code, "used up" in ran.err, "to go on" in ran.err) == (1, True, True)
+        mark = json.loads((here / "f.jsonl.ingested").read_text())
+        assert mark["lines"] <= full.get("/health")["vectors"]
+
+
 def test_a_file_that_was_changed_is_not_gone_on_with(running: NodeProcess, here: Path, run: Run) -> None:
     write_lines(here / "f.jsonl", *({"text": f"line {i}"} for i in range(3)))
     content = (here / "f.jsonl").read_bytes()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engram.memory.errors import TruthUnavailable, TruthUnreadable
+from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.notebook import Notebook
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer, Service
@@ -113,3 +113,19 @@ def test_a_damaged_notebook_is_refused_with_the_command_that_repairs_it(tmp_path
     path.write_bytes(b"this is no database" * 500)
     with pytest.raises(TruthUnreadable, match="engram miner restore"):
         Notebook.open(path)
+
+
+async def test_an_attestation_whose_commit_is_not_known_is_told_as_it_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as service:
+        write = Notebook.write
+
+        async def unknown(self: Notebook, change: Any) -> Any:
+            await write(self, change)
+            raise WriteUnknown("disk I/O error")
+
+        monkeypatch.setattr(Notebook, "write", unknown)
+        answer = await endpoints.attest(service, attested(CONTROLLER, "notes"))
+        assert (answer.status, answer.body["code"]) == (503, "unknown")
+        assert (await endpoints.attestation(service, "notes")).body["attested"] is True
