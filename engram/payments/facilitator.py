@@ -57,7 +57,7 @@ class HttpFacilitator:
             return outcomes.NotSent(str(error))
         except (Interrupted, TooLarge, BadAnswer) as error:
             return Unknown(type(error).__name__)
-        return rules.read_settlement(answer.status, _json(answer), transfer.network)
+        return rules.read_settlement(answer.status, _json(answer), transfer.network, transfer.payer)
 
     async def _post(self, verb: str, transfer: Transferable, timeout_s: float) -> Response:
         return await self._http.request(

@@ -119,6 +119,12 @@ class Refunding:
         )
         if found is Next.RESIGN and self._evidence is not None:
             found = Next.WAIT  # the chain says when it has expired
+        if found is Next.CONFIRM and self._evidence is not None:  # and whether it was paid
+            finding = await self._evidence.look(about_refund(payment, refund, refund.sender))
+            proven = after_look(refund, finding) is Next.CONFIRM
+            return await self._go_on(
+                key, payment, refund, Next.CONFIRM if proven else Next.WAIT, transaction_of(finding), word(finding)
+            )
         transaction = settlement.transaction if isinstance(settlement, Settled) else None
         return await self._go_on(key, payment, refund, found, transaction, owing.told(settlement))
 

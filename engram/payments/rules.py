@@ -249,18 +249,19 @@ _REASON = re.compile(r"[A-Za-z0-9_.:-]{1,100}", re.ASCII)
 _OUTCOME_STATUSES = range(200, 500)
 
 
-def read_settlement(status: int, body: object, network: str) -> Settlement:
-    """Returns what an answered POST /settle means. `network` is the CAIP-2 id it was asked for.
+def read_settlement(status: int, body: object, network: str, payer: bytes) -> Settlement:
+    """Returns what an answered POST /settle means. `network` is the CAIP-2 id it was asked for, `payer` who pays.
 
-    Facilitators answer outcomes as 200, some as 4xx with the same JSON. Anything that is not clearly a success on
-    our network or a refusal before broadcasting is Unknown.
+    Facilitators answer outcomes as 200, some as 4xx with the same JSON. Anything that is not clearly a success of
+    this payer's on our network or a refusal before broadcasting is Unknown. Naming the payer is optional in x402.
     """
     if status not in _OUTCOME_STATUSES or not isinstance(body, dict) or not isinstance(body.get("success"), bool):
         return Unknown(f"http_{status}")
     told = body.get("transaction")
     transaction = told.lower() if isinstance(told, str) and _TRANSACTION.fullmatch(told) else None
     if body["success"]:
-        if status != 200 or transaction is None or canonical_network(str(body.get("network"))) != network:
+        ours = canonical_network(str(body.get("network"))) == network and not _names_another(body, payer)
+        if status != 200 or transaction is None or not ours:
             return Unknown("success_without_proof", transaction)
         return Settled(transaction)
     reason = _reason(body.get("errorReason"))
@@ -277,10 +278,14 @@ def read_verification(status: int, body: object, payer: bytes) -> Verification:
         return Unavailable(f"http_{status}")
     if not body["isValid"]:
         return Invalid(_reason(body.get("invalidReason")))
-    told = body.get("payer")
-    if status != 200 or (isinstance(told, str) and told.lower() != "0x" + payer.hex()):
+    if status != 200 or _names_another(body, payer):
         return Unavailable("verdict_without_proof")
     return Valid()
+
+
+def _names_another(body: Mapping[object, object], payer: bytes) -> bool:
+    told = body.get("payer")
+    return told is not None and (not isinstance(told, str) or told.lower() != "0x" + payer.hex())
 
 
 def settlement_event(

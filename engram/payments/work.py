@@ -153,6 +153,10 @@ class PaymentWork:
         crash.point("settle:before")
         settlement = await self._timed("settle", self._facilitator.settle(payment))
         crash.point("settle:after")
+        if isinstance(settlement, Settled) and self._evidence is not None:
+            finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
+            await self._prove(payment, settlement, finding)
+            return
         event = rules.settlement_event(
             payment.state,
             settlement,
@@ -165,6 +169,16 @@ class PaymentWork:
                 "settlement_unclear", payment_id=payment.id, attempts=payment.attempts, cause=_reason(settlement)
             )
         await self._advance(payment, event, reason=_reason(settlement), transaction=_transaction(settlement))
+
+    async def _prove(self, payment: Payment, told: Settled, finding: Finding) -> None:
+        """A facilitator's success counts as paid only when the chain shows this very authorization's transfer."""
+        if isinstance(finding, Paid):
+            await self._found(payment, PaymentEvent.SETTLED, finding)
+            return
+        _log.warning("success_not_on_chain", payment_id=payment.id, finding=evidence.word(finding))
+        await self._advance(
+            payment, PaymentEvent.UNCLEAR, reason=f"success_but_{evidence.word(finding)}", transaction=told.transaction
+        )
 
     async def _reconcile(self, payment: Payment) -> None:
         """The chain's own word first; without one the facilitator is asked again, with the identical payload."""

@@ -32,23 +32,29 @@ class FakeChain:
 
     def transfer(self, signed: Authorization, *, value: int | None = None, to: bytes | None = None) -> str:
         """The token moves the money, whoever submits it."""
+        return self.transact([signed], *self.used_and_moved(signed, value=value, to=to))
+
+    def used_and_moved(
+        self, signed: Authorization, *, value: int | None = None, to: bytes | None = None
+    ) -> list[dict[str, object]]:
+        """The two events of a transfer, for `transact`."""
         moved = self._log(
             TRANSFER,
             topic(signed.payer),
             topic(signed.pay_to if to is None else to),
             data="0x" + (signed.value if value is None else value).to_bytes(32, "big").hex(),
         )
-        return self._transact(signed, self._log(USED, topic(signed.payer), "0x" + signed.nonce.hex()), moved)
+        return [self._log(USED, topic(signed.payer), "0x" + signed.nonce.hex()), moved]
 
     def cancel(self, signed: Authorization) -> str:
-        return self._transact(signed, self._log(CANCELED, topic(signed.payer), "0x" + signed.nonce.hex()))
+        return self.transact([signed], self._log(CANCELED, topic(signed.payer), "0x" + signed.nonce.hex()))
 
     def lonely_use(self, signed: Authorization) -> str:
         """Used, and a plain transfer that is not its own stands elsewhere in the transaction."""
         stranger = self._log(TRANSFER, topic(signed.payer), topic(b"\x22" * 20), data="0x" + "00" * 32)
         plain = self._log(TRANSFER, topic(signed.payer), topic(signed.pay_to), data="0x" + f"{signed.value:064x}")
         used = self._log(USED, topic(signed.payer), "0x" + signed.nonce.hex())
-        return self._transact(signed, plain, used, stranger)
+        return self.transact([signed], plain, used, stranger)
 
     async def call(self, method: str, params: list[object]) -> object:
         self.calls.append(method)
@@ -82,11 +88,12 @@ class FakeChain:
     def _log(self, *topics: str, data: str = "0x") -> dict[str, object]:
         return {"address": "0x" + PLAY.asset.hex(), "topics": list(topics), "data": data}
 
-    def _transact(self, signed: Authorization, *logs: dict[str, object]) -> str:
+    def transact(self, signed: list[Authorization], *logs: dict[str, object]) -> str:
+        """One transaction that uses all of them, in a block of its own."""
         self.mine(1)
         transaction = "0x" + f"{self.height:064x}"
         for index, log in enumerate(logs):
             log |= {"logIndex": hex(index), "blockNumber": hex(self.height), "transactionHash": transaction}
         self.receipts.append({"status": "0x1", "transactionHash": transaction, "logs": list(logs)})
-        self.used[signed.nonce.hex()] = self.height
+        self.used |= dict.fromkeys((one.nonce.hex() for one in signed), self.height)
         return transaction

@@ -9,7 +9,7 @@ import trio
 
 from engram import sessions
 from engram.http.client import HttpClient
-from engram.payments import evidence, refunds
+from engram.payments import evidence, records, refunds
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused, Watch
 from engram.payments.evm_rpc import EvmRpc, RpcFailed, json_rpc
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
@@ -189,6 +189,20 @@ def keep_time(chain: FakeChain, shop: Shop) -> None:
     chain.height = max(chain.height, int(shop.clock.now() - GENESIS_S) // 2)
 
 
+def settle_on(chain: FakeChain, shop: Shop) -> None:
+    """What the facilitator settles stands on the chain."""
+    done: set[bytes] = set()
+
+    def transfer(point: str) -> None:
+        if point == "settle:after":
+            for one in shop.facilitator.settled.values():
+                if one.nonce not in done:
+                    done.add(one.nonce)
+                    chain.transfer(one)
+
+    shop.facilitator.passing = transfer
+
+
 async def mine(chain: FakeChain, shop: Shop) -> None:
     while True:
         keep_time(chain, shop)
@@ -258,6 +272,7 @@ async def test_money_that_arrives_on_what_was_given_up_goes_back(
     chain, rpc = chain_and_evidence()
     async with open_shop(evidence=rpc, refund_key=KEY) as shop:
         nursery.start_soon(mine, chain, shop)
+        settle_on(chain, shop)
         shop.facilitator.verify_faults.append("not_sent")
         await shop.buy(shop.purchase())
         assert shop.payment().state is PaymentState.REJECTED
@@ -294,15 +309,17 @@ async def test_a_settlement_that_is_reorganised_away_is_settled_again(
     chain, rpc = chain_and_evidence(confirmations=30)
     async with open_shop(evidence=rpc) as shop:
         nursery.start_soon(mine, chain, shop)
+        settle_on(chain, shop)
         await shop.buy(shop.purchase())
-        chain.transfer(signed(shop.payment()))
+        assert shop.payment().state is PaymentState.SETTLED
         await trio.sleep(20)
         chain.reorganise()
-        await shop.until(lambda: shop.facilitator.settlements > 1)
-        await shop.until(lambda: shop.payment().state is PaymentState.SETTLED)  # by the same payload
+        await shop.until(lambda: shop.facilitator.settlements > 1)  # by the same payload
+        assert shop.payment().state is PaymentState.UNKNOWN
         assert shop.facilitator.transfers == 1
-        assert shop.session(shop.payment().session_id).state == "provisioning"
         chain.transfer(signed(shop.payment()))
+        await shop.until(lambda: shop.payment().state is PaymentState.SETTLED)
+        assert shop.session(shop.payment().session_id).state == "provisioning"
         await shop.until(lambda: shop.payment().next_attempt_at is None)
     nursery.cancel_scope.cancel()
 
@@ -312,8 +329,9 @@ async def test_a_refund_waits_until_the_payment_is_final_and_the_chain_confirms_
 ) -> None:
     chain, rpc = chain_and_evidence()
     async with open_shop(evidence=rpc, refund_key=KEY) as shop:
-        await shop.buy(shop.purchase())
         keep_time(chain, shop)
+        settle_on(chain, shop)
+        await shop.buy(shop.purchase())
         session_id, now = shop.payment().session_id, ClockInstants(shop.clock).now()
         terms = RefundTerms(0.0, 60.0, 0)
 
@@ -324,7 +342,6 @@ async def test_a_refund_waits_until_the_payment_is_final_and_the_chain_confirms_
 
         shop.read(finish)
         await shop.until(lambda: shop.refunds()[0].answer == "payment_not_final_yet")
-        chain.transfer(signed(shop.payment()))
         shop.facilitator.settle_faults.extend(["lost_before"] * 1_000)  # from now on only the chain tells
         nursery.start_soon(mine, chain, shop)
         await shop.until(lambda: shop.refunds()[0].state == "refunding")
@@ -334,6 +351,52 @@ async def test_a_refund_waits_until_the_payment_is_final_and_the_chain_confirms_
         transaction = chain.transfer(back)
         await shop.until(lambda: shop.payment().state is PaymentState.REFUNDED)
         assert shop.refunds()[0].transaction_hash == transaction
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_success_that_the_chain_does_not_know_delivers_nothing(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    chain, rpc = chain_and_evidence()
+    async with open_shop(evidence=rpc) as shop:
+        nursery.start_soon(mine, chain, shop)
+        answer = await shop.buy(shop.purchase())
+        assert type(answer).__name__ == "StillPending"
+        assert shop.facilitator.settlements >= 1  # each of them a success with a well-formed transaction
+        assert shop.payment().reason == "success_but_unused"
+        assert shop.session(shop.payment().session_id).state == "payment_pending"
+        await shop.until(lambda: shop.payment().state is PaymentState.VOID)
+    nursery.cancel_scope.cancel()
+
+
+async def test_payments_that_share_a_transaction_are_each_proven_by_their_own_authorization(
+    autojump_clock: object,
+) -> None:
+    chain, rpc = chain_and_evidence()
+    first, second, third = (builders.authorization(text) for text in ("first", "second", "third"))
+    batch = [log for one in (first, second) for log in chain.used_and_moved(one)]
+    transaction = chain.transact([first, second], *batch)
+    for text in ("first", "second"):
+        assert await rpc.look(asked(text)) == Paid(transaction, final=False)
+    assert isinstance(await rpc.look(asked("third")), Unused)
+    assert third.nonce.hex() not in chain.used
+
+
+async def test_a_refund_that_only_the_facilitator_calls_paid_is_not_paid(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    chain, rpc = chain_and_evidence()
+    async with open_shop(evidence=rpc, refund_key=KEY) as shop:
+        nursery.start_soon(mine, chain, shop)
+        settle_on(chain, shop)
+        await shop.buy(shop.purchase())
+        shop.facilitator.passing = lambda point: None  # from now on it settles nothing and says it did
+        now, payment_id = ClockInstants(shop.clock).now(), shop.payment().id
+        shop.read(lambda connection: records.mark_refund_due(connection, payment_id, "lost", now))
+        await shop.until(lambda: shop.refunds()[0].attempts >= 2)
+        assert shop.refunds()[0].state is RefundState.REFUNDING
+        settle_on(chain, shop)
+        await shop.until(lambda: shop.payment().state is PaymentState.REFUNDED)
     nursery.cancel_scope.cancel()
 
 

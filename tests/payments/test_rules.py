@@ -215,6 +215,10 @@ def failure(reason: object, transaction: object = "") -> dict[str, Any]:
         (200, success(transaction=None), Unknown("success_without_proof")),
         (200, success(transaction="0x12"), Unknown("success_without_proof")),
         (200, success(network="eip155:1"), Unknown("success_without_proof", HASH)),
+        (200, success(payer="0x" + builders.PAYER.hex().upper()), Settled(HASH)),
+        (200, success(payer=None), Settled(HASH)),
+        (200, success(payer="0x" + "44" * 20), Unknown("success_without_proof", HASH)),
+        (200, success(payer=7), Unknown("success_without_proof", HASH)),
         (400, success(), Unknown("success_without_proof", HASH)),
         (200, failure("insufficient_funds"), Rejected("insufficient_funds")),
         (400, failure("insufficient_funds"), Rejected("insufficient_funds")),
@@ -237,7 +241,7 @@ def failure(reason: object, transaction: object = "") -> dict[str, Any]:
 def test_only_proof_is_a_settlement_and_only_a_refusal_before_broadcast_is_one(
     status: int, body: object, outcome: Settlement
 ) -> None:
-    assert rules.read_settlement(status, body, PLAY.caip2) == outcome
+    assert rules.read_settlement(status, body, PLAY.caip2, builders.PAYER) == outcome
 
 
 @pytest.mark.parametrize(
