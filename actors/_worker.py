@@ -51,6 +51,7 @@ class Worker:
         "_asides",
         "_asides_gone",
         "_begun",
+        "_carried",
         "_cleanups",
         "_context",
         "_made",
@@ -85,6 +86,8 @@ class Worker:
         self._reporting = False
         self._again = False
         self._stop_at = 0.0
+        self._carried = 0.0
+        """When the slice of the former life ends, if this one goes on in it; else 0."""
         self._told: ExitReason | None = None
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
@@ -247,7 +250,11 @@ class Worker:
     # --- the task
 
     async def run(self) -> None:
-        """One life after another, while the supervisor starts the next at once."""
+        """One life after another, while the supervisor starts the next at once.
+
+        The next life goes on in the slice of the former one: a pass of the scheduler costs as much as the decision
+        to restart. A row of crashing messages still lets others run after `SLICE_S`.
+        """
         while True:
             reason = await self._live()
             if self._asides:
@@ -261,7 +268,10 @@ class Worker:
             self._reporting = False
             if not self._again:
                 return
-            await trio.lowlevel.cancel_shielded_checkpoint()
+            if time.perf_counter() < self._stop_at:
+                self._carried = self._stop_at
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
 
     def _report(self, reason: ExitReason | None) -> None:
         supervisor, child_id = self.supervisor, self.child.spec.id
@@ -366,7 +376,8 @@ class Worker:
         try:
             while not self._is_over():
                 taken = 0
-                self._stop_at = clock() + SLICE_S
+                self._stop_at = self._carried or clock() + SLICE_S
+                self._carried = 0.0
                 while queue:
                     item = take()
                     taken += 1
