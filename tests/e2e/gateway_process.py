@@ -27,12 +27,20 @@ interval_s = 1.0
 class GatewayProcess:
     """`python run.py gateway --profile local` on free ports, its output kept in `<data_dir>.log`."""
 
-    def __init__(self, data_dir: Path, *, settings: str = FAST, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        settings: str = FAST,
+        environ: dict[str, str] | None = None,
+        program: Path = ROOT / "run.py",
+    ) -> None:
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
         self._settings = data_dir.with_name(data_dir.name + ".toml")
         self._settings.write_text(settings)
         self._environ = environ or {}
+        self._program = program
         self._process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
 
@@ -58,7 +66,7 @@ class GatewayProcess:
     def spawn(self, **environ: str) -> None:
         read_end, write_end = os.pipe()
         os.set_inheritable(write_end, True)
-        command = [sys.executable, str(ROOT / "run.py"), "gateway", "--profile", "local", "--config"]
+        command = [sys.executable, str(self._program), "gateway", "--profile", "local", "--config"]
         command += [str(self._settings), "--data-dir", str(self.data_dir), "--port", "0", "--ops-port", "0"]
         command += ["--ready-fd", str(write_end)]
         with self.log_path.open("ab") as log:

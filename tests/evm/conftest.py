@@ -7,7 +7,7 @@ import pytest
 from tests.evm.early import Early
 from tests.evm.shop import Shop, open_shop
 
-PLACES = 4
+PLACES = 50
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +23,7 @@ def early(house: Shop) -> Early:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """Another house on another chain, of few places."""
+    """Another house on another chain, of no more places than the test of buyers fills."""
     with open_shop(tmp_path_factory.mktemp("small"), places=PLACES) as shop:
         yield shop
 

@@ -7,7 +7,7 @@ from tests.e2e.buyer import Answer
 from tests.evm.shop import RECIPIENT, Shop
 from tests.evm.wallet import FUNDS, EvmBuyer
 from tests.evm.wire import Answer as Wired
-from tests.evm.wire import Forward
+from tests.evm.wire import Forward, after, answers, once
 
 PRICE = 100_000
 CHAIN_AHEAD_S = 70
@@ -21,6 +21,7 @@ class Early:
     def __init__(self, shop: Shop) -> None:
         self.reorganised, self.reorganised_payment = _reorganised(shop)
         self.arrived = _arrived(shop)
+        self.refused = _refused(shop)
         self.late, self.due, self._paying, self._answers = _late(shop)
 
     def late_answer(self) -> Answer:
@@ -56,6 +57,15 @@ def _arrived(shop: Shop) -> EvmBuyer:
     shop.chain.mine(3)
     assert buyer.balance == 0
     return buyer
+
+
+def _refused(shop: Shop) -> tuple[EvmBuyer, Answer]:
+    """The facilitator takes the money and says that it refused to."""
+    buyer = EvmBuyer(shop.chain)
+    buyer.quote(shop.url)
+    lie = {"success": False, "errorReason": "insufficient_funds", "transaction": ""}
+    shop.wire.payments[buyer.evm.authorization["nonce"]] = once(after(answers(200, lie)))
+    return buyer, buyer.pay(shop.url)
 
 
 def _late(shop: Shop) -> tuple[EvmBuyer, int, threading.Thread, list[Answer]]:

@@ -20,6 +20,8 @@ REFUND_KEY = b"\x22" * 32
 REFUNDER = Account.from_key(REFUND_KEY).address
 REFUND_FUNDS = 100_000_000
 
+WIDE = Path(__file__).with_name("wide_gateway.py")
+
 SETTINGS = """
 [payments]
 network = "base-sepolia"
@@ -57,7 +59,7 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path, *, places: int = 20) -> Iterator[Shop]:
+def open_shop(folder: Path, *, places: int = 50) -> Iterator[Shop]:
     """Start everything; `places` nodes may run at once."""
     with ExitStack() as stack:
         chain = stack.enter_context(Chain(folder / "anvil.log"))
@@ -70,7 +72,7 @@ def open_shop(folder: Path, *, places: int = 20) -> Iterator[Shop]:
         filled = SETTINGS.format(
             recipient=RECIPIENT, facilitator_url=wire.url, refund_key_file=key_file, rpc_url=chain.url, places=places
         )
-        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=FAST + filled))
+        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=FAST + filled, program=WIDE))
         yield Shop(chain, facilitator, wire, gateway.start())
 
 

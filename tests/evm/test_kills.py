@@ -23,15 +23,16 @@ PRICE = 100_000
 CALLS = [f"{call}:{moment}" for call in ("verify", "settle", "refund") for moment in ("before", "after")]
 COMMITS = [f"{moment}:{number}" for number in range(1, 18) for moment in ("begin", "commit")]
 POINTS = CALLS + COMMITS
-KILLS = 4
-"""Of one test."""
+KILLS = 10
+"""Of one test: 20 in all by day, 200 at night."""
 ROUNDS = 5
 """At night every point is passed so often, in other company each time."""
 
 
 def companies() -> list[tuple[str, ...]]:
     if not NIGHTLY:
-        return [(*sample("kills around calls", CALLS, 2), *sample("kills at commits", COMMITS, 2))]
+        points = [*CALLS, *sample("kills at commits", COMMITS, 2 * KILLS - len(CALLS))]
+        return [tuple(points[first::2]) for first in range(2)]
     stride = len(POINTS) // KILLS
     turned = [POINTS[turn:] + POINTS[:turn] for turn in range(ROUNDS)]
     return [tuple(points[first::stride]) for points in turned for first in range(stride)]

@@ -1,4 +1,4 @@
-"""A house of few places, and more buyers than that."""
+"""A house of so many places, and more buyers than that."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,17 +12,17 @@ from tests.evm.wallet import FUNDS, EvmBuyer
 
 pytestmark = [node.needs_node, pytest.mark.xdist_group("evm")]
 PRICE = 100_000
-BUYERS = 24
+BUYERS = 4 * PLACES
 
 
 def test_of_many_buyers_at_once_as_many_pay_as_there_are_places(small: Shop) -> None:
     buyers = [EvmBuyer(small.chain) for _ in range(BUYERS)]
-    for buyer in buyers:
-        buyer.quote(small.url)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda buyer: buyer.quote(small.url), buyers))
     at_once = threading.Barrier(BUYERS)
 
     def buy(buyer: EvmBuyer) -> tuple[int, str]:
-        at_once.wait(10)
+        at_once.wait(30)
         answer = buyer.pay(small.url)
         return answer.status, str(answer.body.get("session_id"))
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -23,12 +24,21 @@ class Wire:
         self._upstream = upstream
         self.faults: dict[str, Fault] = {}
         self.payments: dict[str, Fault] = {}
+        self.verdicts: dict[str, Fault] = {}
+        """What happens to the verification of that payment."""
         self.requests: list[str] = []
+        self.closed = False
+        self._idle: set[socket.socket] = set()
         wire = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True
+
+            def handle_one_request(self) -> None:
+                wire._idle.add(self.connection)
+                super().handle_one_request()
+                wire._idle.discard(self.connection)
 
             def do_GET(self) -> None:
                 self._pass(b"")
@@ -37,11 +47,14 @@ class Wire:
                 self._pass(self.rfile.read(int(self.headers["content-length"])))
 
             def _pass(self, body: bytes) -> None:
+                wire._idle.discard(self.connection)
                 wire.requests.append(self.path)
                 request = json.loads(body or b"{}")
                 fault = wire.faults.get(self.path)
                 if self.path == "/settle":
                     fault = wire.payments.get(nonce_of(request), fault)
+                if self.path == "/verify":
+                    fault = wire.verdicts.get(nonce_of(request), fault)
 
                 def forward() -> Answer:
                     return wire._send(self.command, self.path, body)
@@ -58,6 +71,9 @@ class Wire:
                     self.send_response(status)
                     self.send_header("content-type", "application/json")
                     self.send_header("content-length", str(len(content)))
+                    if wire.closed:  # or the next request would still find its way
+                        self.send_header("connection", "close")
+                        self.close_connection = True
                     self.end_headers()
                     self.wfile.write(content)
 
@@ -66,23 +82,42 @@ class Wire:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
+            block_on_close = False
             request_queue_size = 256
 
             def handle_error(self, *args: object) -> None:
                 pass
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._listen = lambda port: Server(("127.0.0.1", port), Handler)
+        self._server = self._listen(0)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
+        self._serve()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nobody listens any more: connections are refused, idle ones are ended, running requests are answered."""
+        self.closed = True
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+        for connection in list(self._idle):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def open(self) -> None:
+        """Listen again, where it was."""
+        self._server = self._listen(int(self.url.rsplit(":", 1)[1]))
+        self.closed = False
+        self._serve()
+
+    def _serve(self) -> None:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+        self._thread.start()
 
     def mend(self) -> None:
         self.faults.clear()
@@ -141,3 +176,13 @@ def stall(seconds: float) -> Fault:
         time.sleep(seconds)
 
     return slow
+
+
+def late_by(seconds: float) -> Fault:
+    """It is done, but so late that nobody waits for it any more."""
+
+    def late(request: dict[str, Any], forward: Forward) -> Answer:
+        time.sleep(seconds)
+        return forward()
+
+    return late
