@@ -55,6 +55,7 @@ class Worker:
         "_cleanups",
         "_context",
         "_made",
+        "_open",
         "_reporting",
         "_scope",
         "_serial",
@@ -82,6 +83,8 @@ class Worker:
         self._serial = 0
         self._context: Context | None = None
         self._scope: trio.CancelScope | None = None
+        self._open: trio.CancelScope | None = None
+        """The scope that the task is in; a life that crashed leaves it to the next one."""
         self._begun = False
         self._reporting = False
         self._again = False
@@ -255,23 +258,26 @@ class Worker:
         The next life goes on in the slice of the former one: a pass of the scheduler costs as much as the decision
         to restart. A row of crashing messages still lets others run after `SLICE_S`.
         """
-        while True:
-            reason = await self._live()
-            if self._asides:
-                await self._end_asides()
-            context = self._context
-            assert context is not None
-            context.close(reason)
-            self._scope = self._context = self._made = self._cleanups = None
-            self._again, self._reporting = False, True
-            self._report(reason)
-            self._reporting = False
-            if not self._again:
-                return
-            if time.perf_counter() < self._stop_at:
-                self._carried = self._stop_at
-            else:
-                await trio.lowlevel.cancel_shielded_checkpoint()
+        try:
+            while True:
+                reason = await self._live()
+                if self._asides:
+                    await self._end_asides()
+                context = self._context
+                assert context is not None
+                context.close(reason)
+                self._scope = self._context = self._made = self._cleanups = None
+                self._again, self._reporting = False, True
+                self._report(reason)
+                self._reporting = False
+                if not self._again:
+                    return
+                if time.perf_counter() < self._stop_at:
+                    self._carried = self._stop_at
+                else:
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._leave_scope(None)
 
     def _report(self, reason: ExitReason | None) -> None:
         supervisor, child_id = self.supervisor, self.child.spec.id
@@ -308,27 +314,56 @@ class Worker:
     async def _work(self, made: Actor[Any] | Job) -> ExitReason | None:
         context = self._context
         assert context is not None
+        scope = self._enter_scope()
+        error: BaseException | None = None
         try:
-            with trio.CancelScope(shield=True) as scope:
-                self._scope = scope
-                if self._why is not None:
-                    scope.cancel()
-                asker.set(self.mailbox)
-                self.mailbox.task = trio.lowlevel.current_task()
-                if isinstance(made, Job):
-                    await made.run(context)
+            asker.set(self.mailbox)
+            self.mailbox.task = trio.lowlevel.current_task()
+            if isinstance(made, Job):
+                await made.run(context)
+                self._acknowledge()
+            else:
+                if not self._begun:
+                    await made.on_start(context)
                     self._acknowledge()
-                else:
-                    if not self._begun:
-                        await made.on_start(context)
-                        self._acknowledge()
-                    await self._consume(made)
-                return self._told or NORMAL
+                await self._consume(made)
         except GeneratorExit:
             raise
-        except BaseException as error:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+        except BaseException as escaped:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+            error = escaped
+        try:
+            if error is None:
+                return self._told or NORMAL
+            if scope.cancel_called:
+                try:
+                    if self._leave_scope(error):
+                        return self._why or KILLED
+                except BaseException as left:  # noqa: BLE001  # what is left of a group without its cancellations
+                    error = left
             return None if isinstance(error, Ignore) and not self._begun else crashed(error)
-        return self._why or KILLED
+        finally:
+            del error  # its traceback holds this frame: a cycle
+
+    def _enter_scope(self) -> trio.CancelScope:
+        """The scope of this life: the former life's, unless that was cancelled (5 us for a new one)."""
+        scope = self._open
+        if scope is not None and scope.cancel_called:
+            self._leave_scope(None)
+            scope = None
+        if scope is None:
+            scope = self._open = trio.CancelScope(shield=True)
+            scope.__enter__()
+        self._scope = scope
+        if self._why is not None:
+            scope.cancel()
+        return scope
+
+    def _leave_scope(self, error: BaseException | None) -> bool:
+        """True when `error` was this scope's cancellation. Raises what is left of a group that held one."""
+        scope, self._open = self._open, None
+        if scope is None:
+            return False
+        return bool(scope.__exit__(None if error is None else type(error), error, None))
 
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
         """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
