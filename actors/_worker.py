@@ -1,7 +1,7 @@
-"""The life of an actor or job: one task, one cancel scope for each life, nothing ever escapes to the nursery.
+"""The lives of an actor or job: one task, a cancel scope around each life, nothing ever escapes to the nursery.
 
-Shielding: a life's scope is shielded, so that a cancellation of the whole system reaches only whoever opened the
-system, which then stops the tree in order.
+Shielding: a scope, which serves one life after another until it is cancelled, is shielded, so that a cancellation of
+the whole system reaches only whoever opened the system, which then stops the tree in order.
 """
 
 from __future__ import annotations
