@@ -10,6 +10,7 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "X402_RECIPIENT_ADDRESS": "payments.recipient",
         "X402_FACILITATOR_URL": "payments.facilitator_url",
         "X402_NETWORK": "payments.network",
+        "X402_RPC_URL": "payments.rpc_url",
         "CLOUD_PRICE_PER_HOUR_USD": "pricing.lite_usd_per_hour",
         "AKASH_OWNER_ADDRESS": "akash.owner_address",
         "AKASH_NODE_URL": "akash.node_url",

@@ -134,8 +134,11 @@ def _facilitator(settings: Settings) -> Iterator[Refused]:
 def _rpc(settings: Settings) -> Iterator[Refused]:
     url, key = settings.payments.rpc_url, "payments.rpc_url"
     if not url:
-        return
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if (
+            settings.environment != "local"
+        ):  # without it an unknown payment never ends, and a buyer can make them at will
+            yield Refused(key, "is missing: the URL of a JSON-RPC node of the network, which proves what was paid")
+    elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL")
     elif settings.environment == "mainnet" and urlsplit(url).scheme != "https" and not _is_loopback_url(url):
         yield Refused(key, f"{mask_url(url)!r} is neither https nor on loopback, and its word counts as payment")
@@ -203,9 +206,7 @@ def _embedding_server(settings: Settings) -> Iterator[Refused]:
         return
     url = miner.embedding_url
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-        yield Refused(
-            "miner.embedding_url", f"{mask_url(url)!r} is no http(s) URL, which embedder openai needs"
-        )
+        yield Refused("miner.embedding_url", f"{mask_url(url)!r} is no http(s) URL, which embedder openai needs")
     if not miner.embedding_model:
         yield Refused("miner.embedding_model", "is missing: the model that the embedding server is asked for")
     if not miner.embedding_dimension:

@@ -76,6 +76,7 @@ def test_what_was_bought_with_play_money_is_never_served_in_another_environment(
     variables = {
         "X402_RECIPIENT_ADDRESS": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
         "X402_FACILITATOR_URL": "https://127.0.0.1:9",
+        "X402_RPC_URL": "https://127.0.0.1:9",
         "AKASH_OWNER_ADDRESS": "akash1" + "q" * 38,
     }
     command = [sys.executable, str(ROOT / "run.py"), "gateway", "--profile", "testnet", "--port", "0"]

@@ -22,6 +22,7 @@ def settings(profile: str = "local", **changes: Any) -> Settings:
         changes = {
             "payments__recipient": MINE,
             "payments__facilitator_url": "https://x402.example",
+            "payments__rpc_url": "https://rpc.example",
             "akash__owner_address": OWNER,
         } | changes
     for name, value in changes.items():
@@ -40,7 +41,7 @@ def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str
     config.check(settings(profile), ("gateway", "miner"))
 
 
-@pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545", ""])
+@pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545"])
 def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
     assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
 
@@ -52,7 +53,14 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         config.check(loaded.settings)
     text = str(caught.value)
     assert all(
-        name in text for name in ("X402_RECIPIENT_ADDRESS", "X402_FACILITATOR_URL", "AKASH_OWNER_ADDRESS", "is missing")
+        name in text
+        for name in (
+            "X402_RECIPIENT_ADDRESS",
+            "X402_FACILITATOR_URL",
+            "X402_RPC_URL",
+            "AKASH_OWNER_ADDRESS",
+            "is missing",
+        )
     )
 
 
@@ -61,6 +69,8 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
     [
         # The chain
         ("local", {"payments__rpc_url": "http://127.0.0.1:8545"}, "payments.rpc_url"),
+        ("testnet", {"payments__rpc_url": ""}, "payments.rpc_url"),
+        ("mainnet", {"payments__rpc_url": ""}, "payments.rpc_url"),
         ("testnet", {"payments__rpc_url": "wss://rpc.example"}, "payments.rpc_url"),
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),

@@ -88,8 +88,11 @@ class Wire:
             def handle_error(self, *args: object) -> None:
                 pass
 
-        self._listen = lambda port: Server(("127.0.0.1", port), Handler)
-        self._server = self._listen(0)
+        def listen(port: int) -> ThreadingHTTPServer:
+            return Server(("127.0.0.1", port), Handler)
+
+        self._listen = listen
+        self._server = listen(0)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
