@@ -13,6 +13,7 @@ from engram.ledger import Ledger
 from engram.ledger.schema import nodes, payments, relay_outbox, sessions
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
+from engram.payments.model import RefundState
 from engram.sessions import SessionState
 from engram.sessions import records as session_records
 
@@ -53,6 +54,11 @@ def _from_ledger(metrics: Metrics, connection: Connection) -> None:
     by_payment = payment_records.count_by_state(connection)
     for open_state in payment_rules.OPEN:
         metrics.payments_open.labels(open_state).set(by_payment.get(open_state, 0))
+    by_refund = payment_records.refunds_by_state(connection)
+    for refund_state in RefundState:
+        parts, units = by_refund.get(refund_state, (0, 0))
+        metrics.refunds.labels(refund_state).set(parts)
+        metrics.refunds_usd.labels(refund_state).set(units / 1_000_000)
     for area, table in (("sessions", sessions), ("payments", payments)):
         count = select(func.count()).select_from(table).where(table.c.quarantined_at.is_not(None))
         metrics.quarantined.labels(area).set(connection.execute(count).scalar_one())

@@ -55,6 +55,8 @@ TABLE: Final = (
     Metric("auth_refused", "counter", "engram_auth_refused", "Signed requests refused.", ("surface", "code")),
     Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",)),
     Metric("payments_open", "gauge", "engram_payments_open", "Payments not yet in a terminal state.", ("state",)),
+    Metric("refunds", "gauge", "engram_refunds", "Parts of refunds now in a state.", ("state",)),
+    Metric("refunds_usd", "gauge", "engram_refunds_usd", "Dollars of the refunds now in a state.", ("state",)),
     Metric("payment_seconds", "histogram", "engram_payment_seconds", "From reservation to an outcome.", ("outcome",)),
     Metric(
         "facilitator_seconds",
@@ -119,6 +121,8 @@ class Metrics:
     auth_refused: Counter
     payments: Counter
     payments_open: Gauge
+    refunds: Gauge
+    refunds_usd: Gauge
     payment_seconds: Histogram
     facilitator_seconds: Histogram
     sessions: Gauge

@@ -181,6 +181,12 @@ def count_by_state(connection: Connection) -> dict[PaymentState, int]:
     return {PaymentState(state): count for state, count in connection.execute(query)}
 
 
+def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int]]:
+    """How many parts of refunds are in each state, and their atomic units in all."""
+    query = select(refunds.c.state, func.count(), func.sum(refunds.c.amount)).group_by(refunds.c.state)
+    return {RefundState(state): (count, int(amount)) for state, count, amount in connection.execute(query)}
+
+
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
     """The refunds of a payment by number."""
     rows = connection.execute(statements.REFUNDS_OF, {"payment_id": payment_id})

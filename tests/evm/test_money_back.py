@@ -1,6 +1,7 @@
 """Money that bought nothing goes back to its payer on the chain, once."""
 
 import threading
+import urllib.request
 
 import pytest
 
@@ -64,6 +65,11 @@ def test_a_refund_whose_answer_is_lost_is_paid_once(shop: Shop) -> None:
     wait_until(lambda: buyer.payment_of(shop.url, payment_id)["status"], "refunded", 30.0)
     assert shop.chain.transfers(REFUNDER, buyer.evm.address) == [PRICE]
     assert buyer.balance == FUNDS
+    with urllib.request.urlopen(f"{shop.gateway.ops_url}/metrics") as metrics:
+        told = dict(line.rsplit(" ", 1) for line in metrics.read().decode().splitlines() if line[0] != "#")
+    parts = float(told['engram_refunds{state="refunded"}'])
+    assert parts >= 1
+    assert round(float(told['engram_refunds_usd{state="refunded"}']) * 1_000_000) == parts * PRICE
 
 
 def test_money_that_comes_on_a_refused_authorization_goes_back(shop: Shop, early: Early) -> None:

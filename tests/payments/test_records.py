@@ -12,7 +12,7 @@ from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
 from engram.payments.answers import Conflict, NoRoom, Replayed
-from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
+from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
 from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
 from engram.sessions import EndReason, Session, SessionEvent, SessionState
@@ -353,6 +353,14 @@ def test_refunds_in_parts_stop_at_what_was_paid(books: Books) -> None:
     parts = [books.run(records.mark_refund_due, paid.id, "lost", instant(), part) for part in (60_000, 60_000, 1)]
     assert [part.amount if part else None for part in parts] == [60_000, 40_000, None]
     assert books.payment().state is PaymentState.REFUND_DUE
+
+
+def test_refunds_are_counted_and_summed_by_state(books: Books) -> None:
+    assert books.run(records.refunds_by_state) == {}
+    paid = books.settled()
+    for amount in (60_000, 10_000):
+        books.run(records.mark_refund_due, paid.id, "lost", instant(), amount)
+    assert books.run(records.refunds_by_state) == {RefundState.DUE: (2, 70_000)}
 
 
 def test_only_what_was_paid_is_owed_back(books: Books) -> None:

@@ -1,5 +1,6 @@
-"""Many buyers, faults everywhere, deaths at any step: at the end, what was paid is what was sold or is owed back."""
+"""Many buyers, faults everywhere, deaths at any step: at the end, what was paid was sold or sent back."""
 
+import hashlib
 import random
 from collections import Counter
 from typing import Any
@@ -15,6 +16,7 @@ from engram.payments import records, rules
 from engram.payments.answers import Bought, NoRoom, Refused
 from engram.payments.model import PaymentKind, PaymentState
 from engram.payments.protocol import Extension, Purchase
+from engram.payments.refund_key import RefundKey
 from engram.sessions import SessionState
 from tests.fakes.facilitator import FakeFacilitator, Fault
 from tests.payments import builders
@@ -25,6 +27,8 @@ SETTLE_FAULTS: list[Fault] = [
     "not_sent", "lost_before", "lost_after", "pending_after", "no_proof_after", "slow", "crash",
 ]  # fmt: skip
 VERIFY_FAULTS: list[Fault] = ["not_sent", "lost_after", "slow", "crash"]
+KEY = RefundKey(hashlib.sha256(b"refund key").digest())
+FLOAT = 1_000_000_000
 LIVES = 4
 BUYERS = 12
 
@@ -36,6 +40,7 @@ class World:
         self.rng = random.Random(seed)
         self.ledger: InlineLedger = open_inline()
         self.facilitator = FakeFacilitator(TrioClock(builders.NOW), balance=900_000)
+        self.facilitator.moved[KEY.address] = -FLOAT
         self.facilitator.passing = lambda point: self.step()
         self.ledger.before_commit = self.step
         self.ledger.after_commit = self.step
@@ -104,7 +109,9 @@ async def simulate(seed: int) -> Counter[str]:
         with world.begin_life():
             try:
                 async with (
-                    open_shop(world.ledger, world.facilitator, settings=settings, places=places) as shop,
+                    open_shop(
+                        world.ledger, world.facilitator, settings=settings, places=places, refund_key=KEY
+                    ) as shop,
                     trio.open_nursery() as buyers,
                 ):
                     for _ in range(BUYERS):
@@ -113,7 +120,7 @@ async def simulate(seed: int) -> Counter[str]:
             except* (LedgerUnavailable, ActorDown):
                 pass
     world.immortal()
-    async with open_shop(world.ledger, world.facilitator) as shop:
+    async with open_shop(world.ledger, world.facilitator, refund_key=KEY) as shop:
         with trio.fail_after(2_000):
             while any(p.next_attempt_at is not None for p in shop.payments()):  # noqa: ASYNC110 - virtual time
                 await trio.sleep(1)
@@ -133,9 +140,11 @@ def judge(world: World, shop: Shop) -> None:
         if payment.quarantined_at is not None:
             continue
         assert paid == (payment.state in rules.PAID), payment
-        assert sum(refund.amount for refund in refunds) == (
-            payment.amount if payment.state is PaymentState.REFUND_DUE else 0
-        )
+        given_back = payment.state is PaymentState.REFUNDED
+        assert payment.state not in rules.OWED, "it has a key and all the time it wants"
+        assert sum(refund.amount for refund in refunds) == (payment.amount if given_back else 0)
+        sent = [world.facilitator.settled[KEY.address, refund.nonce] for refund in refunds]
+        assert [(one.pay_to, one.value) for one in sent] == [(payment.payer, r.amount) for r in refunds]
         match payment.kind, payment.state:
             case PaymentKind.SESSION, PaymentState.SETTLED:
                 assert session.state in (SessionState.PROVISIONING, SessionState.STOPPING)
@@ -152,7 +161,7 @@ def judge(world: World, shop: Shop) -> None:
             assert session.pending_extensions == 0
             assert session.paid_s == 3600.0 + 600.0 * extensions[session.id]
     assert world.facilitator.transfers == len(world.facilitator.settled)
-    assert sum(world.facilitator.moved.values()) == sum(a.value for a in world.facilitator.settled.values())
+    assert sum(world.facilitator.moved.values()) + FLOAT == sum(a.value for a in world.facilitator.settled.values())
 
 
 @pytest.mark.parametrize("seed", sample("payments simulation", range(300), 12))
