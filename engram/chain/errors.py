@@ -21,12 +21,14 @@ class EndpointUnreachable(ChainError):
 class EndpointBusy(ChainError):
     """The endpoint refuses to serve us now: HTTP 403/429/503, JSON-RPC -32004/-32005.
 
-    `retry_after_s` is what the endpoint asked for, None when it did not say.
+    `retry_after_s` is what the endpoint asked for, None when it did not say. `may_have_arrived`: a proxy may have
+    said so after it had passed the request on (HTTP 503).
     """
 
-    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None = None, *, may_have_arrived: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s = retry_after_s
+        self.may_have_arrived = may_have_arrived
 
 
 class CallRefused(ChainError):

@@ -107,7 +107,11 @@ class JsonRpcNode:
             arrived = not isinstance(error, NotSent)
             raise EndpointUnreachable(f"{self._name}: {error}", may_have_arrived=arrived) from error
         if response.status in BUSY_STATUSES:
-            raise EndpointBusy(f"{self._name}: HTTP {response.status}", _retry_after_s(response.headers))
+            raise EndpointBusy(
+                f"{self._name}: HTTP {response.status}",
+                _retry_after_s(response.headers),
+                may_have_arrived=response.status == 503,
+            )
         if response.status != 200:
             raise EndpointUnreachable(f"{self._name}: HTTP {response.status}")
         return response.content

@@ -7,12 +7,15 @@ taken. From then on only finalized blocks are looked at:
 | seen                                             | told as                                  |
 |--------------------------------------------------|------------------------------------------|
 | the pool's error object                          | SubmitRefused (nothing was written)      |
-| nothing left this machine, or a busy endpoint    | EndpointUnreachable, EndpointBusy        |
-| any other error, or no answer                    | what the blocks say, as below            |
+| nothing left this machine, or refused for load   | EndpointUnreachable, EndpointBusy        |
+| any other error, HTTP 503, or no answer          | what the blocks say, as below            |
 | in a finalized block, System.ExtrinsicSuccess    | Included                                 |
 | in a finalized block, System.ExtrinsicFailed     | RefusedInBlock, by the error's name      |
 | the era has passed on the finalized chain        | NeverIncluded                            |
 | none of these in `patience_s`                    | OutcomeUnknown                           |
+
+Where several endpoints are given, none is believed alone: another one that has finalized this far must have the same
+block and the same events, and the era is looked through at two of them. Until then the outcome is unknown.
 """
 
 import re
@@ -22,9 +25,11 @@ from typing import Final
 import msgspec
 import trio
 
+from engram.chain.agreeing import Agreeing
 from engram.chain.composing import Composer, CoreComposer
 from engram.chain.errors import (
     AnswerMalformed,
+    AnswersDiffer,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
@@ -51,6 +56,8 @@ _POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTo
 """Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
 """Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
+_UNTOLD: Final = (EndpointBusy, EndpointUnreachable, AnswerMalformed, AnswersDiffer, CallRefused)
+"""What leaves the outcome open: the next endpoint is asked."""
 _SENTENCES: Final = {
     "bad signature": "badProof",
     "outdated": "stale",
@@ -145,7 +152,7 @@ async def _send(node: Node, signed: Signed) -> None:
     """Returns when it was taken or when it may have been. Raises SubmitRefused when it was not."""
     try:
         (answer,) = await node.ask([RpcCall("author_submitExtrinsic", (hex_of(signed.octets),))])
-    except EndpointUnreachable as error:
+    except (EndpointBusy, EndpointUnreachable) as error:
         if not error.may_have_arrived:
             raise
         return
@@ -166,21 +173,44 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
             try:
                 head = await read_finalized_number(node)
                 while seen < min(head, era.last_block):
-                    found = await _look(node, view, seen + 1, signed)
+                    found = await _look(node, nodes, view, seen + 1, signed)
                     if found is not None:
                         return _judged(*found, signed, nonce)
                     seen += 1
-            except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused) as error:
+            except _UNTOLD as error:
                 why = str(error)
                 place += 1
             else:
                 why = f"looked up to block {seen}"
                 if seen >= era.last_block:
-                    raise NeverIncluded(
-                        f"0x{signed.hash.hex()} is in none of the blocks {era.birth + 1} to {era.last_block}"
-                    )
+                    if await _absent_at_two(nodes, view, signed, era):
+                        raise NeverIncluded(
+                            f"0x{signed.hash.hex()} is in none of the blocks {era.birth + 1} to {era.last_block}"
+                        )
+                    seen, why = era.birth, "no second endpoint confirms that its blocks have passed without it"
+                    place += 1
             await trio.sleep(waiting.poll_s)
     raise OutcomeUnknown(signed.hash, era.last_block, why)
+
+
+async def _absent_at_two(nodes: Sequence[Node], view: View, signed: Signed, era: Era) -> bool:
+    """Whether two endpoints (or the only one) have finalized the whole era and none of its blocks holds it."""
+    if len(nodes) == 1:
+        return True
+    clean = 0
+    for node in nodes:
+        try:
+            if await read_finalized_number(node) < era.last_block:
+                continue
+            for number in range(era.birth + 1, era.last_block + 1):
+                if await _look(node, nodes, view, number, signed) is not None:
+                    return False
+        except _UNTOLD:
+            continue
+        clean += 1
+        if clean == 2:
+            return True
+    return False
 
 
 class _Block(msgspec.Struct):
@@ -191,8 +221,13 @@ class _SignedBlock(msgspec.Struct):
     block: _Block
 
 
-async def _look(node: Node, view: View, number: int, signed: Signed) -> tuple[Head, View, int, bytes | None] | None:
-    """Where it stands in the finalized block of this number, and the block's events; None when it is not in it."""
+async def _look(
+    node: Node, nodes: Sequence[Node], view: View, number: int, signed: Signed
+) -> tuple[Head, View, int, bytes | None] | None:
+    """Where it stands in the finalized block of this number, and the block's events; None when it is not in it.
+
+    Raises AnswersDiffer when it is, and another of `nodes` has another block or other events there.
+    """
     at = await read_hash_at(node, number)
     if at is None:
         raise AnswerMalformed(f"{node.name}: knows no block {number}")
@@ -202,9 +237,11 @@ async def _look(node: Node, view: View, number: int, signed: Signed) -> tuple[He
     place = next((place for place, one in enumerate(extrinsics) if one.lower() == ours), None)
     if place is None:
         return None
+    block, agreeing = Head(number, at), Agreeing(node, [other for other in nodes if other is not node])
+    await agreeing.hold(block)
     there = await view_at(node, at, view)
     key = there.types.storage_key("System", "Events")
-    return Head(number, at), there, place, await read_storage(node, key, at)
+    return block, there, place, await read_storage(agreeing, key, at)
 
 
 def _judged(block: Head, there: View, place: int, octets: bytes | None, signed: Signed, nonce: int) -> Included:

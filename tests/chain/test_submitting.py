@@ -344,3 +344,72 @@ async def test_a_nonce_that_is_none_is_refused(answer: Any) -> None:
     chain.replace["system_accountNextIndex"] = answer
     with pytest.raises(AnswerMalformed):
         await commit(chain)
+
+
+# no endpoint is believed alone where there are more
+
+
+class Sharing:
+    """A second endpoint of the same chain; `answers` puts other answers, by method, in the place of the true ones."""
+
+    def __init__(self, chain: LivingChain, name: str, **answers: Any) -> None:
+        self.chain = chain
+        self.name = name
+        self.answers = answers
+
+    async def ask(self, asked: Any) -> Any:
+        answers = await self.chain.ask(asked)
+        return [self.answers.get(call.method, answer) for call, answer in zip(asked, answers, strict=True)]
+
+
+EMPTY_BLOCK: dict[str, Any] = {"block": {"extrinsics": []}}
+SHORT = Waiting(poll_s=0.01, patience_s=1.0)
+
+
+async def test_a_503_after_the_sending_is_resolved_by_looking() -> None:
+    class Proxied(LivingChain):
+        async def ask(self, asked: Any) -> Any:
+            answers = await super().ask(asked)
+            if asked[0].method == "author_submitExtrinsic":
+                raise EndpointBusy("HTTP 503", may_have_arrived=True)
+            return answers
+
+    chain = Proxied()
+    done = await commit(chain)
+    assert chain.asked.count("author_submitExtrinsic") == 1
+    assert done.block.number in chain.blocks
+
+
+async def test_an_endpoint_with_empty_blocks_alone_never_makes_it_never_included() -> None:
+    chain = LivingChain()
+    empty = Sharing(chain, "empty", chain_getBlock=EMPTY_BLOCK)
+    view = await open_view([empty])
+    done = await submit(view, [empty, chain], calls.set_commitment(450, b"x"), keypair(REGISTERED), QUICK)
+    assert done.block.number in chain.blocks
+
+
+async def test_an_era_that_only_one_endpoint_can_show_is_unknown(autojump_clock: Any) -> None:
+    chain = LivingChain()
+    chain.drop_submissions = True
+    silent = Sharing(chain, "silent", chain_getBlock=CallRefused(4003, "State already discarded"))
+    view = await open_view([chain])
+    with pytest.raises(OutcomeUnknown, match="may be included until"):
+        await submit(view, [chain, silent], calls.set_commitment(450, b"x"), keypair(REGISTERED), SHORT)
+
+
+async def test_an_era_that_two_endpoints_show_empty_is_told() -> None:
+    chain = LivingChain()
+    chain.drop_submissions = True
+    view = await open_view([chain])
+    with pytest.raises(NeverIncluded):
+        await submit(view, [chain, Sharing(chain, "two")], calls.set_commitment(450, b"x"), keypair(REGISTERED), QUICK)
+
+
+@pytest.mark.parametrize("answer", ["chain_getBlockHash", "state_getStorage"])
+async def test_an_inclusion_that_a_second_endpoint_contradicts_is_unknown(answer: str, autojump_clock: Any) -> None:
+    chain = LivingChain()
+    other = Sharing(chain, "other")
+    view = await open_view([chain])
+    other.answers = {answer: "0x" + "07" * 32}
+    with pytest.raises(OutcomeUnknown, match="may be included until"):
+        await submit(view, [chain, other], calls.set_commitment(450, b"x"), keypair(REGISTERED), SHORT)
