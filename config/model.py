@@ -126,8 +126,8 @@ class PaymentSettings(Section, frozen=True):
     refund_min_usd: Annotated[float, Meta(ge=0)] = 0.01
     """Smaller parts of a payment are not sent back; a whole payment always is."""
     rpc_url: str = ""
-    """JSON-RPC of the network's chain, which proves what became of a payment. Empty, in `local` alone: the
-    facilitator's word counts. X402_RPC_URL."""
+    """JSON-RPC of the network's chain, which proves what became of a payment. Empty: the facilitator's word
+    counts, and `testnet` and `mainnet` say so at start. X402_RPC_URL."""
     rpc_timeout_s: Positive = 5.0
     confirmations: Count = 12
     """Blocks after which the chain's word is final."""

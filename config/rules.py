@@ -68,6 +68,14 @@ def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[
         found.append(
             Refused("ops.host", f"{settings.ops.host} is not loopback: whoever reaches it reads /status and /metrics")
         )
+    if "gateway" in roles and settings.environment != "local" and not settings.payments.rpc_url:
+        found.append(
+            Refused(
+                "payments.rpc_url",
+                "is not set: what became of a payment is the facilitator's word alone, and one that it never tells "
+                "stays unknown and keeps its place; name a JSON-RPC node of the network",
+            )
+        )
     return found
 
 
@@ -134,11 +142,8 @@ def _facilitator(settings: Settings) -> Iterator[Refused]:
 def _rpc(settings: Settings) -> Iterator[Refused]:
     url, key = settings.payments.rpc_url, "payments.rpc_url"
     if not url:
-        if (
-            settings.environment != "local"
-        ):  # without it an unknown payment never ends, and a buyer can make them at will
-            yield Refused(key, "is missing: the URL of a JSON-RPC node of the network, which proves what was paid")
-    elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        return
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
         yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL")
     elif settings.environment == "mainnet" and urlsplit(url).scheme != "https" and not _is_loopback_url(url):
         yield Refused(key, f"{mask_url(url)!r} is neither https nor on loopback, and its word counts as payment")

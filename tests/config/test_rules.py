@@ -41,7 +41,7 @@ def test_each_profile_starts_once_the_operator_named_what_is_theirs(profile: str
     config.check(settings(profile), ("gateway", "miner"))
 
 
-@pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545"])
+@pytest.mark.parametrize("url", ["https://rpc.example/key", "http://127.0.0.1:8545", ""])
 def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
     assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
 
@@ -53,14 +53,7 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         config.check(loaded.settings)
     text = str(caught.value)
     assert all(
-        name in text
-        for name in (
-            "X402_RECIPIENT_ADDRESS",
-            "X402_FACILITATOR_URL",
-            "X402_RPC_URL",
-            "AKASH_OWNER_ADDRESS",
-            "is missing",
-        )
+        name in text for name in ("X402_RECIPIENT_ADDRESS", "X402_FACILITATOR_URL", "AKASH_OWNER_ADDRESS", "is missing")
     )
 
 
@@ -69,8 +62,6 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
     [
         # The chain
         ("local", {"payments__rpc_url": "http://127.0.0.1:8545"}, "payments.rpc_url"),
-        ("testnet", {"payments__rpc_url": ""}, "payments.rpc_url"),
-        ("mainnet", {"payments__rpc_url": ""}, "payments.rpc_url"),
         ("testnet", {"payments__rpc_url": "wss://rpc.example"}, "payments.rpc_url"),
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
@@ -193,6 +184,14 @@ def test_an_operators_listener_that_others_reach_is_told_of_and_starts() -> None
         assert [caution.key for caution in cautions(exposed)] == ["ops.host"]
         assert refused(exposed) == []
     assert cautions(settings(ops__host="0.0.0.0"), ("miner",)) == []
+
+
+@pytest.mark.parametrize("environment", ["testnet", "mainnet"])
+def test_a_real_network_without_a_node_of_its_chain_is_told_of_and_starts(environment: str) -> None:
+    blind = settings(environment, payments__rpc_url="", miner__require_signature=True)
+    assert [caution.key for caution in cautions(blind)] == ["payments.rpc_url"]
+    assert refused(blind) == []
+    assert cautions(blind, ("miner",)) == []
 
 
 @pytest.mark.parametrize(
