@@ -13,6 +13,7 @@ from engram.miner import endpoints
 from engram.miner.endpoints import Answer, Service
 from tests.miner.nodes import CONTROLLER, encoded, in_namespace, serving, signed
 from tests.miner.test_keeping import attested, chat_parameters, deposit, fetch
+from tests.shared import NO_MOUNT
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "disk"
     place.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True).returncode:
-        pytest.skip("no disk of its own can be mounted here")
+        pytest.skip(NO_MOUNT)
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 
