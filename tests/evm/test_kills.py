@@ -8,15 +8,20 @@ has the money back, and nothing moved twice.
 import contextlib
 import http.client
 import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from engram.ledger import LEDGER_FILE
 from tests.evm import node
 from tests.evm.shop import RECIPIENT, REFUNDER, Shop, wait_until
 from tests.evm.wallet import FUNDS, EvmBuyer
-from tests.sampling import NIGHTLY, sample
+from tests.sampling import NIGHTLY
 
 pytestmark = [node.needs_node, pytest.mark.xdist_group("evm")]
 PRICE = 100_000
@@ -24,53 +29,86 @@ CALLS = [f"{call}:{moment}" for call in ("verify", "settle", "refund") for momen
 COMMITS = [f"{moment}:{number}" for number in range(1, 18) for moment in ("begin", "commit")]
 POINTS = CALLS + COMMITS
 KILLS = 10
-"""Of one test: 20 in all by day, 200 at night."""
-ROUNDS = 5
-"""At night every point is passed so often, in other company each time."""
+PLANS = 20 if NIGHTLY else 2
+"""Of so many kills each: 20 in all by day, 200 at night."""
 
 
-def companies() -> list[tuple[str, ...]]:
-    if not NIGHTLY:
-        points = [*CALLS, *sample("kills at commits", COMMITS, 2 * KILLS - len(CALLS))]
-        return [tuple(points[first::2]) for first in range(2)]
-    stride = len(POINTS) // KILLS
-    turned = [POINTS[turn:] + POINTS[:turn] for turn in range(ROUNDS)]
-    return [tuple(points[first::stride]) for points in turned for first in range(stride)]
+@dataclass(frozen=True)
+class Kill:
+    """One life of the gateway: where it dies, how many buyers pay at once, whether they stop what they got."""
+
+    point: str
+    buyers: int
+    stopping: bool
 
 
-@pytest.mark.parametrize("points", companies(), ids="+".join)
-def test_a_gateway_killed_again_and_again_serves_or_pays_back_what_it_took(
-    small: Shop, points: tuple[str, ...]
-) -> None:
-    gateway, buyers = small.gateway, [EvmBuyer(small.chain) for _ in points]
+plans = st.lists(
+    st.builds(Kill, st.sampled_from(POINTS), st.integers(1, 2), st.booleans()), min_size=KILLS, max_size=KILLS
+)
+
+
+# A failing plan is told as it was drawn: making it smaller would take hours of kills.
+@settings(max_examples=PLANS, phases=[Phase.explicit, Phase.generate])
+@given(plan=plans)
+def test_a_gateway_killed_again_and_again_serves_or_pays_back_what_it_took(small: Shop, plan: list[Kill]) -> None:
+    lives_and_deaths(small, plan)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("first", range(len(POINTS) // KILLS))
+def test_no_point_is_left_out_of_dying(small: Shop, first: int) -> None:
+    lives_and_deaths(small, [Kill(point, 1, stopping=True) for point in POINTS[first :: len(POINTS) // KILLS]])
+
+
+def lives_and_deaths(shop: Shop, plan: Sequence[Kill]) -> None:
+    """Let the gateway die by plan, then hold every buyer's balance against what they had of it."""
+    gateway, crowds = shop.gateway, [[EvmBuyer(shop.chain) for _ in range(kill.buyers)] for kill in plan]
+    taken, given_back = shop.taken(), shop.chain.balance(REFUNDER)
     gateway.terminate()
-    for point, buyer in zip(points, buyers, strict=True):
-        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=point)
+    for kill, crowd in zip(plan, crowds, strict=True):
+        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=kill.point)
         with contextlib.suppress(OSError, http.client.HTTPException):
             assert gateway.wait_ready() or gateway.wait() == -9
-            stop_all(small, buyers)
-            buyer.quote(small.url)
-            buyer.pay(small.url)
-            stop_all(small, [buyer])
-            small.chain.mine(2)
+            for earlier in crowds[: crowds.index(crowd)]:
+                stop_all(shop, earlier)
+            with ThreadPoolExecutor(len(crowd)) as paying:
+                list(paying.map(lambda buyer: buy(shop, buyer), crowd))
+            if kill.stopping:
+                stop_all(shop, crowd)
+            shop.chain.mine(2)
         gateway.kill()
-        small.chain.mine(2)
+        shop.chain.mine(2)
 
     gateway.start()
-    for point, buyer in zip(points, buyers, strict=True):
-        if not buyer.payment:
-            buyer.quote(small.url)
-        answer = buyer.pay(small.url)
-        assert (point, answer.status) == (point, 202), answer
-        stop_all(small, [buyer])
-        small.chain.mine(2)
-        payment_id = str(answer.body["payment_id"])
-        wait_until(lambda: is_over(small, buyer, payment_id), True, 40.0)  # noqa: B023 - asked right here
-        (session,) = buyer.sessions(small.url)
-        served = was_served(small, session["session_id"])
-        assert small.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
-        assert small.chain.transfers(REFUNDER, buyer.evm.address) == ([] if served else [PRICE])
-        assert buyer.balance == (FUNDS - PRICE if served else FUNDS)
+    everybody = [buyer for crowd in crowds for buyer in crowd]
+    with ThreadPoolExecutor(8) as finishing:
+        served = list(finishing.map(lambda buyer: had_a_node(shop, buyer), everybody))
+    assert shop.taken() - taken == PRICE * len(everybody)
+    assert given_back - shop.chain.balance(REFUNDER) == PRICE * served.count(False)
+
+
+def buy(shop: Shop, buyer: EvmBuyer) -> None:
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        buyer.quote(shop.url)
+        buyer.pay(shop.url)
+
+
+def had_a_node(shop: Shop, buyer: EvmBuyer) -> bool:
+    """Let them finish their purchase and stop it; tells whether they had a node, and holds their balance against it."""
+    if not buyer.payment:
+        buyer.quote(shop.url)
+    answer = buyer.pay(shop.url)
+    assert answer.status == 202, answer
+    stop_all(shop, [buyer])
+    shop.chain.mine(2)
+    payment_id = str(answer.body["payment_id"])
+    wait_until(lambda: is_over(shop, buyer, payment_id), True, 40.0)
+    (session,) = buyer.sessions(shop.url)
+    served = was_served(shop, session["session_id"])
+    assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
+    assert shop.chain.transfers(REFUNDER, buyer.evm.address) == ([] if served else [PRICE])
+    assert buyer.balance == (FUNDS - PRICE if served else FUNDS)
+    return served
 
 
 def stop_all(shop: Shop, buyers: list[EvmBuyer]) -> None:
