@@ -17,8 +17,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 
 @pytest.fixture(scope="session")
-def early(house: Shop) -> Early:
-    return Early(house)
+def early(house: Shop) -> Iterator[Early]:
+    begun = Early(house)
+    yield begun
+    begun.join()
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,12 @@ class Early:
 
     def late_answer(self) -> Answer:
         """What the late buyer was told."""
-        self._paying.join(30)
+        self.join()
         return self._answers[0]
+
+    def join(self) -> None:
+        """Wait for the late buyer, who needs the house."""
+        self._paying.join(30)
 
 
 def _reorganised(shop: Shop) -> tuple[EvmBuyer, str]:

@@ -89,6 +89,26 @@ def test_a_payment_in_another_spelling_is_the_same_payment(shop: Shop) -> None:
     buyer.stop(shop.url, session_id)
 
 
+def test_a_payment_buys_one_order_alone_and_no_more_time_of_it(shop: Shop) -> None:
+    buyer = EvmBuyer(shop.chain)
+    buyer.quote(shop.url)
+    bought = buyer.pay(shop.url)
+    assert bought.status == 202, bought
+    session_id = str(bought.body["session_id"])
+    ends_at = buyer.wait(shop.url, session_id, "active")["expires_at"]
+    for order in ({"tier": "pro", "duration_hours": 1}, {"tier": "lite", "duration_hours": 2}):
+        buyer.order = order
+        other = buyer.pay(shop.url)
+        assert (other.status, session_id in str(other.body), "payment-required" in other.headers) == (409, False, False)
+    buyer.order = {"duration_hours": 1}
+    longer = buyer.post(shop.url, f"/sessions/{session_id}/extend", buyer.payment)
+    assert (longer.status, "payment-required" in longer.headers) == (409, False)
+    assert len(buyer.sessions(shop.url)) == 1
+    assert buyer.get(shop.url, session_id).body["expires_at"] == pytest.approx(ends_at, abs=1.0)
+    assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
+    buyer.stop(shop.url, session_id)
+
+
 def upper(document: dict[str, Any]) -> str:
     changed = json.loads(json.dumps(document))
     signed = changed["payload"]
