@@ -38,7 +38,7 @@ class GatewayProcess:
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
         self._settings = data_dir.with_name(data_dir.name + ".toml")
-        self._settings.write_text(settings)
+        self._settings.write_text(_with_ports_of_its_own(settings))
         self._environ = environ or {}
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
@@ -149,3 +149,16 @@ class GatewayProcess:
 def _clean_environ() -> dict[str, str]:
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "COVERAGE_PROCESS_START")
     return {name: os.environ[name] for name in kept if name in os.environ}
+
+
+def _with_ports_of_its_own(settings: str) -> str:
+    """The settings with ports for nodes that gateways of other test workers do not give to theirs.
+
+    Of two gateways that find one port free at one moment, one has to launch its node again: right, but another story.
+    """
+    if "first_port" in settings:
+        return settings
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw-1").removeprefix("gw")
+    line = f"first_port = {20_000 + 1_000 * int(worker)}\n"
+    section = "[provisioning]\n"
+    return settings.replace(section, section + line) if section in settings else f"{settings}{section}{line}"
