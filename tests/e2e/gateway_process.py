@@ -38,7 +38,7 @@ class GatewayProcess:
         self.data_dir = data_dir
         self.log_path = data_dir.with_name(data_dir.name + ".log")
         self._settings = data_dir.with_name(data_dir.name + ".toml")
-        self._settings.write_text(_with_ports_of_its_own(settings))
+        self._settings.write_text(with_ports_of_its_own(settings))
         self._environ = environ or {}
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
@@ -151,7 +151,7 @@ def _clean_environ() -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ}
 
 
-def _with_ports_of_its_own(settings: str) -> str:
+def with_ports_of_its_own(settings: str) -> str:
     """The settings with ports for nodes that gateways of other test workers do not give to theirs.
 
     Of two gateways that find one port free at one moment, one has to launch its node again: right, but another story.

@@ -1,7 +1,7 @@
 """Any one actor of a running gateway may crash: the surface answers, and the work goes on after the restart."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,16 @@ import trio
 
 import config
 import run
-from actors import Actor
+from actors import Actor, Context
 from engram.chain.actor import MetagraphSyncer
+from engram.control import server
+from engram.control.client import ControlClient
+from engram.control.commands import ListSessions
+from engram.control.model import SessionPage
 from engram.gateway.feed import EventFeed
+from engram.http import listener
+from engram.http import server as http_server
+from engram.http.app import App
 from engram.ledger import LedgerActor, data_folder
 from engram.payments.actor import PaymentVerifier
 from engram.payments.work import PaymentWork
@@ -24,6 +31,7 @@ from engram.relay.actor import RelayEmitter
 from engram.relay.protocol import OutboxGrew
 from engram.stats import Reread, StatsPoller
 from tests.e2e.buyer import Buyer, balance
+from tests.e2e.gateway_process import with_ports_of_its_own
 
 SETTINGS = """
 [miner]
@@ -32,8 +40,6 @@ embedder = "hash"
 interval_s = 0.5
 [chain]
 poll_s = 0.5
-[provisioning]
-first_port = 19300
 """
 OPENING_BALANCE = 1_000_000_000
 
@@ -41,7 +47,7 @@ OPENING_BALANCE = 1_000_000_000
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[run.Process]:
     file = folder / "settings.toml"
-    file.write_text(SETTINGS)
+    file.write_text(with_ports_of_its_own(SETTINGS))
     flags: dict[str, str | float | None] = {"data_dir": str(folder / "data"), "gateway.port": 0, "ops.port": 0}
     loaded = config.load("local", files=[file], environ={}, flags=flags, env_files=())
     with data_folder(Path(loaded.settings.data_dir)) as data:
@@ -137,6 +143,86 @@ async def test_a_crashed_job_is_restarted_and_purchases_go_on(
         armed.set()
         await purchase(process)
         assert lives == 2
+
+
+class Crashing:
+    """Stands before what serves a surface: its first life ends in a crash once it is armed."""
+
+    def __init__(self, serve: Callable[..., Any]) -> None:
+        self._serve = serve
+        self.lives = 0
+        self.armed, self.serving_again = trio.Event(), trio.Event()
+
+    async def __call__(self, *args: Any, context: Context, **rest: Any) -> None:
+        self.lives += 1
+        if self.lives > 1:
+            await self._serve(*args, context=Told(context, self.serving_again), **rest)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(self._serve, *args, context=context, **rest))
+            await self.armed.wait()
+            raise RuntimeError("injected")
+
+
+class Told:
+    """A job's context that sets an event when the job is ready."""
+
+    def __init__(self, context: Context, told: trio.Event) -> None:
+        self._context, self._told = context, told
+
+    @property
+    def stop_requested(self) -> trio.Event:
+        return self._context.stop_requested
+
+    def ready(self, info: object = None) -> None:
+        self._context.ready(info)
+        self._told.set()
+
+
+@pytest.mark.parametrize("surface", ["gateway", "ops", "facilitator"])
+async def test_a_crashed_server_is_restarted_where_it_was_and_purchases_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: str
+) -> None:
+    original = http_server.serve
+    crashing = Crashing(original)
+
+    async def serve(app: App, *args: Any, **rest: Any) -> None:
+        await (crashing if app.surface == surface else original)(app, *args, **rest)
+
+    monkeypatch.setattr(listener, "serve", serve)
+    async with running(tmp_path) as process:
+        urls = {name: each.url for name, each in process.listeners.items()}
+        crashing.armed.set()
+        with trio.fail_after(30):
+            await crashing.serving_again.wait()
+        await purchase(process)
+        assert crashing.lives == 2
+        assert {name: each.url for name, each in process.listeners.items()} == urls
+
+
+async def test_a_crashed_control_socket_is_restarted_and_purchases_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def control_job(folder: Path, operations: server.Operations) -> Callable[[Context], Awaitable[None]]:
+        async def run(context: Context) -> None:
+            await crashing(folder, operations, context=context)
+
+        return run
+
+    async def serve(folder: Path, operations: server.Operations, *, context: Context) -> None:
+        await original(folder, operations)(context)
+
+    original = server.control_job
+    crashing = Crashing(serve)
+    monkeypatch.setattr(server, "control_job", control_job)
+    async with running(tmp_path) as process:
+        crashing.armed.set()
+        with trio.fail_after(30):
+            await crashing.serving_again.wait()
+        client = ControlClient(process.folder, timeout_s=5.0)
+        assert await trio.to_thread.run_sync(client.call, ListSessions()) == SessionPage(rows=[], after="")
+        await purchase(process)
+        assert crashing.lives == 2
 
 
 async def test_a_crashed_payment_and_a_crashed_saga_are_taken_up_again(

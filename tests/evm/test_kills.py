@@ -18,6 +18,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from engram.ledger import LEDGER_FILE
+from engram.payments import rules
 from tests.evm import node
 from tests.evm.shop import RECIPIENT, REFUNDER, Shop, wait_until
 from tests.evm.wallet import FUNDS, EvmBuyer
@@ -28,6 +29,9 @@ PRICE = 100_000
 CALLS = [f"{call}:{moment}" for call in ("verify", "settle", "refund") for moment in ("before", "after")]
 COMMITS = [f"{moment}:{number}" for number in range(1, 18) for moment in ("begin", "commit")]
 POINTS = CALLS + COMMITS
+ENDED = ("stopped", "expired", "failed")
+PATIENCE_S = rules.RETRY_MAX_S * 2
+"""What was tried in vain in life after life is tried again after this long at most, and once more when it failed."""
 KILLS = 10
 TURNS = 10 if NIGHTLY else 1
 """Of two plans each: 20 kills in all by day, 200 at night. Each turn draws onwards from other points."""
@@ -107,7 +111,7 @@ def had_a_node(shop: Shop, buyer: EvmBuyer) -> bool:
     stop_all(shop, [buyer])
     shop.chain.mine(2)
     payment_id = str(answer.body["payment_id"])
-    wait_until(lambda: is_over(shop, buyer, payment_id), True, 40.0)
+    wait_until(lambda: left_to_do(shop, buyer, payment_id), [], PATIENCE_S)
     (session,) = buyer.sessions(shop.url)
     served = was_served(shop, session["session_id"])
     assert shop.chain.transfers(buyer.evm.address, RECIPIENT) == [PRICE]
@@ -130,14 +134,12 @@ def was_served(shop: Shop, session_id: str) -> bool:
         return active_at is not None
 
 
-def is_over(shop: Shop, buyer: EvmBuyer, payment_id: str) -> bool:
-    """The session has ended, and what is owed of its payment is paid."""
+def left_to_do(shop: Shop, buyer: EvmBuyer, payment_id: str) -> list[str]:
+    """What has not ended or is not paid back yet, in words: nothing when the purchase is over."""
     payment: dict[str, Any] = buyer.payment_of(shop.url, payment_id)
-    sessions = buyer.sessions(shop.url)
-    ended = [session["status"] in ("stopped", "expired", "failed") for session in sessions]
-    paid = payment["status"] == "refunded" or (
-        payment["status"] == "settled" and all(was_served(shop, session["session_id"]) for session in sessions)
-    )
     if payment["status"] in ("refund_due", "refunding", "unknown"):
         shop.chain.mine()
-    return all(ended) and paid
+    sessions = buyer.sessions(shop.url)
+    left = [f"{each['session_id']} is {each['status']}" for each in sessions if each["status"] not in ENDED]
+    settled = payment["status"] == "settled" and all(was_served(shop, each["session_id"]) for each in sessions)
+    return left if settled or payment["status"] == "refunded" else [*left, f"payment: {payment}"]
