@@ -113,10 +113,14 @@ class EvmRpc:
         try:
             await self._check_chain()
             head = await self._read_head()
-            event = await self._event(question, head.latest)
-            if event is not None:
-                return await self._judge(question, event, final=event.block <= head.final.number)
-            return await self._unused(question, head.final)
+            event = await self._event(question, head.latest, _first_block(question, head.latest))
+            if event is None:
+                if not await self._is_used(question, head.final):
+                    return Unused(float(head.final.timestamp))
+                event = await self._event(question, head.latest, _oldest_block(head.latest))
+            if event is None:
+                return NoEvidence("used_and_not_in_the_logs")
+            return await self._judge(question, event, final=event.block <= head.final.number)
         except RpcFailed as failed:
             return NoEvidence(str(failed))
 
@@ -149,10 +153,8 @@ class EvmRpc:
             raise RpcFailed("rpc_of_another_chain")
         self._checked = True
 
-    async def _event(self, question: Question, latest: Block) -> Log | None:
-        """The event that used the authorization up, looked for from when it may have been."""
-        back = ceil(max(0.0, latest.timestamp - question.since + SLACK_S) / FASTEST_BLOCK_S)
-        first = max(0, latest.number - min(back, RANGE_BLOCKS * RANGES - 1))
+    async def _event(self, question: Question, latest: Block, first: int) -> Log | None:
+        """The event that used the authorization up, looked for from block `first`."""
         for begin in range(first, latest.number + 1, RANGE_BLOCKS):
             end = begin + RANGE_BLOCKS - 1
             asked = {
@@ -185,14 +187,23 @@ class EvmRpc:
             return Paid(event.transaction, final)
         return Spent("used_otherwise", final)
 
-    async def _unused(self, question: Question, final_block: Block) -> Finding:
+    async def _is_used(self, question: Question, final_block: Block) -> bool:
         asked = {
             "to": "0x" + question.asset.hex(),
             "data": "0x" + _STATE + _topic(question.payer)[2:] + question.nonce.hex(),
         }
-        if _number(await self._call("eth_call", [asked, hex(final_block.number)])):
-            return NoEvidence("used_and_not_in_the_logs")
-        return Unused(float(final_block.timestamp))
+        return bool(_number(await self._call("eth_call", [asked, hex(final_block.number)])))
+
+
+def _first_block(question: Question, latest: Block) -> int:
+    """The first block in which the authorization may have been used, by the clock."""
+    back = ceil(max(0.0, latest.timestamp - question.since + SLACK_S) / FASTEST_BLOCK_S)
+    return max(latest.number - back, _oldest_block(latest))
+
+
+def _oldest_block(latest: Block) -> int:
+    """As far back as is looked at all: for a chain that was faster, or a clock that was ahead."""
+    return max(0, latest.number - RANGE_BLOCKS * RANGES + 1)
 
 
 def _pays(log: Log, question: Question) -> bool:

@@ -151,6 +151,11 @@ class Chain:
     def mine(self, blocks: int = 1) -> None:
         self.rpc("anvil_mine", hex(blocks))
 
+    def tick(self) -> None:
+        """A block, when this second has none: no chain that is sold on makes more."""
+        if self.now() < int(time.time()):
+            self.mine()
+
     def reorganise(self, depth: int) -> None:
         """Replace the newest blocks by empty ones; their transactions are gone."""
         self.rpc("anvil_reorg", depth, [])

@@ -138,7 +138,7 @@ def left_to_do(shop: Shop, buyer: EvmBuyer, payment_id: str) -> list[str]:
     """What has not ended or is not paid back yet, in words: nothing when the purchase is over."""
     payment: dict[str, Any] = buyer.payment_of(shop.url, payment_id)
     if payment["status"] in ("refund_due", "refunding", "unknown"):
-        shop.chain.mine()
+        shop.chain.tick()
     sessions = buyer.sessions(shop.url)
     left = [f"{each['session_id']} is {each['status']}" for each in sessions if each["status"] not in ENDED]
     settled = payment["status"] == "settled" and all(was_served(shop, each["session_id"]) for each in sessions)

@@ -74,6 +74,14 @@ async def test_logs_are_looked_for_in_ranges_back_to_when_the_authorization_was_
     assert chain.calls.count("eth_getLogs") > 1
 
 
+async def test_a_use_is_found_though_the_clock_says_it_cannot_be_so_old() -> None:
+    chain, rpc = chain_and_evidence()
+    transaction = chain.transfer(builders.authorization())
+    chain.mine(5_000)
+    ahead = msgspec.structs.replace(asked(), since=asked().since + 1_000_000.0)
+    assert await rpc.look(ahead) == Paid(transaction, final=True)
+
+
 async def test_a_use_that_the_logs_do_not_show_is_no_evidence() -> None:
     chain, rpc = chain_and_evidence()
     chain.transfer(builders.authorization())
