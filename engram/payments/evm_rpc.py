@@ -117,6 +117,8 @@ class EvmRpc:
             if event is None:
                 if not await self._is_used(question, head.final):
                     return Unused(float(head.final.timestamp))
+                event = await self._event(question, head.latest, await self._block_at(question.since - SLACK_S, head))
+            if event is None:
                 event = await self._event(question, head.latest, _oldest_block(head.latest))
             if event is None:
                 return NoEvidence("used_and_not_in_the_logs")
@@ -153,9 +155,20 @@ class EvmRpc:
             raise RpcFailed("rpc_of_another_chain")
         self._checked = True
 
+    async def _block_at(self, moment: float, head: Head) -> int:
+        """The first block that is not older than `moment` (unix seconds); the newest when all are."""
+        low, high = 0, head.latest.number
+        while low < high:
+            middle = (low + high) // 2
+            if (await self.block(hex(middle))).timestamp < moment:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
     async def _event(self, question: Question, latest: Block, first: int) -> Log | None:
-        """The event that used the authorization up, looked for from block `first`."""
-        for begin in range(first, latest.number + 1, RANGE_BLOCKS):
+        """The event that used the authorization up, looked for in the RANGES from block `first` on."""
+        for begin in range(first, min(latest.number + 1, first + RANGE_BLOCKS * RANGES), RANGE_BLOCKS):
             end = begin + RANGE_BLOCKS - 1
             asked = {
                 "address": "0x" + question.asset.hex(),

@@ -82,6 +82,13 @@ async def test_a_use_is_found_though_the_clock_says_it_cannot_be_so_old() -> Non
     assert await rpc.look(ahead) == Paid(transaction, final=True)
 
 
+async def test_a_use_is_found_however_long_ago_it_was() -> None:
+    chain, rpc = chain_and_evidence()
+    transaction = chain.transfer(builders.authorization())
+    chain.mine(30 * 86_400 // 2)
+    assert await rpc.look(asked()) == Paid(transaction, final=True)
+
+
 async def test_a_use_that_the_logs_do_not_show_is_no_evidence() -> None:
     chain, rpc = chain_and_evidence()
     chain.transfer(builders.authorization())
