@@ -49,7 +49,7 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
         answer = known_answer(known, asked.controller, asked.request_hash)
         if isinstance(answer, Conflict) or not _may_retry(connection, known):
             return answer
-    elif (said := _replayed(connection, reservation) or _identified(connection, asked)) is not None:
+    if (said := _replayed(connection, reservation) or _identified(connection, asked)) is not None:
         return said
     refused = _room(connection, reservation)
     if refused is not None:

@@ -109,6 +109,19 @@ def test_a_signature_is_not_used_up_by_a_payment_that_was_refused(books: Books) 
     assert isinstance(books.reserve("three", message="m"), Replayed)
 
 
+@pytest.mark.parametrize("same", [{"message": "m"}, {"identifier": "a word of 16 characters"}])
+def test_a_refused_payment_does_not_come_back_beside_the_one_that_took_its_place(
+    books: Books, same: dict[str, Any]
+) -> None:
+    books.reserve("one", **same)
+    books.happen("payment of one", PaymentEvent.REFUSED, reason="facilitator_unavailable")
+    assert isinstance(books.reserve("two", **same), Reserved)
+    books.happen("payment of two", PaymentEvent.VERIFIED, PaymentEvent.SETTLED, transaction=HASH)
+    again = books.reserve("one", **same)
+    assert again == Known(books.payment("payment of two")) if "message" in same else isinstance(again, Conflict)
+    assert books.payment("payment of one").state is PaymentState.REJECTED
+
+
 def test_nothing_is_remembered_where_signatures_are_off(books: Books) -> None:
     for text in ("one", "two"):
         asked = msgspec.structs.replace(reservation(text), message_hash=None)
