@@ -225,7 +225,6 @@ BEFORE_BROADCAST: Final = frozenset(
         "invalid_exact_evm_token_name_mismatch",
         "invalid_exact_evm_token_version_mismatch",
         "invalid_exact_evm_eip3009_not_supported",
-        "invalid_exact_evm_transaction_simulation_failed",
         "missing_eip712_domain",
         "network_mismatch",
         "invalid_network",
@@ -238,10 +237,14 @@ BEFORE_BROADCAST: Final = frozenset(
     }
 )
 """Reasons of a failed settlement that are found before anything is broadcast. Not among them, because the money may
-have moved: nonce_already_used (somebody else may have submitted it), transaction_failed, and every word we do not
-know."""
+have moved: nonce_already_used and transaction_simulation_failed (somebody else may have submitted it),
+transaction_failed, and every word we do not know."""
 EXPIRED: Final = "invalid_exact_evm_payload_authorization_valid_before"
 NONCE_USED: Final = "invalid_exact_evm_nonce_already_used"
+SIMULATION_FAILED: Final = "invalid_exact_evm_transaction_simulation_failed"
+"""What a used authorization is called, too, by a facilitator that could not ask the token why."""
+MAY_BE_USED: Final = frozenset({NONCE_USED, SIMULATION_FAILED})
+"""Refusals of a verification that may mean that somebody has submitted the authorization already."""
 PENDING: Final = "settlement_pending"
 
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)

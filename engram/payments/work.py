@@ -129,16 +129,17 @@ class PaymentWork:
                 settling = await self._advance(payment, PaymentEvent.VERIFIED)
                 if settling is not None and settling.state is PaymentState.SETTLING:
                     await self._settle(settling)
-            case Invalid(reason) if reason == rules.NONCE_USED and self._evidence is not None:
-                await self._already_used(payment, await self._evidence.look(evidence.about(payment)))
+            case Invalid(reason) if self._evidence is not None:
+                await self._invalid(payment, reason, await self._evidence.look(evidence.about(payment)))
             case Invalid(reason):
                 await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
             case Unavailable(why):
                 _log.warning("facilitator_unavailable", payment_id=payment.id, cause=why)
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
 
-    async def _already_used(self, payment: Payment, finding: Finding) -> None:
-        """Somebody submitted it before us: it counts as paid when it paid us, and is refused only when it cannot."""
+    async def _invalid(self, payment: Payment, reason: str, finding: Finding) -> None:
+        """Somebody may have submitted it before us, whatever the facilitator calls that: it counts as paid when it
+        paid us, and is told as refused only when the money cannot have moved."""
         match finding:
             case Paid():
                 settling = await self._advance(payment, PaymentEvent.VERIFIED)
@@ -146,8 +147,11 @@ class PaymentWork:
                     await self._found(settling, PaymentEvent.SETTLED, finding)
             case Spent():
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NONCE_USED)
-            case Unused() | NoEvidence():  # not to be told as refused: the money may have moved
-                await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
+            case Unused() if reason != rules.NONCE_USED:  # which a node that is behind does not know yet
+                await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
+            case Unused() | NoEvidence():
+                told = rules.NOT_REACHED if reason in rules.MAY_BE_USED else reason
+                await self._advance(payment, PaymentEvent.REFUSED, reason=told)
 
     async def _settle(self, payment: Payment) -> None:
         crash.point("settle:before")
@@ -157,6 +161,11 @@ class PaymentWork:
             finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
             await self._prove(payment, settlement, finding)
             return
+        if isinstance(settlement, Rejected) and payment.state is PaymentState.SETTLING and self._evidence is not None:
+            finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
+            if isinstance(finding, Paid):
+                await self._found(payment, PaymentEvent.SETTLED, finding)
+                return
         event = rules.settlement_event(
             payment.state,
             settlement,

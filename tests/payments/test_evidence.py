@@ -9,11 +9,13 @@ import trio
 
 from engram import sessions
 from engram.http.client import HttpClient
-from engram.payments import evidence, records, refunds
+from engram.payments import evidence, records, refunds, rules
+from engram.payments.answers import Bought, PurchaseAnswer, Refused, Unavailable
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused, Watch
 from engram.payments.evm_rpc import EvmRpc, RpcFailed, json_rpc
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.networks import BASE, PLAY
+from engram.payments.outcomes import Invalid
 from engram.payments.owing import Next, RefundTerms
 from engram.payments.refund_key import RefundKey
 from engram.payments.rules import PaymentEvent
@@ -260,6 +262,40 @@ async def test_an_authorization_that_was_used_before_we_could_counts_as_paid_whe
         answer = await shop.buy(purchase)
         assert type(answer).__name__ == {"paid": "Bought", "cancelled": "Refused", "not told": "Unavailable"}[what]
         assert shop.facilitator.settlements == 0
+
+
+@pytest.mark.parametrize("point", ["verify", "settle:before"])
+async def test_a_payment_that_was_submitted_by_another_is_paid_whatever_the_facilitator_calls_that(
+    autojump_clock: object, point: str
+) -> None:
+    chain, rpc = chain_and_evidence()
+    async with open_shop(evidence=rpc) as shop:
+        keep_time(chain, shop)
+        purchase = shop.purchase()
+
+        def overtake(where: str) -> None:
+            if where == point:
+                chain.transfer(purchase.payload.authorization)
+                shop.facilitator.moved[builders.PAYER] = 1_000_000_000  # nothing is left for another payment
+
+        shop.facilitator.passing = overtake
+        assert isinstance(await shop.buy(purchase), Bought)
+        assert shop.facilitator.transfers == 0
+
+
+@pytest.mark.parametrize(("reason", "told"), [(rules.SIMULATION_FAILED, Unavailable), ("insufficient_funds", Refused)])
+async def test_a_refusal_that_may_mean_used_is_not_told_as_one_while_the_chain_cannot_be_asked(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, reason: str, told: type[PurchaseAnswer]
+) -> None:
+    chain, rpc = chain_and_evidence()
+    chain.failing.add("eth_getLogs")
+    async with open_shop(evidence=rpc) as shop:
+
+        async def refuse(_: object) -> Invalid:
+            return Invalid(reason)
+
+        monkeypatch.setattr(shop.facilitator, "verify", refuse)
+        assert isinstance(await shop.buy(shop.purchase()), told)
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
