@@ -77,13 +77,14 @@ def mark_refund_due(
     connection: Connection, payment_id: str, reason: str, now: Instant, amount: int | None = None
 ) -> Refund | None:
     """Owe the payer `amount` atomic units of a settled payment (None: all that is left), frozen with address and
-    nonce. Returns None when nothing is left, or the payment was never settled."""
+    nonce. Returns None when nothing is left, or the payment was never settled. One whose block was reorganised away
+    stays unknown; it is worked off once it is settled again."""
     payment = get(connection, payment_id)
-    if payment is None or payment.state not in rules.PAID:
+    if payment is None or not rules.was_paid(payment):
         return None
     refund = _open_refund(connection, payment, reason, now.wall, amount)
-    if refund is None:
-        return None
+    if refund is None or payment.state is PaymentState.UNKNOWN:
+        return refund
     connection.execute(
         update(payments)
         .where(payments.c.id == payment_id)
@@ -206,7 +207,8 @@ def open_refunds(connection: Connection, limit: int = 200) -> list[Refund]:
 
 def _delivery(connection: Connection, payment: Payment) -> Delivery:
     if payment.settled_at is not None:
-        return Delivery.DELIVERED
+        owed = any(part.state is not RefundState.REFUNDED for part in refunds_of(connection, payment.id))
+        return Delivery.OWED if owed else Delivery.DELIVERED
     state = connection.execute(statements.SESSION_STATE, {"id": payment.session_id}).scalar()
     wanted = {SessionState.PAYMENT_PENDING} if payment.kind is PaymentKind.SESSION else sessions.LIVE
     waiting = state in wanted
@@ -269,6 +271,9 @@ def _perform(connection: Connection, effect: Effect, payment: Payment, now: Inst
             _open_refund(connection, payment, payment.reason or str(payment.state), now.wall, None)
         case Effect.WITHDRAW if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.END, now, reason=EndReason.PAYMENT)
+        case Effect.FORGIVE:
+            never_sent = (refunds.c.payment_id == payment.id) & (refunds.c.state == str(RefundState.DUE))
+            connection.execute(delete(refunds).where(never_sent))
         case Effect.WITHDRAW:
             sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
 

@@ -140,7 +140,7 @@ def wake(connection: Connection, at: float) -> int:
 def _is_ours(connection: Connection, payment: Payment) -> bool:
     """It was paid, and not all of it goes back already (because it never bought anything)."""
     spoken_for = sum(part.amount for part in records.refunds_of(connection, payment.id))
-    return payment.state in rules.PAID and spoken_for < payment.amount
+    return rules.was_paid(payment) and spoken_for < payment.amount
 
 
 def _outage_s(connection: Connection, session_id: str) -> float:

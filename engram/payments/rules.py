@@ -78,6 +78,8 @@ class Delivery(StrEnum):
 
     WAITING = "waiting"
     DELIVERED = "delivered"
+    OWED = "owed"
+    """It was delivered and has ended; some of it is to be paid back."""
     IMPOSSIBLE = "impossible"
     """The session has been stopped or is over."""
 
@@ -93,6 +95,8 @@ class Effect(StrEnum):
     """A refund of all that is left of the payment is frozen."""
     WITHDRAW = "withdraw"
     """The session is ended: its payment is proven never to have been made."""
+    FORGIVE = "forgive"
+    """What was to be paid back of it is dropped, for the same reason."""
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -148,8 +152,12 @@ def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Deci
             return Decision(PaymentState.REFUND_DUE, (Effect.RELEASE, Effect.REFUND))
         case PaymentEvent.SETTLED, Delivery.DELIVERED:
             return Decision(PaymentState.SETTLED)  # its block was reorganised away and it came back
+        case PaymentEvent.SETTLED, Delivery.OWED:
+            return Decision(PaymentState.REFUND_DUE)  # the same, and its session ended before it did
         case PaymentEvent.VOIDED, Delivery.DELIVERED:
             return Decision(PaymentState.VOID, (Effect.WITHDRAW,))
+        case PaymentEvent.VOIDED, Delivery.OWED:
+            return Decision(PaymentState.VOID, (Effect.FORGIVE,))
         case _:
             return decision
 
@@ -354,6 +362,11 @@ def key_of(payload: Payload, requirements: Requirements) -> AuthorizationKey:
     """Returns the canonical authorization of a presented payment, on our own network and token whatever it says."""
     network, signed = requirements.network, payload.authorization
     return AuthorizationKey(network.caip2, network.asset, signed.payer, signed.nonce)
+
+
+def was_paid(payment: Payment) -> bool:
+    """True when the money is, or was, with us, or will be again: its block was reorganised away."""
+    return payment.state in PAID or (payment.state is PaymentState.UNKNOWN and payment.settled_at is not None)
 
 
 def is_decided(payment: Payment) -> bool:

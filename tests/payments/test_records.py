@@ -13,6 +13,8 @@ from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
 from engram.payments.answers import Conflict, NoRoom, Replayed
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
+from engram.payments.owing import RefundTerms
+from engram.payments.refunds import settle_up
 from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
 from engram.sessions import EndReason, Session, SessionEvent, SessionState
@@ -280,6 +282,22 @@ def test_a_reorganised_payment_delivers_once(books: Books) -> None:
     books.happen(paid.id, PaymentEvent.REORGANISED, PaymentEvent.VOIDED)
     assert books.session().state is SessionState.STOPPING
     assert books.session().end_reason is EndReason.PAYMENT
+
+
+@pytest.mark.parametrize(("event", "owed"), [(PaymentEvent.SETTLED, [100_000]), (PaymentEvent.VOIDED, [])])
+def test_what_ends_while_its_payment_is_reorganised_is_owed_back_once_that_is_settled_again(
+    books: Books, event: PaymentEvent, owed: list[int]
+) -> None:
+    paid = books.settled()
+    books.happen(paid.id, PaymentEvent.REORGANISED)
+    books.run(sessions.records.transition, paid.session_id, SessionEvent.PROVISION_FAILED, instant())
+    books.run(settle_up, paid.session_id, RefundTerms(0.0, 60.0, 0), instant())
+    assert books.payment().state is PaymentState.UNKNOWN
+    after = books.happen(paid.id, event)
+    assert after is not None
+    assert after.state is (PaymentState.REFUND_DUE if owed else PaymentState.VOID)
+    assert [refund.amount for refund in books.run(records.open_refunds)] == owed
+    assert [due.id for due in books.run(records.due, NOW + 1, 10)] == [paid.id] * len(owed)
 
 
 def test_money_that_arrives_after_all_is_owed_back(books: Books) -> None:
