@@ -6,6 +6,7 @@ from typing import Final, cast
 import msgspec
 from quart import Response, current_app, g, request
 
+from engram.gateway.once import Once
 from engram.gateway.replies import body_bytes
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
@@ -23,6 +24,8 @@ class Caller(msgspec.Struct, frozen=True):
     public_key: PublicKey
     message_sha256: bytes
     """With `public_key` the key of the replay guard."""
+    signed_ms: int | None = None
+    """The signature's stamp, unix ms; None where signatures are not checked."""
 
 
 def raw_path() -> bytes:
@@ -59,7 +62,18 @@ async def _caller(services: Services, refusal: str) -> Caller:
             extra["clock_skew_ms"] = refused.skew_ms
         raise ApiError(401, refused.code, refusal, extra=extra) from None
     g.signed_at = request.headers["X-Timestamp"]
-    return Caller(signed.public_key, signed.message_sha256)
+    return Caller(signed.public_key, signed.message_sha256, signed.timestamp_ms)
+
+
+def use_up(services: Services, once: Once, caller: Caller) -> None:
+    """Let the signed request now handled count only this once. Raises ApiError 401 or 503 (once.py)."""
+    if caller.signed_ms is None:
+        return
+    try:
+        once.take(caller.public_key, caller.message_sha256, caller.signed_ms, now_ms=int(services.clock.now() * 1000))
+    except ApiError as refused:
+        services.metrics.auth_refused.labels("gateway", refused.code).inc()
+        raise
 
 
 def _trusted(services: Services) -> Caller:

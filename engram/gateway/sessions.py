@@ -4,7 +4,8 @@ from quart import Response
 
 from engram.gateway import records
 from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
-from engram.gateway.caller import Caller, identify
+from engram.gateway.caller import Caller, identify, use_up
+from engram.gateway.once import Once
 from engram.gateway.presenting import session_answer
 from engram.gateway.replies import reply
 from engram.gateway.services import Services
@@ -20,6 +21,7 @@ LISTED = 200
 
 def add_session_routes(app: App, services: Services) -> None:
     """Add the endpoints under /sessions that cost nothing."""
+    once = Once(started_ms=int(services.clock.now() * 1000))
 
     @app.get("/sessions/<session_id>")
     async def show_session(session_id: str) -> Response:
@@ -54,6 +56,7 @@ def add_session_routes(app: App, services: Services) -> None:
     async def issue_ticket(session_id: str) -> Response:
         caller = await identify(services)
         await owned(services, caller, session_id)
+        use_up(services, once, caller)
         ticket = services.tickets.issue(session_id, services.clock.now())
         return reply(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
 

@@ -26,6 +26,7 @@ from engram.gateway.services import Services
 from engram.gateway.shop import Shop
 from engram.gateway.tickets import Tickets
 from engram.hotkeys import Keypair, gateway_scheme
+from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
 from engram.http.metrics import Metrics
 from engram.http.server import Address, http_job
 from engram.ledger import InlineLedger, open_inline
@@ -93,6 +94,8 @@ class Gateway(msgspec.Struct):
     client: httpx2.AsyncClient
     public: Any
     system: System
+    started_s: float
+    """When its applications were made, by its clock."""
     nonces: SeededIds = msgspec.field(default_factory=lambda: SeededIds(7))
     wallet: PlayWallet = msgspec.field(default_factory=lambda: PlayWallet(hashlib.sha256(b"wallet").digest()))
 
@@ -101,8 +104,13 @@ class Gateway(msgspec.Struct):
     ) -> dict[str, str]:
         """Fresh signed headers; the clock moves on, so that no two are the same."""
         self.clock.advance(0.01)
-        now_ms = round(self.clock.now() * 1000)
-        return gateway_scheme.sign_request(keypair, method, path, now_ms, body, version=version)
+        return self.auth_at(method, path, self.clock.now(), body, keypair, version)
+
+    def auth_at(
+        self, method: str, path: str, at_s: float, body: bytes = b"", keypair: Keypair = PHONE, version: int = 1
+    ) -> dict[str, str]:
+        """Headers signed at another moment than now."""
+        return gateway_scheme.sign_request(keypair, method, path, round(at_s * 1000), body, version=version)
 
     async def ask(
         self,
@@ -199,7 +207,8 @@ async def running_gateway(
     status = status_of(
         "local", ledger, clock, subnets, lambda: tree, selling.is_on, lambda: feed.open_streams, nothing_else
     )
-    public = gateway_app(services)
+    public, started_s = gateway_app(services), clock.now()
+    clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
     ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, lambda: tree))
 
     def hint(session_id: str) -> None:
@@ -246,5 +255,6 @@ async def running_gateway(
                 client=client,
                 public=public,
                 system=system,
+                started_s=started_s,
             )
     ledger.close()
