@@ -22,7 +22,7 @@ SHOULD_BE_IN_S: Final = 60.0
 """A settled payment that the chain does not know at a final block this much younger was reorganised away."""
 
 
-GIVEN_UP_S: Final = 3_600.0
+GIVEN_UP_S: Final = 86_400.0
 """A rejected or void payment that the chain tells nothing of is watched for so long after it expired."""
 
 

@@ -6,7 +6,7 @@ Functions are called inside `ledger.write` and are bounded; call them again whil
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, exists, select
+from sqlalchemy import Connection, delete, exists, or_, select
 
 from engram import sessions
 from engram.ledger.schema import answered_requests, payments, refunds
@@ -17,13 +17,16 @@ from .model import PaymentState
 AT_ONCE: Final = 500
 UNPAID_KEPT_S: Final = 86_400.0
 """How long buyers and the operator can still see what became of an attempt that moved no money."""
+WATCHED_KEPT_S: Final = 30 * 86_400.0
+"""How much longer an attempt is kept of which the chain could not be asked yet whether it moved none."""
 _UNPAID: Final = (str(PaymentState.REJECTED), str(PaymentState.VOID))
 
 
 def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -> int:
     """Drop payments that are rejected or void since before `before` (unix seconds), with the sessions they never paid.
 
-    Whatever was once settled, is owed back or in quarantine stays, and so does a session with a node to destroy.
+    Whatever was once settled, is owed back or in quarantine stays, so does a session with a node to destroy, and for
+    WATCHED_KEPT_S what the chain is still to be asked about.
     Returns how many payments were dropped, at most `limit`.
     """
     not_over = exists().where(
@@ -38,6 +41,7 @@ def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -
             payments.c.settled_at.is_(None),
             payments.c.transaction_hash.is_(None),
             payments.c.quarantined_at.is_(None),
+            or_(payments.c.next_attempt_at.is_(None), payments.c.updated_at < before - WATCHED_KEPT_S),
             ~exists().where(refunds.c.payment_id == payments.c.id),
             ~not_over,
         )

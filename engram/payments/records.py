@@ -130,7 +130,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
     payment = get(connection, payment_id)
     if payment is None:
         return None
-    due = at if payment.state in rules.WORKED else None
+    due = None if payment.state is PaymentState.REFUNDED else at  # others may have been watched
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
     connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
     return after

@@ -7,9 +7,11 @@
 | settling   | settled          | settled    | deliver; refund_due instead when the session has been ended   |
 | settling   | refused          | rejected   | release                                                       |
 | settling   | unclear          | unknown    |                                                               |
-| unknown    | settled          | settled    | as for settling; nothing is delivered twice                   |
+| unknown    | settled          | settled    | as for settling; nothing is delivered twice; refund_due       |
+|            |                  |            | instead when its end has left a refund                        |
 | unknown    | unclear          | unknown    |                                                               |
-| unknown    | voided           | void       | release; withdraw when it had been delivered                  |
+| unknown    | voided           | void       | release; withdraw when it had been delivered, forgive when    |
+|            |                  |            | its end has left a refund                                     |
 | rejected   | retried          | reserved   |                                                               |
 | rejected   | arrived          | refund_due | refund                                                        |
 | void       | arrived          | refund_due | refund                                                        |
@@ -383,6 +385,9 @@ def is_stale(payment: Payment, now: float, reserve_ttl_s: float) -> bool:
 
 RETRY_MIN_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
+WATCH_MIN_S: Final = 15.0
+WATCH_MAX_S: Final = 2 * RETRY_MAX_S
+"""What is due later than this is taken for due by a clock that was set back."""
 QUARANTINE_AFTER: Final = 5
 """Crashes of a payment's work."""
 
@@ -394,6 +399,15 @@ def retry_delay_s(attempts: int) -> float:
     [1.0, 2.0, 4.0, 60.0]
     """
     return min(RETRY_MAX_S, RETRY_MIN_S * 2.0 ** min(max(attempts, 1) - 1, 10))
+
+
+def watch_delay_s(waited_s: float) -> float:
+    """Returns the seconds until the chain is looked at again for what may still change, after `waited_s` of that.
+
+    >>> [watch_delay_s(waited_s) for waited_s in (0.0, 600.0, 86_400.0)]
+    [15.0, 60.0, 120.0]
+    """
+    return max(WATCH_MIN_S, min(WATCH_MAX_S, waited_s / 10))
 
 
 def refund_nonce(network: str, asset: bytes, payer: bytes, nonce: bytes, number: int) -> bytes:

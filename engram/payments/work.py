@@ -28,9 +28,6 @@ from .rules import PaymentEvent
 
 _log = structlog.get_logger("engram.payments")
 
-WATCH_S: Final = 15.0
-"""The chain is looked at this often for what may still change."""
-
 Outcome = TypeVar("Outcome")
 OnSettled = Callable[[str], None]
 """A hint that the session of this id was paid for, or extended. Losing it loses nothing."""
@@ -208,7 +205,8 @@ class PaymentWork:
             if isinstance(decided, PaymentEvent):
                 await self._found(payment, decided, finding)
                 return
-            at = None if decided is Watch.REST else self._watch_at()
+            now = self._instants.now().wall
+            at = None if decided is Watch.REST else now + rules.watch_delay_s(now - payment.updated_at)
         await self._ledger.write(lambda connection: records.look_again(connection, payment, at))
 
     async def _found(self, payment: Payment, event: PaymentEvent, finding: Finding) -> None:
@@ -217,7 +215,7 @@ class PaymentWork:
         await self._advance(payment, event, reason=reason, transaction=evidence.transaction_of(finding))
 
     def _watch_at(self) -> float | None:
-        return None if self._evidence is None else self._instants.now().wall + WATCH_S
+        return None if self._evidence is None else self._instants.now().wall + rules.WATCH_MIN_S
 
     async def _advance(
         self, payment: Payment, event: PaymentEvent, *, reason: str | None = None, transaction: str | None = None

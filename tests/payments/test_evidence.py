@@ -182,7 +182,7 @@ def test_what_a_finding_means_depends_on_the_state(state: PaymentState, wanted: 
 def test_only_an_expiry_in_chain_time_ends_what_was_never_used() -> None:
     payment = builders.payment(state=PaymentState.UNKNOWN)
     before, after = Unused(payment.valid_before - 1), Unused(payment.valid_before)
-    late = payment.valid_before + 10_000.0
+    late = payment.valid_before + 100_000.0
     assert evidence.decide(payment, before, late) is AGAIN
     assert evidence.decide(payment, after, late) is PaymentEvent.VOIDED
     given_up = builders.payment(state=PaymentState.REJECTED)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import answered_requests
-from engram.payments import records, reservations
+from engram.payments import forgetting, records, reservations
 from engram.payments.answers import Conflict, NoRoom, Replayed
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
 from engram.payments.owing import RefundTerms
@@ -427,6 +427,24 @@ def test_the_fifth_crash_puts_a_payment_aside_until_the_operator_releases_it(boo
     assert len(books.run(records.due, NOW, 10)) == 1
     for missing in (records.count_crash, records.release_quarantine):
         assert books.run(missing, "nobody", NOW) is None
+
+
+def test_a_payment_that_was_watched_is_watched_again_once_it_is_released(books: Books) -> None:
+    books.settled()
+    books.run(records.look_again, books.payment(), NOW)
+    for _ in range(5):
+        books.run(records.count_crash, "payment of a nonce", NOW)
+    assert books.run(records.due, NOW + 1e9, 10) == []
+    books.run(records.release_quarantine, "payment of a nonce", NOW)
+    assert len(books.run(records.due, NOW, 10)) == 1
+
+
+def test_what_the_chain_is_still_to_be_asked_about_is_not_forgotten_with_what_moved_no_money(books: Books) -> None:
+    books.reserve()
+    books.happen("payment of a nonce", PaymentEvent.REFUSED, reason="x", watch_at=NOW)
+    day_later = NOW + 100_000
+    assert books.run(forgetting.forget_unpaid, day_later) == 0
+    assert books.run(forgetting.forget_unpaid, day_later + forgetting.WATCHED_KEPT_S) == 1
 
 
 def test_payments_are_listed_newest_first_and_counted(books: Books) -> None:

@@ -85,6 +85,8 @@ class Money(RuleBasedStateMachine):
         if decision is None:
             return
         self.state = decision.state
+        if (event, self.delivery) == (PaymentEvent.SETTLED, Delivery.OWED):
+            self.refunds += 1
         if event in (PaymentEvent.SETTLED, PaymentEvent.ARRIVED):
             self.money_with_us = True
         if event is PaymentEvent.REORGANISED:
@@ -102,6 +104,8 @@ class Money(RuleBasedStateMachine):
                     self.refunds += 1
                 case Effect.WITHDRAW:
                     self.withdrawn += 1
+                case Effect.FORGIVE:
+                    assert self.refunds == 0, "nothing of it was sent"
 
     @rule(event=st.sampled_from(PaymentEvent))
     def any_event(self, event: PaymentEvent) -> None:
@@ -111,6 +115,15 @@ class Money(RuleBasedStateMachine):
     @rule()
     def the_session_is_stopped(self) -> None:
         self.delivery = Delivery.IMPOSSIBLE
+
+    @precondition(lambda self: self.delivery is Delivery.DELIVERED and self.state is PaymentState.UNKNOWN)
+    @rule()
+    def the_session_ends_while_its_payment_is_reorganised(self) -> None:
+        self.delivery = Delivery.OWED
+
+    @invariant()
+    def what_is_owed_is_not_kept(self) -> None:
+        assert (self.state, self.delivery) != (PaymentState.SETTLED, Delivery.OWED)
 
     @invariant()
     def delivers_at_most_once(self) -> None:
