@@ -51,6 +51,10 @@ class ReplayStore:
         """How many are kept."""
         return self._count
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether it is kept; nothing is noted by asking."""
+        return key in self._seen[key[-1] % _PARTS]
+
     def note(self, key: bytes, *, expires_ms: int, now_ms: int) -> Noted:
         """Note a request whose signature holds; only NEW changes anything.
 

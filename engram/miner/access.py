@@ -23,6 +23,7 @@ from engram.hotkeys.scheme import SignedRequest
 from engram.memory import rules
 from engram.memory.model import PUBLIC
 from engram.miner.errors import Refused
+from engram.miner.first_uses import FirstUses
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000
@@ -44,6 +45,8 @@ class Caller(msgspec.Struct, frozen=True):
     signer: PublicKey | None
     request: SignedRequest | None = None
     doubt: str = ""
+    body_sha256: bytes = b""
+    """Of a body with a namespace signature of version 1, as it came; empty for others."""
 
     @property
     def fields(self) -> JsonObject:
@@ -92,6 +95,7 @@ class Gate:
         self._started_ms = int(clock.now() * 1000)
         self._replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._request_replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
+        self._first_uses = FirstUses(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._derived: OrderedDict[bytes, str] = OrderedDict()
         self._deriving = trio.CapacityLimiter(1)
         self._reading = trio.CapacityLimiter(1)
@@ -196,19 +200,22 @@ class Gate:
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
         read = parse(body)
+        digest = hashlib.sha256(body).digest() if _signs_name_alone(read.fields) else b""
         if not miner_scheme.is_signed(read.fields):
-            return Caller(read, endpoint, None)
+            return Caller(read, endpoint, None, body_sha256=digest)
         try:
             signed = miner_scheme.verify_read_body(read, endpoint, self._now_ms(), self._started_ms)
         except AuthError as error:
-            return Caller(read, endpoint, None, doubt=error.message)
-        return Caller(read, endpoint, signed.public_key, signed)
+            return Caller(read, endpoint, None, doubt=error.message, body_sha256=digest)
+        return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest)
 
     def _signed_space(self, caller: Caller, name: str) -> Space:
         fields, now_ms = caller.fields, self._now_ms()
         try:
-            if fields.get(miner_scheme.NAMESPACE_VERSION) is None:
+            if _signs_name_alone(fields):
                 signed = miner_scheme.verify_namespace(fields, now_ms, self._started_ms)
+                signature = str(fields["namespace_sig"])
+                self._first_uses.require_first(signed, signature, caller.endpoint, caller.body_sha256, now_ms)
                 return self._of(signed.public_key, name, bound=caller.signer == signed.public_key)
             signed = miner_scheme.verify_namespace_request(caller.read, caller.endpoint, now_ms, self._started_ms)
         except AuthError as error:
@@ -264,6 +271,11 @@ def private_name(fields: Mapping[str, JsonValue]) -> str | None:
 
 def _signs_namespace(fields: Mapping[str, JsonValue]) -> bool:
     return any(fields.get(each) is not None for each in miner_scheme.NAMESPACE_FIELDS)
+
+
+def _signs_name_alone(fields: Mapping[str, JsonValue]) -> bool:
+    """Whether by version 1, which names no operation."""
+    return _signs_namespace(fields) and fields.get(miner_scheme.NAMESPACE_VERSION) is None
 
 
 def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:

@@ -30,7 +30,11 @@ NAMESPACE: dict[str, Schema] = {
     "namespace_hotkey": STRING,
     "namespace_sig": STRING,
     "namespace_timestamp_ms": {**WHOLE, "description": "60 s either way."},
-    "namespace_sig_version": {**WHOLE, "enum": [2], "description": "Left out: version 1."},
+    "namespace_sig_version": {
+        **WHOLE,
+        "enum": [2],
+        "description": "Left out: version 1, good for the request that it comes with first.",
+    },
     "namespace_key": {**STRING, "minLength": 16, "description": "Opens a namespace without a signature."},
 }
 RECORD: dict[str, Schema] = {

@@ -325,7 +325,8 @@ async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners
         assert (own["count"], str(own["signed"]).startswith("engram-commitment:keyed-1:notes:")) == (1, True)
         theirs = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
         assert (await endpoints.commitment(service, theirs)).status == 403
-        assert (await endpoints.commitment(service, {**mine, "form": "legacy"})).status == 400
+        anew = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
+        assert (await endpoints.commitment(service, {**anew, "form": "legacy"})).status == 400
         assert (await endpoints.commitment(service, {"scope": "all"})).status == 401
         assert (await endpoints.commitment(service, {"scope": "some"})).status == 400
         assert (await endpoints.commitment(service, {"form": "new"})).status == 400

@@ -78,15 +78,17 @@ async def test_what_breaks_a_rule_reaches_the_python_clients_own_errors(
 
 
 async def test_the_python_client_in_a_namespace_of_its_key(client: quart_typing.TestClientProtocol) -> None:
-    named = dict(miner_scheme.sign_namespace(STRANGER, "my_notes", time.time_ns() // 10**6))
-    body = signed(STRANGER, "IngestSynapse", {"raw_embedding": EMBEDDING, "metadata": {"_enc": "AAAA"}, **named})
+    def named() -> dict[str, Any]:  # the clients sign anew for every request
+        return dict(miner_scheme.sign_namespace(STRANGER, "my_notes", time.time_ns() // 10**6))
+
+    body = signed(STRANGER, "IngestSynapse", {"raw_embedding": EMBEDDING, "metadata": {"_enc": "AAAA"}, **named()})
     _, stored = await post(client, "IngestSynapse", body)
     assert stored["error"] is None
     _, found = await post(
-        client, "QuerySynapse", signed(STRANGER, "QuerySynapse", {"query_vector": EMBEDDING, **named})
+        client, "QuerySynapse", signed(STRANGER, "QuerySynapse", {"query_vector": EMBEDDING, **named()})
     )
     assert [hit["metadata"] for hit in found["results"]] == [{"_enc": "AAAA"}]
-    status, listed = await post(client, "list", named)
+    status, listed = await post(client, "list", named())
     assert (status, listed["count"]) == (200, 1)
     assert (await post(client, "list", {"namespace": "my_notes"}))[0] == 403
     assert (await post(client, "list", {}))[1]["count"] == 0
