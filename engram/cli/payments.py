@@ -1,4 +1,4 @@
-"""`engram payments`: list, show, export, release."""
+"""`engram payments`: list, show, export, release, refunded."""
 
 import csv
 import sys
@@ -12,7 +12,7 @@ from engram.cli import output
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment, usd
 from engram.cli.running import ask, done
-from engram.control.commands import ListPayments, ReleasePayment, ShowPayment
+from engram.control.commands import ListPayments, NoteRefund, ReleasePayment, ShowPayment
 from engram.control.model import PaymentRow
 
 app = App(name="payments", help="Payments of the running gateway.", help_epilogue="Example: `engram payments list`")
@@ -101,3 +101,17 @@ def _harmless(value: object) -> object:
 def release_payment(payment_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Let a payment in quarantine be worked on again."""
     done(ask(sources, ReleasePayment(payment_id=payment_id)), f"{payment_id} is released", json=show.json)
+
+
+@app.command(name="refunded", help_epilogue="Example: `engram payments refunded 4f1a… --part 1 --transaction 0x9c…`")
+def note_refund(
+    payment_id: str,
+    *,
+    part: Annotated[int, Parameter(help="Number of the refund, as `engram payments show` tells.")],
+    transaction: Annotated[str, Parameter(help="Hash of the transaction that paid it: 0x and 64 hex digits.")],
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """Note that you have sent a refund by hand, so that the gateway never sends it."""
+    noted = ask(sources, NoteRefund(payment_id=payment_id, number=part, transaction=transaction))
+    done(noted, f"part {part} of {payment_id} is noted as paid back", json=show.json)

@@ -76,6 +76,14 @@ class ReleasePayment(Command[Done], frozen=True, tag="release_payment"):
     payment_id: str
 
 
+class NoteRefund(Command[Done], frozen=True, tag="note_refund"):
+    """The operator has sent part `number` of a payment's refund, in this transaction: it is not sent again."""
+
+    payment_id: str
+    number: Annotated[int, Meta(ge=1, le=2**31)]
+    transaction: Annotated[str, Meta(pattern="^0x[0-9a-fA-F]{64}$")]
+
+
 class SetSelling(Command[Done], frozen=True, tag="set_selling"):
     """Start or stop selling; what was sold is served on."""
 
@@ -138,6 +146,7 @@ AnyCommand: TypeAlias = (
     | ListPayments
     | ShowPayment
     | ReleasePayment
+    | NoteRefund
     | SetSelling
     | BackupLedger
     | ListDeadLetters

@@ -24,6 +24,7 @@ from engram.control.model import (
 from engram.hotkeys import MalformedHotkey, WalletEncrypted, WalletFileError, parse_hotkey, wallet
 from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
 from engram.payments import records as payment_records
+from engram.payments import refunds
 from engram.payments.model import Payment, PaymentState
 from engram.provisioning import node_keys
 from engram.provisioning.errors import NodeKeyError
@@ -110,6 +111,8 @@ class GatewayOperations:
                 return await self._show_payment(payment_id)
             case commands.ReleasePayment(payment_id=payment_id):
                 return await self._release_payment(payment_id)
+            case commands.NoteRefund():
+                return await self._note_refund(command)
             case commands.SetSelling(on=on):
                 await self._selling.switch(on=on)
                 return Done(True, "selling" if on else "not selling; running sessions go on")
@@ -217,6 +220,20 @@ class GatewayOperations:
             raise _no_such("payment", payment_id)
         self._hints.payments_changed()
         return Done(True, f"{payment_id} is worked on")
+
+    async def _note_refund(self, command: commands.NoteRefund) -> Done:
+        payment_id, number, now = command.payment_id, command.number, self._instants.now()
+        noted = await self._ledger.write(
+            lambda connection: refunds.sent_by_hand(connection, payment_id, number, command.transaction.lower(), now)
+        )
+        if not noted:
+            raise Refused(
+                "not_due",
+                f"payment {payment_id} has no part {number} that is due: see `engram payments show {payment_id}`"
+                " (a part that is `refunding` is signed already and sent by the gateway)",
+            )
+        self._hints.payments_changed()
+        return Done(True, f"part {number} of {payment_id} is paid back")
 
     async def _back_up(self, path: str) -> BackupMade:
         target = _absolute(path)

@@ -24,6 +24,7 @@ DAY_S: Final = 86_400.0
 OTHER_KEY: Final = "signed_by_another_key"
 DAILY_LIMIT: Final = "daily_limit_reached"
 NO_KEY: Final = "no_refund_key"
+BY_HAND: Final = "sent_by_hand"
 PARK_S: Final = 60.0
 """A refund that has to wait is looked at this often."""
 
@@ -111,6 +112,26 @@ def confirm(connection: Connection, refund: Refund, transaction: str | None, now
     return True
 
 
+def sent_by_hand(connection: Connection, payment_id: str, number: int, transaction: str, now: Instant) -> bool:
+    """Note that the operator sent the part, so that no key ever does. False when it is not due: there is no such part,
+    it was sent, or it is signed and on its way."""
+    part = next((one for one in records.refunds_of(connection, payment_id) if one.number == number), None)
+    if part is None or part.state is not RefundState.DUE:
+        return False
+    after = msgspec.structs.replace(
+        part, state=RefundState.REFUNDED, transaction_hash=transaction, answer=BY_HAND, updated_at=now.wall
+    )
+    if not _change(connection, part, after):
+        return False
+    _payment_is(connection, payment_id, PaymentEvent.REFUND_SENT, now)
+    left = next_part(connection, payment_id)
+    if left is None:
+        _payment_is(connection, payment_id, PaymentEvent.REFUND_CONFIRMED, now)
+    elif left[1].state is RefundState.DUE:
+        _payment_is(connection, payment_id, PaymentEvent.PART_REFUNDED, now)
+    return True
+
+
 def wait(connection: Connection, refund: Refund, answer: str, now: Instant) -> None:
     """Note the answer to one more sending, and look again later."""
     after = msgspec.structs.replace(refund, attempts=refund.attempts + 1, answer=answer, updated_at=now.wall)
@@ -120,8 +141,8 @@ def wait(connection: Connection, refund: Refund, answer: str, now: Instant) -> N
 
 def park(connection: Connection, refund: Refund, answer: str, now: Instant, *, until: float | None) -> None:
     """It cannot be sent now for a reason that is not the facilitator's; None: until the operator does something."""
-    _change(connection, refund, msgspec.structs.replace(refund, answer=answer, updated_at=now.wall))
-    _look_again(connection, refund.payment_id, until)
+    if _change(connection, refund, msgspec.structs.replace(refund, answer=answer, updated_at=now.wall)):
+        _look_again(connection, refund.payment_id, until)
 
 
 def wake(connection: Connection, at: float) -> int:

@@ -19,6 +19,7 @@ from engram.control.commands import (
     ListNodeKeys,
     ListPayments,
     ListSessions,
+    NoteRefund,
     RetireNodeKey,
     RetryDeadLetter,
     SetSelling,
@@ -253,6 +254,13 @@ def test_a_payment_is_shown_with_its_refunds(data: Path, run: Run) -> None:
     assert ["settled_at", "2024-05-18T02:40:01Z"] in ran.lines
     assert ["reason", "no node"] in ran.lines
     assert document["refunds"][0]["amount_usd"] == 0.05
+
+
+def test_a_refund_that_was_sent_by_hand_is_noted(data: Path, run: Run) -> None:
+    with control_server(data, lambda _: Done(True, "")) as came:
+        ran = run("payments", "refunded", "p1", "--part", "1", "--transaction", "0x" + "ab" * 32)
+    assert came == [NoteRefund(payment_id="p1", number=1, transaction="0x" + "ab" * 32)]
+    assert ran.code == 0
 
 
 def test_dead_letters_are_listed_and_shown(data: Path, run: Run) -> None:

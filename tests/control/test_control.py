@@ -187,6 +187,7 @@ def test_every_command_survives_the_wire_and_names_its_answer() -> None:
         cmd.ListPayments(state="settled", before=1.5),
         cmd.ShowPayment(payment_id="p"),
         cmd.ReleasePayment(payment_id="p"),
+        cmd.NoteRefund(payment_id="p", number=1, transaction="0x" + "ab" * 32),
         cmd.SetSelling(on=False),
         cmd.BackupLedger(path="/somewhere"),
         cmd.ListDeadLetters(after=3),

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 import pytest
 import trio
+from sqlalchemy import Connection
 
 from config.model import ChainSettings
 from engram.chain.subnets import Subnets
@@ -18,8 +19,10 @@ from engram.control.protocol import decode_answer, encode_command, encode_succes
 from engram.control.status import status_of
 from engram.hotkeys import Keypair, wallet
 from engram.ledger import LEDGER_FILE, backup, open_inline
+from engram.payments import records as payment_records
 from engram.payments import reservations
 from engram.payments.model import Limits
+from engram.payments.rules import PaymentEvent
 from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName
@@ -175,6 +178,24 @@ async def test_payments_are_shown_without_what_could_pay(desk: Desk) -> None:
         await desk.ask(cmd.ShowPayment(payment_id="x"))
     with pytest.raises(Refused):
         await desk.ask(cmd.ReleasePayment(payment_id="x"))
+
+
+async def test_a_refund_sent_by_hand_is_noted_once(desk: Desk) -> None:
+    reservation = builders.reservation("one")
+
+    def owe(connection: Connection) -> None:
+        reservations.reserve(connection, reservation)
+        for event in (PaymentEvent.VERIFIED, PaymentEvent.SETTLED, PaymentEvent.OWED):
+            payment_records.advance(connection, reservation.payment.id, event, builders.instant())
+
+    await desk.ledger.write(owe)
+    sent = cmd.NoteRefund(payment_id=reservation.payment.id, number=1, transaction="0x" + "AB" * 32)
+    assert (await desk.ask(sent)).changed
+    shown = await desk.ask(cmd.ShowPayment(payment_id=reservation.payment.id))
+    assert (shown.payment.state, shown.refunds[0].state) == ("refunded", "refunded")
+    assert (shown.refunds[0].transaction, shown.refunds[0].answer) == ("0x" + "ab" * 32, "sent_by_hand")
+    with pytest.raises(Refused):
+        await desk.ask(sent)
 
 
 async def test_no_payment_is_left_out_between_two_pages(desk: Desk) -> None:

@@ -137,6 +137,25 @@ async def test_without_a_key_refunds_wait_for_the_operator_and_are_sent_once_the
     ledger.close()
 
 
+async def test_what_the_operator_sent_by_hand_is_not_sent_again_by_a_key(autojump_clock: object) -> None:
+    ledger = open_inline()
+    facilitator = FakeFacilitator(TrioClock(builders.NOW))
+    async with open_shop(ledger, facilitator) as shop:
+        await shop.buy(shop.purchase())
+        paid, now = shop.payment().id, ClockInstants(shop.clock).now()
+        for amount in (30_000, 70_000):
+            shop.read(lambda c, amount=amount: records.mark_refund_due(c, paid, "x", now, amount))  # type: ignore[misc]  # called now
+        assert shop.read(lambda c: refunds.sent_by_hand(c, paid, 1, "0x" + "ab" * 32, now))
+        assert not shop.read(lambda c: refunds.sent_by_hand(c, paid, 1, "0x" + "ab" * 32, now))
+        assert shop.payment().state is PaymentState.REFUND_DUE
+        await shop.until(lambda: shop.refunds()[1].answer == refunds.NO_KEY)
+    async with open_shop(ledger, facilitator, refund_key=KEY) as shop:
+        await shop.until(lambda: shop.payment().state is PaymentState.REFUNDED)
+        assert given_back(shop) == [(builders.PAYER, 70_000)]
+        assert not shop.read(lambda c: refunds.sent_by_hand(c, paid, 2, "0x" + "ab" * 32, now))
+    ledger.close()
+
+
 async def test_a_payment_is_given_back_by_one_key_only(autojump_clock: object) -> None:
     ledger = open_inline()
     facilitator = FakeFacilitator(TrioClock(builders.NOW))
