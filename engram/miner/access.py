@@ -9,7 +9,6 @@ namespaces, so that nobody can take, see or overwrite another's, or learn that t
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Literal, final
 
@@ -24,14 +23,11 @@ from engram.memory import rules
 from engram.memory.model import PUBLIC
 from engram.miner.errors import Refused
 from engram.miner.first_uses import FirstUses
+from engram.miner.namespace_keys import NamespaceKeys
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000
 """Signed requests of one key within a minute: 1,600/s, and a third of what there is room for."""
-_KEYS_REMEMBERED = 1_024
-_KEY_ROUNDS = 100_000
-_LEAST_KEY_CHARS = 16
-_MOST_KEY_CHARS = 1_024
 _LARGEST_BUT_BATCHES = 1_048_576
 _READ_ON_THE_LOOP = 16_384
 """Bytes of a body up to which it is parsed and verified on the loop: about 1 ms."""
@@ -47,6 +43,8 @@ class Caller(msgspec.Struct, frozen=True):
     doubt: str = ""
     body_sha256: bytes = b""
     """Of a body with a namespace signature of version 1, as it came; empty for others."""
+    named_by: PublicKey | Refused | None = None
+    """Who made that signature, or why it counts for nothing."""
 
     @property
     def fields(self) -> JsonObject:
@@ -96,8 +94,7 @@ class Gate:
         self._replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._request_replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._first_uses = FirstUses(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
-        self._derived: OrderedDict[bytes, str] = OrderedDict()
-        self._deriving = trio.CapacityLimiter(1)
+        self._keys = NamespaceKeys()
         self._reading = trio.CapacityLimiter(1)
 
     async def admit(self, body: bytes, endpoint: str) -> Caller:
@@ -118,6 +115,8 @@ class Gate:
             caller = self._read(body, endpoint)
         else:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
+        if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
+            caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
         wanted = caller.fields.get(miner_scheme.SIGNED_FOR)
         if wanted is not None and wanted != self._node:
             raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
@@ -152,7 +151,7 @@ class Gate:
         if _signs_namespace(fields):
             return self._signed_space(caller, name)
         if _opens_by_key(fields):
-            return Space(await self._derive(name, fields["namespace_key"]), name, bound=True)
+            return Space(await self._keys.derive(name, fields["namespace_key"]), name, bound=True)
         if caller.signer is not None:
             return self._of(caller.signer, name, bound=True)
         raise Refused(
@@ -210,20 +209,31 @@ class Gate:
         return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest)
 
     def _signed_space(self, caller: Caller, name: str) -> Space:
-        fields, now_ms = caller.fields, self._now_ms()
+        if isinstance(caller.named_by, Refused):
+            raise caller.named_by
+        if caller.named_by is not None:
+            return self._of(caller.named_by, name, bound=caller.signer == caller.named_by)
         try:
-            if _signs_name_alone(fields):
-                signed = miner_scheme.verify_namespace(fields, now_ms, self._started_ms)
-                signature = str(fields["namespace_sig"])
-                self._first_uses.require_first(signed, signature, caller.endpoint, caller.body_sha256, now_ms)
-                return self._of(signed.public_key, name, bound=caller.signer == signed.public_key)
-            signed = miner_scheme.verify_namespace_request(caller.read, caller.endpoint, now_ms, self._started_ms)
+            signed = miner_scheme.verify_namespace_request(
+                caller.read, caller.endpoint, self._now_ms(), self._started_ms
+            )
         except AuthError as error:
-            text = f"The namespace signature does not hold: {error.message}."
-            raise Refused(403, "namespace_signature", text) from error
+            raise _does_not_hold(error) from error
         if not self._is_new(self._request_replays, signed, miner_scheme.NAMESPACE_WINDOW_MS):
             raise Refused(403, "replayed", "This signed request was received before.")
         return self._of(signed.public_key, name, bound=True)
+
+    def _named_by(self, caller: Caller) -> PublicKey | Refused:
+        fields, now_ms = caller.fields, self._now_ms()
+        try:
+            signed = miner_scheme.verify_namespace(fields, now_ms, self._started_ms)
+            signature = str(fields["namespace_sig"])
+            self._first_uses.require_first(signed, signature, caller.endpoint, caller.body_sha256, now_ms)
+        except AuthError as error:
+            return _does_not_hold(error)
+        except Refused as refused:
+            return refused
+        return signed.public_key
 
     def _is_new(self, replays: ReplayStore, request: SignedRequest, window_ms: int) -> bool:
         expires_ms = request.timestamp_ms + window_ms
@@ -237,23 +247,6 @@ class Gate:
 
     def _of(self, owner: PublicKey, name: str, *, bound: bool) -> Space:
         return Space(name if owner == self.controller else f"{owner.hex()}:{name}", name, owner, bound)
-
-    async def _derive(self, name: str, secret: JsonValue) -> str:
-        """The store's name for a namespace opened by a key, in the original's way (PBKDF2, 100,000 rounds)."""
-        if not isinstance(secret, str) or not _LEAST_KEY_CHARS <= len(secret) <= _MOST_KEY_CHARS:
-            raise Refused(403, "namespace_key", f"namespace_key must have at least {_LEAST_KEY_CHARS} characters.")
-        coded, salt = secret.encode("utf-8", "surrogatepass"), name.encode()
-        remembered = hashlib.sha256(len(salt).to_bytes(4) + salt + coded).digest()
-        if (known := self._derived.get(remembered)) is not None:
-            self._derived.move_to_end(remembered)
-            return known
-        derived = await trio.to_thread.run_sync(
-            hashlib.pbkdf2_hmac, "sha256", coded, salt, _KEY_ROUNDS, limiter=self._deriving
-        )
-        self._derived[remembered] = f"key:{derived.hex()}:{name}"
-        if len(self._derived) > _KEYS_REMEMBERED:
-            self._derived.popitem(last=False)
-        return self._derived[remembered]
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
@@ -281,6 +274,10 @@ def _signs_name_alone(fields: Mapping[str, JsonValue]) -> bool:
 def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:
     named = private_name(fields) is not None and fields.get("namespace_key") is not None
     return named and not _signs_namespace(fields)
+
+
+def _does_not_hold(error: AuthError) -> Refused:
+    return Refused(403, "namespace_signature", f"The namespace signature does not hold: {error.message}.")
 
 
 def _not_the_controllers() -> Refused:

@@ -17,6 +17,7 @@ from tests.memory.stores import DIMENSION
 from tests.miner.nodes import encoded, in_namespace, serving, signed
 
 ANNA = Keypair.from_seed(bytes([11]) * 32)
+EVE = Keypair.from_seed(bytes([13]) * 32)
 UP = [1.0] + [0.0] * (DIMENSION - 1)
 SECRET = "kept between us"
 SHARE = {"share_index": 1, "share_hex": "ab", "threshold": 2, "total": 3}
@@ -126,6 +127,19 @@ async def test_a_write_is_taken_once_so_that_nothing_deleted_returns_with_it(tmp
         assert (await endpoints.delete(service, cid, gone)).status == 200
         assert refusal(await endpoints.ingest(service, sent)) == (403, "replayed")
         assert (await retrieved(service, in_namespace(ANNA, "notes", now_ms + 1), cid)).status == 404
+
+
+async def test_a_request_that_was_refused_leaves_no_signature_to_be_used(tmp_path: Path) -> None:
+    clock = ManualClock()
+    now_ms = int(clock.now() * 1000)
+    async with serving(tmp_path, clock=clock, tenants="anyone", require_signature=True) as service:
+        await settled(service, now_ms)
+        for changed in ({}, {"signed_for": ANNA.ss58}):
+            named = {**in_namespace(ANNA, "notes", now_ms), **changed}
+            assert (await endpoints.listing(service, encoded(named))).status == 401
+            stolen = {key: value for key, value in named.items() if key != "signed_for"}
+            answer = await endpoints.listing(service, signed(EVE, "list", stolen, now_ms + len(changed)))
+            assert refusal(answer) == (403, "namespace_signature_used")
 
 
 async def test_clients_that_sign_twice_in_one_millisecond_are_both_served(tmp_path: Path) -> None:
