@@ -38,11 +38,15 @@ class Verifier:
         `started_ms` is when the process started, in unix ms: stamps of before are refused, because what was taken
         then is not remembered. `permitted` says who may call at all (None: anyone). `admit` may refuse a key by
         raising; it is asked before the signature is checked, so it must look only, and take nothing from the key.
+        `judge` asks both from the thread that it runs in. Names of schemes must differ: raises ValueError.
         """
         self._schemes = [
             (scheme, {name.encode("ascii") for name, part in scheme.headers.items() if part in scheme.required})
             for scheme in schemes
         ]
+        if len({scheme.name for scheme in schemes}) != len(schemes):
+            raise ValueError("two schemes of one verifier bear one name")
+        self._by_name = {scheme.name: scheme for scheme in schemes}
         self._signature_headers = {
             name.encode("ascii") for scheme in schemes for name, part in scheme.headers.items() if part == "signature"
         }
@@ -60,8 +64,19 @@ class Verifier:
 
         Raises AuthError (docs/signing.md has the codes and their HTTP statuses), and what `admit` raises.
         """
+        signed = self.judge(headers, method=method, raw_path=raw_path, body=body, now_ms=now_ms)
+        self.note(signed, method=method, now_ms=now_ms)
+        return signed
+
+    def judge(
+        self, headers: Sequence[tuple[bytes, bytes]], *, method: str, raw_path: bytes, body: bytes, now_ms: int
+    ) -> SignedRequest:
+        """The first half of `request`: who signed it, whether or not it was seen before. Raises as `request`.
+
+        Changes nothing, so that large bodies may be judged in a worker thread.
+        """
         signed_by = self._scheme_of(headers)
-        signed = verify_signed(
+        return verify_signed(
             signed_by,
             headers,
             method=method,
@@ -72,8 +87,13 @@ class Verifier:
             not_before_ms=self._not_before_ms(signed_by),
             admit=self._ask,
         )
-        self._note(signed, signed_by, method, now_ms)
-        return signed
+
+    def note(self, signed: SignedRequest, *, method: str, now_ms: int) -> None:
+        """The second half: let what `judge` returned count only this once; on the loop's thread.
+
+        Raises AuthError (replay, stale, busy).
+        """
+        self._note(signed, self._by_name[signed.scheme], method, now_ms)
 
     def event(self, scheme: Scheme, fields: Mapping[str, JsonValue], *, now_ms: int) -> SignedRequest:
         """Return who signed the payload of an event under `scheme` (SOCKET, PATTERN_B). Raises as `request`."""

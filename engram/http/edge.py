@@ -66,6 +66,10 @@ class Edge:
         """Answer GET and HEAD of `path` by `answer`, before limits and framework."""
         self._fast[path] = answer
 
+    def put_behind(self, layer: Callable[[AsgiApp], AsgiApp]) -> None:
+        """Put a layer between this and what it has stood in front of so far."""
+        self._app = layer(self._app)
+
     def request_id(self) -> str:
         """A new id for a request that brought none."""
         return self._ids.token(8)

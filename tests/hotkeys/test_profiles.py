@@ -388,6 +388,21 @@ def test_a_request_of_one_dialect_is_no_new_one_in_another() -> None:
     assert ask(guard, moved | {"Authorization": f"Epistula {signature}"}) == "replay"
 
 
+def test_one_verifier_knows_its_schemes_by_their_names() -> None:
+    with pytest.raises(ValueError, match="one name"):
+        verifier(chutes.of_miner(), chutes.of_miner("sockets"))
+
+
+def test_judging_alone_notes_nothing() -> None:
+    guard = verifier(epistula.V2, bound=1)
+    lines = [(name.encode(), value.encode()) for name, value in signed(epistula.V2).items()]
+    judged = [guard.judge(lines, method="POST", raw_path=b"/", body=b"{}", now_ms=NOW) for _ in range(2)]
+    assert judged[0] == judged[1]
+    guard.note(judged[0], method="POST", now_ms=NOW)
+    with pytest.raises(AuthError, match="received before"):
+        guard.note(judged[1], method="POST", now_ms=NOW)
+
+
 def test_two_signatures_at_once_are_refused() -> None:
     both = signed(epistula.V2) | signed(epistula.X_EPISTULA)
     assert ask(verifier(epistula.V2, epistula.X_EPISTULA), both) == "malformed"
