@@ -36,6 +36,7 @@ from engram.chain.errors import (
     NeverIncluded,
     OutcomeUnknown,
     RefusedInBlock,
+    RuntimeApiMissing,
     SubmitRefused,
 )
 from engram.chain.model import Head
@@ -56,8 +57,40 @@ _POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTo
 """Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
 """Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
-_UNTOLD: Final = (EndpointBusy, EndpointUnreachable, AnswerMalformed, AnswersDiffer, CallRefused)
+_UNTOLD: Final = (
+    EndpointBusy,
+    EndpointUnreachable,
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
+    RuntimeApiMissing,
+)
 """What leaves the outcome open: the next endpoint is asked."""
+_CUSTOM: Final = re.compile(r"Custom error: ([0-9]{1,3})\b")
+_CUSTOM_NAMES: Final = {
+    0: "ColdkeySwapAnnounced",
+    1: "StakeAmountTooLow",
+    2: "BalanceTooLow",
+    3: "SubnetNotExists",
+    4: "HotkeyAccountDoesntExist",
+    5: "NotEnoughStakeToWithdraw",
+    6: "RateLimitExceeded",
+    7: "InsufficientLiquidity",
+    8: "SlippageTooHigh",
+    9: "TransferDisallowed",
+    10: "HotKeyNotRegisteredInNetwork",
+    11: "InvalidIpAddress",
+    12: "ServingRateLimitExceeded",
+    13: "InvalidPort",
+    14: "ZeroMaxAmount",
+    15: "InvalidRevealRound",
+    16: "CommitNotFound",
+    17: "CommitBlockNotInRevealRange",
+    18: "InputLengthsUnequal",
+    19: "UidNotFound",
+    255: "BadRequest",
+}
+"""What subtensor's own checks refuse with before a block does (source: subtensor, CustomTransactionError)."""
 _SENTENCES: Final = {
     "bad signature": "badProof",
     "outdated": "stale",
@@ -142,6 +175,10 @@ def pool_refusal(refused: CallRefused) -> SubmitRefused:
     """What a pool's error object says, by the runtime's own word where there is one."""
     if refused.code != _INVALID:
         return SubmitRefused(_POOL_CODES.get(refused.code, f"code {refused.code}"), refused.message)
+    custom = _CUSTOM.search(refused.message)
+    if custom is not None:
+        number = int(custom[1])
+        return SubmitRefused(_CUSTOM_NAMES.get(number, f"custom error {number}"), refused.message)
     text = refused.message.lower()
     told = next((word for sentence, word in _SENTENCES.items() if sentence in text), None)
     words = [word for word in re.findall(r"[A-Za-z]+", refused.message) if word not in ("invalid", "unknown", "null")]

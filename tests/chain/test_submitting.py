@@ -97,6 +97,9 @@ def test_a_recorded_block_says_how_it_ended(flow: dict[str, Any]) -> None:
         (1010, "Invalid Transaction: Transaction is outdated", "stale"),
         (1010, "Invalid Transaction: Inability to pay some fees (e.g. account balance too low)", "payment"),
         (1010, '{"invalid":{"stale":null}}', "stale"),
+        (1010, "Invalid Transaction: Custom error: 12", "ServingRateLimitExceeded"),
+        (1010, "Invalid Transaction: Custom error: 10", "HotKeyNotRegisteredInNetwork"),
+        (1010, "Invalid Transaction: Custom error: 99", "custom error 99"),
         (1010, "", "invalid"),
         (1012, "Transaction is temporarily banned", "banned"),
         (1014, "Priority is too low", "priorityTooLow"),
@@ -237,6 +240,20 @@ async def test_an_error_that_does_not_say_it_was_not_taken_is_resolved_by_lookin
     done = await commit(chain)
     assert chain.asked.count("author_submitExtrinsic") == 1
     assert done.block.number in chain.blocks
+
+
+async def test_an_upgrade_whose_metadata_is_refused_after_the_sending_is_no_failure() -> None:
+    class Upgrading(LivingChain):
+        async def ask(self, asked: Any) -> Any:
+            answers = await super().ask(asked)
+            if asked[0].method == "author_submitExtrinsic":
+                self.spec_version = 294
+                self.refuse["state_call"] = CallRefused(-32000, "Client error: Execution failed")
+            return answers
+
+    view = await open_view([chain := Upgrading()])
+    with pytest.raises(OutcomeUnknown, match="Execution failed"):
+        await submit(view, [chain], calls.set_commitment(450, b"1"), keypair(REGISTERED), Waiting(0.01, 0.2))
 
 
 async def test_a_server_that_runs_no_such_call_did_not_take_it() -> None:

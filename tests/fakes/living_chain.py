@@ -159,6 +159,13 @@ class LivingChain(ChainDouble):
                 self.pool.append(waiting)
         self.head = at - 1
 
+    def upgrade(self, spec_version: int) -> None:
+        """From now on the runtime is another one: what was signed for the old one is worth nothing."""
+        self.spec_version = spec_version
+        self.types = RuntimeTypes(bytes.fromhex(recording().metadata[2:]), spec_version, 1)
+        self._runtime = self.types.core
+        self.pool.clear()
+
     def state_at(self, number: int) -> dict[str, str]:
         """Storage after this block."""
         changed: dict[str, str | None] = dict(recording().storage)
@@ -166,6 +173,34 @@ class LivingChain(ChainDouble):
             if block <= number:
                 changed.update(self.states[block])
         return {key: value for key, value in changed.items() if value is not None}
+
+    def metagraph(self, argument: str, number: int | None, at: Json) -> Json:
+        """The recorded one, with the axons and the serving limit that blocks have changed."""
+        told = super().metagraph(argument, number, at)
+        if not isinstance(told, str) or told == "0x00" or number is None:
+            return told
+        limit = self.types.storage_value(
+            "SubtensorModule", "ServingRateLimit", self._octets(number, "ServingRateLimit")
+        )
+        prefix = self._key("SubtensorModule", "Axons", NETUID)
+        held = {key for state in self.states.values() for key in state if key.startswith(prefix)}
+        if argument != "0xc201" or (not limit and not held):
+            return told
+        kind = self._runtime.runtime_api_map()["SubnetInfoRuntimeApi"]["get_metagraph"]["output"]
+        fields = self._runtime.decode(kind, bytes.fromhex(told[2:]))
+        places = {bytes(bittensor_core.decode_ss58(text)): place for place, text in enumerate(fields["hotkeys"])}
+        for key in held:
+            octets = self._held(key, number)
+            place = places.get(bytes.fromhex(key[-64:]))
+            if octets is not None and place is not None:
+                value = self.types.storage_value("SubtensorModule", "Axons", bytes.fromhex(octets[2:]))
+                fields["axons"][place] = value
+        fields["serving_rate_limit"] = limit
+        return "0x" + self._runtime.encode(kind, fields).hex()
+
+    def _octets(self, number: int, item: str) -> bytes | None:
+        raw = self._held(self._key("SubtensorModule", item, NETUID), number)
+        return None if raw is None else bytes.fromhex(raw[2:])
 
     def get(self, pallet: str, item: str, *parameters: object) -> Any:
         """The value of an item now."""

@@ -1,0 +1,36 @@
+"""Where a node says that it is reached: the form of `miner.announce`."""
+
+import ipaddress
+import re
+from typing import Final, TypeAlias
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_FORM: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+))(?::(?P<port>[0-9]{1,5}))?")
+
+
+def announced_at(text: str) -> tuple[IpAddress, int | None]:
+    """Return the address and the port that are announced; no port when the text names none.
+
+    The chain knows addresses, no names. An IPv4 address in IPv6 clothes is the IPv4 address. Raises ValueError saying
+    what would be right.
+
+    >>> announced_at("203.0.113.5:8091"), announced_at("[2001:db8::1]:8091"), announced_at("2001:db8::1")
+    ((IPv4Address('203.0.113.5'), 8091), (IPv6Address('2001:db8::1'), 8091), (IPv6Address('2001:db8::1'), None))
+    """
+    found = _FORM.fullmatch(text)
+    host = text if found is None else found["six"] or found["four"]
+    port = None if found is None or found["port"] is None else int(found["port"])
+    try:
+        address: IpAddress = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address, IPv4:PORT or [IPv6]:PORT") from None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{text!r} has a zone, which means nothing elsewhere")
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{address} is where nobody can be reached")
+    if port is not None and not 0 < port < 65_536:
+        raise ValueError(f"port {port} is not of 1 to 65535")
+    return address, port

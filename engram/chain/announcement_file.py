@@ -1,0 +1,58 @@
+"""The announcement that may be in flight, as a small file beside what the node stores."""
+
+import os
+from pathlib import Path
+from typing import final
+
+import msgspec
+import structlog
+import trio
+
+from engram.chain.announcement import Attempt
+
+_MAX_BYTES = 65_536
+
+log = structlog.get_logger(__name__)
+
+
+@final
+class AnnouncementFile:
+    """A Journal in one file, of mode 0600, replaced as a whole; missing: nothing is in flight."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def load(self) -> Attempt | None:
+        """See Journal."""
+        return await trio.to_thread.run_sync(self._read)
+
+    async def keep(self, attempt: Attempt | None) -> None:
+        """See Journal."""
+        # Not abandoned when cancelled: half of a write is never left behind.
+        await trio.to_thread.run_sync(self._write, attempt)
+
+    def _read(self) -> Attempt | None:
+        try:
+            with self._path.open("rb") as file:
+                return msgspec.json.decode(file.read(_MAX_BYTES), type=Attempt)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            log.warning("announcement_note_unreadable", path=str(self._path), reason=str(error))
+            return None
+
+    def _write(self, attempt: Attempt | None) -> None:
+        if attempt is None:
+            self._path.unlink(missing_ok=True)
+        else:
+            staged = self._path.with_name(f".{self._path.name}")
+            with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(attempt))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(staged, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
