@@ -72,6 +72,7 @@ def test_no_point_is_left_out_of_dying(small: Shop, first: int) -> None:
 def lives_and_deaths(shop: Shop, plan: Sequence[Kill]) -> None:
     """Let the gateway die by plan, then hold every buyer's balance against what they had of it."""
     gateway, crowds = shop.gateway, [[EvmBuyer(shop.chain) for _ in range(kill.buyers)] for kill in plan]
+    wait_until(lambda: refunds_left(shop), 0, PATIENCE_S)  # of other tests' buyers
     taken, given_back = shop.taken(), shop.chain.balance(REFUNDER)
     gateway.terminate()
     for kill, crowd in zip(plan, crowds, strict=True):
@@ -128,10 +129,20 @@ def stop_all(shop: Shop, buyers: list[EvmBuyer]) -> None:
 
 def was_served(shop: Shop, session_id: str) -> bool:
     """Its node was active, by the gateway's own ledger."""
+    return ask_ledger(shop, "SELECT active_at FROM sessions WHERE id = ?", session_id) is not None
+
+
+def refunds_left(shop: Shop) -> object:
+    """How many are owed and not confirmed yet, by the same; lets the chain go on."""
+    shop.chain.tick()
+    return ask_ledger(shop, "SELECT count(*) FROM refunds WHERE state != 'refunded'")
+
+
+def ask_ledger(shop: Shop, query: str, *values: str) -> object:
     ledger = f"file:{shop.gateway.data_dir / LEDGER_FILE}?mode=ro"
     with contextlib.closing(sqlite3.connect(ledger, uri=True)) as connection:
-        ((active_at,),) = connection.execute("SELECT active_at FROM sessions WHERE id = ?", (session_id,))
-        return active_at is not None
+        ((answer,),) = connection.execute(query, values)
+        return answer
 
 
 def left_to_do(shop: Shop, buyer: EvmBuyer, payment_id: str) -> list[str]:
