@@ -32,6 +32,7 @@ SKEW_S: Final = 15.0
 OLD_BLOCK_S: Final = 60.0
 """Base makes a block every 2 s: a node whose newest block is older is behind, or our clock is ahead."""
 DECIMALS: Final = 6
+OUR_METHOD: Final = "eip3009"
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
@@ -110,6 +111,13 @@ class _Look:
                 "facilitator",
                 "note",
                 f"{shown} settles no less than ${least:g}; what is cheaper (from ${ours:g}) is not sold",
+            )
+        elif found.kind.transfer_method not in (None, OUR_METHOD):
+            yield Finding(
+                "facilitator",
+                "note",
+                f"{shown} settles `exact` on {name} and names {found.kind.transfer_method[:40]!r} as its transfer"
+                f" method; our offers ask for {OUR_METHOD}: see that a small payment settles",
             )
         else:
             yield Finding("facilitator", "good", f"{shown} settles `exact` on {name}")

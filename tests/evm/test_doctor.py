@@ -100,6 +100,13 @@ def test_a_facilitators_minimum_above_the_cheapest_sale_is_named(doctor: Doctor,
     assert "$0.06" in found["facilitator"][1]
 
 
+def test_a_facilitator_that_names_another_way_of_moving_money_is_noted(doctor: Doctor, wire: Wire) -> None:
+    for method, verdict in (("eip3009", "good"), ("permit2", "note")):
+        wire.faults["/supported"] = answers(200, kinds(assetTransferMethod=method))
+        status, found = doctor()
+        assert (status, found["facilitator"][0]) == (0, verdict)
+
+
 @pytest.mark.parametrize(("slot", "what"), [(0, "name"), (1, "version")])
 def test_a_token_of_another_domain_is_a_fault(doctor: Doctor, chain: Chain, slot: int, what: str) -> None:
     chain.rpc(
