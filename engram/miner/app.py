@@ -15,6 +15,7 @@ from engram.http.asgi import HeaderLines
 from engram.http.metrics import Metrics
 from engram.miner import endpoints
 from engram.miner.answers import Answer
+from engram.miner.direct import COMMITMENT, Direct, Posted
 from engram.miner.openapi import openapi_document
 from engram.miner.service import Service
 
@@ -22,8 +23,6 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 """As the original: 256 vectors written as JSON."""
 
 _JSON = "application/json"
-
-Posted = Callable[[Service, bytes], Awaitable[Answer]]
 
 POSTED: dict[str, Posted] = {
     "/IngestSynapse": endpoints.ingest,
@@ -40,7 +39,7 @@ POSTED: dict[str, Posted] = {
     "/chat-history": endpoints.save_chat,
     "/conversations": endpoints.make_conversation,
 }
-"""Endpoints that take a body and nothing else."""
+"""Endpoints that take a body and nothing else; answered without Quart (direct.py)."""
 
 
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
@@ -50,12 +49,11 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
     )
     app.fast("/health", _fast(lambda: endpoints.health(service)))
     app.fast("/stats", _fast(lambda: endpoints.stats(service)))
-    for path, answer in POSTED.items():
-        app.add_url_rule(path, path, _posted(service, answer), methods=["POST"])
+    app.edge.put_behind(lambda inner: Direct(inner, service, POSTED))
     _add_records(app, service)
     _add_conversations(app, service)
 
-    @app.get("/commitment")
+    @app.get(COMMITMENT)
     async def commitment() -> Response:
         return _response(await endpoints.commitment(service, request.args))
 
@@ -105,13 +103,6 @@ def _add_conversations(app: App, service: Service) -> None:
     @app.delete("/conversations/<path:conv_id>")
     async def forget(conv_id: str) -> Response:
         return _response(await endpoints.delete_conversation(service, conv_id, exchange.current().body))
-
-
-def _posted(service: Service, answer: Posted) -> Callable[[], Awaitable[Response]]:
-    async def handler() -> Response:
-        return _response(await answer(service, exchange.current().body))
-
-    return handler
 
 
 def _response(answer: Answer) -> Response:

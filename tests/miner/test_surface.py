@@ -15,7 +15,7 @@ from config.model import HttpSettings
 from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import miner_scheme
 from engram.http.app import App
-from engram.miner.app import make_app
+from engram.miner.app import POSTED, make_app
 from engram.miner.openapi import OPERATIONS
 from engram.miner.ops import ops_app
 from engram.miner.service import Service
@@ -52,13 +52,28 @@ def routes(app: App) -> set[tuple[str, str]]:
 async def test_the_document_names_every_route_and_no_other(service: Service) -> None:
     described = {(operation.method, operation.path) for operation in OPERATIONS}
     fast = {("get", "/health"), ("get", "/stats")}
-    assert described == routes(app_of(service)) | fast
+    assert described == routes(app_of(service)) | {("post", path) for path in POSTED} | fast
     client = app_of(service).test_client()
     answer = await client.get("/openapi.json")
     document = json.loads(await answer.get_data())
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {operation.path for operation in OPERATIONS}
     assert len({operation.id for operation in OPERATIONS}) == len(OPERATIONS)
+
+
+async def test_an_endpoint_that_takes_a_body_is_posted_to_and_nothing_else(service: Service) -> None:
+    client = app_of(service).test_client()
+    for path in POSTED:
+        answer = await client.get(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST"), path
+        assert (await answer.get_json())["code"] == "method_not_allowed"
+
+
+async def test_the_root_without_parameters_is_the_one_with_empty_ones(service: Service) -> None:
+    client = app_of(service).test_client()
+    direct, by_form = [await (await client.get(f"/commitment{asked}")).get_json() for asked in ("", "?form=keyed-1")]
+    assert set(direct) == set(by_form)
+    assert (direct["root_hex"], direct["count"]) == (by_form["root_hex"], by_form["count"])
 
 
 async def test_answers_have_the_fields_that_the_document_promises(service: Service) -> None:
@@ -161,6 +176,13 @@ async def test_the_operator_counts_and_erases_namespaces(service: Service) -> No
     assert (wallet["hotkey"], wallet["requests"]) == (CONTROLLER.ss58, 3)
     assert len((await (await operator.get("/wallet-stats")).get_json())["wallets"]) == 1
     assert (await operator.get(f"/wallet-stats/{STRANGER.ss58}")).status_code == 404
+
+
+async def test_the_operators_status_tells_of_a_chain_only_where_there_is_one(service: Service) -> None:
+    told = await (await ops_of(service).test_client().get("/status")).get_json()
+    assert (told["hotkey"], told["netuid"], told["uid"]) == (service.identity.keypair.ss58, 450, None)
+    assert (told["chain"], told["announcement"]) == (None, None)
+    assert (await app_of(service).test_client().get("/status")).status_code == 404
 
 
 async def test_metrics_count_what_was_done_and_are_the_operators_only(service: Service) -> None:
