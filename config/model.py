@@ -271,6 +271,9 @@ class MinerSettings(Section, frozen=True):
     require_signature: bool = False
     """REQUIRE_HOTKEY_SIG; always on for mainnet."""
     netuid: int = 450
+    announce: str = ""
+    """Where validators reach the node, as IPv4, IPv4:PORT, IPv6 or [IPv6]:PORT (no port: its own): kept on the chain by
+    serve_axon, signed by the node's hotkey. Empty: nothing is announced."""
     max_text_chars: Count = 8_192
     max_metadata_bytes: Count = 4_096
     requests_per_minute: Annotated[int, Meta(ge=0)] = 6_000

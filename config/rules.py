@@ -9,6 +9,8 @@
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
 | the chain is asked at an http(s) URL, on mainnet by https or on loopback | whoever answers says who paid |
 | the embedder `openai` has an http(s) URL, a model and a dimension | or no text can be embedded |
+| a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
+| a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -23,6 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
+from .addresses import announced_at
 from .environment import variable_of
 from .errors import ConfigError, Problem
 from .keys import mask_url
@@ -218,10 +221,46 @@ def _embedding_server(settings: Settings) -> Iterator[Refused]:
         yield Refused("miner.embedding_dimension", "is missing: how many numbers a vector of that model has")
 
 
+def _announcement(settings: Settings) -> Iterator[Refused]:
+    text, key = settings.miner.announce, "miner.announce"
+    if not text:
+        return
+    try:
+        address, _ = announced_at(text)
+    except ValueError as error:
+        yield Refused(key, str(error))
+        return
+    if settings.environment != "local" and not address.is_global:
+        yield Refused(key, f"{address} cannot be reached from the internet, which validators ask from")
+
+
+def _announcements_of_nodes(settings: Settings) -> Iterator[Refused]:
+    text = settings.miner.announce
+    refused = list(_announcement(settings))
+    yield from refused
+    if not text or refused:
+        return
+    if announced_at(text)[1] is not None:
+        yield Refused("miner.announce", f"{text!r} names one port for all nodes; without it each announces its own")
+    if settings.chain.source == "recorded":
+        yield Refused("chain.source", "miner.announce is set, and a recorded chain cannot be written to; set rpc")
+    elif not settings.chain.endpoints:
+        yield Refused("chain.endpoints", "is empty, and miner.announce needs a chain to announce on")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
-    "gateway": (_recipient, _facilitator, _rpc, _akash_owner, _money_and_nodes, _open_doors, _embedding_server),
+    "gateway": (
+        _recipient,
+        _facilitator,
+        _rpc,
+        _akash_owner,
+        _money_and_nodes,
+        _open_doors,
+        _embedding_server,
+        _announcements_of_nodes,
+    ),
     "facilitator": (_facilitator_doors,),
-    "miner": (_miner_signatures, _embedding_server),
+    "miner": (_miner_signatures, _embedding_server, _announcement),
 }
 
 

@@ -7,16 +7,16 @@ done once and taken for done for ever. The first row that fits decides:
 |------------------------------------------------------------|--------------|----------------------------------------|
 | the subnet was never read                                  | UNREAD       | waits                                  |
 | the chain says where the node serves                       | ANNOUNCED    | nothing                                |
-| one was sent, and a block may still take it                | IN_FLIGHT    | waits until its last block is final    |
+| one was sent, is not there, and a block may still take it  | IN_FLIGHT    | waits until its last block is final    |
 | the hotkey is not registered on the subnet                 | UNREGISTERED | waits                                  |
 | one was refused, or could not be sent, a short while ago   | SET_ASIDE    | waits                                  |
 | the axon on the chain is younger than its serving limit    | RATE_LIMITED | waits until that block                 |
 | else                                                       | DUE          | reads the newest block; if this is its |
 |                                                            |              | verdict too, sends one                 |
 
-One that was sent counts as in flight until its era is over, whatever became of it in between: included in a block that
+One that was sent counts as in flight until its era is over, unless the block at hand holds it: included in a block that
 was reorganised away, it waits in the pools again. Only what certainly cannot come (refused, never sent, its era over)
-is forgotten sooner. That is noted outside the process before it is sent, so that kill -9 sends no second one.
+is forgotten sooner. It is noted outside the process before it is sent, so that kill -9 sends no second one.
 """
 
 import enum
@@ -128,7 +128,7 @@ def decide(wanted: Place, seen: Seen | None, standing: Standing, now_s: float) -
         return Decision(Verdict.UNREAD)
     if is_at(seen.axon, wanted):
         return Decision(Verdict.ANNOUNCED)
-    if standing.attempt is not None and may_come(standing.attempt, seen.block):
+    if standing.attempt is not None and may_come(standing.attempt, seen):
         return Decision(Verdict.IN_FLIGHT, standing.attempt.expires_at_block + 1)
     if not seen.registered:
         return Decision(Verdict.UNREGISTERED)
@@ -140,12 +140,14 @@ def decide(wanted: Place, seen: Seen | None, standing: Standing, now_s: float) -
     return Decision(Verdict.DUE)
 
 
-def may_come(attempt: Attempt, block: int) -> bool:
+def may_come(attempt: Attempt, seen: Seen) -> bool:
     """Whether a block after this finalized one may still take it.
 
     A block more than an era before it was signed is of a chain that began anew: it was never signed for that one.
     """
-    return attempt.birth - ERA_BLOCKS <= block <= attempt.expires_at_block
+    if is_at(seen.axon, attempt.place) and seen.axon is not None and seen.axon.block > attempt.birth:
+        return False
+    return attempt.birth - ERA_BLOCKS <= seen.block <= attempt.expires_at_block
 
 
 def about_to_send(standing: Standing, place: Place, birth: int) -> Standing:
@@ -161,6 +163,14 @@ def signed(standing: Standing, extrinsic_hash: bytes, last_block: int) -> Standi
 def included(standing: Standing, block: int) -> Standing:
     """It stands in this finalized block and did what it should."""
     return msgspec.structs.replace(_attempted(standing, included_at_block=block), failures=0, not_before_s=0.0, why="")
+
+
+def arrived(standing: Standing, axon: Axon) -> Standing:
+    """The chain says where the node serves, whatever was known of it before."""
+    attempt = standing.attempt
+    if attempt is not None and attempt.included_at_block is None:
+        attempt = msgspec.structs.replace(attempt, included_at_block=axon.block)
+    return Standing(attempt)
 
 
 def refused(standing: Standing, why: str, now_s: float) -> Standing:

@@ -15,13 +15,10 @@ from actors import Actor, Context, MailboxPolicy, Timer
 from engram.chain import calls
 from engram.chain.announcement import (
     Attempt,
-    Decision,
-    Place,
-    Seen,
     Standing,
     Verdict,
     about_to_send,
-    decide,
+    arrived,
     included,
     never,
     postponed,
@@ -31,6 +28,7 @@ from engram.chain.announcement import (
     unknown,
     unsent,
 )
+from engram.chain.announcements import Announcements
 from engram.chain.errors import (
     ChainError,
     EndpointBusy,
@@ -43,10 +41,8 @@ from engram.chain.errors import (
 from engram.chain.node import Node
 from engram.chain.protocol import Look
 from engram.chain.submitting import Waiting, submit
-from engram.chain.subnets import Subnets
 from engram.chain.view import View, open_view
-from engram.clock import Clock
-from engram.hotkeys import Keypair, PublicKey
+from engram.hotkeys import Keypair
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +50,8 @@ INTERFACE_VERSION: Final = 1
 """Of the node's HTTP interface; what `engram subnet serve` announces too."""
 LOOK_S: Final = 12.0
 """A block's time."""
+FIRST_LOOK_S: Final = 1.0
+"""Until the subnet was first read."""
 OUTCOMES: Final = ("included", "refused", "unknown", "unsent", "never")
 
 
@@ -67,72 +65,6 @@ class Journal(Protocol):
     async def keep(self, attempt: Attempt | None) -> None:
         """Note it, or that there is none, durably before returning. Raises OSError."""
         ...
-
-
-class AnnouncementStatus(msgspec.Struct, frozen=True):
-    """How announcing stands, for /status."""
-
-    wanted: str
-    on_chain: str | None
-    """What the newest block that was read says; None when it says nothing."""
-    verdict: Verdict
-    until_block: int | None
-    """The verdict is good until this block, where a block ends it."""
-    retry_in_s: float
-    failures: int
-    error: str
-    extrinsic: str | None
-    """The newest one that was sent."""
-    expires_at_block: int | None
-    included_at_block: int | None
-
-
-@final
-class Announcements:
-    """What is wanted, what is known, and what follows from both now; for the announcer and whoever shows it.
-
-    Outlives the announcer, so that a restart of it forgets nothing that is in flight.
-    """
-
-    def __init__(self, subnets: Subnets, netuid: int, hotkey: PublicKey, wanted: Place, clock: Clock) -> None:
-        self.netuid = netuid
-        self.hotkey = hotkey
-        self.wanted = wanted
-        self.standing = Standing()
-        self._subnets = subnets
-        self._clock = clock
-
-    @property
-    def now_s(self) -> float:
-        """The monotonic clock that the standing's times are of."""
-        return self._clock.monotonic()
-
-    def seen(self) -> Seen | None:
-        """What the newest metagraph says of the hotkey; None before the first."""
-        metagraph = self._subnets.get(self.netuid)
-        return None if metagraph is None else seen_in(metagraph, self.hotkey)
-
-    def decision(self, seen: Seen | None) -> Decision:
-        """What follows from this and all that is remembered."""
-        return decide(self.wanted, seen, self.standing, self.now_s)
-
-    def status(self) -> AnnouncementStatus:
-        """For /status and /metrics; asks nobody."""
-        seen, standing = self.seen(), self.standing
-        axon, attempt = None if seen is None else seen.axon, standing.attempt
-        decision = self.decision(seen)
-        return AnnouncementStatus(
-            wanted=self.wanted.text,
-            on_chain=None if axon is None else Place(axon.ip, axon.port).text,
-            verdict=decision.verdict,
-            until_block=decision.until_block,
-            retry_in_s=round(max(0.0, standing.not_before_s - self.now_s), 1),
-            failures=standing.failures,
-            error=standing.why,
-            extrinsic=None if attempt is None else attempt.extrinsic_hash or None,
-            expires_at_block=None if attempt is None else attempt.expires_at_block,
-            included_at_block=None if attempt is None else attempt.included_at_block,
-        )
 
 
 @final
@@ -174,7 +106,8 @@ class Announcer(Actor[Look]):
         self._timer.cancel()
         with trio.CancelScope() as self._working:
             await self._look()
-        self._timer = self._context.after(self._look_s, Look())
+        wait_s = FIRST_LOOK_S if self._last is Verdict.UNREAD else self._look_s
+        self._timer = self._context.after(wait_s, Look())
 
     async def _end_at_stop(self, stop_requested: trio.Event) -> None:
         """Nobody's shutdown waits for a block; what is in flight is noted."""
@@ -182,17 +115,24 @@ class Announcer(Actor[Look]):
         self._working.cancel()
 
     async def _look(self) -> None:
-        decision = self._known.decision(self._known.seen())
+        known = self._known
+        seen = known.seen()
+        decision = known.decision(seen)
         if decision.verdict is not self._last:
             self._last = decision.verdict
             log.info(
                 "announcement",
-                place=self._known.wanted.text,
+                place=known.wanted.text,
                 verdict=decision.verdict.value,
                 until_block=decision.until_block,
             )
         if decision.verdict is Verdict.DUE:
             await self._announce()
+        elif decision.verdict is Verdict.ANNOUNCED and seen is not None and seen.axon is not None:
+            settled = arrived(known.standing, seen.axon)
+            if settled != known.standing:
+                known.standing = settled
+                await self._forget()
 
     async def _announce(self) -> None:
         """Reads the newest block, and sends one if it is due there as well."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from sqlalchemy import Connection, func, select
 
 from actors import NodeInfo
+from engram.chain.gauges import measure
 from engram.chain.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.http.metrics import Metrics
@@ -28,15 +29,7 @@ def gauges(
 
     async def refresh() -> None:
         await ledger.read(lambda connection: _from_ledger(metrics, connection))
-        for netuid in subnets.synced:
-            metagraph = subnets.get(netuid)
-            if metagraph is not None:
-                metrics.chain_block.labels(netuid).set(metagraph.block)
-                metrics.chain_age.labels(netuid).set(subnets.age_s(netuid) or 0.0)
-        chain = subnets.status()
-        metrics.chain_head_age.set(chain.head_age_s or 0.0)
-        for endpoint, health in chain.endpoints.items():
-            metrics.chain_endpoint_failures.labels(endpoint).set(health.failures)
+        measure(metrics, subnets)
         metrics.http_event_streams.labels("gateway").set(feed.open_streams)
         depths: Counter[str] = Counter()
         for node in tree():

@@ -84,6 +84,14 @@ TABLE: Final = (
         "Failures in a row of a configured endpoint; 0: it serves, or was never needed.",
         ("endpoint",),
     ),
+    Metric(
+        "announcement",
+        "gauge",
+        "engram_announcement",
+        "1 for how the announcement of this node stands; no row where none is wanted.",
+        ("verdict",),
+    ),
+    Metric("announcements", "counter", "engram_announcements", "Announcements on the chain.", ("outcome",)),
     Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",)),
     Metric("ledger_commit_seconds", "histogram", "engram_ledger_commit_seconds", "Group commits, fsync included.", ()),
     Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",)),
@@ -138,6 +146,8 @@ class Metrics:
     chain_age: Gauge
     chain_head_age: Gauge
     chain_endpoint_failures: Gauge
+    announcement: Gauge
+    announcements: Counter
     ledger_commits: Counter
     ledger_commit_seconds: Histogram
     ledger_writes: Counter

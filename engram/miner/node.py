@@ -13,14 +13,10 @@ import structlog
 import trio
 
 from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec, System, open_system
-from config.model import ChainSettings, HttpSettings, MinerSettings
-from engram.chain import Subnets
-from engram.chain.actor import MetagraphSyncer
-from engram.chain.endpoints import nodes
+from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, wallet
 from engram.http import logs
-from engram.http.client import HttpClient
 from engram.http.metrics import Metrics
 from engram.http.server import http_job
 from engram.memory import launch as launches
@@ -40,10 +36,10 @@ from engram.miner.app import MAX_BODY_BYTES, make_app
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.folder import FolderClaim, NodeFile
+from engram.miner.following import follow
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app, ops_job
 from engram.miner.service import Identity, Service
-from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
@@ -101,7 +97,7 @@ def supervision(
 ) -> SupervisorSpec:
     """Returns the tree of one node; opens its database (blocking), whose folder this process must have claimed.
 
-    `config` is the launch file, read again for a moved end. Raises HotkeyError, MemoryAreaError, OSError.
+    `config` is the launch file, read again for a moved end. Raises HotkeyError, MemoryAreaError, NodeError, OSError.
     """
     data = Path(launch.data_dir)
     keypair = wallet.read_private_hotkey_file(launch.hotkey_file)
@@ -110,7 +106,7 @@ def supervision(
     store = IndexedStore(truth, _index(launch, data, embedder.dimension, truth.truth_id))
     notebook = Notebook.open(data / NOTEBOOK)
     attestations = Attestations(notebook)
-    subnet, chain = _subnet(launch, clock)
+    chain = follow(launch, settings, keypair, clock, metrics)
     commitment = Commitment()
     store.on_changes = commitment.follow
     storage = StorageGauge(data, launch.storage_bytes, keeper=launch.controller(), kept_share=settings.controller_share)
@@ -139,7 +135,7 @@ def supervision(
         commitment=commitment,
         notebook=notebook,
         attestations=attestations,
-        subnet=subnet,
+        subnet=chain.subnet,
         storage=storage,
         statistics=Statistics(clock),
         uptime=uptime,
@@ -151,7 +147,7 @@ def supervision(
     )
     http = HttpSettings(max_body_bytes=MAX_BODY_BYTES, requests_per_minute_per_ip=settings.requests_per_minute)
     app = make_app(service, settings=http, clock=clock, ids=ids, metrics=metrics)
-    ops = ops_app(service, clock=clock, ids=ids, metrics=metrics)
+    ops = ops_app(service, clock=clock, ids=ids, metrics=metrics, chain=chain.status)
     lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(config, launch))
 
     async def keep_open(context: Context) -> None:
@@ -191,7 +187,7 @@ def supervision(
             ChildSpec("embedder", lambda: _job(embedder.run)),
             ChildSpec("storage", lambda: _job(storage.run)),
             ChildSpec("uptime", lambda: _job(uptime.run)),
-            *chain,
+            *chain.children,
             ChildSpec(
                 "ops",
                 lambda: ops_job(ops, settings.ops_port, data, drain_s=_DRAIN_S),
@@ -209,20 +205,6 @@ def supervision(
         ],
         auto_shutdown="any_significant",
     )
-
-
-def _subnet(launch: LaunchFile, clock: Clock) -> tuple[Subnet, list[ChildSpec]]:
-    """What the node knows of its subnet, and the child that keeps it up to date; a failing chain ends no node."""
-    if not launch.chain():
-        return NoSubnet(), []
-    settings = ChainSettings(endpoints=launch.chain(), netuids=(launch.netuid,))
-    subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
-
-    def syncer() -> MetagraphSyncer:
-        return MetagraphSyncer(nodes(settings, HttpClient(), clock), subnets, settings, clock, random.Random())
-
-    spec = ChildSpec("chain", syncer, backoff=Backoff(1.0, 60.0), on_exceed="disable")
-    return SyncedSubnet(subnets, launch.netuid), [spec]
 
 
 def _index(launch: LaunchFile, data: Path, dimension: int, truth_id: str) -> Index:

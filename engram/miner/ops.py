@@ -1,9 +1,10 @@
-"""What the operator of a node may ask, on a loopback listener of its own: /metrics, namespaces, who uses the node."""
+"""What the operator of a node may ask, on a loopback listener of its own: /status, /metrics, namespaces."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ from quart import Response, request
 
 from actors import Context, DrainingJob
 from config.model import HttpSettings
+from engram.chain import ChainStatus
+from engram.chain.announcements import AnnouncementStatus
 from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
@@ -31,8 +34,17 @@ OPS_FILE = "ops.json"
 _DELETED_AT_ONCE = 200
 
 
-def ops_app(service: Service, *, clock: Clock, ids: Ids, metrics: Metrics) -> App:
-    """Returns the operator's application."""
+class OnChain(msgspec.Struct, frozen=True):
+    """What a node knows of its chain; null where it was told of none, or announces nothing."""
+
+    syncing: ChainStatus | None = None
+    announcement: AnnouncementStatus | None = None
+
+
+def ops_app(
+    service: Service, *, clock: Clock, ids: Ids, metrics: Metrics, chain: Callable[[], OnChain] = OnChain
+) -> App:
+    """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
 
     def refresh() -> None:
@@ -44,6 +56,10 @@ def ops_app(service: Service, *, clock: Clock, ids: Ids, metrics: Metrics) -> Ap
     @app.get("/metrics")
     async def scrape() -> Response:
         return Response(metrics.render(), 200, content_type=CONTENT_TYPE)
+
+    @app.get("/status")
+    async def status() -> Response:
+        return _response(Answer(200, _status(service, chain())))
 
     @app.get("/health")
     async def alive() -> Response:
@@ -64,6 +80,20 @@ def ops_app(service: Service, *, clock: Clock, ids: Ids, metrics: Metrics) -> Ap
         return _response(await _wallet(service, hotkey))
 
     return app
+
+
+def _status(service: Service, chain: OnChain) -> dict[str, object]:
+    identity = service.identity
+    return {
+        "session_id": identity.session_id,
+        "boot_id": identity.boot_id,
+        "started_at": identity.started_at,
+        "hotkey": identity.keypair.ss58,
+        "netuid": identity.netuid,
+        "uid": service.subnet.uid(identity.keypair.public_key),
+        "chain": chain.syncing,
+        "announcement": chain.announcement,
+    }
 
 
 async def administer(service: Service, body: bytes) -> Answer:

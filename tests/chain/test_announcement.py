@@ -18,6 +18,7 @@ from engram.chain.announcement import (
     Standing,
     Verdict,
     about_to_send,
+    arrived,
     decide,
     included,
     is_at,
@@ -49,6 +50,7 @@ def seen(**told: Any) -> Seen:
 
 
 SENT = Standing(Attempt(HERE, 990, 1_054, "0xab"))
+RATE_LIMITED, IN_FLIGHT = Decision(Verdict.RATE_LIMITED, 1_045), Decision(Verdict.IN_FLIGHT, 1_055)
 ELSEWHERE = axon(port=1, block=980)
 
 
@@ -61,6 +63,8 @@ ELSEWHERE = axon(port=1, block=980)
         (seen(), SENT, Decision(Verdict.IN_FLIGHT, 1_055)),
         (seen(block=1_054), SENT, Decision(Verdict.IN_FLIGHT, 1_055)),
         (seen(block=1_055), SENT, Decision(Verdict.DUE)),
+        (seen(axon=axon(port=1, block=995)), Standing(Attempt(Place(HERE.ip, 1), 990, 1_054)), RATE_LIMITED),
+        (seen(axon=axon(port=1, block=989)), Standing(Attempt(Place(HERE.ip, 1), 990, 1_054)), IN_FLIGHT),
         (seen(registered=False), SENT, Decision(Verdict.IN_FLIGHT, 1_055)),
         (seen(registered=False), Standing(), Decision(Verdict.UNREGISTERED)),
         (seen(), Standing(not_before_s=NOW_S + 1), Decision(Verdict.SET_ASIDE)),
@@ -135,6 +139,9 @@ def test_what_certainly_does_not_come_is_forgotten_and_what_may_come_is_not() ->
     assert never(standing, "gone").attempt is None
     assert unknown(standing, "no word").attempt == standing.attempt
     assert postponed(standing, "no answer", NOW_S, None).attempt == standing.attempt
+    assert arrived(standing, axon(block=1_003)).attempt == Attempt(HERE, 1_000, 1_064, "", 1_003)
+    assert arrived(included(standing, 1_002), axon(block=1_003)).attempt == included(standing, 1_002).attempt
+    assert arrived(Standing(failures=3, why="refused", not_before_s=9.0), axon()) == Standing()
     assert signed(Standing(), b"", 1) == included(Standing(), 1) == Standing()
 
 
@@ -169,7 +176,7 @@ def test_nothing_is_sent_that_is_said_already_or_would_be_a_second_one_or_refuse
         return
     assert found.registered
     assert not is_at(found.axon, HERE)
-    assert standing.attempt is None or not may_come(standing.attempt, found.block)
+    assert standing.attempt is None or not may_come(standing.attempt, found)
     assert found.axon is None or found.block - found.axon.block >= found.serving_rate_limit_blocks
     assert now_s >= standing.not_before_s
 

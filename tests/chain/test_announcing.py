@@ -13,7 +13,8 @@ from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
 from engram.chain.announcement import Attempt, Place, Verdict
-from engram.chain.announcing import Announcements, Announcer
+from engram.chain.announcements import Announcements
+from engram.chain.announcing import Announcer
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
 from engram.chain.node import Json, Node, RpcCall
 from engram.chain.submitting import Waiting
@@ -104,7 +105,9 @@ class Living:
         return None if axon is None else (axon["ip"], axon["port"], axon["ip_type"])
 
     @asynccontextmanager
-    async def announcing(self, wanted: Place = HERE, *, until: Verdict | None = None) -> AsyncIterator[None]:
+    async def announcing(
+        self, wanted: Place = HERE, *, until: Verdict | None = None, settled: bool = False
+    ) -> AsyncIterator[None]:
         settings, clock = ChainSettings(), TrioClock()
         subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
         self.announcements = Announcements(subnets, 450, MINER.public_key, wanted, clock)
@@ -117,6 +120,8 @@ class Living:
             nursery.start_soon(self._live)
             if until is not None:
                 await self.until(lambda: self.verdict is until)
+            if settled:
+                await self.announced()
             yield
             nursery.cancel_scope.cancel()
 
@@ -143,6 +148,17 @@ class Living:
             await trio.sleep(1)
         raise AssertionError(self.announcements.status())
 
+    async def announced(self) -> None:
+        """The chain says so, and the announcer knows what became of the one it sent."""
+
+        def settled() -> bool:
+            attempt = self.announcements.standing.attempt
+            known = attempt is None or attempt.included_at_block is not None
+            return self.verdict is Verdict.ANNOUNCED and known and not self.announcements.standing.why
+
+        await self.until(settled)
+        await self.blocks(2)
+
     async def blocks(self, count: int) -> None:
         await trio.sleep(count * BLOCK_S)
 
@@ -150,7 +166,7 @@ class Living:
 @pytest.mark.parametrize(("place", "axon"), [(HERE, (0xCB007105, 8091, 4)), (SIX, ((0x20010DB8 << 96) + 1, 8091, 6))])
 async def test_a_node_announces_itself_once(place: Place, axon: tuple[int, int, int], autojump_clock: Clock) -> None:
     living = Living()
-    async with living.announcing(place, until=Verdict.ANNOUNCED):
+    async with living.announcing(place, settled=True):
         assert living.held() == axon
         await living.blocks(70)
         assert (living.sent, living.outcomes) == (1, ["included"])
@@ -162,27 +178,26 @@ async def test_a_node_announces_itself_once(place: Place, axon: tuple[int, int, 
 
 async def test_what_the_chain_says_already_is_not_sent_again_by_a_new_process(autojump_clock: Clock) -> None:
     living = Living()
-    async with living.announcing(until=Verdict.ANNOUNCED):
+    async with living.announcing(settled=True):
         pass
-    async with living.announcing(until=Verdict.ANNOUNCED):
+    async with living.announcing(settled=True):
         await living.blocks(5)
     assert living.sent == 1
 
 
 async def test_another_address_or_port_is_announced_when_the_serving_limit_allows_it(autojump_clock: Clock) -> None:
     living = Living(ServingRateLimit=50)
-    async with living.announcing(until=Verdict.ANNOUNCED):
-        first = living.announcements.status().included_at_block
-    assert first is not None
+    async with living.announcing(settled=True):
+        axon = living.chain.get("SubtensorModule", "Axons", 450, MINER.public_key)
+    first = axon["block"]
     async with living.announcing(Place(HERE.ip, 9000), until=Verdict.RATE_LIMITED):
         assert living.announcements.status().until_block == first + 50
         await living.until(lambda: living.chain.head >= first + 49)
         assert living.sent == 1
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.held() == (0xCB007105, 9000, 4)
-    async with living.announcing(SIX, until=Verdict.ANNOUNCED):
+    async with living.announcing(SIX, settled=True):
         assert living.held() == ((0x20010DB8 << 96) + 1, 8091, 6)
-    assert living.outcomes == ["included"] * 3
 
 
 async def test_it_waits_until_its_hotkey_is_registered(autojump_clock: Clock) -> None:
@@ -192,7 +207,7 @@ async def test_it_waits_until_its_hotkey_is_registered(autojump_clock: Clock) ->
         await living.blocks(10)
         assert living.sent == 0
         living.chain.metagraphs["0xc201"] = lambda scale: scale
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.sent == 1
 
 
@@ -210,7 +225,7 @@ async def test_one_of_unknown_outcome_is_waited_for_to_its_last_block_and_only_t
         living.chain.drop_submissions = False
         await living.until(lambda: living.chain.head > expires - 1)
         assert living.sent == 1
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert (living.sent, living.journal.kept[-1]) == (2, None)
 
 
@@ -220,7 +235,7 @@ async def test_one_that_came_after_all_is_not_sent_again(autojump_clock: Clock) 
     async with living.announcing(until=Verdict.IN_FLIGHT):
         await living.until(lambda: living.outcomes == ["unknown"])
         living.chain.include = True
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         await living.blocks(5)
         assert living.sent == 1
 
@@ -237,7 +252,7 @@ async def test_a_process_that_was_killed_leaves_no_second_one_in_flight(autojump
         await living.until(lambda: living.chain.head >= noted.expires_at_block)
         assert living.sent == 1
         living.chain.include = True
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.held() == (0xCB007105, 9000, 4)
         assert living.sent == 2
 
@@ -252,7 +267,7 @@ async def test_a_refusal_is_told_by_its_name_and_tried_again_later(autojump_cloc
             assert (status.failures, status.expires_at_block, living.journal.attempt) == (1, None, None)
             assert 280 <= status.retry_in_s <= 300
             del living.chain.refuse[SUBMIT]
-            await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+            await living.announced()
             assert living.outcomes == ["refused", "included"]
             assert living.announcements.status().failures == 0
     told = [line for line in logs if line["event"] == "announcement_failed"]
@@ -273,15 +288,15 @@ async def test_a_refusal_inside_the_block_is_told_by_its_name(autojump_clock: Cl
 async def test_an_announcement_that_was_reorganised_away_is_sent_again(autojump_clock: Clock) -> None:
     living = Living()
     living.nodes = (living.chain, Other(living.chain))
-    async with living.announcing(until=Verdict.ANNOUNCED):
+    async with living.announcing(settled=True):
+        await living.blocks(3)
         block = living.announcements.status().included_at_block
         assert block is not None
-        await living.blocks(3)
         living.chain.reorganise(block)
         living.chain.pool.clear()
         await living.until(lambda: living.verdict is Verdict.IN_FLIGHT)
         assert living.sent == 1
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.sent == 2
 
 
@@ -294,14 +309,14 @@ async def test_a_runtime_upgrade_while_one_is_in_flight_drops_it_and_the_next_is
         await living.until(lambda: living.sent == 1)
         living.chain.upgrade(294)
         living.chain.include = True
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.sent == 2
     assert living.outcomes == ["unknown", "included"]
 
 
 async def test_endpoints_that_cannot_be_asked_send_nothing_and_are_asked_again(autojump_clock: Clock) -> None:
     living = Living()
-    async with living.announcing(until=Verdict.ANNOUNCED):
+    async with living.announcing(settled=True):
         pass
     async with living.announcing(SIX, until=Verdict.DUE):
         living.chain.down = EndpointBusy("double: HTTP 429", 100.0)
@@ -311,7 +326,7 @@ async def test_endpoints_that_cannot_be_asked_send_nothing_and_are_asked_again(a
         living.chain.down = unreachable()
         await living.until(lambda: living.outcomes[1:] == ["unsent", "unsent"])
         living.chain.down = None
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
 
 
 @pytest.mark.parametrize(
@@ -346,7 +361,7 @@ async def test_one_that_was_never_included_is_told_so_and_the_next_is_sent(autoj
         await living.until(lambda: living.outcomes == ["never"])
         assert "is in none of the blocks" in living.announcements.status().error
         living.chain.drop_submissions = False
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.sent == 2
 
 
@@ -355,7 +370,7 @@ async def test_a_note_that_cannot_be_taken_back_hurts_nothing(autojump_clock: Cl
     async with living.announcing():
         await living.until(lambda: living.sent == 1)
         living.journal.broken = True
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.outcomes == ["included"]
 
 
@@ -366,12 +381,12 @@ async def test_nothing_is_sent_that_could_not_be_noted_before(autojump_clock: Cl
         assert "No space left" in living.announcements.status().error
         assert living.sent == 0
         living.journal.broken = False
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
 
 
 async def test_the_newest_block_is_looked_at_before_anything_is_sent(autojump_clock: Clock) -> None:
     living = Living()
-    async with living.announcing(until=Verdict.ANNOUNCED):
+    async with living.announcing(settled=True):
         pass
     living.followed = ChainDouble("lagging")
     async with living.announcing(until=Verdict.SET_ASIDE):
@@ -405,5 +420,5 @@ async def test_a_crash_of_the_announcer_forgets_nothing_that_is_in_flight(autoju
         await living.blocks(30)
         assert (living.sent, living.verdict) == (2, Verdict.IN_FLIGHT)
         living.chain.include = True
-        await living.until(lambda: living.verdict is Verdict.ANNOUNCED)
+        await living.announced()
         assert living.sent == 2

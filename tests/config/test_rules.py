@@ -82,6 +82,12 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__recipient": "0x12"}, "payments.recipient"),
         ("testnet", {"akash__owner_address": "cosmos1" + "q" * 38}, "akash.owner_address"),
         ("testnet", {"gateway__auth_required": False, "gateway__host": "0.0.0.0"}, "gateway.host"),
+        # What nodes announce
+        ("testnet", {"miner__announce": "gateway.example"}, "miner.announce"),
+        ("testnet", {"miner__announce": "10.0.0.5"}, "miner.announce"),
+        ("testnet", {"miner__announce": "8.8.8.8:8091"}, "miner.announce"),
+        ("testnet", {"miner__announce": "8.8.8.8", "chain__endpoints": ()}, "chain.endpoints"),
+        ("local", {"miner__announce": "10.0.0.5"}, "chain.source"),
         # Mainnet
         ("mainnet", {"payments__facilitator_url": "http://x402.example"}, "payments.facilitator_url"),
         ("mainnet", {"payments__recipient": MINE.lower()}, "payments.recipient"),
@@ -112,6 +118,8 @@ def test_mainnet_takes_real_money_alone(network: str) -> None:
         ("testnet", {"provisioning__backend": "docker"}),
         ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://127.0.0.1:2375"}),
         ("mainnet", {"gateway__host": "0.0.0.0", "provisioning__backend": "docker"}),
+        ("testnet", {"miner__announce": "8.8.8.8"}),
+        ("local", {"miner__announce": "10.0.0.5", "chain__source": "rpc", "chain__endpoints": ("http://127.0.0.1:1",)}),
     ],
 )
 def test_a_right_combination_starts(profile: str, changes: dict[str, Any]) -> None:
@@ -126,6 +134,22 @@ def test_the_facilitator_is_for_this_machine_and_for_local() -> None:
 
 def test_a_mainnet_miner_checks_signatures() -> None:
     assert refused(settings("mainnet", miner__require_signature=False), "miner") == ["miner.require_signature"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "announced", "refusals"),
+    [
+        ("local", "127.0.0.1:8091", []),
+        ("local", "miner.example:8091", ["miner.announce"]),
+        ("testnet", "[2606:4700::1]:8091", []),
+        ("testnet", "[2001:db8::1]:8091", ["miner.announce"]),
+        ("mainnet", "192.168.1.5:8091", ["miner.announce"]),
+    ],
+)
+def test_a_miner_announces_an_address_that_its_validators_reach(
+    profile: str, announced: str, refusals: list[str]
+) -> None:
+    assert refused(settings(profile, miner__announce=announced, miner__require_signature=True), "miner") == refusals
 
 
 def test_a_miner_is_not_asked_about_money() -> None:

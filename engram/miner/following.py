@@ -1,0 +1,99 @@
+"""The chain as a node has it: the syncer of its subnet, and the announcer of where it serves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from actors import Backoff, ChildSpec
+from config.addresses import announced_at
+from config.model import ChainSettings, MinerSettings
+from engram.chain import Subnets
+from engram.chain.actor import MetagraphSyncer
+from engram.chain.announcement import Place, Verdict, place_of
+from engram.chain.announcement_file import AnnouncementFile
+from engram.chain.announcements import Announcements
+from engram.chain.announcing import Announcer
+from engram.chain.endpoints import nodes
+from engram.chain.gauges import measure
+from engram.clock import Clock
+from engram.hotkeys import Keypair
+from engram.http.client import HttpClient
+from engram.http.metrics import Metrics
+from engram.memory.launch import LaunchFile
+from engram.miner.errors import NodeError
+from engram.miner.ops import OnChain
+from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
+
+ANNOUNCEMENT: Final = "announcement.json"
+_BACKOFF: Final = Backoff(1.0, 60.0)
+
+
+class Following(msgspec.Struct, frozen=True):
+    """What the node knows of its subnet, the children that keep it up to date, and what /status tells of them.
+
+    A failing chain ends no node.
+    """
+
+    subnet: Subnet
+    children: tuple[ChildSpec, ...] = ()
+    status: Callable[[], OnChain] = OnChain
+
+
+def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock: Clock, metrics: Metrics) -> Following:
+    """Returns the parts. Raises NodeError when what is to be announced cannot be."""
+    wanted = _wanted(launch, settings)
+    if not launch.chain():
+        return Following(NoSubnet())
+    chain = ChainSettings(endpoints=launch.chain(), netuids=(launch.netuid,))
+    subnets = Subnets(clock, chain.netuids, chain.stall_after_s)
+
+    def syncer() -> MetagraphSyncer:
+        return MetagraphSyncer(nodes(chain, HttpClient(), clock), subnets, chain, clock, random.Random())
+
+    children = [ChildSpec("chain", syncer, backoff=_BACKOFF, on_exceed="disable")]
+    metrics.before_scrape(lambda: measure(metrics, subnets))
+    if wanted is None:
+        return Following(SyncedSubnet(subnets, launch.netuid), tuple(children), lambda: OnChain(subnets.status()))
+    announcements = Announcements(subnets, launch.netuid, keypair.public_key, wanted, clock)
+    journal = AnnouncementFile(Path(launch.data_dir) / ANNOUNCEMENT)
+
+    def announcer() -> Announcer:
+        own = nodes(chain, HttpClient(), clock)
+        return Announcer(
+            announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
+        )
+
+    children.append(ChildSpec("announcer", announcer, backoff=_BACKOFF, on_exceed="disable"))
+    metrics.before_scrape(lambda: _measure(metrics, announcements))
+    return Following(
+        SyncedSubnet(subnets, launch.netuid),
+        tuple(children),
+        lambda: OnChain(subnets.status(), announcements.status()),
+    )
+
+
+def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
+    """Where the node is to be announced; None: nowhere. The launch's own environment decides what may be."""
+    if not settings.announce:
+        return None
+    try:
+        place = place_of(settings.announce, launch.port)
+        address, _ = announced_at(settings.announce)
+    except ValueError as error:
+        raise NodeError(f"miner.announce: {error}") from None
+    if launch.environment != "local" and not address.is_global:
+        raise NodeError(f"miner.announce: {address} cannot be reached from the internet, which validators ask from")
+    if not launch.chain():
+        raise NodeError("miner.announce is set, and the launch file names no chain: set chain_endpoints")
+    return place
+
+
+def _measure(metrics: Metrics, announcements: Announcements) -> None:
+    verdict = announcements.status().verdict
+    for each in Verdict:
+        metrics.announcement.labels(each.value).set(each is verdict)
