@@ -150,9 +150,10 @@ def get(connection: Connection, payment_id: str) -> Payment | None:
 
 
 def due(connection: Connection, now: float, limit: int) -> list[DuePayment]:
-    """At most `limit` payments whose work is due: those whose buyers wait first, then the longest waiting."""
+    """At most `limit` payments whose work is due: those whose buyers wait first, then the longest waiting, and last
+    those that were given up."""
     found: dict[str, DuePayment] = {}
-    for statement in (statements.PAYMENTS_AT_ONCE, statements.PAYMENTS_TOO_LATE, statements.PAYMENTS_DUE):
+    for statement in statements.IN_TURN:
         for row in connection.execute(statement, {"now": now, "most": limit - len(found)}):
             found.setdefault(row.id, DuePayment(row.id, PaymentState(row.state)))
     return list(found.values())

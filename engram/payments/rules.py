@@ -116,6 +116,8 @@ OWED: Final = frozenset({PaymentState.REFUND_DUE, PaymentState.REFUNDING})
 """States in which money is to be sent back."""
 WORKED: Final = OPEN | OWED
 """States that have a child to work on them when it is due."""
+GIVEN_UP: Final = frozenset({PaymentState.REJECTED, PaymentState.VOID})
+"""Nothing is expected of them any more; they are only watched for money that comes all the same."""
 PAID: Final = frozenset({PaymentState.SETTLED, PaymentState.REFUND_DUE, PaymentState.REFUNDING, PaymentState.REFUNDED})
 """The money is, or was, with us."""
 

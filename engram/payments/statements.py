@@ -32,11 +32,17 @@ _DUE = payments.c.next_attempt_at <= bindparam("now")
 _DUE_PAYMENT = select(payments.c.id, payments.c.state).limit(bindparam("most"))
 PAYMENTS_AT_ONCE = _DUE_PAYMENT.where(_one_of(payments.c.state, map(str, rules.AT_ONCE)), _DUE)
 """Those whose buyers wait."""
-PAYMENTS_DUE = _DUE_PAYMENT.where(_DUE).order_by(payments.c.next_attempt_at)
+_GIVEN_UP = _one_of(payments.c.state.concat(""), map(str, rules.GIVEN_UP))
+"""Not by the index of states: the one of what is due gives the order as well."""
+PAYMENTS_DUE = _DUE_PAYMENT.where(_DUE, ~_GIVEN_UP).order_by(payments.c.next_attempt_at)
+GIVEN_UP_DUE = _DUE_PAYMENT.where(_DUE, _GIVEN_UP).order_by(payments.c.next_attempt_at)
+"""Anybody can make any number of these without money, so that all others go first."""
 PAYMENTS_TOO_LATE = _DUE_PAYMENT.where(
     payments.c.next_attempt_at > bindparam("now") + 2 * rules.RETRY_MAX_S  # the clock was set back
 ).order_by(payments.c.next_attempt_at)
 """A query of its own: joined to the others by `or`, it would have all of them sorted each time."""
+IN_TURN = (PAYMENTS_AT_ONCE, PAYMENTS_TOO_LATE, PAYMENTS_DUE, GIVEN_UP_DUE)
+"""In the order in which they are worked on."""
 PAYMENT_BY_IDENTIFIER = (
     select(payments.c.id)
     .where(

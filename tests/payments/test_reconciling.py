@@ -99,6 +99,23 @@ def test_payments_with_a_waiting_buyer_are_due_before_all_others() -> None:
     assert [one.state for one in due[1:]] == [PaymentState.UNKNOWN] * 2
 
 
+def test_refused_payments_which_anybody_can_make_without_money_are_due_after_all_others() -> None:
+    ledger = unknown_payments(2)
+
+    def refuse(connection: Connection) -> None:
+        for n in range(5):
+            reservation = builders.reservation(f"refused {n}", limits=WIDE)
+            reservations.reserve(connection, reservation)
+            before = builders.instant(-600)
+            records.advance(
+                connection, reservation.payment.id, PaymentEvent.REFUSED, before, reason="x", watch_at=before.wall
+            )
+
+    ledger.write_now(refuse)
+    due = ledger.write_now(lambda connection: records.due(connection, builders.NOW + 100, 4))
+    assert [one.state for one in due] == [PaymentState.UNKNOWN] * 2 + [PaymentState.REJECTED] * 2
+
+
 # One reading of the chain's head for many.
 
 
