@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from config.keys import KEYS
 from engram.http import logs
 from engram.http.metrics import TABLE
@@ -51,6 +53,13 @@ def test_a_missing_tool_is_a_failure_in_continuous_integration(tmp_path: Path) -
     absent, present = tmp_path / "absent", tmp_path
     assert outcome(tmp_path, ENGRAM_NO_SKIPS="1", ENGRAM_SHARED=str(absent)) == "1 skipped, 1 xfailed, 1 error"
     assert outcome(tmp_path, ENGRAM_NO_SKIPS="1", ENGRAM_SHARED=str(present)) == "1 failed, 1 xfailed, 1 error"
+
+
+@pytest.mark.xdist_group("house")
+def test_tests_of_a_group_keep_to_one_worker(request: pytest.FixtureRequest) -> None:
+    """By the name that pytest-xdist gives them; without it they are dealt out like all others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@house")
 
 
 def test_a_sample_is_the_same_for_the_same_seed() -> None:
