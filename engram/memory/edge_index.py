@@ -13,6 +13,7 @@ from typing import final
 import trio
 
 import engram
+from engram.memory import records
 from engram.memory.edge_wire import (
     Answer,
     Apply,
@@ -35,6 +36,7 @@ from engram.memory.edge_wire import (
     wire,
 )
 from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change
 
 GRAPH_FROM = 10_000
@@ -52,9 +54,9 @@ class EdgeIndex:
     The worker is started from the loop's own thread: the kernel's parent-death signal is bound to the thread
     that forked, and a helper thread would end, and kill the worker, after seconds of idleness.
 
-    With `truth_path`, the record database, the worker has a graph (HNSW) built beside it whenever `graph_from`
-    vectors are without one, in a niced process of its own, and goes over to it when it is level; without, every
-    search scans.
+    With `truth_path`, the record database, the worker joins what it finds with the records itself (they are read
+    where no event loop waits), and has a graph (HNSW) built beside it whenever `graph_from` vectors are without one,
+    in a niced process of its own, to which it goes over when it is level; without, every search scans.
     """
 
     def __init__(
@@ -97,15 +99,13 @@ class EdgeIndex:
         reply = await self._ask(lambda number: Apply(number, sequence, told))
         return reply.flushed if isinstance(reply, Done) else 0
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
-        """Returns the nearest records of a namespace."""
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+        """Returns the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
         marks = [mark(key, value) for key, value in conditions.items()]
         async with self._searching:
             reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks))
-        return reply.hits if isinstance(reply, Found) else []
+        return _matches(reply) if isinstance(reply, Found) else []
 
     async def flush(self) -> int:
         """Brings everything to disk now and returns the last change that is there."""
@@ -212,6 +212,13 @@ class _Reply:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
         self.asked_at = trio.current_time()
+
+
+def _matches(found: Found) -> list[Match]:
+    if found.rows is None:
+        return [Match(number, score) for number, score in found.hits]
+    there = {row[0]: records.of_row(row) for row in found.rows}
+    return [Match(number, score, there[number]) for number, score in found.hits if number in there]
 
 
 def _environment() -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from engram.memory.model import PUBLIC, Change, Deleted
+from engram.memory.records import Row
 
 HEADER: Final = struct.Struct("<I")
 LARGEST_FRAME: Final = 64 * 1024**2
@@ -87,10 +88,11 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """Ids and cosines, best first."""
+    """Ids and cosines, best first; `rows` are those of the records that are there, None when they were not read."""
 
     number: int
     hits: list[tuple[int, float]]
+    rows: list[Row] | None
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):

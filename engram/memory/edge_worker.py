@@ -1,9 +1,9 @@
 """The index worker: a process of its own, because Qdrant Edge never releases the GIL.
 
 Started by `EdgeIndex` as `python -m engram.memory.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID [TRUTH_DB
-GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches;
-graphs are built by another process and taken over between requests. It ends when its stdin closes or its parent
-dies (PR_SET_PDEATHSIG), so it can never outlive the node.
+GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches,
+with the records that the truth has now; graphs are built by another process and taken over between requests. It ends
+when its stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never outlive the node.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sqlite3
 import sys
 import time
 from collections import deque
 from pathlib import Path
 
+from engram.memory import records
+from engram.memory.edge_build import reader
 from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
 from engram.memory.edge_wire import (
@@ -35,6 +38,7 @@ from engram.memory.edge_wire import (
     decode_request,
     frame,
 )
+from engram.memory.model import PUBLIC
 from engram.memory.parent import die_with
 
 _LARGEST_BATCH = 32
@@ -59,18 +63,22 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     shards = _open(folder, dimension, truth_id)
-    rebuild = None
+    rebuild = truth = None
     if len(arguments) > 4:
+        truth = reader(Path(arguments[4]))
         rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
-    Worker(shards, rebuild, source, sink).serve()
+    Worker(shards, truth, rebuild, source, sink).serve()
     return 0
 
 
 class Worker:
     """Reads requests from one descriptor and writes replies to another."""
 
-    def __init__(self, shards: Shards, rebuild: Rebuild | None, source: int, sink: int) -> None:
+    def __init__(
+        self, shards: Shards, truth: sqlite3.Connection | None, rebuild: Rebuild | None, source: int, sink: int
+    ) -> None:
         self._shards = shards
+        self._truth = truth
         self._rebuild = rebuild
         self._source = source
         self._sink = sink
@@ -137,12 +145,20 @@ class Worker:
         batch = [self._searches.popleft() for _ in range(min(len(self._searches), _LARGEST_BATCH))]
         try:
             answers = self._shards.search(batch)
+            found = [self._joined(search, hits) for search, hits in zip(batch, answers, strict=True)]
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
             for search in batch:
                 self._send(Failed(search.number, str(error)))
             return
-        for search, hits in zip(batch, answers, strict=True):
-            self._send(Found(search.number, hits))
+        for each in found:
+            self._send(each)
+
+    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found:
+        if self._truth is None:
+            return Found(search.number, hits, None)
+        ids = [number for number, _ in hits]
+        rows = records.rows_by_ids(self._truth, PUBLIC if search.private_to is None else search.private_to, ids)
+        return Found(search.number, hits, rows)
 
     def _answer_other(self, request: Apply | Flush | Reset | Count) -> None:
         match request:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from engram.memory.model import Change
+from engram.memory.model import Change, Record
+
+
+class Match(NamedTuple):
+    """A vector that an index found; `score` is the cosine."""
+
+    id: int
+    score: float
+    record: Record | None = None
+    """The record as the truth had it after the vector was found; None where the index has not read it."""
 
 
 class Index(Protocol):
@@ -34,10 +43,10 @@ class Index(Protocol):
         """Returns how many vectors there are. Raises IndexUnavailable."""
         ...
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
-        """Returns record ids and cosines, best first, of one namespace; `conditions` on metadata hold for all.
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+        """Returns what is nearest, best first, of one namespace; `conditions` on metadata hold for all.
+
+        An index that reads the truth itself leaves out what is not there in that namespace.
 
         Raises IndexUnavailable; IndexRestarting when it can be asked again.
         """

@@ -16,7 +16,7 @@ import trio
 
 from engram.memory import records
 from engram.memory.errors import IndexRestarting, IndexUnavailable
-from engram.memory.index import Index
+from engram.memory.index import Index, Match
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Hit, Record
 from engram.memory.truth import Truth
 
@@ -95,11 +95,12 @@ class IndexedStore:
         """Returns the nearest records of the namespace."""
         with trio.move_on_after(_SEARCH_WITHIN_S):
             found = await self._search(namespace, vector, limit, conditions)
-            there = await self._truth.by_ids(namespace, [number for number, _ in found])
+            there = await self._truth.by_ids(namespace, [match.id for match in found if match.record is None])
+            joined = [(match.record or there.get(match.id), match.score) for match in found]
             return [
-                Hit(there[number], max(-1.0, min(1.0, score)))
-                for number, score in found
-                if number in there and _holds(there[number], conditions)
+                Hit(record, max(-1.0, min(1.0, score)))
+                for record, score in joined
+                if record is not None and _holds(record, conditions)
             ]
         raise IndexUnavailable(f"the index did not answer within {_SEARCH_WITHIN_S:g} s")
 
@@ -111,9 +112,7 @@ class IndexedStore:
         """Returns how many records there are."""
         return self._counts
 
-    async def _search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
+    async def _search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
         """Asks the index; when it dies meanwhile, asks its successor."""
         while True:
             usable = self._usable

@@ -22,6 +22,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 
 from engram.memory.edge_wire import mark, unit
 from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 
 T = TypeVar("T")
@@ -111,9 +112,7 @@ class QdrantIndex:
         counts = [await self._call(_counting(collection)) for collection in self._collections.values()]
         return sum(counted.count for counted in counts)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
         """Returns the nearest records of a namespace."""
         private = namespace != PUBLIC
         wanted = [(_MARKS, mark(key, value)) for key, value in conditions.items()]
@@ -131,7 +130,7 @@ class QdrantIndex:
                 with_payload=False,
             )
         )
-        return [(int(point.id), point.score) for point in answer.points]
+        return [Match(int(point.id), point.score) for point in answer.points]
 
     async def _create(self) -> None:
         await self._create_one(self._marks, 1, {})

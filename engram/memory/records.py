@@ -10,6 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
 
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Record, Upserted
 
@@ -32,6 +35,8 @@ CREATE TABLE records (
 CREATE INDEX records_listing ON records (namespace, id);
 CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, namespace TEXT NOT NULL) STRICT;
 """
+Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
+"""A record as it lies in the database; see `of_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
 
 
@@ -115,16 +120,28 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM records WHERE namespace = ? AND cid = ?", (namespace, cid)
     ).fetchone()
-    return None if row is None else _record(row)
+    return None if row is None else of_row(row)
 
 
 def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Record]:
     """Returns those of the records that are there and in that namespace."""
+    return {row[0]: of_row(row) for row in rows_by_ids(connection, namespace, ids)}
+
+
+def rows_by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> list[Row]:
+    """Returns the rows of those of the records that are there and in that namespace."""
     marks = ",".join("?" * len(ids))
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE namespace = ? AND id IN ({marks})", (namespace, *ids)
-    )
-    return {row[0]: _record(row) for row in rows}
+    # + keeps SQLite from searching the index of namespaces instead of the few ids
+    return connection.execute(
+        f"SELECT {_COLUMNS} FROM records WHERE +namespace = ? AND id IN ({marks})", (namespace, *ids)
+    ).fetchall()
+
+
+def of_row(row: Row) -> Record:
+    """Returns the record of a row."""
+    number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
+    decoded = msgspec.json.decode(metadata, type=dict[str, str])
+    return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)
 
 
 def page(
@@ -140,7 +157,7 @@ def page(
         f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY id LIMIT ? OFFSET ?",
         (*values, limit, offset),
     )
-    return [_record(row) for row in rows]
+    return [of_row(row) for row in rows]
 
 
 def count(connection: sqlite3.Connection) -> Counts:
@@ -203,9 +220,3 @@ def _next_sequence(connection: sqlite3.Connection) -> int:
     sequence = last_sequence(connection) + 1
     connection.execute("UPDATE meta SET value = ? WHERE key = 'sequence'", (str(sequence),))
     return sequence
-
-
-def _record(row: tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]) -> Record:
-    number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
-    decoded: dict[str, str] = json.loads(metadata)
-    return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)

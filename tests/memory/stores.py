@@ -11,7 +11,7 @@ import trio
 from engram.clock import SeededIds, SystemClock
 from engram.memory import cid
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.index import Index
+from engram.memory.index import Index, Match
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.model import PUBLIC, Change, Entry, Upserted
 from engram.memory.rules import unpack_vector
@@ -70,12 +70,10 @@ class ExactIndex:
         await trio.lowlevel.checkpoint()
         return len(self.vectors)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
         await trio.lowlevel.checkpoint()
         scored = [
-            (number, cosine(vector, there.embedding))
+            Match(number, cosine(vector, there.embedding))
             for number, there in self.vectors.items()
             if there.namespace == namespace
             and all(there.metadata.get(key) == value for key, value in conditions.items())

@@ -11,6 +11,7 @@ import trio
 from engram.memory import edge_index, indexed_store
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable
+from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
 
@@ -26,9 +27,7 @@ class SlowIndex(ExactIndex):
         await self.open.wait()
         return await super().apply(changes, sequence)
 
-    async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]
-    ) -> list[tuple[int, float]]:
+    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
         await self.open.wait()
         return await super().search(namespace, vector, limit, conditions)
 

@@ -1,8 +1,10 @@
 """The store contract, held by every store; then what the real one must survive."""
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,8 +15,9 @@ import trio
 import trio.testing
 
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.model import PUBLIC, Counts
+from engram.memory.model import PUBLIC, Counts, Upserted
 from engram.memory.qdrant_index import QdrantIndex
+from engram.memory.truth import Truth
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import DIMENSION, ExactIndex, Opened, cosine, entry, opened, random_vector, until, vector
 from tests.shared import needs_shared
@@ -30,7 +33,7 @@ SERVER = os.environ.get("QDRANT_URL")
 async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
     match request.param:
         case "edge":
-            async with opened(tmp_path) as it:
+            async with opened(tmp_path, lambda truth: joining(tmp_path, truth)) as it:
                 yield it
         case "exact":
             async with opened(tmp_path, lambda truth: ExactIndex()) as it:
@@ -45,6 +48,10 @@ async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
             async with opened(tmp_path, lambda truth: QdrantIndex(str(SERVER), DIMENSION, name)) as it:
                 yield it
                 await it.index.reset()
+
+
+def joining(folder: Path, truth: Truth) -> EdgeIndex:
+    return EdgeIndex(folder / "index", DIMENSION, truth.truth_id, truth_path=folder / "truth.db")
 
 
 async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None:
@@ -262,3 +269,14 @@ async def test_the_worker_ends_with_its_store(tmp_path: Path) -> None:
         assert worker is not None
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
+
+
+async def test_a_worker_that_joins_finds_nothing_that_the_truth_has_not(tmp_path: Path) -> None:
+    async with opened(tmp_path, lambda truth: joining(tmp_path, truth)) as both:
+        kept, gone, public = [await both.store.put(entry(vector(1, number))) for number in range(3)]
+        with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as behind_its_back:
+            behind_its_back.execute("DELETE FROM records WHERE id = ?", (gone.id,))
+        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, {})} == {kept.id, public.id}
+        strayed = Upserted(9, public.id, "mine", public.embedding, {})
+        await both.index.apply([strayed], 9)
+        assert await both.index.search("mine", vector(1), 9, {}) == []
