@@ -5,23 +5,26 @@
 | no commit-reveal           |                               | set_weights                                         |
 | commit-reveal              | commit_timelocked_weights     | that; its round by the chain's epoch schedule       |
 | commit-reveal              | only commit_crv3_weights      | that; its round by tempo and netuid                 |
-| commit-reveal              | neither                       | nothing: RuntimeApiMissing                          |
+| commit-reveal              | only commit_weights           | that: a hash, to be revealed (hashed_weights.py)    |
+| commit-reveal              | none of them                  | nothing: RuntimeApiMissing                          |
 
-Committed weights are encrypted to a round of drand's quicknet; the chain itself reveals them in the epoch that follows.
+Timelocked weights are encrypted to a round of drand's quicknet; the chain reveals them in the epoch that follows.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import bittensor_core
 import msgspec
 
-from engram.chain import calls
+from engram.chain import calls, hashed_weights
 from engram.chain.calls import SUBTENSOR
 from engram.chain.errors import ChainError, RuntimeApiMissing
+from engram.chain.hashed_weights import HashedCommit, read_genesis
 from engram.chain.model import Metagraph
 from engram.chain.runtime import Call
+from engram.chain.scale import octets, u16s
 from engram.chain.view import View
 from engram.hotkeys import PublicKey
 
@@ -57,6 +60,8 @@ class WeightsPlan(msgspec.Struct, frozen=True):
     commit: bytes | None = None
     """The encrypted weights, where the subnet demands them."""
     reveal_round: int | None = None
+    hashed: HashedCommit | None = None
+    """What the reveal takes, where only a hash is sent: kept before that is."""
 
 
 def upscale(given: Mapping[int, float], metagraph: Metagraph) -> Weights:
@@ -91,7 +96,8 @@ def objections(metagraph: Metagraph, hotkey: PublicKey, version_key: int) -> lis
         found.append("NeuronNoValidatorPermit: the hotkey has no validator permit")
     wait = neuron.last_update_block + parameters.weights_rate_limit_blocks - metagraph.block
     if wait > 0:
-        found.append(f"SettingWeightsTooFast: wait {wait} blocks ({wait * BLOCK_S / 60:.0f} min)")
+        name = "CommittingWeightsTooFast" if parameters.commit_reveal_weights_enabled else "SettingWeightsTooFast"
+        found.append(f"{name}: wait {wait} blocks ({wait * BLOCK_S / 60:.0f} min)")
     if version_key < parameters.weights_version:
         found.append(f"IncorrectWeightVersionKey: the subnet wants {parameters.weights_version}, not {version_key}")
     return found
@@ -110,14 +116,22 @@ def reveal_round(block: int, netuid: int, tempo: int, period_epochs: int, now_s:
 
 def crv3_payload(weights: Weights, version_key: int) -> bytes:
     """What is encrypted: SCALE of (Vec<u16> uids, Vec<u16> values, u64 version key)."""
-    return _u16s(weights.uids) + _u16s(weights.values) + version_key.to_bytes(8, "little")
+    return u16s(weights.uids) + u16s(weights.values) + version_key.to_bytes(8, "little")
 
 
 async def plan(
-    view: View, metagraph: Metagraph, weights: Weights, hotkey: PublicKey, version_key: int, now_s: float
+    view: View,
+    metagraph: Metagraph,
+    weights: Weights,
+    hotkey: PublicKey,
+    version_key: int,
+    now_s: float,
+    salt: Callable[[], tuple[int, ...]] = hashed_weights.fresh_salt,
 ) -> WeightsPlan:
-    """The call that the subnet demands. Encrypting takes 4 ms of CPU. Raises RuntimeApiMissing."""
+    """The call that the subnet demands. Encrypting takes 4 ms of CPU. Raises RuntimeApiMissing, WeightsInvalid."""
     netuid, parameters = metagraph.netuid, metagraph.parameters
+    if not 0 <= version_key < 2**64:
+        raise WeightsInvalid(f"a version key is of 0 to 2**64 - 1, not {version_key}")
     if not parameters.commit_reveal_weights_enabled:
         call = calls.set_weights(netuid, weights.uids, weights.values, version_key)
         return WeightsPlan(call, weights, version_key)
@@ -128,11 +142,16 @@ async def plan(
         commit = _encrypted(crv3_payload(weights, version_key), at)
         arguments: dict[str, object] = {"netuid": netuid, "commit": commit, "reveal_round": at}
         return WeightsPlan(Call(SUBTENSOR, _CRV3, arguments), weights, version_key, commit, at)
+    if all(view.types.has_call(SUBTENSOR, name) for name in (hashed_weights.COMMIT, hashed_weights.REVEAL)):
+        hashed = await _hashed(view, metagraph, weights, hotkey, version_key, salt)
+        return WeightsPlan(hashed.commit_call, weights, version_key, hashed=hashed)
     raise RuntimeApiMissing(f"runtime {view.types.spec_version} knows no way to commit weights that Engram knows")
 
 
 async def stands(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
     """Whether the block of the view holds what was sent."""
+    if plan.hashed is not None:
+        return await hashed_weights.committed_at(view, plan.hashed) is not None
     if plan.commit is None:
         held = await view.storage(SUBTENSOR, "Weights", netuid, uid)
         pairs = list(zip(plan.weights.uids, plan.weights.values, strict=True))
@@ -143,6 +162,26 @@ async def stands(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
         if any(sought in value for _, value in await view.entries(SUBTENSOR, item, netuid)):
             return True
     return False
+
+
+async def _hashed(
+    view: View,
+    metagraph: Metagraph,
+    weights: Weights,
+    hotkey: PublicKey,
+    version_key: int,
+    salt: Callable[[], tuple[int, ...]],
+) -> HashedCommit:
+    return HashedCommit(
+        genesis=await read_genesis(view.node),
+        netuid=metagraph.netuid,
+        hotkey=hotkey,
+        uids=weights.uids,
+        values=weights.values,
+        version_key=version_key,
+        salt=salt(),
+        signed_at_block=view.head.number,
+    )
 
 
 async def _timelocked(
@@ -168,7 +207,7 @@ async def _timelocked(
         )
     else:
         at = reveal_round(metagraph.block, netuid, parameters.tempo, parameters.commit_reveal_period_tempos, now_s)
-        commit = _encrypted(_octets(hotkey) + crv3_payload(weights, version_key), at)
+        commit = _encrypted(octets(hotkey) + crv3_payload(weights, version_key), at)
     version = 4
     if view.types.has_storage(SUBTENSOR, "CommitRevealWeightsVersion"):
         version = msgspec.convert(await view.storage(SUBTENSOR, "CommitRevealWeightsVersion"), int)
@@ -185,17 +224,3 @@ def _encrypted(payload: bytes, at: int) -> bytes:
     envelope, _ = bittensor_core.encrypt_at_round(payload, at)
     inner: bytes = bittensor_core.inner_ciphertext(envelope)
     return inner
-
-
-def _u16s(values: tuple[int, ...]) -> bytes:
-    return _compact(len(values)) + b"".join(value.to_bytes(2, "little") for value in values)
-
-
-def _octets(value: bytes) -> bytes:
-    return _compact(len(value)) + value
-
-
-def _compact(number: int) -> bytes:
-    """SCALE compact form of 0 <= number < 2**30."""
-    width, mode = (1, 0) if number < 1 << 6 else (2, 1) if number < 1 << 14 else (4, 2)
-    return (number << 2 | mode).to_bytes(width, "little")

@@ -38,6 +38,11 @@ app = App(
 
 Online = Annotated[bool, Parameter(help="Send it; without this nothing is sent.", negative="")]
 Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.")]
+Commits = Annotated[
+    Path | None,
+    Parameter(help="Folder of what opens weights committed by hash; weight-commits beside the wallets by default."),
+]
+COMMITS = "weight-commits"
 PATIENCE_S = 180.0
 
 
@@ -192,6 +197,7 @@ def set_weights(
     *weights: Annotated[str, Parameter(help="UID=WEIGHT; only their proportions count.")],
     file: Annotated[Path | None, Parameter(help="JSON object of uid and weight, in place of the arguments.")] = None,
     version_key: Annotated[int | None, Parameter(help="The subnet's own when not given.")] = None,
+    commits: Commits = None,
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
@@ -201,9 +207,44 @@ def set_weights(
     """Set weights, in the open or committed for a later reveal, as the subnet demands."""
     given = _weights(weights, file)
     keypair = hotkey_of(wallet)
-    sent = run(lambda: _set_weights(chain, keypair, given, version_key, online, patience))
-    _show(sent, shown, f"weights of {len(given)} uids are set" if online else "dry run: nothing was sent")
+    folder = commits or wallet.path.parent / COMMITS
+    sent = run(lambda: _set_weights(chain, keypair, given, version_key, online, patience, folder))
+    done = f"weights of {len(given)} uids are set"
+    if "kept_in" in sent.arguments:
+        done = "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
+    _show(sent, shown, done if online else "dry run: nothing was sent")
     return Exit.FAILED if sent.objections else Exit.DONE
+
+
+@app.command(
+    name="reveal-weights",
+    help_epilogue="Example: `engram subnet reveal-weights --netuid 11 --wallet.name W --wait --online`",
+)
+def reveal_weights(
+    *,
+    commits: Commits = None,
+    wait: Annotated[
+        bool, Parameter(help="Wait for the window of the next one, hours if need be.", negative="")
+    ] = False,
+    online: Online = False,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
+    from engram.cli.revealing import reveal
+
+    keypair = hotkey_of(wallet)
+    folder = commits or wallet.path.parent / COMMITS
+    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience))
+    if shown.form == "json":
+        output.document(told)
+    else:
+        for one in told.commits:
+            output.record(msgspec.structs.asdict(one), {}, json=False)
+        output.say(f"at block {told.block}" if online else f"dry run at block {told.block}: nothing was sent")
+    return Exit.FAILED if any(one.stage in ("expired", "gone") for one in told.commits) else Exit.DONE
 
 
 @app.command(
@@ -334,11 +375,18 @@ async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, pat
 
 
 async def _set_weights(
-    chain: Chain, keypair: Keypair, given: dict[int, float], version_key: int | None, online: bool, patience_s: float
+    chain: Chain,
+    keypair: Keypair,
+    given: dict[int, float],
+    version_key: int | None,
+    online: bool,
+    patience_s: float,
+    folder: Path,
 ) -> Sent:
     from engram.chain import weights
     from engram.chain.view import open_view
     from engram.cli.endpoints import endpoints, read_back, send
+    from engram.cli.revealing import commit_by_hash, committed
     from engram.clock import SystemClock
 
     clock = SystemClock()
@@ -360,6 +408,7 @@ async def _set_weights(
                 "weights": list(planned.weights.values),
                 "version_key": planned.version_key,
                 **({} if planned.reveal_round is None else {"reveal_round": planned.reveal_round}),
+                **({} if planned.hashed is None else committed(planned.hashed, metagraph, folder)),
             },
             uid=None if neuron is None else neuron.uid,
             objections=weights.objections(metagraph, keypair.public_key, key),
@@ -368,7 +417,12 @@ async def _set_weights(
             return sent
         if sent.objections or neuron is None:
             raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
-        done = await send(chain, view, nodes, planned.call, keypair, patience_s)
+        if planned.hashed is None:
+            done = await send(chain, view, nodes, planned.call, keypair, patience_s)
+        else:
+            done = await commit_by_hash(chain, view, nodes, planned, keypair, patience_s, folder)
+            shown = committed(planned.hashed, metagraph, folder, done.block.number)
+            sent = msgspec.structs.replace(sent, arguments=sent.arguments | shown)
         uid = neuron.uid
         held = await read_back(view, nodes, done, lambda there: weights.stands(there, planned, chain.netuid, uid))
         if not held:
