@@ -257,6 +257,8 @@ SIMULATION_FAILED: Final = "invalid_exact_evm_transaction_simulation_failed"
 """What a used authorization is called, too, by a facilitator that could not ask the token why."""
 MAY_BE_USED: Final = frozenset({NONCE_USED, SIMULATION_FAILED})
 """Refusals of a verification that may mean that somebody has submitted the authorization already."""
+MAY_HAVE_MOVED: Final = "authorization_may_be_used"
+"""What such a refusal is kept as where nothing proves it."""
 PENDING: Final = "settlement_pending"
 
 _TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
@@ -296,6 +298,15 @@ def read_verification(status: int, body: object, payer: bytes) -> Verification:
     if status != 200 or _names_another(body, payer):
         return Unavailable("verdict_without_proof")
     return Valid()
+
+
+def kept_refusal(reason: str, *, proven: bool) -> str:
+    """Returns what a refused verification is kept as; `proven`: the refusing side knows that no money has moved.
+
+    >>> kept_refusal("insufficient_funds", proven=False), kept_refusal(NONCE_USED, proven=False)
+    ('insufficient_funds', 'authorization_may_be_used')
+    """
+    return MAY_HAVE_MOVED if reason in MAY_BE_USED and not proven else reason
 
 
 def _names_another(body: Mapping[object, object], payer: bytes) -> bool:
@@ -351,6 +362,13 @@ def answer(payment: Payment) -> PurchaseAnswer:
             return CannotNow(
                 NOT_REACHED,
                 "the payment could not be settled now and was not taken: send it again",
+                UNAVAILABLE_RETRY_S,
+            )
+        case PaymentState.REJECTED if payment.reason == MAY_HAVE_MOVED:
+            return CannotNow(
+                MAY_HAVE_MOVED,
+                "the facilitator says that this authorization may be used already, and nothing shows whether it paid: "
+                "send it again rather than a new one",
                 UNAVAILABLE_RETRY_S,
             )
         case PaymentState.REJECTED if payment.reason == STOPPED:

@@ -129,7 +129,8 @@ class PaymentWork:
             case Invalid(reason) if self._evidence is not None:
                 await self._invalid(payment, reason, await self._evidence.look(evidence.about(payment)))
             case Invalid(reason):
-                await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
+                told = rules.kept_refusal(reason, proven=NETWORKS[payment.network].play)
+                await self._advance(payment, PaymentEvent.REFUSED, reason=told)
             case Unavailable(why):
                 _log.warning("facilitator_unavailable", payment_id=payment.id, cause=why)
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
@@ -147,8 +148,7 @@ class PaymentWork:
             case Unused() if reason != rules.NONCE_USED:  # which a node that is behind does not know yet
                 await self._advance(payment, PaymentEvent.REFUSED, reason=reason)
             case Unused() | NoEvidence():
-                told = rules.NOT_REACHED if reason in rules.MAY_BE_USED else reason
-                await self._advance(payment, PaymentEvent.REFUSED, reason=told)
+                await self._advance(payment, PaymentEvent.REFUSED, reason=rules.kept_refusal(reason, proven=False))
 
     async def _settle(self, payment: Payment) -> None:
         crash.point("settle:before")

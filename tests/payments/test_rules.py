@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engram.payments import rules
+from engram.payments.answers import Refused
+from engram.payments.answers import Unavailable as CannotNow
 from engram.payments.model import AcceptedTerms, Payload, PaymentState
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import (
@@ -343,3 +345,12 @@ def test_requests_differ_when_any_part_of_them_does() -> None:
         ("POST/", b"sessions", builders.ALICE, b"{}"),
     ]
     assert len({rules.request_hash(*parts) for parts in others}) == len(others)
+
+
+def test_a_refusal_that_nothing_proves_is_not_told_as_one() -> None:
+    kept = rules.kept_refusal(rules.NONCE_USED, proven=False)
+    told = rules.answer(builders.payment(state=PaymentState.REJECTED, reason=kept))
+    assert isinstance(told, CannotNow)
+    assert told.code == "authorization_may_be_used"
+    proven = rules.kept_refusal(rules.NONCE_USED, proven=True)
+    assert isinstance(rules.answer(builders.payment(state=PaymentState.REJECTED, reason=proven)), Refused)
