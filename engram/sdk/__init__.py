@@ -1,5 +1,6 @@
 """Python client of the gateway and of a memory node."""
 
+from engram.sdk.async_key_shares import async_collect_key_shares, async_distribute_key_shares
 from engram.sdk.async_node import AsyncNodeClient
 from engram.sdk.encryption import HybridCipher, NamespaceCipher, Undecryptable
 from engram.sdk.errors import (
@@ -16,9 +17,11 @@ from engram.sdk.errors import (
     WaitedTooLong,
 )
 from engram.sdk.gateway import GatewayClient
-from engram.sdk.key_shares import SharesMissing, collect_key_shares, distribute_key_shares
+from engram.sdk.key_shares import collect_key_shares, distribute_key_shares
 from engram.sdk.model import Event, Hit, Identity, Memory, Payment, Session, Stopped, Tier
 from engram.sdk.node import NodeClient
+from engram.sdk.share_rounds import SharesMissing, SharesNotPlaced
+from engram.sdk.share_rules import NodeFault
 from engram.sdk.wallet import Wallet
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Memory",
     "NamespaceCipher",
     "NodeClient",
+    "NodeFault",
     "NodeRefused",
     "NotReached",
     "OutcomeUnknown",
@@ -44,11 +48,14 @@ __all__ = [
     "Session",
     "SessionOver",
     "SharesMissing",
+    "SharesNotPlaced",
     "Stopped",
     "Tier",
     "Undecryptable",
     "WaitedTooLong",
     "Wallet",
+    "async_collect_key_shares",
+    "async_distribute_key_shares",
     "collect_key_shares",
     "distribute_key_shares",
 ]

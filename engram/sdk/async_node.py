@@ -1,7 +1,7 @@
 """The client of a memory node for trio: node.py's methods, awaited. Requests of several tasks go out at once."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self, TypeVar, final
+from typing import Literal, Self, final
 
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
@@ -10,10 +10,8 @@ from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused
 from engram.sdk.model import Hit, Memory
-from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls
+from engram.sdk.node_calls import Commitment, Embed, NodeCalls
 from engram.sdk.shamir import Share
-
-T = TypeVar("T")
 
 
 @final
@@ -47,6 +45,16 @@ class AsyncNodeClient:
         )
         self._transport = AsyncTransport(url, timeout_s=timeout_s)
 
+    @property
+    def url(self) -> str:
+        """Where the node is."""
+        return self._transport.url
+
+    @property
+    def namespace(self) -> str | None:
+        """The private namespace that this client signs for; None: the public one."""
+        return self._calls.namespace
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -59,18 +67,18 @@ class AsyncNodeClient:
 
     async def health(self) -> dict[str, object]:
         """Whether the node is up, and what it holds."""
-        return await self._do(self._calls.told("/health"))
+        return await self._transport.ask(self._calls.told("/health"))
 
     async def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return await self._do(self._calls.told("/stats"))
+        return await self._transport.ask(self._calls.told("/stats"))
 
     async def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store the meaning of `text` and return its content id.
 
         Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
-        return await self._do(self._calls.ingest(text, metadata))
+        return await self._transport.ask(self._calls.ingest(text, metadata))
 
     async def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store `text` and keep it as metadata beside its meaning, so that queries return it."""
@@ -78,53 +86,50 @@ class AsyncNodeClient:
 
     async def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store an embedding made elsewhere; it must have the node's dimension."""
-        return await self._do(self._calls.ingest_vector(vector, metadata))
+        return await self._transport.ask(self._calls.ingest_vector(vector, metadata))
 
     async def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
         """Store up to 256 texts with their metadata; a content id, or why not, for each."""
-        return await self._do(self._calls.ingest_batch(items))
+        return await self._transport.ask(self._calls.ingest_batch(items))
 
     async def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
-        return await self._do(self._calls.query(text, top_k, where))
+        return await self._transport.ask(self._calls.query(text, top_k, where))
 
     async def query_vector(
         self, vector: Sequence[float], *, top_k: int = 10, where: Mapping[str, str] | None = None
     ) -> list[Hit]:
         """The memories nearest to an embedding, best first."""
-        return await self._do(self._calls.query_vector(vector, top_k, where))
+        return await self._transport.ask(self._calls.query_vector(vector, top_k, where))
 
     async def list(self, *, limit: int = 50, offset: int = 0, where: Mapping[str, str] | None = None) -> list[Memory]:
         """A page of the memories, oldest first; at most 200."""
-        return await self._do(self._calls.page(limit, offset, where))
+        return await self._transport.ask(self._calls.page(limit, offset, where))
 
     async def retrieve(self, cid: str) -> Memory | None:
         """The memory of this content id; None when the node does not hold it (or not for you)."""
-        return await self._do(self._calls.retrieve(cid))
+        return await self._transport.ask(self._calls.retrieve(cid))
 
     async def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""
-        return await self._do(self._calls.delete(cid))
+        return await self._transport.ask(self._calls.delete(cid))
 
     async def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
-        return await self._do(self._calls.commitment(node))
+        return await self._transport.ask(self._calls.commitment(node))
 
     async def prove(self, cid: str, node: PublicKey) -> str | None:
         """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
-        return await self._do(self._calls.prove(cid, node))
+        return await self._transport.ask(self._calls.prove(cid, node))
 
     async def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
         """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
-        return await self._do(self._calls.challenge(cid, embedding, node))
+        return await self._transport.ask(self._calls.challenge(cid, embedding, node))
 
     async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
         """Leave a share of the namespace's key with the node; another one is not overwritten unless `replace`."""
-        await self._do(self._calls.put_share(share, threshold, total, replace=replace))
+        await self._transport.ask(self._calls.put_share(share, threshold, total, replace=replace))
 
     async def get_share(self) -> tuple[Share, int] | None:
         """The share that was left and its threshold; None when there is none."""
-        return await self._do(self._calls.get_share())
-
-    async def _do(self, call: Call[T]) -> T:
-        return call.read(await self._transport.request(call.method, call.path, body=call.body))
+        return await self._transport.ask(self._calls.get_share())

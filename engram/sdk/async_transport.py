@@ -1,12 +1,17 @@
 """The HTTP seam of the client for trio; the promises are those of transport.py."""
 
-from typing import final
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar, final
 
 import httpx2
 import trio
 
 from engram.sdk.errors import MalformedAnswer, OutcomeUnknown
-from engram.sdk.transport import MAX_ANSWER_BYTES, Answer, translated
+from engram.sdk.node_calls import Call
+from engram.sdk.transport import MAX_ANSWER_BYTES, Answer, tls_context, translated
+
+T = TypeVar("T")
 
 
 @final
@@ -19,6 +24,7 @@ class AsyncTransport:
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(timeout_s, connect=min(5.0, timeout_s)),
             follow_redirects=False,
+            verify=tls_context(self.url),
             trust_env=False,
             headers={"user-agent": "engram-sdk"},
         )
@@ -26,6 +32,10 @@ class AsyncTransport:
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    async def ask(self, call: Call[T]) -> T:
+        """Send a node's call and read its answer. Raises like `request`, and what the call names."""
+        return call.read(await self.request(call.method, call.path, body=call.body))
 
     async def request(self, method: str, path: str, *, body: bytes | None = None) -> Answer:
         """Send a request and read the whole answer, whatever its status.
@@ -35,11 +45,31 @@ class AsyncTransport:
         lines = {"content-type": "application/json"} if body is not None else {}
         received = bytearray()
         with translated(method, self.url), trio.move_on_after(self._timeout_s):
-            async with self._client.stream(method, self.url + path, content=body, headers=lines) as response:
-                async for part in response.aiter_bytes():
+            async with (
+                self._client.stream(method, self.url + path, content=body, headers=lines) as response,
+                _body(response) as parts,
+            ):
+                async for part in parts:
                     received += part
                     if len(received) > MAX_ANSWER_BYTES:
                         raise MalformedAnswer(f"{method} {path} answered more than {MAX_ANSWER_BYTES} bytes")
             headers = {name.lower(): value for name, value in response.headers.items()}
             return Answer(response.status_code, headers, bytes(received))
         raise OutcomeUnknown(f"{method} {path}: the answer had not ended after {self._timeout_s:g} s")
+
+
+@asynccontextmanager
+async def _body(response: httpx2.Response) -> AsyncGenerator[AsyncGenerator[bytes]]:
+    """The parts of an answer, which may be left at any of them.
+
+    httpx2 closes a stream that is left, and leaves a generator under it to the garbage collector. Reading on from what
+    is closed ends that too.
+    """
+    parts = response.aiter_bytes()
+    try:
+        yield parts
+    finally:
+        await response.aclose()
+        with suppress(httpx2.TransportError, httpx2.StreamError):
+            async for _ in parts:
+                pass

@@ -1,62 +1,95 @@
-"""A namespace's key over several nodes: any `threshold` of them give it back, fewer know nothing of it."""
+"""A namespace's key over several nodes: any `threshold` of them give it back, fewer know nothing of it.
 
-import hashlib
-import hmac
-from collections.abc import Sequence
+The blocking form of async_key_shares.py, which it runs in a thread of its own: what is late is cut off there, and
+nothing is left running. share_rules.py says what can be told of nodes that lie.
+"""
 
-from engram.sdk import shamir
-from engram.sdk.errors import SdkError
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeVar, final
+
+import trio
+
+from engram.sdk.async_key_shares import Keeper, async_collect_key_shares, async_distribute_key_shares
+from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.node import NodeClient
 from engram.sdk.shamir import Share
+from engram.sdk.share_rules import NodeFault
+
+T = TypeVar("T")
 
 
-class SharesMissing(SdkError):
-    """Too few nodes gave a share back; `reasons` has one line for each that did not."""
+def distribute_key_shares(
+    secret: bytes, nodes: Sequence[NodeClient], threshold: int, *, within_s: float = 30.0
+) -> bytes:
+    """Leave one share with each node, all at once, and return the secret's SHA-256: keep it for `collect_key_shares`.
 
-    def __init__(self, message: str, reasons: Sequence[str]) -> None:
-        super().__init__("; ".join([message, *reasons]))
-        self.reasons = tuple(reasons)
-
-
-def distribute_key_shares(secret: bytes, nodes: Sequence[NodeClient], threshold: int) -> bytes:
-    """Leave one share with each node and return the secret's SHA-256, which `collect_key_shares` checks.
-
-    The nodes' clients must be in one namespace of one key. All or nothing is not promised: when a node refuses, its
-    error is raised and the nodes before it keep theirs; distributing again needs other nodes or `put_share(replace)`.
-    Raises ValueError for an impossible threshold.
+    The clients must be in one namespace of one key. Each node has given its share back once when this returns. Raises
+    SharesNotPlaced when some have not within `within_s` (the others keep theirs), ValueError for an impossible
+    threshold and for clients that are not in one namespace.
     """
-    shares = shamir.split(secret, threshold, len(nodes))
-    for node, share in zip(nodes, shares, strict=True):
-        node.put_share(share, threshold, len(nodes))
-    return hashlib.sha256(secret).digest()
+
+    async def distribute(keepers: Sequence[Keeper]) -> bytes:
+        return await async_distribute_key_shares(secret, keepers, threshold, within_s=within_s)
+
+    return _run(nodes, distribute, within_s)
 
 
-def collect_key_shares(nodes: Sequence[NodeClient], sha256: bytes) -> bytes:
-    """Return the secret from as many nodes as it takes; nodes that do not answer are passed over.
+def collect_key_shares(
+    nodes: Sequence[NodeClient],
+    sha256: bytes | None,
+    *,
+    within_s: float = 30.0,
+    on_fault: Callable[[NodeFault], None] = lambda fault: None,
+) -> bytes:
+    """Return the secret as soon as enough of the nodes have given right shares; all are asked at once.
 
-    Raises SharesMissing, also when the shares give another secret than `sha256` names.
+    `sha256` is what distributing returned. Without it (None) all nodes are waited for, and more than the threshold must
+    agree. `on_fault` is told of the nodes that are known to have failed or lied when the secret is found. Raises
+    SharesMissing, ValueError for clients that are not in one namespace.
     """
-    held: dict[int, Share] = {}
-    threshold, reasons = 0, list[str]()
-    for number, node in enumerate(nodes, 1):
-        try:
-            given = node.get_share()
-        except SdkError as error:
-            reasons.append(f"node {number}: {error}")
-            continue
-        if given is None:
-            reasons.append(f"node {number} keeps no share")
-            continue
-        share, threshold = given
-        held[share.index] = share
-        if len(held) >= threshold:
-            break
-    if not held or len(held) < threshold:
-        raise SharesMissing(f"{len(held)} shares were found, {threshold or 'some'} are needed", reasons)
-    try:
-        secret = shamir.combine(list(held.values()))
-    except ValueError as error:
-        raise SharesMissing(f"the shares do not belong together ({error})", reasons) from error
-    if not hmac.compare_digest(hashlib.sha256(secret).digest(), sha256):
-        raise SharesMissing("the shares give another secret: one of them is wrong", reasons)
+    faults: list[NodeFault] = []
+
+    async def collect(keepers: Sequence[Keeper]) -> bytes:
+        return await async_collect_key_shares(keepers, sha256, within_s=within_s, on_fault=faults.append)
+
+    secret = _run(nodes, collect, within_s)
+    for fault in faults:
+        on_fault(fault)
     return secret
+
+
+@final
+class _Keeper:
+    """A blocking client's node, asked over a connection of its own."""
+
+    def __init__(self, node: NodeClient, timeout_s: float) -> None:
+        self.url = node.url
+        self.namespace = node.namespace
+        self._calls = node.calls
+        self._transport = AsyncTransport(node.url, timeout_s=timeout_s)
+
+    async def put_share(self, share: Share, threshold: int, total: int) -> None:
+        await self._transport.ask(self._calls.put_share(share, threshold, total))
+
+    async def get_share(self) -> tuple[Share, int] | None:
+        return await self._transport.ask(self._calls.get_share())
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+def _run(nodes: Sequence[NodeClient], work: Callable[[Sequence[Keeper]], Awaitable[T]], timeout_s: float) -> T:
+    """A thread, since the caller's own may be running a loop of trio or asyncio."""
+
+    async def run() -> T:
+        async with AsyncExitStack() as closing:
+            keepers = [_Keeper(node, timeout_s) for node in nodes]
+            for keeper in keepers:
+                closing.push_async_callback(keeper.close)
+            return await work(keepers)
+
+    with ThreadPoolExecutor(1, "key-shares") as thread:
+        return thread.submit(partial(trio.run, run)).result()

@@ -6,7 +6,7 @@ either falls back to the public namespace or to plain text.
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, TypeVar, final
+from typing import Annotated, Final, Generic, Literal, TypeVar, final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -19,7 +19,7 @@ from engram.sdk import encryption
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
-from engram.sdk.shamir import Share
+from engram.sdk.shamir import MOST_SHARES, Share
 from engram.sdk.transport import Answer, error_of
 
 T = TypeVar("T")
@@ -27,6 +27,7 @@ T = TypeVar("T")
 Embed = Callable[[str], Sequence[float]]
 _CHALLENGE_S = 30
 _PUBLIC = "__public__"
+_MOST_SHARE_BYTES: Final = 65_536
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True):
@@ -68,10 +69,14 @@ class _Page(msgspec.Struct, frozen=True):
 
 
 class _Share(msgspec.Struct, frozen=True):
-    share_index: int
-    share_hex: str
-    threshold: int
+    share_index: Annotated[int, msgspec.Meta(ge=1, le=MOST_SHARES)]
+    share_hex: Annotated[str, msgspec.Meta(min_length=2, max_length=2 * _MOST_SHARE_BYTES)]
+    threshold: Annotated[int, msgspec.Meta(ge=2, le=MOST_SHARES)]
     total: int
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    stored: bool = False
 
 
 class _Possession(msgspec.Struct, frozen=True):
@@ -113,9 +118,9 @@ class NodeCalls:
             raise ValueError("a private namespace needs the keypair that owns it")
         if namespace in ("", _PUBLIC):
             raise ValueError("name a private namespace, or leave it out for the public one")
+        self.namespace = namespace
         self._clock = clock
         self._keypair = keypair
-        self._namespace = namespace
         self._cipher = cipher
         self._embed = embed
         self._version = namespace_version
@@ -221,7 +226,7 @@ class NodeCalls:
             told = checked(answer, _Possession)
             try:
                 root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
-                name = self._namespace or _PUBLIC
+                name = self.namespace or _PUBLIC
                 asked = proofs.Challenge(node, validator, nonce, cid, name, root, told.count, expires_at)
                 signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
                 held = keyed_tree.verify(told.inclusion, cid, root) == proofs.embedding_hash(embedding)
@@ -237,7 +242,8 @@ class NodeCalls:
         fields |= {"threshold": threshold, "total": total} | ({"replace": True} if replace else {})
 
         def read(answer: Answer) -> None:
-            checked(answer, dict[str, object])
+            if not checked(answer, _Stored).stored:
+                raise NodeRefused("the node did not keep the share and did not say why")
 
         return self._post("KeyShareSynapse", fields, read)
 
@@ -300,7 +306,7 @@ class NodeCalls:
         return {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
 
     def _require_root(self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str) -> None:
-        expected = f"engram-commitment:keyed-1:{self._namespace or _PUBLIC}:{root_hex}:{count}:"
+        expected = f"engram-commitment:keyed-1:{self.namespace or _PUBLIC}:{root_hex}:{count}:"
         try:
             holds = verify(node, signed.encode(), bytes.fromhex(signature.removeprefix("0x")))
         except ValueError:
@@ -317,11 +323,11 @@ class NodeCalls:
         return miner_scheme.sign_body(self._keypair, endpoint, self._named(endpoint, fields), self._stamp_ms())
 
     def _named(self, endpoint: str, fields: JsonObject) -> JsonObject:
-        if self._keypair is None or self._namespace is None:
+        if self._keypair is None or self.namespace is None:
             return fields
         if self._version == 1:
-            return fields | miner_scheme.sign_namespace(self._keypair, self._namespace, self._stamp_ms())
-        return miner_scheme.sign_namespace_request(self._keypair, endpoint, self._namespace, fields, self._stamp_ms())
+            return fields | miner_scheme.sign_namespace(self._keypair, self.namespace, self._stamp_ms())
+        return miner_scheme.sign_namespace_request(self._keypair, endpoint, self.namespace, fields, self._stamp_ms())
 
     def _stamp_ms(self) -> int:
         """Strictly ascending: a node takes one request of a kind a millisecond."""

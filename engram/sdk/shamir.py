@@ -5,6 +5,7 @@ Shares carry no checksum: too few of them, or a wrong one, give bytes that look 
 
 import secrets
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -43,43 +44,47 @@ def combine(shares: Sequence[Share]) -> bytes:
 
     Raises ValueError for no shares, for two of one number and for shares of different lengths.
     """
+    return value_at(shares, 0)
+
+
+def value_at(shares: Sequence[Share], x: int) -> bytes:
+    """Return what the polynomial through the shares is at x (0 to 255): the secret at 0, share number x elsewhere.
+
+    Raises ValueError as `combine` does.
+    """
     indexes = [share.index for share in shares]
     if not shares or len(set(indexes)) != len(indexes) or not all(1 <= each <= MOST_SHARES for each in indexes):
         raise ValueError("shares must have different numbers from 1 to 255")
-    if len({len(share.data) for share in shares}) != 1:
+    length = len(shares[0].data)
+    if any(len(share.data) != length for share in shares):
         raise ValueError("shares of one secret have the same length")
-    weights = [_weight(index, indexes) for index in indexes]
-    secret = bytearray(len(shares[0].data))
-    for share, weight in zip(shares, weights, strict=True):
-        for position, byte in enumerate(share.data):
-            secret[position] ^= _multiply(byte, weight)
-    return bytes(secret)
+    value = 0
+    for share in shares:
+        if share.index == x:
+            return share.data
+        value ^= int.from_bytes(share.data.translate(_times(_weight(share.index, indexes, x))), "little")
+    return value.to_bytes(length, "little")
 
 
 def _at(coefficients: Sequence[bytes], x: int) -> bytes:
     """The polynomials of all bytes at x (Horner)."""
-    result = bytes(len(coefficients[0]))
+    length, times_x, result = len(coefficients[0]), _times(x), 0
     for coefficient in reversed(coefficients):
-        result = bytes(_multiply(value, x) ^ byte for value, byte in zip(result, coefficient, strict=True))
-    return result
+        multiplied = result.to_bytes(length, "little").translate(times_x)
+        result = int.from_bytes(multiplied, "little") ^ int.from_bytes(coefficient, "little")
+    return result.to_bytes(length, "little")
 
 
-def _weight(index: int, indexes: Sequence[int]) -> int:
-    """Lagrange's coefficient of a share at 0; subtraction is exclusive or."""
-    numerator = denominator = 1
-    for other in indexes:
-        if other != index:
-            numerator = _multiply(numerator, other)
-            denominator = _multiply(denominator, other ^ index)
-    return _multiply(numerator, _inverse(denominator))
+def _weight(index: int, indexes: Sequence[int], x: int) -> int:
+    """Lagrange's coefficient of a share at x, which is none of the numbers; subtraction is exclusive or."""
+    log = sum(_LOG[x ^ other] - _LOG[index ^ other] for other in indexes if other != index)
+    return _EXP[log % 255]
 
 
-def _multiply(a: int, b: int) -> int:
-    return _EXP[_LOG[a] + _LOG[b]] if a and b else 0
-
-
-def _inverse(a: int) -> int:
-    return _EXP[255 - _LOG[a]]
+@cache
+def _times(factor: int) -> bytes:
+    """The table that multiplies each byte by a factor."""
+    return bytes(_EXP[_LOG[factor] + _LOG[byte]] if factor and byte else 0 for byte in range(256))
 
 
 def _tables() -> tuple[list[int], list[int]]:

@@ -2,12 +2,10 @@
 
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
 
-from engram.hotkeys import Keypair
 from engram.memory import proofs
 from engram.sdk import (
     ApiError,
@@ -16,9 +14,6 @@ from engram.sdk import (
     Impostor,
     NodeClient,
     NodeRefused,
-    SharesMissing,
-    collect_key_shares,
-    distribute_key_shares,
 )
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, NodeProcess, node
 
@@ -92,24 +87,6 @@ def test_an_encrypted_memory_is_read_by_its_recipient_only(running: NodeProcess)
         assert memory.metadata["text"] == "a secret"
     with NodeClient(url(running), CONTROLLER, namespace="sealed") as without:
         assert "secret" not in str(without.list())
-
-
-def test_a_key_is_shared_over_nodes_that_never_saw_the_namespace(running: NodeProcess, tmp_path: Path) -> None:
-    owner = Keypair.from_seed(bytes([33]) * 32)
-    (tmp_path / "b").mkdir()
-    with node(tmp_path / "b") as second:
-        clients = [NodeClient(url(each), owner, namespace="vault") for each in (running, second)]
-        clients.append(NodeClient("http://127.0.0.1:9", owner, namespace="vault"))
-        digest = distribute_key_shares(b"the key", clients[:2], 2)
-        assert collect_key_shares([clients[2], *clients[:2]], digest) == b"the key"
-        with pytest.raises(ApiError, match="409"):
-            distribute_key_shares(b"another", clients[:2], 2)
-        with pytest.raises(SharesMissing, match="wrong"):
-            collect_key_shares(clients[:2], b"\x00" * 32)
-        with pytest.raises(SharesMissing, match="node 1"):
-            collect_key_shares(clients[2:] + clients[:1], digest)
-        for client in clients:
-            client.close()
 
 
 async def test_the_client_for_trio_does_the_same_at_once(running: NodeProcess) -> None:

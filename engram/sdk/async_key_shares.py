@@ -1,0 +1,100 @@
+"""A namespace's key over several nodes, for trio. All nodes are asked at once; what is late is cancelled."""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import trio
+
+from engram.sdk.errors import SdkError
+from engram.sdk.shamir import Share
+from engram.sdk.share_rounds import Collecting, Node, Outcome, Placing
+from engram.sdk.share_rules import NodeFault
+
+T = TypeVar("T")
+
+
+class Keeper(Node, Protocol):
+    """What is asked of a client here: AsyncNodeClient has it."""
+
+    async def put_share(self, share: Share, threshold: int, total: int) -> None:
+        """Leave a share."""
+        ...
+
+    async def get_share(self) -> tuple[Share, int] | None:
+        """Get it back, with the threshold."""
+        ...
+
+
+async def async_distribute_key_shares(
+    secret: bytes, nodes: Sequence[Keeper], threshold: int, *, within_s: float = 30.0
+) -> bytes:
+    """Leave one share with each node, all at once, and return the secret's SHA-256.
+
+    As `distribute_key_shares`. Raises SharesNotPlaced, ValueError.
+    """
+    placing = Placing(secret, nodes, threshold)
+
+    async def place(number: int, node: Keeper) -> tuple[Share, int] | None:
+        await node.put_share(placing.shares[number - 1], threshold, len(nodes))
+        return await node.get_share()
+
+    async def take(number: int, outcome: Outcome[tuple[Share, int] | None]) -> bool:
+        placing.answered(number, outcome)
+        return False
+
+    await _at_once(nodes, place, take, within_s)
+    return placing.sha256(within_s)
+
+
+async def async_collect_key_shares(
+    nodes: Sequence[Keeper],
+    sha256: bytes | None,
+    *,
+    within_s: float = 30.0,
+    on_fault: Callable[[NodeFault], None] = lambda fault: None,
+) -> bytes:
+    """Return the secret as soon as enough of the nodes have given right shares; all are asked at once.
+
+    As `collect_key_shares`. Raises SharesMissing, ValueError.
+    """
+    collecting = Collecting(nodes, sha256, random.SystemRandom())
+
+    async def take(number: int, outcome: Outcome[tuple[Share, int] | None]) -> bool:
+        for _ in collecting.answered(number, outcome):
+            await trio.lowlevel.checkpoint()
+        return collecting.found
+
+    await _at_once(nodes, lambda _, node: node.get_share(), take, within_s)
+    for _ in collecting.ended():
+        await trio.lowlevel.checkpoint()
+    secret = collecting.secret(within_s)
+    for fault in collecting.faults():
+        on_fault(fault)
+    return secret
+
+
+async def _at_once(
+    nodes: Sequence[Keeper],
+    ask: Callable[[int, Keeper], Awaitable[T]],
+    take: Callable[[int, Outcome[T]], Awaitable[bool]],
+    within_s: float,
+) -> None:
+    """Ask all nodes and take what comes as it comes, until all came, `take` has enough or time is over."""
+    send, receive = trio.open_memory_channel[tuple[int, Outcome[T]]](len(nodes))
+
+    async def run(number: int, node: Keeper) -> None:
+        try:
+            outcome: Outcome[T] = await ask(number, node)
+        except SdkError as error:
+            outcome = error
+        await send.send((number, outcome))
+
+    async with trio.open_nursery() as nursery:
+        for number, node in enumerate(nodes, 1):
+            nursery.start_soon(run, number, node)
+        with trio.move_on_after(within_s):
+            for _ in nodes:
+                if await take(*await receive.receive()):
+                    break
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,176 @@
+"""Leaving shares with many nodes and getting them back: what each answer means; no I/O, so that the blocking
+functions and those for trio tell the same.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeAlias, TypeVar, final
+
+from engram.sdk import shamir
+from engram.sdk.errors import MalformedAnswer, NotReached, OutcomeUnknown, SdkError
+from engram.sdk.shamir import Share
+from engram.sdk.share_rules import FaultKind, Given, NodeFault, Recovery
+
+T = TypeVar("T")
+
+Outcome: TypeAlias = T | SdkError
+
+
+class Node(Protocol):
+    """What is asked of a client here, of either kind."""
+
+    @property
+    def url(self) -> str:
+        """Where its node is."""
+        ...
+
+    @property
+    def namespace(self) -> str | None:
+        """The namespace that it signs for."""
+        ...
+
+
+class _SharesError(SdkError):
+    """Base; never raised itself."""
+
+    def __init__(self, message: str, faults: Sequence[NodeFault]) -> None:
+        super().__init__("; ".join([message, *map(str, faults)]))
+        self.faults = tuple(faults)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """A line for each node that did not do its part."""
+        return tuple(str(fault) for fault in self.faults)
+
+
+@final
+class SharesMissing(_SharesError):
+    """The nodes' shares do not give the secret; `faults` says what each node did instead, as far as it can be told."""
+
+
+@final
+class SharesNotPlaced(_SharesError):
+    """Not every node is known to keep its share.
+
+    `sha256` is the secret's, `placed` the numbers (from 1) of the nodes that do keep theirs; `left` has the others'
+    numbers and shares, to be tried again by `put_share(share, threshold, total)`: the same share again is harmless.
+    Never split the secret anew for some of the nodes: shares of two splits do not go together.
+    """
+
+    def __init__(
+        self, message: str, faults: Sequence[NodeFault], *, sha256: bytes, left: Sequence[tuple[int, Share]], total: int
+    ) -> None:
+        super().__init__(message, faults)
+        self.sha256 = sha256
+        self.left = tuple(left)
+        self.placed = tuple(number for number in range(1, total + 1) if number not in dict(left))
+
+
+@final
+class Placing:
+    """One share for each node. A node has its share when it has given it back once."""
+
+    def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int) -> None:
+        """Raises ValueError for an impossible threshold, and for clients that are not in one namespace."""
+        urls = _urls(nodes)
+        self.shares = shamir.split(secret, threshold, len(urls))
+        self.threshold = threshold
+        self._sha256 = hashlib.sha256(secret).digest()
+        self._urls = urls
+        self._unplaced: dict[int, NodeFault | None] = dict.fromkeys(range(1, len(urls) + 1))
+
+    def answered(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> None:
+        """Take in what node `number` gave back after it was told to keep its share."""
+        if outcome == (self.shares[number - 1], self.threshold):
+            del self._unplaced[number]
+        elif isinstance(outcome, SdkError):
+            self._unplaced[number] = _fault(number, self._urls[number - 1], outcome)
+        else:
+            kind: FaultKind = "empty" if outcome is None else "wrong"
+            text = "said that it keeps its share, and " + ("has none" if outcome is None else "gave another one back")
+            self._unplaced[number] = NodeFault(number, self._urls[number - 1], kind, text)
+
+    def sha256(self, within_s: float) -> bytes:
+        """The secret's SHA-256. Raises SharesNotPlaced unless every node keeps its share."""
+        if not self._unplaced:
+            return self._sha256
+        faults = [
+            fault or _too_slow(number, self._urls[number - 1], within_s) for number, fault in self._unplaced.items()
+        ]
+        total = len(self._urls)
+        kept = total - len(faults)
+        tail = "enough to collect" if kept >= self.threshold else f"{self.threshold} are needed to collect"
+        left = [(fault.number, self.shares[fault.number - 1]) for fault in faults]
+        message = f"{kept} of {total} nodes are known to keep their share ({tail})"
+        raise SharesNotPlaced(message, faults, sha256=self._sha256, left=left, total=total)
+
+
+@final
+class Collecting:
+    """Takes in what nodes give back, until the secret is known."""
+
+    def __init__(self, nodes: Sequence[Node], sha256: bytes | None, rng: random.Random) -> None:
+        """Raises ValueError for a `sha256` that is no SHA-256, and for clients that are not in one namespace."""
+        if sha256 is not None and len(sha256) != hashlib.sha256().digest_size:
+            raise ValueError("sha256 must be the 32 bytes that distributing the shares returned, or None")
+        self._recovery = Recovery(sha256, rng)
+        self._silent = dict(enumerate(_urls(nodes), 1))
+        self._faults: list[NodeFault] = []
+
+    @property
+    def found(self) -> bool:
+        """Whether the secret is known: no further answer is needed."""
+        return self._recovery.secret is not None
+
+    def answered(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> Iterator[None]:
+        """Take in what a node gave, in small steps."""
+        url = self._silent.pop(number)
+        if isinstance(outcome, SdkError):
+            self._faults.append(_fault(number, url, outcome))
+        elif outcome is None:
+            self._faults.append(NodeFault(number, url, "empty", "keeps no share"))
+        else:
+            share, threshold = outcome
+            yield from self._recovery.add(Given(number, url, share, threshold))
+
+    def ended(self) -> Iterator[None]:
+        """All have answered, or time is over: search on in what came, in small steps."""
+        if not self.found:
+            yield from self._recovery.finish()
+
+    def faults(self) -> list[NodeFault]:
+        """What nodes that have answered did instead of giving a right share, in the nodes' order."""
+        return sorted([*self._faults, *self._recovery.faults()], key=lambda fault: fault.number)
+
+    def secret(self, within_s: float) -> bytes:
+        """The secret. Raises SharesMissing."""
+        if self._recovery.secret is not None:
+            return self._recovery.secret
+        slow = [_too_slow(number, url, within_s) for number, url in self._silent.items()]
+        faults = sorted([*self.faults(), *slow], key=lambda fault: fault.number)
+        raise SharesMissing(self._recovery.missing(), faults)
+
+
+def _urls(nodes: Sequence[Node]) -> list[str]:
+    if len({node.namespace for node in nodes}) > 1 or any(node.namespace is None for node in nodes):
+        raise ValueError("a key share belongs to a private namespace: make all clients with the same `namespace`")
+    return [node.url for node in nodes]
+
+
+def _fault(number: int, url: str, error: SdkError) -> NodeFault:
+    kind: FaultKind = "refused"
+    match error:
+        case NotReached():
+            kind = "unreachable"
+        case OutcomeUnknown():
+            kind = "silent"
+        case MalformedAnswer():
+            kind = "malformed"
+        case _:
+            pass
+    return NodeFault(number, url, kind, f"did not do it: {error}")
+
+
+def _too_slow(number: int, url: str, within_s: float) -> NodeFault:
+    return NodeFault(number, url, "silent", f"did not answer within {within_s:g} s")
