@@ -29,7 +29,7 @@ from engram.sessions import Instants, Session, SessionState
 
 from . import forgetting, records, refunds, rules, x402
 from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
-from .model import AuthorizationKey, Limits, Payment, PaymentKind, PaymentState
+from .model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
 from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
 from .reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
 from .work import PaymentWork
@@ -40,6 +40,8 @@ REREAD_S: Final = 2.0
 """Open facts are looked for this often."""
 WAITING: Final = 512
 """Buyers that may wait for an answer at once; the next is told to come back."""
+WATCHED_AT_ONCE: Final = 2
+"""Looks for money on given up payments: anybody can make these for nothing, and a node of the chain may be metered."""
 QUEUED: Final = 1_024
 """Payments that wait for a child; those beyond are found by the next reading."""
 FOLLOW_UP_S: Final = 0.05
@@ -89,9 +91,11 @@ class PaymentVerifier(Actor[VerifierMessage]):
         self._serving = 0
         self._waiters: dict[AuthorizationKey, list[_Waiter]] = {}
         self._running: set[str] = set()
-        self._reconciling: set[str] = set()
         self._queue: deque[str] = deque()
-        self._backlog: deque[str] = deque()
+        self._reconciling: set[str] = set()
+        self._watching: set[str] = set()
+        """Of those, the given up ones."""
+        self._backlog: deque[DuePayment] = deque()
         self._more = False
         """There may be more to do than is in the backlog."""
         self._forgotten_at = 0.0
@@ -116,6 +120,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             case Ended(payment_id):
                 self._running.discard(payment_id)
                 self._reconciling.discard(payment_id)
+                self._watching.discard(payment_id)
                 await self._start_next()
             case WorkOn(payment_id):
                 await self._start(payment_id)
@@ -267,9 +272,14 @@ class PaymentVerifier(Actor[VerifierMessage]):
         while self._queue and len(self._running) < self._payments.concurrency:
             await self._start(self._queue.popleft())
         while self._backlog and len(self._reconciling) < self._reconcilers:
-            payment_id = self._backlog.popleft()
+            given_up = self._backlog[0].state in rules.GIVEN_UP
+            if given_up and len(self._watching) >= WATCHED_AT_ONCE:
+                break
+            payment_id = self._backlog.popleft().id
             if payment_id not in self._running:
                 self._reconciling.add(payment_id)
+                if given_up:
+                    self._watching.add(payment_id)
                 await self._start(payment_id)
         if self._more and not self._backlog:
             self._more = False
@@ -284,11 +294,12 @@ class PaymentVerifier(Actor[VerifierMessage]):
         try:
             self._running = {child.id for child in await self._wiring.purchases.children()}
             self._reconciling &= self._running
+            self._watching &= self._running
             now = self._wiring.instants.now().wall
             page = 2 * self._payments.concurrency + PAGE
             due = await self._ledger.read(lambda connection: records.due(connection, now, page))
             idle = [payment for payment in due if payment.id not in self._running]
-            self._backlog = deque(payment.id for payment in idle if payment.state not in rules.AT_ONCE)
+            self._backlog = deque(payment for payment in idle if payment.state not in rules.AT_ONCE)
             self._more = len(due) == page
             for payment in idle:
                 if payment.state in rules.AT_ONCE:

@@ -8,7 +8,7 @@ from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records, reservations
 from engram.payments.answers import StillPending
-from engram.payments.evidence import Unused
+from engram.payments.evidence import Finding, Question, Unused
 from engram.payments.evm_rpc import EvmRpc, RpcFailed
 from engram.payments.model import DuePayment, Limits, PaymentState, Transferable
 from engram.payments.networks import PLAY
@@ -101,19 +101,47 @@ def test_payments_with_a_waiting_buyer_are_due_before_all_others() -> None:
 
 def test_refused_payments_which_anybody_can_make_without_money_are_due_after_all_others() -> None:
     ledger = unknown_payments(2)
+    refuse(ledger, 5)
+    due = ledger.write_now(lambda connection: records.due(connection, builders.NOW + 100, 4))
+    assert [one.state for one in due] == [PaymentState.UNKNOWN] * 2 + [PaymentState.REJECTED] * 2
 
-    def refuse(connection: Connection) -> None:
-        for n in range(5):
+
+async def test_few_refused_payments_are_looked_for_on_the_chain_at_once(autojump_clock: MockClock) -> None:
+    ledger, looks = unknown_payments(0), Looks()
+    refuse(ledger, 100)
+    async with open_shop(ledger, settings=wide(concurrency=64), evidence=looks) as shop:
+        await shop.until(lambda: looks.done == 100, within_s=30)
+        assert looks.most == 2
+
+
+def refuse(ledger: InlineLedger, count: int) -> None:
+    """So many payments are refused, and watched."""
+
+    def write(connection: Connection) -> None:
+        before = builders.instant(-600)
+        for n in range(count):
             reservation = builders.reservation(f"refused {n}", limits=WIDE)
             reservations.reserve(connection, reservation)
-            before = builders.instant(-600)
             records.advance(
                 connection, reservation.payment.id, PaymentEvent.REFUSED, before, reason="x", watch_at=before.wall
             )
 
-    ledger.write_now(refuse)
-    due = ledger.write_now(lambda connection: records.due(connection, builders.NOW + 100, 4))
-    assert [one.state for one in due] == [PaymentState.UNKNOWN] * 2 + [PaymentState.REJECTED] * 2
+    ledger.write_now(write)
+
+
+class Looks:
+    """A chain that takes its time, counts looks under way at once, and knows of no use."""
+
+    def __init__(self) -> None:
+        self.under_way = self.most = self.done = 0
+
+    async def look(self, question: Question) -> Finding:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        await trio.sleep(0.1)
+        self.under_way -= 1
+        self.done += 1
+        return Unused(as_of=builders.NOW + 1_000_000)
 
 
 # One reading of the chain's head for many.
