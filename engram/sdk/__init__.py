@@ -16,6 +16,7 @@ from engram.sdk.errors import (
     SessionOver,
     WaitedTooLong,
 )
+from engram.sdk.export_rules import Exported
 from engram.sdk.gateway import GatewayClient
 from engram.sdk.key_shares import collect_key_shares, distribute_key_shares
 from engram.sdk.model import Event, Hit, Identity, Memory, Payment, Session, Stopped, Tier
@@ -28,6 +29,7 @@ __all__ = [
     "ApiError",
     "AsyncNodeClient",
     "Event",
+    "Exported",
     "GatewayClient",
     "Hit",
     "HybridCipher",

@@ -1,14 +1,18 @@
 """The client of a memory node for trio: node.py's methods, awaited. Requests of several tasks go out at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Literal, Self, final
+
+import trio
 
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
 from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
-from engram.sdk.errors import NodeRefused
+from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
+from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Commitment, Embed, NodeCalls
 from engram.sdk.shamir import Share
@@ -133,3 +137,35 @@ class AsyncNodeClient:
     async def get_share(self) -> tuple[Share, int] | None:
         """The share that was left and its threshold; None when there is none."""
         return await self._transport.ask(self._calls.get_share())
+
+    @asynccontextmanager
+    async def export(
+        self, *, after: Exported | None = None, node: PublicKey | None = None
+    ) -> AsyncGenerator[AsyncIterator[Exported]]:
+        """Everything that the node holds for its controller, document by document, with bounded memory.
+
+            async with client.export() as documents:
+                async for document in documents: ...
+
+        As NodeClient.export.
+        """
+        export = Export(
+            self._calls, after, lambda told: None if node is None else self._calls.require_whole(node, told)
+        )
+        async with aclosing(self._exported(export)) as documents:
+            yield documents
+
+    async def _exported(self, export: Export) -> AsyncGenerator[Exported]:
+        while not export.done:
+            lost: NotReached | OutcomeUnknown | None = None
+            try:
+                call = export.request()
+                async with self._transport.parts(call.path, call.body or b"", silence_s=SILENCE_S) as (answer, parts):
+                    export.opened(answer)
+                    async for part in parts:
+                        for document in export.take(part):
+                            yield document
+            except (NotReached, OutcomeUnknown) as error:
+                lost = error
+            if not export.done:
+                await trio.sleep(export.lost(lost))

@@ -1,6 +1,6 @@
 """The HTTP seam of the client for trio; the promises are those of transport.py."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TypeVar, final
 
@@ -36,6 +36,32 @@ class AsyncTransport:
     async def ask(self, call: Call[T]) -> T:
         """Send a node's call and read its answer. Raises like `request`, and what the call names."""
         return call.read(await self.request(call.method, call.path, body=call.body))
+
+    @asynccontextmanager
+    async def parts(
+        self, path: str, body: bytes, *, silence_s: float
+    ) -> AsyncGenerator[tuple[Answer, AsyncIterator[bytes]]]:
+        """Send a request and open its long answer; `Answer.body` is empty when its status is 200, else it is the error.
+
+        One that is silent for `silence_s` raises OutcomeUnknown.
+        """
+        lines = {"content-type": "application/json"}
+        timeout = httpx2.Timeout(silence_s, connect=5.0)
+        with translated("POST", self.url):
+            async with (
+                self._client.stream("POST", self.url + path, content=body, headers=lines, timeout=timeout) as response,
+                _body(response) as parts,
+            ):
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                if response.status_code == 200:
+                    yield Answer(200, headers, b""), parts
+                    return
+                told = bytearray()
+                async for part in parts:
+                    told += part
+                    if len(told) > MAX_ANSWER_BYTES:
+                        break
+                yield Answer(response.status_code, headers, bytes(told)), parts
 
     async def request(self, method: str, path: str, *, body: bytes | None = None) -> Answer:
         """Send a request and read the whole answer, whatever its status.

@@ -9,14 +9,16 @@ Blocking; use one client per thread (async_node.py has the same for trio). Reque
 original Engram's scheme.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Self, TypeVar, final
 
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
 from engram.sdk.encryption import Cipher
-from engram.sdk.errors import NodeRefused
+from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
+from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls
 from engram.sdk.shamir import Share
@@ -44,6 +46,7 @@ class NodeClient:
         namespace_version: Literal[1, 2] = 2,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Raises ValueError for a namespace without a key to sign for it: it would end up public."""
         self.calls = NodeCalls(
@@ -55,6 +58,7 @@ class NodeClient:
             namespace_version=namespace_version,
         )
         self._transport = Transport(url, timeout_s=timeout_s)
+        self._sleep = sleep
 
     @property
     def url(self) -> str:
@@ -144,6 +148,28 @@ class NodeClient:
     def get_share(self) -> tuple[Share, int] | None:
         """The share that was left and its threshold; None when there is none."""
         return self._do(self.calls.get_share())
+
+    def export(self, *, after: Exported | None = None, node: PublicKey | None = None) -> Iterator[Exported]:
+        """Everything that the node holds for its controller, document by document, with bounded memory.
+
+        For the key that controls the node. A lost connection is made again and goes on where it ended; after an
+        interruption `after` is the last document that came. `node` is the node's key, with which it must have signed
+        the end. Raises ApiError (403: not the controller; 503: two exports at once), MalformedAnswer, Impostor,
+        NotReached, OutcomeUnknown, ValueError without a keypair.
+        """
+        export = Export(self.calls, after, lambda told: None if node is None else self.calls.require_whole(node, told))
+        while not export.done:
+            lost: NotReached | OutcomeUnknown | None = None
+            try:
+                call = export.request()
+                with self._transport.parts(call.path, call.body or b"", silence_s=SILENCE_S) as (answer, parts):
+                    export.opened(answer)
+                    for part in parts:
+                        yield from export.take(part)
+            except (NotReached, OutcomeUnknown) as error:
+                lost = error
+            if not export.done:
+                self._sleep(export.lost(lost))
 
     def _do(self, call: Call[T]) -> T:
         return call.read(self._transport.request(call.method, call.path, body=call.body))

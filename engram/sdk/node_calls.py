@@ -236,6 +236,19 @@ class NodeCalls:
 
         return self._post("ChallengeSynapse", fields, read)
 
+    def export_stream(self, kind: str, after: int) -> Call[None]:
+        """Everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
+        if self._keypair is None:
+            raise ValueError("a node gives its memory to its controller alone: make the client with that keypair")
+        body = miner_scheme.sign_body(self._keypair, "export-stream", {"kind": kind, "after": after}, self._stamp_ms())
+        return Call("POST", "/export-stream", msgspec.json.encode(body), ready)
+
+    def require_whole(self, node: PublicKey, told: Commitment | None) -> None:
+        """Check the root over all that a node holds. Raises Impostor."""
+        if told is None:
+            raise Impostor(f"no commitment of {ss58.encode(node)} came with the export")
+        self._require_root(node, told.root_hex, told.count, told.signed, told.signature, name="whole")
+
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
         """Leave a share of the namespace's key with the node."""
         fields: JsonObject = {"share_index": share.index, "share_hex": share.data.hex()}
@@ -305,8 +318,10 @@ class NodeCalls:
         memory = encryption.decrypt(self._cipher, sealed)
         return {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
 
-    def _require_root(self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str) -> None:
-        expected = f"engram-commitment:keyed-1:{self.namespace or _PUBLIC}:{root_hex}:{count}:"
+    def _require_root(
+        self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str, *, name: str = ""
+    ) -> None:
+        expected = f"engram-commitment:keyed-1:{name or self.namespace or _PUBLIC}:{root_hex}:{count}:"
         try:
             holds = verify(node, signed.encode(), bytes.fromhex(signature.removeprefix("0x")))
         except ValueError:
@@ -338,10 +353,15 @@ class NodeCalls:
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"
 
 
-def checked(answer: Answer, kind: type[T]) -> T:
-    """Read a good answer. Raises ApiError, MalformedAnswer."""
+def ready(answer: Answer) -> None:
+    """Raises ApiError unless an answer is a good one."""
     if answer.status != 200:
         raise error_of(answer)
+
+
+def checked(answer: Answer, kind: type[T]) -> T:
+    """Read a good answer. Raises ApiError, MalformedAnswer."""
+    ready(answer)
     try:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

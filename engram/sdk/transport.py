@@ -74,6 +74,23 @@ class Transport:
             return Answer(response.status_code, _headers(response), bytes(received))
 
     @contextmanager
+    def parts(self, path: str, body: bytes, *, silence_s: float) -> Generator[tuple[Answer, Iterator[bytes]]]:
+        """Send a request and open its long answer; `Answer.body` is empty when its status is 200, else it is the error.
+
+        One that is silent for `silence_s` raises OutcomeUnknown.
+        """
+        lines = {"content-type": "application/json"}
+        timeout = httpx2.Timeout(silence_s, connect=5.0)
+        with (
+            translated("POST", self.url),
+            self._client.stream("POST", self.url + path, content=body, headers=lines, timeout=timeout) as response,
+        ):
+            if response.status_code != 200:
+                yield Answer(response.status_code, _headers(response), _bounded(response.iter_bytes())), iter(())
+                return
+            yield Answer(200, _headers(response), b""), response.iter_bytes()
+
+    @contextmanager
     def lines(
         self, path: str, headers: Mapping[str, str], *, silence_s: float
     ) -> Generator[tuple[Answer, Iterator[str]]]:
@@ -121,6 +138,15 @@ def _trusting() -> ssl.SSLContext:
 
 def _headers(response: httpx2.Response) -> dict[str, str]:
     return {name.lower(): value for name, value in response.headers.items()}
+
+
+def _bounded(parts: Iterator[bytes]) -> bytes:
+    received = bytearray()
+    for part in parts:
+        received += part
+        if len(received) > MAX_ANSWER_BYTES:
+            break
+    return bytes(received)
 
 
 def _bounded_lines(parts: Iterator[str]) -> Iterator[str]:
