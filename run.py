@@ -46,7 +46,8 @@ from actors import (
 from config.model import Settings
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
-from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
+from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http import descriptors, logs
 from engram.http.actor_events import observer
 from engram.http.app import App
@@ -79,6 +80,7 @@ EXIT_OK: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_CANNOT_START: Final = 2
 LEDGER: Final = "ledger"
+OWN_HOTKEY: Final = "gateway-hotkey"
 STOP_NODES_S: Final = 30.0
 
 _log = structlog.get_logger("engram")
@@ -102,7 +104,7 @@ def main(
     try:
         with data_folder(Path(settings.data_dir)) as folder:
             return trio.run(Process(roles, settings, folder, ready_fd).run)
-    except (FolderInUse, LedgerError, OSError, ValueError) as error:
+    except (FolderInUse, HotkeyError, LedgerError, OSError, ValueError) as error:
         print(f"engram cannot start: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
 
@@ -133,6 +135,7 @@ class Process:
         self.rng = random.Random(secrets.randbits(64))
         self.metrics = Metrics()
         self.ledger_id = _ledger_id(folder, settings.environment)
+        self.keypair = _own_keypair(settings, folder) if "gateway" in self.roles else None
         self.listeners = {
             name: Listener(at.host, at.port, settings.http, settings.shutdown.drain_s)
             for name, at in (
@@ -162,7 +165,7 @@ class Process:
         return status
 
     async def _run_tree(self) -> int:
-        gateway = await Gateway.open(self) if "gateway" in self.roles else None
+        gateway = await Gateway.open(self, self.keypair) if self.keypair is not None else None
         tree = self.tree(gateway)
         events = EventStream()
         try:
@@ -299,16 +302,16 @@ class Gateway:
     """The parts of a gateway, wired. Areas meet only here: one learns of another by a callable it is given."""
 
     @classmethod
-    async def open(cls, process: Process) -> "Gateway":
+    async def open(cls, process: Process, keypair: Keypair) -> "Gateway":
         """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, OtherBackend."""
         from engram.provisioning.backends import make_backend
         from engram.provisioning.records import require_backend
 
         backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve().parent)
         await process.ledger.read(lambda connection: require_backend(connection, backend.name))
-        return cls(process, backend, await backend.offers())
+        return cls(process, keypair, backend, await backend.offers())
 
-    def __init__(self, process: Process, backend: "Provisioner", offers: "Offers") -> None:
+    def __init__(self, process: Process, keypair: Keypair, backend: "Provisioner", offers: "Offers") -> None:
         from engram.gateway.feed import EventFeed
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
@@ -326,7 +329,7 @@ class Gateway:
         self.refund_key = open_refund_key(settings, process.folder)
         self.settings = settings = with_play_recipient(settings, self.refund_key)
         self.instants = SystemInstants()
-        self.keypair = _own_keypair(process.folder / "gateway-hotkey")
+        self.keypair = keypair
         self.subnets = Subnets(process.clock, settings.chain.netuids, settings.chain.stall_after_s)
         self.standing = Standing(
             Breaker(process.clock, settings.payments.breaker_failures, settings.payments.breaker_open_s)
@@ -566,7 +569,17 @@ class Gateway:
 
         process = self.process
         operations = GatewayOperations(
-            process.folder, process.ledger, process.clock, self.instants, self.selling, self, self.status
+            process.folder,
+            process.ledger,
+            process.clock,
+            self.instants,
+            self.selling,
+            self,
+            self.status,
+            # As its nodes have it: they are not told the gateway's environment.
+            lambda file: password_for(
+                file, self.settings.miner.hotkey_password_file, "miner.hotkey_password_file", environ=None
+            ),
         )
         return Job(control_job(process.folder, operations))
 
@@ -670,11 +683,20 @@ class _Latest:
         return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
 
 
-def _own_keypair(path: Path) -> Keypair:
-    """The gateway's own key: made at the first start, and the same ever after, since phones pin it."""
+def _own_keypair(settings: Settings, folder: Path) -> Keypair:
+    """The gateway's own key: made at the first start, and the same ever after, since phones pin it.
+
+    An encrypted one takes seconds to open, with the interpreter's lock held, and may ask for its password: before the
+    loop runs.
+    """
+    named, password_file = settings.gateway.hotkey_file, settings.gateway.hotkey_password_file
+    path = Path(named).expanduser() if named else folder / OWN_HOTKEY
     if not path.exists():
+        if named:
+            raise WalletFileError(f"gateway.hotkey_file: there is no {path}")
         wallet.write_hotkey_file(path, Keypair.generate())
-    return wallet.read_private_hotkey_file(path)
+    password = password_for(path, password_file, "gateway.hotkey_password_file", os.environ, at_terminal())
+    return wallet.read_private_hotkey_file(path, password)
 
 
 def _entry() -> int:

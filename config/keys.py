@@ -36,8 +36,13 @@ SECRET_WORDS: Final = ("password", "secret", "token", "mnemonic", "seed", "dsn",
 
 
 def is_secret(key: str) -> bool:
-    """Tell whether the value of a setting must not be shown."""
-    return any(word in key.rpartition(".")[2] for word in SECRET_WORDS)
+    """Tell whether the value of a setting must not be shown; where a file with a secret lies is no secret.
+
+    >>> is_secret("payments.rpc_token"), is_secret("miner.hotkey_password_file")
+    (True, False)
+    """
+    name = key.rpartition(".")[2]
+    return not name.endswith("_file") and any(word in name for word in SECRET_WORDS)
 
 
 MASK: Final = "***"

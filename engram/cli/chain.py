@@ -12,10 +12,10 @@ from cyclopts import Parameter
 
 from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted
+from engram.hotkeys.passwords import PASSWORD_VARIABLE
 from engram.hotkeys.wallet_folder import ROOT, WalletFolder
 
 T = TypeVar("T")
-PASSWORD_VARIABLE: Final = "ENGRAM_WALLET_PASSWORD"  # noqa: S105 - a variable's name
 _IGNORED: Final = "Accepted and ignored, so that older command lines go on working."
 Form = Literal["upstream", "table", "json"]
 

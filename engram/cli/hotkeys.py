@@ -75,7 +75,10 @@ _COLUMNS = (
 
 @pool.command(name="add", help_epilogue="Example: `engram hotkeys pool add keys/node-1 keys/node-2`")
 def add_keys(
-    files: Annotated[list[Path], Parameter(help="Wallet files (mode 0600, not encrypted).", negative="")],
+    files: Annotated[
+        list[Path],
+        Parameter(help="Wallet files (mode 0600; encrypted: miner.hotkey_password_file).", negative=""),
+    ],
     *,
     sources: Sources = SOURCES,
     show: Show = SHOW,

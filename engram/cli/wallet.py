@@ -10,11 +10,12 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain import PASSWORD_VARIABLE, WALLET, Wallet, hotkey_of, public_coldkey_of
+from engram.cli.chain import WALLET, Wallet, hotkey_of, public_coldkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
 from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, parse_hotkey, ss58, verify, wallet_folder
 from engram.hotkeys.bittensor_core import new_mnemonic
+from engram.hotkeys.passwords import PASSWORD_VARIABLE
 
 app = App(
     name="wallet",

@@ -21,7 +21,7 @@ from engram.control.model import (
     SessionPage,
     SystemStatus,
 )
-from engram.hotkeys import MalformedHotkey, WalletEncrypted, WalletFileError, parse_hotkey, wallet
+from engram.hotkeys import HotkeyError, MalformedHotkey, opening, parse_hotkey, ss58, wallet
 from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
 from engram.payments import records as payment_records
 from engram.payments import refunds
@@ -76,7 +76,9 @@ class GatewayOperations:
         selling: SellingSwitch,
         hints: Hints,
         status: Callable[[], Awaitable[SystemStatus]],
+        password_of: Callable[[Path], str | None] = lambda key_file: None,
     ) -> None:
+        """`password_of` gives the password of an encrypted hotkey of a node; it may block, and raises HotkeyError."""
         self._data_dir = Path(data_dir)
         self._ledger = ledger
         self._clock = clock
@@ -84,6 +86,7 @@ class GatewayOperations:
         self._selling = selling
         self._hints = hints
         self._status = status
+        self._password_of = password_of
 
     async def carry_out(self, line: bytes) -> object:
         """The answer to one command line. Raises Refused, or msgspec.DecodeError for no command."""
@@ -269,13 +272,17 @@ class GatewayOperations:
     async def _add_node_key(self, path: str) -> Done:
         file, at = _absolute(path), self._clock.now()
         try:
-            keypair = await trio.to_thread.run_sync(wallet.read_hotkey_file, file)
-            if not wallet.is_private(file):
+            if file.exists() and not wallet.is_private(file):
                 raise Refused("not_private", f"{file} may be read by others: chmod 600 it first")
-            await self._ledger.write(lambda c: node_keys.add(c, keypair.public_key, file, "added", at))
-        except (WalletFileError, WalletEncrypted, NodeKeyError) as error:
+            password = await trio.to_thread.run_sync(self._password_of, file)
+            if password is None:
+                public_key = (await trio.to_thread.run_sync(wallet.read_private_hotkey_file, file)).public_key
+            else:
+                public_key = await opening.public_key_of(file, password)
+            await self._ledger.write(lambda c: node_keys.add(c, public_key, file, "added", at))
+        except (HotkeyError, NodeKeyError, OSError) as error:
             raise Refused("bad_key", str(error)) from None
-        return Done(True, f"{keypair.ss58} is in the pool")
+        return Done(True, f"{ss58.encode(public_key)} is in the pool")
 
     async def _retire_node_key(self, hotkey: str) -> Done:
         at = self._clock.now()

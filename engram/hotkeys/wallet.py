@@ -12,8 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from engram.hotkeys.bittensor_core import decipher, is_encrypted
-from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError
+from engram.hotkeys.bittensor_core import decipher, is_encrypted, is_legacy
+from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError, WrongPassword
 from engram.hotkeys.keypair import Keypair
 
 _MAX_FILE_BYTES = 65_536
@@ -38,18 +38,28 @@ def read_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
     if is_encrypted(content):
         if password is None:
             raise WalletEncrypted(f"the key file {path} is encrypted: give its password, or an unencrypted hotkey")
-        content = decipher(content, password)
+        try:
+            content = decipher(content, password)
+        except WrongPassword:
+            raise WrongPassword(f"wrong password for the key file {path}") from None
+        except WalletFileError as error:
+            raise WalletFileError(f"{error}: {path}") from None
     return _parse(path, content)
 
 
 def read_private_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
-    """As `read_hotkey_file`, of a file that nobody but its owner may read or write; for whoever signs with it."""
+    """As `read_hotkey_file`, of a file that nobody but its owner may read or write; for whoever signs with it.
+
+    Raises WalletFileError for one that is encrypted in an old form, too, naming the command that converts it.
+    """
     try:
         private = is_private(path)
     except OSError as error:
         raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
     if not private:
         raise WalletFileError(f"the key file {path} is open to other users: chmod 600 {path}")
+    if is_legacy(_read(Path(path))):
+        raise WalletFileError(f"the key file {path} is encrypted in an old form: engram wallet convert {path}")
     return read_hotkey_file(path, password)
 
 

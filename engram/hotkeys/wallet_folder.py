@@ -53,11 +53,11 @@ class WalletFolder(msgspec.Struct, frozen=True):
 
         Raises WalletFileError (missing, damaged, open to others), WalletEncrypted, WrongPassword.
         """
-        return _read_private(self.hotkey_path, password)
+        return wallet.read_private_hotkey_file(self.hotkey_path, password)
 
     def coldkey(self, password: str | None = None) -> Keypair:
         """The coldkey's key pair; as `hotkey`."""
-        return _read_private(self.coldkey_path, password)
+        return wallet.read_private_hotkey_file(self.coldkey_path, password)
 
     def coldkey_public(self) -> PublicKey:
         """The coldkey's public key; no secret is touched. Raises WalletFileError."""
@@ -111,13 +111,3 @@ def _content(path: Path) -> bytes:
             return file.read(_MAX_BYTES)
     except OSError as error:
         raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
-
-
-def _read_private(path: Path, password: str | None) -> Keypair:
-    try:
-        legacy = wallet.is_private(path) and is_legacy(_content(path))
-    except OSError:
-        legacy = False  # the reading below says why
-    if legacy:
-        raise WalletFileError(f"the key file {path} is encrypted in an old form: engram wallet convert {path}")
-    return wallet.read_private_hotkey_file(path, password)

@@ -15,7 +15,8 @@ import trio
 from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec, System, open_system
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids, SystemClock, SystemIds
-from engram.hotkeys import HotkeyError, wallet
+from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http import logs
 from engram.http.metrics import Metrics
 from engram.http.server import http_job
@@ -65,18 +66,20 @@ def main(config: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
         logs.configure(log_level, json=not sys.stderr.isatty())
         with folder.claim(Path(launch.data_dir)) as claim:
             folder.refuse_lost(Path(launch.data_dir))
-            trio.run(run, claim, launch, config, settings)
+            trio.run(run, claim, launch, config, settings, _keypair(launch, settings))
     except (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError) as error:
         print(f"this node cannot start: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: MinerSettings) -> None:
+async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: MinerSettings, keypair: Keypair) -> None:
     """Runs the node until its end or a signal; `claim` is this process's right to the data folder."""
     clock = SystemClock()
     node_file = claim.write_node_file(launch, clock.now())
-    tree = supervision(settings, launch, node_file, config=config, clock=clock, ids=SystemIds(), metrics=Metrics())
+    tree = supervision(
+        settings, launch, node_file, keypair, config=config, clock=clock, ids=SystemIds(), metrics=Metrics()
+    )
     async with open_system(tree, rng=random.Random()) as system, trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signals, system)
         _log.info("node_started", session_id=launch.session_id, port=launch.port, pid=os.getpid())
@@ -89,6 +92,7 @@ def supervision(
     settings: MinerSettings,
     launch: LaunchFile,
     node_file: NodeFile,
+    keypair: Keypair,
     *,
     config: Path,
     clock: Clock,
@@ -97,10 +101,9 @@ def supervision(
 ) -> SupervisorSpec:
     """Returns the tree of one node; opens its database (blocking), whose folder this process must have claimed.
 
-    `config` is the launch file, read again for a moved end. Raises HotkeyError, MemoryAreaError, NodeError, OSError.
+    `config` is the launch file, read again for a moved end. Raises MemoryAreaError, NodeError, OSError.
     """
     data = Path(launch.data_dir)
-    keypair = wallet.read_private_hotkey_file(launch.hotkey_file)
     truth = Truth.open(data / TRUTH, clock, ids)
     embedder = make_embedder(launch, settings)
     store = IndexedStore(truth, _index(launch, data, embedder.dimension, truth.truth_id))
@@ -205,6 +208,15 @@ def supervision(
         ],
         auto_shutdown="any_significant",
     )
+
+
+def _keypair(launch: LaunchFile, settings: MinerSettings) -> Keypair:
+    """The node's own key. Blocks, for seconds when it is encrypted: there is no loop yet to hold up."""
+    path = Path(launch.hotkey_file)
+    password = password_for(
+        path, settings.hotkey_password_file, "miner.hotkey_password_file", os.environ, at_terminal()
+    )
+    return wallet.read_private_hotkey_file(path, password)
 
 
 def _index(launch: LaunchFile, data: Path, dimension: int, truth_id: str) -> Index:

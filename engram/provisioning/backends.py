@@ -45,7 +45,7 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
                 host=settings.provisioning.node_host,
                 netuid=miner.netuid,
                 environment=settings.environment,
-                miner=miner,
+                miner=_with_absolute_paths(miner),
                 embedder=msgspec.structs.replace(
                     launch.embedder_of(miner), cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER)
                 ),
@@ -66,6 +66,12 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
         ),
         groups,
     )
+
+
+def _with_absolute_paths(miner: MinerSettings) -> MinerSettings:
+    """A node's working folder is another one."""
+    path = miner.hotkey_password_file
+    return msgspec.structs.replace(miner, hotkey_password_file=str(Path(path).expanduser().absolute()) if path else "")
 
 
 def _embedding_key(miner: MinerSettings) -> dict[str, str]:

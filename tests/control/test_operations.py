@@ -18,6 +18,7 @@ from engram.control.operations import GatewayOperations
 from engram.control.protocol import decode_answer, encode_command, encode_success, reply_type
 from engram.control.status import status_of
 from engram.hotkeys import Keypair, wallet
+from engram.hotkeys.passwords import password_for
 from engram.ledger import LEDGER_FILE, backup, open_inline
 from engram.payments import records as payment_records
 from engram.payments import reservations
@@ -27,6 +28,7 @@ from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName
 from engram.sessions import records as session_records
+from tests.hotkeys.test_passwords import ENCRYPTED, PASSWORD, SEED, password_file
 from tests.payments import builders
 
 R = TypeVar("R")
@@ -68,6 +70,7 @@ class Desk:
         self.hints, self.switch = Hints(), Switch()
         instants = ClockInstants(self.clock)
         self.now = instants.now
+        self.password_file = ""
 
         async def nothing() -> dict[str, dict[str, object]]:
             return {"relay": {"pending": 0}}
@@ -82,7 +85,12 @@ class Desk:
             lambda: 0,
             nothing,
         )
-        self.operations = GatewayOperations(folder, self.ledger, self.clock, instants, self.switch, self.hints, status)
+        self.operations = GatewayOperations(
+            folder, self.ledger, self.clock, instants, self.switch, self.hints, status, self.password_of
+        )
+
+    def password_of(self, key_file: Path) -> str | None:
+        return password_for(key_file, self.password_file, "miner.hotkey_password_file", environ=None)
 
     async def ask(self, command: Command[R]) -> R:
         answer = encode_success(await self.operations.carry_out(encode_command(command)))
@@ -304,6 +312,28 @@ async def test_the_pool_of_node_keys_takes_wallet_files(desk: Desk, tmp_path: Pa
     for command in (cmd.AddNodeKey(path=str(tmp_path / "none")), cmd.RetireNodeKey(hotkey="5x")):
         with pytest.raises(Refused):
             await desk.ask(command)
+
+
+async def test_an_encrypted_key_without_the_password_that_its_node_would_need_is_refused(
+    desk: Desk, tmp_path: Path
+) -> None:
+    file = tmp_path / "hotkey"
+    file.write_bytes(ENCRYPTED.read_bytes())
+    file.chmod(0o600)
+    with pytest.raises(Refused, match=r"encrypted: .*miner\.hotkey_password_file$"):
+        await desk.ask(cmd.AddNodeKey(path=str(file)))
+
+
+@pytest.mark.nightly
+async def test_an_encrypted_key_is_taken_when_its_password_opens_it(desk: Desk, tmp_path: Path) -> None:
+    file = tmp_path / "hotkey"
+    file.write_bytes(ENCRYPTED.read_bytes())
+    file.chmod(0o600)
+    desk.password_file = str(password_file(tmp_path, b"not the one"))
+    with pytest.raises(Refused, match="wrong password"):
+        await desk.ask(cmd.AddNodeKey(path=str(file)))
+    password_file(tmp_path, PASSWORD.encode())
+    assert Keypair.from_seed(SEED).ss58 in (await desk.ask(cmd.AddNodeKey(path=str(file)))).message
 
 
 async def test_status_counts_what_there_is(desk: Desk) -> None:

@@ -152,11 +152,17 @@ class NodeProcess:
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self.await_health()
+        return time.monotonic() - began
+
+    def await_health(self) -> None:
+        """Waits until /health answers. Raises AssertionError with the log when it does not."""
+        began = time.monotonic()
         while True:
             with contextlib.suppress(OSError):
                 self.get("/health")
-                return time.monotonic() - began
-            if self.process.poll() is not None or time.monotonic() - began > 20:
+                return
+            if (self.process is not None and self.process.poll() is not None) or time.monotonic() - began > 20:
                 raise AssertionError(f"the node did not start: {self.log()}")
             time.sleep(0.01)
 
