@@ -107,7 +107,7 @@ async def reveal(
             raise CommandFailed(f"no commit of {keypair.ss58} on subnet {chain.netuid} is kept in {folder}")
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         found = [await _kept(view, metagraph, kept, commit) for commit in commits]
-        while wait and all(one.stage in (Stage.WAITING.value, Stage.UNSEEN.value) for one in found):
+        while wait and _only_later({one.stage for one in found}):
             await trio.sleep(BLOCK_S)
             try:
                 view = await open_view(nodes)
@@ -131,6 +131,11 @@ async def reveal(
                 if one.stage in (Stage.OPEN.value, Stage.EXPIRED.value, Stage.GONE.value):
                     kept.forget(commit)
     return Reveals(chain.netuid, view.head.number, online, found)
+
+
+def _only_later(stages: set[str]) -> bool:
+    """Whether nothing can be revealed now, and something may be later."""
+    return Stage.OPEN.value not in stages and not stages.isdisjoint({Stage.WAITING.value, Stage.UNSEEN.value})
 
 
 async def _kept(view: View, metagraph: Metagraph, kept: KeptCommits, commit: HashedCommit) -> Kept:

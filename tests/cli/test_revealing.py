@@ -114,6 +114,18 @@ def test_waiting_reveals_as_soon_as_the_window_opens(
     assert sent["reveal_from_block"] <= done["revealed_in_block"] <= sent["reveal_from_block"] + 2
 
 
+def test_waiting_is_not_ended_by_a_commit_whose_window_was_missed(
+    subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.cli.revealing.BLOCK_S", 0.0)
+    missed = commit(subnet)
+    seal_until(chain, missed["reveal_until_block"] + 1)
+    commit(subnet)
+    assert len(held(chain)) == 1  # The chain has dropped the one that ran out.
+    stages = [one["stage"] for one in as_json(subnet("reveal-weights", "--wait", "--online"))["commits"]]
+    assert stages == ["unseen", "revealed"]
+
+
 def test_two_commits_are_revealed_the_oldest_first(subnet: Subnet, chain: HashingChain, here: Path) -> None:
     chain.put(60, SUBTENSOR, "Tempo", 450)
     seal_until(chain, 1_130)
