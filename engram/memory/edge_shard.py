@@ -1,4 +1,9 @@
-"""One Qdrant Edge shard: how its points, queries and graph are made. Blocks and holds the GIL (measured)."""
+"""One Qdrant Edge shard: how its points, queries and graph are made. Blocks and holds the GIL (measured).
+
+A graph has its vectors a second time in 8 bits a number; they are searched, and the best ranked by the whole ones.
+Measured on 25 k of 384: a search takes 0.2 ms at 128 candidates instead of 0.5 at 96, a build a quarter, and recall@10
+is no lower: 0.9997 on clustered vectors, 0.958 instead of 0.929 on vectors that are almost noise.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from typing import Final
 
 import qdrant_edge as edge
 
-from engram.memory.edge_wire import Place, Search, unit
+from engram.memory.edge_wire import Place, Search, direction
 
 NAMES: Final[tuple[str, ...]] = ("public", "private")
 """Public and private vectors never share a shard."""
@@ -16,8 +21,11 @@ _MARKS = "marks"
 _FULL_SCAN_KB = 4_000
 """A namespace or a condition that leaves fewer kB of vectors (2,600 of 384 numbers) is scanned, exactly."""
 _INDEX_FROM_KB = 1_000
-_EF = 96
-"""Candidates of a graph search: recall@10 0.9997 of the public shard at 64, measured on 100 k vectors."""
+_EF = 128
+"""Candidates of a graph search."""
+_OVERSAMPLING = 2.0
+"""How many times the wanted hits are ranked anew by their whole vectors."""
+_QUANTILE = 0.99
 
 
 def create(path: Path, dimension: int, name: str) -> edge.EdgeShard:
@@ -35,6 +43,10 @@ def create(path: Path, dimension: int, name: str) -> edge.EdgeShard:
         edge.EdgeConfig(
             vectors=edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine),
             hnsw_config=graph,
+            quantization_config=edge.ScalarQuantizationConfig(
+                edge.ScalarType.Int8, quantile=_QUANTILE, memory=edge.Memory.Pinned
+            ),
+            max_search_threads=1,  # the worker searches one after the other: a pool only adds switches
             optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=_INDEX_FROM_KB),
         ),
     )
@@ -50,7 +62,7 @@ def point(place: Place) -> edge.Point:
     payload: dict[str, object] = {_MARKS: place.marks}
     if place.private_to is not None:
         payload[_NAMESPACE] = place.private_to
-    return edge.Point(place.id, unit(place.vector), payload)
+    return edge.Point(place.id, direction(place.vector), payload)
 
 
 def query(search: Search) -> edge.QueryRequest:
@@ -61,9 +73,12 @@ def query(search: Search) -> edge.QueryRequest:
     conditions = [edge.FieldCondition(key, match=edge.MatchValue(value)) for key, value in wanted]
     return edge.QueryRequest(
         limit=search.limit,
-        query=edge.Query.Nearest(unit(search.vector)),
+        query=edge.Query.Nearest(direction(search.vector)),
         filter=edge.Filter(must=list(conditions)) if conditions else None,
-        params=edge.SearchParams(hnsw_ef=max(_EF, 2 * search.limit)),
+        params=edge.SearchParams(
+            hnsw_ef=max(_EF, 2 * search.limit),
+            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
+        ),
         with_payload=False,
         with_vector=False,
     )

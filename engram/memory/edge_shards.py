@@ -23,7 +23,7 @@ import qdrant_edge as edge
 from engram.memory import edge_shard
 from engram.memory.edge_wire import Place, Remove, Search
 
-_FORMAT = 2
+_FORMAT = 3
 _MARK = "mark.json"
 
 

@@ -128,12 +128,13 @@ def mark(key: str, value: str) -> str:
     return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
 
 
-def unit(packed: bytes) -> list[float]:
-    """Normalises in 64-bit floating point: 32-bit squares of large or tiny numbers leave its range."""
+def direction(packed: bytes) -> list[float]:
+    """Returns a vector as the engine takes it: it normalises by itself, but in 32-bit floating point, so that one whose
+    squares leave its range is normalised here."""
     numbers = array("f")
     numbers.frombytes(packed)
     norm = math.hypot(*numbers)
-    return [number / norm for number in numbers]
+    return numbers.tolist() if 1e-9 < norm < 1e9 else [number / norm for number in numbers]
 
 
 def wire(change: Change) -> Place | Remove:

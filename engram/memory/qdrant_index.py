@@ -20,7 +20,7 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client import models as wire
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-from engram.memory.edge_wire import mark, unit
+from engram.memory.edge_wire import direction, mark
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
@@ -124,7 +124,7 @@ class QdrantIndex:
         answer = await self._call(
             lambda client: client.query_points(
                 self._collections[private],
-                query=unit(vector),
+                query=direction(vector),
                 query_filter=wire.Filter(must=must) if must else None,
                 limit=limit,
                 with_payload=False,
@@ -212,7 +212,7 @@ def _point(change: Upserted) -> wire.PointStruct:
     payload: dict[str, object] = {_MARKS: [mark(key, value) for key, value in change.metadata.items()]}
     if change.namespace != PUBLIC:
         payload[_NAMESPACE] = change.namespace
-    return wire.PointStruct(id=change.id, vector=unit(change.embedding), payload=payload)
+    return wire.PointStruct(id=change.id, vector=direction(change.embedding), payload=payload)
 
 
 def _upserting(collection: str, points: list[wire.PointStruct]) -> Call[wire.UpdateResult]:
