@@ -73,7 +73,8 @@ class EdgeIndex:
         self._truth_id = truth_id
         self._building = [str(truth_path), str(graph_from)] if truth_path is not None else []
         self._commands: trio.lowlevel.FdStream | None = None
-        self._sending = trio.Lock()
+        self._outgoing: list[bytes] = []
+        self._asked = trio.Event()
         self._searching = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
         self._number = 0
         self._open: dict[int, _Reply] = {}
@@ -86,6 +87,7 @@ class EdgeIndex:
         """Runs the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs."""
         async with self._worker() as (process, replies), trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_when_hung, process)
+            nursery.start_soon(self._send)
             frames = Frames()
             while received := await replies.receive_some(_READ_BYTES):
                 for body in frames.feed(received):
@@ -103,8 +105,12 @@ class EdgeIndex:
         """Returns the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
         marks = [mark(key, value) for key, value in conditions.items()]
-        async with self._searching:
-            reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks))
+        waiting = _Reply(self._searching)
+        try:
+            self._searching.acquire_on_behalf_of_nowait(waiting)  # to wait for nothing would cost a pass of the loop
+        except trio.WouldBlock:
+            await self._searching.acquire_on_behalf_of(waiting)
+        reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
         return _matches(reply) if isinstance(reply, Found) else []
 
     async def flush(self) -> int:
@@ -121,18 +127,17 @@ class EdgeIndex:
         reply = await self._ask(Count)
         return reply.points if isinstance(reply, Counted) else 0
 
-    async def _ask(self, request: Callable[[int], Request]) -> Answer:
+    async def _ask(self, request: Callable[[int], Request], waiting: _Reply | None = None) -> Answer:
+        """Cancelled, it leaves the reply to be taken: what is asked of a worker stays bounded, hung or not."""
+        waiting = waiting or _Reply()
         if self._commands is None:
+            waiting.settle(None)
             raise IndexRestarting("the index is restarting")
         self._number += 1
-        number, waiting = self._number, _Reply()
-        self._open[number] = waiting
-        try:
-            async with self._sending:
-                await self._send(frame(request(number)))
-            await waiting.arrived.wait()
-        finally:
-            self._open.pop(number, None)
+        self._open[self._number] = waiting
+        self._outgoing.append(frame(request(self._number)))
+        self._asked.set()
+        await waiting.arrived.wait()
         match waiting.reply:
             case None:
                 raise IndexRestarting("the index worker ended before it answered")
@@ -141,15 +146,15 @@ class EdgeIndex:
             case reply:
                 return reply
 
-    async def _send(self, framed: bytes) -> None:
-        stream = self._commands
-        if stream is None:
-            raise IndexRestarting("the index is restarting")
-        try:
-            with trio.CancelScope(shield=True):  # half a frame would garble all that follow
-                await stream.send_all(framed)
-        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise IndexRestarting("the index worker has ended") from error
+    async def _send(self) -> None:
+        """Writes what was asked since the last write in one; when the worker has gone, the end of its replies tells."""
+        assert self._commands is not None
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                await self._asked.wait()
+                self._asked = trio.Event()
+                framed, self._outgoing = b"".join(self._outgoing), []
+                await self._commands.send_all(framed)
 
     def _take(self, reply: Reply, ready: Callable[[int], None]) -> None:
         match reply:
@@ -163,8 +168,7 @@ class EdgeIndex:
                     self.flushed = reply.flushed
                 waiting = self._open.pop(reply.number, None)
                 if waiting is not None:
-                    waiting.reply = reply
-                    waiting.arrived.set()
+                    waiting.settle(reply)
 
     async def _kill_when_hung(self, process: subprocess.Popen[bytes]) -> None:
         while True:
@@ -197,8 +201,9 @@ class EdgeIndex:
         finally:
             self._commands = self.worker_pid = None
             for waiting in self._open.values():
-                waiting.arrived.set()
+                waiting.settle(None)
             self._open.clear()
+            self._outgoing.clear()
             with trio.CancelScope(shield=True):
                 await commands.aclose()
                 await _reap(process)
@@ -206,12 +211,19 @@ class EdgeIndex:
 
 
 class _Reply:
-    """A reply that is waited for; None when the worker ended first."""
+    """A reply that is waited for; None when the worker ended first. With `turns` it has taken one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: trio.CapacityLimiter | None = None) -> None:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
         self.asked_at = trio.current_time()
+        self._turns = turns
+
+    def settle(self, reply: Answer | None) -> None:
+        self.reply = reply
+        self.arrived.set()
+        if self._turns is not None:
+            self._turns.release_on_behalf_of(self)
 
 
 def _matches(found: Found) -> list[Match]:

@@ -150,8 +150,7 @@ class Worker:
             for search in batch:
                 self._send(Failed(search.number, str(error)))
             return
-        for each in found:
-            self._send(each)
+        self._write(b"".join(map(frame, found)))
 
     def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found:
         if self._truth is None:
@@ -187,7 +186,10 @@ class Worker:
         self._flushed_at = time.monotonic()
 
     def _send(self, reply: Reply) -> None:
-        remaining = memoryview(frame(reply))
+        self._write(frame(reply))
+
+    def _write(self, frames: bytes) -> None:
+        remaining = memoryview(frames)
         while remaining:
             remaining = remaining[os.write(self._sink, remaining) :]
 

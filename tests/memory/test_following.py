@@ -154,6 +154,23 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkey
         assert index.worker_pid != worker
 
 
+async def test_a_worker_that_hangs_is_replaced_though_nobody_waits_for_it_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_index, "_HUNG_AFTER_S", 0.2)
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        worker = index.worker_pid
+        assert worker is not None
+        os.kill(worker, signal.SIGSTOP)
+        with trio.move_on_after(0.01):
+            await both.store.query(PUBLIC, vector(1), 9, {})
+        await until(lambda: index.worker_pid not in (worker, None))
+        assert len(await both.store.query(PUBLIC, vector(1), 9, {})) == 1
+
+
 async def test_an_index_that_is_down_is_told_as_such(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "index", 8, "truth")
     with pytest.raises(IndexUnavailable, match="restarting"):
