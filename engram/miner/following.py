@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import structlog
 
 from actors import Backoff, ChildSpec
 from config.addresses import announced_at
 from config.model import ChainSettings, MinerSettings
+from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
 from engram.chain.announcement import Place, Verdict, place_of
@@ -31,6 +33,8 @@ from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
 
 ANNOUNCEMENT: Final = "announcement.json"
 _BACKOFF: Final = Backoff(1.0, 60.0)
+
+_log = structlog.get_logger("engram.miner")
 
 
 class Following(msgspec.Struct, frozen=True):
@@ -59,6 +63,8 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
     metrics.before_scrape(lambda: measure(metrics, subnets))
     if wanted is None:
         return Following(SyncedSubnet(subnets, launch.netuid), tuple(children), lambda: OnChain(subnets.status()))
+    if is_loopback(launch.host) and not is_loopback(wanted.ip):
+        _log.warning("announced_but_on_loopback", listens_on=launch.host, announced=wanted.text)
     announcements = Announcements(subnets, launch.netuid, keypair.public_key, wanted, clock)
     journal = AnnouncementFile(Path(launch.data_dir) / ANNOUNCEMENT)
 

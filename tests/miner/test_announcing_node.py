@@ -1,6 +1,7 @@
 """A node that announces itself: its wiring, and the process against a chain on a real socket."""
 
 import json
+import random
 import time
 import urllib.request
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from config.model import MinerSettings
 from engram.clock import SystemClock
@@ -19,6 +21,7 @@ from engram.miner.following import follow
 from tests.cli.chains import served
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.miner.nodes import NODE, NodeProcess, node
+from tests.sampling import SEED
 
 ADDRESS = 0x7F000001
 SUBMIT = "author_submitExtrinsic"
@@ -54,6 +57,14 @@ def test_a_node_announces_its_own_port_and_shows_how_that_stands() -> None:
     text = metrics.render().decode()
     assert 'engram_announcement{verdict="unread"} 1.0' in text
     assert 'engram_announcement{verdict="announced"} 0.0' in text
+
+
+@pytest.mark.parametrize(("host", "announced", "warned"), [("127.0.0.1", "8.8.8.8", 1), ("0.0.0.0", "8.8.8.8", 0)])
+def test_a_node_that_only_its_machine_reaches_is_warned_of(host: str, announced: str, warned: int) -> None:
+    told = launch(chain_endpoint="http://127.0.0.1:1", host=host)
+    with capture_logs() as logs:
+        follow(told, MinerSettings(announce=announced), NODE, SystemClock(), Metrics())
+    assert [line["event"] for line in logs] == ["announced_but_on_loopback"] * warned
 
 
 def test_a_node_that_is_told_to_announce_nothing_announces_nothing() -> None:
@@ -115,4 +126,30 @@ def test_a_node_that_is_killed_while_its_announcement_is_in_flight_sends_no_seco
             assert (status["hotkey"], status["announcement"]["wanted"]) == (NODE.ss58, f"127.0.0.1:{running.port}")
             assert "engram_announcement{" in operator(running, "/metrics")
             assert NODE.private_key().hex() not in running.log()
+            assert running.terminate() == 0
+
+
+@pytest.mark.nightly
+@pytest.mark.serial
+@pytest.mark.parametrize("seed", range(SEED, SEED + 3))
+def test_a_node_that_is_killed_again_and_again_never_has_two_in_flight_and_is_announced_at_last(
+    seed: int, tmp_path: Path
+) -> None:
+    rng, chain = random.Random(seed), registered()
+    chain.include = False
+    chain.seal_at_look = False
+    with served(chain) as server:
+        told: dict[str, Any] = {"chain_endpoint": server.url, "miner": MinerSettings(announce="127.0.0.1")}
+        with node(tmp_path, **told) as running:
+            for _ in range(8):
+                time.sleep(rng.uniform(0.0, 1.6))
+                running.kill()
+                running.start()
+            # No block came: nobody can have sent a second one.
+            assert chain.asked.count(SUBMIT) <= 1
+            chain.include = chain.seal_at_look = True
+            for _ in range(70):
+                look(server.url)
+            until(lambda: chain.get("SubtensorModule", "Axons", NETUID, NODE.public_key), running)
+            assert chain.asked.count(SUBMIT) == 1
             assert running.terminate() == 0
