@@ -28,6 +28,10 @@ run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--po
 setup-node:
 	@scripts/setup-node || echo "setup-node: did not work: tests that need Node will be skipped"
 
+.PHONY: setup-adapters
+setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
+	@scripts/setup-adapters
+
 test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
 	@scripts/test $(ARGS)
 
@@ -48,6 +52,8 @@ format: setup ## Rewrite the code to the house format
 
 types: setup ## Check types: mypy --strict and pyright
 	@$(VENV)/mypy
+	@if [ -e .venv-adapters/engram.stamp ]; then $(VENV)/mypy --python-executable .venv-adapters/bin/python \
+	  engram/sdk/langchain.py engram/sdk/llama_index.py; fi
 	@$(VENV)/pyright
 
 bench: setup ## Run benchmarks (NAME=purchase for one of them)

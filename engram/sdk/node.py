@@ -82,18 +82,18 @@ class NodeClient:
 
     def health(self) -> dict[str, object]:
         """Whether the node is up, and what it holds."""
-        return self._do(self.calls.told("/health"))
+        return self.ask(self.calls.told("/health"))
 
     def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return self._do(self.calls.told("/stats"))
+        return self.ask(self.calls.told("/stats"))
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store the meaning of `text` and return its content id.
 
         Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
-        return self._do(self.calls.ingest(text, metadata))
+        return self.ask(self.calls.ingest(text, metadata))
 
     def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store `text` and keep it as metadata beside its meaning, so that queries return it."""
@@ -101,53 +101,53 @@ class NodeClient:
 
     def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store an embedding made elsewhere; it must have the node's dimension."""
-        return self._do(self.calls.ingest_vector(vector, metadata))
+        return self.ask(self.calls.ingest_vector(vector, metadata))
 
     def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
         """Store up to 256 texts with their metadata; a content id, or why not, for each."""
-        return self._do(self.calls.ingest_batch(items))
+        return self.ask(self.calls.ingest_batch(items))
 
     def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
-        return self._do(self.calls.query(text, top_k, where))
+        return self.ask(self.calls.query(text, top_k, where))
 
     def query_vector(
         self, vector: Sequence[float], *, top_k: int = 10, where: Mapping[str, str] | None = None
     ) -> list[Hit]:
         """The memories nearest to an embedding, best first."""
-        return self._do(self.calls.query_vector(vector, top_k, where))
+        return self.ask(self.calls.query_vector(vector, top_k, where))
 
     def list(self, *, limit: int = 50, offset: int = 0, where: Mapping[str, str] | None = None) -> list[Memory]:
         """A page of the memories, oldest first; at most 200."""
-        return self._do(self.calls.page(limit, offset, where))
+        return self.ask(self.calls.page(limit, offset, where))
 
     def retrieve(self, cid: str) -> Memory | None:
         """The memory of this content id; None when the node does not hold it (or not for you)."""
-        return self._do(self.calls.retrieve(cid))
+        return self.ask(self.calls.retrieve(cid))
 
     def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""
-        return self._do(self.calls.delete(cid))
+        return self.ask(self.calls.delete(cid))
 
     def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
-        return self._do(self.calls.commitment(node))
+        return self.ask(self.calls.commitment(node))
 
     def prove(self, cid: str, node: PublicKey) -> str | None:
         """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
-        return self._do(self.calls.prove(cid, node))
+        return self.ask(self.calls.prove(cid, node))
 
     def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
         """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
-        return self._do(self.calls.challenge(cid, embedding, node))
+        return self.ask(self.calls.challenge(cid, embedding, node))
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
         """Leave a share of the namespace's key with the node; another one is not overwritten unless `replace`."""
-        self._do(self.calls.put_share(share, threshold, total, replace=replace))
+        self.ask(self.calls.put_share(share, threshold, total, replace=replace))
 
     def get_share(self) -> tuple[Share, int] | None:
         """The share that was left and its threshold; None when there is none."""
-        return self._do(self.calls.get_share())
+        return self.ask(self.calls.get_share())
 
     def export(self, *, after: Exported | None = None, node: PublicKey | None = None) -> Iterator[Exported]:
         """Everything that the node holds for its controller, document by document, with bounded memory.
@@ -171,5 +171,6 @@ class NodeClient:
             if not export.done:
                 self._sleep(export.lost(lost))
 
-    def _do(self, call: Call[T]) -> T:
+    def ask(self, call: Call[T]) -> T:
+        """Send a call and read its answer."""
         return call.read(self._transport.request(call.method, call.path, body=call.body))

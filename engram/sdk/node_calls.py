@@ -64,6 +64,24 @@ class _Found(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
+class StoredText(msgspec.Struct, frozen=True):
+    """A record with the text that it was made from; `score` when it was searched for. Nothing is decrypted."""
+
+    cid: str
+    metadata: dict[str, object] = {}
+    text: str | None = None
+    score: float = 0.0
+
+
+class _FoundTexts(msgspec.Struct, frozen=True):
+    results: list[StoredText] = []
+    error: str | None = None
+
+
+class _TextPage(msgspec.Struct, frozen=True):
+    records: list[StoredText]
+
+
 class _Page(msgspec.Struct, frozen=True):
     records: list[Memory]
 
@@ -121,7 +139,7 @@ class NodeCalls:
         self.namespace = namespace
         self._clock = clock
         self._keypair = keypair
-        self._cipher = cipher
+        self.cipher = cipher
         self._embed = embed
         self._version = namespace_version
         self._last_ms = 0
@@ -140,7 +158,11 @@ class NodeCalls:
 
     def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> Call[list[str | NodeRefused]]:
         """Store up to 256 texts with their metadata."""
-        listed: list[JsonValue] = [self._item(text, None, metadata) for text, metadata in items]
+        return self.ingest_items([self._item(text, None, metadata) for text, metadata in items])
+
+    def ingest_items(self, items: Sequence[JsonObject]) -> Call[list[str | NodeRefused]]:
+        """Store up to 256 items as they are: who calls this has encrypted what must be."""
+        listed: list[JsonValue] = [*items]
 
         def read(answer: Answer) -> list[str | NodeRefused]:
             results = checked(answer, _Batch).results
@@ -152,13 +174,32 @@ class NodeCalls:
         """Find the nearest memories to a text; it is embedded here when there is an embedder."""
         if self._embed is not None:
             return self.query_vector(self._embed(text), top_k, where)
-        if self._cipher is not None:
+        if self.cipher is not None:
             raise ValueError(_NEEDS_EMBEDDER)
         return self._query({"query_text": text}, top_k, where)
 
+    def query_texts(
+        self, vector: Sequence[float], top_k: int, where: Mapping[str, str] | None
+    ) -> Call[list[StoredText]]:
+        """Find the nearest records to a vector, with their texts."""
+
+        def read(answer: Answer) -> list[StoredText]:
+            found = checked(answer, _FoundTexts)
+            if found.error:
+                raise NodeRefused(found.error)
+            return found.results
+
+        fields: JsonObject = {"query_vector": floats(vector), "top_k": top_k}
+        return self._post("QuerySynapse", fields | self._filter(where), read)
+
+    def page_texts(self, limit: int, offset: int, where: Mapping[str, str]) -> Call[list[StoredText]]:
+        """List records with their texts, oldest first, by metadata that the node can read."""
+        fields: JsonObject = {"limit": limit, "offset": offset, "filter": dict(where)}
+        return self._post("list", fields, lambda answer: checked(answer, _TextPage).records)
+
     def query_vector(self, vector: Sequence[float], top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
         """Find the nearest memories to a vector."""
-        return self._query({"query_vector": list(vector)}, top_k, where)
+        return self._query({"query_vector": floats(vector)}, top_k, where)
 
     def page(self, limit: int, offset: int, where: Mapping[str, str] | None) -> Call[list[Memory]]:
         """List memories, oldest first."""
@@ -277,16 +318,16 @@ class NodeCalls:
     def _item(self, text: str | None, vector: Sequence[float] | None, metadata: Mapping[str, JsonValue]) -> JsonObject:
         if vector is None and text is not None and self._embed is not None:
             vector = self._embed(text)
-        if self._cipher is not None:
+        if self.cipher is not None:
             if vector is None:
                 raise ValueError(_NEEDS_EMBEDDER)
-            sealed = encryption.encrypt(self._cipher, text or "", metadata)
-            return {"raw_embedding": list(vector), "metadata": {encryption.FIELD: sealed}}
+            sealed = encryption.encrypt(self.cipher, text or "", metadata)
+            return {"raw_embedding": floats(vector), "metadata": {encryption.FIELD: sealed}}
         item: JsonObject = {"metadata": dict(metadata)}
         if text is not None:
             item["text"] = text
         if vector is not None:
-            item["raw_embedding"] = list(vector)
+            item["raw_embedding"] = floats(vector)
         return item
 
     def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
@@ -299,7 +340,7 @@ class NodeCalls:
         return self._post("QuerySynapse", fields | {"top_k": top_k} | self._filter(where), read)
 
     def _filter(self, where: Mapping[str, str] | None) -> JsonObject:
-        if where and self._cipher is not None:
+        if where and self.cipher is not None:
             raise ValueError("metadata is encrypted: the node cannot filter by it")
         return {"filter": dict(where)} if where else {}
 
@@ -313,9 +354,9 @@ class NodeCalls:
 
     def _decrypted(self, metadata: Mapping[str, object]) -> dict[str, object] | None:
         sealed = metadata.get(encryption.FIELD)
-        if self._cipher is None or not isinstance(sealed, str):
+        if self.cipher is None or not isinstance(sealed, str):
             return None
-        memory = encryption.decrypt(self._cipher, sealed)
+        memory = encryption.decrypt(self.cipher, sealed)
         return {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
 
     def _require_root(
@@ -366,6 +407,11 @@ def checked(answer: Answer, kind: type[T]) -> T:
         return msgspec.json.decode(answer.body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedAnswer(f"the node's answer could not be read: {error}") from None
+
+
+def floats(vector: Sequence[float]) -> list[JsonValue]:
+    """The numbers as JSON has them; numpy's are others."""
+    return [float(number) for number in vector]
 
 
 def _cid(answer: Answer) -> str:

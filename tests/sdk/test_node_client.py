@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,6 +54,7 @@ def test_without_a_key_nothing_is_signed_and_no_namespace_can_be_named() -> None
     with scripted(script) as url, NodeClient(url) as node:
         node.ingest("a")
         node.ingest_vector([0.5, 1.0])
+        node.ingest_vector(np.array([0.5, 1.0]))  # type: ignore[arg-type]  # what embedders give
     with pytest.raises(ValueError, match="keypair"):
         NodeClient("http://127.0.0.1:1", namespace="mine")
 

@@ -1,0 +1,160 @@
+"""A node as LlamaIndex's vector store: `pip install 'engram[llamaindex]'`.
+
+    store = EngramVectorStore(NodeClient(url, keypair, namespace="notes"))
+    index = VectorStoreIndex.from_vector_store(store, embed_model=embed_model)
+
+Nodes are in the client's private namespace, encrypted when the client has a cipher; a client without a namespace is
+refused. Similarities are cosines. The embedding model must have the node's dimension. Text and metadata have room in a
+record (8,192 characters and 4,096 bytes, encrypted about 2,900 bytes in all): choose the chunk size for that.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, final
+
+try:
+    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.schema import BaseNode, MetadataMode, TextNode
+    from llama_index.core.vector_stores.types import (
+        BasePydanticVectorStore,
+        FilterCondition,
+        FilterOperator,
+        MetadataFilter,
+        MetadataFilters,
+        VectorStoreQuery,
+        VectorStoreQueryMode,
+        VectorStoreQueryResult,
+    )
+    from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
+except ImportError as error:
+    raise ImportError("engram.sdk.llama_index needs LlamaIndex: pip install 'engram[llamaindex]'") from error
+
+from engram.sdk.documents import Document, Documents
+from engram.sdk.node import NodeClient
+
+
+@final
+class EngramVectorStore(BasePydanticVectorStore):
+    """LlamaIndex nodes in a private namespace of a node."""
+
+    stores_text: bool = True
+    flat_metadata: bool = False
+    _client: NodeClient = PrivateAttr()
+    _documents: Documents = PrivateAttr()
+
+    def __init__(self, client: NodeClient) -> None:
+        """The client stays the caller's to close. Raises ValueError for one without a namespace."""
+        documents = Documents(client)
+        super().__init__(stores_text=True)
+        self._client = client
+        self._documents = documents
+
+    @property
+    def client(self) -> NodeClient:
+        """The client of the node."""
+        return self._client
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Its name where an index is saved."""
+        return "EngramVectorStore"
+
+    def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """Store nodes with their embeddings, in the place of those that have their ids. Raises NodeRefused."""
+        self._documents.put([(_document(node), node.get_embedding()) for node in nodes])
+        return [node.node_id for node in nodes]
+
+    def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """Take all nodes of a document out."""
+        self._documents.delete_group(ref_doc_id)
+
+    def delete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """Take nodes out by id. Raises ValueError for filters, which are not offered here."""
+        if filters is not None:
+            raise ValueError("nodes are deleted by id here, not by filters")
+        self._documents.delete(node_ids or [])
+
+    def clear(self) -> None:
+        """Take all nodes out."""
+        self._documents.clear()
+
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
+        """Nodes by id. Raises ValueError for filters, which are not offered here."""
+        if filters is not None:
+            raise ValueError("nodes are looked up by id here, not by filters")
+        return [_node(document) for document in self._documents.get(node_ids or [])]
+
+    def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """The nearest nodes. Raises ValueError for what a node cannot do: it is never left out silently."""
+        if query.mode is not VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
+            raise ValueError(f"a node searches by an embedding in the mode 'default', not {query.mode.value!r}")
+        if query.doc_ids or query.node_ids:
+            raise ValueError("a node cannot search among given documents or nodes only")
+        where = _conditions(query.filters)
+        found = self._documents.search(query.query_embedding, query.similarity_top_k, where)
+        return VectorStoreQueryResult(
+            nodes=[_node(each.document) for each in found],
+            similarities=[each.score for each in found],
+            ids=[each.document.id for each in found],
+        )
+
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """`add`, in a thread."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
+        """`delete`, in a thread."""
+        await asyncio.to_thread(self.delete, ref_doc_id, **delete_kwargs)
+
+    async def adelete_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
+    ) -> None:
+        """`delete_nodes`, in a thread."""
+        await asyncio.to_thread(self.delete_nodes, node_ids, filters, **delete_kwargs)
+
+    async def aclear(self) -> None:
+        """`clear`, in a thread."""
+        await asyncio.to_thread(self.clear)
+
+    async def aget_nodes(
+        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+    ) -> list[BaseNode]:
+        """`get_nodes`, in a thread."""
+        return await asyncio.to_thread(self.get_nodes, node_ids, filters)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """`query`, in a thread."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
+
+def _document(node: BaseNode) -> Document:
+    kept = {
+        key: value
+        for key, value in node_to_metadata_dict(node, remove_text=True).items()
+        if key not in ("document_id", "doc_id", "ref_doc_id")
+    }
+    return Document(node.node_id, node.get_content(MetadataMode.NONE), kept, node.ref_doc_id)
+
+
+def _node(document: Document) -> BaseNode:
+    node = metadata_dict_to_node(document.metadata)
+    if isinstance(node, TextNode):
+        node.text = document.text
+    else:
+        node.set_content(document.text)
+    return node
+
+
+def _conditions(filters: MetadataFilters | None) -> dict[str, str] | None:
+    if filters is None or not filters.filters:
+        return None
+    if filters.condition is not FilterCondition.AND:
+        raise ValueError("a node filters by equal metadata, all of it: the condition must be 'and'")
+    conditions: dict[str, str] = {}
+    for each in filters.filters:
+        if not isinstance(each, MetadataFilter) or each.operator is not FilterOperator.EQ:
+            raise ValueError("a node filters by equal metadata: the operator must be '=='")
+        conditions[each.key] = str(each.value)
+    return conditions

@@ -1,0 +1,100 @@
+"""The LangChain adapter: LangChain's own tests against a real node, plain and encrypted, and what it never does."""
+
+from collections.abc import Iterator
+
+import pytest
+from langchain_core.documents import Document
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.vectorstores import VectorStore
+from langchain_tests.integration_tests import VectorStoreIntegrationTests
+
+from engram.sdk import NodeClient, NodeRefused, Undecryptable
+from engram.sdk.langchain import EngramVectorStore
+from tests.adapters.conftest import NewClient, ciphers
+from tests.miner.nodes import CONTROLLER, NodeProcess
+
+EMBEDDING = DeterministicFakeEmbedding(size=384)
+
+
+class TestPlain(VectorStoreIntegrationTests):
+    """Everything that LangChain asks of a vector store, blocking and async."""
+
+    @pytest.fixture
+    def vectorstore(self, new_client: NewClient) -> Iterator[VectorStore]:
+        store = EngramVectorStore(new_client(), self.get_embeddings())
+        yield store
+        store.delete()
+
+    @staticmethod
+    def get_embeddings() -> Embeddings:
+        return EMBEDDING
+
+
+class TestEncrypted(VectorStoreIntegrationTests):
+    """The same, encrypted for a recipient."""
+
+    @pytest.fixture
+    def vectorstore(self, new_client: NewClient) -> Iterator[VectorStore]:
+        store = EngramVectorStore(new_client(ciphers()["hybrid"]), self.get_embeddings())
+        yield store
+        store.delete()
+
+    @staticmethod
+    def get_embeddings() -> Embeddings:
+        return EMBEDDING
+
+
+def test_metadata_comes_back_with_its_types_and_filters(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client(), EMBEDDING)
+    details = [{"n": 1, "deep": {"a": [True, None]}, "_ref": "x"}, {"n": 2, "text": "kept", "cid": "kept"}]
+    store.add_texts(["otters", "badgers"], details)
+    assert [text.metadata for text in store.similarity_search("otters", k=2)] == details
+    [only] = store.similarity_search("otters", k=2, filter={"n": 2})
+    assert only.page_content == "badgers"
+    (best, score), _ = store.similarity_search_with_score("otters", k=2)
+    assert (best.page_content, round(score, 3)) == ("otters", 1.0)
+    [(_, relevance)] = store.similarity_search_with_relevance_scores("otters", k=1)
+    assert 0.99 < relevance <= 1.0
+    with pytest.raises(ValueError, match="fetch_k"):
+        store.similarity_search("otters", fetch_k=3)
+    long = "é" * 8_000
+    store.add_texts([long, ""], ids=["long", "empty"])
+    assert [text.page_content for text in store.get_by_ids(["empty", "none", "long"])] == ["", long]
+    with pytest.raises(NodeRefused, match="'big'"):
+        store.add_texts(["x"], [{"a": "y" * 5_000}], ids=["big"])
+
+
+def test_a_retriever_and_from_texts_work(new_client: NewClient) -> None:
+    store = EngramVectorStore.from_texts(["a", "b"], EMBEDDING, ids=["1", "2"], client=new_client())
+    assert store.as_retriever(search_kwargs={"k": 1}).invoke("b") == [Document(page_content="b", id="2")]
+    with pytest.raises(ValueError, match="NodeClient"):
+        EngramVectorStore.from_texts(["a"], EMBEDDING)
+    with pytest.raises(ValueError, match="same length"):
+        store.add_texts(["a", "b"], ids=["1"])
+
+
+def test_nothing_is_ever_kept_in_public_and_nothing_encrypted_in_plain(
+    new_client: NewClient, running: NodeProcess
+) -> None:
+    url = f"http://127.0.0.1:{running.port}"
+    for public in (NodeClient(url), NodeClient(url, CONTROLLER)):
+        with public, pytest.raises(ValueError, match="namespace"):
+            EngramVectorStore(public, EMBEDDING)
+    for cipher in (ciphers()["namespace"], ciphers()["hybrid"]):
+        store = EngramVectorStore(new_client(cipher), EMBEDDING)
+        store.add_texts(["a secret", "another secret"], [{"secret": "secret"}, {}], ids=["secret id", "2"])
+        with pytest.raises(ValueError, match="encrypted"):
+            store.similarity_search("a secret", filter={"secret": "secret"})
+        plain = new_client()
+        assert "secret" not in str(plain.list()) + str(plain.query_vector(EMBEDDING.embed_query("a secret")))
+        assert "secret" not in str(plain.ask(plain.calls.page_texts(200, 0, {})))
+        with pytest.raises(Undecryptable, match="cipher"):
+            EngramVectorStore(plain, EMBEDDING).similarity_search("a secret")
+        assert [text.page_content for text in store.get_by_ids(["secret id"])] == ["a secret"]
+        store.delete()
+    EngramVectorStore(plain, EMBEDDING).add_texts(["put there by somebody"])
+    with pytest.raises(Undecryptable, match="not encrypted"):
+        store.similarity_search("a secret")
+    assert running.get("/stats")["vectors"] == 0
+    with NodeClient(url) as anybody:
+        assert anybody.list() == []

@@ -1,0 +1,129 @@
+"""The LlamaIndex adapter under LlamaIndex's own index, against a real node, plain and encrypted."""
+
+import pytest
+from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex
+from llama_index.core.embeddings import BaseEmbedding
+from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+)
+
+from engram.sdk import NodeClient, Undecryptable
+from engram.sdk.llama_index import EngramVectorStore
+from tests.adapters.conftest import NewClient, ciphers
+from tests.miner.nodes import CONTROLLER, NodeProcess
+
+of_each_cipher = pytest.mark.parametrize("cipher", ["plain", "namespace", "hybrid"])
+
+
+class Letters(MockEmbedding):
+    """A vector of how often each character is in a text."""
+
+    def _get_vector(self) -> list[float]:
+        raise NotImplementedError
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return [float(text.count(chr(number))) + 0.01 for number in range(384)]
+
+    _get_query_embedding = _get_text_embedding
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embedding(text)
+
+
+LETTERS: BaseEmbedding = Letters(embed_dim=384)
+
+
+def node_of(identity: str, text: str, document: str = "doc", **metadata: object) -> TextNode:
+    made = TextNode(id_=identity, text=text, metadata=metadata, embedding=LETTERS.get_text_embedding(text))
+    made.relationships[NodeRelationship.SOURCE] = RelatedNodeInfo(node_id=document)
+    return made
+
+
+@of_each_cipher
+def test_an_index_stores_finds_and_deletes_documents(new_client: NewClient, cipher: str) -> None:
+    store = EngramVectorStore(new_client(ciphers()[cipher]))
+    documents = [Document(text=text, id_=text, metadata={"n": 1}) for text in ("otters", "badgers")]
+    context = StorageContext.from_defaults(vector_store=store)
+    index = VectorStoreIndex.from_documents(documents, storage_context=context, embed_model=LETTERS)
+    [best] = index.as_retriever(similarity_top_k=1).retrieve("otter")
+    assert (best.node.get_content(), best.node.metadata, best.node.ref_doc_id) == ("otters", {"n": 1}, "otters")
+    assert 0.5 < (best.score or 0) <= 1
+    index.delete_ref_doc("otters")
+    again = VectorStoreIndex.from_vector_store(store, embed_model=LETTERS)
+    assert [each.node.get_content() for each in again.as_retriever(similarity_top_k=5).retrieve("otter")] == ["badgers"]
+
+
+@of_each_cipher
+async def test_nodes_are_what_they_were_and_replace_one_another(new_client: NewClient, cipher: str) -> None:
+    store = EngramVectorStore(new_client(ciphers()[cipher]))
+    nodes = [node_of("1", "one", n=1, deep={"a": [None]}), node_of("2", "two", "other")]
+    assert await store.async_add(nodes) == ["1", "2"]
+    newer = node_of("1", "uno", n=2)
+    store.add([newer])
+    got = await store.aget_nodes(["1", "2", "3"])
+    assert [(each.node_id, each.get_content(), each.metadata, each.ref_doc_id) for each in got] == [
+        ("1", "uno", {"n": 2}, "doc"),
+        ("2", "two", {}, "other"),
+    ]
+    result = await store.aquery(VectorStoreQuery(query_embedding=newer.embedding, similarity_top_k=5))
+    assert result.ids == ["1", "2"]
+    await store.adelete_nodes(["1"])
+    assert await store.aget_nodes(["1"]) == []
+    await store.adelete("other")
+    store.add(nodes)
+    await store.aclear()
+    assert store.get_nodes(["1", "2"]) == []
+
+
+def test_filters_are_the_nodes_or_refused(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client())
+    store.add([node_of("1", "one", n=1), node_of("2", "one", n=2)])
+    vector = LETTERS.get_text_embedding("one")
+
+    def asked(*filters: MetadataFilter, **more: object) -> list[str]:
+        condition = more.pop("condition", FilterCondition.AND)
+        wanted = MetadataFilters(filters=[*filters], condition=condition)
+        query = VectorStoreQuery(query_embedding=vector, similarity_top_k=5, filters=wanted, **more)
+        return list(store.query(query).ids or [])
+
+    assert asked(MetadataFilter(key="n", value=2)) == ["2"]
+    assert sorted(asked()) == ["1", "2"]
+    with pytest.raises(ValueError, match="operator"):
+        asked(MetadataFilter(key="n", value=2, operator=FilterOperator.GT))
+    with pytest.raises(ValueError, match="condition"):
+        asked(MetadataFilter(key="n", value=2), condition=FilterCondition.OR)
+    with pytest.raises(ValueError, match="mode"):
+        asked(mode=VectorStoreQueryMode.MMR)
+    with pytest.raises(ValueError, match="among"):
+        asked(node_ids=["1"])
+    with pytest.raises(ValueError, match="by id"):
+        store.delete_nodes(["1"], MetadataFilters(filters=[]))
+
+
+@pytest.mark.parametrize("cipher", ["namespace", "hybrid"])
+def test_nothing_is_ever_kept_in_public_and_nothing_encrypted_in_plain(
+    new_client: NewClient, running: NodeProcess, cipher: str
+) -> None:
+    url = f"http://127.0.0.1:{running.port}"
+    with NodeClient(url, CONTROLLER) as public, pytest.raises(ValueError, match="namespace"):
+        EngramVectorStore(public)
+    store = EngramVectorStore(new_client(ciphers()[cipher]))
+    store.add([node_of("secret", "secret", "secret", secret="secret")])
+    plain = new_client()
+    assert "secret" not in str(plain.ask(plain.calls.page_texts(200, 0, {})))
+    query = VectorStoreQuery(query_embedding=LETTERS.get_text_embedding("secret"), similarity_top_k=1)
+    with pytest.raises(Undecryptable, match="cipher"):
+        EngramVectorStore(plain).query(query)
+    with pytest.raises(ValueError, match="encrypted"):
+        query.filters = MetadataFilters(filters=[MetadataFilter(key="secret", value="secret")])
+        store.query(query)
+    assert running.get("/stats")["vectors"] == 0
