@@ -94,7 +94,11 @@ def put_in_place(incoming: Path, data: Path, kept_as: str) -> Path:
 
 
 def finish(data: Path) -> None:
-    """Finishes what a crash left of `put_in_place`; else nothing. The caller has claimed the folder. Raises OSError."""
+    """Finishes what a crash left of `put_in_place` and of a reindexing; else nothing.
+
+    The caller has claimed the folder. Raises OSError.
+    """
+    _settle_index(data)
     for unfinished in (INCOMING, REPAIRING):
         shutil.rmtree(data / unfinished, ignore_errors=True)
     restoring = data / RESTORING
@@ -117,6 +121,15 @@ def finish(data: Path) -> None:
         aside.unlink()
     restoring.rmdir()
     sync(data)
+
+
+def _settle_index(data: Path) -> None:
+    """Puts the old index back where a reindexing was stopped amid its swap; what else it left only fills the disk."""
+    index, building, old = (data / name for name in _INDEX_FOLDERS)
+    if old.exists() and not index.exists():
+        old.rename(index)
+    for left in (building, old):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def digest_of(path: Path) -> str:

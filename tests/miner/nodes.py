@@ -140,6 +140,8 @@ class NodeProcess:
                 **told,
             }
         )
+        self.entry = ["-m", "engram.miner"]
+        """What of Python the process runs."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> float:
@@ -147,7 +149,7 @@ class NodeProcess:
         launch.write(self.launch_file, self.launch)
         began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "engram.miner", "--config", str(self.launch_file)],
+            [sys.executable, *self.entry, "--config", str(self.launch_file)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,

@@ -25,7 +25,7 @@ from engram.memory.keyed_tree import KeyedTree, entry_of
 from engram.memory.model import PUBLIC
 from engram.miner.folder import boot_id, start_ticks
 from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, encoded, in_namespace, node, signed
-from tests.sampling import SEED
+from tests.sampling import NIGHTLY, SEED
 
 pytestmark = pytest.mark.serial
 
@@ -249,7 +249,7 @@ def test_a_full_folder_is_refused_with_a_clear_error(tmp_path: Path) -> None:
         assert running.get("/health")["status"] == "ok"
 
 
-@pytest.mark.parametrize("round_number", range(2))
+@pytest.mark.parametrize("round_number", range(2 if NIGHTLY else 1))
 def test_nothing_acknowledged_is_lost_and_nothing_deleted_returns_when_the_node_is_killed(
     tmp_path: Path, round_number: int
 ) -> None:
