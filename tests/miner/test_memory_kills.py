@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 import pytest
 
+from config.model import MinerSettings
 from engram.hotkeys import miner_scheme
 from engram.memory import data_files
 from engram.memory.keyed_tree import KeyedTree, entry_of
@@ -238,7 +239,7 @@ def test_nothing_is_lost_and_nothing_returns_whatever_process_of_a_node_is_kille
     rng = random.Random(SEED * 1_000 + block)
     known, stamps, data = Known(), Stamps(), tmp_path / "data"
     struck: set[Kill] = set()
-    running = NodeProcess(tmp_path)
+    running = NodeProcess(tmp_path, miner=MinerSettings(requests_per_minute=0))  # three lanes may ask 100 a second
     running.entry = [str(ROOT / "tests" / "miner" / "small_graph_node.py")]
     try:
         running.start()
