@@ -29,6 +29,14 @@ MAX_SPACE = 3_100
 TEMPO = 10
 METHOD_NOT_FOUND = CallRefused(-32601, "Method not found")
 GENESIS = "0x" + "45" * 32
+GENESIS_MS = 1_700_000_000_000
+BLOCK_MS = 12_000
+MANDATORY = {"weight": {"ref_time": 268_717_000, "proof_size": 1_493}, "class": "Mandatory", "pays_fee": "Yes"}
+"""Of the timestamp that begins each block (recorded)."""
+COMMITMENT = {"weight": {"ref_time": 667_297_000, "proof_size": 0}, "class": "Operational", "pays_fee": "No"}
+"""Of set_commitment (recorded)."""
+OTHER = {"weight": {"ref_time": 1, "proof_size": 0}, "class": "Normal", "pays_fee": "No"}
+"""Of the calls that no recording is of."""
 
 
 @cache
@@ -86,6 +94,8 @@ class LivingChain(ChainDouble):
         self.tempo = TEMPO
         self.burned: list[tuple[bytes, bytes]] = []
         self._used_space: dict[bytes, tuple[int, int]] = {}
+        self._emitted: list[dict[str, Any]] = []
+        """Events of the call that is being applied."""
         self._calls: dict[str, Callable[[bytes, dict[str, Any]], None]] = {
             "set_commitment": self._set_commitment,
             "serve_axon": self._serve_axon,
@@ -121,7 +131,7 @@ class LivingChain(ChainDouble):
                 number = self.number(at[0]) if at and at[0] else self.head
                 if number is None:
                     return None
-                extrinsics = ["0x" + one.hex() for one in self.blocks.get(number, [])]
+                extrinsics = ["0x" + one.hex() for one in (self._timestamp(number), *self.blocks.get(number, []))]
                 header = {"number": hex(number), "parentHash": self.hash(number - 1)}
                 return {"block": {"extrinsics": extrinsics, "header": header}, "justifications": None}
             case ["state_getStorage" | "state_getStorageAt", str(key), *at]:
@@ -289,7 +299,7 @@ class LivingChain(ChainDouble):
         """Builds and finalises one block with what waits in the pool and may go in."""
         self.head += 1
         self.states.setdefault(self.head, {})
-        records: list[dict[str, Any]] = []
+        records = [self._record(0, {"System": {"ExtrinsicSuccess": {"dispatch_info": MANDATORY}}})]
         included: list[Waiting] = []
         for waiting in sorted(self.pool, key=lambda one: one.nonce):
             if waiting.last_block < self.head or not self.include:
@@ -297,30 +307,42 @@ class LivingChain(ChainDouble):
             if waiting.nonce != self.nonces.get(waiting.public_key, 0):
                 continue
             self.nonces[waiting.public_key] = waiting.nonce + 1
-            records.append(self._record(len(included), self._applied(waiting)))
             included.append(waiting)
+            records += [self._record(len(included), event) for event in self._applied(waiting)]
         self.pool = [one for one in self.pool if one not in included and one.last_block > self.head]
         self.blocks[self.head] = [one.octets for one in included]
         events: bytes = self._runtime.encode(self._events_type, records)
         self.states[self.head][self._key("System", "Events")] = "0x" + events.hex()
 
-    def _record(self, place: int, refused: Refused | None) -> dict[str, Any]:
-        info = {"weight": {"ref_time": 1, "proof_size": 0}, "class": "Normal", "pays_fee": "No"}
-        if refused is None:
-            event: dict[str, Any] = {"ExtrinsicSuccess": {"dispatch_info": info}}
-        else:
-            module = {"Module": {"index": refused.pallet, "error": f"0x{refused.error:02x}000000"}}
-            event = {"ExtrinsicFailed": {"dispatch_error": module, "dispatch_info": info}}
-        return {"phase": {"ApplyExtrinsic": place}, "event": {"System": event}, "topics": []}
+    def _timestamp(self, number: int) -> bytes:
+        """The unsigned extrinsic that begins a block."""
+        now = {"now": GENESIS_MS + number * BLOCK_MS}
+        octets = b"\x04" + bytes(self._runtime.compose_call("Timestamp", "set", now))
+        return bytes([len(octets) << 2]) + octets
 
-    def _applied(self, waiting: Waiting) -> Refused | None:
+    def _record(self, place: int, event: dict[str, Any]) -> dict[str, Any]:
+        return {"phase": {"ApplyExtrinsic": place}, "event": event, "topics": []}
+
+    def _failed(self, refused: Refused) -> dict[str, Any]:
+        return {"Module": {"index": refused.pallet, "error": f"0x{refused.error:02x}000000"}}
+
+    def _applied(self, waiting: Waiting) -> list[dict[str, Any]]:
+        """Its events, in the order of the runtime: the call's own, the fee, how it ended."""
         decoded = self._runtime.decode_call(waiting.call)
         arguments = {one["name"]: one["value"] for one in decoded["call_args"]}
+        info = COMMITMENT if decoded["call_function"] == "set_commitment" else OTHER
+        self._emitted = []
         try:
             self._calls[decoded["call_function"]](waiting.public_key, arguments)
+            end: dict[str, Any] = {"ExtrinsicSuccess": {"dispatch_info": info}}
         except Refused as refused:
-            return refused
-        return None
+            self._emitted = []
+            end = {"ExtrinsicFailed": {"dispatch_error": self._failed(refused), "dispatch_info": info}}
+        paid = {"who": ss58.encode(waiting.public_key), "actual_fee": 0, "tip": 0}
+        return [*self._emitted, {"TransactionPayment": {"TransactionFeePaid": paid}}, {"System": end}]
+
+    def _emit(self, pallet: str, name: str, value: object) -> None:
+        self._emitted.append({pallet: {name: value}})
 
     # calls
 
@@ -341,6 +363,7 @@ class LivingChain(ChainDouble):
         self._used_space[who] = epoch, used + size
         value = {"deposit": 0, "block": self.head, "info": arguments["info"]}
         self.put(value, "Commitments", "CommitmentOf", netuid, who)
+        self._emit("Commitments", "Commitment", {"netuid": netuid, "who": ss58.encode(who)})
 
     def _serve_axon(self, who: bytes, arguments: dict[str, Any]) -> None:
         netuid = arguments["netuid"]
@@ -354,6 +377,7 @@ class LivingChain(ChainDouble):
             raise Refused(SUBTENSOR, 31)
         value = {**{name: arguments[name] for name in arguments if name != "netuid"}, "block": self.head}
         self.put(value, "SubtensorModule", "Axons", netuid, who)
+        self._emit("SubtensorModule", "AxonServed", [netuid, ss58.encode(who)])
 
     def _validator(self, who: bytes, netuid: int) -> int:
         uid = self.uid(who, netuid)
@@ -379,6 +403,7 @@ class LivingChain(ChainDouble):
         self.put(weights, "SubtensorModule", "Weights", netuid, uid)
         updates[uid] = self.head
         self.put(updates, "SubtensorModule", "LastUpdate", netuid)
+        self._emit("SubtensorModule", "WeightsSet", [netuid, uid])
 
     def _commit_weights(self, who: bytes, arguments: dict[str, Any]) -> None:
         netuid = arguments["netuid"]
@@ -389,6 +414,8 @@ class LivingChain(ChainDouble):
         held = self.get("SubtensorModule", "CRV3WeightCommits", netuid, epoch) or []
         commit = (ss58.encode(who), arguments["commit"], arguments["reveal_round"])
         self.put([*held, commit], "SubtensorModule", "CRV3WeightCommits", netuid, epoch)
+        digest = hashlib.blake2b(bytes.fromhex(arguments["commit"][2:]), digest_size=32).hexdigest()
+        self._emit("SubtensorModule", "CRV3WeightsCommitted", [ss58.encode(who), netuid, "0x" + digest])
 
     def _burned_register(self, who: bytes, arguments: dict[str, Any]) -> None:
         netuid, hotkey = arguments["netuid"], bytes(bittensor_core.decode_ss58(arguments["hotkey"]))
@@ -402,11 +429,13 @@ class LivingChain(ChainDouble):
         self.put(account, "System", "Account", who)
         self.put(255, "SubtensorModule", "Uids", netuid, hotkey)
         self.burned.append((who, hotkey))
+        self._emit("SubtensorModule", "NeuronRegistered", [netuid, 255, ss58.encode(hotkey)])
 
     def _set_identity(self, who: bytes, arguments: dict[str, Any]) -> None:
         if not self.get("SubtensorModule", "OwnedHotkeys", who):
             raise Refused(SUBTENSOR, 7)
         self.put(arguments, "SubtensorModule", "IdentitiesV2", who)
+        self._emit("SubtensorModule", "ChainIdentitySet", ss58.encode(who))
 
 
 def funded(chain: LivingChain, account: bytes, rao: int) -> None:

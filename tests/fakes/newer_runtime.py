@@ -147,11 +147,11 @@ class UpgradingChain(LivingChain):
         kind = self._runtime.runtime_api_map()["SubnetInfoRuntimeApi"]["get_metagraph"]["output"]
         return "0x" + self._runtime.encode(kind, fields).hex()
 
-    def _record(self, place: int, refused: Refused | None) -> dict[str, Any]:
-        if refused is not None and self.upgraded_at is not None:
+    def _failed(self, refused: Refused) -> dict[str, Any]:
+        if self.upgraded_at is not None:
             names = {SUBTENSOR: "SubtensorModule", COMMITMENTS: "Commitments"}
             refused = Refused(PALLETS[names[refused.pallet]], (refused.error + SHIFT) % 256)
-        return super()._record(place, refused)
+        return super()._failed(refused)
 
     def _commit_timelocked(self, who: bytes, arguments: dict[str, Any]) -> None:
         netuid = arguments["netuid"]
