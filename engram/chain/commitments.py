@@ -4,13 +4,15 @@ from typing import Final
 
 import msgspec
 
-from engram.chain.errors import AnswerMalformed
+from engram.chain.calls import SUBTENSOR
+from engram.chain.errors import AnswerMalformed, CallNotComposable, SubnetUnknown
 from engram.chain.runtime import RuntimeTypes, Value
 from engram.chain.view import View
 from engram.hotkeys import PublicKey, ss58
 
 PALLET: Final = "Commitments"
 ITEM: Final = "CommitmentOf"
+SUBNETS: Final = "NetworksAdded"
 
 
 class Commitment(msgspec.Struct, frozen=True):
@@ -28,8 +30,17 @@ class Commitment(msgspec.Struct, frozen=True):
 
 
 async def read_commitments(view: View, netuid: int) -> list[Commitment]:
-    """Every commitment of a subnet at the view's block, in the order of the storage keys."""
-    entries = await view.entries(PALLET, ITEM, netuid)
+    """Every commitment of a subnet at the view's block, in the order of the storage keys.
+
+    Raises SubnetUnknown: a subnet that does not exist is no subnet without commitments.
+    """
+    try:
+        entries = await view.entries(PALLET, ITEM, netuid)
+    except CallNotComposable:
+        await _demand_subnet(view, netuid)
+        raise
+    if not entries:
+        await _demand_subnet(view, netuid)
     return decode_commitments(view.types, entries)
 
 
@@ -37,6 +48,17 @@ async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> Commitm
     """What this hotkey has committed, None when it has not."""
     value = await view.storage(PALLET, ITEM, netuid, hotkey)
     return None if value is None else _commitment(hotkey, ss58.encode(hotkey), value)
+
+
+async def _demand_subnet(view: View, netuid: int) -> None:
+    if not view.types.has_storage(SUBTENSOR, SUBNETS):
+        return
+    try:
+        there = await view.storage(SUBTENSOR, SUBNETS, netuid)
+    except CallNotComposable:
+        there = False
+    if not there:
+        raise SubnetUnknown(netuid)
 
 
 def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[Commitment]:

@@ -284,9 +284,18 @@ def test_check_as_json_is_one_document(registry: Registry, chain: LivingChain) -
 
 
 def test_a_subnet_without_commitments_says_so(run: Run, server: ChainServer) -> None:
-    for command, told in (("check", "No commitments found for netuid 12"), ("read", "No registrations found")):
-        ran = run("registry", command, "--netuid", "12", "--endpoint", server.url)
+    for command, told in (("check", "No commitments found for netuid 1"), ("read", "No registrations found")):
+        ran = run("registry", command, "--netuid", "1", "--endpoint", server.url)
         assert (ran.code, ran.err.strip()) == (0, told)
+
+
+@pytest.mark.parametrize("netuid", ["12", "70000", "-1"])
+def test_a_subnet_that_the_chain_does_not_have_is_not_told_as_an_empty_one(
+    run: Run, server: ChainServer, netuid: str
+) -> None:
+    for command in ("check", "read"):
+        ran = run("registry", command, "--netuid", netuid, "--endpoint", server.url)
+        assert (ran.code, ran.out, ran.err) == (1, "", f"engram: the chain has no subnet {netuid}\n")
 
 
 def test_probing_refuses_addresses_that_are_not_public(registry: Registry, chain: LivingChain) -> None:
