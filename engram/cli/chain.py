@@ -16,7 +16,8 @@ from engram.hotkeys.passwords import PASSWORD_VARIABLE
 from engram.hotkeys.wallet_folder import ROOT, WalletFolder
 
 T = TypeVar("T")
-_IGNORED: Final = "Accepted and ignored, so that older command lines go on working."
+_DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
+_INFO: Final = "Accepted, so that older command lines go on working; that much is told anyway."
 Form = Literal["upstream", "table", "json"]
 
 
@@ -42,9 +43,8 @@ class Chain:
     composer: Annotated[
         Literal["core", "substrate-interface"], Parameter(help="The library that composes what is signed.")
     ] = "core"
-    logging_debug: Annotated[bool, Parameter(name="--logging.debug", help=_IGNORED, negative="")] = False
-    logging_trace: Annotated[bool, Parameter(name="--logging.trace", help=_IGNORED, negative="")] = False
-    logging_info: Annotated[bool, Parameter(name="--logging.info", help=_IGNORED, negative="")] = False
+    debug: Annotated[bool, Parameter(name=["--logging.debug", "--logging.trace"], help=_DEBUG, negative="")] = False
+    logging_info: Annotated[bool, Parameter(name="--logging.info", help=_INFO, negative="")] = False
 
 
 @Parameter(name="*")

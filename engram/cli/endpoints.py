@@ -24,6 +24,7 @@ from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.substrate import SubstrateComposer
 from engram.chain.view import View, view_at
 from engram.cli.chain import Chain
+from engram.cli.tracing import Traced
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
@@ -44,7 +45,8 @@ async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
         call_timeout_s=chain.timeout,
     )
     try:
-        yield nodes(settings, http, SystemClock())
+        asked = nodes(settings, http, SystemClock())
+        yield [Traced(node) for node in asked] if chain.debug else asked
     finally:
         await http.aclose()
 

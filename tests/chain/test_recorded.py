@@ -105,6 +105,13 @@ async def test_what_it_cannot_answer_is_refused(method: str, params: tuple[objec
     assert answer.code == code
 
 
+@pytest.mark.parametrize("method", ["author_submitExtrinsic", "system_accountNextIndex"])
+async def test_whoever_would_write_is_told_that_it_can_only_be_read(method: str) -> None:
+    answer = await ask(RecordedNode(ManualClock()), method, "0x")
+    assert isinstance(answer, CallRefused)
+    assert "can only be read" in answer.message
+
+
 async def test_blocks_outside_the_recording_are_unknown() -> None:
     node = RecordedNode(ManualClock(EPOCH_S))
     assert await ask(node, "chain_getBlockHash", 1101) is None

@@ -98,6 +98,25 @@ def test_the_documents_own_command_line_is_understood(run: Run, wallets: Path, s
     assert ran.code == 0
 
 
+def test_debugging_tells_what_was_asked_and_never_what_was_signed(registry: Registry) -> None:
+    there = ("--address", "13.89.38.129", "--port", "9999", "--online")
+    quiet, told = registry("register", *there), registry("register", *there, "--logging.debug")
+    assert (quiet.code, told.code) == (0, 0)
+    assert told.out == quiet.out
+    assert "debug:" not in quiet.err
+    asked = [line for line in told.err.splitlines() if line.startswith("debug: http://127.0.0.1:")]
+    for name in ("chain_getFinalizedHead", "state_call Metadata_metadata_at_version", "author_submitExtrinsic"):
+        assert any(name in line and " ms" in line for line in asked)
+    assert max(map(len, asked)) < 250
+
+
+def test_debugging_tells_what_failed(run: Run, server: ChainServer) -> None:
+    server.double.refuse["state_getKeysPaged"] = CallRefused(-32000, "pruned")
+    ran = run("registry", "check", "--netuid", "450", "--endpoint", server.url, "--logging.trace")
+    assert ran.code == 1
+    assert any("state_getKeysPaged: refused: pruned (-32000) in" in line for line in ran.err.splitlines())
+
+
 @pytest.mark.parametrize("address", ["2001:db8::1", "[2001:db8::1]"])
 def test_an_ipv6_address_is_committed_in_brackets(address: str, registry: Registry, chain: LivingChain) -> None:
     ran = registry("register", "--address", address, "--port", "8091", "--online", "--allow-private")

@@ -24,6 +24,8 @@ EPOCH_S = 1_700_000_000.0
 """Unix time at which the head was the recorded block; before it, the head stands there."""
 RECORDING = Path(__file__).with_name("recording.json.gz")
 METHOD_NOT_FOUND = -32601
+_WRITING = frozenset({"author_submitExtrinsic", "system_accountNextIndex"})
+"""Asked by nobody but who is about to write."""
 INVALID_PARAMS = -32602
 UNKNOWN_BLOCK = 4003
 KEYS_AT_ONCE = 1_000
@@ -95,6 +97,8 @@ class RecordedNode:
 
     def _answer(self, call: RpcCall) -> Json:
         method = self._methods.get(call.method)
+        if call.method in _WRITING:
+            return CallRefused(METHOD_NOT_FOUND, "a recorded chain takes nothing, it can only be read")
         if method is None:
             return CallRefused(METHOD_NOT_FOUND, "Method not found")
         try:
