@@ -229,7 +229,7 @@ class _Reply:
 def _matches(found: Found) -> list[Match]:
     if found.rows is None:
         return [Match(number, score) for number, score in found.hits]
-    there = {row[0]: records.of_row(row) for row in found.rows}
+    there = {row[0]: records.of_excerpt_row(row) for row in found.rows}
     return [Match(number, score, there[number]) for number, score in found.hits if number in there]
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from engram.memory.model import PUBLIC, Change, Deleted
-from engram.memory.records import Row
+from engram.memory.records import ExcerptRow
 
 HEADER: Final = struct.Struct("<I")
 LARGEST_FRAME: Final = 64 * 1024**2
@@ -92,7 +92,7 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
 
     number: int
     hits: list[tuple[int, float]]
-    rows: list[Row] | None
+    rows: list[ExcerptRow] | None
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):

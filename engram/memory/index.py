@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from engram.memory.model import Change, Record
+from engram.memory.model import Change, Excerpt
 
 
 class Match(NamedTuple):
@@ -13,7 +13,7 @@ class Match(NamedTuple):
 
     id: int
     score: float
-    record: Record | None = None
+    record: Excerpt | None = None
     """The record as the truth had it after the vector was found; None where the index has not read it."""
 
 

@@ -17,7 +17,7 @@ import trio
 from engram.memory import records
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.index import Index, Match
-from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Hit, Record
+from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Hit, Record
 from engram.memory.truth import Truth
 
 _LARGEST_BATCH = 64
@@ -207,5 +207,13 @@ class IndexedStore:
         raise IndexUnavailable("the change is durable, but the index has not made it yet; it will")
 
 
-def _holds(record: Record, conditions: Mapping[str, str]) -> bool:
+def _reason(ends: BaseExceptionGroup[IndexUnavailable] | None) -> str:
+    """Why the index ended: in its own word, of which what was asked of it meanwhile has only the echo."""
+    found: BaseException | None = ends.split(IndexRestarting)[1] if ends is not None else None
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return str(found or "the index has ended")
+
+
+def _holds(record: Excerpt, conditions: Mapping[str, str]) -> bool:
     return all(record.metadata.get(key) == value for key, value in conditions.items())

@@ -36,10 +36,20 @@ class Record(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Excerpt(msgspec.Struct, frozen=True):
+    """A record as a search shows it: without its vector, which is most of its bytes."""
+
+    id: int
+    cid: str
+    text: str | None
+    metadata: dict[str, str]
+    owner: bytes | None
+
+
 class Hit(msgspec.Struct, frozen=True):
     """A record found by a search; `score` is the cosine, -1 to 1."""
 
-    record: Record
+    record: Excerpt
     score: float
 
 

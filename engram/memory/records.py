@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Record, Upserted
+from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -37,7 +37,10 @@ CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, names
 """
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
+ExcerptRow: TypeAlias = tuple[int, str, str | None, str, bytes | None]
+"""What a search shows of a record, as it lies in the database; see `of_excerpt_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
+_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 
 
 def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
@@ -123,25 +126,32 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
     return None if row is None else of_row(row)
 
 
-def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Record]:
+def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
     """Returns those of the records that are there and in that namespace."""
-    return {row[0]: of_row(row) for row in rows_by_ids(connection, namespace, ids)}
+    return {row[0]: of_excerpt_row(row) for row in rows_by_ids(connection, namespace, ids)}
 
 
-def rows_by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> list[Row]:
+def rows_by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> list[ExcerptRow]:
     """Returns the rows of those of the records that are there and in that namespace."""
     marks = ",".join("?" * len(ids))
     # + keeps SQLite from searching the index of namespaces instead of the few ids
     return connection.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE +namespace = ? AND id IN ({marks})", (namespace, *ids)
+        f"SELECT id, cid, text, metadata, owner FROM records WHERE +namespace = ? AND id IN ({marks})",
+        (namespace, *ids),
     ).fetchall()
 
 
 def of_row(row: Row) -> Record:
     """Returns the record of a row."""
     number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
-    decoded = msgspec.json.decode(metadata, type=dict[str, str])
+    decoded = _decode_metadata(metadata)
     return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)
+
+
+def of_excerpt_row(row: ExcerptRow) -> Excerpt:
+    """Returns the excerpt of a row."""
+    number, cid, text, metadata, owner = row
+    return Excerpt(number, cid, text, _decode_metadata(metadata), owner)
 
 
 def page(

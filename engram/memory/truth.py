@@ -19,7 +19,7 @@ import trio
 from engram.clock import Clock, Ids
 from engram.memory import records
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
-from engram.memory.model import Change, Counts, Deleted, Entry, Record
+from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class Truth:
         """Returns the record stored under that namespace and CID."""
         return await self.read(lambda connection: records.get(connection, namespace, cid))
 
-    async def by_ids(self, namespace: str, ids: Sequence[int]) -> dict[int, Record]:
+    async def by_ids(self, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
         """Returns those of the records that are there and in that namespace."""
         return await self.read(lambda connection: records.by_ids(connection, namespace, ids)) if ids else {}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from engram.memory import cid as cids
 from engram.memory import rules
 from engram.memory.errors import NotFound
-from engram.memory.model import Record
+from engram.memory.model import Excerpt, Record
 from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told
 from engram.miner.service import Service
@@ -82,7 +82,7 @@ async def found_record(service: Service, key: str, cid: str) -> Record:
     return record
 
 
-def _shown(service: Service, record: Record, caller: Caller, space: Space) -> dict[str, object]:
+def _shown(service: Service, record: Record | Excerpt, caller: Caller, space: Space) -> dict[str, object]:
     """What a caller sees of a record. The text that a public record was made from is for the controller and for
     whoever stored it: what is meant for everybody is put in the metadata, as with the original."""
     shown: dict[str, object] = {"cid": record.cid, "metadata": record.metadata}

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.model import PUBLIC, Counts, Upserted
+from engram.memory.model import PUBLIC, Counts, Excerpt, Record, Upserted
 from engram.memory.qdrant_index import QdrantIndex
 from engram.memory.truth import Truth
 from tests.fakes.qdrant_server import QdrantDouble
@@ -54,13 +54,17 @@ def joining(folder: Path, truth: Truth) -> EdgeIndex:
     return EdgeIndex(folder / "index", DIMENSION, truth.truth_id, truth_path=folder / "truth.db")
 
 
+def excerpt(record: Record) -> Excerpt:
+    return Excerpt(record.id, record.cid, record.text, record.metadata, record.owner)
+
+
 async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None:
     stored = entry(vector(1, 2), text="a text", source="arxiv")
     record = await both.store.put(stored)
     assert record.embedding == stored.embedding
     assert await both.store.get(PUBLIC, stored.cid) == record
     (hit,) = await both.store.query(PUBLIC, vector(1, 2), 10, {})
-    assert hit.record == record
+    assert hit.record == excerpt(record)
     assert hit.score == pytest.approx(1.0)
     assert await both.store.page(PUBLIC, {}, 10, 0) == [record]
     assert both.store.count() == Counts(1, 0)
@@ -101,7 +105,7 @@ async def test_conditions_are_applied_before_the_search_not_after(both: Opened) 
         await both.store.put(entry(vector(1, i / 1000), colour="red"))
     blue = await both.store.put(entry(vector(-1), colour="blue"))
     hits = await both.store.query(PUBLIC, vector(1), 3, {"colour": "blue"})
-    assert [hit.record for hit in hits] == [blue]
+    assert [hit.record for hit in hits] == [excerpt(blue)]
     assert await both.store.page(PUBLIC, {"colour": "blue"}, 10, 0) == [blue]
     assert await both.store.query(PUBLIC, vector(1), 3, {"colour": "green"}) == []
 
@@ -114,7 +118,7 @@ async def test_namespaces_see_nothing_of_each_other(both: Opened) -> None:
     for namespace, found in ((PUBLIC, 1), ("mine", 1), ("theirs", 2), ("nobody", 0)):
         hits = await both.store.query(namespace, same, 10, {})
         assert len(hits) == found
-        assert {hit.record.namespace for hit in hits} <= {namespace}
+        assert {hit.record.text for hit in hits} <= {namespace, f"only {namespace}"}
         assert len(await both.store.page(namespace, {}, 10, 0)) == found
     assert both.store.count() == Counts(1, 3)
     assert await both.store.delete("mine", entry(same).cid)
@@ -127,7 +131,7 @@ async def test_what_is_deleted_is_gone_everywhere(both: Opened) -> None:
     assert await both.store.delete(PUBLIC, gone.cid)
     assert not await both.store.delete(PUBLIC, gone.cid)
     assert await both.store.get(PUBLIC, gone.cid) is None
-    assert [hit.record for hit in await both.store.query(PUBLIC, vector(1, 1), 10, {})] == [kept]
+    assert [hit.record for hit in await both.store.query(PUBLIC, vector(1, 1), 10, {})] == [excerpt(kept)]
     assert both.store.count() == Counts(1, 0)
 
 
