@@ -5,7 +5,7 @@ import trio
 from actors import Context, Job
 from engram.http.metrics import Metrics
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.05
 
 
 def loop_lag_job(metrics: Metrics) -> Job:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 Kind = Literal["counter", "gauge", "histogram"]
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_LAGS: Final = (0.0005, 0.001, 0.002, 0.003, 0.004, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0)
 _SLOW: Final = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 120.0, 240.0, 480.0)
 
 
@@ -113,7 +114,7 @@ TABLE: Final = (
     Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
-    Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", ()),
+    Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
 
 

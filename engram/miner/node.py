@@ -18,6 +18,8 @@ from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http import logs
+from engram.http.actor_events import observer
+from engram.http.loop_lag import loop_lag_job
 from engram.http.metrics import Metrics
 from engram.http.server import http_job
 from engram.memory import launch as launches
@@ -193,6 +195,7 @@ def supervision(
             *chain.children,
             ChildSpec(
                 "ops",
+            ChildSpec("loop_lag", lambda: loop_lag_job(metrics)),
                 lambda: ops_job(ops, settings.ops_port, data, drain_s=_DRAIN_S),
                 shutdown=_DRAIN_S + 1.0,
                 backoff=Backoff(0.2, 5.0),

@@ -16,7 +16,7 @@ async def test_what_blocks_the_loop_shows(nursery: trio.Nursery) -> None:
     metrics = Metrics()
 
     async def block() -> None:
-        await trio.sleep(0.2)
+        await trio.sleep(0.02)
         time.sleep(0.15)  # noqa: ASYNC251 -- blocking is what is measured
 
     nursery.start_soon(block)
@@ -28,4 +28,4 @@ async def test_it_runs_in_a_tree(autojump_clock: trio.testing.MockClock) -> None
     metrics = Metrics()
     async with open_system(SupervisorSpec("root", [ChildSpec("loop_lag", lambda: loop_lag_job(metrics))])):
         await trio.sleep(10)
-    assert 38 <= lag_of(metrics)[0] <= 41
+    assert 190 <= lag_of(metrics)[0] <= 201
