@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram run.py tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-nightly coverage run lint format types bench lock clean
+.PHONY: help setup demo test test-nightly coverage run lint format types bench bench-full lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ types: setup ## Check types: mypy --strict and pyright
 
 bench: setup ## Run benchmarks (NAME=purchase for one of them)
 	@$(VENV)/python -m bench $(NAME) $(ARGS)
+
+bench-full: setup ## Run the benchmark of a memory node with 100,000 vectors, beside its peers
+	@$(VENV)/python -m bench miner --full $(ARGS)
 
 lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a registry)
 	@$(VENV)/python -m pip --quiet install pip-tools

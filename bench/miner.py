@@ -1,341 +1,362 @@
 """A memory node under load, over HTTP: signed and durable ingest, search, proofs, restart.
 
-The node is the real one, a process with its index worker; the load comes from this process over eight kept-alive
-connections. Vectors are ingested, not texts: clustered unit vectors of 384 numbers (48 latent dimensions, 1,500
-centres), half of them public, the rest over 100 private namespaces. `--quick` 2,000 vectors, else 25,000, `--full`
-100,000. Peers that are installed (numpy always; hnswlib, faiss) search the same public vectors in their own process's
-memory: their figures hold no HTTP, signatures or durable writes.
+The node is the real one, a process with its index worker. The load comes from this process, one thread on eight raw
+kept-alive connections (bench/support/http_load.py); `client_cpu` is the share of a core that it took away at full-speed
+queries. Vectors are ingested, not texts (bench/support/memories.py). `--quick` 2,000 vectors, else 25,000, `--full`
+100,000. Other stores hold the same vectors in processes of their own (bench/support/memory_peers.py), and search them
+in rounds between ours; they have no HTTP and no signatures.
 
-`proof_v2_ms`, `inclusion_proof_ms` and `commitment_ms` are whole HTTP requests. `single_100k_vs_1k` compares the CPU
-time of node and index worker for a single ingest at the end and at 1,000 vectors (or as many as there are); a graph
-that is being built meanwhile is not in it.
+`query_p99_ms` is at an open-loop 400 queries a second. `proof_v2_ms`, `inclusion_proof_ms` and `commitment_ms` are
+whole HTTP requests. `single_100k_vs_1k` compares the CPU time of node and index worker for a single ingest at the end
+and at 1,000 vectors (or as many as there are); a graph that is being built meanwhile is not in it. `loop_lag_p99_ms` is
+the worst of three: batches of base64, batches of JSON numbers, and while graphs are built under 100 queries a second;
+it is read from the node's own /metrics.
 """
 
-import base64
-import http.client
-import importlib
-import importlib.util
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+import urllib.request
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.support import memories
+from bench.support.environments import environment
+from bench.support.http_load import Lane, Load, closed_loop, open_loop, percentile, request
+from bench.support.memories import BATCH, Vectors
+from bench.support.memory_peers import SINGLES
+from bench.support.processes import cpu_s, resident_mb
 from config.model import MinerSettings
-from tests.miner.nodes import CONTROLLER, NodeProcess, encoded, signed
+from tests.miner.nodes import NodeProcess
 
 QUICK, FULL = "--quick" in sys.argv, "--full" in sys.argv
 AMOUNT = 2_000 if QUICK else 100_000 if FULL else 25_000
 CONNECTIONS = 8
-BATCH = 64
-SECONDS = 2.0 if QUICK else 8.0
-OPEN_LOOP_PER_S = 400
-QUERIES = 100 if QUICK else 400
-SINGLES = 200
-NAMESPACES = 100
-DIMENSION = 384
-GRAPH_WITHIN_S = 240.0
-JSON = {"Content-Type": "application/json"}
+ROUNDS = 3
+ROUND_S = 0.5 if QUICK else 2.0
+OPEN_LOOP_PER_S, OPEN_LOOP_S = 400, 2.0 if QUICK else 10.0
+SINGLES_AT_ONCE_S = 1.0 if QUICK else 6.0
+QUERIES = 100
+NUMBERS = 640 if QUICK else 6_400
+GRAPH_FROM, GRAPH_WITHIN_S = 10_000, 120.0
+PEER_S = 5.0 if QUICK else 30.0 if not FULL else 60.0
+PEERS = {
+    "qdrant_client_local": ("qdrant-client", "qdrant-client==1.20.0", "numpy==2.4.6"),
+    "hnswlib_sqlite": ("hnswlib", "hnswlib==0.8.0", "numpy==2.4.6"),
+    "faiss": ("faiss-cpu", "faiss-cpu==1.15.1", "numpy==2.4.6"),
+    "chromadb": ("chromadb", "chromadb==1.5.9", "numpy==2.4.6"),
+}
 LEAST = {"ingest_batch64_per_s": 1_500.0, "ingest_single_per_s": 300.0, "queries_per_s_8": 700.0}
 LEAST |= {"queries_vs_health": 0.5, "recall_at_10": 0.995}
 MOST = {"query_p50_ms": 4.0, "query_p99_ms": 15.0, "private_p50_ms": 3.0, "rss_mb": 600.0, "restart_s": 3.0}
 MOST |= {"single_100k_vs_1k": 1.3, "proof_v2_ms": 1.0, "inclusion_proof_ms": 1.0, "commitment_ms": 1.0}
+MOST |= {"loop_lag_p99_ms": 10.0}
+HEALTH, COMMITMENT = request("GET", "/health"), request("GET", "/commitment")
+
+Figures = dict[str, float | None]
 
 
-def clustered(rng: np.random.Generator, amount: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    centres = np.random.default_rng(7).normal(size=(1_500, 48))
-    into = np.random.default_rng(8).normal(size=(48, DIMENSION))
-    points = (centres[rng.integers(0, 1_500, amount)] + 0.5 * rng.normal(size=(amount, 48))) @ into
-    return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True), dtype="<f4")
+class Bench:
+    """The node and what is measured of it."""
 
+    def __init__(self, node: NodeProcess) -> None:
+        self.node = node
+        self.figures: Figures = {}
+        self.vectors = memories.clustered(1, AMOUNT + SINGLES)
+        self.wanted = memories.clustered(2, QUERIES)
+        self._more: Iterator[Vectors] = iter(memories.clustered(3, 30_000))
+        self._added: list[Vectors] = []
+        self._public = [memories.query(vector) for vector in self.wanted]
+        self._peak_mb = 0.0
+        self._lags: dict[str, float] = {}
 
-def packed(vector: np.ndarray[Any, Any]) -> str:
-    return base64.b64encode(vector.tobytes()).decode()
+    @property
+    def _pid(self) -> int:
+        assert self.node.process is not None
+        return self.node.process.pid
 
+    def load(self) -> None:
+        """Everything that is stored, and what it does to the loop."""
+        self._load(0, 1_024)
+        at_1k = self._cpu_of_singles()
+        before = self._lag_counts()
+        self.figures["ingest_batch64_per_s"] = self._load(1_024, AMOUNT)
+        self._lags["base64"] = self._lag_p99_ms(before)
+        self._sample_rss()
+        before = self._lag_counts()
+        self.figures["graph_s"] = self._wait_for_graphs()
+        if self.figures["graph_s"] is not None:
+            self._lags["reindex"] = self._lag_p99_ms(before)
+        self.figures["single_100k_vs_1k"] = self._cpu_of_singles() / at_1k
 
-class Caller:
-    """One kept-alive connection to the node."""
+    def _load(self, first: int, upto: int) -> float:
+        """Stores vectors in batches over all connections; returns vectors a second. Requests are made in between."""
+        took_s, chunk = 0.0, 128 * BATCH
+        for start in range(first, upto, chunk):
+            stop = min(start + chunk, upto)
+            batches = [memories.batch(self.vectors[at : min(at + BATCH, stop)], at) for at in range(start, stop, BATCH)]
+            took_s += self._closed(batches, 60.0).seconds
+        return (upto - first) / took_s
 
-    def __init__(self, port: int) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    def numbers(self) -> None:
+        """Batches of vectors written as JSON numbers; they are stored beside the others, unmeasured for recall."""
+        before = self._lag_counts()
+        first = BATCH  # a private namespace
+        vectors = memories.clustered(4, NUMBERS)
+        batches = [memories.batch(vectors[at : at + BATCH], first, as_numbers=True) for at in range(0, NUMBERS, BATCH)]
+        self.figures["ingest_numbers_per_s"] = NUMBERS / self._closed(batches, 60.0).seconds
+        self._lags["numbers"] = self._lag_p99_ms(before)
 
-    def __call__(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
-        try:
-            answer, content = self._exchange(method, path, body)
-        except (BrokenPipeError, http.client.RemoteDisconnected):  # idle for too long; every call here may be repeated
-            self._connection.close()
-            answer, content = self._exchange(method, path, body)
-        if answer.status != 200:
-            raise RuntimeError(f"{method} {path}: {answer.status} {content[:200]!r}")
-        told: dict[str, Any] = json.loads(content)
-        if told.get("error"):
-            raise RuntimeError(f"{method} {path}: {told['error']}")
-        return told
+    def round(self, told: dict[str, list[float]]) -> None:
+        """One round of searches, one after the other, then at full speed beside /health."""
+        lane = Lane(self.node.port)
+        told["query_p50_ms"].append(_median_ms(lane, self._public))
+        private = [memories.query(vector, i % 16) for i, vector in enumerate(self.wanted)]
+        told["private_p50_ms"].append(_median_ms(lane, private))
+        queries = self._closed(self._public * 100, ROUND_S)
+        health = self._closed([HEALTH] * 100_000, ROUND_S / 2)
+        told["queries_per_s_8"].append(queries.per_s)
+        told["queries_vs_health"].append(queries.per_s / health.per_s)
+        told["client_cpu"].append(queries.client_cpu)
 
-    def _exchange(self, method: str, path: str, body: bytes | None) -> tuple[http.client.HTTPResponse, bytes]:
-        self._connection.request(method, path, body, JSON if body else {})
-        answer = self._connection.getresponse()
-        return answer, answer.read()
+    def measure(self) -> None:
+        """All but storing and rounds."""
+        load = open_loop(
+            self.node.port, self._public, connections=CONNECTIONS, per_s=OPEN_LOOP_PER_S, seconds=OPEN_LOOP_S
+        )
+        self.figures["query_p99_ms"] = percentile(load.took_ms, 0.99)
+        lane = Lane(self.node.port)
+        self.figures["recall_at_10"] = min(self._recall(lane, None), self._recall(lane, 3))
+        cid = memories.cid_of(self.vectors[0])
+        proof = request("POST", "/prove-memory", json.dumps({"cid": cid}).encode())
+        self.figures["proof_v2_ms"] = _median_ms(lane, [_challenge(cid) for _ in range(QUERIES)])
+        self.figures["inclusion_proof_ms"] = _median_ms(lane, [proof] * QUERIES)
+        fresh = []
+        for vector, _ in zip(self._more, range(50), strict=False):
+            lane(memories.single(vector))
+            fresh.append(_ms(lane, COMMITMENT))
+        self.figures["commitment_ms"] = statistics.median(fresh)
+        self._sample_rss()
+        before = self._lag_counts()
+        singles = [
+            memories.single(vector)
+            for vector, _ in zip(self._more, range(int(1_000 * SINGLES_AT_ONCE_S)), strict=False)
+        ]
+        load = self._closed(singles, SINGLES_AT_ONCE_S)
+        self._lags["singles"] = self._lag_p99_ms(before)
+        self.figures["ingest_single_per_s"] = load.per_s
+        self._sample_rss()
 
-
-def at_once(port: int, work: Callable[[Caller, int], int]) -> float:
-    """Runs `work` on all connections at once; returns how many it did a second."""
-    did = [0] * CONNECTIONS
-    threads = [
-        threading.Thread(target=lambda i=i: did.__setitem__(i, work(Caller(port), i))) for i in range(CONNECTIONS)
-    ]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if 0 in did:
-        raise RuntimeError("a connection of the load broke")
-    return sum(did) / (time.perf_counter() - began)
-
-
-def for_a_while(ask: Callable[[Caller, int], object]) -> Callable[[Caller, int], int]:
-    def work(caller: Caller, lane: int) -> int:
-        count, until = 0, time.perf_counter() + SECONDS
-        while time.perf_counter() < until:
-            ask(caller, lane + CONNECTIONS * count)
-            count += 1
-        return count
-
-    return work
-
-
-def timed(ask: Callable[[int], object], count: int) -> list[float]:
-    """Milliseconds of each of `count` asks, one after the other."""
-    took = []
-    for number in range(count):
+    def restart(self) -> None:
+        """From the start of the process to the first answer to a query."""
+        self.node.terminate()
         began = time.perf_counter()
-        ask(number)
-        took.append(1_000 * (time.perf_counter() - began))
-    return took
+        self.node.start()
+        Lane(self.node.port)(self._public[0])
+        self.figures["restart_s"] = time.perf_counter() - began
+        self.figures["rss_mb"] = self._peak_mb
+        self.figures["loop_lag_p99_ms"] = max(self._lags.values())
+        self.figures |= {f"loop_lag_p99_ms_{name}": value for name, value in self._lags.items()}
 
+    def _closed(self, requests: Sequence[bytes], seconds: float) -> Load:
+        return closed_loop(self.node.port, requests, connections=CONNECTIONS, seconds=seconds)
 
-def percentile(took: Sequence[float], share: float) -> float:
-    return sorted(took)[min(len(took) - 1, int(len(took) * share))]
+    def _recall(self, lane: Lane, namespace: int | None) -> float:
+        """The share of the ten exactly nearest that the node found, by CID."""
+        mine = self.vectors[[i for i in range(AMOUNT) if memories.namespace_of(i) == namespace]]
+        there = np.concatenate([mine, self._added]) if namespace is None else mine
+        answers = [lane(memories.query(vector, namespace)) for vector in self.wanted]
+        return memories.recall(memories.nearest(there, self.wanted), memories.found(answers))
 
+    def _cpu_of_singles(self) -> float:
+        """CPU milliseconds of the node and its worker for a single ingest, one after the other."""
+        vectors = [vector for vector, _ in zip(self._more, range(300), strict=False)]
+        self._added += vectors
+        requests, lane = [memories.single(vector) for vector in vectors], Lane(self.node.port)
+        began = cpu_s(self._pid)
+        for each in requests:
+            lane(each)
+        return 1_000 * (cpu_s(self._pid) - began) / len(vectors)
 
-def open_loop(port: int, bodies: Sequence[bytes]) -> list[float]:
-    """Milliseconds from when each query was due, 400 a second; waiting for a connection counts."""
-    began, lock, took = time.perf_counter() + 0.1, threading.Lock(), list[float]()
-    total = int(OPEN_LOOP_PER_S * SECONDS)
-    due = iter(range(total))
-
-    def lane(caller: Caller) -> None:
-        while True:
-            with lock:
-                number = next(due, None)
-            if number is None:
-                return
-            at = began + number / OPEN_LOOP_PER_S
-            time.sleep(max(0.0, at - time.perf_counter()))
-            caller("POST", "/QuerySynapse", bodies[number % len(bodies)])
-            took.append(1_000 * (time.perf_counter() - at))
-
-    threads = [threading.Thread(target=lane, args=(Caller(port),)) for _ in range(CONNECTIONS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(took) != total:
-        raise RuntimeError("a connection of the load broke")
-    return took
-
-
-def namespace_of(number: int) -> str | None:
-    """The namespace of batch `number`: every second one is public."""
-    return None if number % 2 == 0 else f"tenant_{number // 2 % NAMESPACES}"
-
-
-def single(vector: np.ndarray[Any, Any]) -> bytes:
-    return signed(CONTROLLER, "IngestSynapse", {"raw_embedding_b64": packed(vector), "metadata": {"kind": "single"}})
-
-
-def load(port: int, vectors: np.ndarray[Any, Any], cids: list[str]) -> float:
-    """Ingests all, in batches of 64 over eight connections; returns vectors a second."""
-    batches = [range(start, min(start + BATCH, len(vectors))) for start in range(0, len(vectors), BATCH)]
-
-    def work(caller: Caller, lane: int) -> int:
-        did = 0
-        for number in range(lane, len(batches), CONNECTIONS):
-            items = [
-                {"raw_embedding_b64": packed(vectors[i]), "text": f"record {i} ".ljust(132, "."), "metadata": {}}
-                for i in batches[number]
-            ]
-            name = namespace_of(number)
-            body = signed(CONTROLLER, "IngestBatch", {"items": items, **({"namespace": name} if name else {})})
-            for i, result in zip(batches[number], caller("POST", "/IngestBatch", body)["results"], strict=True):
-                cids[i] = result["cid"]
-            did += len(items)
-        return did
-
-    return at_once(port, work)
-
-
-def recall(
-    caller: Caller, there: np.ndarray[Any, Any], cids: Sequence[str], wanted: np.ndarray[Any, Any], name: str | None
-) -> float:
-    """The share of the ten exactly nearest that the node found, by CID."""
-    nearest = np.argsort(-(wanted @ there.T), axis=1)[:, :10]
-    found = 0
-    for query, best in zip(wanted, nearest, strict=True):
-        results = caller("POST", "/QuerySynapse", asking(query, name))["results"]
-        found += len({hit["cid"] for hit in results} & {cids[i] for i in best})
-    return float(found / nearest.size)
-
-
-def asking(query: np.ndarray[Any, Any], name: str | None = None) -> bytes:
-    fields: dict[str, Any] = {"query_vector_b64": packed(query), "top_k": 10}
-    return encoded(fields) if name is None else signed(CONTROLLER, "QuerySynapse", {**fields, "namespace": name})
-
-
-def resident_mb(pid: int) -> float:
-    """Of a process and of all that it started."""
-    total = 0.0
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-        except OSError:
-            continue
-        if int(fields["PPid"]) == pid:
-            total += resident_mb(int(folder.name))
-        elif int(folder.name) == pid and "VmRSS" in fields:
-            total += int(fields["VmRSS"].split()[0]) / 1024
-    return total
-
-
-def cpu_of_singles(pid: int, add_one: Callable[[int], object]) -> float:
-    """CPU milliseconds of the node and its worker for a single ingest, one after the other."""
-    began = cpu_s(pid)
-    for number in range(SINGLES):
-        add_one(number)
-    return 1_000 * (cpu_s(pid) - began) / SINGLES
-
-
-def cpu_s(pid: int) -> float:
-    children = (Path("/proc") / str(pid) / "task" / str(pid) / "children").read_text().split()
-    ticks = 0
-    for each in (str(pid), *children):
-        fields = (Path("/proc") / each / "stat").read_text().rsplit(") ", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def wait_for_graph(folder: Path, amount: int) -> float | None:
-    """Seconds until the public vectors had their graph; None when there is none to wait for, or none in time."""
-    if amount / 2 < 10_000:
+    def _wait_for_graphs(self) -> float | None:
+        """Seconds until public and private vectors had their graphs, under queries; None: none to wait for, or none in
+        time."""
+        if AMOUNT / 2 < GRAPH_FROM:
+            return None
+        began = time.perf_counter()
+        while time.perf_counter() - began < GRAPH_WITHIN_S:
+            names = {path.name for path in (self.node.folder / "data" / "index").iterdir() if path.is_dir()}
+            if len(names) == 2 and not names & {"public", "private"}:
+                return time.perf_counter() - began
+            open_loop(self.node.port, self._public, connections=CONNECTIONS, per_s=100, seconds=0.5)
+            self._sample_rss()
         return None
+
+    def _sample_rss(self) -> None:
+        self._peak_mb = max(self._peak_mb, resident_mb(self._pid))
+
+    def _lag_counts(self) -> dict[float, float]:
+        """How many samples of the loop's lag were at most so many seconds, as the node tells its operator."""
+        where = json.loads((self.node.folder / "data" / "ops.json").read_bytes())["url"]
+        with urllib.request.urlopen(f"{where}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        found = [line for line in lines if line.startswith("engram_loop_lag_seconds_bucket")]
+        return {float(line.split('"')[1]): float(line.rsplit(" ", 1)[1]) for line in found}
+
+    def _lag_p99_ms(self, before: dict[float, float]) -> float:
+        counts = {upto: count - before[upto] for upto, count in self._lag_counts().items()}
+        wanted, below, at = 0.99 * max(counts.values()), 0.0, 0.0
+        for upto, count in sorted(counts.items()):
+            if count >= wanted:
+                return 1_000 * (below + (min(upto, 2 * below or upto) - below) * (wanted - at) / max(1.0, count - at))
+            below, at = upto, count
+        raise AssertionError("the last bucket has them all")
+
+
+class Rival:
+    """Another store in a process of its own; see memory_peers.py."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.told: dict[str, Any] = {}
+        self.rounds: dict[str, list[float]] = {"public": [], "private": []}
+        python = environment(*PEERS[name])
+        self._process: subprocess.Popen[str] | None = None
+        if python is None:
+            self.told = {"query_p50_ms": None, "reason": "could not be installed"}
+            return
+        script = Path(__file__).parent / "support" / "memory_peers.py"
+        self._process = subprocess.Popen(
+            [str(python), str(script), name, str(folder), str(PEER_S)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.told = self._answer() or {}
+
+    def round(self) -> None:
+        """One round of searches."""
+        for kind, took in (self._asked("query") or {}).items():
+            self.rounds[kind].append(statistics.median(took))
+
+    def finish(self, vectors: Vectors, wanted: Vectors) -> dict[str, Any]:
+        """What there is to tell of it; ends it."""
+        if self._process is None or not self.rounds["public"]:
+            return self.told or {"query_p50_ms": None, "reason": "it ended early"}
+        for name, kind in (("query_p50_ms", "public"), ("private_p50_ms", "private")):
+            self.told[name] = round(statistics.median(self.rounds[kind]), 3)
+        numbers = [*range(self.told["vectors"]), *range(AMOUNT, AMOUNT + SINGLES)]
+        namespaces = _namespaces()
+        shares = []
+        for namespace in (-1, 3):
+            mine = np.array([number for number in numbers if namespaces[number] == namespace])
+            best = mine[np.argsort(-(wanted @ vectors[mine].T), axis=1)[:, :10]]
+            found = self._asked(f"found {namespace}") or []
+            shares.append(sum(len({*a.tolist()} & {*b}) for a, b in zip(best, found, strict=True)) / best.size)
+        self.told["recall_at_10"] = round(min(shares), 4)
+        restart = self._asked("restart")
+        self.told["restart_s"] = None if restart is None else round(restart, 3)
+        if self.told["vectors"] < AMOUNT:
+            self.told["reason"] = f"it had {PEER_S:g} s to load"
+        return self.told
+
+    def end(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def _asked(self, line: str) -> Any:
+        if self._process is None or self._process.poll() is not None:
+            return None
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else None
+
+
+def _namespaces() -> Vectors:
+    numbers = [memories.namespace_of(i) for i in range(AMOUNT)] + [None] * SINGLES
+    return np.array([-1 if number is None else number for number in numbers])
+
+
+def _ms(lane: Lane, content: bytes) -> float:
     began = time.perf_counter()
-    while time.perf_counter() - began < GRAPH_WITHIN_S:
-        names = {path.name for path in (folder / "data" / "index").iterdir() if path.is_dir()}
-        if len(names) == 2 and not names & {"public", "private"}:
-            return time.perf_counter() - began
-        time.sleep(0.25)
-    return None
+    lane(content)
+    return 1_000 * (time.perf_counter() - began)
 
 
-def peers(vectors: np.ndarray[Any, Any], wanted: np.ndarray[Any, Any]) -> dict[str, dict[str, float | str | None]]:
-    public = np.ascontiguousarray(vectors[[i for i in range(len(vectors)) if namespace_of(i // BATCH) is None]])
-    flat = timed(lambda i: np.argpartition(-(public @ wanted[i % len(wanted)]), 10)[:10], QUERIES)
-    told: dict[str, dict[str, float | str | None]] = {"numpy_flat": {"query_p50_ms": round(percentile(flat, 0.5), 3)}}
-    for name in ("hnswlib", "faiss", "chromadb"):
-        if importlib.util.find_spec(name) is None:
-            told[name] = {"query_p50_ms": None, "reason": "not installed"}
-    if importlib.util.find_spec("hnswlib") is not None:
-        hnswlib = importlib.import_module("hnswlib")
-        index = hnswlib.Index("cosine", DIMENSION)
-        index.init_index(len(public), M=16, ef_construction=128)
-        began = time.perf_counter()
-        index.add_items(public)
-        index.set_ef(96)
-        rate = len(public) / (time.perf_counter() - began)
-        took = timed(lambda i: index.knn_query(wanted[i % len(wanted)], 10), QUERIES)
-        told["hnswlib"] = {"query_p50_ms": round(percentile(took, 0.5), 3), "ingest_per_s": round(rate, 1)}
-    return told
+def _median_ms(lane: Lane, requests: Sequence[bytes]) -> float:
+    return statistics.median(_ms(lane, content) for content in requests)
 
 
-def measure(node: NodeProcess) -> dict[str, float | None]:
-    rng = np.random.default_rng(1)
-    vectors, extra = clustered(rng, AMOUNT), clustered(rng, 4 * SINGLES + 200_000 // 10)
-    wanted = clustered(rng, 100)
-    cids, port = [""] * AMOUNT, node.port
-    caller, spare = Caller(port), iter(extra)
-    added: list[tuple[np.ndarray[Any, Any], str]] = []
-
-    def add_one(_: int) -> None:
-        vector = next(spare)
-        added.append((vector, caller("POST", "/IngestSynapse", single(vector))["cid"]))
-
-    figures: dict[str, float | None] = {}
-
-    load(port, vectors[:1_000], cids)
-    assert node.process is not None
-    at_1k = cpu_of_singles(node.process.pid, add_one)
-    rest = [""] * AMOUNT
-    figures["ingest_batch64_per_s"] = load(port, vectors, rest)
-    cids = rest
-    figures["graph_s"] = wait_for_graph(node.folder, AMOUNT)
-    at_end = cpu_of_singles(node.process.pid, add_one)
-    figures["single_100k_vs_1k"] = at_end / at_1k
-    pool, lock = iter(extra[2 * SINGLES :]), threading.Lock()
-
-    def ingest_one(caller: Caller, _: int) -> object:
-        with lock:
-            vector = next(pool)
-        return caller("POST", "/IngestSynapse", single(vector))
-
-    public = [asking(query) for query in wanted]
-    figures["query_p50_ms"] = percentile(
-        timed(lambda i: caller("POST", "/QuerySynapse", public[i % len(public)]), QUERIES), 0.5
-    )
-    private = [asking(wanted[i % len(wanted)], f"tenant_{i % 16}") for i in range(QUERIES)]
-    figures["private_p50_ms"] = percentile(timed(lambda i: caller("POST", "/QuerySynapse", private[i]), QUERIES), 0.5)
-    figures["query_p99_ms"] = percentile(open_loop(port, public), 0.99)
-    rate = figures["queries_per_s_8"] = at_once(
-        port, for_a_while(lambda caller, i: caller("POST", "/QuerySynapse", public[i % len(public)]))
-    )
-    health = at_once(port, for_a_while(lambda caller, i: caller("GET", "/health")))
-    figures["queries_vs_health"] = rate / health
-    shares = []
-    for name, more in ((None, added), ("tenant_3", [])):
-        mine = [i for i in range(AMOUNT) if namespace_of(i // BATCH) == name]
-        there = np.concatenate([vectors[mine], *(vector[None] for vector, _ in more)])
-        shares.append(recall(caller, there, [*(cids[i] for i in mine), *(cid for _, cid in more)], wanted, name))
-    figures["recall_at_10"] = min(shares)
-    cid = cids[0]
-    figures["proof_v2_ms"] = statistics.median(timed(lambda i: caller("POST", "/ChallengeSynapse", challenge(cid)), 50))
-    figures["inclusion_proof_ms"] = statistics.median(
-        timed(lambda i: caller("POST", "/prove-memory", encoded({"cid": cid})), 50)
-    )
-    after_writes = []
-    for _ in range(30):
-        caller("POST", "/IngestSynapse", single(next(spare)))
-        after_writes += timed(lambda i: caller("GET", "/commitment"), 1)
-    figures["commitment_ms"] = statistics.median(after_writes)
-    figures["ingest_single_per_s"] = at_once(port, for_a_while(ingest_one))
-    figures["rss_mb"] = resident_mb(node.process.pid)
-    node.terminate()
-    began = time.perf_counter()
-    node.start()
-    caller = Caller(port)
-    caller("POST", "/QuerySynapse", public[0])
-    figures["restart_s"] = time.perf_counter() - began
-    return figures
+def _challenge(cid: str) -> bytes:
+    fields = {"cid": cid, "nonce_hex": os.urandom(32).hex(), "version": 2, "expires_at": int(time.time()) + 60}
+    return request("POST", "/ChallengeSynapse", json.dumps(fields).encode())
 
 
-def challenge(cid: str) -> bytes:
-    return encoded({"cid": cid, "nonce_hex": os.urandom(32).hex(), "version": 2, "expires_at": int(time.time()) + 60})
+def rivals(bench: Bench, folder: Path) -> list[Rival]:
+    """All peers, loaded one after the other."""
+    np.save(folder / "vectors.npy", bench.vectors)
+    np.save(folder / "namespaces.npy", _namespaces())
+    np.save(folder / "wanted.npy", bench.wanted)
+    return [Rival(name, folder) for name in PEERS]
+
+
+def run(node: NodeProcess, folder: Path) -> tuple[Figures, dict[str, Any]]:
+    """Measures the node and its peers."""
+    bench = Bench(node)
+    others: list[Rival] = []
+    step = _Steps()
+    try:
+        bench.load()
+        step("loaded")
+        others += [] if "--alone" in sys.argv else rivals(bench, folder)
+        step("peers loaded")
+        rounds: dict[str, list[float]] = {
+            name: []
+            for name in ("query_p50_ms", "private_p50_ms", "queries_per_s_8", "queries_vs_health", "client_cpu")
+        }
+        for _ in range(ROUNDS):
+            bench.round(rounds)
+            for other in others:
+                other.round()
+        bench.figures |= {name: statistics.median(values) for name, values in rounds.items()}
+        step("rounds")
+        bench.measure()
+        bench.numbers()
+        bench.restart()
+        step("measured")
+        told = {other.name: other.finish(bench.vectors, bench.wanted) for other in others}
+        step("peers asked")
+    finally:
+        for other in others:
+            other.end()
+    return bench.figures, told
+
+
+class _Steps:
+    """Says on standard error how long each part took."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __call__(self, what: str) -> None:
+        sys.stderr.write(f"{what}: {time.perf_counter() - self._began:.0f} s\n")
 
 
 def main() -> None:
@@ -344,26 +365,24 @@ def main() -> None:
         node = NodeProcess(Path(name), miner=settings)
         try:
             node.start()
-            measured = measure(node)
+            measured, others = run(node, Path(name))
         finally:
             if node.process is not None and node.process.poll() is None:
                 node.kill()
-    rng = np.random.default_rng(1)
-    others = peers(clustered(rng, AMOUNT), clustered(rng, 100))
     figures = {name: None if value is None else round(value, 3) for name, value in measured.items()}
     missed = [name for name, least in LEAST.items() if (value := figures[name]) is None or value < least]
     missed += [name for name, most in MOST.items() if (value := figures[name]) is None or value > most]
-    ratios = {
-        f"query_p50_vs_{name}": round(ours / theirs, 3)
-        for name, peer in others.items()
-        if (ours := figures["query_p50_ms"]) is not None and isinstance(theirs := peer["query_p50_ms"], float)
-    }
     told = {
         "bench": "miner",
         "vectors": AMOUNT,
         "figures": figures,
         "peers": others,
-        "ratios": ratios,
+        "ratios": {
+            f"{figure}_vs_{name}": round(ours / theirs, 3)
+            for name, peer in others.items()
+            for figure in ("query_p50_ms", "private_p50_ms", "ingest_batch64_per_s")
+            if (ours := figures[figure]) is not None and (theirs := peer.get(figure))
+        },
         "wanted": {**{k: f">= {v:g}" for k, v in LEAST.items()}, **{k: f"<= {v:g}" for k, v in MOST.items()}},
         "missed": missed,
     }
