@@ -108,6 +108,9 @@ def test_one_form_is_enough_when_python_spells_the_same() -> None:
         b'{"a":Infinity}',
         b'{"a":-Infinity}',
         b'{"a":1e999}',
+        b'{"a":1E+0400}',
+        b'{"a":' + b"1" * 290 + b"e99}",
+        b'{"a":-' + b"9" * 240 + b".5E+70}",
         b'{"a":01}',
         b'{"a":' + b"9" * 5000 + b"}",
         b'\xef\xbb\xbf{"a":1}',
@@ -123,6 +126,24 @@ def test_a_body_that_two_readers_could_read_differently_is_refused(content: byte
     with pytest.raises(MalformedJson):
         list(canonical_forms(content, without=frozenset()))
     assert code(content) == "malformed"
+
+
+def test_the_largest_doubles_are_numbers() -> None:
+    text = b'{"a":[' + b"1" * 209 + b"e99,1.7976931348623157e+308,-0.0,1e-400]}"
+    assert parse_object(text)["a"] == [float(b"1" * 209 + b"e99"), 1.7976931348623157e308, -0.0, 0.0]
+
+
+def test_numbers_are_kept_as_they_were_spelled_and_strings_as_they_are() -> None:
+    content = '{"1.50":"1.50","a":[1.50,"\u00e9",[2E5,true,null]],"b":{"c":-0}}'
+    as_python, as_spelled = canonical_forms(content.encode(), without=frozenset())
+    assert as_python == b'{"1.50":"1.50","a":[1.5,"\\u00e9",[200000.0,true,null]],"b":{"c":0}}'
+    assert as_spelled == b'{"1.50":"1.50","a":[1.50,"\\u00e9",[2E5,true,null]],"b":{"c":-0}}'
+
+
+def test_a_long_list_is_written_like_a_short_one() -> None:
+    numbers = [number / 8 for number in range(10_000)]
+    text = json.dumps({"a": numbers, "b": 1}, separators=(",", ":")).encode()
+    assert list(canonical_forms(text, without=frozenset())) == [text]
 
 
 @pytest.mark.parametrize(("depth", "taken"), [(20, True), (63, True), (64, False), (400, False), (900, False)])
