@@ -52,11 +52,12 @@ def check_title(body: Mapping[str, object]) -> str:
 
 
 def check_messages(body: Mapping[str, object]) -> list[Message]:
-    """Reads messages, keeping the last MAX_MESSAGES. Raises InvalidRequest saying which one is wrong."""
+    """Reads the last MAX_MESSAGES messages, which are kept. Raises InvalidRequest saying which one of them is wrong."""
     given = body.get("messages")
     if not isinstance(given, list):
         raise InvalidRequest("messages must be a list of objects with role and content.")
-    return [_message(number, each) for number, each in enumerate(given)][-MAX_MESSAGES:]
+    first = max(0, len(given) - MAX_MESSAGES)
+    return [_message(number, each) for number, each in enumerate(given[first:], first)]
 
 
 def save(

@@ -29,6 +29,8 @@ MAX_MODEL_VERSION_CHARS = 64
 MAX_FILTER_KEYS = 16
 MAX_METADATA_DEPTH = 16
 SMALLEST_NORM = 1e-18
+_FAR_TOO_BIG = 4
+"""Times of a limit beyond which a size is not computed: that could take as long as reading the body did."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -135,10 +137,12 @@ def check_text(text: str, max_chars: int) -> str:
 def normalise_metadata(metadata: Mapping[str, object], max_bytes: int) -> dict[str, str]:
     """Returns the metadata as strings, written as Python's `str` writes each value (True -> "True").
 
-    The size that counts is that of the JSON as it came, in Python's default spelling.
+    The size that counts is that of the JSON as it came, in Python's default spelling; of what is far too big no more is
+    looked at than shows it.
     Raises InvalidInput when it is too big, nested deeper than MAX_METADATA_DEPTH or not valid Unicode.
     """
-    _require_shallow(metadata, MAX_METADATA_DEPTH)
+    if _room_left(metadata, MAX_METADATA_DEPTH, _FAR_TOO_BIG * max_bytes) < 0:
+        raise InvalidInput(f"The metadata is far over the limit of {max_bytes:,} bytes.")
     size = len(json.dumps(metadata))
     if size > max_bytes:
         raise InvalidInput(f"The metadata has {size:,} bytes, over the limit of {max_bytes:,}.")
@@ -156,7 +160,7 @@ def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
     a vector without direction has no cosine.
     """
     if len(numbers) != dimension:
-        raise InvalidInput(f"{field} has {len(numbers)} dimensions, this node takes exactly {dimension}.")
+        raise InvalidInput(_other_dimension(field, len(numbers), dimension))
     try:
         packed = struct.pack(f"<{dimension}f", *numbers)
     except (OverflowError, struct.error) as error:
@@ -201,25 +205,33 @@ def _text(body: Mapping[str, object], field: str) -> str:
     return value
 
 
-def _numbers(body: Mapping[str, object], field: str) -> list[float]:
+def _numbers(body: Mapping[str, object], field: str, dimension: int) -> list[float]:
     value = body.get(field)
     if value is None:
         return []
+    if isinstance(value, list) and len(value) > dimension:  # not worth looking at each
+        raise InvalidInput(_other_dimension(field, len(value), dimension))
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise InvalidRequest(f"{field} must be a list of numbers.")
     return value
 
 
+def _other_dimension(field: str, found: int, dimension: int) -> str:
+    return f"{field} has {found} dimensions, this node takes exactly {dimension}."
+
+
 def _vector(body: Mapping[str, object], field: str, dimension: int) -> bytes | None:
     """A vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
     encoded = _text(body, f"{field}_b64")
-    numbers = _numbers(body, field)
+    numbers = _numbers(body, field, dimension)
     if numbers and encoded:
         raise InvalidRequest(f"Send {field} or {field}_b64, not both.")
     if numbers:
         return pack_vector(numbers, dimension, field)
     if not encoded:
         return None
+    if len(encoded) > 8 * dimension:
+        raise InvalidInput(f"{field}_b64 is too long: this node takes {dimension} 32-bit floats.")
     try:
         packed = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -254,12 +266,24 @@ def _conditions(body: Mapping[str, object]) -> dict[str, str]:
     return normalise_metadata(conditions, 65_536)
 
 
-def _require_shallow(value: object, depth: int) -> None:
-    if isinstance(value, dict | list):
-        if depth == 0:
-            raise InvalidInput(f"The metadata is nested deeper than {MAX_METADATA_DEPTH} levels.")
-        for inner in value.values() if isinstance(value, dict) else value:
-            _require_shallow(inner, depth - 1)
+def _room_left(value: object, depth: int, room: int) -> int:
+    """How much of `room` bytes a value leaves whose JSON has the fewest bytes that it can have; below 0: too big.
+
+    Raises InvalidInput for more than `depth` levels, unless it is too big before they are seen.
+    """
+    if isinstance(value, str):
+        return room - len(value)
+    if isinstance(value, int):
+        return room - value.bit_length() // 4
+    if not isinstance(value, dict | list):
+        return room
+    if depth == 0:
+        raise InvalidInput(f"The metadata is nested deeper than {MAX_METADATA_DEPTH} levels.")
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+        room = _room_left(inner, depth - 1, room - (len(key) if isinstance(key, str) else 0) - 1)
+        if room < 0:
+            break
+    return room
 
 
 def _require_unicode(text: str, what: str) -> None:

@@ -45,6 +45,8 @@ class Caller(msgspec.Struct, frozen=True):
     """Of a body with a namespace signature of version 1, as it came; empty for others."""
     named_by: PublicKey | Refused | None = None
     """Who made that signature, or why it counts for nothing."""
+    named: SignedRequest | AuthError | None = None
+    """A namespace signature of version 2: what it says, or why it does not hold. Whether it is new is not known yet."""
 
     @property
     def fields(self) -> JsonObject:
@@ -198,27 +200,33 @@ class Gate:
         return owner
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
+        """Reads a body and looks at all signatures over the whole of it; large ones not on the loop."""
         read = parse(body)
         digest = hashlib.sha256(body).digest() if _signs_name_alone(read.fields) else b""
+        named = self._request_signed(read, endpoint) if _signs_request(read.fields) else None
         if not miner_scheme.is_signed(read.fields):
-            return Caller(read, endpoint, None, body_sha256=digest)
+            return Caller(read, endpoint, None, body_sha256=digest, named=named)
         try:
             signed = miner_scheme.verify_read_body(read, endpoint, self._now_ms(), self._started_ms)
         except AuthError as error:
-            return Caller(read, endpoint, None, doubt=error.message, body_sha256=digest)
-        return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest)
+            return Caller(read, endpoint, None, doubt=error.message, body_sha256=digest, named=named)
+        return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest, named=named)
+
+    def _request_signed(self, read: ReadObject, endpoint: str) -> SignedRequest | AuthError:
+        try:
+            return miner_scheme.verify_namespace_request(read, endpoint, self._now_ms(), self._started_ms)
+        except AuthError as error:
+            return error
 
     def _signed_space(self, caller: Caller, name: str) -> Space:
         if isinstance(caller.named_by, Refused):
             raise caller.named_by
         if caller.named_by is not None:
             return self._of(caller.named_by, name, bound=caller.signer == caller.named_by)
-        try:
-            signed = miner_scheme.verify_namespace_request(
-                caller.read, caller.endpoint, self._now_ms(), self._started_ms
-            )
-        except AuthError as error:
-            raise _does_not_hold(error) from error
+        signed = caller.named
+        assert signed is not None  # looked at when the body was read
+        if isinstance(signed, AuthError):
+            raise _does_not_hold(signed) from signed
         if not self._is_new(self._request_replays, signed, miner_scheme.NAMESPACE_WINDOW_MS):
             raise Refused(403, "replayed", "This signed request was received before.")
         return self._of(signed.public_key, name, bound=True)
@@ -269,6 +277,11 @@ def _signs_namespace(fields: Mapping[str, JsonValue]) -> bool:
 def _signs_name_alone(fields: Mapping[str, JsonValue]) -> bool:
     """Whether by version 1, which names no operation."""
     return _signs_namespace(fields) and fields.get(miner_scheme.NAMESPACE_VERSION) is None
+
+
+def _signs_request(fields: Mapping[str, JsonValue]) -> bool:
+    """Whether by version 2, which covers the whole body."""
+    return _signs_namespace(fields) and not _signs_name_alone(fields)
 
 
 def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:

@@ -1,5 +1,6 @@
 """Who may use a namespace: a signature that names no operation is good for the request that it came with."""
 
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -207,3 +208,22 @@ async def test_a_node_that_has_no_room_says_when_to_come_again(tmp_path: Path, m
         answer = await endpoints.listing(service, encoded(in_namespace(ANNA, "notes")))
         assert refusal(answer) == (503, "busy")
         assert answer.headers == RETRY
+
+
+async def test_a_large_body_is_never_verified_on_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    verify_request = miner_scheme.verify_namespace_request
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return verify_request(*arguments)
+
+    monkeypatch.setattr(miner_scheme, "verify_namespace_request", noted)
+    async with serving(tmp_path, tenants="anyone") as service:
+        now_ms = int(service.clock.now() * 1000)
+        fields: dict[str, Any] = {"filter": {"large": "x" * 20_000}}
+        named = miner_scheme.sign_namespace_request(ANNA, "list", "notes", fields, now_ms)
+        assert (await endpoints.listing(service, encoded(named))).status == 200
+        assert (await endpoints.listing(service, encoded({**named, "limit": 1}))).status == 403
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
