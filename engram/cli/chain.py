@@ -112,6 +112,22 @@ def coldkey_of(wallet: Wallet) -> Keypair:
     return _opened(wallet.folder.coldkey)
 
 
+def public_hotkey_of(wallet: Wallet) -> PublicKey:
+    """The wallet's hotkey, for whoever signs nothing: a `…pub.txt` stands in for a file that is encrypted or elsewhere.
+
+    Raises CommandFailed.
+    """
+    folder = wallet.folder
+    try:
+        return folder.hotkey().public_key if folder.hotkey_path.exists() else folder.hotkey_public()
+    except WalletEncrypted:
+        if folder.hotkey_public_path.exists():
+            return _read(folder.hotkey_public)
+    except HotkeyError:
+        pass  # Told again below, by the file that is wanted first.
+    return hotkey_of(wallet).public_key
+
+
 def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
     """What is public of the coldkey; None when the wallet does not say. Reads no secret."""
     try:
@@ -131,7 +147,11 @@ def _opened(read: Callable[[str | None], Keypair]) -> Keypair:
             password = getpass.getpass("password of the key file: ")
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
+    return _read(lambda: read(password))
+
+
+def _read(read: Callable[[], T]) -> T:
     try:
-        return read(password)
+        return read()
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None

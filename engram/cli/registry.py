@@ -18,6 +18,7 @@ from engram.cli.chain import (
     Wallet,
     hotkey_of,
     public_coldkey_of,
+    public_hotkey_of,
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
@@ -81,14 +82,15 @@ def register(
     from engram.chain.registrations import InvalidRegistration, registration
 
     form = shown.form
-    keypair = hotkey_of(wallet)
-    coldkey = public_coldkey_of(wallet)
     try:
         found = registration(address, port, allow_private=allow_private)
     except InvalidRegistration as invalid:
         return _failed(form, str(invalid))
+    keypair = hotkey_of(wallet) if online else None
+    hotkey = ss58.encode(public_hotkey_of(wallet)) if keypair is None else keypair.ss58
+    coldkey = public_coldkey_of(wallet)
     planned = Committed(
-        hotkey=keypair.ss58,
+        hotkey=hotkey,
         coldkey=None if coldkey is None else ss58.encode(coldkey),
         network=chain.network,
         netuid=chain.netuid,
@@ -96,9 +98,9 @@ def register(
         online=online,
     )
     if form != "json":
-        lines = upstream.summary(planned.coldkey or "", keypair.ss58, chain.network, chain.netuid, found.text)
+        lines = upstream.summary(planned.coldkey or "", hotkey, chain.network, chain.netuid, found.text)
         _write(lines)
-    if not online:
+    if keypair is None:
         return _dry(form, planned)
     if form != "json":
         _write(["Making commit call..."])
@@ -129,7 +131,7 @@ def register(
     _write(
         [
             "Commit result: True",
-            f"Successfully committed {found.text} under {keypair.ss58} on netuid {chain.netuid}",
+            f"Successfully committed {found.text} under {hotkey} on netuid {chain.netuid}",
         ]
     )
     return Exit.DONE

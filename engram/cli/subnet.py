@@ -20,6 +20,7 @@ from engram.cli.chain import (
     coldkey_of,
     hotkey_of,
     public_coldkey_of,
+    public_hotkey_of,
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
@@ -500,7 +501,7 @@ def _agreed(sent: Sent) -> bool:
 
 def _named(address: str | None, wallet: Wallet) -> PublicKey:
     if address is None:
-        return hotkey_of(wallet).public_key
+        return public_hotkey_of(wallet)
     try:
         return parse_hotkey(address)
     except MalformedHotkey as error:

@@ -10,12 +10,13 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain import WALLET, Wallet, hotkey_of, public_coldkey_of
+from engram.cli.chain import WALLET, Wallet, hotkey_of, public_coldkey_of, public_hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
-from engram.hotkeys import HotkeyError, Keypair, MalformedHotkey, parse_hotkey, ss58, verify, wallet_folder
+from engram.hotkeys import HotkeyError, MalformedHotkey, PublicKey, parse_hotkey, ss58, verify, wallet_folder
 from engram.hotkeys.bittensor_core import new_mnemonic
 from engram.hotkeys.passwords import PASSWORD_VARIABLE
+from engram.hotkeys.scheme import SIGNATURE
 
 app = App(
     name="wallet",
@@ -50,6 +51,9 @@ class Signature(msgspec.Struct, frozen=True):
 def new_wallet(
     *,
     plain: Annotated[bool, Parameter(help="Do not encrypt the coldkey.", negative="")] = False,
+    encrypt_hotkey: Annotated[
+        bool, Parameter(help="Encrypt the hotkey too; whoever signs with it then needs the password.", negative="")
+    ] = False,
     reveal: Reveal = False,
     wallet: Wallet = WALLET,
     show: Show = SHOW,
@@ -61,32 +65,35 @@ def new_wallet(
     try:
         if folder.hotkey_path.exists():
             raise CommandFailed(f"{folder.hotkey_path} exists already; choose another name")
+        password = _new_password() if encrypt_hotkey or (made_coldkey and not plain) else None
         if made_coldkey:
-            password = None if plain else _new_password()
-            coldkey = wallet_folder.write_new(folder.coldkey_path, mnemonics["coldkey"], password)
+            coldkey = wallet_folder.write_new(folder.coldkey_path, mnemonics["coldkey"], None if plain else password)
             wallet_folder.write_public(folder.coldkey_public_path, coldkey)
-        keypair = wallet_folder.write_new(folder.hotkey_path, mnemonics["hotkey"], None)
-        public_path = folder.hotkey_path.with_name(f"{folder.hotkey_name}pub.txt")
-        wallet_folder.write_public(public_path, keypair)
+        keypair = wallet_folder.write_new(folder.hotkey_path, mnemonics["hotkey"], password if encrypt_hotkey else None)
+        wallet_folder.write_public(folder.hotkey_public_path, keypair)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    shown = _shown(wallet, keypair)
+    shown = _shown(wallet, keypair.public_key)
     if reveal:
         shown = msgspec.structs.replace(
             shown,
             hotkey_mnemonic=mnemonics["hotkey"],
             coldkey_mnemonic=mnemonics["coldkey"] if made_coldkey else None,
         )
+    else:
+        sys.stderr.write("the words of the keys were not shown (--reveal): the key files alone hold them, copy those\n")
     output.record(_told(shown), json=show.json)
 
 
 @app.command(name="show", help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`")
 def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
     """Show the addresses of a wallet."""
-    keypair = hotkey_of(wallet)
-    shown = _shown(wallet, keypair)
     if reveal:
+        keypair = hotkey_of(wallet)
+        shown = _shown(wallet, keypair.public_key)
         shown = msgspec.structs.replace(shown, hotkey_private_key="0x" + keypair.private_key().hex())
+    else:
+        shown = _shown(wallet, public_hotkey_of(wallet))
     output.record(_told(shown), json=show.json)
 
 
@@ -107,10 +114,12 @@ def verify_signature(
     """Tell whether a signature over a text is a hotkey's; the exit code says so too."""
     try:
         public_key = parse_hotkey(hotkey)
-        octets = bytes.fromhex(signature.removeprefix("0x"))
-    except (MalformedHotkey, ValueError) as error:
-        raise CommandFailed(str(error), Exit.USAGE) from None
-    valid = verify(public_key, message.encode(), octets)
+    except MalformedHotkey as error:
+        raise CommandFailed(f"--hotkey: {error}", Exit.USAGE) from None
+    written = SIGNATURE.match(signature)
+    if written is None:
+        raise CommandFailed(f"--signature: not 128 hex digits, but {len(signature)} characters", Exit.USAGE)
+    valid = verify(public_key, message.encode(), bytes.fromhex(written.group(1)))
     output.say("valid" if valid else "not valid")
     return Exit.DONE if valid else Exit.FAILED
 
@@ -125,14 +134,14 @@ def convert(path: Path) -> None:
     output.say(f"{path} is encrypted in the current form" if converted else f"{path} needs no conversion")
 
 
-def _shown(wallet: Wallet, keypair: Keypair) -> WalletShown:
+def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
     coldkey = public_coldkey_of(wallet)
     folder = wallet.folder
     return WalletShown(
         name=folder.name,
         hotkey_name=folder.hotkey_name,
         coldkey=None if coldkey is None else ss58.encode(coldkey),
-        hotkey=keypair.ss58,
+        hotkey=ss58.encode(hotkey),
         hotkey_file=str(folder.hotkey_path),
     )
 
@@ -142,7 +151,7 @@ def _told(shown: WalletShown) -> dict[str, object]:
 
 
 def _new_password() -> str:
-    first = _password("password for the coldkey: ")
+    first = _password("password for the key files: ")
     if not first:
         raise CommandFailed("an empty password protects nothing; --plain writes the coldkey unencrypted")
     if sys.stdin.isatty() and PASSWORD_VARIABLE not in os.environ and getpass.getpass("again: ") != first:

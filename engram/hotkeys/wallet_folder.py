@@ -39,6 +39,11 @@ class WalletFolder(msgspec.Struct, frozen=True):
         return self.folder / "hotkeys" / self.hotkey_name
 
     @property
+    def hotkey_public_path(self) -> Path:
+        """What is public of the hotkey."""
+        return self.folder / "hotkeys" / f"{self.hotkey_name}pub.txt"
+
+    @property
     def coldkey_path(self) -> Path:
         """The coldkey's file, encrypted as a rule."""
         return self.folder / "coldkey"
@@ -58,6 +63,10 @@ class WalletFolder(msgspec.Struct, frozen=True):
     def coldkey(self, password: str | None = None) -> Keypair:
         """The coldkey's key pair; as `hotkey`."""
         return wallet.read_private_hotkey_file(self.coldkey_path, password)
+
+    def hotkey_public(self) -> PublicKey:
+        """The hotkey's public key, by its `…pub.txt`; no secret is touched. Raises WalletFileError."""
+        return read_public_file(self.hotkey_public_path)
 
     def coldkey_public(self) -> PublicKey:
         """The coldkey's public key; no secret is touched. Raises WalletFileError."""

@@ -11,6 +11,7 @@ import pytest
 
 from engram.chain.errors import CallRefused
 from engram.hotkeys import Keypair
+from engram.hotkeys.wallet_folder import WalletFolder, write_public
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Ran, Run
 from tests.fakes.chain import ChainServer
@@ -96,6 +97,22 @@ def test_the_documents_own_command_line_is_understood(run: Run, wallets: Path, s
         *["--wallet.path", str(wallets), "--subtensor.chain_endpoint", server.url],
     )
     assert ran.code == 0
+
+
+def test_a_dry_run_reads_no_secret(registry: Registry, wallets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENGRAM_WALLET_PASSWORD", raising=False)
+    folder = WalletFolder("cold", "hot", wallets)
+    write_public(folder.hotkey_public_path, HOTKEY)
+    folder.hotkey_path.write_bytes(b"$NACL, and what nobody deciphers here")
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999")
+    assert (ran.code, f"Hotkey: {HOTKEY.ss58}" in ran.out) == (0, True)
+    ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
+    assert (ran.code, "is encrypted" in ran.err) == (1, True)
+
+
+def test_an_endpoint_that_is_none_is_told_before_any_key_is_read(registry: Registry) -> None:
+    ran = registry("register", "--address", "13.89.38.129", "--port", "99999", "--online", wallet="no such wallet")
+    assert (ran.code, ran.out, ran.err) == (1, "Invalid input: Port must be between 0 and 65535\n", "")
 
 
 def test_debugging_tells_what_was_asked_and_never_what_was_signed(registry: Registry) -> None:

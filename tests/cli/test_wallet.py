@@ -61,7 +61,60 @@ def test_a_signature_is_made_and_judged(run: Run) -> None:
     ran = run("wallet", "verify", "another message", *judged)
     assert (ran.code, ran.out) == (1, "not valid\n")
     assert run("wallet", "verify", "x", "--hotkey", "5X", "--signature", "00").code == 2
-    assert run("wallet", "verify", "x", "--hotkey", made["hotkey"], "--signature", "zz").code == 2
+
+
+@pytest.mark.parametrize("signature", ["", "zz", "0x" + "ab" * 63, "ab" * 64 + "c", "g" * 128])
+def test_a_signature_that_is_none_is_told_as_such_and_not_as_wrong(run: Run, signature: str) -> None:
+    ran = run("wallet", "verify", "x", "--hotkey", Keypair.from_uri("//Alice").ss58, "--signature", signature)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"engram: --signature: not 128 hex digits, but {len(signature)} characters\n"
+
+
+def test_whose_words_were_not_shown_is_told_where_they_are(run: Run) -> None:
+    assert "--reveal" in run("wallet", "new", "--plain", *NAMED).err
+    assert run("wallet", "new", "--plain", "--reveal", *NAMED[:-1], "second").err == ""
+
+
+def test_an_encrypted_hotkey_is_shown_by_its_public_file_and_signs_with_its_password_only(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ENGRAM_WALLET_PASSWORD", raising=False)
+    made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
+    (here / "wallets" / "w" / "hotkeys" / "h").write_bytes(b"$NACL, and what nobody deciphers here")
+    shown = run("wallet", "show", "--json", *NAMED)
+    assert json.loads(shown.out)["hotkey"] == made["hotkey"]
+    for wanting in (("sign", "a message"), ("show", "--reveal")):
+        ran = run("wallet", *wanting, *NAMED)
+        assert (ran.code, "ENGRAM_WALLET_PASSWORD" in ran.err) == (1, True)
+    (here / "wallets" / "w" / "hotkeys" / "hpub.txt").unlink()
+    assert "is encrypted" in run("wallet", "show", *NAMED).err
+
+
+def test_a_hotkey_whose_file_is_elsewhere_is_shown_by_its_public_file(run: Run, here: Path) -> None:
+    made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
+    path = here / "wallets" / "w" / "hotkeys" / "h"
+    path.unlink()
+    assert json.loads(run("wallet", "show", "--json", *NAMED).out)["hotkey"] == made["hotkey"]
+    assert (
+        f"cannot read the key file {Path('wallets') / 'w' / 'hotkeys' / 'h'}" in run("wallet", "sign", "x", *NAMED).err
+    )
+
+
+def test_a_plain_hotkey_that_others_may_read_is_not_shown_by_its_public_file(run: Run, here: Path) -> None:
+    run("wallet", "new", "--plain", *NAMED)
+    (here / "wallets" / "w" / "hotkeys" / "h").chmod(0o640)
+    ran = run("wallet", "show", *NAMED)
+    assert (ran.code, "chmod 600" in ran.err) == (1, True)
+
+
+@pytest.mark.nightly
+def test_a_hotkey_is_made_encrypted_and_signs_with_its_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "correct horse")
+    made = json.loads(run("wallet", "new", "--plain", "--encrypt-hotkey", "--json", *NAMED).out)
+    signed = json.loads(run("wallet", "sign", "a message", "--json", *NAMED).out)
+    assert signed["hotkey"] == made["hotkey"]
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "wrong")
+    assert "wrong password" in run("wallet", "sign", "a message", *NAMED).err
 
 
 @pytest.mark.parametrize("start", [b"$ANSIBLE_VAULT;1.1;AES256\n6132", b"gAAAAABkZm9v"])
@@ -81,6 +134,7 @@ def test_a_password_is_asked_for_on_a_terminal_only(run: Run, monkeypatch: pytes
     assert (ran.code, "ENGRAM_WALLET_PASSWORD" in ran.err) == (1, True)
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "")
     assert "empty password" in run("wallet", "new", *NAMED).err
+    assert "empty password" in run("wallet", "new", "--plain", "--encrypt-hotkey", *NAMED).err
 
 
 @pytest.mark.nightly
