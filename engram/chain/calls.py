@@ -11,6 +11,8 @@ COMMITMENT_BYTES = 128
 SUBTENSOR = "SubtensorModule"
 HTTP_PROTOCOL = 4
 """What miners that serve HTTP over TCP announce (source: bittensor's axon)."""
+IDENTITY = "IdentitiesV2"
+"""Where the runtime keeps what set_identity writes."""
 IDENTITY_FIELDS = ("name", "url", "github_repo", "image", "discord", "description", "additional")
 
 

@@ -1,5 +1,6 @@
 """`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
 
+import ipaddress
 import json as json_text
 import sys
 from collections.abc import Sequence
@@ -45,6 +46,8 @@ Commits = Annotated[
 ]
 COMMITS = "weight-commits"
 PATIENCE_S = 180.0
+ALPHA_RAO = 1_000_000_000
+"""Of one alpha, as upstream writes emissions."""
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -171,6 +174,7 @@ def serve(
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
     port: int,
     version: Annotated[int, Parameter(help="Version of the node's interface.")] = 1,
+    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
@@ -179,12 +183,15 @@ def serve(
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
     from engram.chain import ChainError, calls
+    from engram.chain.registrations import is_public
 
-    keypair = hotkey_of(wallet)
     try:
         call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
     except ChainError as error:
         raise CommandFailed(str(error)) from None
+    if not allow_private and not is_public(ipaddress.ip_address(ip.strip("[]"))):
+        raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
+    keypair = hotkey_of(wallet)
     sent = run(lambda: _serve(chain, call, keypair, online, patience))
     _show(sent, shown, f"{ip}:{port} is announced" if online else "dry run: nothing was sent")
     return Exit.DONE
@@ -295,7 +302,7 @@ def link(
     )
     if online:
         coldkey = coldkey_of(wallet)
-        done = run(lambda: _send(chain, call, coldkey, patience))
+        done = run(lambda: _link(chain, call, coldkey, patience))
         sent = _included(sent, done)
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
@@ -347,12 +354,21 @@ async def _burn(
     return done, uid if isinstance(uid, int) else None
 
 
-async def _send(chain: Chain, call: "Call", keypair: Keypair, patience_s: float) -> "Included":
+async def _link(chain: Chain, call: "Call", coldkey: Keypair, patience_s: float) -> "Included":
+    from engram.chain.calls import IDENTITY, SUBTENSOR
     from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints, send
+    from engram.cli.endpoints import endpoints, read_back, send
 
     async with endpoints(chain) as nodes:
-        return await send(chain, await open_view(nodes), nodes, call, keypair, patience_s)
+        view = await open_view(nodes)
+        done = await send(chain, view, nodes, call, coldkey, patience_s)
+        if not view.types.has_storage(SUBTENSOR, IDENTITY):
+            return done
+        held = await read_back(view, nodes, done, lambda there: there.storage(SUBTENSOR, IDENTITY, coldkey.public_key))
+        sent = view.types.encode_storage(SUBTENSOR, IDENTITY, call.arguments)
+        if held is None or view.types.encode_storage(SUBTENSOR, IDENTITY, held) != sent:
+            raise CommandFailed(f"included in block {done.block.number}, but the chain holds {held!r}")
+    return done
 
 
 async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, patience_s: float) -> Sent:
@@ -535,12 +551,18 @@ def _upstream_lines(standing: Standing) -> list[tuple[str, object]]:
         ("Stake", standing.stake_tao),
         ("Validator Permit", standing.validator_permit),
         ("Incentive", standing.incentive),
-        ("Emission", standing.emission_rao),
+        ("Emission", (standing.emission_rao or 0) / ALPHA_RAO),
         ("Last Update", standing.last_update_block),
         ("Axon", standing.axon or "none"),
         ("Committed Endpoint", standing.committed or f"none ({standing.commitment_error})"),
-        ("Check Endpoint", {True: "valid", False: "invalid", None: "not asked"}[standing.reachable]),
+        ("Check Endpoint", _reached(standing)),
     ]
+
+
+def _reached(standing: Standing) -> str:
+    if standing.reachable is None:
+        return "not asked"
+    return "valid" if standing.reachable else f"invalid ({standing.unreachable_because})"
 
 
 def _included(sent: Sent, done: "Included") -> Sent:

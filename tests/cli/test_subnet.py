@@ -131,6 +131,14 @@ def test_status_on_a_pipe_has_the_documents_lines(subnet: Subnet) -> None:
     assert any(line.startswith("Emission: ") for line in lines)
 
 
+def test_status_tells_emissions_in_alpha_and_why_an_endpoint_is_not_reached(subnet: Subnet, chain: LivingChain) -> None:
+    committed = {"deposit": 0, "block": 1, "info": {"fields": [{"Raw11": "0x" + b"127.0.0.1:1".hex()}]}}
+    chain.put(committed, "Commitments", "CommitmentOf", 450, VALIDATOR.public_key)
+    lines = subnet("status").out.splitlines()
+    assert "Emission: 4.510025173" in lines
+    assert "Check Endpoint: invalid (not asked: 127.0.0.1 is not of the public internet)" in lines
+
+
 def test_status_of_an_address_needs_no_wallet(run: Run, server: ChainServer) -> None:
     ran = run("subnet", "status", "--netuid", "450", "--endpoint", server.url, "--hotkey", STRANGER.ss58)
     assert (ran.code, ran.out.splitlines()[-1]) == (1, "Registered: False")
@@ -141,7 +149,9 @@ def test_status_of_an_unknown_subnet_is_a_clear_error(run: Run, server: ChainSer
     assert (ran.code, ran.err.strip()) == (1, "engram: the chain has no subnet 4242")
 
 
-@pytest.mark.parametrize(("ip", "number"), [("13.89.38.129", 0x0D592681), ("2001:db8::1", (0x20010DB8 << 96) + 1)])
+@pytest.mark.parametrize(
+    ("ip", "number"), [("13.89.38.129", 0x0D592681), ("2606:4700::1111", (0x26064700 << 96) + 0x1111)]
+)
 def test_a_node_announces_itself(ip: str, number: int, subnet: Subnet, chain: LivingChain) -> None:
     dry = as_json(subnet("serve", "--ip", ip, "--port", "8091", "--format", "json", wallet="miner"))
     assert "block" not in dry
@@ -158,6 +168,17 @@ def test_an_announcement_that_comes_too_soon_is_refused_by_name(subnet: Subnet, 
     ran = subnet(*announce, wallet="miner")
     assert ran.code == 1
     assert "ServingRateLimitExceeded" in ran.err
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "10.1.2.3", "[::1]", "::ffff:192.168.0.1"])
+def test_an_address_that_nobody_reaches_is_announced_only_when_told(
+    ip: str, subnet: Subnet, chain: LivingChain
+) -> None:
+    announce = ["serve", "--ip", ip, "--port", "8091"]
+    ran = subnet(*announce, "--online", wallet="miner")
+    assert (ran.code, "--allow-private" in ran.err) == (1, True)
+    assert chain.asked == []
+    assert subnet(*announce, "--allow-private", wallet="miner").code == 0
 
 
 def test_an_axon_is_no_host_name(subnet: Subnet) -> None:
@@ -212,3 +233,11 @@ def test_an_identity_is_linked_and_a_statement_is_signed(subnet: Subnet, chain: 
     statement = sent["arguments"]["statement"]
     assert verify(MINER.public_key, statement.encode(), bytes.fromhex(sent["arguments"]["signature"]))
     assert ss58.encode(COLDKEY.public_key) == sent["signer"]
+
+
+def test_an_identity_that_does_not_stand_on_the_chain_is_told(subnet: Subnet, chain: LivingChain) -> None:
+    chain.put([MINER.ss58], "SubtensorModule", "OwnedHotkeys", COLDKEY.public_key)
+    honest = chain._calls["set_identity"]
+    chain._calls["set_identity"] = lambda who, given: honest(who, {**given, "name": "0x" + b"Eve".hex()})
+    ran = subnet("link", "--github", "ada", "--online", wallet="miner")
+    assert (ran.code, "but the chain holds" in ran.err, "Eve" in ran.err) == (1, True, True)
