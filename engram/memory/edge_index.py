@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -93,7 +94,7 @@ class EdgeIndex:
                 for body in frames.feed(received):
                     self._take(decode_reply(body), ready)
             nursery.cancel_scope.cancel()
-        raise IndexUnavailable("the index worker has ended")
+        raise IndexUnavailable(f"the index worker has ended: {_end_of(process.returncode)}")
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
         """Makes the changes and returns the last one that is safely on disk."""
@@ -231,6 +232,12 @@ def _matches(found: Found) -> list[Match]:
         return [Match(number, score) for number, score in found.hits]
     there = {row[0]: records.of_excerpt_row(row) for row in found.rows}
     return [Match(number, score, there[number]) for number, score in found.hits if number in there]
+
+
+def _end_of(status: int) -> str:
+    if status == -signal.SIGBUS:  # a page of a mapped file that the disk has no block for
+        return "killed by SIGBUS, as happens on a full disk"
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
 
 def _environment() -> dict[str, str]:

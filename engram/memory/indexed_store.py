@@ -64,10 +64,10 @@ class IndexedStore:
                 ready()
                 await self._follow()
         except BaseExceptionGroup as group:
-            _, other = group.split(IndexUnavailable)
+            ends, other = group.split(IndexUnavailable)
             if other is not None:  # a cancellation, or a bug: then the end of the index is only its echo
                 raise other from None
-            raise IndexUnavailable("the index has ended") from group
+            raise IndexUnavailable(_reason(ends)) from None
         finally:
             self._following = False
             if self._usable.is_set():  # else searches wait for this very event: keep it

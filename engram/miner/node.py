@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec, System, open_system
+from actors import Backoff, ChildSpec, Context, EventStream, Intensity, Job, SupervisorSpec, System, open_system
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, wallet
@@ -50,6 +50,9 @@ from engram.miner.uptime import Uptime
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"
 INDEX = "index"
+INDEX_BACKOFF = Backoff(0.05, 5.0)
+INDEX_INTENSITY = Intensity(restarts=200, period_s=120.0)
+"""Never reached with that backoff: an index that cannot run (a full disk) ends no node that still has its records."""
 _DRAIN_S = 2.5
 
 _log = structlog.get_logger("engram.miner")
@@ -79,14 +82,16 @@ async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: Mi
     """Runs the node until its end or a signal; `claim` is this process's right to the data folder."""
     clock = SystemClock()
     node_file = claim.write_node_file(launch, clock.now())
+    metrics, events = Metrics(), EventStream()
     tree = supervision(
-        settings, launch, node_file, keypair, config=config, clock=clock, ids=SystemIds(), metrics=Metrics()
+        settings, launch, node_file, keypair, config=config, clock=clock, ids=SystemIds(), metrics=metrics
     )
-    async with open_system(tree, rng=random.Random()) as system, trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signals, system)
-        _log.info("node_started", session_id=launch.session_id, port=launch.port, pid=os.getpid())
-        await system.wait()
-        nursery.cancel_scope.cancel()
+    with events.listen(observer(metrics)):
+        async with open_system(tree, rng=random.Random(), events=events) as system, trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signals, system)
+            _log.info("node_started", session_id=launch.session_id, port=launch.port, pid=os.getpid())
+            await system.wait()
+            nursery.cancel_scope.cancel()
     _log.info("node_ended", session_id=launch.session_id)
 
 
@@ -186,16 +191,16 @@ def supervision(
             ChildSpec(
                 "store",
                 lambda: Job(serve_store),
-                backoff=Backoff(0.05, 5.0),
-                intensity=Intensity(restarts=20, period_s=120.0),
+                backoff=INDEX_BACKOFF,
+                intensity=INDEX_INTENSITY,
             ),
             ChildSpec("embedder", lambda: _job(embedder.run)),
+            ChildSpec("loop_lag", lambda: loop_lag_job(metrics)),
             ChildSpec("storage", lambda: _job(storage.run)),
             ChildSpec("uptime", lambda: _job(uptime.run)),
             *chain.children,
             ChildSpec(
                 "ops",
-            ChildSpec("loop_lag", lambda: loop_lag_job(metrics)),
                 lambda: ops_job(ops, settings.ops_port, data, drain_s=_DRAIN_S),
                 shutdown=_DRAIN_S + 1.0,
                 backoff=Backoff(0.2, 5.0),

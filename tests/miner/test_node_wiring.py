@@ -1,20 +1,24 @@
 """What a node is told to use outside itself: an embedding server, and a chain that is asked at more than one place."""
 
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from actors import ChildSpec, Context, Job, SupervisorSpec, open_system
 from config.model import MinerSettings
 from engram.memory import launch
-from engram.memory.errors import MemoryAreaError
+from engram.memory.errors import IndexUnavailable, MemoryAreaError
 from engram.memory.launch import EmbedderLaunch, LaunchFileError
 from engram.memory.minilm import MiniLmEmbedder
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
+from engram.miner.node import INDEX_BACKOFF, INDEX_INTENSITY
 from tests.fakes.chain import ChainDouble, ChainServer
 from tests.fakes.responder import Answer, Asked, Responder
 from tests.miner.nodes import NodeProcess, node
@@ -112,3 +116,15 @@ async def test_a_chain_is_believed_when_two_of_its_endpoints_agree(
     told = await trio.to_thread.run_sync(run)
     assert (told["block"], bool(told["neurons"])) == ((1100, True) if honest else (None, False))
     assert all(server.double.asked for server in (first, second))
+
+
+async def test_an_index_that_cannot_run_for_an_hour_does_not_end_the_node(autojump_clock: MockClock) -> None:
+    async def fails(context: Context) -> None:
+        context.ready()
+        raise IndexUnavailable("the disk is full")
+
+    store = ChildSpec("store", lambda: Job(fails), backoff=INDEX_BACKOFF, intensity=INDEX_INTENSITY)
+    async with open_system(SupervisorSpec("node", [store]), rng=random.Random(1)):
+        with trio.move_on_after(3_600) as hour:
+            await trio.sleep_forever()
+    assert hour.cancelled_caught
