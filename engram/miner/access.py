@@ -106,7 +106,9 @@ class Gate:
         """
         caller = await self.admit_reading(body, endpoint)
         if self.require_signature and caller.signer is None:
-            raise Refused(401, "missing_signature", "This node requires signed requests: hotkey, nonce, signature.")
+            refused = Refused(401, "missing_signature", "This node requires signed requests: hotkey, nonce, signature.")
+            refused.names_private = _names_private(caller)
+            raise refused
         return caller
 
     async def admit_reading(self, body: bytes, endpoint: str) -> Caller:
@@ -119,14 +121,11 @@ class Gate:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
         if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
             caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
-        wanted = caller.fields.get(miner_scheme.SIGNED_FOR)
-        if wanted is not None and wanted != self._node:
-            raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
-        if caller.request is not None and not self._is_new(self._replays, caller.request, miner_scheme.WINDOW_MS):
-            caller = msgspec.structs.replace(caller, signer=None, doubt="this signed request was received before")
-        if self.require_signature and caller.doubt:
-            raise Refused(401, "bad_signature", f"The signature does not hold: {caller.doubt}.")
-        return caller
+        try:
+            return self._admitted(caller)
+        except Refused as refused:
+            refused.names_private = _names_private(caller)
+            raise
 
     async def space(self, caller: Caller) -> Space:
         """Returns the namespace that the request names and may use: public, or a private one.
@@ -198,6 +197,16 @@ class Gate:
         if fields.get("namespace") == PUBLIC and owner != self.controller:
             raise Refused(403, "not_owner", "Only the controller of this node may stand for its public namespace.")
         return owner
+
+    def _admitted(self, caller: Caller) -> Caller:
+        wanted = caller.fields.get(miner_scheme.SIGNED_FOR)
+        if wanted is not None and wanted != self._node:
+            raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
+        if caller.request is not None and not self._is_new(self._replays, caller.request, miner_scheme.WINDOW_MS):
+            caller = msgspec.structs.replace(caller, signer=None, doubt="this signed request was received before")
+        if self.require_signature and caller.doubt:
+            raise Refused(401, "bad_signature", f"The signature does not hold: {caller.doubt}.")
+        return caller
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
         """Reads a body and looks at all signatures over the whole of it; large ones not on the loop."""
@@ -287,6 +296,12 @@ def _signs_request(fields: Mapping[str, JsonValue]) -> bool:
 def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:
     named = private_name(fields) is not None and fields.get("namespace_key") is not None
     return named and not _signs_namespace(fields)
+
+
+def _names_private(caller: Caller) -> bool:
+    """Whether the answer must be disguised, also one that refuses before anything else is looked at."""
+    name = caller.fields.get("namespace")
+    return isinstance(name, str) and name not in ("", PUBLIC)
 
 
 def _does_not_hold(error: AuthError) -> Refused:

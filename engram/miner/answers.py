@@ -30,6 +30,7 @@ from engram.miner.errors import Refused
 
 RETRY = (("Retry-After", "2"),)
 PADDING = "_p"
+LATENCY = "latency_ms"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -65,22 +66,34 @@ class Disguise(msgspec.Struct, frozen=True):
     late: Callable[[], None]
 
     async def of(self, asked: Asked, answer: Answer) -> Answer:
-        """Returns the answer padded in size, at the time when it may go out."""
+        """Returns the answer padded in size, at the time when it may go out; of its latency it tells no more."""
         body: dict[str, object] = {**answer.body, PADDING: ""}
+        out_at = now = trio.current_time()
+        if self.bucket_s > 0:
+            out_at = padding.answer_at(asked.arrived_s, now, self.bucket_s)
+            if LATENCY in body:
+                body[LATENCY] = round((out_at - asked.arrived_s) * 1000, 3)
         size = len(msgspec.json.encode(body))
         body[PADDING] = "x" * (padding.padded_size(size) - size)
         if self.bucket_s > 0:
-            now = trio.current_time()
             if now - asked.arrived_s > self.bucket_s:
                 self.late()
-            await trio.sleep_until(padding.answer_at(asked.arrived_s, now, self.bucket_s))
+            await trio.sleep_until(out_at)
         return msgspec.structs.replace(answer, body=body)
 
 
 async def told(disguise: Disguise, act: Callable[[Asked], Awaitable[Answer]], form: Form) -> Answer:
     """Turns what can go wrong into the endpoint's own form of an error, and disguises what is private."""
     asked = Asked()
-    answer = await told_openly(lambda: act(asked), form)
+
+    async def noted() -> Answer:
+        try:
+            return await act(asked)
+        except Refused as refused:
+            asked.is_private = asked.is_private or refused.names_private
+            raise
+
+    answer = await told_openly(noted, form)
     return await disguise.of(asked, answer) if asked.is_private else answer
 
 

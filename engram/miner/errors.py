@@ -22,3 +22,5 @@ class Refused(Exception):
         super().__init__(text)
         self.status = status
         self.code = code
+        self.names_private = False
+        """Whether the request names a private namespace, where that is known."""

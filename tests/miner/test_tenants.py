@@ -293,6 +293,28 @@ async def test_private_answers_have_few_sizes_and_times_whatever_they_say(tmp_pa
         assert "_p" not in public.body
 
 
+async def test_a_private_answer_says_no_more_of_its_time_than_the_bucket_it_came_in(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone", private_bucket_s=0.02) as service:
+        for top_k in (1, 1000):
+            asked = {"query_vector": UP, "namespace": "notes", "namespace_key": KEY, "top_k": top_k}
+            latency_ms = (await endpoints.query(service, encoded(asked))).body["latency_ms"]
+            assert isinstance(latency_ms, float)
+            assert latency_ms / 20 == pytest.approx(round(latency_ms / 20), abs=0.001)
+
+
+async def test_what_is_refused_before_anything_is_looked_at_is_disguised_as_well(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone", require_signature=True, private_bucket_s=0.02) as service:
+        refused: list[dict[str, Any]] = [
+            {"namespace": "notes"},
+            {"namespace": "notes", "hotkey": ANNA.ss58, "nonce": 1, "signature": "00" * 64},
+            {"namespace": "notes", "signed_for": ANNA.ss58},
+        ]
+        for fields in refused:
+            answer = await endpoints.listing(service, encoded(fields))
+            assert (answer.status, len(msgspec.json.encode(answer.body))) == (401, SIZES[0])
+        assert "_p" not in (await endpoints.listing(service, b"{}")).body
+
+
 def test_an_answer_that_took_longer_than_a_bucket_is_counted() -> None:
     from engram.miner.answers import Asked, Disguise
 
