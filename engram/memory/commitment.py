@@ -23,6 +23,8 @@ _BUILT_ON_THE_LOOP = 256
 _LOAD_WITHIN_S = 120.0
 _PRIVATE_ENTRIES_KEPT = 100_000
 """Entries of private trees kept in memory together, about 400 bytes each."""
+_OF_A_TREE = 8
+"""Entries that a tree counts for besides its own: whoever may name namespaces may name many that are empty."""
 
 
 @final
@@ -129,8 +131,11 @@ class Commitment:
         finally:
             del self._missed[namespace]
         self._private[namespace] = tree
-        while len(self._private) > 1 and sum(map(len, self._private.values())) > _PRIVATE_ENTRIES_KEPT:
+        while len(self._private) > 1 and self._kept() > _PRIVATE_ENTRIES_KEPT:
             self._private.popitem(last=False)
+
+    def _kept(self) -> int:
+        return sum(map(len, self._private.values())) + _OF_A_TREE * len(self._private)
 
 
 def whole_root(parts: Mapping[str, tuple[bytes, int]]) -> tuple[bytes, int]:

@@ -24,6 +24,8 @@ BUCKET_ENTRIES = 32
 ENTRY_BYTES = 64
 DEEPEST = 256
 _LEAVES = 1 << LEVELS
+_Known = dict[int, bytes]
+"""Hashes of halves of split buckets, by heap number."""
 
 
 def key_of(cid: str) -> bytes:
@@ -59,6 +61,9 @@ class KeyedTree:
         """Builds the tree, 5 µs an entry: not on the loop when there are many."""
         self._buckets: dict[int, list[bytes]] = {}
         self._nodes: dict[int, bytes] = {}  # by heap number: 1 is the root, 2^16 + b is bucket b; none: as if empty
+        self._halves: dict[
+            int, _Known
+        ] = {}  # of split buckets: a change must not cost what a crowd of ground hashes does
         self._count = 0
         for entry in entries:
             bucket = self._buckets.setdefault(_prefix(entry), [])
@@ -67,7 +72,7 @@ class KeyedTree:
         for number, bucket in self._buckets.items():
             bucket[:] = sorted(set(bucket))
             self._count += len(bucket)
-            self._nodes[_LEAVES + number] = _hash(bucket, LEVELS)
+            self._nodes[_LEAVES + number] = self._hashed(number, bucket)
             dirty.add((_LEAVES + number) >> 1)
         while dirty:
             for number in dirty:
@@ -90,7 +95,7 @@ class KeyedTree:
             return
         insort(bucket, entry)
         self._count += 1
-        self._changed(_prefix(entry))
+        self._changed(entry)
 
     def discard(self, entry: bytes) -> None:
         """Takes an entry out, if it is there."""
@@ -100,19 +105,21 @@ class KeyedTree:
             return
         del bucket[at]
         self._count -= 1
-        self._changed(_prefix(entry))
+        self._changed(entry)
 
     def show(self, cid: str) -> Shown:
         """Returns the proof that the CID is in the tree (`index` is set), or that it is not (`entries` is set)."""
         key = key_of(cid)
         number = _prefix(key)
         entries = self._buckets.get(number, [])
-        depth, below = LEVELS, list[bytes]()
+        depth, at, below = LEVELS, _LEAVES + number, list[bytes]()
+        known = self._halves.get(number, {})
         while len(entries) > BUCKET_ENTRIES and depth < DEEPEST:
-            zeros, ones = _halves(entries, depth)
-            entries, other = (ones, zeros) if _bit(key, depth) else (zeros, ones)
-            depth += 1
-            below.append(_hash(other, depth))
+            zeros, ones = _split(entries, depth, at)
+            bit = _bit(key, depth)
+            entries, other = (ones, zeros) if bit else (zeros, ones)
+            depth, at = depth + 1, 2 * at + bit
+            below.append(_half(other, depth, at ^ 1, known))
         siblings = [each.hex() for each in reversed(below)]
         at = _LEAVES + number
         for level in range(LEVELS, 0, -1):
@@ -125,11 +132,16 @@ class KeyedTree:
             return Shown(key.hex(), depth, siblings, held, index, len(entries), [each.hex() for each in path])
         return Shown(key.hex(), depth, siblings, entries=[entry.hex() for entry in entries])
 
-    def _changed(self, number: int) -> None:
+    def _changed(self, entry: bytes) -> None:
+        number = _prefix(entry)
         bucket = self._buckets[number]
         at = _LEAVES + number
+        if (known := self._halves.get(number)) is not None:
+            way = 1 << DEEPEST | int.from_bytes(entry[:32])
+            for depth in range(LEVELS + 1, DEEPEST + 1):
+                known.pop(way >> (DEEPEST - depth), None)
         if bucket:
-            self._nodes[at] = _hash(bucket, LEVELS)
+            self._nodes[at] = self._hashed(number, bucket)
         else:
             del self._buckets[number], self._nodes[at]
         level = LEVELS
@@ -140,6 +152,15 @@ class KeyedTree:
                 self._nodes.pop(at, None)
             else:
                 self._nodes[at] = parent
+
+    def _hashed(self, number: int, bucket: list[bytes]) -> bytes:
+        if len(bucket) <= BUCKET_ENTRIES:
+            self._halves.pop(number, None)
+            return _hash(bucket, LEVELS, _LEAVES + number, {})
+        known = self._halves.setdefault(number, {})
+        if len(known) > 2 * len(bucket):  # most of it is of entries that were taken out
+            known.clear()
+        return _hash(bucket, LEVELS, _LEAVES + number, known)
 
     def _parent(self, number: int) -> bytes:
         empty = _EMPTY_AT[number.bit_length()]
@@ -186,21 +207,29 @@ def _bucket(shown: list[str], key: bytes, depth: int) -> bytes:
     return rfc6962.root([rfc6962.leaf(entry) for entry in entries])
 
 
-def _hash(entries: list[bytes], depth: int) -> bytes:
-    """The hash of entries (in order) that share their first `depth` bits."""
+def _hash(entries: list[bytes], depth: int, at: int, known: _Known) -> bytes:
+    """The hash of entries (in order) that share their first `depth` bits; `at` is their heap number."""
     if len(entries) <= BUCKET_ENTRIES or depth >= DEEPEST:
         return rfc6962.root([rfc6962.leaf(entry) for entry in entries])
-    zeros, ones = _halves(entries, depth)
-    return _split_node(_hash(zeros, depth + 1), _hash(ones, depth + 1))
+    zeros, ones = _split(entries, depth, at)
+    return _split_node(_half(zeros, depth + 1, 2 * at, known), _half(ones, depth + 1, 2 * at + 1, known))
+
+
+def _half(entries: list[bytes], depth: int, at: int, known: _Known) -> bytes:
+    if (found := known.get(at)) is None:
+        found = known[at] = _hash(entries, depth, at, known)
+    return found
 
 
 def _split_node(left: bytes, right: bytes) -> bytes:
     return hashlib.sha256(b"\x02" + left + right).digest()
 
 
-def _halves(entries: list[bytes], depth: int) -> tuple[list[bytes], list[bytes]]:
-    at = next((i for i, entry in enumerate(entries) if _bit(entry, depth)), len(entries))
-    return entries[:at], entries[at:]
+def _split(entries: list[bytes], depth: int, at: int) -> tuple[list[bytes], list[bytes]]:
+    """Those without and those with the bit after the first `depth`, which they share."""
+    first_one = ((2 * at + 1) ^ (2 << depth)) << (DEEPEST - depth - 1)
+    where = bisect_left(entries, first_one.to_bytes(32))
+    return entries[:where], entries[where:]
 
 
 def _prefix(key: bytes) -> int:

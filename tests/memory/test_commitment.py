@@ -1,8 +1,10 @@
 """The commitment follows the truth: never stale, a tree for each namespace, the same after a restart."""
 
 import random
+import weakref
 from pathlib import Path
 
+import pytest
 import trio
 
 from engram.memory import keyed_tree, merkle, proofs
@@ -93,3 +95,12 @@ async def test_changes_while_a_tree_is_read_are_not_missed(tmp_path: Path) -> No
         assert (await commitment.of("mine")).root == keyed(entries[:40]).root
         leaves = [merkle.leaf(each.cid, proofs.embedding_hash(each.embedding)) for each in entries[40:]]
         assert (await commitment.tree()).root == merkle.Tree(leaves).root
+
+
+async def test_trees_of_empty_namespaces_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engram.memory.commitment._PRIVATE_ENTRIES_KEPT", 400)
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        commitment = Commitment()
+        await commitment.load(both.truth)
+        trees = [weakref.ref(await commitment.of(f"nobodys{number}")) for number in range(100)]
+        assert sum(1 for tree in trees if tree() is not None) <= 50

@@ -109,6 +109,52 @@ def test_a_crowded_bucket_is_split_so_that_proofs_stay_small() -> None:
     assert tree.show(CIDS[0]).depth == keyed_tree.LEVELS
 
 
+def hash_of_crowd(crowd: list[bytes], depth: int) -> bytes:
+    """The rule, written down without any memory."""
+    if len(crowd) <= BUCKET_ENTRIES:
+        return rfc6962.root([rfc6962.leaf(entry) for entry in sorted(crowd)])
+    halves = [
+        [entry for entry in crowd if int.from_bytes(entry[:32]) >> (255 - depth) & 1 == bit] for bit in (False, True)
+    ]
+    return hashlib.sha256(b"\x02" + b"".join(hash_of_crowd(half, depth + 1) for half in halves)).digest()
+
+
+def test_a_crowded_bucket_is_what_it_is_whatever_came_and_went_before() -> None:
+    rng = random.Random(2)
+    crowd = crowded(300)
+    tree = KeyedTree(crowd[:40])
+    held = set(crowd[:40])
+    for step in range(1_200):
+        wanted = 250 if step // 300 % 2 else 20
+        entry = rng.choice(crowd) if rng.randrange(300) < wanted else rng.choice(sorted(held) or crowd)
+        (tree.discard if entry in held else tree.add)(entry)
+        held ^= {entry}
+        if step % 50 == 0:
+            shown = tree.show(CIDS[0])
+            assert keyed_tree.verify(shown, CIDS[0], tree.root) is None
+            current = hash_of_crowd(list(held), keyed_tree.LEVELS)
+            for bit, sibling in zip(reversed(range(16)), shown.siblings[-16:], strict=True):
+                pair = [current, bytes.fromhex(sibling)]
+                current = rfc6962.node(*(pair[::-1] if key_of(CIDS[0])[bit >> 3] >> (7 - bit % 8) & 1 else pair))
+            assert current == tree.root == KeyedTree(held).root
+
+
+def test_ground_hashes_do_not_make_changes_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = crowded(3_000)
+    tree = KeyedTree(crowd[1:])
+    hashed: list[bytes] = []
+
+    def leaf(entry: bytes) -> bytes:
+        hashed.append(entry)
+        return hashlib.sha256(b"\x00" + entry).digest()
+
+    monkeypatch.setattr(rfc6962, "leaf", leaf)
+    tree.add(crowd[0])
+    tree.discard(crowd[0])
+    tree.show(CIDS[0])
+    assert len(hashed) <= 5 * BUCKET_ENTRIES
+
+
 def test_two_entries_do_not_pass_for_a_split_bucket() -> None:
     crowd = [*crowded(3)[:1], entry_of(CIDS[0], b"")]
     tree = KeyedTree(crowd)
