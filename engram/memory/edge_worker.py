@@ -8,6 +8,7 @@ when its stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never out
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 4:
         truth = reader(Path(arguments[4]))
         rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
+    gc.collect()  # what was imported stays: no full collection looks through it again
+    gc.freeze()
     Worker(shards, truth, rebuild, source, sink).serve()
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -54,6 +55,8 @@ INDEX_BACKOFF = Backoff(0.05, 5.0)
 INDEX_INTENSITY = Intensity(restarts=200, period_s=120.0)
 """Never reached with that backoff: an index that cannot run (a full disk) ends no node that still has its records."""
 _DRAIN_S = 2.5
+_TURN_S = 0.001
+"""After which a thread that computes lets the loop go on (Python's own: 5 ms, for each thread that is in its way)."""
 
 _log = structlog.get_logger("engram.miner")
 
@@ -88,6 +91,10 @@ async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: Mi
     )
     with events.listen(observer(metrics)):
         async with open_system(tree, rng=random.Random(), events=events) as system, trio.open_nursery() as nursery:
+            # What is there now stays: looked through again by each full collection, it stops the loop for 50 ms.
+            gc.collect()
+            gc.freeze()
+            sys.setswitchinterval(_TURN_S)
             nursery.start_soon(_stop_on_signals, system)
             _log.info("node_started", session_id=launch.session_id, port=launch.port, pid=os.getpid())
             await system.wait()
