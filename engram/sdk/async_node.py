@@ -78,14 +78,14 @@ class AsyncNodeClient:
         return await self._transport.ask(self._calls.told("/stats"))
 
     async def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store the meaning of `text` and return its content id.
+        """Store a text and return its content id; the node shows the text to whoever signs for it, and nobody else.
 
         Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
         return await self._transport.ask(self._calls.ingest(text, metadata))
 
     async def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store `text` and keep it as metadata beside its meaning, so that queries return it."""
+        """Store a text, as metadata too: whoever finds it sees it, also on miners that keep no texts."""
         return await self.ingest(text, {**(metadata or {}), "text": text})
 
     async def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:

@@ -15,6 +15,7 @@ encrypted one but its vector. There is no public form: a client without a namesp
 """
 
 import hashlib
+import secrets
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,10 +52,14 @@ class Found(msgspec.Struct, frozen=True):
     score: float
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str
     metadata: dict[str, object] = {}
     group: str | None = None
+    blank: str = ""
+    """A text of nothing but space, which a node takes for none."""
+    again: str = ""
+    """Makes a record another one than an equal one."""
 
 
 @final
@@ -82,16 +87,20 @@ class Documents:
             self._store(documents[start : start + BATCH])
 
     def put(self, documents: Sequence[tuple[Document, Sequence[float]]]) -> None:
-        """Keep documents in the place of those that have their ids. Raises like `add`.
+        """Keep documents in the place of those that have their ids; of two with one id the last. Raises like `add`.
 
-        Interrupted, an id may have both for a while: the newer one is given, and putting it again mends it.
+        Interrupted, an id may have both for a while: the newer one is given, and putting it again mends it. Of several
+        that put one id at once, one prevails.
         """
-        for start in range(0, len(documents), BATCH):
-            batch = documents[start : start + BATCH]
-            for (document, _), cid in zip(batch, self._store(batch), strict=True):
-                for record in self._records({"_ref": self._ref("id", document.id)}):
-                    if record.cid != cid:
-                        self._ask(lambda cid=record.cid: self._client.calls.delete(cid))  # type: ignore[misc]  # of now
+        named = list({document.id: (document, vector) for document, vector in documents}.values())
+        for start in range(0, len(named), BATCH):
+            batch = named[start : start + BATCH]
+            overtaken = [
+                again for again, cid in zip(batch, self._store(batch), strict=True) if not self._prevails(again[0], cid)
+            ]
+            if overtaken:  # by what somebody puts at this moment, or by the rest of a put that was interrupted
+                for (document, _), cid in zip(overtaken, self._store(overtaken, again=True), strict=True):
+                    self._prevails(document, cid)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents of these ids, in their order; ids that nothing is kept under are passed over."""
@@ -116,10 +125,10 @@ class Documents:
         Raises ValueError for a filter with a cipher: the node cannot read what it would filter by.
         """
         hits = self._ask(lambda: self._client.calls.query_texts(vector, k, where))
-        return [Found(self._read(hit), hit.score) for hit in hits if "_ref" in hit.metadata]
+        return [Found(self._read(hit), hit.score) for hit in hits[:k] if "_ref" in hit.metadata]
 
-    def _store(self, batch: Sequence[tuple[Document, Sequence[float]]]) -> list[str]:
-        items = [self._item(document, vector) for document, vector in batch]
+    def _store(self, batch: Sequence[tuple[Document, Sequence[float]]], *, again: bool = False) -> list[str]:
+        items = [self._item(document, vector, secrets.token_hex(8) if again else "") for document, vector in batch]
         results = self._ask(lambda: self._client.calls.ingest_items(items))
         cids = [result for result in results if isinstance(result, str)]
         if len(results) != len(batch):
@@ -129,18 +138,31 @@ class Documents:
                 raise NodeRefused(f"document {document.id!r} was not kept: {result}")
         return cids
 
-    def _item(self, document: Document, vector: Sequence[float]) -> JsonObject:
+    def _prevails(self, document: Document, cid: str) -> bool:
+        """Take out what was kept under the document's id before record `cid`; False when something came after it.
+
+        Nobody takes out what is newer than what they put: else two who put at once would take out each other's.
+        """
+        records = list(self._records({"_ref": self._ref("id", document.id)}))
+        cids = [record.cid for record in records]
+        older = cids[: cids.index(cid)] if cid in cids else []
+        for each in older:
+            self._ask(lambda each=each: self._client.calls.delete(each))  # type: ignore[misc]  # of now
+        return cids[-1:] == [cid]
+
+    def _item(self, document: Document, vector: Sequence[float], again: str) -> JsonObject:
         clear: JsonObject = {"_ref": self._ref("id", document.id)}
         if document.group is not None:
             clear["_group"] = self._ref("group", document.group)
-        kept = msgspec.json.encode(_Kept(document.id, document.metadata, document.group)).decode()
+        blank = "" if document.text.strip() else document.text
+        kept = msgspec.json.encode(_Kept(document.id, document.metadata, document.group, blank, again)).decode()
         if self._cipher is not None:
             return {"raw_embedding": floats(vector), "metadata": clear | _sealed(self._cipher, document.text, kept)}
         # The id of a record covers vector and metadata: with the text's digest it covers that too.
         clear |= {"_doc": kept, "_sha256": hashlib.sha256(document.text.encode()).hexdigest()}
         metadata = {key: _plain(value) for key, value in document.metadata.items() if _filterable(key, value)}
         item: JsonObject = {"raw_embedding": floats(vector), "metadata": metadata | clear}
-        return item | ({"text": document.text} if document.text.strip() else {})
+        return item if blank or not document.text else item | {"text": document.text}
 
     def _read(self, record: StoredText) -> Document:
         sealed = record.metadata.get(encryption.FIELD)
@@ -148,33 +170,36 @@ class Documents:
             if self._cipher is None:
                 raise Undecryptable("the documents here are encrypted: make the client with their cipher")
             memory = encryption.decrypt(self._cipher, sealed)
-            return self._document(str(memory.metadata.get("_doc")), memory.text)
-        if self._cipher is not None:
+            document = _document(str(memory.metadata.get("_doc")), memory.text)
+        elif self._cipher is not None:
             raise Undecryptable("a document here is not encrypted, so whoever made it had not the cipher")
-        return self._document(str(record.metadata.get("_doc")), record.text or "")
-
-    def _document(self, kept: str, text: str) -> Document:
-        try:
-            read = msgspec.json.decode(kept, type=_Kept)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedAnswer(f"a record is not as documents are stored: {error}") from None
-        return Document(read.id, text, read.metadata, read.group)
+        else:
+            document = _document(str(record.metadata.get("_doc")), record.text or "")
+        if record.metadata.get("_ref") != self._ref("id", document.id):
+            raise MalformedAnswer(f"the node gave document {document.id!r} as another one, or as one of this namespace")
+        return document
 
     def _delete(self, where: Mapping[str, str]) -> int:
         """What is marked with these; a page at a time, so that nothing is skipped while the list gets shorter."""
-        count, kept = 0, 0
+        gone, kept = set[str](), 0
         while True:
             page = self._ask(lambda: self._client.calls.page_texts(_PAGE, kept, where))  # noqa: B023  # asked at once
-            for record in page:
-                if "_ref" in record.metadata:
-                    count += self._ask(lambda cid=record.cid: self._client.calls.delete(cid))  # type: ignore[misc]
+            fresh = [record for record in page if record.cid not in gone]
+            if page and not fresh:
+                raise MalformedAnswer("the node goes on listing what it said that it had deleted")
+            for record in fresh:
+                if "_ref" in record.metadata and _holds(record, where):
+                    self._ask(lambda cid=record.cid: self._client.calls.delete(cid))  # type: ignore[misc]  # of now
+                    gone.add(record.cid)
                 else:
                     kept += 1
             if len(page) < _PAGE:
-                return count
+                return len(gone)
 
     def _records(self, where: Mapping[str, str]) -> Iterator[StoredText]:
-        yield from self._ask(lambda: self._client.calls.page_texts(_PAGE, 0, where))
+        """Those that are marked with these, the oldest first. What a node lists besides is not touched."""
+        page = self._ask(lambda: self._client.calls.page_texts(_PAGE, 0, where))
+        return (record for record in page if _holds(record, where))
 
     def _ref(self, kind: str, name: str) -> str:
         parts = msgspec.json.encode(["engram-document", kind, self._namespace, name])
@@ -190,12 +215,24 @@ def new_id() -> str:
     return str(uuid.uuid4())
 
 
+def _document(kept: str, text: str) -> Document:
+    try:
+        read = msgspec.json.decode(kept, type=_Kept)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedAnswer(f"a record is not as documents are stored: {error}") from None
+    return Document(read.id, text or read.blank, read.metadata, read.group)
+
+
+def _holds(record: StoredText, where: Mapping[str, str]) -> bool:
+    return all(record.metadata.get(key) == value for key, value in where.items())
+
+
 def _sealed(cipher: Cipher, text: str, kept: str) -> JsonObject:
     return {encryption.FIELD: encryption.encrypt(cipher, text, {"_doc": kept})}
 
 
-def _filterable(key: str, value: object) -> bool:
-    return not key.startswith("_") and isinstance(value, str | int | float)
+def _filterable(key: object, value: object) -> bool:
+    return isinstance(key, str) and not key.startswith("_") and isinstance(value, str | int | float)
 
 
 def _plain(value: object) -> JsonValue:

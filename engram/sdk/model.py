@@ -1,5 +1,6 @@
 """What the gateway and a node answer. Fields this version does not know are ignored."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -88,16 +89,28 @@ class Hit(msgspec.Struct, frozen=True):
     score: float
     metadata: dict[str, object] = {}
     trust_tier: str = ""
+    kept_text: str | None = msgspec.field(default=None, name="text")
+    """The text that it was made from, where the node keeps and shows it: to its owner and to the node's controller."""
 
     @property
     def text(self) -> str:
-        """The text that was kept beside the vector, empty when none was."""
-        text = self.metadata.get("text", "")
-        return text if isinstance(text, str) else ""
+        """The metadata `text`, else the text that the memory was made from; empty when there is neither."""
+        return _text(self.metadata, self.kept_text)
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """A stored memory by its content id."""
+    """A stored memory by its content id; texts as in a Hit."""
 
     cid: str
     metadata: dict[str, object] = {}
+    kept_text: str | None = msgspec.field(default=None, name="text")
+
+    @property
+    def text(self) -> str:
+        """The metadata `text`, else the text that the memory was made from; empty when there is neither."""
+        return _text(self.metadata, self.kept_text)
+
+
+def _text(metadata: Mapping[str, object], kept: str | None) -> str:
+    text = metadata.get("text")
+    return text if isinstance(text, str) else kept or ""

@@ -16,13 +16,14 @@ from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.memory import keyed_tree, proofs
 from engram.sdk import encryption
-from engram.sdk.encryption import Cipher
+from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
 from engram.sdk.shamir import MOST_SHARES, Share
 from engram.sdk.transport import Answer, error_of
 
 T = TypeVar("T")
+Seen = TypeVar("Seen", Hit, Memory)
 
 Embed = Callable[[str], Sequence[float]]
 _CHALLENGE_S = 30
@@ -206,17 +207,17 @@ class NodeCalls:
         fields: JsonObject = {"limit": limit, "offset": offset}
 
         def read(answer: Answer) -> list[Memory]:
-            return [self._shown(record) for record in checked(answer, _Page).records]
+            return self._opened(checked(answer, _Page).records)
 
         return self._post("list", fields | self._filter(where), read)
 
     def retrieve(self, cid: str) -> Call[Memory | None]:
         """One memory; None when the node has none under that id for this hotkey."""
-        fields = self._named("retrieve", {"cid": cid})
+        fields = self._signed("retrieve", {"cid": cid})
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})
 
         def read(answer: Answer) -> Memory | None:
-            return None if answer.status == 404 else self._shown(checked(answer, Memory))
+            return None if answer.status == 404 else self._decrypted(checked(answer, Memory))
 
         return Call("GET", f"/retrieve/{quote(cid, safe='')}" + (f"?{query}" if query else ""), None, read)
 
@@ -335,7 +336,7 @@ class NodeCalls:
             found = checked(answer, _Found)
             if found.error:
                 raise NodeRefused(found.error)
-            return [self._opened(hit) for hit in found.results]
+            return self._opened(found.results)
 
         return self._post("QuerySynapse", fields | {"top_k": top_k} | self._filter(where), read)
 
@@ -344,20 +345,31 @@ class NodeCalls:
             raise ValueError("metadata is encrypted: the node cannot filter by it")
         return {"filter": dict(where)} if where else {}
 
-    def _opened(self, hit: Hit) -> Hit:
-        memory = self._decrypted(hit.metadata)
-        return hit if memory is None else msgspec.structs.replace(hit, metadata=memory)
+    def _opened(self, found: Sequence[Seen]) -> list[Seen]:
+        """As `_decrypted`; what was encrypted for others, or with another key, stays as it is among what was not.
 
-    def _shown(self, record: Memory) -> Memory:
-        memory = self._decrypted(record.metadata)
-        return record if memory is None else msgspec.structs.replace(record, metadata=memory)
+        Raises Undecryptable in a private namespace of which this cipher opens nothing that was found.
+        """
+        opened: list[Seen] = []
+        closed: Undecryptable | None = None
+        for each in found:
+            try:
+                opened.append(self._decrypted(each))
+            except Undecryptable as error:
+                opened.append(each)
+                closed = error
+        reads_something = any(after is not before for before, after in zip(found, opened, strict=True))
+        if closed is not None and self.namespace is not None and not reads_something:
+            raise closed
+        return opened
 
-    def _decrypted(self, metadata: Mapping[str, object]) -> dict[str, object] | None:
-        sealed = metadata.get(encryption.FIELD)
+    def _decrypted(self, found: Seen) -> Seen:
+        sealed = found.metadata.get(encryption.FIELD)
         if self.cipher is None or not isinstance(sealed, str):
-            return None
+            return found
         memory = encryption.decrypt(self.cipher, sealed)
-        return {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
+        metadata = {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
+        return msgspec.structs.replace(found, metadata=metadata)
 
     def _require_root(
         self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str, *, name: str = ""

@@ -131,10 +131,10 @@ class Model:
         """The status that a signature for the name alone earns: 200, or 403 for what it did not come with first."""
         if not shown.stamp or shown.name_is_wrong:
             return 200
-        first = self._stamps.setdefault(shown.stamp, shown.wire)
-        if first is shown.wire:
+        if shown.stamp not in self._stamps:
+            self._stamps[shown.stamp] = shown.wire
             return 200
-        return 200 if first == shown.wire and shown.endpoint not in CHANGING else 403
+        return 200 if self._stamps[shown.stamp] == shown.wire and shown.endpoint not in CHANGING else 403
 
     def _spaced(self, shown: Shown, signer: str | None, stamped: int) -> Told:
         disguised = shown.name is not None

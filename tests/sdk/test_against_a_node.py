@@ -14,6 +14,7 @@ from engram.sdk import (
     Impostor,
     NodeClient,
     NodeRefused,
+    Undecryptable,
 )
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, NodeProcess, node
 
@@ -87,6 +88,42 @@ def test_an_encrypted_memory_is_read_by_its_recipient_only(running: NodeProcess)
         assert memory.metadata["text"] == "a secret"
     with NodeClient(url(running), CONTROLLER, namespace="sealed") as without:
         assert "secret" not in str(without.list())
+
+
+def test_a_text_comes_back_to_whoever_signs_for_it_and_to_nobody_else(running: NodeProcess) -> None:
+    long = "Otters hold hands while they sleep. " * 200  # has no room in the metadata
+    for namespace in (None, "texts"):
+        with NodeClient(url(running), CONTROLLER, namespace=namespace) as mine:
+            cid = mine.ingest(long)
+            assert [hit.text for hit in mine.query(long, top_k=1)] == [long]
+            found = mine.retrieve(cid)
+            assert found is not None
+            assert found.text == long
+            assert long in [memory.text for memory in mine.list()]
+    with NodeClient(url(running)) as anybody:
+        assert [hit.text for hit in anybody.query(long, top_k=1)] == [""]
+
+
+def test_what_others_have_encrypted_does_not_hide_what_one_can_read(running: NodeProcess) -> None:
+    mine, others = HybridCipher.generate()[0], HybridCipher.generate()[0]
+
+    def embed(text: str) -> list[float]:
+        return vector(1.0, float(len(text)))
+
+    for keypair, namespace in ((None, None), (CONTROLLER, "two_keys")):
+        with NodeClient(url(running), keypair, namespace=namespace, cipher=others, embed=embed) as other:
+            theirs = other.ingest_text("something else")
+        with NodeClient(url(running), keypair, namespace=namespace, cipher=mine, embed=embed) as client:
+            if namespace is None:
+                assert [hit.text for hit in client.query("something else", top_k=1)] == [""]
+            else:
+                with pytest.raises(Undecryptable):  # nothing here is for this key: more likely the wrong one
+                    client.query("something else")
+            client.ingest_text("a secret")
+            assert {hit.text for hit in client.query("a secret")} == {"a secret", ""}
+            assert [memory.text for memory in client.list()][-1] == "a secret"
+            with pytest.raises(Undecryptable):
+                client.retrieve(theirs)
 
 
 async def test_the_client_for_trio_does_the_same_at_once(running: NodeProcess) -> None:
