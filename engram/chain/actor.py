@@ -5,7 +5,7 @@ stays in place and its age tells how old it is.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 from typing import assert_never, final
 
@@ -23,6 +23,7 @@ from engram.chain.errors import (
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
+    HeadAwaited,
     HeadRefused,
     RuntimeApiMissing,
     SubnetUnknown,
@@ -31,11 +32,11 @@ from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph, Subne
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.reading import (
+    HeadReading,
     finalized_hash,
-    read_codec,
-    read_finalized_number,
-    read_hash_at,
+    opinion,
     read_head,
+    read_metadata,
     read_metagraph_bytes,
 )
 from engram.chain.rules import (
@@ -51,7 +52,6 @@ from engram.chain.rules import (
     judge_head,
     may_act,
     next_poll_s,
-    opinion_of,
     support_of,
     witnesses,
 )
@@ -89,8 +89,8 @@ class MetagraphSyncer(Actor[Poll]):
         self._clock = clock
         self._rng = rng
         self._codec: Codec | None = None
-        self._disputed: set[int] = set()
-        """Netuids on which endpoints differed and no two have agreed since."""
+        self._disputed: set[str] = set()
+        """What endpoints differed about and no two have agreed on since."""
         self._heads_differ = False
         """Endpoints had different finalized blocks of one number, and no two have agreed on a new head since."""
         self._polling = trio.CancelScope()
@@ -115,8 +115,9 @@ class MetagraphSyncer(Actor[Poll]):
 
     async def _poll(self) -> bool:
         """Asks the endpoints in turn until one serves; True when one did."""
+        ahead: set[int] = set()
         for _ in self._nodes:
-            place = choose(self._healths, self._clock.monotonic())
+            place = choose(self._healths, self._clock.monotonic(), ahead)
             if place is None:
                 break
             node, health = self._nodes[place], self._healths[place]
@@ -124,6 +125,10 @@ class MetagraphSyncer(Actor[Poll]):
                 await self._sync(node)
             except _ENDPOINT_FAULTS as error:
                 self._failed(place, error)
+                continue
+            except HeadAwaited as error:
+                log.debug("chain endpoint is ahead", endpoint=node.name, reason=str(error))
+                ahead.add(place)
                 continue
             if self._healths[place] is health:
                 self._healths[place] = after_success()
@@ -167,7 +172,7 @@ class MetagraphSyncer(Actor[Poll]):
             await self._hold_against_others(node, reading.head, verdict)
         codec = self._codec
         if codec is None or codec.spec_version != reading.spec_version:
-            self._codec = codec = await read_codec(node, reading)
+            self._codec = codec = await self._agreed_codec(node, reading)
             log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
         if verdict is not HeadVerdict.SAME:
             watch = HeadWatch(reading.head, now_s)
@@ -191,7 +196,8 @@ class MetagraphSyncer(Actor[Poll]):
                 assert_never(verdict)
 
     async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
-        """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on."""
+        """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
+        HeadAwaited when it may not be yet."""
         opinions: dict[int, Opinion] = {}
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
             opinions[place] = await self._opinion(place, head)
@@ -210,6 +216,9 @@ class MetagraphSyncer(Actor[Poll]):
                 names = " and ".join(self._nodes[place].name for place in others)
                 log.error("chain heads differ", block=head.number, one=node.name, other=names)
                 raise HeadRefused(f"{node.name}: its finalized block {head.number} is another one at {names}")
+            case Support.AWAITED:
+                names = " and ".join(self._nodes[at].name for at, its in opinions.items() if its is Opinion.NOT_YET)
+                raise HeadAwaited(f"{names} has not finalized block {head.number} of {node.name} yet")
             case Support.ALONE:
                 pass
             case _:
@@ -221,14 +230,8 @@ class MetagraphSyncer(Actor[Poll]):
             log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
 
     async def _opinion(self, place: int, head: Head) -> Opinion:
-        node = self._nodes[place]
         try:
-            its_hash = await read_hash_at(node, head.number)
-            if its_hash is None or its_hash == head.hash:
-                return opinion_of(head, its_hash, head.number)
-            its_finalized = await read_finalized_number(node)
-            # Read again: the first one may have been a block that was not to become the finalized one.
-            return opinion_of(head, await read_hash_at(node, head.number), its_finalized)
+            return await opinion(self._nodes[place], head, self._clock.now())
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
             self._failed(place, error)
         except CallRefused:
@@ -236,43 +239,57 @@ class MetagraphSyncer(Actor[Poll]):
         return Opinion.NONE
 
     async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
-        endpoint, witness, scale = await self._agreed(node, codec, netuid, head)
+        endpoint, witness, scale = await self._agreed(
+            node, f"subnet {netuid}", head, lambda asked: read_metagraph_bytes(asked, codec, netuid, head)
+        )
         fields = codec.decode_fields(scale)
         await trio.lowlevel.checkpoint()
         return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=endpoint, witness=witness)
 
-    async def _agreed(self, node: Node, codec: Codec, netuid: int, head: Head) -> tuple[str, str | None, bytes]:
+    async def _agreed_codec(self, node: Node, reading: HeadReading) -> Codec:
+        """The types of the runtime. Raises HeadRefused when endpoints differ on its metadata: it decides what every
+        byte means, so one endpoint's own would do as well as another metagraph."""
+        about = f"the metadata of runtime {reading.spec_version}"
+        try:
+            *_, metadata = await self._agreed(node, about, reading.head, lambda asked: read_metadata(asked, reading))
+        except AnswersDiffer as error:
+            raise HeadRefused(str(error)) from error
+        return Codec(metadata, reading.spec_version, reading.transaction_version)
+
+    async def _agreed(
+        self, node: Node, about: str, head: Head, asking: Callable[[Node], Awaitable[bytes]]
+    ) -> tuple[str, str | None, bytes]:
         """Bytes that two endpoints gave, and their names; those of `node` alone when no other can be asked.
 
         Raises AnswersDiffer when others answer but no two the same; and, after that, until two agree again.
         """
-        answers = [(node.name, await read_metagraph_bytes(node, codec, netuid, head))]
+        answers = [(node.name, await asking(node))]
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
-            other, scale = self._nodes[place], await self._second_opinion(place, codec, netuid, head)
-            if scale is None:
+            other, octets = self._nodes[place], await self._second_opinion(place, asking)
+            if octets is None:
                 continue
-            same = next((name for name, earlier in answers if earlier == scale), None)
+            same = next((name for name, earlier in answers if earlier == octets), None)
             if same is not None:
-                self._disputed.discard(netuid)
+                self._disputed.discard(about)
                 if same != node.name:
-                    odd = AnswersDiffer(f"{node.name} alone differs on subnet {netuid} at block {head.number}")
+                    odd = AnswersDiffer(f"{node.name} alone differs on {about} at block {head.number}")
                     self._failed(self._nodes.index(node), odd)
-                return same, other.name, scale
-            answers.append((other.name, scale))
-            self._disputed.add(netuid)
-            log.error("chain endpoints differ", netuid=netuid, block=head.number, one=node.name, other=other.name)
-        if netuid in self._disputed:
+                return same, other.name, octets
+            answers.append((other.name, octets))
+            self._disputed.add(about)
+            log.error("chain endpoints differ", about=about, block=head.number, one=node.name, other=other.name)
+        if about in self._disputed:
             names = " and ".join(name for name, _ in answers)
-            raise AnswersDiffer(f"subnet {netuid} at block {head.number}: no two endpoints agree ({names} answered)")
+            raise AnswersDiffer(f"{about} at block {head.number}: no two endpoints agree ({names} answered)")
         return node.name, None, answers[0][1]
 
-    async def _second_opinion(self, place: int, codec: Codec, netuid: int, head: Head) -> bytes | None:
+    async def _second_opinion(self, place: int, asking: Callable[[Node], Awaitable[bytes]]) -> bytes | None:
         """The bytes of another endpoint, None when it does not answer or is not so far yet."""
         try:
-            return await read_metagraph_bytes(self._nodes[place], codec, netuid, head)
+            return await asking(self._nodes[place])
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
             self._failed(place, error)
-        except CallRefused:
+        except (CallRefused, RuntimeApiMissing):
             pass
         return None
 

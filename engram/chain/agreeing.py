@@ -1,16 +1,29 @@
-"""Asks a second endpoint the same as the first, where honest answers cannot differ: reads at one block hash."""
+"""Asks a second endpoint the same as the first, where honest answers cannot differ: reads at one block hash.
+
+An answer that no other can give is believed only where none of them follows the chain: whoever makes blocks up would
+only have to be ahead (`hold`).
+"""
 
 from collections.abc import Sequence
-from typing import Final, final
+from typing import Final, assert_never, final
 
-from engram.chain.errors import AnswerMalformed, AnswersDiffer, CallRefused, EndpointBusy, EndpointUnreachable
+from engram.chain.errors import (
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
+    EndpointBusy,
+    EndpointUnreachable,
+    HeadAwaited,
+)
 from engram.chain.model import Head
 from engram.chain.node import Json, Node, RpcCall
-from engram.chain.reading import read_finalized_number, read_hash_at
-from engram.chain.rules import Opinion, opinion_of
+from engram.chain.reading import opinion
+from engram.chain.rules import Opinion
+from engram.clock import Clock, SystemClock
 
 _COMPARED: Final = frozenset({"state_call", "state_getStorage", "state_getKeysPaged", "state_queryStorageAt"})
 _SILENT: Final = (EndpointBusy, EndpointUnreachable, AnswerMalformed)
+_CLOCK: Final = SystemClock()
 
 
 @final
@@ -20,9 +33,10 @@ class Agreeing:
     One that does not answer is not asked again; when none can be asked, `node` alone is believed.
     """
 
-    def __init__(self, node: Node, others: Sequence[Node]) -> None:
+    def __init__(self, node: Node, others: Sequence[Node], clock: Clock = _CLOCK) -> None:
         self._node = node
         self._others = list(others)
+        self._clock = clock
 
     @property
     def name(self) -> str:
@@ -49,28 +63,32 @@ class Agreeing:
         return answers
 
     async def hold(self, head: Head) -> None:
-        """Raises AnswersDiffer when another endpoint has another finalized block of this number, and none has it."""
+        """Raises AnswersDiffer when another endpoint has another finalized block of this number, and none has it.
+
+        Raises HeadAwaited when none has it yet, and one of them follows the chain: it will have it, or another.
+        """
+        awaited = ""
         for other in tuple(self._others):
             try:
-                opinion = await _opinion(other, head)
+                its = await opinion(other, head, self._clock.now())
             except _SILENT:
                 self._others.remove(other)
                 continue
             except CallRefused:
                 continue
-            if opinion is Opinion.OTHER:
-                raise AnswersDiffer(f"{self.name} and {other.name} have different finalized blocks {head.number}")
-            if opinion is Opinion.SAME:
-                return
-
-
-async def _opinion(node: Node, head: Head) -> Opinion:
-    its_hash = await read_hash_at(node, head.number)
-    if its_hash is None or its_hash == head.hash:
-        return opinion_of(head, its_hash, head.number)
-    its_finalized = await read_finalized_number(node)
-    # Read again: the first one may have been a block that was not to become the finalized one.
-    return opinion_of(head, await read_hash_at(node, head.number), its_finalized)
+            match its:
+                case Opinion.OTHER:
+                    raise AnswersDiffer(f"{self.name} and {other.name} have different finalized blocks {head.number}")
+                case Opinion.SAME:
+                    return
+                case Opinion.NOT_YET:
+                    awaited = other.name
+                case Opinion.NONE:
+                    pass
+                case _:
+                    assert_never(its)
+        if awaited:
+            raise HeadAwaited(f"{awaited} has not finalized block {head.number} of {self.name} yet")
 
 
 def _is_compared(call: RpcCall, answer: Json) -> bool:

@@ -8,9 +8,12 @@ from engram.chain.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, C
 from engram.chain.errors import AnswerMalformed, CallRefused, RuntimeApiMissing
 from engram.chain.model import Head
 from engram.chain.node import Json, Node, RpcCall
+from engram.chain.rules import Opinion, is_live, opinion_of
 
 T = TypeVar("T")
 HASH_BYTES = 32
+_MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
+"""Key of Timestamp.Now: twox128 of both names, in every Substrate chain."""
 
 
 class HeadReading(msgspec.Struct, frozen=True):
@@ -75,13 +78,32 @@ async def read_finalized_number(node: Node) -> int:
     return _number(node, convert(node, answered(node, answer), _Header).number)
 
 
-async def read_codec(node: Node, reading: HeadReading) -> Codec:
-    """The types of the runtime at this head: 0.5 MB, asked for once per runtime version."""
+async def opinion(node: Node, head: Head, now_s: float) -> Opinion:
+    """What this node has at the number of a head that another one named; `now_s` is unix time. Raises as `ask`."""
+    if await read_hash_at(node, head.number) == head.hash:
+        return Opinion.SAME
+    at = await finalized_hash(node)
+    (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(at),))])
+    its_finalized = _number(node, convert(node, answered(node, answer), _Header).number)
+    if its_finalized < head.number:
+        return Opinion.NOT_YET if is_live(await _made_ms(node, at), now_s) else Opinion.NONE
+    # Read again: the first one may have been a block that was not to become the finalized one.
+    return opinion_of(head, await read_hash_at(node, head.number), its_finalized)
+
+
+async def _made_ms(node: Node, block_hash: bytes) -> int | None:
+    (answer,) = await node.ask([RpcCall("state_getStorage", (_MADE_AT, hex_of(block_hash)))])
+    if answer is None or isinstance(answer, CallRefused):
+        return None
+    return int.from_bytes(octets_of(node, answer)[:8], "little")
+
+
+async def read_metadata(node: Node, reading: HeadReading) -> bytes:
+    """The runtime's metadata at this head: 0.5 MB, asked for once per runtime version. Raises RuntimeApiMissing."""
     try:
-        metadata = await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
+        return await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
     except CallRefused as error:
         raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
-    return Codec(metadata, reading.spec_version, reading.transaction_version)
 
 
 async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:

@@ -24,7 +24,9 @@ endpoints before it is acted on, one after the other until one of them has the s
 | ADVANCED  | act on it                 | act on it, unless heads differed| refuse; heads differ      |
 | OVERTAKEN | act on it                 | refuse                          | refuse; heads differ      |
 
-Once heads differed, nothing new is acted on until two endpoints have the same one.
+Once heads differed, nothing new is acted on until two endpoints have the same one. AWAITED is a head that no other has
+finalized yet, one of which follows the chain: then that one's own head is the next to be judged, and nobody is set
+aside. Else whoever makes blocks up would only have to be ahead, for all that nobody else knows is true of them.
 
 An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After), and the next
 one is asked in the same poll. One whose head was refused still answers for the heads of others.
@@ -57,6 +59,8 @@ BUSY_MIN_S = 15.0
 RETRY_AFTER_MAX_S = 3_600.0
 JITTER = 0.2
 POLL_MIN_S = 1.0
+LIVE_S = 180.0
+"""A finalized block is some 36 s old on a healthy chain."""
 
 
 class HeadVerdict(enum.Enum):
@@ -75,14 +79,17 @@ class Opinion(enum.Enum):
 
     SAME = "same"
     OTHER = "other"
+    NOT_YET = "not_yet"
+    """No finalized block yet, though its newest one is of now."""
     NONE = "none"
-    """No finalized block yet, or no answer."""
+    """No finalized block yet, on a chain that may stand still; or no answer."""
 
 
 class Support(enum.Enum):
     """How a head stands with the other endpoints; see the second table above."""
 
     CONFIRMED = "confirmed"
+    AWAITED = "awaited"
     ALONE = "alone"
     CONTRADICTED = "contradicted"
 
@@ -123,7 +130,14 @@ def support_of(opinions: Collection[Opinion]) -> Support:
     """How a head stands with the others: one that has it outweighs those that have another."""
     if Opinion.SAME in opinions:
         return Support.CONFIRMED
-    return Support.CONTRADICTED if Opinion.OTHER in opinions else Support.ALONE
+    if Opinion.OTHER in opinions:
+        return Support.CONTRADICTED
+    return Support.AWAITED if Opinion.NOT_YET in opinions else Support.ALONE
+
+
+def is_live(made_ms: int | None, now_s: float) -> bool:
+    """Whether an endpoint whose finalized block was made then (unix ms; None: it does not say) follows the chain."""
+    return made_ms is not None and now_s - made_ms / 1000 <= LIVE_S
 
 
 def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool) -> bool:
@@ -167,10 +181,10 @@ def after_busy(
     return _set_aside(health, error, now_s, wait_s)
 
 
-def choose(healths: Sequence[EndpointHealth], now_s: float) -> int | None:
-    """The first endpoint in order that may be asked now; None when all are set aside."""
+def choose(healths: Sequence[EndpointHealth], now_s: float, passed: Collection[int] = ()) -> int | None:
+    """The first endpoint in order that may be asked now and is none of `passed`; None when there is none."""
     for number, health in enumerate(healths):
-        if health.not_before_s <= now_s:
+        if health.not_before_s <= now_s and number not in passed:
             return number
     return None
 

@@ -175,9 +175,12 @@ class RuntimeTypes:
         records = self.storage_value("System", "Events", octets)
         if not isinstance(records, list):
             raise AnswerMalformed("the events of a block are no list")
-        return tuple(
-            Event(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"]) for one in records
-        )
+        try:
+            return tuple(
+                Event(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"]) for one in records
+            )
+        except (KeyError, TypeError) as error:
+            raise AnswerMalformed(f"the events of a block are of no known form: {error}") from error
 
     def refusal(self, failure: Event) -> tuple[str, str]:
         """Name and explanation of a System.ExtrinsicFailed, by the metadata."""

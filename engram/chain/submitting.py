@@ -30,9 +30,11 @@ from engram.chain.composing import Composer, CoreComposer
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
+    CallNotComposable,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
+    HeadAwaited,
     NeverIncluded,
     OutcomeUnknown,
     RefusedInBlock,
@@ -62,7 +64,9 @@ _UNTOLD: Final = (
     EndpointUnreachable,
     AnswerMalformed,
     AnswersDiffer,
+    HeadAwaited,
     CallRefused,
+    CallNotComposable,
     RuntimeApiMissing,
 )
 """What leaves the outcome open: the next endpoint is asked."""
@@ -263,7 +267,8 @@ async def _look(
 ) -> tuple[Head, View, int, bytes | None] | None:
     """Where it stands in the finalized block of this number, and the block's events; None when it is not in it.
 
-    Raises AnswersDiffer when it is, and another of `nodes` has another block or other events there.
+    Raises AnswersDiffer when it is, and another of `nodes` has another block or other events there; HeadAwaited while
+    none of them has that block.
     """
     at = await read_hash_at(node, number)
     if at is None:
@@ -274,9 +279,10 @@ async def _look(
     place = next((place for place, one in enumerate(extrinsics) if one.lower() == ours), None)
     if place is None:
         return None
-    block, agreeing = Head(number, at), Agreeing(node, [other for other in nodes if other is not node])
+    others = [other for other in nodes if other is not node]
+    block, agreeing = Head(number, at), Agreeing(node, others)
     await agreeing.hold(block)
-    there = await view_at(node, at, view)
+    there = await view_at(node, at, view, others)
     key = there.types.storage_key("System", "Events")
     return block, there, place, await read_storage(agreeing, key, at)
 

@@ -17,6 +17,7 @@ from engram.chain.errors import (
     ChainError,
     EndpointBusy,
     EndpointUnreachable,
+    HeadAwaited,
     RuntimeApiMissing,
 )
 from engram.chain.model import Head, Metagraph
@@ -107,6 +108,8 @@ class View:
 async def open_view(nodes: Sequence[Node]) -> View:
     """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
 
+    One that is ahead of the others is passed over: what it alone knows cannot be held against anything.
+
     Raises the last endpoint's ChainError, or AnswersDiffer.
     """
     failed: ChainError = EndpointUnreachable("no endpoint to ask", may_have_arrived=False)
@@ -117,19 +120,28 @@ async def open_view(nodes: Sequence[Node]) -> View:
             reading, metadata = await read_head_and_metadata(agreeing, await finalized_hash(node))
             await agreeing.hold(reading.head)
             return View(node, reading, metadata, others)
-        except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused, RuntimeApiMissing) as error:
+        except (
+            EndpointBusy,
+            EndpointUnreachable,
+            AnswerMalformed,
+            CallRefused,
+            RuntimeApiMissing,
+            HeadAwaited,
+        ) as error:
             failed = error
     raise failed
 
 
-async def view_at(node: Node, block_hash: bytes, known: View | None = None) -> View:
-    """The block of this hash; `known` spares the reading of the metadata when the runtime is still the same."""
-    if known is None:
-        return View(node, *await read_head_and_metadata(node, block_hash))
-    reading = await read_head(node, block_hash, None)
-    if known.reading.spec_version == reading.spec_version:
-        return View(node, reading, known.metadata)
-    return View(node, *await read_head_and_metadata(node, block_hash))
+async def view_at(node: Node, block_hash: bytes, known: View | None = None, others: Sequence[Node] = ()) -> View:
+    """The block of this hash, held against `others`; `known` spares reading the metadata while the runtime is the same.
+
+    Raises AnswersDiffer.
+    """
+    if known is not None:
+        reading = await read_head(node, block_hash, None)
+        if known.reading.spec_version == reading.spec_version:
+            return View(node, reading, known.metadata, others)
+    return View(node, *await read_head_and_metadata(Agreeing(node, others), block_hash), others)
 
 
 async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | None:

@@ -12,6 +12,8 @@ from engram.chain.composing import Composer, CoreComposer
 from engram.chain.endpoints import nodes
 from engram.chain.errors import (
     AnswerMalformed,
+    AnswersDiffer,
+    CallNotComposable,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
@@ -23,7 +25,7 @@ from engram.chain.runtime import Call
 from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.substrate import SubstrateComposer
 from engram.chain.view import View, view_at
-from engram.cli.chain import Chain
+from engram.cli.chain import DEFAULT_NETWORK, Chain
 from engram.cli.tracing import Traced
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair
@@ -32,18 +34,29 @@ from engram.http.client import HttpClient
 T = TypeVar("T")
 READ_BACK_ROUNDS: Final = 3
 READ_BACK_PAUSE_S: Final = 0.5
+_NOT_READ: Final = (
+    EndpointBusy,
+    EndpointUnreachable,
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
+    CallNotComposable,
+    RuntimeApiMissing,
+)
+"""Says nothing of what the chain holds: an endpoint failed, or the runtime was upgraded to another layout."""
 
 
 @asynccontextmanager
 async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
     """The nodes in the order in which they are tried; their connections end with the block."""
-    http = HttpClient()
+    network = chain.network or DEFAULT_NETWORK
     settings = ChainSettings(
-        source="recorded" if chain.network == "recorded" else "rpc",
-        network=chain.network,
+        source="recorded" if network == "recorded" else "rpc",
+        network=network,
         endpoints=chain.endpoint,
         call_timeout_s=chain.timeout,
     )
+    http = HttpClient()
     try:
         asked = nodes(settings, http, SystemClock())
         yield [Traced(node) for node in asked] if chain.debug else asked
@@ -61,13 +74,17 @@ async def send(
 
 
 async def read_back(view: View, nodes: Sequence[Node], done: Included, look: Callable[[View], Awaitable[T]]) -> T:
-    """What `look` finds in the block that holds a call, asking the endpoints in turn. Raises NotReadBack."""
+    """What `look` finds in the block that holds a call, asking the endpoints in turn and holding each against the others.
+
+    Raises NotReadBack.
+    """
     why = ""
     for lap in range(READ_BACK_ROUNDS):
         for node in (view.node, *(other for other in nodes if other is not view.node)):
+            others = [other for other in nodes if other is not node]
             try:
-                return await look(await view_at(node, done.block.hash, view))
-            except (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused, RuntimeApiMissing) as error:
+                return await look(await view_at(node, done.block.hash, view, others))
+            except _NOT_READ as error:
                 why = str(error)
         if lap < READ_BACK_ROUNDS - 1:
             await trio.sleep(READ_BACK_PAUSE_S)

@@ -28,6 +28,7 @@ from engram.chain.rules import (
     after_success,
     changes,
     choose,
+    is_live,
     judge_head,
     may_act,
     next_poll_s,
@@ -87,8 +88,22 @@ def test_only_a_finalized_block_contradicts_a_head(
 def test_one_endpoint_that_has_a_head_too_outweighs_those_that_have_another() -> None:
     assert support_of([]) is Support.ALONE
     assert support_of([Opinion.NONE, Opinion.NONE]) is Support.ALONE
-    assert support_of([Opinion.NONE, Opinion.OTHER]) is Support.CONTRADICTED
+    assert support_of([Opinion.NONE, Opinion.NOT_YET]) is Support.AWAITED
+    assert support_of([Opinion.NOT_YET, Opinion.OTHER]) is Support.CONTRADICTED
+    assert support_of([Opinion.NOT_YET, Opinion.SAME]) is Support.CONFIRMED
     assert support_of([Opinion.OTHER, Opinion.OTHER, Opinion.SAME]) is Support.CONFIRMED
+
+
+@pytest.mark.parametrize(("made_ms", "live"), [(None, False), (819_999, False), (820_000, True), (2_000_000, True)])
+def test_an_endpoint_follows_the_chain_while_its_finalized_block_is_of_the_last_minutes(
+    made_ms: int | None, live: bool
+) -> None:
+    assert is_live(made_ms, now_s=1_000.0) is live
+
+
+def test_an_endpoint_that_was_passed_over_is_not_chosen_again() -> None:
+    healths = [EndpointHealth(), EndpointHealth()]
+    assert [choose(healths, 0.0), choose(healths, 0.0, {0}), choose(healths, 0.0, {0, 1})] == [0, 1, None]
 
 
 @pytest.mark.parametrize("heads_differ", [False, True])

@@ -17,6 +17,9 @@ from engram.chain.node import Json, RpcCall
 from engram.chain.recorded.node import Recording, compact, read_recording
 from tests.fakes.responder import Answer, Asked, Responder
 
+MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
+"""Key of Timestamp.Now."""
+
 
 @cache
 def recording() -> Recording:
@@ -44,6 +47,8 @@ class ChainDouble:
         """By method, answered instead of a result."""
         self.replace: dict[str, Json] = {}
         """By method, a result in the place of the true one."""
+        self.made_s: Callable[[int], float] | None = None
+        """Unix time at which a block was made, by its number; None: blocks do not tell."""
         self.down: Exception | None = None
         """Raised by the next calls until reset."""
         self.delay_s = 0.0
@@ -85,6 +90,10 @@ class ChainDouble:
                 return {**recording().runtime_version, "specVersion": self.spec_version}
             case ["system_chain"]:
                 return self.chain_name
+            case ["state_getStorage", str(key), at] if key == MADE_AT and self.made_s is not None:
+                number = self.number(at)
+                made_ms = None if number is None else int(self.made_s(number) * 1000)
+                return None if made_ms is None else "0x" + made_ms.to_bytes(8, "little").hex()
             case ["state_call", "Metadata_metadata_at_version", _, _]:
                 return recording().metadata
             case ["state_call", "SubnetInfoRuntimeApi_get_metagraph", str(argument), at]:
