@@ -96,7 +96,7 @@ async def ask(
                 address=address,
             )
         except (HttpError, OSError, UnicodeError) as error:
-            return Probed(False, str(error))
+            return Probed(False, str(error).removesuffix(": "))
         return Probed(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
     return Probed(False, f"no answer within {probing.timeout_s:g} s")
 

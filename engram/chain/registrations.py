@@ -26,7 +26,8 @@ ADDRESS_BYTES: Final = 45
 PORT_BYTES: Final = 5
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 _DIGITS: Final = re.compile(r"[0-9]{1,5}\Z")
-_NUMERIC_HOST: Final = re.compile(r"[0-9.]+\Z")
+_NUMERIC_LABEL: Final = re.compile(r"(?:[0-9]+|0[xX][0-9a-fA-F]*)\Z")
+"""What ends in such a label is a number to resolvers (`0x7f.1` is 127.0.0.1), never a name."""
 
 
 class InvalidRegistration(ChainError):
@@ -140,18 +141,21 @@ def _address(text: str) -> str:
     if len(text.encode()) > ADDRESS_BYTES + (2 if text.startswith("[") else 0):
         raise ValueError(f"Address must be at most {ADDRESS_BYTES} characters")
     if text.startswith("[") and text.endswith("]"):
-        return str(ipaddress.IPv6Address(_no_zone(text[1:-1])))
+        try:
+            return str(ipaddress.IPv6Address(_no_zone(text)[1:-1]))
+        except ipaddress.AddressValueError:
+            raise ValueError(f"Address '{text}' is no IPv6 address") from None
     if ":" in text:
         try:
             return str(ipaddress.IPv6Address(_no_zone(text)))
         except ValueError:
             raise ValueError(f"Invalid compressed string format: {text}") from None
-    if _NUMERIC_HOST.match(text):
+    labels = text.removesuffix(".").split(".")
+    if _NUMERIC_LABEL.match(labels[-1]):
         try:
             return str(ipaddress.IPv4Address(text))
         except ValueError:
             raise ValueError(f"Address '{text}' is no IPv4 address") from None
-    labels = text.removesuffix(".").split(".")
     if not text or not all(_HOST_LABEL.match(label) for label in labels):
         raise ValueError(f"Address '{text}' is neither an IP address nor a host name")
     return text

@@ -53,8 +53,7 @@ class JsonRpcNode:
         self._timeout_s = timeout_s
         self._next_id = 1
         self._batches = True
-        parts = urlsplit(url)
-        self._name = f"{parts.scheme}://{parts.hostname or ''}" + (f":{parts.port}" if parts.port else "")
+        self._name = name_of(url)
 
     @property
     def name(self) -> str:
@@ -146,6 +145,15 @@ class JsonRpcNode:
     def _raise_if_busy(self, error: _Error) -> None:
         if error.code in BUSY_CODES:
             raise EndpointBusy(f"{self._name}: {error.message} ({error.code})")
+
+
+def name_of(url: str) -> str:
+    """Scheme, host and port of an endpoint: what may be shown of it. Raises ValueError when it is no HTTP URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("an endpoint is an http, https, ws or wss URL")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 class _Headers(Protocol):

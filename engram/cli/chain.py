@@ -19,6 +19,7 @@ T = TypeVar("T")
 _DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
 _INFO: Final = "Accepted, so that older command lines go on working; that much is told anyway."
 Form = Literal["upstream", "table", "json"]
+DEFAULT_NETWORK: Final = "finney"
 
 
 @Parameter(name="*")
@@ -28,9 +29,12 @@ class Chain:
 
     netuid: Annotated[int, Parameter(help="The subnet.")] = 11
     network: Annotated[
-        Literal["finney", "test", "local", "recorded"],
-        Parameter(name=["--network", "--subtensor.network"], help="finney is the mainnet, local a node of your own."),
-    ] = "finney"
+        Literal["finney", "test", "local", "recorded"] | None,
+        Parameter(
+            name=["--network", "--subtensor.network"],
+            help="finney is the mainnet (and meant when nothing is named), local a node of your own.",
+        ),
+    ] = None
     endpoint: Annotated[
         tuple[str, ...],
         Parameter(
@@ -45,6 +49,21 @@ class Chain:
     ] = "core"
     debug: Annotated[bool, Parameter(name=["--logging.debug", "--logging.trace"], help=_DEBUG, negative="")] = False
     logging_info: Annotated[bool, Parameter(name="--logging.info", help=_INFO, negative="")] = False
+
+    @property
+    def named(self) -> str:
+        """The network as it is shown: what was named, else the endpoints. Raises CommandFailed as `check`."""
+        return self.network or ", ".join(self.check()) or DEFAULT_NETWORK
+
+    def check(self) -> list[str]:
+        """The endpoints that were given, as they may be shown. Raises CommandFailed when one is none."""
+        from engram.chain.endpoints import http_url
+        from engram.chain.rpc import name_of
+
+        try:
+            return [name_of(http_url(url)) for url in self.endpoint]
+        except ValueError as error:
+            raise CommandFailed(f"--endpoint: {error}", Exit.USAGE) from None
 
 
 @Parameter(name="*")

@@ -48,7 +48,8 @@ _NOT_READ: Final = (
 
 @asynccontextmanager
 async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
-    """The nodes in the order in which they are tried; their connections end with the block."""
+    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed."""
+    chain.check()
     network = chain.network or DEFAULT_NETWORK
     settings = ChainSettings(
         source="recorded" if network == "recorded" else "rpc",
@@ -74,7 +75,7 @@ async def send(
 
 
 async def read_back(view: View, nodes: Sequence[Node], done: Included, look: Callable[[View], Awaitable[T]]) -> T:
-    """What `look` finds in the block that holds a call, asking the endpoints in turn and holding each against the others.
+    """What `look` finds in the block that holds a call, by the first endpoint that tells and no other contradicts.
 
     Raises NotReadBack.
     """

@@ -92,13 +92,13 @@ def register(
     planned = Committed(
         hotkey=hotkey,
         coldkey=None if coldkey is None else ss58.encode(coldkey),
-        network=chain.network,
+        network=chain.named,
         netuid=chain.netuid,
         committed=found.text,
         online=online,
     )
     if form != "json":
-        lines = upstream.summary(planned.coldkey or "", hotkey, chain.network, chain.netuid, found.text)
+        lines = upstream.summary(planned.coldkey or "", hotkey, planned.network, chain.netuid, found.text)
         _write(lines)
     if keypair is None:
         return _dry(form, planned)
@@ -113,7 +113,7 @@ def register(
     except RefusedInBlock as refused:
         explained = _EXPLAINED.get(refused.name, "")
         text = f"{refused} (block {refused.block})" + (f"; {explained}" if explained else "")
-        return _failed(form, f"Error during commit: {refused.name}: {text}")
+        return _failed(form, f"Error during commit: {text}")
     except (NotReadBack, OutcomeUnknown) as unknown:
         return _failed(form, f"Error during commit: {type(unknown).__name__}: {unknown}", Exit.UNKNOWN)
     except ChainError as error:
@@ -149,7 +149,7 @@ def check(
 ) -> int:
     """Show every commitment of the subnet: those that say where a miner serves, and those that do not."""
     del wallet  # accepted as upstream does; nothing of it is read
-    form = shown.form
+    form, network = shown.form, chain.named
     entries, probed = run(lambda: _entries(chain, probe, allow_private))
     if form == "json":
         output.document([_as_json(entry, probed) for entry in entries])
@@ -157,8 +157,12 @@ def check(
         _warn(f"No commitments found for netuid {chain.netuid}")
     elif form == "table":
         _table(entries, probed, verbose)
+        valid = sum(entry.registration is not None for entry in entries)
+        invalid = len(entries) - valid
+        tip = "" if verbose or not invalid else " (--verbose says why)"
+        _warn(f"netuid {chain.netuid}, {network}: {len(entries)} commitments, {valid} valid, {invalid} invalid{tip}")
     else:
-        _write(upstream.check(entries, chain.netuid, chain.network, verbose, probed))
+        _write(upstream.check(entries, chain.netuid, network, verbose, probed))
     return Exit.DONE
 
 

@@ -193,7 +193,7 @@ def serve(
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_of(wallet)
     sent = run(lambda: _serve(chain, call, keypair, online, patience))
-    _show(sent, shown, f"{ip}:{port} is announced" if online else "dry run: nothing was sent")
+    _show(sent, shown, f"{_authority(ip.strip('[]'), port)} is announced" if online else "dry run: nothing was sent")
     return Exit.DONE
 
 

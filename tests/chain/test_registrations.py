@@ -34,6 +34,7 @@ def read(payload: bytes | None) -> tuple[Registration | None, str, str]:
         ("miner_1.example.org.:443", "miner_1.example.org.", 443),
         ("127.0.0.1:65535", "127.0.0.1", 65_535),
         ("a:1", "a", 1),
+        ("0x41.example:1", "0x41.example", 1),
     ],
 )
 def test_a_text_that_names_an_endpoint_is_read(text: str, address: str, port: int) -> None:
@@ -58,10 +59,16 @@ def test_a_text_that_names_an_endpoint_is_read(text: str, address: str, port: in
         ("a" * 46 + ":80", "Address must be at most 45 characters"),
         ("999.1.1.1:80", "Address '999.1.1.1' is no IPv4 address"),
         ("010.1.1.1:80", "Address '010.1.1.1' is no IPv4 address"),
+        ("0x41:80", "Address '0x41' is no IPv4 address"),
+        ("13.89.38.0X81:80", "Address '13.89.38.0X81' is no IPv4 address"),
+        ("miner.example.0x:80", "Address 'miner.example.0x' is no IPv4 address"),
+        ("2130706433:80", "Address '2130706433' is no IPv4 address"),
+        ("1.2.3.4.:80", "Address '1.2.3.4.' is no IPv4 address"),
+        ("[b]x[/b]:80", "Address '[b]x[/b]' is no IPv6 address"),
         (":80", "Address '' is neither an IP address nor a host name"),
         ("-a.example:80", "Address '-a.example' is neither an IP address nor a host name"),
         ("a b:80", "Address 'a b' is neither an IP address nor a host name"),
-        ("[::1%eth0]:80", "Address '::1%eth0' names an interface of one machine"),
+        ("[::1%eth0]:80", "Address '[::1%eth0]' names an interface of one machine"),
         ("user@host:80", "Address 'user@host' is neither an IP address nor a host name"),
     ],
 )

@@ -54,14 +54,16 @@ def registry(run: Run, server: ChainServer, wallets: Path) -> Registry:
     return command
 
 
-def test_a_dry_run_shows_what_would_be_committed_and_sends_nothing(registry: Registry, chain: LivingChain) -> None:
+def test_a_dry_run_shows_what_would_be_committed_and_sends_nothing(
+    registry: Registry, server: ChainServer, chain: LivingChain
+) -> None:
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999")
     assert ran.code == 0
     assert ran.out.splitlines() == [
         "=== Registration Summary ===",
         f"Coldkey: {COLDKEY.ss58}",
         f"Hotkey: {HOTKEY.ss58}",
-        "Network: finney",
+        f"Network: {server.url}",
         "Netuid: 450",
         "String to commit: 13.89.38.129:9999",
         "===========================",
@@ -175,7 +177,7 @@ def test_a_refusal_inside_the_block_is_named_and_fails(registry: Registry) -> No
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online", wallet="stranger")
     assert ran.code == 1
     last = ran.out.splitlines()[-1]
-    assert last.startswith("Error during commit: AccountNotAllowedCommit: AccountNotAllowedCommit: Account is not")
+    assert last.startswith("Error during commit: AccountNotAllowedCommit: Account is not")
     assert "engram subnet register" in last
     assert "Successfully" not in ran.out
 
@@ -245,7 +247,9 @@ def filled(chain: LivingChain) -> None:
         chain.put({"deposit": 0, "block": 1000 + number, "info": info}, "Commitments", "CommitmentOf", 450, account)
 
 
-def test_check_tells_every_entry_in_upstreams_lines(registry: Registry, chain: LivingChain) -> None:
+def test_check_tells_every_entry_in_upstreams_lines(
+    registry: Registry, server: ChainServer, chain: LivingChain
+) -> None:
     filled(chain)
     ran = registry("check")
     assert ran.code == 0
@@ -254,7 +258,7 @@ def test_check_tells_every_entry_in_upstreams_lines(registry: Registry, chain: L
         "",
         "=" * 80,
         "ALL COMMITMENTS FOR NETUID: 450",
-        "Network: finney",
+        f"Network: {server.url}",
         "Total commitments: 9",
         "=" * 80,
     ]
@@ -405,8 +409,29 @@ def test_a_table_has_a_row_for_every_entry(registry: Registry, chain: LivingChai
     ran = registry("check", "--format", "table")
     assert ran.lines[0] == ["hotkey", "block", "address", "port", "endpoint", "problem"]
     assert len(ran.lines) == 10
+    assert ran.err.strip().endswith("9 commitments, 3 valid, 6 invalid (--verbose says why)")
+    assert registry("check", "--format", "table", "--verbose").err.strip().endswith("3 valid, 6 invalid")
     ran = registry("read", "--format", "table", "--probe")
     assert len(ran.lines) == 7
+
+
+def test_the_network_that_is_told_is_the_one_that_was_named(registry: Registry, server: ChainServer) -> None:
+    there = ("--address", "13.89.38.129", "--port", "9999", "--format", "json")
+    assert json.loads(registry("register", *there).out)["network"] == server.url
+    assert json.loads(registry("register", *there, "--network", "test").out)["network"] == "test"
+
+
+def test_the_network_is_finney_when_nothing_is_named(run: Run, wallets: Path) -> None:
+    wallet = ["--wallet.path", str(wallets), "--wallet.name", "cold", "--wallet.hotkey", "hot"]
+    ran = run("registry", "register", *wallet, "--address", "13.89.38.129", "--port", "9999")
+    assert "Network: finney" in ran.out.splitlines()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "ftp://node.example", "http://", "https://[bad"])
+def test_an_endpoint_that_is_no_url_is_a_mistake_of_the_command_line(run: Run, url: str) -> None:
+    for command in (["registry", "check"], ["subnet", "status", "--hotkey", HOTKEY.ss58]):
+        ran = run(*command, "--netuid", "450", "--endpoint", url)
+        assert (ran.code, "--endpoint: " in ran.err) == (2, True)
 
 
 def test_json_tells_what_was_committed_and_where(registry: Registry, chain: LivingChain) -> None:
