@@ -110,14 +110,15 @@ class Model:
             return self._open(shown)
         stamped = self._stamped(shown)
         signer, is_new = shown.signer, shown.body not in self._bodies
+        disguised = shown.endpoint in SPACED and shown.name is not None
         if shown.elsewhere:
-            return Told(401, disguised=False)
+            return Told(401, disguised)
         if signer is not None:
             self._bodies.add(shown.body)
         doubtful = shown.body_is_wrong or (signer is not None and not is_new)
         signer = None if doubtful else signer
         if self.is_strict and (doubtful or (signer is None and shown.endpoint not in GETS | {"attest"})):
-            return Told(401, disguised=False)
+            return Told(401, disguised)
         if shown.endpoint not in SPACED:
             return self._signed(shown, signer)
         return self._spaced(shown, signer, stamped)
