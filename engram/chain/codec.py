@@ -13,6 +13,7 @@ import msgspec
 
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
 from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
+from engram.chain.type_names import check_type_names
 
 SS58_PREFIX = 42
 METADATA_VERSION = 15
@@ -221,7 +222,9 @@ def unwrap_metadata(answer: bytes) -> bytes:
     length = int.from_bytes(answer[1:start], "little") >> 2
     if mode == 3 or len(answer) != start + length:
         raise AnswerMalformed("metadata is cut off or too long")
-    return answer[start:]
+    metadata = answer[start:]
+    check_type_names(metadata)
+    return metadata
 
 
 def _check(raw: _RawMetagraph, netuid: int, head: Head) -> None:

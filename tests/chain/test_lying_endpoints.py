@@ -158,7 +158,9 @@ async def test_what_is_read_at_a_block_that_a_live_endpoint_does_not_have_is_not
         await open_view([ahead, other])
 
 
-async def test_a_block_that_only_an_endpoint_that_is_ahead_has_does_not_tell_how_a_call_ended() -> None:
+async def test_a_block_that_only_an_endpoint_that_is_ahead_has_does_not_tell_how_a_call_ended(
+    autojump_clock: MockClock,
+) -> None:
     ahead, other = LivingChain("ahead"), LivingChain("other")
     other.seal_at_look = False
     ahead.seal_at_look = False
@@ -181,7 +183,7 @@ def with_numbers_for_events(entry: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("changed", [without_events, with_numbers_for_events])
 async def test_an_upgrade_that_nobody_understands_leaves_the_outcome_unknown(
-    changed: Callable[[dict[str, Any]], None],
+    autojump_clock: MockClock, changed: Callable[[dict[str, Any]], None]
 ) -> None:
     tree: dict[str, Any] = metadata_v15.read(metadata())
     (system,) = (one for one in tree["pallets"] if one["name"] == "System")
@@ -196,7 +198,7 @@ async def test_an_upgrade_that_nobody_understands_leaves_the_outcome_unknown(
     assert chain.get("Commitments", "CommitmentOf", 450, Keypair.from_uri("//sn450//hot//7").public_key) is not None
 
 
-async def test_what_two_endpoints_read_back_differently_is_not_told_as_a_failure() -> None:
+async def test_what_two_endpoints_read_back_differently_is_not_told_as_a_failure(autojump_clock: MockClock) -> None:
     one, other = LivingChain("one"), LivingChain("other")
     one.seal_at_look = other.seal_at_look = False
     view = await open_view([one, other])
