@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from config.model import ChainSettings
+from engram.chain.errors import AnotherNetwork
 from engram.chain.node import Node
 from engram.chain.recorded import RecordedNode
 from engram.chain.rpc import JsonRpcNode
@@ -15,6 +16,22 @@ PUBLIC_ENDPOINTS = {
     "local": ("http://127.0.0.1:9944",),
 }
 """Asked where `chain.endpoints` is empty (source: bittensor 11.3)."""
+
+GENESIS = {
+    "finney": bytes.fromhex("2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"),
+    "test": bytes.fromhex("8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105"),
+}
+"""Hashes of block 0; every signature names the one of its chain."""
+
+
+def check_genesis(network: str | None, genesis: bytes) -> None:
+    """Raises AnotherNetwork when this is the first block of another known network than `network` (None: any will do).
+
+    What is signed for it would hold there, and cost there, whatever the endpoint calls itself.
+    """
+    its = next((name for name, known in GENESIS.items() if known == genesis), network)
+    if network is not None and its != network:
+        raise AnotherNetwork(f"the endpoint is one of {its}, not of {network}: nothing was signed")
 
 
 def nodes(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[Node]:

@@ -60,6 +60,10 @@ class HeadRefused(ChainError):
     """The endpoint's finalized head may not be acted on: it stands still, lies behind, or is on another fork."""
 
 
+class AnotherNetwork(ChainError):
+    """The endpoint serves another network than the one that was named. Nothing was signed."""
+
+
 class HeadAwaited(ChainError):
     """An endpoint is ahead: another one follows the chain as well, and has not finalized this block yet."""
 

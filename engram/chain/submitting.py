@@ -57,6 +57,9 @@ _NONCE_TAKEN: Final = frozenset({"stale", "priorityTooLow"})
 _INVALID: Final = 1010
 _POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTooLow", 1016: "immediatelyDropped"}
 """Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
+_SEEN_BEFORE: Final = frozenset({"alreadyImported", "banned"})
+"""What was signed a moment ago is known already: something on the way has sent it twice, and pools ban for half an hour
+what a block has included."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
 """Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
 _UNTOLD: Final = (
@@ -127,6 +130,10 @@ Sending = Callable[[bytes, int], None]
 """Told the extrinsic's hash and the last block that may include it, just before it is sent."""
 
 
+Judging = Callable[[bytes], None]
+"""Told the hash of the chain's first block before anything is signed for it; refuses by raising."""
+
+
 async def submit(
     view: View,
     nodes: Sequence[Node],
@@ -135,17 +142,19 @@ async def submit(
     waiting: Waiting = Waiting(),  # noqa: B008 - frozen
     composer: Composer | None = None,
     sending: Sending = lambda digest, last_block: None,
+    judging: Judging = lambda genesis: None,
 ) -> Included:
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
-    Raises CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or what the endpoint's
-    failure was before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
+    Raises what `judging` does, CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or how the
+    endpoint failed before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
     """
     composing = composer or CoreComposer(view.types)
     node, era = view.node, Era(view.head.number, view.head.hash)
     genesis = await read_hash_at(node, 0)
     if genesis is None:
         raise AnswerMalformed(f"{node.name}: knows no block 0")
+    judging(genesis)
     refused: SubmitRefused | None = None
     taken: set[int] = set()
     for _ in range(NONCE_TRIES):
@@ -201,7 +210,7 @@ async def _send(node: Node, signed: Signed) -> None:
         return
     if isinstance(answer, CallRefused) and answer.code in _NOT_TAKEN:
         refusal = pool_refusal(answer)
-        if refusal.reason != "alreadyImported":
+        if refusal.reason not in _SEEN_BEFORE:
             raise refusal
 
 

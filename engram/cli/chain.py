@@ -1,6 +1,7 @@
 """What the commands about the chain share: which network, which wallet, and how answers are shown."""
 
 import getpass
+import math
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,13 @@ _DEBUG: Final = "Tell on standard error what is asked of the chain, and how long
 _INFO: Final = "Accepted, so that older command lines go on working; that much is told anyway."
 Form = Literal["upstream", "table", "json"]
 DEFAULT_NETWORK: Final = "finney"
+
+
+def in_seconds(type_: object, value: float) -> None:
+    """For cyclopts. Raises ValueError: what is no time to wait would be found out after something was sent."""
+    del type_  # cyclopts hands it in
+    if not 0 < value < math.inf:
+        raise ValueError(f"a time is more than 0 seconds, not {value:g}")
 
 
 @Parameter(name="*")
@@ -43,7 +51,7 @@ class Chain:
             negative="",
         ),
     ] = ()
-    timeout: Annotated[float, Parameter(help="Seconds for one request to the chain.")] = 15.0
+    timeout: Annotated[float, Parameter(help="Seconds for one request to the chain.", validator=in_seconds)] = 15.0
     composer: Annotated[
         Literal["core", "substrate-interface"], Parameter(help="The library that composes what is signed.")
     ] = "core"

@@ -3,13 +3,14 @@
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
 
 from config.model import ChainSettings
 from engram.chain.composing import Composer, CoreComposer
-from engram.chain.endpoints import nodes
+from engram.chain.endpoints import check_genesis, nodes
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
@@ -71,7 +72,8 @@ async def send(
     """Submits a call as the options say; raises as `submit`."""
     composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
     waiting = Waiting(min(2.0, patience_s / 20), patience_s)
-    return await submit(view, nodes, call, keypair, waiting, composer, _told)
+    judging = partial(check_genesis, chain.network)
+    return await submit(view, nodes, call, keypair, waiting, composer, _told, judging)
 
 
 async def read_back(view: View, nodes: Sequence[Node], done: Included, look: Callable[[View], Awaitable[T]]) -> T:

@@ -20,6 +20,7 @@ from engram.cli.chain import (
     Wallet,
     coldkey_of,
     hotkey_of,
+    in_seconds,
     public_coldkey_of,
     public_hotkey_of,
     run,
@@ -39,7 +40,7 @@ app = App(
 )
 
 Online = Annotated[bool, Parameter(help="Send it; without this nothing is sent.", negative="")]
-Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.")]
+Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)]
 Commits = Annotated[
     Path | None,
     Parameter(help="Folder of what opens weights committed by hash; weight-commits beside the wallets by default."),
@@ -500,7 +501,7 @@ def _may_pay(metagraph: "Metagraph", sent: Sent, max_cost: float | None) -> None
     cost, balance = sent.cost_tao or 0.0, sent.balance_tao or 0.0
     if not metagraph.parameters.registration_allowed:
         raise CommandFailed(f"SubNetRegistrationDisabled: subnet {sent.netuid} takes no registrations now")
-    if max_cost is not None and cost > max_cost:
+    if max_cost is not None and not cost <= max_cost:  # Not a number is no limit that one could mean.
         raise CommandFailed(f"registering costs {cost:.9f} TAO, more than --max-cost {max_cost:g}; nothing was paid")
     if balance < cost:
         raise CommandFailed(f"registering costs {cost:.9f} TAO, {sent.signer} has {balance:.9f}; nothing was paid")

@@ -1,7 +1,8 @@
 import pytest
 
 from config.model import ChainSettings
-from engram.chain.endpoints import http_url, nodes
+from engram.chain.endpoints import GENESIS, check_genesis, http_url, nodes
+from engram.chain.errors import AnotherNetwork
 from engram.chain.recorded import RecordedNode
 from engram.clock import ManualClock
 from engram.http.client import HttpClient
@@ -32,3 +33,17 @@ def test_an_unknown_network_without_endpoints_is_refused() -> None:
 
 def test_addresses_of_other_schemes_stay_as_they_are() -> None:
     assert http_url("http://a") == "http://a"
+
+
+@pytest.mark.parametrize(("network", "served"), [("test", "finney"), ("local", "finney"), ("finney", "test")])
+def test_another_known_network_than_the_named_one_is_refused(network: str, served: str) -> None:
+    with pytest.raises(AnotherNetwork, match=f"one of {served}, not of {network}"):
+        check_genesis(network, GENESIS[served])
+
+
+@pytest.mark.parametrize(
+    ("network", "genesis"),
+    [("finney", GENESIS["finney"]), ("test", GENESIS["test"]), ("local", bytes(32)), (None, GENESIS["finney"])],
+)
+def test_the_named_network_and_chains_of_ones_own_are_signed_for(network: str | None, genesis: bytes) -> None:
+    check_genesis(network, genesis)

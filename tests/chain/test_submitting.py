@@ -428,3 +428,18 @@ async def test_an_inclusion_that_a_second_endpoint_contradicts_is_unknown(answer
     other.answers = {answer: "0x" + "07" * 32}
     with pytest.raises(OutcomeUnknown, match="may be included until"):
         await submit(view, [chain, other], calls.set_commitment(450, b"x"), keypair(REGISTERED), SHORT)
+
+
+@pytest.mark.parametrize("code", [1012, 1013])
+async def test_what_a_pool_has_seen_already_is_looked_for_in_the_blocks(code: int) -> None:
+    class Repeated(LivingChain):
+        """Something on the way sends everything twice, and passes on the second answer."""
+
+        def _submit(self, octets: bytes) -> Any:
+            super()._submit(octets)
+            return CallRefused(code, "Transaction is temporarily banned" if code == 1012 else "Already Imported")
+
+    chain = Repeated()
+    view = await open_view([chain])
+    done = await submit(view, [chain], calls.set_commitment(450, b"a:1"), keypair(REGISTERED), QUICK)
+    assert done.block.number in chain.blocks

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engram.chain.endpoints import GENESIS
 from engram.hotkeys import Keypair, ss58, verify
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Ran, Run
@@ -241,3 +242,38 @@ def test_an_identity_that_does_not_stand_on_the_chain_is_told(subnet: Subnet, ch
     chain._calls["set_identity"] = lambda who, given: honest(who, {**given, "name": "0x" + b"Eve".hex()})
     ran = subnet("link", "--github", "ada", "--online", wallet="miner")
     assert (ran.code, "but the chain holds" in ran.err, "Eve" in ran.err) == (1, True, True)
+
+
+class MainnetInDisguise(LivingChain):
+    """Calls itself another network, and is finney."""
+
+    def hash(self, number: int) -> str:
+        return "0x" + GENESIS["finney"].hex() if number == 0 else super().hash(number)
+
+
+def test_a_mainnet_that_is_called_a_test_network_gets_no_signature(run: Run, here: Path) -> None:
+    chain = MainnetInDisguise()
+    funded(chain, COLDKEY.public_key, 5_000_000_000_000)
+    write_wallet(here / "wallets", "stranger", hotkey=STRANGER, coldkey=COLDKEY)
+    with served(chain) as server:
+        options = ["--netuid", "450", "--endpoint", server.url, "--network", "test", "--yes", "--patience", "5"]
+        wallet = ["--wallet.path", str(here / "wallets"), "--wallet.name", "stranger", "--wallet.hotkey", "hot"]
+        ran = run("subnet", "register", *options, *wallet)
+    assert ran.code == 1
+    assert "the endpoint is one of finney, not of test: nothing was signed" in ran.err
+    assert "author_submitExtrinsic" not in chain.asked
+
+
+@pytest.mark.parametrize("patience", ["-1", "0", "nan", "inf"])
+def test_a_patience_that_is_no_time_is_refused_before_anything_is_sent(
+    patience: str, subnet: Subnet, chain: LivingChain
+) -> None:
+    ran = subnet("serve", "--ip", "13.89.38.129", "--port", "8091", "--online", "--patience", patience)
+    assert "author_submitExtrinsic" not in chain.asked
+    assert ran.code == 2
+
+
+def test_a_largest_cost_that_is_no_number_pays_nothing(subnet: Subnet, chain: LivingChain) -> None:
+    funded(chain, COLDKEY.public_key, 5_000_000_000_000)
+    assert subnet("register", "--yes", "--max-cost", "nan", wallet="stranger").code == 1
+    assert chain.burned == []
