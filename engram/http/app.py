@@ -23,9 +23,12 @@ from engram.http.asgi import Receive, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.edge import Edge, FastPath, rate_limited
 from engram.http.errors import ApiError
-from engram.http.limits import ClientAddress, Limiter
+from engram.http.limits import BodyRoom, ClientAddress, Limiter
 from engram.http.metrics import Metrics
 from engram.http.sse import EventStream
+
+_BODIES_BYTES = 134_217_728
+"""What all bodies of one surface may take in memory at once; those of one address half of it."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -107,6 +110,7 @@ def new_app(
         metrics=metrics,
         max_body_bytes=limit,
         body_timeout_s=settings.body_timeout_s,
+        body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit), max(_BODIES_BYTES // 2, 2 * limit)),
         address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
         cors=Cors(settings.cors_origins),

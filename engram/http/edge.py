@@ -20,7 +20,7 @@ from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, e
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
 from engram.http.guards import declared_length
-from engram.http.limits import ClientAddress, Limiter, bucket_of
+from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.http.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
@@ -30,6 +30,8 @@ FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
 _DISCARD_S = 2.0
 _DISCARD_BYTES = 1_048_576
+_UNCOUNTED_BYTES = 65_536
+"""Of each body: the most connections that there can be hold 128 MiB of these."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -47,6 +49,7 @@ class Edge:
         metrics: Metrics,
         max_body_bytes: int,
         body_timeout_s: float,
+        body_room: BodyRoom,
         address_limiter: Limiter,
         client_address: ClientAddress,
         cors: Cors,
@@ -57,6 +60,7 @@ class Edge:
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
         self._body_timeout_s = body_timeout_s
+        self._body_room = body_room
         self._address_limiter = address_limiter
         self._client_address = client_address
         self._cors = cors
@@ -90,6 +94,8 @@ class Edge:
             _log.exception("request_failed", method=scope["method"], path=scope["path"])
             await _send_error(ApiError(500, "internal", "internal error; quote the request id"), current, answering)
         finally:
+            if current.held_bytes:
+                self._body_room.leave(bucket_of(current.client), current.held_bytes)
             self._note(scope, current, perf_counter() - started)
 
     def _open(self, scope: Scope) -> exchange.Exchange:
@@ -116,7 +122,7 @@ class Edge:
         fast = self._fast.get(scope["path"]) if method in ("GET", "HEAD") else None
         if fast is None:
             wait_s = self._address_limiter.take(bucket_of(current.client))
-            current.body = await self._read_body(scope, receive)
+            current.body = await self._read_body(scope, receive, current)
             if wait_s:
                 raise rate_limited(wait_s)
             if method == "OPTIONS" and (allowed := self._cors.preflight(current.origin)) is not None:
@@ -125,13 +131,13 @@ class Edge:
                 return
             await self._app(scope, receive, send)
         else:
-            current.body = await self._read_body(scope, receive)
+            current.body = await self._read_body(scope, receive, current)
             current.route = scope["path"]
             status, body, headers = await fast()
             await respond(send, status, b"" if method == "HEAD" else body, headers)
 
-    async def _read_body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body. Raises ApiError 413 or 408; what a client goes on sending is read for a while first."""
+    async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
+        """The whole body. Raises ApiError 413, 408 or 503; what a client goes on sending is read for a while first."""
         limit = self._max_body_bytes
         if (declared_length(scope["headers"]) or 0) > limit:
             await _discard(receive)
@@ -147,10 +153,25 @@ class Edge:
                     if message.get("more_body", False):
                         await _discard(receive)
                     raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
+                if not self._has_room(current, len(received)):
+                    received.clear()
+                    if message.get("more_body", False):
+                        await _discard(receive)
+                    raise ApiError(503, "busy", "too many large bodies at once; try again in a moment", _LATER)
                 if not message.get("more_body", False):
                     return bytes(received)
         seconds = f"{self._body_timeout_s:g} s"
         raise ApiError(408, "body_timeout", f"the body did not arrive within {seconds}", _CLOSE)
+
+    def _has_room(self, current: exchange.Exchange, received: int) -> bool:
+        """Counts what has arrived, less what every connection may hold."""
+        more = received - _UNCOUNTED_BYTES - current.held_bytes
+        if more <= 0:
+            return True
+        if not self._body_room.enter(bucket_of(current.client), more):
+            return False
+        current.held_bytes += more
+        return True
 
     def _note(self, scope: Scope, current: exchange.Exchange, took_s: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -171,6 +192,7 @@ class Edge:
 
 
 _CLOSE = (("connection", "close"),)
+_LATER = (*_CLOSE, ("Retry-After", "2"))
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

@@ -18,7 +18,7 @@ KEY = "engram.exchange"
 class Exchange:
     """One request and its answer, as the layer in front of the application sees them."""
 
-    __slots__ = ("body", "client", "origin", "request_id", "route", "status")
+    __slots__ = ("body", "client", "held_bytes", "origin", "request_id", "route", "status")
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
@@ -27,6 +27,8 @@ class Exchange:
         self.origin = b""
         """The Origin header."""
         self.body = b""
+        self.held_bytes = 0
+        """Of the body, counted in the room that all bodies share."""
         self.route = "other"
         """The route's pattern, once known: what metrics may be labelled with."""
         self.status = 0

@@ -1,5 +1,5 @@
-"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; and how many connections an
-address may have open.
+"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; how many connections an
+address may have open; and how many bytes of bodies are held at once.
 
 A bucket is one number (the time at which it would be full again), kept in a bounded table; the caller unseen for
 longest is forgotten first. Only callers that are proved may be keys where forging is cheap: addresses behind trusted
@@ -118,6 +118,35 @@ class OpenConnections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+
+@final
+class BodyRoom:
+    """Bytes of request bodies in memory, in all and of each address, so that many at once do not fill it."""
+
+    def __init__(self, in_all: int, per_address: int) -> None:
+        self._in_all = in_all
+        self._per_address = per_address
+        self._held: Counter[str] = Counter()
+        self._sum = 0
+
+    def enter(self, bucket: str, size: int) -> bool:
+        """Count bytes of an address in; False, and nothing is counted, when there is no room for them."""
+        if self._sum + size > self._in_all or self._held[bucket] + size > self._per_address:
+            return False
+        self._held[bucket] += size
+        self._sum += size
+        return True
+
+    def leave(self, bucket: str, size: int) -> None:
+        """Count bytes out that `enter` counted in."""
+        self._sum -= size
+        self._held[bucket] -= size
+        if not self._held[bucket]:
+            del self._held[bucket]
+
+    def __len__(self) -> int:
+        return self._sum
 
 
 def bucket_of(address: str) -> str:

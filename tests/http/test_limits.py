@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.clock import ManualClock
-from engram.http.limits import ClientAddress, Limiter, bucket_of
+from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 
 
 def test_a_burst_is_allowed_and_then_the_rate() -> None:
@@ -108,3 +108,16 @@ def test_a_trusted_proxy_that_is_no_network_is_refused() -> None:
 )
 def test_one_customers_addresses_share_a_bucket(address: str, bucket: str) -> None:
     assert bucket_of(address) == bucket
+
+
+def test_bodies_share_a_room_of_which_no_address_has_all() -> None:
+    room = BodyRoom(100, 60)
+    assert room.enter("a", 60)
+    assert not room.enter("a", 1)
+    assert room.enter("b", 40)
+    assert not room.enter("c", 1)
+    room.leave("a", 60)
+    assert room.enter("c", 60)
+    room.leave("b", 40)
+    room.leave("c", 60)
+    assert len(room) == 0

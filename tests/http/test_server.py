@@ -255,6 +255,31 @@ async def test_a_body_beyond_the_bound_is_answered_413_and_the_answer_is_not_los
         assert await client.closed_within(3)
 
 
+async def test_bodies_beyond_what_is_held_at_once_are_answered_503_and_small_ones_are_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engram.http.app._BODIES_BYTES", 0)
+    app = routed(make_app(settings(max_body_bytes=200_000)))  # room for two bodies of one address
+    half = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 190000\r\n\r\n" + b"x" * 189_999
+    async with serving(app) as running, contextlib.AsyncExitStack() as stack:
+        holding = []
+        for _ in range(3):
+            holding.append(await stack.enter_async_context(connect(running)))
+            await holding[-1].send(half)
+        async with connect(running) as client:
+            await client.send(post(b"x" * 190_000))
+            answer = await client.read("POST")
+            assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "2")
+        async with connect(running) as client:
+            await client.send(post(b"small"))
+            assert (await client.read("POST")).status == 200
+        for client in holding:
+            await client.send(b"x")
+            assert (await client.read("POST")).status == 200
+        await holding[0].send(post(b"x" * 190_000))
+        assert (await holding[0].read("POST")).status == 200
+
+
 async def test_a_body_that_is_too_long_is_not_asked_for(app: App) -> None:
     async with serving(app) as running, connect(running) as client:
         head = b"POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n"
