@@ -53,6 +53,7 @@ class Subnets:
         self._clock = clock
         self._netuids = tuple(netuids)
         self._stall_after_s = stall_after_s
+        self._since_s = clock.monotonic()
         self._metagraphs: dict[int, Metagraph] = {}
         self._state = SyncState()
         self._recent: deque[SubnetChange] = deque(maxlen=CHANGES_KEPT)
@@ -92,6 +93,12 @@ class Subnets:
         metagraph = self.get(netuid)
         return None if metagraph is None else metagraph.age_s(self.now_s)
 
+    @property
+    def still_s(self) -> float:
+        """Seconds since the finalized head last advanced; since the start as long as none is known."""
+        watch = self._state.watch
+        return max(0.0, self.now_s - (self._since_s if watch is None else watch.advanced_at_s))
+
     def listen(self, listener: Callable[[Sequence[SubnetChange]], None]) -> None:
         """Calls `listener` with the changes of each new metagraph; it must neither wait nor raise."""
         self._listeners.append(listener)
@@ -107,7 +114,7 @@ class Subnets:
             spec_version=state.spec_version,
             head=self.block,
             head_age_s=head_age_s,
-            stalled=head_age_s is not None and head_age_s > self._stall_after_s,
+            stalled=self.still_s > self._stall_after_s,
             syncs=state.syncs,
             failures=state.failures,
             error=state.error,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from sqlalchemy import Connection, func, select
 
 from actors import NodeInfo
-from engram.chain.gauges import measure
+from engram.chain.gauges import count_changes, measure
 from engram.chain.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.http.metrics import Metrics
@@ -25,7 +25,8 @@ TREE_DEPTH = 3
 def gauges(
     metrics: Metrics, ledger: Ledger, subnets: Subnets, feed: EventFeed, tree: Callable[[], Iterable[NodeInfo]]
 ) -> Callable[[], Awaitable[None]]:
-    """What is to be awaited before each scrape. Raises LedgerError."""
+    """What is to be awaited before each scrape (raises LedgerError); changes on the chain are counted from now on."""
+    count_changes(metrics, subnets)
 
     async def refresh() -> None:
         await ledger.read(lambda connection: _from_ledger(metrics, connection))

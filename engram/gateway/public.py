@@ -125,6 +125,8 @@ def _metagraph(services: Services) -> Response:
     response.headers["ETag"] = answer.etag
     response.headers["Age"] = str(int(answer.age_s))
     response.headers["Cache-Control"] = "public, max-age=6"
+    if answer.status == 304:
+        del response.headers["Content-Type"]
     return response
 
 

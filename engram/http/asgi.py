@@ -13,11 +13,13 @@ AsgiApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 HeaderLines: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
+BODILESS = frozenset({204, 304})
+"""Statuses whose Content-Length would tell of another answer's body."""
 
 
 async def respond(send: Send, status: int, body: bytes, headers: HeaderLines = ()) -> None:
-    """Send a whole response; its length is declared."""
-    lines = [*headers, (b"content-length", b"%d" % len(body))]
+    """Send a whole response; its length is declared, but of an answer that never has a body (RFC 9110, 8.6)."""
+    lines = [*headers] if status in BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -77,7 +77,20 @@ TABLE: Final = (
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
-    Metric("chain_head_age", "gauge", "engram_chain_head_age_seconds", "Since the finalized head last advanced."),
+    Metric(
+        "chain_head_age",
+        "gauge",
+        "engram_chain_head_age_seconds",
+        "Since the finalized head last advanced; since the start as long as none is known.",
+    ),
+    Metric(
+        "chain_endpoint_serves",
+        "gauge",
+        "engram_chain_endpoint_serves",
+        "1 for the endpoint that answered the newest poll, 0 for the others.",
+        ("endpoint",),
+    ),
+    Metric("chain_changes", "counter", "engram_chain_changes", "What changed on a subnet.", ("netuid", "kind")),
     Metric(
         "chain_endpoint_failures",
         "gauge",
@@ -146,6 +159,8 @@ class Metrics:
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
+    chain_endpoint_serves: Gauge
+    chain_changes: Counter
     chain_endpoint_failures: Gauge
     announcement: Gauge
     announcements: Counter

@@ -21,7 +21,7 @@ from engram.chain.announcement_file import AnnouncementFile
 from engram.chain.announcements import Announcements
 from engram.chain.announcing import Announcer
 from engram.chain.endpoints import nodes
-from engram.chain.gauges import measure
+from engram.chain.gauges import count_changes, measure
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
@@ -61,6 +61,7 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     children = [ChildSpec("chain", syncer, backoff=_BACKOFF, on_exceed="disable")]
     metrics.before_scrape(lambda: measure(metrics, subnets))
+    count_changes(metrics, subnets)
     if wanted is None:
         return Following(SyncedSubnet(subnets, launch.netuid), tuple(children), lambda: OnChain(subnets.status()))
     if is_loopback(launch.host) and not is_loopback(wanted.ip):

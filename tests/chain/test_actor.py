@@ -578,6 +578,6 @@ async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Cloc
         assert (status.network, status.endpoint, status.error) == (RECORDED_NETWORK, "recording", "")
 
 
-def test_a_chain_without_endpoints_is_refused() -> None:
+async def test_a_chain_without_endpoints_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one endpoint"):
         MetagraphSyncer([], Subnets(TrioClock(), (450,), 60.0), ChainSettings(), TrioClock(), Random(7))
