@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engram.memory.errors import MemoryAreaError, TruthUnavailable
 
+LOCK = "lock"
+"""Held exclusively by whoever has the data folder."""
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"
 INDEX = "index"
@@ -25,6 +30,8 @@ REPAIRING = ".repairing"
 _ASIDE = "aside"
 _PAGES = 4_096
 _NOT_NOW = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN)
+_NO_ROOM_BESIDE = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+_NOT_WRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _INDEX_FOLDERS = (INDEX, f"{INDEX}.building", f"{INDEX}.old")
 
 Progress = Callable[[int, int], None]
@@ -38,26 +45,50 @@ class StoreDamaged(MemoryAreaError):
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """One consistent view of a database, also while a node writes to it.
 
+    On a disk that cannot be written, where SQLite finds no room for what it keeps beside a database, a copy of it in
+    the temporary folder is read.
+
     Raises StoreDamaged, TruthUnavailable (it may be whole), for what the body reads too.
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise StoreDamaged(f"{path} is missing or empty: restore it with `engram miner restore BACKUP {path.parent}`")
-    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    with contextlib.ExitStack() as opened:
+        try:
+            try:
+                connection = _open(path)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _NO_ROOM_BESIDE:
+                    raise
+                connection = _open(_copied(path, opened))
+            opened.callback(connection.close)
+            yield connection
+        except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_NOW:
+                raise TruthUnavailable(f"{path} cannot be read now: {error}") from error
+            raise StoreDamaged(
+                f"{path} cannot be read: {error}. With the node stopped, `engram miner repair {path.parent}` saves what"
+                f" is whole; `engram miner restore BACKUP {path.parent} --force` puts a backup in its place"
+            ) from error
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process has the folder now; asks without writing, and makes no lock. Raises OSError."""
     try:
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute("BEGIN")
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        yield connection
-    except (sqlite3.DatabaseError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF in _NOT_NOW:
-            raise TruthUnavailable(f"{path} cannot be read now: {error}") from error
-        raise StoreDamaged(
-            f"{path} cannot be read: {error}. With the node stopped, `engram miner repair {path.parent}` saves what is"
-            f" whole; `engram miner restore BACKUP {path.parent} --force` puts a backup in its place"
-        ) from error
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     finally:
-        connection.close()
+        os.close(descriptor)
+    return False
+
+
+def cannot_be_written(error: OSError) -> bool:
+    """Whether that is the disk's fault: full, or read-only."""
+    return error.errno in _NOT_WRITABLE
 
 
 def problems_of(connection: sqlite3.Connection) -> list[str]:
@@ -130,6 +161,36 @@ def _settle_index(data: Path) -> None:
         old.rename(index)
     for left in (building, old):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _copied(path: Path, until: contextlib.ExitStack) -> Path:
+    """A copy of a database that nobody writes to, kept as long as `until` is open. Raises TruthUnavailable."""
+    if is_claimed(path.parent):
+        raise TruthUnavailable(f"{path} cannot be read now: its disk cannot be written, and a node has it; stop it")
+    try:
+        folder = Path(until.enter_context(tempfile.TemporaryDirectory(prefix="engram-")))
+        for name in (path.name, f"{path.name}-wal"):
+            if (path.parent / name).exists():
+                shutil.copyfile(path.parent / name, folder / name)
+    except OSError as error:
+        raise TruthUnavailable(
+            f"{path} can neither be read where it is nor be copied to {tempfile.gettempdir()} ({error.strerror});"
+            " TMPDIR names another folder for the copy"
+        ) from error
+    return folder / path.name
 
 
 def digest_of(path: Path) -> str:

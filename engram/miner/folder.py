@@ -14,7 +14,7 @@ from engram.memory import data_files
 from engram.memory.launch import LaunchFile
 from engram.miner.errors import FolderInUse, RecordsMissing
 
-LOCK = "lock"
+LOCK = data_files.LOCK
 NODE_FILE = "node.json"
 _LOCALLY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 -- what a node listens on, not what we do
 
@@ -123,12 +123,19 @@ def read_node_file(folder: Path) -> NodeFile | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process has the folder now. Raises OSError."""
+    """Whether a process has the folder now; where none has it, a restore that was interrupted is finished.
+
+    Raises OSError; not for a disk that cannot be written.
+    """
     try:
         with claim(folder):
             return False
     except FolderInUse:
         return True
+    except OSError as error:
+        if not data_files.cannot_be_written(error):
+            raise
+        return data_files.is_claimed(folder)
 
 
 def boot_id() -> str:

@@ -5,10 +5,12 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import sqlite3
 import struct
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.cli.conftest import Run
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, encoded, serving, signed
 from tests.miner.test_keeping import attested, deposit
+from tests.shared import NO_MOUNT
 
 PUBLIC, PRIVATE = 40, 20
 ROOT = Path(__file__).parents[2]
@@ -390,3 +393,38 @@ def test_a_terminal_shows_how_far_it_is_and_a_pipe_does_not(data: Path) -> None:
     piped = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
     assert piped.stderr == b""
     assert json.loads(piped.stdout)["records"] == PUBLIC + PRIVATE
+
+
+@pytest.mark.serial
+@pytest.mark.parametrize("disk", ["read-only", "full"])
+def test_memory_is_saved_from_a_disk_that_cannot_be_written(
+    data: Path, here: Path, run: Run, disk: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = here / "disk"
+    for path in (place, here / "temporary"):
+        path.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(here / "temporary"))
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", place], capture_output=True).returncode:
+        pytest.skip(NO_MOUNT)
+    try:
+        ended = place / "node"
+        shutil.copytree(data, ended)
+        with contextlib.closing(sqlite3.connect(data / TRUTH)) as truth:
+            truth.execute("DELETE FROM records WHERE id = 1")
+            truth.commit()  # on the disk that is to end, in the log alone
+            shutil.copyfile(data / f"{TRUTH}-wal", ended / f"{TRUTH}-wal")
+        before = roots(run, data)
+        assert before[0] == PUBLIC + PRIVATE - 1
+        if disk == "full":
+            with open(place / "ballast", "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"x" * 4_096)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        assert roots(run, ended) == before
+        assert run("miner", "backup", str(ended), "saved").code == 0
+        assert run("miner", "export", str(ended), "saved.jsonl").code == 0
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+    assert json.loads(run("miner", "restore", "saved", "other", "--json").out)["records"] == before[0]
+    assert not list((here / "temporary").iterdir())
