@@ -12,6 +12,7 @@ from engram.hotkeys import PublicKey, ss58
 
 PALLET: Final = "Commitments"
 ITEM: Final = "CommitmentOf"
+ACCOUNT_BYTES: Final = 32
 SUBNETS: Final = "NetworksAdded"
 
 
@@ -41,6 +42,9 @@ async def read_commitments(view: View, netuid: int) -> list[Commitment]:
         raise
     if not entries:
         await _demand_subnet(view, netuid)
+    shortest = len(view.types.storage_key(PALLET, ITEM, netuid)) + ACCOUNT_BYTES
+    if any(len(key) < 2 + 2 * shortest for key, _ in entries):
+        raise AnswerMalformed(f"{view.node.name}: a key of {PALLET}.{ITEM} without an account")
     return decode_commitments(view.types, entries)
 
 

@@ -159,9 +159,12 @@ def octets_of(node: Node, answer: Json) -> bytes:
     if not isinstance(answer, str) or not answer.startswith("0x"):
         raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
     try:
-        return bytes.fromhex(answer[2:])
+        octets = bytes.fromhex(answer[2:])
     except ValueError as error:
         raise AnswerMalformed(f"{node.name}: broken hex: {error}") from error
+    if len(answer) != 2 + 2 * len(octets):
+        raise AnswerMalformed(f"{node.name}: blanks between hex digits")
+    return octets
 
 
 def _number(node: Node, text: str) -> int:

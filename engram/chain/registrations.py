@@ -131,9 +131,15 @@ def is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(inner)
-    return ip.is_global and not ip.is_multicast
+        return ip in _ROUTED and ip.is_global
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _OF_HOSTS)
 
 
+_ROUTED: Final = ipaddress.IPv6Network("2000::/3")
+"""All that is routed on the internet (IANA). Python takes site-local addresses, NAT64 of one's own network and IPv4 in
+deprecated forms for global ones."""
+_OF_HOSTS: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
+"""What machines of Oracle and Azure reach their own host by."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 

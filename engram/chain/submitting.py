@@ -146,8 +146,8 @@ async def submit(
 ) -> Included:
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
-    Raises what `judging` does, CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or how the
-    endpoint failed before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
+    Raises what `judging` does, CallNotComposable, SubmitRefused, RefusedInBlock, NeverIncluded, OutcomeUnknown, or how
+    the endpoint failed before anything was sent (EndpointUnreachable, EndpointBusy, AnswerMalformed, CallRefused).
     """
     composing = composer or CoreComposer(view.types)
     node, era = view.node, Era(view.head.number, view.head.hash)

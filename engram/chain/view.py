@@ -3,6 +3,7 @@
 Read through one endpoint; where several are given, what a second one answers must be the same.
 """
 
+import re
 from collections.abc import Sequence
 from typing import final
 
@@ -37,6 +38,7 @@ from engram.chain.runtime import RuntimeTypes, Value
 
 KEYS_AT_ONCE = 1_000
 """Substrate nodes answer no more keys in one page."""
+_HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
 KEYS_AT_MOST = 50_000
 """A map larger than this is refused: it is no subnet's."""
 
@@ -82,7 +84,7 @@ class View:
             (answer,) = await self._reader.ask([RpcCall("state_getKeysPaged", (prefix, KEYS_AT_ONCE, after, at))])
             page = convert(self.node, answered(self.node, answer), list[str])
             rising = sorted({*page}) == page and (after is None or not page or page[0] > after)
-            if not rising or any(not key.startswith(prefix) or not _is_hex(key) for key in page):
+            if not rising or any(not key.startswith(prefix) or _HEX.fullmatch(key) is None for key in page):
                 raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not asked for")
             keys += page
             if len(page) < KEYS_AT_ONCE:
@@ -148,14 +150,6 @@ async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | Non
     """The octets of one storage item at a block, None when there are none."""
     (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
     return _optional(node, answered(node, answer))
-
-
-def _is_hex(text: str) -> bool:
-    try:
-        bytes.fromhex(text[2:])
-    except ValueError:
-        return False
-    return True
 
 
 def _optional(node: Node, answer: object) -> bytes | None:

@@ -9,6 +9,8 @@ import trio
 
 from engram.chain import ChainError, calls
 from engram.chain.commitments import read_commitments
+from engram.chain.errors import AnswerMalformed
+from engram.chain.node import Json, RpcCall
 from engram.chain.submitting import Waiting, submit
 from engram.chain.view import open_view
 from engram.hotkeys import Keypair
@@ -51,3 +53,21 @@ async def test_nonsense_is_an_error_of_the_chain(method: str, answer: Any, late:
         await view.storage("SubtensorModule", "Burn", 450)
         await view.metagraph(450, 0.0)
         await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, Waiting(0.001, 0.2))
+
+
+@pytest.mark.parametrize("tail", [" " * 80, "", "00" * 31, "AB" * 40, "0x" + "00" * 39])
+async def test_a_key_without_an_account_is_no_commitment(tail: str) -> None:
+    class Keys(LivingChain):
+        def answer(self, call: RpcCall) -> Json:
+            keys = call.params[0] if call.params else ""
+            match call.method:
+                case "state_getKeysPaged":
+                    return [f"{keys}{tail}"]
+                case "state_queryStorageAt" if isinstance(keys, list):
+                    return [{"changes": [[key, "0x00"] for key in keys]}]
+                case _:
+                    return super().answer(call)
+
+    view = await open_view([Keys()])
+    with pytest.raises(AnswerMalformed):
+        await read_commitments(view, 450)

@@ -136,6 +136,14 @@ def test_a_text_over_the_chains_limit_tells_both_lengths(monkeypatch: pytest.Mon
         "2002:7f00:1::",
         "64:ff9b::7f00:1",
         "2001:db8::1",
+        "::7f00:1",
+        "::ffff:0:7f00:1",
+        "64:ff9b:1::7f00:1",
+        "fec0::1",
+        "5f00::1",
+        "192.0.0.192",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
     ],
 )
 def test_an_address_that_is_not_of_the_internet_is_known(address: str) -> None:
