@@ -7,6 +7,7 @@ while a request is answered.
 import logging
 import sys
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Final, TextIO
 
 import msgspec
@@ -38,6 +39,9 @@ _SECRET: Final = frozenset(
 
 _HARMLESS: Final = frozenset(["bytes", "count", "hash", "id", "ids", "network", "state", "status", "tx"])
 """… unless the name ends in one of these: `payment_id` says which, not what."""
+
+_TELLING: Final = (str, bytes, list, tuple)
+"""What of a secret would be told by its value."""
 
 
 def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
@@ -80,11 +84,12 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     for key, value in event.items():
         if isinstance(value, dict):
             event[key] = REDACTED if _is_secret(key) else redact(None, "", dict(value))
-        elif isinstance(value, str | bytes | list | tuple) and _is_secret(key):
+        elif isinstance(value, _TELLING) and _is_secret(key):
             event[key] = REDACTED
     return event
 
 
+@lru_cache(maxsize=1_024)
 def _is_secret(key: str) -> bool:
     words = key.lower().replace("-", "_").split("_")
     return words[-1] not in _HARMLESS and not _SECRET.isdisjoint(words)

@@ -14,7 +14,6 @@ from typing import final
 import trio
 
 import engram
-from engram.memory import records
 from engram.memory.edge_wire import (
     Answer,
     Apply,
@@ -112,7 +111,7 @@ class EdgeIndex:
         except trio.WouldBlock:
             await self._searching.acquire_on_behalf_of(waiting)
         reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
-        return _matches(reply) if isinstance(reply, Found) else []
+        return reply.matches if isinstance(reply, Found) else []
 
     async def flush(self) -> int:
         """Brings everything to disk now and returns the last change that is there."""
@@ -225,13 +224,6 @@ class _Reply:
         self.arrived.set()
         if self._turns is not None:
             self._turns.release_on_behalf_of(self)
-
-
-def _matches(found: Found) -> list[Match]:
-    if found.rows is None:
-        return [Match(number, score) for number, score in found.hits]
-    there = {row[0]: records.of_excerpt_row(row) for row in found.rows}
-    return [Match(number, score, there[number]) for number, score in found.hits if number in there]
 
 
 def _end_of(status: int) -> str:

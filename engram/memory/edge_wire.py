@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
+from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Deleted
-from engram.memory.records import ExcerptRow
 
 HEADER: Final = struct.Struct("<I")
 LARGEST_FRAME: Final = 64 * 1024**2
@@ -88,11 +88,10 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """Ids and cosines, best first; `rows` are those of the records that are there, None when they were not read."""
+    """What is nearest, best first; where records are read, only those that are there."""
 
     number: int
-    hits: list[tuple[int, float]]
-    rows: list[ExcerptRow] | None
+    matches: list[Match]
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
@@ -131,10 +130,11 @@ def mark(key: str, value: str) -> str:
 def direction(packed: bytes) -> list[float]:
     """Returns a vector as the engine takes it: it normalises by itself, but in 32-bit floating point, so that one whose
     squares leave its range is normalised here."""
-    numbers = array("f")
-    numbers.frombytes(packed)
+    packed_numbers = array("f")
+    packed_numbers.frombytes(packed)
+    numbers = packed_numbers.tolist()
     norm = math.hypot(*numbers)
-    return numbers.tolist() if 1e-9 < norm < 1e9 else [number / norm for number in numbers]
+    return numbers if 1e-9 < norm < 1e9 else [number / norm for number in numbers]
 
 
 def wire(change: Change) -> Place | Remove:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from engram.memory.model import Change, Excerpt
 
 
-class Match(NamedTuple):
+class Match(msgspec.Struct, frozen=True, array_like=True):
     """A vector that an index found; `score` is the cosine."""
 
     id: int

@@ -8,6 +8,7 @@ anyone sees them.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import final
@@ -96,12 +97,12 @@ class IndexedStore:
         with trio.move_on_after(_SEARCH_WITHIN_S):
             found = await self._search(namespace, vector, limit, conditions)
             there = await self._truth.by_ids(namespace, [match.id for match in found if match.record is None])
-            joined = [(match.record or there.get(match.id), match.score) for match in found]
-            return [
-                Hit(record, max(-1.0, min(1.0, score)))
-                for record, score in joined
-                if record is not None and _holds(record, conditions)
+            hits = [
+                Hit(record, match.score if -1.0 <= match.score <= 1.0 else math.copysign(1.0, match.score))
+                for match in found
+                if (record := match.record or there.get(match.id)) is not None
             ]
+            return [hit for hit in hits if _holds(hit.record, conditions)] if conditions else hits
         raise IndexUnavailable(f"the index did not answer within {_SEARCH_WITHIN_S:g} s")
 
     async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:

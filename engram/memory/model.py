@@ -36,7 +36,7 @@ class Record(msgspec.Struct, frozen=True):
     sequence: int
 
 
-class Excerpt(msgspec.Struct, frozen=True):
+class Excerpt(msgspec.Struct, frozen=True, array_like=True):
     """A record as a search shows it: without its vector, which is most of its bytes."""
 
     id: int

@@ -37,8 +37,6 @@ CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, names
 """
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
-ExcerptRow: TypeAlias = tuple[int, str, str | None, str, bytes | None]
-"""What a search shows of a record, as it lies in the database; see `of_excerpt_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -128,17 +126,16 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
 
 def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
     """Returns those of the records that are there and in that namespace."""
-    return {row[0]: of_excerpt_row(row) for row in rows_by_ids(connection, namespace, ids)}
-
-
-def rows_by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> list[ExcerptRow]:
-    """Returns the rows of those of the records that are there and in that namespace."""
     marks = ",".join("?" * len(ids))
     # + keeps SQLite from searching the index of namespaces instead of the few ids
-    return connection.execute(
+    rows = connection.execute(
         f"SELECT id, cid, text, metadata, owner FROM records WHERE +namespace = ? AND id IN ({marks})",
         (namespace, *ids),
-    ).fetchall()
+    )
+    return {
+        number: Excerpt(number, cid, text, _decode_metadata(metadata), owner)
+        for number, cid, text, metadata, owner in rows
+    }
 
 
 def of_row(row: Row) -> Record:
@@ -146,12 +143,6 @@ def of_row(row: Row) -> Record:
     number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
     decoded = _decode_metadata(metadata)
     return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)
-
-
-def of_excerpt_row(row: ExcerptRow) -> Excerpt:
-    """Returns the excerpt of a row."""
-    number, cid, text, metadata, owner = row
-    return Excerpt(number, cid, text, _decode_metadata(metadata), owner)
 
 
 def page(

@@ -171,7 +171,7 @@ def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
 def check_vector(packed: bytes, field: str) -> bytes:
     """Returns the f32 little-endian vector unchanged. Raises InvalidInput when a number is not finite, or all are
     (next to) zero."""
-    norm = math.hypot(*unpack_vector(packed))
+    norm = math.hypot(*unpack_vector(packed).tolist())  # spread from a list, it takes a quarter of the time
     if not math.isfinite(norm):
         raise InvalidInput(f"{field} must have finite numbers only.")
     if norm < SMALLEST_NORM:

@@ -13,7 +13,7 @@ from engram.memory import cid
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.index import Index, Match
 from engram.memory.indexed_store import IndexedStore
-from engram.memory.model import PUBLIC, Change, Entry, Upserted
+from engram.memory.model import PUBLIC, Change, Entry, Excerpt, Record, Upserted
 from engram.memory.rules import unpack_vector
 from engram.memory.truth import Truth
 
@@ -78,7 +78,11 @@ class ExactIndex:
             if there.namespace == namespace
             and all(there.metadata.get(key) == value for key, value in conditions.items())
         ]
-        return sorted(scored, key=lambda hit: -hit[1])[:limit]
+        return sorted(scored, key=lambda hit: -hit.score)[:limit]
+
+
+def excerpt(record: Record) -> Excerpt:
+    return Excerpt(record.id, record.cid, record.text, record.metadata, record.owner)
 
 
 def cosine(one: bytes, other: bytes) -> float:

@@ -52,9 +52,9 @@ async def test_two_truths_share_a_server_and_see_nothing_of_each_other(tmp_path:
         await nursery.start(_serve, one)
         await nursery.start(_serve, other)
         await one.apply([Upserted(1, 7, PUBLIC, vector(1), {})], 1)
-        ((found, score, _),) = await one.search(PUBLIC, vector(1), 5, {})
-        assert found == 7
-        assert score == pytest.approx(1.0)
+        (found,) = await one.search(PUBLIC, vector(1), 5, {})
+        assert found.id == 7
+        assert found.score == pytest.approx(1.0)
         assert await other.search(PUBLIC, vector(1), 5, {}) == []
         nursery.cancel_scope.cancel()
 

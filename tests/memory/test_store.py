@@ -15,11 +15,22 @@ import trio
 import trio.testing
 
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.model import PUBLIC, Counts, Excerpt, Record, Upserted
+from engram.memory.model import PUBLIC, Counts, Upserted
 from engram.memory.qdrant_index import QdrantIndex
 from engram.memory.truth import Truth
 from tests.fakes.qdrant_server import QdrantDouble
-from tests.memory.stores import DIMENSION, ExactIndex, Opened, cosine, entry, opened, random_vector, until, vector
+from tests.memory.stores import (
+    DIMENSION,
+    ExactIndex,
+    Opened,
+    cosine,
+    entry,
+    excerpt,
+    opened,
+    random_vector,
+    until,
+    vector,
+)
 from tests.shared import needs_shared
 
 Open = Callable[[Path], AbstractAsyncContextManager[Opened]]
@@ -52,10 +63,6 @@ async def both(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 def joining(folder: Path, truth: Truth) -> EdgeIndex:
     return EdgeIndex(folder / "index", DIMENSION, truth.truth_id, truth_path=folder / "truth.db")
-
-
-def excerpt(record: Record) -> Excerpt:
-    return Excerpt(record.id, record.cid, record.text, record.metadata, record.owner)
 
 
 async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None:
