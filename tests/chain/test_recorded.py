@@ -1,3 +1,5 @@
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -8,6 +10,8 @@ from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
 from engram.chain.recorded.node import EPOCH_S, RECORDING, read_recording
 from engram.clock import ManualClock
 from tests.chain.samples import read, recorded_metagraph, rpc_recordings
+from tests.fakes.chain import recording
+from tests.fakes.living_chain import LivingChain
 
 HASH = recorded_metagraph()["block_hash"]
 
@@ -46,6 +50,35 @@ async def test_it_answers_as_the_node_did(call: dict[str, object]) -> None:
         assert {"code": answer.code, "message": answer.message} == call["error"]
     else:
         assert same(answer, call.get("result"))
+
+
+ASKED_BY_NOBODY = {"system_name", "system_version", "system_health", "chain_getBlock"}
+"""Of the recorded calls; blocks of the double are held to the recorded ones in test_submitting.py."""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [call for call in rpc_recordings() if call["method"] not in ASKED_BY_NOBODY],
+    ids=lambda call: f"{call['method']} {str(call['params'])[:20]}",
+)
+def test_the_tests_double_answers_as_the_node_did(call: dict[str, Any]) -> None:
+    recorded = recording()
+    chain = LivingChain(head=recorded.block)
+    chain.seal_at_look = False
+    hashes = {recorded.block: recorded.hash, recorded.block - 1: recorded.header["parentHash"], 0: recorded.genesis}
+    chain.hashes = {number: str(block_hash) for number, block_hash in hashes.items()}
+    answer = chain.answer(RpcCall(call["method"], tuple(call["params"])))
+    match call:
+        case {"method": "chain_getHeader", "result": {"number": number, "parentHash": parent}}:
+            assert isinstance(answer, dict)
+            assert (int(answer["number"], 16), answer["parentHash"]) == (int(number, 16), parent)
+        case {"params": ["Metadata_metadata_versions", *_]}:
+            assert isinstance(answer, CallRefused)
+        case {"error": error}:
+            assert isinstance(answer, CallRefused)
+            assert (answer.code, answer.message) == (error["code"], error["message"])
+        case _:
+            assert same(answer, call["result"])
 
 
 async def test_it_says_that_it_is_a_recording() -> None:

@@ -108,7 +108,7 @@ class LivingChain(ChainDouble):
     # what is asked
 
     def hash(self, number: int) -> str:
-        return GENESIS if number == 0 else self.hashes.get(number) or super().hash(number)
+        return self.hashes.get(number) or (GENESIS if number == 0 else super().hash(number))
 
     def answer(self, call: RpcCall) -> Json:
         if call.method in self.refuse or call.method in self.replace:
