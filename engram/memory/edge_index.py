@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,6 +46,12 @@ _SEARCHES_AT_ONCE = 64
 _READ_BYTES = 262_144
 _STOP_WITHIN_S = 1.5
 _HUNG_AFTER_S = 30.0
+_SOON_S = 10.0
+_MOST_CRASHES = 2
+"""Of workers one after the other, each soon after its start, after which the files are taken to be torn."""
+_ROOM_BYTES = 64 * 1024**2
+"""Free bytes below which a crash is laid to the full disk, and nothing is given up that could not be built anew."""
+_CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE)
 
 
 @final
@@ -78,13 +85,19 @@ class EdgeIndex:
         self._searching = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
         self._number = 0
         self._open: dict[int, _Reply] = {}
+        self._crashes = 0
         self.worker_pid: int | None = None
         """Process id of the running worker."""
         self.flushed = 0
         """The last change that is known to be safely on disk."""
 
     async def run(self, ready: Callable[[int], None]) -> None:
-        """Runs the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs."""
+        """Runs the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs.
+
+        When workers crash soon after their starts, the next one builds the index anew: the engine does not tell of all
+        torn files, some end its process.
+        """
+        began = trio.current_time()
         async with self._worker() as (process, replies), trio.open_nursery() as nursery:
             nursery.start_soon(self._kill_when_hung, process)
             nursery.start_soon(self._send)
@@ -93,6 +106,7 @@ class EdgeIndex:
                 for body in frames.feed(received):
                     self._take(decode_reply(body), ready)
             nursery.cancel_scope.cancel()
+        self._count_crash(process.returncode, trio.current_time() - began)
         raise IndexUnavailable(f"the index worker has ended: {_end_of(process.returncode)}")
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
@@ -155,6 +169,16 @@ class EdgeIndex:
                 self._asked = trio.Event()
                 framed, self._outgoing = b"".join(self._outgoing), []
                 await self._commands.send_all(framed)
+
+    def _count_crash(self, status: int, lasted_s: float) -> None:
+        crashed = status > 0 or -status in _CRASHES
+        self._crashes = self._crashes + 1 if crashed and lasted_s < _SOON_S else 0
+        if self._crashes < _MOST_CRASHES:
+            return
+        self._crashes = 0
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self._folder).free >= _ROOM_BYTES:
+                (self._folder / "mark.json").unlink(missing_ok=True)
 
     def _take(self, reply: Reply, ready: Callable[[int], None]) -> None:
         match reply:

@@ -203,11 +203,12 @@ class Worker:
 
 def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
     """Opens the shards. The lock of a predecessor that is still dying is waited for; a folder that cannot be
-    opened after that is torn, and built anew from the truth."""
+    opened after that, or searched, is torn, and built anew from the truth."""
     give_up = time.monotonic() + _OPEN_WITHIN_S
     while True:
         try:
-            return Shards(folder, dimension, truth_id)
+            shards = Shards(folder, dimension, truth_id)
+            break
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
             locked = "WouldBlock" in str(error)
             if not locked or time.monotonic() > give_up:
@@ -215,6 +216,12 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
                 (folder / "mark.json").unlink(missing_ok=True)
                 return Shards(folder, dimension, truth_id)
             time.sleep(0.05)
+    try:
+        shards.check()
+    except Exception as error:  # noqa: BLE001  # as above
+        print(f"index: {folder} cannot be searched ({error}), building it anew", file=sys.stderr)
+        shards.reset()
+    return shards
 
 
 if __name__ == "__main__":

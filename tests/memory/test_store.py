@@ -257,6 +257,50 @@ async def test_a_torn_index_is_built_again_from_the_truth(tmp_path: Path, torn: 
         assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
 
 
+async def test_an_index_whose_torn_files_end_the_worker_is_built_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        stored = [await both.store.put(entry(vector(1, i))) for i in range(10)]
+    files = list((tmp_path / "index").rglob("status.dat"))
+    assert files
+    for path in files:
+        path.write_bytes(b"\xff" * (path.stat().st_size // 2))
+    async with opened(tmp_path) as both:
+        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
+        assert both.deaths > 0
+
+
+async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        stored = [await both.store.put(entry(vector(1, i), name)) for i in range(5) for name in (PUBLIC, "mine")]
+    files = list((tmp_path / "index").rglob("chunk_0.mmap"))
+    assert len(files) >= 2
+    for path in files:
+        path.write_bytes(b"")
+    async with opened(tmp_path) as both:
+        for name in (PUBLIC, "mine"):
+            hits = await both.store.query(name, vector(1), 50, {})
+            assert {hit.record.id for hit in hits} == {record.id for record in stored if record.namespace == name}
+
+
+@pytest.mark.parametrize(("room", "kept"), [(0, False), (2**62, True)])
+async def test_an_index_that_crashes_again_and_again_is_given_up_unless_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, kept: bool
+) -> None:
+    monkeypatch.setattr("engram.memory.edge_index._ROOM_BYTES", room)
+    async with opened(tmp_path) as both:
+        assert isinstance(both.index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        (tmp_path / "index" / "old").touch()
+        for _ in range(2):
+            worker = both.index.worker_pid
+            assert worker is not None
+            os.kill(worker, signal.SIGABRT)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+        assert (tmp_path / "index" / "old").exists() == kept
+
+
 async def test_an_index_of_another_truth_is_not_believed(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     async with opened(tmp_path / "one") as both:
