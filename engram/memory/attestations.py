@@ -12,6 +12,7 @@ from engram.memory.errors import MemoryAreaError, QuotaExceeded, TruthUnavailabl
 from engram.memory.notebook import Notebook
 
 MAX_ATTESTATIONS = 10_000
+"""Of others than the node's controller, for whom there is as much room again."""
 _TIERS = ((1_000.0, "sovereign"), (100.0, "verified"), (1.0, "community"))
 ANONYMOUS = "anonymous"
 
@@ -37,6 +38,11 @@ def tier(stake_tao: float | None) -> str:
     return next((name for least, name in _TIERS if stake_tao is not None and stake_tao >= least), ANONYMOUS)
 
 
+def room_for(owner: bytes, controller: bytes) -> int:
+    """Returns how many attestations there may be for a new one of `owner` to be kept."""
+    return 2 * MAX_ATTESTATIONS if owner == controller else MAX_ATTESTATIONS
+
+
 @final
 class Attestations:
     """All of them in memory, each on disk before it counts. Call `load` once before use."""
@@ -53,10 +59,13 @@ class Attestations:
         """Returns who stands for the namespace."""
         return self._held.get(namespace)
 
-    async def put(self, made: Attestation) -> None:
-        """Keeps an attestation. Raises AttestedByAnother, QuotaExceeded, TruthUnavailable, WriteUnknown."""
+    async def put(self, made: Attestation, room: int = MAX_ATTESTATIONS) -> None:
+        """Keeps an attestation; a new one where there are fewer than `room`.
+
+        Raises AttestedByAnother, QuotaExceeded, TruthUnavailable, WriteUnknown.
+        """
         try:
-            await self._notebook.write(lambda connection: _put(connection, made))
+            await self._notebook.write(lambda connection: _put(connection, made, room))
         except WriteUnknown:
             with contextlib.suppress(TruthUnavailable):
                 await self.load()  # what is on disk counts, whatever became of the commit
@@ -68,11 +77,11 @@ def _all(connection: sqlite3.Connection) -> list[Attestation]:
     return [Attestation(*row) for row in connection.execute("SELECT namespace, owner, attested_at FROM attestations")]
 
 
-def _put(connection: sqlite3.Connection, made: Attestation) -> None:
+def _put(connection: sqlite3.Connection, made: Attestation, room: int) -> None:
     row = connection.execute("SELECT owner FROM attestations WHERE namespace = ?", (made.namespace,)).fetchone()
     if row is not None and row[0] != made.owner:
         raise AttestedByAnother("Another key stands for this namespace.")
-    if row is None and connection.execute("SELECT count(*) FROM attestations").fetchone()[0] >= MAX_ATTESTATIONS:
+    if row is None and connection.execute("SELECT count(*) FROM attestations").fetchone()[0] >= room:
         raise QuotaExceeded("This node keeps no more attestations.")
     connection.execute(
         "INSERT INTO attestations (namespace, owner, attested_at) VALUES (?, ?, ?)"

@@ -13,6 +13,7 @@ from engram.memory.errors import InvalidRequest, MemoryAreaError, QuotaExceeded
 MAX_SHARE_HEX = 8_192
 MAX_SHARES_OF_AN_OWNER = 256
 MAX_SHARES = 100_000
+"""That others than the node's controller may leave in all."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+\Z")
 
 
@@ -46,8 +47,14 @@ def check_share(body: Mapping[str, object]) -> Share:
     return Share(index, text, threshold, total)
 
 
-def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float) -> None:
-    """Keeps a share; the same again is harmless. Raises ShareExists for another one, QuotaExceeded."""
+def room_for(owner: str, controller: str) -> int:
+    """Returns how many shares there may be for one of `owner` to be kept: the controller's room nobody else takes."""
+    return MAX_SHARES + MAX_SHARES_OF_AN_OWNER if owner == controller else MAX_SHARES
+
+
+def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
+    """Keeps a share; the same again is harmless. Raises ShareExists for another one, QuotaExceeded when there are
+    `room` already, or too many of the owner's."""
     there = get(connection, owner, namespace)
     if there == share:
         return
@@ -56,15 +63,15 @@ def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share
     of_all, of_owner = connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE owner = ?) FROM key_shares", (owner,)
     ).fetchone()
-    if of_all >= MAX_SHARES or of_owner >= MAX_SHARES_OF_AN_OWNER:
+    if of_all >= room or of_owner >= MAX_SHARES_OF_AN_OWNER:
         raise QuotaExceeded("This node keeps no more key shares.")
     _insert(connection, owner, namespace, share, now)
 
 
-def replace(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float) -> None:
-    """Keeps a share in the place of the one that is there. Raises QuotaExceeded."""
+def replace(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
+    """Keeps a share in the place of the one that is there. Raises QuotaExceeded as `put` does."""
     connection.execute("DELETE FROM key_shares WHERE owner = ? AND namespace = ?", (owner, namespace))
-    put(connection, owner, namespace, share, now)
+    put(connection, owner, namespace, share, now, room)
 
 
 def get(connection: sqlite3.Connection, owner: str, namespace: str) -> Share | None:

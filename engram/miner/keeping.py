@@ -38,8 +38,9 @@ async def put_key_share(service: Service, body: bytes) -> Answer:
             raise Refused(401, "missing_signature", "Replacing a share must be signed for this very request.")
         service.storage.admit(_SHARE_COST_BYTES, caller.signer or space.owner)
         keep = shares.replace if replace else shares.put
-        now = service.clock.now()
-        await service.notebook.write(lambda connection: keep(connection, _owner(space), space.name, share, now))
+        owner, now = _owner(space), service.clock.now()
+        room = shares.room_for(owner, service.gate.controller.hex())
+        await service.notebook.write(lambda connection: keep(connection, owner, space.name, share, now, room))
         return Answer(200, {"stored": True})
 
     return await told(service.disguise, act, plain)
@@ -71,7 +72,8 @@ async def attest(service: Service, body: bytes) -> Answer:
         except InvalidInput as error:
             raise InvalidRequest(str(error)) from error
         service.storage.admit(_ATTESTATION_COST_BYTES, owner)
-        await service.attestations.put(Attestation(name, owner, service.clock.now()))
+        room = attestations.room_for(owner, service.gate.controller)
+        await service.attestations.put(Attestation(name, owner, service.clock.now()), room)
         stake = service.subnet.stake_tao(owner)
         return Answer(
             200, {"ok": True, "namespace": name, "trust_tier": attestations.tier(stake), "stake_tao": stake or 0.0}

@@ -87,6 +87,20 @@ async def test_a_bad_share_is_refused(tmp_path: Path, changed: dict[str, object]
         assert (await endpoints.get_key_share(service, encoded({"namespace": "mine"}))).status == 403
 
 
+async def test_nobody_takes_the_room_that_the_controllers_shares_and_attestations_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.memory.shares.MAX_SHARES", 2)
+    monkeypatch.setattr("engram.memory.attestations.MAX_ATTESTATIONS", 2)
+    async with serving(tmp_path, tenants="anyone") as service:
+        outcomes = [await deposit(service, STRANGER, name) for name in ("one", "two", "three")]
+        assert [outcome.body.get("code") for outcome in outcomes] == [None, None, "over_quota"]
+        assert (await deposit(service, CONTROLLER, "mine")).status == 200
+        outcomes = [await endpoints.attest(service, attested(STRANGER, name)) for name in ("one", "two", "three")]
+        assert [outcome.body.get("code") for outcome in outcomes] == [None, None, "over_quota"]
+        assert (await endpoints.attest(service, attested(CONTROLLER, "mine"))).status == 200
+
+
 class Rich:
     """A subnet in which stakes are as told."""
 
