@@ -75,10 +75,13 @@ class Shards:
         return answers
 
     def check(self) -> None:
-        """Searches each shard. Raises what the engine does where it finds files torn; it does not find all."""
+        """Searches each shard. Raises what the engine does where it finds files torn, it does not find all; ValueError
+        where it finds none of the vectors that it counts."""
         search = Search(0, None, struct.pack(f"<{self._dimension}f", *[1.0] * self._dimension), 1, [])
-        for shard in self._open.values():
-            shard.query_batch(edge.QueryBatchRequest([edge_shard.query(search)]))
+        for name, shard in self._open.items():
+            [found] = shard.query_batch(edge.QueryBatchRequest([edge_shard.query(search)]))
+            if not found and shard.count(edge.CountRequest(exact=True)) > 0:
+                raise ValueError(f"none of the {name} vectors is found")
 
     def points(self) -> int:
         """Returns how many vectors there are."""

@@ -270,10 +270,11 @@ async def test_an_index_whose_torn_files_end_the_worker_is_built_again(tmp_path:
         assert both.deaths > 0
 
 
-async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", ["vectors/chunk_0.mmap", "vectors/status.dat"])
+async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Path, torn: str) -> None:
     async with opened(tmp_path) as both:
         stored = [await both.store.put(entry(vector(1, i), name)) for i in range(5) for name in (PUBLIC, "mine")]
-    files = list((tmp_path / "index").rglob("chunk_0.mmap"))
+    files = list((tmp_path / "index").rglob(torn))
     assert len(files) >= 2
     for path in files:
         path.write_bytes(b"")
