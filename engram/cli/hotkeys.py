@@ -39,11 +39,9 @@ class HotkeyFile(msgspec.Struct, frozen=True):
 @app.command(name="new", help_epilogue="Example: `engram hotkeys new keys/node-1`")
 def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
     """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
-    if path.exists():
-        raise CommandFailed(f"{path} exists already; choose another name")
     keypair = Keypair.generate()
     try:
-        wallet.write_hotkey_file(path, keypair)
+        wallet.write_new_hotkey_file(path, keypair)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
     _show(keypair, path, show)

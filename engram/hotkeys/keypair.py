@@ -35,6 +35,8 @@ class Keypair:
             public_key: bytes = sr25519.public_from_secret_key(private_key)
         except ValueError:
             raise MalformedHotkey("not an sr25519 private key") from None
+        if public_key == bytes(32):
+            raise MalformedHotkey("the private key of zeros is nobody's: no signature of it counts")
         self.__private_key = private_key
         self.public_key: PublicKey = public_key
         self.ss58 = encode(public_key)

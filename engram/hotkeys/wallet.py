@@ -7,7 +7,9 @@ bittensor-core: it takes 3 to 6 s of CPU, so call it before the loop runs or in 
 """
 
 import os
+import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,6 +19,7 @@ from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileEr
 from engram.hotkeys.keypair import Keypair
 
 _MAX_FILE_BYTES = 65_536
+_OF_OTHERS = 0o077
 
 
 class _KeyFile(msgspec.Struct, frozen=True):
@@ -34,7 +37,11 @@ def read_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
     needed), WrongPassword.
     """
     path = Path(path)
-    content = _read(path)
+    content, _ = _read(path)
+    return _opened(path, content, password)
+
+
+def _opened(path: Path, content: bytes, password: str | None) -> Keypair:
     if is_encrypted(content):
         if password is None:
             raise WalletEncrypted(f"the key file {path} is encrypted: give its password, or an unencrypted hotkey")
@@ -52,15 +59,13 @@ def read_private_hotkey_file(path: str | Path, password: str | None = None) -> K
 
     Raises WalletFileError for one that is encrypted in an old form, too, naming the command that converts it.
     """
-    try:
-        private = is_private(path)
-    except OSError as error:
-        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
-    if not private:
+    path = Path(path)
+    content, mode = _read(path)
+    if mode & _OF_OTHERS:
         raise WalletFileError(f"the key file {path} is open to other users: chmod 600 {path}")
-    if is_legacy(_read(Path(path))):
+    if is_legacy(content):
         raise WalletFileError(f"the key file {path} is encrypted in an old form: engram wallet convert {path}")
-    return read_hotkey_file(path, password)
+    return _opened(path, content, password)
 
 
 def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
@@ -68,8 +73,38 @@ def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
 
     Missing folders are made with mode 0700. Raises WalletFileError.
     """
+    write_key_bytes(Path(path), _content_of(keypair))
+
+
+def write_new_hotkey_file(path: str | Path, keypair: Keypair) -> None:
+    """As `write_hotkey_file`, but never over a file that is there: then it raises WalletFileError."""
+    write_new_key_bytes(Path(path), _content_of(keypair))
+
+
+def write_key_bytes(path: Path, content: bytes) -> None:
+    """Write the bytes of a key file, of mode 0600, atomically and durably; replaces what is there.
+
+    Missing folders are made with mode 0700. Raises WalletFileError.
+    """
+    _write(path, content, os.replace)
+
+
+def write_new_key_bytes(path: Path, content: bytes) -> None:
+    """As `write_key_bytes`, but never over a file that is there, not even one made since anybody looked.
+
+    Raises WalletFileError.
+    """
+    _write(path, content, os.link)
+
+
+def is_private(path: str | Path) -> bool:
+    """Whether nobody but the owner may read or write the file."""
+    return os.stat(path).st_mode & _OF_OTHERS == 0
+
+
+def _content_of(keypair: Keypair) -> bytes:
     public_hex = "0x" + keypair.public_key.hex()
-    content = msgspec.json.encode(
+    return msgspec.json.encode(
         {
             "accountId": public_hex,
             "publicKey": public_hex,
@@ -78,37 +113,28 @@ def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
             "cryptoType": 1,
         }
     )
-    write_key_bytes(Path(path), content)
 
 
-def write_key_bytes(path: Path, content: bytes) -> None:
-    """Write the bytes of a key file, of mode 0600, atomically and durably; replaces what is there.
-
-    Missing folders are made with mode 0700. Raises WalletFileError.
-    """
+def _write(path: Path, content: bytes, putting: Callable[[str, Path], None]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(path, content)
+        _put(path, content, putting)
+    except FileExistsError:
+        raise WalletFileError(f"the key file {path} exists already; choose another name") from None
     except OSError as error:
         raise WalletFileError(f"cannot write the key file {path}: {error.strerror}") from None
 
 
-def is_private(path: str | Path) -> bool:
-    """Whether nobody but the owner may read or write the file."""
-    return os.stat(path).st_mode & 0o077 == 0
-
-
-def _replace(path: Path, content: bytes) -> None:
+def _put(path: Path, content: bytes, putting: Callable[[str, Path], None]) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
+        putting(name, path)
+    finally:
         Path(name).unlink(missing_ok=True)
-        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -116,15 +142,23 @@ def _replace(path: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path) -> tuple[bytes, int]:
+    """The file's bytes, and the mode of the very file that they were read from."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_open) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise WalletFileError(f"the key file {path} is no file")
             content = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:
         raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
     if len(content) > _MAX_FILE_BYTES:
         raise WalletFileError(f"the key file {path} is larger than any key file")
-    return content
+    return content, mode
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # Opening a pipe that nobody writes to would last for ever.
 
 
 def _parse(path: Path, content: bytes) -> Keypair:

@@ -91,7 +91,7 @@ def write_new(path: Path, mnemonic: str, password: str | None) -> Keypair:
     if path.exists():
         raise WalletFileError(f"the key file {path} exists already; choose another name")
     content = key_file_of(mnemonic)
-    wallet.write_key_bytes(path, content if password is None else encipher(content, password))
+    wallet.write_new_key_bytes(path, content if password is None else encipher(content, password))
     return Keypair.from_uri(mnemonic)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import bittensor_core
 import pytest
 from substrateinterface import Keypair as SubstrateKeypair
 
-from engram.hotkeys import Keypair, WalletEncrypted, WalletFileError, WrongPassword, wallet
+from engram.hotkeys import Keypair, WalletEncrypted, WalletFileError, WrongPassword, wallet, wallet_folder
 
 SEED = bytes(range(32))
 PHRASE = "bottom drive obey lake curtain smoke basket hold race lonely fit walk"
@@ -123,3 +124,65 @@ def test_an_encrypted_file_opens_with_its_password() -> None:
     """The file was made by bittensor-core 0.1.5; its key derivation takes seconds by design."""
     path = Path(__file__).parent / "data" / "encrypted_hotkey"
     assert wallet.read_hotkey_file(path, password="pw-of-Tests9!") == Keypair.from_seed(SEED)
+
+
+def test_a_new_file_is_never_written_over_one_made_in_between(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    first = Keypair.generate()
+    wallet.write_new_hotkey_file(path, first)
+    for there in (path, tmp_path / "link"):
+        if there != path:
+            there.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(WalletFileError, match="exists already"):
+            wallet.write_new_hotkey_file(there, Keypair.generate())
+    assert wallet.read_hotkey_file(path) == first
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["hot", "link"]
+
+
+def test_two_that_make_one_wallet_at_once_do_not_lose_the_key_of_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "coldkey"
+    other = Keypair.generate()
+
+    def while_another_is_quicker(content: bytes, password: str) -> bytes:
+        wallet.write_hotkey_file(path, other)
+        return content
+
+    monkeypatch.setattr(wallet_folder, "encipher", while_another_is_quicker)
+    with pytest.raises(WalletFileError, match="exists already"):
+        wallet_folder.write_new(path, PHRASE, "a password")
+    assert wallet.read_hotkey_file(path) == other
+
+
+def test_a_pipe_is_no_key_file_and_holds_nobody_up(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o600)
+    for each in (path, tmp_path):
+        with pytest.raises(WalletFileError):
+            wallet.read_private_hotkey_file(each)
+
+
+def test_the_mode_that_counts_is_that_of_the_file_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, loose = tmp_path / "hot", tmp_path / "loose"
+    wallet.write_hotkey_file(path, Keypair.generate())
+    wallet.write_hotkey_file(loose, Keypair.generate())
+    loose.chmod(0o644)
+    opening = os.open
+
+    def after_an_exchange(name: str, flags: int) -> int:
+        os.replace(loose, path)
+        return opening(name, flags)
+
+    monkeypatch.setattr(os, "open", after_an_exchange)
+    with pytest.raises(WalletFileError, match="open to other users"):
+        wallet.read_private_hotkey_file(path)
+
+
+def test_a_key_of_zeros_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_text(json.dumps({"privateKey": "0x" + "00" * 64}))
+    with pytest.raises(WalletFileError, match="no usable private key"):
+        wallet.read_hotkey_file(path)
