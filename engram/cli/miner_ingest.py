@@ -64,6 +64,7 @@ class _Result(msgspec.Struct, frozen=True):
     cid: str | None = None
     error: str | None = None
     code: str = ""
+    text_kept: bool = True
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -184,7 +185,9 @@ class Work:
         if len(results) != len(lines):
             raise CommandFailed(f"the node gave {len(results)} results for {len(lines)} lines")
         for line, result in zip(lines, results, strict=True):
-            if result.cid is not None:
+            if result.cid is not None and not result.text_kept:
+                self._refuse(line.number, f"{result.cid} is there with another text of the same vector and metadata")
+            elif result.cid is not None:
                 self._stored += 1
                 if line.cid not in (None, result.cid):
                     output.complain(f"line {line.number}: stored as {result.cid}, which is not its cid {line.cid}")

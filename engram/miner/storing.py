@@ -18,7 +18,7 @@ from engram.memory.errors import (
     TruthUnavailable,
     WriteUnknown,
 )
-from engram.memory.model import PUBLIC, Entry
+from engram.memory.model import PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
 from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
@@ -143,10 +143,23 @@ async def _stored(
     owner = caller.signer or space.owner
     entry = Entry(space.key, cid, embedding, checked.text, checked.metadata, checked.model_version, owner)
     try:
-        await service.store.put(entry)
+        record = await service.store.put(entry)
     except IndexUnavailable:  # durable; the index will follow
         return {"cid": cid, "error": None, "searchable": False}
-    return {"cid": cid, "error": None}
+    kept = _keeps_text(service, caller, space, entry, record)
+    return {"cid": cid, "error": None} if kept else {"cid": cid, "error": None, "text_kept": False}
+
+
+def _keeps_text(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> bool:
+    """Whether the text that came is the one that is kept: vector and metadata that are there already stay as they are.
+
+    Who may not see the text of a record is not told how it compares.
+    """
+    if entry.text is None or (caller.signer is None and not space.is_private):
+        return True
+    if space.is_private or caller.signer in (service.gate.controller, record.owner):
+        return record.text == entry.text
+    return False
 
 
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:

@@ -131,8 +131,6 @@ class Documents:
         items = [self._item(document, vector, secrets.token_hex(8) if again else "") for document, vector in batch]
         results = self._ask(lambda: self._client.calls.ingest_items(items))
         cids = [result for result in results if isinstance(result, str)]
-        if len(results) != len(batch):
-            raise MalformedAnswer(f"{len(batch)} documents were sent, the node answered for {len(results)}")
         for (document, _), result in zip(batch, results, strict=True):
             if isinstance(result, NodeRefused):
                 raise NodeRefused(f"document {document.id!r} was not kept: {result}")

@@ -54,6 +54,19 @@ class Commitment(msgspec.Struct, frozen=True):
 class _Ingested(msgspec.Struct, frozen=True):
     cid: str | None = None
     error: str | None = None
+    text_kept: bool = True
+
+    def outcome(self, item: JsonObject) -> str | NodeRefused:
+        """The content id of what was stored of an item, or why it was not; metadata are always kept whole."""
+        metadata = item.get("metadata")
+        if not self.cid:
+            return NodeRefused(self.error or "the node stored nothing and did not say why")
+        if self.text_kept or (isinstance(metadata, dict) and metadata.get("text") == item.get("text")):
+            return self.cid
+        return NodeRefused(
+            f"the text was not kept: {self.cid} is there with another text that has the same vector and metadata;"
+            " add metadata that tells the two apart"
+        )
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -151,11 +164,11 @@ class NodeCalls:
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None) -> Call[str]:
         """Store a text. Raises ValueError with a cipher and no embedder."""
-        return self._post("IngestSynapse", self._item(text, None, metadata or {}), _cid)
+        return self._ingest(self._item(text, None, metadata or {}))
 
     def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None) -> Call[str]:
         """Store a vector."""
-        return self._post("IngestSynapse", self._item(None, vector, metadata or {}), _cid)
+        return self._ingest(self._item(None, vector, metadata or {}))
 
     def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> Call[list[str | NodeRefused]]:
         """Store up to 256 texts with their metadata."""
@@ -167,7 +180,9 @@ class NodeCalls:
 
         def read(answer: Answer) -> list[str | NodeRefused]:
             results = checked(answer, _Batch).results
-            return [each.cid or NodeRefused(each.error or "the node did not say why") for each in results]
+            if len(results) != len(items):
+                raise MalformedAnswer(f"{len(items)} items were sent, the node answered for {len(results)}")
+            return [each.outcome(item) for each, item in zip(results, items, strict=True)]
 
         return self._post("IngestBatch", {"items": listed}, read)
 
@@ -331,6 +346,15 @@ class NodeCalls:
             item["raw_embedding"] = floats(vector)
         return item
 
+    def _ingest(self, item: JsonObject) -> Call[str]:
+        def read(answer: Answer) -> str:
+            outcome = checked(answer, _Ingested).outcome(item)
+            if isinstance(outcome, NodeRefused):
+                raise outcome
+            return outcome
+
+        return self._post("IngestSynapse", item, read)
+
     def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
         def read(answer: Answer) -> list[Hit]:
             found = checked(answer, _Found)
@@ -424,10 +448,3 @@ def checked(answer: Answer, kind: type[T]) -> T:
 def floats(vector: Sequence[float]) -> list[JsonValue]:
     """The numbers as JSON has them; numpy's are others."""
     return [float(number) for number in vector]
-
-
-def _cid(answer: Answer) -> str:
-    ingested = checked(answer, _Ingested)
-    if not ingested.cid:
-        raise NodeRefused(ingested.error or "the node stored nothing and did not say why")
-    return ingested.cid

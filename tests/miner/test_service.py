@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram.clock import ManualClock
+from engram.hotkeys import Keypair
 from engram.hotkeys import verify as verify_signature
 from engram.memory import keyed_tree, merkle
 from engram.memory.cid import is_cid
@@ -95,6 +96,28 @@ async def test_a_vector_is_stored_without_any_text(service: Service) -> None:
 async def test_storing_again_gives_the_same_cid_and_stores_nothing(service: Service) -> None:
     assert await ingest(service, text="once") == await ingest(service, text="once")
     assert answers.health(service).body["vectors"] == 1
+
+
+@pytest.mark.parametrize("namespace", [None, "notes"])
+async def test_a_text_that_has_the_vector_and_metadata_of_another_is_not_lost_in_silence(
+    service: Service, namespace: str | None
+) -> None:
+    """Embedders read case, spaces and what follows some hundred words alike; the CID covers vector and metadata."""
+    named = {"namespace": namespace} if namespace else {}
+
+    async def told(keypair: Keypair, text: str) -> dict[str, Any]:
+        fields = {"raw_embedding": UP, "text": text, **named}
+        body = signed(keypair, "IngestSynapse", fields)
+        answer: dict[str, Any] = (await answers.ingest(service, body)).body
+        return {key: answer[key] for key in ("error", "text_kept") if key in answer}
+
+    assert await told(CONTROLLER, "Polish") == {"error": None}
+    assert await told(CONTROLLER, "Polish") == {"error": None}
+    assert await told(CONTROLLER, "polish") == {"error": None, "text_kept": False}
+    if namespace is None:  # strangers are told that theirs is not kept, not what is
+        for text in ("Polish", "polish"):
+            assert await told(STRANGER, text) == {"error": None, "text_kept": False}
+            assert "text_kept" not in (await answers.ingest(service, encoded({"raw_embedding": UP, "text": text}))).body
 
 
 async def test_a_filter_narrows_before_the_search(service: Service) -> None:

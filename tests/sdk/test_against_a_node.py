@@ -104,6 +104,20 @@ def test_a_text_comes_back_to_whoever_signs_for_it_and_to_nobody_else(running: N
         assert [hit.text for hit in anybody.query(long, top_k=1)] == [""]
 
 
+def test_a_text_that_would_be_lost_is_refused(running: NodeProcess) -> None:
+    """The embedder of this node reads both alike, as others do with case or with what is beyond their length."""
+    with NodeClient(url(running), CONTROLLER, namespace="alike") as mine:
+        cid = mine.ingest("Polish")
+        assert mine.ingest("Polish") == cid
+        with pytest.raises(NodeRefused, match="add metadata"):
+            mine.ingest("polish")
+        first, second = mine.ingest_batch([("polish", {}), ("polish", {"is": "verb"})])
+        assert isinstance(first, NodeRefused)
+        assert isinstance(second, str)
+        assert {memory.text for memory in mine.list()} == {"Polish", "polish"}
+        assert mine.ingest_text("Polish") != mine.ingest_text("polish")
+
+
 def test_what_others_have_encrypted_does_not_hide_what_one_can_read(running: NodeProcess) -> None:
     mine, others = HybridCipher.generate()[0], HybridCipher.generate()[0]
 
