@@ -35,6 +35,8 @@ CREATE TABLE records (
 CREATE INDEX records_listing ON records (namespace, id);
 CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, namespace TEXT NOT NULL) STRICT;
 """
+_NUL = "\\u0000"
+"""As it stands in stored metadata."""
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
@@ -153,7 +155,12 @@ def page(
     values: list[str | int] = [namespace]
     for key, wanted in conditions.items():
         clauses.append("EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE entry.key = ? AND entry.value = ?)")
-        values += [key, wanted]
+        values += [_as_sqlite_reads(key), _as_sqlite_reads(wanted)]
+    if conditions:
+        connection.create_function("holds", 1, lambda metadata: _holds(metadata, conditions), deterministic=True)
+        clauses.append(f"(instr(metadata, '{_NUL}') = 0 OR holds(metadata))")
+    if any("\0" in text for pair in conditions.items() for text in pair):
+        clauses.append(f"instr(metadata, '{_NUL}') > 0")
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY id LIMIT ? OFFSET ?",
         (*values, limit, offset),
@@ -215,6 +222,16 @@ def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None
     for key, value in facts.items():
         write_meta(connection, key, value)
     return None, None
+
+
+def _as_sqlite_reads(text: str) -> str:
+    """SQLite's JSON ends a text at its first NUL: what it finds equal is then looked at by `_holds`."""
+    return text.partition("\0")[0]
+
+
+def _holds(metadata: str, conditions: Mapping[str, str]) -> bool:
+    held = json.loads(metadata)
+    return all(held.get(key) == wanted for key, wanted in conditions.items())
 
 
 def _next_sequence(connection: sqlite3.Connection) -> int:

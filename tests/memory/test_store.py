@@ -117,6 +117,37 @@ async def test_conditions_are_applied_before_the_search_not_after(both: Opened) 
     assert await both.store.query(PUBLIC, vector(1), 3, {"colour": "green"}) == []
 
 
+async def test_no_text_of_a_condition_is_anything_but_itself(both: Opened) -> None:
+    odd = [
+        "x",
+        "x\0",
+        "x\0y",
+        "\0",
+        "",
+        "%",
+        "_",
+        "'",
+        '"',
+        "\\",
+        "\\u0000",
+        "x\\u0000",
+        "\u2028",
+        "é",
+        "😀",
+        "1",
+        "[]",
+    ]
+    pairs = [(key, "value") for key in odd] + [("key", value) for value in odd]
+    stored = {
+        pair: await both.store.put(entry(vector(1, number), PUBLIC, None, None, **dict([pair])))
+        for number, pair in enumerate(pairs)
+    }
+    for (key, value), record in stored.items():
+        assert await both.store.page(PUBLIC, {key: value}, 50, 0) == [record], (key, value)
+        assert [hit.record.id for hit in await both.store.query(PUBLIC, vector(1), 50, {key: value})] == [record.id]
+    assert await both.store.page(PUBLIC, {"key": "x\0z"}, 50, 0) == []
+
+
 async def test_namespaces_see_nothing_of_each_other(both: Opened) -> None:
     same = vector(1, 1)
     for namespace in (PUBLIC, "mine", "theirs"):
