@@ -1,5 +1,6 @@
 """The tree of commands. What a command needs is imported when it runs, so that `engram --help` is quick."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -51,6 +52,10 @@ for _name, _where, _help in _GROUPS:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (the process's own when None) and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal of another encoding shows escapes: what strangers have written is no reason to end.
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(
             list(sys.argv[1:] if argv is None else argv),

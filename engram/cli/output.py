@@ -5,6 +5,7 @@ tab or line break inside a value never breaks a line in two.
 """
 
 import datetime as dt
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -109,7 +110,7 @@ def document(value: object) -> None:
     encoded = msgspec.json.encode(value)
     if sys.stdout.isatty():
         encoded = msgspec.json.format(encoded, indent=2)
-    sys.stdout.write(encoded.decode() + "\n")
+    sys.stdout.write("\n".join(map(_spelled, encoded.decode().split("\n"))) + "\n")
 
 
 def say(text: str) -> None:
@@ -135,6 +136,13 @@ def printable(text: str) -> str:
         character if character.isprintable() else " " if character in _BLANKS else _escaped(character)
         for character in text
     )
+
+
+def _spelled(text: str) -> str:
+    """Text of JSON, in which what could move a cursor or turn a line round is spelled as JSON spells it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
 
 
 _BLANKS: Final = "\t\r\n"

@@ -1,6 +1,7 @@
 """`engram registry` against a chain on a real socket: what is committed, what is told, how it ends."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -464,3 +465,46 @@ def test_control_characters_that_strangers_commit_never_reach_the_terminal(
         ran = registry(*command)
         assert "\x1b" not in ran.out
         assert "Hotkey: 5Fake" not in ran.out.splitlines()
+
+
+HOSTILE = "\x1b]0;owned\x07\u202e\u009b2J\u2066日本"
+
+
+def hostile(chain: LivingChain) -> None:
+    """A miner that has read how terminals work."""
+    payload = HOSTILE.encode()
+    info = {"fields": [{f"Raw{len(payload)}": "0x" + payload.hex()}]}
+    chain.put({"deposit": 0, "block": 1, "info": info}, "Commitments", "CommitmentOf", 450, HOTKEY.public_key)
+
+
+@pytest.mark.parametrize("shown", ["upstream", "table", "json"])
+@pytest.mark.parametrize("command", ["check", "read"])
+def test_what_a_miner_commits_moves_no_cursor_and_turns_no_line(
+    command: str, shown: str, registry: Registry, chain: LivingChain
+) -> None:
+    hostile(chain)
+    ran = registry(command, "--format", shown, *(["--verbose"] if command == "check" else []))
+    assert ran.code == 0
+    assert all(line.replace("\t", "").isprintable() for line in ran.out.splitlines())
+    if shown == "json":
+        assert HOSTILE in {entry["raw"] for entry in json.loads(ran.out)}
+
+
+def test_a_terminal_that_knows_ascii_only_is_shown_escapes(server: ChainServer, chain: LivingChain) -> None:
+    hostile(chain)
+    command = [
+        "-c",
+        "import sys; from engram.cli import main; sys.exit(main())",
+        "registry",
+        "check",
+        "--netuid",
+        "450",
+        "--endpoint",
+        server.url,
+        "--format",
+        "upstream",
+    ]
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, *command], capture_output=True, env=environ, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"\\u65e5" in ran.stdout
