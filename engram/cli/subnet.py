@@ -130,7 +130,10 @@ def register(
         _show(msgspec.structs.replace(sent, uid=held.uid), shown, f"already registered as uid {held.uid}")
         return Exit.DONE
     _may_pay(metagraph, sent, max_cost)
-    if not yes and not _agreed(sent):
+    told = f"Registering on subnet {sent.netuid} burns {sent.cost_tao:.9f} TAO of {sent.balance_tao:.9f}."
+    if yes:
+        sys.stderr.write(told + "\n")
+    elif not _agreed(told):
         raise CommandFailed("nothing was paid")
     coldkey = coldkey_of(wallet)
     # Between the agreement and the payment the cost may have risen.
@@ -507,8 +510,7 @@ def _may_pay(metagraph: "Metagraph", sent: Sent, max_cost: float | None) -> None
         raise CommandFailed(f"registering costs {cost:.9f} TAO, {sent.signer} has {balance:.9f}; nothing was paid")
 
 
-def _agreed(sent: Sent) -> bool:
-    told = f"Registering on subnet {sent.netuid} burns {sent.cost_tao:.9f} TAO of {sent.balance_tao:.9f}."
+def _agreed(told: str) -> bool:
     if not sys.stdin.isatty():
         raise CommandFailed(f"{told} There is no terminal to ask at: --yes pays")
     sys.stderr.write(f"{told} Pay? [y/N] ")

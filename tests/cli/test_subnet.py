@@ -72,6 +72,13 @@ def test_registering_burns_and_tells_the_uid_from_the_block(subnet: Subnet, chai
     assert sent["block"] in chain.blocks
 
 
+def test_the_cost_is_shown_before_it_is_paid_also_when_nobody_is_asked(subnet: Subnet, chain: LivingChain) -> None:
+    funded(chain, COLDKEY.public_key, 5_000_000_000_000)
+    told = subnet("register", "--yes", wallet="stranger").err.splitlines()
+    assert told[0] == "Registering on subnet 450 burns 0.100000000 TAO of 5000.000000000."
+    assert told[1].startswith("sending 0x")
+
+
 @pytest.mark.parametrize(
     ("rao", "more", "told"),
     [
