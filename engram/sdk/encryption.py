@@ -124,7 +124,7 @@ def decrypt(cipher: Cipher, encrypted: str) -> Memory:
     try:
         sealed = base64.b64decode(encrypted + "=" * (-len(encrypted) % 4), altchars=b"-_", validate=True)
         return msgspec.json.decode(cipher.decrypt_raw(sealed), type=Memory)
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+    except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError) as error:
         raise Undecryptable("this is no encrypted memory") from error
 
 

@@ -289,5 +289,5 @@ def _session_path(session_id: str, under: str = "") -> str:
 def _decode(answer: Answer, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None

@@ -107,6 +107,10 @@ class _Share(msgspec.Struct, frozen=True):
     total: int
 
 
+class _Deleted(msgspec.Struct, frozen=True):
+    deleted: bool
+
+
 class _Stored(msgspec.Struct, frozen=True):
     stored: bool = False
 
@@ -232,7 +236,12 @@ class NodeCalls:
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})
 
         def read(answer: Answer) -> Memory | None:
-            return None if answer.status == 404 else self._decrypted(checked(answer, Memory))
+            if answer.status == 404:
+                return None
+            found = checked(answer, Memory)
+            if found.cid != cid:
+                raise MalformedAnswer(f"the node was asked for {cid} and gave {found.cid}")
+            return self._decrypted(found)
 
         return Call("GET", f"/retrieve/{quote(cid, safe='')}" + (f"?{query}" if query else ""), None, read)
 
@@ -240,7 +249,7 @@ class NodeCalls:
         """Take a memory out; False when there was none."""
 
         def read(answer: Answer) -> bool:
-            return answer.status != 404 and bool(checked(answer, dict[str, object]))
+            return answer.status != 404 and checked(answer, _Deleted).deleted
 
         body = msgspec.json.encode(self._signed("DeleteSynapse", {"cid": cid}))
         return Call("DELETE", f"/retrieve/{quote(cid, safe='')}", body, read)
@@ -265,7 +274,7 @@ class NodeCalls:
             try:
                 shown = msgspec.json.decode(told.proof, type=keyed_tree.Shown)
                 return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
 
         return self._post("prove-memory", {"cid": cid}, read)
@@ -441,7 +450,7 @@ def checked(answer: Answer, kind: type[T]) -> T:
     ready(answer)
     try:
         return msgspec.json.decode(answer.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"the node's answer could not be read: {error}") from None
 
 

@@ -113,7 +113,7 @@ def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
     """The error in an answer that is none of the expected ones."""
     try:
         body = msgspec.json.decode(answer.body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = ErrorBody(error=answer.body[:200].decode("utf-8", "replace"))
     retry_after = answer.headers.get("retry-after", "")
     return ApiError(
@@ -121,7 +121,7 @@ def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
         body.code or "error",
         body.error or "no reason was given",
         request_id=body.request_id or answer.headers.get("x-request-id", ""),
-        retry_after_s=float(retry_after) if retry_after.isdecimal() else None,
+        retry_after_s=float(retry_after) if retry_after.isdecimal() and len(retry_after) < 10 else None,
         verified=verified,
     )
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engram.hotkeys import miner_scheme
 from engram.hotkeys.python_json import ReadObject
-from engram.sdk import ApiError, Hit, MalformedAnswer, Memory, NodeClient, NodeRefused, event_stream
+from engram.sdk import ApiError, Hit, Impostor, MalformedAnswer, Memory, NodeClient, NodeRefused, event_stream
 from engram.sdk.encryption import NamespaceCipher
 from engram.sdk.errors import SdkError
 from tests.gateway.surface import PHONE
@@ -138,6 +138,50 @@ def test_an_answer_that_is_no_json_is_said_to_be_none() -> None:
         for ask in (node.health, node.stats, lambda: node.query("x")):
             with pytest.raises(MalformedAnswer):
                 ask()
+
+
+NESTED = b"[" * 100_000
+
+
+@pytest.mark.parametrize("told", [Told(body=b'{"deleted":' + NESTED), Told(400, b'{"error":' + NESTED)])
+def test_an_answer_nested_without_end_is_an_error_of_the_clients_own(told: Told) -> None:
+    with scripted(lambda _: told) as url, NodeClient(url, PHONE) as node:
+        for ask in (node.health, lambda: node.query("x"), lambda: node.delete(CID), lambda: node.retrieve(CID)):
+            with pytest.raises((MalformedAnswer, ApiError)):
+                ask()
+
+
+def test_a_proof_nested_without_end_proves_nothing() -> None:
+    signed = f"engram-commitment:keyed-1:__public__:{'00' * 32}:1:0"
+    told = {"root_hex": "00" * 32, "count": 1, "signed": signed, "signature": PHONE.sign(signed.encode()).hex()}
+    lie = answer({**told, "proof": NESTED.decode()})
+    with scripted(lambda _: lie) as url, NodeClient(url) as node, pytest.raises(Impostor, match="proof"):
+        node.prove(CID, PHONE.public_key)
+
+
+def test_another_memory_than_was_asked_for_is_not_taken() -> None:
+    with scripted(lambda _: answer({"cid": CID, "metadata": {}})) as url, NodeClient(url) as node:
+        assert node.retrieve(CID) == Memory(CID)
+        with pytest.raises(MalformedAnswer, match="gave"):
+            node.retrieve("v1::cd")
+
+
+def test_only_what_the_node_says_it_has_deleted_is_deleted() -> None:
+    for told, outcome in [({"deleted": True, "cid": CID}, True), ({"deleted": False, "cid": CID}, False)]:
+        with scripted(lambda _, told=told: answer(told)) as url, NodeClient(url, PHONE) as node:  # type: ignore[misc]
+            assert node.delete(CID) is outcome
+    no = answer({"error": "no"})
+    with scripted(lambda _: no) as url, NodeClient(url, PHONE) as node, pytest.raises(MalformedAnswer):
+        node.delete(CID)
+
+
+def test_how_long_to_wait_is_a_number_of_seconds_or_not_said() -> None:
+    for said, waited in (("2", 2.0), ("9" * 400, None), ("-1", None), ("soon", None)):
+        told = Told(503, b"{}", {"retry-after": said})
+        with scripted(lambda _, told=told: told) as url, NodeClient(url) as node:  # type: ignore[misc]
+            with pytest.raises(ApiError) as raised:
+                node.health()
+            assert raised.value.retry_after_s == waited
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=30), max_size=20))

@@ -114,3 +114,10 @@ def test_the_recipients_form_is_the_originals() -> None:
 def test_what_is_no_ciphertext_is_said_to_be_none(text: str) -> None:
     with pytest.raises(Undecryptable):
         encryption.decrypt(NamespaceCipher("my_ns", "0123456789abcdef"), text)
+
+
+def test_a_sealed_memory_nested_without_end_is_said_to_be_none() -> None:
+    cipher = NamespaceCipher("my_ns", "0123456789abcdef")
+    sealed = cipher.encrypt_raw(b'{"text":"","metadata":{"a":' + b"[" * 100_000)
+    with pytest.raises(Undecryptable):
+        encryption.decrypt(cipher, base64.urlsafe_b64encode(sealed).decode())
