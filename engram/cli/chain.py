@@ -131,12 +131,12 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
 
 def hotkey_of(wallet: Wallet) -> Keypair:
     """The wallet's hotkey; asks for a password when there is one. Raises CommandFailed."""
-    return _opened(wallet.folder.hotkey)
+    return _opened(wallet.folder.hotkey, wallet.folder.hotkey_path)
 
 
 def coldkey_of(wallet: Wallet) -> Keypair:
     """The wallet's coldkey; asks for its password. Raises CommandFailed."""
-    return _opened(wallet.folder.coldkey)
+    return _opened(wallet.folder.coldkey, wallet.folder.coldkey_path)
 
 
 def public_hotkey_of(wallet: Wallet) -> PublicKey:
@@ -163,7 +163,7 @@ def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
         return None
 
 
-def _opened(read: Callable[[str | None], Keypair]) -> Keypair:
+def _opened(read: Callable[[str | None], Keypair], path: Path) -> Keypair:
     try:
         return read(None)
     except WalletEncrypted as encrypted:
@@ -171,7 +171,7 @@ def _opened(read: Callable[[str | None], Keypair]) -> Keypair:
         if password is None:
             if not sys.stdin.isatty():
                 raise CommandFailed(f"{encrypted} (in {PASSWORD_VARIABLE}, as there is no terminal)") from None
-            password = getpass.getpass("password of the key file: ")
+            password = getpass.getpass(f"password of the key file {path}: ")
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
     return _read(lambda: read(password))

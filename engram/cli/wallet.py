@@ -128,7 +128,7 @@ def verify_signature(
 def convert(path: Path) -> None:
     """Encrypt a key file of an older form (Ansible vault, Fernet) anew, with the same password."""
     try:
-        converted = wallet_folder.convert(path.expanduser(), _password("password of the key file: "))
+        converted = wallet_folder.convert(path.expanduser(), _password(f"password of the key file {path}: "))
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
     output.say(f"{path} is encrypted in the current form" if converted else f"{path} needs no conversion")

@@ -93,6 +93,19 @@ def test_a_cost_that_rose_while_nobody_typed_is_not_paid(
     assert chain.burned == []
 
 
+def test_a_password_is_asked_for_by_the_key_file_that_wants_it(
+    register: list[str], tmp_path: Path, chain: LivingChain
+) -> None:
+    coldkey = tmp_path / "wallets" / "stranger" / "coldkey"
+    coldkey.write_bytes(b"$NACL, and what nobody deciphers here")
+    with OnTerminal([*register, "--yes"], cwd=tmp_path, environ=environ()) as terminal:
+        terminal.until(f"password of the key file {coldkey}: ")
+        terminal.type("\x03")
+        code, shown = terminal.end()
+    assert (code, "Traceback" in shown) == (130, False)
+    assert SUBMIT not in chain.asked
+
+
 def test_ctrl_c_at_the_question_pays_nothing(register: list[str], tmp_path: Path, chain: LivingChain) -> None:
     code, shown = answered(register, tmp_path, "\x03", chain)
     assert code == 130, shown
