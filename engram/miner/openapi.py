@@ -6,109 +6,116 @@ from functools import lru_cache
 
 import msgspec
 
-from engram.memory.exporting import KINDS
+from engram.miner.schemas import (
+    ATTESTED,
+    CHALLENGE,
+    CHAT,
+    CONVERSATION,
+    ERROR,
+    EXPORT,
+    HEALTH,
+    HIT,
+    MESSAGE,
+    NAMESPACE,
+    NEURON,
+    NUMBER,
+    NUMBERS,
+    OBJECT,
+    PADDED,
+    PAGE,
+    PRIVATE,
+    PROOF,
+    PROOF_1,
+    PROOF_2,
+    QUERY,
+    RECORD,
+    ROOT,
+    SHARE,
+    SHOWN,
+    SIGNING,
+    STATS,
+    STORED,
+    STORED_MAYBE,
+    STRING,
+    TEXT,
+    TIER,
+    TRUTH,
+    WHOLE,
+    Fields,
+    Schema,
+    many,
+    one,
+    or_null,
+)
 from engram.miner.service import VERSION
-
-Schema = dict[str, object]
-
-STRING: Schema = {"type": "string"}
-WHOLE: Schema = {"type": "integer"}
-NUMBER: Schema = {"type": "number"}
-TRUTH: Schema = {"type": "boolean"}
-OBJECT: Schema = {"type": "object"}
-NUMBERS: Schema = {"type": "array", "items": NUMBER}
-OBJECTS: Schema = {"type": "array", "items": OBJECT}
-
-SIGNING: dict[str, Schema] = {
-    "hotkey": {**STRING, "description": "SS58 of the signer."},
-    "nonce": {**WHOLE, "description": "Unix milliseconds, 30 s either way."},
-    "signature": {**STRING, "description": "sr25519 in hex over `{nonce}:{endpoint}:{sha256 of the canonical body}`."},
-    "signed_for": {**STRING, "description": "SS58 of the one node that may take the request."},
-}
-NAMESPACE: dict[str, Schema] = {
-    "namespace": {**STRING, "description": "A private namespace; left out: the public one."},
-    "namespace_hotkey": STRING,
-    "namespace_sig": STRING,
-    "namespace_timestamp_ms": {**WHOLE, "description": "60 s either way."},
-    "namespace_sig_version": {
-        **WHOLE,
-        "enum": [2],
-        "description": "Left out: version 1, good for the request that it comes with first.",
-    },
-    "namespace_key": {**STRING, "minLength": 16, "description": "Opens a namespace without a signature."},
-}
-RECORD: dict[str, Schema] = {
-    "text": STRING,
-    "raw_embedding": NUMBERS,
-    "raw_embedding_b64": {**STRING, "description": "The vector as base64 of f32 little-endian bytes."},
-    "metadata": OBJECT,
-    "model_version": STRING,
-}
-STORED: dict[str, Schema] = {"cid": {"type": ["string", "null"]}, "error": {"type": ["string", "null"]}}
-SHARE: dict[str, Schema] = {"share_index": WHOLE, "share_hex": STRING, "threshold": WHOLE, "total": WHOLE}
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """One call: what it takes in its body and what a success answers."""
+    """One call: what it takes in its body, what a success always answers, and what it may answer besides."""
 
     id: str
     method: str
     path: str
     summary: str
-    takes: dict[str, Schema] | None
-    gives: dict[str, Schema]
+    takes: Fields | None
+    gives: Fields
     query: tuple[str, ...] = ()
+    may: Fields = {}
 
 
-_PRIVATE = SIGNING | NAMESPACE
 _QUERIED = (*NAMESPACE, *SIGNING)
-_ROOT: dict[str, Schema] = {"root_hex": STRING, "count": WHOLE, "built_at": NUMBER, "hotkey": STRING, "form": STRING}
-_ROOT |= {"signed": STRING, "signature": STRING}
-_CHAT: dict[str, Schema] = {"user_id": STRING, "conv_id": STRING}
-_QUERY: dict[str, Schema] = {"query_text": STRING, "query_vector": NUMBERS, "query_vector_b64": STRING}
-_QUERY |= {"top_k": {**WHOLE, "minimum": 1, "maximum": 100, "default": 10}, "filter": OBJECT}
-_PAGE: dict[str, Schema] = {"filter": OBJECT, "limit": {**WHOLE, "maximum": 200}, "offset": WHOLE}
-_CHALLENGE: dict[str, Schema] = {"cid": STRING, "nonce_hex": STRING, "expires_at": WHOLE}
-_CHALLENGE |= {"validator_hotkey_hex": STRING, "version": {**WHOLE, "enum": [1, 2]}}
+_ITEMS: Schema = {"type": "array", "minItems": 1, "maxItems": 256, "items": {**OBJECT, "properties": RECORD}}
+_DELETED: Fields = {"deleted": TRUTH}
+_ERROR: Fields = {"error": or_null("string")}
 
 OPERATIONS = (
-    Operation("health", "get", "/health", "Whether the node is up.", None, {"status": STRING, "vectors": WHOLE}),
-    Operation("stats", "get", "/stats", "Its work and its place.", None, {"status": STRING, "vectors": WHOLE}),
-    Operation("ingest", "post", "/IngestSynapse", "Store a text or a vector.", _PRIVATE | RECORD, STORED),
+    Operation("health", "get", "/health", "Whether the node is up.", None, HEALTH),
+    Operation("stats", "get", "/stats", "Its work and its place.", None, STATS),
+    Operation(
+        "ingest",
+        "post",
+        "/IngestSynapse",
+        "Store a text or a vector.",
+        PRIVATE | RECORD,
+        STORED,
+        may=STORED_MAYBE | PADDED,
+    ),
     Operation(
         "ingestBatch",
         "post",
         "/IngestBatch",
         "Store up to 256 texts or vectors; a result for each.",
-        _PRIVATE | {"items": {"type": "array", "maxItems": 256, "items": {**OBJECT, "properties": RECORD}}},
-        {"results": {"type": "array", "items": {**OBJECT, "properties": STORED}}, "stored": WHOLE},
+        PRIVATE | {"items": _ITEMS},
+        {"results": many(STORED, STORED_MAYBE), "stored": WHOLE} | _ERROR,
+        may=PADDED,
     ),
     Operation(
         "query",
         "post",
         "/QuerySynapse",
         "Find the nearest records by cosine.",
-        _PRIVATE | _QUERY,
-        {"results": OBJECTS, "latency_ms": NUMBER, "error": {"type": ["string", "null"]}},
+        PRIVATE | QUERY,
+        {"results": many(HIT, TEXT), "latency_ms": NUMBER} | _ERROR,
+        may={"code": STRING} | PADDED,
     ),
     Operation(
         "list",
         "post",
         "/list",
         "A page of a namespace.",
-        _PRIVATE | _PAGE,
-        {"records": OBJECTS, "count": WHOLE, "offset": WHOLE, "limit": WHOLE},
+        PRIVATE | PAGE,
+        {"records": many(SHOWN, TEXT), "count": WHOLE, "offset": WHOLE, "limit": WHOLE},
+        may=PADDED,
     ),
-    Operation(
-        "retrieve", "get", "/retrieve/{cid}", "One record.", None, {"cid": STRING, "metadata": OBJECT}, query=_QUERIED
-    ),
+    Operation("retrieve", "get", "/retrieve/{cid}", "One record.", None, SHOWN, query=_QUERIED, may=TEXT | PADDED),
     Operation(
         "delete",
         "delete",
         "/retrieve/{cid}",
         "Take a record out (signed as DeleteSynapse).",
-        _PRIVATE | {"cid": STRING},
-        {"deleted": TRUTH, "cid": STRING},
+        PRIVATE | {"cid": STRING},
+        _DELETED | {"cid": STRING},
+        may=PADDED,
     ),
     Operation(
         "repair",
@@ -116,40 +123,50 @@ OPERATIONS = (
         "/RepairSynapse",
         "A public record with its vector.",
         SIGNING | {"cid": STRING},
-        {"cid": STRING, "embedding": NUMBERS, "metadata": OBJECT},
+        SHOWN | {"embedding": NUMBERS},
     ),
-    Operation("challenge", "post", "/ChallengeSynapse", "Prove storage.", _PRIVATE | _CHALLENGE, {"proof": STRING}),
+    Operation(
+        "challenge",
+        "post",
+        "/ChallengeSynapse",
+        "Prove storage; by version 2 with the vector's bytes.",
+        PRIVATE | CHALLENGE,
+        PROOF,
+        may=PROOF_1 | PROOF_2 | PADDED,
+    ),
     Operation(
         "commitment",
         "get",
         "/commitment",
         "The signed root over a namespace.",
         None,
-        _ROOT,
+        ROOT,
         query=("form", "scope", *_QUERIED),
+        may=PADDED,
     ),
     Operation(
         "proveMemory",
         "post",
         "/prove-memory",
         "Prove that a record is under the root, or that it is not.",
-        _PRIVATE | {"cid": STRING, "embedding_hash": STRING, "form": {**STRING, "enum": ["keyed-1", "legacy"]}},
-        _ROOT | {"cid": STRING, "proof": STRING, "included": TRUTH},
+        PRIVATE | {"cid": STRING, "embedding_hash": STRING, "form": {**STRING, "enum": ["keyed-1", "legacy"]}},
+        ROOT | {"cid": STRING, "proof": {**STRING, "description": "JSON in a string."}},
+        may={"included": {**TRUTH, "description": "Not with the legacy form, which shows presence only."}} | PADDED,
     ),
     Operation(
         "export",
         "post",
         "/export",
         "Everything, page by page, for the controller: records, or what `kind` names.",
-        SIGNING | {"after": WHOLE, "limit": WHOLE, "kind": {"enum": list(KINDS)}},
-        {"records": OBJECTS, "count": WHOLE, "next": {"type": ["integer", "null"]}},
+        SIGNING | EXPORT | {"limit": WHOLE},
+        {"records": many({"kind": STRING, "id": WHOLE}), "count": WHOLE, "next": or_null("integer")},
     ),
     Operation(
         "exportStream",
         "post",
         "/export-stream",
         "The same in one answer, a JSON document a line; the last has kind end.",
-        SIGNING | {"after": WHOLE, "kind": {"enum": list(KINDS)}},
+        SIGNING | EXPORT,
         {"kind": STRING},
     ),
     Operation(
@@ -157,17 +174,18 @@ OPERATIONS = (
         "post",
         "/KeyShareSynapse",
         "Keep a share of a namespace's key.",
-        _PRIVATE | SHARE | {"replace": TRUTH},
+        PRIVATE | SHARE | {"replace": TRUTH},
         {"stored": TRUTH},
+        may=PADDED,
     ),
-    Operation("getKeyShare", "post", "/KeyShareRetrieve", "Give the share back.", _PRIVATE, SHARE),
+    Operation("getKeyShare", "post", "/KeyShareRetrieve", "Give the share back.", PRIVATE, SHARE, may=PADDED),
     Operation(
         "attest",
         "post",
         "/AttestNamespace",
         "Stand for a namespace with one's stake.",
         {"namespace": STRING, "owner_hotkey": STRING, "signature": STRING, "timestamp_ms": WHOLE},
-        {"ok": TRUTH, "namespace": STRING, "trust_tier": STRING, "stake_tao": NUMBER},
+        TIER | {"ok": TRUTH, "stake_tao": NUMBER},
     ),
     Operation(
         "attestation",
@@ -175,7 +193,8 @@ OPERATIONS = (
         "/attestation/{namespace}",
         "Who stands for a namespace.",
         None,
-        {"namespace": STRING, "trust_tier": STRING, "attested": TRUTH},
+        TIER | {"attested": TRUTH},
+        may=ATTESTED,
     ),
     Operation(
         "metagraph",
@@ -183,7 +202,7 @@ OPERATIONS = (
         "/metagraph",
         "The subnet as last read.",
         None,
-        {"neurons": OBJECTS, "block": {"type": ["integer", "null"]}},
+        {"neurons": many(NEURON), "block": or_null("integer")},
     ),
     Operation(
         "chatHistory",
@@ -191,7 +210,7 @@ OPERATIONS = (
         "/chat-history/{user_id}",
         "A conversation (signed as chat-history).",
         None,
-        _CHAT | {"messages": OBJECTS},
+        CHAT | {"messages": many(MESSAGE)},
         query=("conv_id", *SIGNING),
     ),
     Operation(
@@ -199,8 +218,8 @@ OPERATIONS = (
         "post",
         "/chat-history",
         "Keep a conversation's last 200 messages.",
-        SIGNING | _CHAT | {"messages": OBJECTS},
-        _CHAT | {"ok": TRUTH, "count": WHOLE},
+        SIGNING | CHAT | {"messages": many({"role": STRING, "content": STRING}, MESSAGE)},
+        CHAT | {"ok": TRUTH, "count": WHOLE},
     ),
     Operation(
         "conversations",
@@ -208,7 +227,7 @@ OPERATIONS = (
         "/conversations/{user_id}",
         "A user's conversations (signed as conversations).",
         None,
-        {"user_id": STRING, "conversations": OBJECTS},
+        {"user_id": STRING, "conversations": many(CONVERSATION)},
         query=tuple(SIGNING),
     ),
     Operation(
@@ -216,15 +235,15 @@ OPERATIONS = (
         "post",
         "/conversations",
         "Begin a conversation.",
-        SIGNING | _CHAT | {"title": STRING},
-        {"ok": TRUTH, "conv_id": STRING, "title": STRING},
+        SIGNING | CHAT | {"title": STRING},
+        CONVERSATION | {"ok": TRUTH},
     ),
     Operation(
         "renameConversation",
         "patch",
         "/conversations/{conv_id}",
         "Give a conversation another title.",
-        SIGNING | _CHAT | {"title": STRING},
+        SIGNING | CHAT | {"title": STRING},
         {"ok": TRUTH, "conv_id": STRING, "title": STRING},
     ),
     Operation(
@@ -232,10 +251,18 @@ OPERATIONS = (
         "delete",
         "/conversations/{conv_id}",
         "Forget a conversation.",
-        SIGNING | _CHAT,
-        {"deleted": TRUTH, "conv_id": STRING},
+        SIGNING | CHAT,
+        _DELETED | {"conv_id": STRING},
     ),
-    Operation("openapi", "get", "/openapi.json", "This document.", None, {"openapi": STRING}),
+    Operation(
+        "openapi",
+        "get",
+        "/openapi.json",
+        "This document.",
+        None,
+        {"openapi": STRING},
+        may={"info": OBJECT, "paths": OBJECT, "components": OBJECT},
+    ),
 )
 
 
@@ -245,7 +272,7 @@ def openapi_document() -> bytes:
     paths: dict[str, Schema] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method] = _described(operation)
-    error: Schema = {**OBJECT, "required": ["error"], "properties": {"error": STRING, "code": STRING}}
+    error = one({"error": STRING}, ERROR | PADDED)
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -266,7 +293,7 @@ def _described(operation: Operation) -> Schema:
             *({"name": name, "in": "query", "schema": STRING} for name in operation.query),
         ],
         "responses": {
-            "200": _content({**OBJECT, "required": list(operation.gives), "properties": operation.gives}, "Done."),
+            "200": _content(one(operation.gives, operation.may), "Done."),
             "default": _content({"$ref": "#/components/schemas/Error"}, "Refused (4xx), or not now (503)."),
         },
     }

@@ -220,6 +220,7 @@ def hold(running: NodeProcess, known: Known, stamps: Stamps, data: Path) -> None
         )
         fields = {"query_vector_b64": base64.b64encode(struct.pack("<384f", *[1.0] * 384)).decode(), "top_k": 100}
         _, answer = running.ask("POST", "/QuerySynapse", body_of("QuerySynapse", namespace, fields, stamps))
+        assert answer["error"] is None, running.log()[-20_000:]
         hits = {hit["cid"] for hit in answer["results"]}
         assert hits <= there
         assert len(hits) == min(100, len(there))
