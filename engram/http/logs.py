@@ -4,11 +4,13 @@ An event is a word (`payment_settled`) and its facts as keywords. `request_id` i
 while a request is answered.
 """
 
+import contextlib
+import json as json_of
 import logging
 import sys
 from collections.abc import MutableMapping
 from functools import lru_cache
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, cast, final
 
 import msgspec
 import structlog
@@ -47,10 +49,11 @@ _TELLING: Final = (str, bytes, list, tuple)
 def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records of `level` and above to `stream` (standard error).
 
+    What cannot be written there (a full disk, a reader that has gone) is lost, and nobody is troubled by it.
     `json` chooses one JSON object a line over coloured text. Called once, by the composition root.
     """
     number = logging.getLevelNamesMapping()[level]
-    target = stream or sys.stderr
+    target = cast(TextIO, _Lossy(stream or sys.stderr))
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -79,6 +82,26 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     root.setLevel(max(number, logging.WARNING))
 
 
+@final
+class _Lossy:
+    """A stream as loggers use it. To fail with it would end requests, and actors, for the sake of a line."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: values of secret keys, at any depth of mappings, are replaced."""
     for key, value in event.items():
@@ -96,7 +119,10 @@ def _is_secret(key: str) -> bool:
 
 
 def _encode(event: object, **_: Any) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode("utf-8")
+    try:
+        return msgspec.json.encode(event, enc_hook=repr).decode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair that somebody sent
+        return json_of.dumps(event, default=repr)
 
 
 def _unmeta(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

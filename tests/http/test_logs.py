@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import logging
@@ -89,3 +90,21 @@ def test_libraries_log_in_the_same_form() -> None:
     logging.getLogger("library").info("chatter")
     (event,) = lines(stream)
     assert (event["event"], event["level"]) == ("something odd", "warning")
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_log_that_cannot_be_written_troubles_nobody(json_lines: bool) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        logs.configure("INFO", json=json_lines, stream=full)
+        for _ in range(1_000):
+            structlog.get_logger("x").info("request", path="x" * 100)
+            logging.getLogger("library").warning("a warning")
+        with contextlib.suppress(OSError):
+            full.close()
+
+
+def test_half_a_surrogate_pair_is_written_as_an_escape() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    structlog.get_logger("x").info("request", path="\ud800")
+    assert lines(stream)[0]["path"] == "\ud800"
