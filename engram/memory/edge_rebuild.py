@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engram.memory.edge_shards import Shards
+from engram.memory.parent import tell
 
 _LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
@@ -96,7 +97,7 @@ class Rebuild:
             return
         self._process = None
         if status != 0:
-            print(f"index: building a graph failed with {status}; the index goes on without", file=sys.stderr)
+            tell(f"index: building a graph failed with {status}; the index goes on without")
             self._look_at = time.monotonic() + _RETRY_AFTER_S
             self._shards.abandon_copy()
             return

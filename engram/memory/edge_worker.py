@@ -41,7 +41,7 @@ from engram.memory.edge_wire import (
 )
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC
-from engram.memory.parent import die_with
+from engram.memory.parent import die_with, tell
 
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 32
 """Searches answered together. Half of those that wait, so that the node has answers to hand on during the next ones:
@@ -142,7 +142,7 @@ class Worker:
         try:
             self._rebuild.step()
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
-            print(f"index: the graph that was built cannot be taken over: {error}", file=sys.stderr)
+            tell(f"index: the graph that was built cannot be taken over: {error}")
             self._rebuild.give_up()
         if self._shards.flushed != flushed:
             self._send(Flushed(self._shards.flushed))
@@ -212,14 +212,14 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
             locked = "WouldBlock" in str(error)
             if not locked or time.monotonic() > give_up:
-                print(f"index: {folder} cannot be opened ({error}), building it anew", file=sys.stderr)
+                tell(f"index: {folder} cannot be opened ({error}), building it anew")
                 (folder / "mark.json").unlink(missing_ok=True)
                 return Shards(folder, dimension, truth_id)
             time.sleep(0.05)
     try:
         shards.check()
     except Exception as error:  # noqa: BLE001  # as above
-        print(f"index: {folder} cannot be searched ({error}), building it anew", file=sys.stderr)
+        tell(f"index: {folder} cannot be searched ({error}), building it anew")
         shards.reset()
     return shards
 

@@ -1,7 +1,8 @@
-"""A process that ends with the one that started it."""
+"""A process that ends with the one that started it, and tells it what happens."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -15,3 +16,9 @@ def die_with(parent: int) -> bool:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     return os.getppid() == parent
+
+
+def tell(line: str) -> None:
+    """Writes a line to standard error, which is the parent's; on a full disk it is lost, and nothing else."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr)

@@ -5,6 +5,8 @@ import os
 import random
 import signal
 import sqlite3
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -313,6 +315,12 @@ async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Pa
         for name in (PUBLIC, "mine"):
             hits = await both.store.query(name, vector(1), 50, {})
             assert {hit.record.id for hit in hits} == {record.id for record in stored if record.namespace == name}
+
+
+def test_a_line_that_the_log_has_no_room_for_ends_no_worker() -> None:
+    code = "from engram.memory.parent import tell; [tell('line') for _ in range(3)]; import os; os._exit(0)"
+    with open("/dev/full", "wb") as full:
+        assert subprocess.run([sys.executable, "-c", code], stderr=full, check=False).returncode == 0
 
 
 @pytest.mark.parametrize(("room", "kept"), [(0, False), (2**62, True)])
