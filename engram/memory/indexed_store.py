@@ -76,9 +76,14 @@ class IndexedStore:
 
     async def put(self, entry: Entry) -> Record:
         """Stores an entry durably and searchably."""
-        record = await self._truth.put(entry)
-        await self._reached(record.sequence)
+        (record,) = await self.put_all([entry])
         return record
+
+    async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
+        """Stores entries durably and searchably, all of them or none."""
+        stored = await self._truth.put_all(entries)
+        await self._reached(max(record.sequence for record in stored))
+        return stored
 
     async def delete(self, namespace: str, cid: str) -> bool:
         """Takes a record out."""

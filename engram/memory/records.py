@@ -72,50 +72,48 @@ def last_sequence(connection: sqlite3.Connection) -> int:
     return int(read_meta(connection, "sequence") or 0)
 
 
-def put(connection: sqlite3.Connection, entry: Entry, now: float) -> tuple[Record, Upserted | None]:
-    """Stores an entry. What is there already under the same namespace and CID stays; then there is no change."""
-    there = get(connection, entry.namespace, entry.cid)
-    if there is not None:
-        return there, None
-    sequence = _next_sequence(connection)
-    encoded = json.dumps(entry.metadata, ensure_ascii=False, separators=(",", ":"))
-    cursor = connection.execute(
-        "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
-            *(entry.model_version, entry.owner, now, sequence),
-        ),
-    )
-    number = cursor.lastrowid
-    assert number is not None
-    record = Record(
-        id=number,
-        namespace=entry.namespace,
-        cid=entry.cid,
-        embedding=entry.embedding,
-        text=entry.text,
-        metadata=entry.metadata,
-        model_version=entry.model_version,
-        owner=entry.owner,
-        created_at=now,
-        sequence=sequence,
-    )
-    return record, Upserted(sequence, number, entry.namespace, entry.embedding, entry.metadata, entry.cid)
+def put(connection: sqlite3.Connection, entry: Entry, now: float) -> Record:
+    """Stores an entry, as `put_all` does."""
+    return put_all(connection, [entry], now)[0][0]
 
 
-def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[Deleted | None, Deleted | None]:
-    """Takes a record out; None when there is none. The second is the change, as for `put`."""
+def put_all(
+    connection: sqlite3.Connection, entries: Sequence[Entry], now: float
+) -> tuple[list[Record], list[Upserted]]:
+    """Stores entries; returns their records, and the changes. What is there already under the same namespace and CID
+    stays; it is no change."""
+    found: list[Record] = []
+    changes: list[Upserted] = []
+    before = last_sequence(connection)
+    for entry in entries:
+        record = _insert(connection, entry, before + len(changes) + 1, now)
+        if record is None:
+            there = get(connection, entry.namespace, entry.cid)
+            assert there is not None
+            found.append(there)
+        else:
+            found.append(record)
+            changes.append(
+                Upserted(record.sequence, record.id, entry.namespace, entry.embedding, entry.metadata, entry.cid)
+            )
+    if changes:
+        _set_sequence(connection, before + len(changes))
+    return found, changes
+
+
+def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[Deleted | None, list[Deleted]]:
+    """Takes a record out; None when there is none. The second are the changes, as for `put_all`."""
     record = get(connection, namespace, cid)
     if record is None:
-        return None, None
-    sequence = _next_sequence(connection)
+        return None, []
+    sequence = last_sequence(connection) + 1
+    _set_sequence(connection, sequence)
     connection.execute("DELETE FROM records WHERE id = ?", (record.id,))
     connection.execute(
         "INSERT INTO deletions (sequence, id, namespace) VALUES (?, ?, ?)", (sequence, record.id, namespace)
     )
     change = Deleted(sequence, record.id, namespace, record.cid, record.embedding)
-    return change, change
+    return change, [change]
 
 
 def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | None:
@@ -209,19 +207,19 @@ def public_leaves(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]
     yield from rows
 
 
-def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, None]:
+def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, list[Deleted]]:
     """Forgets the deletions up to `sequence`: the index has them safely on disk. Nothing that the index follows."""
     connection.execute("DELETE FROM deletions WHERE sequence <= ?", (sequence,))
     if sequence > int(read_meta(connection, "pruned_to") or 0):
         write_meta(connection, "pruned_to", str(sequence))
-    return None, None
+    return None, []
 
 
-def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None, None]:
+def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None, list[Deleted]]:
     """Keeps facts about the node. Nothing that the index follows."""
     for key, value in facts.items():
         write_meta(connection, key, value)
-    return None, None
+    return None, []
 
 
 def _as_sqlite_reads(text: str) -> str:
@@ -234,7 +232,34 @@ def _holds(metadata: str, conditions: Mapping[str, str]) -> bool:
     return all(held.get(key) == wanted for key, wanted in conditions.items())
 
 
-def _next_sequence(connection: sqlite3.Connection) -> int:
-    sequence = last_sequence(connection) + 1
+def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: float) -> Record | None:
+    """Stores an entry; None when it is there already."""
+    encoded = json.dumps(entry.metadata, ensure_ascii=False, separators=(",", ":"))
+    cursor = connection.execute(
+        "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (namespace, cid) DO NOTHING",
+        (
+            *(entry.namespace, entry.cid, entry.embedding, entry.text, encoded),
+            *(entry.model_version, entry.owner, now, sequence),
+        ),
+    )
+    if cursor.rowcount == 0:
+        return None
+    number = cursor.lastrowid
+    assert number is not None
+    return Record(
+        id=number,
+        namespace=entry.namespace,
+        cid=entry.cid,
+        embedding=entry.embedding,
+        text=entry.text,
+        metadata=entry.metadata,
+        model_version=entry.model_version,
+        owner=entry.owner,
+        created_at=now,
+        sequence=sequence,
+    )
+
+
+def _set_sequence(connection: sqlite3.Connection, sequence: int) -> None:
     connection.execute("UPDATE meta SET value = ? WHERE key = 'sequence'", (str(sequence),))
-    return sequence

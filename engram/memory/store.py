@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engram.memory.model import Counts, Entry, Hit, Record
@@ -16,6 +16,10 @@ class Store(Protocol):
 
         Raises TruthUnavailable (nothing stored), WriteUnknown, IndexUnavailable (durable, found later).
         """
+        ...
+
+    async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
+        """Stores entries (at least one) as `put` does, all of them or none. Raises as `put` does, for all of them."""
         ...
 
     async def delete(self, namespace: str, cid: str) -> bool:

@@ -1,6 +1,6 @@
 """The truth: every record a node holds, in a SQLite database of its own. What is acknowledged is on disk.
 
-One writer: requests wait in a bounded queue; all that wait are written in one transaction and answered after
+One writer: requests wait in a bounded queue; those that wait are written in one transaction and answered after
 its COMMIT (WAL, synchronous=FULL). Statements only fail when the database does, so the group stands or falls
 together. Readers are query_only and never checkpoint, so that the writer is the only connection that does.
 """
@@ -24,6 +24,9 @@ from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 T = TypeVar("T")
 
 _LARGEST_GROUP = 256
+"""Entries of one transaction, or of one request if that has more."""
+_TOLD_AT_ONCE = 32
+"""Changes told of between two turns of other tasks: about 1 ms."""
 _READERS = 2
 _READ_BUDGET_S = 2.0
 """A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
@@ -31,14 +34,15 @@ _LARGEST_CHECKED = 256 * 1024**2
 """Bytes up to which a database is checked page by page when opened (about a second)."""
 _HELP = "put a backup in its place with `engram miner restore BACKUP {0} --force`, or `engram miner repair {0}`"
 
-Transaction = Callable[[sqlite3.Connection], tuple[T, Change | None]]
+Transaction = Callable[[sqlite3.Connection], tuple[T, Sequence[Change]]]
 
 
 class _Write(Generic[T]):
     """A transaction that waits for its turn, then for its commit."""
 
-    def __init__(self, transaction: Transaction[T]) -> None:
+    def __init__(self, transaction: Transaction[T], entries: int) -> None:
         self.transaction = transaction
+        self.entries = entries
         self.done = trio.Event()
         self.result: T | None = None
         self.error: Exception | None = None
@@ -67,7 +71,7 @@ class Truth:
         self.truth_id = records.read_meta(writer, "truth_id") or ""
         self.pruned_to = int(records.read_meta(writer, "pruned_to") or 0)
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
-        """Called on the trio thread with the changes of each commit, in order, before anyone is answered."""
+        """Called on the trio thread with the changes of each commit, in order, in pieces, before anyone is answered."""
 
     @classmethod
     def open(cls, path: Path, clock: Clock, ids: Ids) -> Truth:
@@ -96,12 +100,14 @@ class Truth:
             await self._arrived.wait()
             self._arrived = trio.Event()
             while self._waiting:
-                group, self._waiting = self._waiting[:_LARGEST_GROUP], self._waiting[_LARGEST_GROUP:]
+                group = self._next_group()
                 changes: list[Change] = []
                 try:
                     with trio.CancelScope(shield=True):
                         changes = await trio.to_thread.run_sync(self._commit, group)
-                    self.on_changes(changes)
+                    for start in range(0, len(changes), _TOLD_AT_ONCE):
+                        self.on_changes(changes[start : start + _TOLD_AT_ONCE])
+                        await trio.lowlevel.cancel_shielded_checkpoint()
                 finally:
                     for write in group:
                         write.done.set()
@@ -114,8 +120,13 @@ class Truth:
 
     async def put(self, entry: Entry) -> Record:
         """Stores an entry durably; one that is there already stays as it is."""
+        (record,) = await self.put_all([entry])
+        return record
+
+    async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
+        """Stores entries durably, all of them or none; one that is there already stays as it is."""
         now = self._clock.now()
-        return await self._write(lambda connection: records.put(connection, entry, now))
+        return await self._write(lambda connection: records.put_all(connection, entries, now), len(entries))
 
     async def delete(self, namespace: str, cid: str) -> Deleted | None:
         """Takes a record out durably; None when there was none."""
@@ -161,12 +172,22 @@ class Truth:
         """
         return await trio.to_thread.run_sync(self._read, query, budget_s, limiter=self._reading)
 
-    async def _write(self, transaction: Transaction[T]) -> T:
+    async def _write(self, transaction: Transaction[T], entries: int = 1) -> T:
         async with self._room:
-            write = _Write(transaction)
+            write = _Write(transaction, entries)
             self._waiting.append(write)  # type: ignore[arg-type]  # the queue holds writes of any result
             self._arrived.set()
             return await write.outcome()
+
+    def _next_group(self) -> list[_Write[object]]:
+        count = entries = 0
+        for write in self._waiting:
+            entries += write.entries
+            if count and entries > _LARGEST_GROUP:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group
 
     def _read(self, query: Callable[[sqlite3.Connection], T], budget_s: float) -> T:
         connection = self._readers.get()
@@ -207,9 +228,9 @@ class Truth:
         return changes
 
 
-def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> list[Change]:
-    write.result, change = write.transaction(connection)
-    return [] if change is None else [change]
+def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> Sequence[Change]:
+    write.result, changes = write.transaction(connection)
+    return changes
 
 
 def _fail(group: Sequence[_Write[object]], error: Exception) -> None:
