@@ -64,8 +64,11 @@ class WeightsPlan(msgspec.Struct, frozen=True):
     """What the reveal takes, where only a hash is sent: kept before that is."""
 
 
-def upscale(given: Mapping[int, float], metagraph: Metagraph) -> Weights:
-    """The weights scaled so that the largest is 65,535. Raises WeightsInvalid, naming what is wrong."""
+def upscale(given: Mapping[int, float], metagraph: Metagraph, own_uid: int | None = None) -> Weights:
+    """The weights scaled so that the largest is 65,535. Raises WeightsInvalid, naming what is wrong.
+
+    A single weight on `own_uid`, the signer's, is bound by no limit of the subnet (source: subtensor, weights.rs).
+    """
     for uid, weight in given.items():
         if not 0 <= uid < len(metagraph.neurons):
             raise WeightsInvalid(f"subnet {metagraph.netuid} has no uid {uid}")
@@ -76,9 +79,12 @@ def upscale(given: Mapping[int, float], metagraph: Metagraph) -> Weights:
         raise WeightsInvalid("no weight is above 0")
     scaled = {uid: round(given[uid] / largest * WEIGHT_MAX) for uid in sorted(given)}
     kept = {uid: value for uid, value in scaled.items() if value > 0}
+    if tuple(kept) == (own_uid,):
+        return Weights(tuple(kept), tuple(kept.values()))
     parameters = metagraph.parameters
-    if len(kept) < parameters.min_allowed_weights:
-        raise WeightsInvalid(f"the subnet wants at least {parameters.min_allowed_weights} weights, not {len(kept)}")
+    fewest = min(parameters.min_allowed_weights, len(metagraph.neurons))
+    if len(kept) < fewest:
+        raise WeightsInvalid(f"the subnet wants at least {fewest} weights, not {len(kept)}")
     share = max(kept.values()) / sum(kept.values())
     if parameters.max_weights_limit < WEIGHT_MAX and share > parameters.max_weights_limit / WEIGHT_MAX:
         limit = parameters.max_weights_limit / WEIGHT_MAX
@@ -86,13 +92,16 @@ def upscale(given: Mapping[int, float], metagraph: Metagraph) -> Weights:
     return Weights(tuple(kept), tuple(kept.values()))
 
 
-def objections(metagraph: Metagraph, hotkey: PublicKey, version_key: int) -> list[str]:
-    """Why the chain would refuse weights of this hotkey now, in words; empty when it would take them."""
+def objections(metagraph: Metagraph, hotkey: PublicKey, version_key: int, weights: Weights | None = None) -> list[str]:
+    """Why the chain would refuse weights of this hotkey now, in words; empty when it would take them.
+
+    `weights` are those to be set: a single one on itself needs no permit.
+    """
     neuron, parameters = metagraph.neuron(hotkey), metagraph.parameters
     if neuron is None:
         return [f"HotKeyNotRegisteredInSubNet: the hotkey is not registered on subnet {metagraph.netuid}"]
     found = []
-    if not neuron.validator_permit:
+    if not neuron.validator_permit and (weights is None or weights.uids != (neuron.uid,)):
         found.append("NeuronNoValidatorPermit: the hotkey has no validator permit")
     wait = neuron.last_update_block + parameters.weights_rate_limit_blocks - metagraph.block
     if wait > 0:

@@ -415,10 +415,9 @@ async def _set_weights(
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, clock.monotonic())
         key = metagraph.parameters.weights_version if version_key is None else version_key
-        planned = await weights.plan(
-            view, metagraph, weights.upscale(given, metagraph), keypair.public_key, key, clock.now()
-        )
         neuron = metagraph.neuron(keypair.public_key)
+        scaled = weights.upscale(given, metagraph, None if neuron is None else neuron.uid)
+        planned = await weights.plan(view, metagraph, scaled, keypair.public_key, key, clock.now())
         sent = Sent(
             call=f"{planned.call.pallet}.{planned.call.function}",
             signer=keypair.ss58,
@@ -432,7 +431,7 @@ async def _set_weights(
                 **({} if planned.hashed is None else committed(planned.hashed, metagraph, folder)),
             },
             uid=None if neuron is None else neuron.uid,
-            objections=weights.objections(metagraph, keypair.public_key, key),
+            objections=weights.objections(metagraph, keypair.public_key, key, scaled),
         )
         if not online:
             return sent

@@ -15,6 +15,7 @@ from engram.chain.submitting import Waiting, submit
 from engram.chain.view import open_view, view_at
 from engram.chain.weights import (
     DRAND_GENESIS_S,
+    Weights,
     WeightsInvalid,
     crv3_payload,
     objections,
@@ -72,6 +73,23 @@ def test_objections_name_the_chains_own_errors() -> None:
     (told,) = objections(subnet(weights_rate_limit_blocks=1_200), key(10), 0)
     assert told == "SettingWeightsTooFast: wait 101 blocks (20 min)"
     assert objections(subnet(weights_version=3), key(10), 2)[0].startswith("IncorrectWeightVersionKey")
+
+
+def test_a_single_weight_on_oneself_is_bound_by_no_limit() -> None:
+    strict = subnet(min_allowed_weights=2, max_weights_limit=30_000)
+    weights = upscale({1: 0.3}, strict, own_uid=1)
+    assert weights == Weights((1,), (65_535,))
+    assert objections(strict, key(11), 0, weights) == []
+    with pytest.raises(WeightsInvalid):
+        upscale({1: 0.3}, strict, own_uid=0)
+    assert objections(strict, key(11), 0, upscale({0: 1.0}, strict, own_uid=0))[0].startswith("NeuronNoValidatorPermit")
+
+
+def test_a_subnet_wants_no_more_weights_than_it_has_uids() -> None:
+    crowded = subnet(min_allowed_weights=80)
+    assert len(upscale(dict.fromkeys(range(len(crowded.neurons)), 1.0), crowded).uids) == len(crowded.neurons)
+    with pytest.raises(WeightsInvalid, match=f"at least {len(crowded.neurons)} weights"):
+        upscale({0: 1.0}, crowded)
 
 
 def test_the_round_is_that_of_the_block_where_the_next_epoch_begins() -> None:

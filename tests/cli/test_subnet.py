@@ -215,6 +215,12 @@ def test_weights_of_one_without_a_permit_are_not_sent(subnet: Subnet, chain: Liv
     assert "author_submitExtrinsic" not in chain.asked
 
 
+def test_a_weight_on_itself_alone_needs_no_permit(subnet: Subnet, chain: LivingChain) -> None:
+    ran = subnet("set-weights", "7=1", "--online", wallet="miner")
+    assert (ran.code, ran.err.count("NeuronNoValidatorPermit")) == (0, 0)
+    assert [tuple(pair) for pair in chain.get("SubtensorModule", "Weights", 450, 7)] == [(7, 65_535)]
+
+
 @pytest.mark.parametrize(
     ("weights", "code", "told"),
     [

@@ -391,7 +391,9 @@ class LivingChain(ChainDouble):
         netuid = arguments["netuid"]
         if self.get("SubtensorModule", "CommitRevealWeightsEnabled", netuid):
             raise Refused(SUBTENSOR, 54)
-        uid = self._validator(who, netuid)
+        uid = self.uid(who, netuid)
+        if uid is None or list(arguments["dests"]) != [uid]:
+            uid = self._validator(who, netuid)
         if arguments["version_key"] < self.get("SubtensorModule", "WeightsVersionKey", netuid):
             raise Refused(SUBTENSOR, 30)
         if len(set(arguments["dests"])) != len(arguments["dests"]):
