@@ -207,7 +207,10 @@ class Codec:
         if known is None:
             if len(self._addresses) >= ADDRESSES_KEPT:
                 self._addresses.clear()
-            known = bytes(bittensor_core.decode_ss58(text))
+            try:
+                known = bytes(bittensor_core.decode_ss58(text))
+            except ValueError as error:
+                raise AnswerMalformed(f"{text[:100]!r} is no account: {error}") from error
             self._addresses[text] = known
         return known
 

@@ -119,6 +119,9 @@ def _head_calls(block_hash: bytes) -> list[RpcCall]:
 def _head_reading(node: Node, block_hash: bytes, head: Json, version: Json, name: Json) -> HeadReading:
     runtime = convert(node, answered(node, version), _RuntimeVersion)
     header = convert(node, answered(node, head), _Header)
+    for number in (runtime.specVersion, runtime.transactionVersion):
+        if not 0 <= number < 2**32:
+            raise AnswerMalformed(f"{node.name}: a runtime of version {number}")
     return HeadReading(
         head=Head(_number(node, header.number), block_hash),
         spec_version=runtime.specVersion,

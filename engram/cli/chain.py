@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeVar
 
+import msgspec
 from cyclopts import Parameter
 
 from engram.cli.failures import CommandFailed, Exit
@@ -122,6 +123,8 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
+    except msgspec.ValidationError as error:
+        raise CommandFailed(f"the chain holds something of no known form: {error}") from None
     except BaseExceptionGroup as group:
         # Ctrl-C while several miners are asked arrives in the group of their tasks.
         if group.subgroup(KeyboardInterrupt) is not None:

@@ -12,6 +12,7 @@ from engram.chain.recorded.node import compact
 from engram.hotkeys import ss58
 from tests.chain import hand_decoder
 from tests.chain.samples import codec, encoded, metadata, read, recorded_head, recorded_metagraph, scale
+from tests.fakes import metadata_v15
 from tests.sampling import SEED
 
 Fields = dict[str, object]
@@ -221,3 +222,14 @@ def test_remembered_addresses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert found == msgspec.structs.replace(typed(fields()), read_at_s=0.0, endpoint="")
     assert len(small._addresses) <= 100
+
+
+def test_metadata_by_which_accounts_are_none_is_no_reason_to_crash() -> None:
+    tree = metadata_v15.read(metadata())
+    octet = next(one["id"] for one in tree["types"] if one["type"]["definition"] == {"primitive": 3})
+    (account,) = (one["type"] for one in tree["types"] if one["type"]["path"][-1:] == ["AccountId32"])
+    account |= {"path": [], "definition": {"array": {"length": 32, "type": octet}}}
+    types = Codec(metadata_v15.write(tree), 293, 1)
+    fields = types.decode_fields(scale())
+    with pytest.raises(AnswerMalformed, match="is no account"):
+        types.metagraph(fields, 450, recorded_head(), read_at_s=0.0, endpoint="liar", witness=None)

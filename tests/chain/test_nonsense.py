@@ -55,6 +55,15 @@ async def test_nonsense_is_an_error_of_the_chain(method: str, answer: Any, late:
         await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, Waiting(0.001, 0.2))
 
 
+@pytest.mark.parametrize("version", [-1, 2**32, 2**70])
+@pytest.mark.parametrize("which", ["specVersion", "transactionVersion"])
+async def test_a_version_that_no_runtime_has_is_an_error_of_the_chain(which: str, version: int) -> None:
+    chain = LivingChain()
+    chain.replace["state_getRuntimeVersion"] = {"specVersion": 293, "transactionVersion": 1, which: version}
+    with pytest.raises(AnswerMalformed, match="a runtime of version"):
+        await open_view([chain])
+
+
 @pytest.mark.parametrize("tail", [" " * 80, "", "00" * 31, "AB" * 40, "0x" + "00" * 39])
 async def test_a_key_without_an_account_is_no_commitment(tail: str) -> None:
     class Keys(LivingChain):

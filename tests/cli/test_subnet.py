@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from engram.chain.endpoints import GENESIS
+from engram.chain.node import Json, RpcCall
 from engram.hotkeys import Keypair, ss58, verify
+from tests.chain.samples import metadata
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Ran, Run
+from tests.fakes import metadata_v15
 from tests.fakes.chain import ChainServer
 from tests.fakes.living_chain import LivingChain, funded
 
@@ -289,4 +292,26 @@ def test_a_patience_that_is_no_time_is_refused_before_anything_is_sent(
 def test_a_largest_cost_that_is_no_number_pays_nothing(subnet: Subnet, chain: LivingChain) -> None:
     funded(chain, COLDKEY.public_key, 5_000_000_000_000)
     assert subnet("register", "--yes", "--max-cost", "nan", wallet="stranger").code == 1
+    assert chain.burned == []
+
+
+class OtherAccounts(LivingChain):
+    """A runtime whose accounts name their balances otherwise."""
+
+    def answer(self, call: RpcCall) -> Json:
+        if call.method != "state_call" or call.params[0] != "Metadata_metadata_at_version":
+            return super().answer(call)
+        tree: dict[str, Any] = metadata_v15.read(metadata())
+        (account,) = (one["type"] for one in tree["types"] if one["type"]["path"][-1:] == ["AccountData"])
+        account["definition"]["composite"][0]["name"] = "spendable"
+        return "0x" + metadata_v15.write(tree).hex()
+
+
+def test_an_account_of_no_known_form_is_told_and_nothing_is_paid(run: Run, here: Path) -> None:
+    chain = OtherAccounts()
+    write_wallet(here / "wallets", "stranger", hotkey=STRANGER, coldkey=COLDKEY)
+    with served(chain) as server:
+        options = ["--netuid", "450", "--endpoint", server.url, "--yes", "--wallet.path", str(here / "wallets")]
+        ran = run("subnet", "register", *options, "--wallet.name", "stranger", "--wallet.hotkey", "hot")
+    assert (ran.code, "of no known form" in ran.err) == (1, True)
     assert chain.burned == []
