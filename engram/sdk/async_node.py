@@ -96,6 +96,12 @@ class AsyncNodeClient:
         """Store up to 256 texts with their metadata; a content id, or why not, for each."""
         return await self._transport.ask(self._calls.ingest_batch(items))
 
+    async def ingest_vectors(
+        self, items: Sequence[tuple[Sequence[float], Mapping[str, JsonValue]]]
+    ) -> list[str | NodeRefused]:
+        """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
+        return await self._transport.ask(self._calls.ingest_vectors(items))
+
     async def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return await self._transport.ask(self._calls.query(text, top_k, where))

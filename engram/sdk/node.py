@@ -107,6 +107,12 @@ class NodeClient:
         """Store up to 256 texts with their metadata; a content id, or why not, for each."""
         return self.ask(self.calls.ingest_batch(items))
 
+    def ingest_vectors(
+        self, items: Sequence[tuple[Sequence[float], Mapping[str, JsonValue]]]
+    ) -> list[str | NodeRefused]:
+        """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
+        return self.ask(self.calls.ingest_vectors(items))
+
     def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return self.ask(self.calls.query(text, top_k, where))

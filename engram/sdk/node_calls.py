@@ -4,7 +4,9 @@ A namespace is signed for in every request, and with a cipher no text leaves the
 either falls back to the public namespace or to plain text.
 """
 
+import base64
 import secrets
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final, Generic, Literal, TypeVar, final
 from urllib.parse import quote, urlencode
@@ -178,9 +180,15 @@ class NodeCalls:
         """Store up to 256 texts with their metadata."""
         return self.ingest_items([self._item(text, None, metadata) for text, metadata in items])
 
+    def ingest_vectors(
+        self, items: Sequence[tuple[Sequence[float], Mapping[str, JsonValue]]]
+    ) -> Call[list[str | NodeRefused]]:
+        """Store up to 256 vectors with their metadata."""
+        return self.ingest_items([self._item(None, vector, metadata) for vector, metadata in items])
+
     def ingest_items(self, items: Sequence[JsonObject]) -> Call[list[str | NodeRefused]]:
         """Store up to 256 items as they are: who calls this has encrypted what must be."""
-        listed: list[JsonValue] = [*items]
+        listed: list[JsonValue] = [_packed(item) for item in items]
 
         def read(answer: Answer) -> list[str | NodeRefused]:
             results = checked(answer, _Batch).results
@@ -457,3 +465,16 @@ def checked(answer: Answer, kind: type[T]) -> T:
 def floats(vector: Sequence[float]) -> list[JsonValue]:
     """The numbers as JSON has them; numpy's are others."""
     return [float(number) for number in vector]
+
+
+def _packed(item: JsonObject) -> JsonObject:
+    """An item with its vector as the bytes that are stored: a quarter of the size, a tenth of the node's work."""
+    numbers = item.get("raw_embedding")
+    if not isinstance(numbers, list):
+        return item
+    try:
+        packed = struct.pack(f"<{len(numbers)}f", *numbers)
+    except (struct.error, OverflowError):  # the node says what is wrong with it
+        return item
+    others = {key: value for key, value in item.items() if key != "raw_embedding"}
+    return others | {"raw_embedding_b64": base64.b64encode(packed).decode()}

@@ -104,6 +104,18 @@ def test_a_text_comes_back_to_whoever_signs_for_it_and_to_nobody_else(running: N
         assert [hit.text for hit in anybody.query(long, top_k=1)] == [""]
 
 
+def test_many_vectors_are_stored_under_the_ids_of_single_ones(running: NodeProcess) -> None:
+    made = [vector(1.0, number / 3) for number in range(64)]
+    with NodeClient(url(running), CONTROLLER, namespace="many_vectors") as mine:
+        cids = mine.ingest_vectors([(each, {"number": number}) for number, each in enumerate(made)])
+        assert mine.ingest_vector(made[7], {"number": 7}) == cids[7]
+        assert len(mine.list(limit=200)) == len(set(map(str, cids))) == 64
+        short, huge, good = mine.ingest_vectors([([1.0], {}), (vector(1e39), {}), (vector(1.0, 9.0), {})])
+        assert "dimensions" in str(short) or "bytes" in str(short)
+        assert "32-bit" in str(huge)
+        assert isinstance(good, str)
+
+
 def test_a_text_that_would_be_lost_is_refused(running: NodeProcess) -> None:
     """The embedder of this node reads both alike, as others do with case or with what is beyond their length."""
     with NodeClient(url(running), CONTROLLER, namespace="alike") as mine:
