@@ -139,12 +139,25 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
                     stamp = max(time.time_ns() // 10**6, stamp + 1)
                     body = miner_scheme.sign_body(keypair, "export", {"kind": kind, "after": after}, stamp)
                     page = checked(transport.request("POST", "/export", body=msgspec.json.encode(body)), _Page)
-                    yield from page.records
+                    behind = after
+                    for document in page.records:
+                        behind = _behind(document, kind, behind)
+                        yield document
                     done += len(page.records)
                     told(done, done)
+                    if page.next is not None and not after < page.next == behind:
+                        raise CommandFailed(f"the node's export goes in circles: behind {kind} {after} {page.next}")
                     after = page.next
     finally:
         transport.close()
+
+
+def _behind(document: Document, kind: str, after: int) -> int:
+    """Returns the number of a document that comes behind number `after`. Raises CommandFailed when none like it can."""
+    number = document.get("id")
+    if type(number) is not int or number <= after or document.get("kind") != kind:
+        raise CommandFailed(f"the node's export is not as one is: behind {kind} {after} it gave {str(number)[:40]}")
+    return number
 
 
 class _Page(msgspec.Struct, frozen=True):

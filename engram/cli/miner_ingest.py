@@ -266,11 +266,14 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
 def _object(raw: bytes) -> JsonObject:
     """A line as it would be read as an item of a batch: as deep, and as strictly."""
     try:
-        items = ReadObject(b'{"items":[' + raw.strip() + b"]}").fields["items"]
+        read = ReadObject(b'{"items":[' + raw.strip() + b"]}").fields
+        msgspec.json.encode(read)
     except MalformedJson as error:
         raise LineRefused(f"it is no acceptable JSON: {error}") from None
-    match items:
-        case [dict() as fields]:
+    except UnicodeEncodeError:
+        raise LineRefused("it has half of a surrogate pair, which is not valid Unicode") from None
+    match read:
+        case {"items": [dict() as fields]} if len(read) == 1:
             return fields
         case _:
             raise LineRefused("it is no JSON object")

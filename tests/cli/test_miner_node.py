@@ -16,6 +16,7 @@ from engram.hotkeys import wallet
 from tests.cli.conftest import Run
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, encoded, node, signed
 from tests.miner.test_keeping import SHARE
+from tests.sdk.doubles import Told, scripted
 
 pytestmark = pytest.mark.serial
 
@@ -285,6 +286,27 @@ def test_lines_are_read_in_the_forms_that_are_about() -> None:
     assert public.namespace is None
     assert read_line(b'{"kind": "key_share"}', 1, None) is None
     deep = b'{"text": "a", "metadata": ' + b'{"a":' * 200 + b"1" + b"}" * 201
-    for refused in (b"[]", b"{}", b'{"text": "a", "namespace": 5}', b"\xff", b'{"text": "a"', deep):
+    split, two = b'{"text": "a \\ud800"}', b'{"text": "a"}], "more": [{}'
+    for refused in (b"[]", b"{}", b'{"text": "a", "namespace": 5}', b"\xff", b'{"text": "a"', deep, split, two):
         with pytest.raises(LineRefused):
             read_line(refused, 1, None)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"records": [], "next": 0},
+        {"records": [{"kind": "record", "id": 5}], "next": 4},
+        {"records": [{"kind": "record", "id": 0}], "next": None},
+        {"records": [{"kind": "record", "id": "5"}], "next": None},
+        {"records": [{"kind": "key_share", "id": 5}], "next": None},
+        {"records": [{"kind": "record", "id": 5}, {"kind": "record", "id": 5}], "next": None},
+    ],
+)
+def test_a_node_whose_export_goes_in_circles_is_left(page: dict[str, object], here: Path, run: Run) -> None:
+    wallet.write_hotkey_file(here / "controller", CONTROLLER)
+    with scripted(lambda _: Told(body=json.dumps(page).encode())) as at:
+        ran = run("miner", "export", at, "taken.jsonl", "--key", "controller")
+    assert ran.code == 1
+    assert "the node's export" in ran.err
+    assert not (here / "taken.jsonl").exists()
