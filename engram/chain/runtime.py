@@ -142,30 +142,37 @@ class RuntimeTypes:
         return octets
 
     def signature_payload(self, call: bytes, nonce: int, era: Era, genesis: bytes) -> bytes:
-        """What a signer signs for this call."""
-        payload: bytes = self.core.signature_payload(
-            call,
-            era=era.described,
-            nonce=nonce,
-            tip=0,
-            tip_asset_id=None,
-            genesis_hash=genesis,
-            era_block_hash=era.birth_hash,
-        )
+        """What a signer signs for this call. Raises CallNotComposable: the runtime may have signed extensions of which
+        the codec knows none."""
+        try:
+            payload: bytes = self.core.signature_payload(
+                call,
+                era=era.described,
+                nonce=nonce,
+                tip=0,
+                tip_asset_id=None,
+                genesis_hash=genesis,
+                era_block_hash=era.birth_hash,
+            )
+        except (KeyError, ValueError, OverflowError, TypeError) as error:
+            raise self._missing("what is signed", error) from error
         return payload
 
     def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> Signed:
-        """The whole extrinsic and its hash."""
-        octets, digest = self.core.encode_signed_extrinsic(
-            call,
-            public_key=public_key,
-            signature=signature,
-            signature_version=SR25519,
-            era=era.described,
-            nonce=nonce,
-            tip=0,
-            tip_asset_id=None,
-        )
+        """The whole extrinsic and its hash. Raises CallNotComposable."""
+        try:
+            octets, digest = self.core.encode_signed_extrinsic(
+                call,
+                public_key=public_key,
+                signature=signature,
+                signature_version=SR25519,
+                era=era.described,
+                nonce=nonce,
+                tip=0,
+                tip_asset_id=None,
+            )
+        except (KeyError, ValueError, OverflowError, TypeError) as error:
+            raise self._missing("a signed extrinsic", error) from error
         return Signed(bytes(octets), bytes(digest))
 
     # events

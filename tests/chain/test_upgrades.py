@@ -10,7 +10,7 @@ import trio.testing
 from engram.chain import calls
 from engram.chain.codec import Codec
 from engram.chain.commitments import read_commitment
-from engram.chain.errors import AnswerMalformed, NeverIncluded, RefusedInBlock, SubmitRefused
+from engram.chain.errors import AnswerMalformed, CallNotComposable, NeverIncluded, RefusedInBlock, SubmitRefused
 from engram.chain.model import Metagraph
 from engram.chain.node import Json, RpcCall
 from engram.chain.runtime import Era
@@ -21,6 +21,7 @@ from engram.hotkeys import Keypair
 from tests.chain.samples import metadata as recorded_metadata
 from tests.chain.test_actor import syncing
 from tests.fakes import metadata_v15, newer_runtime
+from tests.fakes.living_chain import LivingChain
 from tests.fakes.newer_runtime import NEW_EXTENSIONS, SPEC_VERSION, UpgradingChain
 
 Clock = trio.testing.MockClock
@@ -214,3 +215,28 @@ async def test_weights_are_committed_by_the_newer_call() -> None:
     assert made.call.arguments["commit_reveal_version"] == 6
     done = await submit(view, [chain], made.call, ALICE, QUICK)
     assert await stands(await view_at(chain, done.block.hash, view), made, 450, 0)
+
+
+# --- a runtime that asks for more than the codec knows ---------------------------------------------------------------
+
+
+class ExtendedChain(LivingChain):
+    """Every signature must cover something that nobody here has heard of."""
+
+    def answer(self, call: RpcCall) -> Json:
+        if call.method != "state_call" or call.params[0] != "Metadata_metadata_at_version":
+            return super().answer(call)
+        tree = metadata_v15.read(recorded_metadata())
+        number = next(one["id"] for one in tree["types"] if one["type"]["definition"] == {"primitive": 5})
+        unit = next(one["id"] for one in tree["types"] if one["type"]["definition"] == {"tuple": []})
+        extension = {"identifier": "CheckQuantumProof", "type": number, "additional": unit}
+        tree["extrinsic"]["extensions"].append(extension)
+        return "0x" + metadata_v15.write(tree).hex()
+
+
+async def test_a_signed_extension_that_the_codec_does_not_know_is_told_by_its_name() -> None:
+    chain = ExtendedChain()
+    view = await open_view([chain])
+    with pytest.raises(CallNotComposable, match="CheckQuantumProof"):
+        await submit(view, [chain], calls.set_commitment(450, b"a:1"), Keypair.from_uri("//sn450//hot//7"))
+    assert "author_submitExtrinsic" not in chain.asked
