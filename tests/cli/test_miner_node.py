@@ -76,6 +76,17 @@ def test_a_private_file_goes_into_its_namespace_and_nowhere_else(running: NodePr
     assert "403" in run("miner", "query", "secret otter", *stranger).err
 
 
+def test_a_line_whose_text_would_be_lost_is_named(running: NodeProcess, here: Path, run: Run) -> None:
+    write_lines(here / "f.jsonl", {"text": "Polish"}, {"text": "otter"})
+    write_lines(here / "g.jsonl", {"text": "otter"}, {"text": "polish"})
+    mine = ("--to", url(running), "--key", "controller", "--namespace", "notes", "--json")
+    assert run("miner", "ingest", "f.jsonl", *mine).code == 0
+    ran = run("miner", "ingest", "g.jsonl", *mine)
+    assert (ran.code, json.loads(ran.out)["stored"], json.loads(ran.out)["refused"]) == (1, 1, 1)
+    assert "line 2 is refused" in ran.err
+    assert "another text" in ran.err
+
+
 def test_an_interrupted_ingest_goes_on_where_it_was(
     running: NodeProcess, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

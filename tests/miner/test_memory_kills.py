@@ -232,11 +232,10 @@ def hold(running: NodeProcess, known: Known, stamps: Stamps, data: Path) -> None
 def plan(block: int) -> list[Kill]:
     """Every kind at least once; a builder is killed first, since a worker tries again after a minute only."""
     rng = random.Random(SEED * 1_000 + block)
-    rest = [kill for kill in KILLS if kill != "builder"]
+    rest: list[Kill] = [kill for kill in KILLS if kill != "builder"]
     rng.shuffle(rest)
-    more = [rng.choice(KILLS) for _ in range(12)] if NIGHTLY else []
-    first: Kill = "builder"
-    return [first, *rest, *more]
+    more: list[Kill] = [rng.choice(KILLS) for _ in range(12)] if NIGHTLY else []
+    return ["builder", *rest, *more]
 
 
 @pytest.mark.parametrize("block", range(12 if NIGHTLY else 1))
