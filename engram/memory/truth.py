@@ -7,6 +7,7 @@ together. Readers are query_only and never checkpoint, so that the writer is the
 
 from __future__ import annotations
 
+import json
 import queue
 import sqlite3
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import msgspec
 import trio
 
 from engram.clock import Clock, Ids
@@ -33,6 +35,9 @@ _READ_BUDGET_S = 2.0
 _LARGEST_CHECKED = 256 * 1024**2
 """Bytes up to which a database is checked page by page when opened (about a second)."""
 _HELP = "put a backup in its place with `engram miner restore BACKUP {0} --force`, or `engram miner repair {0}`"
+
+_DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
+"""What reading a row raises that SQLite finds nothing wrong with."""
 
 Transaction = Callable[[sqlite3.Connection], tuple[T, Sequence[Change]]]
 
@@ -201,6 +206,9 @@ class Truth:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise TruthUnavailable(f"the record database cannot be read: {error}") from error
+        except _DAMAGED as error:
+            # an open cursor in its frames would keep this reader at this snapshot
+            raise _damaged(error) from error.with_traceback(None)
         finally:
             self._readers.put(connection)
 
@@ -212,6 +220,10 @@ class Truth:
         except sqlite3.Error as error:
             _roll_back(connection)
             _fail(group, TruthUnavailable(f"the record database cannot be written: {error}"))
+            return []
+        except _DAMAGED as error:
+            _roll_back(connection)
+            _fail(group, _damaged(error))
             return []
         except BaseException:
             _roll_back(connection)
@@ -229,8 +241,19 @@ class Truth:
 
 
 def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> Sequence[Change]:
-    write.result, changes = write.transaction(connection)
+    before = connection.total_changes
+    try:
+        write.result, changes = write.transaction(connection)
+    except _DAMAGED as error:
+        if connection.total_changes != before:
+            raise
+        write.error = _damaged(error)
+        return []
     return changes
+
+
+def _damaged(error: Exception) -> TruthUnavailable:
+    return TruthUnavailable(f"a record is damaged ({error}): `engram miner verify` names it")
 
 
 def _fail(group: Sequence[_Write[object]], error: Exception) -> None:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,28 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "truth.db").write_bytes(b"this is no database at all" * 400)
     with pytest.raises(TruthUnreadable, match="backup"):
         open_truth(tmp_path)
+
+
+async def test_a_damaged_record_is_told_and_troubles_no_other(tmp_path: Path, nursery: trio.Nursery) -> None:
+    truth = open_truth(tmp_path)
+    nursery.start_soon(truth.run, lambda: None)
+    damaged, sound = await truth.put(entry(vector(1))), await truth.put(entry(vector(2, 1)))
+    with sqlite3.connect(tmp_path / "truth.db") as connection:
+        connection.execute("UPDATE records SET metadata = '{\"k' WHERE id = ?", (damaged.id,))
+    connection.close()
+
+    async def fails(ask: Callable[[], Awaitable[object]]) -> None:
+        with pytest.raises(TruthUnavailable, match="engram miner verify"):
+            await ask()
+
+    async with trio.open_nursery() as together:
+        together.start_soon(fails, lambda: truth.get(PUBLIC, damaged.cid))
+        together.start_soon(fails, lambda: truth.put(entry(vector(1))))
+        together.start_soon(fails, lambda: truth.delete(PUBLIC, damaged.cid))
+        together.start_soon(fails, lambda: truth.read(lambda held: records.page(held, PUBLIC, {}, 10, 0)))
+        together.start_soon(truth.put, entry(vector(3, 1)))
+    assert await truth.get(PUBLIC, sound.cid) == sound
+    assert (await truth.count()).public == 3
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
