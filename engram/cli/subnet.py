@@ -30,8 +30,8 @@ from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss
 
 if TYPE_CHECKING:
     from engram.chain.model import Metagraph
-    from engram.chain.runtime import Call
-    from engram.chain.submitting import Included
+    from engram.cli.sending import Sent
+    from engram.cli.standing import Standing
 
 app = App(
     name="subnet",
@@ -51,48 +51,6 @@ ALPHA_RAO = 1_000_000_000
 """Of one alpha, as upstream writes emissions."""
 
 
-class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was sent, or would be."""
-
-    call: str
-    signer: str
-    netuid: int
-    online: bool
-    arguments: dict[str, object]
-    cost_tao: float | None = None
-    balance_tao: float | None = None
-    uid: int | None = None
-    objections: list[str] = []
-    block: int | None = None
-    block_hash: str | None = None
-    extrinsic_hash: str | None = None
-
-
-class Standing(msgspec.Struct, frozen=True):
-    """How a hotkey stands on a subnet."""
-
-    hotkey: str
-    netuid: int
-    block: int
-    registered: bool
-    uid: int | None = None
-    coldkey: str | None = None
-    stake_tao: float | None = None
-    validator_permit: bool | None = None
-    active: bool | None = None
-    incentive: float | None = None
-    emission_rao: int | None = None
-    """Alpha per tempo."""
-    last_update_block: int | None = None
-    registered_at_block: int | None = None
-    axon: str | None = None
-    committed: str | None = None
-    commitment_error: str | None = None
-    reachable: bool | None = None
-    """Whether validators can reach the committed endpoint; None when it was not asked."""
-    unreachable_because: str | None = None
-
-
 @app.command(
     name="register",
     help_epilogue="Example: `engram subnet register --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
@@ -109,12 +67,13 @@ def register(
     """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
     from engram.chain import calls
     from engram.chain.model import RAO_PER_TAO
+    from engram.cli.sending import Sent, before_register, burn, included
 
     hotkey = hotkey_of(wallet).public_key
     payer = public_coldkey_of(wallet)
     if payer is None:
         raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
-    metagraph, balance_rao = run(lambda: _before_register(chain, payer))
+    metagraph, balance_rao = run(lambda: before_register(chain, payer))
     held = metagraph.neuron(hotkey)
     call = calls.burned_register(chain.netuid, hotkey)
     sent = Sent(
@@ -135,11 +94,11 @@ def register(
         sys.stderr.write(told + "\n")
     elif not _agreed(told):
         raise CommandFailed("nothing was paid")
-    coldkey = coldkey_of(wallet)
+    coldkey = _coldkey(wallet, payer)
     # Between the agreement and the payment the cost may have risen.
     limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
-    done, uid = run(lambda: _burn(chain, call, coldkey, hotkey, limit_rao, patience))
-    _show(_included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
+    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience))
+    _show(included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
     return Exit.DONE
 
 
@@ -157,8 +116,10 @@ def status(
     shown: Shown = SHOWN,
 ) -> int:
     """Show uid, stake, permit, incentive, emission, last update, and whether validators reach the endpoint."""
+    from engram.cli.standing import standing_of
+
     public_key = _named(hotkey, wallet)
-    standing = run(lambda: _standing(chain, public_key, probe, allow_private))
+    standing = run(lambda: standing_of(chain, public_key, probing=probe, allow_private=allow_private))
     if shown.form == "json":
         output.document(standing)
     elif shown.form == "upstream":
@@ -187,7 +148,9 @@ def serve(
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
     from engram.chain import ChainError, calls
+    from engram.chain.announcement import Place
     from engram.chain.registrations import is_public
+    from engram.cli.sending import announce
 
     try:
         call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
@@ -196,8 +159,8 @@ def serve(
     if not allow_private and not is_public(ipaddress.ip_address(ip.strip("[]"))):
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_of(wallet)
-    sent = run(lambda: _serve(chain, call, keypair, online, patience))
-    _show(sent, shown, f"{_authority(ip.strip('[]'), port)} is announced" if online else "dry run: nothing was sent")
+    sent = run(lambda: announce(chain, call, keypair, online, patience))
+    _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
     return Exit.DONE
 
 
@@ -217,10 +180,12 @@ def set_weights(
     shown: Shown = SHOWN,
 ) -> int:
     """Set weights, in the open or committed for a later reveal, as the subnet demands."""
+    from engram.cli.sending import weigh
+
     given = _weights(weights, file)
     keypair = hotkey_of(wallet)
     folder = commits or wallet.path.parent / COMMITS
-    sent = run(lambda: _set_weights(chain, keypair, given, version_key, online, patience, folder))
+    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder))
     done = f"weights of {len(given)} uids are set"
     if "kept_in" in sent.arguments:
         done = "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
@@ -280,6 +245,7 @@ def link(
 ) -> int:
     """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
     from engram.chain import calls
+    from engram.cli.sending import Sent, included, link_identity
 
     fields = {
         "name": name,
@@ -305,9 +271,9 @@ def link(
         arguments={**given, "statement": statement, "signature": hotkey.sign(statement.encode()).hex()},
     )
     if online:
-        coldkey = coldkey_of(wallet)
-        done = run(lambda: _link(chain, call, coldkey, patience))
-        sent = _included(sent, done)
+        coldkey = _coldkey(wallet, payer)
+        done = run(lambda: link_identity(chain, call, coldkey, patience))
+        sent = included(msgspec.structs.replace(sent, signer=coldkey.ss58), done)
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
         if github:
@@ -316,190 +282,10 @@ def link(
     return Exit.DONE
 
 
-# what is asked of the chain
-
-
-async def _before_register(chain: Chain, payer: PublicKey) -> "tuple[Metagraph, int]":
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints
-    from engram.clock import SystemClock
-
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
-        account = await view.storage("System", "Account", payer)
-    return metagraph, msgspec.convert(account, _Account).data.free
-
-
-class _Balance(msgspec.Struct):
-    free: int
-
-
-class _Account(msgspec.Struct):
-    data: _Balance
-
-
-async def _burn(
-    chain: Chain, call: "Call", coldkey: Keypair, hotkey: PublicKey, limit_rao: float, patience_s: float
-) -> "tuple[Included, int | None]":
-    from engram.chain.model import RAO_PER_TAO
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints, read_back, send
-
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
-        if burn_rao > limit_rao:
-            raise CommandFailed(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
-        done = await send(chain, view, nodes, call, coldkey, patience_s)
-        uid = await read_back(
-            view, nodes, done, lambda there: there.storage("SubtensorModule", "Uids", chain.netuid, hotkey)
-        )
-    return done, uid if isinstance(uid, int) else None
-
-
-async def _link(chain: Chain, call: "Call", coldkey: Keypair, patience_s: float) -> "Included":
-    from engram.chain.calls import IDENTITY, SUBTENSOR
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints, read_back, send
-
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        done = await send(chain, view, nodes, call, coldkey, patience_s)
-        if not view.types.has_storage(SUBTENSOR, IDENTITY):
-            return done
-        held = await read_back(view, nodes, done, lambda there: there.storage(SUBTENSOR, IDENTITY, coldkey.public_key))
-        sent = view.types.encode_storage(SUBTENSOR, IDENTITY, call.arguments)
-        if held is None or view.types.encode_storage(SUBTENSOR, IDENTITY, held) != sent:
-            raise CommandFailed(f"included in block {done.block.number}, but the chain holds {held!r}")
-    return done
-
-
-async def _serve(chain: Chain, call: "Call", keypair: Keypair, online: bool, patience_s: float) -> Sent:
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints, read_back, send
-
-    sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        view.types.compose(call)
-        if not online:
-            return sent
-        done = await send(chain, view, nodes, call, keypair, patience_s)
-        held = await read_back(
-            view, nodes, done, lambda there: there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
-        )
-    announced = held if isinstance(held, dict) else {}
-    if (announced.get("ip"), announced.get("port")) != (call.arguments["ip"], call.arguments["port"]):
-        raise CommandFailed(f"included in block {done.block.number}, but the chain holds {held!r}")
-    return _included(sent, done)
-
-
-async def _set_weights(
-    chain: Chain,
-    keypair: Keypair,
-    given: dict[int, float],
-    version_key: int | None,
-    online: bool,
-    patience_s: float,
-    folder: Path,
-) -> Sent:
-    from engram.chain import weights
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints, read_back, send
-    from engram.cli.revealing import commit_by_hash, committed
-    from engram.clock import SystemClock
-
-    clock = SystemClock()
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        metagraph = await view.metagraph(chain.netuid, clock.monotonic())
-        key = metagraph.parameters.weights_version if version_key is None else version_key
-        neuron = metagraph.neuron(keypair.public_key)
-        scaled = weights.upscale(given, metagraph, None if neuron is None else neuron.uid)
-        planned = await weights.plan(view, metagraph, scaled, keypair.public_key, key, clock.now())
-        sent = Sent(
-            call=f"{planned.call.pallet}.{planned.call.function}",
-            signer=keypair.ss58,
-            netuid=chain.netuid,
-            online=online,
-            arguments={
-                "uids": list(planned.weights.uids),
-                "weights": list(planned.weights.values),
-                "version_key": planned.version_key,
-                **({} if planned.reveal_round is None else {"reveal_round": planned.reveal_round}),
-                **({} if planned.hashed is None else committed(planned.hashed, metagraph, folder)),
-            },
-            uid=None if neuron is None else neuron.uid,
-            objections=weights.objections(metagraph, keypair.public_key, key, scaled),
-        )
-        if not online:
-            return sent
-        if sent.objections or neuron is None:
-            raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
-        if planned.hashed is None:
-            done = await send(chain, view, nodes, planned.call, keypair, patience_s)
-        else:
-            done = await commit_by_hash(chain, view, nodes, planned, keypair, patience_s, folder)
-            shown = committed(planned.hashed, metagraph, folder, done.block.number)
-            sent = msgspec.structs.replace(sent, arguments=sent.arguments | shown)
-        uid = neuron.uid
-        held = await read_back(view, nodes, done, lambda there: weights.stands(there, planned, chain.netuid, uid))
-        if not held:
-            raise CommandFailed(f"included in block {done.block.number}, but the chain does not hold these weights")
-    return _included(sent, done)
-
-
-async def _standing(chain: Chain, hotkey: PublicKey, probing: bool, allow_private: bool) -> Standing:
-    from engram.chain.commitments import read_commitment
-    from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO
-    from engram.chain.probing import Probing, ask
-    from engram.chain.registrations import entry
-    from engram.chain.view import open_view
-    from engram.cli.endpoints import endpoints
-    from engram.clock import SystemClock
-    from engram.http.client import HttpClient
-
-    async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
-        commitment = await read_commitment(view, chain.netuid, hotkey)
-    neuron = metagraph.neuron(hotkey)
-    if neuron is None:
-        return Standing(ss58.encode(hotkey), chain.netuid, metagraph.block, False)
-    committed = None if commitment is None else entry(commitment)
-    there = None if committed is None else committed.registration
-    answer = None
-    if there is not None and probing:
-        http = HttpClient()
-        answer = await ask(http, there, hotkey, Probing(allow_private=allow_private))
-        await http.aclose()
-    return Standing(
-        hotkey=ss58.encode(hotkey),
-        netuid=chain.netuid,
-        block=metagraph.block,
-        registered=True,
-        uid=neuron.uid,
-        coldkey=ss58.encode(neuron.coldkey),
-        stake_tao=neuron.stake_rao / RAO_PER_TAO,
-        validator_permit=neuron.validator_permit,
-        active=neuron.active,
-        incentive=round(neuron.incentive_u16 / MECHANISM_MAX_U16, 6),
-        emission_rao=neuron.emission_rao,
-        last_update_block=neuron.last_update_block,
-        registered_at_block=neuron.registered_at_block,
-        axon=None if neuron.axon is None else _authority(neuron.axon.ip, neuron.axon.port),
-        committed=None if there is None else there.text,
-        commitment_error="nothing is committed" if committed is None else committed.error or None,
-        reachable=None if answer is None else answer.valid,
-        unreachable_because=None if answer is None else answer.reason or None,
-    )
-
-
 # what is said
 
 
-def _may_pay(metagraph: "Metagraph", sent: Sent, max_cost: float | None) -> None:
+def _may_pay(metagraph: "Metagraph", sent: "Sent", max_cost: float | None) -> None:
     cost, balance = sent.cost_tao or 0.0, sent.balance_tao or 0.0
     if not metagraph.parameters.registration_allowed:
         raise CommandFailed(f"SubNetRegistrationDisabled: subnet {sent.netuid} takes no registrations now")
@@ -515,6 +301,16 @@ def _agreed(told: str) -> bool:
     sys.stderr.write(f"{told} Pay? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _coldkey(wallet: Wallet, payer: PublicKey | None) -> Keypair:
+    """The coldkey that signs. Raises CommandFailed when it is not the one whose address was shown."""
+    coldkey = coldkey_of(wallet)
+    if payer not in (None, coldkey.public_key):
+        raise CommandFailed(
+            f"{wallet.folder.coldkey_public_path} is not of the key in {wallet.folder.coldkey_path}; nothing was sent"
+        )
+    return coldkey
 
 
 def _named(address: str | None, wallet: Wallet) -> PublicKey:
@@ -545,7 +341,7 @@ def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
     return given
 
 
-def _upstream_lines(standing: Standing) -> list[tuple[str, object]]:
+def _upstream_lines(standing: "Standing") -> list[tuple[str, object]]:
     if not standing.registered:
         return [("Hotkey", standing.hotkey), ("Registered", False)]
     return [
@@ -561,30 +357,16 @@ def _upstream_lines(standing: Standing) -> list[tuple[str, object]]:
     ]
 
 
-def _reached(standing: Standing) -> str:
+def _reached(standing: "Standing") -> str:
     if standing.reachable is None:
         return "not asked"
     return "valid" if standing.reachable else f"invalid ({standing.unreachable_because})"
 
 
-def _included(sent: Sent, done: "Included") -> Sent:
-    return msgspec.structs.replace(
-        sent,
-        online=True,
-        block=done.block.number,
-        block_hash="0x" + done.block.hash.hex(),
-        extrinsic_hash="0x" + done.extrinsic_hash.hex(),
-    )
-
-
-def _show(sent: Sent, shown: Shown, words: str) -> None:
+def _show(sent: "Sent", shown: Shown, words: str) -> None:
     if shown.form == "json":
         output.document(sent)
         return
     told = {name: value for name, value in msgspec.structs.asdict(sent).items() if value not in (None, [], {})}
     output.record(told, {"arguments": lambda value: msgspec.json.encode(value).decode()}, json=False)
     output.say(words)
-
-
-def _authority(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"

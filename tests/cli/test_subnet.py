@@ -110,6 +110,17 @@ def test_a_cost_that_rose_since_it_was_shown_is_not_paid(subnet: Subnet, chain: 
     assert chain.burned == []
 
 
+def test_a_coldkey_that_is_not_the_one_shown_pays_and_links_nothing(
+    subnet: Subnet, chain: LivingChain, here: Path
+) -> None:
+    funded(chain, STRANGER.public_key, 5_000_000_000_000)
+    (here / "wallets" / "stranger" / "coldkeypub.txt").write_text(json.dumps({"ss58Address": STRANGER.ss58}))
+    for command in (["register", "--yes"], ["link", "--github", "ada", "--online"]):
+        ran = subnet(*command, wallet="stranger")
+        assert (ran.code, "coldkeypub.txt is not of the key in" in ran.err) == (1, True)
+    assert "author_submitExtrinsic" not in chain.asked
+
+
 def test_a_registered_hotkey_is_not_registered_again(subnet: Subnet, chain: LivingChain) -> None:
     assert as_json(subnet("register", "--yes", "--format", "json", wallet="miner"))["uid"] == 7
     assert "author_submitExtrinsic" not in chain.asked
