@@ -6,11 +6,13 @@ Deleted content is overwritten (secure_delete).
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, final
 
+import msgspec
 import trio
 
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
@@ -96,6 +98,9 @@ class Notebook:
             return query(self._connection)
         except sqlite3.Error as error:
             raise TruthUnavailable(f"the notebook cannot be read: {error}") from error
+        except (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            damaged = f"a row of the notebook is damaged ({error}): `engram miner verify` names it"
+            raise TruthUnavailable(damaged) from error.with_traceback(None)
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection

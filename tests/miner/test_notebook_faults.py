@@ -1,5 +1,6 @@
 """Shares, conversations and attestations on a disk that is full, read-only or damaged: told, and over when that is."""
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,6 +115,20 @@ def test_a_damaged_notebook_is_refused_with_the_command_that_repairs_it(tmp_path
     path.write_bytes(b"this is no database" * 500)
     with pytest.raises(TruthUnreadable, match="engram miner restore"):
         Notebook.open(path)
+
+
+@pytest.mark.parametrize("torn", ['[{"role', "{}", '[{"role": 5}]'])
+async def test_a_damaged_conversation_is_told_and_others_are_read(tmp_path: Path, torn: str) -> None:
+    async with serving(tmp_path) as service:
+        for number in (0, 1):
+            assert (await said(service, number)).status == 200
+        with sqlite3.connect(tmp_path / "notebook.db") as connection:
+            connection.execute("UPDATE conversations SET messages = ? WHERE conv_id = 'c0'", (torn,))
+        connection.close()
+        assert await kept(service, 1) == 1
+        parameters = chat_parameters(CONTROLLER, "chat-history", user_id="u", conv_id="c0")
+        answer = await endpoints.chat_history(service, "u", parameters)
+        assert_told(answer, "engram miner verify")
 
 
 async def test_an_attestation_whose_commit_is_not_known_is_told_as_it_is_on_disk(
