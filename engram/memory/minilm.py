@@ -7,6 +7,7 @@ time. One thread, no memory arena: 145 MB in all, 5 to 9 ms a short text.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _WAITING = 64
+_BATCHES_AT_ONCE = 1
+"""Of requests with several texts: a text that comes alone, a search above all, waits for one text of theirs, not for
+one of each."""
 _ANSWER_WITHIN_S = 20.0
 _FIRST_WAIT_S = 5.0
 _LONGEST_WAIT_S = 300.0
@@ -51,6 +55,7 @@ class MiniLmEmbedder:
         self._refused: str | None = None
         self._settled = trio.Event()
         self._thread = trio.CapacityLimiter(1)
+        self._batches = trio.CapacityLimiter(_BATCHES_AT_ONCE)
         self._room = trio.CapacityLimiter(_WAITING)
 
     @property
@@ -81,7 +86,7 @@ class MiniLmEmbedder:
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
         """Returns the vector of each text. Raises EmbedderUnavailable."""
         with trio.move_on_after(_ANSWER_WITHIN_S):
-            async with self._room:
+            async with self._batches if len(texts) > 1 else contextlib.nullcontext(), self._room:
                 await self._settled.wait()
                 if self._model is None:
                     raise EmbedderUnavailable(f"texts cannot be embedded: {self._refused}")

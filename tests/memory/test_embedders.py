@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,33 @@ async def nearest(embedder: HashEmbedder | MiniLmEmbedder, question: str) -> str
     (asked,) = await embedder.embed([question])
     vectors = await embedder.embed(TEXTS)
     return max(zip(TEXTS, vectors, strict=True), key=lambda pair: cosine(asked, pair[1]))[0]
+
+
+async def test_a_text_that_comes_alone_waits_for_no_crowd_of_batches(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting:
+        """In the place of the model: notes the order of the texts."""
+
+        def __init__(self) -> None:
+            self.texts: list[str] = []
+
+        def vector(self, text: str) -> bytes:
+            self.texts.append(text)
+            return b""
+
+    model = Counting()
+    monkeypatch.setattr("engram.memory.minilm._Model.load", lambda folder, cache: model)
+    minilm = MiniLmEmbedder(None, tmp_path)
+    async with trio.open_nursery() as crowd:
+        for number in range(40):
+            crowd.start_soon(minilm.embed, [f"batch {number}"] * 20)
+        await trio.testing.wait_all_tasks_blocked()
+        crowd.start_soon(minilm.embed, ["alone"])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(minilm.run, lambda: None)
+    assert model.texts.index("alone") < 4
+    assert len(model.texts) == 40 * 20 + 1
 
 
 @needs_weights
