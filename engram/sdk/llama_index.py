@@ -30,6 +30,7 @@ except ImportError as error:
     raise ImportError("engram.sdk.llama_index needs LlamaIndex: pip install 'engram[llamaindex]'") from error
 
 from engram.sdk.documents import Document, Documents
+from engram.sdk.errors import MalformedAnswer
 from engram.sdk.node import NodeClient
 
 
@@ -139,7 +140,12 @@ def _document(node: BaseNode) -> Document:
 
 
 def _node(document: Document) -> BaseNode:
-    node = metadata_dict_to_node(document.metadata)
+    try:
+        node = metadata_dict_to_node(document.metadata)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise MalformedAnswer(f"document {document.id!r} is none of LlamaIndex's: {error}") from error
+    if node.node_id != document.id:
+        raise MalformedAnswer(f"document {document.id!r} says that it is node {node.node_id!r}")
     if isinstance(node, TextNode):
         node.text = document.text
     else:
@@ -156,5 +162,6 @@ def _conditions(filters: MetadataFilters | None) -> dict[str, str] | None:
     for each in filters.filters:
         if not isinstance(each, MetadataFilter) or each.operator is not FilterOperator.EQ:
             raise ValueError("a node filters by equal metadata: the operator must be '=='")
-        conditions[each.key] = str(each.value)
+        if conditions.setdefault(each.key, str(each.value)) != str(each.value):
+            raise ValueError(f"nothing has two values of {each.key!r} at once")
     return conditions

@@ -14,6 +14,9 @@ from llama_index.core.vector_stores.types import (
 )
 
 from engram.sdk import NodeClient, Undecryptable
+from engram.sdk.documents import Document as Kept
+from engram.sdk.documents import Documents
+from engram.sdk.errors import MalformedAnswer
 from engram.sdk.llama_index import EngramVectorStore
 from tests.adapters.conftest import NewClient, ciphers
 from tests.miner.nodes import CONTROLLER, NodeProcess
@@ -82,6 +85,34 @@ async def test_nodes_are_what_they_were_and_replace_one_another(new_client: NewC
     store.add(nodes)
     await store.aclear()
     assert store.get_nodes(["1", "2"]) == []
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"_node_content": 5},
+        {"_node_content": "{", "_node_type": "TextNode"},
+        {"_node_content": '{"text": 5}', "_node_type": "TextNode"},
+        {"_node_content": "[" * 1_500, "_node_type": "TextNode"},
+        {"_node_content": '{"id_": "other", "text": ""}', "_node_type": "TextNode"},
+    ],
+)
+def test_what_is_no_node_is_said_to_be_none(new_client: NewClient, metadata: dict[str, object]) -> None:
+    client = new_client()
+    documents = Documents(client)
+    documents.put([(Kept("one", "text", metadata), LETTERS.get_text_embedding("text"))])
+    store = EngramVectorStore(client)
+    with pytest.raises(MalformedAnswer):
+        store.get_nodes(["one"])
+    with pytest.raises(MalformedAnswer):
+        store.query(VectorStoreQuery(query_embedding=LETTERS.get_text_embedding("text")))
+
+
+def test_two_values_of_one_key_are_not_taken_for_the_last(new_client: NewClient) -> None:
+    both = MetadataFilters(filters=[MetadataFilter(key="kind", value=each) for each in ("one", "two")])
+    with pytest.raises(ValueError, match="two values"):
+        EngramVectorStore(new_client()).query(VectorStoreQuery(query_embedding=[1.0] * 384, filters=both))
 
 
 def test_filters_are_the_nodes_or_refused(new_client: NewClient) -> None:
