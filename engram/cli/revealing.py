@@ -9,8 +9,12 @@ import trio
 
 from engram.chain import hashed_weights
 from engram.chain.errors import (
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
     EndpointBusy,
     EndpointUnreachable,
+    HeadAwaited,
     RefusedInBlock,
     SubmitRefused,
 )
@@ -29,6 +33,15 @@ from engram.hotkeys import Keypair
 
 NOT_WRITTEN: Final = (SubmitRefused, RefusedInBlock)
 """After these nothing will come of a commit, and what opens it may go. After all else it is kept."""
+_PASSING: Final = (
+    EndpointBusy,
+    EndpointUnreachable,
+    AnswerMalformed,
+    AnswersDiffer,
+    CallRefused,
+    HeadAwaited,
+)
+"""What an endpoint may answer once in the hours of waiting."""
 
 
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -113,7 +126,7 @@ async def reveal(
                 view = await open_view(nodes)
                 metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
                 found = [await _kept(view, metagraph, kept, commit) for commit in commits]
-            except (EndpointUnreachable, EndpointBusy):
+            except _PASSING:
                 continue  # Hours may pass until the window: one bad answer in them is nothing.
         if online:
             neuron = metagraph.neuron(keypair.public_key)

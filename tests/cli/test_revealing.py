@@ -114,6 +114,28 @@ def test_waiting_reveals_as_soon_as_the_window_opens(
     assert sent["reveal_from_block"] <= done["revealed_in_block"] <= sent["reveal_from_block"] + 2
 
 
+@pytest.mark.parametrize("answer", ["0x", CallRefused(-32603, "an internal error")])
+def test_waiting_outlasts_an_answer_that_is_none(
+    answer: Json, subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.cli.revealing.BLOCK_S", 0.0)
+    commit(subnet)
+    sealing, broken = chain.seal, chain.head + 3
+
+    def seal() -> None:
+        sealing()
+        switch: dict[str, Any] = chain.refuse if isinstance(answer, CallRefused) else chain.replace
+        if chain.head == broken:
+            switch["chain_getHeader"] = answer
+        else:
+            switch.pop("chain_getHeader", None)
+
+    monkeypatch.setattr(chain, "seal", seal)
+    (done,) = as_json(subnet("reveal-weights", "--wait", "--online"))["commits"]
+    assert done["stage"] == "revealed"
+    assert chain.head > broken
+
+
 def test_waiting_is_not_ended_by_a_commit_whose_window_was_missed(
     subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
