@@ -89,6 +89,13 @@ class Notebook:
             return await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
         raise AssertionError(scope)  # a shielded scope that nobody cancels swallows nothing
 
+    async def empty_log(self) -> None:
+        """Brings the log's content into the database, so that what was deleted cannot be read there any more.
+
+        Where something is in the way, a later write does it.
+        """
+        await trio.to_thread.run_sync(self._empty_log, limiter=self._turn)
+
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Runs a query. Raises TruthUnavailable."""
         return await trio.to_thread.run_sync(self._read, query, limiter=self._turn)
@@ -101,6 +108,15 @@ class Notebook:
         except (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError) as error:
             damaged = f"a row of the notebook is damaged ({error}): `engram miner verify` names it"
             raise TruthUnavailable(damaged) from error.with_traceback(None)
+
+    def _empty_log(self) -> None:
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 5000")
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection

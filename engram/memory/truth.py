@@ -8,6 +8,7 @@ together. Readers are query_only and never checkpoint, so that the writer is the
 from __future__ import annotations
 
 import json
+import math
 import queue
 import sqlite3
 import time
@@ -30,6 +31,9 @@ _LARGEST_GROUP = 256
 _TOLD_AT_ONCE = 32
 """Changes told of between two turns of other tasks: about 1 ms."""
 _READERS = 2
+_BUSY_MS = 5_000
+_QUIET_S = 1.0
+"""Without a write, after which the log of deletions is emptied."""
 _READ_BUDGET_S = 2.0
 """A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
 _LARGEST_CHECKED = 256 * 1024**2
@@ -99,10 +103,16 @@ class Truth:
             raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Writes what is asked for, group by group, until cancelled."""
+        """Writes what is asked for, group by group, until cancelled; empties the log when that is quiet after a
+        deletion, else what was deleted could be read there until as much again is written."""
         ready()
+        erased = True  # for all that is known of the log that was found
         while True:
-            await self._arrived.wait()
+            with trio.move_on_after(_QUIET_S if erased else math.inf) as quiet:
+                await self._arrived.wait()
+            if quiet.cancelled_caught:
+                erased = not await trio.to_thread.run_sync(self._empty_log)
+                continue
             self._arrived = trio.Event()
             while self._waiting:
                 group = self._next_group()
@@ -110,6 +120,7 @@ class Truth:
                 try:
                     with trio.CancelScope(shield=True):
                         changes = await trio.to_thread.run_sync(self._commit, group)
+                    erased = erased or any(isinstance(change, Deleted) for change in changes)
                     for start in range(0, len(changes), _TOLD_AT_ONCE):
                         self.on_changes(changes[start : start + _TOLD_AT_ONCE])
                         await trio.lowlevel.cancel_shielded_checkpoint()
@@ -162,6 +173,10 @@ class Truth:
         """Returns how many records there are."""
         return await self.read(records.count)
 
+    async def free_bytes(self) -> int:
+        """Returns how many bytes of the database's file wait to be used again. Raises TruthUnavailable."""
+        return await self.read(_free_bytes)
+
     async def last_sequence(self) -> int:
         """Returns the number of the last committed change."""
         return await self.read(records.last_sequence)
@@ -212,6 +227,17 @@ class Truth:
         finally:
             self._readers.put(connection)
 
+    def _empty_log(self) -> bool:
+        """Brings the log's content into the database; False while a reader is in the way, whom nobody waits for."""
+        self._writer.execute("PRAGMA busy_timeout = 0")
+        try:
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error:
+            return False
+        finally:
+            self._writer.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        return not busy
+
     def _commit(self, group: Sequence[_Write[object]]) -> list[Change]:
         connection = self._writer
         try:
@@ -238,6 +264,11 @@ class Truth:
             _fail(group, outcome(f"the record database cannot be written: {error}"))
             return []
         return changes
+
+
+def _free_bytes(connection: sqlite3.Connection) -> int:
+    pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size"))
+    return int(pages) * int(size)
 
 
 def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> Sequence[Change]:
@@ -267,7 +298,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 
 def _connect_writer(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")

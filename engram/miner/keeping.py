@@ -175,6 +175,7 @@ async def delete_conversation(service: Service, conv_id: str, body: bytes) -> An
     async def act() -> Answer:
         _, owner, user = await _chatting(service, body, "conversations", conv_id)
         await service.notebook.write(lambda c: chats.delete(c, owner, user, conv_id))
+        await service.notebook.empty_log()
         return Answer(200, {"deleted": True, "conv_id": conv_id})
 
     return await told_openly(act, plain)

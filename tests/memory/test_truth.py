@@ -16,7 +16,7 @@ from engram.memory import records
 from engram.memory.errors import TruthUnavailable, TruthUnreadable
 from engram.memory.model import PUBLIC, Deleted, Upserted
 from engram.memory.truth import Truth
-from tests.memory.stores import entry, vector
+from tests.memory.stores import entry, until, vector
 
 
 def open_truth(folder: Path) -> Truth:
@@ -94,6 +94,29 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "truth.db").write_bytes(b"this is no database at all" * 400)
     with pytest.raises(TruthUnreadable, match="backup"):
         open_truth(tmp_path)
+
+
+async def test_what_was_deleted_is_in_no_file_once_it_is_quiet(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.memory.truth._QUIET_S", 0.01)
+    truth = open_truth(tmp_path)
+    nursery.start_soon(truth.run, lambda: None)
+    secret = "what nobody is to read again"
+    kept, gone = await truth.put(entry(vector(1))), await truth.put(entry(vector(2, 1), PUBLIC, secret))
+    held = sqlite3.connect(tmp_path / "truth.db", isolation_level=None)
+    held.execute("BEGIN")
+    held.execute("SELECT * FROM records").fetchall()
+    await truth.delete(PUBLIC, gone.cid)
+    await truth.put(entry(vector(3, 1)))  # a reader is in the way of the log, and of nobody else
+    log = tmp_path / "truth.db-wal"
+    assert secret.encode() in log.read_bytes()
+    held.close()
+    with trio.fail_after(10):
+        await until(lambda: log.stat().st_size == 0)
+    assert secret.encode() not in (tmp_path / "truth.db").read_bytes()
+    assert await truth.get(PUBLIC, kept.cid) == kept
+    assert (await truth.put(entry(vector(1, 4)))).sequence == 5
 
 
 async def test_a_damaged_record_is_told_and_troubles_no_other(tmp_path: Path, nursery: trio.Nursery) -> None:

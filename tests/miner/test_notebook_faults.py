@@ -117,6 +117,17 @@ def test_a_damaged_notebook_is_refused_with_the_command_that_repairs_it(tmp_path
         Notebook.open(path)
 
 
+async def test_a_deleted_conversation_is_in_no_file(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        assert (await said(service, 0)).status == 200
+        files = [tmp_path / "notebook.db", tmp_path / "notebook.db-wal"]
+        assert any(b"x" * 1_000 in file.read_bytes() for file in files)
+        body = signed(CONTROLLER, "conversations", {"user_id": "u", "conv_id": "c0"})
+        assert (await endpoints.delete_conversation(service, "c0", body)).status == 200
+        assert not any(b"x" * 1_000 in file.read_bytes() for file in files)
+        assert (await said(service, 1)).status == 200
+
+
 @pytest.mark.parametrize("torn", ['[{"role', "{}", '[{"role": 5}]'])
 async def test_a_damaged_conversation_is_told_and_others_are_read(tmp_path: Path, torn: str) -> None:
     async with serving(tmp_path) as service:
