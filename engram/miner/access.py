@@ -132,15 +132,14 @@ class Gate:
 
         Raises Refused (400, 401, 403), InvalidInput for an impossible name.
         """
-        if self._tenants == "controller" and _opens_by_key(caller.fields):
-            raise _not_the_controllers()
         space = await self.claimed(caller)
         if space.is_private and self._tenants == "controller" and space.owner != self.controller:
             raise _not_the_controllers()
         return space
 
     async def claimed(self, caller: Caller) -> Space:
-        """Returns the namespace that the request names and shows a right to, whoever may have one on this node.
+        """Returns the namespace that the request names and signs for, whoever may have one on this node; one that is
+        opened by a key only where everybody may.
 
         Raises as `space` does.
         """
@@ -152,6 +151,8 @@ class Gate:
         if _signs_namespace(fields):
             return self._signed_space(caller, name)
         if _opens_by_key(fields):
+            if self._tenants == "controller":  # before anything is derived from a key that anybody may make up
+                raise _not_the_controllers()
             return Space(await self._keys.derive(name, fields["namespace_key"]), name, bound=True)
         if caller.signer is not None:
             return self._of(caller.signer, name, bound=True)

@@ -248,6 +248,17 @@ async def test_a_namespace_is_opened_by_its_key_as_with_the_original(tmp_path: P
         assert (await endpoints.delete(service, str(cid), encoded(by_key))).status == 200
 
 
+async def test_a_node_of_one_controller_derives_nothing_from_keys_that_anybody_makes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engram.miner.namespace_keys.NamespaceKeys.derive", None)
+    share = {"share_index": 1, "share_hex": "ab", "threshold": 2, "total": 3}
+    async with serving(tmp_path) as service:
+        for ask in (endpoints.put_key_share, endpoints.get_key_share, endpoints.listing, endpoints.ingest):
+            named = encoded({"text": "a", "namespace": "notes", "namespace_key": KEY, **share})
+            assert (await ask(service, named)).status == 403
+
+
 async def test_a_signature_for_a_name_alone_deletes_nothing(tmp_path: Path) -> None:
     clock = ManualClock()
     now_ms = int(clock.now() * 1000)
