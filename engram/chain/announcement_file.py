@@ -37,7 +37,7 @@ class AnnouncementFile:
                 return msgspec.json.decode(file.read(_MAX_BYTES), type=Attempt)
         except FileNotFoundError:
             return None
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("announcement_note_unreadable", path=str(self._path), reason=str(error))
             return None
 

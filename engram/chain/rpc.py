@@ -81,7 +81,7 @@ class JsonRpcNode:
         try:
             many = content.lstrip()[:1] == b"["
             replies = _REPLIES.decode(content) if many else [_REPLY.decode(content)]
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise AnswerMalformed(f"{self._name}: no JSON-RPC answer: {error}") from error
         if not single and len(replies) == 1 and replies[0].error is not None and replies[0].id is None:
             self._refused_as_a_whole(replies[0].error)

@@ -277,7 +277,7 @@ def _glance(scheme: Scheme, body: bytes) -> JsonObject:
         raise AuthError("malformed", f"a {scheme.name} body may have {scheme.max_body_bytes} bytes")
     try:
         found = _glancer(tuple(scheme.fields)).decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AuthError("malformed", f"the body is no {scheme.name} body: {error}") from None
     return dict(zip(scheme.fields, msgspec.structs.astuple(found), strict=True))
 

@@ -164,7 +164,7 @@ def _open(path: str, flags: int) -> int:
 def _parse(path: Path, content: bytes) -> Keypair:
     try:
         fields = msgspec.json.decode(content, type=_KeyFile)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_bare_seed(path, content)
     if fields.crypto_type != 1:
         raise WalletFileError(f"the key file {path} holds no sr25519 key (cryptoType {fields.crypto_type})")

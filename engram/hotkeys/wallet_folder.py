@@ -79,7 +79,7 @@ def read_public_file(path: Path) -> PublicKey:
     try:
         fields = msgspec.json.decode(content, type=_PublicFile)
         return parse_hotkey(fields.address or fields.public_key or fields.account_id or "")
-    except (msgspec.DecodeError, MalformedHotkey):
+    except (msgspec.DecodeError, UnicodeDecodeError, MalformedHotkey):
         raise WalletFileError(f"the key file {path} names no public key") from None
 
 

@@ -24,7 +24,7 @@ async def test_a_note_is_found_again_and_taken_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"place":1}', b"\xff" * 70_000])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"place":1}', b'{"place":{"ip":"\xff"}}', b"\xff" * 70_000])
 async def test_a_note_that_is_none_holds_up_nothing(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "announcement.json"
     path.write_bytes(content)

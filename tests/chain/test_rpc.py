@@ -93,7 +93,9 @@ async def test_answers_to_other_questions_are_refused(server: ChainServer, node:
         await node.ask([NAME, HEAD])
 
 
-@pytest.mark.parametrize("content", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'{"id":1', b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'{"id":1', b"null", b'{"id":1,"result":"\xff"}']
+)
 async def test_garbage_is_refused(server: ChainServer, node: JsonRpcNode, content: bytes) -> None:
     server.fault = answering(200, content)
     with pytest.raises(AnswerMalformed):

@@ -293,6 +293,16 @@ def test_a_body_too_large_to_be_read_before_it_is_believed_is_refused() -> None:
     assert code(epistula.V1, headers, b"[]") == "malformed"
 
 
+@pytest.mark.parametrize("field", ["signed_by", "nonce", "data"])
+def test_a_version_1_body_that_is_no_text_is_malformed_and_no_crash(field: str) -> None:
+    body, headers = epistula.sign_v1(ALICE, {"x": 1}, now_ns=NS, receiver=BOB.public_key)
+    whole = json.loads(body) | {field: "?"}
+    text = json.dumps(whole).encode().replace(b"?", b"\xff")
+    signed = {"Body-Signature": "0x" + ALICE.sign(text).hex()}
+    assert code(epistula.V1, headers, text) in ("malformed", "bad_signature")
+    assert code(epistula.V1, signed, text) == "malformed"
+
+
 def test_nothing_is_signed_without_what_the_scheme_requires() -> None:
     with pytest.raises(ValueError, match="receiver"):
         sign_headers(epistula.V2, ALICE, now_ns=NS, uuid=UUID)

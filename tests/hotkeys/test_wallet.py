@@ -186,3 +186,11 @@ def test_a_key_of_zeros_is_none(tmp_path: Path) -> None:
     path.write_text(json.dumps({"privateKey": "0x" + "00" * 64}))
     with pytest.raises(WalletFileError, match="no usable private key"):
         wallet.read_hotkey_file(path)
+
+
+def test_a_file_with_bytes_that_are_no_text_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "hot"
+    path.write_bytes(b'{"privateKey": "\xff", "ss58Address": "\xff"}')
+    for read in (wallet.read_hotkey_file, wallet_folder.read_public_file):
+        with pytest.raises(WalletFileError, match=str(path)):
+            read(path)
