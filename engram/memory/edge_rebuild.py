@@ -12,6 +12,8 @@ from pathlib import Path
 from engram.memory.edge_shards import Shards
 from engram.memory.parent import tell
 
+DELETED_FROM = 1_000
+"""Deleted vectors whose room is worth a build: 4 MB of 384 numbers each."""
 _LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
 _STEP = 64
@@ -22,12 +24,21 @@ _RETRY_AFTER_S = 60.0
 class Rebuild:
     """Call `step` again and again. `graph_from` is the number of vectors without a graph that is too many."""
 
-    def __init__(self, shards: Shards, truth_path: Path, dimension: int, truth_id: str, graph_from: int) -> None:
+    def __init__(
+        self,
+        shards: Shards,
+        truth_path: Path,
+        dimension: int,
+        truth_id: str,
+        graph_from: int,
+        deleted_from: int = DELETED_FROM,
+    ) -> None:
         self._shards = shards
         self._truth_path = truth_path
         self._dimension = dimension
         self._truth_id = truth_id
         self._graph_from = graph_from
+        self._deleted_from = deleted_from
         self._process: subprocess.Popen[bytes] | None = None
         self._levelling = False
         self._name = ""
@@ -67,6 +78,9 @@ class Rebuild:
                 for name, (indexed, points) in self._shards.graphs().items()
             }
             name = due(graphs, self._graph_from, quiet=quiet)
+            if name is None and quiet:
+                points = {name: there for name, (_, there) in graphs.items()}
+                name = crowded(self._shards.deleted(), points, self._deleted_from)
             if name is not None:
                 self._start(name)
 
@@ -118,5 +132,20 @@ def due(graphs: Mapping[str, tuple[int, int]], graph_from: int, *, quiet: bool) 
     for name, (indexed, points) in graphs.items():
         missing = points - indexed
         if missing >= max(graph_from, indexed // 4) and (quiet or missing >= 5 * graph_from):
+            return name
+    return None
+
+
+def crowded(deleted: Mapping[str, int], points: Mapping[str, int], deleted_from: int) -> str | None:
+    """Returns the shard that is to be built anew because deleted vectors take a third of its room, or more.
+
+    The engine never gives their room back: a node that deletes as much as it stores would fill its disk.
+
+    >>> crowded({"public": 9, "private": 10}, {"public": 2, "private": 20}, 10)
+    'private'
+    >>> crowded({"public": 10, "private": 0}, {"public": 40, "private": 0}, 10)
+    """
+    for name, gone in deleted.items():
+        if gone >= max(deleted_from, points[name] // 2):
             return name
     return None

@@ -18,6 +18,7 @@ import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import qdrant_edge as edge
 
@@ -39,6 +40,7 @@ class Shards:
         self._copy: edge.EdgeShard | None = None
         self._copying: tuple[str, str] | None = None
         self._changed: dict[int, None] = {}
+        self._deleted = dict.fromkeys(edge_shard.NAMES, 0)
         self.sequence = self._read_mark()
         """The last change that was applied."""
         self.flushed = self.sequence
@@ -58,6 +60,7 @@ class Shards:
                 shard.update(edge.UpdateOperation.upsert_points(placed))
             if removed:
                 shard.update(edge.UpdateOperation.delete_points(removed))
+                self._deleted[name] += len(removed)
             if self._copying is not None and self._copying[0] == name:
                 self._changed.update((change.id, None) for change in mine)
         self.sequence = max(self.sequence, sequence)
@@ -91,6 +94,10 @@ class Shards:
         """Returns for each shard how many vectors its graph has, and how many there are (about)."""
         infos = {name: shard.info() for name, shard in self._open.items()}
         return {name: (info.indexed_vectors_count, info.points_count) for name, info in infos.items()}
+
+    def deleted(self) -> dict[str, int]:
+        """Returns for each shard how many vectors were taken out since it was built (about): their room is not free."""
+        return dict(self._deleted)
 
     def flush(self) -> None:
         """Brings both shards to disk, then the mark."""
@@ -143,7 +150,7 @@ class Shards:
         assert self._copy is not None
         name, there = self._copying
         old, gone = self._open[name], self._paths[name]
-        self._open[name], self._paths[name] = self._copy, there
+        self._open[name], self._paths[name], self._deleted[name] = self._copy, there, 0
         self._copy = self._copying = None
         self.flush()
         old.close()
@@ -162,6 +169,7 @@ class Shards:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self.sequence = self.flushed = 0
+        self._deleted = dict.fromkeys(edge_shard.NAMES, 0)
         self._paths = dict(zip(edge_shard.NAMES, edge_shard.NAMES, strict=True))
         for name, path in self._paths.items():
             edge_shard.create(self._folder / path, self._dimension, name).close()
@@ -186,22 +194,32 @@ class Shards:
             if {key: mark[key] for key in expected} != expected:
                 return -1
             self._paths = {name: Path(str(mark["shards"][name])).name for name in edge_shard.NAMES}
+            self._deleted |= {name: int(mark.get("deleted", {}).get(name, 0)) for name in edge_shard.NAMES}
             return int(mark["sequence"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return -1
 
     def _write_mark(self) -> None:
-        write_mark(self._folder, self._dimension, self._truth_id, self.sequence, self._paths)
+        write_mark(self._folder, self._dimension, self._truth_id, self.sequence, self._paths, self._deleted)
 
 
-def write_mark(folder: Path, dimension: int, truth_id: str, sequence: int, shards: Mapping[str, str]) -> None:
-    """Says durably that the shards in these folders have everything up to change `sequence` of that truth."""
+def write_mark(
+    folder: Path,
+    dimension: int,
+    truth_id: str,
+    sequence: int,
+    shards: Mapping[str, str],
+    deleted: Mapping[str, int] = MappingProxyType({}),
+) -> None:
+    """Says durably that the shards in these folders have everything up to change `sequence` of that truth, and how many
+    vectors were taken out of them."""
     mark = {
         "format": _FORMAT,
         "dimension": dimension,
         "truth_id": truth_id,
         "sequence": sequence,
         "shards": dict(shards),
+        "deleted": dict(deleted),
     }
     staged = folder / f".{_MARK}"
     with open(staged, "w", encoding="ascii") as file:

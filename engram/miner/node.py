@@ -126,7 +126,13 @@ def supervision(
     chain = follow(launch, settings, keypair, clock, metrics)
     commitment = Commitment()
     store.on_changes = commitment.follow
-    storage = StorageGauge(data, launch.storage_bytes, keeper=launch.controller(), kept_share=settings.controller_share)
+    storage = StorageGauge(
+        data,
+        launch.storage_bytes,
+        keeper=launch.controller(),
+        kept_share=settings.controller_share,
+        reusable=truth.free_bytes,
+    )
     uptime = Uptime(truth, clock)
     require_signature = settings.require_signature or launch.environment == "mainnet"
     service = Service(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import final
 
 import trio
 
 from engram.hotkeys import PublicKey
-from engram.memory.errors import QuotaExceeded
+from engram.memory.errors import QuotaExceeded, TruthUnavailable
 from engram.memory.rules import IngestInput
 
 _MEASURE_EVERY_S = 5.0
@@ -22,38 +23,53 @@ _BYTES_PER_RECORD = 2_048
 class StorageGauge:
     """Refuses what would take the folder over its quota (bytes on disk, holes not counted).
 
-    The last `kept_share` (0 to 1) of the quota is for what `keeper` stores alone.
+    The last `kept_share` (0 to 1) of the quota is for what `keeper` stores alone. `reusable` tells how many bytes are
+    free inside files, as where records were deleted: they do not count.
     """
 
     def __init__(
-        self, folder: Path, quota_bytes: int, *, keeper: PublicKey | None = None, kept_share: float = 0.0
+        self,
+        folder: Path,
+        quota_bytes: int,
+        *,
+        keeper: PublicKey | None = None,
+        kept_share: float = 0.0,
+        reusable: Callable[[], Awaitable[int]] | None = None,
     ) -> None:
         self._folder = folder
         self._keeper = keeper
+        self._reusable = reusable
         self._for_others = int(quota_bytes * (1.0 - kept_share))
         self.quota_bytes = quota_bytes
         self.used_bytes = size_on_disk(folder)
         """Bytes on disk when last measured."""
         self._admitted = 0
+        self._is_stale = True
+        """Whether somebody was refused by what was measured last, or nothing was measured yet."""
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Measures again while things change, until cancelled."""
         ready()
         while True:
             await trio.sleep(_MEASURE_EVERY_S)
-            if self._admitted:
+            if self._admitted or self._is_stale:
                 await self.measure()
 
     async def measure(self) -> int:
         """Measures now and returns the bytes on disk."""
-        counted = self._admitted
-        self.used_bytes = await trio.to_thread.run_sync(size_on_disk, self._folder)
+        counted, self._is_stale = self._admitted, False
+        reusable = 0
+        if self._reusable is not None:
+            with suppress(TruthUnavailable):  # then it is asked again the next time
+                reusable = await self._reusable()
+        self.used_bytes = await trio.to_thread.run_sync(size_on_disk, self._folder) - reusable
         self._admitted -= counted
         return self.used_bytes
 
     def admit(self, cost_bytes: int, signer: PublicKey | None) -> None:
         """Counts what `signer` (None: nobody) is about to store. Raises QuotaExceeded; then nothing is counted."""
         after = self.used_bytes + self._admitted + cost_bytes
+        self._is_stale = self._is_stale or after > self._for_others
         if after > self.quota_bytes:
             raise QuotaExceeded(
                 f"This node's storage of {self.quota_bytes / 1024**2:,.0f} MB is used up; delete something first."

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 import qdrant_edge as edge
+import trio
 
 from engram.clock import SeededIds, SystemClock
 from engram.memory import edge_build, edge_shard, records
 from engram.memory.edge_index import EdgeIndex
+from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
 from engram.memory.edge_wire import Place, Remove, Search
 from engram.memory.index import Index
@@ -115,6 +117,25 @@ def test_a_copy_that_was_given_up_leaves_no_trace(tmp_path: Path, shards: Shards
     assert generations(tmp_path) == {"public", "private"}
     assert found(shards) == {1}
     shards.close()
+
+
+async def test_a_shard_of_which_much_was_deleted_is_built_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path, building(tmp_path, 10_000)) as both:
+        stored = [await both.store.put(entry(vector(1, number))) for number in range(30)]
+        for record in stored[:20]:
+            await both.store.delete(PUBLIC, record.cid)
+    shards = Shards(tmp_path / "index", DIMENSION, both.truth.truth_id)
+    assert shards.deleted() == {"public": 20, "private": 0}
+    rebuild = Rebuild(shards, tmp_path / "truth.db", DIMENSION, both.truth.truth_id, 10_000, deleted_from=20)
+    while shards.deleted()["public"]:
+        rebuild.step()
+        await trio.sleep(0.001)
+    assert found(shards) == {record.id for record in stored[20:]}
+    assert generations(tmp_path) == {"private", "public-3"}
+    shards.close()
+    again = Shards(tmp_path / "index", DIMENSION, both.truth.truth_id)
+    assert again.deleted() == {"public": 0, "private": 0}
+    again.close()
 
 
 def test_a_built_shard_has_a_graph_over_everything(tmp_path: Path) -> None:

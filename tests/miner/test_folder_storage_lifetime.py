@@ -16,12 +16,13 @@ from engram.memory import launch
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
 from engram.memory.truth import Truth
-from engram.miner import access, folder
+from engram.miner import access, folder, storage
 from engram.miner.errors import FolderInUse, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
 from engram.miner.uptime import Uptime
+from tests.memory.stores import until
 from tests.miner.nodes import CONTROLLER, STRANGER, signed
 
 LAUNCH = launch.LaunchFile(
@@ -112,6 +113,33 @@ async def test_the_gauge_refuses_what_would_go_over_the_quota(tmp_path: Path) ->
     gauge.admit(10_000, None)
     with pytest.raises(QuotaExceeded, match="used up"):
         gauge.admit(60_000, None)
+
+
+async def test_room_that_deletions_left_inside_files_is_given_again(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "database").write_bytes(b"x" * 1_000_000)
+    free, looked = 0, trio.Event()
+
+    async def reusable() -> int:
+        if free:
+            looked.set()
+        return free
+
+    gauge = StorageGauge(tmp_path, 1_100_000, reusable=reusable)
+    await gauge.measure()
+    monkeypatch.setattr(storage, "_MEASURE_EVERY_S", 0.001)
+    nursery.start_soon(gauge.run, lambda: None)
+    with pytest.raises(QuotaExceeded):
+        gauge.admit(300_000, None)
+    free = 400_000
+    with pytest.raises(QuotaExceeded):  # reason enough to look again, though nothing was admitted since
+        gauge.admit(300_000, None)
+    await looked.wait()
+    await until(lambda: gauge.used_bytes < 700_000)
+    gauge.admit(300_000, None)
+    with pytest.raises(QuotaExceeded):
+        gauge.admit(300_000, None)
 
 
 async def test_what_is_kept_for_the_controller_nobody_else_fills(tmp_path: Path) -> None:

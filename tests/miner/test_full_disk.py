@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from config.model import MinerSettings
-from tests.miner.nodes import NodeProcess, encoded
+from tests.miner.nodes import NodeProcess, encoded, node
 from tests.shared import NO_MOUNT
 
 pytestmark = [pytest.mark.serial, pytest.mark.nightly]
@@ -89,3 +89,24 @@ def test_a_full_disk_ends_no_node_and_costs_nothing_acknowledged(disk: Path, run
     assert running.post("/IngestBatch", items=items(rng))["stored"] == 32
     assert len(listed(running)) == len(acknowledged) + 32
     assert running.get("/commitment")["count"] == len(acknowledged) + 32
+
+
+def test_a_node_that_was_full_stores_again_after_deletions(tmp_path: Path) -> None:
+    rng = random.Random(2)
+    told = {"storage_bytes": 40_000_000, "miner": MinerSettings(requests_per_minute=0, controller_share=0.0)}
+    with node(tmp_path, **told) as running:
+        stored: list[str] = []
+
+        def is_full() -> bool:
+            results = running.post("/IngestBatch", items=items(rng))["results"]
+            stored.extend(result["cid"] for result in results if result["cid"])
+            return any(result.get("code") == "over_quota" for result in results)
+
+        until(is_full, within_s=120)
+        for cid in stored[: len(stored) * 3 // 4]:
+            assert running.delete(cid)[0] == 200
+        until(lambda: not is_full())
+        again = len(stored)
+        for _ in range(16):
+            assert not is_full()
+        assert len(stored) == again + 16 * 32
