@@ -152,18 +152,22 @@ class Worker:
         batch = [self._searches.popleft() for _ in range(wanted)]
         try:
             answers = self._shards.search(batch)
-            found = [self._joined(search, hits) for search, hits in zip(batch, answers, strict=True)]
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
             for search in batch:
                 self._send(Failed(search.number, str(error)))
             return
-        self._write(b"".join(map(frame, found)))
+        replies = [self._joined(search, hits) for search, hits in zip(batch, answers, strict=True)]
+        self._write(b"".join(map(frame, replies)))
 
-    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found:
+    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+        """One that finds a record that cannot be read fails alone: the others are of other tenants."""
         if self._truth is None:
             return Found(search.number, [Match(number, score) for number, score in hits])
         namespace = PUBLIC if search.private_to is None else search.private_to
-        there = records.by_ids(self._truth, namespace, [number for number, _ in hits])
+        try:
+            there = records.by_ids(self._truth, namespace, [number for number, _ in hits])
+        except (sqlite3.Error, *records.DAMAGED) as error:
+            return Failed(search.number, records.fault_of(error))
         return Found(search.number, [Match(number, score, there[number]) for number, score in hits if number in there])
 
     def _answer_other(self, request: Apply | Flush | Reset | Count) -> None:

@@ -37,6 +37,9 @@ CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, names
 """
 _NUL = "\\u0000"
 """As it stands in stored metadata."""
+DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
+"""What reading a row raises that SQLite finds nothing wrong with."""
+_TOLD_WITH_THE_TEXT = "Could not decode to UTF-8"
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
@@ -220,6 +223,20 @@ def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None
     for key, value in facts.items():
         write_meta(connection, key, value)
     return None, []
+
+
+def fault_of(error: Exception) -> str:
+    """Returns what is wrong with what was read, and nothing of what is stored: SQLite's driver quotes a text that it
+    cannot decode."""
+    if not is_damage(error):
+        return str(error)
+    reason = "a text is not UTF-8" if str(error).startswith(_TOLD_WITH_THE_TEXT) else str(error)
+    return f"a record is damaged ({reason}): `engram miner verify` names it"
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether a row cannot be read, and not the database as a whole."""
+    return isinstance(error, DAMAGED) or str(error).startswith(_TOLD_WITH_THE_TEXT)
 
 
 def _as_sqlite_reads(text: str) -> str:

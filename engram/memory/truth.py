@@ -7,7 +7,6 @@ together. Readers are query_only and never checkpoint, so that the writer is the
 
 from __future__ import annotations
 
-import json
 import math
 import queue
 import sqlite3
@@ -16,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import msgspec
 import trio
 
 from engram.clock import Clock, Ids
@@ -39,9 +37,6 @@ _READ_BUDGET_S = 2.0
 _LARGEST_CHECKED = 256 * 1024**2
 """Bytes up to which a database is checked page by page when opened (about a second)."""
 _HELP = "put a backup in its place with `engram miner restore BACKUP {0} --force`, or `engram miner repair {0}`"
-
-_DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
-"""What reading a row raises that SQLite finds nothing wrong with."""
 
 Transaction = Callable[[sqlite3.Connection], tuple[T, Sequence[Change]]]
 
@@ -220,10 +215,10 @@ class Truth:
             finally:
                 connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise TruthUnavailable(f"the record database cannot be read: {error}") from error
-        except _DAMAGED as error:
+            raise TruthUnavailable(f"the record database cannot be read: {records.fault_of(error)}") from error
+        except records.DAMAGED as error:
             # an open cursor in its frames would keep this reader at this snapshot
-            raise _damaged(error) from error.with_traceback(None)
+            raise TruthUnavailable(records.fault_of(error)) from error.with_traceback(None)
         finally:
             self._readers.put(connection)
 
@@ -245,11 +240,11 @@ class Truth:
             changes = [change for write in group for change in _attempt(connection, write)]
         except sqlite3.Error as error:
             _roll_back(connection)
-            _fail(group, TruthUnavailable(f"the record database cannot be written: {error}"))
+            _fail(group, TruthUnavailable(f"the record database cannot be written: {records.fault_of(error)}"))
             return []
-        except _DAMAGED as error:
+        except records.DAMAGED as error:
             _roll_back(connection)
-            _fail(group, _damaged(error))
+            _fail(group, TruthUnavailable(records.fault_of(error)))
             return []
         except BaseException:
             _roll_back(connection)
@@ -275,16 +270,12 @@ def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> Sequence[
     before = connection.total_changes
     try:
         write.result, changes = write.transaction(connection)
-    except _DAMAGED as error:
-        if connection.total_changes != before:
+    except (sqlite3.Error, *records.DAMAGED) as error:
+        if connection.total_changes != before or not records.is_damage(error):
             raise
-        write.error = _damaged(error)
+        write.error = TruthUnavailable(records.fault_of(error))
         return []
     return changes
-
-
-def _damaged(error: Exception) -> TruthUnavailable:
-    return TruthUnavailable(f"a record is damaged ({error}): `engram miner verify` names it")
 
 
 def _fail(group: Sequence[_Write[object]], error: Exception) -> None:

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from engram.memory.edge_index import EdgeIndex
+from engram.memory.errors import IndexUnavailable
 from engram.memory.model import PUBLIC, Counts, Upserted
 from engram.memory.qdrant_index import QdrantIndex
 from engram.memory.truth import Truth
@@ -339,6 +340,32 @@ async def test_an_index_that_crashes_again_and_again_is_given_up_unless_the_disk
             await trio.testing.wait_all_tasks_blocked(0.01)
             assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
         assert (tmp_path / "index" / "old").exists() == kept
+
+
+async def test_a_search_that_finds_a_damaged_record_fails_alone(tmp_path: Path) -> None:
+    def joining(truth: Truth) -> EdgeIndex:
+        return EdgeIndex(tmp_path / "index", DIMENSION, truth.truth_id, truth_path=tmp_path / "truth.db")
+
+    async with opened(tmp_path, joining) as both:
+        for name in ("mine", "theirs"):
+            await both.store.put(entry(vector(1), name, "kept between us"))
+        with sqlite3.connect(tmp_path / "truth.db") as connection:
+            connection.execute("UPDATE records SET text = cast(x'ff' || text AS TEXT) WHERE namespace = 'theirs'")
+        connection.close()
+
+        async def theirs() -> None:
+            with pytest.raises(IndexUnavailable) as raised:
+                await both.store.query("theirs", vector(1), 5, {})
+            assert "engram miner verify" in str(raised.value)
+            assert "between" not in str(raised.value)
+
+        async def mine() -> None:
+            assert len(await both.store.query("mine", vector(1), 5, {})) == 1
+
+        async with trio.open_nursery() as together:
+            for _ in range(10):
+                together.start_soon(theirs)
+                together.start_soon(mine)
 
 
 async def test_an_index_of_another_truth_is_not_believed(tmp_path: Path) -> None:

@@ -141,6 +141,19 @@ async def test_a_damaged_record_is_told_and_troubles_no_other(tmp_path: Path, nu
     assert (await truth.count()).public == 3
 
 
+async def test_a_text_that_cannot_be_decoded_is_not_quoted(tmp_path: Path, nursery: trio.Nursery) -> None:
+    truth = open_truth(tmp_path)
+    nursery.start_soon(truth.run, lambda: None)
+    record = await truth.put(entry(vector(1), PUBLIC, "kept between us"))
+    with sqlite3.connect(tmp_path / "truth.db") as connection:
+        connection.execute("UPDATE records SET text = cast(x'ff' || text AS TEXT)")
+    connection.close()
+    for ask in (lambda: truth.get(PUBLIC, record.cid), lambda: truth.delete(PUBLIC, record.cid)):
+        with pytest.raises(TruthUnavailable) as raised:
+            await ask()
+        assert "between" not in str(raised.value)
+
+
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_truth(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "truth.db")
