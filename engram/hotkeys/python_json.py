@@ -118,13 +118,13 @@ as slow as not to."""
 def _load(content: bytes) -> JsonValue:
     shape = content.translate(_SHAPE, b"+")
     if any(part in shape for part in _LARGE):
-        return _parse(content, _float, _int)
-    return _parse(content, float, int)
+        return _parse(content, _CAREFUL)
+    return _parse(content, _PLAIN)
 
 
 def _load_marked(content: bytes) -> JsonValue:
     """With each number as a marked string. The numbers were looked at before, when the content was read."""
-    return _parse(content, _marked, _marked)
+    return _parse(content, _SPELLED)
 
 
 def _marked(number: str) -> str:
@@ -136,15 +136,9 @@ def _unmarked(text: bytes) -> bytes:
     return text.replace(b'"' + mark, b"").replace(mark + b'"', b"")
 
 
-def _parse(content: bytes, parse_float: Callable[[str], object], parse_int: Callable[[str], object]) -> JsonValue:
+def _parse(content: bytes, decoder: json.JSONDecoder) -> JsonValue:
     try:
-        value: JsonValue = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_float=parse_float,
-            parse_int=parse_int,
-        )
+        value: JsonValue = decoder.decode(content.decode("utf-8"))
     except UnicodeDecodeError:
         raise MalformedJson("the body is not UTF-8") from None
     except RecursionError:
@@ -174,3 +168,14 @@ def _unique(pairs: list[tuple[str, JsonValue]]) -> JsonObject:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise MalformedJson(f"{text} is not JSON")
+
+
+def _decoder(parse_float: Callable[[str], object], parse_int: Callable[[str], object]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=parse_float, parse_int=parse_int
+    )
+
+
+_PLAIN: Final = _decoder(float, int)
+_CAREFUL: Final = _decoder(_float, _int)
+_SPELLED: Final = _decoder(_marked, _marked)

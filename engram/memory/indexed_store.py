@@ -122,7 +122,8 @@ class IndexedStore:
         """Asks the index; when it dies meanwhile, asks its successor."""
         while True:
             usable = self._usable
-            await usable.wait()
+            if not usable.is_set():  # to wait for nothing would cost a pass of the loop
+                await usable.wait()
             try:
                 return await self._index.search(namespace, vector, limit, conditions)
             except IndexRestarting:

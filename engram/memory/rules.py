@@ -261,6 +261,8 @@ def _mapping(body: Mapping[str, object], field: str) -> Mapping[str, object]:
 
 def _conditions(body: Mapping[str, object]) -> dict[str, str]:
     conditions = _mapping(body, "filter")
+    if not conditions:
+        return {}
     if len(conditions) > MAX_FILTER_KEYS:
         raise InvalidRequest(f"filter may have at most {MAX_FILTER_KEYS} keys.")
     return normalise_metadata(conditions, 65_536)
