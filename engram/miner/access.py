@@ -24,6 +24,7 @@ from engram.memory.model import PUBLIC
 from engram.miner.errors import Refused
 from engram.miner.first_uses import FirstUses
 from engram.miner.namespace_keys import NamespaceKeys
+from engram.miner.stamps_ahead import StampsAhead
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000
@@ -85,14 +86,19 @@ class Gate:
         clock: Clock,
         node: PublicKey | None = None,
         tenants: Literal["controller", "anyone"] = "controller",
+        ahead: StampsAhead | None = None,
     ) -> None:
-        """`node` is this node's own key, which a request may name as its one receiver (`signed_for`)."""
+        """`node` is this node's own key, which a request may name as its one receiver (`signed_for`).
+
+        Without `ahead` a stamp of a clock that runs ahead may be taken again by the next process.
+        """
         self.controller = controller
         self.require_signature = require_signature
         self._node = "" if node is None else ss58.encode(node)
         self._tenants = tenants
         self._clock = clock
-        self._started_ms = int(clock.now() * 1000)
+        self._ahead = ahead
+        self._started_ms = max(self._now_ms(), 0 if ahead is None else ahead.before_ms)
         self._replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._request_replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._first_uses = FirstUses(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
@@ -121,6 +127,8 @@ class Gate:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
         if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
             caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
+        if self._ahead is not None:
+            await self._keep(self._ahead, caller)
         try:
             return self._admitted(caller)
         except Refused as refused:
@@ -198,6 +206,16 @@ class Gate:
         if fields.get("namespace") == PUBLIC and owner != self.controller:
             raise Refused(403, "not_owner", "Only the controller of this node may stand for its public namespace.")
         return owner
+
+    async def _keep(self, ahead: StampsAhead, caller: Caller) -> None:
+        stamps = [each.timestamp_ms for each in (caller.request, caller.named) if isinstance(each, SignedRequest)]
+        if isinstance(caller.named_by, PublicKey):
+            stamps.append(int(str(caller.fields["namespace_timestamp_ms"])))
+        try:
+            await ahead.keep(max(stamps, default=0))
+        except OSError as error:
+            why = f"What is stamped ahead of this node's clock cannot be taken now ({error.strerror}); stamp it anew."
+            raise Refused(503, "stamp_not_kept", why) from error
 
     def _admitted(self, caller: Caller) -> Caller:
         wanted = caller.fields.get(miner_scheme.SIGNED_FOR)

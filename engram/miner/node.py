@@ -44,6 +44,7 @@ from engram.miner.following import follow
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app, ops_job
 from engram.miner.service import Identity, Service
+from engram.miner.stamps_ahead import StampsAhead
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
@@ -150,6 +151,7 @@ def supervision(
             clock=clock,
             node=keypair.public_key,
             tenants=settings.tenants,
+            ahead=StampsAhead(data, clock),
         ),
         limits=Limits(embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
         store=store,
