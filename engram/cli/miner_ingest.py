@@ -207,7 +207,7 @@ class Work:
         """Goes to where an earlier call stopped with the same file and node, and returns the lines before that."""
         try:
             mark = msgspec.json.decode(self._mark_file.read_bytes(), type=Mark)
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return 0
         if mark.node == self._where:
             left = mark.bytes

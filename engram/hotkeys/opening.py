@@ -43,7 +43,7 @@ async def public_key_of(path: Path, password: str) -> PublicKey:
         )
         try:
             answer = msgspec.json.decode(ran.stdout, type=_Answer)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise WalletFileError(f"the key file {path} could not be opened: exit status {ran.returncode}") from None
         if answer.error:
             raise WalletFileError(answer.error)

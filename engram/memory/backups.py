@@ -87,7 +87,7 @@ def check(backup: Path) -> Manifest:
     """Returns what a backup holds after reading all of it. Raises BackupFailed when it is damaged or none."""
     try:
         manifest = msgspec.json.decode((backup / MANIFEST).read_bytes(), type=Manifest)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BackupFailed(f"{backup} is no backup of a node: its {MANIFEST} cannot be read ({error})") from error
     if manifest.format != 1 or set(manifest.files) != set(STORES):
         raise BackupFailed(f"{backup} was made by another version of this program (format {manifest.format})")

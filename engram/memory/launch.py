@@ -137,7 +137,7 @@ def read(path: Path) -> LaunchFile:
         raise LaunchFileError(f"{path}: mode is {mode:04o}, others can read it; it must be 0600")
     try:
         launch = msgspec.json.decode(content, type=LaunchFile)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LaunchFileError(f"{path}: {error}") from error
     check(launch, where=str(path))
     return launch

@@ -118,7 +118,7 @@ def read_node_file(folder: Path) -> NodeFile | None:
     """Returns the note of who owned the folder last; None when there is none, or it is damaged."""
     try:
         return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

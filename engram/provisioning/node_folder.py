@@ -81,7 +81,7 @@ def read_node(folder: Path) -> NodeFile | None:
     """The node file; None when it is missing or damaged. Blocks."""
     try:
         return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 
