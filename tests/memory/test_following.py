@@ -75,7 +75,7 @@ async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_s
         with pytest.raises(IndexUnavailable, match="did not answer"):
             await both.store.query(PUBLIC, vector(1), 1, {})
         index.open.set()
-        await until(lambda: both.store.usable)
+        await until(lambda: len(index.vectors) == 1)
         assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
 
 
