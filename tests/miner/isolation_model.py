@@ -143,8 +143,6 @@ class Model:
             if shown.endpoint in ("put share", "get share"):
                 return Told(400, disguised=False)
             return self._act(shown, signer, EVERYBODYS, whose=signer or "", bound=False)
-        if shown.key is not None and not shown.namer and not self.is_open and "share" not in shown.endpoint:
-            return Told(403, disguised)
         if not shown.name.isidentifier():
             return Told(200 if shown.endpoint in RULED else 400, disguised)
         if shown.namer is not None:
@@ -154,6 +152,8 @@ class Model:
                 self._bounds.add(shown.bound)
             whose, bound = shown.namer, bool(shown.bound) or signer == shown.namer
         elif shown.key is not None:
+            if not self.is_open:
+                return Told(403, disguised)
             whose, bound = shown.key, True
         elif signer is not None:
             whose, bound = signer, True

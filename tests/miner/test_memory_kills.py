@@ -38,6 +38,8 @@ KILLS: tuple[Kill, ...] = ("builder", "worker", "node", "both", "reindex")
 LANES = (PUBLIC, PUBLIC, "notes")
 DIMENSION = 384
 _REINDEX = "from engram.cli import main; raise SystemExit(main())"
+_TOLD = (200, 503)
+"""Done or refused with a reason; or to come again, which acknowledges nothing."""
 _LOST = (OSError, http.client.HTTPException, json.JSONDecodeError)
 
 
@@ -109,25 +111,27 @@ def step(
     match rng.randrange(6):
         case 0 | 1:
             fields: dict[str, Any] = {"raw_embedding_b64": packed(), "text": "a text"}
-            _, answer = running.ask("POST", "/IngestSynapse", body_of("IngestSynapse", namespace, fields, stamps))
+            status, answer = running.ask("POST", "/IngestSynapse", body_of("IngestSynapse", namespace, fields, stamps))
             results = [answer]
         case 2:
             fields = {"items": [{"raw_embedding_b64": packed()} for _ in range(16)]}
-            _, answer = running.ask("POST", "/IngestBatch", body_of("IngestBatch", namespace, fields, stamps))
-            results = answer["results"]
+            status, answer = running.ask("POST", "/IngestBatch", body_of("IngestBatch", namespace, fields, stamps))
+            results = answer.get("results", [])
         case 3:
             fields = {"query_vector_b64": packed(), "top_k": 10}
-            _, answer = running.ask("POST", "/QuerySynapse", body_of("QuerySynapse", namespace, fields, stamps))
+            status, answer = running.ask("POST", "/QuerySynapse", body_of("QuerySynapse", namespace, fields, stamps))
+            assert status in _TOLD, (status, answer)
             with known.lock:
                 gone = known.deleted[namespace] - known.doubtful
-            assert not {hit["cid"] for hit in answer["results"]} & gone
+            assert not {hit["cid"] for hit in answer.get("results", [])} & gone
             return
         case _ if len(mine) > 8:
             remove(running, namespace, mine.pop(rng.randrange(len(mine))), known, stamps)
             return
         case _:
             return
-    cids = [result["cid"] for result in results if result["cid"]]
+    assert status in _TOLD, (status, answer)
+    cids = [result["cid"] for result in results if result.get("cid")]
     mine.extend(cids)
     with known.lock:
         known.stored[namespace] |= set(cids)
@@ -181,11 +185,24 @@ def reindex_and_kill(data: Path, rng: random.Random) -> None:
         reindexing.kill()
 
 
+def asked_until_told(
+    running: NodeProcess, endpoint: str, namespace: str, fields: dict[str, Any], stamps: "Stamps"
+) -> Any:
+    """The answer; a node that says to come again, as while its disk is slow to flush, is asked again for a while."""
+    give_up = time.monotonic() + 60
+    while True:
+        status, answer = running.ask("POST", f"/{endpoint}", body_of(endpoint, namespace, fields, stamps))
+        if status != 503 or time.monotonic() > give_up:
+            assert status == 200, (status, answer, running.log()[-20_000:])
+            return answer
+        time.sleep(0.1)
+
+
 def listed(running: NodeProcess, namespace: str, stamps: Stamps) -> set[str]:
     found: set[str] = set()
     while True:
-        body = body_of("list", namespace, {"limit": 200, "offset": len(found)}, stamps)
-        page = running.ask("POST", "/list", body)[1]["records"]
+        fields = {"limit": 200, "offset": len(found)}
+        page = asked_until_told(running, "list", namespace, fields, stamps)["records"]
         if not page:
             return found
         found |= {record["cid"] for record in page}
@@ -219,10 +236,7 @@ def hold(running: NodeProcess, known: Known, stamps: Stamps, data: Path) -> None
             == (rebuilt(data, namespace)[0], len(there))
         )
         fields = {"query_vector_b64": base64.b64encode(struct.pack("<384f", *[1.0] * 384)).decode(), "top_k": 100}
-        status, give_up = 503, time.monotonic() + 30
-        while status == 503 and time.monotonic() < give_up:  # told to come again, as while the disk is slow to flush
-            body = body_of("QuerySynapse", namespace, fields, stamps)
-            status, answer = running.ask("POST", "/QuerySynapse", body)
+        answer = asked_until_told(running, "QuerySynapse", namespace, fields, stamps)
         assert answer["error"] is None, running.log()[-20_000:]
         hits = {hit["cid"] for hit in answer["results"]}
         assert hits <= there
