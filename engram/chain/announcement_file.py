@@ -1,6 +1,5 @@
 """The announcement that may be in flight, as a small file beside what the node stores."""
 
-import os
 from pathlib import Path
 from typing import final
 
@@ -8,6 +7,7 @@ import msgspec
 import structlog
 import trio
 
+from engram import files
 from engram.chain.announcement import Attempt
 
 _MAX_BYTES = 65_536
@@ -44,15 +44,6 @@ class AnnouncementFile:
     def _write(self, attempt: Attempt | None) -> None:
         if attempt is None:
             self._path.unlink(missing_ok=True)
+            files.sync(self._path.parent)
         else:
-            staged = self._path.with_name(f".{self._path.name}")
-            with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(attempt))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(staged, self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            files.put(self._path, msgspec.json.encode(attempt))

@@ -5,12 +5,12 @@ set; it goes when the reveal stands on the chain, or when no reveal can come any
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Final, final
 
 import msgspec
 
+from engram import files
 from engram.chain.errors import ChainError
 from engram.chain.hashed_weights import HashedCommit
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58
@@ -68,7 +68,7 @@ class KeptCommits:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if len(self._names()) >= KEPT_AT_MOST:
                 raise KeptCommitError(f"{self._folder} holds {KEPT_AT_MOST} commits: reveal them, or clear it")
-            _write(path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
+            files.put(path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
         except OSError as error:
             raise KeptCommitError(f"cannot keep the salt in {path}: {error.strerror}") from None
         return path
@@ -118,21 +118,3 @@ def _read(path: Path) -> HashedCommit:
     except (msgspec.DecodeError, MalformedHotkey, ValueError, OverflowError):
         raise KeptCommitError(f"{path} is damaged, or no kept commit") from None
     return commit
-
-
-def _write(path: Path, content: bytes) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

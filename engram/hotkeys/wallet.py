@@ -8,12 +8,12 @@ bittensor-core: it takes 3 to 6 s of CPU, so call it before the loop runs or in 
 
 import os
 import stat
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
+from engram import files
 from engram.hotkeys.bittensor_core import decipher, is_encrypted, is_legacy
 from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError, WrongPassword
 from engram.hotkeys.keypair import Keypair
@@ -118,28 +118,11 @@ def _content_of(keypair: Keypair) -> bytes:
 def _write(path: Path, content: bytes, putting: Callable[[str, Path], None]) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _put(path, content, putting)
+        files.put(path, content, putting)
     except FileExistsError:
         raise WalletFileError(f"the key file {path} exists already; choose another name") from None
     except OSError as error:
         raise WalletFileError(f"cannot write the key file {path}: {error.strerror}") from None
-
-
-def _put(path: Path, content: bytes, putting: Callable[[str, Path], None]) -> None:
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        putting(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _read(path: Path) -> tuple[bytes, int]:

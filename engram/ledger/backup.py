@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from engram import files
+
 from .connection import LEDGER_FILE
 from .errors import LedgerUnavailable, LedgerUnusable
 from .migrations import MIGRATIONS
@@ -46,9 +48,9 @@ def backup(source: Path, target: Path) -> int:
         ):
             reader.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")
-        _sync(partial)
+        files.sync(partial)
         partial.rename(target)
-        _sync(target.parent)
+        files.sync(target.parent)
     except (OSError, sqlite3.Error) as error:
         partial.unlink(missing_ok=True)
         raise LedgerUnavailable(f"no backup was made at {target}: {error}") from error
@@ -82,9 +84,9 @@ def restore(source: Path, folder: Path) -> Path:
             _copy(ledger, kept)
             with contextlib.suppress(FileNotFoundError):
                 _copy(_beside(ledger, "-wal"), _beside(kept, "-wal"))
-        _sync(folder)
+        files.sync(folder)
     incoming.rename(folder / (LEDGER_FILE + RESTORING))
-    _sync(folder)
+    files.sync(folder)
     finish_restore(folder)
     return kept
 
@@ -96,9 +98,9 @@ def finish_restore(folder: Path) -> None:
         return
     for suffix in ("-wal", "-shm"):
         _beside(ledger, suffix).unlink(missing_ok=True)
-    _sync(folder)
+    files.sync(folder)
     restoring.replace(ledger)
-    _sync(folder)
+    files.sync(folder)
 
 
 def check(path: Path) -> Report:
@@ -148,11 +150,3 @@ def _copy(source: Path, target: Path) -> None:
     except OSError as error:
         target.unlink(missing_ok=True)
         raise LedgerUnavailable(f"no copy was made at {target}: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

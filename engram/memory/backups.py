@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import files
 from engram.memory import data_files, records
 from engram.memory import notebook as notebooks
 from engram.memory.data_files import NOTEBOOK, STORES, TRUTH, Progress, StoreDamaged
@@ -72,9 +73,9 @@ def back_up(data: Path, target: Path, now: float, on_progress: Progress = lambda
         manifest = _described(partial, now)
         (partial / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         for path in (*partial.iterdir(), partial):
-            data_files.sync(path)
+            files.sync(path)
         partial.rename(target)
-        data_files.sync(target.parent)
+        files.sync(target.parent)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):

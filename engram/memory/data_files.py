@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from engram import files
 from engram.memory.errors import MemoryAreaError, TruthUnavailable
 
 LOCK = "lock"
@@ -103,7 +104,7 @@ def copy_database(source: Path, target: Path, on_progress: Progress = lambda don
         # The reader's open transaction keeps the copy to one moment, whatever is written meanwhile.
         reader.backup(copy, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
         copy.execute("PRAGMA journal_mode = DELETE")
-    sync(target)
+    files.sync(target)
 
 
 def put_in_place(incoming: Path, data: Path, kept_as: str) -> Path:
@@ -117,9 +118,9 @@ def put_in_place(incoming: Path, data: Path, kept_as: str) -> Path:
         number += 1
     (incoming / _ASIDE).write_text(kept.name, encoding="ascii")
     for path in (*incoming.iterdir(), incoming):
-        sync(path)
+        files.sync(path)
     incoming.rename(data / RESTORING)
-    sync(data)
+    files.sync(data)
     finish(data)
     return kept
 
@@ -144,14 +145,14 @@ def finish(data: Path) -> None:
                 for former in (f"{name}-wal", f"{name}-shm", name):
                     if (data / former).exists():
                         (data / former).rename(kept / former)
-                sync(kept)
+                files.sync(kept)
                 (restoring / name).rename(data / name)
-                sync(data)
+                files.sync(data)
         for folder in _INDEX_FOLDERS:  # of other records; the node builds it anew
             shutil.rmtree(data / folder, ignore_errors=True)
         aside.unlink()
     restoring.rmdir()
-    sync(data)
+    files.sync(data)
 
 
 def _settle_index(data: Path) -> None:
@@ -197,12 +198,3 @@ def digest_of(path: Path) -> str:
     """Returns the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    """Brings a file or a folder's entries to disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 import qdrant_edge as edge
 
+from engram import files
 from engram.memory import edge_shard
 from engram.memory.edge_wire import Place, Remove, Search
 
@@ -227,8 +228,4 @@ def write_mark(
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, folder / _MARK)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.sync(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from engram.memory import data_files
+from engram import files
 from engram.memory.data_files import STORES, Progress
 
 _CHUNK = 1024**2
@@ -46,7 +46,7 @@ def erase(data: Path, last: str, on_progress: Progress = lambda done, total: Non
         done += facts.st_size
         on_progress(done, total)
     for folder, _, _ in os.walk(data, topdown=False):
-        data_files.sync(Path(folder))
+        files.sync(Path(folder))
         os.rmdir(folder)
     return Erased(len(found), total, shared)
 

@@ -6,15 +6,14 @@ whose clock runs ahead may have stamped what was taken later than the next start
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final, final
 
 import trio
 
+from engram import files
 from engram.clock import Clock
 from engram.hotkeys import miner_scheme
-from engram.memory import data_files
 
 NAME: Final = "stamps-ahead"
 _LONGEST_MS: Final = miner_scheme.NAMESPACE_WINDOW_MS
@@ -42,7 +41,7 @@ class StampsAhead:
             if timestamp_ms < self.before_ms:
                 return
             before_ms = timestamp_ms // 1_000 * 1_000 + 1_000
-            await trio.to_thread.run_sync(self._write, before_ms)
+            await trio.to_thread.run_sync(files.put, self._file, b"%d" % before_ms)
             self.before_ms = before_ms
 
     def _read(self) -> int:
@@ -52,15 +51,6 @@ class StampsAhead:
             return 0
         farthest_ms = self._now_ms() + _LONGEST_MS
         return min(int(content), farthest_ms) if content.isdigit() else farthest_ms
-
-    def _write(self, before_ms: int) -> None:
-        staged = self._file.with_name(f".{NAME}")
-        with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(b"%d" % before_ms)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(staged, self._file)
-        data_files.sync(self._file.parent)
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1_000)

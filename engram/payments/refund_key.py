@@ -1,5 +1,6 @@
 """The hot key that sends refunds: read from a file that only its owner may read, never shown."""
 
+import contextlib
 import os
 import re
 import secrets
@@ -8,6 +9,8 @@ from typing import Final, final
 
 import msgspec
 from coincurve import PrivateKey
+
+from engram import files
 
 from . import x402
 from .eip712 import address_of, sign
@@ -84,10 +87,6 @@ def read(path: Path) -> RefundKey:
 def read_or_generate(path: Path) -> RefundKey:
     """The key in the file, made and written (mode 0600) when there is none. Raises UnusableRefundKey."""
     if not path.exists():
-        fresh = path.with_name(path.name + ".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-            file.write(secrets.token_bytes(32).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
+        with contextlib.suppress(FileExistsError):  # another process made it in between: that one holds
+            files.put(path, f"{secrets.token_bytes(32).hex()}\n".encode(), os.link)
     return read(path)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from engram import files
 from engram.clock import ManualClock
 from engram.hotkeys import miner_scheme
-from engram.memory import data_files
 from engram.miner import access
 from engram.miner.errors import Refused
 from engram.miner.stamps_ahead import NAME, StampsAhead
@@ -70,7 +70,7 @@ async def test_stamps_of_a_clock_that_is_right_are_not_written(tmp_path: Path) -
 
 async def test_one_write_is_enough_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, synced = ManualClock(), list[Path]()
-    monkeypatch.setattr(data_files, "sync", synced.append)
+    monkeypatch.setattr(files, "sync", synced.append)
     ahead = StampsAhead(tmp_path, clock)
     second = stamped(clock, 5_000) // 1_000 * 1_000
     for number in range(1_000):
@@ -88,7 +88,7 @@ async def test_what_cannot_be_kept_is_refused_to_be_stamped_anew(
 
     clock = ManualClock()
     gate = begun(tmp_path, clock)
-    monkeypatch.setattr(data_files, "sync", full)
+    monkeypatch.setattr(files, "sync", full)
     with pytest.raises(Refused, match="No space left") as caught:
         await gate.admit(by_body(stamped(clock, AHEAD_MS)), "list")
     assert caught.value.status == 503

@@ -1,0 +1,32 @@
+"""Files that must be there, whole, after a crash of the machine."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+
+def put(path: Path, content: bytes, placing: Callable[[str, Path], None] = os.replace) -> None:
+    """Writes a file of mode 0600, atomically and durably. Blocks. Raises OSError, and nothing is left then.
+
+    Several writers do not disturb one another. `os.link` for `placing` raises FileExistsError for a file that is there.
+    """
+    descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        placing(staged, path)
+    finally:
+        Path(staged).unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Brings a file or a folder's entries to disk. Blocks. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
