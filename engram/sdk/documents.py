@@ -145,7 +145,7 @@ class Documents:
         cids = [record.cid for record in records]
         older = cids[: cids.index(cid)] if cid in cids else []
         for each in older:
-            self._ask(lambda each=each: self._client.calls.delete(each))  # type: ignore[misc]  # of now
+            self._take_out(each)
         return cids[-1:] == [cid]
 
     def _item(self, document: Document, vector: Sequence[float], again: str) -> JsonObject:
@@ -181,13 +181,13 @@ class Documents:
         """What is marked with these; a page at a time, so that nothing is skipped while the list gets shorter."""
         gone, kept = set[str](), 0
         while True:
-            page = self._ask(lambda: self._client.calls.page_texts(_PAGE, kept, where))  # noqa: B023  # asked at once
+            page = self._page(kept, where)
             fresh = [record for record in page if record.cid not in gone]
             if page and not fresh:
                 raise MalformedAnswer("the node goes on listing what it said that it had deleted")
             for record in fresh:
                 if "_ref" in record.metadata and _holds(record, where):
-                    self._ask(lambda cid=record.cid: self._client.calls.delete(cid))  # type: ignore[misc]  # of now
+                    self._take_out(record.cid)
                     gone.add(record.cid)
                 else:
                     kept += 1
@@ -196,8 +196,13 @@ class Documents:
 
     def _records(self, where: Mapping[str, str]) -> Iterator[StoredText]:
         """Those that are marked with these, the oldest first. What a node lists besides is not touched."""
-        page = self._ask(lambda: self._client.calls.page_texts(_PAGE, 0, where))
-        return (record for record in page if _holds(record, where))
+        return (record for record in self._page(0, where) if _holds(record, where))
+
+    def _page(self, offset: int, where: Mapping[str, str]) -> list[StoredText]:
+        return self._ask(lambda: self._client.calls.page_texts(_PAGE, offset, where))
+
+    def _take_out(self, cid: str) -> None:
+        self._ask(lambda: self._client.calls.delete(cid))
 
     def _ref(self, kind: str, name: str) -> str:
         parts = msgspec.json.encode(["engram-document", kind, self._namespace, name])
