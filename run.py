@@ -53,6 +53,7 @@ from engram.http.actor_events import observer
 from engram.http.app import App
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
+from engram.http.loop_lag import loop_lag_job
 from engram.http.metrics import Metrics
 from engram.ledger import (
     LEDGER_FILE,
@@ -203,7 +204,8 @@ class Process:
             name=LEDGER,
             shutdown=30.0,
         )
-        children: list[ChildSpec | SupervisorSpec] = [ledger]
+        loop_lag = self.spare(lambda: loop_lag_job(self.metrics), "loop_lag")
+        children: list[ChildSpec | SupervisorSpec] = [ledger, loop_lag]
         if "facilitator" in self.roles or settings.payments.facilitator_url == "embedded":
             children.append(facilitator_child(self))
         if gateway is not None:

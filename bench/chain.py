@@ -22,6 +22,7 @@ import msgspec
 import trio
 
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
+from bench.support.environments import environment
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
@@ -54,8 +55,7 @@ WANTED = {
     "rss_growth_mb_1000_syncs": 1.0,
     "check_256_cpu_ms": 20.0,
 }
-ASYNC_PEER = "async-substrate-interface==2.2.1"
-ENVIRONMENT = Path(__file__).parents[1] / "build" / "bench" / "async-substrate-interface"
+ASYNC_NAME, ASYNC_PEER = "async-substrate-interface", "async-substrate-interface==2.2.1"
 METADATA_V14 = Path(__file__).parents[1] / "tests" / "data" / "chain" / "metadata-v14.json.gz"
 
 
@@ -221,27 +221,18 @@ async def check(url: str) -> dict[str, float]:
     }
 
 
-def peer(python: str, name: str, url: str) -> dict[str, Any]:
-    """Another client on the same recorded bytes, in a process of its own."""
+def peer(python: Path | None, name: str, url: str) -> dict[str, Any]:
+    """Another client on the same recorded bytes, in a process of its own; None: its environment cannot be made."""
+    if python is None:
+        return {"decode_ms": None, "read_256_cpu_ms": None, "reason": "could not be installed"}
     script = str(Path(__file__).with_name("chain_peer.py"))
-    command = [python, script, name, url, str(NETUID), str(min(CHECKS, 10))]
+    command = [str(python), script, name, url, str(NETUID), str(min(CHECKS, 10))]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     except (subprocess.SubprocessError, OSError) as error:
         return {"decode_ms": None, "read_256_cpu_ms": None, "reason": str(error)[:200]}
     figures: dict[str, Any] = json.loads(ran.stdout)
     return figures
-
-
-def environment() -> str:
-    """The Python of an environment with async-substrate-interface, made when it is not there yet."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        with contextlib.suppress(subprocess.SubprocessError, OSError):
-            subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True, timeout=120)
-            install = [str(python), "-m", "pip", "install", "--quiet", ASYNC_PEER]
-            subprocess.run(install, check=True, timeout=300, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return str(python)
 
 
 async def watch_lag(lags: list[float]) -> None:
@@ -260,8 +251,8 @@ def main() -> None:
         url = f"http://127.0.0.1:{int(node.stdout.readline())}"
         figures = {"decode_ms": decode_ms(), **trio.run(sync, url), **trio.run(check, url)}
         peers = {
-            "substrate_interface": peer(sys.executable, "substrate-interface", url),
-            "async_substrate_interface": peer(environment(), "async-substrate-interface", url),
+            "substrate_interface": peer(Path(sys.executable), "substrate-interface", url),
+            "async_substrate_interface": peer(environment(ASYNC_NAME, ASYNC_PEER), ASYNC_NAME, url),
         }
     finally:
         node.kill()
