@@ -254,4 +254,6 @@ def test_the_operator_sees_the_tree_and_the_metrics(gateway: GatewayProcess) -> 
     paths = {node["path"] for node in status["tree"]}
     assert {"root/ledger", "root/payments/payment_verifier", "root/fleet/provisioner", "root/http"} <= paths
     assert "engram_http_requests_total" in ops(gateway, "/metrics")
-    assert re.search(r"^engram_loop_lag_seconds_count [1-9]", ops(gateway, "/metrics"), re.MULTILINE)
+    deadline = time.monotonic() + 10
+    while not re.search(r"^engram_loop_lag_seconds_count [1-9]", ops(gateway, "/metrics"), re.MULTILINE):
+        assert time.monotonic() < deadline, "the loop's lag is not measured"
