@@ -162,8 +162,10 @@ class Bench:
         self.node.terminate()
         began = time.perf_counter()
         self.node.start()
-        Lane(self.node.port)(self._public[0])
+        lane = Lane(self.node.port)
+        lane(self._public[0])
         self.figures["restart_s"] = time.perf_counter() - began
+        self.figures["query_p50_after_restart_ms"] = _median_ms(lane, self._public)
         self.figures |= self._peak_mb
         self.figures["loop_lag_p99_ms"] = max(self._lags.values())
         self.figures |= {f"loop_lag_p99_ms_{name}": value for name, value in self._lags.items()}

@@ -65,8 +65,8 @@ def point(place: Place) -> edge.Point:
     return edge.Point(place.id, direction(place.vector), payload)
 
 
-def query(search: Search) -> edge.QueryRequest:
-    """Returns the engine's form of a search."""
+def query(search: Search, *, exact: bool = False) -> edge.QueryRequest:
+    """Returns the engine's form of a search; an `exact` one scans."""
     wanted = [(_MARKS, mark) for mark in search.marks]
     if search.private_to is not None:
         wanted.append((_NAMESPACE, search.private_to))
@@ -77,6 +77,7 @@ def query(search: Search) -> edge.QueryRequest:
         filter=edge.Filter(must=list(conditions)) if conditions else None,
         params=edge.SearchParams(
             hnsw_ef=max(_EF, 2 * search.limit),
+            exact=exact,
             quantization=edge.QuantizationSearchParams(rescore=True, oversampling=_OVERSAMPLING),
         ),
         with_payload=False,

@@ -154,3 +154,29 @@ def test_a_built_shard_has_a_graph_over_everything(tmp_path: Path) -> None:
     shard = edge.EdgeShard.load(str(tmp_path / "shard"))
     assert shard.info().indexed_vectors_count == amount
     shard.close()
+
+
+def test_an_index_with_a_graph_of_private_vectors_is_sound_when_it_is_opened_again(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    dimension = 2_048  # of so large ones even a few are too many to be scanned
+    places = [
+        Place(
+            number,
+            f"tenant_{number % 10}",
+            struct.pack(f"<{dimension}f", *(rng.gauss(0, 1) for _ in range(dimension))),
+            [],
+        )
+        for number in range(1, 1_001)
+    ]
+    shards = Shards(tmp_path / "index", dimension, "this truth")
+    shards.apply(places, 1_000)
+    built = edge_shard.create(shards.begin_copy("private"), dimension, "private")
+    built.update(edge.UpdateOperation.upsert_points([edge_shard.point(place) for place in places]))
+    built.optimize()
+    built.close()
+    shards.open_copy()
+    assert shards.level_copy(10_000)
+    shards.swap()
+    assert shards.graphs()["private"] == (1_000, 1_000)
+    shards.check()
+    shards.close()
