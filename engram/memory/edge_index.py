@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -39,13 +40,14 @@ from engram.memory.edge_wire import (
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change
+from engram.memory.pipes import Inlet, Outlet
 
 GRAPH_FROM = 10_000
 """Vectors without a graph from which one is built; up to there a search by scanning takes about 2 ms."""
 _SEARCHES_AT_ONCE = 64
-_READ_BYTES = 262_144
 _STOP_WITHIN_S = 1.5
 _HUNG_AFTER_S = 30.0
+_LOOK_EVERY_S = 0.25
 _SOON_S = 10.0
 _MOST_CRASHES = 2
 """Of workers one after the other, each soon after its start, after which the files are taken to be torn."""
@@ -79,9 +81,7 @@ class EdgeIndex:
         self._dimension = dimension
         self._truth_id = truth_id
         self._building = [str(truth_path), str(graph_from)] if truth_path is not None else []
-        self._commands: trio.lowlevel.FdStream | None = None
-        self._outgoing: list[bytes] = []
-        self._asked = trio.Event()
+        self._commands: Outlet | None = None
         self._searching = trio.CapacityLimiter(_SEARCHES_AT_ONCE)
         self._number = 0
         self._open: dict[int, _Reply] = {}
@@ -98,11 +98,11 @@ class EdgeIndex:
         torn files, some end its process.
         """
         began = trio.current_time()
-        async with self._worker() as (process, replies), trio.open_nursery() as nursery:
-            nursery.start_soon(self._kill_when_hung, process)
-            nursery.start_soon(self._send)
+        async with self._worker() as (process, commands, replies), trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, process)
+            nursery.start_soon(commands.run)
             frames = Frames()
-            while received := await replies.receive_some(_READ_BYTES):
+            while received := await replies.read():
                 for body in frames.feed(received):
                     self._take(decode_reply(body), ready)
             nursery.cancel_scope.cancel()
@@ -115,15 +115,20 @@ class EdgeIndex:
         reply = await self._ask(lambda number: Apply(number, sequence, told))
         return reply.flushed if isinstance(reply, Done) else 0
 
-    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
         """Returns the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
         marks = [mark(key, value) for key, value in conditions.items()]
-        waiting = _Reply(self._searching)
+        waiting = _Reply(self._searching, give_up_at)
         try:
             self._searching.acquire_on_behalf_of_nowait(waiting)  # to wait for nothing would cost a pass of the loop
         except trio.WouldBlock:
-            await self._searching.acquire_on_behalf_of(waiting)
+            with trio.move_on_at(give_up_at) as patience:
+                await self._searching.acquire_on_behalf_of(waiting)
+            if patience.cancelled_caught:
+                raise IndexUnavailable("the index was asked too much to answer in time") from None
         reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
         return reply.matches if isinstance(reply, Found) else []
 
@@ -149,26 +154,17 @@ class EdgeIndex:
             raise IndexRestarting("the index is restarting")
         self._number += 1
         self._open[self._number] = waiting
-        self._outgoing.append(frame(request(self._number)))
-        self._asked.set()
+        self._commands.write(frame(request(self._number)))
         await waiting.arrived.wait()
         match waiting.reply:
+            case None if waiting.is_late:
+                raise IndexUnavailable("the index did not answer in time")
             case None:
                 raise IndexRestarting("the index worker ended before it answered")
             case Failed(reason=reason):
                 raise IndexUnavailable(f"the index refused: {reason}")
             case reply:
                 return reply
-
-    async def _send(self) -> None:
-        """Writes what was asked since the last write in one; when the worker has gone, the end of its replies tells."""
-        assert self._commands is not None
-        with contextlib.suppress(trio.BrokenResourceError):
-            while True:
-                await self._asked.wait()
-                self._asked = trio.Event()
-                framed, self._outgoing = b"".join(self._outgoing), []
-                await self._commands.send_all(framed)
 
     def _count_crash(self, status: int, lasted_s: float) -> None:
         crashed = status > 0 or -status in _CRASHES
@@ -194,15 +190,20 @@ class EdgeIndex:
                 if waiting is not None:
                     waiting.settle(reply)
 
-    async def _kill_when_hung(self, process: subprocess.Popen[bytes]) -> None:
+    async def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Ends waiting that lasts too long, and a worker that hangs. A deadline for each search would cost as much as
+        its log line."""
         while True:
-            await trio.sleep(_HUNG_AFTER_S / 4)
-            oldest = min((waiting.asked_at for waiting in self._open.values()), default=trio.current_time())
-            if trio.current_time() - oldest > _HUNG_AFTER_S:
-                process.kill()
+            await trio.sleep(_LOOK_EVERY_S)
+            now = trio.current_time()
+            for waiting in self._open.values():
+                if now >= waiting.give_up_at:
+                    waiting.give_up()
+                if now - waiting.asked_at > _HUNG_AFTER_S:
+                    process.kill()
 
     @contextlib.asynccontextmanager
-    async def _worker(self) -> AsyncIterator[tuple[subprocess.Popen[bytes], trio.lowlevel.FdStream]]:
+    async def _worker(self) -> AsyncIterator[tuple[subprocess.Popen[bytes], Outlet, Inlet]]:
         process = subprocess.Popen(  # noqa: ASYNC220  # from this thread on purpose, see the class docstring
             [
                 *(sys.executable, "-P", "-m", "engram.memory.edge_worker"),
@@ -215,33 +216,38 @@ class EdgeIndex:
         )
         assert process.stdin is not None
         assert process.stdout is not None
-        commands = trio.lowlevel.FdStream(os.dup(process.stdin.fileno()))
-        replies = trio.lowlevel.FdStream(os.dup(process.stdout.fileno()))
+        commands, replies = Outlet(os.dup(process.stdin.fileno())), Inlet(os.dup(process.stdout.fileno()))
         process.stdin.close()
         process.stdout.close()
         self._commands, self.worker_pid = commands, process.pid
         try:
-            yield process, replies
+            yield process, commands, replies
         finally:
             self._commands = self.worker_pid = None
             for waiting in self._open.values():
                 waiting.settle(None)
             self._open.clear()
-            self._outgoing.clear()
+            commands.close()
             with trio.CancelScope(shield=True):
-                await commands.aclose()
                 await _reap(process)
-                await replies.aclose()
+            replies.close()
 
 
 class _Reply:
     """A reply that is waited for; None when the worker ended first. With `turns` it has taken one of them."""
 
-    def __init__(self, turns: trio.CapacityLimiter | None = None) -> None:
+    def __init__(self, turns: trio.CapacityLimiter | None = None, give_up_at: float = math.inf) -> None:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
+        self.is_late = False
         self.asked_at = trio.current_time()
+        self.give_up_at = give_up_at
         self._turns = turns
+
+    def give_up(self) -> None:
+        """Ends the waiting; the turn is kept until the worker answers, so that what it is asked stays bounded."""
+        self.is_late = True
+        self.arrived.set()
 
     def settle(self, reply: Answer | None) -> None:
         self.reply = reply

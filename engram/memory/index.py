@@ -45,11 +45,14 @@ class Index(Protocol):
         """Returns how many vectors there are. Raises IndexUnavailable."""
         ...
 
-    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
         """Returns what is nearest, best first, of one namespace; `conditions` on metadata hold for all.
 
         An index that reads the truth itself leaves out what is not there in that namespace.
 
-        Raises IndexUnavailable; IndexRestarting when it can be asked again.
+        Raises IndexUnavailable, also soon after `give_up_at` on trio's clock; IndexRestarting when it can be asked
+        again.
         """
         ...

@@ -99,16 +99,14 @@ class IndexedStore:
 
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
         """Returns the nearest records of the namespace."""
-        with trio.move_on_after(_SEARCH_WITHIN_S):
-            found = await self._search(namespace, vector, limit, conditions)
-            there = await self._truth.by_ids(namespace, [match.id for match in found if match.record is None])
-            hits = [
-                Hit(record, match.score if -1.0 <= match.score <= 1.0 else math.copysign(1.0, match.score))
-                for match in found
-                if (record := match.record or there.get(match.id)) is not None
-            ]
-            return [hit for hit in hits if _holds(hit.record, conditions)] if conditions else hits
-        raise IndexUnavailable(f"the index did not answer within {_SEARCH_WITHIN_S:g} s")
+        found = await self._search(namespace, vector, limit, conditions)
+        there = await self._truth.by_ids(namespace, [match.id for match in found if match.record is None])
+        hits = [
+            Hit(record, match.score if -1.0 <= match.score <= 1.0 else math.copysign(1.0, match.score))
+            for match in found
+            if (record := match.record or there.get(match.id)) is not None
+        ]
+        return [hit for hit in hits if _holds(hit.record, conditions)] if conditions else hits
 
     async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
         """Returns a page of a namespace in the order of storing."""
@@ -120,12 +118,16 @@ class IndexedStore:
 
     async def _search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
         """Asks the index; when it dies meanwhile, asks its successor."""
+        give_up_at = trio.current_time() + _SEARCH_WITHIN_S
         while True:
             usable = self._usable
             if not usable.is_set():  # to wait for nothing would cost a pass of the loop
-                await usable.wait()
+                with trio.move_on_at(give_up_at):
+                    await usable.wait()
+            if not usable.is_set():
+                raise IndexUnavailable("the index did not come up in time")
             try:
-                return await self._index.search(namespace, vector, limit, conditions)
+                return await self._index.search(namespace, vector, limit, conditions, give_up_at)
             except IndexRestarting:
                 if self._usable is usable:  # its end is known here a moment before `run` knows it
                     self._usable = trio.Event()

@@ -112,7 +112,9 @@ class QdrantIndex:
         counts = [await self._call(_counting(collection)) for collection in self._collections.values()]
         return sum(counted.count for counted in counts)
 
-    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
         """Returns the nearest records of a namespace."""
         private = namespace != PUBLIC
         wanted = [(_MARKS, mark(key, value)) for key, value in conditions.items()]
@@ -121,16 +123,18 @@ class QdrantIndex:
         must: list[wire.Condition] = [
             wire.FieldCondition(key=key, match=wire.MatchValue(value=value)) for key, value in wanted
         ]
-        answer = await self._call(
-            lambda client: client.query_points(
-                self._collections[private],
-                query=direction(vector),
-                query_filter=wire.Filter(must=must) if must else None,
-                limit=limit,
-                with_payload=False,
+        with trio.move_on_at(give_up_at):
+            answer = await self._call(
+                lambda client: client.query_points(
+                    self._collections[private],
+                    query=direction(vector),
+                    query_filter=wire.Filter(must=must) if must else None,
+                    limit=limit,
+                    with_payload=False,
+                )
             )
-        )
-        return [Match(int(point.id), point.score) for point in answer.points]
+            return [Match(int(point.id), point.score) for point in answer.points]
+        raise IndexUnavailable("the Qdrant server did not answer in time")
 
     async def _create(self) -> None:
         await self._create_one(self._marks, 1, {})

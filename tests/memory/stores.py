@@ -70,7 +70,9 @@ class ExactIndex:
         await trio.lowlevel.checkpoint()
         return len(self.vectors)
 
-    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
         await trio.lowlevel.checkpoint()
         scored = [
             Match(number, cosine(vector, there.embedding))

@@ -1,5 +1,6 @@
 """How the index follows the truth when things go wrong: too far behind, too slow, hung, or not what it says."""
 
+import math
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +28,13 @@ class SlowIndex(ExactIndex):
         await self.open.wait()
         return await super().apply(changes, sequence)
 
-    async def search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
-        await self.open.wait()
-        return await super().search(namespace, vector, limit, conditions)
+    async def search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
+        with trio.move_on_at(give_up_at):
+            await self.open.wait()
+            return await super().search(namespace, vector, limit, conditions, give_up_at)
+        raise IndexUnavailable("this index did not answer in time")
 
 
 class KeepingIndex(ExactIndex):
@@ -72,7 +77,7 @@ async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_s
         with pytest.raises(IndexUnavailable, match="durable"):
             await both.store.put(entry(vector(1)))
         assert await both.store.get(PUBLIC, entry(vector(1)).cid) is not None
-        with pytest.raises(IndexUnavailable, match="did not answer"):
+        with pytest.raises(IndexUnavailable, match="in time"):
             await both.store.query(PUBLIC, vector(1), 1, {})
         index.open.set()
         await until(lambda: len(index.vectors) == 1)
@@ -171,7 +176,27 @@ async def test_a_worker_that_hangs_is_replaced_though_nobody_waits_for_it_any_mo
         assert len(await both.store.query(PUBLIC, vector(1), 9, {})) == 1
 
 
+async def test_searches_that_a_hung_worker_leaves_waiting_are_told_so_and_keep_their_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed_store, "_SEARCH_WITHIN_S", 0.1)
+    monkeypatch.setattr(edge_index, "_SEARCHES_AT_ONCE", 2)
+    async with opened(tmp_path) as both:
+        index = both.index
+        assert isinstance(index, EdgeIndex)
+        await both.store.put(entry(vector(1)))
+        assert index.worker_pid is not None
+        os.kill(index.worker_pid, signal.SIGSTOP)
+        for reason in ("did not answer in time", "did not answer in time", "asked too much"):
+            with pytest.raises(IndexUnavailable, match=reason):
+                await both.store.query(PUBLIC, vector(1), 1, {})
+        os.kill(index.worker_pid, signal.SIGCONT)
+        monkeypatch.setattr(indexed_store, "_SEARCH_WITHIN_S", 5.0)
+        assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+        assert both.deaths == 0
+
+
 async def test_an_index_that_is_down_is_told_as_such(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "index", 8, "truth")
     with pytest.raises(IndexUnavailable, match="restarting"):
-        await index.search(PUBLIC, vector(1), 1, {})
+        await index.search(PUBLIC, vector(1), 1, {}, math.inf)

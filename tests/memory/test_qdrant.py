@@ -1,5 +1,6 @@
 """What the store by URL does beyond the contract of every store (tests/memory/test_store.py)."""
 
+import math
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,10 +53,10 @@ async def test_two_truths_share_a_server_and_see_nothing_of_each_other(tmp_path:
         await nursery.start(_serve, one)
         await nursery.start(_serve, other)
         await one.apply([Upserted(1, 7, PUBLIC, vector(1), {})], 1)
-        (found,) = await one.search(PUBLIC, vector(1), 5, {})
+        (found,) = await one.search(PUBLIC, vector(1), 5, {}, math.inf)
         assert found.id == 7
         assert found.score == pytest.approx(1.0)
-        assert await other.search(PUBLIC, vector(1), 5, {}) == []
+        assert await other.search(PUBLIC, vector(1), 5, {}, math.inf) == []
         nursery.cancel_scope.cancel()
 
 

@@ -1,6 +1,7 @@
 """The store contract, held by every store; then what the real one must survive."""
 
 import contextlib
+import math
 import os
 import random
 import signal
@@ -398,7 +399,10 @@ async def test_a_worker_that_joins_finds_nothing_that_the_truth_has_not(tmp_path
         kept, gone, public = [await both.store.put(entry(vector(1, number))) for number in range(3)]
         with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as behind_its_back:
             behind_its_back.execute("DELETE FROM records WHERE id = ?", (gone.id,))
-        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, {})} == {kept.id, public.id}
+        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, {}, math.inf)} == {
+            kept.id,
+            public.id,
+        }
         strayed = Upserted(9, public.id, "mine", public.embedding, {})
         await both.index.apply([strayed], 9)
-        assert await both.index.search("mine", vector(1), 9, {}) == []
+        assert await both.index.search("mine", vector(1), 9, {}, math.inf) == []
