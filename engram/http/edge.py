@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from engram.clock import Ids
-from engram.http import exchange
+from engram.http import exchange, logs
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
@@ -180,14 +180,14 @@ class Edge:
         self._metrics.http_seconds.labels(self._surface, current.route).observe(took_s)
         if current.route in self._fast:
             return
-        _log.info(
-            "request",
-            surface=self._surface,
+        logs.request(
+            self._surface,
             method=scope["method"],
             path=scope["path"],
             status=current.status,
             took_ms=round(took_s * 1000, 1),
             client=current.client,
+            request_id=current.request_id,
         )
 
 

@@ -1,13 +1,17 @@
 """Structured logs on standard error: one line an event, JSON or for people, secrets never in either.
 
 An event is a word (`payment_settled`) and its facts as keywords. `request_id` is bound for everything that is logged
-while a request is answered.
+while a request is answered. The lines of answered requests are written many at once: each by itself, made as the
+others are, costs a tenth of a search.
 """
 
 import contextlib
+import datetime as dt
 import json as json_of
 import logging
 import sys
+import time
+from collections import deque
 from collections.abc import MutableMapping
 from functools import lru_cache
 from typing import Any, Final, TextIO, cast, final
@@ -42,7 +46,10 @@ _SECRET: Final = frozenset(
 _HARMLESS: Final = frozenset(["bytes", "count", "hash", "id", "ids", "network", "state", "status", "tx"])
 """… unless the name ends in one of these: `payment_id` says which, not what."""
 
-_TELLING: Final = (str, bytes, list, tuple)
+_HELD: Final = 64
+"""Lines of requests that are written at once."""
+
+_TELLING: Final = (str, bytes, list, tuple, dict)
 """What of a secret would be told by its value."""
 
 
@@ -53,11 +60,13 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     `json` chooses one JSON object a line over coloured text. Called once, by the composition root.
     """
     number = logging.getLevelNamesMapping()[level]
-    target = cast(TextIO, _Lossy(stream or sys.stderr))
+    lossy = _Lossy(stream or sys.stderr)
+    target = cast(TextIO, lossy)
+    _requests.held_by = lossy if json and number <= logging.INFO else None
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
         redact,
     ]
     renderer: Any
@@ -88,28 +97,118 @@ class _Lossy:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self._held: deque[str] = deque()
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            self._stream.write(text)
-        return len(text)
+        self.write_held()
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def hold(self, line: str) -> None:
+        self._held.append(line)
+        if len(self._held) >= _HELD:
+            self.write_held()
+
+    def write_held(self) -> None:
+        lines: list[str] = []
+        with contextlib.suppress(IndexError):  # other threads may be writing them, too
+            while True:
+                lines.append(self._held.popleft())
+        if lines:
+            with contextlib.suppress(OSError):
+                self._stream.write("\n".join(lines) + "\n")
+                self._stream.flush()
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 -- on the way of every request, and three times as fast
             self._stream.flush()
+        except OSError:
+            pass
 
     def isatty(self) -> bool:
         return self._stream.isatty()
 
 
+class _RequestLine(msgspec.Struct, frozen=True):
+    surface: str
+    method: str
+    path: str
+    status: int
+    took_ms: float
+    client: str
+    event: str
+    request_id: str
+    level: str
+    timestamp: str
+
+
+@final
+class _Requests:
+    """Where the lines of requests wait; None where they are made and written as all others."""
+
+    held_by: _Lossy | None = None
+
+
+_requests: Final = _Requests()
+_log = structlog.get_logger("engram.http")
+
+
+def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
+    """Notes an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
+    held_by = _requests.held_by
+    if held_by is None:
+        _log.info(
+            "request",
+            surface=surface,
+            method=method,
+            path=path,
+            status=status,
+            took_ms=took_ms,
+            client=client,
+            request_id=request_id,
+        )
+        return
+    line = _RequestLine(surface, method, path, status, took_ms, client, "request", request_id, "info", _now())
+    try:
+        held_by.hold(msgspec.json.encode(line).decode("utf-8"))
+    except UnicodeEncodeError:
+        held_by.hold(json_of.dumps(msgspec.structs.asdict(line)))
+
+
+def write_held() -> None:
+    """Writes the lines of requests that wait; to be called a few times a second, and at the end."""
+    if _requests.held_by is not None:
+        _requests.held_by.write_held()
+
+
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """A structlog processor: values of secret keys, at any depth of mappings, are replaced."""
     for key, value in event.items():
-        if isinstance(value, dict):
-            event[key] = REDACTED if _is_secret(key) else redact(None, "", dict(value))
-        elif isinstance(value, _TELLING) and _is_secret(key):
-            event[key] = REDACTED
+        if _is_secret(key):
+            if isinstance(value, _TELLING):
+                event[key] = REDACTED
+        elif isinstance(value, dict):
+            event[key] = redact(None, "", dict(value))
     return event
+
+
+def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor."""
+    event["timestamp"] = _now()
+    return event
+
+
+def _now() -> str:
+    """The time, UTC, as ISO 8601 has it."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(seconds)}.{nanoseconds // 1_000:06d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(unix_s: int) -> str:
+    return dt.datetime.fromtimestamp(unix_s, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @lru_cache(maxsize=1_024)

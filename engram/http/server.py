@@ -16,7 +16,7 @@ from hypercorn.trio.worker_context import WorkerContext
 
 from actors import Context, DrainingJob
 from config.model import HttpSettings
-from engram.http import descriptors
+from engram.http import descriptors, logs
 from engram.http.app import App
 from engram.http.asgi import error_body
 from engram.http.connection import Connection, Patience
@@ -26,6 +26,7 @@ from engram.http.limits import ClientAddress, OpenConnections
 _KEEP_ALIVE_REQUESTS = 100_000
 _BACKLOG = 1_024
 _SEND_S = 30.0
+_LOGS_EVERY_S = 0.2
 _LEAVING = 64
 """Connections that are told why they are turned away; more at once are just closed."""
 
@@ -80,6 +81,7 @@ async def serve(
         context.ready(Address(str(bound[0]), int(bound[1])))
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
+                accepting.start_soon(_write_logs)
                 accepting.start_soon(
                     partial(trio.serve_listeners, server.connected, listeners, handler_nursery=connections)
                 )
@@ -92,9 +94,16 @@ async def serve(
         if connections.cancel_scope.cancelled_caught:
             _log.warning("drain_timed_out", surface=app.surface, drain_s=drain_s)
     finally:
+        logs.write_held()
         with trio.CancelScope(shield=True):
             for listener in listeners:
                 await listener.aclose()
+
+
+async def _write_logs() -> None:
+    while True:
+        await trio.sleep(_LOGS_EVERY_S)
+        logs.write_held()
 
 
 @final

@@ -19,6 +19,12 @@ def restored() -> Iterator[None]:
     root.setLevel(before[1])
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
+    logs.configure("WARNING", json=True)  # no lines of requests wait for the stream of a test that is over
+    structlog.reset_defaults()
+
+
+def answered(path: str = "/list", request_id: str = "r1") -> None:
+    logs.request("miner", method="POST", path=path, status=200, took_ms=1.5, client="127.0.0.1", request_id=request_id)
 
 
 def lines(stream: io.StringIO) -> list[dict[str, object]]:
@@ -108,3 +114,63 @@ def test_half_a_surrogate_pair_is_written_as_an_escape() -> None:
     logs.configure("INFO", json=True, stream=stream)
     structlog.get_logger("x").info("request", path="\ud800")
     assert lines(stream)[0]["path"] == "\ud800"
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_request_is_written_in_the_form_of_every_other_event(json_lines: bool) -> None:
+    said, made = io.StringIO(), io.StringIO()
+    logs.configure("INFO", json=json_lines, stream=said)
+    answered()
+    logs.write_held()
+    logs.configure("INFO", json=json_lines, stream=made)
+    structlog.contextvars.bind_contextvars(request_id="r1")
+    facts = {"path": "/list", "status": 200, "took_ms": 1.5, "client": "127.0.0.1"}
+    structlog.get_logger("x").info("request", surface="miner", method="POST", **facts)
+    if json_lines:
+        (line,), (usual,) = lines(said), lines(made)
+        assert list(line) == list(usual)
+        assert str(line.pop("timestamp"))[:10] == str(usual.pop("timestamp"))[:10]
+        assert line == usual
+    else:
+        assert said.getvalue().split()[1:] == made.getvalue().split()[1:]
+
+
+def test_requests_wait_for_each_other_and_never_stand_after_what_came_later() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    answered(request_id="r1")
+    assert stream.getvalue() == ""
+    structlog.get_logger("x").info("payment_settled")
+    for number in range(2, 66):
+        answered(request_id=f"r{number}")
+    assert [line.get("request_id", line["event"]) for line in lines(stream)] == [
+        "r1",
+        "payment_settled",
+        *(f"r{number}" for number in range(2, 66)),
+    ]
+
+
+def test_a_request_is_not_written_below_the_level() -> None:
+    stream = io.StringIO()
+    logs.configure("WARNING", json=True, stream=stream)
+    answered()
+    logs.write_held()
+    assert stream.getvalue() == ""
+
+
+def test_a_request_whose_path_has_half_a_surrogate_pair_is_written() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    answered("\ud800")
+    logs.write_held()
+    assert lines(stream)[0]["path"] == "\ud800"
+
+
+def test_lines_of_requests_that_cannot_be_written_trouble_nobody() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        logs.configure("INFO", json=True, stream=full)
+        for _ in range(1_000):
+            answered("x" * 100)
+        logs.write_held()
+        with contextlib.suppress(OSError):
+            full.close()

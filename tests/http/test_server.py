@@ -1,6 +1,7 @@
 """Connections: their ends, their deadlines and their bounds, seen from a raw socket."""
 
 import contextlib
+import io
 import json
 
 import msgspec
@@ -10,6 +11,7 @@ from quart import request
 from structlog.testing import capture_logs
 
 from config.model import HttpSettings
+from engram.http import logs
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.server import Address
@@ -53,6 +55,25 @@ def routed(app: App) -> App:
     app.config["entered"] = trio.Event()
     app.config["released"] = trio.Event()
     return app
+
+
+async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = trio.Event()
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            written.set()
+            return super().write(text)
+
+    stream = Stream()
+    monkeypatch.setattr(logs._requests, "held_by", logs._Lossy(stream))
+    async with serving(app) as running, connect(running) as client:
+        await client.ask(get("/hello"))
+        with trio.fail_after(5):
+            await written.wait()
+    assert json.loads(stream.getvalue())["path"] == "/hello"
 
 
 async def test_many_requests_share_one_connection(app: App) -> None:
