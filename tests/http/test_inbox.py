@@ -72,3 +72,10 @@ async def test_what_comes_after_the_end_is_dropped(message: dict[str, object]) -
     await inbox.put(GONE)
     await inbox.put(message)
     assert await inbox.receive() == GONE
+
+
+async def test_a_body_that_is_all_there_is_one_message() -> None:
+    inbox = Inbox()
+    await inbox.put({**PART})
+    await inbox.put({"type": "http.request", "body": b"", "more_body": False})
+    assert await inbox.receive() == {**PART, "more_body": False}
