@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import final
 
 from engram.memory import cid as cids
 from engram.memory import rules
@@ -35,11 +36,8 @@ async def query(service: Service, body: bytes) -> Answer:
         hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
         if not space.is_private:  # what others can see tells nothing of a tenant
             service.statistics.query_answered(latency_ms())
-        tier = service.trust_tier(space)
-        results = [
-            {**_shown(service, hit.record, caller, space), "score": round(hit.score, 6), "trust_tier": tier}
-            for hit in hits
-        ]
+        tier, reader = service.trust_tier(space), Reader(service, caller, space)
+        results = [{**reader.sees(hit.record), "score": round(hit.score, 6), "trust_tier": tier} for hit in hits]
         return form(200, None, results=results)
 
     answer = await told(service.disguise, act, form)
@@ -57,7 +55,8 @@ async def listing(service: Service, body: bytes) -> Answer:
         space = await service.space(asked, caller)
         checked = rules.check_list(caller.fields)
         page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
-        shown = [_shown(service, record, caller, space) for record in page]
+        reader = Reader(service, caller, space)
+        shown = [reader.sees(record) for record in page]
         return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
 
     return await told(service.disguise, act, plain)
@@ -69,7 +68,7 @@ async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) ->
     async def act(asked: Asked) -> Answer:
         caller = await service.gate.admit_reading(from_parameters(parameters, cid=cid), "retrieve")
         space = await service.space(asked, caller)
-        return Answer(200, _shown(service, await found_record(service, space.key, cid), caller, space))
+        return Answer(200, Reader(service, caller, space).sees(await found_record(service, space.key, cid)))
 
     return await told(service.disguise, act, plain)
 
@@ -82,11 +81,22 @@ async def found_record(service: Service, key: str, cid: str) -> Record:
     return record
 
 
-def _shown(service: Service, record: Record | Excerpt, caller: Caller, space: Space) -> dict[str, object]:
-    """What a caller sees of a record. The text that a public record was made from is for the controller and for
-    whoever stored it: what is meant for everybody is put in the metadata, as with the original."""
-    shown: dict[str, object] = {"cid": record.cid, "metadata": record.metadata}
-    theirs = caller.signer is not None and caller.signer in (service.gate.controller, record.owner)
-    if record.text is not None and (space.is_private or theirs):
-        shown["text"] = record.text
-    return shown
+@final
+class Reader:
+    """Somebody who may see the records of a namespace.
+
+    The text that a public record was made from is for the controller and for whoever stored it: what is meant for
+    everybody is put in the metadata, as with the original.
+    """
+
+    __slots__ = ("_all_texts", "_signer")
+
+    def __init__(self, service: Service, caller: Caller, space: Space) -> None:
+        self._signer = caller.signer
+        self._all_texts = space.is_private or caller.signer == service.gate.controller
+
+    def sees(self, record: Record | Excerpt) -> dict[str, object]:
+        """Returns what is shown of a record."""
+        if record.text is not None and (self._all_texts or (self._signer is not None and self._signer == record.owner)):
+            return {"cid": record.cid, "metadata": record.metadata, "text": record.text}
+        return {"cid": record.cid, "metadata": record.metadata}
