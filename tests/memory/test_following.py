@@ -185,6 +185,7 @@ async def test_searches_that_a_hung_worker_leaves_waiting_are_told_so_and_keep_t
         index = both.index
         assert isinstance(index, EdgeIndex)
         await both.store.put(entry(vector(1)))
+        await until(lambda: both.store.usable)
         assert index.worker_pid is not None
         os.kill(index.worker_pid, signal.SIGSTOP)
         for reason in ("did not answer in time", "did not answer in time", "asked too much"):
