@@ -127,7 +127,7 @@ class Gate:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
         if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
             caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
-        if self._ahead is not None:
+        if self._ahead is not None and (caller.request or caller.named or caller.named_by):
             await self._keep(self._ahead, caller)
         try:
             return self._admitted(caller)
