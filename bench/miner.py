@@ -41,8 +41,8 @@ from tests.miner.nodes import NodeProcess
 QUICK, FULL = "--quick" in sys.argv, "--full" in sys.argv
 AMOUNT = 2_000 if QUICK else 100_000 if FULL else 25_000
 CONNECTIONS = 8
-ROUNDS = 3
-ROUND_S = 0.5 if QUICK else 2.0
+ROUNDS = 5
+ROUND_S = 0.5 if QUICK else 1.2
 OPEN_LOOP_PER_S, OPEN_LOOP_S = 400, 2.0 if QUICK else 10.0
 SINGLES_AT_ONCE_S = 1.0 if QUICK else 6.0
 QUERIES = 100
