@@ -19,6 +19,12 @@ MAX_DEPTH = 64
 """Levels of arrays and objects that a body may have."""
 _PIECE: Final = 4_096
 """Numbers of a list that are written at once: about 1 ms."""
+_PART: Final = 131_072
+"""Bytes of a text in which marks are looked for at once: about 1 ms."""
+_MOST_CONTAINERS: Final = 2**19
+"""Arrays and objects of a body, or their signs in its strings; reading more of them takes longer than a tenth of a
+second, in which no other thread runs."""
+_CONTAINERS: Final = frozenset((dict, list))
 
 
 @final
@@ -55,23 +61,21 @@ class ReadObject:
 
 def canonical(value: JsonValue) -> bytes:
     """Python's own canonical text of `value`."""
-    if not isinstance(value, dict):
-        return _dumped(value).encode("ascii")
-    items = (f"{encode_basestring_ascii(key)}:{_in_parts(value[key])}" for key in sorted(value))
-    return ("{" + ",".join(items) + "}").encode("ascii")
+    return _text(value).encode("ascii")
 
 
-def _dumped(value: JsonValue) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_dumped: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""Lets no other thread run until it is done."""
 
 
-def _in_parts(value: JsonValue) -> str:
-    """Item by item for a list of vectors, piece by piece for a long one: json.dumps lets no other thread run until it
-    is done."""
-    if not isinstance(value, list) or len(value) < 2:
+def _text(value: JsonValue) -> str:
+    """As `_dumped` writes it, in small parts."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{encode_basestring_ascii(key)}:{_text(value[key])}" for key in sorted(value)) + "}"
+    if not isinstance(value, list) or not value:
         return _dumped(value)
-    if isinstance(value[0], dict | list):
-        return "[" + ",".join(map(_dumped, value)) + "]"
+    if not _CONTAINERS.isdisjoint(map(type, value)):
+        return "[" + ",".join(map(_text, value)) + "]"
     pieces = (_dumped(value[start : start + _PIECE])[1:-1] for start in range(0, len(value), _PIECE))
     return "[" + ",".join(pieces) + "]"
 
@@ -109,6 +113,8 @@ def _int(text: str) -> int:
         raise MalformedJson(f"a number of {len(text)} digits is too large") from None
 
 
+_SHORT: Final = 16_384
+"""Bytes up to which numbers are read without a look at each, some 2 ms at a time in which no other thread runs."""
 _SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
 _LARGE: Final = (b"e000", b"0" * 200)
 """Only numbers of such a shape may not fit a double (200 digits and e99 still do); looking at each one is three times
@@ -116,6 +122,8 @@ as slow as not to."""
 
 
 def _load(content: bytes) -> JsonValue:
+    if len(content) > _SHORT:
+        return _parse(content, _CAREFUL)
     shape = content.translate(_SHAPE, b"+")
     if any(part in shape for part in _LARGE):
         return _parse(content, _CAREFUL)
@@ -132,11 +140,19 @@ def _marked(number: str) -> str:
 
 
 def _unmarked(text: bytes) -> bytes:
-    mark = _MARK.encode("ascii")
-    return text.replace(b'"' + mark, b"").replace(mark + b'"', b"")
+    mark, parts, start = _MARK.encode("ascii"), list[bytes](), 0
+    while start < len(text):
+        end = text.find(b",", start + _PART)  # there is none within a mark
+        part = text[start:] if end < 0 else text[start:end]
+        parts.append(part.replace(b'"' + mark, b"").replace(mark + b'"', b""))
+        start += len(part)
+    return b"".join(parts)
 
 
 def _parse(content: bytes, decoder: json.JSONDecoder) -> JsonValue:
+    containers = content.count(b"[") + content.count(b"{")
+    if containers > _MOST_CONTAINERS:
+        raise MalformedJson(f"the body has more than {_MOST_CONTAINERS} arrays and objects")
     try:
         value: JsonValue = decoder.decode(content.decode("utf-8"))
     except UnicodeDecodeError:
@@ -145,7 +161,7 @@ def _parse(content: bytes, decoder: json.JSONDecoder) -> JsonValue:
         raise MalformedJson("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
         raise MalformedJson(f"the body is not JSON: {error}") from None
-    if content.count(b"[") + content.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+    if containers > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise MalformedJson("the body is nested too deeply")
     return value
 

@@ -22,6 +22,7 @@ from engram.hotkeys.miner_scheme import (
 )
 from engram.hotkeys.python_json import (
     JsonObject,
+    JsonValue,
     MalformedJson,
     ReadObject,
     canonical,
@@ -144,6 +145,27 @@ def test_a_long_list_is_written_like_a_short_one() -> None:
     numbers = [number / 8 for number in range(10_000)]
     text = json.dumps({"a": numbers, "b": 1}, separators=(",", ":")).encode()
     assert list(canonical_forms(text, without=frozenset())) == [text]
+
+
+def test_long_lists_are_written_alike_however_deep_they_lie() -> None:
+    numbers: list[JsonValue] = [number / 8 for number in range(5_000)]
+    fields: JsonObject = {"items": [{"m": {"v": numbers}}, 1, [numbers, {}, []], numbers, "x" * 5_000], "z": [None, {}]}
+    assert canonical(fields) == json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_a_large_body_keeps_its_numbers_as_they_were_spelled() -> None:
+    spelled = ",".join(f'{number}.50,1E{number % 300},"{number},.50"' for number in range(20_000))
+    content = f'{{"a":[{spelled}],"b":-0}}'.encode()
+    *_, as_spelled = canonical_forms(content, without=frozenset())
+    assert as_spelled == content
+    assert parse_object(content)["a"][:3] == [0.5, 1.0, "0,.50"]  # type: ignore[index]  # a list, as sent
+    with pytest.raises(MalformedJson, match="too large"):
+        parse_object(content.replace(b"-0", b"1e999"))
+
+
+def test_a_body_of_more_arrays_than_can_be_read_at_once_is_refused() -> None:
+    with pytest.raises(MalformedJson, match="more than 524288 arrays and objects"):
+        parse_object(b'{"a":[' + b",".join([b"[]"] * 600_000) + b"]}")
 
 
 @pytest.mark.parametrize(("depth", "taken"), [(20, True), (63, True), (64, False), (400, False), (900, False)])
