@@ -102,6 +102,11 @@ def test_a_text_may_come_with_a_vector() -> None:
     assert rules.check_ingest({"text": "a", "model_version": "v7"}, LIMITS).model_version == "v7"
 
 
+def test_a_vector_whose_numbers_cancel_each_other_has_a_direction() -> None:
+    packed = struct.pack("<3f", 1.5, -2.0, 0.5)
+    assert rules.check_vector(packed, "v") == packed
+
+
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3, max_size=3))
 def test_a_vector_is_kept_bit_for_bit(numbers: list[float]) -> None:
     if math.hypot(*numbers) < rules.SMALLEST_NORM or not math.isfinite(math.hypot(*numbers)):
