@@ -61,6 +61,8 @@ class Operation(msgspec.Struct, frozen=True):
     gives: Fields
     query: tuple[str, ...] = ()
     may: Fields = {}
+    media: str = "application/json"
+    """Of a success; `gives` is each line of one that has lines."""
 
 
 _QUERIED = (*NAMESPACE, *SIGNING)
@@ -168,6 +170,7 @@ OPERATIONS = (
         "The same in one answer, a JSON document a line; the last has kind end.",
         SIGNING | EXPORT,
         {"kind": STRING},
+        media="application/x-ndjson",
     ),
     Operation(
         "putKeyShare",
@@ -293,7 +296,7 @@ def _described(operation: Operation) -> Schema:
             *({"name": name, "in": "query", "schema": STRING} for name in operation.query),
         ],
         "responses": {
-            "200": _content(one(operation.gives, operation.may), "Done."),
+            "200": _content(one(operation.gives, operation.may), "Done.", operation.media),
             "default": _content({"$ref": "#/components/schemas/Error"}, "Refused (4xx), or not now (503)."),
         },
     }
@@ -303,5 +306,5 @@ def _described(operation: Operation) -> Schema:
     return told
 
 
-def _content(schema: Schema, description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _content(schema: Schema, description: str, media: str = "application/json") -> Schema:
+    return {"description": description, "content": {media: {"schema": schema}}}
