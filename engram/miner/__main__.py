@@ -1,5 +1,9 @@
-"""`python -m engram.miner --config FILE`: one node by its launch file, as `run.py miner --config FILE`."""
+"""`python -m engram.miner --config FILE`: one node by its launch file, which says all that there is to say.
 
+Of the settings that `run.py miner --config FILE` reads it heeds one: ENGRAM_ENV=mainnet requires signatures here, too.
+"""
+
+import os
 import sys
 from pathlib import Path
 
@@ -9,4 +13,5 @@ from engram.miner.node import main
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] != "--config":
         sys.exit("usage: python -m engram.miner --config FILE")
-    sys.exit(main(Path(sys.argv[2]), MinerSettings()))
+    strict = os.environ.get("ENGRAM_ENV") == "mainnet"
+    sys.exit(main(Path(sys.argv[2]), MinerSettings(require_signature=strict)))

@@ -341,8 +341,13 @@ def test_shares_and_conversations_outlive_a_kill(tmp_path: Path) -> None:
         assert (kept[0], kept[1]["share_hex"]) == (200, "ab")
 
 
-def test_where_mainnet_is_named_everything_must_be_signed(tmp_path: Path) -> None:
-    with node(tmp_path, environment="mainnet") as running:
+@pytest.mark.parametrize("named_by", ["launch file", "ENGRAM_ENV"])
+def test_where_mainnet_is_named_everything_must_be_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named_by: str
+) -> None:
+    if named_by == "ENGRAM_ENV":
+        monkeypatch.setenv("ENGRAM_ENV", "mainnet")
+    with node(tmp_path, environment="mainnet" if named_by == "launch file" else "local") as running:
         assert running.ask("POST", "/QuerySynapse", encoded({"query_vector": vector(1)}))[0] == 401
         assert running.ask("POST", "/list", b"{}")[0] == 401
         body = signed(CONTROLLER, "QuerySynapse", {"query_vector": vector(1)})
