@@ -31,7 +31,7 @@ class Inbox:
                 await self._parked.park()
             if self._gone:
                 return
-            if self._messages and not message.get("body"):  # the end of a body: the application need not ask for it
+            if self._messages and message.get("body") == b"":  # the end of a body: the application need not ask for it
                 self._messages[-1]["more_body"] = message.get("more_body", False)
                 return
             self._messages.append(message)

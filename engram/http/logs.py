@@ -9,10 +9,11 @@ import contextlib
 import datetime as dt
 import json as json_of
 import logging
+import re
 import sys
 import time
 from collections import deque
-from collections.abc import MutableMapping
+from collections.abc import Hashable, MutableMapping
 from functools import lru_cache
 from typing import Any, Final, TextIO, cast, final
 
@@ -46,8 +47,13 @@ _SECRET: Final = frozenset(
 _HARMLESS: Final = frozenset(["bytes", "count", "hash", "id", "ids", "network", "state", "status", "tx"])
 """… unless the name ends in one of these: `payment_id` says which, not what."""
 
+_WORD: Final = re.compile("[a-z0-9]+")
+
 _HELD: Final = 64
 """Lines of requests that are written at once."""
+
+_UNWRITABLE: Final = (OSError, ValueError)
+"""What a stream raises that is full, broken, or closed."""
 
 _TELLING: Final = (str, bytes, list, tuple, dict)
 """What of a secret would be told by its value."""
@@ -103,7 +109,7 @@ class _Lossy:
         self.write_held()
         try:
             return self._stream.write(text)
-        except OSError:
+        except _UNWRITABLE:
             return len(text)
 
     def hold(self, line: str) -> None:
@@ -117,14 +123,14 @@ class _Lossy:
             while True:
                 lines.append(self._held.popleft())
         if lines:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_UNWRITABLE):
                 self._stream.write("\n".join(lines) + "\n")
                 self._stream.flush()
 
     def flush(self) -> None:
         try:  # noqa: SIM105 -- on the way of every request, and three times as fast
             self._stream.flush()
-        except OSError:
+        except _UNWRITABLE:
             pass
 
     def isatty(self) -> bool:
@@ -212,9 +218,9 @@ def _second(unix_s: int) -> str:
 
 
 @lru_cache(maxsize=1_024)
-def _is_secret(key: str) -> bool:
-    words = key.lower().replace("-", "_").split("_")
-    return words[-1] not in _HARMLESS and not _SECRET.isdisjoint(words)
+def _is_secret(key: Hashable) -> bool:
+    words = _WORD.findall(str(key).lower())  # a header's name may be bytes, a status a number
+    return _HARMLESS.isdisjoint(words[-1:]) and not _SECRET.isdisjoint(words)
 
 
 def _encode(event: object, **_: Any) -> str:

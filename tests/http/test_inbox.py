@@ -79,3 +79,14 @@ async def test_a_body_that_is_all_there_is_one_message() -> None:
     await inbox.put({**PART})
     await inbox.put({"type": "http.request", "body": b"", "more_body": False})
     assert await inbox.receive() == {**PART, "more_body": False}
+
+
+async def test_a_message_that_is_no_part_of_a_body_is_never_taken_for_its_end() -> None:
+    inbox = Inbox()
+    for kind in ("websocket.connect", "websocket.receive", "websocket.disconnect"):
+        await inbox.put({"type": kind})
+    assert [(await inbox.receive())["type"] for _ in range(3)] == [
+        "websocket.connect",
+        "websocket.receive",
+        "websocket.disconnect",
+    ]

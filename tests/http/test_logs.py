@@ -71,6 +71,15 @@ def test_no_secret_is_written(json_lines: bool) -> None:
     assert all(word in text for word in ("seen1", "seen2", "seen3", logs.REDACTED))
 
 
+def test_facts_may_have_keys_that_are_no_words() -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    structlog.get_logger("x").info("refused", counts={402: 3, None: 1}, headers={b"authorization": "hush"})
+    (event,) = lines(stream)
+    assert event["counts"] == {"402": 3, "None": 1}
+    assert "hush" not in stream.getvalue()
+
+
 @pytest.mark.parametrize("json_lines", [True, False])
 def test_tracebacks_show_the_cause_and_no_locals(json_lines: bool) -> None:
     stream = io.StringIO()
@@ -174,3 +183,14 @@ def test_lines_of_requests_that_cannot_be_written_trouble_nobody() -> None:
         logs.write_held()
         with contextlib.suppress(OSError):
             full.close()
+
+
+@pytest.mark.parametrize("json_lines", [True, False])
+def test_a_log_that_was_closed_troubles_nobody(json_lines: bool) -> None:
+    stream = io.StringIO()
+    logs.configure("INFO", json=json_lines, stream=stream)
+    answered()
+    stream.close()
+    logs.write_held()
+    answered()
+    structlog.get_logger("x").info("payment_settled")
