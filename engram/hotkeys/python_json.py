@@ -21,7 +21,12 @@ _PIECE: Final = 4_096
 """Numbers of a list that are written at once: about 1 ms."""
 _PART: Final = 131_072
 """Bytes of a text in which marks are looked for at once: about 1 ms."""
-_MOST_CONTAINERS: Final = 2**19
+_MOST_VALUES: Final = 2**20
+"""Commas of a body, those in its strings counted: 256 vectors of 4,000 numbers."""
+_MOST_CONTAINERS: Final = 2**18
+"""Arrays and objects of a body, or their signs in its strings. More values, or more of these, would be read for more
+than some 20 ms in which no other thread runs."""
+_CONTAINERS: Final = 2**19
 """Arrays and objects of a body, or their signs in its strings; reading more of them takes longer than a tenth of a
 second, in which no other thread runs."""
 _CONTAINERS: Final = frozenset((dict, list))
@@ -72,12 +77,15 @@ def _text(value: JsonValue) -> str:
     """As `_dumped` writes it, in small parts."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{encode_basestring_ascii(key)}:{_text(value[key])}" for key in sorted(value)) + "}"
-    if not isinstance(value, list) or not value:
+    if not isinstance(value, list):
         return _dumped(value)
-    if not _CONTAINERS.isdisjoint(map(type, value)):
-        return "[" + ",".join(map(_text, value)) + "]"
-    pieces = (_dumped(value[start : start + _PIECE])[1:-1] for start in range(0, len(value), _PIECE))
-    return "[" + ",".join(pieces) + "]"
+    return "[" + ",".join(_items(value[start : start + _PIECE]) for start in range(0, len(value), _PIECE)) + "]"
+
+
+def _items(piece: list[JsonValue]) -> str:
+    if _CONTAINERS.isdisjoint(map(type, piece)):
+        return _dumped(piece)[1:-1]
+    return ",".join(map(_text, piece))
 
 
 def canonical_forms(content: bytes, *, without: frozenset[str]) -> Iterator[bytes]:
@@ -153,6 +161,8 @@ def _parse(content: bytes, decoder: json.JSONDecoder) -> JsonValue:
     containers = content.count(b"[") + content.count(b"{")
     if containers > _MOST_CONTAINERS:
         raise MalformedJson(f"the body has more than {_MOST_CONTAINERS} arrays and objects")
+    if content.count(b",") > _MOST_VALUES:
+        raise MalformedJson(f"the body has more than {_MOST_VALUES} values")
     try:
         value: JsonValue = decoder.decode(content.decode("utf-8"))
     except UnicodeDecodeError:
