@@ -114,7 +114,8 @@ class Lane:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=_SILENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(None)  # by the kernel instead: Python's own asks it before every call
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SILENCE)
+        for timeout in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self.socket.setsockopt(socket.SOL_SOCKET, timeout, _SILENCE)
         self.due = 0.0
         self._received = bytearray()
 
@@ -132,7 +133,10 @@ class Lane:
 
     def receive(self) -> bytes | None:
         """Takes in what is there; returns the body of the answer when it is whole."""
-        size = self.socket.recv_into(_PART)
+        try:
+            size = self.socket.recv_into(_PART)
+        except BlockingIOError:  # what the kernel's own timeout is told as
+            raise RuntimeError(f"no answer for {_SILENCE_S} s") from None
         if not size:
             raise RuntimeError("the server closed the connection")
         self._received += _PART[:size]
