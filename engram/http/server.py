@@ -79,18 +79,20 @@ async def serve(
     try:
         bound = listeners[0].socket.getsockname()
         context.ready(Address(str(bound[0]), int(bound[1])))
-        async with trio.open_nursery() as connections:
-            async with trio.open_nursery() as accepting:
-                accepting.start_soon(_write_logs)
-                accepting.start_soon(
-                    partial(trio.serve_listeners, server.connected, listeners, handler_nursery=connections)
-                )
-                await context.stop_requested.wait()
-                accepting.cancel_scope.cancel()
-            for listener in listeners:
-                await listener.aclose()
-            connections.cancel_scope.deadline = trio.current_time() + drain_s
-            await server.drain(connections.cancel_scope.deadline)
+        async with trio.open_nursery() as writing:
+            writing.start_soon(_write_logs)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(
+                        partial(trio.serve_listeners, server.connected, listeners, handler_nursery=connections)
+                    )
+                    await context.stop_requested.wait()
+                    accepting.cancel_scope.cancel()
+                for listener in listeners:
+                    await listener.aclose()
+                connections.cancel_scope.deadline = trio.current_time() + drain_s
+                await server.drain(connections.cancel_scope.deadline)
+            writing.cancel_scope.cancel()
         if connections.cancel_scope.cancelled_caught:
             _log.warning("drain_timed_out", surface=app.surface, drain_s=drain_s)
     finally:

@@ -57,23 +57,43 @@ def routed(app: App) -> App:
     return app
 
 
-async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = trio.Event()
+class Log(io.StringIO):
+    """Tells when something was written."""
 
-    class Stream(io.StringIO):
-        def write(self, text: str) -> int:
-            written.set()
-            return super().write(text)
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = trio.Event()
 
-    stream = Stream()
+    def write(self, text: str) -> int:
+        self.written.set()
+        return super().write(text)
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Where the lines of requests go."""
+    stream = Log()
     monkeypatch.setattr(logs._requests, "held_by", logs._Lossy(stream))
+    return stream
+
+
+async def test_the_line_of_a_request_is_written_soon_though_nothing_else_happens(app: App, log: Log) -> None:
     async with serving(app) as running, connect(running) as client:
         await client.ask(get("/hello"))
         with trio.fail_after(5):
-            await written.wait()
-    assert json.loads(stream.getvalue())["path"] == "/hello"
+            await log.written.wait()
+    assert json.loads(log.getvalue())["path"] == "/hello"
+
+
+async def test_the_line_of_a_request_is_written_soon_while_another_holds_up_the_end(app: App, log: Log) -> None:
+    async with serving(app, drain_s=60) as running, connect(running) as slow, connect(running) as client:
+        await slow.send(get("/slow"))
+        await app.config["entered"].wait()
+        await client.ask(get("/hello"))
+        running.stop_requested.set()
+        with trio.fail_after(5):
+            await log.written.wait()
+        assert not running.stopped.is_set()
 
 
 async def test_many_requests_share_one_connection(app: App) -> None:
