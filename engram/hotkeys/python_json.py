@@ -26,9 +26,6 @@ _MOST_VALUES: Final = 2**20
 _MOST_CONTAINERS: Final = 2**18
 """Arrays and objects of a body, or their signs in its strings. More values, or more of these, would be read for more
 than some 20 ms in which no other thread runs."""
-_CONTAINERS: Final = 2**19
-"""Arrays and objects of a body, or their signs in its strings; reading more of them takes longer than a tenth of a
-second, in which no other thread runs."""
 _CONTAINERS: Final = frozenset((dict, list))
 
 
