@@ -214,11 +214,12 @@ class EdgeIndex:
             stdout=subprocess.PIPE,
             env=_environment(),
         )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        commands, replies = Outlet(os.dup(process.stdin.fileno())), Inlet(os.dup(process.stdout.fileno()))
-        process.stdin.close()
-        process.stdout.close()
+        try:
+            commands, replies = _ends_of(process)
+        except OSError:
+            with trio.CancelScope(shield=True):
+                await _reap(process)
+            raise
         self._commands, self.worker_pid = commands, process.pid
         try:
             yield process, commands, replies
@@ -254,6 +255,21 @@ class _Reply:
         self.arrived.set()
         if self._turns is not None:
             self._turns.release_on_behalf_of(self)
+
+
+def _ends_of(process: subprocess.Popen[bytes]) -> tuple[Outlet, Inlet]:
+    """Returns this process's ends of its pipes, which nothing else holds open: the worker ends with them.
+
+    Raises OSError when there are no more descriptors; then they are closed.
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process.stdin as stdin, process.stdout as stdout, contextlib.ExitStack() as opened:
+        commands = Outlet(os.dup(stdin.fileno()))
+        opened.callback(commands.close)
+        replies = Inlet(os.dup(stdout.fileno()))
+        opened.pop_all()
+        return commands, replies
 
 
 def _end_of(status: int) -> str:

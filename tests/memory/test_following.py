@@ -1,5 +1,6 @@
 """How the index follows the truth when things go wrong: too far behind, too slow, hung, or not what it says."""
 
+import errno
 import math
 import os
 import signal
@@ -201,3 +202,21 @@ async def test_an_index_that_is_down_is_told_as_such(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "index", 8, "truth")
     with pytest.raises(IndexUnavailable, match="restarting"):
         await index.search(PUBLIC, vector(1), 1, {}, math.inf)
+
+
+async def test_a_worker_for_whose_pipes_there_are_no_descriptors_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, duplicate, left = EdgeIndex(tmp_path / "index", 8, "truth"), os.dup, [0]
+
+    def scarce(descriptor: int) -> int:
+        if not left:
+            raise OSError(errno.EMFILE, "too many open files")
+        left.pop()
+        return duplicate(descriptor)
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "dup", scarce)
+    with pytest.raises(OSError, match="too many"):
+        await index.run(lambda flushed: None)
+    assert os.listdir("/proc/self/fd") == before
