@@ -16,7 +16,7 @@ from typing import final
 import trio
 
 from engram.memory import records
-from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.errors import IndexRestarting, IndexUnavailable, TruthUnavailable
 from engram.memory.index import Index, Match
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Hit, Record
 from engram.memory.truth import Truth
@@ -99,8 +99,10 @@ class IndexedStore:
 
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
         """Returns the nearest records of the namespace."""
-        found = await self._search(namespace, vector, limit, conditions)
-        there = await self._truth.by_ids(namespace, [match.id for match in found if match.record is None])
+        give_up_at = trio.current_time() + _SEARCH_WITHIN_S
+        found = await self._search(namespace, vector, limit, conditions, give_up_at)
+        unread = [match.id for match in found if match.record is None]
+        there = await self._read(namespace, unread, give_up_at) if unread else {}
         hits = [
             Hit(record, match.score if -1.0 <= match.score <= 1.0 else math.copysign(1.0, match.score))
             for match in found
@@ -116,9 +118,15 @@ class IndexedStore:
         """Returns how many records there are."""
         return self._counts
 
-    async def _search(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Match]:
+    async def _read(self, namespace: str, ids: Sequence[int], give_up_at: float) -> Mapping[int, Excerpt]:
+        with trio.move_on_at(give_up_at):
+            return await self._truth.by_ids(namespace, ids)
+        raise TruthUnavailable("the record database did not answer in time")
+
+    async def _search(
+        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+    ) -> list[Match]:
         """Asks the index; when it dies meanwhile, asks its successor."""
-        give_up_at = trio.current_time() + _SEARCH_WITHIN_S
         while True:
             usable = self._usable
             if not usable.is_set():  # to wait for nothing would cost a pass of the loop

@@ -4,15 +4,17 @@ import errno
 import math
 import os
 import signal
+import sqlite3
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
-from engram.memory import edge_index, indexed_store
+from engram.memory import edge_index, indexed_store, truth
 from engram.memory.edge_index import EdgeIndex
-from engram.memory.errors import IndexUnavailable
+from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
@@ -83,6 +85,28 @@ async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_s
         index.open.set()
         await until(lambda: len(index.vectors) == 1)
         assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+
+
+async def test_a_query_waits_no_longer_for_its_turn_to_read_the_records_than_for_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    monkeypatch.setattr(truth, "_READERS", 1)
+    reading, may_end = threading.Event(), threading.Event()
+
+    def read(connection: sqlite3.Connection) -> None:
+        reading.set()
+        may_end.wait()
+
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        await both.store.put(entry(vector(1)))
+        monkeypatch.setattr(indexed_store, "_SEARCH_WITHIN_S", 0.05)
+        nursery.start_soon(both.truth.read, read)
+        await trio.to_thread.run_sync(reading.wait)
+        try:
+            with pytest.raises(TruthUnavailable, match="in time"):
+                await both.store.query(PUBLIC, vector(1), 1, {})
+        finally:
+            may_end.set()
 
 
 async def test_an_index_older_than_what_was_forgotten_is_built_anew(tmp_path: Path) -> None:
