@@ -116,9 +116,9 @@ class AsyncNodeClient:
         """A page of the memories, oldest first; at most 200."""
         return await self._transport.ask(self._calls.page(limit, offset, where))
 
-    async def retrieve(self, cid: str) -> Memory | None:
+    async def get(self, cid: str) -> Memory | None:
         """The memory of this content id; None when the node does not hold it (or not for you)."""
-        return await self._transport.ask(self._calls.retrieve(cid))
+        return await self._transport.ask(self._calls.get(cid))
 
     async def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""

@@ -127,9 +127,9 @@ class NodeClient:
         """A page of the memories, oldest first; at most 200."""
         return self.ask(self.calls.page(limit, offset, where))
 
-    def retrieve(self, cid: str) -> Memory | None:
+    def get(self, cid: str) -> Memory | None:
         """The memory of this content id; None when the node does not hold it (or not for you)."""
-        return self.ask(self.calls.retrieve(cid))
+        return self.ask(self.calls.get(cid))
 
     def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""

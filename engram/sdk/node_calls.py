@@ -16,7 +16,8 @@ import msgspec
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
-from engram.memory import keyed_tree, proofs
+from engram.memory import keyed_tree, proofs, rules
+from engram.memory.errors import InvalidInput
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
@@ -150,12 +151,18 @@ class NodeCalls:
         """`embed` makes vectors on this side; a cipher needs it. Version 1 of namespace signatures is for miners of
         the original.
 
-        Raises ValueError for a namespace without a key to sign for it: it would end up public.
+        Raises ValueError for a namespace without a key to sign for it: it would end up public; and for a name that no
+        node takes: a text would be sent for nothing.
         """
         if namespace is not None and keypair is None:
             raise ValueError("a private namespace needs the keypair that owns it")
         if namespace in ("", _PUBLIC):
             raise ValueError("name a private namespace, or leave it out for the public one")
+        if namespace is not None:
+            try:
+                rules.check_namespace(namespace)
+            except InvalidInput as error:
+                raise ValueError(str(error)) from None
         self.namespace = namespace
         self._clock = clock
         self._keypair = keypair
@@ -238,7 +245,7 @@ class NodeCalls:
 
         return self._post("list", fields | self._filter(where), read)
 
-    def retrieve(self, cid: str) -> Call[Memory | None]:
+    def get(self, cid: str) -> Call[Memory | None]:
         """One memory; None when the node has none under that id for this hotkey."""
         fields = self._signed("retrieve", {"cid": cid})
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})

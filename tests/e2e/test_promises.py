@@ -111,7 +111,7 @@ def wait_until_served(node: NodeClient, cids: list[str], deadline: float) -> Non
 
     while True:
         try:
-            assert all(node.retrieve(cid) is not None for cid in cids)
+            assert all(node.get(cid) is not None for cid in cids)
         except (SdkError, AssertionError):
             assert time.monotonic() < deadline, "the node does not serve its memories again"
             time.sleep(0.05)
@@ -138,7 +138,7 @@ def test_sigterm_drains_keeps_the_nodes_and_the_next_start_finds_them(tmp_path: 
         assert buyer.wait(gateway.url, session_id, "active")["node_endpoint"] == session["node_endpoint"]
         assert gateway.nodes() == before
         with NodeClient(session["node_endpoint"], buyer.keypair) as node:
-            assert node.retrieve(cid) is not None
+            assert node.get(cid) is not None
         buyer.stop(gateway.url, session_id)
         buyer.wait(gateway.url, session_id, "stopped")
         assert gateway.nodes() == []

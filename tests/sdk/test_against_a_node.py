@@ -44,10 +44,10 @@ def test_the_whole_life_of_a_private_memory(running: NodeProcess) -> None:
         assert isinstance(results[1], NodeRefused)
         assert mine.query("otters hold hands", top_k=1)[0].text == "Otters hold hands."
         assert {memory.cid for memory in mine.list()} == {cid, results[0]}
-        found = mine.retrieve(cid)
+        found = mine.get(cid)
         assert found is not None
         assert found.metadata["kind"] == "fact"
-        assert anybody.retrieve(cid) is None
+        assert anybody.get(cid) is None
         assert anybody.query("otters") == []
         assert mine.commitment(NODE.public_key).count == 2
         assert mine.delete(cid)
@@ -96,7 +96,7 @@ def test_a_text_comes_back_to_whoever_signs_for_it_and_to_nobody_else(running: N
         with NodeClient(url(running), CONTROLLER, namespace=namespace) as mine:
             cid = mine.ingest(long)
             assert [hit.text for hit in mine.query(long, top_k=1)] == [long]
-            found = mine.retrieve(cid)
+            found = mine.get(cid)
             assert found is not None
             assert found.text == long
             assert long in [memory.text for memory in mine.list()]
@@ -149,7 +149,7 @@ def test_what_others_have_encrypted_does_not_hide_what_one_can_read(running: Nod
             assert {hit.text for hit in client.query("a secret")} == {"a secret", ""}
             assert [memory.text for memory in client.list()][-1] == "a secret"
             with pytest.raises(Undecryptable):
-                client.retrieve(theirs)
+                client.get(theirs)
 
 
 async def test_the_client_for_trio_does_the_same_at_once(running: NodeProcess) -> None:

@@ -46,6 +46,13 @@ def test_a_text_is_kept_beside_its_meaning_and_found_again() -> None:
     assert Hit(CID, 0.1, {"text": 5}).text == ""
 
 
+@pytest.mark.parametrize("name", ["not-a-name", "x" * 129, "", "__public__"])
+def test_a_namespace_that_no_node_takes_is_refused_before_anything_is_sent(name: str) -> None:
+    with pytest.raises(ValueError, match="namespace"):
+        NodeClient("http://127.0.0.1:1", PHONE, namespace=name)
+
+
+
 def test_without_a_key_nothing_is_signed_and_no_namespace_can_be_named() -> None:
     def script(asked: Asked) -> Told:
         assert not {"hotkey", "signature", "namespace"} & json.loads(asked.body).keys()
@@ -127,8 +134,8 @@ def test_a_memory_that_is_not_there_is_none() -> None:
         return answer({"error": "not found"}, 404)
 
     with scripted(script) as url, NodeClient(url) as node:
-        assert node.retrieve("v1::ab") == Memory("v1::ab", {"a": 1})
-        assert node.retrieve("v1::cd") is None
+        assert node.get("v1::ab") == Memory("v1::ab", {"a": 1})
+        assert node.get("v1::cd") is None
         with pytest.raises(ApiError):
             node.health()
 
@@ -146,7 +153,7 @@ NESTED = b"[" * 100_000
 @pytest.mark.parametrize("told", [Told(body=b'{"deleted":' + NESTED), Told(400, b'{"error":' + NESTED)])
 def test_an_answer_nested_without_end_is_an_error_of_the_clients_own(told: Told) -> None:
     with scripted(lambda _: told) as url, NodeClient(url, PHONE) as node:
-        for ask in (node.health, lambda: node.query("x"), lambda: node.delete(CID), lambda: node.retrieve(CID)):
+        for ask in (node.health, lambda: node.query("x"), lambda: node.delete(CID), lambda: node.get(CID)):
             with pytest.raises((MalformedAnswer, ApiError)):
                 ask()
 
@@ -161,9 +168,9 @@ def test_a_proof_nested_without_end_proves_nothing() -> None:
 
 def test_another_memory_than_was_asked_for_is_not_taken() -> None:
     with scripted(lambda _: answer({"cid": CID, "metadata": {}})) as url, NodeClient(url) as node:
-        assert node.retrieve(CID) == Memory(CID)
+        assert node.get(CID) == Memory(CID)
         with pytest.raises(MalformedAnswer, match="gave"):
-            node.retrieve("v1::cd")
+            node.get("v1::cd")
 
 
 def test_only_what_the_node_says_it_has_deleted_is_deleted() -> None:
