@@ -52,7 +52,6 @@ def test_a_namespace_that_no_node_takes_is_refused_before_anything_is_sent(name:
         NodeClient("http://127.0.0.1:1", PHONE, namespace=name)
 
 
-
 def test_without_a_key_nothing_is_signed_and_no_namespace_can_be_named() -> None:
     def script(asked: Asked) -> Told:
         assert not {"hotkey", "signature", "namespace"} & json.loads(asked.body).keys()
