@@ -105,6 +105,7 @@ a number."""
 
 
 def _float(text: str) -> float:
+    """Written in Python, as `_int` and `_marked` are, so that other threads get their turn between two numbers."""
     number = float(text)
     if math.isinf(number):
         raise MalformedJson(f"the number {text[:40]} is too large")
@@ -118,21 +119,8 @@ def _int(text: str) -> int:
         raise MalformedJson(f"a number of {len(text)} digits is too large") from None
 
 
-_SHORT: Final = 16_384
-"""Bytes up to which numbers are read without a look at each, some 2 ms at a time in which no other thread runs."""
-_SHAPE: Final = bytes.maketrans(b"123456789E", b"000000000e")
-_LARGE: Final = (b"e000", b"0" * 200)
-"""Only numbers of such a shape may not fit a double (200 digits and e99 still do); looking at each one is three times
-as slow as not to."""
-
-
 def _load(content: bytes) -> JsonValue:
-    if len(content) > _SHORT:
-        return _parse(content, _CAREFUL)
-    shape = content.translate(_SHAPE, b"+")
-    if any(part in shape for part in _LARGE):
-        return _parse(content, _CAREFUL)
-    return _parse(content, _PLAIN)
+    return _parse(content, _AS_NUMBERS)
 
 
 def _load_marked(content: bytes) -> JsonValue:
@@ -141,7 +129,7 @@ def _load_marked(content: bytes) -> JsonValue:
 
 
 def _marked(number: str) -> str:
-    return f"{_MARK}{number}{_MARK}"  # in Python, so that other threads get their turn between two numbers
+    return f"{_MARK}{number}{_MARK}"
 
 
 def _unmarked(text: bytes) -> bytes:
@@ -199,6 +187,5 @@ def _decoder(parse_float: Callable[[str], object], parse_int: Callable[[str], ob
     )
 
 
-_PLAIN: Final = _decoder(float, int)
-_CAREFUL: Final = _decoder(_float, _int)
+_AS_NUMBERS: Final = _decoder(_float, _int)
 _SPELLED: Final = _decoder(_marked, _marked)
