@@ -7,11 +7,12 @@ import os
 import sys
 from pathlib import Path
 
+from config.environment import PROFILE_VARIABLE
 from config.model import MinerSettings
 from engram.miner.node import main
 
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] != "--config":
         sys.exit("usage: python -m engram.miner --config FILE")
-    strict = os.environ.get("ENGRAM_ENV") == "mainnet"
+    strict = os.environ.get(PROFILE_VARIABLE) == "mainnet"
     sys.exit(main(Path(sys.argv[2]), MinerSettings(require_signature=strict)))
