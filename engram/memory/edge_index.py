@@ -191,8 +191,8 @@ class EdgeIndex:
                     waiting.settle(reply)
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Ends waiting that lasts too long, and a worker that hangs. A deadline for each search would cost as much as
-        its log line."""
+        """Ends waiting that lasts too long, and a worker that hangs. A cancel scope for each search would cost it a
+        fiftieth more."""
         while True:
             await trio.sleep(_LOOK_EVERY_S)
             now = trio.current_time()
