@@ -7,6 +7,7 @@
 """
 
 import os
+import signal
 from collections.abc import Generator
 
 import pytest
@@ -25,6 +26,10 @@ settings.register_profile(
 )
 settings.register_profile("nightly", settings.get_profile("default"), max_examples=2_000)
 settings.load_profile("nightly" if NIGHTLY else "default")
+
+# What is started in the background ignores Ctrl-C and hands that on; the programs under test must not get it from here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NO_SKIPS = os.environ.get("ENGRAM_NO_SKIPS") == "1"
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
@@ -107,13 +108,31 @@ def encoded(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields).encode()
 
 
+class Stamps:
+    """Unix milliseconds, none of them twice and none ahead of the clock: the same request stamped alike is a replay."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._lock = threading.Lock()
+
+    def next(self) -> int:
+        with self._lock:
+            while (now_ms := time.time_ns() // 1_000_000) <= self._last:
+                time.sleep(0.0001)
+            self._last = now_ms
+            return now_ms
+
+
+STAMPS = Stamps()
+
+
 def signed(keypair: Keypair, endpoint: str, fields: Mapping[str, Any], now_ms: int | None = None) -> bytes:
-    stamp = now_ms if now_ms is not None else time.time_ns() // 1_000_000
+    stamp = now_ms if now_ms is not None else STAMPS.next()
     return encoded(miner_scheme.sign_body(keypair, endpoint, fields, stamp))
 
 
 def in_namespace(keypair: Keypair, name: str, now_ms: int | None = None) -> dict[str, Any]:
-    stamp = now_ms if now_ms is not None else time.time_ns() // 1_000_000
+    stamp = now_ms if now_ms is not None else STAMPS.next()
     return dict(miner_scheme.sign_namespace(keypair, name, stamp))
 
 

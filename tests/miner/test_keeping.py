@@ -21,7 +21,7 @@ from engram.miner.endpoints import Answer, Service
 from engram.miner.stakes import SyncedSubnet
 from tests.chain.samples import key, metagraph, neuron
 from tests.memory.stores import DIMENSION
-from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
+from tests.miner.nodes import CONTROLLER, NODE, STAMPS, STRANGER, encoded, in_namespace, serving, signed
 
 UP = [1.0] + [0.0] * (DIMENSION - 1)
 SHARE = {"share_index": 2, "share_hex": "c0ffee", "threshold": 2, "total": 3}
@@ -34,7 +34,7 @@ def opened(answer: Answer) -> dict[str, object]:
 
 async def deposit(service: Service, keypair: Keypair, name: str, **changed: object) -> Answer:
     fields: dict[str, Any] = {**SHARE, **changed}
-    body = miner_scheme.sign_namespace_request(keypair, "KeyShareSynapse", name, fields, time.time_ns() // 10**6)
+    body = miner_scheme.sign_namespace_request(keypair, "KeyShareSynapse", name, fields, STAMPS.next())
     return await endpoints.put_key_share(service, encoded(body))
 
 
@@ -172,7 +172,7 @@ async def test_a_bad_attestation_is_refused(tmp_path: Path) -> None:
 
 
 def chat_parameters(keypair: Keypair, endpoint: str, **fields: Any) -> dict[str, str]:
-    body = miner_scheme.sign_body(keypair, endpoint, fields, time.time_ns() // 10**6)
+    body = miner_scheme.sign_body(keypair, endpoint, fields, STAMPS.next())
     return {key: str(value) for key, value in body.items() if key != "user_id"}
 
 

@@ -28,7 +28,7 @@ from engram.hotkeys import miner_scheme
 from engram.memory import data_files
 from engram.memory.keyed_tree import KeyedTree, entry_of
 from engram.memory.model import PUBLIC
-from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, signed
+from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, Stamps, signed
 from tests.sampling import NIGHTLY, SEED
 
 pytestmark = pytest.mark.serial
@@ -73,19 +73,6 @@ def eventually(find: Callable[[], list[int]], within_s: float) -> list[int]:
 def body_of(endpoint: str, namespace: str, fields: dict[str, Any], stamps: "Stamps") -> bytes:
     named = fields if namespace == PUBLIC else {**fields, "namespace": namespace}
     return signed(CONTROLLER, endpoint, named, stamps.next())
-
-
-class Stamps:
-    """Unix milliseconds, none of them twice."""
-
-    def __init__(self) -> None:
-        self._last = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(time.time_ns() // 1_000_000, self._last + 1)
-            return self._last
 
 
 def load(
