@@ -57,6 +57,8 @@ class App(QuartTrio):
     hotkey_limiter: Limiter
     single_headers: tuple[bytes, ...]
     """Lower-case request headers that may come once only, besides those that always may."""
+    body_timeout_s: float
+    """From a request's head to the end of its body."""
     max_event_streams: int
     open_event_streams: int
     draining: trio.Event
@@ -92,6 +94,7 @@ def new_app(
     app.surface = name
     app.metrics = metrics
     app.single_headers = tuple(single_headers)
+    app.body_timeout_s = settings.body_timeout_s
     app.max_event_streams = settings.event_streams
     app.open_event_streams = 0
     app.draining = trio.Event()
@@ -109,7 +112,6 @@ def new_app(
         ids=ids,
         metrics=metrics,
         max_body_bytes=limit,
-        body_timeout_s=settings.body_timeout_s,
         body_room=BodyRoom(max(_BODIES_BYTES, 4 * limit), max(_BODIES_BYTES // 2, 2 * limit)),
         address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
@@ -143,9 +145,9 @@ class _Request(TrioRequest):
 class _HttpConnection(TrioASGIHTTPConnection):
     """Runs Quart on a request whose body has been read already.
 
-    quart-trio runs two tasks for a request, one of which waits for the client to leave and then cancels the other, in
-    the middle of hypercorn's closing. Here a handler is never cancelled: what it has begun is finished whether the
-    client waits for it or not. Only streams watch for the client.
+    quart-trio runs two tasks for a request, one of which waits for the client to leave and then cancels the other.
+    Here a handler is never cancelled: what it has begun is finished whether the client waits for it or not. Only
+    streams watch for the client.
     """
 
     app: App

@@ -12,24 +12,21 @@ from time import perf_counter
 from typing import Any, TypeAlias, final
 
 import structlog
-import trio
 
 from engram.clock import Ids
 from engram.http import exchange, logs
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
-from engram.http.guards import declared_length
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.http.metrics import Metrics
+from engram.http.parser import Refused
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]
 """Answers without a framework: status, body and headers. For /health and /ready, which load balancers ask for often."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
-_DISCARD_S = 2.0
-_DISCARD_BYTES = 1_048_576
 _UNCOUNTED_BYTES = 65_536
 """Of each body: the most connections that there can be hold 128 MiB of these."""
 
@@ -48,7 +45,6 @@ class Edge:
         ids: Ids,
         metrics: Metrics,
         max_body_bytes: int,
-        body_timeout_s: float,
         body_room: BodyRoom,
         address_limiter: Limiter,
         client_address: ClientAddress,
@@ -59,7 +55,6 @@ class Edge:
         self._ids = ids
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
         self._body_room = body_room
         self._address_limiter = address_limiter
         self._client_address = client_address
@@ -77,6 +72,10 @@ class Edge:
     def request_id(self) -> str:
         """A new id for a request that brought none."""
         return self._ids.token(8)
+
+    def cors_headers(self, origin: bytes) -> HeaderLines:
+        """Lines for answers that are given without an application, to a request with this Origin header."""
+        return self._cors.headers(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -137,31 +136,25 @@ class Edge:
             await respond(send, status, b"" if method == "HEAD" else body, headers)
 
     async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
-        """The whole body. Raises ApiError 413, 408 or 503; what a client goes on sending is read for a while first."""
+        """The whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
         limit = self._max_body_bytes
-        if (declared_length(scope["headers"]) or 0) > limit:
-            await _discard(receive)
+        if (_declared_length(scope["headers"]) or 0) > limit:
             raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
-        received = bytearray()
-        with trio.move_on_after(self._body_timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError(400, "incomplete_body", "the connection ended within the body", _CLOSE)
-                received += message.get("body", b"")
-                if len(received) > limit:
-                    if message.get("more_body", False):
-                        await _discard(receive)
-                    raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
-                if not self._has_room(current, len(received)):
-                    received.clear()
-                    if message.get("more_body", False):
-                        await _discard(receive)
-                    raise ApiError(503, "busy", "too many large bodies at once; try again in a moment", _LATER)
-                if not message.get("more_body", False):
-                    return bytes(received)
-        seconds = f"{self._body_timeout_s:g} s"
-        raise ApiError(408, "body_timeout", f"the body did not arrive within {seconds}", _CLOSE)
+        message = await receive()
+        received: bytes | bytearray = message.get("body", b"")
+        while True:
+            if message["type"] == "http.disconnect":
+                raise _incomplete(message.get("refused"))
+            if len(received) > limit:
+                raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
+            if not self._has_room(current, len(received)):
+                raise ApiError(503, "busy", "too many large bodies at once; try again in a moment", _LATER)
+            if not message.get("more_body", False):
+                return bytes(received)
+            message = await receive()
+            if isinstance(received, bytes):
+                received = bytearray(received)
+            received += message.get("body", b"")
 
     def _has_room(self, current: exchange.Exchange, received: int) -> bool:
         """Counts what has arrived, less what every connection may hold."""
@@ -206,10 +199,7 @@ def rate_limited(wait_s: float) -> ApiError:
 
 @final
 class _Answering:
-    """Adds our headers to an answer, and sends its last part out of reach of a cancellation.
-
-    A cancellation between the last byte and hypercorn's clean-up leaves the connection neither closed nor timed.
-    """
+    """Adds our headers to an answer."""
 
     __slots__ = ("_current", "_extra", "_send")
 
@@ -222,22 +212,23 @@ class _Answering:
         if message["type"] == "http.response.start":
             self._current.status = message["status"]
             await self._send({**message, "headers": [*message["headers"], *self._extra]})
-        elif message.get("more_body", False):
-            await self._send(message)
         else:
-            with trio.CancelScope(shield=True):
-                await self._send(message)
+            await self._send(message)
 
 
-async def _discard(receive: Receive) -> None:
-    """Read and drop what is being sent, within bounds, so that the client gets to read the answer."""
-    dropped = 0
-    with trio.move_on_after(_DISCARD_S):
-        while dropped < _DISCARD_BYTES:
-            message = await receive()
-            dropped += len(message.get("body", b""))
-            if not message.get("more_body", False):
-                return
+def _declared_length(headers: HeaderLines) -> int | None:
+    """The request's Content-Length (the parser has checked its form), or None when it is not declared."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value)
+    return None
+
+
+def _incomplete(refused: Refused | None) -> ApiError:
+    """What is answered to a body that has not come whole."""
+    if refused is None:
+        return ApiError(400, "incomplete_body", "the connection ended within the body", _CLOSE)
+    return ApiError(refused.status, refused.code, f"{refused}", _CLOSE)
 
 
 async def _send_error(error: ApiError, current: exchange.Exchange, send: _Answering) -> None:

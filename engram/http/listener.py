@@ -1,17 +1,37 @@
 """One HTTP surface's place in the tree: its server is restarted on the address that it had."""
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, Protocol, final
 
+import structlog
 import trio
 
 from actors import Backoff, ChildSpec, Context, DrainingJob
 from config.model import HttpSettings
+from engram.http import descriptors, logs
 from engram.http.app import App
-from engram.http.server import Address, serve
+from engram.http.asgi import HeaderLines
+from engram.http.connection import Patience
+from engram.http.parser import Refused, bounds
+from engram.http.server import Limits, Server
+from engram.http.sockets import Address, listen
 
 SLACK_S: Final = 2.0
 """A server that has drained for its whole time still gets this long to close."""
+_HEAD_S: Final = 10.0
+_SEND_S = 30.0
+_LOGS_EVERY_S: Final = 0.2
+
+_log = structlog.get_logger("engram.http")
+
+
+class Host(Protocol):
+    """What a server wants of the job it runs in (an `actors.Context` has it)."""
+
+    @property
+    def stop_requested(self) -> trio.Event: ...
+
+    def ready(self, info: object = None) -> None: ...
 
 
 @final
@@ -30,19 +50,19 @@ class Listener:
         return (self.bound or Address(self._host, self._port)).url
 
     def child(self, name: str, app: Callable[[], App]) -> ChildSpec:
-        """The server as a child of the tree; `app` makes its application anew at each start."""
+        """The server as a child of the tree; `app` makes its application again at each start."""
 
         async def run(context: Context) -> None:
             port = self._port if self.bound is None else self.bound.port
-            host = _Told(context, self)
+            host = _Recording(context, self)
             await serve(app(), self._host, port, context=host, settings=self._settings, drain_s=self._drain_s)
 
         return ChildSpec(name, lambda: DrainingJob(run), shutdown=self._drain_s + SLACK_S, backoff=Backoff(0.1, 5.0))
 
 
 @final
-class _Told:
-    """A job's context that tells its listener, too, where it listens."""
+class _Recording:
+    """A job's context that records in its listener where it listens."""
 
     def __init__(self, context: Context, listener: Listener) -> None:
         self._context = context
@@ -56,3 +76,93 @@ class _Told:
         if isinstance(info, Address):
             self._listener.bound = info
         self._context.ready(info)
+
+
+def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s: float) -> DrainingJob:
+    """The job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
+
+    async def run(context: Context) -> None:
+        await serve(app, host, port, context=context, settings=settings, drain_s=drain_s)
+
+    return DrainingJob(run)
+
+
+async def serve(
+    app: App, host: str, port: int, *, context: Host, settings: HttpSettings, drain_s: float = 10.0
+) -> None:
+    """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
+
+    `port` 0 takes a free one; `context.ready` is given the Address. Cancelled, it cuts everything at once. Raises
+    OSError when it cannot listen.
+    """
+    listeners = listen(host, port)
+    try:
+        server = Server(app.edge, Address.of(listeners[0]), limits_of(app, settings), _SurfaceObserver(app))
+        context.ready(server.bound)
+        async with trio.open_nursery() as writing:
+            writing.start_soon(_write_logs)
+            drained = await server.run(listeners, context.stop_requested, drain_s, on_drain=app.draining.set)
+            writing.cancel_scope.cancel()
+        if not drained:
+            _log.warning("drain_timed_out", surface=app.surface, drain_s=drain_s)
+    finally:
+        logs.write_held()
+        for listener in listeners:
+            listener.close()
+
+
+def limits_of(app: App, settings: HttpSettings) -> Limits:
+    """What a surface's server allows by the settings, as far as the process has descriptors."""
+    return Limits(
+        bounds=bounds(
+            max_head_bytes=settings.max_header_bytes,
+            max_headers=settings.max_headers,
+            single_headers=app.single_headers,
+        ),
+        patience=Patience(
+            idle_s=settings.idle_timeout_s,
+            head_s=min(_HEAD_S, settings.idle_timeout_s),
+            body_s=app.body_timeout_s,
+            send_s=_SEND_S,
+        ),
+        max_connections=min(settings.max_connections, descriptors.for_connections(descriptors.allowed())),
+        max_per_address=settings.max_connections_per_ip,
+        trusted_proxies=settings.trusted_proxies,
+    )
+
+
+async def _write_logs() -> None:
+    while True:
+        await trio.sleep(_LOGS_EVERY_S)
+        logs.write_held()
+
+
+@final
+class _SurfaceObserver:
+    """Counts and logs what a surface's server does without the application."""
+
+    def __init__(self, app: App) -> None:
+        self._surface = app.surface
+        self._edge = app.edge
+        self._refusals = app.metrics.http_refused
+        self._gauge = app.metrics.http_connections.labels(app.surface)
+
+    def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
+        self.dropped(refused.code)
+        request_id = self._edge.request_id()
+        _log.info(
+            "refused",
+            surface=self._surface,
+            code=refused.code,
+            status=refused.status,
+            client=client,
+            request_id=request_id,
+        )
+        own = (b"x-request-id", request_id.encode("ascii"))
+        return request_id, (own, *self._edge.cors_headers(refused.origin))
+
+    def dropped(self, code: str) -> None:
+        self._refusals.labels(self._surface, code).inc()
+
+    def count(self, connections: int) -> None:
+        self._gauge.set(connections)

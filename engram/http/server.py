@@ -1,187 +1,244 @@
-"""Serves an ASGI application on a socket, as a job of a supervision tree.
+"""Serves an ASGI 3 application on sockets: accepts, watches deadlines, makes room under pressure, drains.
 
-`http_job` is what `run.py` puts into the tree. Asked to stop, it takes no new connections or requests, ends event
-streams, lets running requests finish within the drain time, and only then cuts what is left.
+One nursery holds the connections, one task accepts, one sweeps every `SWEEP_S`: it keeps the coarse clock and the Date
+line, and wakes connections that have waited beyond their deadline. Asked to stop, the server takes what the kernel has
+accepted for it by then, closes idle connections after one last look, answers what was begun with `Connection: close`,
+and cuts what is left after the drain time.
+
+Under pressure (`max_connections`) the connection that has gone longest without a whole request is closed for a new
+one; where every connection has a request under way, the new one is turned away with 503.
 """
 
 import contextlib
-from functools import partial
-from typing import Protocol, final
+import socket
+import time
+from collections.abc import Callable, Sequence
+from email.utils import formatdate
+from http import HTTPStatus
+from itertools import islice
+from typing import Final, Protocol, final
 
 import msgspec
 import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 
-from actors import Context, DrainingJob
-from config.model import HttpSettings
-from engram.http import descriptors, logs
-from engram.http.app import App
-from engram.http.asgi import error_body
+from engram.http.asgi import AsgiApp, HeaderLines, error_body
 from engram.http.connection import Connection, Patience
-from engram.http.guards import Guard, Refused
 from engram.http.limits import ClientAddress, OpenConnections
+from engram.http.parser import Bounds, Refused
+from engram.http.sockets import Address, tune
+from engram.http.transport import Transport
 
-_KEEP_ALIVE_REQUESTS = 100_000
-_BACKLOG = 1_024
-_SEND_S = 30.0
-_LOGS_EVERY_S = 0.2
-_LEAVING = 64
+SWEEP_S: Final = 0.25
+_ACCEPTED_AT_ONCE: Final = 64
+_NO_DESCRIPTORS_S: Final = 0.05
+_LOOKED_AT: Final = 8
+"""Connections whose request is just arriving that are passed over when room is made."""
+_LEAVING: Final = 64
 """Connections that are told why they are turned away; more at once are just closed."""
 
 _log = structlog.get_logger("engram.http")
 
 
-class Address(msgspec.Struct, frozen=True):
-    """Where a server listens."""
+class Limits(msgspec.Struct, frozen=True):
+    """What a server allows its clients."""
 
-    host: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        """The base URL, without a slash at its end."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
-
-
-class Host(Protocol):
-    """What a server wants of the job it runs in (an `actors.Context` has it)."""
-
-    @property
-    def stop_requested(self) -> trio.Event: ...
-
-    def ready(self, info: object = None) -> None: ...
+    bounds: Bounds = Bounds()
+    patience: Patience = Patience()
+    max_connections: int = 2_000
+    max_per_address: int = 0
+    """Connections of one address that is no trusted proxy; 0 allows any number."""
+    trusted_proxies: tuple[str, ...] = ()
 
 
-def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s: float) -> DrainingJob:
-    """The job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
+class Observer(Protocol):
+    """Who is told what the server does without the application."""
 
-    async def run(context: Context) -> None:
-        await serve(app, host, port, context=context, settings=settings, drain_s=drain_s)
+    def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
+        """A request is answered by its connection; returns the request's id and headers to add to the answer."""
+        ...
 
-    return DrainingJob(run)
+    def dropped(self, code: str) -> None:
+        """A connection was turned away (`busy`) or closed to make room (`evicted`)."""
+        ...
 
-
-async def serve(
-    app: App, host: str, port: int, *, context: Host, settings: HttpSettings, drain_s: float = 10.0
-) -> None:
-    """Serve until `context.stop_requested`, then drain for at most `drain_s` seconds.
-
-    `port` 0 takes a free one; `context.ready` is told the Address. Cancelled, it cuts everything at once. Raises
-    OSError when it cannot listen.
-    """
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot listen on {Address(host, port).url}: {error.strerror}") from error
-    server = Server(app, settings)
-    try:
-        bound = listeners[0].socket.getsockname()
-        context.ready(Address(str(bound[0]), int(bound[1])))
-        async with trio.open_nursery() as writing:
-            writing.start_soon(_write_logs)
-            async with trio.open_nursery() as connections:
-                async with trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(trio.serve_listeners, server.connected, listeners, handler_nursery=connections)
-                    )
-                    await context.stop_requested.wait()
-                    accepting.cancel_scope.cancel()
-                for listener in listeners:
-                    await listener.aclose()
-                connections.cancel_scope.deadline = trio.current_time() + drain_s
-                await server.drain(connections.cancel_scope.deadline)
-            writing.cancel_scope.cancel()
-        if connections.cancel_scope.cancelled_caught:
-            _log.warning("drain_timed_out", surface=app.surface, drain_s=drain_s)
-    finally:
-        logs.write_held()
-        with trio.CancelScope(shield=True):
-            for listener in listeners:
-                await listener.aclose()
-
-
-async def _write_logs() -> None:
-    while True:
-        await trio.sleep(_LOGS_EVERY_S)
-        logs.write_held()
+    def count(self, connections: int) -> None:
+        """So many connections are open now."""
+        ...
 
 
 @final
 class Server:
-    """The open connections of one listener."""
+    """The open connections of one application's listeners."""
 
-    def __init__(self, app: App, settings: HttpSettings) -> None:
-        self._app = app
-        self._context = WorkerContext(None)
-        self._config = _hypercorn_config(settings)
-        self._guard = Guard(
-            max_headers=settings.max_headers,
-            max_body_bytes=app.config["MAX_CONTENT_LENGTH"],
-            single_headers=app.single_headers,
-        )
-        self._patience = Patience(idle_s=settings.idle_timeout_s, send_s=_SEND_S)
-        self._max = min(settings.max_connections, descriptors.for_connections(descriptors.allowed()))
-        self._addresses = OpenConnections(settings.max_connections_per_ip, ClientAddress(settings.trusted_proxies))
-        self._leaving = 0
+    def __init__(self, app: AsgiApp, bound: Address, limits: Limits, observer: Observer) -> None:
+        self.app = app
+        self.bound = bound
+        self.address = (bound.host, bound.port)
+        self.bounds = limits.bounds
+        self.patience = limits.patience
+        self.now = trio.current_time()
+        """trio's clock, as the sweeper last saw it."""
+        self.date = b""
+        """The Date line of answers."""
+        self.draining = False
+        self._second = 0
+        self._max = limits.max_connections
+        self._addresses = OpenConnections(limits.max_per_address, ClientAddress(limits.trusted_proxies))
+        self._observer = observer
         self._open: set[Connection] = set()
-        self._gauge = app.metrics.http_connections.labels(app.surface)
+        self._idle: dict[Connection, None] = {}
+        self._leaving = 0
 
-    async def connected(self, stream: trio.SocketStream) -> None:
-        """Serve one connection; the ones beyond the bound are told so and closed."""
-        try:
-            peer = str(stream.socket.getpeername()[0])
-        except OSError:  # it has left already
-            await trio.aclose_forcefully(stream)
+    async def run(
+        self,
+        listeners: Sequence[socket.socket],
+        stop: trio.Event,
+        drain_s: float,
+        *,
+        on_drain: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Serve until `stop` is set, then call `on_drain` and drain; closes the listeners.
+
+        Returns whether everything that was begun has been answered within `drain_s`.
+        """
+        self._tick()
+        async with trio.open_nursery() as sweeping:
+            sweeping.start_soon(self._sweep)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, connections)
+                    await stop.wait()
+                    accepting.cancel_scope.cancel()
+                for listener in listeners:
+                    self._take(listener, connections)
+                    listener.close()
+                connections.cancel_scope.deadline = trio.current_time() + drain_s
+                self.draining = True
+                on_drain()
+                for connection in self._open:
+                    if not connection.answering:
+                        connection.transport.call_back()
+            sweeping.cancel_scope.cancel()
+        return not connections.cancel_scope.cancelled_caught
+
+    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listener)
+            if not self._take(listener, nursery):
+                await trio.sleep(_NO_DESCRIPTORS_S)
+
+    def _take(self, listener: socket.socket, nursery: trio.Nursery) -> bool:
+        """Accept what waits; returns False when the process has no descriptor left."""
+        for _ in range(_ACCEPTED_AT_ONCE):
+            try:
+                sock, peer = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return True
+            except OSError as error:
+                _log.warning("cannot_accept", error=str(error))
+                return False
+            tune(sock)
+            self._admit(sock, str(peer[0]), int(peer[1]), nursery)
+        return True
+
+    def _admit(self, sock: socket.socket, host: str, port: int, nursery: trio.Nursery) -> None:
+        if not self._addresses.enter(host):
+            self._turn_away(sock, nursery)
             return
-        if len(self._open) >= self._max or not self._addresses.enter(peer):
-            await self._turn_away(stream)
+        if len(self._open) >= self._max and not self._make_room():
+            self._addresses.leave(host)
+            self._turn_away(sock, nursery)
             return
-        connection = Connection(
-            self._app, self._config, self._context, stream, self._guard, self._patience, self._refused
-        )
+        connection = Connection(self, Transport(sock, self.patience.send_s), (host, port))
         self._open.add(connection)
-        self._gauge.inc()
+        self._observer.count(len(self._open))
+        self.note_idle(connection)
+        nursery.start_soon(self._serve, connection)
+
+    async def _serve(self, connection: Connection) -> None:
         try:
             await connection.run()
         except Exception:  # noqa: BLE001 -- the seam of a connection: what one client provokes ends only its own
-            _log.exception("connection_failed", surface=self._app.surface)
+            _log.exception("connection_failed")
         finally:
             self._open.discard(connection)
-            self._addresses.leave(peer)
-            self._gauge.dec()
+            self._addresses.leave(connection.client[0])
+            self._observer.count(len(self._open))
 
-    async def _turn_away(self, stream: trio.SocketStream) -> None:
-        self._count_refusal("busy")
+    # Room under pressure.
+
+    def note_idle(self, connection: Connection) -> None:
+        """The connection waits for a request from now on."""
+        self._idle[connection] = None
+
+    def forget_idle(self, connection: Connection) -> None:
+        """The connection has a whole head, or has ended."""
+        self._idle.pop(connection, None)
+
+    def _make_room(self) -> bool:
+        """Close the connection that has gone longest without a request; False when the first few all have one."""
+        for connection in tuple(islice(self._idle, _LOOKED_AT)):
+            if connection.head_begun or not connection.transport.has_bytes():
+                del self._idle[connection]
+                self._open.discard(connection)
+                connection.transport.close()
+                self._observer.dropped("evicted")
+                return True
+        return False
+
+    def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        self._observer.dropped("busy")
+        with contextlib.suppress(OSError):
+            sock.send(_TURNED_AWAY)
         if self._leaving >= _LEAVING:
-            await trio.aclose_forcefully(stream)
+            sock.close()
             return
         self._leaving += 1
+        nursery.start_soon(self._see_off, sock)
+
+    async def _see_off(self, sock: socket.socket) -> None:
+        """Read what the client has sent, so that no reset overtakes the answer."""
         try:
-            await _turn_away(stream)
+            with trio.move_on_after(self.patience.linger_s), contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_WR)
+                while True:
+                    await trio.lowlevel.wait_readable(sock)
+                    if not sock.recv(65_536):
+                        break
         finally:
             self._leaving -= 1
+            sock.close()
 
-    def _refused(self, refused: Refused, client: str) -> str:
-        """Note a request that no application sees, and give it an id."""
-        self._count_refusal(refused.code)
-        request_id = self._app.edge.request_id()
-        surface = self._app.surface
-        _log.info(
-            "refused", surface=surface, code=refused.code, status=refused.status, client=client, request_id=request_id
-        )
-        return request_id
+    def refusal(self, refused: Refused, client: str) -> bytes:
+        """The answer to a request that no application answers; it closes the connection."""
+        request_id, headers = self._observer.refused(refused, client)
+        body = error_body(refused.message, refused.code, request_id)
+        lines = [
+            b"HTTP/1.1 %d %b" % (refused.status, HTTPStatus(refused.status).phrase.encode("ascii")),
+            b"content-type: application/json",
+            b"content-length: %d" % len(body),
+            b"connection: close",
+            *(b"%b: %b" % line for line in headers),
+        ]
+        head = b"\r\n".join(lines) + b"\r\n" + self.date + b"\r\n"
+        return head if refused.bodyless else head + body
 
-    def _count_refusal(self, code: str) -> None:
-        self._app.metrics.http_refused.labels(self._app.surface, code).inc()
+    # The clock.
 
-    async def drain(self, cut_at: float) -> None:
-        """End event streams and idle connections; the others close with their answers, or at `cut_at`."""
-        self._app.draining.set()
-        await self._context.terminated.set()
-        for connection in tuple(self._open):
-            connection.drain(cut_at)
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(SWEEP_S)
+            self._tick()
+            for connection in self._open:
+                connection.transport.sweep(self.now)
+
+    def _tick(self) -> None:
+        self.now = trio.current_time()
+        if (second := int(time.time())) != self._second:
+            self._second = second
+            self.date = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
 
 
 _BUSY = error_body("too many connections; try again in a moment", "busy", None)
@@ -189,22 +246,3 @@ _TURNED_AWAY = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
     b"content-length: %d\r\n\r\n%b" % (len(_BUSY), _BUSY)
 )
-
-
-async def _turn_away(stream: trio.SocketStream) -> None:
-    with trio.move_on_after(1), contextlib.suppress(trio.BrokenResourceError):
-        await stream.send_all(_TURNED_AWAY)
-        await stream.send_eof()
-        while await stream.receive_some():
-            pass
-    await trio.aclose_forcefully(stream)
-
-
-def _hypercorn_config(settings: HttpSettings) -> Config:
-    config = Config()
-    config.include_server_header = False
-    config.keep_alive_max_requests = _KEEP_ALIVE_REQUESTS
-    config.h11_max_incomplete_size = settings.max_header_bytes
-    config.accesslog = None
-    config.errorlog = None
-    return config

@@ -20,9 +20,9 @@ from engram.hotkeys import HotkeyError, Keypair, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http import logs
 from engram.http.actor_events import observer
+from engram.http.listener import http_job
 from engram.http.loop_lag import loop_lag_job
 from engram.http.metrics import Metrics
-from engram.http.server import http_job
 from engram.memory import launch as launches
 from engram.memory.attestations import Attestations
 from engram.memory.commitment import Commitment

@@ -20,8 +20,9 @@ from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.errors import ApiError
+from engram.http.listener import serve
 from engram.http.metrics import CONTENT_TYPE, Metrics
-from engram.http.server import Address, serve
+from engram.http.sockets import Address
 from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.model import PUBLIC
 from engram.miner.access import parse

@@ -27,8 +27,9 @@ from engram.gateway.shop import Shop
 from engram.gateway.tickets import Tickets
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
+from engram.http.listener import http_job
 from engram.http.metrics import Metrics
-from engram.http.server import Address, http_job
+from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
 from engram.payments.actor import PaymentVerifier

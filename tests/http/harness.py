@@ -10,8 +10,9 @@ import trio
 from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
 from engram.http.app import App, new_app
+from engram.http.listener import serve
 from engram.http.metrics import Metrics
-from engram.http.server import Address, serve
+from engram.http.sockets import Address
 
 SETTINGS = HttpSettings(requests_per_minute_per_ip=0, requests_per_minute_per_hotkey=0)
 

@@ -5,7 +5,8 @@ import trio
 
 from actors import ChildSpec, StartFailed, SupervisorSpec, open_system
 from engram.http.app import App
-from engram.http.server import Address, http_job
+from engram.http.listener import http_job
+from engram.http.sockets import Address
 from tests.http.harness import SETTINGS, Raw, get, make_app
 
 

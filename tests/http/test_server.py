@@ -14,7 +14,7 @@ from config.model import HttpSettings
 from engram.http import logs
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
-from engram.http.server import Address
+from engram.http.sockets import Address
 from tests.http.harness import SETTINGS, connect, get, make_app, post, serving
 
 
@@ -198,19 +198,61 @@ async def test_what_does_not_finish_within_the_drain_time_is_cut(app: App) -> No
         assert await busy.closed_within(2)
 
 
-async def test_connections_beyond_the_bound_are_told_so(app: App) -> None:
-    bounded = settings(max_connections=2)
-    async with serving(app, bounded) as running, connect(running) as first, connect(running) as second:
-        await first.ask(get("/hello"))
-        await second.ask(get("/hello"))
-        async with connect(running) as third:
-            answer = await third.ask(get("/hello"))
-            assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "1")
-            assert await third.closed_within(2)
-        await first.stream.aclose()
+async def test_a_connection_beyond_the_bound_is_told_so_while_all_others_have_requests_under_way(app: App) -> None:
+    async with serving(app, settings(max_connections=2)) as running:
+        async with connect(running) as first, connect(running) as second:
+            for busy in (first, second):
+                app.config["entered"] = trio.Event()
+                await busy.send(get("/slow"))
+                await app.config["entered"].wait()
+            async with connect(running) as third:
+                answer = await third.ask(get("/hello"))
+                assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, "busy", "1")
+                assert await third.closed_within(2)
+            app.config["released"].set()
+            assert [(await busy.read()).status for busy in (first, second)] == [200, 200]
         await trio.testing.wait_all_tasks_blocked(0.05)
         async with connect(running) as fourth:
             assert (await fourth.ask(get("/hello"))).status == 200
+
+
+async def test_under_pressure_the_connection_that_has_idled_longest_makes_room(app: App) -> None:
+    async with (
+        serving(app, settings(max_connections=3)) as running,
+        connect(running) as older,
+        connect(running) as used,
+        connect(running) as busy,
+    ):
+        await used.ask(get("/hello"))
+        await busy.send(get("/slow"))
+        await app.config["entered"].wait()
+        async with connect(running) as fresh:
+            assert (await fresh.ask(get("/hello"))).status == 200
+            assert await older.closed_within(2)
+            assert (await used.ask(get("/hello"))).status == 200
+            app.config["released"].set()
+            assert (await busy.read()).status == 200
+
+
+async def test_half_a_head_does_not_save_a_connection_under_pressure(app: App) -> None:
+    async with serving(app, settings(max_connections=1)) as running, connect(running) as dripping:
+        await dripping.send(b"GET /hello HTTP/1.1\r\nHost:")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        async with connect(running) as fresh:
+            assert (await fresh.ask(get("/hello"))).status == 200
+        assert await dripping.closed_within(2)
+
+
+async def test_a_request_that_is_just_arriving_is_not_lost_to_the_pressure(app: App) -> None:
+    async with serving(app, settings(max_connections=2)) as running:
+        for _ in range(20):
+            async with connect(running) as first, connect(running) as second:
+                await first.send(get("/hello"))
+                async with connect(running) as third:
+                    await third.send(get("/hello"))
+                    assert (await first.read()).status == 200
+                    assert (await third.read()).status == 200
+                assert await second.closed_within(2)
 
 
 async def test_a_client_that_leaves_does_not_stop_what_it_began(app: App) -> None:
@@ -239,7 +281,7 @@ async def test_a_client_that_sends_its_end_first_still_gets_its_answer(app: App)
 
 
 async def test_a_client_that_reads_nothing_cannot_hold_the_server(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.http.server._SEND_S", 0.2)
+    monkeypatch.setattr("engram.http.listener._SEND_S", 0.2)
 
     @app.get("/big")
     async def big() -> bytes:

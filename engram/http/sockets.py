@@ -1,0 +1,91 @@
+"""Listening sockets: opened by address, or handed down by a service manager (sd_listen_fds(3))."""
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+_BACKLOG: Final = 1_024
+_FIRST_PASSED_FD: Final = 3
+_NOTSENT_LOWAT: Final = 25
+"""Linux's TCP_NOTSENT_LOWAT, named in the socket module from Python 3.12."""
+_UNSENT_BYTES: Final = 131_072
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end."""
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+
+    @classmethod
+    def of(cls, listener: socket.socket) -> "Address":
+        """Where this socket is bound."""
+        bound = listener.getsockname()
+        return cls(str(bound[0]), int(bound[1]))
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address that `host` names; `port` 0 takes a free one, the same for all. Raises OSError."""
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sock = socket.socket(family, kind, protocol)
+            listeners.append(sock)
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            chosen = Address.of(listeners[0]).port if len(listeners) > 1 else port
+            sock.bind((address[0], chosen, *address[2:]))
+            sock.listen(_BACKLOG)
+    except OSError as error:
+        for sock in listeners:
+            sock.close()
+        raise OSError(error.errno, f"cannot listen on {Address(host, port).url}: {error.strerror}") from error
+    return listeners
+
+
+def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
+    """The listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
+
+    Empty where there are none, or where they were meant for another process. Raises ValueError for a descriptor that is
+    no listening stream socket.
+    """
+    if environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(environ.get("LISTEN_FDS") or 0)
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    sockets = []
+    for index in range(count):
+        if (names[index] if index < len(names) else "") != name:
+            continue
+        descriptor = _FIRST_PASSED_FD + index
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS is no socket")
+        sock = socket.socket(fileno=os.dup(descriptor))
+        if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            sock.close()
+            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS does not listen for streams")
+        sock.setblocking(False)
+        sockets.append(sock)
+    return sockets
+
+
+def tune(sock: socket.socket) -> None:
+    """Make an accepted socket ready to serve."""
+    sock.setblocking(False)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Without it a slow reader's progress is not seen for megabytes, and a stream runs that far ahead of it.
+        sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -1,0 +1,175 @@
+"""The bytes of one connection on a plain socket, with deadlines that cost nothing while they are met.
+
+A wait that may end for another reason than the socket's own is woken by `notify_closing`, which raises
+ClosedResourceError in every task that waits on it. `read` and `write` then look at why: a deadline of theirs has
+passed (the sweeper has set it to `LATE`), the server wants the connection to look again, or it was not about them.
+"""
+
+import socket
+from math import inf
+from typing import Final, TypeAlias
+
+import trio
+from trio.lowlevel import notify_closing, wait_readable, wait_writable
+
+ClientAddress: TypeAlias = tuple[str, int]
+
+LATE: Final = -1.0
+READ_BYTES: Final = 65_536
+_JOINED_BYTES: Final = 32_768
+"""Parts up to this size are copied together; larger ones are given to the kernel as they are."""
+
+
+class Late(Exception):
+    """A wait for the client is over: its deadline has passed, or the server wants the connection back."""
+
+
+class Transport:
+    """Reads and writes one accepted socket, which is non-blocking and belongs to this object."""
+
+    __slots__ = ("_reading", "_writing", "broken", "called_back", "read_due", "send_s", "sock", "write_due")
+
+    secure = False
+
+    def __init__(self, sock: socket.socket, send_s: float) -> None:
+        self.sock = sock
+        self.send_s = send_s
+        self.read_due = inf
+        """When a wait for bytes ends, on trio's clock; LATE once the sweeper has found it passed."""
+        self.write_due = inf
+        self.called_back = False
+        """Whether the next wait for bytes is to end at once with Late."""
+        self.broken = False
+        """Whether nothing can be written any more."""
+        self._reading = False
+        self._writing = False
+
+    async def open(self, due: float) -> bool:
+        """Get ready to carry requests, until `due`; returns whether it is."""
+        return True
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        while True:
+            await self._readable()
+            try:
+                return self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                continue
+
+    async def _readable(self) -> None:
+        self._look_at_deadline()
+        self._reading = True
+        try:
+            await wait_readable(self.sock)
+        except trio.ClosedResourceError:
+            if self.sock.fileno() < 0:
+                raise
+            self._look_at_deadline()
+        finally:
+            self._reading = False
+
+    def _look_at_deadline(self) -> None:
+        if self.called_back or self.read_due == LATE:
+            self.called_back, self.read_due = False, inf
+            raise Late
+
+    def has_bytes(self) -> bool:
+        """Whether bytes wait to be read."""
+        try:
+            return bool(self.sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing now, or nothing ever more
+            return False
+
+    def read_now(self) -> bytes:
+        """What has arrived already; b"" when nothing has. Raises OSError."""
+        try:
+            return self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return b""
+
+    async def write(self, *parts: bytes) -> None:
+        """Give bytes to the kernel, waiting for room.
+
+        A client that takes nothing for `send_s` is given up: the connection is `broken`, and later writes do nothing.
+        """
+        if self.broken:
+            return
+        try:
+            await self._send(parts)
+        except (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
+            self.broken = True
+
+    async def _send(self, parts: tuple[bytes, ...]) -> None:
+        size = sum(map(len, parts))
+        if len(parts) == 1 or size <= _JOINED_BYTES:
+            await self._send_all(parts[0] if len(parts) == 1 else b"".join(parts))
+            return
+        try:
+            sent = self.sock.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        for part in parts:
+            if sent < len(part):
+                await self._send_all(memoryview(part)[sent:] if sent else part)
+                sent = 0
+            else:
+                sent -= len(part)
+
+    async def _send_all(self, data: bytes | memoryview) -> None:
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(data):
+            return
+        rest = memoryview(data)[sent:]
+        while rest:
+            self.write_due = trio.current_time() + self.send_s
+            await self._writable()
+            try:
+                rest = rest[self.sock.send(rest) :]
+            except BlockingIOError:
+                continue
+        self.write_due = inf
+
+    async def _writable(self) -> None:
+        self._writing = True
+        try:
+            await wait_writable(self.sock)
+        except trio.ClosedResourceError:
+            if self.write_due == LATE or self.sock.fileno() < 0:
+                raise Late from None
+        finally:
+            self._writing = False
+
+    async def end(self) -> None:
+        """End our side; the client's may go on. Raises OSError."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def sweep(self, now: float) -> None:
+        """Wake whoever has waited for the client beyond its deadline."""
+        late = False
+        if 0.0 <= self.read_due < now:
+            self.read_due, late = LATE, self._reading
+        if 0.0 <= self.write_due < now:
+            self.write_due, late = LATE, late or self._writing
+        if late:
+            notify_closing(self.sock)
+
+    def call_back(self) -> None:
+        """End the wait for bytes that is going on, or the next one, with Late."""
+        self.called_back = True
+        if self._reading:
+            notify_closing(self.sock)
+
+    def end_wait(self) -> None:
+        """End the wait for bytes that is going on, if there is one, with Late."""
+        if self._reading:
+            self.call_back()
+
+    def close(self) -> None:
+        """Close the socket; whoever waits on it is woken."""
+        if self._reading or self._writing:
+            notify_closing(self.sock)
+        self.sock.close()
