@@ -53,7 +53,7 @@ class Edge:
         self._app = app
         self._surface = surface
         self._ids = ids
-        self._metrics = metrics
+        self._requests, self._seconds = metrics.http_requests, metrics.http_seconds
         self._max_body_bytes = max_body_bytes
         self._body_room = body_room
         self._address_limiter = address_limiter
@@ -168,9 +168,8 @@ class Edge:
 
     def _note(self, scope: Scope, current: exchange.Exchange, took_s: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        status = str(current.status)
-        self._metrics.http_requests.labels(self._surface, method, current.route, status).inc()
-        self._metrics.http_seconds.labels(self._surface, current.route).observe(took_s)
+        self._requests.labels(self._surface, method, current.route, str(current.status)).inc()
+        self._seconds.labels(self._surface, current.route).observe(took_s)
         if current.route in self._fast:
             return
         logs.request(

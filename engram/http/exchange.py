@@ -22,6 +22,7 @@ class Exchange:
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
+        """The client's X-Request-Id where it sent a usable one, else ours."""
         self.client = client
         """The client's address, trusted proxies taken into account."""
         self.origin = b""

@@ -9,6 +9,8 @@ from typing import Final, Literal, final
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from engram.http import loop_metrics
+
 Kind = Literal["counter", "gauge", "histogram"]
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -27,6 +29,8 @@ class Metric(msgspec.Struct, frozen=True):
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = _FAST
+    loop_only: bool = False
+    """Changed by the event loop's thread alone, for each request."""
 
 
 TABLE: Final = (
@@ -36,6 +40,7 @@ TABLE: Final = (
         "engram_http_requests",
         "Answered requests.",
         ("surface", "method", "route", "status"),
+        loop_only=True,
     ),
     Metric(
         "http_seconds",
@@ -43,6 +48,7 @@ TABLE: Final = (
         "engram_http_request_seconds",
         "From the headers to the last byte of the answer.",
         ("surface", "route"),
+        loop_only=True,
     ),
     Metric(
         "http_refused",
@@ -135,8 +141,8 @@ TABLE: Final = (
 class Metrics:
     """The metrics of one process, in a registry of their own."""
 
-    http_requests: Counter
-    http_seconds: Histogram
+    http_requests: loop_metrics.Counter
+    http_seconds: loop_metrics.Histogram
     http_refused: Counter
     http_connections: Gauge
     http_event_streams: Gauge
@@ -202,8 +208,12 @@ class Metrics:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def _made(row: Metric, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+def _made(row: Metric, registry: CollectorRegistry) -> object:
     match row.kind:
+        case "counter" if row.loop_only:
+            return loop_metrics.Counter(row.name, row.help, row.labels, registry=registry)
+        case "histogram" if row.loop_only:
+            return loop_metrics.Histogram(row.name, row.help, row.labels, registry=registry, buckets=row.buckets)
         case "counter":
             return Counter(row.name, row.help, row.labels, registry=registry)
         case "gauge":

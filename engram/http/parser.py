@@ -241,7 +241,7 @@ class Parser:
 
     def _half_head(self) -> Event:
         """Refuse what can be refused already: garbage must not wait for the deadline of heads."""
-        buffer = self._buffer
+        buffer, searched = self._buffer, self._searched
         self._searched = len(buffer)
         if len(buffer) > self._bounds.max_head_bytes:
             refused = Refused(431, "headers_too_large", f"the head may have {self._bounds.max_head_bytes} bytes")
@@ -249,7 +249,7 @@ class Parser:
             raise refused
         end = buffer.find(b"\r\n")
         line = _FIRST_LINE_BEGUN if end < 0 else _FIRST_LINE
-        if line.match(buffer) is None or _BARE.search(buffer):
+        if line.match(buffer) is None or _BARE.search(buffer, max(0, searched - 1)):
             raise _why(bytes(buffer[:end] if end >= 0 else buffer))
         return NEED
 
