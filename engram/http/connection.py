@@ -23,6 +23,7 @@ import trio
 from engram.http.cycle import Cycle
 from engram.http.parser import NEED, Head, Parser, Refused
 from engram.http.transport import ClientAddress, Late, Transport
+from engram.http.websocket import WebSocket
 
 if TYPE_CHECKING:
     from engram.http.server import Server
@@ -49,7 +50,7 @@ class Patience(msgspec.Struct, frozen=True):
 class Connection:
     """Serves one accepted socket until it is closed. Only its own task and the server's sweeper touch it."""
 
-    __slots__ = ("_answering", "_patience", "client", "head_begun", "parser", "server", "transport")
+    __slots__ = ("_answering", "_patience", "client", "head_begun", "parser", "server", "transport", "websocket")
 
     def __init__(self, server: "Server", transport: Transport, client: ClientAddress) -> None:
         self.server = server
@@ -58,13 +59,14 @@ class Connection:
         self.parser = Parser(server.bounds)
         self.head_begun = False
         """Whether a part of the next request's head has come."""
+        self.websocket = False
         self._answering = False
         self._patience = server.patience
 
-    @property
-    def answering(self) -> bool:
-        """Whether a whole head has come that has not been answered yet."""
-        return self._answering
+    def drain(self) -> None:
+        """Stop waiting for a request, and end a WebSocket; a request that is being answered is left alone."""
+        if self.websocket or not self._answering:
+            self.transport.call_back()
 
     async def run(self) -> None:
         """Serve until the client leaves, a deadline passes or the server drains. Raises no error of the socket."""
@@ -75,6 +77,11 @@ class Connection:
             while (head := await self._next_head()) is not None:
                 self._answering = True
                 cycle = Cycle(self, head)
+                if head.upgrade:
+                    self.websocket = True
+                    await WebSocket(self, head, cycle.scope()).run()
+                    await self._linger()
+                    return
                 await cycle.run()
                 if not cycle.keep or transport.broken:
                     await self._linger()

@@ -81,7 +81,7 @@ class Cycle:
         """Run the application; afterwards the answer is whole, or the connection is broken."""
         connection = self._connection
         try:
-            await connection.server.app(self._scope(), self.receive, self.send)
+            await connection.server.app(self.scope(), self.receive, self.send)
         except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
             _log.exception("application_failed", path=self._head.target.partition(b"?")[0].decode("latin-1"))
             if not self._status:
@@ -96,7 +96,8 @@ class Cycle:
         elif self.keep and not self._received:
             await self._discard()
 
-    def _scope(self) -> Scope:
+    def scope(self) -> Scope:
+        """The request's ASGI scope."""
         head, connection = self._head, self._connection
         path, _, query = head.target.partition(b"?")
         decoded = unquote_to_bytes(path) if b"%" in path else path

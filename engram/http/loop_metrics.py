@@ -75,7 +75,13 @@ class Histogram:
     """A family of histograms with the same buckets."""
 
     def __init__(
-        self, name: str, documentation: str, labelnames: Labels, *, registry: CollectorRegistry, buckets: Sequence[float]
+        self,
+        name: str,
+        documentation: str,
+        labelnames: Labels,
+        *,
+        registry: CollectorRegistry,
+        buckets: Sequence[float],
     ) -> None:
         self._name, self._documentation, self._labelnames = name, documentation, labelnames
         self._bounds = tuple(buckets)

@@ -183,6 +183,10 @@ class Parser:
         """The next event. Raises Refused."""
         return self._state()
 
+    def take_all(self) -> bytes:
+        """What is held, for another protocol on this connection."""
+        return self._take(len(self._buffer))
+
     def take_end(self) -> bool:
         """Whether the body is known to have ended without more bytes; takes its END if so. Raises Refused."""
         if self._state == self._counted:

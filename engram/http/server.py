@@ -27,7 +27,7 @@ from engram.http.connection import Connection, Patience
 from engram.http.limits import ClientAddress, OpenConnections
 from engram.http.parser import Bounds, Refused
 from engram.http.sockets import Address, tune
-from engram.http.transport import Transport
+from engram.http.tls import Certificates, transports
 
 SWEEP_S: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
@@ -71,7 +71,15 @@ class Observer(Protocol):
 class Server:
     """The open connections of one application's listeners."""
 
-    def __init__(self, app: AsgiApp, bound: Address, limits: Limits, observer: Observer) -> None:
+    def __init__(
+        self,
+        app: AsgiApp,
+        bound: Address,
+        limits: Limits,
+        observer: Observer,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """`certificates` make it speak TLS."""
         self.app = app
         self.bound = bound
         self.address = (bound.host, bound.port)
@@ -86,6 +94,7 @@ class Server:
         self._max = limits.max_connections
         self._addresses = OpenConnections(limits.max_per_address, ClientAddress(limits.trusted_proxies))
         self._observer = observer
+        self._wrapped = transports(certificates, limits.patience.send_s)
         self._open: set[Connection] = set()
         self._idle: dict[Connection, None] = {}
         self._leaving = 0
@@ -118,8 +127,7 @@ class Server:
                 self.draining = True
                 on_drain()
                 for connection in self._open:
-                    if not connection.answering:
-                        connection.transport.call_back()
+                    connection.drain()
             sweeping.cancel_scope.cancel()
         return not connections.cancel_scope.cancelled_caught
 
@@ -151,7 +159,7 @@ class Server:
             self._addresses.leave(host)
             self._turn_away(sock, nursery)
             return
-        connection = Connection(self, Transport(sock, self.patience.send_s), (host, port))
+        connection = Connection(self, self._wrapped(sock), (host, port))
         self._open.add(connection)
         self._observer.count(len(self._open))
         self.note_idle(connection)

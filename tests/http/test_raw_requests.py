@@ -4,33 +4,8 @@ import h11
 import pytest
 import trio
 
-from engram.http.asgi import HeaderLines, Receive, Scope, Send, respond
-from engram.http.parser import Refused
-from engram.http.server import Limits, Server
-from engram.http.sockets import Address, listen
 from tests.http.raw_requests import CASES, Case
-
-
-class Quiet:
-    """An observer that nobody asks."""
-
-    def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
-        return "0" * 16, ()
-
-    def dropped(self, code: str) -> None: ...
-
-    def count(self, connections: int) -> None: ...
-
-
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the body, or not at all when it did not come whole."""
-    body, more = b"", True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        body, more = body + message["body"], message["more_body"]
-    await respond(send, 200, body)
+from tests.http.servers import bare, echo
 
 
 async def conversation(port: int, raw: bytes) -> bytes:
@@ -84,13 +59,8 @@ def answers(said: bytes) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_each_is_answered_in_its_turn_and_what_is_refused_ends_the_connection(case: Case) -> None:
-    listeners = listen("127.0.0.1", 0)
-    server = Server(echo, Address.of(listeners[0]), Limits(), Quiet())
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(server.run, listeners, stop, 5.0)
-        said = await conversation(server.bound.port, case.raw)
-        stop.set()
+    async with bare(echo) as running:
+        said = await conversation(running.port, case.raw)
     whole = case.bodies[:-1] if case.within_body else case.bodies
     expected = [(200, body) for body in whole]
     got = answers(said)

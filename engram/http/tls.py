@@ -1,0 +1,148 @@
+"""TLS under a connection: the standard library's engine between the socket and the parser, and certificates that are
+loaded again when their files change."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, final
+
+import structlog
+import trio
+
+from engram.http.transport import READ_BYTES, Late, Transport
+
+_PART_BYTES: Final = 262_144
+"""Encrypted at once; the loop is held for about 0.1 ms."""
+
+_log = structlog.get_logger("engram.http")
+
+
+@final
+class Certificates:
+    """A certificate chain and its key, from two PEM files."""
+
+    def __init__(self, chain: Path, key: Path) -> None:
+        """Raises OSError and ssl.SSLError (an OSError too) when they cannot be used."""
+        self._chain, self._key = chain, key
+        self._stamps = self._look()
+        self._context = self._load()
+
+    def context(self) -> ssl.SSLContext:
+        """The context for a new connection; loaded again if the files have changed, kept if the new ones are bad."""
+        with contextlib.suppress(OSError):
+            if (stamps := self._look()) != self._stamps:
+                self._stamps = stamps
+                self._reload()
+        return self._context
+
+    def _look(self) -> tuple[int, int, int, int]:
+        chain, key = self._chain.stat(), self._key.stat()
+        return chain.st_mtime_ns, chain.st_ino, key.st_mtime_ns, key.st_ino
+
+    def _reload(self) -> None:
+        try:
+            self._context = self._load()
+        except OSError as error:
+            _log.error("certificate_kept", chain=str(self._chain), reason=f"the changed files do not load: {error}")
+        else:
+            _log.info("certificate_loaded", chain=str(self._chain))
+
+    def _load(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        context.load_cert_chain(self._chain, self._key)
+        return context
+
+
+@final
+class TlsTransport(Transport):
+    """A socket behind TLS."""
+
+    __slots__ = ("_incoming", "_lock", "_outgoing", "_tls")
+
+    secure = True
+
+    def __init__(self, sock: socket.socket, send_s: float, context: ssl.SSLContext) -> None:
+        super().__init__(sock, send_s)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._lock = trio.Lock()
+
+    async def open(self, due: float) -> bool:
+        """Shake hands until `due`. Returns False for a client that speaks something else."""
+        self.read_due = due
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    return False
+            except ssl.SSLError:
+                await self._flush()  # the alert that says why
+                return False
+            else:
+                await self._flush()
+                return True
+
+    async def read(self) -> bytes:
+        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        while True:
+            try:
+                return self._tls.read(READ_BYTES)
+            except ssl.SSLWantReadError:
+                await self._flush()
+                if not await self._fill():
+                    return b""
+            except ssl.SSLError:
+                return b""
+
+    async def _fill(self) -> bool:
+        if data := await super().read():
+            self._incoming.write(data)
+            return True
+        self._incoming.write_eof()
+        return False
+
+    def has_bytes(self) -> bool:
+        """Whether bytes wait to be read."""
+        return bool(self._tls.pending()) or super().has_bytes()
+
+    def read_now(self) -> bytes:
+        """What has arrived already; b"" when nothing has. Raises OSError."""
+        if data := super().read_now():
+            self._incoming.write(data)
+        try:
+            return self._tls.read(READ_BYTES)
+        except ssl.SSLError:
+            return b""
+
+    async def _send(self, parts: tuple[bytes, ...]) -> None:
+        for part in parts:
+            for at in range(0, len(part), _PART_BYTES):
+                self._tls.write(memoryview(part)[at : at + _PART_BYTES])
+                await self._flush()
+
+    async def _flush(self) -> None:
+        """Send what the engine has to say; records of two tasks never mix."""
+        if self._outgoing.pending:
+            async with self._lock:
+                if data := self._outgoing.read():
+                    await self._send_all(data)
+
+    async def end(self) -> None:
+        """End our side by close_notify; the client's may go on."""
+        with contextlib.suppress(ssl.SSLError, Late):
+            self._tls.unwrap()
+        await self._flush()
+        await super().end()
+
+
+def transports(certificates: Certificates | None, send_s: float) -> Callable[[socket.socket], Transport]:
+    """What wraps an accepted socket: plain, or in TLS where there are certificates."""
+    if certificates is None:
+        return lambda sock: Transport(sock, send_s)
+    return lambda sock: TlsTransport(sock, send_s, certificates.context())

@@ -1,0 +1,199 @@
+"""WebSocket connections for ASGI applications (RFC 6455, by wsproto), over a connection whose head asked for one.
+
+    connecting --accept--> open --close of either side, end of input, drain--> closed
+               --close--> 403
+
+A client that sends nothing for `idle_s` is pinged, and closed with 1011 when it stays silent as long again. A message
+beyond `MESSAGE_BYTES` closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
+closed with 1012 (restart). The application's messages are written as they come, one frame each.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, final
+
+import structlog
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    Pong,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from engram.http.asgi import Message, Scope
+from engram.http.parser import Head, Refused
+from engram.http.transport import Late
+
+if TYPE_CHECKING:
+    from engram.http.connection import Connection
+
+MESSAGE_BYTES: Final = 1_048_576
+_RESTARTING: Final = 1012
+_TOO_LARGE: Final = 1009
+_GONE: Final = 1006
+_SILENT: Final = 1011
+_BAD: Final = 1002
+
+_log = structlog.get_logger("engram.http")
+
+
+@final
+class WebSocket:
+    """Runs the application for one WebSocket; the connection is closed after it."""
+
+    keep = False
+
+    def __init__(self, connection: "Connection", head: Head, scope: Scope) -> None:
+        self._connection = connection
+        self._scope: Scope = {**scope, "type": "websocket", "subprotocols": [], "extensions": {}}
+        self._scope["scheme"] = "wss" if connection.transport.secure else "ws"
+        self._wire = WSConnection(ConnectionType.SERVER)
+        self._events: deque[Event] = deque()
+        self._head = head
+        self._accepted = False
+        self._told = False  # the application has its websocket.connect
+        self._closed: int | None = None
+        self._text: list[str] = []
+        self._bytes: list[bytes] = []
+        self._size = 0
+        self._pinged = False
+
+    async def run(self) -> None:
+        """Shake hands, run the application, close."""
+        connection = self._connection
+        try:
+            self._wire.initiate_upgrade_connection(self._head.headers, self._head.target.decode("ascii"))
+        except RemoteProtocolError:
+            raise Refused(400, "bad_websocket", "this is not a valid WebSocket handshake") from None
+        if connection.server.draining:
+            raise Refused(503, "restarting", "the server is restarting; connect again in a moment")
+        for event in self._wire.events():
+            if isinstance(event, Request):
+                self._scope["subprotocols"] = list(event.subprotocols)
+        rest = connection.parser.take_all()
+        if rest:
+            self._wire.receive_data(rest)
+        try:
+            await connection.server.app(self._scope, self.receive, self.send)
+        except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
+            _log.exception("application_failed", path=self._scope["path"])
+            if not self._accepted and self._closed is None:
+                raise Refused(500, "internal", "internal error; quote the request id") from None
+            await self._close(_SILENT)
+        if not self._accepted and self._closed is None:
+            raise Refused(500, "internal", "the application gave no answer")
+        await self._close(1000)
+
+    async def receive(self) -> Message:
+        """The next message for the application."""
+        if not self._told:
+            self._told = True
+            return {"type": "websocket.connect"}
+        while self._closed is None:
+            while self._events:
+                if (message := await self._taken(self._events.popleft())) is not None:
+                    return message
+            if self._closed is None:
+                await self._read()
+        return {"type": "websocket.disconnect", "code": self._closed, "reason": ""}
+
+    async def _read(self) -> None:
+        connection = self._connection
+        transport = connection.transport
+        transport.read_due = connection.server.now + connection.server.patience.idle_s
+        try:
+            data = await transport.read()
+        except Late:
+            if connection.server.draining:
+                await self._close(_RESTARTING)
+            elif self._pinged:
+                await self._close(_SILENT)
+            else:
+                self._pinged = True
+                await transport.write(self._wire.send(Ping()))
+            return
+        except (OSError, trio.ClosedResourceError, trio.BrokenResourceError):
+            data = b""
+        self._pinged = False
+        if not data:
+            self._closed = _GONE
+            return
+        try:
+            self._wire.receive_data(data)
+            self._events.extend(self._wire.events())
+        except RemoteProtocolError:
+            await self._close(_BAD)
+
+    async def _taken(self, event: Event) -> Message | None:
+        if isinstance(event, Ping):
+            await self._connection.transport.write(self._wire.send(event.response()))
+        elif isinstance(event, CloseConnection):
+            if self._closed is None:
+                self._closed = event.code
+                await self._connection.transport.write(self._wire.send(event.response()))
+        elif isinstance(event, TextMessage | BytesMessage):
+            return await self._joined(event)
+        elif not isinstance(event, Pong):
+            _log.debug("websocket_event_ignored", event_type=type(event).__name__)
+        return None
+
+    async def _joined(self, event: TextMessage | BytesMessage) -> Message | None:
+        self._size += len(event.data)
+        if self._size > MESSAGE_BYTES:
+            await self._close(_TOO_LARGE)
+            return None
+        if isinstance(event, TextMessage):
+            self._text.append(event.data)
+        else:
+            self._bytes.append(bytes(event.data))
+        if not event.message_finished:
+            return None
+        message: dict[str, Any] = {"type": "websocket.receive", "bytes": None, "text": None}
+        if isinstance(event, TextMessage):
+            message["text"] = "".join(self._text)
+        else:
+            message["bytes"] = b"".join(self._bytes)
+        self._text, self._bytes, self._size = [], [], 0
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Take a message of the application."""
+        kind = message["type"]
+        transport = self._connection.transport
+        if self._closed is not None:
+            return
+        if kind == "websocket.send":
+            text, data = message.get("text"), message.get("bytes")
+            event = TextMessage(data=text) if text is not None else BytesMessage(data=data)
+            await transport.write(self._wire.send(event))
+        elif kind == "websocket.accept":
+            self._accepted = True
+            accept = AcceptConnection(
+                subprotocol=message.get("subprotocol"), extra_headers=list(message.get("headers", ()))
+            )
+            await transport.write(self._wire.send(accept))
+            self._events.extend(self._wire.events())
+        elif kind == "websocket.close" and not self._accepted:
+            self._closed = _GONE
+            await transport.write(self._wire.send(RejectConnection(status_code=403)))
+        elif kind == "websocket.close":
+            await self._close(message.get("code") or 1000, message.get("reason") or "")
+        else:
+            raise ValueError(f"no such ASGI message: {kind}")
+
+    async def _close(self, code: int, reason: str = "") -> None:
+        if self._closed is not None or not self._accepted:
+            return
+        self._closed = code
+        try:
+            data = self._wire.send(CloseConnection(code=code, reason=reason))
+        except LocalProtocolError:
+            return
+        await self._connection.transport.write(data)

@@ -1,0 +1,185 @@
+"""TLS: the same server behind a certificate, and certificates that change while it runs."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from engram.http.connection import Patience
+from engram.http.server import Limits
+from engram.http.tls import Certificates
+from tests.http.servers import Bare, bare, echo
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl here to make certificates")
+
+
+def make_certificate(folder: Path, name: str = "one") -> tuple[Path, Path]:
+    chain, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subject = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
+    made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    command = ("openssl", "req", "-x509", *made, *subject, "-keyout", str(key), "-out", str(chain))
+    subprocess.run(command, check=True, capture_output=True)
+    return chain, key
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+async def shake(running: Bare, chain: Path) -> trio.SSLStream[trio.SocketStream]:
+    context = ssl.create_default_context(cafile=str(chain))
+    stream = trio.SSLStream(
+        await trio.open_tcp_stream("127.0.0.1", running.port),
+        context,
+        server_hostname="127.0.0.1",
+        https_compatible=True,
+    )
+    await stream.do_handshake()
+    return stream
+
+
+async def read_until(stream: trio.abc.ReceiveStream, marker: bytes) -> bytes:
+    said = bytearray()
+    with trio.fail_after(10):
+        while marker not in said:
+            part = await stream.receive_some(65_536)
+            assert part, bytes(said)
+            said += part
+    return bytes(said)
+
+
+async def test_requests_share_a_connection_and_large_bodies_pass_both_ways(pair: tuple[Path, Path]) -> None:
+    body = bytes(range(256)) * 8_192
+    async with bare(echo, certificates=Certificates(*pair)) as running:
+        stream = await shake(running, pair[0])
+        async with stream:
+            for part in (b"hello", body, b"again"):
+
+                async def ask(part: bytes = part) -> None:
+                    await stream.send_all(
+                        b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: %d\r\n\r\n%b" % (len(part), part)
+                    )
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(ask)
+                    head, _, got = (await read_until(stream, b"\r\n\r\n")).partition(b"\r\n\r\n")
+                    assert head.startswith(b"HTTP/1.1 200 ")
+                    while len(got) < len(part):
+                        got += await stream.receive_some(65_536)
+                    assert got == part
+
+
+async def test_the_application_knows_that_it_is_https(pair: tuple[Path, Path]) -> None:
+    async def scheme(scope: dict[str, object], receive: object, send: object) -> None:
+        from engram.http.asgi import respond
+
+        await respond(send, 200, str(scope["scheme"]).encode())  # type: ignore[arg-type]  # an ASGI callable
+
+    async with bare(scheme, certificates=Certificates(*pair)) as running, await shake(running, pair[0]) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert (await read_until(stream, b"https")).endswith(b"https")
+
+
+async def test_plain_http_to_a_tls_port_ends_and_the_server_goes_on(pair: tuple[Path, Path]) -> None:
+    async with bare(echo, certificates=Certificates(*pair)) as running:
+        async with await trio.open_tcp_stream("127.0.0.1", running.port) as plain:
+            await plain.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            with trio.fail_after(5):
+                while await plain.receive_some(65_536):
+                    pass
+        async with await shake(running, pair[0]) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_client_that_does_not_shake_hands_is_given_up(pair: tuple[Path, Path]) -> None:
+    limits = Limits(patience=Patience(head_s=0.2))
+    async with (
+        bare(echo, limits, certificates=Certificates(*pair)) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as silent,
+    ):
+        with trio.fail_after(5):
+            assert await silent.receive_some(1) == b""
+
+
+async def test_old_versions_are_refused(pair: tuple[Path, Path]) -> None:
+    async with bare(echo, certificates=Certificates(*pair)) as running:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.warns(DeprecationWarning, match="TLSv1"):
+            context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+        async with await trio.open_tcp_stream("127.0.0.1", running.port) as raw:
+            with pytest.raises(trio.BrokenResourceError):
+                await trio.SSLStream(raw, context).do_handshake()
+
+
+async def test_a_certificate_that_was_replaced_is_shown_to_the_next_client(tmp_path: Path) -> None:
+    chain, key = make_certificate(tmp_path)
+    async with bare(echo, certificates=Certificates(chain, key)) as running:
+        await (await shake(running, chain)).aclose()
+        other_chain, other_key = make_certificate(tmp_path, "two")
+        shutil.copy(other_chain, chain)
+        shutil.copy(other_key, key)
+        async with await shake(running, other_chain) as stream:
+            shown = stream.getpeercert()
+        assert shown["subject"] == ((("commonName", "two"),),)
+
+
+async def test_a_replaced_certificate_that_cannot_be_used_leaves_the_old_one_in_place(tmp_path: Path) -> None:
+    chain, key = make_certificate(tmp_path)
+    kept = shutil.copy(chain, tmp_path / "kept.pem")
+    async with bare(echo, certificates=Certificates(chain, key)) as running:
+        chain.write_text("half a file")
+        with capture_logs() as logged:
+            await (await shake(running, kept)).aclose()
+        assert [each["event"] for each in logged if each["log_level"] == "error"] == ["certificate_kept"]
+
+
+def test_a_certificate_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path) -> None:
+    chain, key = make_certificate(tmp_path)
+    key.write_text("no key")
+    with pytest.raises(OSError, match="PEM"):
+        Certificates(chain, key)
+    with pytest.raises(FileNotFoundError):
+        Certificates(tmp_path / "none.pem", key)
+
+
+async def test_an_idle_tls_connection_is_closed_by_the_drain(pair: tuple[Path, Path]) -> None:
+    async with bare(echo, certificates=Certificates(*pair)) as running:
+        async with await shake(running, pair[0]) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            await read_until(stream, b"\r\n\r\n")
+            running.stop.set()
+            with trio.fail_after(5):
+                await running.stopped.wait()
+        assert running.drained
+
+
+def test_a_client_that_sends_its_end_inside_tls_gets_its_answer(pair: tuple[Path, Path]) -> None:
+    """A blocking client of the standard library, as other people's programs use it."""
+
+    async def main() -> None:
+        async with bare(echo, certificates=Certificates(*pair)) as running:
+
+            def ask() -> bytes:
+                context = ssl.create_default_context(cafile=str(pair[0]))
+                with (
+                    socket.create_connection(("127.0.0.1", running.port), timeout=5) as raw,
+                    context.wrap_socket(raw, server_hostname="127.0.0.1") as stream,
+                ):
+                    stream.sendall(b"POST / HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello")
+                    said = b""
+                    while part := stream.recv(65_536):
+                        said += part
+                    return said
+
+            assert (await trio.to_thread.run_sync(ask)).endswith(b"hello")
+
+    trio.run(main)

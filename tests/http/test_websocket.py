@@ -1,0 +1,227 @@
+"""WebSockets: a client by wsproto on one side, an ASGI application on the other."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    Pong,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+
+from engram.http.asgi import Receive, Scope, Send
+from engram.http.connection import Patience
+from engram.http.parser import Bounds
+from engram.http.server import Limits
+from engram.http.websocket import MESSAGE_BYTES
+from tests.http.servers import bare
+
+KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+OFFERED = Limits(bounds=Bounds(websocket=True))
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends back what it gets; "leave" makes it close, "fail" fails, "path" tells where it is."""
+    assert scope["type"] == "websocket"
+    assert (await receive())["type"] == "websocket.connect"
+    if scope["path"] == "/forbidden":
+        await send({"type": "websocket.close"})
+        return
+    await send({"type": "websocket.accept", "subprotocol": next(iter(scope["subprotocols"]), None)})
+    while (message := await receive())["type"] == "websocket.receive":
+        match message["text"]:
+            case "leave":
+                await send({"type": "websocket.close", "code": 4000, "reason": "as asked"})
+                return
+            case "fail":
+                raise RuntimeError("as asked")
+            case _:
+                await send({"type": "websocket.send", "text": message["text"], "bytes": message["bytes"]})
+
+
+class Client:
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.wire = WSConnection(ConnectionType.CLIENT)
+        self.events: list[Event] = []
+
+    async def send(self, event: Event) -> None:
+        await self.stream.send_all(self.wire.send(event))
+
+    async def next(self) -> Event | None:
+        """The next event; None at the end of input."""
+        with trio.fail_after(5):
+            while not self.events:
+                data = await self.stream.receive_some(65_536)
+                if not data:
+                    return None
+                self.wire.receive_data(data)
+                self.events.extend(self.wire.events())
+        return self.events.pop(0)
+
+
+@asynccontextmanager
+async def connected(port: int, path: str = "/", subprotocols: list[str] | None = None) -> AsyncIterator[Client]:
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        client = Client(stream)
+        await client.send(Request(host="t", target=path, subprotocols=subprotocols or []))
+        yield client
+
+
+async def test_messages_of_both_kinds_come_back() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port, subprotocols=["b", "a"]) as client:
+        accepted = await client.next()
+        assert isinstance(accepted, AcceptConnection)
+        assert accepted.subprotocol == "b"
+        await client.send(TextMessage(data="hello"))
+        assert await client.next() == TextMessage(data="hello", message_finished=True, frame_finished=True)
+        await client.send(BytesMessage(data=b"\x00\xff"))
+        event = await client.next()
+        assert isinstance(event, BytesMessage)
+        assert bytes(event.data) == b"\x00\xff"
+
+
+async def test_a_message_in_fragments_is_one_message() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        for part, last in (("a", False), ("b", False), ("c", True)):
+            await client.send(TextMessage(data=part, message_finished=last))
+        event = await client.next()
+        assert isinstance(event, TextMessage)
+        assert event.data == "abc"
+
+
+async def test_a_ping_is_answered() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        await client.send(Ping(payload=b"there?"))
+        event = await client.next()
+        assert isinstance(event, Pong)
+        assert bytes(event.payload) == b"there?"
+
+
+async def test_the_application_may_refuse_the_handshake() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port, "/forbidden") as client:
+        event = await client.next()
+        assert isinstance(event, RejectConnection)
+        assert event.status_code == 403
+
+
+@pytest.mark.parametrize(("says", "code"), [("leave", 4000), ("fail", 1011)])
+async def test_the_application_ends_it(says: str, code: int) -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        await client.send(TextMessage(data=says))
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == code
+
+
+async def test_a_client_that_closes_gets_its_close_back() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        await client.send(CloseConnection(code=1000))
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert await client.next() is None
+
+
+async def test_a_message_that_is_too_large_closes_with_1009() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send, TextMessage(data="x" * (MESSAGE_BYTES + 1)))
+            event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1009
+
+
+async def test_a_silent_client_is_pinged_and_then_closed() -> None:
+    limits = Limits(bounds=Bounds(websocket=True), patience=Patience(idle_s=0.2))
+    async with bare(echo, limits) as running, connected(running.port) as client:
+        await client.next()
+        assert isinstance(await client.next(), Ping)
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1011
+
+
+async def test_an_open_websocket_is_closed_with_1012_when_the_server_drains() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        running.stop.set()
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1012
+        await client.stream.send_all(client.wire.send(event.response()))
+        await client.stream.aclose()
+        with trio.fail_after(5):
+            await running.stopped.wait()
+        assert running.drained
+
+
+async def test_a_handshake_that_is_still_open_when_the_server_drains_is_answered_503() -> None:
+    """Kludex/uvicorn#596: a close frame was sent into an unfinished handshake."""
+    async with bare(echo, OFFERED) as running:
+        async with await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+            head = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            await stream.send_all(head)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            running.server.draining = True
+            rest = b"Sec-WebSocket-Version: 13\r\n" + KEY + b"\r\n"
+            await stream.send_all(rest)
+            said = bytearray()
+            with trio.fail_after(5):
+                while part := await stream.receive_some(65_536):
+                    said += part
+        assert b"HTTP/1.1 503" in said
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\n",
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 12\r\n" + KEY,
+        b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        b"Upgrade: websocket\r\n",
+    ],
+    ids=["no key", "version 12", "h2c", "no Connection"],
+)
+async def test_what_is_no_handshake_is_answered_400(lines: bytes) -> None:
+    async with bare(echo, OFFERED) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+        await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n" + lines + b"\r\n")
+        assert (await stream.receive_some(65_536)).startswith(b"HTTP/1.1 400 ")
+
+
+async def test_bytes_that_are_no_frames_close_with_1002() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        await client.stream.send_all(b"\xff\xff\xff\xff")
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1002
+
+
+async def test_a_client_that_vanishes_ends_the_application() -> None:
+    ended = trio.Event()
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive()) == {"type": "websocket.disconnect", "code": 1006, "reason": ""}
+        ended.set()
+
+    async with bare(waiting, OFFERED) as running:
+        async with connected(running.port) as client:
+            await client.next()
+        with trio.fail_after(5):
+            await ended.wait()
