@@ -32,7 +32,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-async def shake(running: Bare, chain: Path) -> trio.SSLStream[trio.SocketStream]:
+async def shake(running: Bare, chain: Path | str) -> trio.SSLStream[trio.SocketStream]:
     context = ssl.create_default_context(cafile=str(chain))
     stream = trio.SSLStream(
         await trio.open_tcp_stream("127.0.0.1", running.port),
