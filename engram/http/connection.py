@@ -50,18 +50,35 @@ class Patience(msgspec.Struct, frozen=True):
 class Connection:
     """Serves one accepted socket until it is closed. Only its own task and the server's sweeper touch it."""
 
-    __slots__ = ("_answering", "_patience", "client", "head_begun", "parser", "server", "transport", "websocket")
+    __slots__ = (
+        "_answering",
+        "_head_begun",
+        "_patience",
+        "_waiting_since",
+        "client",
+        "parser",
+        "server",
+        "transport",
+        "websocket",
+    )
 
     def __init__(self, server: "Server", transport: Transport, client: ClientAddress) -> None:
         self.server = server
         self.transport = transport
         self.client = client
         self.parser = Parser(server.bounds)
-        self.head_begun = False
-        """Whether a part of the next request's head has come."""
+        self._head_begun = False  # a part of the next request's head has come
+        self._waiting_since = server.next_turn()
         self.websocket = False
         self._answering = False
         self._patience = server.patience
+
+    @property
+    def idle_since(self) -> int | None:
+        """The server's turn since which it has waited for a request; None while it has one, or one is arriving."""
+        if self._answering or not (self._head_begun or not self.transport.has_bytes()):
+            return None
+        return self._waiting_since
 
     def drain(self) -> None:
         """Stop waiting for a request, and end a WebSocket; a request that is being answered is left alone."""
@@ -87,7 +104,6 @@ class Connection:
                     await self._linger()
                     return
                 self._answering = False
-                server.note_idle(self)
                 if self.parser.held:
                     await trio.lowlevel.checkpoint()  # another request is here already: others first
         except Refused as refused:
@@ -95,17 +111,17 @@ class Connection:
         except (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
             pass
         finally:
-            server.forget_idle(self)
             transport.close()
 
     async def _next_head(self) -> Head | None:
         parser, server, transport = self.parser, self.server, self.transport
-        self.head_begun = False
+        self._head_begun = False
+        self._waiting_since = server.next_turn()
         transport.read_due = server.now + self._patience.idle_s
         while (event := parser.next()) is NEED:
             if parser.held:
-                if not self.head_begun:
-                    self.head_begun = True
+                if not self._head_begun:
+                    self._head_begun = True
                     transport.read_due = server.now + self._patience.head_s
             elif server.draining:
                 if not (data := transport.read_now()):
@@ -115,7 +131,7 @@ class Connection:
             try:
                 data = await transport.read()
             except Late:
-                if self.head_begun and not server.draining:
+                if self._head_begun and not server.draining:
                     raise Refused(408, "head_timeout", "the headers did not arrive in time") from None
                 data = transport.read_now()  # what came in the same instant is served
                 transport.read_due = server.now + self._patience.head_s
@@ -123,7 +139,6 @@ class Connection:
                 return None
             parser.feed(data)
         transport.read_due = inf
-        server.forget_idle(self)
         assert isinstance(event, Head)
         return event
 

@@ -1,5 +1,5 @@
-"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; how many connections an
-address may have open; and how many bytes of bodies are held at once.
+"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; and how many bytes of bodies
+are held at once.
 
 A bucket is one number (the time at which it would be full again), kept in a bounded table; the caller unseen for
 longest is forgotten first. Only callers that are proved may be keys where forging is cheap: addresses behind trusted
@@ -89,35 +89,6 @@ class ClientAddress:
         except ValueError:
             return False
         return any(parsed in network for network in self._trusted)
-
-
-@final
-class OpenConnections:
-    """How many connections each address has open, so that no single one takes them all."""
-
-    def __init__(self, per_address: int, shared: ClientAddress) -> None:
-        """`per_address` 0 allows any number; `shared` knows the proxies, behind which many clients stand."""
-        self._per_address = per_address
-        self._shared = shared
-        self._open: Counter[str] = Counter()
-
-    def enter(self, peer: str) -> bool:
-        """Count a connection of `peer` in; False, and nothing is counted, when it has as many as it may have."""
-        bucket = bucket_of(peer)
-        if self._per_address and self._open[bucket] >= self._per_address and not self._shared.trusts(peer):
-            return False
-        self._open[bucket] += 1
-        return True
-
-    def leave(self, peer: str) -> None:
-        """Count a connection out that `enter` counted in."""
-        bucket = bucket_of(peer)
-        self._open[bucket] -= 1
-        if not self._open[bucket]:
-            del self._open[bucket]
-
-    def __len__(self) -> int:
-        return len(self._open)
 
 
 @final

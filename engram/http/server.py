@@ -5,8 +5,8 @@ line, and wakes connections that have waited beyond their deadline. Asked to sto
 accepted for it by then, closes idle connections after one last look, answers what was begun with `Connection: close`,
 and cuts what is left after the drain time.
 
-Under pressure (`max_connections`) the connection that has gone longest without a whole request is closed for a new
-one; where every connection has a request under way, the new one is turned away with 503.
+Under pressure (`max_connections`) a connection that waits for a request is closed for a new one (admission.py says
+which); where every connection has a request under way, the new one is turned away with 503.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
-from itertools import islice
 from typing import Final, Protocol, final
 
 import msgspec
 import structlog
 import trio
 
+from engram.http.admission import Admission
 from engram.http.asgi import AsgiApp, HeaderLines, error_body
 from engram.http.connection import Connection, Patience
-from engram.http.limits import ClientAddress, OpenConnections
+from engram.http.limits import ClientAddress
 from engram.http.parser import Bounds, Refused
 from engram.http.sockets import Address, tune
 from engram.http.tls import Certificates, transports
@@ -32,8 +32,6 @@ from engram.http.tls import Certificates, transports
 SWEEP_S: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
 _NO_DESCRIPTORS_S: Final = 0.05
-_LOOKED_AT: Final = 8
-"""Connections whose request is just arriving that are passed over when room is made."""
 _LEAVING: Final = 64
 """Connections that are told why they are turned away; more at once are just closed."""
 
@@ -91,12 +89,12 @@ class Server:
         """The Date line of answers."""
         self.draining = False
         self._second = 0
-        self._max = limits.max_connections
-        self._addresses = OpenConnections(limits.max_per_address, ClientAddress(limits.trusted_proxies))
+        self._open = Admission[Connection](
+            limits.max_connections, limits.max_per_address, ClientAddress(limits.trusted_proxies)
+        )
         self._observer = observer
         self._wrapped = transports(certificates, limits.patience.send_s)
-        self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}
+        self._turn = 0
         self._leaving = 0
 
     async def run(
@@ -152,17 +150,12 @@ class Server:
         return True
 
     def _admit(self, sock: socket.socket, host: str, port: int, nursery: trio.Nursery) -> None:
-        if not self._addresses.enter(host):
-            self._turn_away(sock, nursery)
-            return
-        if len(self._open) >= self._max and not self._make_room():
-            self._addresses.leave(host)
+        if not self._open.allows(host) or (self._open.full and not self._make_room()):
             self._turn_away(sock, nursery)
             return
         connection = Connection(self, self._wrapped(sock), (host, port))
-        self._open.add(connection)
+        self._open.enter(host, connection)
         self._observer.count(len(self._open))
-        self.note_idle(connection)
         nursery.start_soon(self._serve, connection)
 
     async def _serve(self, connection: Connection) -> None:
@@ -171,30 +164,22 @@ class Server:
         except Exception:  # noqa: BLE001 -- the seam of a connection: what one client provokes ends only its own
             _log.exception("connection_failed")
         finally:
-            self._open.discard(connection)
-            self._addresses.leave(connection.client[0])
+            self._open.leave(connection.client[0], connection)
             self._observer.count(len(self._open))
 
-    # Room under pressure.
-
-    def note_idle(self, connection: Connection) -> None:
-        """The connection waits for a request from now on."""
-        self._idle[connection] = None
-
-    def forget_idle(self, connection: Connection) -> None:
-        """The connection has a whole head, or has ended."""
-        self._idle.pop(connection, None)
+    def next_turn(self) -> int:
+        """A number that rises, finer than the clock: who has waited longest."""
+        self._turn += 1
+        return self._turn
 
     def _make_room(self) -> bool:
-        """Close the connection that has gone longest without a request; False when the first few all have one."""
-        for connection in tuple(islice(self._idle, _LOOKED_AT)):
-            if connection.head_begun or not connection.transport.has_bytes():
-                del self._idle[connection]
-                self._open.discard(connection)
-                connection.transport.close()
-                self._observer.dropped("evicted")
-                return True
-        return False
+        connection = self._open.to_evict()
+        if connection is None:
+            return False
+        self._open.leave(connection.client[0], connection)
+        connection.transport.close()
+        self._observer.dropped("evicted")
+        return True
 
     def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._observer.dropped("busy")

@@ -10,7 +10,6 @@ import trio
 import trio.testing
 
 from engram.http import descriptors
-from engram.http.limits import ClientAddress, OpenConnections
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import GatewayProcess
 from tests.http.harness import SETTINGS, connect, get, make_app, serving
@@ -34,23 +33,6 @@ async def test_a_trusted_proxy_brings_as_many_connections_as_it_has_clients() ->
     bounded = msgspec.structs.replace(SETTINGS, max_connections_per_ip=1, trusted_proxies=("127.0.0.0/8",))
     async with serving(make_app(bounded), bounded) as running, connect(running), connect(running) as second:
         assert (await second.ask(get("/health"))).status != 503
-
-
-def test_addresses_are_forgotten_when_their_connections_close() -> None:
-    connections = OpenConnections(1, ClientAddress())
-    assert connections.enter("2001:db8::1")
-    assert not connections.enter("2001:db8::2")  # the same /64, one customer's
-    assert connections.enter("192.0.2.1")
-    assert len(connections) == 2
-    for address in ("2001:db8::1", "192.0.2.1"):
-        connections.leave(address)
-    assert len(connections) == 0
-    assert connections.enter("2001:db8::2")
-
-
-def test_no_limit_counts_and_refuses_nobody() -> None:
-    connections = OpenConnections(0, ClientAddress())
-    assert all(connections.enter("192.0.2.1") for _ in range(1_000))
 
 
 def test_connections_leave_descriptors_for_the_work() -> None:

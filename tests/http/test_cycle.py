@@ -15,6 +15,7 @@ from engram.http.cycle import STREAM
 from engram.http.server import Limits
 from tests.http.servers import Bare, bare, echo
 
+REQUESTS = 200
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 
 
@@ -346,25 +347,20 @@ async def test_requests_sent_ahead_of_a_stream_are_kept_within_a_bound_and_answe
         while (await receive())["type"] != "http.disconnect":
             pass
 
-    ahead = GET * 20_000
+    ahead = (b"GET / HTTP/1.1\r\nHost: t\r\nX-Padding: " + b"x" * 4_000 + b"\r\n\r\n") * REQUESTS
     async with bare(streaming(watched)) as running, client(running) as stream:
         await stream.send_all(GET)
-        sent = trio.Event()
-
-        async def send_ahead() -> None:
-            await stream.send_all(ahead)
-            sent.set()
-
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(send_ahead)
+            nursery.start_soon(stream.send_all, ahead)
             await trio.testing.wait_all_tasks_blocked(0.05)
             (connection,) = running.server._open
             assert connection.parser.held <= 3 * 65_536
             release.set()
-            said = await read_until(stream, b"first")
-            while said.count(b"next") < 20_000:
-                with trio.fail_after(10):
-                    said += await stream.receive_some(1 << 20)
+            size = len(await read_until(stream, b"first"))
+            each = len(await answer(streaming(watched)))
+            with trio.fail_after(10):
+                while size < each * REQUESTS:
+                    size += len(await stream.receive_some(1 << 20))
 
 
 async def test_a_client_that_reads_slowly_holds_up_its_stream_only() -> None:
