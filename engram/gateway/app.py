@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
-import structlog
 from quart import Response
 
 from engram.gateway.answers import ErrorAnswer
@@ -14,15 +13,14 @@ from engram.gateway.ops import add_ops_routes
 from engram.gateway.payments import add_payment_routes
 from engram.gateway.public import add_probes, add_public_routes
 from engram.gateway.purchases import add_purchase_routes
-from engram.gateway.replies import reply
+from engram.gateway.replies import ledger_refusal, reply
 from engram.gateway.services import Services
+from engram.gateway.session_lane import SessionLane
 from engram.gateway.sessions import add_session_routes
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
 from engram.http.exchange import request_id
-from engram.ledger import CommitUnknown, LedgerError
-
-_log = structlog.get_logger(__name__)
+from engram.ledger import LedgerError
 
 
 def gateway_app(services: Services) -> App:
@@ -37,6 +35,7 @@ def gateway_app(services: Services) -> App:
     )
     add_public_routes(app, services)
     add_session_routes(app, services)
+    app.edge.put_behind(lambda inner: SessionLane(inner, services, app))
     add_purchase_routes(app, services)
     add_event_routes(app, services)
     add_payment_routes(app, services)
@@ -69,11 +68,6 @@ def ops_app(
 
 
 async def _on_ledger_error(error: LedgerError) -> Response:
-    """The ledger cannot be asked: not the client's fault, and no failure of what it may have begun."""
-    _log.error("ledger_unavailable", error=str(error))
-    if isinstance(error, CommitUnknown):
-        code, text = "outcome_unknown", "It is not known whether this was done; ask for the state."
-    else:
-        code, text = "unavailable", "Not now; try again."
-    answer = ErrorAnswer(error=text, code=code, request_id=request_id())
-    return reply(answer, 503, headers=(("Retry-After", "2"),))
+    refused = ledger_refusal(error)
+    answer = ErrorAnswer(error=refused.message, code=refused.code, request_id=request_id())
+    return reply(answer, refused.status, headers=refused.headers)

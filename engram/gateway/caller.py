@@ -1,6 +1,7 @@
 """Who is asking: the gateway scheme checked once per request, and the answer signed in return."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Final, cast
 
 import msgspec
@@ -10,7 +11,7 @@ from engram.gateway.once import Once
 from engram.gateway.replies import body_bytes
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
-from engram.hotkeys.scheme import TIMESTAMP_MS
+from engram.hotkeys.scheme import TIMESTAMP_MS, Headers
 from engram.http.app import App
 from engram.http.errors import ApiError
 
@@ -38,31 +39,67 @@ def header_lines() -> list[tuple[bytes, bytes]]:
     return list(request.scope["headers"])
 
 
+class Identified(msgspec.Struct, frozen=True):
+    """Who asks, and the stamp that the answer's signature answers to (None: the answer goes out unsigned)."""
+
+    caller: Caller
+    signed_at: str | None
+
+
+def authenticate(
+    services: Services,
+    lines: Headers,
+    method: str,
+    path: bytes,
+    body: bytes,
+    limit: Callable[[PublicKey], None],
+    refusal: str = "Unauthorized.",
+) -> Identified:
+    """Return who signed a request, whatever it came through; `path` is raw and without query.
+
+    `refusal` is the route's fixed 401 text; `limit` counts a request of this hotkey. Raises ApiError 401, or what
+    `limit` raises.
+    """
+    identified = (
+        _verified(services, lines, method, path, body, refusal)
+        if services.settings.gateway.auth_required
+        else _trusted(services, lines)
+    )
+    limit(identified.caller.public_key)
+    return identified
+
+
 async def identify(services: Services, refusal: str = "Unauthorized.") -> Caller:
-    """Return who signed the request now handled, and note that its answer is to be signed.
+    """Return who signed the request that Quart now handles, and note that its answer is to be signed.
 
     `refusal` is the route's fixed 401 text. Raises ApiError 401, or 429 above the hotkey's rate.
     """
-    caller = await _caller(services, refusal)
-    cast(App, current_app).limit_hotkey(caller.public_key)
-    return caller
+    app = cast(App, current_app)
+    identified = authenticate(
+        services, header_lines(), request.method, raw_path(), await body_bytes(), app.limit_hotkey, refusal
+    )
+    if identified.signed_at is not None:
+        g.signed_at = identified.signed_at
+    return identified.caller
 
 
-async def _caller(services: Services, refusal: str) -> Caller:
-    if not services.settings.gateway.auth_required:
-        return _trusted(services)
-    body = await body_bytes()
+def _verified(services: Services, lines: Headers, method: str, path: bytes, body: bytes, refusal: str) -> Identified:
     now_ms = int(services.clock.now() * 1000)
     try:
-        signed = gateway_scheme.verify_request(header_lines(), request.method, raw_path(), body, now_ms)
+        signed = gateway_scheme.verify_request(lines, method, path, body, now_ms)
     except AuthError as refused:
         services.metrics.auth_refused.labels("gateway", refused.code).inc()
         extra: dict[str, object] = {"detail": refused.message}
         if refused.skew_ms is not None:
             extra["clock_skew_ms"] = refused.skew_ms
         raise ApiError(401, refused.code, refusal, extra=extra) from None
-    g.signed_at = request.headers["X-Timestamp"]
-    return Caller(signed.public_key, signed.message_sha256, signed.timestamp_ms)
+    caller = Caller(signed.public_key, signed.message_sha256, signed.timestamp_ms)
+    return Identified(caller, _header(lines, b"x-timestamp"))
+
+
+def _header(lines: Headers, name: bytes) -> str:
+    found = next((value for each, value in lines if each == name), b"")
+    return found if isinstance(found, str) else found.decode("latin-1")
 
 
 def use_up(services: Services, once: Once, caller: Caller) -> None:
@@ -76,16 +113,15 @@ def use_up(services: Services, once: Once, caller: Caller) -> None:
         raise
 
 
-def _trusted(services: Services) -> Caller:
-    hotkey = request.headers.get("X-Hotkey", "")
+def _trusted(services: Services, lines: Headers) -> Identified:
+    hotkey = _header(lines, b"x-hotkey")
     try:
         public_key = parse_hotkey(hotkey) if hotkey else DEV_HOTKEY
     except MalformedHotkey:
-        public_key = hashlib.sha256(hotkey.encode("utf-8", "surrogateescape")).digest()
-    timestamp = request.headers.get("X-Timestamp", "")
-    if TIMESTAMP_MS.match(timestamp):
-        g.signed_at = timestamp
-    return Caller(public_key, bytes.fromhex(services.ids.token(32)))
+        public_key = hashlib.sha256(hotkey.encode("latin-1")).digest()
+    timestamp = _header(lines, b"x-timestamp")
+    caller = Caller(public_key, bytes.fromhex(services.ids.token(32)))
+    return Identified(caller, timestamp if TIMESTAMP_MS.match(timestamp) else None)
 
 
 def leave_unsigned() -> None:

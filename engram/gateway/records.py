@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, func, select
 
+from engram.ledger import Ledger
 from engram.ledger.schema import answered_requests, payments, session_events
 from engram.payments import records as payment_records
 from engram.payments.model import Payment, PaymentState
@@ -30,6 +31,12 @@ def find(connection: Connection, session_id: str) -> Found | None:
     """The session of this id."""
     session = session_records.get(connection, session_id)
     return None if session is None else _with_transactions(connection, [session])[0]
+
+
+def look(ledger: Ledger, session_id: str) -> Found | None:
+    """The session of this id, read on the event loop. Raises LaneClosed."""
+    session = session_records.look(ledger, session_id)
+    return None if session is None else Found(session, payment_records.look_at_transaction(ledger, session.payment_id))
 
 
 def of_controller(connection: Connection, controller: bytes, limit: int) -> list[Found]:

@@ -3,9 +3,13 @@
 from collections.abc import Iterable
 
 import msgspec
+import structlog
 from quart import Response, request
 
 from engram.http.errors import ApiError
+from engram.ledger import CommitUnknown, LedgerError
+
+_log = structlog.get_logger("engram.gateway")
 
 INVALID_JSON = "Invalid JSON body."
 _SHOWN = 300
@@ -33,6 +37,16 @@ async def body_bytes() -> bytes:
     body = await request.get_data(as_text=False)
     assert isinstance(body, bytes)
     return body
+
+
+def ledger_refusal(error: LedgerError) -> ApiError:
+    """What is answered when the ledger cannot be asked: not the client's fault, and no failure of what it began."""
+    _log.error("ledger_unavailable", error=str(error))
+    if isinstance(error, CommitUnknown):
+        code, text = "outcome_unknown", "It is not known whether this was done; ask for the state."
+    else:
+        code, text = "unavailable", "Not now; try again."
+    return ApiError(503, code, text, (("Retry-After", "2"),))
 
 
 def shortened(text: str) -> str:

@@ -25,6 +25,7 @@ def add_session_routes(app: App, services: Services) -> None:
 
     @app.get("/sessions/<session_id>")
     async def show_session(session_id: str) -> Response:
+        """For ids that are no session's; those are answered by session_lane.py."""
         caller = await identify(services)
         return reply(_shown(services, await _owned(services, caller, session_id)))
 
@@ -67,12 +68,20 @@ async def owned(services: Services, caller: Caller, session_id: str) -> Session:
 
 
 async def _owned(services: Services, caller: Caller, session_id: str) -> records.Found:
-    found = await services.ledger.read(lambda connection: records.find(connection, session_id))
+    return _require(caller, await services.ledger.read(lambda connection: records.find(connection, session_id)))
+
+
+def _require(caller: Caller, found: records.Found | None) -> records.Found:
     if found is None:
         raise ApiError(404, "not_found", "Session not found.")
     if found.session.controller != caller.public_key:
         raise ApiError(403, "not_yours", "Not your session.")
     return found
+
+
+def shown_to(services: Services, caller: Caller, found: records.Found | None) -> SessionAnswer:
+    """What a caller sees of a session. Raises ApiError 404, or 403 when it is somebody else's."""
+    return _shown(services, _require(caller, found))
 
 
 def _shown(services: Services, found: records.Found) -> SessionAnswer:

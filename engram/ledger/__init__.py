@@ -6,6 +6,7 @@ from .errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, 
 from .folder import data_folder
 from .group import Commits, Group
 from .inline import InlineLedger, open_inline
+from .lane import LaneClosed, Lookup, Row, lookup
 from .port import Ledger
 
 __all__ = [
@@ -16,13 +17,17 @@ __all__ = [
     "FolderInUse",
     "Group",
     "InlineLedger",
+    "LaneClosed",
     "Ledger",
     "LedgerActor",
     "LedgerClient",
     "LedgerError",
     "LedgerUnavailable",
     "LedgerUnusable",
+    "Lookup",
+    "Row",
     "Transact",
     "data_folder",
+    "lookup",
     "open_inline",
 ]

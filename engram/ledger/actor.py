@@ -12,6 +12,7 @@ from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, M
 from .connection import LEDGER_FILE, reading_engine
 from .errors import LedgerError
 from .group import Commits, Group, Outcome, Transaction
+from .lane import Lane, Lookup, Row
 from .writer import Request, Writer
 
 T = TypeVar("T")
@@ -88,6 +89,7 @@ class LedgerClient:
         self._engine = reading_engine(folder / LEDGER_FILE)
         self._limiter = trio.CapacityLimiter(READERS)
         self._idle: list[Connection] = []
+        self._lane = Lane(folder / LEDGER_FILE)
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
@@ -95,12 +97,16 @@ class LedgerClient:
     async def read(self, query: Callable[[Connection], T]) -> T:
         return await trio.to_thread.run_sync(self._read, query, limiter=self._limiter)
 
+    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+        return self._lane.rows(lookup, *values)
+
     async def commits(self) -> Commits:
         """Counters of the writer."""
         return await self._ref.call(CountCommits())
 
     def close(self) -> None:
         """Close the readers' connections."""
+        self._lane.close()
         while self._idle:
             self._idle.pop().close()
         self._engine.dispose()

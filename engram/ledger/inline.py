@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from .connection import open_writer
 from .errors import LedgerUnavailable
 from .group import Commits, run_group
+from .lane import LaneClosed, Lookup, Row
 
 T = TypeVar("T")
 
@@ -50,6 +51,13 @@ class InlineLedger:
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         return query(self._connection)
+
+    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+        """Read indexed rows at once."""
+        if self._closed:
+            raise LaneClosed("the ledger is closed")
+        found = self._connection.exec_driver_sql(lookup.sql, values).fetchall()
+        return [dict(zip(lookup.columns, row, strict=True)) for row in found]
 
     def close(self) -> None:
         """Close the file; later calls raise LedgerUnavailable."""

@@ -5,6 +5,8 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
+from .lane import Lookup, Row
+
 T = TypeVar("T")
 
 
@@ -18,4 +20,8 @@ class Ledger(Protocol):
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on a consistent snapshot; writing in it is refused by SQLite."""
+        ...
+
+    def rows(self, lookup: Lookup, *values: object) -> list[Row]:
+        """Read indexed rows at once, on the loop; committed ones only. Raises LaneClosed: use `read` instead."""
         ...

@@ -4,12 +4,13 @@ Every arrow of rules.py is one compare-and-set made by `advance`, together with 
 first one (RESERVED) is made in reservations.py.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
+from engram.ledger import Ledger, lookup
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
@@ -142,6 +143,15 @@ def forget_answered_requests(connection: Connection, before: float) -> int:
 
 
 # Reading.
+
+
+_TRANSACTION = lookup([payments.c.transaction_hash], [payments.c.id])
+
+
+def look_at_transaction(ledger: Ledger, payment_id: str) -> str | None:
+    """The transaction of the payment of that id, read on the event loop. Raises LaneClosed."""
+    found = ledger.rows(_TRANSACTION, payment_id)
+    return cast("str | None", found[0]["transaction_hash"]) if found else None
 
 
 def get(connection: Connection, payment_id: str) -> Payment | None:

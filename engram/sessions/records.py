@@ -1,10 +1,12 @@
 """Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
 
+from engram.ledger import Ledger, Row, lookup
 from engram.ledger.schema import session_events, sessions
 
 from . import rules
@@ -36,6 +38,15 @@ def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
     connection.execute(_INSERT, _columns(session))
     append_event(connection, session.id, session.created_at, session.state, {})
+
+
+_LOOKUP = lookup(list(sessions.c), [sessions.c.id])
+
+
+def look(ledger: Ledger, session_id: str) -> Session | None:
+    """The session of that id, read on the event loop. Raises LaneClosed."""
+    found = ledger.rows(_LOOKUP, session_id)
+    return _session(found[0]) if found else None
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
@@ -311,8 +322,8 @@ def _columns(session: Session) -> dict[str, object]:
     return columns
 
 
-def _session(row: RowMapping) -> Session:
-    columns = dict(row)
+def _session(row: RowMapping | Row) -> Session:
+    columns: dict[str, Any] = {**row}
     wall, monotonic, boot = (columns.pop(f"counted_{name}") for name in ("wall", "monotonic", "boot"))
     columns["counted"] = None if boot is None else Instant(wall, monotonic, boot)
     columns["state"] = SessionState(columns["state"])

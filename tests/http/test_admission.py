@@ -101,7 +101,8 @@ def test_the_counts_are_those_of_a_plain_model(steps: list[tuple[int, int | None
     admission = Admission[Place](1_000, 0, ClientAddress())
     model: list[tuple[str, Place]] = []
     for number, idle in steps:
-        if model and data.draw(LEAVES):
+        leaves: bool = data.draw(LEAVES)
+        if model and leaves:
             index: int = data.draw(st.integers(0, len(model) - 1))
             peer, place = model.pop(index)
             admission.leave(peer, place)

@@ -1,0 +1,75 @@
+"""Reads on the loop: bounded by rule, unable to write or to wait, and closed rather than wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from engram.ledger import LEDGER_FILE, LaneClosed, lookup, open_inline
+from engram.ledger.inline import InlineLedger
+from engram.ledger.lane import Lane, Lookup
+from engram.ledger.schema import payments, session_events, sessions
+from engram.sessions import records
+from tests.sessions.test_records import a_session
+
+BY_ID = lookup(list(sessions.c), [sessions.c.id])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[InlineLedger]:
+    ledger = open_inline(tmp_path / LEDGER_FILE)
+    ledger.write_now(lambda connection: records.insert_session(connection, a_session()))
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def lane(ledger: InlineLedger, tmp_path: Path) -> Iterator[Lane]:
+    lane = Lane(tmp_path / LEDGER_FILE)
+    yield lane
+    lane.close()
+
+
+def test_a_row_is_what_the_reader_reads(ledger: InlineLedger, lane: Lane) -> None:
+    (row,) = lane.rows(BY_ID, a_session().id)
+    assert row == dict(ledger._connection.execute(select(sessions)).mappings().one())
+    assert lane.rows(BY_ID, "nothing") == []
+    assert records.look(ledger, a_session().id) == a_session()
+
+
+def test_what_was_committed_a_moment_ago_is_seen(ledger: InlineLedger, lane: Lane) -> None:
+    assert len(lane.rows(BY_ID, a_session().id)) == 1
+    ledger.write_now(lambda connection: connection.exec_driver_sql("DELETE FROM sessions"))
+    assert lane.rows(BY_ID, a_session().id) == []
+
+
+def test_only_the_columns_of_an_index_can_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="begin none of its indexes"):
+        lookup([payments.c.id], [payments.c.transaction_hash])
+    with pytest.raises(ValueError, match="at most 256"):
+        lookup(list(session_events.c), [session_events.c.session_id], limit=257)
+    assert "LIMIT 9" in lookup(list(session_events.c), [session_events.c.session_id], limit=9).sql
+
+
+@pytest.mark.parametrize("made", [BY_ID, lookup(list(session_events.c), [session_events.c.session_id], limit=9)])
+def test_sqlite_searches_and_never_scans(ledger: InlineLedger, made: Lookup) -> None:
+    plan = ledger._connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {made.sql}", ("x",)).fetchall()
+    assert all(step[3].startswith("SEARCH") for step in plan)
+
+
+def test_a_read_that_takes_too_long_closes_the_lane_and_the_next_one_is_served(lane: Lane) -> None:
+    endless = Lookup("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n", ("i",))
+    with pytest.raises(LaneClosed, match="interrupted"):
+        lane.rows(endless)
+    assert len(lane.rows(BY_ID, a_session().id)) == 1
+
+
+def test_the_lane_cannot_write(lane: Lane) -> None:
+    with pytest.raises(LaneClosed, match="readonly"):
+        lane.rows(Lookup("DELETE FROM sessions WHERE id = ?", ()), a_session().id)
+
+
+def test_without_a_ledger_the_lane_is_closed(tmp_path: Path) -> None:
+    with pytest.raises(LaneClosed):
+        Lane(tmp_path / "none.sqlite3").rows(BY_ID, "x")
