@@ -675,14 +675,15 @@ class _Latest:
     """The poller's view, as the surface asks for it."""
 
     def __init__(self, samples: "StatsView") -> None:
+        from engram.gateway.presenting import NodeStats
+
         self._samples = samples
+        self._presented = NodeStats
 
     def latest(self, session_id: str) -> "NodeStats | None":
         """The newest stats of a session's node, None before the first."""
-        from engram.gateway.presenting import NodeStats
-
         sample = self._samples.sample(session_id)
-        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
+        return None if sample is None else self._presented(msgspec.structs.asdict(sample.stats), sample.at)
 
 
 def _own_keypair(settings: Settings, folder: Path) -> Keypair:

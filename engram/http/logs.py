@@ -68,7 +68,8 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     number = logging.getLevelNamesMapping()[level]
     lossy = _Lossy(stream or sys.stderr)
     target = cast(TextIO, lossy)
-    _requests.held_by = lossy if json and number <= logging.INFO else None
+    _requests.wanted = number <= logging.INFO
+    _requests.held_by = lossy if json and _requests.wanted else None
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -153,6 +154,8 @@ class _Requests:
     """Where the lines of requests wait; None where they are made and written as all others."""
 
     held_by: _Lossy | None = None
+    wanted: bool = True
+    """Whether the level lets them through at all."""
 
 
 _requests: Final = _Requests()
@@ -161,6 +164,8 @@ _log = structlog.get_logger("engram.http")
 
 def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
     """Notes an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
+    if not _requests.wanted:
+        return
     held_by = _requests.held_by
     if held_by is None:
         _log.info(

@@ -25,6 +25,10 @@ from .model import (
 
 # Built once: building a statement costs four times what running it does, and every purchase runs these.
 _BY_ID = select(sessions).where(sessions.c.id == bindparam("id"))
+# A tenth of the cost of calling the enumeration, for each row that is read.
+_STATES = {str(state): state for state in SessionState}
+_TIERS = {str(tier): tier for tier in TierName}
+_END_REASONS = {str(reason): reason for reason in EndReason}
 _INSERT = insert(sessions)
 _INSERT_EVENT = insert(session_events)
 _UPDATE = (
@@ -324,9 +328,9 @@ def _columns(session: Session) -> dict[str, object]:
 
 def _session(row: RowMapping | Row) -> Session:
     columns: dict[str, Any] = {**row}
-    wall, monotonic, boot = (columns.pop(f"counted_{name}") for name in ("wall", "monotonic", "boot"))
+    wall, monotonic, boot = columns.pop("counted_wall"), columns.pop("counted_monotonic"), columns.pop("counted_boot")
     columns["counted"] = None if boot is None else Instant(wall, monotonic, boot)
-    columns["state"] = SessionState(columns["state"])
-    columns["tier"] = TierName(columns["tier"])
-    columns["end_reason"] = None if columns["end_reason"] is None else EndReason(columns["end_reason"])
+    columns["state"] = _STATES[columns["state"]]
+    columns["tier"] = _TIERS[columns["tier"]]
+    columns["end_reason"] = None if columns["end_reason"] is None else _END_REASONS[columns["end_reason"]]
     return Session(**columns)
