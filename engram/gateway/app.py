@@ -1,12 +1,13 @@
 """The gateway's two applications: the public one, and the operator's."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from quart import Response
 
 from engram.gateway.answers import ErrorAnswer
-from engram.gateway.caller import sign
+from engram.gateway.caller import sign, signed_answer
 from engram.gateway.events import add_event_routes
 from engram.gateway.openapi import openapi_document
 from engram.gateway.ops import add_ops_routes
@@ -15,10 +16,11 @@ from engram.gateway.public import add_probes, add_public_routes
 from engram.gateway.purchases import add_purchase_routes
 from engram.gateway.replies import ledger_refusal, reply
 from engram.gateway.services import Services
-from engram.gateway.session_lane import SessionLane
 from engram.gateway.sessions import add_session_routes
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
+from engram.http.direct import Direct
+from engram.http.errors import ApiError
 from engram.http.exchange import request_id
 from engram.ledger import LedgerError
 
@@ -34,9 +36,9 @@ def gateway_app(services: Services) -> App:
         single_headers=AUTH_HEADERS,
     )
     add_public_routes(app, services)
-    add_session_routes(app, services)
-    app.edge.put_behind(lambda inner: SessionLane(inner, services, app))
-    add_purchase_routes(app, services)
+    direct = Direct(app, partial(signed_answer, services), _translate)
+    add_session_routes(direct, services)
+    add_purchase_routes(direct, services)
     add_event_routes(app, services)
     add_payment_routes(app, services)
 
@@ -71,3 +73,7 @@ async def _on_ledger_error(error: LedgerError) -> Response:
     refused = ledger_refusal(error)
     answer = ErrorAnswer(error=refused.message, code=refused.code, request_id=request_id())
     return reply(answer, refused.status, headers=refused.headers)
+
+
+def _translate(error: Exception) -> ApiError | None:
+    return ledger_refusal(error) if isinstance(error, LedgerError) else None

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 import msgspec
-from quart import Response, current_app, g, request
+from quart import Response, current_app, g
+from quart import request as quart_request
 
 from engram.gateway.once import Once
 from engram.gateway.replies import body_bytes
@@ -13,6 +14,7 @@ from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
 from engram.hotkeys.scheme import TIMESTAMP_MS, Headers
 from engram.http.app import App
+from engram.http.direct import Answer, Request
 from engram.http.errors import ApiError
 
 DEV_HOTKEY: Final = hashlib.sha256(b"engram dev hotkey").digest()
@@ -31,12 +33,12 @@ class Caller(msgspec.Struct, frozen=True):
 
 def raw_path() -> bytes:
     """The path's bytes as sent, without the query."""
-    return bytes(request.scope["raw_path"]).partition(b"?")[0]
+    return bytes(quart_request.scope["raw_path"]).partition(b"?")[0]
 
 
 def header_lines() -> list[tuple[bytes, bytes]]:
     """The request's header lines in the order received."""
-    return list(request.scope["headers"])
+    return list(quart_request.scope["headers"])
 
 
 class Identified(msgspec.Struct, frozen=True):
@@ -69,6 +71,21 @@ def authenticate(
     return identified
 
 
+def identify_request(services: Services, request: Request, refusal: str = "Unauthorized.") -> Caller:
+    """Return who signed a request, and note that its answer is to be signed. Raises as `authenticate`."""
+    identified = authenticate(
+        services,
+        request.lines,
+        request.method,
+        request.raw_path,
+        request.body,
+        request.surface.limit_hotkey,
+        refusal,
+    )
+    request.signed_at = identified.signed_at
+    return identified.caller
+
+
 async def identify(services: Services, refusal: str = "Unauthorized.") -> Caller:
     """Return who signed the request that Quart now handles, and note that its answer is to be signed.
 
@@ -76,7 +93,7 @@ async def identify(services: Services, refusal: str = "Unauthorized.") -> Caller
     """
     app = cast(App, current_app)
     identified = authenticate(
-        services, header_lines(), request.method, raw_path(), await body_bytes(), app.limit_hotkey, refusal
+        services, header_lines(), quart_request.method, raw_path(), await body_bytes(), app.limit_hotkey, refusal
     )
     if identified.signed_at is not None:
         g.signed_at = identified.signed_at
@@ -127,6 +144,14 @@ def _trusted(services: Services, lines: Headers) -> Identified:
 def leave_unsigned() -> None:
     """Let the answer to the request now handled go out as it is: a stream has no body to sign beforehand."""
     g.pop("signed_at", None)
+
+
+def signed_answer(services: Services, request: Request, answer: Answer) -> Answer:
+    """Sign the answer to a signed request; answers to strangers go out as they are."""
+    if request.signed_at is None:
+        return answer
+    signed = answers.sign_answer(services.keypair, answer.status, request.signed_at, answer.body)
+    return Answer(answer.status, answer.body, (*answer.headers, *signed.items()))
 
 
 async def sign(services: Services, response: Response) -> Response:

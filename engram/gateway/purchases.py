@@ -10,20 +10,18 @@ from typing import Final, assert_never
 
 import msgspec
 import trio
-from quart import Response, request
 from sqlalchemy import Connection
 
 from actors import ActorDown, CallTimeout, MailboxFull
 from engram.gateway import records
 from engram.gateway.answers import BoughtAnswer
-from engram.gateway.caller import Caller, header_lines, identify, raw_path
+from engram.gateway.caller import Caller, identify_request
 from engram.gateway.presenting import session_answer
-from engram.gateway.replies import body_bytes, json_object, reply, shortened
+from engram.gateway.replies import json_object, shortened
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
-from engram.http.app import App
+from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError
-from engram.http.exchange import client_address
 from engram.http.limits import bucket_of
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
@@ -58,34 +56,37 @@ LATEST_S: Final = 0.9
 """How much longer than the verifier's promise the whole answer may take, whatever else is slow."""
 
 
-def add_purchase_routes(app: App, services: Services) -> None:
+def add_purchase_routes(direct: Direct, services: Services) -> None:
     """Add the endpoints that sell."""
     tiers = rules.tiers(services.settings.pricing.lite_usd_per_hour)
 
-    @app.post("/sessions")
-    async def create_session() -> Response:
-        caller = await identify(services, UNSIGNED)
-        asked = await json_object()
+    async def create_session(request: Request) -> Answer:
+        caller = identify_request(services, request, UNSIGNED)
+        asked = json_object(request.body)
         try:
             tier = rules.tier_named(tiers, asked.get("tier", "standard"))
         except UnknownTier as unknown:
             raise ApiError(400, "unknown_tier", shortened(str(unknown))) from None
         hours, seconds = _duration(services, asked.get("duration_hours", 1.0))
-        return await _sell(services, caller, NewSession(tier.name, seconds), services.shop.quote_session(tier, hours))
+        quote = services.shop.quote_session(tier, hours)
+        return await _sell(services, request, caller, NewSession(tier.name, seconds), quote)
 
-    @app.post("/sessions/<session_id>/extend")
-    async def extend_session(session_id: str) -> Response:
-        caller = await identify(services)
+    async def extend_session(request: Request) -> Answer:
+        (session_id,) = request.parameters
+        caller = identify_request(services, request)
         session = await owned(services, caller, session_id)
-        hours, seconds = _duration(services, (await json_object()).get("duration_hours", 1.0))
+        hours, seconds = _duration(services, json_object(request.body).get("duration_hours", 1.0))
         quote = services.shop.quote_extension(session_id, tiers[session.tier], hours)
-        return await _sell(services, caller, Extension(session_id, seconds), quote)
+        return await _sell(services, request, caller, Extension(session_id, seconds), quote)
+
+    direct.bind("POST", "/sessions", create_session)
+    direct.bind("POST", "/sessions/<session_id>/extend", extend_session)
 
 
-async def _sell(services: Services, caller: Caller, wanted: Wanted, quote: Quote) -> Response:
-    asked = payment_rules.request_hash(request.method, raw_path(), caller.public_key, await body_bytes())
+async def _sell(services: Services, request: Request, caller: Caller, wanted: Wanted, quote: Quote) -> Answer:
+    asked = payment_rules.request_hash(request.method, request.raw_path, caller.public_key, request.body)
     try:
-        payload = x402.find_payload(header_lines())
+        payload = x402.find_payload(request.lines)
     except UnprovenReceipt as unproven:
         raise _payment_required(quote, "unproven_receipt", str(unproven)) from None
     except MalformedPayment as malformed:
@@ -95,11 +96,11 @@ async def _sell(services: Services, caller: Caller, wanted: Wanted, quote: Quote
     with trio.move_on_after(services.settings.payments.answer_within_s + LATEST_S):
         if payload is None:
             return await _offer(services, caller, wanted, quote, asked)
-        return await _take(services, caller, wanted, quote, asked, payload)
+        return await _take(services, request, caller, wanted, quote, asked, payload)
     raise _unavailable("outcome_unknown", "It is not known yet what became of this; send the same request again.", 2)
 
 
-async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes) -> Response:
+async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes) -> Answer:
     """What is said to a request without a payment: its stored answer when it has one, else the price."""
 
     def query(connection: Connection) -> tuple[records.Answered | None, NoRoom | None]:
@@ -119,8 +120,14 @@ async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quot
 
 
 async def _take(
-    services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes, payload: Payload
-) -> Response:
+    services: Services,
+    request: Request,
+    caller: Caller,
+    wanted: Wanted,
+    quote: Quote,
+    asked: bytes,
+    payload: Payload,
+) -> Answer:
     key = payment_rules.key_of(payload, quote.requirements)
     if (refusal := await services.shop.refusal(quote)) is not None and await _known(services, key) is None:
         raise _no_room(refusal)
@@ -131,7 +138,7 @@ async def _take(
         controller=caller.public_key,
         request_hash=asked,
         message_hash=caller.message_sha256 if services.settings.gateway.auth_required else None,
-        client_address=_counted_address(services),
+        client_address=_counted_address(services, request.exchange.client),
     )
     within_s = services.settings.payments.answer_within_s + MARGIN_S
     try:
@@ -141,7 +148,7 @@ async def _take(
     return await _told(services, quote, answer)
 
 
-async def _told(services: Services, quote: Quote, answer: PurchaseAnswer) -> Response:
+async def _told(services: Services, quote: Quote, answer: PurchaseAnswer) -> Answer:
     match answer:
         case Bought(payment):
             return await _bought(services, payment)
@@ -161,7 +168,7 @@ async def _told(services: Services, quote: Quote, answer: PurchaseAnswer) -> Res
             assert_never(answer)
 
 
-async def _observed(services: Services, caller: Caller, key: AuthorizationKey, asked: bytes) -> Response:
+async def _observed(services: Services, caller: Caller, key: AuthorizationKey, asked: bytes) -> Answer:
     """The verifier's answer was lost, its work was not: say what the ledger knows, never that it failed."""
     payment = await _known(services, key)
     if payment is None:
@@ -177,7 +184,7 @@ async def _known(services: Services, key: AuthorizationKey) -> Payment | None:
     return await services.ledger.read(lambda connection: payment_records.find_authorization(connection, key))
 
 
-async def _bought(services: Services, payment: Payment, retry_after_s: int | None = None) -> Response:
+async def _bought(services: Services, payment: Payment, retry_after_s: int | None = None) -> Answer:
     """202 with the session; `retry_after_s` when it is not settled yet."""
     session = await services.ledger.read(lambda connection: _session(connection, payment.session_id))
     pending = payment.settled_at is None
@@ -195,7 +202,7 @@ async def _bought(services: Services, payment: Payment, retry_after_s: int | Non
     headers = list(x402.receipt_headers(payment))
     if pending:
         headers.append(("Retry-After", str(retry_after_s or 2)))
-    return reply(answer, 202, headers)
+    return json_answer(answer, 202, headers)
 
 
 def _session(connection: Connection, session_id: str) -> Session:
@@ -227,9 +234,8 @@ def _duration(services: Services, hours: object) -> tuple[float, float]:
     return float(hours), seconds
 
 
-def _counted_address(services: Services) -> str:
+def _counted_address(services: Services, address: str) -> str:
     """The buyer's address, empty where loopback is everybody's."""
-    address = client_address()
     try:
         loopback = ipaddress.ip_address(address).is_loopback
     except ValueError:

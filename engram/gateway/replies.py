@@ -11,6 +11,8 @@ from engram.ledger import CommitUnknown, LedgerError
 
 _log = structlog.get_logger("engram.gateway")
 
+_OBJECT = msgspec.json.Decoder(dict[str, object])
+
 INVALID_JSON = "Invalid JSON body."
 _SHOWN = 300
 
@@ -24,10 +26,10 @@ def reply(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] 
     return response
 
 
-async def json_object() -> dict[str, object]:
-    """The request's body as a JSON object. Raises ApiError 400."""
+def json_object(body: bytes) -> dict[str, object]:
+    """A request's body as a JSON object. Raises ApiError 400."""
     try:
-        return msgspec.json.decode(await body_bytes(), type=dict[str, object])
+        return _OBJECT.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise ApiError(400, "invalid_json", INVALID_JSON) from None
 

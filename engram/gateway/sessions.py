@@ -1,37 +1,33 @@
 """A hotkey's own sessions: look, list, stop, and get a ticket for the event stream."""
 
-from quart import Response
-
 from engram.gateway import records
 from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
-from engram.gateway.caller import Caller, identify, use_up
+from engram.gateway.caller import Caller, identify_request, use_up
 from engram.gateway.once import Once
 from engram.gateway.presenting import session_answer
-from engram.gateway.replies import reply
 from engram.gateway.services import Services
 from engram.gateway.tickets import LIFETIME_S
 from engram.hotkeys import MalformedHotkey, parse_hotkey
-from engram.http.app import App
+from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError
+from engram.ledger import LaneClosed
 from engram.sessions import EndReason, Session, SessionEvent
 from engram.sessions import records as session_records
 
 LISTED = 200
 
 
-def add_session_routes(app: App, services: Services) -> None:
+def add_session_routes(direct: Direct, services: Services) -> None:
     """Add the endpoints under /sessions that cost nothing."""
     once = Once(started_ms=int(services.clock.now() * 1000))
 
-    @app.get("/sessions/<session_id>")
-    async def show_session(session_id: str) -> Response:
-        """For ids that are no session's; those are answered by session_lane.py."""
-        caller = await identify(services)
-        return reply(_shown(services, await _owned(services, caller, session_id)))
+    async def show_session(request: Request) -> Answer:
+        caller = identify_request(services, request)
+        return json_answer(_shown(services, _require(caller, await _looked_up(services, request.parameters[0]))))
 
-    @app.delete("/sessions/<session_id>")
-    async def stop_session(session_id: str) -> Response:
-        caller = await identify(services)
+    async def stop_session(request: Request) -> Answer:
+        (session_id,) = request.parameters
+        caller = identify_request(services, request)
         await owned(services, caller, session_id)
         now = services.instants.now()
         await services.ledger.write(
@@ -41,25 +37,29 @@ def add_session_routes(app: App, services: Services) -> None:
         )
         services.session_changed(session_id)
         services.feed.poke(session_id)
-        return reply(StoppedAnswer(True, session_id))
+        return json_answer(StoppedAnswer(True, session_id))
 
-    @app.get("/sessions/hotkey/<hotkey>")
-    async def list_sessions(hotkey: str) -> Response:
-        caller = await identify(services)
-        if not _is(hotkey, caller):
+    async def list_sessions(request: Request) -> Answer:
+        caller = identify_request(services, request)
+        if not _is(request.parameters[0], caller):
             raise ApiError(403, "not_yours", "Can only list your own sessions.")
         listed = await services.ledger.read(
             lambda connection: records.of_controller(connection, caller.public_key, LISTED)
         )
-        return reply(SessionsAnswer([_shown(services, found) for found in listed]))
+        return json_answer(SessionsAnswer([_shown(services, found) for found in listed]))
 
-    @app.post("/sessions/<session_id>/ticket")
-    async def issue_ticket(session_id: str) -> Response:
-        caller = await identify(services)
+    async def issue_ticket(request: Request) -> Answer:
+        (session_id,) = request.parameters
+        caller = identify_request(services, request)
         await owned(services, caller, session_id)
         use_up(services, once, caller)
         ticket = services.tickets.issue(session_id, services.clock.now())
-        return reply(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
+        return json_answer(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
+
+    direct.bind("GET", "/sessions/<session_id>", show_session)
+    direct.bind("DELETE", "/sessions/<session_id>", stop_session)
+    direct.bind("GET", "/sessions/hotkey/<hotkey>", list_sessions)
+    direct.bind("POST", "/sessions/<session_id>/ticket", issue_ticket)
 
 
 async def owned(services: Services, caller: Caller, session_id: str) -> Session:
@@ -71,17 +71,20 @@ async def _owned(services: Services, caller: Caller, session_id: str) -> records
     return _require(caller, await services.ledger.read(lambda connection: records.find(connection, session_id)))
 
 
+async def _looked_up(services: Services, session_id: str) -> records.Found | None:
+    """On the loop, since phones ask this most; in a reader's thread where the lane is closed."""
+    try:
+        return records.look(services.ledger, session_id)
+    except LaneClosed:
+        return await services.ledger.read(lambda connection: records.find(connection, session_id))
+
+
 def _require(caller: Caller, found: records.Found | None) -> records.Found:
     if found is None:
         raise ApiError(404, "not_found", "Session not found.")
     if found.session.controller != caller.public_key:
         raise ApiError(403, "not_yours", "Not your session.")
     return found
-
-
-def shown_to(services: Services, caller: Caller, found: records.Found | None) -> SessionAnswer:
-    """What a caller sees of a session. Raises ApiError 404, or 403 when it is somebody else's."""
-    return _shown(services, _require(caller, found))
 
 
 def _shown(services: Services, found: records.Found) -> SessionAnswer:
