@@ -66,6 +66,8 @@ async def bare(
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with the body, or not at all when it did not come whole."""
+    if scope["type"] != "http":  # what other servers ask at their start
+        raise NotImplementedError
     body, more = b"", True
     while more:
         message = await receive()
