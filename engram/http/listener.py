@@ -1,5 +1,6 @@
 """One HTTP surface's place in the tree: its server is restarted on the address that it had."""
 
+import os
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
@@ -14,7 +15,7 @@ from engram.http.asgi import HeaderLines
 from engram.http.connection import Patience
 from engram.http.parser import Refused, bounds
 from engram.http.server import Limits, Server
-from engram.http.sockets import Address, listen
+from engram.http.sockets import Address, listen, passed
 
 SLACK_S: Final = 2.0
 """A server that has drained for its whole time still gets this long to close."""
@@ -92,10 +93,11 @@ async def serve(
 ) -> None:
     """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
 
-    `port` 0 takes a free one; `context.ready` is given the Address. Cancelled, it cuts everything at once. Raises
+    A socket that the service manager holds under the surface's name (LISTEN_FDS) is used in place of `host` and `port`;
+    else `port` 0 takes a free one. `context.ready` is given the Address. Cancelled, it cuts everything at once. Raises
     OSError when it cannot listen.
     """
-    listeners = listen(host, port)
+    listeners = passed(os.environ, app.surface) or listen(host, port)
     try:
         server = Server(app.edge, Address.of(listeners[0]), limits_of(app, settings), _SurfaceObserver(app))
         context.ready(server.bound)

@@ -64,7 +64,7 @@ def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(environ.get("LISTEN_FDS") or 0)
+    count = int(environ.get("LISTEN_FDS", "0"))
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     sockets = []
     for index in range(count):

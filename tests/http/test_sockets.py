@@ -1,0 +1,72 @@
+"""Listening sockets: of one's own, and those that a service manager hands down."""
+
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from engram.http.sockets import Address, listen, passed
+
+CHILD = """
+import os, trio
+from engram.clock import ManualClock, SeededIds
+from config.model import HttpSettings
+from engram.http.app import new_app
+from engram.http.listener import serve
+from engram.http.metrics import Metrics
+
+class Host:
+    def __init__(self):
+        self.stop_requested = trio.Event()
+    def ready(self, address):
+        print(address.port, flush=True)
+
+async def main():
+    app = new_app("gateway", settings=HttpSettings(), clock=ManualClock(), ids=SeededIds(), metrics=Metrics())
+    async def health():
+        host.stop_requested.set()
+        return 200, b"from the passed socket", []
+    app.fast("/health", health)
+    host = Host()
+    await serve(app, "127.0.0.1", 0, context=host, settings=HttpSettings(), drain_s=1)
+
+trio.run(main)
+"""
+
+
+def test_a_socket_held_by_the_service_manager_is_served_and_refuses_no_one_before() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+        early = socket.create_connection(("127.0.0.1", port), timeout=20)  # before anything serves
+        early.sendall(b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n")
+        # The shell puts the socket on descriptor 3 and becomes the process that LISTEN_PID names.
+        command = f'exec 3<&{held.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=gateway exec "$0" -c "$1"'
+        child = subprocess.Popen(
+            ["bash", "-c", command, sys.executable, CHILD], pass_fds=(held.fileno(),), stdout=subprocess.PIPE
+        )
+        with child, early:
+            assert child.stdout is not None
+            assert int(child.stdout.readline()) == port
+            assert early.recv(4_096).startswith(b"HTTP/1.1 200 ")
+            assert child.wait(20) == 0
+
+
+def test_sockets_meant_for_another_process_or_another_name_are_left_alone() -> None:
+    assert passed({}, "gateway") == []
+    assert passed({"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "gateway"}, "gateway") == []
+
+
+def test_one_port_serves_all_addresses_of_a_name() -> None:
+    listeners = listen("localhost", 0)
+    try:
+        assert len({Address.of(sock).port for sock in listeners}) == 1
+    finally:
+        for sock in listeners:
+            sock.close()
+
+
+def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
+    (first,) = listen("127.0.0.1", 0)
+    with first, pytest.raises(OSError, match=r"cannot listen on http://127\.0\.0\.1:\d+: Address already in use"):
+        listen("127.0.0.1", Address.of(first).port)
