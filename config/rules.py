@@ -221,6 +221,16 @@ def _embedding_server(settings: Settings) -> Iterator[Refused]:
         yield Refused("miner.embedding_dimension", "is missing: how many numbers a vector of that model has")
 
 
+def _chain_reset(settings: Settings) -> Iterator[Refused]:
+    chain = settings.chain
+    if 0.0 < chain.reset_after_s <= chain.stall_after_s:
+        yield Refused(
+            "chain.reset_after_s",
+            f"{chain.reset_after_s:g} is not more than chain.stall_after_s ({chain.stall_after_s:g}), after which the "
+            "other endpoints are asked first; set 0 (never) or more than that",
+        )
+
+
 def _announcement(settings: Settings) -> Iterator[Refused]:
     text, key = settings.miner.announce, "miner.announce"
     if not text:
@@ -258,6 +268,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _open_doors,
         _embedding_server,
         _announcements_of_nodes,
+        _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
     "miner": (_miner_signatures, _embedding_server, _announcement),

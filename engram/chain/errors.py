@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from engram.chain.model import Fork
+
 
 class ChainError(Exception):
     """Base of the area's errors; never raised itself."""
@@ -70,6 +72,18 @@ class HeadAwaited(ChainError):
 
 class AnswersDiffer(ChainError):
     """Two endpoints gave different bytes for the same question at the same block hash."""
+
+
+class EndpointsForked(AnswersDiffer):
+    """Two endpoints have different finalized blocks of one number: one of them is on another fork, or another chain."""
+
+    def __init__(self, fork: Fork) -> None:
+        one, other = fork.one, fork.other
+        super().__init__(
+            f"{one.endpoint} and {other.endpoint} have different finalized blocks {one.block} ({one.hash} and "
+            f"{other.hash}): one of them is on another fork or another chain, and neither is believed"
+        )
+        self.fork = fork
 
 
 class SubnetNotSynced(ChainError):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cyclopts import Parameter
@@ -16,6 +16,9 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted
 from engram.hotkeys.passwords import PASSWORD_VARIABLE
 from engram.hotkeys.wallet_folder import ROOT, WalletFolder
+
+if TYPE_CHECKING:
+    from engram.chain.errors import EndpointsForked
 
 T = TypeVar("T")
 _DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
@@ -115,10 +118,12 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     from engram.chain import ChainError
-    from engram.chain.errors import NotReadBack, OutcomeUnknown
+    from engram.chain.errors import EndpointsForked, NotReadBack, OutcomeUnknown
 
     try:
         return trio.run(command)
+    except EndpointsForked as forked:
+        raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
     except (ChainError, HotkeyError) as error:
@@ -130,6 +135,11 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         if group.subgroup(KeyboardInterrupt) is not None:
             raise KeyboardInterrupt from None
         raise
+
+
+def fork_in_words(forked: "EndpointsForked") -> str:
+    """The message, and on a second line the headers of both endpoints: the evidence."""
+    return f"{forked}; nothing was sent\nevidence: {msgspec.json.encode(forked.fork).decode()}"
 
 
 def hotkey_of(wallet: Wallet) -> Keypair:

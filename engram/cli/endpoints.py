@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 from typing import Final, TypeVar
 
 import trio
@@ -26,6 +27,7 @@ from engram.chain.runtime import Call
 from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.substrate import SubstrateComposer
 from engram.chain.view import View, view_at
+from engram.chain.watched import watch
 from engram.cli.chain import DEFAULT_NETWORK, Chain
 from engram.cli.tracing import Traced
 from engram.clock import SystemClock
@@ -49,7 +51,10 @@ _NOT_READ: Final = (
 
 @asynccontextmanager
 async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
-    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed."""
+    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed.
+
+    One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time.
+    """
     chain.check()
     network = chain.network or DEFAULT_NETWORK
     settings = ChainSettings(
@@ -58,10 +63,10 @@ async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
         endpoints=chain.endpoint,
         call_timeout_s=chain.timeout,
     )
-    http = HttpClient()
+    http, clock = HttpClient(), SystemClock()
     try:
-        asked = nodes(settings, http, SystemClock())
-        yield [Traced(node) for node in asked] if chain.debug else asked
+        asked = nodes(settings, http, clock)
+        yield watch([Traced(node) for node in asked] if chain.debug else asked, clock, Random())
     finally:
         await http.aclose()
 
