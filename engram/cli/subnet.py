@@ -174,22 +174,28 @@ def set_weights(
     version_key: Annotated[int | None, Parameter(help="The subnet's own when not given.")] = None,
     commits: Commits = None,
     online: Online = False,
+    follow: Annotated[
+        bool, Parameter(help="With --online: wait until committed weights are revealed, hours if need be.", negative="")
+    ] = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
     wallet: Wallet = WALLET,
     shown: Shown = SHOWN,
 ) -> int:
     """Set weights, in the open or committed for a later reveal, as the subnet demands."""
-    from engram.cli.sending import weigh
+    from engram.cli.sending import in_words, weigh
 
     given = _weights(weights, file)
+    if follow and not online:
+        raise CommandFailed("--follow waits for what was sent, and nothing is sent without --online", Exit.USAGE)
     keypair = hotkey_of(wallet)
     folder = commits or wallet.path.parent / COMMITS
-    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder))
-    done = f"weights of {len(given)} uids are set"
-    if "kept_in" in sent.arguments:
-        done = "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
-    _show(sent, shown, done if online else "dry run: nothing was sent")
+    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder, follow=follow))
+    by_hash = follow and "kept_in" in sent.arguments
+    if not by_hash or shown.form != "json":
+        _show(sent, shown, in_words(sent) if online else "dry run: nothing was sent")
+    if by_hash:
+        return _reveal(chain, keypair, folder, shown, online=True, wait=True, patience_s=patience)
     return Exit.FAILED if sent.objections else Exit.DONE
 
 
@@ -210,11 +216,17 @@ def reveal_weights(
     shown: Shown = SHOWN,
 ) -> int:
     """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
-    from engram.cli.revealing import reveal
-
     keypair = hotkey_of(wallet)
     folder = commits or wallet.path.parent / COMMITS
-    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience))
+    return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
+
+
+def _reveal(
+    chain: Chain, keypair: Keypair, folder: Path, shown: Shown, *, online: bool, wait: bool, patience_s: float
+) -> int:
+    from engram.cli.revealing import reveal
+
+    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience_s))
     if shown.form == "json":
         output.document(told)
     else:
