@@ -112,12 +112,15 @@ class CallNotComposable(ChainError):
 class SubmitRefused(ChainError):
     """The endpoint's transaction pool did not take the extrinsic; nothing was written.
 
-    `reason` is the pool's own word: badProof, stale, future, payment, priorityTooLow …
+    `reason` is the pool's own word: badProof, stale, future, payment, priorityTooLow … `advice` says what it means and
+    what to do, where that is known.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(f"the endpoint did not take it ({reason}): {message}" if message else reason)
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        told = f"the endpoint did not take it ({reason}): {message}" if message else reason
+        super().__init__(f"{told}; {advice}" if advice else told)
         self.reason = reason
+        self.advice = advice
 
 
 class RefusedInBlock(ChainError):

@@ -1,4 +1,4 @@
-"""`engram subnet set-weights` where weights are committed under a timelock: what is told, and the wait for the reveal."""
+"""`engram subnet set-weights` where weights are committed under a timelock: what is told, and the wait for reveals."""
 
 import json
 from collections.abc import Iterator
