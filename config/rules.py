@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from .addresses import announced_at
+from .addresses import announced_at, is_public
 from .environment import variable_of
 from .errors import ConfigError, Problem
 from .keys import mask_url
@@ -240,7 +240,7 @@ def _announcement(settings: Settings) -> Iterator[Refused]:
     except ValueError as error:
         yield Refused(key, str(error))
         return
-    if settings.environment != "local" and not address.is_global:
+    if settings.environment != "local" and not is_public(address):
         yield Refused(key, f"{address} cannot be reached from the internet, which validators ask from")
 
 

@@ -56,11 +56,11 @@ async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
     One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time.
     """
     chain.check()
-    network = chain.network or DEFAULT_NETWORK
+    network = chain.network_name or DEFAULT_NETWORK
     settings = ChainSettings(
         source="recorded" if network == "recorded" else "rpc",
         network=network,
-        endpoints=chain.endpoint,
+        endpoints=chain.urls,
         call_timeout_s=chain.timeout,
     )
     http, clock = HttpClient(), SystemClock()
@@ -77,7 +77,7 @@ async def send(
     """Submits a call as the options say; raises as `submit`."""
     composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
     waiting = Waiting(min(2.0, patience_s / 20), patience_s)
-    judging = partial(check_genesis, chain.network)
+    judging = partial(check_genesis, chain.network_name)
     return await submit(view, nodes, call, keypair, waiting, composer, _told, judging)
 
 

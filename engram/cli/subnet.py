@@ -1,6 +1,5 @@
 """`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
 
-import ipaddress
 import json as json_text
 import sys
 from collections.abc import Sequence
@@ -147,16 +146,16 @@ def serve(
     shown: Shown = SHOWN,
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
+    from config.addresses import is_public_host
     from engram.chain import ChainError, calls
     from engram.chain.announcement import Place
-    from engram.chain.registrations import is_public
     from engram.cli.sending import announce
 
     try:
         call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
     except ChainError as error:
         raise CommandFailed(str(error)) from None
-    if not allow_private and not is_public(ipaddress.ip_address(ip.strip("[]"))):
+    if not allow_private and not is_public_host(ip):
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_of(wallet)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
@@ -245,6 +244,9 @@ def link(
     name: str = "",
     url: str = "",
     github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
+    github_id: Annotated[
+        str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
+    ] = "",
     discord: str = "",
     image: str = "",
     description: str = "",
@@ -289,7 +291,9 @@ def link(
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
         if github:
+            tag = output.printable(github_id or github.rstrip("/").rpartition("/")[2])
             sys.stdout.write(f"Link this hotkey to GitHub account: {output.printable(github)}\n")
+            sys.stdout.write(f"Add to PR descriptions: 'Mining $OGX - Hotkey {tag}'\n")
     _show(sent, shown, "the identity is on the chain" if online else "dry run: nothing was sent")
     return Exit.DONE
 

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from actors import Backoff, ChildSpec
-from config.addresses import announced_at
+from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
 from engram.chain import Subnets
@@ -105,7 +105,7 @@ def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
         address, _ = announced_at(settings.announce)
     except ValueError as error:
         raise NodeError(f"miner.announce: {error}") from None
-    if launch.environment != "local" and not address.is_global:
+    if launch.environment != "local" and not is_public(address):
         raise NodeError(f"miner.announce: {address} cannot be reached from the internet, which validators ask from")
     if not launch.chain():
         raise NodeError("miner.announce is set, and the launch file names no chain: set chain_endpoints")
