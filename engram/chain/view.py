@@ -117,7 +117,7 @@ async def open_view(nodes: Sequence[Node]) -> View:
     One that is ahead of the others is passed over: what it alone knows cannot be held against anything. One that is
     slow is asked after those that answered.
 
-    Raises the last endpoint's ChainError, or AnswersDiffer.
+    Raises the last endpoint's ChainError, with what was wrong with the others as its notes, or AnswersDiffer.
     """
     failures: list[ChainError] = [EndpointUnreachable("no endpoint to ask", may_have_arrived=False)]
     for node, known in await _answering(nodes, failures):
@@ -130,6 +130,8 @@ async def open_view(nodes: Sequence[Node]) -> View:
             return View(node, reading, metadata, others)
         except (*_NO_HEAD, RuntimeApiMissing, HeadAwaited) as error:
             failures.append(error)
+    for earlier in failures[1:-1]:
+        failures[-1].add_note(str(earlier))
     raise failures[-1]
 
 

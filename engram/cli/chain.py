@@ -145,7 +145,7 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     from engram.chain import ChainError
-    from engram.chain.errors import EndpointsForked, NotReadBack, OutcomeUnknown
+    from engram.chain.errors import EndpointsForked, EndpointUnreachable, NotReadBack, OutcomeUnknown
 
     try:
         return trio.run(command)
@@ -153,6 +153,9 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except EndpointUnreachable as error:
+        told = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
+        raise CommandFailed("\n".join(told)) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
     except msgspec.ValidationError as error:

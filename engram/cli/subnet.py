@@ -136,7 +136,7 @@ def status(
 def serve(
     *,
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
-    port: int,
+    port: Annotated[int, Parameter(help="Its port, 1 to 65535.")],
     version: Annotated[int, Parameter(help="Version of the node's interface.")] = 1,
     allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
     online: Online = False,
@@ -241,16 +241,16 @@ def _reveal(
 )
 def link(
     *,
-    name: str = "",
-    url: str = "",
+    name: Annotated[str, Parameter(help="Who you are, as others shall read it.")] = "",
+    url: Annotated[str, Parameter(help="Your site.")] = "",
     github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
     github_id: Annotated[
         str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
     ] = "",
-    discord: str = "",
-    image: str = "",
-    description: str = "",
-    additional: str = "",
+    discord: Annotated[str, Parameter(help="Name at Discord.")] = "",
+    image: Annotated[str, Parameter(help="URL of a picture.")] = "",
+    description: Annotated[str, Parameter(help="What you do.")] = "",
+    additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
@@ -340,21 +340,30 @@ def _named(address: str | None, wallet: Wallet) -> PublicKey:
 
 def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
     if (file is None) == (not pairs):
-        raise CommandFailed("give weights as UID=WEIGHT, or --file", Exit.USAGE)
+        given_now = "neither was given" if file is None else "not both"
+        raise CommandFailed(f"give weights as UID=WEIGHT (3=0.7 9=0.3), or --file FILE; {given_now}", Exit.USAGE)
     try:
         if file is not None:
             return msgspec.json.decode(file.read_bytes(), type=dict[int, float])
         given: dict[int, float] = {}
         for pair in pairs:
-            uid, _, weight = pair.partition("=")
-            if int(uid) in given:
+            uid, weight = _weight(pair)
+            if uid in given:
                 raise ValueError(f"uid {uid} is named twice")
-            given[int(uid)] = float(weight)
+            given[uid] = weight
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, msgspec.DecodeError) as error:
         raise CommandFailed(f"no weights: {error}", Exit.USAGE) from None
     return given
+
+
+def _weight(pair: str) -> tuple[int, float]:
+    uid, _, weight = pair.partition("=")
+    try:
+        return int(uid), float(weight)
+    except ValueError:
+        raise ValueError(f"{pair!r} is no UID=WEIGHT such as 3=0.7") from None
 
 
 def _upstream_lines(standing: "Standing") -> list[tuple[str, object]]:

@@ -83,3 +83,10 @@ def test_nothing_is_registered_over_endpoints_on_different_forks(
     assert "Error during commit: " in told[-2]
     assert told[-1].startswith("evidence: {")
     assert all("author_submitExtrinsic" not in server.double.asked for server in servers)
+
+
+def test_when_no_endpoint_answers_each_is_told_and_what_to_do(run: Run) -> None:
+    ran = run("registry", "check", *SUBNET, "--endpoint", "http://127.0.0.1:1", "--endpoint", "http://127.0.0.1:2")
+    first, second = ran.err.splitlines()
+    assert (ran.code, "127.0.0.1:1" in first, "127.0.0.1:2" in second) == (1, True, True)
+    assert second.endswith("--endpoint or --network asks another endpoint")
