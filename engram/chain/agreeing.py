@@ -65,7 +65,7 @@ class Agreeing:
         try:
             return await comparison.ask_other(other)
         except _SILENT:
-            self._others.remove(other)
+            self._leave_out(other)
             return False
 
     async def hold(self, head: Head) -> None:
@@ -84,7 +84,7 @@ class Agreeing:
         try:
             its = await stance(other, head, self._clock.now())
         except _SILENT:
-            self._others.remove(other)
+            self._leave_out(other)
             return False
         except CallRefused:
             return False
@@ -102,6 +102,9 @@ class Agreeing:
             case _:
                 assert_never(its.opinion)
         return False
+
+    def _leave_out(self, silent: Node) -> None:
+        self._others = [other for other in self._others if other is not silent]
 
 
 class _Comparison:

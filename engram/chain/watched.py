@@ -26,7 +26,7 @@ from engram.chain.node import Json, Node, RpcCall
 from engram.chain.rules import after_busy, after_hang, after_success
 from engram.clock import Clock
 
-HUNG_S: Final = 1.0
+HUNG_S: Final = HEDGE_S
 LATE_S: Final = 60.0
 SetAside = Callable[[EndpointHealth, str, float], EndpointHealth]
 """The health after a failure: the health before it, why, and the monotonic time."""

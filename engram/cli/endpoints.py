@@ -22,6 +22,7 @@ from engram.chain.errors import (
     NotReadBack,
     RuntimeApiMissing,
 )
+from engram.chain.model import EndpointHealth
 from engram.chain.node import Node
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included, Waiting, submit
@@ -50,10 +51,11 @@ _NOT_READ: Final = (
 
 
 @asynccontextmanager
-async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
+async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -> AsyncIterator[Sequence[Node]]:
     """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed.
 
-    One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time.
+    One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time. A
+    command that opens them twice hands in one list of `healths`, empty at first.
     """
     chain.check()
     network = chain.network_name or DEFAULT_NETWORK
@@ -66,7 +68,9 @@ async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
     http, clock = HttpClient(), SystemClock()
     try:
         asked = nodes(settings, http, clock)
-        yield watch([Traced(node) for node in asked] if chain.debug else asked, clock, Random())
+        known = [] if healths is None else healths
+        known += [EndpointHealth() for _ in asked[len(known) :]]
+        yield watch([Traced(node) for node in asked] if chain.debug else asked, clock, Random(), healths=known)
     finally:
         await http.aclose()
 

@@ -7,7 +7,7 @@ import msgspec
 
 from engram.chain import weights
 from engram.chain.calls import IDENTITY, SUBTENSOR
-from engram.chain.model import RAO_PER_TAO, Metagraph
+from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included
 from engram.chain.view import open_view
@@ -52,9 +52,9 @@ def included(sent: Sent, done: Included) -> Sent:
     )
 
 
-async def before_register(chain: Chain, payer: PublicKey) -> tuple[Metagraph, int]:
-    """The subnet, and the balance of whoever would pay, in rao."""
-    async with endpoints(chain) as nodes:
+async def before_register(chain: Chain, payer: PublicKey, healths: list[EndpointHealth]) -> tuple[Metagraph, int]:
+    """The subnet, and the balance of whoever would pay, in rao. `healths` are for `burn`, see `endpoints`."""
+    async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         account = await view.storage("System", "Account", payer)
@@ -70,10 +70,16 @@ class _Account(msgspec.Struct):
 
 
 async def burn(
-    chain: Chain, call: Call, coldkey: Keypair, hotkey: PublicKey, limit_rao: float, patience_s: float
+    chain: Chain,
+    call: Call,
+    coldkey: Keypair,
+    hotkey: PublicKey,
+    limit_rao: float,
+    patience_s: float,
+    healths: list[EndpointHealth],
 ) -> tuple[Included, int | None]:
     """Pay, at most `limit_rao`; returns the uid that the block gives. Raises CommandFailed when the cost has risen."""
-    async with endpoints(chain) as nodes:
+    async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
         burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
         if burn_rao > limit_rao:

@@ -28,7 +28,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.model import Metagraph
+    from engram.chain.model import EndpointHealth, Metagraph
     from engram.cli.sending import Sent
     from engram.cli.standing import Standing
 
@@ -72,7 +72,8 @@ def register(
     payer = public_coldkey_of(wallet)
     if payer is None:
         raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
-    metagraph, balance_rao = run(lambda: before_register(chain, payer))
+    healths: list[EndpointHealth] = []
+    metagraph, balance_rao = run(lambda: before_register(chain, payer, healths))
     held = metagraph.neuron(hotkey)
     call = calls.burned_register(chain.netuid, hotkey)
     sent = Sent(
@@ -96,7 +97,7 @@ def register(
     coldkey = _coldkey(wallet, payer)
     # Between the agreement and the payment the cost may have risen.
     limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
-    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience))
+    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience, healths))
     _show(included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
     return Exit.DONE
 

@@ -565,6 +565,21 @@ async def test_a_restart_of_the_syncer_keeps_the_view_and_goes_on(autojump_clock
         assert running.block == 1102
 
 
+async def test_a_restart_of_the_syncer_asks_no_endpoint_that_is_set_aside(autojump_clock: Clock) -> None:
+    busy, other = ChainDouble("busy"), ChainDouble("other")
+    async with syncing([busy, other]) as running:
+        busy.down = EndpointBusy("busy: HTTP 429", 300.0)
+        busy.head += 1
+        await trio.sleep(12)
+        busy.down, other.down = None, RuntimeError("injected")
+        busy.asked.clear()
+        with pytest.raises(ActorDown):
+            await running.ref.call(Poll())
+        other.down = None
+        await trio.sleep(60)
+        assert busy.asked == []
+
+
 async def test_a_poll_can_be_asked_for_and_is_answered_when_it_is_done(autojump_clock: Clock) -> None:
     chain = ChainDouble()
     async with syncing([chain]) as running:

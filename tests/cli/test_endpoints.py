@@ -13,7 +13,7 @@ from engram.hotkeys import Keypair
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Run
 from tests.fakes.chain import ChainServer
-from tests.fakes.living_chain import LivingChain
+from tests.fakes.living_chain import LivingChain, funded
 from tests.fakes.responder import Answer
 
 HOTKEY, COLDKEY = Keypair.from_uri("//sn450//hot//7"), Keypair.from_uri("//sn450//cold//7")
@@ -47,6 +47,43 @@ def test_an_endpoint_that_hangs_costs_a_command_its_timeout_once(
     assert TIMEOUT_S <= took_s < 2 * TIMEOUT_S
     # The first, given up for another one, and the one whose timeout was waited for.
     assert len(asked) <= 2
+
+
+COMMANDS = [
+    ["registry", "read"],
+    ["registry", "register", "--address", "13.89.38.129", "--port", "1", "--online", "--patience", "5"],
+    ["subnet", "status", "--no-probe"],
+    ["subnet", "register", "--yes", "--patience", "5"],
+    ["subnet", "serve", "--ip", "13.89.38.129", "--port", "8091", "--online", "--patience", "5"],
+    ["subnet", "set-weights", "7=1", "--online", "--patience", "5"],
+    ["subnet", "link", "--github", "ada", "--online", "--patience", "5"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_waits_for_an_endpoint_that_hangs_once(
+    run: Run, servers: tuple[ChainServer, ChainServer], here: Path, command: list[str]
+) -> None:
+    hotkey = Keypair.from_uri("//nobody") if "--yes" in command else HOTKEY
+    write_wallet(here / "wallets", "cold", hotkey=hotkey, coldkey=COLDKEY)
+    hung, good, ended = servers[0], servers[1].double, list[float]()
+    assert isinstance(good, LivingChain)
+    funded(good, COLDKEY.public_key, 5_000_000_000_000)
+    good.put(0, "SubtensorModule", "WeightsSetRateLimit", 450)
+    good.put([HOTKEY.ss58], "SubtensorModule", "OwnedHotkeys", COLDKEY.public_key)
+
+    async def hang(body: bytes) -> Answer | None:
+        ended.append(time.monotonic())
+        await trio.sleep(60)
+        return None
+
+    hung.fault = hang
+    wallet = ["--wallet.path", str(here / "wallets"), "--wallet.name", "cold", "--wallet.hotkey", "hot"]
+    asked = ["--endpoint", hung.url, "--endpoint", servers[1].url, "--timeout", "0.5"]
+    ran = run(*command, *SUBNET, *asked, *wallet)
+    assert ran.code == 0, ran.err
+    # The first, given up for the other one, and the one whose timeout was waited for.
+    assert 1 <= len(ended) <= 2
 
 
 @pytest.fixture
