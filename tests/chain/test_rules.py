@@ -24,6 +24,7 @@ from engram.chain.rules import (
     Support,
     after_busy,
     after_failure,
+    after_hang,
     after_refused_head,
     after_success,
     changes,
@@ -123,6 +124,11 @@ def test_an_endpoint_follows_the_chain_while_its_finalized_block_is_of_the_last_
     made_ms: int | None, live: bool
 ) -> None:
     assert is_live(made_ms, now_s=1_000.0) is live
+
+
+def test_one_that_hung_is_not_asked_for_ten_minutes() -> None:
+    hung = after_hang(EndpointHealth(failures=1), "no answer", 50.0)
+    assert hung == EndpointHealth(2, 650.0, "no answer", 650.0)
 
 
 def test_an_endpoint_that_was_passed_over_is_not_chosen_again() -> None:
