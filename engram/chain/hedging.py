@@ -5,8 +5,9 @@ from typing import Final
 
 import trio
 
-HEDGE_S: Final = 0.3
-"""An endpoint that has not answered by then is no longer waited for alone: the next one is asked as well."""
+HEDGE_S: Final = 0.5
+"""An endpoint that has not answered by then is no longer waited for alone: the next one is asked as well. A connection
+over TLS to another continent, and an answer on it, take about as long."""
 
 
 async def hedged(asks: Sequence[Callable[[], Awaitable[bool]]], *, at_once: int = 1, hedge_s: float = HEDGE_S) -> bool:

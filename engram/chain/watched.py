@@ -26,8 +26,10 @@ from engram.chain.node import Json, Node, RpcCall
 from engram.chain.rules import after_busy, after_hang, after_success
 from engram.clock import Clock
 
-HUNG_S: Final = HEDGE_S
+HUNG_S: Final = 0.3
+"""A failure that took longer costs too much to have it again."""
 LATE_S: Final = 60.0
+"""An endpoint that others were faster than is asked after them for so long."""
 SetAside = Callable[[EndpointHealth, str, float], EndpointHealth]
 """The health after a failure: the health before it, why, and the monotonic time."""
 
