@@ -42,6 +42,7 @@ from engram.chain.reading import (
     read_metagraph_bytes,
     stance,
 )
+from engram.chain.refused_heads import refusal, way_out
 from engram.chain.rules import (
     HeadVerdict,
     Opinion,
@@ -205,32 +206,14 @@ class MetagraphSyncer(Actor[Poll]):
     ) -> HeadVerdict:
         settings = self._settings
         verdict = judge_head(watch, seen, hash_at_ours, now_s, settings.stall_after_s, settings.reset_after_s)
-        match verdict:
-            case HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN | HeadVerdict.RESTARTED | HeadVerdict.SAME:
-                return verdict
-            case HeadVerdict.BEHIND:
-                why = "lies behind ours"
-            case HeadVerdict.STALLED if watch is not None and seen.number < watch.head.number:
-                why = "still lies behind ours"
-            case HeadVerdict.STALLED:
-                raise HeadRefused(f"{node.name}: the finalized head stands still at block {seen.number}")
-            case HeadVerdict.FORKED:
-                why = "does not descend from ours"
-            case _:
-                assert_never(verdict)
-        ours = "" if watch is None else f" ({watch.head.number})"
-        raise HeadRefused(f"{node.name}: its finalized block {seen.number} {why}{ours}{self._way_out()}")
+        why = refusal(verdict, seen, watch, self._way_out)
+        if why is not None:
+            raise HeadRefused(f"{node.name}: {why}")
+        return verdict
 
+    @property
     def _way_out(self) -> str:
-        """What an operator can do when the endpoints have begun again elsewhere, so that no head will ever descend
-        from ours."""
-        only = "; it is the only endpoint" if len(self._nodes) == 1 else ""
-        if self._settings.reset_after_s:
-            believed = "followed" if only else "followed if two endpoints have it"
-            return f"{only}; another chain is {believed} after chain.reset_after_s ({self._settings.reset_after_s:g} s)"
-        if only:
-            return f"{only}: nothing new is taken until this process restarts, or chain.reset_after_s is set"
-        return ""
+        return way_out(len(self._nodes), self._settings.reset_after_s)
 
     async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
         """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
@@ -266,11 +249,8 @@ class MetagraphSyncer(Actor[Poll]):
             case _:
                 assert_never(found)
         if not may_act(verdict, found, self._heads_differ, only_endpoint=len(self._nodes) == 1):
-            why = (
-                "heads differed"
-                if verdict is HeadVerdict.ADVANCED
-                else f"it does not descend from ours{self._way_out()}"
-            )
+            fresh = verdict is HeadVerdict.ADVANCED
+            why = "heads differed" if fresh else f"it does not descend from ours{self._way_out}"
             raise HeadRefused(f"{node.name}: no second endpoint has its finalized block {head.number}, and {why}")
         if verdict is HeadVerdict.OVERTAKEN:
             log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
