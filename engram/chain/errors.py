@@ -117,8 +117,8 @@ class SubmitRefused(ChainError):
     """
 
     def __init__(self, reason: str, message: str, advice: str = "") -> None:
-        told = f"the endpoint did not take it ({reason}): {message}" if message else reason
-        super().__init__(f"{told}; {advice}" if advice else told)
+        text = f"the endpoint did not take it ({reason}): {message}" if message else reason
+        super().__init__(f"{text}; {advice}" if advice else text)
         self.reason = reason
         self.advice = advice
 

@@ -143,8 +143,8 @@ def _name(refused: CallRefused) -> str:
         unnamed = f"custom error {int(custom[1])}"
         return unnamed if _UNKNOWN.search(text) else CUSTOM_NAMES.get(int(custom[1]), unnamed)
     lowered = text.lower()
-    told = next((word for sentence, word in SENTENCES.items() if sentence in lowered), None)
-    if told is not None:
-        return told
+    named = next((word for sentence, word in SENTENCES.items() if sentence in lowered), None)
+    if named is not None:
+        return named
     word = _WORD.search(text)
     return word[1][0].lower() + word[1][1:] if word else "invalid"

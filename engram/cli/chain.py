@@ -154,8 +154,8 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
     except EndpointUnreachable as error:
-        told = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
-        raise CommandFailed("\n".join(told)) from None
+        lines = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
+        raise CommandFailed("\n".join(lines)) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
     except msgspec.ValidationError as error:

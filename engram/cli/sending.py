@@ -191,15 +191,15 @@ def timelock(reveal_round: int) -> dict[str, object]:
 
 def in_words(sent: Sent, done: Included | None = None) -> str:
     """What became of weights."""
-    told, count = sent.arguments, len(msgspec.convert(sent.arguments["uids"], list[int]))
+    arguments, count = sent.arguments, len(msgspec.convert(sent.arguments["uids"], list[int]))
     where = "" if done is None else f" in block {done.block.number}"
-    if "kept_in" in told:
+    if "kept_in" in arguments:
         return "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
-    if "reveal_round" not in told:
+    if "reveal_round" not in arguments:
         return f"weights of {count} uids are set"
     if sent.revealed_by_block is not None:
         return f"weights of {count} uids are committed and revealed: block {sent.revealed_by_block} holds them"
     return (
-        f"weights of {count} uids are committed{where}, to be revealed at drand round {told['reveal_round']}, "
-        f"about {told['revealed_about']}"
+        f"weights of {count} uids are committed{where}, to be revealed at drand round {arguments['reveal_round']}, "
+        f"about {arguments['revealed_about']}"
     )

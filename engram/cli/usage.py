@@ -7,16 +7,16 @@ def in_words(error: CycloptsError) -> str:
     """Two lines: what is wrong, and the help to read."""
     chain = list(error.command_chain or ())
     named = " ".join(["engram", *chain])
-    told = str(error)
+    message = str(error)
     if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
-        told = f"{named} needs {error.argument.name}"
+        message = f"{named} needs {error.argument.name}"
         commands = _commands(error.app)
         given = list(error.root_input_tokens or ())[len(chain) :]
         if commands and given and not given[0].startswith("-"):
-            told = f"Unknown command {given[0]!r}. Commands of {named}: {', '.join(commands)}."
+            message = f"Unknown command {given[0]!r}. Commands of {named}: {', '.join(commands)}."
         elif commands:
-            told += f"; other commands of {named}: {', '.join(commands)}"
-    return f"{told}\nsee {named} --help"
+            message += f"; other commands of {named}: {', '.join(commands)}"
+    return f"{message}\nsee {named} --help"
 
 
 def _commands(app: App | None) -> list[str]:

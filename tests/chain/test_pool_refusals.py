@@ -53,7 +53,7 @@ INVALID = "Invalid Transaction: "
         (-32000, "anything", "code -32000"),
     ],
 )
-def test_a_refusal_is_told_by_its_own_word_with_its_text(code: int, message: str, reason: str) -> None:
+def test_a_refusal_is_reported_by_its_own_word_with_its_text(code: int, message: str, reason: str) -> None:
     refusal = pool_refusal(CallRefused(code, message))
     assert refusal.reason == reason
     assert message in str(refusal)

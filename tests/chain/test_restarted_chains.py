@@ -1,4 +1,4 @@
-"""Endpoints that began again elsewhere: on another fork, or at an older block. What is told, and the way out."""
+"""Endpoints that began again elsewhere: on another fork, or at an older block. What is reported, and the way out."""
 
 from collections.abc import Callable
 

@@ -103,10 +103,10 @@ def test_a_check_of_endpoints_on_different_forks_fails_with_both_headers(run: Ru
     message, evidence = ran.err.splitlines()
     assert "have different finalized blocks 1100" in message
     assert message.endswith("neither is believed; nothing was sent")
-    told = json.loads(evidence.removeprefix("engram: evidence: "))
-    assert {told["one"]["endpoint"], told["other"]["endpoint"]} == set(forked[1::2])
-    assert told["one"]["header"]["number"] == told["other"]["header"]["number"] == hex(1100)
-    assert told["one"]["hash"] != told["other"]["hash"]
+    reported = json.loads(evidence.removeprefix("engram: evidence: "))
+    assert {reported["one"]["endpoint"], reported["other"]["endpoint"]} == set(forked[1::2])
+    assert reported["one"]["header"]["number"] == reported["other"]["header"]["number"] == hex(1100)
+    assert reported["one"]["hash"] != reported["other"]["hash"]
 
 
 def test_nothing_is_registered_over_endpoints_on_different_forks(
@@ -116,13 +116,13 @@ def test_nothing_is_registered_over_endpoints_on_different_forks(
     wallet = ["--wallet.path", str(here / "wallets"), "--wallet.name", "cold", "--wallet.hotkey", "hot"]
     ran = run("registry", "register", *SUBNET, *forked, *wallet, "--address", "13.89.38.129", "--port", "1", "--online")
     assert ran.code == Exit.FORKED
-    told = ran.out.splitlines()
-    assert "Error during commit: " in told[-2]
-    assert told[-1].startswith("evidence: {")
+    reported = ran.out.splitlines()
+    assert "Error during commit: " in reported[-2]
+    assert reported[-1].startswith("evidence: {")
     assert all("author_submitExtrinsic" not in server.double.asked for server in servers)
 
 
-def test_when_no_endpoint_answers_each_is_told_and_what_to_do(run: Run) -> None:
+def test_when_no_endpoint_answers_each_is_reported_and_what_to_do(run: Run) -> None:
     ran = run("registry", "check", *SUBNET, "--endpoint", "http://127.0.0.1:1", "--endpoint", "http://127.0.0.1:2")
     first, second = ran.err.splitlines()
     assert (ran.code, "127.0.0.1:1" in first, "127.0.0.1:2" in second) == (1, True, True)

@@ -1,4 +1,4 @@
-"""`engram subnet set-weights` where weights are committed under a timelock: what is told, and the wait for reveals."""
+"""`engram subnet set-weights` where weights are committed under a timelock: what it says, and the wait for reveals."""
 
 import json
 from collections.abc import Iterator
@@ -38,11 +38,11 @@ class TimelockingChain(LivingChain):
         self._committed_at: int | None = None
 
     def metagraph(self, argument: str, number: int | None, at: Json) -> Json:
-        told = super().metagraph(argument, number, at)
-        if not isinstance(told, str) or told == "0x00":
-            return told
+        reported = super().metagraph(argument, number, at)
+        if not isinstance(reported, str) or reported == "0x00":
+            return reported
         kind = self._runtime.runtime_api_map()["SubnetInfoRuntimeApi"]["get_metagraph"]["output"]
-        fields = self._runtime.decode(kind, bytes.fromhex(told[2:]))
+        fields = self._runtime.decode(kind, bytes.fromhex(reported[2:]))
         fields["commit_reveal_weights_enabled"] = True
         return "0x" + self._runtime.encode(kind, fields).hex()
 
@@ -93,13 +93,13 @@ def command_for(run: Run, server: ChainServer, here: Path) -> Subnet:
 def test_committed_weights_are_not_called_set(subnet: Subnet) -> None:
     ran = subnet("--online")
     assert ran.code == 0, ran.err
-    told = json.loads(dict(line.split("\t") for line in ran.out.splitlines()[:-1])["arguments"])
+    reported = json.loads(dict(line.split("\t") for line in ran.out.splitlines()[:-1])["arguments"])
     last = ran.out.splitlines()[-1]
-    about = moment(reveal_about_s(told["reveal_round"]))
+    about = moment(reveal_about_s(reported["reveal_round"]))
     assert last == (
-        f"weights of 2 uids are committed, to be revealed at drand round {told['reveal_round']}, about {about}"
+        f"weights of 2 uids are committed, to be revealed at drand round {reported['reveal_round']}, about {about}"
     )
-    assert told["revealed_about"] == about
+    assert reported["revealed_about"] == about
 
 
 def test_a_drand_round_is_a_time_that_the_chain_learns_of_a_little_later() -> None:
@@ -113,13 +113,13 @@ def test_following_ends_when_the_chain_holds_the_weights_in_the_open(subnet: Sub
     sent = json.loads(ran.out)
     assert sent["revealed_by_block"] >= sent["block"] + HELD_BLOCKS
     assert chain.get(SUBTENSOR, "Weights", 450, 0) == [(3, 65_535), (9, 32_768)]
-    told = ran.err.splitlines()[-1]
-    assert told.startswith(f"weights of 2 uids are committed in block {sent['block']}, to be revealed at drand round ")
-    assert "Ctrl-C ends only the waiting" in told
+    reported = ran.err.splitlines()[-1]
+    assert reported.startswith(f"weights of 2 uids are committed in block {sent['block']}, to be revealed at drand ")
+    assert "Ctrl-C ends only the waiting" in reported
 
 
 @pytest.mark.parametrize("reveals", [None, [(4, 65_535)]])
-def test_a_reveal_that_failed_is_told(
+def test_a_reveal_that_failed_is_reported(
     subnet: Subnet, chain: TimelockingChain, reveals: list[tuple[int, int]] | None
 ) -> None:
     chain.reveals = reveals
@@ -154,9 +154,9 @@ def test_a_terminal_shows_how_far_the_wait_has_come_and_a_pipe_does_not(
     shown = "\r\x1b[Kblock "
     assert shown not in subnet("--online", "--follow").err
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    told = subnet("--online", "--follow").err
-    assert f"{shown}{chain.head - 1}: committed, to be revealed about " in told
-    assert told.endswith("\r\x1b[K")
+    reported = subnet("--online", "--follow").err
+    assert f"{shown}{chain.head - 1}: committed, to be revealed about " in reported
+    assert reported.endswith("\r\x1b[K")
 
 
 def test_nothing_is_followed_that_was_not_sent(subnet: Subnet, chain: TimelockingChain) -> None:
