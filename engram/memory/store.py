@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from engram.memory.filters import Filter
 from engram.memory.model import Counts, Entry, Hit, Record
 
 
@@ -30,14 +31,14 @@ class Store(Protocol):
         """Returns the record, or None. Raises TruthUnavailable."""
         ...
 
-    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
-        """Returns the nearest records of the namespace whose metadata equals all `conditions`, best first.
+    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
+        """Returns the nearest records of the namespace whose metadata meet `conditions`, best first.
 
         `vector` is f32 little-endian. Raises IndexUnavailable, TruthUnavailable.
         """
         ...
 
-    async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
+    async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
         """Returns a page of a namespace in the order of storing. Raises TruthUnavailable."""
         ...
 

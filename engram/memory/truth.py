@@ -7,6 +7,7 @@ together. Readers are query_only and never checkpoint, so that the writer is the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import sqlite3
@@ -319,3 +320,6 @@ def _prepare(path: Path, connection: sqlite3.Connection, ids: Ids) -> None:
         connection.execute("BEGIN IMMEDIATE")
         records.create_schema(connection, ids.uuid4())
         connection.execute("COMMIT")
+    else:
+        with contextlib.suppress(sqlite3.OperationalError):  # a disk that is full: records are found without, slower
+            records.index_references(connection)

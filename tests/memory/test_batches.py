@@ -8,6 +8,7 @@ import trio.testing
 
 from engram.clock import SeededIds, SystemClock
 from engram.memory.errors import TruthUnavailable
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.memory.truth import Truth
 from tests.memory.stores import entry, excerpt, opened, vector
@@ -89,6 +90,6 @@ async def test_a_batch_that_does_not_fit_is_stored_not_at_all(tmp_path: Path, nu
 async def test_a_batch_is_found_when_it_is_acknowledged(tmp_path: Path) -> None:
     async with opened(tmp_path) as both:
         stored = await both.store.put_all([entry(vector(1, i)) for i in range(1, 100)])
-        (hit,) = await both.store.query(PUBLIC, vector(1, 99), 1, {})
+        (hit,) = await both.store.query(PUBLIC, vector(1, 99), 1, EVERYTHING)
         assert hit.record == excerpt(stored[-1])
         assert both.store.count().public == await both.index.points() == 99
