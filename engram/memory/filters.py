@@ -25,7 +25,7 @@ import msgspec
 from engram.memory.errors import InvalidRequest
 
 MAX_KEYS: Final = 16
-_EXISTS: Final = {"$exists": True}
+_EXISTS: Final = "$exists"
 _LONGEST_SHOWN: Final = 60
 
 
@@ -96,7 +96,7 @@ def _values(key: str, value: object) -> tuple[str, ...] | None:
         return (str(value),)
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return spellings(value)
-    if value == _EXISTS and isinstance(value, dict) and value["$exists"] is True:
+    if isinstance(value, dict) and list(value) == [_EXISTS] and value[_EXISTS] is True:
         return None
     raise InvalidRequest(
         f"filter.{key[:_LONGEST_SHOWN]} is {_shown(value)}, which is not understood: it must be a text, a number, "
@@ -107,4 +107,6 @@ def _values(key: str, value: object) -> tuple[str, ...] | None:
 def _shown(value: object) -> str:
     if isinstance(value, dict) and len(value) == 1:
         return f"an object with {str(*value)[:_LONGEST_SHOWN]!r}"
-    return {dict: "an object", list: "a list"}.get(type(value)) or str(value)[:_LONGEST_SHOWN]
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return str(value)[:_LONGEST_SHOWN]

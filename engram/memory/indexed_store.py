@@ -8,6 +8,7 @@ anyone sees them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import final
 import trio
 
 from engram.memory import records
+from engram.memory.deletions import May, Outcome
 from engram.memory.errors import IndexRestarting, IndexUnavailable, TruthUnavailable
 from engram.memory.filters import Filter
 from engram.memory.index import Index, Match
@@ -93,6 +95,13 @@ class IndexedStore:
             return False
         await self._reached(deleted.sequence)
         return True
+
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
+        """Takes records out, all in one transaction."""
+        batch = await self._truth.delete_all(namespace, cids, may)
+        with contextlib.suppress(IndexUnavailable):  # durable; hits are joined with the truth, so they show nowhere
+            await self._reached(batch.sequence)
+        return batch.outcomes
 
     async def get(self, namespace: str, cid: str) -> Record | None:
         """Returns the record, or None."""

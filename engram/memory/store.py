@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from engram.memory.deletions import May, Outcome
 from engram.memory.filters import Filter
 from engram.memory.model import Counts, Entry, Hit, Record
 
@@ -25,6 +26,12 @@ class Store(Protocol):
 
     async def delete(self, namespace: str, cid: str) -> bool:
         """Takes a record out; False when there was none. Raises as `put` does."""
+        ...
+
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
+        """Takes records out, all in one transaction, and returns what became of each in its order; they are found by
+        no search from then on. Raises TruthUnavailable (nothing deleted), WriteUnknown.
+        """
         ...
 
     async def get(self, namespace: str, cid: str) -> Record | None:

@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 import trio
 
 from engram.clock import Clock, Ids
-from engram.memory import records
+from engram.memory import deletions, records
+from engram.memory.deletions import Batch, May
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 
@@ -143,6 +144,10 @@ class Truth:
     async def delete(self, namespace: str, cid: str) -> Deleted | None:
         """Takes a record out durably; None when there was none."""
         return await self._write(lambda connection: records.delete(connection, namespace, cid))
+
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> Batch:
+        """Takes out durably, in one transaction, the records that are there and may be deleted."""
+        return await self._write(lambda connection: deletions.delete_all(connection, namespace, cids, may), len(cids))
 
     async def prune(self, sequence: int) -> None:
         """Forgets deletions up to `sequence`."""
