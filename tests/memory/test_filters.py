@@ -112,8 +112,10 @@ async def test_a_search_gives_the_nearest_of_those_that_meet_the_filter(both: Op
         stored: list[tuple[tuple[int, ...], dict[str, str]]], fields: Mapping[str, object], k: int, gone: int
     ) -> None:
         mine, other = f"n{next(names)}", f"n{next(names)}"
-        entries = {made.cid: made for made in (entry(vector(*at), mine, **metadata) for at, metadata in stored)}
-        strange = [entry(vector(*at), other, **metadata) for at, metadata in stored]
+        entries = {
+            made.cid: made for made in (entry(vector(*at), mine, None, None, **metadata) for at, metadata in stored)
+        }
+        strange = [entry(vector(*at), other, None, None, **metadata) for at, metadata in stored]
         await both.store.put_all([*entries.values(), *strange])
         for cid in list(entries)[:gone]:
             await both.store.delete(mine, cid)

@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ import trio
 from engram.memory import edge_index, indexed_store, truth
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
-from engram.memory.filters import EVERYTHING
+from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
@@ -33,7 +33,7 @@ class SlowIndex(ExactIndex):
         return await super().apply(changes, sequence)
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         with trio.move_on_at(give_up_at):
             await self.open.wait()

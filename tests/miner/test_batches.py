@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engram.hotkeys import Keypair, miner_scheme, verify
+from engram.hotkeys.python_json import JsonObject
 from engram.memory import padding
 from engram.memory.batch_rules import check_lookup
 from engram.memory.errors import InvalidRequest
@@ -82,7 +83,8 @@ async def test_a_batch_is_deleted_by_nobody_without_a_signature_of_this_very_req
     named = {"cids": cids, **in_namespace(CONTROLLER, "notes")}
     assert (await answers.delete_batch(service, encoded(named))).status == 401
     assert service.store.count() == msgspec.structs.replace(service.store.count(), public=2, private=2)
-    fields = miner_scheme.sign_namespace_request(CONTROLLER, "DeleteBatch", "notes", {"cids": cids}, STAMPS.next())
+    asked: JsonObject = {"cids": [*cids]}
+    fields = miner_scheme.sign_namespace_request(CONTROLLER, "DeleteBatch", "notes", asked, STAMPS.next())
     assert (await answers.delete_batch(service, encoded(fields))).body["deleted"] == 2
     assert (await answers.delete_batch(service, encoded(fields))).status == 403
 
