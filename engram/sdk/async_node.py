@@ -146,6 +146,7 @@ class AsyncNodeClient:
         while not walk.done:
             for memory in walk.take(await self._transport.ask(walk.request())):
                 yield memory
+        walk.check()
 
     async def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""

@@ -163,6 +163,7 @@ class NodeClient:
         walk = Walk(self.calls, where, node)
         while not walk.done:
             yield from walk.take(self.ask(walk.request()))
+        walk.check()
 
     def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""

@@ -8,7 +8,7 @@ from engram.memory.keyed_tree import KeyedTree, key_of
 from engram.memory.rules import MAX_BATCH
 from engram.sdk.errors import ListingIncomplete, MalformedAnswer
 from engram.sdk.model import Memory
-from engram.sdk.node_calls import Call, Listed, NodeCalls, StoredText, Texts, Walked, Where
+from engram.sdk.node_calls import Call, Commitment, Listed, NodeCalls, StoredText, Texts, Walked, Where
 
 
 @final
@@ -25,34 +25,35 @@ class Walk:
         self._node = node
         self._cursors = Cursors()
         self._entries: dict[str, bytes] = {}
+        self._root: Commitment | None = None
 
     def request(self) -> Call[Walked]:
         """The next page."""
         return self._calls.walk(self._cursors.after, self._where)
 
     def take(self, page: Walked) -> list[Memory]:
-        """The memories of a page.
-
-        Raises MalformedAnswer for a page that goes back; at the end, with `node`, Impostor when the root is not signed
-        by it, ListingIncomplete when it is that of other memories than those that were listed.
-        """
+        """The memories of a page. Raises MalformedAnswer for one that goes back."""
         fresh = [each for each in page.records if each.cid not in self._entries]  # stored again, one is listed again
         self._entries |= {each.cid: _entry(each) for each in fresh}
         self._cursors.follow(page.next)
-        self.done = page.next is None
-        if self.done and self._node is not None:
-            self._check(self._node, page)
+        self.done, self._root = page.next is None, page.commitment
         return self._calls.memories([(each.cid, each.metadata, each.text) for each in fresh])
 
-    def _check(self, node: PublicKey, page: Walked) -> None:
-        if page.commitment is None:
+    def check(self) -> None:
+        """Check the end, when the walk is done.
+
+        With `node`, raises Impostor when the root is not signed by it, ListingIncomplete when it is that of other
+        memories than those that were listed.
+        """
+        if self._node is None:
+            return
+        if self._root is None:
             raise ListingIncomplete("the namespace changed while it was listed, so no root was given; list again")
-        self._calls.require_root(node, page.commitment)
+        self._calls.require_root(self._node, self._root)
         tree = KeyedTree(self._entries.values())
-        if (tree.root.hex(), len(tree)) != (page.commitment.root_hex, page.commitment.count):
-            raise ListingIncomplete(
-                f"{len(tree)} memories were listed, and the node has committed to {page.commitment.count} or to others"
-            )
+        if (tree.root.hex(), len(tree)) != (self._root.root_hex, self._root.count):
+            text = f"{len(tree)} memories were listed, and the node has committed to {self._root.count} or to others"
+            raise ListingIncomplete(text)
 
 
 @final
