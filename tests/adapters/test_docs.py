@@ -8,8 +8,6 @@ from tests.miner.nodes import CONTROLLER, NodeProcess
 
 PAGE = (Path(__file__).parents[2] / "docs" / "miner.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "miner.md").read_text("utf-8"), re.DOTALL
-)
 
 
 def test_the_example_runs(running: NodeProcess) -> None:
