@@ -189,6 +189,18 @@ async def test_each_page_names_the_root_it_belongs_to_while_others_write(service
             assert told["count"] == 10
 
 
+async def test_a_namespace_that_changes_faster_than_it_is_read_has_pages_without_a_root(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(namespace: str, sequence: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(service.commitment, "as_of", never)
+    await store(service, CONTROLLER, 3, namespace="notes")
+    told = await page(service, namespace="notes", after=None)
+    assert (told["count"], told["next"], told["commitment"]) == (3, None, None)
+
+
 async def test_a_page_is_bounded_in_bytes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     cids = await store(service, CONTROLLER, 10, namespace="notes")
     monkeypatch.setattr("engram.miner.listing.MOST_BYTES", 600)
