@@ -20,7 +20,7 @@ from . import extensions
 from .errors import MalformedPayment, UnprovenReceipt
 from .keccak import checksummed
 from .model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
-from .networks import NETWORKS
+from .networks import NETWORKS, short_name
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 """Header lines as received (an ASGI scope's)."""
@@ -198,19 +198,21 @@ def listed(payload: JsonObject, quote: Quote) -> JsonObject:
 
 
 def receipt_headers(payment: Payment) -> tuple[tuple[str, str], ...]:
-    """PAYMENT-RESPONSE (and its v1 name) for a settled payment; nothing for one that is not."""
+    """Returns PAYMENT-RESPONSE (v2) and X-PAYMENT-RESPONSE (v1) of a settled payment; nothing for one that is not.
+
+    They differ in the network's name: v1 clients refuse CAIP-2 ids.
+    """
     if payment.settled_at is None or payment.transaction_hash is None:
         return ()
-    receipt = _encode_object(
-        {
-            "success": True,
-            "transaction": payment.transaction_hash,
-            "network": payment.network,
-            "payer": checksummed(payment.payer),
-            "amount": str(payment.amount),
-        }
-    )
-    return (("PAYMENT-RESPONSE", receipt), ("X-PAYMENT-RESPONSE", receipt))
+    receipt: JsonObject = {
+        "success": True,
+        "transaction": payment.transaction_hash,
+        "network": payment.network,
+        "payer": checksummed(payment.payer),
+        "amount": str(payment.amount),
+    }
+    v1_receipt = receipt | {"network": short_name(payment.network)}
+    return (("PAYMENT-RESPONSE", _encode_object(receipt)), ("X-PAYMENT-RESPONSE", _encode_object(v1_receipt)))
 
 
 # What a buyer of ours reads and sends.

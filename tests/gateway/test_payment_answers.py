@@ -104,8 +104,21 @@ async def test_a_receipt_is_given_with_the_202_and_again_with_its_repetition() -
             assert receipt["transaction"] == answer.json()["payment_tx"]
             assert receipt["network"] == "eip155:31337"
             assert receipt["amount"] == "100000"
+            old = json.loads(base64.b64decode(answer.headers["X-PAYMENT-RESPONSE"]))
+            assert old == receipt | {"network": "engram-play"}
             assert "payment-response" in answer.headers["Access-Control-Expose-Headers"].lower()
             assert "PAYMENT-REQUIRED" not in answer.headers
+
+
+async def test_a_network_has_one_name_in_every_answer() -> None:
+    async with running_gateway() as gateway:
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        bought = await gateway.ask("POST", "/sessions", BODY, headers=gateway.payment(asked))
+        session = await gateway.ask("GET", f"/sessions/{bought.json()['session_id']}")
+        payment = await gateway.ask("GET", f"/payments/{bought.json()['payment_id']}")
+        names = [answer.json()["network"] for answer in (asked, bought, session, payment)]
+        assert names == ["engram-play"] * 4
+        assert asked.json()["accepts"][0]["network"] == asked.headers["X-Payment-Network"] == "engram-play"
 
 
 # The buyer's own word for a purchase.
