@@ -63,7 +63,7 @@ NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
 
 
 def short_name(network: str) -> str:
-    """Returns x402's v1 name of a network given by either name: what our answers call it. Unknown ones stay as they are.
+    """Returns x402's v1 name of a network given by either name, which our answers use; an unknown name as it is.
 
     >>> short_name("eip155:84532"), short_name("base")
     ('base-sepolia', 'base')

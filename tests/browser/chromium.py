@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.evm import node
@@ -49,10 +50,18 @@ def run_in_page(url: str, script: str, argument: object = None) -> Any:
     return outcome.get("value")
 
 
+class Site(msgspec.Struct):
+    """A web site on a loopback port of its own. `/` is a blank page unless `files` has one."""
+
+    origin: str
+    files: dict[str, bytes]
+    """What it serves, by path; may change at any time."""
+
+
 @contextmanager
-def site(files: Mapping[str, bytes] | None = None) -> Iterator[str]:
-    """A web site on a loopback port of its own; yields its origin. `/` is a blank page unless `files` has one."""
-    served = {"/": BLANK, **(files or {})}
+def open_site() -> Iterator[Site]:
+    """Serve a site while the block runs."""
+    served = {"/": BLANK}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -70,7 +79,7 @@ def site(files: Mapping[str, bytes] | None = None) -> Iterator[str]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield Site(f"http://127.0.0.1:{server.server_address[1]}", served)
     finally:
         server.shutdown()
         thread.join()

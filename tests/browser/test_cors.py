@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.chromium import PageError, needs_chromium, run_in_page, site
+from tests.browser.chromium import PageError, needs_chromium, open_site, run_in_page
 from tests.e2e.gateway_process import FAST, GatewayProcess
 
 pytestmark = [needs_chromium, pytest.mark.heavy, pytest.mark.external]
@@ -13,10 +13,10 @@ READ_TIERS = "async (url) => (await (await fetch(`${url}/tiers`)).json()).tiers.
 
 
 def test_a_page_of_an_allowed_origin_reads_answers_and_one_of_another_does_not(tmp_path: Path) -> None:
-    with site() as allowed, site() as another:
-        settings = FAST.replace("[http]", f"[http]\ncors_origins = ['{allowed}']")
+    with open_site() as allowed, open_site() as another:
+        settings = FAST.replace("[http]", f"[http]\ncors_origins = ['{allowed.origin}']")
         with GatewayProcess(tmp_path / "data", settings=settings) as gateway:
             url = gateway.start().url
-            assert run_in_page(allowed, READ_TIERS, url) == 3
+            assert run_in_page(allowed.origin, READ_TIERS, url) == 3
             with pytest.raises(PageError, match="CORS policy"):
-                run_in_page(another, READ_TIERS, url)
+                run_in_page(another.origin, READ_TIERS, url)
