@@ -32,8 +32,12 @@ SCHEME: Final = "exact"
 PAYMENT_HEADERS: Final = ("payment-signature", "x-payment")
 EXPOSED_HEADERS: Final = ("PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE")
 """What a browser must be allowed to read."""
+_ERROR_CHARS: Final = 80
+"""Of an error in the PAYMENT-REQUIRED header, which is kept below 2,500 bytes; the body has all of it."""
 DOCS_URL: Final = "https://x402.org"
 
+_UNPRINTED = re.compile(r"[^ !#-\[\]-~]", re.ASCII)
+"""What has more bytes in JSON than one."""
 _UINT = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-fA-F]*", re.ASCII)
 _UINT256_MAX = 2**256 - 1
@@ -116,8 +120,8 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
     path = quote.resource.partition("://")[2].partition("/")[2]
     required = {
         "x402Version": 2,
-        "error": error,
-        "resource": {"url": quote.resource, "description": quote.description, "mimeType": "application/json"},
+        "error": _UNPRINTED.sub("?", error[:_ERROR_CHARS]),
+        "resource": {"url": quote.resource, "description": quote.description},
         "accepts": [requirements_json(requirements)],
         "extensions": extensions.declared(
             quote.discovery, quote.refund_terms, identifier_required=quote.identifier_required
