@@ -101,9 +101,9 @@ BOUGHT: Final[dict[str, object]] = _SESSION_FIELDS | {
 }
 STOPPED: Final[dict[str, object]] = {"stopped": True, "session_id": _SESSION_ID}
 TICKET: Final[dict[str, object]] = {
-    "ticket": "AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+    "ticket": "AAAAAGkflwAAAAAAAAAABwAAAABn3tJ5cXk0e8mM1n2rWQoL",
     "expires_in_s": 120,
-    "url": f"/sessions/{_SESSION_ID}/events?ticket=AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+    "url": f"/sessions/{_SESSION_ID}/events?ticket=AAAAAGkflwAAAAAAAAAABwAAAABn3tJ5cXk0e8mM1n2rWQoL",
 }
 PAYMENT: Final[dict[str, object]] = {
     "payment_id": _PAYMENT_ID,

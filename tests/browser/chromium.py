@@ -68,7 +68,7 @@ def open_site() -> Iterator[Site]:
             content = served.get(self.path)
             self.send_response(404 if content is None else 200)
             kind = self.path.rpartition(".")[2] if "." in self.path else "html"
-            self.send_header("Content-Type", _TYPES[kind])
+            self.send_header("Content-Type", _TYPES.get(kind, "application/octet-stream"))
             self.send_header("Content-Length", str(len(content or b"")))
             self.end_headers()
             self.wfile.write(content or b"")
