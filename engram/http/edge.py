@@ -74,6 +74,10 @@ class Edge:
         """Put a layer between this and what it has stood in front of so far."""
         self._app = layer(self._app)
 
+    def cors_headers(self, origin: bytes) -> HeaderLines:
+        """What every answer to a request of this origin bears."""
+        return self._cors.headers(origin)
+
     def request_id(self) -> str:
         """A new id for a request that brought none."""
         return self._ids.token(8)
