@@ -116,7 +116,7 @@ def contains(whole: object, part: object) -> bool:
 
 def test_a_facilitators_catalogue_is_told_what_the_402_tells() -> None:
     quote = msgspec.structs.replace(builders.quote(network=BASE), discovery=DISCOVERY)
-    told = x402.listed({"x402Version": 2}, quote)
+    told: dict[str, Any] = x402.listed({"x402Version": 2}, quote)
     (listing,) = told["extensions"].values()
     assert contains(listing, offer()["extensions"]["bazaar"])
     assert listing["info"]["output"]["example"] == DISCOVERY.output
