@@ -69,7 +69,7 @@ def run_python(text: str, given: Given, *, version: int = 2) -> Outcome:
 
 def run_node(text: str, given: Given) -> Outcome:
     """Run a JavaScript program in Node. Raises ClientError."""
-    with tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=node.FOLDER, prefix=".documented-") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".mjs", dir=node.FOLDER / "node_modules") as file:
         file.write(_module(text, f"const {{ gateway, seed, secret }} = {_javascript(given)};", "console.log"))
         file.flush()
         return _ran(["node", file.name], os.environ)
