@@ -78,8 +78,8 @@ class GatewaySettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 9000
     """0 takes a free port. GATEWAY_PORT."""
-    public_url: str = ""
-    """Base URL that clients see, used in payment resources; empty: http://host:port."""
+    public_url: Annotated[str, Meta(max_length=128)] = ""
+    """Base URL that clients see, used in payment resources, whose header has a bound; empty: http://host:port."""
     auth_required: bool = True
     """GATEWAY_AUTH_REQUIRED; False trusts X-Hotkey and is refused off loopback."""
     hotkey_file: str = ""

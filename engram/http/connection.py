@@ -13,6 +13,7 @@ What is overridden here is hypercorn's inside: the version is pinned, and the te
 """
 
 import contextlib
+import re
 from collections.abc import Callable
 from http import HTTPStatus
 from math import inf
@@ -33,7 +34,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from engram.http.asgi import AsgiApp, Scope, error_body
+from engram.http.asgi import AsgiApp, HeaderLines, Scope, error_body
 from engram.http.guards import Guard, Refused
 from engram.http.inbox import Inbox
 
@@ -61,6 +62,7 @@ class Protocol(H11Protocol):
 
     guard: Guard
     refusals: Callable[[Refused, str], str]
+    cors: Callable[[bytes], HeaderLines]
     _head: bytes = b""
     _left: int | None = None
 
@@ -110,12 +112,14 @@ class Protocol(H11Protocol):
             self.guard.check(event)
         except Refused as refused:
             refused.bodyless = event.method == b"HEAD"
+            refused.origin = next((value for name, value in event.headers if name == b"origin"), b"")
             raise
 
     async def _send_error_response(self, status_code: int) -> None:
         match status_code:
             case 431:
                 refused = Refused(431, "headers_too_large", "the headers are too large")
+                refused.origin = _origin_within(self.connection.trailing_data[0])
             case 501:
                 refused = Refused(501, "not_implemented", "this transfer coding is not understood")
             case _:
@@ -133,10 +137,17 @@ class Protocol(H11Protocol):
             b"content-length: %d" % len(body),
             b"connection: close",
             *(name + b": " + value for name, value in self.config.response_headers("h11")),
+            *(name + b": " + value for name, value in self.cors(refused.origin)),
         ]
         head = b"\r\n".join(lines) + b"\r\n\r\n"
         await self.send(RawData(data=head if refused.bodyless else head + body))
         await self.send(Closed())
+
+
+def _origin_within(head: bytes | bytearray) -> bytes:
+    """The Origin of a head that is too large to be parsed, so that its page may read why."""
+    found = re.search(rb"\r\norigin:[ \t]*([!-~]+)[ \t]*\r\n", head, re.IGNORECASE)
+    return found[1] if found else b""
 
 
 @final
@@ -170,12 +181,15 @@ class Connection(TCPServer):
         guard: Guard,
         patience: Patience,
         refusals: Callable[[Refused, str], str],
+        cors: Callable[[bytes], HeaderLines],
     ) -> None:
-        """`refusals` is told of each request that is refused here and by whom it came; it returns the request's id."""
+        """`refusals` is told of each request that is refused here and by whom it came; it returns the request's id.
+        `cors` has the headers of every answer to a request of an origin."""
         super().__init__(cast(AppWrapper, app), config, context, {}, stream)  # type: ignore[arg-type]  # it names the TLS stream only
         self._guard = guard
         self._patience = patience
         self._refusals = refusals
+        self._cors = cors
         self._reading = trio.CancelScope()
         self._idle = True
         self._closing = False
@@ -194,6 +208,7 @@ class Connection(TCPServer):
                 protocol = Protocol(self.app, self.config, self.context, tasks, state, False, client, server, send)
                 protocol.guard = self._guard
                 protocol.refusals = self._refusals
+                protocol.cors = self._cors
                 self.protocol = protocol  # type: ignore[assignment]  # no wrapper: there is no HTTP/2 to switch to
                 with self._reading:
                     self._reading.deadline = trio.current_time() + self._patience.idle_s

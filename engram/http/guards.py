@@ -40,6 +40,8 @@ class Refused(Exception):
         self.message = message
         self.bodyless = False
         """The request was a HEAD: its answer has no body."""
+        self.origin = b""
+        """The request's Origin header, as far as it could be read."""
 
 
 @final

@@ -139,7 +139,14 @@ class Server:
             await self._turn_away(stream)
             return
         connection = Connection(
-            self._app, self._config, self._context, stream, self._guard, self._patience, self._refused
+            self._app,
+            self._config,
+            self._context,
+            stream,
+            self._guard,
+            self._patience,
+            self._refused,
+            self._app.edge.cors_headers,
         )
         self._open.add(connection)
         self._gauge.inc()
