@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram run.py tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-nightly coverage run lint format types bench bench-full lock clean
+.PHONY: help setup demo test test-heavy test-nightly coverage run lint format types bench bench-full lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,13 +29,21 @@ setup-node:
 	@scripts/setup-node || echo "setup-node: did not work: tests that need Node will be skipped"
 
 .PHONY: setup-adapters
+# x402's version 1 for Python, in .x402-v1: tests that need it are marked `heavy`.
+.PHONY: setup-clients
+setup-clients: setup
+	@scripts/setup-clients
+
 setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
 	@scripts/setup-adapters
 
 test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
 	@scripts/test $(ARGS)
 
-test-nightly: setup setup-node ## Run every kill point and long random runs as well
+test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
+	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
+
+test-nightly: setup setup-node setup-clients ## Run every kill point and long random runs as well
 	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 
 coverage: setup ## Run the suite and report branch coverage

@@ -417,10 +417,12 @@ class Gateway:
     def _chain(self) -> Actor[Any]:
         from engram.chain.actor import MetagraphSyncer
         from engram.chain.endpoints import nodes
+        from engram.chain.fork_folder import FOLDER, ForkFolder
 
-        process = self.process
-        endpoints = nodes(self.settings.chain, process.http, process.clock)
-        return MetagraphSyncer(endpoints, self.subnets, self.settings.chain, process.clock, process.rng)
+        process, chain = self.process, self.settings.chain
+        endpoints = nodes(chain, process.http, process.clock)
+        keep_fork = ForkFolder(process.folder / FOLDER).keep
+        return MetagraphSyncer(endpoints, self.subnets, chain, process.clock, process.rng, keep_fork=keep_fork)
 
     def _payments(self) -> SupervisorSpec:
         from engram.payments import networks

@@ -1,4 +1,7 @@
-"""Where a node says that it is reached: the form of `miner.announce`."""
+"""Where nodes and miners say that they are reached: the form of `miner.announce`, and what the internet reaches.
+
+`is_public` and `is_public_host` are the one judgement of addresses: whatever announces, commits or connects asks them.
+"""
 
 import ipaddress
 import re
@@ -34,3 +37,62 @@ def announced_at(text: str) -> tuple[IpAddress, int | None]:
     if port is not None and not 0 < port < 65_536:
         raise ValueError(f"port {port} is not of 1 to 65535")
     return address, port
+
+
+def is_public(address: IpAddress) -> bool:
+    """Tell whether an address can be reached from the internet; what an IPv6 address embeds counts too.
+
+    >>> is_public(ipaddress.ip_address("13.89.38.129")), is_public(ipaddress.ip_address("::ffff:10.0.0.1"))
+    (True, False)
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is None and address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(inner)
+        return address in _ROUTED and address.is_global
+    return address.is_global and not address.is_multicast and not any(address in network for network in _OF_HOSTS)
+
+
+def is_public_host(host: str) -> bool:
+    """Tell whether an IP address (IPv6 with or without brackets) or a host name can be one of the public internet.
+
+    A name is judged by its ending alone; what it means is judged when it is resolved. Names of one label, and names
+    that are set aside for one machine, one site or no use at all, mean nothing elsewhere (RFC 2606, 6303, 6761, 6762,
+    7686, 8375, 9476; ICANN's .internal; common ones of routers and offices).
+
+    >>> is_public_host("miner.example.org"), is_public_host("localhost"), is_public_host("printer.LAN.")
+    (True, False, False)
+    """
+    try:
+        return is_public(ipaddress.ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0]))
+    except ValueError:
+        labels = host.removesuffix(".").lower().split(".")
+    return len(labels) > 1 and not any(f".{'.'.join(labels)}".endswith(f".{ending}") for ending in _NOT_PUBLIC)
+
+
+_ROUTED: Final = ipaddress.IPv6Network("2000::/3")
+"""All that is routed on the internet (IANA). Python takes site-local addresses, NAT64 of one's own network and IPv4 in
+deprecated forms for global ones."""
+_OF_HOSTS: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
+"""What machines of Oracle and Azure reach their own host by."""
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_NOT_PUBLIC: Final = (
+    "alt",
+    "arpa",
+    "corp",
+    "home",
+    "internal",
+    "intranet",
+    "invalid",
+    "lan",
+    "local",
+    "localdomain",
+    "localhost",
+    "mail",
+    "onion",
+    "private",
+    "test",
+)
+"""Endings of names. `corp`, `home` and `mail` are never delegated (ICANN 2018)."""

@@ -78,8 +78,8 @@ class GatewaySettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 9000
     """0 takes a free port. GATEWAY_PORT."""
-    public_url: str = ""
-    """Base URL that clients see, used in payment resources; empty: http://host:port."""
+    public_url: Annotated[str, Meta(max_length=128)] = ""
+    """Base URL that clients see, used in payment resources, whose header has a bound; empty: http://host:port."""
     auth_required: bool = True
     """GATEWAY_AUTH_REQUIRED; False trusts X-Hotkey and is refused off loopback."""
     hotkey_file: str = ""
@@ -228,6 +228,10 @@ class ChainSettings(Section, frozen=True):
     call_timeout_s: Positive = 15.0
     stall_after_s: Positive = 60.0
     """A finalized head that has not advanced for this long is taken for stuck: the next endpoint is asked."""
+    reset_after_s: Annotated[float, Meta(ge=0)] = 0.0
+    """When nothing that descends from the newest block could be taken for this long, begin again at the finalized head
+    that is there: where a node was restarted on another fork or from an older block. With several endpoints two must
+    have it. 0: only at a restart of the process."""
 
 
 class RelaySettings(Section, frozen=True):

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from .addresses import announced_at
+from .addresses import announced_at, is_public
 from .environment import variable_of
 from .errors import ConfigError, Problem
 from .keys import mask_url
@@ -221,6 +221,16 @@ def _embedding_server(settings: Settings) -> Iterator[Refused]:
         yield Refused("miner.embedding_dimension", "is missing: how many numbers a vector of that model has")
 
 
+def _chain_reset(settings: Settings) -> Iterator[Refused]:
+    chain = settings.chain
+    if 0.0 < chain.reset_after_s <= chain.stall_after_s:
+        yield Refused(
+            "chain.reset_after_s",
+            f"{chain.reset_after_s:g} is not more than chain.stall_after_s ({chain.stall_after_s:g}), after which the "
+            "other endpoints are asked first; set 0 (never) or more than that",
+        )
+
+
 def _announcement(settings: Settings) -> Iterator[Refused]:
     text, key = settings.miner.announce, "miner.announce"
     if not text:
@@ -230,7 +240,7 @@ def _announcement(settings: Settings) -> Iterator[Refused]:
     except ValueError as error:
         yield Refused(key, str(error))
         return
-    if settings.environment != "local" and not address.is_global:
+    if settings.environment != "local" and not is_public(address):
         yield Refused(key, f"{address} cannot be reached from the internet, which validators ask from")
 
 
@@ -258,6 +268,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _open_doors,
         _embedding_server,
         _announcements_of_nodes,
+        _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
     "miner": (_miner_signatures, _embedding_server, _announcement),

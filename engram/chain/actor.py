@@ -28,17 +28,21 @@ from engram.chain.errors import (
     RuntimeApiMissing,
     SubnetUnknown,
 )
-from engram.chain.model import EndpointHealth, Head, HeadWatch, Metagraph, SubnetChange
+from engram.chain.model import EndpointHealth, Fork, Head, HeadWatch, Metagraph, SubnetChange
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.reading import (
     HeadReading,
+    Stance,
+    compared,
     finalized_hash,
-    opinion,
+    read_fork,
     read_head,
     read_metadata,
     read_metagraph_bytes,
+    stance,
 )
+from engram.chain.refused_heads import refusal, way_out
 from engram.chain.rules import (
     HeadVerdict,
     Opinion,
@@ -69,6 +73,11 @@ _ENDPOINT_FAULTS = (
     RuntimeApiMissing,
 )
 _SUBNET_FAULTS = (SubnetUnknown, AnswerMalformed, CallRefused, AnswersDiffer)
+KeepFork = Callable[[Fork], Awaitable[None]]
+
+
+async def _keep_no_fork(fork: Fork) -> None:
+    """For a process without a data folder: the log tells of it."""
 
 
 @final
@@ -78,12 +87,24 @@ class MetagraphSyncer(Actor[Poll]):
     mailbox = MailboxPolicy(bound=4, when_full="drop_newest")
 
     def __init__(
-        self, nodes: Sequence[Node], subnets: Subnets, settings: ChainSettings, clock: Clock, rng: Random
+        self,
+        nodes: Sequence[Node],
+        subnets: Subnets,
+        settings: ChainSettings,
+        clock: Clock,
+        rng: Random,
+        *,
+        healths: list[EndpointHealth] | None = None,
+        keep_fork: KeepFork = _keep_no_fork,
     ) -> None:
+        """`healths` (one a node, in their order) are shared with who asks the nodes too; else those that an earlier
+        life of this actor noted are gone on from."""
         if not nodes:
             raise ValueError("the chain needs at least one endpoint (chain.endpoints)")
         self._nodes = tuple(nodes)
-        self._healths = [EndpointHealth() for _ in nodes]
+        known = subnets.state.endpoints
+        self._healths = [known.get(node.name, EndpointHealth()) for node in nodes] if healths is None else healths
+        self._keep_fork = keep_fork
         self._subnets = subnets
         self._settings = settings
         self._clock = clock
@@ -142,7 +163,7 @@ class MetagraphSyncer(Actor[Poll]):
         fault: AnswerMalformed | CallRefused | None = None
         for netuid in self._settings.netuids:
             held = self._subnets.get(netuid)
-            if held is not None and held.block >= head.number:
+            if held is not None and held.block_hash == head.hash:
                 continue
             try:
                 fresh = await self._read(node, codec, netuid, head, read_at_s)
@@ -171,7 +192,8 @@ class MetagraphSyncer(Actor[Poll]):
         if verdict is not HeadVerdict.SAME:
             await self._hold_against_others(node, reading.head, verdict)
         codec = self._codec
-        if codec is None or codec.spec_version != reading.spec_version:
+        elsewhere = verdict is HeadVerdict.RESTARTED
+        if codec is None or codec.spec_version != reading.spec_version or elsewhere:
             self._codec = codec = await self._agreed_codec(node, reading)
             log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
         if verdict is not HeadVerdict.SAME:
@@ -182,40 +204,43 @@ class MetagraphSyncer(Actor[Poll]):
     def _judge(
         self, node: Node, watch: HeadWatch | None, seen: Head, hash_at_ours: bytes | None, now_s: float
     ) -> HeadVerdict:
-        verdict = judge_head(watch, seen, hash_at_ours, now_s, self._settings.stall_after_s)
-        match verdict:
-            case HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN | HeadVerdict.SAME:
-                return verdict
-            case HeadVerdict.BEHIND:
-                raise HeadRefused(f"{node.name}: its finalized block {seen.number} lies behind ours")
-            case HeadVerdict.STALLED:
-                raise HeadRefused(f"{node.name}: the finalized head stands still at block {seen.number}")
-            case HeadVerdict.FORKED:
-                raise HeadRefused(f"{node.name}: its finalized block {seen.number} does not descend from ours")
-            case _:
-                assert_never(verdict)
+        settings = self._settings
+        verdict = judge_head(watch, seen, hash_at_ours, now_s, settings.stall_after_s, settings.reset_after_s)
+        why = refusal(verdict, seen, watch, self._way_out)
+        if why is not None:
+            raise HeadRefused(f"{node.name}: {why}")
+        return verdict
+
+    @property
+    def _way_out(self) -> str:
+        return way_out(len(self._nodes), self._settings.reset_after_s)
 
     async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
         """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
         HeadAwaited when it may not be yet."""
         opinions: dict[int, Opinion] = {}
+        forked: dict[int, Fork] = {}
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
-            opinions[place] = await self._opinion(place, head)
+            its = await compared(await self._stance(place, head), node)
+            opinions[place] = its.opinion
+            if its.contested is not None:
+                forked[place] = await read_fork(node, self._nodes[place], its.contested, self._clock.now())
+                await self._keep_fork(forked[place])
             if opinions[place] is Opinion.SAME:
                 break
-        others = [place for place, opinion in opinions.items() if opinion is Opinion.OTHER]
         found = support_of(opinions.values())
         match found:
             case Support.CONFIRMED:
                 self._heads_differ = False
-                for place in others:
-                    odd = f"{self._nodes[place].name} alone has another finalized block {head.number}"
+                for place, fork in forked.items():
+                    odd = f"{self._nodes[place].name} alone has another finalized block {fork.one.block}"
                     self._failed(place, HeadRefused(odd))
             case Support.CONTRADICTED:
                 self._heads_differ = True
-                names = " and ".join(self._nodes[place].name for place in others)
-                log.error("chain heads differ", block=head.number, one=node.name, other=names)
-                raise HeadRefused(f"{node.name}: its finalized block {head.number} is another one at {names}")
+                names = " and ".join(self._nodes[place].name for place in forked)
+                block = min(fork.one.block for fork in forked.values())
+                log.error("chain heads differ", block=block, one=node.name, other=names)
+                raise HeadRefused(f"{node.name}: its finalized block {block} is another one at {names}")
             case Support.AWAITED:
                 names = " and ".join(self._nodes[at].name for at, its in opinions.items() if its is Opinion.NOT_YET)
                 raise HeadAwaited(f"{names} has not finalized block {head.number} of {node.name} yet")
@@ -223,20 +248,24 @@ class MetagraphSyncer(Actor[Poll]):
                 pass
             case _:
                 assert_never(found)
-        if not may_act(verdict, found, self._heads_differ):
-            why = "heads differed" if verdict is HeadVerdict.ADVANCED else "it does not descend from ours"
+        if not may_act(verdict, found, self._heads_differ, only_endpoint=len(self._nodes) == 1):
+            fresh = verdict is HeadVerdict.ADVANCED
+            why = "heads differed" if fresh else f"it does not descend from ours{self._way_out}"
             raise HeadRefused(f"{node.name}: no second endpoint has its finalized block {head.number}, and {why}")
         if verdict is HeadVerdict.OVERTAKEN:
             log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
+        if verdict is HeadVerdict.RESTARTED:
+            after_s = self._settings.reset_after_s
+            log.error("chain reset, begun again at another", block=head.number, endpoint=node.name, after_s=after_s)
 
-    async def _opinion(self, place: int, head: Head) -> Opinion:
+    async def _stance(self, place: int, head: Head) -> Stance:
         try:
-            return await opinion(self._nodes[place], head, self._clock.now())
+            return await stance(self._nodes[place], head, self._clock.now())
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
             self._failed(place, error)
         except CallRefused:
             pass
-        return Opinion.NONE
+        return Stance(Opinion.NONE)
 
     async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
         endpoint, witness, scale = await self._agreed(

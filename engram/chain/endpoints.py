@@ -13,6 +13,7 @@ from engram.http.client import HttpClient
 PUBLIC_ENDPOINTS = {
     "finney": ("https://entrypoint-finney.opentensor.ai:443",),
     "test": ("https://test.finney.opentensor.ai:443",),
+    "archive": ("https://archive.chain.opentensor.ai:443",),
     "local": ("http://127.0.0.1:9944",),
 }
 """Asked where `chain.endpoints` is empty (source: bittensor 11.3)."""
@@ -22,6 +23,8 @@ GENESIS = {
     "test": bytes.fromhex("8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105"),
 }
 """Hashes of block 0; every signature names the one of its chain."""
+ALIASES = {"archive": "finney"}
+"""Endpoints of a network that go by another name: those of `archive` keep the state of every block of finney."""
 
 
 def check_genesis(network: str | None, genesis: bytes) -> None:
@@ -29,8 +32,9 @@ def check_genesis(network: str | None, genesis: bytes) -> None:
 
     What is signed for it would hold there, and cost there, whatever the endpoint calls itself.
     """
-    its = next((name for name, known in GENESIS.items() if known == genesis), network)
-    if network is not None and its != network:
+    named = None if network is None else ALIASES.get(network, network)
+    its = next((name for name, known in GENESIS.items() if known == genesis), named)
+    if network is not None and its != named:
         raise AnotherNetwork(f"the endpoint is one of {its}, not of {network}: nothing was signed")
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from engram.chain.model import Fork
+
 
 class ChainError(Exception):
     """Base of the area's errors; never raised itself."""
@@ -72,6 +74,18 @@ class AnswersDiffer(ChainError):
     """Two endpoints gave different bytes for the same question at the same block hash."""
 
 
+class EndpointsForked(AnswersDiffer):
+    """Two endpoints have different finalized blocks of one number: one of them is on another fork, or another chain."""
+
+    def __init__(self, fork: Fork) -> None:
+        one, other = fork.one, fork.other
+        super().__init__(
+            f"{one.endpoint} and {other.endpoint} have different finalized blocks {one.block} ({one.hash} and "
+            f"{other.hash}): one of them is on another fork or another chain, and neither is believed"
+        )
+        self.fork = fork
+
+
 class SubnetNotSynced(ChainError):
     """Nothing is known of this subnet (yet). `synced` names those of which something is."""
 
@@ -98,12 +112,15 @@ class CallNotComposable(ChainError):
 class SubmitRefused(ChainError):
     """The endpoint's transaction pool did not take the extrinsic; nothing was written.
 
-    `reason` is the pool's own word: badProof, stale, future, payment, priorityTooLow …
+    `reason` is the pool's own word: badProof, stale, future, payment, priorityTooLow … `advice` says what it means and
+    what to do, where that is known.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(f"the endpoint did not take it ({reason}): {message}" if message else reason)
+    def __init__(self, reason: str, message: str, advice: str = "") -> None:
+        text = f"the endpoint did not take it ({reason}): {message}" if message else reason
+        super().__init__(f"{text}; {advice}" if advice else text)
         self.reason = reason
+        self.advice = advice
 
 
 class RefusedInBlock(ChainError):

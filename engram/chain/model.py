@@ -100,6 +100,26 @@ class Head(msgspec.Struct, frozen=True):
     hash: bytes
 
 
+class Claim(msgspec.Struct, frozen=True):
+    """A finalized block as an endpoint tells it."""
+
+    endpoint: str
+    block: int
+    hash: str
+    """`0x` and hex."""
+    header: object = None
+    """As it came; None when the endpoint gave none, or one that is too large to be one."""
+
+
+class Fork(msgspec.Struct, frozen=True):
+    """Two endpoints whose finalized blocks of one number differ: the evidence that one is on another fork."""
+
+    seen_at_s: float
+    """Unix time."""
+    one: Claim
+    other: Claim
+
+
 class Registered(msgspec.Struct, frozen=True, tag=True):
     """A uid that did not exist before."""
 

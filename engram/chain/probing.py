@@ -5,7 +5,6 @@ not connected to unless told, the address that was judged is the one that is con
 nothing but the status is used, and everything is bounded.
 """
 
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
@@ -13,7 +12,8 @@ from typing import Final, Literal
 import msgspec
 import trio
 
-from engram.chain.registrations import Entry, Registration, is_public
+from config.addresses import is_public_host
+from engram.chain.registrations import Entry, Registration
 from engram.hotkeys import PublicKey, ss58
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
@@ -81,6 +81,8 @@ async def ask(
     with trio.move_on_after(probing.timeout_s):
         try:
             addresses = [registration.address]
+            if not probing.allow_private and not is_public_host(registration.address):
+                return Probed(False, f"not asked: {registration.address} is not of the public internet")
             if registration.ip is None:
                 addresses = await resolving(registration.address, registration.port)
             address = _acceptable(addresses, probing.allow_private)
@@ -105,5 +107,5 @@ def _acceptable(addresses: Sequence[str], allow_private: bool) -> str | None:
     """The first address that may be connected to; None when any is not public, for such a name is not honest."""
     if not addresses:
         return None
-    public = all(is_public(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
+    public = all(is_public_host(address) for address in addresses)
     return addresses[0] if public or allow_private else None

@@ -17,6 +17,7 @@ from typing import Final
 
 import msgspec
 
+from config.addresses import is_public_host
 from engram.chain.calls import COMMITMENT_BYTES
 from engram.chain.commitments import Commitment
 from engram.chain.errors import ChainError
@@ -88,7 +89,7 @@ def registration(address: str, port: str, *, allow_private: bool = False) -> Reg
             f"Commit string length {size} exceeds maximum {COMMITMENT_BYTES}\n"
             f"Address length: {len(address.encode())}, Port length: {len(port.encode())}"
         )
-    if not allow_private and found.ip is not None and not is_public(found.ip):
+    if not allow_private and not is_public_host(found.address):
         raise InvalidRegistration(
             f"Invalid input: Address {found.address} cannot be reached from the internet (--allow-private commits it)"
         )
@@ -121,26 +122,6 @@ def entry(commitment: Commitment) -> Entry:
     else:
         return Entry(hotkey, address, block, raw, len(payload), found)
     return Entry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
-
-
-def is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address can be reached from the internet; what an IPv6 address embeds counts too."""
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if inner is None and ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-        if inner is not None:
-            return is_public(inner)
-        return ip in _ROUTED and ip.is_global
-    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _OF_HOSTS)
-
-
-_ROUTED: Final = ipaddress.IPv6Network("2000::/3")
-"""All that is routed on the internet (IANA). Python takes site-local addresses, NAT64 of one's own network and IPv4 in
-deprecated forms for global ones."""
-_OF_HOSTS: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
-"""What machines of Oracle and Azure reach their own host by."""
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def _address(text: str) -> str:

@@ -28,7 +28,8 @@ class _Error(msgspec.Struct):
     data: Json = None
 
     def __post_init__(self) -> None:
-        told = f"{self.message}: {self.data}" if isinstance(self.data, str) and self.data else self.message
+        data = self.data if isinstance(self.data, str) else msgspec.json.encode(self.data).decode()
+        told = f"{self.message}: {data}" if self.data else self.message
         self.message = told[:ERROR_TEXT]
 
 

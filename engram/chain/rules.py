@@ -12,17 +12,23 @@ finalized head, and judges that head against the newest one acted on:
 | lower                            | BEHIND    | set the endpoint aside; another was further already      |
 | our block is not on its chain    | FORKED    | set the endpoint aside; do not act on it                 |
 | the same, higher, ours is dead   | OVERTAKEN | follow it if a second endpoint has it                    |
+| not ours, after `reset_after_s`  | RESTARTED | follow it if a second endpoint has it, or there is none  |
 
 Ours is dead when nothing that descends from it could be acted on for `stall_after_s`. Without OVERTAKEN, a fork taken
-while no other endpoint could be asked would be ours for ever.
+while no other endpoint could be asked would be ours for ever. RESTARTED is the way out where endpoints began again
+elsewhere (another fork, an older block, a new chain), for operators who set `reset_after_s` (0: never): the syncer
+begins again at the head that is there, as it would after a restart of its process.
 
 What descends from ours may still be one endpoint's own fork, so a head that is new is held against the other
-endpoints before it is acted on, one after the other until one of them has the same block at that number:
+endpoints before it is acted on, one after the other until one of them has the same block at that number. One that has
+finalized less is compared at its own finalized block, so that a fork that stands still is seen too:
 
 | verdict   | one has it too: CONFIRMED | none can tell: ALONE            | only others: CONTRADICTED |
 |-----------|---------------------------|---------------------------------|---------------------------|
 | ADVANCED  | act on it                 | act on it, unless heads differed| refuse; heads differ      |
 | OVERTAKEN | act on it                 | refuse                          | refuse; heads differ      |
+| RESTARTED | act on it                 | refuse, unless it is the only   | refuse; heads differ      |
+|           |                           | endpoint that is configured     |                           |
 
 Once heads differed, nothing new is acted on until two endpoints have the same one. AWAITED is a head that no other has
 finalized yet, one of which follows the chain: then that one's own head is the next to be judged, and nobody is set
@@ -61,6 +67,8 @@ JITTER = 0.2
 POLL_MIN_S = 1.0
 LIVE_S = 180.0
 """A finalized block is some 36 s old on a healthy chain."""
+HANG_S = 600.0
+"""A command does not ask an endpoint that hung again before this, while another one can be asked."""
 
 
 class HeadVerdict(enum.Enum):
@@ -72,6 +80,7 @@ class HeadVerdict(enum.Enum):
     BEHIND = "behind"
     FORKED = "forked"
     OVERTAKEN = "overtaken"
+    RESTARTED = "restarted"
 
 
 class Opinion(enum.Enum):
@@ -95,19 +104,27 @@ class Support(enum.Enum):
 
 
 def judge_head(
-    watch: HeadWatch | None, seen: Head, ours_on_its_chain: bytes | None, now_s: float, stall_after_s: float
+    watch: HeadWatch | None,
+    seen: Head,
+    ours_on_its_chain: bytes | None,
+    now_s: float,
+    stall_after_s: float,
+    reset_after_s: float = 0.0,
 ) -> HeadVerdict:
     """Judges a finalized head.
 
     `ours_on_its_chain` is the hash that the endpoint gives for the number of our newest block; None when it
-    knows none. It is not looked at for a head lower than ours.
+    knows none. It is not looked at for a head lower than ours. `reset_after_s` 0 means never.
     """
     if watch is None:
         return HeadVerdict.ADVANCED
-    dead = now_s - watch.advanced_at_s > stall_after_s
+    still_s = now_s - watch.advanced_at_s
+    dead = still_s > stall_after_s
+    if seen.number > watch.head.number and ours_on_its_chain == watch.head.hash:
+        return HeadVerdict.ADVANCED
+    if 0.0 < reset_after_s < still_s and seen.hash != watch.head.hash:
+        return HeadVerdict.RESTARTED
     if seen.number > watch.head.number:
-        if ours_on_its_chain == watch.head.hash:
-            return HeadVerdict.ADVANCED
         return HeadVerdict.OVERTAKEN if dead else HeadVerdict.FORKED
     if seen.number == watch.head.number and seen.hash != watch.head.hash:
         return HeadVerdict.FORKED
@@ -140,13 +157,18 @@ def is_live(made_ms: int | None, now_s: float) -> bool:
     return made_ms is not None and now_s - made_ms / 1000 <= LIVE_S
 
 
-def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool) -> bool:
-    """Whether a new head is acted on. `heads_differ`: some did, and no two endpoints have had the same since."""
+def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool, only_endpoint: bool = False) -> bool:
+    """Whether a new head is acted on. `heads_differ`: some did, and no two endpoints have had the same since.
+
+    `only_endpoint`: no other one is configured, so that no other one will ever confirm it.
+    """
     match verdict, support:
-        case ((HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN), Support.CONFIRMED):
+        case ((HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN | HeadVerdict.RESTARTED), Support.CONFIRMED):
             return True
         case HeadVerdict.ADVANCED, Support.ALONE:
             return not heads_differ
+        case HeadVerdict.RESTARTED, Support.ALONE:
+            return only_endpoint
         case _:
             return False
 
@@ -159,6 +181,11 @@ def after_success() -> EndpointHealth:
 def after_failure(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
     """Sets the endpoint aside for 2 s, 4 s, … 120 s, ± 20 %."""
     return _set_aside(health, error, now_s, _backoff_s(health, rng))
+
+
+def after_hang(health: EndpointHealth, error: str, now_s: float) -> EndpointHealth:
+    """Sets the endpoint aside for 10 minutes: a command that waits for it once waits no second time."""
+    return _set_aside(health, error, now_s, HANG_S)
 
 
 def after_refused_head(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:

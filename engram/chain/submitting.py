@@ -18,7 +18,6 @@ Where several endpoints are given, none is believed alone: another one that has 
 block and the same events, and the era is looked through at two of them. Until then the outcome is unknown.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -43,6 +42,7 @@ from engram.chain.errors import (
 )
 from engram.chain.model import Head
 from engram.chain.node import Node, RpcCall
+from engram.chain.pool_refusals import pool_refusal
 from engram.chain.reading import answered, convert, hex_of, read_finalized_number, read_hash_at
 from engram.chain.runtime import Call, Era, Event, Signed
 from engram.chain.view import View, read_storage, view_at
@@ -54,9 +54,6 @@ PATIENCE_S: Final = 180.0
 NONCE_TRIES: Final = 3
 """A pool that refuses a nonce as taken is asked for the next one this often; nothing was written by then."""
 _NONCE_TAKEN: Final = frozenset({"stale", "priorityTooLow"})
-_INVALID: Final = 1010
-_POOL_CODES: Final = {1012: "banned", 1013: "alreadyImported", 1014: "priorityTooLow", 1016: "immediatelyDropped"}
-"""Of substrate's author_submitExtrinsic; 1010 is an invalid transaction, its word is inside the message."""
 _SEEN_BEFORE: Final = frozenset({"alreadyImported", "banned"})
 """What was signed a moment ago is known already: something on the way has sent it twice, and pools ban for half an hour
 what a block has included."""
@@ -73,40 +70,6 @@ _UNTOLD: Final = (
     RuntimeApiMissing,
 )
 """What leaves the outcome open: the next endpoint is asked."""
-_CUSTOM: Final = re.compile(r"Custom error: ([0-9]{1,3})\b")
-_CUSTOM_NAMES: Final = {
-    0: "ColdkeySwapAnnounced",
-    1: "StakeAmountTooLow",
-    2: "BalanceTooLow",
-    3: "SubnetNotExists",
-    4: "HotkeyAccountDoesntExist",
-    5: "NotEnoughStakeToWithdraw",
-    6: "RateLimitExceeded",
-    7: "InsufficientLiquidity",
-    8: "SlippageTooHigh",
-    9: "TransferDisallowed",
-    10: "HotKeyNotRegisteredInNetwork",
-    11: "InvalidIpAddress",
-    12: "ServingRateLimitExceeded",
-    13: "InvalidPort",
-    14: "ZeroMaxAmount",
-    15: "InvalidRevealRound",
-    16: "CommitNotFound",
-    17: "CommitBlockNotInRevealRange",
-    18: "InputLengthsUnequal",
-    19: "UidNotFound",
-    255: "BadRequest",
-}
-"""What subtensor's own checks refuse with before a block does (source: subtensor, CustomTransactionError)."""
-_SENTENCES: Final = {
-    "bad signature": "badProof",
-    "outdated": "stale",
-    "valid in the future": "future",
-    "inability to pay": "payment",
-    "ancient birth block": "ancientBirthBlock",
-    "exhaust the resources": "exhaustsResources",
-}
-"""How nodes word what others give as JSON (`{"invalid":{"badProof":null}}`)."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -182,20 +145,6 @@ async def next_nonce(node: Node, keypair: Keypair) -> int:
     if not 0 <= nonce < 2**32:
         raise AnswerMalformed(f"{node.name}: nonce {nonce}")
     return nonce
-
-
-def pool_refusal(refused: CallRefused) -> SubmitRefused:
-    """What a pool's error object says, by the runtime's own word where there is one."""
-    if refused.code != _INVALID:
-        return SubmitRefused(_POOL_CODES.get(refused.code, f"code {refused.code}"), refused.message)
-    custom = _CUSTOM.search(refused.message)
-    if custom is not None:
-        number = int(custom[1])
-        return SubmitRefused(_CUSTOM_NAMES.get(number, f"custom error {number}"), refused.message)
-    text = refused.message.lower()
-    told = next((word for sentence, word in _SENTENCES.items() if sentence in text), None)
-    words = [word for word in re.findall(r"[A-Za-z]+", refused.message) if word not in ("invalid", "unknown", "null")]
-    return SubmitRefused(told or (words[0] if words else "invalid"), refused.message)
 
 
 async def _send(node: Node, signed: Signed) -> None:

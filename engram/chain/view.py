@@ -5,6 +5,7 @@ Read through one endpoint; where several are given, what a second one answers mu
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 import msgspec
@@ -21,6 +22,7 @@ from engram.chain.errors import (
     HeadAwaited,
     RuntimeApiMissing,
 )
+from engram.chain.hedging import hedged
 from engram.chain.model import Head, Metagraph
 from engram.chain.node import Node, RpcCall
 from engram.chain.reading import (
@@ -35,7 +37,9 @@ from engram.chain.reading import (
     read_metagraph_bytes,
 )
 from engram.chain.runtime import RuntimeTypes, Value
+from engram.chain.watched import preferred
 
+_NO_HEAD = (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused)
 KEYS_AT_ONCE = 1_000
 """Substrate nodes answer no more keys in one page."""
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
@@ -110,28 +114,46 @@ class View:
 async def open_view(nodes: Sequence[Node]) -> View:
     """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
 
-    One that is ahead of the others is passed over: what it alone knows cannot be held against anything.
+    One that is ahead of the others is passed over: what it alone knows cannot be held against anything. One that is
+    slow is asked after those that answered.
 
-    Raises the last endpoint's ChainError, or AnswersDiffer.
+    Raises the last endpoint's ChainError, with what was wrong with the others as its notes, or AnswersDiffer.
     """
-    failed: ChainError = EndpointUnreachable("no endpoint to ask", may_have_arrived=False)
-    for node in nodes:
+    failures: list[ChainError] = [EndpointUnreachable("no endpoint to ask", may_have_arrived=False)]
+    for node, known in await _answering(nodes, failures):
         try:
             others = [other for other in nodes if other is not node]
             agreeing = Agreeing(node, others)
-            reading, metadata = await read_head_and_metadata(agreeing, await finalized_hash(node))
+            block_hash = await finalized_hash(node) if known is None else known
+            reading, metadata = await read_head_and_metadata(agreeing, block_hash)
             await agreeing.hold(reading.head)
             return View(node, reading, metadata, others)
-        except (
-            EndpointBusy,
-            EndpointUnreachable,
-            AnswerMalformed,
-            CallRefused,
-            RuntimeApiMissing,
-            HeadAwaited,
-        ) as error:
-            failed = error
-    raise failed
+        except (*_NO_HEAD, RuntimeApiMissing, HeadAwaited) as error:
+            failures.append(error)
+    for earlier in failures[1:-1]:
+        failures[-1].add_note(str(earlier))
+    raise failures[-1]
+
+
+async def _answering(nodes: Sequence[Node], failures: list[ChainError]) -> list[tuple[Node, bytes | None]]:
+    """The nodes that may give a view, the first that answered in front, with the finalized head that it named.
+
+    Each is asked in its turn, without waiting for one that is slow; `failures` learns why one is left out.
+    """
+    order = preferred(nodes)
+    heads: dict[int, bytes | None] = dict.fromkeys(range(len(order)))
+
+    async def ask(place: int) -> bool:
+        try:
+            heads[place] = await finalized_hash(order[place])
+        except _NO_HEAD as error:
+            del heads[place]
+            failures.append(error)
+            return False
+        return True
+
+    await hedged([partial(ask, place) for place in heads])
+    return [(order[place], heads[place]) for place in sorted(heads, key=lambda place: heads[place] is None)]
 
 
 async def view_at(node: Node, block_hash: bytes, known: View | None = None, others: Sequence[Node] = ()) -> View:

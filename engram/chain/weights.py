@@ -11,6 +11,7 @@
 Timelocked weights are encrypted to a round of drand's quicknet; the chain reveals them in the epoch that follows.
 """
 
+import enum
 import math
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -121,6 +122,43 @@ def reveal_round(block: int, netuid: int, tempo: int, period_epochs: int, now_s:
     while (until_s := (epoch * (tempo + 1) - netuid - 1 - block) * BLOCK_S) < PULSE_DELAY_ROUNDS * DRAND_PERIOD_S:
         epoch += 1
     return math.ceil((now_s + until_s - DRAND_GENESIS_S) / DRAND_PERIOD_S) - PULSE_DELAY_ROUNDS
+
+
+def reveal_about_s(reveal_round: int) -> float:
+    """Unix time at which the chain reveals what was encrypted to this drand round, to a minute or two.
+
+    The chain learns of a round by PULSE_DELAY_ROUNDS after it.
+    """
+    return DRAND_GENESIS_S + (reveal_round - 1 + PULSE_DELAY_ROUNDS) * DRAND_PERIOD_S
+
+
+class Revealing(enum.Enum):
+    """What became of weights that were committed under a timelock; see `revealing`."""
+
+    COMMITTED = "committed"
+    REVEALED = "revealed"
+    DROPPED = "dropped"
+
+
+def revealing(*, is_held: bool, weights_stand: bool) -> Revealing:
+    """What became of a commit that the chain once held.
+
+    | the chain holds the commit | the weights are these | it is     |
+    |----------------------------|-----------------------|-----------|
+    | yes                        | any                   | COMMITTED |
+    | no                         | yes                   | REVEALED  |
+    | no                         | no                    | DROPPED   |
+    """
+    if is_held:
+        return Revealing.COMMITTED
+    return Revealing.REVEALED if weights_stand else Revealing.DROPPED
+
+
+async def read_revealing(view: View, plan: WeightsPlan, netuid: int, uid: int) -> Revealing:
+    """What became of the commit of `plan`, at a block after the one that took it."""
+    is_held = await stands(view, plan, netuid, uid)
+    opened = msgspec.structs.replace(plan, commit=None)
+    return revealing(is_held=is_held, weights_stand=not is_held and await stands(view, opened, netuid, uid))
 
 
 def crv3_payload(weights: Weights, version_key: int) -> bytes:

@@ -12,6 +12,7 @@ from config import ConfigError
 from engram import __version__
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.output import complain
+from engram.cli.usage import in_words
 
 app: Final = App(
     name="engram",
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             result_action="return_value",
         )
     except CycloptsError as error:
-        complain(f"{error}\nsee engram --help")
+        complain(in_words(error))
         return Exit.USAGE
     except ConfigError as error:
         complain(str(error))

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 import msgspec
 from cyclopts import Parameter
@@ -16,6 +16,9 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted
 from engram.hotkeys.passwords import PASSWORD_VARIABLE
 from engram.hotkeys.wallet_folder import ROOT, WalletFolder
+
+if TYPE_CHECKING:
+    from engram.chain.errors import EndpointsForked
 
 T = TypeVar("T")
 _DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
@@ -31,6 +34,20 @@ def in_seconds(type_: object, value: float) -> None:
         raise ValueError(f"a time is more than 0 seconds, not {value:g}")
 
 
+NETWORKS: Final = ("finney", "test", "archive", "local", "recorded")
+
+
+def _is_url(network: str | None) -> bool:
+    return network is not None and "://" in network
+
+
+def is_network(type_: object, value: str | None) -> None:
+    """For cyclopts. Raises ValueError."""
+    del type_  # cyclopts hands it in
+    if value is not None and not _is_url(value) and value not in NETWORKS:
+        raise ValueError(f"{value!r} is none of {', '.join(NETWORKS)}, and no URL such as wss://host:443")
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Chain:
@@ -38,10 +55,12 @@ class Chain:
 
     netuid: Annotated[int, Parameter(help="The subnet.")] = 11
     network: Annotated[
-        Literal["finney", "test", "local", "recorded"] | None,
+        str | None,
         Parameter(
             name=["--network", "--subtensor.network"],
-            help="finney is the mainnet (and meant when nothing is named), local a node of your own.",
+            help="finney (the mainnet, meant when nothing is named), test, archive (the mainnet with its old blocks), "
+            "local (a node of your own), recorded (read only), or an endpoint's URL (ws, wss, http, https).",
+            validator=is_network,
         ),
     ] = None
     endpoint: Annotated[
@@ -60,9 +79,19 @@ class Chain:
     logging_info: Annotated[bool, Parameter(name="--logging.info", help=_INFO, negative="")] = False
 
     @property
+    def network_name(self) -> str | None:
+        """The network that was named; None when none was, or an endpoint in its place."""
+        return None if _is_url(self.network) else self.network
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The endpoints that were given, one in the place of a network first."""
+        return (self.network, *self.endpoint) if self.network and _is_url(self.network) else self.endpoint
+
+    @property
     def named(self) -> str:
         """The network as it is shown: what was named, else the endpoints. Raises CommandFailed as `check`."""
-        return self.network or ", ".join(self.check()) or DEFAULT_NETWORK
+        return self.network_name or ", ".join(self.check()) or DEFAULT_NETWORK
 
     def check(self) -> list[str]:
         """The endpoints that were given, as they may be shown. Raises CommandFailed when one is none."""
@@ -70,9 +99,10 @@ class Chain:
         from engram.chain.rpc import name_of
 
         try:
-            return [name_of(http_url(url)) for url in self.endpoint]
+            return [name_of(http_url(url)) for url in self.urls]
         except ValueError as error:
-            raise CommandFailed(f"--endpoint: {error}", Exit.USAGE) from None
+            option = "--endpoint" if self.network_name == self.network else "--network or --endpoint"
+            raise CommandFailed(f"{option}: {error}", Exit.USAGE) from None
 
 
 @Parameter(name="*")
@@ -115,12 +145,17 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     from engram.chain import ChainError
-    from engram.chain.errors import NotReadBack, OutcomeUnknown
+    from engram.chain.errors import EndpointsForked, EndpointUnreachable, NotReadBack, OutcomeUnknown
 
     try:
         return trio.run(command)
+    except EndpointsForked as forked:
+        raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except EndpointUnreachable as error:
+        lines = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
+        raise CommandFailed("\n".join(lines)) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
     except msgspec.ValidationError as error:
@@ -130,6 +165,11 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
         if group.subgroup(KeyboardInterrupt) is not None:
             raise KeyboardInterrupt from None
         raise
+
+
+def fork_in_words(forked: "EndpointsForked") -> str:
+    """The message, and on a second line the headers of both endpoints: the evidence."""
+    return f"{forked}; nothing was sent\nevidence: {msgspec.json.encode(forked.fork).decode()}"
 
 
 def hotkey_of(wallet: Wallet) -> Keypair:

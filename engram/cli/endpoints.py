@@ -4,6 +4,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from random import Random
 from typing import Final, TypeVar
 
 import trio
@@ -21,11 +22,13 @@ from engram.chain.errors import (
     NotReadBack,
     RuntimeApiMissing,
 )
+from engram.chain.model import EndpointHealth
 from engram.chain.node import Node
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.substrate import SubstrateComposer
 from engram.chain.view import View, view_at
+from engram.chain.watched import watch
 from engram.cli.chain import DEFAULT_NETWORK, Chain
 from engram.cli.tracing import Traced
 from engram.clock import SystemClock
@@ -48,20 +51,26 @@ _NOT_READ: Final = (
 
 
 @asynccontextmanager
-async def endpoints(chain: Chain) -> AsyncIterator[Sequence[Node]]:
-    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed."""
+async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -> AsyncIterator[Sequence[Node]]:
+    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed.
+
+    One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time. A
+    command that opens them twice hands in one list of `healths`, empty at first.
+    """
     chain.check()
-    network = chain.network or DEFAULT_NETWORK
+    network = chain.network_name or DEFAULT_NETWORK
     settings = ChainSettings(
         source="recorded" if network == "recorded" else "rpc",
         network=network,
-        endpoints=chain.endpoint,
+        endpoints=chain.urls,
         call_timeout_s=chain.timeout,
     )
-    http = HttpClient()
+    http, clock = HttpClient(), SystemClock()
     try:
-        asked = nodes(settings, http, SystemClock())
-        yield [Traced(node) for node in asked] if chain.debug else asked
+        asked = nodes(settings, http, clock)
+        known = [] if healths is None else healths
+        known += [EndpointHealth() for _ in asked[len(known) :]]
+        yield watch([Traced(node) for node in asked] if chain.debug else asked, clock, Random(), healths=known)
     finally:
         await http.aclose()
 
@@ -72,7 +81,7 @@ async def send(
     """Submits a call as the options say; raises as `submit`."""
     composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
     waiting = Waiting(min(2.0, patience_s / 20), patience_s)
-    judging = partial(check_genesis, chain.network)
+    judging = partial(check_genesis, chain.network_name)
     return await submit(view, nodes, call, keypair, waiting, composer, _told, judging)
 
 

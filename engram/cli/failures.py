@@ -11,6 +11,7 @@ class Exit(enum.IntEnum):
     USAGE = 2
     NOT_RUNNING = 3
     UNKNOWN = 4
+    FORKED = 5
     INTERRUPTED = 130
 
 

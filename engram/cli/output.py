@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -122,6 +122,34 @@ def complain(text: str) -> None:
     """Tell on standard error why it was not."""
     for line in text.splitlines() or [""]:
         sys.stderr.write(f"engram: {printable(line)}\n")
+
+
+class Progress:
+    """One line on a terminal that says how far a long wait has come; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._on_terminal = sys.stderr.isatty()
+        self._shown = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.end()
+
+    def show(self, text: str) -> None:
+        """Put the text in the place of what was shown before."""
+        if self._on_terminal:
+            sys.stderr.write(f"\r\x1b[K{printable(text)}")
+            sys.stderr.flush()
+            self._shown = True
+
+    def end(self) -> None:
+        """Leave the line to what comes next."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._shown = False
 
 
 def printable(text: str) -> str:

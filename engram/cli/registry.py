@@ -16,6 +16,7 @@ from engram.cli.chain import (
     Form,
     Shown,
     Wallet,
+    fork_in_words,
     hotkey_of,
     in_seconds,
     public_coldkey_of,
@@ -107,7 +108,7 @@ def register(
         _write(["Making commit call..."])
     import trio
 
-    from engram.chain.errors import ChainError, NotReadBack, OutcomeUnknown, RefusedInBlock
+    from engram.chain.errors import ChainError, EndpointsForked, NotReadBack, OutcomeUnknown, RefusedInBlock
 
     try:
         done = trio.run(_commit, chain, keypair, found.text, patience)
@@ -117,6 +118,8 @@ def register(
         return _failed(form, f"Error during commit: {text}")
     except (NotReadBack, OutcomeUnknown) as unknown:
         return _failed(form, f"Error during commit: {type(unknown).__name__}: {unknown}", Exit.UNKNOWN)
+    except EndpointsForked as forked:
+        return _failed(form, f"Error during commit: {fork_in_words(forked)}", Exit.FORKED)
     except ChainError as error:
         return _failed(form, f"Error during commit: {type(error).__name__}: {error}")
     if form == "json":

@@ -28,12 +28,13 @@ from engram.chain.weights import BLOCK_S, Weights, WeightsPlan, stands
 from engram.cli.chain import Chain
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed
+from engram.cli.output import Progress
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair
 
 NOT_WRITTEN: Final = (SubmitRefused, RefusedInBlock)
 """After these nothing will come of a commit, and what opens it may go. After all else it is kept."""
-_PASSING: Final = (
+PASSING: Final = (
     EndpointBusy,
     EndpointUnreachable,
     AnswerMalformed,
@@ -120,14 +121,18 @@ async def reveal(
             raise CommandFailed(f"no commit of {keypair.ss58} on subnet {chain.netuid} is kept in {folder}")
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         found = [await _kept(view, metagraph, kept, commit) for commit in commits]
+        progress = Progress()
         while wait and _only_later({one.stage for one in found}):
+            blocks = min(one.wait_blocks for one in found if one.stage in (Stage.WAITING.value, Stage.UNSEEN.value))
+            progress.show(f"block {view.head.number}: committed, to be revealed in {blocks} blocks")
             await trio.sleep(BLOCK_S)
             try:
                 view = await open_view(nodes)
                 metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
                 found = [await _kept(view, metagraph, kept, commit) for commit in commits]
-            except _PASSING:
+            except PASSING:
                 continue  # Hours may pass until the window: one bad answer in them is nothing.
+        progress.end()
         if online:
             neuron = metagraph.neuron(keypair.public_key)
             if neuron is None:

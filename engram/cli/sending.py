@@ -1,18 +1,22 @@
 """What the commands of `engram subnet` write to the chain, read back from the block that holds it."""
 
+import sys
 from pathlib import Path
 
 import msgspec
 
 from engram.chain import weights
 from engram.chain.calls import IDENTITY, SUBTENSOR
-from engram.chain.model import RAO_PER_TAO, Metagraph
+from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included
 from engram.chain.view import open_view
 from engram.cli.chain import Chain
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed
+from engram.cli.following import patience_s as patience_for
+from engram.cli.following import until_revealed
+from engram.cli.output import duration, moment
 from engram.cli.revealing import commit_by_hash, committed
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair, PublicKey
@@ -33,6 +37,8 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True):
     block: int | None = None
     block_hash: str | None = None
     extrinsic_hash: str | None = None
+    revealed_by_block: int | None = None
+    """A finalized block that holds committed weights in the open; None while they are not revealed or not followed."""
 
 
 def included(sent: Sent, done: Included) -> Sent:
@@ -46,9 +52,9 @@ def included(sent: Sent, done: Included) -> Sent:
     )
 
 
-async def before_register(chain: Chain, payer: PublicKey) -> tuple[Metagraph, int]:
-    """The subnet, and the balance of whoever would pay, in rao."""
-    async with endpoints(chain) as nodes:
+async def before_register(chain: Chain, payer: PublicKey, healths: list[EndpointHealth]) -> tuple[Metagraph, int]:
+    """The subnet, and the balance of whoever would pay, in rao. `healths` are for `burn`, see `endpoints`."""
+    async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         account = await view.storage("System", "Account", payer)
@@ -64,10 +70,16 @@ class _Account(msgspec.Struct):
 
 
 async def burn(
-    chain: Chain, call: Call, coldkey: Keypair, hotkey: PublicKey, limit_rao: float, patience_s: float
+    chain: Chain,
+    call: Call,
+    coldkey: Keypair,
+    hotkey: PublicKey,
+    limit_rao: float,
+    patience_s: float,
+    healths: list[EndpointHealth],
 ) -> tuple[Included, int | None]:
     """Pay, at most `limit_rao`; returns the uid that the block gives. Raises CommandFailed when the cost has risen."""
-    async with endpoints(chain) as nodes:
+    async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
         burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
         if burn_rao > limit_rao:
@@ -119,8 +131,13 @@ async def weigh(
     online: bool,
     patience_s: float,
     folder: Path,
+    *,
+    follow: bool = False,
 ) -> Sent:
-    """Set or commit the weights and read them back; without `online` tell what would be sent."""
+    """Set or commit the weights and read them back; without `online` tell what would be sent.
+
+    `follow` waits until the chain has revealed what was committed under a timelock. Raises CommandFailed.
+    """
     clock = SystemClock()
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
@@ -138,7 +155,7 @@ async def weigh(
                 "uids": list(planned.weights.uids),
                 "weights": list(planned.weights.values),
                 "version_key": planned.version_key,
-                **({} if planned.reveal_round is None else {"reveal_round": planned.reveal_round}),
+                **({} if planned.reveal_round is None else timelock(planned.reveal_round)),
                 **({} if planned.hashed is None else committed(planned.hashed, metagraph, folder)),
             },
             uid=None if neuron is None else neuron.uid,
@@ -158,4 +175,31 @@ async def weigh(
         held = await read_back(view, nodes, done, lambda there: weights.stands(there, planned, chain.netuid, uid))
         if not held:
             raise CommandFailed(f"included in block {done.block.number}, but the chain does not hold these weights")
+        if follow and planned.reveal_round is not None:
+            waiting_s = patience_for(planned.reveal_round, metagraph.parameters, clock.now())
+            bound = f"waiting for it, for {duration(waiting_s)} at most (Ctrl-C ends only the waiting)"
+            sys.stderr.write(f"{in_words(sent, done)}; {bound}\n")
+            revealed = await until_revealed(nodes, planned, done, chain.netuid, uid, waiting_s, clock)
+            sent = msgspec.structs.replace(sent, revealed_by_block=revealed)
     return included(sent, done)
+
+
+def timelock(reveal_round: int) -> dict[str, object]:
+    """When weights that are encrypted to this drand round are revealed."""
+    return {"reveal_round": reveal_round, "revealed_about": moment(weights.reveal_about_s(reveal_round))}
+
+
+def in_words(sent: Sent, done: Included | None = None) -> str:
+    """What became of weights."""
+    arguments, count = sent.arguments, len(msgspec.convert(sent.arguments["uids"], list[int]))
+    where = "" if done is None else f" in block {done.block.number}"
+    if "kept_in" in arguments:
+        return "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
+    if "reveal_round" not in arguments:
+        return f"weights of {count} uids are set"
+    if sent.revealed_by_block is not None:
+        return f"weights of {count} uids are committed and revealed: block {sent.revealed_by_block} holds them"
+    return (
+        f"weights of {count} uids are committed{where}, to be revealed at drand round {arguments['reveal_round']}, "
+        f"about {arguments['revealed_about']}"
+    )

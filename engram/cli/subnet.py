@@ -1,6 +1,5 @@
 """`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
 
-import ipaddress
 import json as json_text
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.model import Metagraph
+    from engram.chain.model import EndpointHealth, Metagraph
     from engram.cli.sending import Sent
     from engram.cli.standing import Standing
 
@@ -73,7 +72,8 @@ def register(
     payer = public_coldkey_of(wallet)
     if payer is None:
         raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
-    metagraph, balance_rao = run(lambda: before_register(chain, payer))
+    healths: list[EndpointHealth] = []
+    metagraph, balance_rao = run(lambda: before_register(chain, payer, healths))
     held = metagraph.neuron(hotkey)
     call = calls.burned_register(chain.netuid, hotkey)
     sent = Sent(
@@ -97,7 +97,7 @@ def register(
     coldkey = _coldkey(wallet, payer)
     # Between the agreement and the payment the cost may have risen.
     limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
-    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience))
+    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience, healths))
     _show(included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
     return Exit.DONE
 
@@ -137,7 +137,7 @@ def status(
 def serve(
     *,
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
-    port: int,
+    port: Annotated[int, Parameter(help="Its port, 1 to 65535.")],
     version: Annotated[int, Parameter(help="Version of the node's interface.")] = 1,
     allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
     online: Online = False,
@@ -147,16 +147,16 @@ def serve(
     shown: Shown = SHOWN,
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
+    from config.addresses import is_public_host
     from engram.chain import ChainError, calls
     from engram.chain.announcement import Place
-    from engram.chain.registrations import is_public
     from engram.cli.sending import announce
 
     try:
         call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
     except ChainError as error:
         raise CommandFailed(str(error)) from None
-    if not allow_private and not is_public(ipaddress.ip_address(ip.strip("[]"))):
+    if not allow_private and not is_public_host(ip):
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_of(wallet)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
@@ -174,22 +174,28 @@ def set_weights(
     version_key: Annotated[int | None, Parameter(help="The subnet's own when not given.")] = None,
     commits: Commits = None,
     online: Online = False,
+    follow: Annotated[
+        bool, Parameter(help="With --online: wait until committed weights are revealed, hours if need be.", negative="")
+    ] = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
     wallet: Wallet = WALLET,
     shown: Shown = SHOWN,
 ) -> int:
     """Set weights, in the open or committed for a later reveal, as the subnet demands."""
-    from engram.cli.sending import weigh
+    from engram.cli.sending import in_words, weigh
 
     given = _weights(weights, file)
+    if follow and not online:
+        raise CommandFailed("--follow waits for what was sent, and nothing is sent without --online", Exit.USAGE)
     keypair = hotkey_of(wallet)
     folder = commits or wallet.path.parent / COMMITS
-    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder))
-    done = f"weights of {len(given)} uids are set"
-    if "kept_in" in sent.arguments:
-        done = "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"
-    _show(sent, shown, done if online else "dry run: nothing was sent")
+    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder, follow=follow))
+    by_hash = follow and "kept_in" in sent.arguments
+    if not by_hash or shown.form != "json":
+        _show(sent, shown, in_words(sent) if online else "dry run: nothing was sent")
+    if by_hash:
+        return _reveal(chain, keypair, folder, shown, online=True, wait=True, patience_s=patience)
     return Exit.FAILED if sent.objections else Exit.DONE
 
 
@@ -210,11 +216,17 @@ def reveal_weights(
     shown: Shown = SHOWN,
 ) -> int:
     """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
-    from engram.cli.revealing import reveal
-
     keypair = hotkey_of(wallet)
     folder = commits or wallet.path.parent / COMMITS
-    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience))
+    return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
+
+
+def _reveal(
+    chain: Chain, keypair: Keypair, folder: Path, shown: Shown, *, online: bool, wait: bool, patience_s: float
+) -> int:
+    from engram.cli.revealing import reveal
+
+    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience_s))
     if shown.form == "json":
         output.document(told)
     else:
@@ -230,13 +242,16 @@ def reveal_weights(
 )
 def link(
     *,
-    name: str = "",
-    url: str = "",
+    name: Annotated[str, Parameter(help="Who you are, as others shall read it.")] = "",
+    url: Annotated[str, Parameter(help="Your site.")] = "",
     github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
-    discord: str = "",
-    image: str = "",
-    description: str = "",
-    additional: str = "",
+    github_id: Annotated[
+        str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
+    ] = "",
+    discord: Annotated[str, Parameter(help="Name at Discord.")] = "",
+    image: Annotated[str, Parameter(help="URL of a picture.")] = "",
+    description: Annotated[str, Parameter(help="What you do.")] = "",
+    additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: Chain = CHAIN,
@@ -277,7 +292,9 @@ def link(
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
         if github:
+            tag = output.printable(github_id or github.rstrip("/").rpartition("/")[2])
             sys.stdout.write(f"Link this hotkey to GitHub account: {output.printable(github)}\n")
+            sys.stdout.write(f"Add to PR descriptions: 'Mining $OGX - Hotkey {tag}'\n")
     _show(sent, shown, "the identity is on the chain" if online else "dry run: nothing was sent")
     return Exit.DONE
 
@@ -324,21 +341,30 @@ def _named(address: str | None, wallet: Wallet) -> PublicKey:
 
 def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
     if (file is None) == (not pairs):
-        raise CommandFailed("give weights as UID=WEIGHT, or --file", Exit.USAGE)
+        given_now = "neither was given" if file is None else "not both"
+        raise CommandFailed(f"give weights as UID=WEIGHT (3=0.7 9=0.3), or --file FILE; {given_now}", Exit.USAGE)
     try:
         if file is not None:
             return msgspec.json.decode(file.read_bytes(), type=dict[int, float])
         given: dict[int, float] = {}
         for pair in pairs:
-            uid, _, weight = pair.partition("=")
-            if int(uid) in given:
+            uid, weight = _weight(pair)
+            if uid in given:
                 raise ValueError(f"uid {uid} is named twice")
-            given[int(uid)] = float(weight)
+            given[uid] = weight
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, msgspec.DecodeError) as error:
         raise CommandFailed(f"no weights: {error}", Exit.USAGE) from None
     return given
+
+
+def _weight(pair: str) -> tuple[int, float]:
+    uid, _, weight = pair.partition("=")
+    try:
+        return int(uid), float(weight)
+    except ValueError:
+        raise ValueError(f"{pair!r} is no UID=WEIGHT such as 3=0.7") from None
 
 
 def _upstream_lines(standing: "Standing") -> list[tuple[str, object]]:

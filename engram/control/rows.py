@@ -14,6 +14,7 @@ from engram.control.model import (
 from engram.hotkeys import ss58
 from engram.payments.keccak import checksummed
 from engram.payments.model import Payment, Refund
+from engram.payments.networks import short_name
 from engram.provisioning.model import NodeKey
 from engram.relay import Entry, LogLine
 from engram.sessions import EventRecord, Instant, Session, rules
@@ -52,7 +53,7 @@ def payment_row(payment: Payment) -> PaymentRow:
         kind=str(payment.kind),
         session_id=payment.session_id,
         controller_hotkey=ss58.encode(payment.controller),
-        network=payment.network,
+        network=short_name(payment.network),
         payer=checksummed(payment.payer),
         pay_to=checksummed(payment.pay_to),
         amount_usd=payment.amount / 1_000_000,

@@ -9,6 +9,9 @@ from engram.payments.refund_terms import PublishedTerms
 
 UnixSeconds = Annotated[float, Meta(description="Unix seconds, UTC.")]
 Usd = Annotated[float, Meta(description="US dollars, at most 6 decimals.", ge=0)]
+NetworkName = Annotated[
+    str, Meta(description="x402's v1 name of the payment network: base, base-sepolia, engram-play.")
+]
 Hotkey = Annotated[str, Meta(description="SS58 address (prefix 42) of an sr25519 public key.")]
 
 
@@ -33,7 +36,7 @@ class PaymentRequiredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     x402_version: int = msgspec.field(name="x402Version")
     accepts: list[dict[str, object]]
     amount_usd: Usd
-    network: str
+    network: NetworkName
     recipient: str
     protocol: str
     docs: str
@@ -135,7 +138,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     node_endpoint: str | None
     node_hotkey: Hotkey | None
     payment_tx: str | None
-    network: str
+    network: NetworkName
     amount_paid_usd: Usd
     stats: Annotated[dict[str, object], Meta(description="What was last learnt from the node.")]
     error: str | None
@@ -187,7 +190,7 @@ class PaymentAnswer(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     amount_usd: Usd
-    network: str
+    network: NetworkName
     transaction: str | None
     reason: str | None
     created_at: UnixSeconds

@@ -3,12 +3,17 @@
 `state` events carry the history's ids, so that a reader goes on after the last one it got (Last-Event-ID); `stats`
 events carry none: only the newest matter. When the session is over the stream ends with `end`, and a reader that comes
 back for more is told 204, which is how EventSource learns not to ask again.
+
+A stream that was opened by a ticket has a renewal of it in each id (`17.AAAA…`) and sends one at least every
+RENEW_EVERY_S, so that EventSource, which can only come back to the URL it had, finds its way in again (tickets.py).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from math import inf
+from typing import Final, final
 
 import msgspec
+import trio
 from quart import Response, request
 from sqlalchemy import Connection
 
@@ -18,6 +23,7 @@ from engram.gateway.feed import StreamsFull
 from engram.gateway.presenting import NodeStats, session_answer
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
+from engram.gateway.tickets import Admission, Lineage
 from engram.http.app import App
 from engram.http.errors import ApiError
 from engram.http.sse import EventSink, event_stream
@@ -28,6 +34,8 @@ PAGE: Final = 100
 """Events read at a time."""
 LONGEST_S: Final = 3_600.0
 """A stream ends after this; the reader comes back and goes on where it was."""
+RENEW_EVERY_S: Final = 600.0
+"""How old the renewal may be that a reader holds: a sixth of what it is good for."""
 MAX_EVENT_ID: Final = 2**63 - 1
 
 
@@ -36,7 +44,7 @@ def add_event_routes(app: App, services: Services) -> None:
 
     @app.get("/sessions/<session_id>/events")
     async def stream_events(session_id: str) -> Response:
-        session = await _admitted(services, session_id)
+        session, admission = await _admitted(services, session_id)
         after = _last_event_id()
         if after is not None and session.state in TERMINAL:
             _, missed = await services.ledger.read(_news(session_id, after))
@@ -51,40 +59,89 @@ def add_event_routes(app: App, services: Services) -> None:
         leave_unsigned()
         if request.method == "HEAD":
             return Response(b"", content_type="text/event-stream; charset=utf-8")
-        return event_stream(lambda sink: _tell(services, sink, session, after))
+        if admission is not None:
+            if not services.tickets.open(admission):
+                raise _bad_ticket()
+            services.feed.poke(session_id)  # an older stream of this reader sees that it is over
+        marks = _Marks(services, None if admission is None else admission.lineage)
+        return event_stream(lambda sink: _tell(services, sink, session, after, marks))
 
 
-async def _admitted(services: Services, session_id: str) -> Session:
+async def _admitted(services: Services, session_id: str) -> tuple[Session, Admission | None]:
+    """The session, and by which ticket or renewal its stream may be opened (None: by a signature)."""
     ticket = request.args.get("ticket")
     if ticket is None:
-        return await owned(services, await identify(services), session_id)
-    if not services.tickets.admits(ticket, session_id, services.clock.now()):
-        raise ApiError(401, "bad_ticket", "The ticket is not good (any more) for this session; ask for another.")
+        return await owned(services, await identify(services), session_id), None
+    now = services.clock.now()
+    _, _, renewal = _last_event_text().partition(".")
+    admission = services.tickets.find(ticket, session_id, now) or services.tickets.find(renewal, session_id, now)
+    if admission is None:
+        raise _bad_ticket()
     session = await services.ledger.read(lambda connection: session_records.get(connection, session_id))
     if session is None:
         raise ApiError(404, "not_found", "Session not found.")
-    return session
+    return session, admission
+
+
+def _bad_ticket() -> ApiError:
+    return ApiError(401, "bad_ticket", "The ticket is not good (any more) for this session; ask for another.")
+
+
+def _last_event_text() -> str:
+    """The id the reader saw last. The header is EventSource's, the query parameter for a page's first connection."""
+    return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or ""
 
 
 def _last_event_id() -> int | None:
-    """Where the reader was. The header is EventSource's, the query parameter for a first connection of a page."""
-    text = request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or ""
+    """Where the reader was."""
+    text, _, _ = _last_event_text().partition(".")
     if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_EVENT_ID):
         return None
     return int(text)
 
 
-async def _tell(services: Services, sink: EventSink, session: Session, after: int | None) -> None:
+@final
+class _Marks:
+    """The ids of one stream's events, with a renewal in each where a ticket opened it."""
+
+    def __init__(self, services: Services, lineage: Lineage | None) -> None:
+        self._services = services
+        self._lineage = lineage
+        self._opening = 0 if lineage is None else lineage.openings
+        self.renew_at = inf
+        """When the reader's renewal is to be replaced, on trio's clock; never without a ticket."""
+
+    @property
+    def superseded(self) -> bool:
+        """Whether this reader has opened another stream meanwhile."""
+        return self._lineage is not None and self._lineage.openings != self._opening
+
+    def id_of(self, event_id: int) -> str:
+        """The id to send for a history's event."""
+        if self._lineage is None:
+            return str(event_id)
+        self.renew_at = trio.current_time() + RENEW_EVERY_S
+        return f"{event_id}.{self._services.tickets.renew(self._lineage, self._services.clock.now())}"
+
+    async def renew(self, sink: EventSink, event_id: int) -> None:
+        """Give the reader a new renewal, unless a signature opened its stream."""
+        if self._lineage is not None:
+            await sink.send_id(self.id_of(event_id))
+
+
+async def _tell(services: Services, sink: EventSink, session: Session, after: int | None, marks: _Marks) -> None:
     """Send what happens until the session is over. A reader that is slow to take it only comes to know it later."""
     ends_at = services.clock.monotonic() + LONGEST_S
     told: NodeStats | None = None
     with services.feed.subscribe(session.controller, session.id) as subscription:
         if after is None:
-            after = await _snapshot(services, sink, session.id)
-        while services.clock.monotonic() < ends_at:
+            after = await _snapshot(services, sink, session.id, marks)
+        else:
+            await marks.renew(sink, after)
+        while services.clock.monotonic() < ends_at and not marks.superseded:
             found, events = await services.ledger.read(_news(session.id, after))
             for event in events:
-                await _state(services, sink, found, event)
+                await _state(services, sink, found, event, marks)
                 after = event.id
             stats = services.stats.latest(session.id)
             if stats is not None and (told is None or stats.at != told.at):
@@ -94,17 +151,20 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
                 await sink.send({"session_id": session.id, "status": found.session.state}, event="end")
                 return
             if not events:
-                await subscription.changed()
+                with trio.move_on_at(marks.renew_at):
+                    await subscription.changed()
+            if trio.current_time() >= marks.renew_at:
+                await marks.renew(sink, after)
 
 
-async def _snapshot(services: Services, sink: EventSink, session_id: str) -> int:
+async def _snapshot(services: Services, sink: EventSink, session_id: str, marks: _Marks) -> int:
     """Tell a reader that comes for the first time how the session is; returns the newest event's id."""
 
     def query(connection: Connection) -> tuple[records.Found, EventRecord]:
         return _existing(connection, session_id), records.newest_event(connection, session_id)
 
     found, newest = await services.ledger.read(query)
-    await _state(services, sink, found, newest)
+    await _state(services, sink, found, newest, marks)
     return newest.id
 
 
@@ -122,7 +182,7 @@ def _existing(connection: Connection, session_id: str) -> records.Found:
     return found
 
 
-async def _state(services: Services, sink: EventSink, found: records.Found, event: EventRecord) -> None:
+async def _state(services: Services, sink: EventSink, found: records.Found, event: EventRecord, marks: _Marks) -> None:
     shown = session_answer(
         found.session,
         services.instants.now(),
@@ -137,7 +197,7 @@ async def _state(services: Services, sink: EventSink, found: records.Found, even
         "details": msgspec.Raw(event.data.encode("utf-8")),
         "session": shown,
     }
-    await sink.send(told, event="state", event_id=str(event.id))
+    await sink.send(told, event="state", event_id=marks.id_of(event.id))
 
 
 async def _stats(services: Services, sink: EventSink, session_id: str, stats: NodeStats) -> None:

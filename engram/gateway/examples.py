@@ -17,7 +17,7 @@ _SESSION_FIELDS: Final[dict[str, object]] = {
     "node_endpoint": "http://127.0.0.1:18100",
     "node_hotkey": "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
     "payment_tx": _TRANSACTION,
-    "network": "eip155:31337",
+    "network": "engram-play",
     "amount_paid_usd": 2.4,
     "stats": {"vectors": 3, "proof_rate": 1.0, "p50_latency_ms": 4.2, "block": 4210001},
     "error": None,
@@ -101,9 +101,9 @@ BOUGHT: Final[dict[str, object]] = _SESSION_FIELDS | {
 }
 STOPPED: Final[dict[str, object]] = {"stopped": True, "session_id": _SESSION_ID}
 TICKET: Final[dict[str, object]] = {
-    "ticket": "AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+    "ticket": "AAAAAGkflwAAAAAAAAAABwAAAABn3tJ5cXk0e8mM1n2rWQoL",
     "expires_in_s": 120,
-    "url": f"/sessions/{_SESSION_ID}/events?ticket=AAAAAGkflwBn3tJ5cXk0e8mM1n2rWQ",
+    "url": f"/sessions/{_SESSION_ID}/events?ticket=AAAAAGkflwAAAAAAAAAABwAAAABn3tJ5cXk0e8mM1n2rWQoL",
 }
 PAYMENT: Final[dict[str, object]] = {
     "payment_id": _PAYMENT_ID,
@@ -111,7 +111,7 @@ PAYMENT: Final[dict[str, object]] = {
     "kind": "session",
     "status": "settled",
     "amount_usd": 2.4,
-    "network": "eip155:31337",
+    "network": "engram-play",
     "transaction": _TRANSACTION,
     "reason": None,
     "created_at": 1763680000.0,

@@ -233,8 +233,8 @@ OPERATIONS: Final = (
         tag="sessions",
         signed=True,
         parameters=(
-            Parameter("ticket", "query", "Instead of signed headers, for EventSource."),
-            Parameter("Last-Event-ID", "header", "Go on after this event."),
+            Parameter("ticket", "query", "Instead of signed headers, for EventSource; opens once."),
+            Parameter("Last-Event-ID", "header", "Go on after this event; an id of a ticket's stream opens it again."),
             Parameter("last_event_id", "query", "The same for a first connection."),
         ),
         answers=(

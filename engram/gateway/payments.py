@@ -13,6 +13,7 @@ from engram.http.app import App
 from engram.http.errors import ApiError
 from engram.payments import records
 from engram.payments.model import Payment, Refund
+from engram.payments.networks import short_name
 
 
 def add_payment_routes(app: App, services: Services) -> None:
@@ -41,7 +42,7 @@ def payment_answer(payment: Payment, refunds: Sequence[Refund]) -> PaymentAnswer
         kind=str(payment.kind),
         status=str(payment.state),
         amount_usd=payment.amount / 1_000_000,
-        network=payment.network,
+        network=short_name(payment.network),
         transaction=payment.transaction_hash,
         reason=payment.reason,
         created_at=payment.created_at,

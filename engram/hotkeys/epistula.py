@@ -158,6 +158,7 @@ V2: Final = Scheme(
 
 DIPPY: Final = Scheme(
     name="dippy",
+    names_receiver=True,
     headers={
         "authorization": "signature",
         "epistula-signature": "second_signature",

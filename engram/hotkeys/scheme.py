@@ -50,7 +50,8 @@ class TimeUnit(msgspec.Struct, frozen=True):
 
 SECONDS: Final = TimeUnit("seconds", re.compile(r"[1-9][0-9]{9}\Z"), 1)
 MILLISECONDS: Final = TimeUnit("milliseconds", TIMESTAMP_MS, 1_000)
-NANOSECONDS: Final = TimeUnit("nanoseconds", re.compile(r"[1-9][0-9]{15,18}\Z"), 1_000_000_000)
+NANOSECONDS: Final = TimeUnit("nanoseconds", re.compile(r"[1-9][0-9]{9,18}\Z"), 1_000_000_000)
+"""A stamp in seconds or milliseconds is well formed here: it is one of January 1970, and refused as stale."""
 
 
 class Signable(msgspec.Struct, frozen=True):
@@ -84,6 +85,10 @@ class Scheme(msgspec.Struct, frozen=True):
     """How old a request may be; exactly this old passes."""
     future_ms: int
     """How far ahead of our clock a request may be stamped."""
+    names_receiver: bool = False
+    """Whether every request of the dialect names its receiver, so that the name is a header like any other
+    (missing_header). Where the dialect leaves it open, demanding it is the table's own strictness
+    (signed_for_missing)."""
     headers: dict[str, Part] = {}
     """Lower-case header name -> what it carries."""
     fields: dict[str, Part] = {}
@@ -315,7 +320,8 @@ def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> Non
     """Refuses unless all that is required and carried by these is there."""
     for part in _AS_DEMANDED:
         if part in scheme.required and not values.get(part) and part in carriers.values():
-            code = "signed_for_missing" if part == "receiver" else "missing_header"
+            open_elsewhere = part == "receiver" and not scheme.names_receiver
+            code = "signed_for_missing" if open_elsewhere else "missing_header"
             raise AuthError(code, f"{_name(scheme, part)} is missing")
 
 

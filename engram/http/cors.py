@@ -31,8 +31,9 @@ ALLOWED: Final = (
     "Idempotency-Key",
     "Last-Event-ID",
     "X-Request-Id",
+    "Access-Control-Expose-Headers",
 )
-"""Request headers that scripts may send."""
+"""Request headers that scripts may send. x402's own clients send the last one, a response header, with each payment."""
 
 _METHODS: Final = b"GET, HEAD, POST, DELETE, PATCH, PUT"
 _MAX_AGE_S: Final = b"600"

@@ -1,8 +1,9 @@
 """The layer between connections and applications: what every surface does for every request.
 
 In this order: a request id, the client's address, the rate of that address, CORS preflights, fast paths, and only
-then the body, whole and bounded, before the application runs. No answer is given before the body has been read: an
-answer that overtakes it hung browsers' kept-alive connections (51 of 300 on this stack).
+then the body, whole and bounded, before the application runs. A preflight counts toward the rate and is never refused
+for it: its page could not read why, as it can of the request that follows. No answer is given before the body has been
+read: an answer that overtakes it hung browsers' kept-alive connections (51 of 300 on this stack).
 """
 
 import re
@@ -69,13 +70,13 @@ class Edge:
         """Put a layer between this and what it has stood in front of so far."""
         self._app = layer(self._app)
 
+    def cors_headers(self, origin: bytes) -> HeaderLines:
+        """What every answer to a request of this origin bears."""
+        return self._cors.headers(origin)
+
     def request_id(self) -> str:
         """A new id for a request that brought none."""
         return self._ids.token(8)
-
-    def cors_headers(self, origin: bytes) -> HeaderLines:
-        """Lines for answers that are given without an application, to a request with this Origin header."""
-        return self._cors.headers(origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -122,12 +123,12 @@ class Edge:
         if fast is None:
             wait_s = self._address_limiter.take(bucket_of(current.client))
             current.body = await self._read_body(scope, receive, current)
-            if wait_s:
-                raise rate_limited(wait_s)
             if method == "OPTIONS" and (allowed := self._cors.preflight(current.origin)) is not None:
                 current.route = "preflight"
                 await respond(send, 204, b"", allowed)
                 return
+            if wait_s:
+                raise rate_limited(wait_s)
             await self._app(scope, receive, send)
         else:
             current.body = await self._read_body(scope, receive, current)

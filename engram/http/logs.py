@@ -164,10 +164,10 @@ _log = structlog.get_logger("engram.http")
 
 def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
     """Notes an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
-    if not _requests.wanted:
-        return
     held_by = _requests.held_by
     if held_by is None:
+        if not _requests.wanted:
+            return
         _log.info(
             "request",
             surface=surface,

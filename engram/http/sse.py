@@ -32,6 +32,10 @@ class EventSink:
         """Send one event: `data` as JSON, or as it is when it is text. Ids and names have no line breaks."""
         await self._write(render(data, event=event, event_id=event_id))
 
+    async def send_id(self, event_id: str) -> None:
+        """Send an event id alone: readers remember it and dispatch nothing (WHATWG HTML, section 9.2.6)."""
+        await self._write(b"id: " + event_id.encode("ascii") + b"\n\n")
+
     async def heartbeat(self, interval_s: float) -> None:
         """Write a comment whenever nothing was sent for `interval_s`; for ever."""
         while True:

@@ -21,6 +21,7 @@ from engram.memory.truth import Truth
 
 _BUILT_ON_THE_LOOP = 256
 _LOAD_WITHIN_S = 120.0
+_FOLLOWED_WITHIN_S = 1.0
 _PRIVATE_ENTRIES_KEPT = 100_000
 """Entries of private trees kept in memory together, about 400 bytes each."""
 _OF_A_TREE = 8
@@ -39,6 +40,10 @@ class Commitment:
         self._legacy: set[bytes] | None = None
         self._legacy_tree: merkle.Tree | None = None
         self._changes = 0
+        self._sequence = 0
+        self._changed_at = {PUBLIC: 0}
+        """Of the trees in memory: a number that no change of theirs is above."""
+        self._followed = trio.Event()
         self._building = trio.Lock()
 
     def __len__(self) -> int:
@@ -47,7 +52,10 @@ class Commitment:
     async def load(self, truth: Truth) -> None:
         """Reads all public records; once, before the first change."""
         self._truth = truth
-        self._public = await truth.read(lambda connection: _tree(connection, PUBLIC), budget_s=_LOAD_WITHIN_S)
+        self._public, self._sequence = await truth.read(
+            lambda connection: _tree(connection, PUBLIC), budget_s=_LOAD_WITHIN_S
+        )
+        self._changed_at[PUBLIC] = self._sequence
 
     def follow(self, changes: Sequence[Change]) -> None:
         """Takes committed changes in."""
@@ -58,8 +66,13 @@ class Commitment:
                 self._follow_legacy(change)
             elif change.namespace in self._private:
                 _apply(self._private[change.namespace], change)
+            if change.namespace in self._changed_at:
+                self._changed_at[change.namespace] = max(change.sequence, self._changed_at[change.namespace])
             if change.namespace in self._missed:
                 self._missed[change.namespace].append(change)
+            self._sequence = max(self._sequence, change.sequence)
+        self._followed.set()
+        self._followed = trio.Event()
 
     def public(self) -> KeyedTree:
         """Returns the tree of the public records as they are now."""
@@ -74,6 +87,16 @@ class Commitment:
                 await self._build(namespace)
             self._private.move_to_end(namespace)
             return self._private[namespace]
+
+    async def as_of(self, namespace: str, sequence: int) -> KeyedTree | None:
+        """Returns the tree of a namespace as it was after change `sequence`; None when it has changed since then, or
+        when that change does not come here within a second. Raises TruthUnavailable.
+        """
+        with trio.move_on_after(_FOLLOWED_WITHIN_S):
+            while self._sequence < sequence:
+                await self._followed.wait()
+        tree = await self.of(namespace)
+        return tree if self._changed_at[namespace] <= sequence <= self._sequence else None
 
     async def whole(self) -> tuple[bytes, int]:
         """Returns root and count over all namespaces: RFC 6962 over their names' hashes, roots and counts, in order.
@@ -125,14 +148,18 @@ class Commitment:
         assert self._truth is not None
         self._missed[namespace] = []
         try:
-            tree = await self._truth.read(lambda connection: _tree(connection, namespace), budget_s=_LOAD_WITHIN_S)
+            tree, sequence = await self._truth.read(
+                lambda connection: _tree(connection, namespace), budget_s=_LOAD_WITHIN_S
+            )
             for change in self._missed[namespace]:  # those that the snapshot has already change nothing
                 _apply(tree, change)
+                sequence = max(sequence, change.sequence)
         finally:
             del self._missed[namespace]
-        self._private[namespace] = tree
+        self._private[namespace], self._changed_at[namespace] = tree, sequence
         while len(self._private) > 1 and self._kept() > _PRIVATE_ENTRIES_KEPT:
-            self._private.popitem(last=False)
+            forgotten, _ = self._private.popitem(last=False)
+            del self._changed_at[forgotten]
 
     def _kept(self) -> int:
         return sum(map(len, self._private.values())) + _OF_A_TREE * len(self._private)
@@ -160,9 +187,11 @@ def _apply_legacy(leaves: set[bytes], change: Change) -> None:
         leaves.add(leaf)
 
 
-def _tree(connection: sqlite3.Connection, namespace: str) -> KeyedTree:
+def _tree(connection: sqlite3.Connection, namespace: str) -> tuple[KeyedTree, int]:
+    """The tree of a namespace, and the last change that it has."""
     rows = connection.execute("SELECT cid, embedding FROM records WHERE namespace = ?", (namespace,))
-    return KeyedTree(keyed_tree.entry_of(cid, embedding) for cid, embedding in rows)
+    tree = KeyedTree(keyed_tree.entry_of(cid, embedding) for cid, embedding in rows)
+    return tree, records.last_sequence(connection)
 
 
 def _namespaces(connection: sqlite3.Connection) -> list[str]:

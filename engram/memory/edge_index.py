@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import final
 
@@ -34,10 +34,11 @@ from engram.memory.edge_wire import (
     Standing,
     decode_reply,
     frame,
-    mark,
+    wanted,
     wire,
 )
 from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.filters import Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change
 from engram.memory.pipes import Inlet, Outlet
@@ -116,11 +117,11 @@ class EdgeIndex:
         return reply.flushed if isinstance(reply, Done) else 0
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         """Returns the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
-        marks = [mark(key, value) for key, value in conditions.items()]
+        marks = wanted(conditions)
         waiting = _Reply(self._searching, give_up_at)
         try:
             self._searching.acquire_on_behalf_of_nowait(waiting)  # to wait for nothing would cost a pass of the loop

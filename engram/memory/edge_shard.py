@@ -67,10 +67,10 @@ def point(place: Place) -> edge.Point:
 
 def query(search: Search, *, exact: bool = False) -> edge.QueryRequest:
     """Returns the engine's form of a search; an `exact` one scans."""
-    wanted = [(_MARKS, mark) for mark in search.marks]
+    wanted = [(_MARKS, marks) for marks in search.marks]
     if search.private_to is not None:
-        wanted.append((_NAMESPACE, search.private_to))
-    conditions = [edge.FieldCondition(key, match=edge.MatchValue(value)) for key, value in wanted]
+        wanted.append((_NAMESPACE, [search.private_to]))
+    conditions = [edge.FieldCondition(key, match=_match(values)) for key, values in wanted]
     return edge.QueryRequest(
         limit=search.limit,
         query=edge.Query.Nearest(direction(search.vector)),
@@ -83,6 +83,10 @@ def query(search: Search, *, exact: bool = False) -> edge.QueryRequest:
         with_payload=False,
         with_vector=False,
     )
+
+
+def _match(values: list[str]) -> edge.MatchValue | edge.MatchAny:
+    return edge.MatchValue(values[0]) if len(values) == 1 else edge.MatchAny(values)
 
 
 def copy_points(source: edge.EdgeShard, target: edge.EdgeShard, ids: list[int]) -> None:

@@ -26,7 +26,7 @@ from engram import files
 from engram.memory import edge_shard
 from engram.memory.edge_wire import Place, Remove, Search
 
-_FORMAT = 3
+_FORMAT = 4
 _MARK = "mark.json"
 
 

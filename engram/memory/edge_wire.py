@@ -10,10 +10,12 @@ import hashlib
 import math
 import struct
 from array import array
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
+from engram.memory.filters import Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Deleted
 
@@ -52,7 +54,8 @@ class Search(msgspec.Struct, frozen=True, array_like=True, tag="search"):
     private_to: str | None
     vector: bytes
     limit: int
-    marks: list[str]
+    marks: list[list[str]]
+    """Of each condition: a vector must have one of these."""
 
 
 class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):
@@ -124,7 +127,25 @@ decode_reply = msgspec.msgpack.Decoder(Reply).decode
 
 def mark(key: str, value: str) -> str:
     """Returns the short, fixed-length form in which a pair of metadata is searchable."""
-    return hashlib.blake2b(f"{len(key)}:{key}{value}".encode(), digest_size=12).hexdigest()
+    return _digest(f"{len(key)}:{key}{value}")
+
+
+def presence(key: str) -> str:
+    """Returns the form in which it is searchable that metadata have a key."""
+    return _digest(f"?{key}")
+
+
+def marks_of(metadata: Mapping[str, str]) -> list[str]:
+    """Returns everything by which a record with these metadata is searchable."""
+    return [each for key, value in metadata.items() for each in (mark(key, value), presence(key))]
+
+
+def wanted(conditions: Filter) -> list[list[str]]:
+    """Returns the marks of each condition, of which a record must have one."""
+    return [
+        [presence(each.key)] if each.values is None else [mark(each.key, value) for value in each.values]
+        for each in conditions.conditions
+    ]
 
 
 def direction(packed: bytes) -> list[float]:
@@ -142,7 +163,11 @@ def wire(change: Change) -> Place | Remove:
     private_to = None if change.namespace == PUBLIC else change.namespace
     if isinstance(change, Deleted):
         return Remove(change.id, private_to)
-    return Place(change.id, private_to, change.embedding, [mark(key, value) for key, value in change.metadata.items()])
+    return Place(change.id, private_to, change.embedding, marks_of(change.metadata))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def frame(message: Request | Reply) -> bytes:

@@ -18,6 +18,8 @@ import time
 from collections import deque
 from pathlib import Path
 
+import msgspec
+
 from engram.memory import records
 from engram.memory.edge_build import reader
 from engram.memory.edge_rebuild import Rebuild
@@ -46,6 +48,8 @@ from engram.memory.parent import die_with, tell
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 32
 """Searches answered together. Half of those that wait, so that the node has answers to hand on during the next ones:
 eight connections that ask again and again get a fifth more than with all at once, or one by one."""
+_MOST_LOOKED_AT = 8_192
+"""Vectors among which a search looks for records that are still there: more changes than that never wait."""
 _READ_BYTES = 1_048_576
 _FLUSH_WHEN_IDLE_S = 0.5
 _FLUSH_AT_LATEST_S = 20.0
@@ -156,8 +160,25 @@ class Worker:
             for search in batch:
                 self._send(Failed(search.number, str(error)))
             return
-        replies = [self._joined(search, hits) for search, hits in zip(batch, answers, strict=True)]
+        replies = [self._reply(search, hits) for search, hits in zip(batch, answers, strict=True)]
         self._write(b"".join(map(frame, replies)))
+
+    def _reply(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+        """Looks further where some of what is nearest is deleted, and that change has not come here yet."""
+        reply, looked_at = self._joined(search, hits), search.limit
+        while (
+            isinstance(reply, Found)
+            and len(reply.matches) < search.limit
+            and len(hits) == looked_at
+            and looked_at < _MOST_LOOKED_AT
+        ):
+            looked_at *= 2
+            try:
+                [hits] = self._shards.search([msgspec.structs.replace(search, limit=looked_at)])
+            except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
+                return Failed(search.number, str(error))
+            reply = self._joined(search, hits)
+        return Found(reply.number, reply.matches[: search.limit]) if isinstance(reply, Found) else reply
 
     def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
         """One that finds a record that cannot be read fails alone: the others are of other tenants."""

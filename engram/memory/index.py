@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from engram.memory.filters import Filter
 from engram.memory.model import Change, Excerpt
 
 
@@ -46,11 +47,13 @@ class Index(Protocol):
         ...
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
-        """Returns what is nearest, best first, of one namespace; `conditions` on metadata hold for all.
+        """Returns the `limit` nearest of one namespace whose metadata meet `conditions`, best first: what does not is
+        left out before the nearest are chosen, not after.
 
-        An index that reads the truth itself leaves out what is not there in that namespace.
+        An index that reads the truth itself leaves out what is not there in that namespace, and looks further for as
+        many.
 
         Raises IndexUnavailable, also soon after `give_up_at` on trio's clock; IndexRestarting when it can be asked
         again.

@@ -8,6 +8,7 @@ anyone sees them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,9 @@ from typing import final
 import trio
 
 from engram.memory import records
+from engram.memory.deletions import May, Outcome
 from engram.memory.errors import IndexRestarting, IndexUnavailable, TruthUnavailable
+from engram.memory.filters import Filter
 from engram.memory.index import Index, Match
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Hit, Record
 from engram.memory.truth import Truth
@@ -93,14 +96,32 @@ class IndexedStore:
         await self._reached(deleted.sequence)
         return True
 
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
+        """Takes records out, all in one transaction."""
+        batch = await self._truth.delete_all(namespace, cids, may)
+        with contextlib.suppress(IndexUnavailable):  # durable; hits are joined with the truth, so they show nowhere
+            await self._reached(batch.sequence)
+        return batch.outcomes
+
     async def get(self, namespace: str, cid: str) -> Record | None:
         """Returns the record, or None."""
         return await self._truth.get(namespace, cid)
 
-    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
-        """Returns the nearest records of the namespace."""
-        give_up_at = trio.current_time() + _SEARCH_WITHIN_S
-        found = await self._search(namespace, vector, limit, conditions, give_up_at)
+    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
+        """Returns the nearest records of the namespace.
+
+        Where some of what the index finds is deleted and it has not made that change yet, more are looked at.
+        """
+        give_up_at, looked_at = trio.current_time() + _SEARCH_WITHIN_S, limit
+        while True:
+            found = await self._search(namespace, vector, looked_at, conditions, give_up_at)
+            hits = await self._joined(namespace, found, conditions, give_up_at)
+            if len(hits) >= limit or len(found) < looked_at or looked_at > _QUEUE:
+                return hits[:limit]
+            looked_at *= 2
+
+    async def _joined(self, namespace: str, found: Sequence[Match], conditions: Filter, give_up_at: float) -> list[Hit]:
+        """Returns the records of what was found; what is not there, or not as it should be, is left out."""
         unread = [match.id for match in found if match.record is None]
         there = await self._read(namespace, unread, give_up_at) if unread else {}
         hits = [
@@ -108,9 +129,9 @@ class IndexedStore:
             for match in found
             if (record := match.record or there.get(match.id)) is not None
         ]
-        return [hit for hit in hits if _holds(hit.record, conditions)] if conditions else hits
+        return [hit for hit in hits if conditions.holds(hit.record.metadata)] if conditions else hits
 
-    async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
+    async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
         """Returns a page of a namespace in the order of storing."""
         return await self._truth.read(lambda connection: records.page(connection, namespace, conditions, limit, offset))
 
@@ -124,7 +145,7 @@ class IndexedStore:
         raise TruthUnavailable("the record database did not answer in time")
 
     async def _search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         """Asks the index; when it dies meanwhile, asks its successor."""
         while True:
@@ -230,7 +251,3 @@ def _reason(ends: BaseExceptionGroup[IndexUnavailable] | None) -> str:
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]
     return str(found or "the index has ended")
-
-
-def _holds(record: Excerpt, conditions: Mapping[str, str]) -> bool:
-    return all(record.metadata.get(key) == value for key, value in conditions.items())

@@ -73,6 +73,8 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     chain_endpoint: str = ""
     chain_endpoints: tuple[str, ...] = ()
     """JSON-RPC addresses of the chain, each held against the others; with `chain_endpoint`, if that is named too."""
+    chain_reset_after_s: float = 0.0
+    """The gateway's chain.reset_after_s, for the node's own following of the chain."""
     environment: Literal["local", "testnet", "mainnet"] = "local"
     """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
     embedder: EmbedderLaunch | None = None

@@ -20,15 +20,16 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client import models as wire
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException
 
-from engram.memory.edge_wire import direction, mark
+from engram.memory.edge_wire import direction, marks_of, wanted
 from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.filters import Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 
 T = TypeVar("T")
 Call = Callable[[AsyncQdrantClient], Awaitable[T]]
 
-_FORMAT = 1
+_FORMAT = 2
 _TIMEOUT_S = 10
 _CALLS_AT_ONCE = 32
 _MARK_EVERY_S = 1.0
@@ -113,16 +114,14 @@ class QdrantIndex:
         return sum(counted.count for counted in counts)
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         """Returns the nearest records of a namespace."""
         private = namespace != PUBLIC
-        wanted = [(_MARKS, mark(key, value)) for key, value in conditions.items()]
+        sought = [(_MARKS, marks) for marks in wanted(conditions)]
         if private:
-            wanted.append((_NAMESPACE, namespace))
-        must: list[wire.Condition] = [
-            wire.FieldCondition(key=key, match=wire.MatchValue(value=value)) for key, value in wanted
-        ]
+            sought.append((_NAMESPACE, [namespace]))
+        must: list[wire.Condition] = [wire.FieldCondition(key=key, match=_match(values)) for key, values in sought]
         with trio.move_on_at(give_up_at):
             answer = await self._call(
                 lambda client: client.query_points(
@@ -213,10 +212,14 @@ _MARKS = "marks"
 
 
 def _point(change: Upserted) -> wire.PointStruct:
-    payload: dict[str, object] = {_MARKS: [mark(key, value) for key, value in change.metadata.items()]}
+    payload: dict[str, object] = {_MARKS: marks_of(change.metadata)}
     if change.namespace != PUBLIC:
         payload[_NAMESPACE] = change.namespace
     return wire.PointStruct(id=change.id, vector=direction(change.embedding), payload=payload)
+
+
+def _match(values: list[str]) -> wire.MatchValue | wire.MatchAny:
+    return wire.MatchValue(value=values[0]) if len(values) == 1 else wire.MatchAny(any=values)
 
 
 def _upserting(collection: str, points: list[wire.PointStruct]) -> Call[wire.UpdateResult]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
+from engram.memory.filters import Condition, Filter
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
 
 SCHEMA_VERSION = 1
@@ -35,6 +36,8 @@ CREATE TABLE records (
 CREATE INDEX records_listing ON records (namespace, id);
 CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, namespace TEXT NOT NULL) STRICT;
 """
+REFERENCES: Final = ("_ref", "_group")
+"""Keys of metadata by which clients look records up under names of their own; found by an index, not by reading all."""
 _NUL = "\\u0000"
 """As it stands in stored metadata."""
 DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
@@ -51,9 +54,19 @@ def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
     for statement in _SCHEMA.split(";"):
         if statement.strip():
             connection.execute(statement)
+    index_references(connection)
     facts = {"truth_id": truth_id, "sequence": "0", "pruned_to": "0"}
     connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts.items())
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def index_references(connection: sqlite3.Connection) -> None:
+    """Makes the indexes of references, in a database that was made before there were any too."""
+    for key in REFERENCES:
+        connection.execute(
+            f"CREATE INDEX IF NOT EXISTS records{key} ON records (namespace, {_reference(key)})"
+            f" WHERE {_reference(key)} IS NOT NULL"
+        )
 
 
 def read_meta(connection: sqlite3.Connection, key: str) -> str | None:
@@ -129,7 +142,7 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
 
 def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
     """Returns those of the records that are there and in that namespace."""
-    marks = ",".join("?" * len(ids))
+    marks = _marks(ids)
     # + keeps SQLite from searching the index of namespaces instead of the few ids
     rows = connection.execute(
         f"SELECT id, cid, text, metadata, owner FROM records WHERE +namespace = ? AND id IN ({marks})",
@@ -149,21 +162,26 @@ def of_row(row: Row) -> Record:
 
 
 def page(
-    connection: sqlite3.Connection, namespace: str, conditions: Mapping[str, str], limit: int, offset: int
+    connection: sqlite3.Connection, namespace: str, conditions: Filter, limit: int, offset: int = 0, *, after: int = 0
 ) -> list[Record]:
-    """Returns a page of a namespace, oldest first; `conditions` must all equal the record's metadata."""
-    clauses = ["namespace = ?"]
-    values: list[str | int] = [namespace]
-    for key, wanted in conditions.items():
-        clauses.append("EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE entry.key = ? AND entry.value = ?)")
-        values += [_as_sqlite_reads(key), _as_sqlite_reads(wanted)]
+    """Returns a page of a namespace, oldest first: records behind id `after` whose metadata meet `conditions`."""
+    clauses, order = ["namespace = ?", "id > ?"], "id"
+    values: list[str | int] = [namespace, after]
+    for condition in conditions.conditions:
+        if condition.values is not None and condition.key in REFERENCES:
+            clauses.append(f"{_reference(condition.key)} IN ({_marks(condition.values)})")
+            order = "+id"  # else SQLite reads the whole namespace in this order instead of the index of references
+        else:
+            values.append(_as_sqlite_reads(condition.key))
+            clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {_entry(condition)})")
+        values += map(_as_sqlite_reads, condition.values or ())
     if conditions:
         connection.create_function("holds", 1, lambda metadata: _holds(metadata, conditions), deterministic=True)
         clauses.append(f"(instr(metadata, '{_NUL}') = 0 OR holds(metadata))")
-    if any("\0" in text for pair in conditions.items() for text in pair):
+    if any(map(_needs_nul, conditions.conditions)):
         clauses.append(f"instr(metadata, '{_NUL}') > 0")
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY id LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
         (*values, limit, offset),
     )
     return [of_row(row) for row in rows]
@@ -244,9 +262,26 @@ def _as_sqlite_reads(text: str) -> str:
     return text.partition("\0")[0]
 
 
-def _holds(metadata: str, conditions: Mapping[str, str]) -> bool:
-    held = json.loads(metadata)
-    return all(held.get(key) == wanted for key, wanted in conditions.items())
+def _holds(metadata: str, conditions: Filter) -> bool:
+    return conditions.holds(_decode_metadata(metadata))
+
+
+def _entry(condition: Condition) -> str:
+    return "entry.key = ?" + ("" if condition.values is None else f" AND entry.value IN ({_marks(condition.values)})")
+
+
+def _needs_nul(condition: Condition) -> bool:
+    values = condition.values
+    return "\0" in condition.key or (values is not None and all("\0" in value for value in values))
+
+
+def _reference(key: str) -> str:
+    """The expression that SQLite indexes; a row whose metadata are damaged has none."""
+    return f"CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$.{key}') END"
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: float) -> Record | None:

@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from engram.memory import filters
 from engram.memory.errors import InvalidInput, InvalidRequest
+from engram.memory.filters import Filter
 from engram.memory.model import PUBLIC
 
 DEFAULT_TOP_K = 10
@@ -25,9 +27,9 @@ MAX_OFFSET = 2**40
 MAX_BATCH = 256
 MAX_NAMESPACE_CHARS = 128
 MAX_MODEL_VERSION_CHARS = 64
-MAX_FILTER_KEYS = 16
 MAX_METADATA_DEPTH = 16
 SMALLEST_NORM = 1e-18
+_MAX_FILTER_BYTES = 65_536
 _FAR_TOO_BIG = 4
 """Times of a limit beyond which a size is not computed: that could take as long as reading the body did."""
 
@@ -58,13 +60,13 @@ class QueryInput(msgspec.Struct, frozen=True):
     text: str | None
     embedding: bytes | None
     top_k: int
-    conditions: dict[str, str]
+    conditions: Filter
 
 
 class ListInput(msgspec.Struct, frozen=True):
     """A checked page of a listing."""
 
-    conditions: dict[str, str]
+    conditions: Filter
     limit: int
     offset: int
 
@@ -90,7 +92,7 @@ def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
     vector = _vector(body, "query_vector", limits.dimension)
     top_k = _integer(body, "top_k", DEFAULT_TOP_K) or DEFAULT_TOP_K
     if not 1 <= top_k <= MAX_TOP_K:
-        raise InvalidInput(f"top_k must be 1 to {MAX_TOP_K}.")
+        raise InvalidInput(f"top_k must be 1 to {MAX_TOP_K}, not {top_k}.")
     conditions = _conditions(body)
     if vector is not None:
         return QueryInput(None, vector, top_k, conditions)
@@ -261,13 +263,13 @@ def _mapping(body: Mapping[str, object], field: str) -> Mapping[str, object]:
     return value
 
 
-def _conditions(body: Mapping[str, object]) -> dict[str, str]:
-    conditions = _mapping(body, "filter")
-    if not conditions:
-        return {}
-    if len(conditions) > MAX_FILTER_KEYS:
-        raise InvalidRequest(f"filter may have at most {MAX_FILTER_KEYS} keys.")
-    return normalise_metadata(conditions, 65_536)
+def _conditions(body: Mapping[str, object]) -> Filter:
+    fields = _mapping(body, "filter")
+    if not fields:
+        return filters.EVERYTHING
+    parsed = filters.parse(fields)
+    normalise_metadata(fields, _MAX_FILTER_BYTES)
+    return parsed
 
 
 def _room_left(value: object, depth: int, room: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
+from engram.memory.deletions import May, Outcome
+from engram.memory.filters import Filter
 from engram.memory.model import Counts, Entry, Hit, Record
 
 
@@ -26,18 +28,24 @@ class Store(Protocol):
         """Takes a record out; False when there was none. Raises as `put` does."""
         ...
 
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
+        """Takes records out, all in one transaction, and returns what became of each in its order; they are found by
+        no search from then on. Raises TruthUnavailable (nothing deleted), WriteUnknown.
+        """
+        ...
+
     async def get(self, namespace: str, cid: str) -> Record | None:
         """Returns the record, or None. Raises TruthUnavailable."""
         ...
 
-    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str]) -> list[Hit]:
-        """Returns the nearest records of the namespace whose metadata equals all `conditions`, best first.
+    async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
+        """Returns the nearest records of the namespace whose metadata meet `conditions`, best first.
 
         `vector` is f32 little-endian. Raises IndexUnavailable, TruthUnavailable.
         """
         ...
 
-    async def page(self, namespace: str, conditions: Mapping[str, str], limit: int, offset: int) -> list[Record]:
+    async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
         """Returns a page of a namespace in the order of storing. Raises TruthUnavailable."""
         ...
 

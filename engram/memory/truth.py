@@ -7,6 +7,7 @@ together. Readers are query_only and never checkpoint, so that the writer is the
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import sqlite3
@@ -18,7 +19,8 @@ from typing import Generic, TypeVar
 import trio
 
 from engram.clock import Clock, Ids
-from engram.memory import records
+from engram.memory import deletions, records
+from engram.memory.deletions import Batch, May
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 
@@ -142,6 +144,10 @@ class Truth:
     async def delete(self, namespace: str, cid: str) -> Deleted | None:
         """Takes a record out durably; None when there was none."""
         return await self._write(lambda connection: records.delete(connection, namespace, cid))
+
+    async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> Batch:
+        """Takes out durably, in one transaction, the records that are there and may be deleted."""
+        return await self._write(lambda connection: deletions.delete_all(connection, namespace, cids, may), len(cids))
 
     async def prune(self, sequence: int) -> None:
         """Forgets deletions up to `sequence`."""
@@ -319,3 +325,6 @@ def _prepare(path: Path, connection: sqlite3.Connection, ids: Ids) -> None:
         connection.execute("BEGIN IMMEDIATE")
         records.create_schema(connection, ids.uuid4())
         connection.execute("COMMIT")
+    else:
+        with contextlib.suppress(sqlite3.OperationalError):  # a disk that is full: records are found without, slower
+            records.index_references(connection)

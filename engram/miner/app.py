@@ -34,6 +34,8 @@ POSTED: dict[str, Posted] = {
     "/KeyShareRetrieve": endpoints.get_key_share,
     "/AttestNamespace": endpoints.attest,
     "/list": endpoints.listing,
+    "/LookupBatch": endpoints.look_up,
+    "/DeleteBatch": endpoints.delete_batch,
     "/prove-memory": endpoints.prove_memory,
     "/export": endpoints.export,
     "/chat-history": endpoints.save_chat,

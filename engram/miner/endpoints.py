@@ -1,8 +1,9 @@
 """What a node answers: one function per endpoint, from the bytes of a body to an Answer. No HTTP framework here."""
 
 from engram.miner.answers import Answer
+from engram.miner.batches import delete_batch
 from engram.miner.exporting import export, export_stream
-from engram.miner.finding import listing, query, retrieve
+from engram.miner.finding import query, retrieve
 from engram.miner.keeping import (
     attest,
     attestation,
@@ -15,6 +16,7 @@ from engram.miner.keeping import (
     rename_conversation,
     save_chat,
 )
+from engram.miner.listing import listing, look_up
 from engram.miner.proving import challenge, commitment, prove_memory
 from engram.miner.service import Service
 from engram.miner.storing import delete, ingest, ingest_batch, repair
@@ -29,6 +31,7 @@ __all__ = [
     "chat_history",
     "commitment",
     "delete",
+    "delete_batch",
     "delete_conversation",
     "export",
     "export_stream",
@@ -38,6 +41,7 @@ __all__ = [
     "ingest_batch",
     "list_conversations",
     "listing",
+    "look_up",
     "make_conversation",
     "metagraph",
     "prove_memory",

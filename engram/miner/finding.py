@@ -1,4 +1,4 @@
-"""Finding: by meaning, page by page, one record."""
+"""Finding: by meaning, or one record by its CID."""
 
 from __future__ import annotations
 
@@ -45,21 +45,6 @@ async def query(service: Service, body: bytes) -> Answer:
     service.metrics.queries.labels(outcome).inc()
     service.metrics.query_seconds.observe(time.perf_counter() - began)
     return answer
-
-
-async def listing(service: Service, body: bytes) -> Answer:
-    """POST /list: a page of the public or of a private namespace, oldest first."""
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "list")
-        space = await service.space(asked, caller)
-        checked = rules.check_list(caller.fields)
-        page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
-        reader = Reader(service, caller, space)
-        shown = [reader.sees(record) for record in page]
-        return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
-
-    return await told(service.disguise, act, plain)
 
 
 async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) -> Answer:

@@ -21,7 +21,16 @@ from engram.hotkeys.scheme import SignedRequest
 from engram.miner.errors import Refused
 
 _READS: Final = frozenset(
-    {"QuerySynapse", "list", "retrieve", "ChallengeSynapse", "commitment", "prove-memory", "KeyShareRetrieve"}
+    {
+        "QuerySynapse",
+        "list",
+        "LookupBatch",
+        "retrieve",
+        "ChallengeSynapse",
+        "commitment",
+        "prove-memory",
+        "KeyShareRetrieve",
+    }
 )
 """Endpoints that change nothing: as the original, a node answers the same request again."""
 

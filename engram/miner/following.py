@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ import msgspec
 import structlog
 
 from actors import Backoff, ChildSpec
-from config.addresses import announced_at
+from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
 from engram.chain import Subnets
@@ -21,7 +22,12 @@ from engram.chain.announcement_file import AnnouncementFile
 from engram.chain.announcements import Announcements
 from engram.chain.announcing import Announcer
 from engram.chain.endpoints import nodes
+from engram.chain.fork_folder import FOLDER as FORKS
+from engram.chain.fork_folder import ForkFolder
 from engram.chain.gauges import count_changes, measure
+from engram.chain.model import EndpointHealth
+from engram.chain.rules import after_failure
+from engram.chain.watched import watch
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
@@ -53,11 +59,16 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
     wanted = _wanted(launch, settings)
     if not launch.chain():
         return Following(NoSubnet())
-    chain = ChainSettings(endpoints=launch.chain(), netuids=(launch.netuid,))
+    chain = ChainSettings(endpoints=launch.chain(), netuids=(launch.netuid,), reset_after_s=launch.chain_reset_after_s)
     subnets = Subnets(clock, chain.netuids, chain.stall_after_s)
+    healths = [EndpointHealth() for _ in chain.endpoints]
+    forks = ForkFolder(Path(launch.data_dir) / FORKS)
+    rng = random.Random()
 
     def syncer() -> MetagraphSyncer:
-        return MetagraphSyncer(nodes(chain, HttpClient(), clock), subnets, chain, clock, random.Random())
+        return MetagraphSyncer(
+            nodes(chain, HttpClient(), clock), subnets, chain, clock, rng, healths=healths, keep_fork=forks.keep
+        )
 
     children = [ChildSpec("chain", syncer, backoff=_BACKOFF, on_exceed="disable")]
     metrics.before_scrape(lambda: measure(metrics, subnets))
@@ -70,7 +81,8 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
     journal = AnnouncementFile(Path(launch.data_dir) / ANNOUNCEMENT)
 
     def announcer() -> Announcer:
-        own = nodes(chain, HttpClient(), clock)
+        set_aside = partial(after_failure, rng=rng)
+        own = watch(nodes(chain, HttpClient(), clock), clock, rng, healths=healths, set_aside=set_aside)
         return Announcer(
             announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
         )
@@ -93,7 +105,7 @@ def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
         address, _ = announced_at(settings.announce)
     except ValueError as error:
         raise NodeError(f"miner.announce: {error}") from None
-    if launch.environment != "local" and not address.is_global:
+    if launch.environment != "local" and not is_public(address):
         raise NodeError(f"miner.announce: {address} cannot be reached from the internet, which validators ask from")
     if not launch.chain():
         raise NodeError("miner.announce is set, and the launch file names no chain: set chain_endpoints")

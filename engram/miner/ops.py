@@ -24,6 +24,7 @@ from engram.http.listener import serve
 from engram.http.metrics import CONTENT_TYPE, Metrics
 from engram.http.sockets import Address
 from engram.memory.errors import InvalidRequest, NotFound
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.miner.access import parse
 from engram.miner.answers import Answer, plain, told_openly
@@ -163,9 +164,9 @@ async def _wallet(service: Service, hotkey: str) -> Answer:
 
 async def _erase(service: Service, name: str) -> int:
     erased = 0
-    while page := await service.store.page(name, {}, _DELETED_AT_ONCE, 0):
-        for record in page:
-            erased += await service.store.delete(name, record.cid)
+    while page := await service.store.page(name, EVERYTHING, _DELETED_AT_ONCE, 0):
+        outcomes = await service.store.delete_all(name, [record.cid for record in page], lambda owner: True)
+        erased += outcomes.count("deleted")
     return erased
 
 

@@ -76,7 +76,7 @@ async def commitment(service: Service, parameters: Mapping[str, str] | None = No
             legacy = await _legacy(service, space)
             return Answer(200, _signed(service, space.name, legacy.root, len(legacy), LEGACY))
         tree = await service.commitment.of(space.key)
-        return Answer(200, _signed(service, space.name, tree.root, len(tree), FORM))
+        return Answer(200, signed_root(service, space, tree))
 
     return await told(service.disguise, act, plain)
 
@@ -111,6 +111,11 @@ async def signed_whole(service: Service) -> dict[str, object]:
     """Returns the signed root over everything the node holds; for its controller. Raises TruthUnavailable."""
     root, count = await service.commitment.whole()
     return _signed(service, "whole", root, count, FORM)
+
+
+def signed_root(service: Service, space: Space, tree: KeyedTree) -> dict[str, object]:
+    """Returns the signed root of a namespace, as /commitment does."""
+    return _signed(service, space.name, tree.root, len(tree), FORM)
 
 
 async def _possession(

@@ -67,7 +67,21 @@ QUERY: Final[Fields] = {
     "top_k": {**WHOLE, "minimum": 1, "maximum": 100, "default": 10},
     "filter": OBJECT,
 }
-PAGE: Final[Fields] = {"filter": OBJECT, "limit": {**WHOLE, "maximum": 200}, "offset": WHOLE}
+CURSOR: Final[Schema] = {"type": ["string", "null"], "description": "`next` of the page before; null: the beginning."}
+PAGE: Final[Fields] = {
+    "filter": OBJECT,
+    "limit": {**WHOLE, "maximum": 200},
+    "offset": {**WHOLE, "description": "Skips records that move up after a deletion; `after` does not."},
+    "after": CURSOR,
+}
+LOOKUP: Final[Fields] = {
+    "key": {**STRING, "default": "_ref"},
+    "values": {"type": "array", "minItems": 1, "maxItems": 256, "items": STRING},
+    "whole": {**TRUTH, "default": True, "description": "false: CIDs and values, without text and metadata."},
+    "limit": {**WHOLE, "maximum": 500},
+    "after": CURSOR,
+}
+CIDS: Final[Fields] = {"cids": {"type": "array", "minItems": 1, "maxItems": 256, "items": STRING}}
 CHALLENGE: Final[Fields] = {
     "cid": STRING,
     "nonce_hex": STRING,

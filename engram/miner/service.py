@@ -21,6 +21,7 @@ from engram.memory.store import Store
 from engram.memory.truth import Truth
 from engram.miner.access import Caller, Gate, Space, private_name
 from engram.miner.answers import Asked, Disguise
+from engram.miner.cursors import Cursors
 from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -93,6 +94,7 @@ class Service:
         self.clock = clock
         self.searchable = searchable
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
+        self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss
         self.exports_open = 0
         """Streamed exports on their way."""

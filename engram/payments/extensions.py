@@ -3,6 +3,10 @@
 
 Sources: x402 2.25, extensions/payment_identifier/schema and extensions/bazaar/resource_service. All are declared in
 the 402 as {info, schema} and echoed by buyers; of the echo only the identifier is read.
+
+The 402's form travels in a header: its schemas say only what its reader could not know, and what catalogues alone want
+goes to the facilitator with the payment. Proxies by default take 4,096 bytes of all headers, some facilitators less
+than 3,500 of this one (coinbase/cdp-sdk#759); ours stays below 2,500 with the longest `gateway.public_url`.
 """
 
 import re
@@ -21,17 +25,13 @@ REFUND_TERMS: Final = "refund-terms"
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 _IDENTIFIER: Final = re.compile(r"[A-Za-z0-9_-]{16,128}", re.ASCII)
 _IDENTIFIER_SCHEMA: Final[Mapping[str, object]] = {
-    "$schema": _DRAFT,
     "type": "object",
-    "properties": {
-        "required": {"type": "boolean"},
-        "id": {"type": "string", "minLength": 16, "maxLength": 128, "pattern": "^[a-zA-Z0-9_-]+$"},
-    },
+    "properties": {"id": {"type": "string", "pattern": "^[a-zA-Z0-9_-]{16,128}$"}},
     "required": ["required"],
 }
 
 _REFUND_TERMS_SCHEMA: Final[Mapping[str, object]] = {"type": "object", "required": ["recipient", "sent", "text"]}
-"""Short, for it travels in a header, and proxies by default take 4,096 bytes of headers; /openapi.json says all."""
+"""/openapi.json says all."""
 
 
 class Discovery(msgspec.Struct, frozen=True):
@@ -52,17 +52,30 @@ def declared(
         PAYMENT_IDENTIFIER: {"info": {"required": identifier_required}, "schema": _IDENTIFIER_SCHEMA}
     }
     if discovery is not None:
-        found[BAZAAR] = bazaar(discovery)
+        found[BAZAAR] = _brief_bazaar(discovery)
     if refund_terms is not None:
         found[REFUND_TERMS] = {"info": msgspec.to_builtins(refund_terms), "schema": _REFUND_TERMS_SCHEMA}
     return found
 
 
+def _brief_bazaar(discovery: Discovery) -> dict[str, object]:
+    """Returns the `bazaar` extension of a 402: how to ask, and a schema of the body alone."""
+    described = {"type": "object", "properties": {"body": discovery.schema}, "required": ["body"]}
+    return {
+        "info": {"input": _input(discovery)},
+        "schema": {"type": "object", "properties": {"input": described}, "required": ["input"]},
+    }
+
+
+def _input(discovery: Discovery) -> dict[str, object]:
+    return {"type": "http", "method": "POST", "bodyType": "json", "body": discovery.body}
+
+
 def bazaar(discovery: Discovery) -> dict[str, object]:
-    """Returns the `bazaar` extension: what a catalogue shows, and its schema."""
+    """Returns the whole `bazaar` extension: what a catalogue shows, and its schema."""
     return {
         "info": {
-            "input": {"type": "http", "method": "POST", "bodyType": "json", "body": discovery.body},
+            "input": _input(discovery),
             "output": {"type": "json", "example": discovery.output},
         },
         "schema": {

@@ -62,6 +62,16 @@ NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
 )
 
 
+def short_name(network: str) -> str:
+    """Returns x402's v1 name of a network given by either name, which our answers use; an unknown name as it is.
+
+    >>> short_name("eip155:84532"), short_name("base")
+    ('base-sepolia', 'base')
+    """
+    known = NETWORKS.get(network)
+    return network if known is None else known.v1_name
+
+
 def find(name: str) -> Network:
     """Returns the network of that name (CAIP-2 or v1). Raises UnknownNetwork, which lists what can be taken."""
     network = NETWORKS.get(name)

@@ -20,7 +20,7 @@ from . import extensions
 from .errors import MalformedPayment, UnprovenReceipt
 from .keccak import checksummed
 from .model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
-from .networks import NETWORKS
+from .networks import NETWORKS, short_name
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 """Header lines as received (an ASGI scope's)."""
@@ -32,8 +32,12 @@ SCHEME: Final = "exact"
 PAYMENT_HEADERS: Final = ("payment-signature", "x-payment")
 EXPOSED_HEADERS: Final = ("PAYMENT-REQUIRED", "PAYMENT-RESPONSE", "X-PAYMENT-RESPONSE")
 """What a browser must be allowed to read."""
+_ERROR_CHARS: Final = 80
+"""Of an error in the PAYMENT-REQUIRED header, which is kept below 2,500 bytes; the body has all of it."""
 DOCS_URL: Final = "https://x402.org"
 
+_UNPRINTED = re.compile(r"[^ !#-\[\]-~]", re.ASCII)
+"""What has more bytes in JSON than one."""
 _UINT = re.compile(r"0|[1-9][0-9]{0,77}", re.ASCII)
 _HEX = re.compile(r"0x[0-9a-fA-F]*", re.ASCII)
 _UINT256_MAX = 2**256 - 1
@@ -116,8 +120,8 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
     path = quote.resource.partition("://")[2].partition("/")[2]
     required = {
         "x402Version": 2,
-        "error": error,
-        "resource": {"url": quote.resource, "description": quote.description, "mimeType": "application/json"},
+        "error": _UNPRINTED.sub("?", error[:_ERROR_CHARS]),
+        "resource": {"url": quote.resource, "description": quote.description},
         "accepts": [requirements_json(requirements)],
         "extensions": extensions.declared(
             quote.discovery, quote.refund_terms, identifier_required=quote.identifier_required
@@ -198,19 +202,21 @@ def listed(payload: JsonObject, quote: Quote) -> JsonObject:
 
 
 def receipt_headers(payment: Payment) -> tuple[tuple[str, str], ...]:
-    """PAYMENT-RESPONSE (and its v1 name) for a settled payment; nothing for one that is not."""
+    """Returns PAYMENT-RESPONSE (v2) and X-PAYMENT-RESPONSE (v1) of a settled payment; nothing for one that is not.
+
+    They differ in the network's name: v1 clients refuse CAIP-2 ids.
+    """
     if payment.settled_at is None or payment.transaction_hash is None:
         return ()
-    receipt = _encode_object(
-        {
-            "success": True,
-            "transaction": payment.transaction_hash,
-            "network": payment.network,
-            "payer": checksummed(payment.payer),
-            "amount": str(payment.amount),
-        }
-    )
-    return (("PAYMENT-RESPONSE", receipt), ("X-PAYMENT-RESPONSE", receipt))
+    receipt: JsonObject = {
+        "success": True,
+        "transaction": payment.transaction_hash,
+        "network": payment.network,
+        "payer": checksummed(payment.payer),
+        "amount": str(payment.amount),
+    }
+    v1_receipt = receipt | {"network": short_name(payment.network)}
+    return (("PAYMENT-RESPONSE", _encode_object(receipt)), ("X-PAYMENT-RESPONSE", _encode_object(v1_receipt)))
 
 
 # What a buyer of ours reads and sends.

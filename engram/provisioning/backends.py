@@ -50,6 +50,7 @@ def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path)
                     launch.embedder_of(miner), cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER)
                 ),
                 chain_endpoints=settings.chain.endpoints if settings.chain.source == "rpc" else (),
+                chain_reset_after_s=settings.chain.reset_after_s,
             ),
             offers=Offers(
                 backend="local",

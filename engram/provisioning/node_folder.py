@@ -46,6 +46,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     embedder: launch.EmbedderLaunch
     miner: MinerSettings = MinerSettings()
     chain_endpoints: tuple[str, ...] = ()
+    chain_reset_after_s: float = 0.0
 
 
 def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:
@@ -64,6 +65,7 @@ def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) 
         memory_bytes=node.memory_bytes,
         netuid=common.netuid,
         chain_endpoints=common.chain_endpoints,
+        chain_reset_after_s=common.chain_reset_after_s,
         environment=common.environment,
         embedder=common.embedder,
         miner=common.miner,

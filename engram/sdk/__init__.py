@@ -6,6 +6,7 @@ from engram.sdk.encryption import HybridCipher, NamespaceCipher, Undecryptable
 from engram.sdk.errors import (
     ApiError,
     Impostor,
+    ListingIncomplete,
     MalformedAnswer,
     NodeRefused,
     NotReached,
@@ -35,6 +36,7 @@ __all__ = [
     "HybridCipher",
     "Identity",
     "Impostor",
+    "ListingIncomplete",
     "MalformedAnswer",
     "Memory",
     "NamespaceCipher",

@@ -1,7 +1,7 @@
 """A namespace's key over several nodes, for trio. All nodes are asked at once; what is late is cancelled."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import trio
@@ -12,12 +12,14 @@ from engram.sdk.share_rounds import Collecting, Node, Outcome, Placing
 from engram.sdk.share_rules import NodeFault
 
 T = TypeVar("T")
+_LOOKING_SHARE = 1 / 3
+"""Of the time, which nodes have to say what they keep before anything is placed."""
 
 
 class Keeper(Node, Protocol):
     """What is asked of a client here: AsyncNodeClient has it."""
 
-    async def put_share(self, share: Share, threshold: int, total: int) -> None:
+    async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
         """Leave a share."""
         ...
 
@@ -27,23 +29,34 @@ class Keeper(Node, Protocol):
 
 
 async def async_distribute_key_shares(
-    secret: bytes, nodes: Sequence[Keeper], threshold: int, *, within_s: float = 30.0
+    secret: bytes, nodes: Sequence[Keeper], threshold: int, *, within_s: float = 30.0, replace: bool = False
 ) -> bytes:
     """Leave one share with each node, all at once, and return the secret's SHA-256.
 
     As `distribute_key_shares`. Raises SharesNotPlaced, ValueError.
     """
-    placing = Placing(secret, nodes, threshold)
+    placing = Placing(secret, nodes, threshold, replace=replace)
+    give_up_at = trio.current_time() + within_s
+    everybody = dict(enumerate(nodes, 1))
+
+    async def look(number: int, outcome: Outcome[tuple[Share, int] | None]) -> bool:
+        placing.keeps(number, outcome)
+        return False
+
+    await _at_once(everybody, lambda _, node: node.get_share(), look, within_s * _LOOKING_SHARE)
+    for _ in placing.settling(random.SystemRandom()):
+        await trio.lowlevel.checkpoint()
 
     async def place(number: int, node: Keeper) -> tuple[Share, int] | None:
-        await node.put_share(placing.shares[number - 1], threshold, len(nodes))
+        await node.put_share(placing.shares[number - 1], threshold, len(nodes), replace=replace)
         return await node.get_share()
 
     async def take(number: int, outcome: Outcome[tuple[Share, int] | None]) -> bool:
         placing.answered(number, outcome)
         return False
 
-    await _at_once(nodes, place, take, within_s)
+    left = {number: everybody[number] for number in placing.left}
+    await _at_once(left, place, take, give_up_at - trio.current_time())
     return placing.sha256(within_s)
 
 
@@ -65,7 +78,7 @@ async def async_collect_key_shares(
             await trio.lowlevel.checkpoint()
         return collecting.found
 
-    await _at_once(nodes, lambda _, node: node.get_share(), take, within_s)
+    await _at_once(dict(enumerate(nodes, 1)), lambda _, node: node.get_share(), take, within_s)
     for _ in collecting.ended():
         await trio.lowlevel.checkpoint()
     secret = collecting.secret(within_s)
@@ -75,7 +88,7 @@ async def async_collect_key_shares(
 
 
 async def _at_once(
-    nodes: Sequence[Keeper],
+    nodes: Mapping[int, Keeper],
     ask: Callable[[int, Keeper], Awaitable[T]],
     take: Callable[[int, Outcome[T]], Awaitable[bool]],
     within_s: float,
@@ -91,7 +104,7 @@ async def _at_once(
         await send.send((number, outcome))
 
     async with trio.open_nursery() as nursery:
-        for number, node in enumerate(nodes, 1):
+        for number, node in nodes.items():
             nursery.start_soon(run, number, node)
         with trio.move_on_after(within_s):
             for _ in nodes:

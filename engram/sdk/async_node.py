@@ -9,13 +9,15 @@ import trio
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
+from engram.memory.rules import MAX_BATCH
 from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
 from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
-from engram.sdk.node_calls import Commitment, Embed, NodeCalls
+from engram.sdk.node_calls import Commitment, Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
+from engram.sdk.walk_rules import LookUp, Walk
 
 
 @final
@@ -102,18 +104,32 @@ class AsyncNodeClient:
         """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
         return await self._transport.ask(self._calls.ingest_vectors(items))
 
-    async def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
+    async def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return await self._transport.ask(self._calls.query(text, top_k, where))
 
-    async def query_vector(
-        self, vector: Sequence[float], *, top_k: int = 10, where: Mapping[str, str] | None = None
-    ) -> list[Hit]:
+    async def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
         """The memories nearest to an embedding, best first."""
         return await self._transport.ask(self._calls.query_vector(vector, top_k, where))
 
-    async def list(self, *, limit: int = 50, offset: int = 0, where: Mapping[str, str] | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200."""
+    async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
+        """The memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
+        lookup = LookUp(self._calls, key, values)
+        while not lookup.done:
+            lookup.take(await self._transport.ask(lookup.request()))
+        return lookup.memories()
+
+    async def delete_batch(self, cids: Sequence[str]) -> list[bool | NodeRefused]:
+        """Take memories out, 256 a request: True; False where there was none; for another's why not."""
+        outcomes: list[bool | NodeRefused] = []
+        for start in range(0, len(cids), MAX_BATCH):
+            call = self._calls.delete_batch(cids[start : start + MAX_BATCH])
+            told = await self._transport.ask(call)
+            outcomes += told
+        return outcomes
+
+    async def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
+        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
         return await self._transport.ask(self._calls.page(limit, offset, where))
 
     async def get(self, cid: str) -> Memory | None:
@@ -123,6 +139,14 @@ class AsyncNodeClient:
     async def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""
         return await self._transport.ask(self._calls.delete(cid))
+
+    async def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> AsyncGenerator[Memory]:
+        """All memories, oldest first, by a cursor that deletions and inserts do not move; as NodeClient.walk."""
+        walk = Walk(self._calls, where, node)
+        while not walk.done:
+            for memory in walk.take(await self._transport.ask(walk.request())):
+                yield memory
+        walk.check()
 
     async def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""

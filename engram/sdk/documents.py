@@ -7,7 +7,7 @@ A document is one record: its vector, its text, and as metadata
 | `_ref` | SHA-256 over namespace and id: a document is found by it, encrypted or not |
 | `_group` | the same over what it is a part of |
 | `_doc` | id and metadata as JSON, so that types come back as they were |
-| others | metadata that is text, a number or a truth value, for the node to filter by |
+| others | metadata that is text, a number, a truth value or null, for the node to filter by |
 | `_enc` | with a cipher instead of the last two and of the text: all of it, encrypted |
 
 So a node that guesses an id sees whether it holds it, and which documents have a group in common; nothing else of an
@@ -18,22 +18,28 @@ import hashlib
 import secrets
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, TypeVar, final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final, TypeAlias, TypeVar, final
 
 import msgspec
 
 from engram.hotkeys.python_json import JsonObject, JsonValue
+from engram.memory.rules import MAX_BATCH, MAX_TOP_K
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import MalformedAnswer, NodeRefused
 from engram.sdk.node import NodeClient
-from engram.sdk.node_calls import Call, StoredText, floats
+from engram.sdk.node_calls import Call, Reference, References, StoredText, Texts, Walked, Where, floats
+from engram.sdk.walk_rules import Cursors
 
 T = TypeVar("T")
+Pages = TypeVar("Pages", References, Texts, Walked)
 
-BATCH: Final = 64
-_PAGE: Final = 200
+BATCH: Final = 128
+"""Documents stored in one request: the largest ones have room in its 10 MiB."""
+_DOCUMENTS: Final[Where] = {"_ref": {"$exists": True}}
+"""What a search and a clearing look at: other memories of the namespace are none of theirs."""
 
 
 class Document(msgspec.Struct, frozen=True):
@@ -50,6 +56,9 @@ class Found(msgspec.Struct, frozen=True):
 
     document: Document
     score: float
+
+
+_Batch: TypeAlias = Sequence[tuple[Document, Sequence[float]]]
 
 
 class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -95,37 +104,44 @@ class Documents:
         named = list({document.id: (document, vector) for document, vector in documents}.values())
         for start in range(0, len(named), BATCH):
             batch = named[start : start + BATCH]
-            overtaken = [
-                again for again, cid in zip(batch, self._store(batch), strict=True) if not self._prevails(again[0], cid)
-            ]
+            overtaken = self._overtaken(batch, self._store(batch))
             if overtaken:  # by what somebody puts at this moment, or by the rest of a put that was interrupted
-                for (document, _), cid in zip(overtaken, self._store(overtaken, again=True), strict=True):
-                    self._prevails(document, cid)
+                self._overtaken(overtaken, self._store(overtaken, again=True))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents of these ids, in their order; ids that nothing is kept under are passed over."""
-        found = [list(self._records({"_ref": self._ref("id", each)})) for each in ids]
-        return [self._read(records[-1]) for records in found if records]
+        newest: dict[str, StoredText] = {}
+        refs = [self._ref("id", each) for each in ids]
+        for some in _in_batches(dict.fromkeys(refs)):
+            for page in self._pages(partial(self._client.calls.look_up_texts, "_ref", some)):
+                newest |= {str(record.metadata.get("_ref")): record for record in page.records}
+        return [self._read(newest[ref]) for ref in refs if ref in newest]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Take documents out and return how many there were."""
-        return sum(self._delete({"_ref": self._ref("id", each)}) for each in ids)
+        return self._delete("_ref", [self._ref("id", each) for each in ids])
 
     def delete_group(self, group: str) -> int:
         """Take all documents of a group out and return how many there were."""
-        return self._delete({"_group": self._ref("group", group)})
+        return self._delete("_group", [self._ref("group", group)])
 
     def clear(self) -> int:
         """Take all documents of the namespace out; other memories in it stay."""
-        return self._delete({})
+        pages = self._pages(partial(self._client.calls.walk, where=_DOCUMENTS, readable=True))
+        return self._take_out([record.cid for page in pages for record in page.records if "_ref" in record.metadata])
 
-    def search(self, vector: Sequence[float], k: int, where: Mapping[str, str] | None = None) -> list[Found]:
-        """The k documents (at most 100) nearest to a vector, best first.
+    def search(self, vector: Sequence[float], k: int, where: Where | None = None) -> list[Found]:
+        """The k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
 
-        Raises ValueError for a filter with a cipher: the node cannot read what it would filter by.
+        Raises ValueError for another k, for a filter that is not understood, and for one with a cipher: the node cannot
+        read what it would filter by.
         """
-        hits = self._ask(lambda: self._client.calls.query_texts(vector, k, where))
-        return [Found(self._read(hit), hit.score) for hit in hits[:k] if "_ref" in hit.metadata]
+        if not 1 <= k <= MAX_TOP_K:
+            raise ValueError(f"{k} documents were asked for: a search finds 1 to {MAX_TOP_K}")
+        if where and self._cipher is not None:
+            raise ValueError("metadata is encrypted: the node cannot filter by it")
+        hits = self._ask(lambda: self._client.calls.query_texts(vector, k, {**(where or {}), **_DOCUMENTS}))
+        return [Found(self._read(hit), hit.score) for hit in hits[:k]]
 
     def _store(self, batch: Sequence[tuple[Document, Sequence[float]]], *, again: bool = False) -> list[str]:
         items = [self._item(document, vector, secrets.token_hex(8) if again else "") for document, vector in batch]
@@ -136,17 +152,19 @@ class Documents:
                 raise NodeRefused(f"document {document.id!r} was not kept: {result}")
         return cids
 
-    def _prevails(self, document: Document, cid: str) -> bool:
-        """Take out what was kept under the document's id before record `cid`; False when something came after it.
+    def _overtaken(self, batch: _Batch, cids: Sequence[str]) -> _Batch:
+        """Take out what was kept under the documents' ids before these records; return those that something came after.
 
-        Nobody takes out what is newer than what they put: else two who put at once would take out each other's.
+        What is newer than what was put is never taken out: else two who put at once would take out each other's.
         """
-        records = list(self._records({"_ref": self._ref("id", document.id)}))
-        cids = [record.cid for record in records]
-        older = cids[: cids.index(cid)] if cid in cids else []
-        for each in older:
-            self._take_out(each)
-        return cids[-1:] == [cid]
+        put = {self._ref("id", document.id): cid for (document, _), cid in zip(batch, cids, strict=True)}
+        kept: dict[str, list[str]] = {ref: [] for ref in put}
+        for each in self._references("_ref", list(put)):
+            kept[each.value].append(each.cid)
+        older = [kept[ref][: kept[ref].index(cid)] for ref, cid in put.items() if cid in kept[ref]]
+        self._take_out([cid for each in older for cid in each])
+        prevail = [kept[ref][-1:] == [cid] for ref, cid in put.items()]
+        return [each for each, prevails in zip(batch, prevail, strict=True) if not prevails]
 
     def _item(self, document: Document, vector: Sequence[float], again: str) -> JsonObject:
         clear: JsonObject = {"_ref": self._ref("id", document.id)}
@@ -177,32 +195,33 @@ class Documents:
             raise MalformedAnswer(f"the node gave document {document.id!r} as another one, or as one of this namespace")
         return document
 
-    def _delete(self, where: Mapping[str, str]) -> int:
-        """What is marked with these; a page at a time, so that nothing is skipped while the list gets shorter."""
-        gone, kept = set[str](), 0
-        while True:
-            page = self._page(kept, where)
-            fresh = [record for record in page if record.cid not in gone]
-            if page and not fresh:
-                raise MalformedAnswer("the node goes on listing what it said that it had deleted")
-            for record in fresh:
-                if "_ref" in record.metadata and _holds(record, where):
-                    self._take_out(record.cid)
-                    gone.add(record.cid)
-                else:
-                    kept += 1
-            if len(page) < _PAGE:
-                return len(gone)
+    def _delete(self, key: str, values: Sequence[str]) -> int:
+        return self._take_out([each.cid for each in self._references(key, values)])
 
-    def _records(self, where: Mapping[str, str]) -> Iterator[StoredText]:
-        """Those that are marked with these, the oldest first. What a node lists besides is not touched."""
-        return (record for record in self._page(0, where) if _holds(record, where))
+    def _references(self, key: str, values: Sequence[str]) -> Iterator[Reference]:
+        """Those that are marked with these, the oldest first. What a node gives besides is passed over."""
+        for some in _in_batches(dict.fromkeys(values)):
+            for page in self._pages(partial(self._client.calls.look_up, key, some)):
+                yield from (each for each in page.records if each.value in some)
 
-    def _page(self, offset: int, where: Mapping[str, str]) -> list[StoredText]:
-        return self._ask(lambda: self._client.calls.page_texts(_PAGE, offset, where))
+    def _pages(self, make: Callable[[str | None], Call[Pages]]) -> Iterator[Pages]:
+        """All pages. Raises MalformedAnswer for some that never end."""
+        cursors = Cursors()
+        while not cursors.ended:
+            page = self._ask(lambda: make(cursors.after))
+            cursors.follow(page.next)
+            yield page
 
-    def _take_out(self, cid: str) -> None:
-        self._ask(lambda: self._client.calls.delete(cid))
+    def _take_out(self, cids: Iterable[str]) -> int:
+        """Delete records and return how many there were."""
+        gone = 0
+        for some in _in_batches(dict.fromkeys(cids)):
+            outcomes = self._ask(partial(self._client.calls.delete_batch, some))
+            for outcome in outcomes:
+                if isinstance(outcome, NodeRefused):
+                    raise outcome
+            gone += outcomes.count(True)
+        return gone
 
     def _ref(self, kind: str, name: str) -> str:
         parts = msgspec.json.encode(["engram-document", kind, self._namespace, name])
@@ -226,8 +245,10 @@ def _document(kept: str, text: str) -> Document:
     return Document(read.id, text or read.blank, read.metadata, read.group)
 
 
-def _holds(record: StoredText, where: Mapping[str, str]) -> bool:
-    return all(record.metadata.get(key) == value for key, value in where.items())
+def _in_batches(values: Iterable[str]) -> Iterator[list[str]]:
+    listed = list(values)
+    for start in range(0, len(listed), MAX_BATCH):
+        yield listed[start : start + MAX_BATCH]
 
 
 def _sealed(cipher: Cipher, text: str, kept: str) -> JsonObject:
@@ -235,7 +256,7 @@ def _sealed(cipher: Cipher, text: str, kept: str) -> JsonObject:
 
 
 def _filterable(key: object, value: object) -> bool:
-    return isinstance(key, str) and not key.startswith("_") and isinstance(value, str | int | float)
+    return isinstance(key, str) and not key.startswith("_") and (value is None or isinstance(value, str | int | float))
 
 
 def _plain(value: object) -> JsonValue:

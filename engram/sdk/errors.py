@@ -45,6 +45,14 @@ class ApiError(SdkError):
 
 
 @final
+class ListingIncomplete(SdkError):
+    """What a node listed is not what it has committed to: memories were deleted meanwhile, or some were withheld.
+
+    List again; a node on which this stays so while nothing changes withholds something.
+    """
+
+
+@final
 class Impostor(SdkError):
     """The answer does not bear the signature of the gateway's key: do not pay, do not trust it."""
 

@@ -22,9 +22,13 @@ T = TypeVar("T")
 
 
 def distribute_key_shares(
-    secret: bytes, nodes: Sequence[NodeClient], threshold: int, *, within_s: float = 30.0
+    secret: bytes, nodes: Sequence[NodeClient], threshold: int, *, within_s: float = 30.0, replace: bool = False
 ) -> bytes:
     """Leave one share with each node, all at once, and return the secret's SHA-256: keep it for `collect_key_shares`.
+
+    Doing it again with the same secret, nodes and threshold completes it: shares that are there stay, and nodes that
+    were down get theirs of the same split. Where nodes keep shares of another secret or split, nothing is placed beside
+    them unless `replace` puts these in their place.
 
     The clients must be in one namespace of one key. Each node has given its share back once when this returns. Raises
     SharesNotPlaced when some have not within `within_s` (the others keep theirs), ValueError for an impossible
@@ -32,7 +36,7 @@ def distribute_key_shares(
     """
 
     async def distribute(keepers: Sequence[Keeper]) -> bytes:
-        return await async_distribute_key_shares(secret, keepers, threshold, within_s=within_s)
+        return await async_distribute_key_shares(secret, keepers, threshold, within_s=within_s, replace=replace)
 
     return _run(nodes, distribute, within_s)
 
@@ -71,8 +75,8 @@ class _Keeper:
         self._calls = node.calls
         self._transport = AsyncTransport(node.url, timeout_s=timeout_s)
 
-    async def put_share(self, share: Share, threshold: int, total: int) -> None:
-        await self._transport.ask(self._calls.put_share(share, threshold, total))
+    async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
+        await self._transport.ask(self._calls.put_share(share, threshold, total, replace=replace))
 
     async def get_share(self) -> tuple[Share, int] | None:
         return await self._transport.ask(self._calls.get_share())

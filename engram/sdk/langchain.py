@@ -84,7 +84,10 @@ class EngramVectorStore(VectorStore):
         return [document.id for document, _ in made]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Text]:
-        """The k documents nearest to a query; `filter` keeps those with equal metadata."""
+        """The k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
+
+        Raises ValueError for another k and for a filter that a node does not understand.
+        """
         return [text for text, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Text, float]]:
@@ -97,6 +100,14 @@ class EngramVectorStore(VectorStore):
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Text]:
         """The k documents nearest to a vector; `filter` keeps those with equal metadata."""
         return [_text(found.document) for found in self._search(embedding, k, **kwargs)]
+
+    def max_marginal_relevance_search(self, *args: Any, **kwargs: Any) -> list[Text]:
+        """Not offered. Raises NotImplementedError."""
+        raise NotImplementedError(_NO_MMR)
+
+    def max_marginal_relevance_search_by_vector(self, *args: Any, **kwargs: Any) -> list[Text]:
+        """Not offered. Raises NotImplementedError."""
+        raise NotImplementedError(_NO_MMR)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Text]:
         """The documents of these ids; ids that nothing is kept under are passed over."""
@@ -113,12 +124,16 @@ class EngramVectorStore(VectorStore):
     def _search(self, vector: list[float], k: int, **kwargs: Any) -> list[Found]:
         if unknown := kwargs.keys() - {"filter"}:
             raise ValueError(f"a node does not know the search options {', '.join(sorted(unknown))}")
-        wanted: dict[str, object] | None = kwargs.get("filter")
-        where = None if wanted is None else {key: str(value) for key, value in wanted.items()}
+        where = kwargs.get("filter")
+        if where is not None and not isinstance(where, dict):
+            raise ValueError(f"filter must be a dict of metadata that are equal, not {type(where).__name__}")
         return self._documents.search(vector, k, where)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(1.0, max(0.0, (1.0 + cosine) / 2.0))
+
+
+_NO_MMR = "a node does not rank by maximal marginal relevance: use similarity_search, or search_type='similarity'"
 
 
 def _text(document: Document) -> Text:

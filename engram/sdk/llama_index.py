@@ -153,15 +153,15 @@ def _node(document: Document) -> BaseNode:
     return node
 
 
-def _conditions(filters: MetadataFilters | None) -> dict[str, str] | None:
+def _conditions(filters: MetadataFilters | None) -> dict[str, Any] | None:
     if filters is None or not filters.filters:
         return None
     if filters.condition is not FilterCondition.AND:
         raise ValueError("a node filters by equal metadata, all of it: the condition must be 'and'")
-    conditions: dict[str, str] = {}
+    conditions: dict[str, Any] = {}
     for each in filters.filters:
         if not isinstance(each, MetadataFilter) or each.operator is not FilterOperator.EQ:
             raise ValueError("a node filters by equal metadata: the operator must be '=='")
-        if conditions.setdefault(each.key, str(each.value)) != str(each.value):
+        if str(conditions.setdefault(each.key, each.value)) != str(each.value):
             raise ValueError(f"nothing has two values of {each.key!r} at once")
     return conditions

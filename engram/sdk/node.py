@@ -16,13 +16,15 @@ from typing import Literal, Self, TypeVar, final
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
+from engram.memory.rules import MAX_BATCH
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
 from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
-from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls
+from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Transport
+from engram.sdk.walk_rules import LookUp, Walk
 
 T = TypeVar("T")
 
@@ -113,18 +115,35 @@ class NodeClient:
         """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
         return self.ask(self.calls.ingest_vectors(items))
 
-    def query(self, text: str, *, top_k: int = 10, where: Mapping[str, str] | None = None) -> list[Hit]:
+    def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
         """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return self.ask(self.calls.query(text, top_k, where))
 
-    def query_vector(
-        self, vector: Sequence[float], *, top_k: int = 10, where: Mapping[str, str] | None = None
-    ) -> list[Hit]:
+    def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
         """The memories nearest to an embedding, best first."""
         return self.ask(self.calls.query_vector(vector, top_k, where))
 
-    def list(self, *, limit: int = 50, offset: int = 0, where: Mapping[str, str] | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200."""
+    def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
+        """The memories whose metadata `key` is one of these values, oldest first; 256 values a request.
+
+        Keys `_ref` and `_group` are found by an index, others by reading the namespace.
+        """
+        lookup = LookUp(self.calls, key, values)
+        while not lookup.done:
+            lookup.take(self.ask(lookup.request()))
+        return lookup.memories()
+
+    def delete_batch(self, cids: Sequence[str]) -> list[bool | NodeRefused]:
+        """Take memories out, 256 a request: True; False where there was none; for another's why not."""
+        outcomes: list[bool | NodeRefused] = []
+        for start in range(0, len(cids), MAX_BATCH):
+            call = self.calls.delete_batch(cids[start : start + MAX_BATCH])
+            told = self.ask(call)
+            outcomes += told
+        return outcomes
+
+    def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
+        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
         return self.ask(self.calls.page(limit, offset, where))
 
     def get(self, cid: str) -> Memory | None:
@@ -134,6 +153,17 @@ class NodeClient:
     def delete(self, cid: str) -> bool:
         """Take a memory out; False when there was none."""
         return self.ask(self.calls.delete(cid))
+
+    def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> Iterator[Memory]:
+        """All memories, oldest first, by a cursor that deletions and inserts do not move.
+
+        With `node`, the node's key, the end raises ListingIncomplete unless what was listed is what the node has
+        committed to, Impostor unless it signed that; only an end without either proves that nothing was left out.
+        """
+        walk = Walk(self.calls, where, node)
+        while not walk.done:
+            yield from walk.take(self.ask(walk.request()))
+        walk.check()
 
     def commitment(self, node: PublicKey) -> Commitment:
         """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""

@@ -8,7 +8,7 @@ import base64
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Final, Generic, Literal, TypeVar, final
+from typing import Annotated, Final, Generic, Literal, TypeAlias, TypeVar, final
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -16,8 +16,8 @@ import msgspec
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
-from engram.memory import keyed_tree, proofs, rules
-from engram.memory.errors import InvalidInput
+from engram.memory import filters, keyed_tree, proofs, rules
+from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
@@ -29,6 +29,8 @@ T = TypeVar("T")
 Seen = TypeVar("Seen", Hit, Memory)
 
 Embed = Callable[[str], Sequence[float]]
+Where: TypeAlias = Mapping[str, JsonValue]
+"""Metadata that must be equal; see engram.memory.filters."""
 _CHALLENGE_S = 30
 _PUBLIC = "__public__"
 _MOST_SHARE_BYTES: Final = 65_536
@@ -95,12 +97,46 @@ class _FoundTexts(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-class _TextPage(msgspec.Struct, frozen=True):
-    records: list[StoredText]
-
-
 class _Page(msgspec.Struct, frozen=True):
     records: list[Memory]
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """A record that was looked up, and the value by which it was found."""
+
+    cid: str
+    value: str
+
+
+class References(msgspec.Struct, frozen=True):
+    """A page of them; `next` is the cursor behind it."""
+
+    records: list[Reference]
+    next: str | None = None
+
+
+class Texts(msgspec.Struct, frozen=True):
+    """A page of whole records; `next` is the cursor behind it."""
+
+    records: list[StoredText]
+    next: str | None = None
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A record of a walk. `embedding_hash` is the SHA-256 (hex) of its vector, which the root covers."""
+
+    cid: str
+    embedding_hash: str
+    metadata: dict[str, object] = {}
+    text: str | None = None
+
+
+class Walked(msgspec.Struct, frozen=True):
+    """A page of a walk, and the root that its namespace had; None where it changed faster than it was read."""
+
+    records: list[Listed]
+    next: str | None = None
+    commitment: Commitment | None = None
 
 
 class _Share(msgspec.Struct, frozen=True):
@@ -112,6 +148,21 @@ class _Share(msgspec.Struct, frozen=True):
 
 class _Deleted(msgspec.Struct, frozen=True):
     deleted: bool
+
+
+class _DeletedOne(msgspec.Struct, frozen=True):
+    deleted: bool
+    error: str | None = None
+    code: str = ""
+
+    def outcome(self) -> bool | NodeRefused:
+        if self.deleted or self.code == "not_found":
+            return self.deleted
+        return NodeRefused(self.error or "the node deleted nothing and did not say why")
+
+
+class _DeletedBatch(msgspec.Struct, frozen=True):
+    results: list[_DeletedOne]
 
 
 class _Stored(msgspec.Struct, frozen=True):
@@ -205,7 +256,7 @@ class NodeCalls:
 
         return self._post("IngestBatch", {"items": listed}, read)
 
-    def query(self, text: str, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+    def query(self, text: str, top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a text; it is embedded here when there is an embedder."""
         if self._embed is not None:
             return self.query_vector(self._embed(text), top_k, where)
@@ -213,10 +264,8 @@ class NodeCalls:
             raise ValueError(_NEEDS_EMBEDDER)
         return self._query({"query_text": text}, top_k, where)
 
-    def query_texts(
-        self, vector: Sequence[float], top_k: int, where: Mapping[str, str] | None
-    ) -> Call[list[StoredText]]:
-        """Find the nearest records to a vector, with their texts."""
+    def query_texts(self, vector: Sequence[float], top_k: int, where: Where) -> Call[list[StoredText]]:
+        """Find the nearest records to a vector, with their texts, by metadata that the node can read."""
 
         def read(answer: Answer) -> list[StoredText]:
             found = checked(answer, _FoundTexts)
@@ -225,18 +274,48 @@ class NodeCalls:
             return found.results
 
         fields: JsonObject = {"query_vector": floats(vector), "top_k": top_k}
-        return self._post("QuerySynapse", fields | self._filter(where), read)
+        return self._post("QuerySynapse", fields | filter_of(where), read)
 
-    def page_texts(self, limit: int, offset: int, where: Mapping[str, str]) -> Call[list[StoredText]]:
-        """List records with their texts, oldest first, by metadata that the node can read."""
-        fields: JsonObject = {"limit": limit, "offset": offset, "filter": dict(where)}
-        return self._post("list", fields, lambda answer: checked(answer, _TextPage).records)
+    def look_up(self, key: str, values: Sequence[str], after: str | None = None) -> Call[References]:
+        """Find the ids of the records whose metadata `key` is one of up to 256 values, oldest first."""
+        fields: JsonObject = {"key": key, "values": list(values), "whole": False, "after": after}
+        return self._post("LookupBatch", fields, lambda answer: checked(answer, References))
 
-    def query_vector(self, vector: Sequence[float], top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+    def look_up_texts(self, key: str, values: Sequence[str], after: str | None = None) -> Call[Texts]:
+        """The same with texts and metadata; nothing is decrypted."""
+        fields: JsonObject = {"key": key, "values": list(values), "after": after}
+        return self._post("LookupBatch", fields, lambda answer: checked(answer, Texts))
+
+    def delete_batch(self, cids: Sequence[str]) -> Call[list[bool | NodeRefused]]:
+        """Take up to 256 memories out in one request."""
+
+        def read(answer: Answer) -> list[bool | NodeRefused]:
+            results = checked(answer, _DeletedBatch).results
+            if len(results) != len(cids):
+                raise MalformedAnswer(f"{len(cids)} ids were sent, the node answered for {len(results)}")
+            return [each.outcome() for each in results]
+
+        return self._post("DeleteBatch", {"cids": list(cids)}, read)
+
+    def walk(self, after: str | None, where: Where | None, *, readable: bool = False) -> Call[Walked]:
+        """List by a cursor, oldest first; None begins. `readable` metadata are such as are never encrypted."""
+        conditions = filter_of(where or {}) if readable else self._filter(where)
+        fields: JsonObject = {"limit": rules.MAX_LIST_LIMIT, "after": after}
+        return self._post("list", fields | conditions, lambda answer: checked(answer, Walked))
+
+    def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:
+        """What came as ids, metadata and texts, decrypted. Raises Undecryptable."""
+        return self._opened([Memory(*each) for each in found])
+
+    def require_root(self, node: PublicKey, told: Commitment) -> None:
+        """Check a root over the namespace. Raises Impostor."""
+        self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+
+    def query_vector(self, vector: Sequence[float], top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a vector."""
         return self._query({"query_vector": floats(vector)}, top_k, where)
 
-    def page(self, limit: int, offset: int, where: Mapping[str, str] | None) -> Call[list[Memory]]:
+    def page(self, limit: int, offset: int, where: Where | None) -> Call[list[Memory]]:
         """List memories, oldest first."""
         fields: JsonObject = {"limit": limit, "offset": offset}
 
@@ -379,7 +458,7 @@ class NodeCalls:
 
         return self._post("IngestSynapse", item, read)
 
-    def _query(self, fields: JsonObject, top_k: int, where: Mapping[str, str] | None) -> Call[list[Hit]]:
+    def _query(self, fields: JsonObject, top_k: int, where: Where | None) -> Call[list[Hit]]:
         def read(answer: Answer) -> list[Hit]:
             found = checked(answer, _Found)
             if found.error:
@@ -388,10 +467,10 @@ class NodeCalls:
 
         return self._post("QuerySynapse", fields | {"top_k": top_k} | self._filter(where), read)
 
-    def _filter(self, where: Mapping[str, str] | None) -> JsonObject:
+    def _filter(self, where: Where | None) -> JsonObject:
         if where and self.cipher is not None:
             raise ValueError("metadata is encrypted: the node cannot filter by it")
-        return {"filter": dict(where)} if where else {}
+        return filter_of(where or {})
 
     def _opened(self, found: Sequence[Seen]) -> list[Seen]:
         """As `_decrypted`; what was encrypted for others, or with another key, stays as it is among what was not.
@@ -452,6 +531,18 @@ class NodeCalls:
 
 
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"
+
+
+def filter_of(where: Where) -> JsonObject:
+    """The field of a request that keeps memories by their metadata; none without conditions.
+
+    Raises ValueError for what a node does not understand, naming what it does.
+    """
+    try:
+        filters.parse(where)
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from None
+    return {"filter": dict(where)} if where else {}
 
 
 def ready(answer: Answer) -> None:

@@ -39,6 +39,33 @@ def split(
     return [Share(index, _at(coefficients, index)) for index in range(1, total + 1)]
 
 
+def completed(
+    secret: bytes,
+    kept: Sequence[Share],
+    threshold: int,
+    total: int,
+    *,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> list[Share]:
+    """Return `total` shares of a split that `kept` belong to: at most one less than the threshold, or as many that give
+    the secret.
+
+    What is not fixed by them is random, so fewer than the threshold still say nothing. Raises ValueError as `split`
+    does, and for shares that are not of this secret.
+    """
+    fresh = split(secret, threshold, total, random_bytes=random_bytes)
+    if any(len(share.data) != len(secret) for share in kept):
+        raise ValueError("shares have as many bytes as their secret")
+    if len(kept) >= threshold:
+        basis = list(kept[:threshold])
+        if combine(basis) != secret:
+            raise ValueError("the shares are not of this secret")
+        return [Share(index, value_at(basis, index)) for index in range(1, total + 1)]
+    taken = {share.index for share in kept}
+    points = [*kept, *[share for share in fresh if share.index not in taken][: threshold - 1 - len(kept)]]
+    return [Share(index, _through(secret, points, index)) for index in range(1, total + 1)]
+
+
 def combine(shares: Sequence[Share]) -> bytes:
     """Return what the shares give; it is the secret when there are as many right ones as the threshold.
 
@@ -64,6 +91,16 @@ def value_at(shares: Sequence[Share], x: int) -> bytes:
             return share.data
         value ^= int.from_bytes(share.data.translate(_times(_weight(share.index, indexes, x))), "little")
     return value.to_bytes(length, "little")
+
+
+def _through(secret: bytes, points: Sequence[Share], x: int) -> bytes:
+    indexes = [0, *(point.index for point in points)]
+    value = 0
+    for index, content in zip(indexes, [secret, *(point.data for point in points)], strict=True):
+        if index == x:
+            return content
+        value ^= int.from_bytes(content.translate(_times(_weight(index, indexes, x))), "little")
+    return value.to_bytes(len(secret), "little")
 
 
 def _at(coefficients: Sequence[bytes], x: int) -> bytes:

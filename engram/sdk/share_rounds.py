@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeAlias, TypeVar, final
 
 from engram.sdk import shamir
-from engram.sdk.errors import MalformedAnswer, NotReached, OutcomeUnknown, SdkError
+from engram.sdk.errors import ApiError, MalformedAnswer, NotReached, OutcomeUnknown, SdkError
 from engram.sdk.shamir import Share
 from engram.sdk.share_rules import FaultKind, Given, NodeFault, Recovery
 
@@ -54,8 +54,9 @@ class SharesNotPlaced(_SharesError):
     """Not every node is known to keep its share.
 
     `sha256` is the secret's, `placed` the numbers (from 1) of the nodes that do keep theirs; `left` has the others'
-    numbers and shares, to be tried again by `put_share(share, threshold, total)`: the same share again is harmless.
-    Never split the secret anew for some of the nodes: shares of two splits do not go together.
+    numbers and shares, to be tried again by `put_share(share, threshold, total)` or by distributing the same secret to
+    the same nodes again, which completes the split. Never split the secret anew for some of the nodes: shares of two
+    splits do not go together.
     """
 
     def __init__(
@@ -69,21 +70,74 @@ class SharesNotPlaced(_SharesError):
 
 @final
 class Placing:
-    """One share for each node. A node has its share when it has given it back once."""
+    """One share for each node. A node has its share when it has given it back once.
 
-    def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int) -> None:
+    Before anything is placed, each node is asked what it keeps: shares of this secret stay, and the rest of their split
+    is placed. So what was interrupted, or met a node that was down, is completed by doing it again. Shares of another
+    secret or split are replaced only with `replace`; else nothing is placed beside them.
+    """
+
+    def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int, *, replace: bool = False) -> None:
         """Raises ValueError for an impossible threshold, and for clients that are not in one namespace."""
         urls = _urls(nodes)
         self.shares = shamir.split(secret, threshold, len(urls))
         self.threshold = threshold
+        self.replace = replace
+        self._secret = secret
+        self._kept: dict[int, tuple[Share, int]] = {}
         self._sha256 = hashlib.sha256(secret).digest()
         self._urls = urls
         self._unplaced: dict[int, NodeFault | None] = dict.fromkeys(range(1, len(urls) + 1))
+
+    def keeps(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> None:
+        """Take in what node `number` keeps before anything is placed; what it did not say is found when placing."""
+        if isinstance(outcome, tuple):
+            self._kept[number] = outcome
+
+    def settling(self, rng: random.Random) -> Iterator[None]:
+        """Decide which split is placed, in small steps; then `left` are the nodes to place it at."""
+        total = len(self._urls)
+        fitting = {
+            number: share
+            for number, (share, threshold) in self._kept.items()
+            if (share.index, threshold, len(share.data)) == (number, self.threshold, len(self._secret))
+        }
+        basis = list(fitting.values())
+        if len(fitting) >= self.threshold:
+            recovery = Recovery(self._sha256, rng)
+            for number, share in fitting.items():
+                yield from recovery.add(Given(number, self._urls[number - 1], share, self.threshold))
+            yield from recovery.finish()
+            basis = list(recovery.basis)
+        if basis and (len(basis) == self.threshold or len(fitting) == len(self._kept)):
+            self.shares = shamir.completed(self._secret, basis, self.threshold, total)
+        elif self._kept and not self.replace:
+            self._unplaced = {
+                number: self._another(number) if number in self._kept else _beside(number, self._urls[number - 1])
+                for number in self._unplaced
+            }
+            return
+        for number, kept in self._kept.items():
+            if kept == (self.shares[number - 1], self.threshold):
+                del self._unplaced[number]
+            elif not self.replace:
+                self._unplaced[number] = self._another(number)
+
+    @property
+    def left(self) -> list[int]:
+        """The numbers of the nodes that are to be given their share."""
+        return [number for number, fault in self._unplaced.items() if fault is None]
+
+    def _another(self, number: int) -> NodeFault:
+        text = "keeps a share of another secret or split: `replace=True` puts this one in its place"
+        return NodeFault(number, self._urls[number - 1], "wrong", text)
 
     def answered(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> None:
         """Take in what node `number` gave back after it was told to keep its share."""
         if outcome == (self.shares[number - 1], self.threshold):
             del self._unplaced[number]
+        elif isinstance(outcome, ApiError) and outcome.code == "share_exists":
+            self._unplaced[number] = self._another(number)
         elif isinstance(outcome, SdkError):
             self._unplaced[number] = _fault(number, self._urls[number - 1], outcome)
         else:
@@ -170,6 +224,10 @@ def _fault(number: int, url: str, error: SdkError) -> NodeFault:
         case _:
             pass
     return NodeFault(number, url, kind, f"did not do it: {error}")
+
+
+def _beside(number: int, url: str) -> NodeFault:
+    return NodeFault(number, url, "empty", "was given no share, which would not go with those that others keep")
 
 
 def _too_slow(number: int, url: str, within_s: float) -> NodeFault:

@@ -85,6 +85,11 @@ class Recovery:
         for threshold in self._thresholds()[:_MOST_THRESHOLDS]:
             yield from self._search(threshold, None, _STEPS_AT_THE_END)
 
+    @property
+    def basis(self) -> Sequence[Share]:
+        """As many shares as the threshold, which give the secret; empty until it is found."""
+        return self._basis
+
     def missing(self) -> str:
         """Why there is no secret, in words."""
         came, thresholds = len(self._given), self._thresholds()

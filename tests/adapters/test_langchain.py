@@ -1,6 +1,7 @@
 """The LangChain adapter: LangChain's own tests against a real node, plain and encrypted, and what it never does."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
@@ -64,6 +65,49 @@ def test_metadata_comes_back_with_its_types_and_filters(new_client: NewClient) -
         store.add_texts(["x"], [{"a": "y" * 5_000}], ids=["big"])
 
 
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({"n": 1}, ["one"]),
+        ({"n": 1.0}, ["one"]),
+        ({"n": True}, ["true"]),
+        ({"n": None}, ["none"]),
+        ({"n": "1"}, ["one"]),
+        ({"n": 2.5, "kind": "x"}, ["two"]),
+        ({"n": {"$exists": True}, "kind": "x"}, ["two"]),
+        ({"m": None}, []),
+    ],
+)
+def test_a_filter_is_applied_by_the_search(new_client: NewClient, wanted: dict[str, object], found: list[str]) -> None:
+    client = new_client()
+    store = EngramVectorStore(client, EMBEDDING)
+    details: list[dict[str, Any]] = [{"n": 1}, {"n": 2.5, "kind": "x"}, {"n": True}, {"n": None}, {}]
+    store.add_texts(["1", "2", "3", "4", "5"], details, ids=["one", "two", "true", "none", "without"])
+    for number in range(10):
+        client.ingest_vector([x + number / 1e6 for x in EMBEDDING.embed_query("1")], {"n": 1, "kind": "x"})
+    assert [text.id for text in store.similarity_search("1", k=1, filter=wanted)] == found
+
+
+@pytest.mark.parametrize("wanted", [{"n": {"$gt": 0}}, {"n": [1]}, {"n": float("nan")}, lambda document: True])
+def test_what_no_filter_is_understood_by_is_refused_with_what_is(new_client: NewClient, wanted: object) -> None:
+    store = EngramVectorStore(new_client(), EMBEDDING)
+    with pytest.raises(ValueError, match=r"must be a (text, a number, true, false, null or|dict)"):
+        store.similarity_search("1", filter=wanted)
+
+
+async def test_what_a_node_cannot_do_is_said(new_client: NewClient) -> None:
+    store = EngramVectorStore(new_client(), EMBEDDING)
+    with pytest.raises(ValueError, match=r"150 documents .* 1 to 100"):
+        store.similarity_search("1", k=150)
+    retriever = store.as_retriever(search_type="mmr")
+    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
+        retriever.invoke("1")
+    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
+        await store.amax_marginal_relevance_search("1")
+    with pytest.raises(NotImplementedError, match="maximal marginal relevance"):
+        store.max_marginal_relevance_search_by_vector([1.0] * 384)
+
+
 def test_a_retriever_and_from_texts_work(new_client: NewClient) -> None:
     store = EngramVectorStore.from_texts(["a", "b"], EMBEDDING, ids=["1", "2"], client=new_client())
     assert store.as_retriever(search_kwargs={"k": 1}).invoke("b") == [Document(page_content="b", id="2")]
@@ -87,7 +131,7 @@ def test_nothing_is_ever_kept_in_public_and_nothing_encrypted_in_plain(
             store.similarity_search("a secret", filter={"secret": "secret"})
         plain = new_client()
         assert "secret" not in str(plain.list()) + str(plain.query_vector(EMBEDDING.embed_query("a secret")))
-        assert "secret" not in str(plain.ask(plain.calls.page_texts(200, 0, {})))
+        assert "secret" not in str(plain.ask(plain.calls.walk(None, None)))
         with pytest.raises(Undecryptable, match="cipher"):
             EngramVectorStore(plain, EMBEDDING).similarity_search("a secret")
         assert [text.page_content for text in store.get_by_ids(["secret id"])] == ["a secret"]

@@ -150,7 +150,7 @@ def test_nothing_is_ever_kept_in_public_and_nothing_encrypted_in_plain(
     store = EngramVectorStore(new_client(ciphers()[cipher]))
     store.add([node_of("secret", "secret", "secret", secret="secret")])
     plain = new_client()
-    assert "secret" not in str(plain.ask(plain.calls.page_texts(200, 0, {})))
+    assert "secret" not in str(plain.ask(plain.calls.walk(None, None)))
     query = VectorStoreQuery(query_embedding=LETTERS.get_text_embedding("secret"), similarity_top_k=1)
     with pytest.raises(Undecryptable, match="cipher"):
         EngramVectorStore(plain).query(query)

@@ -12,6 +12,7 @@ from config.model import ChainSettings
 from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
 from engram.chain.actor import MetagraphSyncer
 from engram.chain.errors import CallRefused, EndpointBusy
+from engram.chain.model import Fork
 from engram.chain.node import Node
 from engram.chain.protocol import Poll
 from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
@@ -40,11 +41,24 @@ class Syncing:
 
 
 @asynccontextmanager
-async def syncing(nodes: Sequence[Node], netuids: tuple[int, ...] = (450,)) -> AsyncIterator[Syncing]:
-    settings = ChainSettings(netuids=netuids)
+async def syncing(
+    nodes: Sequence[Node],
+    netuids: tuple[int, ...] = (450,),
+    *,
+    reset_after_s: float = 0.0,
+    forks: list[Fork] | None = None,
+) -> AsyncIterator[Syncing]:
+    settings = ChainSettings(netuids=netuids, reset_after_s=reset_after_s)
     clock = TrioClock()
     subnets = Subnets(clock, netuids, settings.stall_after_s)
-    spec = ChildSpec("chain", lambda: MetagraphSyncer(nodes, subnets, settings, clock, Random(7)), name="chain")
+
+    async def keep(fork: Fork) -> None:
+        if forks is not None:
+            forks.append(fork)
+
+    spec = ChildSpec(
+        "chain", lambda: MetagraphSyncer(nodes, subnets, settings, clock, Random(7), keep_fork=keep), name="chain"
+    )
     registry = Registry()
     async with open_system(SupervisorSpec("root", [spec]), registry=registry):
         running = Syncing(subnets, registry.ref(MetagraphSyncer, "chain"))
@@ -397,8 +411,7 @@ async def test_a_fork_that_one_endpoint_alone_has_is_never_followed(
         await trio.sleep(600)
         assert running.subnets.get(450) is held
         error = running.subnets.status().endpoints["fork"].last_error
-        assert "no second endpoint has its finalized block" in error
-        assert "it does not descend from ours" in error
+        assert error == "fork: its finalized block 1100 is another one at dead"
 
 
 async def test_a_fork_taken_while_nobody_else_could_be_asked_is_left_again(
@@ -550,6 +563,21 @@ async def test_a_restart_of_the_syncer_keeps_the_view_and_goes_on(autojump_clock
         assert running.subnets.get(450) is held
         await trio.sleep(25)
         assert running.block == 1102
+
+
+async def test_a_restart_of_the_syncer_asks_no_endpoint_that_is_set_aside(autojump_clock: Clock) -> None:
+    busy, other = ChainDouble("busy"), ChainDouble("other")
+    async with syncing([busy, other]) as running:
+        busy.down = EndpointBusy("busy: HTTP 429", 300.0)
+        busy.head += 1
+        await trio.sleep(12)
+        busy.down, other.down = None, RuntimeError("injected")
+        busy.asked.clear()
+        with pytest.raises(ActorDown):
+            await running.ref.call(Poll())
+        other.down = None
+        await trio.sleep(60)
+        assert busy.asked == []
 
 
 async def test_a_poll_can_be_asked_for_and_is_answered_when_it_is_done(autojump_clock: Clock) -> None:

@@ -35,7 +35,9 @@ def test_addresses_of_other_schemes_stay_as_they_are() -> None:
     assert http_url("http://a") == "http://a"
 
 
-@pytest.mark.parametrize(("network", "served"), [("test", "finney"), ("local", "finney"), ("finney", "test")])
+@pytest.mark.parametrize(
+    ("network", "served"), [("test", "finney"), ("local", "finney"), ("finney", "test"), ("archive", "test")]
+)
 def test_another_known_network_than_the_named_one_is_refused(network: str, served: str) -> None:
     with pytest.raises(AnotherNetwork, match=f"one of {served}, not of {network}"):
         check_genesis(network, GENESIS[served])
@@ -43,7 +45,13 @@ def test_another_known_network_than_the_named_one_is_refused(network: str, serve
 
 @pytest.mark.parametrize(
     ("network", "genesis"),
-    [("finney", GENESIS["finney"]), ("test", GENESIS["test"]), ("local", bytes(32)), (None, GENESIS["finney"])],
+    [
+        ("finney", GENESIS["finney"]),
+        ("archive", GENESIS["finney"]),
+        ("test", GENESIS["test"]),
+        ("local", bytes(32)),
+        (None, GENESIS["finney"]),
+    ],
 )
 def test_the_named_network_and_chains_of_ones_own_are_signed_for(network: str | None, genesis: bytes) -> None:
     check_genesis(network, genesis)

@@ -45,6 +45,14 @@ async def test_a_private_address_is_not_connected_to_unless_told(address: str) -
     assert answer == Probed(False, f"not asked: {address} is not of the public internet")
 
 
+async def test_a_name_of_one_site_is_not_even_looked_up() -> None:
+    async def resolving(host: str, port: int) -> list[str]:
+        pytest.fail("it was looked up")
+
+    answer = await ask(HttpClient(), Registration("printer.local", 1), KEY, Probing(), resolving)
+    assert answer == Probed(False, "not asked: printer.local is not of the public internet")
+
+
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["1.1.1.1", "127.0.0.1"], []])
 async def test_a_name_that_means_a_private_address_is_not_connected_to(addresses: Sequence[str]) -> None:
     async def resolving(host: str, port: int) -> list[str]:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.addresses import is_public
 from engram.chain.commitments import Commitment, decode_commitments
-from engram.chain.registrations import InvalidRegistration, Registration, entry, is_public, parse_text, registration
+from engram.chain.registrations import InvalidRegistration, Registration, entry, parse_text, registration
 from engram.chain.runtime import RuntimeTypes
 from tests.chain.samples import DATA, metadata
 

@@ -24,6 +24,7 @@ from engram.chain.rules import (
     Support,
     after_busy,
     after_failure,
+    after_hang,
     after_refused_head,
     after_success,
     changes,
@@ -68,6 +69,30 @@ def test_a_head_is_judged_by_the_table(
 
 
 @pytest.mark.parametrize(
+    ("seen", "ours_on_its_chain", "still_s", "verdict"),
+    [
+        (Head(99, b"c" * 32), None, 600.0, HeadVerdict.STALLED),
+        (Head(99, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (Head(1, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (Head(100, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (Head(101, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (Head(101, b"c" * 32), b"z" * 32, 600.0, HeadVerdict.OVERTAKEN),
+        (Head(101, b"c" * 32), b"z" * 32, 600.1, HeadVerdict.RESTARTED),
+        (Head(101, b"c" * 32), OURS.hash, 600.1, HeadVerdict.ADVANCED),
+        (OURS, None, 600.1, HeadVerdict.STALLED),
+    ],
+)
+def test_what_is_not_of_our_chain_is_another_start_after_the_time_that_is_set(
+    seen: Head, ours_on_its_chain: bytes | None, still_s: float, verdict: HeadVerdict
+) -> None:
+    watch = HeadWatch(OURS, 1_000.0)
+    now_s = 1_000.0 + still_s
+    assert judge_head(watch, seen, ours_on_its_chain, now_s, stall_after_s=60.0, reset_after_s=600.0) is verdict
+    never = judge_head(watch, seen, ours_on_its_chain, now_s, stall_after_s=60.0)
+    assert never is not HeadVerdict.RESTARTED
+
+
+@pytest.mark.parametrize(
     ("its_hash", "its_finalized", "opinion"),
     [
         (OURS.hash, 100, Opinion.SAME),
@@ -101,6 +126,11 @@ def test_an_endpoint_follows_the_chain_while_its_finalized_block_is_of_the_last_
     assert is_live(made_ms, now_s=1_000.0) is live
 
 
+def test_one_that_hung_is_not_asked_for_ten_minutes() -> None:
+    hung = after_hang(EndpointHealth(failures=1), "no answer", 50.0)
+    assert hung == EndpointHealth(2, 650.0, "no answer", 650.0)
+
+
 def test_an_endpoint_that_was_passed_over_is_not_chosen_again() -> None:
     healths = [EndpointHealth(), EndpointHealth()]
     assert [choose(healths, 0.0), choose(healths, 0.0, {0}), choose(healths, 0.0, {0, 1})] == [0, 1, None]
@@ -116,8 +146,13 @@ def test_a_new_head_is_acted_on_by_the_table(verdict: HeadVerdict, support: Supp
         (HeadVerdict.ADVANCED, Support.ALONE, False),
         (HeadVerdict.OVERTAKEN, Support.CONFIRMED, False),
         (HeadVerdict.OVERTAKEN, Support.CONFIRMED, True),
+        (HeadVerdict.RESTARTED, Support.CONFIRMED, False),
+        (HeadVerdict.RESTARTED, Support.CONFIRMED, True),
     }
     assert may_act(verdict, support, heads_differ) is ((verdict, support, heads_differ) in acted_on)
+    restarted_alone = (verdict, support) == (HeadVerdict.RESTARTED, Support.ALONE)
+    only = may_act(verdict, support, heads_differ, only_endpoint=True)
+    assert only is (restarted_alone or (verdict, support, heads_differ) in acted_on)
 
 
 @given(failures=st.integers(0, 10_000), silent_until_s=st.floats(0, 1e6), seed=st.integers())

@@ -22,8 +22,9 @@ from engram.chain.errors import (
     SubmitRefused,
 )
 from engram.chain.node import RpcCall
+from engram.chain.pool_refusals import pool_refusal
 from engram.chain.runtime import Call, Era, RuntimeTypes
-from engram.chain.submitting import Included, Waiting, pool_refusal, submit
+from engram.chain.submitting import Included, Waiting, submit
 from engram.chain.view import open_view
 from engram.hotkeys import Keypair, ss58, verify
 from tests.chain.samples import DATA, metadata
@@ -88,26 +89,6 @@ def test_a_recorded_block_says_how_it_ended(flow: dict[str, Any]) -> None:
     else:
         assert [event.name for event in ends] == ["ExtrinsicSuccess"]
         assert ("Commitments", "Commitment") in [(event.pallet, event.name) for event in events]
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "reason"),
-    [
-        (1010, "Invalid Transaction: Transaction has a bad signature", "badProof"),
-        (1010, "Invalid Transaction: Transaction is outdated", "stale"),
-        (1010, "Invalid Transaction: Inability to pay some fees (e.g. account balance too low)", "payment"),
-        (1010, '{"invalid":{"stale":null}}', "stale"),
-        (1010, "Invalid Transaction: Custom error: 12", "ServingRateLimitExceeded"),
-        (1010, "Invalid Transaction: Custom error: 10", "HotKeyNotRegisteredInNetwork"),
-        (1010, "Invalid Transaction: Custom error: 99", "custom error 99"),
-        (1010, "", "invalid"),
-        (1012, "Transaction is temporarily banned", "banned"),
-        (1014, "Priority is too low", "priorityTooLow"),
-        (-32000, "anything", "code -32000"),
-    ],
-)
-def test_a_pools_refusal_is_told_by_its_own_word(code: int, message: str, reason: str) -> None:
-    assert pool_refusal(CallRefused(code, message)).reason == reason
 
 
 def test_the_double_answers_the_recorded_flows_as_the_runtime_did() -> None:

@@ -109,6 +109,15 @@ def test_help_loads_nothing_heavy(module: str) -> None:
         (["relay", "dlq", "retry", "1", "--all"], "--all"),
         (["config", "show", "gatway"], "did you mean 'gateway'"),
         (["miner", "--config", "a.json", "--config", "b.json"], "one launch file"),
+        (["registry"], "engram registry needs --address; other commands of engram registry: check, read, register"),
+        (["registry", "chek"], "Unknown command 'chek'. Commands of engram registry: check, read, register."),
+        (
+            ["registry", "register"],
+            "engram registry register needs --address\nengram: see engram registry register --help",
+        ),
+        (["registry", "check", "--bogus"], "see engram registry check --help"),
+        (["subnet", "set-weights", "3"], "'3' is no UID=WEIGHT such as 3=0.7"),
+        (["subnet", "set-weights", "3=1", "--file", "x"], "not both"),
     ],
 )
 def test_wrong_usage_is_told_in_a_line(argv: list[str], told: str, run: Run) -> None:

@@ -233,7 +233,7 @@ def damage(path: Path, share: float) -> None:
         file.write(os.urandom(4_096))
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 def test_what_is_whole_of_a_damaged_database_is_saved(data: Path, run: Run, share: float) -> None:
     there = set(cids(data))
     damage(data / TRUTH, share)

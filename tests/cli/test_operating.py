@@ -78,7 +78,7 @@ def payment(payment_id: str, **changes: object) -> PaymentRow:
         "kind": "session",
         "session_id": "s1",
         "controller_hotkey": "5Phone",
-        "network": "eip155:31337",
+        "network": "engram-play",
         "payer": "0xpayer",
         "pay_to": "0xus",
         "amount_usd": 0.1,

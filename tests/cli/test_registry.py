@@ -508,3 +508,34 @@ def test_a_terminal_that_knows_ascii_only_is_shown_escapes(server: ChainServer, 
     ran = subprocess.run([sys.executable, *command], capture_output=True, env=environ, timeout=60)
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert b"\\u65e5" in ran.stdout
+
+
+@pytest.mark.parametrize("address", ["localhost", "miner.local", "vm.internal", "nas.lan", "router"])
+def test_a_name_of_one_site_is_committed_only_when_that_is_meant(registry: Registry, address: str) -> None:
+    there = ("--address", address, "--port", "9999")
+    ran = registry("register", *there)
+    assert (ran.code, f"{address} cannot be reached from the internet (--allow-private commits it)" in ran.out) == (
+        1,
+        True,
+    )
+    assert registry("register", *there, "--allow-private").code == 0
+
+
+@pytest.mark.parametrize("option", ["--network", "--subtensor.network"])
+def test_an_endpoint_may_stand_in_the_place_of_a_network(run: Run, server: ChainServer, option: str) -> None:
+    ran = run("registry", "check", "--netuid", "450", option, server.url.replace("http://", "ws://"))
+    assert ran.code == 0, ran.err
+    assert server.double.asked != []
+
+
+def test_the_archive_is_a_network_too(run: Run, wallets: Path) -> None:
+    wallet = ["--wallet.path", str(wallets), "--wallet.name", "cold", "--wallet.hotkey", "hot"]
+    ran = run("registry", "register", *wallet, "--network", "archive", "--address", "13.89.38.129", "--port", "9999")
+    assert "Network: archive" in ran.out.splitlines()
+
+
+def test_a_network_that_is_none_is_a_mistake_of_the_command_line_that_names_those_there_are(run: Run) -> None:
+    ran = run("registry", "check", "--network", "fynney")
+    assert ran.code == 2
+    assert "'fynney' is none of finney, test, archive, local, recorded, and no URL such as wss://host:443" in ran.err
+    assert run("registry", "check", "--network", "ftp://a").code == 2

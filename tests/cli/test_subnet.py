@@ -263,6 +263,22 @@ def test_an_identity_is_linked_and_a_statement_is_signed(subnet: Subnet, chain: 
     assert ss58.encode(COLDKEY.public_key) == sent["signer"]
 
 
+@pytest.mark.parametrize(
+    ("given", "tag"),
+    [
+        (["--github", "ada"], "ada"),
+        (["--github", "https://github.com/ada/"], "ada"),
+        (["--github", "https://github.com/ada", "--github-id", "583231"], "583231"),
+    ],
+)
+def test_a_link_on_a_pipe_has_the_documents_three_lines(subnet: Subnet, given: list[str], tag: str) -> None:
+    assert subnet("link", *given, wallet="miner").out.splitlines()[:3] == [
+        f"Registered hotkey: {MINER.ss58}",
+        f"Link this hotkey to GitHub account: {given[1]}",
+        f"Add to PR descriptions: 'Mining $OGX - Hotkey {tag}'",
+    ]
+
+
 def test_an_identity_that_does_not_stand_on_the_chain_is_told(subnet: Subnet, chain: LivingChain) -> None:
     chain.put([MINER.ss58], "SubtensorModule", "OwnedHotkeys", COLDKEY.public_key)
     honest = chain._calls["set_identity"]

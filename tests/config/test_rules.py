@@ -85,9 +85,14 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         # What nodes announce
         ("testnet", {"miner__announce": "gateway.example"}, "miner.announce"),
         ("testnet", {"miner__announce": "10.0.0.5"}, "miner.announce"),
+        ("testnet", {"miner__announce": "168.63.129.16"}, "miner.announce"),
+        ("testnet", {"miner__announce": "64:ff9b:1::7f00:1"}, "miner.announce"),
         ("testnet", {"miner__announce": "8.8.8.8:8091"}, "miner.announce"),
         ("testnet", {"miner__announce": "8.8.8.8", "chain__endpoints": ()}, "chain.endpoints"),
         ("local", {"miner__announce": "10.0.0.5"}, "chain.source"),
+        # Beginning again on another chain
+        ("local", {"chain__reset_after_s": 60.0}, "chain.reset_after_s"),
+        ("local", {"chain__reset_after_s": 0.001}, "chain.reset_after_s"),
         # Mainnet
         ("mainnet", {"payments__facilitator_url": "http://x402.example"}, "payments.facilitator_url"),
         ("mainnet", {"payments__recipient": MINE.lower()}, "payments.recipient"),
@@ -107,6 +112,8 @@ def test_mainnet_takes_real_money_alone(network: str) -> None:
     ("profile", "changes"),
     [
         ("local", {"gateway__host": "::1"}),
+        ("local", {"chain__reset_after_s": 60.1}),
+        ("local", {"chain__reset_after_s": 0.0}),
         ("local", {"akash__owner_address": OWNER}),
         ("testnet", {"payments__recipient": "0x" + MINE[2:].upper()}),
         ("local", {"gateway__host": "localhost", "gateway__auth_required": False}),

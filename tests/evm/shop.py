@@ -59,8 +59,8 @@ class Shop:
 
 
 @contextmanager
-def open_shop(folder: Path, *, places: int = 50) -> Iterator[Shop]:
-    """Start everything; `places` nodes may run at once."""
+def open_shop(folder: Path, *, places: int = 50, settings: str = FAST) -> Iterator[Shop]:
+    """Start everything; `places` nodes may run at once, by `settings` beside those of payments."""
     with ExitStack() as stack:
         chain = stack.enter_context(Chain(folder / "anvil.log"))
         chain.mint(REFUNDER, REFUND_FUNDS)
@@ -72,7 +72,7 @@ def open_shop(folder: Path, *, places: int = 50) -> Iterator[Shop]:
         filled = SETTINGS.format(
             recipient=RECIPIENT, facilitator_url=wire.url, refund_key_file=key_file, rpc_url=chain.url, places=places
         )
-        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=FAST + filled, program=WIDE))
+        gateway = stack.enter_context(GatewayProcess(folder / "data", settings=settings + filled, program=WIDE))
         yield Shop(chain, facilitator, wire, gateway.start())
 
 

@@ -206,7 +206,7 @@ class QdrantDouble:
 
     def query(self, collection: str, body: Any) -> Any:
         must = (body.get("filter") or {}).get("must") or []
-        conditions = [edge.FieldCondition(each["key"], match=edge.MatchValue(each["match"]["value"])) for each in must]
+        conditions = [edge.FieldCondition(each["key"], match=_match(each["match"])) for each in must]
         nearest = body["query"]["nearest"] if isinstance(body["query"], dict) else body["query"]
         request = edge.QueryRequest(
             limit=body["limit"],
@@ -217,6 +217,10 @@ class QdrantDouble:
         )
         hits = self.shards[collection].query(request)
         return {"points": [{"id": int(hit.id), "version": 0, "score": hit.score} for hit in hits]}
+
+
+def _match(match: Any) -> edge.MatchValue | edge.MatchAny:
+    return edge.MatchAny(match["any"]) if "any" in match else edge.MatchValue(match["value"])
 
 
 _DONE = {"operation_id": 0, "status": "completed"}

@@ -12,7 +12,7 @@ import trio
 from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.gateway.feed import STREAMS_PER_READER, EventFeed, StreamsFull
 from engram.gateway.presenting import NodeStats
-from engram.gateway.tickets import LIFETIME_S, Tickets
+from engram.gateway.tickets import LIFETIME_S, RENEWAL_S
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.sdk import event_stream
 from engram.sdk.model import Event
@@ -47,6 +47,18 @@ class Reader:
                 part = await self._event()
                 if not isinstance(part, h11.Data):
                     return None
+                self._text += bytes(part.data).decode()
+
+    async def next_id(self) -> str:
+        """The id that the next block has, whether it is an event or an id alone; comments are passed over."""
+        with trio.fail_after(5):
+            while True:
+                while "\n\n" in self._text:
+                    block, _, self._text = self._text.partition("\n\n")
+                    if block.startswith("id: "):
+                        return block.partition("\n")[0].removeprefix("id: ")
+                part = await self._event()
+                assert isinstance(part, h11.Data)
                 self._text += bytes(part.data).decode()
 
     async def _event(self) -> object:
@@ -259,14 +271,100 @@ async def test_a_reader_that_takes_nothing_costs_nothing() -> None:
             assert 0 < told < 500
 
 
-def test_a_ticket_of_another_process_or_garbage_is_none() -> None:
-    tickets, others = Tickets(b"a" * 32), Tickets(b"b" * 32)
-    ticket = tickets.issue("s", 1_000.0)
-    assert tickets.admits(ticket, "s", 1_000.0)
-    assert not tickets.admits(ticket, "s", 1_000.0 + LIFETIME_S)
-    assert not others.admits(ticket, "s", 1_000.0)
-    for garbage in ("", "=", "%", ticket[:-1], ticket + "AA", "é", "A" * 1_000, ticket.swapcase()):
-        assert not tickets.admits(garbage, "s", 1_000.0)
-    assert "a" * 8 not in repr(tickets)
-    with pytest.raises(ValueError, match="32 bytes"):
-        Tickets(b"short")
+# Coming back with a ticket.
+
+
+async def ticket_url(gateway: Gateway, session_id: str) -> str:
+    return str((await gateway.ask("POST", f"/sessions/{session_id}/ticket")).json()["url"])
+
+
+async def test_a_ticket_opens_one_stream() -> None:
+    async with running_gateway() as gateway:
+        url = await ticket_url(gateway, (await gateway.buy())["session_id"])
+        assert (await gateway.client.head(gateway.url + url)).status_code == 200  # a look uses nothing up
+        async with reading(gateway, url, {}) as reader:
+            await reader.next()
+            assert_error(await gateway.client.get(gateway.url + url), 401, code="bad_ticket")
+        assert_error(await gateway.client.get(gateway.url + url), 401, code="bad_ticket")
+
+
+async def test_a_reader_comes_back_with_the_id_it_saw_last_long_after_its_ticket_ended() -> None:
+    """As EventSource does: to the URL of the used ticket, with Last-Event-ID."""
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        url = await ticket_url(gateway, session_id)
+        last, seen = "", []
+        for event in (SessionEvent.NODE_READY, SessionEvent.DEGRADE, SessionEvent.RECOVER):
+            async with reading(gateway, url, {"Last-Event-ID": last} if last else {}) as reader:
+                told = await reader.next()
+                seen.append(what(told))
+                assert told is not None
+                last = told.id or ""
+            await gateway.happen(session_id, event)
+            gateway.clock.advance(RENEWAL_S - 1)
+        assert seen == [("state", "provisioning"), ("state", "active"), ("state", "degraded")]
+        gateway.clock.advance(1)
+        late = await gateway.client.get(gateway.url + url, headers={"Last-Event-ID": last})
+        assert_error(late, 401, code="bad_ticket")
+
+
+async def test_a_reader_that_comes_back_and_hears_of_nothing_can_come_back_again() -> None:
+    async with running_gateway() as gateway:
+        url = await ticket_url(gateway, (await gateway.buy())["session_id"])
+        async with reading(gateway, url, {}) as reader:
+            told = await reader.next()
+            assert told is not None
+        last = told.id or ""
+        for _ in range(3):
+            async with reading(gateway, url, {"Last-Event-ID": last}) as reader:
+                renewed = await reader.next_id()
+                assert renewed.partition(".")[0] == last.partition(".")[0]
+                assert renewed != last
+                last = renewed
+
+
+async def test_a_renewal_opens_again_until_a_later_one_was_used_and_ends_the_stream_before() -> None:
+    async with running_gateway() as gateway:
+        url = await ticket_url(gateway, (await gateway.buy())["session_id"])
+        async with reading(gateway, url, {}) as first:
+            told = await first.next()
+            assert told is not None
+            old = {"Last-Event-ID": told.id or ""}
+            async with reading(gateway, url, old):  # its answer is lost on the way
+                assert await first.next() is None
+                async with reading(gateway, url, old) as third:
+                    newer = {"Last-Event-ID": await third.next_id()}
+            async with reading(gateway, url, newer):
+                assert_error(await gateway.client.get(gateway.url + url, headers=old), 401, code="bad_ticket")
+
+
+async def test_a_renewal_is_replaced_while_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engram.gateway.events.RENEW_EVERY_S", 0.05)
+    async with running_gateway() as gateway:
+        url = await ticket_url(gateway, (await gateway.buy())["session_id"])
+        async with reading(gateway, url, {}) as reader:
+            told = await reader.next()
+            assert told is not None
+            assert len({told.id, await reader.next_id(), await reader.next_id()}) == 3
+
+
+async def test_a_new_ticket_goes_on_after_an_id_of_an_old_one() -> None:
+    async with running_gateway() as gateway:
+        session_id = (await gateway.buy())["session_id"]
+        async with reading(gateway, await ticket_url(gateway, session_id), {}) as reader:
+            told = await reader.next()
+            assert told is not None
+        await gateway.happen(session_id, SessionEvent.NODE_READY)
+        for old in (told.id, (told.id or "").partition(".")[0]):
+            url = f"{await ticket_url(gateway, session_id)}&last_event_id={old}"
+            async with reading(gateway, url, {}) as reader:
+                assert what(await reader.next()) == ("state", "active")
+
+
+async def test_ids_of_a_signed_reader_are_the_historys_alone() -> None:
+    async with running_gateway() as gateway:
+        path = f"/sessions/{(await gateway.buy())['session_id']}/events"
+        async with reading(gateway, path) as reader:
+            told = await reader.next()
+            assert told is not None
+            assert (told.id or "").isdecimal()

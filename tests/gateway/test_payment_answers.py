@@ -3,17 +3,21 @@
 import base64
 import json
 import secrets
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 import httpx2
 import jsonschema
+import msgspec
 import pytest
 import trio
 
+from engram.gateway.shop import Shop
 from engram.hotkeys import Keypair
-from engram.payments import outcomes
+from engram.payments import outcomes, x402
 from engram.payments.buyer import PlayWallet
-from tests.gateway.surface import PHONE, STRANGER, Gateway, running_gateway
+from engram.sessions.rules import tiers
+from tests.gateway.surface import PHONE, STRANGER, Gateway, local_settings, running_gateway
 from tests.gateway.test_purchases import assert_error
 
 BODY = {"tier": "lite", "duration_hours": 1}
@@ -71,6 +75,42 @@ async def test_a_402_fits_the_header_buffer_of_common_proxies() -> None:
             assert head + len("HTTP/1.1 402 Payment Required\r\n\r\n") < PROXY_BUFFER_BYTES, path
 
 
+CLIENTS_TAKE_BYTES = 2_500
+"""Some refuse a PAYMENT-REQUIRED of 3,564 (coinbase/cdp-sdk#759)."""
+WIDEST = {
+    "gateway": {"public_url": "https://" + "g" * 120},
+    "pricing": {"lite_usd_per_hour": 1e8},
+    "sessions": {"min_hours": 0.123456, "max_hours": 87_654.321},
+    "payments": {
+        "max_timeout_s": 31_536_000,
+        "early_stop_refund_percent": 100,
+        "outage_free_s": 1234567.25,
+        "refund_min_usd": 0.123456,
+        "identifier_required": True,
+    },
+}
+
+
+@pytest.mark.parametrize("sections", [{}, WIDEST], ids=["plain", "widest"])
+@pytest.mark.parametrize("error", ["Payment required", "\N{BOMB}" * 500, '"' * 500], ids=["plain", "emoji", "quotes"])
+def test_payment_required_stays_small_enough_for_every_client(sections: dict[str, Any], error: str) -> None:
+    """For all tiers, all paths, the longest URL, and words of a facilitator that mean ill."""
+    settings = local_settings(**sections)
+    url = settings.gateway.public_url or "http://127.0.0.1:9000"
+    shop = cast(Any, Shop)(settings, lambda: url, None, None, None, lambda: 1)
+    for tier in tiers(settings.pricing.lite_usd_per_hour).values():
+        for hours in (settings.sessions.min_hours, settings.sessions.max_hours - 0.001):
+            for quote in (shop.quote_session(tier, hours), shop.quote_extension(str(UUID(int=0)), tier, hours)):
+                header = dict(x402.challenge(quote, error).headers)["PAYMENT-REQUIRED"]
+                assert len("PAYMENT-REQUIRED: ") + len(header) < CLIENTS_TAKE_BYTES, quote
+                assert x402.decode_challenge(header) == [quote.requirements]
+
+
+def test_a_longer_public_url_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match=r"length <= 128 .*public_url"):
+        local_settings(gateway={"public_url": "https://" + "g" * 121})
+
+
 # What the offer is about.
 
 
@@ -104,8 +144,21 @@ async def test_a_receipt_is_given_with_the_202_and_again_with_its_repetition() -
             assert receipt["transaction"] == answer.json()["payment_tx"]
             assert receipt["network"] == "eip155:31337"
             assert receipt["amount"] == "100000"
+            old = json.loads(base64.b64decode(answer.headers["X-PAYMENT-RESPONSE"]))
+            assert old == receipt | {"network": "engram-play"}
             assert "payment-response" in answer.headers["Access-Control-Expose-Headers"].lower()
             assert "PAYMENT-REQUIRED" not in answer.headers
+
+
+async def test_a_network_has_one_name_in_every_answer() -> None:
+    async with running_gateway() as gateway:
+        asked = await gateway.ask("POST", "/sessions", BODY)
+        bought = await gateway.ask("POST", "/sessions", BODY, headers=gateway.payment(asked))
+        session = await gateway.ask("GET", f"/sessions/{bought.json()['session_id']}")
+        payment = await gateway.ask("GET", f"/payments/{bought.json()['payment_id']}")
+        names = [answer.json()["network"] for answer in (asked, bought, session, payment)]
+        assert names == ["engram-play"] * 4
+        assert asked.json()["accepts"][0]["network"] == asked.headers["X-Payment-Network"] == "engram-play"
 
 
 # The buyer's own word for a purchase.

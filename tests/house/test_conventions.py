@@ -55,6 +55,16 @@ def test_a_missing_tool_is_a_failure_in_continuous_integration(tmp_path: Path) -
     assert outcome(tmp_path, ENGRAM_NO_SKIPS="1", ENGRAM_SHARED=str(present)) == "1 failed, 1 xfailed, 1 error"
 
 
+def test_heavy_tests_are_left_out_unless_they_are_named() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests/browser"]
+    assert (
+        subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode
+        == pytest.ExitCode.NO_TESTS_COLLECTED
+    )
+    only_heavy = subprocess.run([*command, "-m", "heavy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "::test_" in only_heavy.stdout
+
+
 @pytest.mark.xdist_group("house")
 def test_tests_of_a_group_keep_to_one_worker(request: pytest.FixtureRequest) -> None:
     """By the name that pytest-xdist gives them; without it they are dealt out like all others."""

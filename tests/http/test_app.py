@@ -201,6 +201,33 @@ async def test_a_page_of_an_allowed_origin_may_call_and_read_our_headers() -> No
     assert "X-Hotkey" in preflight.headers["Access-Control-Allow-Headers"]
 
 
+@pytest.mark.parametrize("payment", ["PAYMENT-SIGNATURE", "X-PAYMENT"])
+async def test_a_preflight_allows_what_clients_of_x402_send_with_a_payment(payment: str) -> None:
+    """Access-Control-Expose-Headers, a response header, among them (x402-foundation/x402#3478)."""
+    client = routed(make_app(settings(cors_origins=("https://app.example",)))).test_client()
+    sent = f"access-control-expose-headers,content-type,{payment.lower()},x-hotkey,x-sig,x-sig-version,x-timestamp"
+    asks = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": sent}
+    preflight = await client.options("/json", headers={"Origin": "https://app.example"} | asks)
+    allowed = {name.lower() for name in preflight.headers["Access-Control-Allow-Headers"].split(", ")}
+    assert preflight.status_code == 204
+    assert set(sent.split(",")) <= allowed
+
+
+async def test_a_page_that_calls_too_often_may_read_when_to_call_again() -> None:
+    """The preflight passes; of one that is refused a page learns nothing."""
+    client = routed(
+        make_app(settings(cors_origins=("https://app.example",), requests_per_minute_per_ip=60))
+    ).test_client()
+    origin = {"Origin": "https://app.example"}
+    statuses = [(await client.get("/hello/you", headers=origin)).status_code for _ in range(11)]
+    assert statuses == [200] * 10 + [429]
+    preflight = await client.options("/hello/you", headers=origin | {"Access-Control-Request-Method": "GET"})
+    refused = await client.get("/hello/you", headers=origin)
+    assert (preflight.status_code, refused.status_code) == (204, 429)
+    assert refused.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert "Retry-After" in refused.headers["Access-Control-Expose-Headers"].split(", ")
+
+
 @pytest.mark.parametrize("origins", [(), ("https://app.example",)])
 async def test_a_page_of_another_origin_is_not_let_in(origins: tuple[str, ...]) -> None:
     client = routed(make_app(settings(cors_origins=origins))).test_client()

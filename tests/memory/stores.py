@@ -3,7 +3,7 @@
 import contextlib
 import random
 import struct
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import trio
@@ -11,6 +11,7 @@ import trio
 from engram.clock import SeededIds, SystemClock
 from engram.memory import cid
 from engram.memory.edge_index import EdgeIndex
+from engram.memory.filters import Filter
 from engram.memory.index import Index, Match
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.model import PUBLIC, Change, Entry, Excerpt, Record, Upserted
@@ -71,14 +72,13 @@ class ExactIndex:
         return len(self.vectors)
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         await trio.lowlevel.checkpoint()
         scored = [
             Match(number, cosine(vector, there.embedding))
             for number, there in self.vectors.items()
-            if there.namespace == namespace
-            and all(there.metadata.get(key) == value for key, value in conditions.items())
+            if there.namespace == namespace and conditions.holds(there.metadata)
         ]
         return sorted(scored, key=lambda hit: -hit.score)[:limit]
 

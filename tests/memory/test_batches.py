@@ -1,5 +1,7 @@
 """Batches in the truth and the store: one write, told of in pieces."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -8,9 +10,10 @@ import trio.testing
 
 from engram.clock import SeededIds, SystemClock
 from engram.memory.errors import TruthUnavailable
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.memory.truth import Truth
-from tests.memory.stores import entry, excerpt, opened, vector
+from tests.memory.stores import ExactIndex, entry, excerpt, opened, vector
 
 
 def open_truth(folder: Path) -> Truth:
@@ -89,6 +92,30 @@ async def test_a_batch_that_does_not_fit_is_stored_not_at_all(tmp_path: Path, nu
 async def test_a_batch_is_found_when_it_is_acknowledged(tmp_path: Path) -> None:
     async with opened(tmp_path) as both:
         stored = await both.store.put_all([entry(vector(1, i)) for i in range(1, 100)])
-        (hit,) = await both.store.query(PUBLIC, vector(1, 99), 1, {})
+        (hit,) = await both.store.query(PUBLIC, vector(1, 99), 1, EVERYTHING)
         assert hit.record == excerpt(stored[-1])
         assert both.store.count().public == await both.index.points() == 99
+
+
+async def test_a_damaged_record_is_deleted_among_others(tmp_path: Path) -> None:
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        stored = await both.store.put_all([entry(vector(1, number)) for number in range(3)])
+        with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as behind_its_back:
+            behind_its_back.execute("UPDATE records SET metadata = '{' WHERE id = ?", (stored[1].id,))
+        outcomes = await both.store.delete_all(PUBLIC, [record.cid for record in stored], lambda owner: True)
+        assert outcomes == ["deleted"] * 3
+        assert both.store.count().public == await both.index.points() == 0
+
+
+async def test_a_batch_of_deletions_survives_a_restart_whole(tmp_path: Path) -> None:
+    async with opened(tmp_path) as both:
+        stored = await both.store.put_all([entry(vector(1, number)) for number in range(10)])
+        gone = [record.cid for record in stored[:7]]
+        assert await both.store.delete_all(PUBLIC, [*gone, "v1::none"], lambda owner: True) == [
+            *["deleted"] * 7,
+            "not_found",
+        ]
+        assert await both.store.delete_all(PUBLIC, [stored[8].cid], lambda owner: owner is not None) == ["not_owner"]
+    async with opened(tmp_path) as both:
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)
+        assert {hit.record.cid for hit in hits} == {record.cid for record in stored[7:]}

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from engram.clock import SeededIds, SystemClock
 from engram.memory import keyed_tree, merkle, proofs
 from engram.memory.commitment import Commitment
 from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Entry
+from engram.memory.truth import Truth
 from tests.memory.stores import ExactIndex, entry, opened, random_vector, vector
 
 
@@ -104,3 +107,32 @@ async def test_trees_of_empty_namespaces_do_not_pile_up(tmp_path: Path, monkeypa
         await commitment.load(both.truth)
         trees = [weakref.ref(await commitment.of(f"nobodys{number}")) for number in range(100)]
         assert sum(1 for tree in trees if tree() is not None) <= 50
+
+
+async def test_a_tree_is_that_of_a_moment_or_none(tmp_path: Path) -> None:
+    async with opened(tmp_path, lambda truth: ExactIndex()) as both:
+        commitment = Commitment()
+        both.store.on_changes = commitment.follow
+        await commitment.load(both.truth)
+        mine = await both.store.put(entry(vector(1), "mine"))
+        public = await both.store.put(entry(vector(1)))
+        tree = await commitment.as_of("mine", public.sequence)
+        assert tree is not None
+        assert len(tree) == 1
+        later = await both.store.put(entry(vector(2), "mine"))
+        assert await commitment.as_of("mine", public.sequence) is None
+        assert await commitment.as_of("mine", later.sequence) is tree
+        assert await commitment.as_of(PUBLIC, mine.sequence) is None
+        assert await commitment.as_of(PUBLIC, later.sequence) is commitment.public()
+
+
+async def test_a_change_that_never_comes_is_waited_for_a_second(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    commitment = Commitment()
+    truth = Truth.open(tmp_path / "truth.db", SystemClock(), SeededIds(1))
+    await commitment.load(truth)
+    began = trio.current_time()
+    assert await commitment.as_of(PUBLIC, 7) is None
+    assert trio.current_time() - began == pytest.approx(1.0)
+    truth.close()

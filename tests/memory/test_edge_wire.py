@@ -18,7 +18,7 @@ def test_frames_come_out_whole_however_the_bytes_arrive(bodies: list[bytes], pie
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
-    message = Search(7, "mine", b"\x00\x01", 10, ["mark"])
+    message = Search(7, "mine", b"\x00\x01", 10, [["mark", "other"], ["third"]])
     (body,) = Frames().feed(frame(message))
     assert decode_request(body) == message
 

@@ -6,7 +6,7 @@ import os
 import signal
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import trio
 from engram.memory import edge_index, indexed_store, truth
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
+from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
@@ -32,7 +33,7 @@ class SlowIndex(ExactIndex):
         return await super().apply(changes, sequence)
 
     async def search(
-        self, namespace: str, vector: bytes, limit: int, conditions: Mapping[str, str], give_up_at: float
+        self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
         with trio.move_on_at(give_up_at):
             await self.open.wait()
@@ -67,7 +68,7 @@ async def test_changes_beyond_the_queue_are_read_from_the_truth_again(
         await until(lambda: len(index.vectors) == 30)
         gone = entry(vector(1, 7))
         assert await both.store.delete(PUBLIC, gone.cid)
-        assert len(await both.store.query(PUBLIC, vector(1), 50, {})) == 29
+        assert len(await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)) == 29
 
 
 async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_same(
@@ -81,10 +82,10 @@ async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_s
             await both.store.put(entry(vector(1)))
         assert await both.store.get(PUBLIC, entry(vector(1)).cid) is not None
         with pytest.raises(IndexUnavailable, match="in time"):
-            await both.store.query(PUBLIC, vector(1), 1, {})
+            await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         index.open.set()
         await until(lambda: len(index.vectors) == 1)
-        assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+        assert len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)) == 1
 
 
 async def test_a_query_waits_no_longer_for_its_turn_to_read_the_records_than_for_the_index(
@@ -104,7 +105,7 @@ async def test_a_query_waits_no_longer_for_its_turn_to_read_the_records_than_for
         await trio.to_thread.run_sync(reading.wait)
         try:
             with pytest.raises(TruthUnavailable, match="in time"):
-                await both.store.query(PUBLIC, vector(1), 1, {})
+                await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         finally:
             may_end.set()
 
@@ -117,7 +118,7 @@ async def test_an_index_older_than_what_was_forgotten_is_built_anew(tmp_path: Pa
         await both.truth.prune(3)
     haunted = KeepingIndex(2, Upserted(2, ghost.id, PUBLIC, ghost.embedding, {}))
     async with opened(tmp_path, lambda truth: haunted) as both:
-        hits = await both.store.query(PUBLIC, vector(1, 1), 1, {})
+        hits = await both.store.query(PUBLIC, vector(1, 1), 1, EVERYTHING)
         assert [hit.record.cid for hit in hits] == [kept.cid]
         assert list(haunted.vectors) == [kept.id]
 
@@ -126,7 +127,7 @@ async def test_an_index_that_lacks_vectors_it_should_have_is_built_anew(tmp_path
     async with opened(tmp_path, lambda truth: ExactIndex()) as both:
         stored = [await both.store.put(entry(vector(1, i))) for i in range(5)]
     async with opened(tmp_path, lambda truth: KeepingIndex(5)) as both:
-        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)
         assert {hit.record.cid for hit in hits} == {record.cid for record in stored}
 
 
@@ -166,7 +167,7 @@ async def test_only_what_came_after_the_last_flush_is_replayed(tmp_path: Path) -
         both.truth.changes_since = noting  # type: ignore[method-assign]  # to see what is read
         os.kill(worker, signal.SIGKILL)
         await until(lambda: not both.store.usable)
-        assert len(await both.store.query(PUBLIC, vector(1), 50, {})) == 6
+        assert len(await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)) == 6
         assert read[0] == 5
 
 
@@ -180,7 +181,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path, monkey
         assert worker is not None
         os.kill(worker, signal.SIGSTOP)
         late = await both.store.put(entry(vector(1, 1)))
-        assert {hit.record.cid for hit in await both.store.query(PUBLIC, vector(1), 9, {})} >= {late.cid}
+        assert {hit.record.cid for hit in await both.store.query(PUBLIC, vector(1), 9, EVERYTHING)} >= {late.cid}
         assert index.worker_pid != worker
 
 
@@ -196,9 +197,9 @@ async def test_a_worker_that_hangs_is_replaced_though_nobody_waits_for_it_any_mo
         assert worker is not None
         os.kill(worker, signal.SIGSTOP)
         with trio.move_on_after(0.01):
-            await both.store.query(PUBLIC, vector(1), 9, {})
+            await both.store.query(PUBLIC, vector(1), 9, EVERYTHING)
         await until(lambda: index.worker_pid not in (worker, None))
-        assert len(await both.store.query(PUBLIC, vector(1), 9, {})) == 1
+        assert len(await both.store.query(PUBLIC, vector(1), 9, EVERYTHING)) == 1
 
 
 async def test_searches_that_a_hung_worker_leaves_waiting_are_told_so_and_keep_their_turns(
@@ -215,17 +216,17 @@ async def test_searches_that_a_hung_worker_leaves_waiting_are_told_so_and_keep_t
         os.kill(index.worker_pid, signal.SIGSTOP)
         for reason in ("did not answer in time", "did not answer in time", "asked too much"):
             with pytest.raises(IndexUnavailable, match=reason):
-                await both.store.query(PUBLIC, vector(1), 1, {})
+                await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         os.kill(index.worker_pid, signal.SIGCONT)
         monkeypatch.setattr(indexed_store, "_SEARCH_WITHIN_S", 5.0)
-        assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+        assert len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)) == 1
         assert both.deaths == 0
 
 
 async def test_an_index_that_is_down_is_told_as_such(tmp_path: Path) -> None:
     index = EdgeIndex(tmp_path / "index", 8, "truth")
     with pytest.raises(IndexUnavailable, match="restarting"):
-        await index.search(PUBLIC, vector(1), 1, {}, math.inf)
+        await index.search(PUBLIC, vector(1), 1, EVERYTHING, math.inf)
 
 
 async def test_a_worker_for_whose_pipes_there_are_no_descriptors_is_ended(

@@ -19,6 +19,7 @@ from engram.memory.edge_index import EdgeIndex
 from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
 from engram.memory.edge_wire import Place, Remove, Search
+from engram.memory.filters import EVERYTHING
 from engram.memory.index import Index
 from engram.memory.model import PUBLIC
 from engram.memory.truth import Truth
@@ -48,12 +49,12 @@ async def test_a_copy_is_built_and_taken_over_while_records_come_and_go(tmp_path
             gone = stored.pop(rng.randrange(len(stored)))
             assert await both.store.delete(gone.namespace, gone.cid)
             wanted = rng.choice(stored)
-            (hit,) = await both.store.query(wanted.namespace, wanted.embedding, 1, {})
+            (hit,) = await both.store.query(wanted.namespace, wanted.embedding, 1, EVERYTHING)
             assert hit.record == excerpt(wanted)
         assert both.deaths == 0
         assert await both.index.points() == len(stored)
         for namespace in (PUBLIC, "mine"):
-            hits = await both.store.query(namespace, vector(1), 500, {})
+            hits = await both.store.query(namespace, vector(1), 500, EVERYTHING)
             assert {hit.record.cid for hit in hits} == {each.cid for each in stored if each.namespace == namespace}
     async with opened(tmp_path, building(tmp_path, 10_000)) as both:
         await until(lambda: both.store.usable)
@@ -69,10 +70,10 @@ async def test_a_worker_killed_while_it_takes_over_has_lost_nothing(tmp_path: Pa
         await until(lambda: len(generations(tmp_path)) > 2)
         assert index.worker_pid is not None
         os.kill(index.worker_pid, signal.SIGKILL)
-        hits = await both.store.query(PUBLIC, vector(1), 500, {})
+        hits = await both.store.query(PUBLIC, vector(1), 500, EVERYTHING)
         assert {hit.record.cid for hit in hits} == {record.cid for record in stored}
         await until(lambda: "public" not in generations(tmp_path))
-        hits = await both.store.query(PUBLIC, vector(1), 500, {})
+        hits = await both.store.query(PUBLIC, vector(1), 500, EVERYTHING)
         assert {hit.record.cid for hit in hits} == {record.cid for record in stored}
 
 

@@ -8,6 +8,7 @@ import trio
 
 from engram.cli import main
 from engram.memory import edge_reindex
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.memory.qdrant_index import QdrantIndex
 from engram.memory.qdrant_push import push
@@ -33,7 +34,7 @@ async def _fill(tmp_path: Path) -> None:
             for number in range(AMOUNT):
                 nursery.start_soon(both.store.put, entry(random_vector(rng), "mine" if number % 2 else PUBLIC))
         for namespace in (PUBLIC, "mine"):
-            for record in await both.store.page(namespace, {}, AMOUNT // 6, 0):
+            for record in await both.store.page(namespace, EVERYTHING, AMOUNT // 6, 0):
                 await both.store.delete(namespace, record.cid)
 
 
@@ -43,8 +44,8 @@ async def test_an_index_built_anew_has_everything_and_is_believed(filled: Path) 
     assert told[-1] == (200, 200)
     mark = (filled / "index" / "mark.json").read_bytes()
     async with opened(filled) as both:
-        assert len(await both.store.query("mine", vector(1), 500, {})) == 100
-        assert len(await both.store.query(PUBLIC, vector(1), 500, {})) == 100
+        assert len(await both.store.query("mine", vector(1), 500, EVERYTHING)) == 100
+        assert len(await both.store.query(PUBLIC, vector(1), 500, EVERYTHING)) == 100
         assert (filled / "index" / "mark.json").read_bytes() == mark
     assert {path.name for path in filled.iterdir() if path.is_dir()} == {"index"}
 
@@ -91,6 +92,6 @@ async def test_a_node_goes_over_to_the_server_that_was_pushed_to(filled: Path, t
         await push(filled / "truth.db", server.url)
         sent = len(server.calls)
         async with opened(filled, lambda truth: QdrantIndex(server.url, DIMENSION, truth.truth_id)) as both:
-            assert len(await both.store.query("mine", vector(1), 500, {})) == 100
+            assert len(await both.store.query("mine", vector(1), 500, EVERYTHING)) == 100
         assert len(server.calls) < sent + 10
         assert server.broken == []

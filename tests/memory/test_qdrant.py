@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from engram.memory.errors import IndexRestarting, IndexUnavailable
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Upserted
 from engram.memory.qdrant_index import QdrantIndex
 from tests.fakes.qdrant_server import QdrantDouble
@@ -31,7 +32,7 @@ async def test_what_the_server_has_is_not_sent_again(tmp_path: Path, server: Qdr
             index = both.index
             assert isinstance(index, QdrantIndex)
             stored = await both.store.put(entry(vector(1)))
-            assert len(await both.store.query(PUBLIC, vector(1), 10, {})) == 1
+            assert len(await both.store.query(PUBLIC, vector(1), 10, EVERYTHING)) == 1
             assert await index.flush() == stored.sequence
     upserts = server.calls.count("put /collections/{collection_name}/points")
     assert upserts <= 1 + 4  # one record; else the mark (twice by flush, at most twice by itself)
@@ -44,7 +45,7 @@ async def test_a_server_that_was_emptied_is_filled_again(tmp_path: Path, server:
     for name in list(server.shards):
         server.drop(name, None)
     async with opened(tmp_path, lambda truth: QdrantIndex(server.url, DIMENSION, truth.truth_id)) as both:
-        assert len(await both.store.query("mine", vector(1), 10, {})) == 1
+        assert len(await both.store.query("mine", vector(1), 10, EVERYTHING)) == 1
 
 
 async def test_two_truths_share_a_server_and_see_nothing_of_each_other(tmp_path: Path, server: QdrantDouble) -> None:
@@ -53,10 +54,10 @@ async def test_two_truths_share_a_server_and_see_nothing_of_each_other(tmp_path:
         await nursery.start(_serve, one)
         await nursery.start(_serve, other)
         await one.apply([Upserted(1, 7, PUBLIC, vector(1), {})], 1)
-        (found,) = await one.search(PUBLIC, vector(1), 5, {}, math.inf)
+        (found,) = await one.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf)
         assert found.id == 7
         assert found.score == pytest.approx(1.0)
-        assert await other.search(PUBLIC, vector(1), 5, {}, math.inf) == []
+        assert await other.search(PUBLIC, vector(1), 5, EVERYTHING, math.inf) == []
         nursery.cancel_scope.cancel()
 
 
@@ -100,7 +101,7 @@ async def test_a_cancelled_search_does_not_end_others(tmp_path: Path, server: Qd
 
         async def search(give_up_after: float) -> None:
             with trio.move_on_after(give_up_after):
-                answered.append(len(await both.store.query(PUBLIC, vector(1), 1, {})))
+                answered.append(len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)))
 
         async with trio.open_nursery() as nursery:
             for number in range(20):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.memory import cid, rules
+from engram.memory import cid, filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.memory.model import PUBLIC
 
@@ -159,7 +159,7 @@ def test_top_k_of_a_wrong_type_is_malformed(top_k: object) -> None:
 
 def test_a_search_is_by_vector_or_by_text() -> None:
     by_vector = rules.check_query({"query_vector": [1, 0, 0], "query_text": "ignored", "filter": {"k": 1}}, LIMITS)
-    assert by_vector == rules.QueryInput(None, struct.pack("<3f", 1, 0, 0), 10, {"k": "1"})
+    assert by_vector == rules.QueryInput(None, struct.pack("<3f", 1, 0, 0), 10, filters.parse({"k": 1}))
     assert rules.check_query({"query_text": "what"}, LIMITS).text == "what"
     with pytest.raises(InvalidInput, match="Nothing to search for"):
         rules.check_query({"query_vector": []}, LIMITS)
@@ -175,7 +175,7 @@ def test_a_filter_of_too_many_keys_is_malformed() -> None:
     [({}, 50, 0), ({"limit": 0}, 50, 0), ({"limit": 1_000, "offset": 7}, 200, 7), ({"limit": 3}, 3, 0)],
 )
 def test_a_page_has_a_default_and_a_limit(body: dict[str, object], limit: int, offset: int) -> None:
-    assert rules.check_list(body) == rules.ListInput({}, limit, offset)
+    assert rules.check_list(body) == rules.ListInput(filters.EVERYTHING, limit, offset)
 
 
 @pytest.mark.parametrize("body", [{"limit": -1}, {"offset": -1}, {"offset": 2**60}, {"limit": "x"}])

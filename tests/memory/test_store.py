@@ -17,8 +17,10 @@ import pytest
 import trio
 import trio.testing
 
+from engram.memory import filters
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Counts, Upserted
 from engram.memory.qdrant_index import QdrantIndex
 from engram.memory.truth import Truth
@@ -74,10 +76,10 @@ async def test_what_is_put_is_got_found_listed_and_counted(both: Opened) -> None
     record = await both.store.put(stored)
     assert record.embedding == stored.embedding
     assert await both.store.get(PUBLIC, stored.cid) == record
-    (hit,) = await both.store.query(PUBLIC, vector(1, 2), 10, {})
+    (hit,) = await both.store.query(PUBLIC, vector(1, 2), 10, EVERYTHING)
     assert hit.record == excerpt(record)
     assert hit.score == pytest.approx(1.0)
-    assert await both.store.page(PUBLIC, {}, 10, 0) == [record]
+    assert await both.store.page(PUBLIC, EVERYTHING, 10, 0) == [record]
     assert both.store.count() == Counts(1, 0)
 
 
@@ -93,21 +95,21 @@ async def test_hits_come_best_first_with_their_cosine(both: Opened) -> None:
     for each in entries:
         await both.store.put(each)
     wanted = random_vector(rng)
-    hits = await both.store.query(PUBLIC, wanted, 7, {})
+    hits = await both.store.query(PUBLIC, wanted, 7, EVERYTHING)
     expected = sorted((cosine(wanted, each.embedding) for each in entries), reverse=True)[:7]
     assert [hit.score for hit in hits] == pytest.approx(expected, abs=1e-5)
 
 
 async def test_an_opposite_vector_scores_minus_one(both: Opened) -> None:
     await both.store.put(entry(vector(0, 3)))
-    (hit,) = await both.store.query(PUBLIC, vector(0, -1), 10, {})
+    (hit,) = await both.store.query(PUBLIC, vector(0, -1), 10, EVERYTHING)
     assert hit.score == pytest.approx(-1.0)
 
 
 @pytest.mark.parametrize("scale", [1e-15, 1e15])
 async def test_lengths_at_the_edge_of_32_bits_keep_their_cosine(both: Opened, scale: float) -> None:
     await both.store.put(entry(vector(scale, scale)))
-    (hit,) = await both.store.query(PUBLIC, vector(scale), 10, {})
+    (hit,) = await both.store.query(PUBLIC, vector(scale), 10, EVERYTHING)
     assert hit.score == pytest.approx(0.5**0.5, abs=1e-5)
 
 
@@ -115,10 +117,10 @@ async def test_conditions_are_applied_before_the_search_not_after(both: Opened) 
     for i in range(30):
         await both.store.put(entry(vector(1, i / 1000), colour="red"))
     blue = await both.store.put(entry(vector(-1), colour="blue"))
-    hits = await both.store.query(PUBLIC, vector(1), 3, {"colour": "blue"})
+    hits = await both.store.query(PUBLIC, vector(1), 3, filters.parse({"colour": "blue"}))
     assert [hit.record for hit in hits] == [excerpt(blue)]
-    assert await both.store.page(PUBLIC, {"colour": "blue"}, 10, 0) == [blue]
-    assert await both.store.query(PUBLIC, vector(1), 3, {"colour": "green"}) == []
+    assert await both.store.page(PUBLIC, filters.parse({"colour": "blue"}), 10, 0) == [blue]
+    assert await both.store.query(PUBLIC, vector(1), 3, filters.parse({"colour": "green"})) == []
 
 
 async def test_no_text_of_a_condition_is_anything_but_itself(both: Opened) -> None:
@@ -147,9 +149,11 @@ async def test_no_text_of_a_condition_is_anything_but_itself(both: Opened) -> No
         for number, pair in enumerate(pairs)
     }
     for (key, value), record in stored.items():
-        assert await both.store.page(PUBLIC, {key: value}, 50, 0) == [record], (key, value)
-        assert [hit.record.id for hit in await both.store.query(PUBLIC, vector(1), 50, {key: value})] == [record.id]
-    assert await both.store.page(PUBLIC, {"key": "x\0z"}, 50, 0) == []
+        assert await both.store.page(PUBLIC, filters.parse({key: value}), 50, 0) == [record], (key, value)
+        assert [
+            hit.record.id for hit in await both.store.query(PUBLIC, vector(1), 50, filters.parse({key: value}))
+        ] == [record.id]
+    assert await both.store.page(PUBLIC, filters.parse({"key": "x\0z"}), 50, 0) == []
 
 
 async def test_namespaces_see_nothing_of_each_other(both: Opened) -> None:
@@ -158,10 +162,10 @@ async def test_namespaces_see_nothing_of_each_other(both: Opened) -> None:
         await both.store.put(entry(same, namespace, text=namespace))
     await both.store.put(entry(vector(1), "theirs", text="only theirs"))
     for namespace, found in ((PUBLIC, 1), ("mine", 1), ("theirs", 2), ("nobody", 0)):
-        hits = await both.store.query(namespace, same, 10, {})
+        hits = await both.store.query(namespace, same, 10, EVERYTHING)
         assert len(hits) == found
         assert {hit.record.text for hit in hits} <= {namespace, f"only {namespace}"}
-        assert len(await both.store.page(namespace, {}, 10, 0)) == found
+        assert len(await both.store.page(namespace, EVERYTHING, 10, 0)) == found
     assert both.store.count() == Counts(1, 3)
     assert await both.store.delete("mine", entry(same).cid)
     assert await both.store.get(PUBLIC, entry(same).cid) is not None
@@ -173,7 +177,7 @@ async def test_what_is_deleted_is_gone_everywhere(both: Opened) -> None:
     assert await both.store.delete(PUBLIC, gone.cid)
     assert not await both.store.delete(PUBLIC, gone.cid)
     assert await both.store.get(PUBLIC, gone.cid) is None
-    assert [hit.record for hit in await both.store.query(PUBLIC, vector(1, 1), 10, {})] == [excerpt(kept)]
+    assert [hit.record for hit in await both.store.query(PUBLIC, vector(1, 1), 10, EVERYTHING)] == [excerpt(kept)]
     assert both.store.count() == Counts(1, 0)
 
 
@@ -183,14 +187,14 @@ async def test_what_was_deleted_may_be_put_again(both: Opened) -> None:
     second = await both.store.put(entry(vector(1)))
     assert second.cid == first.cid
     assert second.id > first.id
-    assert len(await both.store.query(PUBLIC, vector(1), 10, {})) == 1
+    assert len(await both.store.query(PUBLIC, vector(1), 10, EVERYTHING)) == 1
 
 
 async def test_pages_follow_the_order_of_storing(both: Opened) -> None:
     stored = [await both.store.put(entry(vector(1, i))) for i in range(7)]
-    assert await both.store.page(PUBLIC, {}, 3, 0) == stored[:3]
-    assert await both.store.page(PUBLIC, {}, 3, 6) == stored[6:]
-    assert await both.store.page(PUBLIC, {}, 3, 9) == []
+    assert await both.store.page(PUBLIC, EVERYTHING, 3, 0) == stored[:3]
+    assert await both.store.page(PUBLIC, EVERYTHING, 3, 6) == stored[6:]
+    assert await both.store.page(PUBLIC, EVERYTHING, 3, 9) == []
 
 
 async def test_many_writers_at_once_all_get_what_they_asked_for(both: Opened) -> None:
@@ -222,7 +226,7 @@ async def test_a_killed_worker_is_replaced_and_knows_everything(tmp_path: Path) 
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
         late = await both.store.put(entry(vector(5, 5)))
-        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)
         assert {hit.record.cid for hit in hits} == {record.cid for record in [*kept, late]} - {kept[3].cid}
         assert both.deaths == 1
         assert index.worker_pid != worker
@@ -233,14 +237,14 @@ async def test_a_search_that_is_open_when_the_worker_dies_is_answered_by_its_suc
         index = both.index
         assert isinstance(index, EdgeIndex)
         await both.store.put(entry(vector(1)))
-        assert await both.store.query(PUBLIC, vector(1), 1, {})
+        assert await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         worker = index.worker_pid
         assert worker is not None
         os.kill(worker, signal.SIGSTOP)
         async with trio.open_nursery() as nursery:
 
             async def search() -> None:
-                assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+                assert len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)) == 1
 
             nursery.start_soon(search)
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -252,13 +256,13 @@ async def test_a_search_that_waits_for_the_index_goes_on_when_it_is_back(tmp_pat
         index = both.index
         assert isinstance(index, EdgeIndex)
         await both.store.put(entry(vector(1)))
-        await both.store.query(PUBLIC, vector(1), 1, {})
+        await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         worker = index.worker_pid
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
         await until(lambda: not both.store.usable)
         with trio.fail_after(3):
-            assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+            assert len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)) == 1
 
 
 async def test_a_lost_index_is_built_again_from_the_truth(tmp_path: Path) -> None:
@@ -268,7 +272,9 @@ async def test_a_lost_index_is_built_again_from_the_truth(tmp_path: Path) -> Non
         stored = [await both.store.put(entry(vector(1, i), "mine" if i % 2 else PUBLIC)) for i in range(10)]
     shutil.rmtree(tmp_path / "index")
     async with opened(tmp_path) as both:
-        hits = await both.store.query(PUBLIC, vector(1), 50, {}) + await both.store.query("mine", vector(1), 50, {})
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING) + await both.store.query(
+            "mine", vector(1), 50, EVERYTHING
+        )
         assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
 
 
@@ -288,7 +294,7 @@ async def test_a_torn_index_is_built_again_from_the_truth(tmp_path: Path, torn: 
     for path in [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]:
         path.write_bytes(b"torn")
     async with opened(tmp_path) as both:
-        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)
         assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
 
 
@@ -300,7 +306,7 @@ async def test_an_index_whose_torn_files_end_the_worker_is_built_again(tmp_path:
     for path in files:
         path.write_bytes(b"\xff" * (path.stat().st_size // 2))
     async with opened(tmp_path) as both:
-        hits = await both.store.query(PUBLIC, vector(1), 50, {})
+        hits = await both.store.query(PUBLIC, vector(1), 50, EVERYTHING)
         assert sorted(hit.record.cid for hit in hits) == sorted(record.cid for record in stored)
         assert both.deaths > 0
 
@@ -315,7 +321,7 @@ async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Pa
         path.write_bytes(b"")
     async with opened(tmp_path) as both:
         for name in (PUBLIC, "mine"):
-            hits = await both.store.query(name, vector(1), 50, {})
+            hits = await both.store.query(name, vector(1), 50, EVERYTHING)
             assert {hit.record.id for hit in hits} == {record.id for record in stored if record.namespace == name}
 
 
@@ -339,7 +345,7 @@ async def test_an_index_that_crashes_again_and_again_is_given_up_unless_the_disk
             assert worker is not None
             os.kill(worker, signal.SIGABRT)
             await trio.testing.wait_all_tasks_blocked(0.01)
-            assert len(await both.store.query(PUBLIC, vector(1), 1, {})) == 1
+            assert len(await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)) == 1
         assert (tmp_path / "index" / "old").exists() == kept
 
 
@@ -356,12 +362,12 @@ async def test_a_search_that_finds_a_damaged_record_fails_alone(tmp_path: Path) 
 
         async def theirs() -> None:
             with pytest.raises(IndexUnavailable) as raised:
-                await both.store.query("theirs", vector(1), 5, {})
+                await both.store.query("theirs", vector(1), 5, EVERYTHING)
             assert "engram miner verify" in str(raised.value)
             assert "between" not in str(raised.value)
 
         async def mine() -> None:
-            assert len(await both.store.query("mine", vector(1), 5, {})) == 1
+            assert len(await both.store.query("mine", vector(1), 5, EVERYTHING)) == 1
 
         async with trio.open_nursery() as together:
             for _ in range(10):
@@ -379,7 +385,7 @@ async def test_an_index_of_another_truth_is_not_believed(tmp_path: Path) -> None
 
     Truth.open(tmp_path / "one" / "truth.db", SystemClock(), SeededIds(2)).close()
     async with opened(tmp_path / "one") as both:
-        assert await both.store.query(PUBLIC, vector(1), 10, {}) == []
+        assert await both.store.query(PUBLIC, vector(1), 10, EVERYTHING) == []
         assert await both.index.points() == 0
 
 
@@ -399,10 +405,10 @@ async def test_a_worker_that_joins_finds_nothing_that_the_truth_has_not(tmp_path
         kept, gone, public = [await both.store.put(entry(vector(1, number))) for number in range(3)]
         with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as behind_its_back:
             behind_its_back.execute("DELETE FROM records WHERE id = ?", (gone.id,))
-        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, {}, math.inf)} == {
+        assert {match.id for match in await both.index.search(PUBLIC, vector(1), 9, EVERYTHING, math.inf)} == {
             kept.id,
             public.id,
         }
         strayed = Upserted(9, public.id, "mine", public.embedding, {})
         await both.index.apply([strayed], 9)
-        assert await both.index.search("mine", vector(1), 9, {}, math.inf) == []
+        assert await both.index.search("mine", vector(1), 9, EVERYTHING, math.inf) == []

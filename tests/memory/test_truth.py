@@ -14,6 +14,7 @@ import trio
 from engram.clock import SeededIds, SystemClock
 from engram.memory import records
 from engram.memory.errors import TruthUnavailable, TruthUnreadable
+from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Deleted, Upserted
 from engram.memory.truth import Truth
 from tests.memory.stores import entry, until, vector
@@ -135,7 +136,7 @@ async def test_a_damaged_record_is_told_and_troubles_no_other(tmp_path: Path, nu
         together.start_soon(fails, lambda: truth.get(PUBLIC, damaged.cid))
         together.start_soon(fails, lambda: truth.put(entry(vector(1))))
         together.start_soon(fails, lambda: truth.delete(PUBLIC, damaged.cid))
-        together.start_soon(fails, lambda: truth.read(lambda held: records.page(held, PUBLIC, {}, 10, 0)))
+        together.start_soon(fails, lambda: truth.read(lambda held: records.page(held, PUBLIC, EVERYTHING, 10, 0)))
         together.start_soon(truth.put, entry(vector(3, 1)))
     assert await truth.get(PUBLIC, sound.cid) == sound
     assert (await truth.count()).public == 3

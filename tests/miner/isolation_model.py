@@ -13,16 +13,17 @@ import msgspec
 
 Endpoint = Literal[
     "ingest", "batch", "query", "list", "retrieve", "delete", "challenge", "challenge2", "prove", "root", "whole",
-    "legacy root", "put share", "get share", "repair", "export", "export stream", "save chat", "chat", "chats",
+    "legacy root", "put share", "get share", "walk", "look up", "delete batch",
+    "repair", "export", "export stream", "save chat", "chat", "chats",
     "make chat", "rename chat", "delete chat", "attest", "attestation", "health", "stats", "metagraph", "metrics",
 ]  # fmt: skip
 SPACED = frozenset(
     {"ingest", "batch", "query", "list", "retrieve", "delete", "challenge", "challenge2", "prove", "root", "whole",
-     "legacy root", "put share", "get share"}
+     "legacy root", "put share", "get share", "walk", "look up", "delete batch"}
 )  # fmt: skip
 """Endpoints that act on a namespace; their answers are disguised when it is a private one."""
 GETS = frozenset({"retrieve", "root", "whole", "legacy root", "chat", "chats"})
-CHANGING = frozenset({"ingest", "batch", "delete", "put share"})
+CHANGING = frozenset({"ingest", "batch", "delete", "delete batch", "put share"})
 OPEN = frozenset({"attestation", "health", "stats", "metagraph", "metrics"})
 """Endpoints that look at no signature."""
 RULED = frozenset({"ingest", "query"})
@@ -174,8 +175,14 @@ class Model:
                 for content in shown.contents:
                     there.setdefault(cid_of(content), Held(owner, shown.text))
                 return Told(200, private, whose, tuple(cid_of(content) for content in shown.contents))
-            case "query" | "list":
+            case "query" | "list" | "walk":
                 return Told(200, private, whose, tuple(there), texts, len(there))
+            case "look up":
+                found = [cid for cid in map(cid_of, dict.fromkeys(shown.contents)) if cid in there]
+                texts = frozenset(there[cid].text for cid in found if cid in seen)
+                return Told(200, private, whose, tuple(found), texts, len(found))
+            case "delete batch":
+                return self._delete_batch(shown, signer, space, whose=whose, bound=bound)
             case "retrieve":
                 held = shown.cid in there
                 return Told(200 if held else 404, private, whose, (shown.cid,) if held else None, texts)
@@ -213,6 +220,16 @@ class Model:
             return Told(403 if signer else 401, private, whose)
         del there[shown.cid]
         return Told(200, private, whose, (shown.cid,))
+
+    def _delete_batch(self, shown: Shown, signer: str | None, space: Space, *, whose: str, bound: bool) -> Told:
+        there, private = self.records[space], space != EVERYBODYS
+        if not (bound if private else signer):
+            return Told(401, private, whose)
+        may = {cid for cid, held in there.items() if private or signer in (self.host, held.owner)}
+        gone = [cid for cid in dict.fromkeys(map(cid_of, shown.contents)) if cid in may]
+        for cid in gone:
+            del there[cid]
+        return Told(200, private, whose, tuple(gone))
 
     def _signed(self, shown: Shown, signer: str | None) -> Told:
         """Endpoints that act for whoever signed the body, or for everybody."""
@@ -283,7 +300,9 @@ def shown_cids(endpoint: Endpoint, body: dict[str, Any]) -> tuple[str, ...]:
             return tuple(result["cid"] for result in body["results"])
         case "query":
             return tuple(sorted(hit["cid"] for hit in body["results"]))
-        case "list":
+        case "delete batch":
+            return tuple(result["cid"] for result in body["results"] if result["deleted"])
+        case "list" | "walk" | "look up":
             return tuple(record["cid"] for record in body["records"])
         case "prove":
             return (body["cid"],) if body["included"] else ()

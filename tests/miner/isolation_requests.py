@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 
 from engram.hotkeys import Keypair, miner_scheme
-from tests.miner.isolation_model import GETS, OPEN, SPACED, Endpoint, Shown, embedding
+from tests.miner.isolation_model import GETS, OPEN, SPACED, Endpoint, Shown, cid_of, embedding
 from tests.miner.nodes import CONTROLLER, encoded
 
 PEOPLE = {
@@ -30,6 +30,9 @@ PATHS: dict[Endpoint, tuple[str, str, str]] = {
     "legacy root": ("GET", "/commitment", "commitment"),
     "put share": ("POST", "/KeyShareSynapse", "KeyShareSynapse"),
     "get share": ("POST", "/KeyShareRetrieve", "KeyShareRetrieve"),
+    "walk": ("POST", "/list", "list"),
+    "look up": ("POST", "/LookupBatch", "LookupBatch"),
+    "delete batch": ("POST", "/DeleteBatch", "DeleteBatch"),
     "repair": ("POST", "/RepairSynapse", "RepairSynapse"),
     "export": ("POST", "/export", "export"),
     "export stream": ("POST", "/export-stream", "export-stream"),
@@ -119,6 +122,12 @@ def _fields(draft: Draft, secret: str, share: str) -> dict[str, Any]:
             return {"query_vector": embedding(draft.contents[0]), "top_k": 100}
         case "list" | "get share" | "export" | "export stream" | "root":
             return {}
+        case "walk":
+            return {"after": None}
+        case "look up":
+            return {"key": "content", "values": [str(content) for content in draft.contents]}
+        case "delete batch":
+            return {"cids": [cid_of(content) for content in draft.contents]}
         case "challenge" | "challenge2":
             version = 2 if draft.endpoint == "challenge2" else 1
             expires = draft.stamp // 1000 + 60

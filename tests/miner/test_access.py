@@ -9,6 +9,7 @@ import pytest
 
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, miner_scheme, verify
+from engram.memory.filters import EVERYTHING
 from engram.miner import endpoints
 from engram.miner.answers import RETRY
 from engram.miner.endpoints import Answer, Service
@@ -49,6 +50,8 @@ CHALLENGE = {"cid": "CID", "nonce_hex": "11" * 32, "expires_at": 4_000_000_000}
 READS: dict[str, Ask] = {
     "query": posted(endpoints.query, query_vector=UP),
     "list": posted(endpoints.listing),
+    "walk": posted(endpoints.listing, after=None),
+    "look up": posted(endpoints.look_up, key="text", values=[SECRET]),
     "challenge": posted(endpoints.challenge, **CHALLENGE),
     "prove": posted(endpoints.prove_memory, cid="CID"),
     "share": posted(endpoints.get_key_share),
@@ -58,6 +61,7 @@ READS: dict[str, Ask] = {
 WRITES: dict[str, Ask] = {
     "ingest": posted(endpoints.ingest, raw_embedding=UP, metadata={"of": "another"}),
     "batch": posted(endpoints.ingest_batch, items=[{"raw_embedding": UP}]),
+    "delete batch": posted(endpoints.delete_batch, cids=["CID"]),
     "put share": posted(endpoints.put_key_share, **{**SHARE, "share_hex": "cd"}),
 }
 EVERY = READS | WRITES
@@ -82,7 +86,7 @@ async def test_a_version_1_signature_read_on_its_way_opens_nothing_else(tmp_path
     now_ms = int(clock.now() * 1000)
     async with serving(tmp_path, clock=clock, tenants="anyone") as service:
         cid = await settled(service, now_ms)
-        before = await service.store.page(f"{ANNA.public_key.hex()}:notes", {}, 10, 0)
+        before = await service.store.page(f"{ANNA.public_key.hex()}:notes", EVERYTHING, 10, 0)
         for number, first in enumerate(EVERY):
             if first == then or first in WRITES:
                 continue
@@ -91,7 +95,7 @@ async def test_a_version_1_signature_read_on_its_way_opens_nothing_else(tmp_path
             stolen = await EVERY[then](service, named, cid)
             assert refusal(stolen) == (403, "namespace_signature_used"), (first, then)
             assert SECRET not in str(stolen.body)
-        assert await service.store.page(f"{ANNA.public_key.hex()}:notes", {}, 10, 0) == before
+        assert await service.store.page(f"{ANNA.public_key.hex()}:notes", EVERYTHING, 10, 0) == before
 
 
 async def test_a_version_1_signature_of_a_write_shows_nothing_to_who_has_read_it(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ class Isolation(RuleBasedStateMachine):
         self.send(made(draft, victim))
 
     def draft(self, actor: str, endpoint: Endpoint, way: str, name: str | None, contents: list[int], cid: str) -> Draft:
-        about = tuple(contents) if endpoint == "batch" else (contents[0],)
+        about = tuple(contents) if endpoint in ("batch", "look up", "delete batch") else (contents[0],)
         return Draft(actor, endpoint, way, name, about, cid, self.now_ms + len(self.sent))
 
     def send(self, sent: Sent) -> None:

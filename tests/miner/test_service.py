@@ -441,7 +441,7 @@ async def test_anonymous_records_never_fill_what_is_the_controllers(tmp_path: Pa
 
 
 async def test_a_full_node_refuses_with_a_clear_error_and_still_serves(tmp_path: Path) -> None:
-    async with serving(tmp_path, quota=150_000) as service:
+    async with serving(tmp_path, quota=180_000) as service:
         stored, refusal = [], None
         for i in range(100):
             answer = await answers.ingest(service, encoded({"text": f"text {i}"}))

@@ -124,6 +124,10 @@ async def test_answers_are_what_the_document_says_field_by_field(service: Servic
     await ask("query", "/QuerySynapse", {"query_text": "a", **named})
     await ask("query", "/QuerySynapse", {**named})
     await ask("list", "/list", named)
+    await ask("list", "/list", {"after": None, **named})
+    await ask("lookupBatch", "/LookupBatch", {"key": "n", "values": ["1"], **named})
+    await ask("lookupBatch", "/LookupBatch", {"key": "n", "values": ["1"], "whole": False, "limit": 1, **named})
+    await ask("deleteBatch", "/DeleteBatch", {"cids": ["v1::" + "0" * 64], **named})
     await ask("retrieve", f"/retrieve/{cid}", {"cid": cid, **named})
     challenge = {"cid": cid, "nonce_hex": "11" * 32, **named}
     await ask("challenge", "/ChallengeSynapse", {**challenge, "expires_at": 9_999_999_999})

@@ -13,7 +13,7 @@ PYTHON = ROOT / ".venv-adapters" / "bin" / "python"
 @pytest.mark.external
 @pytest.mark.serial
 @pytest.mark.skipif(not PYTHON.exists(), reason="needs LangChain and LlamaIndex: run scripts/setup-adapters")
-@pytest.mark.parametrize("adapter", ["langchain", "llama_index"])
+@pytest.mark.parametrize("adapter", ["langchain", "llama_index", "docs"])
 def test_the_adapter_does_what_its_framework_asks_for(adapter: str) -> None:
     command = [str(PYTHON), "-m", "pytest", "-q", "-c", "tests/adapters/pytest.ini", "--rootdir", str(ROOT)]
     command.append(f"tests/adapters/test_{adapter}.py")

@@ -12,6 +12,7 @@ from engram.sdk import (
     AsyncNodeClient,
     HybridCipher,
     Impostor,
+    ListingIncomplete,
     NodeClient,
     NodeRefused,
     Undecryptable,
@@ -161,3 +162,45 @@ async def test_the_client_for_trio_does_the_same_at_once(running: NodeProcess) -
         [best] = await client.query("text 3", top_k=1)
         assert await client.delete(best.cid)
         assert await client.prove(best.cid, NODE.public_key) is None
+
+
+def test_a_walk_gives_everything_and_proves_it(running: NodeProcess) -> None:
+    with NodeClient(url(running), CONTROLLER, namespace="walked") as mine:
+        cids: list[str] = []
+        for first in range(0, 450, 225):
+            made = [(vector(1.0, number / 7), {"n": number % 2}) for number in range(first, first + 225)]
+            cids += [str(each) for each in mine.ingest_vectors(made)]
+        assert [memory.cid for memory in mine.walk(node=NODE.public_key)] == cids
+        assert len([*mine.walk(where={"n": 1})]) == 225
+        with pytest.raises(ValueError, match="filtered"):
+            next(iter(mine.walk(where={"n": 1}, node=NODE.public_key)))
+        with pytest.raises(Impostor):
+            list(mine.walk(node=STRANGER.public_key))
+        walk = mine.walk(node=NODE.public_key)
+        seen = [next(walk).cid]
+        assert mine.delete_batch([cids[1], *cids[300:], cids[1]]) == [*[True] * 151, False]
+        with pytest.raises(ListingIncomplete, match="committed to 299"):
+            for memory in walk:
+                seen.append(memory.cid)
+        assert set(seen) >= {cids[0], *cids[2:300]}
+        assert mine.look_up(["0"], key="n")[0].cid == cids[0]
+        assert len(mine.look_up(["0", "1", "none"], key="n")) == 299
+
+
+async def test_the_client_for_trio_walks_looks_up_and_deletes_in_batches(running: NodeProcess) -> None:
+    async with AsyncNodeClient(url(running), CONTROLLER, namespace="walked_at_once") as client:
+        made = await client.ingest_vectors([(vector(1.0, number), {"_ref": str(number)}) for number in range(210)])
+        walked = [memory.cid async for memory in client.walk(node=NODE.public_key)]
+        assert walked == made
+        assert [memory.cid for memory in await client.look_up(["7", "3"])] == [made[3], made[7]]
+        assert await client.delete_batch(walked) == [True] * 210
+        assert [memory async for memory in client.walk(node=NODE.public_key)] == []
+
+
+def test_a_filter_that_no_node_understands_is_not_sent(running: NodeProcess) -> None:
+    with NodeClient(url(running), CONTROLLER, namespace="filters") as mine:
+        mine.ingest("a text", {"n": 1})
+        assert len(mine.query("a text", where={"n": 1.0})) == len(mine.list(where={"n": 1})) == 1
+        for act in (mine.query, lambda text, where: mine.list(where=where)):
+            with pytest.raises(ValueError, match=r"filter\.n is an object with '\$gt'"):
+                act("a text", where={"n": {"$gt": 0}})

@@ -121,17 +121,17 @@ def test_a_node_that_gives_another_document_is_not_believed(running: NodeProcess
                     lied_to.get(["one"])
 
 
-def test_a_node_that_lists_what_was_not_asked_for_makes_nobody_delete_it() -> None:
+def test_a_node_that_gives_what_was_not_looked_up_makes_nobody_delete_it() -> None:
     deleted: list[str] = []
 
     def script(asked: Asked) -> Told:
-        if asked.method == "DELETE":
+        if asked.path == "/DeleteBatch":
             deleted.append(asked.path)
-            return Told(body=b'{"deleted": true}')
+            return Told(body=b'{"results": [{"deleted": true}]}')
         if asked.path == "/IngestBatch":
             return Told(body=b'{"results": [{"cid": "v1::new"}]}')
-        listed = [{"cid": f"v1::{number}", "metadata": {"_ref": "of another"}} for number in range(3)]
-        return Told(body=json.dumps({"records": [*listed, {"cid": "v1::new", "metadata": {}}]}).encode())
+        found = [{"cid": f"v1::{number}", "value": "of another"} for number in range(3)]
+        return Told(body=json.dumps({"records": found}).encode())
 
     with scripted(script) as url, named(url, "notes") as mine:
         documents = Documents(mine)
@@ -141,12 +141,54 @@ def test_a_node_that_lists_what_was_not_asked_for_makes_nobody_delete_it() -> No
     assert deleted == []
 
 
-def test_a_node_that_lists_what_it_has_deleted_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.sdk.documents._PAGE", 3)
-    listed = [{"cid": f"v1::{number}", "metadata": {"_ref": "r"}} for number in range(3)]
-
+def test_a_node_whose_pages_never_end_is_left() -> None:
     def script(asked: Asked) -> Told:
-        return Told(body=b'{"deleted": true}' if asked.method == "DELETE" else json.dumps({"records": listed}).encode())
+        listed = [{"cid": "v1::1", "value": "x", "embedding_hash": "00", "metadata": {"_ref": "r"}}]
+        return Told(body=json.dumps({"records": listed, "next": "00"}).encode())
 
-    with scripted(script) as url, named(url, "notes") as mine, pytest.raises(MalformedAnswer, match="had deleted"):
-        Documents(mine).clear()
+    with scripted(script) as url, named(url, "notes") as mine:
+        documents = Documents(mine)
+        for act in (documents.clear, lambda: documents.get(["one"]), lambda: documents.delete(["one"])):
+            with pytest.raises(MalformedAnswer, match="circle"):
+                act()
+
+
+def test_a_search_finds_documents_however_near_other_memories_are(running: NodeProcess) -> None:
+    with client(running, "among_others") as mine:
+        for number in range(12):
+            mine.ingest_vector([1.0, number / 1_000, *[0.0] * 382], {"n": number})
+        documents = Documents(mine)
+        documents.put([(Document("one", "text", {"n": 1}), [-1.0, *[0.0] * 383])])
+        for where in (None, {"n": 1}, {"n": 1.0}):
+            assert [found.document.id for found in documents.search(UP, 4, where)] == ["one"]
+        assert documents.search(UP, 4, {"n": True}) == []
+        assert documents.clear() == 1
+        assert len(mine.list()) == 12
+
+
+def test_many_documents_take_few_requests(running: NodeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    ask = NodeClient.ask
+
+    def counting(self: NodeClient, call: Any) -> Any:
+        asked.append(call.path)
+        return ask(self, call)
+
+    monkeypatch.setattr(NodeClient, "ask", counting)
+    with client(running, "few") as mine:
+        documents = Documents(mine)
+        made = [(Document(str(number), "text", group="book"), UP) for number in range(256)]
+        documents.put(made)
+        assert asked == ["/IngestBatch", "/LookupBatch"] * 2
+        asked.clear()
+        assert len(documents.get([str(number) for number in range(256)])) == 256
+        assert asked == ["/LookupBatch"]
+        asked.clear()
+        assert documents.delete_group("book") == 256
+        assert asked == ["/LookupBatch", "/DeleteBatch"]
+
+
+@pytest.mark.parametrize("k", [0, 101, 150])
+def test_how_many_a_search_finds_is_said(running: NodeProcess, k: int) -> None:
+    with client(running, "bounds") as mine, pytest.raises(ValueError, match=f"^{k} documents .* 1 to 100"):
+        Documents(mine).search(UP, k)

@@ -44,12 +44,18 @@ class Blocking:
     """The blocking functions, called as programs do: in a thread."""
 
     async def distribute(
-        self, secret: bytes, urls: Sequence[str], namespace: str, threshold: int, within_s: float = PATIENT_S
+        self,
+        secret: bytes,
+        urls: Sequence[str],
+        namespace: str,
+        threshold: int,
+        within_s: float = PATIENT_S,
+        replace: bool = False,
     ) -> bytes:
         def run() -> bytes:
             with ExitStack() as stack:
                 clients = [stack.enter_context(NodeClient(url, OWNER, namespace=namespace)) for url in urls]
-                return distribute_key_shares(secret, clients, threshold, within_s=within_s)
+                return distribute_key_shares(secret, clients, threshold, within_s=within_s, replace=replace)
 
         return await trio.to_thread.run_sync(run)
 
@@ -73,11 +79,17 @@ class ForTrio:
     """The functions for trio."""
 
     async def distribute(
-        self, secret: bytes, urls: Sequence[str], namespace: str, threshold: int, within_s: float = PATIENT_S
+        self,
+        secret: bytes,
+        urls: Sequence[str],
+        namespace: str,
+        threshold: int,
+        within_s: float = PATIENT_S,
+        replace: bool = False,
     ) -> bytes:
         async with AsyncExitStack() as stack:
             clients = [await self._client(stack, url, namespace) for url in urls]
-            return await async_distribute_key_shares(secret, clients, threshold, within_s=within_s)
+            return await async_distribute_key_shares(secret, clients, threshold, within_s=within_s, replace=replace)
 
     async def collect(
         self,
@@ -363,3 +375,63 @@ async def test_what_cannot_be_asked_is_refused_before_anything_is_sent(way: Way)
             collect_key_shares([one, public], None)
         with pytest.raises(ValueError, match="namespace"):
             distribute_key_shares(SECRET, [public, public], 2)
+
+
+async def shares_of(urls: Sequence[str], namespace: str) -> list[tuple[Share, int] | None]:
+    kept: list[tuple[Share, int] | None] = []
+    for url in urls:
+        async with AsyncNodeClient(url, OWNER, namespace=namespace) as client:
+            kept.append(await client.get_share())
+    return kept
+
+
+async def test_distributing_again_changes_nothing(way: Way, nodes: list[NodeProcess], vault: str) -> None:
+    urls = urls_of(nodes)
+    digest = await way.distribute(SECRET, urls, vault, 2)
+    kept = await shares_of(urls, vault)
+    assert await way.distribute(SECRET, urls, vault, 2) == digest
+    assert await way.distribute(SECRET, urls, vault, 2, replace=True) == digest
+    assert await shares_of(urls, vault) == kept
+
+
+@pytest.mark.parametrize("there", [0, 1, 2])
+async def test_distributing_again_completes_what_met_a_node_that_was_down(
+    way: Way, nodes: list[NodeProcess], vault: str, there: int
+) -> None:
+    urls = urls_of(nodes)
+    with pytest.raises(SharesNotPlaced) as told:
+        await way.distribute(SECRET, [*urls[:there], *[NOBODY] * (3 - there)], vault, 2)
+    assert told.value.placed == tuple(range(1, there + 1))
+    kept = await shares_of(urls[:there], vault)
+    digest = await way.distribute(SECRET, urls, vault, 2)
+    assert digest == told.value.sha256
+    assert await shares_of(urls[:there], vault) == kept
+    for pair in (urls[:2], urls[1:], [urls[0], urls[2]]):
+        assert await way.collect(pair, vault, digest) == SECRET
+
+
+async def test_another_secret_is_placed_only_in_the_place_of_what_is_there(
+    way: Way, nodes: list[NodeProcess], vault: str
+) -> None:
+    urls = urls_of(nodes)
+    digest = await way.distribute(SECRET, urls[:2], vault, 2)
+    kept = await shares_of(urls[:2], vault)
+    with pytest.raises(SharesNotPlaced, match="replace=True") as told:
+        await way.distribute(b"another key", urls, vault, 2)
+    assert (told.value.placed, len(told.value.left)) == ((), 3)
+    assert await shares_of(urls, vault) == [*kept, None]
+    assert await way.collect(urls, vault, digest) == SECRET
+    another = await way.distribute(b"another key", urls, vault, 2, replace=True)
+    assert await way.collect(urls, vault, another) == b"another key"
+
+
+async def test_a_share_that_was_altered_is_named_and_replaced(way: Way, nodes: list[NodeProcess], vault: str) -> None:
+    urls = urls_of(nodes)
+    digest = await way.distribute(SECRET, urls, vault, 2)
+    kept = await shares_of(urls, vault)
+    await replace(urls[1], vault, Share(2, b"z" * len(SECRET)))
+    with pytest.raises(SharesNotPlaced) as told:
+        await way.distribute(SECRET, urls, vault, 2)
+    assert [(fault.number, fault.kind) for fault in told.value.faults] == [(2, "wrong")]
+    assert await way.distribute(SECRET, urls, vault, 2, replace=True) == digest
+    assert await shares_of(urls, vault) == kept

@@ -159,3 +159,28 @@ def test_any_shares_are_judged(told: list[tuple[int, bytes, int]]) -> None:
         recovery = recovered(shares, sha256)
         assert recovery.missing()
         assert all(str(fault) for fault in recovery.faults())
+
+
+@given(st.binary(min_size=1, max_size=40), st.integers(2, 6), st.integers(0, 6), st.data())
+def test_a_split_is_completed_from_what_is_left_of_it(
+    secret: bytes, threshold: int, more: int, data: st.DataObject
+) -> None:
+    total = threshold + more
+    whole = shamir.split(secret, threshold, total)
+    kept = data.draw(st.lists(st.sampled_from(whole), unique=True, max_size=total))
+    made = shamir.completed(secret, kept, threshold, total)
+    assert [share.index for share in made] == list(range(1, total + 1))
+    assert {share.index: share for share in made} | {share.index: share for share in kept} == {
+        share.index: share for share in made
+    }
+    assert shamir.combine(data.draw(st.permutations(made))[:threshold]) == secret
+    if len(kept) >= threshold:
+        assert made == whole
+
+
+def test_shares_of_another_secret_complete_nothing() -> None:
+    others = shamir.split(b"another secret", 2, 3)
+    with pytest.raises(ValueError, match="not of this secret"):
+        shamir.completed(b"this secret...", others, 2, 3)
+    with pytest.raises(ValueError, match="as many bytes"):
+        shamir.completed(b"longer", [shamir.Share(1, b"x")], 2, 3)

@@ -1,0 +1,126 @@
+"""Listing a namespace page by page, and looking records up by references of the client's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from engram.memory import batch_rules, proofs, records, rules
+from engram.memory.errors import InvalidRequest
+from engram.memory.filters import Filter
+from engram.memory.keyed_tree import KeyedTree
+from engram.memory.model import Record
+from engram.miner.access import Caller, Space
+from engram.miner.answers import Answer, Asked, plain, told
+from engram.miner.finding import Reader
+from engram.miner.proving import signed_root
+from engram.miner.service import Service
+
+MOST_BYTES: Final = 1_048_576
+"""Of a page's records as JSON; one record may be larger, and is then a page of its own."""
+_TRIES: Final = 5
+"""Readings of a page while its namespace changes."""
+
+
+async def listing(service: Service, body: bytes) -> Answer:
+    """POST /list: a page of the public or of a private namespace, oldest first.
+
+    With `after` pages are walked by a cursor, which deletions and inserts do not move, and each names the signed root
+    it belongs to; else by `offset`, which skips what moves up when something is deleted between two pages.
+    """
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "list")
+        space = await service.space(asked, caller)
+        checked = rules.check_list(caller.fields)
+        reader = Reader(service, caller, space)
+        if "after" in caller.fields:
+            if checked.offset:
+                raise InvalidRequest("Send after or offset, not both.")
+            return await _walked(service, caller, space, checked)
+        page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
+        shown = [reader.sees(record) for record in page]
+        return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
+
+    return await told(service.disguise, act, plain)
+
+
+async def look_up(service: Service, body: bytes) -> Answer:
+    """POST /LookupBatch: records whose metadata `key` is one of up to 256 `values`, oldest first, in pages."""
+
+    async def act(asked: Asked) -> Answer:
+        caller = await service.gate.admit(body, "LookupBatch")
+        space = await service.space(asked, caller)
+        checked = batch_rules.check_lookup(caller.fields)
+        after = service.cursors.read(space.key, checked.after)
+        page = await service.truth.read(
+            lambda connection: records.page(connection, space.key, checked.conditions, checked.limit, after=after)
+        )
+        reader = Reader(service, caller, space)
+
+        def show(record: Record) -> dict[str, object]:
+            return reader.sees(record) if checked.whole else {"cid": record.cid, "value": record.metadata[checked.key]}
+
+        shown = _bounded([show(record) for record in page])
+        return Answer(
+            200, {"records": shown, "count": len(shown), "next": _next(service, space, page, shown, checked.limit)}
+        )
+
+    return await told(service.disguise, act, plain)
+
+
+async def _walked(service: Service, caller: Caller, space: Space, checked: rules.ListInput) -> Answer:
+    after = service.cursors.read(space.key, batch_rules.cursor(caller.fields))
+    page, tree = await _page(service, space, checked.conditions, checked.limit, after)
+    reader = Reader(service, caller, space)
+    shown = _bounded(
+        [{**reader.sees(record), "embedding_hash": proofs.embedding_hash(record.embedding)} for record in page]
+    )
+    return Answer(
+        200,
+        {
+            "records": shown,
+            "count": len(shown),
+            "limit": checked.limit,
+            "next": _next(service, space, page, shown, checked.limit),
+            "commitment": None if tree is None else signed_root(service, space, tree),
+        },
+    )
+
+
+async def _page(
+    service: Service, space: Space, conditions: Filter, limit: int, after: int
+) -> tuple[list[Record], KeyedTree | None]:
+    """A page and the tree of its namespace at the same moment; None when it changes faster than it is read."""
+    page: list[Record] = []
+    for _ in range(_TRIES):
+        page, sequence = await service.truth.read(
+            lambda connection: (
+                records.page(connection, space.key, conditions, limit, after=after),
+                records.last_sequence(connection),
+            )
+        )
+        tree = await service.commitment.as_of(space.key, sequence)
+        if tree is not None:
+            return page, tree
+    return page, None
+
+
+def _bounded(shown: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    kept: list[dict[str, object]] = []
+    size = 0
+    for each in shown:
+        size += len(msgspec.json.encode(each))
+        if kept and size > MOST_BYTES:
+            break
+        kept.append(each)
+    return kept
+
+
+def _next(service: Service, space: Space, page: Sequence[Record], shown: Sequence[object], limit: int) -> str | None:
+    """The cursor behind what is shown; None behind the last record."""
+    if len(shown) == len(page) < limit:
+        return None
+    return service.cursors.of(space.key, page[len(shown) - 1].id)

@@ -1,0 +1,70 @@
+"""What a walk makes of what a node gives: nothing twice, no end that is not proved, no circle."""
+
+import pytest
+
+from engram.clock import ManualClock
+from engram.hotkeys import Keypair
+from engram.memory.keyed_tree import KeyedTree, key_of
+from engram.sdk.errors import Impostor, ListingIncomplete, MalformedAnswer
+from engram.sdk.node_calls import Commitment, Listed, NodeCalls, References, StoredText, Texts, Walked
+from engram.sdk.walk_rules import LookUp, Walk
+
+NODE = Keypair.from_seed(bytes([3]) * 32)
+HASH = "ab" * 32
+
+
+def listed(number: int) -> Listed:
+    return Listed(f"v1::{number:064x}", HASH)
+
+
+def committed(*numbers: int, name: str = "__public__") -> Commitment:
+    tree = KeyedTree(key_of(listed(number).cid) + bytes.fromhex(HASH) for number in numbers)
+    signed = f"engram-commitment:keyed-1:{name}:{tree.root.hex()}:{len(tree)}:1000"
+    return Commitment(tree.root.hex(), len(tree), 1.0, NODE.ss58, signed, "0x" + NODE.sign(signed.encode()).hex())
+
+
+def walk() -> Walk:
+    return Walk(NodeCalls(ManualClock()), None, NODE.public_key)
+
+
+def test_what_is_stored_again_meanwhile_is_given_once() -> None:
+    walking = walk()
+    assert len(walking.take(Walked([listed(1), listed(2)], "a"))) == 2
+    assert [memory.cid for memory in walking.take(Walked([listed(1), listed(3)], None, committed(1, 2, 3)))] == [
+        listed(3).cid
+    ]
+    assert walking.done
+    walking.check()
+
+
+@pytest.mark.parametrize(
+    ("last", "raised"),
+    [
+        (Walked([listed(2)], None, committed(1, 2, 3)), ListingIncomplete),
+        (Walked([listed(2)], None, committed(1)), ListingIncomplete),
+        (Walked([listed(2)], None, None), ListingIncomplete),
+        (Walked([listed(2)], None, committed(1, 2, name="other")), Impostor),
+        (Walked([listed(2)], "a"), MalformedAnswer),
+        (Walked([Listed("v1::2", "zz")], None, committed(1)), MalformedAnswer),
+    ],
+)
+def test_an_end_that_proves_nothing_is_none(last: Walked, raised: type[Exception]) -> None:
+    walking = walk()
+    walking.take(Walked([listed(1)], "a"))
+    with pytest.raises(raised):
+        walking.take(last)
+        assert walking.done
+        walking.check()
+
+
+def test_a_look_up_of_many_values_takes_several_requests_and_begins_each_anew() -> None:
+    lookup = LookUp(NodeCalls(ManualClock()), "_ref", [str(number % 300) for number in range(600)])
+    bodies = []
+    for page in (Texts([StoredText("v1::1")], "a"), Texts([StoredText("v1::2")]), Texts([StoredText("v1::3")])):
+        bodies.append(lookup.request().body or b"")
+        lookup.take(page)
+    assert lookup.done
+    assert [memory.cid for memory in lookup.memories()] == ["v1::1", "v1::2", "v1::3"]
+    assert [b'"after":"a"' in body for body in bodies] == [False, True, False]
+    assert [body.count(b'"2') > 0 for body in bodies] == [True, True, True]
+    assert References([]).next is None
