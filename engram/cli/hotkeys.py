@@ -41,7 +41,7 @@ def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
     """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
     keypair = Keypair.generate()
     try:
-        wallet.write_new_hotkey_file(path, keypair)
+        wallet.write_hotkey_file(path, keypair)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
     _show(keypair, path, show)

@@ -126,12 +126,19 @@ def verify_signature(
 
 @app.command(name="convert", help_epilogue="Example: `engram wallet convert ~/.bittensor/wallets/W/coldkey`")
 def convert(path: Path) -> None:
-    """Encrypt a key file of an older form (Ansible vault, Fernet) anew, with the same password."""
+    """Encrypt a key file of an older form (Ansible vault, Fernet) in the current one, with the same password.
+
+    The file must hold the key that it names, and that its pub.txt names. The new file is read back before it takes the
+    place of the old one, which is kept beside it.
+    """
     try:
-        converted = wallet_folder.convert(path.expanduser(), _password(f"password of the key file {path}: "))
+        kept = wallet_folder.convert(path.expanduser(), _password(f"password of the key file {path}: "))
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    output.say(f"{path} is encrypted in the current form" if converted else f"{path} needs no conversion")
+    if kept is None:
+        output.say(f"{path} needs no conversion")
+    else:
+        output.say(f"{path} is encrypted in the current form; the old file is kept as {kept}")
 
 
 def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
