@@ -20,6 +20,7 @@ from engram.cli.chain import (
     Wallet,
     coldkey_of,
     hotkey_of,
+    hotkey_to,
     in_seconds,
     public_coldkey_of,
     public_hotkey_of,
@@ -69,7 +70,7 @@ def register(
     from engram.chain.model import RAO_PER_TAO
     from engram.cli.sending import Sent, before_register, burn, included
 
-    hotkey = hotkey_of(wallet).public_key
+    hotkey = public_hotkey_of(wallet)
     payer = public_coldkey_of(wallet)
     if payer is None:
         raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
@@ -158,7 +159,7 @@ def serve(
         raise CommandFailed(str(error)) from None
     if not allow_private and not is_public(ipaddress.ip_address(ip.strip("[]"))):
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
     _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
     return Exit.DONE
@@ -183,7 +184,7 @@ def set_weights(
     from engram.cli.sending import weigh
 
     given = _weights(weights, file)
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder))
     done = f"weights of {len(given)} uids are set"
@@ -212,7 +213,7 @@ def reveal_weights(
     """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
     from engram.cli.revealing import reveal
 
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience))
     if shown.form == "json":

@@ -7,19 +7,24 @@ import msgspec
 
 from engram.hotkeys import key_content, key_files, wallet
 from engram.hotkeys.bittensor_core import encipher, is_legacy, key_file_of
-from engram.hotkeys.errors import WalletFileError
+from engram.hotkeys.errors import InvalidWalletName, WalletFileError
 from engram.hotkeys.keypair import Keypair
 from engram.hotkeys.ss58 import PublicKey, encode
 
+_PUBLIC: Final = "pub.txt"
 ROOT: Final = Path("~/.bittensor/wallets")
 
 
 class WalletFolder(msgspec.Struct, frozen=True):
-    """Where the keys of one wallet lie."""
+    """Where the keys of one wallet lie. Raises InvalidWalletName when a name leaves the folder that it is in."""
 
     name: str
     hotkey_name: str
     root: Path = ROOT
+
+    def __post_init__(self) -> None:
+        _check_name("wallet", self.name)
+        _check_name("hotkey", self.hotkey_name)
 
     @property
     def folder(self) -> Path:
@@ -34,7 +39,7 @@ class WalletFolder(msgspec.Struct, frozen=True):
     @property
     def hotkey_public_path(self) -> Path:
         """What is public of the hotkey."""
-        return self.folder / "hotkeys" / f"{self.hotkey_name}pub.txt"
+        return self.folder / "hotkeys" / f"{self.hotkey_name}{_PUBLIC}"
 
     @property
     def coldkey_path(self) -> Path:
@@ -64,6 +69,13 @@ class WalletFolder(msgspec.Struct, frozen=True):
     def coldkey_public(self) -> PublicKey:
         """The coldkey's public key; no secret is touched. Raises WalletFileError."""
         return read_public_file(self.coldkey_public_path)
+
+
+def _check_name(what: str, name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\0" in name or name.endswith(_PUBLIC):
+        raise InvalidWalletName(
+            f"{name!r} is no name of a {what}: it must be the name of one file, not a path, and not end in {_PUBLIC}"
+        )
 
 
 def read_public_file(path: Path) -> PublicKey:
@@ -106,7 +118,7 @@ def convert(path: Path, password: str) -> Path | None:
     try:
         content = key_content.plain(path, before, password)
         key = key_content.keypair(path, content).public_key
-        public = path.with_name(f"{path.name}pub.txt")
+        public = path.with_name(f"{path.name}{_PUBLIC}")
         if public.exists() and read_public_file(public) != key:
             raise WalletFileError(f"the key file {path} is of {encode(key)}, and {public} names another key")
     except WalletFileError as error:
