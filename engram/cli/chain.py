@@ -119,13 +119,13 @@ class Wallet:
             )
         )
 
-    def given_password(self, role: Role) -> str | None:
-        """The password that is given for the key's file, encrypted, plain or not there yet; asks nothing.
+    def given_password(self, role: Role, path: Path | None = None) -> str | None:
+        """The password that is given for the key's file (or for `path`), be it there or not; asks nothing.
 
         Raises CommandFailed.
         """
         file, descriptor = self._password_options(role)
-        path = self.key_path(role)
+        path = path or self.key_path(role)
         return _read(lambda: given(path, file, f"--{role}-password-file", os.environ, role, descriptor))
 
     def _password_options(self, role: Role) -> tuple[str, int | None]:

@@ -69,11 +69,17 @@ def signing_key(path: Path) -> Keypair:
     return wallet.read_hotkey_file(path, password)
 
 
-def _typed(question: str, role: Role, setting: str) -> str:
+def typed(question: str, otherwise: str) -> str:
+    """What is typed at the terminal, unseen. Raises CommandFailed with `otherwise` when there is none."""
     ask = at_terminal()
     if ask is None:
-        raise CommandFailed(
-            f"there is no terminal to ask for a password; give it by {setting}, or in {VARIABLES[role]} or "
-            f"{PASSWORD_VARIABLE}"
-        )
+        raise CommandFailed(otherwise)
     return ask(question)
+
+
+def _typed(question: str, role: Role, setting: str) -> str:
+    return typed(
+        question,
+        f"there is no terminal to ask for a password; give it by {setting}, or in {VARIABLES[role]} or "
+        f"{PASSWORD_VARIABLE}",
+    )

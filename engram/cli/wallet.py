@@ -21,6 +21,23 @@ app = App(
     help="Bittensor wallets: a coldkey that pays, and hotkeys that sign.",
     help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`",
 )
+app.command(
+    "engram.cli.wallet_import:app",
+    name="import",
+    help="Bring a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
+)
+app.command(
+    "engram.cli.wallet_check:check_wallet",
+    name="check",
+    help="Check each key of a wallet: its files, who may read them, that secret and public file are of one key.",
+    help_epilogue="Example: `engram wallet check W --open`",
+)
+app.command(
+    "engram.cli.wallet_check:export",
+    name="export",
+    help="Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there.",
+    help_epilogue="Example: `engram wallet export key.json --as hotkey --wallet.name W --wallet.hotkey H`",
+)
 Reveal = Annotated[bool, Parameter(help="Show the secret too; whoever reads it owns the key.", negative="")]
 
 

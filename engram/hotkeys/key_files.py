@@ -26,6 +26,19 @@ def create(path: Path, content: bytes, key: PublicKey, password: str | None = No
     _put(path, content, os.link, lambda written: _prove(path, written, key, password))
 
 
+def create_other(path: Path, content: bytes, holds: Callable[[bytes], bool]) -> None:
+    """Write a file that holds a key in another form, as `create`; `holds` tells whether what was written gives the key.
+
+    Raises WalletFileError, and what `holds` raises.
+    """
+
+    def check(written: bytes) -> None:
+        if not holds(written):
+            raise WalletFileError(f"the file {path} could not be read back: nothing was written")
+
+    _put(path, content, os.link, check)
+
+
 def create_public(path: Path, key: PublicKey) -> None:
     """Write the `…pub.txt` of a key; one that names this key stays as it is.
 
