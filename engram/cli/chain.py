@@ -213,13 +213,13 @@ def public_hotkey_of(wallet: Wallet) -> PublicKey:
     The secret is opened only where no public file is. Raises CommandFailed, also when the secret is open to others.
     """
     folder = wallet.folder
-    try:
-        if folder.hotkey_path.exists() and not is_private(folder.hotkey_path):
-            return folder.hotkey().public_key  # Says that it is open to others.
-        if folder.hotkey_public_path.exists():
+    there = folder.hotkey_path.exists()
+    if folder.hotkey_public_path.exists() and not (there and _is_open_to_others(folder.hotkey_path)):
+        try:
             return folder.hotkey_public()
-    except (HotkeyError, OSError):
-        pass  # Told again below, by the file that is wanted first.
+        except HotkeyError as error:
+            if not there:
+                raise CommandFailed(str(error)) from None
     return hotkey_of(wallet).public_key
 
 
@@ -229,6 +229,13 @@ def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
         return wallet.folder.coldkey_public()
     except HotkeyError:
         return None
+
+
+def _is_open_to_others(path: Path) -> bool:
+    try:
+        return not is_private(path)
+    except OSError:
+        return False
 
 
 def _opened(wallet: Wallet, role: Role) -> Keypair:

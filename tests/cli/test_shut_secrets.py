@@ -30,10 +30,16 @@ SHUT = {
     "subnet status": ["--no-probe"],
     "subnet serve": ["--ip", "13.89.38.129", "--port", "8091"],
     "subnet set-weights": ["3=1"],
+    "wallet import public": [MINER.ss58, "--as", "hotkey"],
     "wallet show": [],
 }
 """Each command that takes a wallet and needs no secret of its hotkey, with the rest of its command line."""
 OPENED = {
+    "wallet check": "it looks at the secrets too",
+    "wallet export": "it writes the secret in another form",
+    "wallet import keystore": "it brings the secret",
+    "wallet import seed": "it brings the secret",
+    "wallet import words": "it brings the secret",
     "subnet link": "its statement is signed by the hotkey, in a dry run too",
     "subnet reveal-weights": "tried where weights are committed by hash, below",
     "wallet new": "it makes the secret",
@@ -133,6 +139,13 @@ def test_a_secret_that_is_not_of_its_public_file_signs_nothing(run: Run, here: P
     wallet_folder.write_public(root / "w" / "hotkeys" / "hotpub.txt", STRANGER)
     ran = run("wallet", "sign", "text", "--wallet.path", str(root), "--wallet.name", "w", "--wallet.hotkey", "hot")
     assert (ran.code, "hotpub.txt is not of the key in" in ran.err) == (1, True)
+
+
+def test_a_damaged_public_file_without_a_secret_is_named(run: Run, here: Path) -> None:
+    root = shut(here / "wallets", "w", MINER, None)
+    (root / "w" / "hotkeys" / "hotpub.txt").write_text("no key")
+    ran = run("wallet", "show", "--wallet.path", str(root), "--wallet.name", "w", "--wallet.hotkey", "hot")
+    assert (ran.code, "hotpub.txt names no public key" in ran.err) == (1, True)
 
 
 def test_each_key_has_a_password_of_its_own(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Files that hold a key are never lost: not by a conversion, not by a kill, not by a second writer."""
 
+import ast
 import json
 import os
 import signal
@@ -148,6 +149,31 @@ def test_a_new_file_that_does_not_hold_its_key_is_not_made(tmp_path: Path) -> No
     with pytest.raises(WalletFileError, match=f"is of {PAIR.ss58}"):
         key_files.create(tmp_path / "hot", CONTENT, OTHER.public_key)
     assert list(tmp_path.iterdir()) == []
+
+
+HOTKEYS = Path(key_files.__file__).parent
+COMMANDS = HOTKEYS.parent / "cli"
+WRITING = {"os.replace", "os.rename", "os.link", "os.truncate", "files.put", "tempfile.mkstemp"}
+
+
+def writes(path: Path) -> set[str]:
+    """What of a module could put a file in place."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute):
+            name = f"{node.value.id}.{node.attr}" if isinstance(node.value, ast.Name) else node.attr
+            if name in WRITING or node.attr in ("write_bytes", "write_text", "rename"):
+                found.add(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*HOTKEYS.glob("*.py"), *COMMANDS.glob("wallet*.py"), COMMANDS / "hotkeys.py", COMMANDS / "passwords.py"],
+    ids=lambda path: path.stem,
+)
+def test_of_what_deals_with_keys_one_module_alone_writes_files(path: Path) -> None:
+    assert writes(path) == ({"files.put", "os.link", "os.replace"} if path.name == "key_files.py" else set())
 
 
 # a process that is killed
