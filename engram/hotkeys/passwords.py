@@ -66,7 +66,7 @@ def password_for(
         return found
     if ask is not None:
         return ask(f"password of the key file {key_file}: ")
-    other = "" if environ is None else f", or set {VARIABLES[role]} or {PASSWORD_VARIABLE}"
+    other = "" if environ is None else f", or set {PASSWORD_VARIABLE} or {VARIABLES[role]}"
     raise WalletEncrypted(
         f"the key file {key_file} is encrypted: name a file of mode 0600 with its password in {setting}{other}"
     )

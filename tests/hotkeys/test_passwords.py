@@ -49,7 +49,7 @@ def test_the_file_comes_first_then_the_environment_then_the_terminal(key: Path, 
 
 def test_a_password_that_is_nowhere_is_asked_for_in_the_error(key: Path) -> None:
     with pytest.raises(
-        WalletEncrypted, match=rf"{key} is encrypted.*{SETTING}, or set ENGRAM_HOTKEY_PASSWORD or {PASSWORD_VARIABLE}$"
+        WalletEncrypted, match=rf"{key} is encrypted.*{SETTING}, or set {PASSWORD_VARIABLE} or ENGRAM_HOTKEY_PASSWORD$"
     ):
         password_for(key, "", SETTING, {})
     with pytest.raises(WalletEncrypted, match=rf"in {SETTING}$"):
