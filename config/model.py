@@ -86,8 +86,8 @@ class GatewaySettings(Section, frozen=True):
     """The gateway's own hotkey, which phones pin: a wallet file of mode 0600, plain or encrypted. Empty:
     `<data_dir>/gateway-hotkey`, made at the first start."""
     hotkey_password_file: str = ""
-    """File of mode 0600 with the password of an encrypted one; else ENGRAM_WALLET_PASSWORD, else it is asked for on a
-    terminal."""
+    """File of mode 0600 with the password of an encrypted one; else ENGRAM_HOTKEY_PASSWORD, the file's own BT_PW_…
+    variable or ENGRAM_WALLET_PASSWORD, else it is asked for on a terminal."""
     selling: bool = True
     """False: keep serving what was sold, sell nothing new (also `engram selling off`)."""
     terms_url: str = ""
@@ -282,8 +282,9 @@ class MinerSettings(Section, frozen=True):
     """REQUIRE_HOTKEY_SIG; always on for mainnet."""
     netuid: int = 450
     hotkey_password_file: str = ""
-    """File of mode 0600 with the password of encrypted hotkeys of nodes; else ENGRAM_WALLET_PASSWORD, else it is asked
-    for on a terminal. The nodes of a gateway have this file alone."""
+    """File of mode 0600 with the password of encrypted hotkeys of nodes; else ENGRAM_HOTKEY_PASSWORD, a file's own
+    BT_PW_… variable or ENGRAM_WALLET_PASSWORD, else it is asked for on a terminal. The nodes of a gateway have this
+    file alone."""
     announce: str = ""
     """Where validators reach the node, as IPv4, IPv4:PORT, IPv6 or [IPv6]:PORT (no port: its own): kept on the chain by
     serve_axon, signed by the node's hotkey. Empty: nothing is announced."""

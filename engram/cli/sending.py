@@ -11,7 +11,7 @@ from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included
 from engram.chain.view import open_view
-from engram.cli.chain import Chain
+from engram.cli.chain import Chain, PublicHotkey
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed
 from engram.cli.following import patience_s as patience_for
@@ -105,7 +105,7 @@ async def link_identity(chain: Chain, call: Call, coldkey: Keypair, patience_s: 
     return done
 
 
-async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, patience_s: float) -> Sent:
+async def announce(chain: Chain, call: Call, keypair: Keypair | PublicHotkey, online: bool, patience_s: float) -> Sent:
     """Announce and read it back; without `online` only compose it."""
     sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
     async with endpoints(chain) as nodes:
@@ -113,6 +113,7 @@ async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, pat
         view.types.compose(call)
         if not online:
             return sent
+        assert isinstance(keypair, Keypair)
         done = await send(chain, view, nodes, call, keypair, patience_s)
         held = await read_back(
             view, nodes, done, lambda there: there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
@@ -125,7 +126,7 @@ async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, pat
 
 async def weigh(
     chain: Chain,
-    keypair: Keypair,
+    keypair: Keypair | PublicHotkey,
     given: dict[int, float],
     version_key: int | None,
     online: bool,
@@ -163,6 +164,7 @@ async def weigh(
         )
         if not online:
             return sent
+        assert isinstance(keypair, Keypair)
         if sent.objections or neuron is None:
             raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
         if planned.hashed is None:

@@ -56,6 +56,14 @@ def key_file_of(mnemonic: str) -> bytes:
     return content
 
 
+def key_file_of_seed(seed: bytes) -> bytes:
+    """The plain bytes of the key file of a 32-byte seed, seed included."""
+    import bittensor_core
+
+    content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair.create_from_seed(seed))
+    return content
+
+
 def private_key_of_uri(uri: str) -> bytes:
     """The 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
     import bittensor_core
