@@ -1,8 +1,9 @@
-"""Where a node says that it is reached: the form of `miner.announce`."""
+"""Forms of addresses: where a node says that it is reached (`miner.announce`), and URLs that can be asked."""
 
 import ipaddress
 import re
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -34,3 +35,16 @@ def announced_at(text: str) -> tuple[IpAddress, int | None]:
     if port is not None and not 0 < port < 65_536:
         raise ValueError(f"port {port} is not of 1 to 65535")
     return address, port
+
+
+def is_http_url(url: str) -> bool:
+    """Tell whether the text is an http(s) URL with a host, and with a port that exists if it names one.
+
+    >>> is_http_url("https://rpc.example/key"), is_http_url("http://[::1"), is_http_url("http://host:99999")
+    (True, False, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False

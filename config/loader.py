@@ -13,10 +13,10 @@ from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
+from .addresses import is_http_url
 from .dotenv import parse
 from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
 from .errors import ConfigError, Problem
@@ -159,7 +159,7 @@ def _network_addresses(networks: tuple[str, ...]) -> None:
 
 def _chain_urls(urls: tuple[str, ...]) -> None:
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not is_http_url(url):
             raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
 
 
