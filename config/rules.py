@@ -12,7 +12,7 @@
 | a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
-| network and facilitator decide which environment is meant (see `MEANT`) | real money is never taken under looser rules |
+| network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
 """
@@ -200,8 +200,8 @@ def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
             why = f"{network} is no real money; mainnet takes base"
         case "real", _:
             why = (
-                f"{network} moves real money, which is for mainnet, not {environment}: start with --profile mainnet (or "
-                "ENGRAM_ENV=mainnet), or set a network whose money is worth nothing"
+                f"{network} moves real money, which is for mainnet, not {environment}: start with --profile mainnet "
+                "(or ENGRAM_ENV=mainnet), or set a network whose money is worth nothing"
             )
         case "test", _:
             why = (
