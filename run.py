@@ -102,6 +102,8 @@ def main(
     logs.configure(settings.log.level, json=_logs_are_json(settings))
     for caution in config.cautions(settings, roles):
         _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
+    for unread in loaded.unread:
+        _log.warning("variable_not_read", name=unread.key, reason=unread.message)
     try:
         with data_folder(Path(settings.data_dir)) as folder:
             return trio.run(Process(roles, settings, folder, ready_fd).run)

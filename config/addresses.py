@@ -48,3 +48,29 @@ def is_http_url(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+_ORIGIN_PORTS: Final = {"http": 80, "https": 443}
+
+
+def right_origin(text: str) -> str | None:
+    """Return the origin as browsers send it, or None when the text holds none.
+
+    A slash at the end means nothing and is let pass; a path, capitals or the scheme's own port would never match.
+
+    >>> right_origin("https://app.example"), right_origin("https://App.example:443/shop"), right_origin("app.example")
+    ('https://app.example', 'https://app.example', None)
+    """
+    if text in ("*", "null"):  # `null` is the origin of pages from files and sandboxes
+        return text
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        encoded = host.encode("idna").decode("ascii") if not host.isascii() else host
+    except (ValueError, UnicodeError):
+        return None
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", parts.scheme) or not re.fullmatch(r"[a-z0-9._:-]+", encoded):
+        return None
+    named = f"[{encoded}]" if ":" in encoded else encoded
+    suffix = "" if port is None or port == _ORIGIN_PORTS.get(parts.scheme) else f":{port}"
+    return f"{parts.scheme}://{named}{suffix}"

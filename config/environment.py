@@ -36,9 +36,10 @@ _PREFIXES: Final = ("X402_", "CLOUD_", "AKASH_", "GATEWAY_")
 
 
 def misspelt(name: str) -> str | None:
-    """Return the variable that `name` in a `.env` file was probably meant to be, or None when it is not ours.
+    """Return the variable that `name` was probably meant to be, or None when it is not ours.
 
-    Such a file may hold variables of other programs; what looks like one of ours and is none is refused.
+    A `.env` file and the process may hold variables of other programs; what looks like one of ours and is none is
+    refused in the file, and is a warning in the process.
 
     >>> misspelt("X402_RECIPIENT_ADRESS")
     'X402_RECIPIENT_ADDRESS'

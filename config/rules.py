@@ -12,6 +12,8 @@
 | a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
+| a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
+| lower bounds are below their upper ones | or nothing fits between |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
@@ -33,6 +35,7 @@ from .errors import ConfigError, Problem
 from .keys import mask_url
 from .model import Environment, Settings
 from .networks import Money, money
+from .pricing import MOST_UNITS, price_range
 
 EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
@@ -185,6 +188,48 @@ def place_of(facilitator_url: str) -> Place:
     return "loopback" if _is_loopback_url(facilitator_url) else "elsewhere"
 
 
+def _prices(settings: Settings) -> Iterator[Refused]:
+    key, lite, sessions = "pricing.lite_usd_per_hour", settings.pricing.lite_usd_per_hour, settings.sessions
+    if sessions.min_hours > sessions.max_hours:
+        yield Refused(
+            "sessions.min_hours",
+            f"is {sessions.min_hours:g}; it must be no more than sessions.max_hours ({sessions.max_hours:g})",
+        )
+        return
+    lowest, highest = price_range(lite, sessions.min_hours, sessions.max_hours)
+    if lowest < 1:
+        yield Refused(
+            key,
+            f"is {lite!r}; the price must come to at least 0.000001 USDC for the shortest session "
+            f"({sessions.min_hours:g} h)",
+        )
+    elif highest > MOST_UNITS:
+        yield Refused(
+            key,
+            f"is {lite!r}; the price must come to no more than {MOST_UNITS // 1_000_000} USDC for the longest session "
+            f"of the tier pro ({sessions.max_hours:g} h)",
+        )
+
+
+def _time_to_pay(settings: Settings) -> Iterator[Refused]:
+    payments = settings.payments
+    if payments.min_validity_left_s >= payments.max_timeout_s:
+        yield Refused(
+            "payments.min_validity_left_s",
+            f"is {payments.min_validity_left_s}; it must be less than payments.max_timeout_s "
+            f"({payments.max_timeout_s}), or every authorization expires too soon",
+        )
+
+
+def _relay_backoff(settings: Settings) -> Iterator[Refused]:
+    relay = settings.relay
+    if relay.backoff_min_s > relay.backoff_max_s:
+        yield Refused(
+            "relay.backoff_min_s",
+            f"is {relay.backoff_min_s:g}; it must be no more than relay.backoff_max_s ({relay.backoff_max_s:g})",
+        )
+
+
 def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
     """What may move real value is decided by network and facilitator, whatever the profile is called."""
     payments, environment = settings.payments, settings.environment
@@ -331,6 +376,9 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _recipient,
         _facilitator,
         _environment_of_the_money,
+        _prices,
+        _time_to_pay,
+        _relay_backoff,
         _rpc,
         _akash_owner,
         _money_and_nodes,

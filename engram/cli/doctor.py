@@ -94,6 +94,8 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("provisioning.backend", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
+    for unread in loaded.unread:
+        yield Finding(unread.key, "note", unread.message)
 
 
 def _python() -> Finding:
