@@ -1,7 +1,7 @@
 """Whether a node can do its work: its index and its embedder have each answered once in this life.
 
-A process that answers says nothing about either: without their libraries both fail only when the first text comes, which
-a buyer has paid for by then. What has answered once and fails later is told of by `index` and `embedder` of /health.
+A process that answers says nothing about either: without their libraries both fail only when the first text comes,
+which a buyer has paid for by then. What answered once and fails later shows in `index` and `embedder` of /health.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What nodes on this machine need beside Engram itself: the extra `node`, and the weights of their embedder.
 
-`pip install engram` brings none of it. A gateway that lacks it can start nodes, and each of them would fail at its first
-text; so it sells none.
+`pip install engram` brings none of it. A gateway that lacks it can start nodes, and each of them would fail at its
+first text; so it sells none.
 """
 
 import importlib.util
