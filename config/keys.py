@@ -120,7 +120,7 @@ def _is_enough(value: float, hint: object) -> bool:
 
 
 def _least(hint: object) -> float | None:
-    metas = (meta for meta in get_args(hint)[1:] if isinstance(meta, msgspec.Meta) and meta.extra)
+    metas = (meta for meta in get_args(hint)[1:] if isinstance(meta, msgspec.Meta))
     return next((meta.extra["least"] for meta in metas if meta.extra and "least" in meta.extra), None)
 
 
@@ -160,7 +160,7 @@ def _bounds(meta: msgspec.Meta) -> str:
             return start
         case low, None, below:
             return f" from {low} to less than {below}"
-        case low, high, _ if high is not None and high > _LARGE:
+        case low, high, _ if high > _LARGE:
             return f" of at least {low}, at most {decimal(high)}"
         case _:
             return f" from {meta.ge} to {meta.le}"

@@ -91,7 +91,7 @@ def load(
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
     """The process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
     for name in sorted(environ):
-        meant = misspelt(name)
+        meant = misspelt(name, in_process=True)
         if meant is not None:
             yield Problem("environment", name, f"is read by nothing here; did you mean {meant!r}?")
 

@@ -288,9 +288,19 @@ def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
 
 
 def test_a_misspelt_variable_of_the_process_is_a_warning_that_names_the_right_one() -> None:
-    loaded = load(environ={"X402_NETWRK": "base", "PATH": "/bin", "GATEWAY_PORT": "1", "ENGRAM_EVN": "mainnet"})
+    loaded = load(
+        environ={
+            "X402_NETWRK": "base",
+            "GATEWAY_PORT": "1",
+            "CLOUD_SDK_VERSION": "1",
+            "GATEWAY_PROT": "1",
+            "PATH": "/bin",
+            "ENGRAM_EVN": "mainnet",
+        }
+    )
     assert [(problem.key, problem.message) for problem in loaded.unread] == [
         ("ENGRAM_EVN", "is read by nothing here; did you mean 'ENGRAM_ENV'?"),
+        ("GATEWAY_PROT", "is read by nothing here; did you mean 'GATEWAY_PORT'?"),
         ("X402_NETWRK", "is read by nothing here; did you mean 'X402_NETWORK'?"),
     ]
     assert loaded.settings.payments.network == "eip155:31337"

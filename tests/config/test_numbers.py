@@ -143,7 +143,7 @@ def _sold_right(settings: Settings) -> None:
             amount = quote.requirements.amount
             assert 1 <= amount <= MOST_UNITS < 2**63
             assert seconds > 0
-            fields = x402.challenge(quote, "Payment required").fields
+            fields: dict[str, Any] = x402.challenge(quote, "Payment required").fields
             (offer,) = fields["accepts"]
             assert offer["maxAmountRequired"] == str(amount)
             assert fields["amount_usd"] == amount / 1_000_000

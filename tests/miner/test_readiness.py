@@ -13,8 +13,8 @@ from engram.memory.embedder import EmbedderState
 from engram.memory.errors import EmbedderUnavailable
 from engram.miner.readiness import TEXT, Readiness
 from tests.fakes.without_packages import without
-from tests.miner.nodes import NodeProcess
-from tests.miner.test_node_process import installed, node
+from tests.miner.nodes import NodeProcess, node
+from tests.miner.test_node_process import installed
 
 
 class StubbornEmbedder:
