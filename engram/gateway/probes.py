@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from engram.chain.subnets import Subnets
-from engram.gateway.sale_rules import LEAST_FREE_BYTES, not_ready
+from engram.gateway.rules import LEAST_FREE_BYTES, not_ready
 from engram.gateway.sales import Sales
 from engram.gateway.services import Probe
 from engram.ledger import Ledger, LedgerError, facts

@@ -21,7 +21,7 @@ from engram.gateway.answers import (
 )
 from engram.gateway.presenting import tiers_answer
 from engram.gateway.replies import reply, shortened
-from engram.gateway.sale_rules import Reason
+from engram.gateway.rules import Reason
 from engram.gateway.sales import Sales
 from engram.gateway.services import Probe, Services
 from engram.http.app import App

@@ -1,4 +1,4 @@
-"""Looks at what a sale depends on, and says why nothing can be sold; the rule itself is sale_rules.py."""
+"""Looks at what a sale depends on, and says why nothing can be sold; the rule itself is rules.py."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ import trio
 
 from actors import Context
 from engram.clock import Clock
-from engram.gateway.sale_rules import CODES, Facts, Reason, reasons
+from engram.gateway.rules import CODES, Facts, Reason, reasons
 from engram.gateway.selling import Selling
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError

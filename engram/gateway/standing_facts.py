@@ -2,7 +2,7 @@
 
 from config.model import Settings
 from config.pricing import price_range
-from engram.gateway.sale_rules import Facts
+from engram.gateway.rules import Facts
 from engram.provisioning import node_parts
 
 

@@ -96,7 +96,7 @@ class Reason(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """The message, and what to do."""
-        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+        return f"{self.message.rstrip('.')}; {self.remedy}" if self.remedy else self.message
 
     @property
     def answer(self) -> NoRoom:
@@ -127,7 +127,7 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
         verb = "is" if len(facts.missing_parts) == 1 else "are"
         yield Reason(
             "node_parts_missing",
-            f"This gateway cannot run nodes, {what} {verb} not installed",
+            f"This gateway cannot run nodes: {what} {verb} not installed",
             facts.parts_remedy,
             LASTING_RETRY_S,
         )
