@@ -19,7 +19,7 @@ from engram.http import exchange, logs
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
-from engram.http.guards import declared_length
+from engram.http.guards import declared_length, refuse_encoded
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.http.metrics import Metrics
 
@@ -125,6 +125,8 @@ class Edge:
             current.body = await self._read_body(scope, receive, current)
             if wait_s:
                 raise rate_limited(wait_s)
+            if current.body:
+                refuse_encoded(scope["headers"])
             if method == "OPTIONS" and (allowed := self._cors.preflight(current.origin)) is not None:
                 current.route = "preflight"
                 await respond(send, 204, b"", allowed)

@@ -157,7 +157,15 @@ def remaining_s(session: Session, now: Instant) -> float:
 
 
 def expires_at(session: Session, now: Instant) -> float:
-    """Returns the unix time at which paid time ends; provisional until the node is active."""
+    """Returns the unix time at which paid time ends; provisional until the node is active.
+
+    While paid time runs it is the same at each reading, as long as the wall clock is not set: it is reckoned from where
+    the time was last counted. A clock that was set since moves it by whole seconds.
+    """
+    if session.state in LIVE and session.counted is not None:
+        counted = session.counted
+        set_by = now.wall - counted.wall - elapsed_s(counted, now) if counted.boot == now.boot else 0.0
+        return round(counted.wall + session.paid_s - session.used_s, 3) + round(set_by)
     if session.state in LIVE:
         return now.wall + session.paid_s - used_s(session, now)
     return (session.active_at or session.created_at) + session.paid_s
