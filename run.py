@@ -521,7 +521,7 @@ class Gateway:
         self.process.metrics.poll_seconds.observe(seconds)
 
     def _stats_poller(self) -> Actor[Any]:
-        from engram.stats import StatsPoller, ask_stats
+        from engram.stats import Prover, StatsPoller, ask_stats
 
         process, settings = self.process, self.settings.stats
         return StatsPoller(
@@ -535,6 +535,8 @@ class Gateway:
             on_changed=self.feed.poke,
             on_unresponsive=self.session_changed,
             on_poll=self._on_poll,
+            prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
+            block=lambda: self.subnets.block,
         )
 
     def _relay_rounds(self) -> Job | None:
