@@ -1,5 +1,6 @@
 """One truth of whether anything can be sold: the price, /nodes, /ready, the metric and the log say the same."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,11 @@ async def test_the_free_space_is_looked_at_once_a_second(tmp_path: Path, monkeyp
     first = await disk.free_bytes()
     assert first is not None
     assert first > 0
-    monkeypatch.setattr(sales.os, "statvfs", lambda path: (_ for _ in ()).throw(OSError("gone")))
+
+    def gone(path: Path) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(os, "statvfs", gone)
     assert await disk.free_bytes() == first
     clock.advance(sales.DISK_KEPT_S)
     assert await disk.free_bytes() is None
