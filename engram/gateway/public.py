@@ -1,5 +1,6 @@
 """What anybody may ask: is it up, what is on sale, under which terms, and how the subnet stands."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -99,10 +100,9 @@ def add_probes(app: App, probes: Mapping[str, Probe], sales: Sales) -> None:
     async def ready() -> FastAnswer:
         checks = await readiness(probes)
         well = not any(checks.values())
-        try:
+        found: tuple[Reason, ...] = ()
+        with trio.move_on_after(PROBE_S), contextlib.suppress(LedgerError):  # the probes say so
             found = await sales.reasons()
-        except LedgerError:
-            found = ()  # the probes say so
         body = msgspec.json.encode(ReadyAnswer(well, checks, _shown(found)))
         return (200, body, _PROBE_HEADERS) if well else (503, body, (*_PROBE_HEADERS, (b"retry-after", b"2")))
 
