@@ -72,6 +72,7 @@ from engram.provisioning.errors import ProvisioningError
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus
     from engram.gateway.presenting import NodeStats
+    from engram.gateway.sales import Conditions
     from engram.gateway.services import Services
     from engram.payments.evidence import Evidence
     from engram.provisioning import Offers, Provisioner
@@ -102,6 +103,8 @@ def main(
     logs.configure(settings.log.level, json=_logs_are_json(settings))
     for caution in config.cautions(settings, roles):
         _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
+    for unread in loaded.unread:
+        _log.warning("variable_not_read", name=unread.key, reason=unread.message)
     try:
         with data_folder(Path(settings.data_dir)) as folder:
             return trio.run(Process(roles, settings, folder, ready_fd).run)
@@ -361,6 +364,7 @@ class Gateway:
             self.process.spare(self._relay_rounds, "relay_rounds"),
             self.process.spare(lambda: Job(self.feed.run), "event_feed"),
             self.process.spare(self._control, "control"),
+            self.process.spare(lambda: Job(self.services.shop.sales.watch), "sales_watch"),
             ops.child("ops", self._ops_app),
             gateway.child("http", self._gateway_app),
         ]
@@ -519,7 +523,7 @@ class Gateway:
         self.process.metrics.poll_seconds.observe(seconds)
 
     def _stats_poller(self) -> Actor[Any]:
-        from engram.stats import StatsPoller, ask_stats
+        from engram.stats import Prover, StatsPoller, ask_stats
 
         process, settings = self.process, self.settings.stats
         return StatsPoller(
@@ -533,6 +537,8 @@ class Gateway:
             on_changed=self.feed.poke,
             on_unresponsive=self.session_changed,
             on_poll=self._on_poll,
+            prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
+            block=lambda: self.subnets.block,
         )
 
     def _relay_rounds(self) -> Job | None:
@@ -599,9 +605,7 @@ class Gateway:
         def public_url() -> str:
             return settings.gateway.public_url.rstrip("/") or listener.url
 
-        shop = Shop(
-            settings, public_url, process.ledger, self.selling, self.verifier, self.places, self.standing.refusal
-        )
+        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, self.places, self._conditions())
         return Services(
             settings=settings,
             public_url=public_url,
@@ -621,9 +625,24 @@ class Gateway:
                 "disk": probes.disk_probe(process.folder),
                 "chain": probes.chain_probe(self.subnets),
                 "actors": probes.parts_probe(self._missing),
+                "sales": probes.sales_probe(shop.sales),
             },
             session_changed=self.session_changed,
             not_enforced=lambda: self.offers.not_enforced,
+        )
+
+    def _conditions(self) -> "Conditions":
+        """What sales depend on beside the ledger."""
+        from engram.gateway.sales import Conditions, Disk
+        from engram.gateway.standing_facts import fixed_facts
+
+        return Conditions(
+            fixed=fixed_facts(self.settings),
+            usable_keys=lambda: self._keys,
+            places=lambda: self.room,
+            free_bytes=Disk(self.process.folder, self.process.clock).free_bytes,
+            chain_read=lambda: bool(self.subnets.synced) if self.settings.miner.announce else None,
+            facilitator=self.standing.refusal,
         )
 
     def _status(self) -> "Callable[[], Awaitable[SystemStatus]]":
@@ -669,7 +688,12 @@ class Gateway:
         from engram.gateway.gauges import gauges
 
         process = self.process
-        refresh = gauges(process.metrics, process.ledger, self.subnets, self.feed, process.nodes)
+        counts = gauges(process.metrics, process.ledger, self.subnets, self.feed, process.nodes)
+
+        async def refresh() -> None:
+            await counts()
+            await self.services.shop.sales.measure(process.metrics)
+
         return ops_app(self.services, self.status, refresh)
 
 

@@ -1,5 +1,6 @@
 """JSON in and out of the handlers."""
 
+import json
 from collections.abc import Iterable
 
 import msgspec
@@ -21,11 +22,29 @@ def reply(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] 
 
 
 async def json_object() -> dict[str, object]:
-    """The request's body as a JSON object. Raises ApiError 400."""
+    """The request's body as a JSON object, no key of which stands twice. Raises ApiError 400."""
+    body = await body_bytes()
     try:
-        return msgspec.json.decode(await body_bytes(), type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        found = msgspec.json.decode(body, type=dict[str, object])
+        json.loads(body, object_pairs_hook=_pairs, parse_int=str, parse_float=str)
+    except _KeyTwice as twice:
+        raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": shortened(str(twice))}) from None
+    except (msgspec.DecodeError, RecursionError, ValueError):
         raise ApiError(400, "invalid_json", INVALID_JSON) from None
+    return found
+
+
+class _KeyTwice(Exception):
+    """Two readers of such an object could see two different ones."""
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _KeyTwice(f"The key {key!r} stands twice in one object.")
+        found[key] = value
+    return found
 
 
 async def body_bytes() -> bytes:

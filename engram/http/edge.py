@@ -20,7 +20,7 @@ from engram.http import exchange, logs
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
-from engram.http.guards import declared_length
+from engram.http.guards import declared_length, refuse_encoded
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.http.metrics import Metrics
 
@@ -134,6 +134,8 @@ class Edge:
                 return
             if wait_s:
                 raise rate_limited(wait_s)
+            if current.body:
+                refuse_encoded(scope["headers"])
             await self._app(scope, receive, send)
         else:
             current.body = await self._read_body(scope, receive, current)

@@ -11,6 +11,8 @@ from typing import final
 
 import h11
 
+from engram.http.errors import ApiError
+
 _SINGLE = frozenset(
     {
         b"authorization",
@@ -91,6 +93,23 @@ class Guard:
                 raise Refused(400, "ambiguous_length", "Content-Length and Transfer-Encoding were both sent")
             if request.http_version == b"1.0":
                 raise Refused(400, "ambiguous_length", "HTTP/1.0 has no Transfer-Encoding")
+
+
+def refuse_encoded(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ApiError 415 for a body that is compressed: nothing here unpacks it, and its bytes would mean something
+    else. Source: RFC 9110, sections 8.4 and 15.5.16.
+    """
+    values = [value for name, value in headers if name == b"content-encoding"]
+    codings = [coding.strip().lower() for value in values for coding in value.split(b",")]
+    named = [coding for coding in codings if coding not in (b"", b"identity")]
+    if named:
+        shown = named[0].decode("latin-1")[:40]
+        raise ApiError(
+            415,
+            "unsupported_encoding",
+            f"a body with Content-Encoding {shown!r} is not taken: send it as it is",
+            (("Accept-Encoding", "identity"),),
+        )
 
 
 def declared_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
