@@ -44,6 +44,7 @@ from actors import (
     open_system,
 )
 from config.model import Settings
+from engram import crash_reports
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
@@ -702,6 +703,7 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
 
 
 def _entry() -> int:
+    crash_reports.enable()
     command_line = importlib.import_module("engram.cli")
     status = command_line.main(["run", *sys.argv[1:]])
     return int(status)

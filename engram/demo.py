@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgspec
 from rich.console import Console
 
+from engram import crash_reports
 from engram.hotkeys import Keypair
 from engram.payments.buyer import PlayWallet
 from engram.sdk import GatewayClient, NodeClient, NotReached, SdkError
@@ -202,4 +203,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main())

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import wire
 from engram.chain import weights
 from engram.chain.calls import IDENTITY, SUBTENSOR
 from engram.chain.model import RAO_PER_TAO, Metagraph
@@ -52,7 +53,7 @@ async def before_register(chain: Chain, payer: PublicKey) -> tuple[Metagraph, in
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         account = await view.storage("System", "Account", payer)
-    return metagraph, msgspec.convert(account, _Account).data.free
+    return metagraph, wire.convert(account, _Account).data.free
 
 
 class _Balance(msgspec.Struct):
@@ -69,7 +70,7 @@ async def burn(
     """Pay, at most `limit_rao`; returns the uid that the block gives. Raises CommandFailed when the cost has risen."""
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
-        burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
+        burn_rao = wire.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
         if burn_rao > limit_rao:
             raise CommandFailed(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
         done = await send(chain, view, nodes, call, coldkey, patience_s)

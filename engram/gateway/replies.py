@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import msgspec
 from quart import Response, request
 
+from engram import wire
 from engram.http.errors import ApiError
 
 INVALID_JSON = "Invalid JSON body."
@@ -23,7 +24,7 @@ def reply(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] 
 async def json_object() -> dict[str, object]:
     """The request's body as a JSON object. Raises ApiError 400."""
     try:
-        return msgspec.json.decode(await body_bytes(), type=dict[str, object])
+        return wire.decode(await body_bytes(), dict[str, object])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise ApiError(400, "invalid_json", INVALID_JSON) from None
 

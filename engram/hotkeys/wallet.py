@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from engram import files
+from engram import files, wire
 from engram.hotkeys.bittensor_core import decipher, is_encrypted, is_legacy
 from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError, WrongPassword
 from engram.hotkeys.keypair import Keypair
@@ -146,7 +146,7 @@ def _open(path: str, flags: int) -> int:
 
 def _parse(path: Path, content: bytes) -> Keypair:
     try:
-        fields = msgspec.json.decode(content, type=_KeyFile)
+        fields = wire.decode(content, _KeyFile)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return _parse_bare_seed(path, content)
     if fields.crypto_type != 1:

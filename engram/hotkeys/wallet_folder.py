@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys import wallet
 from engram.hotkeys.bittensor_core import decipher, encipher, is_legacy, key_file_of
 from engram.hotkeys.errors import MalformedHotkey, WalletFileError
@@ -77,7 +78,7 @@ def read_public_file(path: Path) -> PublicKey:
     """The key that a `…pub.txt` file names. Raises WalletFileError."""
     content = _content(path)
     try:
-        fields = msgspec.json.decode(content, type=_PublicFile)
+        fields = wire.decode(content, _PublicFile)
         return parse_hotkey(fields.address or fields.public_key or fields.account_id or "")
     except (msgspec.DecodeError, UnicodeDecodeError, MalformedHotkey):
         raise WalletFileError(f"the key file {path} names no public key") from None

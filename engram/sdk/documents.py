@@ -23,6 +23,7 @@ from typing import Final, TypeVar, final
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
@@ -220,7 +221,7 @@ def new_id() -> str:
 
 def _document(kept: str, text: str) -> Document:
     try:
-        read = msgspec.json.decode(kept, type=_Kept)
+        read = wire.decode(kept, _Kept)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"a record is not as documents are stored: {error}") from None
     return Document(read.id, text or read.blank, read.metadata, read.group)
