@@ -343,6 +343,7 @@ class Gateway:
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
         self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
+        self.not_queued = 0
         self.backend = backend
         self.offers = offers
         self.room = min(offers.places, settings.sessions.live_in_all)
@@ -385,6 +386,7 @@ class Gateway:
 
     def _hint_lost(self, to: str) -> None:
         self.process.metrics.hints_lost.labels(to).inc()
+        _log.info("hint_lost", to=to)
 
     def places(self) -> int:
         """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
@@ -535,10 +537,16 @@ class Gateway:
         )
 
     def _relay_rounds(self) -> Job | None:
-        from engram.relay.rounds import MemoryRounds
+        from engram.relay.rounds import LOST, MemoryRounds
 
         if not self.settings.relay.url:
             return None
+        counted = {reason: self.process.metrics.relay_not_queued.labels(reason) for reason in LOST}
+
+        def lost(reason: str, payloads: int) -> None:
+            counted[reason].inc(payloads)
+            self.not_queued += payloads
+
         process = self.process
         rounds = MemoryRounds(
             process.ledger,
@@ -548,6 +556,7 @@ class Gateway:
             block=lambda: self.subnets.block,
             interval_s=self.settings.relay.round_s,
             on_queued=self.outbox_changed,
+            on_lost=lost,
         )
         return Job(rounds.run)
 
@@ -564,7 +573,9 @@ class Gateway:
         def attempted(word: str) -> None:
             process.metrics.relay_sends.labels(word).inc()
 
-        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng, attempted)
+        return RelayEmitter(
+            process.ledger, receiver, signer, policy, process.clock, process.rng, attempted, lambda: self.not_queued
+        )
 
     def _control(self) -> Job:
         from engram.control.operations import GatewayOperations
