@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from engram.provisioning import processes
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import FAST, GatewayProcess
@@ -13,7 +15,8 @@ from tests.provisioning.test_local import no_processes_left
 from tests.sampling import NIGHTLY
 
 NODES = 5
-KILLS = 200 if NIGHTLY else 5
+KILLS = 5
+BLOCKS = 40 if NIGHTLY else 1
 PROGRAM = Path(__file__).with_name("hurried_gateway.py")
 SETTINGS = FAST + f"[provisioning]\nplaces = {NODES}\nhealth_interval_s = 0.05\n"
 
@@ -27,7 +30,8 @@ def until_moved(gateway: GatewayProcess, moved: Path, count: int) -> None:
         time.sleep(0.02)
 
 
-def test_a_gateway_killed_with_its_nodes_starts_each_time(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_a_gateway_killed_with_its_nodes_starts_each_time(tmp_path: Path, block: int) -> None:
     moved, data = tmp_path / "moved", tmp_path / "data"
     environ = {"ENGRAM_TEST_MOVED": str(moved), "ENGRAM_TEST_MEET": str(NODES)}
     buyers = [Buyer() for _ in range(NODES)]
