@@ -2,8 +2,9 @@
 
 msgspec 0.22 publishes a Struct's layout (a dataclass's, TypedDict's and NamedTuple's as well) before its fields are
 filled. A second thread that meets the type meanwhile reads the half-built layout, and the process dies by SIGSEGV:
-22 of 25 processes whose 8 threads first decode the same type at once; none with msgspec 0.23. Here layouts are built one at a time under a
-lock, and a decoder is handed out only once all of its layout is there. Encoding builds nothing and needs no seam.
+22 of 25 processes whose 8 threads first decode the same type at once; none with msgspec 0.23. Here layouts are built
+one at a time under a lock, and a decoder is handed out only once all of its layout is there. Encoding builds nothing
+and needs no seam.
 
 `tests/house/test_decoding.py` refuses msgspec's own typed decoding anywhere else.
 """
