@@ -44,6 +44,7 @@ from actors import (
     open_system,
 )
 from config.model import Settings
+from engram import crash_reports
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
@@ -345,6 +346,7 @@ class Gateway:
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
         self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
+        self.not_queued = 0
         self.backend = backend
         self.offers = offers
         self.room = min(offers.places, settings.sessions.live_in_all)
@@ -388,6 +390,7 @@ class Gateway:
 
     def _hint_lost(self, to: str) -> None:
         self.process.metrics.hints_lost.labels(to).inc()
+        _log.info("hint_lost", to=to)
 
     def places(self) -> int:
         """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
@@ -542,10 +545,16 @@ class Gateway:
         )
 
     def _relay_rounds(self) -> Job | None:
-        from engram.relay.rounds import MemoryRounds
+        from engram.relay.rounds import LOST, MemoryRounds
 
         if not self.settings.relay.url:
             return None
+        counted = {reason: self.process.metrics.relay_not_queued.labels(reason) for reason in LOST}
+
+        def lost(reason: str, payloads: int) -> None:
+            counted[reason].inc(payloads)
+            self.not_queued += payloads
+
         process = self.process
         rounds = MemoryRounds(
             process.ledger,
@@ -555,6 +564,7 @@ class Gateway:
             block=lambda: self.subnets.block,
             interval_s=self.settings.relay.round_s,
             on_queued=self.outbox_changed,
+            on_lost=lost,
         )
         return Job(rounds.run)
 
@@ -571,7 +581,9 @@ class Gateway:
         def attempted(word: str) -> None:
             process.metrics.relay_sends.labels(word).inc()
 
-        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng, attempted)
+        return RelayEmitter(
+            process.ledger, receiver, signer, policy, process.clock, process.rng, attempted, lambda: self.not_queued
+        )
 
     def _control(self) -> Job:
         from engram.control.operations import GatewayOperations
@@ -728,6 +740,7 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
 
 
 def _entry() -> int:
+    crash_reports.enable()
     command_line = importlib.import_module("engram.cli")
     status = command_line.main(["run", *sys.argv[1:]])
     return int(status)

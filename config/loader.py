@@ -266,6 +266,10 @@ def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) ->
     return None
 
 
+_SETTINGS: Final = msgspec.json.Decoder(Settings)
+"""Has msgspec build the types of all settings while this is imported, before there are threads: see engram/wire.py."""
+
+
 def _settings(values: Mapping[str, object]) -> Settings:
     tree: dict[str, Any] = {}
     for key, value in values.items():

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.model import MinerSettings
+from engram import crash_reports
 from engram.hotkeys import Keypair
 from engram.payments.buyer import PlayWallet
 from engram.provisioning import node_parts
@@ -211,4 +212,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main())

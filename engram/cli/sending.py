@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import wire
 from engram.chain import weights
 from engram.chain.calls import IDENTITY, SUBTENSOR
 from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
@@ -58,7 +59,7 @@ async def before_register(chain: Chain, payer: PublicKey, healths: list[Endpoint
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         account = await view.storage("System", "Account", payer)
-    return metagraph, msgspec.convert(account, _Account).data.free
+    return metagraph, wire.convert(account, _Account).data.free
 
 
 class _Balance(msgspec.Struct):
@@ -81,7 +82,7 @@ async def burn(
     """Pay, at most `limit_rao`; returns the uid that the block gives. Raises CommandFailed when the cost has risen."""
     async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
-        burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
+        burn_rao = wire.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
         if burn_rao > limit_rao:
             raise CommandFailed(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
         done = await send(chain, view, nodes, call, coldkey, patience_s)
@@ -193,7 +194,7 @@ def timelock(reveal_round: int) -> dict[str, object]:
 
 def in_words(sent: Sent, done: Included | None = None) -> str:
     """What became of weights."""
-    arguments, count = sent.arguments, len(msgspec.convert(sent.arguments["uids"], list[int]))
+    arguments, count = sent.arguments, len(wire.convert(sent.arguments["uids"], list[int]))
     where = "" if done is None else f" in block {done.block.number}"
     if "kept_in" in arguments:
         return "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from engram import wire
 from engram.cli import output
 from engram.cli.chain import (
     CHAIN,
@@ -354,7 +355,7 @@ def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
         raise CommandFailed(f"give weights as UID=WEIGHT (3=0.7 9=0.3), or --file FILE; {given_now}", Exit.USAGE)
     try:
         if file is not None:
-            return msgspec.json.decode(file.read_bytes(), type=dict[int, float])
+            return wire.decode(file.read_bytes(), dict[int, float])
         given: dict[int, float] = {}
         for pair in pairs:
             uid, weight = _weight(pair)

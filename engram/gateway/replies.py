@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import msgspec
 from quart import Response, request
 
+from engram import wire
 from engram.http.errors import ApiError
 
 INVALID_JSON = "Invalid JSON body."
@@ -25,7 +26,7 @@ async def json_object() -> dict[str, object]:
     """The request's body as a JSON object, no key of which stands twice. Raises ApiError 400."""
     body = await body_bytes()
     try:
-        found = msgspec.json.decode(body, type=dict[str, object])
+        found = wire.decode(body, dict[str, object])
         json.loads(body, object_pairs_hook=_pairs, parse_int=str, parse_float=str)
     except _KeyTwice as twice:
         raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": shortened(str(twice))}) from None

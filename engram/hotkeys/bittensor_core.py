@@ -5,6 +5,7 @@ Imported when first needed: a gateway with plain hotkey files never loads it.
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys.errors import MalformedHotkey, WalletFileError, WrongPassword
 
 _LEGACY = (b"$ANSIBLE_VAULT", b"gAAAAA")
@@ -74,7 +75,7 @@ def private_key_of_uri(uri: str) -> bytes:
         )
     except ValueError:
         raise MalformedHotkey("not a mnemonic or secret URI") from None
-    return bytes.fromhex(msgspec.json.decode(serialized, type=_Serialized).private_key.removeprefix("0x"))
+    return bytes.fromhex(wire.decode(serialized, _Serialized).private_key.removeprefix("0x"))
 
 
 def decipher(content: bytes, password: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys.bittensor_core import decipher, is_encrypted
 from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError, WrongPassword
 from engram.hotkeys.keypair import Keypair
@@ -38,8 +39,8 @@ class _PublicFile(msgspec.Struct, frozen=True):
     account_id: str | None = msgspec.field(default=None, name="accountId")
 
 
-_KEY_FILE: Final = msgspec.json.Decoder(_KeyFile)
-_PUBLIC_FILE: Final = msgspec.json.Decoder(_PublicFile)
+_KEY_FILE: Final = wire.decoder(_KeyFile)
+_PUBLIC_FILE: Final = wire.decoder(_PublicFile)
 
 
 def unmarked(content: bytes) -> bytes:

@@ -16,6 +16,7 @@ import msgspec
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 
+from engram import wire
 from engram.hotkeys import ss58
 from engram.hotkeys.errors import MalformedHotkey, WalletEncrypted, WalletFileError, WrongPassword
 from engram.hotkeys.keypair import Keypair
@@ -50,7 +51,7 @@ class _Keystore(msgspec.Struct, frozen=True):
         return f"_Keystore({self.address})"
 
 
-_KEYSTORE: Final = msgspec.json.Decoder(_Keystore)
+_KEYSTORE: Final = wire.decoder(_Keystore)
 
 
 def is_encrypted(content: bytes) -> bool:

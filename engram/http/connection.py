@@ -7,7 +7,8 @@ Added to hypercorn 0.18, each held by a test:
 - idle is a deadline; hypercorn starts a task for each idle period, a seventh of its cost of a request;
 - sending has a deadline, since a client that reads nothing would hold the connection, and a shutdown, for ever;
 - a connection closed with a request half read lingers, so that the answer is not lost to a reset;
-- the note that a client is gone never waits behind the body it sent (inbox.py).
+- the note that a client is gone never waits behind the body it sent (inbox.py);
+- what follows the last request of a connection is not looked at, and never answered ahead of that request.
 
 What is overridden here is hypercorn's inside: the version is pinned, and the tests of this folder use raw sockets.
 """
@@ -38,9 +39,11 @@ from engram.http.asgi import AsgiApp, HeaderLines, Scope, error_body
 from engram.http.guards import Guard, Refused
 from engram.http.inbox import Inbox
 
+_BLANK_LINES = re.compile(rb"(?:\r\n)+")
 _LINGER_S = 1.0
 _LINGER_BYTES = 4_194_304
 _HALF_READ = frozenset({h11.SEND_BODY, h11.ERROR})
+_UNANSWERED = frozenset({h11.IDLE, h11.SEND_RESPONSE, h11.SEND_BODY})
 
 _log = structlog.get_logger("engram.http")
 
@@ -57,6 +60,42 @@ class Patience(msgspec.Struct, frozen=True):
 
 
 @final
+class Requests(h11.Connection):
+    """h11's server side, which reads nothing behind a connection's last request and no blank lines ahead of a request.
+
+    h11 raises for both. Raised for bytes behind the last request, the error is answered while that request still is
+    worked on; RFC 9112 forbids to process them (9.6) and wants at least one blank line ignored (2.2).
+    """
+
+    _at_start = True
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        if self._at_start:
+            if not self._begin():
+                return h11.NEED_DATA
+        elif self.their_state is h11.MUST_CLOSE and self._receive_buffer:
+            return h11.PAUSED if self.our_state in _UNANSWERED else h11.NEED_DATA
+        return super().next_event()
+
+    def start_next_cycle(self) -> None:
+        super().start_next_cycle()
+        self._at_start = True
+
+    def has_unread(self) -> bool:
+        """Whether the peer sent more than was read of it."""
+        return self.their_state in _HALF_READ or bool(self._receive_buffer)
+
+    def _begin(self) -> bool:
+        """Drop the blank lines at the start; whether anything follows them."""
+        content = bytes(self._receive_buffer)
+        if blank := _BLANK_LINES.match(content):
+            self._receive_buffer.maybe_extract_at_most(blank.end())
+            content = content[blank.end() :]
+        self._at_start = content in (b"", b"\r")
+        return not self._at_start
+
+
+@final
 class Protocol(H11Protocol):
     """hypercorn's protocol behind the guards."""
 
@@ -65,6 +104,10 @@ class Protocol(H11Protocol):
     cors: Callable[[bytes], HeaderLines]
     _head: bytes = b""
     _left: int | None = None
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connection = Requests(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def handle(self, event: Event) -> None:
         try:
@@ -270,7 +313,7 @@ class Connection(TCPServer):
             if self._closing:
                 unread += len(data)
                 continue
-            if self._idle:
+            if self._idle and not data.isspace():
                 self._reading.deadline = min(self._reading.deadline, trio.current_time() + self._patience.head_s)
             await self.protocol.handle(RawData(bytes(data)))
 
@@ -280,7 +323,7 @@ class Connection(TCPServer):
         if self._closing:
             return
         self._closing = True
-        if self.protocol.connection.their_state in _HALF_READ:  # type: ignore[attr-defined]  # as above: no wrapper
+        if self.protocol.connection.has_unread():  # type: ignore[attr-defined]  # as above: no wrapper
             self._reading.deadline = trio.current_time() + _LINGER_S
             async with self.send_lock:
                 with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

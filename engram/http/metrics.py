@@ -82,6 +82,9 @@ TABLE: Final = (
     ),
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
+    Metric(
+        "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
+    ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -164,6 +167,7 @@ class Metrics:
     sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_not_queued: Counter
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

@@ -11,6 +11,7 @@ from typing import Final, final
 import msgspec
 
 from config.model import StatsSettings
+from engram import wire
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.keypair import verify
@@ -85,7 +86,7 @@ class Prover:
         if answer.status != 200:
             return None if answer.status in (404, 408, 429) else False
         try:
-            told = msgspec.json.decode(answer.content, type=_Possession)
+            told = wire.decode(answer.content, _Possession)
             root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
             asked = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, told.count, expires_at)
             signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
