@@ -44,6 +44,7 @@ from actors import (
     open_system,
 )
 from config.model import Settings
+from engram import crash_reports
 from engram.chain.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
@@ -72,6 +73,7 @@ from engram.provisioning.errors import ProvisioningError
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus
     from engram.gateway.presenting import NodeStats
+    from engram.gateway.sales import Conditions
     from engram.gateway.services import Services
     from engram.payments.evidence import Evidence
     from engram.provisioning import Offers, Provisioner
@@ -102,6 +104,8 @@ def main(
     logs.configure(settings.log.level, json=_logs_are_json(settings))
     for caution in config.cautions(settings, roles):
         _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
+    for unread in loaded.unread:
+        _log.warning("variable_not_read", name=unread.key, reason=unread.message)
     try:
         with data_folder(Path(settings.data_dir)) as folder:
             return trio.run(Process(roles, settings, folder, ready_fd).run)
@@ -342,6 +346,7 @@ class Gateway:
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
         self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
+        self.not_queued = 0
         self.backend = backend
         self.offers = offers
         self.room = min(offers.places, settings.sessions.live_in_all)
@@ -361,6 +366,7 @@ class Gateway:
             self.process.spare(self._relay_rounds, "relay_rounds"),
             self.process.spare(lambda: Job(self.feed.run), "event_feed"),
             self.process.spare(self._control, "control"),
+            self.process.spare(lambda: Job(self.services.shop.sales.watch), "sales_watch"),
             ops.child("ops", self._ops_app),
             gateway.child("http", self._gateway_app),
         ]
@@ -384,6 +390,7 @@ class Gateway:
 
     def _hint_lost(self, to: str) -> None:
         self.process.metrics.hints_lost.labels(to).inc()
+        _log.info("hint_lost", to=to)
 
     def places(self) -> int:
         """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
@@ -519,7 +526,7 @@ class Gateway:
         self.process.metrics.poll_seconds.observe(seconds)
 
     def _stats_poller(self) -> Actor[Any]:
-        from engram.stats import StatsPoller, ask_stats
+        from engram.stats import Prover, StatsPoller, ask_stats
 
         process, settings = self.process, self.settings.stats
         return StatsPoller(
@@ -533,13 +540,21 @@ class Gateway:
             on_changed=self.feed.poke,
             on_unresponsive=self.session_changed,
             on_poll=self._on_poll,
+            prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
+            block=lambda: self.subnets.block,
         )
 
     def _relay_rounds(self) -> Job | None:
-        from engram.relay.rounds import MemoryRounds
+        from engram.relay.rounds import LOST, MemoryRounds
 
         if not self.settings.relay.url:
             return None
+        counted = {reason: self.process.metrics.relay_not_queued.labels(reason) for reason in LOST}
+
+        def lost(reason: str, payloads: int) -> None:
+            counted[reason].inc(payloads)
+            self.not_queued += payloads
+
         process = self.process
         rounds = MemoryRounds(
             process.ledger,
@@ -549,6 +564,7 @@ class Gateway:
             block=lambda: self.subnets.block,
             interval_s=self.settings.relay.round_s,
             on_queued=self.outbox_changed,
+            on_lost=lost,
         )
         return Job(rounds.run)
 
@@ -565,7 +581,9 @@ class Gateway:
         def attempted(word: str) -> None:
             process.metrics.relay_sends.labels(word).inc()
 
-        return RelayEmitter(process.ledger, receiver, signer, policy, process.clock, process.rng, attempted)
+        return RelayEmitter(
+            process.ledger, receiver, signer, policy, process.clock, process.rng, attempted, lambda: self.not_queued
+        )
 
     def _control(self) -> Job:
         from engram.control.operations import GatewayOperations
@@ -599,9 +617,7 @@ class Gateway:
         def public_url() -> str:
             return settings.gateway.public_url.rstrip("/") or listener.url
 
-        shop = Shop(
-            settings, public_url, process.ledger, self.selling, self.verifier, self.places, self.standing.refusal
-        )
+        shop = Shop(settings, public_url, process.ledger, self.selling, self.verifier, self.places, self._conditions())
         return Services(
             settings=settings,
             public_url=public_url,
@@ -621,9 +637,24 @@ class Gateway:
                 "disk": probes.disk_probe(process.folder),
                 "chain": probes.chain_probe(self.subnets),
                 "actors": probes.parts_probe(self._missing),
+                "sales": probes.sales_probe(shop.sales),
             },
             session_changed=self.session_changed,
             not_enforced=lambda: self.offers.not_enforced,
+        )
+
+    def _conditions(self) -> "Conditions":
+        """What sales depend on beside the ledger."""
+        from engram.gateway.sales import Conditions, Disk
+        from engram.gateway.standing_facts import fixed_facts
+
+        return Conditions(
+            fixed=fixed_facts(self.settings),
+            usable_keys=lambda: self._keys,
+            places=lambda: self.room,
+            free_bytes=Disk(self.process.folder, self.process.clock).free_bytes,
+            chain_read=lambda: bool(self.subnets.synced) if self.settings.miner.announce else None,
+            facilitator=self.standing.refusal,
         )
 
     def _status(self) -> "Callable[[], Awaitable[SystemStatus]]":
@@ -669,7 +700,12 @@ class Gateway:
         from engram.gateway.gauges import gauges
 
         process = self.process
-        refresh = gauges(process.metrics, process.ledger, self.subnets, self.feed, process.nodes)
+        counts = gauges(process.metrics, process.ledger, self.subnets, self.feed, process.nodes)
+
+        async def refresh() -> None:
+            await counts()
+            await self.services.shop.sales.measure(process.metrics)
+
         return ops_app(self.services, self.status, refresh)
 
 
@@ -705,6 +741,7 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
 
 
 def _entry() -> int:
+    crash_reports.enable()
     command_line = importlib.import_module("engram.cli")
     status = command_line.main(["run", *sys.argv[1:]])
     return int(status)

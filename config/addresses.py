@@ -1,4 +1,4 @@
-"""Where nodes and miners say that they are reached: the form of `miner.announce`, and what the internet reaches.
+"""Forms of addresses: where nodes and miners are reached (`miner.announce`), what the internet reaches, and URLs.
 
 `is_public` and `is_public_host` are the one judgement of addresses: whatever announces, commits or connects asks them.
 """
@@ -6,6 +6,7 @@
 import ipaddress
 import re
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -96,3 +97,42 @@ _NOT_PUBLIC: Final = (
     "test",
 )
 """Endings of names. `corp`, `home` and `mail` are never delegated (ICANN 2018)."""
+
+
+def is_http_url(url: str) -> bool:
+    """Tell whether the text is an http(s) URL with a host, and with a port that exists if it names one.
+
+    >>> is_http_url("https://rpc.example/key"), is_http_url("http://[::1"), is_http_url("http://host:99999")
+    (True, False, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+_ORIGIN_PORTS: Final = {"http": 80, "https": 443}
+
+
+def right_origin(text: str) -> str | None:
+    """Return the origin as browsers send it, or None when the text holds none.
+
+    A slash at the end means nothing and is let pass; a path, capitals or the scheme's own port would never match.
+
+    >>> right_origin("https://app.example"), right_origin("https://App.example:443/shop"), right_origin("app.example")
+    ('https://app.example', 'https://app.example', None)
+    """
+    if text in ("*", "null"):  # `null` is the origin of pages from files and sandboxes
+        return text
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname or "", parts.port
+        encoded = host.encode("idna").decode("ascii") if not host.isascii() else host
+    except (ValueError, UnicodeError):
+        return None
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", parts.scheme) or not re.fullmatch(r"[a-z0-9._:-]+", encoded):
+        return None
+    named = f"[{encoded}]" if ":" in encoded else encoded
+    suffix = "" if port is None or port == _ORIGIN_PORTS.get(parts.scheme) else f":{port}"
+    return f"{parts.scheme}://{named}{suffix}"

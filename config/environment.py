@@ -35,10 +35,16 @@ NAMES: Final = (*VARIABLES, PROFILE_VARIABLE)
 _PREFIXES: Final = ("X402_", "CLOUD_", "AKASH_", "GATEWAY_")
 
 
-def misspelt(name: str) -> str | None:
-    """Return the variable that `name` in a `.env` file was probably meant to be, or None when it is not ours.
+_OF_OTHERS: Final = 0.6
+"""How like one of ours a variable of the process must be: other programs' begin with CLOUD_, AKASH_ and GATEWAY_ too
+(CLOUD_SDK_VERSION, AKASH_KEYRING_BACKEND)."""
 
-    Such a file may hold variables of other programs; what looks like one of ours and is none is refused.
+
+def misspelt(name: str, *, in_process: bool = False) -> str | None:
+    """Return the variable that `name` was probably meant to be, or None when it is not ours.
+
+    A `.env` file and the process (`in_process`) may hold variables of other programs; what looks like one of ours and
+    is none is refused in the file, and is a warning in the process, which holds more of them.
 
     >>> misspelt("X402_RECIPIENT_ADRESS")
     'X402_RECIPIENT_ADDRESS'
@@ -46,7 +52,8 @@ def misspelt(name: str) -> str | None:
     """
     if name in NAMES:
         return None
-    cutoff = 0.0 if name.startswith(_PREFIXES) else 0.85
+    ours = "X402_" if in_process else _PREFIXES
+    cutoff = 0.0 if name.startswith(ours) else _OF_OTHERS if name.startswith(_PREFIXES) else 0.85
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=cutoff)
     return near[0] if near else None
 

@@ -8,6 +8,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args, get_origin
 
@@ -70,7 +71,7 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 def read_text(key: str, text: str) -> object:
-    """Return the text of a variable or flag as the setting's type; lists are separated by commas.
+    """Return the text of a variable or flag as the setting's type; lists are separated by commas, or are JSON.
 
     Raises ValueError saying what would be right.
     """
@@ -81,11 +82,20 @@ def read_text(key: str, text: str) -> object:
             raise ValueError(f"{text!r} is not {describe(hint)}")
         return word in _TRUE
     if get_origin(hint) is tuple:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        return _convert(key, parts, repr(text), strict=False)
+        return _convert(key, _parts(text), repr(text), strict=False)
     if get_origin(hint) is Literal:
         return _convert(key, _same_word(text.strip(), get_args(hint)), repr(text), strict=False)
     return _convert(key, text if hint is str else text.strip(), repr(text), strict=False)
+
+
+def _parts(text: str) -> object:
+    """What a list's text holds: JSON when it stands in brackets, else parts between commas."""
+    if not text.strip().startswith("["):
+        return [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        raise ValueError(f"{text!r} is neither a JSON list nor parts between commas") from None
 
 
 def _same_word(text: str, choices: Iterable[str]) -> str:
@@ -98,9 +108,20 @@ def _convert(key: str, value: object, shown: str, *, strict: bool) -> object:
         converted = msgspec.convert(value, KEYS[key], strict=strict)
     except msgspec.ValidationError:
         raise ValueError(f"{shown} is not {describe(KEYS[key])}") from None
-    if isinstance(converted, float) and not math.isfinite(converted):
+    if isinstance(converted, float) and not (math.isfinite(converted) and _is_enough(converted, KEYS[key])):
         raise ValueError(f"{shown} is not {describe(KEYS[key])}")
     return converted
+
+
+def _is_enough(value: float, hint: object) -> bool:
+    """Whether a value that is not 0 has at least the size below which it would be rounded away."""
+    least = _least(hint)
+    return value == 0 or least is None or value >= least
+
+
+def _least(hint: object) -> float | None:
+    metas = (meta for meta in get_args(hint)[1:] if isinstance(meta, msgspec.Meta))
+    return next((meta.extra["least"] for meta in metas if meta.extra and "least" in meta.extra), None)
 
 
 def _bare(hint: object) -> object:
@@ -131,15 +152,31 @@ def describe(hint: object) -> str:
 
 def _bounds(meta: msgspec.Meta) -> str:
     start = f" greater than {meta.gt}" if meta.gt is not None else ""
+    least = (meta.extra or {}).get("least")
+    if least is not None:
+        return f"{start or ' that is 0 or'}, from {decimal(least)} to {decimal(meta.le)}"
     match meta.ge, meta.le, meta.lt:
         case None, _, _:
             return start
-        case low, None, None:
-            return f" of at least {low}"
         case low, None, below:
             return f" from {low} to less than {below}"
+        case low, high, _ if high > _LARGE:
+            return f" of at least {low}, at most {decimal(high)}"
         case _:
             return f" from {meta.ge} to {meta.le}"
+
+
+_LARGE: Final = 100_000
+"""Bounds above it only keep numbers from being absurd."""
+
+
+def decimal(number: float | None) -> str:
+    """Write a number without an exponent and without zeros that say nothing.
+
+    >>> decimal(0.000001), decimal(31_536_000), decimal(2.50)
+    ('0.000001', '31536000', '2.5')
+    """
+    return format(Decimal(repr(number or 0)).normalize(), "f")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

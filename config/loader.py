@@ -8,15 +8,15 @@ is another question, asked by `config.rules`.
 import ipaddress
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
-from urllib.parse import urlsplit
 
 import msgspec
 
+from .addresses import is_http_url, right_origin
 from .dotenv import parse
 from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
 from .errors import ConfigError, Problem
@@ -46,6 +46,8 @@ class Loaded(msgspec.Struct, frozen=True):
     settings: Settings
     origins: Mapping[str, Origin]
     profile: Environment
+    unread: tuple[Problem, ...] = ()
+    """Variables of the process that look like ours and are none: read by nothing, and perhaps misspelt."""
 
 
 def load(
@@ -65,7 +67,8 @@ def load(
     `config.rules.check`.
     """
     reading = _Reading()
-    variables = _variables(reading, os.environ if environ is None else environ, env_files)
+    own = os.environ if environ is None else environ
+    variables = _variables(reading, own, env_files)
     chosen = _profile(reading, profile, variables)
     if chosen is not None:
         text = resources.files("config").joinpath("profiles").joinpath(f"{chosen}.toml").read_text(encoding="utf-8")
@@ -81,7 +84,16 @@ def load(
             reading.flag(key, flag)
     if reading.problems or chosen is None:
         raise ConfigError(reading.problems)
-    return Loaded(_settings(reading.values), {key: reading.origins.get(key, Origin("default")) for key in KEYS}, chosen)
+    origins = {key: reading.origins.get(key, Origin("default")) for key in KEYS}
+    return Loaded(_settings(reading.values), origins, chosen, tuple(_unread(own)))
+
+
+def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
+    """The process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
+    for name in sorted(environ):
+        meant = misspelt(name, in_process=True)
+        if meant is not None:
+            yield Problem("environment", name, f"is read by nothing here; did you mean {meant!r}?")
 
 
 class _Reading:
@@ -159,12 +171,26 @@ def _network_addresses(networks: tuple[str, ...]) -> None:
 
 def _chain_urls(urls: tuple[str, ...]) -> None:
     for url in urls:
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        if not is_http_url(url):
             raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
 
 
+def _origins(origins: tuple[str, ...]) -> None:
+    for origin in origins:
+        right = right_origin(origin)
+        if right is None:
+            raise ValueError(f"{origin!r} is no origin such as https://app.example, nor *")
+        if origin.removesuffix("/") != right:
+            raise ValueError(f"{origin!r} is not what browsers send; write {right!r}")
+
+
 _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
-    {"payments.network": money, "http.trusted_proxies": _network_addresses, "chain.endpoints": _chain_urls}
+    {
+        "payments.network": money,
+        "http.trusted_proxies": _network_addresses,
+        "http.cors_origins": _origins,
+        "chain.endpoints": _chain_urls,
+    }
 )
 """What a type cannot say; each raises ValueError with what would be right."""
 
@@ -238,6 +264,10 @@ def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) ->
     except (OSError, UnicodeDecodeError) as error:
         reading.refuse(origin, "", f"cannot be read: {error}")
     return None
+
+
+_SETTINGS: Final = msgspec.json.Decoder(Settings)
+"""Has msgspec build the types of all settings while this is imported, before there are threads: see engram/wire.py."""
 
 
 def _settings(values: Mapping[str, object]) -> Settings:

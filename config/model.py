@@ -12,9 +12,17 @@ from msgspec import Meta
 
 Environment = Literal["local", "testnet", "mainnet"]
 Port = Annotated[int, Meta(ge=0, le=65535)]
+Netuid = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=31_536_000, extra={"least": 0.001})]
+"""At most a year. `least` is the smallest value that is not 0 (keys.py)."""
+Hours = Annotated[float, Meta(gt=0, le=87_600, extra={"least": 0.001})]
+Usd = Annotated[float, Meta(gt=0, le=1_000_000_000, extra={"least": 0.000_001})]
+"""At least one atomic unit of USDC."""
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+Bytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
+WholeSeconds = Annotated[int, Meta(ge=1, le=31_536_000)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,7 +35,7 @@ class ShutdownSettings(Section, frozen=True):
     nodes: Literal["keep", "stop"] = "keep"
     """`keep`: nodes go on and are found again at the next start; `stop`: they are stopped with the gateway, what they
     hold is kept, and the next start brings those back whose time is not up."""
-    drain_s: Positive = 10.0
+    drain_s: Seconds = 10.0
     """Seconds that running requests get to finish."""
 
 
@@ -53,16 +61,16 @@ class HttpSettings(Section, frozen=True):
     max_body_bytes: Bytes = 262_144
     max_header_bytes: Bytes = 32_768
     max_headers: Count = 100
-    body_timeout_s: Positive = 20.0
+    body_timeout_s: Seconds = 20.0
     """The whole body must have arrived this long after the headers."""
-    idle_timeout_s: Positive = 30.0
+    idle_timeout_s: Seconds = 30.0
     max_connections: Count = 2_000
     """Of one listener; fewer where the process may not open as many files."""
-    max_connections_per_ip: Annotated[int, Meta(ge=0)] = 256
+    max_connections_per_ip: CountOrOff = 256
     """Open at once from one address that is no trusted proxy. 0 switches the limit off."""
-    requests_per_minute_per_ip: Annotated[int, Meta(ge=0)] = 600
+    requests_per_minute_per_ip: CountOrOff = 600
     """0 switches the limit off."""
-    requests_per_minute_per_hotkey: Annotated[int, Meta(ge=0)] = 240
+    requests_per_minute_per_hotkey: CountOrOff = 240
     """0 switches the limit off."""
     trusted_proxies: tuple[str, ...] = ()
     """Networks (CIDR) whose X-Forwarded-For is believed."""
@@ -86,8 +94,8 @@ class GatewaySettings(Section, frozen=True):
     """The gateway's own hotkey, which phones pin: a wallet file of mode 0600, plain or encrypted. Empty:
     `<data_dir>/gateway-hotkey`, made at the first start."""
     hotkey_password_file: str = ""
-    """File of mode 0600 with the password of an encrypted one; else ENGRAM_WALLET_PASSWORD, else it is asked for on a
-    terminal."""
+    """File of mode 0600 with the password of an encrypted one; else ENGRAM_HOTKEY_PASSWORD, the file's own BT_PW_…
+    variable or ENGRAM_WALLET_PASSWORD, else it is asked for on a terminal."""
     selling: bool = True
     """False: keep serving what was sold, sell nothing new (also `engram selling off`)."""
     terms_url: str = ""
@@ -103,15 +111,15 @@ class PaymentSettings(Section, frozen=True):
     """0x address that is paid. X402_RECIPIENT_ADDRESS."""
     facilitator_url: str = "embedded"
     """`embedded`: the play-money facilitator in this process. X402_FACILITATOR_URL."""
-    max_timeout_s: Count = 120
+    max_timeout_s: WholeSeconds = 120
     """maxTimeoutSeconds of the offer: how long a signed authorization is good for."""
-    min_validity_left_s: Count = 20
+    min_validity_left_s: WholeSeconds = 20
     """An authorization that expires sooner is refused before anything is asked of the facilitator."""
-    verify_timeout_s: Positive = 6.0
-    settle_timeout_s: Positive = 8.0
-    answer_within_s: Positive = 9.0
+    verify_timeout_s: Seconds = 6.0
+    settle_timeout_s: Seconds = 8.0
+    answer_within_s: Seconds = 9.0
     """A paid POST is answered at the latest after this; with `payment_pending` when not yet known."""
-    reserve_ttl_s: Positive = 60.0
+    reserve_ttl_s: Seconds = 60.0
     """A reservation that never began to settle is given up after this."""
     holds_per_payer: Count = 3
     holds_per_address: Count = 3
@@ -123,25 +131,25 @@ class PaymentSettings(Section, frozen=True):
     refund_key_file: str = ""
     """File with the secret key (64 hex digits, mode 0600) that sends refunds; empty: in `local` one that is generated,
     elsewhere refunds wait for the operator. Keep no more on its address than may be lost."""
-    refund_daily_usd: Positive = 500.0
+    refund_daily_usd: Usd = 500.0
     """No more than this is sent back in 24 hours; what is beyond waits."""
     early_stop_refund_percent: Annotated[int, Meta(ge=0, le=100)] = 0
     """Part of the remaining time's price that goes back when its owner stops an active session."""
-    outage_free_s: Annotated[float, Meta(ge=0)] = 60.0
+    outage_free_s: Annotated[float, Meta(ge=0, le=31_536_000, extra={"least": 0.001})] = 60.0
     """An active session's node may be down for so long in all before the time it is down is paid back."""
-    refund_min_usd: Annotated[float, Meta(ge=0)] = 0.01
+    refund_min_usd: Annotated[float, Meta(ge=0, le=1_000_000_000, extra={"least": 0.000_001})] = 0.01
     """Smaller parts of a payment are not sent back; a whole payment always is."""
     rpc_url: str = ""
     """JSON-RPC of the network's chain, which proves what became of a payment. Empty: the facilitator's word
     counts, and `testnet` and `mainnet` say so at start. X402_RPC_URL."""
-    rpc_timeout_s: Positive = 5.0
+    rpc_timeout_s: Seconds = 5.0
     confirmations: Count = 12
     """Blocks after which the chain's word is final."""
-    supported_interval_s: Positive = 60.0
+    supported_interval_s: Seconds = 60.0
     """The facilitator's /supported is read this often."""
     breaker_failures: Count = 5
     """So many failures of the facilitator in a row and it is left alone for a while."""
-    breaker_open_s: Positive = 10.0
+    breaker_open_s: Seconds = 10.0
     """How long it is left alone before one request tries again."""
 
 
@@ -155,8 +163,8 @@ class PricingSettings(Section, frozen=True):
 class SessionSettings(Section, frozen=True):
     """Limits on sessions."""
 
-    min_hours: Positive = 0.5
-    max_hours: Positive = 720.0
+    min_hours: Hours = 0.5
+    max_hours: Hours = 720.0
     live_per_hotkey: Count = 3
     live_in_all: Count = 50
 
@@ -165,18 +173,18 @@ class ProvisioningSettings(Section, frozen=True):
     """Where nodes run."""
 
     backend: Literal["local", "docker", "akash"] = "local"
-    places: Annotated[int, Meta(ge=0)] = 0
+    places: CountOrOff = 0
     """Nodes that may run at once; 0: what fits the host (local) or sessions.live_in_all."""
     node_host: str = "127.0.0.1"
-    first_port: Port = 18_100
+    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 18_100
     """Local backend: ports first_port … first_port + 999 are given to nodes."""
-    launch_timeout_s: Positive = 120.0
+    launch_timeout_s: Seconds = 120.0
     """From launch to the first healthy answer, per attempt."""
     attempts: Count = 3
-    health_interval_s: Positive = 0.25
-    destroy_grace_s: Positive = 8.0
+    health_interval_s: Seconds = 0.25
+    destroy_grace_s: Seconds = 8.0
     """TERM, then KILL after this."""
-    watch_interval_s: Positive = 2.0
+    watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
     miner_image: str = "ghcr.io/dipraise1/engram:latest"
     """ENGRAM_MINER_IMAGE."""
@@ -203,15 +211,15 @@ class AkashSettings(Section, frozen=True):
 class StatsSettings(Section, frozen=True):
     """How live nodes are polled."""
 
-    interval_s: Positive = 30.0
+    interval_s: Seconds = 30.0
     jitter: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     """Share of the interval that each poll is moved at random."""
     concurrency: Count = 256
     """Polls under way at once. One in five nodes may hang without delaying the polls of 5,000."""
-    connect_timeout_s: Positive = 3.0
-    timeout_s: Positive = 5.0
+    connect_timeout_s: Seconds = 3.0
+    timeout_s: Seconds = 5.0
     failures_to_degraded: Count = 5
-    expiry_interval_s: Positive = 5.0
+    expiry_interval_s: Seconds = 5.0
     """How often sessions that have run out are looked for."""
 
 
@@ -223,10 +231,10 @@ class ChainSettings(Section, frozen=True):
     network: str = "test"
     endpoints: tuple[str, ...] = ()
     """JSON-RPC URLs (http or https), tried in order."""
-    netuids: tuple[int, ...] = (450,)
-    poll_s: Positive = 12.0
-    call_timeout_s: Positive = 15.0
-    stall_after_s: Positive = 60.0
+    netuids: tuple[Netuid, ...] = (450,)
+    poll_s: Seconds = 12.0
+    call_timeout_s: Seconds = 15.0
+    stall_after_s: Seconds = 60.0
     """A finalized head that has not advanced for this long is taken for stuck: the next endpoint is asked."""
     reset_after_s: Annotated[float, Meta(ge=0)] = 0.0
     """When nothing that descends from the newest block could be taken for this long, begin again at the finalized head
@@ -239,11 +247,11 @@ class RelaySettings(Section, frozen=True):
 
     url: str = ""
     """Receiver; empty: the relay is off and nothing is queued."""
-    timeout_s: Positive = 10.0
+    timeout_s: Seconds = 10.0
     attempts: Count = 10
-    backoff_min_s: Positive = 10.0
-    backoff_max_s: Positive = 300.0
-    round_s: Positive = 600.0
+    backoff_min_s: Seconds = 10.0
+    backoff_max_s: Seconds = 300.0
+    round_s: Seconds = 600.0
     """How often what was learnt of the managed nodes is queued."""
 
 
@@ -253,7 +261,7 @@ class FacilitatorSettings(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 0
     """0 takes a free port."""
-    opening_balance_usd: Positive = 1_000.0
+    opening_balance_usd: Usd = 1_000.0
     """Play money that every address owns when it is first seen."""
 
 
@@ -280,22 +288,23 @@ class MinerSettings(Section, frozen=True):
     """For `openai`: how many numbers a vector of that model has."""
     require_signature: bool = False
     """REQUIRE_HOTKEY_SIG; always on for mainnet."""
-    netuid: int = 450
+    netuid: Netuid = 450
     hotkey_password_file: str = ""
-    """File of mode 0600 with the password of encrypted hotkeys of nodes; else ENGRAM_WALLET_PASSWORD, else it is asked
-    for on a terminal. The nodes of a gateway have this file alone."""
+    """File of mode 0600 with the password of encrypted hotkeys of nodes; else ENGRAM_HOTKEY_PASSWORD, a file's own
+    BT_PW_… variable or ENGRAM_WALLET_PASSWORD, else it is asked for on a terminal. The nodes of a gateway have this
+    file alone."""
     announce: str = ""
     """Where validators reach the node, as IPv4, IPv4:PORT, IPv6 or [IPv6]:PORT (no port: its own): kept on the chain by
     serve_axon, signed by the node's hotkey. Empty: nothing is announced."""
     max_text_chars: Count = 8_192
     max_metadata_bytes: Count = 4_096
-    requests_per_minute: Annotated[int, Meta(ge=0)] = 6_000
+    requests_per_minute: CountOrOff = 6_000
     tenants: Literal["controller", "anyone"] = "controller"
     """Who may have private namespaces here: the controller of the launch file, or every key for itself."""
     private_bucket_ms: Annotated[int, Meta(ge=0, le=10_000)] = 100
     """Answers about private namespaces are given at multiples of this after their arrival; 0: as soon as they are
     ready, which tells by its time what was done."""
-    private_noise_sigma: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    private_noise_sigma: Annotated[float, Meta(ge=0, le=100, extra={"least": 0.000_001})] = 0.0
     """Standard deviation of Gaussian noise on each number of private vectors (of length 1) before they are stored;
     0: none. What leaves search usable protects nothing: /health tells its epsilon."""
     controller_share: Annotated[float, Meta(ge=0, le=1)] = 0.5

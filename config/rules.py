@@ -12,30 +12,56 @@
 | a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
+| a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
+| lower bounds are below their upper ones | or nothing fits between |
+| network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
 
 What each rule looks at depends on the roles that share the process: a miner takes no money.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 from Crypto.Hash import keccak
 
-from .addresses import announced_at, is_public
+from .addresses import announced_at, is_http_url, is_public
 from .environment import variable_of
 from .errors import ConfigError, Problem
 from .keys import mask_url
-from .model import Settings
-from .networks import money
+from .model import Environment, Settings
+from .networks import Money, money
+from .pricing import MOST_UNITS, price_range
 
 EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
 """What the `local` profile names: it stands for the address of the gateway's own refund key."""
 AKASH_MAINNET: Final = "akashnet-2"
+
+Place = Literal["embedded", "loopback", "elsewhere"]
+"""Where a facilitator answers: in the gateway's own process, on this machine, or anywhere else."""
+
+MEANT: Final[Mapping[tuple[Money, Place], tuple[Environment, ...]]] = MappingProxyType(
+    {
+        ("play", "embedded"): ("local",),
+        ("play", "loopback"): ("local",),
+        ("play", "elsewhere"): (),
+        ("test", "embedded"): (),
+        ("test", "loopback"): ("local", "testnet"),
+        ("test", "elsewhere"): ("testnet",),
+        ("real", "embedded"): (),
+        ("real", "loopback"): ("mainnet",),
+        ("real", "elsewhere"): ("mainnet",),
+    }
+)
+"""Environments in which this money may be settled by a facilitator at this place; none: they contradict each other.
+
+A test network with its facilitator on this machine may be a private copy of the chain, which `local` is for too.
+"""
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
@@ -135,18 +161,114 @@ def _facilitator(settings: Settings) -> Iterator[Refused]:
         yield Refused(key, "is missing: the https URL of the x402 facilitator that settles")
     elif url == EMBEDDED:
         if worth != "play":
-            yield Refused(key, f"the embedded facilitator takes play money alone, not {settings.payments.network}")
-    elif urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            yield Refused(
+                key,
+                f"the embedded facilitator takes play money alone, not {settings.payments.network}: for that money "
+                f"name a facilitator that settles it, and start with --profile {_PROFILE_OF[worth]}",
+            )
+    elif not is_http_url(url):
         yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL or {EMBEDDED!r}")
     elif settings.environment == "mainnet" and urlsplit(url).scheme != "https":
         yield Refused(key, f"{mask_url(url)!r} is not https, which mainnet needs")
+
+
+_PROFILE_OF: Final[Mapping[Money, Environment]] = MappingProxyType(
+    {"play": "local", "test": "testnet", "real": "mainnet"}
+)
+
+
+def place_of(facilitator_url: str) -> Place:
+    """Tell where the facilitator answers.
+
+    >>> place_of("embedded"), place_of("http://[::1]:4021"), place_of("https://x402.example")
+    ('embedded', 'loopback', 'elsewhere')
+    """
+    if facilitator_url == EMBEDDED:
+        return "embedded"
+    return "loopback" if _is_loopback_url(facilitator_url) else "elsewhere"
+
+
+def _prices(settings: Settings) -> Iterator[Refused]:
+    key, lite, sessions = "pricing.lite_usd_per_hour", settings.pricing.lite_usd_per_hour, settings.sessions
+    if sessions.min_hours > sessions.max_hours:
+        yield Refused(
+            "sessions.min_hours",
+            f"is {sessions.min_hours:g}; it must be no more than sessions.max_hours ({sessions.max_hours:g})",
+        )
+        return
+    lowest, highest = price_range(lite, sessions.min_hours, sessions.max_hours)
+    if lowest < 1:
+        yield Refused(
+            key,
+            f"is {lite!r}; the price must come to at least 0.000001 USDC for the shortest session "
+            f"({sessions.min_hours:g} h)",
+        )
+    elif highest > MOST_UNITS:
+        yield Refused(
+            key,
+            f"is {lite!r}; the price must come to no more than {MOST_UNITS // 1_000_000} USDC for the longest session "
+            f"of the tier pro ({sessions.max_hours:g} h)",
+        )
+
+
+def _time_to_pay(settings: Settings) -> Iterator[Refused]:
+    payments = settings.payments
+    if payments.min_validity_left_s >= payments.max_timeout_s:
+        yield Refused(
+            "payments.min_validity_left_s",
+            f"is {payments.min_validity_left_s}; it must be less than payments.max_timeout_s "
+            f"({payments.max_timeout_s}), or every authorization expires too soon",
+        )
+
+
+def _relay_backoff(settings: Settings) -> Iterator[Refused]:
+    relay = settings.relay
+    if relay.backoff_min_s > relay.backoff_max_s:
+        yield Refused(
+            "relay.backoff_min_s",
+            f"is {relay.backoff_min_s:g}; it must be no more than relay.backoff_max_s ({relay.backoff_max_s:g})",
+        )
+
+
+def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
+    """What may move real value is decided by network and facilitator, whatever the profile is called."""
+    payments, environment = settings.payments, settings.environment
+    worth, url = money(payments.network), payments.facilitator_url
+    if not (url == EMBEDDED or is_http_url(url)):
+        return  # `_facilitator` says so
+    meant = MEANT[worth, place_of(url)]
+    if environment in meant or (worth != "play" and url == EMBEDDED):
+        return
+    network = payments.network
+    match worth, environment:
+        case _, "mainnet":
+            why = f"{network} is no real money; mainnet takes base"
+        case "real", _:
+            why = (
+                f"{network} moves real money, which is for mainnet, not {environment}: start with --profile mainnet "
+                "(or ENGRAM_ENV=mainnet), or set a network whose money is worth nothing"
+            )
+        case "test", _:
+            why = (
+                f"{network} with a facilitator that is not on this machine is for testnet, not {environment}: start "
+                "with --profile testnet (or ENGRAM_ENV=testnet)"
+            )
+        case _, "testnet":
+            why = f"{network} is play money, which is for local, not testnet: set base-sepolia, or take --profile local"
+        case _:
+            why = (
+                f"{network} is play money, and the facilitator {mask_url(url)!r} is not on this machine: if real USDC "
+                "is meant, start with --profile mainnet (or ENGRAM_ENV=mainnet), for a test network with --profile "
+                f"testnet; for play money leave payments.facilitator_url at {EMBEDDED!r}"
+            )
+    yield Refused("payments.network", why)
 
 
 def _rpc(settings: Settings) -> Iterator[Refused]:
     url, key = settings.payments.rpc_url, "payments.rpc_url"
     if not url:
         return
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not is_http_url(url):
         yield Refused(key, f"{mask_url(url)!r} is not an http(s) URL")
     elif settings.environment == "mainnet" and urlsplit(url).scheme != "https" and not _is_loopback_url(url):
         yield Refused(key, f"{mask_url(url)!r} is neither https nor on loopback, and its word counts as payment")
@@ -175,12 +297,13 @@ def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
         yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
     if worth == "test" and backend == "docker" and not _is_local_docker(settings.docker.host):
         yield Refused("docker.host", "money of a test network pays only for Docker hosts on loopback")
-    if worth != "real" and settings.environment == "mainnet":
-        yield Refused("payments.network", f"{settings.payments.network} is no real money; mainnet takes base")
 
 
 def _is_local_docker(host: str) -> bool:
-    address = urlsplit(host)
+    try:
+        address = urlsplit(host)
+    except ValueError:
+        return False
     return address.scheme == "unix" or is_loopback(address.hostname or "")
 
 
@@ -213,7 +336,7 @@ def _embedding_server(settings: Settings) -> Iterator[Refused]:
     if miner.embedder != "openai":
         return
     url = miner.embedding_url
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not is_http_url(url):
         yield Refused("miner.embedding_url", f"{mask_url(url)!r} is no http(s) URL, which embedder openai needs")
     if not miner.embedding_model:
         yield Refused("miner.embedding_model", "is missing: the model that the embedding server is asked for")
@@ -262,6 +385,10 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "gateway": (
         _recipient,
         _facilitator,
+        _environment_of_the_money,
+        _prices,
+        _time_to_pay,
+        _relay_backoff,
         _rpc,
         _akash_owner,
         _money_and_nodes,

@@ -20,9 +20,13 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 
+from config.model import MinerSettings
+from engram import crash_reports
 from engram.hotkeys import Keypair
 from engram.payments.buyer import PlayWallet
+from engram.provisioning import node_parts
 from engram.sdk import GatewayClient, NodeClient, NotReached, SdkError
 
 TEXTS: Final = (
@@ -66,19 +70,25 @@ class Result(msgspec.Struct, frozen=True):
 def main() -> int:
     """Run the demo; 0 when every step was seen to work. The last line on standard output is one JSON object."""
     console = Console(highlight=False, soft_wrap=True)
+    if absent := node_parts.missing(MinerSettings()):
+        return _failed(console, f"{', '.join(absent)} not installed: {node_parts.remedy(absent)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
         with tempfile.TemporaryDirectory(prefix="engram-demo-") as folder, _gateway(Path(folder), console) as url:
             result = _buy_use_stop(url, console)
     except (DemoFailed, SdkError) as error:
-        console.print(f"[bold red]The demo failed:[/] {error}")
-        sys.stdout.write(json.dumps({"demo": "failed", "error": str(error)}) + "\n")
-        return 1
+        return _failed(console, str(error))
     except KeyboardInterrupt:
         console.print("Interrupted; nothing is left running.")
         return 130
     sys.stdout.write(msgspec.json.encode(result).decode() + "\n")
     return 0
+
+
+def _failed(console: Console, reason: str) -> int:
+    console.print("[bold red]The demo failed:[/]", escape(reason))
+    sys.stdout.write(json.dumps({"demo": "failed", "error": reason}) + "\n")
+    return 1
 
 
 def _buy_use_stop(url: str, console: Console) -> Result:
@@ -202,4 +212,5 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main())

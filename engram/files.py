@@ -6,10 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def put(path: Path, content: bytes, placing: Callable[[str, Path], None] = os.replace) -> None:
+def _unchecked(content: bytes) -> None:
+    del content
+
+
+def put(
+    path: Path,
+    content: bytes,
+    placing: Callable[[str, Path], None] = os.replace,
+    check: Callable[[bytes], None] = _unchecked,
+) -> None:
     """Writes a file of mode 0600, atomically and durably. Blocks. Raises OSError, and nothing is left then.
 
     Several writers do not disturb one another. `os.link` for `placing` raises FileExistsError for a file that is there.
+    `check` sees what was written, read back from the file, before it is placed: what it raises leaves `path` as it was.
     """
     descriptor, staged = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it 0600
     try:
@@ -17,6 +27,7 @@ def put(path: Path, content: bytes, placing: Callable[[str, Path], None] = os.re
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        check(Path(staged).read_bytes())
         placing(staged, path)
     finally:
         Path(staged).unlink(missing_ok=True)

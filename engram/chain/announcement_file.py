@@ -7,7 +7,7 @@ import msgspec
 import structlog
 import trio
 
-from engram import files
+from engram import files, wire
 from engram.chain.announcement import Attempt
 
 _MAX_BYTES = 65_536
@@ -34,7 +34,7 @@ class AnnouncementFile:
     def _read(self) -> Attempt | None:
         try:
             with self._path.open("rb") as file:
-                return msgspec.json.decode(file.read(_MAX_BYTES), type=Attempt)
+                return wire.decode(file.read(_MAX_BYTES), Attempt)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

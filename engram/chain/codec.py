@@ -11,6 +11,7 @@ from typing import final
 import bittensor_core
 import msgspec
 
+from engram import wire
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
 from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
 from engram.chain.type_names import check_type_names
@@ -156,7 +157,7 @@ class Codec:
         if fields is None:
             raise SubnetUnknown(netuid)
         try:
-            raw = msgspec.convert(fields, _RawMetagraph)
+            raw = wire.convert(fields, _RawMetagraph)
         except msgspec.ValidationError as error:
             raise AnswerMalformed(f"metagraph of subnet {netuid}: {error}") from error
         _check(raw, netuid, head)

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 
+from engram import wire
 from engram.chain.calls import SUBTENSOR
 from engram.chain.errors import AnswerMalformed, CallNotComposable, SubnetUnknown
 from engram.chain.runtime import RuntimeTypes, Value
@@ -100,7 +101,7 @@ class _Registration(msgspec.Struct):
 
 def _commitment(hotkey: PublicKey, address: str, value: Value) -> Commitment:
     try:
-        registration = msgspec.convert(value, _Registration)
+        registration = wire.convert(value, _Registration)
     except msgspec.ValidationError as error:
         return Commitment(hotkey, address, None, None, f"unreadable: {error}")
     match registration.info.fields:

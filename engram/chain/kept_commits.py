@@ -10,7 +10,7 @@ from typing import Final, final
 
 import msgspec
 
-from engram import files
+from engram import files, wire
 from engram.chain.errors import ChainError
 from engram.chain.hashed_weights import HashedCommit
 from engram.hotkeys import MalformedHotkey, PublicKey, ss58
@@ -100,7 +100,7 @@ def _read(path: Path) -> HashedCommit:
         with path.open("rb") as opened:
             if os.fstat(opened.fileno()).st_mode & 0o077:
                 raise KeptCommitError(f"{path} is open to other users: chmod 600 it")
-            file = msgspec.json.decode(opened.read(_MAX_BYTES), type=_File)
+            file = wire.decode(opened.read(_MAX_BYTES), _File)
         commit = HashedCommit(
             genesis=bytes.fromhex(file.genesis[2:]),
             netuid=file.netuid,

@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
+from engram import wire
 from engram.chain.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, Codec
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable, RuntimeApiMissing
 from engram.chain.model import Claim, Fork, Head
@@ -230,6 +231,6 @@ def _number(node: Node, text: str) -> int:
 def convert(node: Node, answer: Json, kind: type[T]) -> T:
     """The answer as this type. Raises AnswerMalformed, naming the node."""
     try:
-        return msgspec.convert(answer, kind)
+        return wire.convert(answer, kind)
     except msgspec.ValidationError as error:
         raise AnswerMalformed(f"{node.name}: {error}") from error

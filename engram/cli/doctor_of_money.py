@@ -13,6 +13,7 @@ from typing import Final, final
 
 from config.keys import mask_url
 from config.model import PaymentSettings, Settings
+from config.pricing import price_range
 from config.rules import EMBEDDED, checksummed
 from engram.http.client import HttpClient, HttpError
 from engram.payments import networks, refund_key
@@ -59,7 +60,9 @@ class _Look:
         self, settings: Settings, network: Network, http: HttpClient, owed: int, now: Callable[[], float]
     ) -> None:
         self._payments: Final[PaymentSettings] = settings.payments
-        self._least_units: Final = round(settings.pricing.lite_usd_per_hour * settings.sessions.min_hours * 1_000_000)
+        self._least_units, _ = price_range(
+            settings.pricing.lite_usd_per_hour, settings.sessions.min_hours, settings.sessions.max_hours
+        )
         self._network: Final = network
         self._http: Final = http
         self._owed: Final = owed

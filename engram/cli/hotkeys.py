@@ -10,9 +10,11 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
+from engram.cli.passwords import signing_key
 from engram.cli.running import ask, done
 from engram.control.commands import AddNodeKey, ListNodeKeys, RetireNodeKey
-from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys import HotkeyError, Keypair, PublicKey, ss58, wallet
+from engram.hotkeys.wallet_folder import read_public_file
 
 app = App(
     name="hotkeys",
@@ -41,24 +43,25 @@ def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
     """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
     keypair = Keypair.generate()
     try:
-        wallet.write_new_hotkey_file(path, keypair)
+        wallet.write_hotkey_file(path, keypair)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    _show(keypair, path, show)
+    _show(keypair.public_key, path, show)
 
 
 @app.command(name="show", help_epilogue="Example: `engram hotkeys show keys/node-1`")
 def show_hotkey(path: Path, *, show: Show = SHOW) -> None:
-    """Show the public part of a wallet file."""
+    """Show the public part of a wallet file: by the …pub.txt beside it if there is one, else by the file itself."""
+    public = path.with_name(f"{path.name}pub.txt")
     try:
-        keypair = wallet.read_hotkey_file(path)
+        key = read_public_file(public) if public.exists() else signing_key(path).public_key
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    _show(keypair, path, show)
+    _show(key, path, show)
 
 
-def _show(keypair: Keypair, path: Path, show: Show) -> None:
-    output.record(HotkeyFile(keypair.ss58, keypair.public_key.hex(), str(path)), json=show.json)
+def _show(key: PublicKey, path: Path, show: Show) -> None:
+    output.record(HotkeyFile(ss58.encode(key), key.hex(), str(path)), json=show.json)
 
 
 _COLUMNS = (

@@ -121,12 +121,13 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
 
 
 def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Document]:
-    from engram.hotkeys import miner_scheme, wallet
+    from engram.cli.passwords import signing_key
+    from engram.hotkeys import miner_scheme
     from engram.memory.exporting import KINDS
     from engram.sdk.node_calls import checked
     from engram.sdk.transport import Transport
 
-    keypair = wallet.read_hotkey_file(key)
+    keypair = signing_key(key)
     at, number = last or (KINDS[0], 0)
     names = list[str](KINDS)
     transport = Transport(url, timeout_s=60.0)

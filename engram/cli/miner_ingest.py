@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO, Final, final
 import msgspec
 from cyclopts import Parameter
 
+from engram import wire
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner_data import progress
@@ -206,7 +207,7 @@ class Work:
     def _resume(self) -> int:
         """Goes to where an earlier call stopped with the same file and node, and returns the lines before that."""
         try:
-            mark = msgspec.json.decode(self._mark_file.read_bytes(), type=Mark)
+            mark = wire.decode(self._mark_file.read_bytes(), Mark)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return 0
         if mark.node == self._where:

@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from engram.cli.failures import CommandFailed, Exit
-from engram.hotkeys import HotkeyError, Keypair, miner_scheme, wallet
+from engram.cli.passwords import signing_key
+from engram.hotkeys import HotkeyError, Keypair, miner_scheme
 from engram.hotkeys.python_json import JsonObject
 from engram.sdk.errors import ApiError, NotReached, OutcomeUnknown, SdkError
 
@@ -45,7 +46,7 @@ class Node:
                 raise CommandFailed("a private namespace needs --key, the hotkey file that it belongs to", Exit.USAGE)
             return None
         try:
-            return wallet.read_hotkey_file(self.key)
+            return signing_key(self.key)
         except HotkeyError as error:
             raise CommandFailed(str(error)) from None
 

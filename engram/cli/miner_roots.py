@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 import msgspec
 
 from engram.cli.failures import CommandFailed
+from engram.cli.passwords import signing_key
 from engram.clock import SystemClock
-from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey, verify, wallet
+from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey, verify
 from engram.miner import folder
 from engram.sdk.errors import Impostor
 from engram.sdk.node_calls import Commitment, NodeCalls, checked
@@ -47,9 +48,7 @@ def roots_of_node(data: Path, key: Path | None) -> Roots:
         public = call.read(transport.request(call.method, call.path)).root_hex
         if key is None:
             return Roots(public, "")
-        fields = miner_scheme.sign_body(
-            wallet.read_hotkey_file(key), "commitment", {"scope": "all"}, time.time_ns() // 10**6
-        )
+        fields = miner_scheme.sign_body(signing_key(key), "commitment", {"scope": "all"}, time.time_ns() // 10**6)
         whole = checked(transport.request("GET", f"/commitment?{urlencode(fields)}"), Commitment)
     except HotkeyError as error:
         raise CommandFailed(f"{error}") from None

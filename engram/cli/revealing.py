@@ -25,7 +25,7 @@ from engram.chain.node import Node
 from engram.chain.submitting import Included
 from engram.chain.view import View, open_view
 from engram.chain.weights import BLOCK_S, Weights, WeightsPlan, stands
-from engram.cli.chain import Chain
+from engram.cli.chain import Chain, PublicHotkey
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed
 from engram.cli.output import Progress
@@ -109,7 +109,7 @@ async def commit_by_hash(
 
 
 async def reveal(
-    chain: Chain, keypair: Keypair, folder: Path, *, online: bool, wait: bool, patience_s: float
+    chain: Chain, keypair: Keypair | PublicHotkey, folder: Path, *, online: bool, wait: bool, patience_s: float
 ) -> Reveals:
     """Reveal what may be revealed now, the oldest first, or show what would be; `wait` until the first may."""
     kept = KeptCommits(folder)
@@ -134,6 +134,7 @@ async def reveal(
                 continue  # Hours may pass until the window: one bad answer in them is nothing.
         progress.end()
         if online:
+            assert isinstance(keypair, Keypair)
             neuron = metagraph.neuron(keypair.public_key)
             if neuron is None:
                 raise CommandFailed(f"not sent: {keypair.ss58} is not registered on subnet {chain.netuid}")

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import msgspec
 
+from engram import wire
 from engram.chain import weights
 from engram.chain.calls import IDENTITY, SUBTENSOR
 from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
 from engram.chain.runtime import Call
 from engram.chain.submitting import Included
 from engram.chain.view import open_view
-from engram.cli.chain import Chain
+from engram.cli.chain import Chain, PublicHotkey
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed
 from engram.cli.following import patience_s as patience_for
@@ -58,7 +59,7 @@ async def before_register(chain: Chain, payer: PublicKey, healths: list[Endpoint
         view = await open_view(nodes)
         metagraph = await view.metagraph(chain.netuid, SystemClock().monotonic())
         account = await view.storage("System", "Account", payer)
-    return metagraph, msgspec.convert(account, _Account).data.free
+    return metagraph, wire.convert(account, _Account).data.free
 
 
 class _Balance(msgspec.Struct):
@@ -81,7 +82,7 @@ async def burn(
     """Pay, at most `limit_rao`; returns the uid that the block gives. Raises CommandFailed when the cost has risen."""
     async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
-        burn_rao = msgspec.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
+        burn_rao = wire.convert(await view.storage("SubtensorModule", "Burn", chain.netuid), int)
         if burn_rao > limit_rao:
             raise CommandFailed(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
         done = await send(chain, view, nodes, call, coldkey, patience_s)
@@ -105,7 +106,7 @@ async def link_identity(chain: Chain, call: Call, coldkey: Keypair, patience_s: 
     return done
 
 
-async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, patience_s: float) -> Sent:
+async def announce(chain: Chain, call: Call, keypair: Keypair | PublicHotkey, online: bool, patience_s: float) -> Sent:
     """Announce and read it back; without `online` only compose it."""
     sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
     async with endpoints(chain) as nodes:
@@ -113,6 +114,7 @@ async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, pat
         view.types.compose(call)
         if not online:
             return sent
+        assert isinstance(keypair, Keypair)
         done = await send(chain, view, nodes, call, keypair, patience_s)
         held = await read_back(
             view, nodes, done, lambda there: there.storage("SubtensorModule", "Axons", chain.netuid, keypair.public_key)
@@ -125,7 +127,7 @@ async def announce(chain: Chain, call: Call, keypair: Keypair, online: bool, pat
 
 async def weigh(
     chain: Chain,
-    keypair: Keypair,
+    keypair: Keypair | PublicHotkey,
     given: dict[int, float],
     version_key: int | None,
     online: bool,
@@ -163,6 +165,7 @@ async def weigh(
         )
         if not online:
             return sent
+        assert isinstance(keypair, Keypair)
         if sent.objections or neuron is None:
             raise CommandFailed("\n".join(["not sent, the chain would refuse it", *sent.objections]))
         if planned.hashed is None:
@@ -191,7 +194,7 @@ def timelock(reveal_round: int) -> dict[str, object]:
 
 def in_words(sent: Sent, done: Included | None = None) -> str:
     """What became of weights."""
-    arguments, count = sent.arguments, len(msgspec.convert(sent.arguments["uids"], list[int]))
+    arguments, count = sent.arguments, len(wire.convert(sent.arguments["uids"], list[int]))
     where = "" if done is None else f" in block {done.block.number}"
     if "kept_in" in arguments:
         return "weights are committed: reveal them with `engram subnet reveal-weights`, in that window only"

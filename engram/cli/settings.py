@@ -63,4 +63,6 @@ def check_config(
     config.check(loaded.settings, roles or ("gateway",))
     for caution in config.cautions(loaded.settings, roles or ("gateway",)):
         output.say(f"note: {caution.key}: {caution.message}")
+    for unread in loaded.unread:
+        output.say(f"note: {unread.key}: {unread.message}")
     output.say(f"the settings are right for {', '.join(roles or ('gateway',))} on {loaded.profile}")

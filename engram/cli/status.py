@@ -38,8 +38,16 @@ def _facts(found: SystemStatus) -> dict[str, object]:
         "payments": _counts(found.payments),
         "quarantined": ", ".join(found.quarantined) or "none",
         "ledger": f"{found.ledger_id} (SQLite {found.sqlite})",
+        **({"relay": _relay(found.extra["relay"])} if "relay" in found.extra else {}),
         **{f"age of {name}": duration(age_s) for name, age_s in found.ages_s.items()},
     }
+
+
+def _relay(relay: dict[str, object]) -> str:
+    return (
+        f"{relay['outbox_pending']} waiting, {relay['dlq_abandoned']} abandoned, "
+        f"{relay['not_queued']} never queued since the start"
+    )
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 from cyclopts import App, Parameter
 
+from engram import wire
 from engram.cli import output
 from engram.cli.chain import (
     CHAIN,
     SHOWN,
     WALLET,
     Chain,
+    PublicHotkey,
     Shown,
     Wallet,
     coldkey_of,
     hotkey_of,
+    hotkey_to,
     in_seconds,
     public_coldkey_of,
     public_hotkey_of,
@@ -68,7 +71,7 @@ def register(
     from engram.chain.model import RAO_PER_TAO
     from engram.cli.sending import Sent, before_register, burn, included
 
-    hotkey = hotkey_of(wallet).public_key
+    hotkey = public_hotkey_of(wallet)
     payer = public_coldkey_of(wallet)
     if payer is None:
         raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
@@ -158,7 +161,7 @@ def serve(
         raise CommandFailed(str(error)) from None
     if not allow_private and not is_public_host(ip):
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
     _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
     return Exit.DONE
@@ -188,7 +191,7 @@ def set_weights(
     given = _weights(weights, file)
     if follow and not online:
         raise CommandFailed("--follow waits for what was sent, and nothing is sent without --online", Exit.USAGE)
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder, follow=follow))
     by_hash = follow and "kept_in" in sent.arguments
@@ -216,13 +219,20 @@ def reveal_weights(
     shown: Shown = SHOWN,
 ) -> int:
     """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
-    keypair = hotkey_of(wallet)
+    keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
 
 
 def _reveal(
-    chain: Chain, keypair: Keypair, folder: Path, shown: Shown, *, online: bool, wait: bool, patience_s: float
+    chain: Chain,
+    keypair: Keypair | PublicHotkey,
+    folder: Path,
+    shown: Shown,
+    *,
+    online: bool,
+    wait: bool,
+    patience_s: float,
 ) -> int:
     from engram.cli.revealing import reveal
 
@@ -345,7 +355,7 @@ def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
         raise CommandFailed(f"give weights as UID=WEIGHT (3=0.7 9=0.3), or --file FILE; {given_now}", Exit.USAGE)
     try:
         if file is not None:
-            return msgspec.json.decode(file.read_bytes(), type=dict[int, float])
+            return wire.decode(file.read_bytes(), dict[int, float])
         given: dict[int, float] = {}
         for pair in pairs:
             uid, weight = _weight(pair)

@@ -1,7 +1,5 @@
 """`engram wallet`: Bittensor wallets as btcli lays them out. Secrets are shown with --reveal only."""
 
-import getpass
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,15 +11,32 @@ from engram.cli import output
 from engram.cli.chain import WALLET, Wallet, hotkey_of, public_coldkey_of, public_hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
+from engram.cli.passwords import PASSWORD, Password, new_password
 from engram.hotkeys import HotkeyError, MalformedHotkey, PublicKey, parse_hotkey, ss58, verify, wallet_folder
 from engram.hotkeys.bittensor_core import new_mnemonic
-from engram.hotkeys.passwords import PASSWORD_VARIABLE
 from engram.hotkeys.scheme import SIGNATURE
 
 app = App(
     name="wallet",
     help="Bittensor wallets: a coldkey that pays, and hotkeys that sign.",
     help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`",
+)
+app.command(
+    "engram.cli.wallet_import:app",
+    name="import",
+    help="Bring a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
+)
+app.command(
+    "engram.cli.wallet_check:check_wallet",
+    name="check",
+    help="Check each key of a wallet: its files, who may read them, that secret and public file are of one key.",
+    help_epilogue="Example: `engram wallet check W --open`",
+)
+app.command(
+    "engram.cli.wallet_check:export",
+    name="export",
+    help="Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there.",
+    help_epilogue="Example: `engram wallet export key.json --as hotkey --wallet.name W --wallet.hotkey H`",
 )
 Reveal = Annotated[bool, Parameter(help="Show the secret too; whoever reads it owns the key.", negative="")]
 
@@ -33,7 +48,10 @@ class WalletShown(msgspec.Struct, frozen=True, omit_defaults=True):
     hotkey_name: str
     coldkey: str | None
     hotkey: str
+    hotkey_public_key: str
+    """64 hex digits, as `controller_public_key` of a launch file wants them."""
     hotkey_file: str
+    coldkey_public_key: str | None = None
     hotkey_mnemonic: str | None = None
     coldkey_mnemonic: str | None = None
     hotkey_private_key: str | None = None
@@ -63,13 +81,15 @@ def new_wallet(
     mnemonics = {"coldkey": new_mnemonic(), "hotkey": new_mnemonic()}
     made_coldkey = not folder.coldkey_path.exists() and not folder.coldkey_public_path.exists()
     try:
-        if folder.hotkey_path.exists():
-            raise CommandFailed(f"{folder.hotkey_path} exists already; choose another name")
-        password = _new_password() if encrypt_hotkey or (made_coldkey and not plain) else None
+        for path in (folder.hotkey_path, folder.hotkey_public_path):
+            if path.exists():
+                raise CommandFailed(f"{path} exists already; choose another name")
+        coldkey_password = new_password(wallet, "coldkey") if made_coldkey and not plain else None
+        hotkey_password = new_password(wallet, "hotkey") if encrypt_hotkey else None
         if made_coldkey:
-            coldkey = wallet_folder.write_new(folder.coldkey_path, mnemonics["coldkey"], None if plain else password)
+            coldkey = wallet_folder.write_new(folder.coldkey_path, mnemonics["coldkey"], coldkey_password)
             wallet_folder.write_public(folder.coldkey_public_path, coldkey)
-        keypair = wallet_folder.write_new(folder.hotkey_path, mnemonics["hotkey"], password if encrypt_hotkey else None)
+        keypair = wallet_folder.write_new(folder.hotkey_path, mnemonics["hotkey"], hotkey_password)
         wallet_folder.write_public(folder.hotkey_public_path, keypair)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
@@ -125,13 +145,21 @@ def verify_signature(
 
 
 @app.command(name="convert", help_epilogue="Example: `engram wallet convert ~/.bittensor/wallets/W/coldkey`")
-def convert(path: Path) -> None:
-    """Encrypt a key file of an older form (Ansible vault, Fernet) anew, with the same password."""
+def convert(path: Path, *, password: Password = PASSWORD) -> None:
+    """Encrypt a key file of an older form (Ansible vault, Fernet) in the current one, with the same password.
+
+    The file must hold the key that it names, and that its pub.txt names. The new file is read back before it takes the
+    place of the old one, which is kept beside it.
+    """
+    path = path.expanduser()
     try:
-        converted = wallet_folder.convert(path.expanduser(), _password(f"password of the key file {path}: "))
+        kept = wallet_folder.convert(path, password.of(path))
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    output.say(f"{path} is encrypted in the current form" if converted else f"{path} needs no conversion")
+    if kept is None:
+        output.say(f"{path} needs no conversion")
+    else:
+        output.say(f"{path} is encrypted in the current form; the old file is kept as {kept}")
 
 
 def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
@@ -142,27 +170,11 @@ def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
         hotkey_name=folder.hotkey_name,
         coldkey=None if coldkey is None else ss58.encode(coldkey),
         hotkey=ss58.encode(hotkey),
+        hotkey_public_key=hotkey.hex(),
         hotkey_file=str(folder.hotkey_path),
+        coldkey_public_key=None if coldkey is None else coldkey.hex(),
     )
 
 
 def _told(shown: WalletShown) -> dict[str, object]:
     return {name: value for name, value in msgspec.structs.asdict(shown).items() if value is not None}
-
-
-def _new_password() -> str:
-    first = _password("password for the key files: ")
-    if not first:
-        raise CommandFailed("an empty password protects nothing; --plain writes the coldkey unencrypted")
-    if sys.stdin.isatty() and PASSWORD_VARIABLE not in os.environ and getpass.getpass("again: ") != first:
-        raise CommandFailed("the passwords differ")
-    return first
-
-
-def _password(question: str) -> str:
-    given = os.environ.get(PASSWORD_VARIABLE)
-    if given is not None:
-        return given
-    if not sys.stdin.isatty():
-        raise CommandFailed(f"there is no terminal to ask for a password; give it in {PASSWORD_VARIABLE}")
-    return getpass.getpass(question)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, TypeAlias
 
-import msgspec
 from msgspec import Meta
 
+from engram import wire
 from engram.control.model import (
     BackupMade,
     DeadLetterDetail,
@@ -158,5 +158,5 @@ AnyCommand: TypeAlias = (
     | RetireNodeKey
 )
 
-decoder = msgspec.json.Decoder(AnyCommand)
+decoder = wire.decoder(AnyCommand)
 """Reads a command line. Raises msgspec.DecodeError."""

@@ -11,6 +11,7 @@ from typing import Final, Generic, TypeVar, get_args
 
 import msgspec
 
+from engram import wire
 from engram.control.errors import ProtocolError, Refused
 
 SOCKET_FILE: Final = "control.sock"
@@ -58,9 +59,9 @@ def encode_refusal(code: str, message: str) -> bytes:
 def decode_answer(line: bytes, reply: type[R]) -> R:
     """Return the result in an answer line. Raises Refused, or ProtocolError when it is no answer of this version."""
     try:
-        outcome = msgspec.json.decode(line, type=_Outcome)
+        outcome = wire.decode(line, _Outcome)
         if outcome.code:
             raise Refused(outcome.code, outcome.error)
-        return msgspec.json.decode(outcome.ok, type=reply)
+        return wire.decode(outcome.ok, reply)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the running process answered in another form ({error}); is it another version?") from None

@@ -1,7 +1,6 @@
 """Records of the ledger as the operator sees them."""
 
-import msgspec
-
+from engram import wire
 from engram.control.model import (
     AttemptRow,
     DeadLetterRow,
@@ -42,7 +41,7 @@ def session_row(session: Session, now: Instant) -> SessionRow:
 
 def event_row(event: EventRecord) -> EventRow:
     """A line of a session's history."""
-    return EventRow(event.id, event.at, event.event, msgspec.json.decode(event.data, type=dict[str, object]))
+    return EventRow(event.id, event.at, event.event, wire.decode(event.data, dict[str, object]))
 
 
 def payment_row(payment: Payment) -> PaymentRow:

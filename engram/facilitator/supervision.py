@@ -4,6 +4,7 @@ from typing import Final
 
 from actors import ChildSpec
 from config.model import Settings
+from config.pricing import units_of
 from engram.clock import Clock, Ids
 from engram.http.app import App
 from engram.http.listener import Listener
@@ -31,7 +32,7 @@ def supervision(
     """
     if settings.environment != "local":
         raise ValueError(f"the play-money facilitator does not run in {settings.environment!r}")
-    facilitator = PlayFacilitator(ledger, clock, round(settings.facilitator.opening_balance_usd * 1_000_000))
+    facilitator = PlayFacilitator(ledger, clock, units_of(settings.facilitator.opening_balance_usd))
 
     def app() -> App:
         return facilitator_app(facilitator, settings=settings.http, clock=clock, ids=ids, metrics=metrics)

@@ -61,11 +61,20 @@ class HealthAnswer(msgspec.Struct, frozen=True):
     service: str
 
 
-class ReadyAnswer(msgspec.Struct, frozen=True):
+class ReasonAnswer(msgspec.Struct, frozen=True):
+    """Why nothing can be bought now."""
+
+    code: str
+    message: str
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the gateway can do its work; `checks` names each part and what is wrong with it (empty: nothing)."""
 
     ready: bool
     checks: dict[str, str]
+    cannot_sell: list[ReasonAnswer] = []
+    """Every reason why nothing can be bought; those that pass by themselves leave the gateway ready."""
 
 
 class TierAnswer(msgspec.Struct, frozen=True):
@@ -85,13 +94,14 @@ class TiersAnswer(msgspec.Struct, frozen=True):
     tiers: list[TierAnswer]
 
 
-class NodesAnswer(msgspec.Struct, frozen=True):
+class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where nodes run."""
 
     note: str
     akash_network: str
     available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
     not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
+    cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
 
 
 class IdentityAnswer(msgspec.Struct, frozen=True):

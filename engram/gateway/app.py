@@ -63,7 +63,7 @@ def ops_app(
     """
     settings = msgspec.structs.replace(services.settings.http, cors_origins=(), requests_per_minute_per_ip=0)
     app = new_app("ops", settings=settings, clock=services.clock, ids=services.ids, metrics=services.metrics)
-    add_probes(app, services.probes)
+    add_probes(app, services.probes, services.shop.sales)
     add_ops_routes(app, status, services.metrics, refresh)
     app.register_error_handler(LedgerError, _on_ledger_error)
     return app

@@ -74,12 +74,18 @@ _UNSIGNED: Final = _error(
 _NOT_YOURS: Final = _error(403, "It belongs to another hotkey.", "not_yours", "Not your session.")
 _MISSING: Final = _error(404, "There is no such thing.", "not_found", "Session not found.")
 _TOO_LARGE: Final = _error(413, "The body is too large.", "body_too_large", "The body is too large.")
+_ENCODED: Final = _error(
+    415,
+    "The body is compressed; send it as it is.",
+    "unsupported_encoding",
+    "a body with Content-Encoding 'gzip' is not taken: send it as it is",
+)
 _TOO_MANY: Final = _error(429, "Too many requests; come back after Retry-After.", "rate_limited", "Slow down.")
 _CLOSED: Final = _error(503, "Not now; come back after Retry-After.", "unavailable", "Not now.")
 _CONFLICT: Final = _error(
     409, "The payment was presented with another request, or the session is over.", "payment_conflict", "Pay anew."
 )
-_COMMON: Final = (_TOO_LARGE, _TOO_MANY, _CLOSED)
+_COMMON: Final = (_TOO_LARGE, _ENCODED, _TOO_MANY, _CLOSED)
 _OWNED: Final = (_UNSIGNED, _NOT_YOURS, _MISSING, *_COMMON)
 _PAYMENT_HEADERS: Final = (
     Parameter("PAYMENT-SIGNATURE", "header", "x402 v2 payment: base64 of a PaymentPayload (EIP-3009)."),

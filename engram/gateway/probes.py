@@ -3,16 +3,14 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
 import trio
 
 from engram.chain.subnets import Subnets
+from engram.gateway.rules import LEAST_FREE_BYTES, not_ready
+from engram.gateway.sales import Sales
 from engram.gateway.services import Probe
 from engram.ledger import Ledger, LedgerError, facts
-
-LEAST_FREE_BYTES: Final = 64 * 1024**2
-"""A node takes half of that before anything is stored in it."""
 
 
 def ledger_probe(ledger: Ledger) -> Probe:
@@ -35,6 +33,18 @@ def disk_probe(folder: Path) -> Probe:
         told = await trio.to_thread.run_sync(os.statvfs, folder)
         left = told.f_bavail * told.f_frsize
         return "" if left >= LEAST_FREE_BYTES else f"the disk has {left // 1024**2} MB left: free some space"
+
+    return probe
+
+
+def sales_probe(sales: Sales) -> Probe:
+    """Whether something could be sold as things are configured; being full, or switched off, is well."""
+
+    async def probe() -> str:
+        try:
+            return not_ready(await sales.reasons())
+        except LedgerError:
+            return ""  # the ledger's own probe says so
 
     return probe
 

@@ -1,5 +1,6 @@
 """What anybody may ask: is it up, what is on sale, under which terms, and how the subnet stands."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,14 +12,24 @@ from config.model import Settings
 from engram import __version__
 from engram.chain.answer import metagraph_answer
 from engram.chain.errors import SubnetNotSynced, UnknownField
-from engram.gateway.answers import HealthAnswer, IdentityAnswer, NodesAnswer, ReadyAnswer, TermsAnswer
+from engram.gateway.answers import (
+    HealthAnswer,
+    IdentityAnswer,
+    NodesAnswer,
+    ReadyAnswer,
+    ReasonAnswer,
+    TermsAnswer,
+)
 from engram.gateway.presenting import tiers_answer
 from engram.gateway.replies import reply, shortened
+from engram.gateway.rules import Reason
+from engram.gateway.sales import Sales
 from engram.gateway.services import Probe, Services
 from engram.http.app import App
 from engram.http.asgi import JSON
 from engram.http.edge import FastAnswer
 from engram.http.errors import ApiError
+from engram.ledger import LedgerError
 from engram.payments.purse import published
 from engram.payments.refund_terms import PublishedTerms
 from engram.sessions import rules
@@ -38,7 +49,7 @@ _NOTES: Final = {
 
 def add_public_routes(app: App, services: Services) -> None:
     """Add the endpoints that need no signature."""
-    add_probes(app, services.probes)
+    add_probes(app, services.probes, services.shop.sales)
     settings = services.settings
     tiers = tiers_answer(rules.tiers(settings.pricing.lite_usd_per_hour))
 
@@ -49,8 +60,12 @@ def add_public_routes(app: App, services: Services) -> None:
     @app.get("/nodes")
     async def show_nodes() -> Response:
         backend = settings.provisioning.backend
-        available = await services.shop.refusal() is None and await services.shop.has_room()
-        return reply(NodesAnswer(_NOTES[backend], settings.akash.chain_id, available, list(services.not_enforced())))
+        found = await services.shop.sales.reasons()
+        return reply(
+            NodesAnswer(
+                _NOTES[backend], settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found)
+            )
+        )
 
     @app.get("/identity")
     async def show_identity() -> Response:
@@ -74,8 +89,8 @@ def add_public_routes(app: App, services: Services) -> None:
         return _metagraph(services)
 
 
-def add_probes(app: App, probes: Mapping[str, Probe]) -> None:
-    """Add /health (the process answers) and /ready (it can do its work)."""
+def add_probes(app: App, probes: Mapping[str, Probe], sales: Sales) -> None:
+    """Add /health (the process answers) and /ready (it can do its work, and whether it sells)."""
 
     healthy = msgspec.json.encode(HealthAnswer("ok", SERVICE))
 
@@ -85,11 +100,18 @@ def add_probes(app: App, probes: Mapping[str, Probe]) -> None:
     async def ready() -> FastAnswer:
         checks = await readiness(probes)
         well = not any(checks.values())
-        body = msgspec.json.encode(ReadyAnswer(well, checks))
+        found: tuple[Reason, ...] = ()
+        with trio.move_on_after(PROBE_S), contextlib.suppress(LedgerError):  # the probes say so
+            found = await sales.reasons()
+        body = msgspec.json.encode(ReadyAnswer(well, checks, _shown(found)))
         return (200, body, _PROBE_HEADERS) if well else (503, body, (*_PROBE_HEADERS, (b"retry-after", b"2")))
 
     app.fast("/health", health)
     app.fast("/ready", ready)
+
+
+def _shown(found: tuple[Reason, ...]) -> list[ReasonAnswer]:
+    return [ReasonAnswer(reason.code, reason.message) for reason in found]
 
 
 async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:

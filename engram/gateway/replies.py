@@ -1,17 +1,19 @@
 """JSON in and out of the handlers."""
 
+import json
 from collections.abc import Iterable
 
 import msgspec
 import structlog
 from quart import Response, request
 
+from engram import wire
 from engram.http.errors import ApiError
 from engram.ledger import CommitUnknown, LedgerError
 
 _log = structlog.get_logger("engram.gateway")
 
-_OBJECT = msgspec.json.Decoder(dict[str, object])
+_OBJECT = wire.decoder(dict[str, object])
 
 INVALID_JSON = "Invalid JSON body."
 _SHOWN = 300
@@ -27,11 +29,28 @@ def reply(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] 
 
 
 def json_object(body: bytes) -> dict[str, object]:
-    """A request's body as a JSON object. Raises ApiError 400."""
+    """A request's body as a JSON object, no key of which stands twice. Raises ApiError 400."""
     try:
-        return _OBJECT.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        found = _OBJECT.decode(body)
+        json.loads(body, object_pairs_hook=_pairs, parse_int=str, parse_float=str)
+    except _KeyTwice as twice:
+        raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": shortened(str(twice))}) from None
+    except (msgspec.DecodeError, RecursionError, ValueError):
         raise ApiError(400, "invalid_json", INVALID_JSON) from None
+    return found
+
+
+class _KeyTwice(Exception):
+    """Two readers of such an object could see two different ones."""
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _KeyTwice(f"The key {key!r} stands twice in one object.")
+        found[key] = value
+    return found
 
 
 async def body_bytes() -> bytes:

@@ -5,6 +5,7 @@ from typing import Final, final
 
 from actors import ActorRef
 from config.model import Settings
+from engram.gateway.sales import Conditions, Sales
 from engram.gateway.selling import Selling
 from engram.ledger import Ledger
 from engram.payments import networks
@@ -15,10 +16,6 @@ from engram.payments.model import Limits, Quote, Requirements
 from engram.payments.protocol import VerifierMessage
 from engram.payments.purse import published
 from engram.sessions import Tier, TierName, rules
-from engram.sessions import records as session_records
-
-FULL_RETRY_S: Final = 30
-CLOSED_RETRY_S: Final = 300
 
 
 @final
@@ -33,16 +30,16 @@ class Shop:
         selling: Selling,
         verifier: ActorRef[VerifierMessage],
         places: Callable[[], int],
-        facilitator_refusal: Callable[[int | None], NoRoom | None] = lambda amount: None,
+        conditions: Conditions | None = None,
     ) -> None:
-        """`places` says how many nodes may run at once now, `facilitator_refusal` why an amount (None: any) cannot be
-        settled now. Raises UnknownNetwork, MalformedAddress."""
-        self._facilitator_refusal = facilitator_refusal
+        """`places` says how many nodes may run at once now; `conditions` what else a sale depends on.
+
+        Raises UnknownNetwork, MalformedAddress.
+        """
+        self.sales: Final = Sales(ledger, selling, conditions or Conditions(places=places))
         self.verifier = verifier
         self._settings = settings
         self._public_url = public_url
-        self._ledger = ledger
-        self._selling = selling
         self._places = places
         self._network = networks.find(settings.payments.network)
         self._recipient = parse_address(settings.payments.recipient)
@@ -70,14 +67,7 @@ class Shop:
 
     async def refusal(self, quote: Quote | None = None) -> NoRoom | None:
         """Why nobody can buy anything new now (or what is quoted), None when somebody can. Raises LedgerError."""
-        if not await self._selling.is_on():
-            return NoRoom("not_selling", "Nothing is sold at the moment; running sessions go on.", CLOSED_RETRY_S)
-        return self._facilitator_refusal(None if quote is None else quote.requirements.amount)
-
-    async def has_room(self) -> bool:
-        """Whether one more session would fit."""
-        held = await self._ledger.read(session_records.count_held)
-        return held < self.limits().places
+        return await self.sales.refusal(None if quote is None else quote.requirements.amount)
 
     def _quote(self, path: str, description: str, tier: Tier, hours: float, discovery: Discovery) -> Quote:
         return Quote(

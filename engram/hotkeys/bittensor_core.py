@@ -5,6 +5,7 @@ Imported when first needed: a gateway with plain hotkey files never loads it.
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys.errors import MalformedHotkey, WalletFileError, WrongPassword
 
 _LEGACY = (b"$ANSIBLE_VAULT", b"gAAAAA")
@@ -56,6 +57,14 @@ def key_file_of(mnemonic: str) -> bytes:
     return content
 
 
+def key_file_of_seed(seed: bytes) -> bytes:
+    """The plain bytes of the key file of a 32-byte seed, seed included."""
+    import bittensor_core
+
+    content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair.create_from_seed(seed))
+    return content
+
+
 def private_key_of_uri(uri: str) -> bytes:
     """The 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
     import bittensor_core
@@ -66,7 +75,7 @@ def private_key_of_uri(uri: str) -> bytes:
         )
     except ValueError:
         raise MalformedHotkey("not a mnemonic or secret URI") from None
-    return bytes.fromhex(msgspec.json.decode(serialized, type=_Serialized).private_key.removeprefix("0x"))
+    return bytes.fromhex(wire.decode(serialized, _Serialized).private_key.removeprefix("0x"))
 
 
 def decipher(content: bytes, password: str) -> bytes:

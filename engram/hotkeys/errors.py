@@ -13,6 +13,11 @@ class MalformedHotkey(HotkeyError):
 
 
 @final
+class InvalidWalletName(HotkeyError):
+    """The name of a wallet or a hotkey is not the name of one file."""
+
+
+@final
 class WalletFileError(HotkeyError):
     """A key file cannot be read, is damaged, or is open to other users. The message names the file, never a secret."""
 

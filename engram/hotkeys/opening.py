@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import trio
 
+from engram import crash_reports, wire
 from engram.hotkeys.errors import HotkeyError, WalletFileError
 from engram.hotkeys.ss58 import PublicKey
 from engram.hotkeys.wallet import read_private_hotkey_file
@@ -42,7 +43,7 @@ async def public_key_of(path: Path, password: str) -> PublicKey:
             check=False,
         )
         try:
-            answer = msgspec.json.decode(ran.stdout, type=_Answer)
+            answer = wire.decode(ran.stdout, _Answer)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise WalletFileError(f"the key file {path} could not be opened: exit status {ran.returncode}") from None
         if answer.error:
@@ -53,7 +54,7 @@ async def public_key_of(path: Path, password: str) -> PublicKey:
 
 def answer_to(request: bytes) -> bytes:
     """What the process answers to a request on its standard input."""
-    asked = msgspec.json.decode(request, type=_Request)
+    asked = wire.decode(request, _Request)
     try:
         return msgspec.json.encode(_Answer(read_private_hotkey_file(asked.path, asked.password).public_key))
     except HotkeyError as error:
@@ -61,4 +62,5 @@ def answer_to(request: bytes) -> bytes:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.stdout.buffer.write(answer_to(sys.stdin.buffer.read()))

@@ -72,6 +72,19 @@ def decode(address: str) -> PublicKey:
     return _usable(binary[1:33])
 
 
+def key_of_any_prefix(address: str) -> PublicKey | None:
+    """Return the key in an address of any network, to compare it with a key that is known; None when it is none."""
+    if not 46 <= len(address) <= 52 or not set(address) <= _DIGITS.keys():
+        return None
+    number = 0
+    for character in address:
+        number = number * 58 + _DIGITS[character]
+    binary = number.to_bytes(40, "big")
+    if _checksum(binary[-35:-2]) == binary[-2:] or _checksum(binary[-36:-2]) == binary[-2:]:
+        return binary[-34:-2]
+    return None
+
+
 def parse_hotkey(text: str) -> PublicKey:
     """Return the public key named by an SS58 address (prefix 42) or by 64 hex digits, with or without 0x.
 

@@ -5,28 +5,26 @@ from typing import Final
 
 import msgspec
 
-from engram.hotkeys import wallet
-from engram.hotkeys.bittensor_core import decipher, encipher, is_legacy, key_file_of
-from engram.hotkeys.errors import MalformedHotkey, WalletFileError
+from engram.hotkeys import key_content, key_files, wallet
+from engram.hotkeys.bittensor_core import encipher, is_legacy, key_file_of
+from engram.hotkeys.errors import InvalidWalletName, WalletFileError
 from engram.hotkeys.keypair import Keypair
-from engram.hotkeys.ss58 import PublicKey, parse_hotkey
+from engram.hotkeys.ss58 import PublicKey, encode
 
+_PUBLIC: Final = "pub.txt"
 ROOT: Final = Path("~/.bittensor/wallets")
-_MAX_BYTES: Final = 65_536
-
-
-class _PublicFile(msgspec.Struct, frozen=True):
-    address: str | None = msgspec.field(default=None, name="ss58Address")
-    public_key: str | None = msgspec.field(default=None, name="publicKey")
-    account_id: str | None = msgspec.field(default=None, name="accountId")
 
 
 class WalletFolder(msgspec.Struct, frozen=True):
-    """Where the keys of one wallet lie."""
+    """Where the keys of one wallet lie. Raises InvalidWalletName when a name leaves the folder that it is in."""
 
     name: str
     hotkey_name: str
     root: Path = ROOT
+
+    def __post_init__(self) -> None:
+        _check_name("wallet", self.name)
+        _check_name("hotkey", self.hotkey_name)
 
     @property
     def folder(self) -> Path:
@@ -41,7 +39,7 @@ class WalletFolder(msgspec.Struct, frozen=True):
     @property
     def hotkey_public_path(self) -> Path:
         """What is public of the hotkey."""
-        return self.folder / "hotkeys" / f"{self.hotkey_name}pub.txt"
+        return self.folder / "hotkeys" / f"{self.hotkey_name}{_PUBLIC}"
 
     @property
     def coldkey_path(self) -> Path:
@@ -73,50 +71,56 @@ class WalletFolder(msgspec.Struct, frozen=True):
         return read_public_file(self.coldkey_public_path)
 
 
+def _check_name(what: str, name: str) -> None:
+    if name in ("", ".", "..") or "/" in name or "\0" in name or name.endswith(_PUBLIC):
+        raise InvalidWalletName(
+            f"{name!r} is no name of a {what}: it must be the name of one file, not a path, and not end in {_PUBLIC}"
+        )
+
+
 def read_public_file(path: Path) -> PublicKey:
     """The key that a `…pub.txt` file names. Raises WalletFileError."""
-    content = _content(path)
-    try:
-        fields = msgspec.json.decode(content, type=_PublicFile)
-        return parse_hotkey(fields.address or fields.public_key or fields.account_id or "")
-    except (msgspec.DecodeError, UnicodeDecodeError, MalformedHotkey):
-        raise WalletFileError(f"the key file {path} names no public key") from None
+    return key_content.public_key(path, wallet.read_key_bytes(path))
 
 
 def write_new(path: Path, mnemonic: str, password: str | None) -> Keypair:
-    """Write the key of a mnemonic, encrypted when there is a password (5 s of CPU); never over a file that is there.
+    """Write the key of a mnemonic, encrypted when there is a password (8 s of CPU); never over a file that is there.
 
     Raises WalletFileError, MalformedHotkey.
     """
+    keypair = Keypair.from_uri(mnemonic)
+    write_content(path, key_file_of(mnemonic), keypair, password)
+    return keypair
+
+
+def write_content(path: Path, content: bytes, keypair: Keypair, password: str | None) -> None:
+    """Write the plain content of a key file, encrypted when there is a password; as `write_new`."""
     if path.exists():
         raise WalletFileError(f"the key file {path} exists already; choose another name")
-    content = key_file_of(mnemonic)
-    wallet.write_new_key_bytes(path, content if password is None else encipher(content, password))
-    return Keypair.from_uri(mnemonic)
+    written = content if password is None else encipher(content, password)
+    key_files.create(path, written, keypair.public_key, password)
 
 
 def write_public(path: Path, keypair: Keypair) -> None:
-    """Write the `…pub.txt` of a key. Raises WalletFileError."""
-    public = "0x" + keypair.public_key.hex()
-    fields = {"accountId": public, "publicKey": public, "ss58Address": keypair.ss58, "cryptoType": 1}
-    wallet.write_key_bytes(path, msgspec.json.encode(fields))
+    """Write the `…pub.txt` of a key, unless it is there. Raises WalletFileError, also when it names another key."""
+    key_files.create_public(path, keypair.public_key)
 
 
-def convert(path: Path, password: str) -> bool:
-    """Encrypt a key file anew in the current form; 10 s of CPU. False when it needs none.
+def convert(path: Path, password: str) -> Path | None:
+    """Encrypt a key file of an older form again in the current one; 8 s of CPU.
 
-    Raises WalletFileError, WrongPassword.
+    Returns where the old file is kept; None when it needs no conversion. Nothing is changed unless the file holds the
+    key that it names, and that its `…pub.txt` names if there is one. Raises WalletFileError, WrongPassword.
     """
-    content = _content(path)
-    if not is_legacy(content):
-        return False
-    wallet.write_key_bytes(path, encipher(decipher(content, password), password))
-    return True
-
-
-def _content(path: Path) -> bytes:
+    before = wallet.read_key_bytes(path)
+    if not is_legacy(before):
+        return None
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_BYTES)
-    except OSError as error:
-        raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
+        content = key_content.plain(path, before, password)
+        key = key_content.keypair(path, content).public_key
+        public = path.with_name(f"{path.name}{_PUBLIC}")
+        if public.exists() and read_public_file(public) != key:
+            raise WalletFileError(f"the key file {path} is of {encode(key)}, and {public} names another key")
+    except WalletFileError as error:
+        raise WalletFileError(f"{error}; nothing was changed") from None
+    return key_files.replace(path, before, encipher(content, password), key, password)

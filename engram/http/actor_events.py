@@ -28,6 +28,8 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
                 _log.error("supervisor_gave_up", supervisor=path, child=child, disabled=disabled)
             case DeadLetter(name=name, message=message, cause=cause):
                 metrics.dead_letters.labels(cause).inc()
+                if cause in ("dropped_newest", "dropped_oldest"):  # only mailboxes that take hints drop any
+                    metrics.hints_lost.labels(name).inc()
                 _log.warning("dead_letter", actor=name, kind=type(message).__name__, cause=cause)
             case MailboxHighWater(name=name, depth=depth, bound=bound):
                 _log.warning("mailbox_filling", actor=name, depth=depth, bound=bound)

@@ -21,6 +21,7 @@ import httpx2
 import msgspec
 import trio
 
+from engram import wire
 from engram.http import oneshot
 from engram.http.errors import BadAnswer, HttpError, Interrupted, NotSent, TooLarge
 
@@ -50,7 +51,7 @@ class Response(msgspec.Struct, frozen=True):
     def decode(self, type_: type[T]) -> T:
         """The content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
         try:
-            return msgspec.json.decode(self.content, type=type_)
+            return wire.decode(self.content, type_)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise BadAnswer(f"the answer ({self.status}) is not the JSON it should be: {error}") from None
 

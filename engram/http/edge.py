@@ -129,6 +129,8 @@ class Edge:
                 return
             if wait_s:
                 raise rate_limited(wait_s)
+            if current.body:
+                refuse_encoded(scope["headers"])
             await self._app(scope, receive, send)
         else:
             current.body = await self._read_body(scope, receive, current)
@@ -214,6 +216,23 @@ class _Answering:
             await self._send({**message, "headers": [*message["headers"], *self._extra]})
         else:
             await self._send(message)
+
+
+def refuse_encoded(headers: HeaderLines) -> None:
+    """Raise ApiError 415 for a body that is compressed: nothing here unpacks it, and its bytes would mean something
+    else. Source: RFC 9110, sections 8.4 and 15.5.16.
+    """
+    values = [value for name, value in headers if name == b"content-encoding"]
+    codings = [coding.strip().lower() for value in values for coding in value.split(b",")]
+    named = [coding for coding in codings if coding not in (b"", b"identity")]
+    if named:
+        shown = named[0].decode("latin-1")[:40]
+        raise ApiError(
+            415,
+            "unsupported_encoding",
+            f"a body with Content-Encoding {shown!r} is not taken: send it as it is",
+            (("Accept-Encoding", "identity"),),
+        )
 
 
 def _declared_length(headers: HeaderLines) -> int | None:

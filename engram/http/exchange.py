@@ -5,6 +5,7 @@ from typing import Any, TypeVar, cast, final
 import msgspec
 from quart import request
 
+from engram import wire
 from engram.http.asgi import Scope
 from engram.http.errors import ApiError
 
@@ -62,7 +63,7 @@ def decode(type_: type[T]) -> T:
     Raises ApiError 400 `bad_json` for what is no JSON, 422 `invalid` naming the field that does not fit.
     """
     try:
-        return msgspec.json.decode(current().body, type=type_)
+        return wire.decode(current().body, type_)
     except msgspec.ValidationError as error:
         raise ApiError(422, "invalid", f"{error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

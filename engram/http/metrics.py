@@ -79,8 +79,18 @@ TABLE: Final = (
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
+    Metric(
+        "sales_blocked",
+        "gauge",
+        "engram_sales_blocked",
+        "1 while this keeps anything from being sold.",
+        ("reason",),
+    ),
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
+    Metric(
+        "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
+    ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -160,8 +170,10 @@ class Metrics:
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
+    sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_not_queued: Counter
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

@@ -24,6 +24,8 @@ def data_folder(path: Path) -> Iterator[Path]:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise LedgerUnavailable(f"data_dir is {path}: {_file_in(path)} is a file, and not a folder") from error
     except OSError as error:
         raise LedgerUnavailable(f"data folder {path} cannot be used: {error.strerror}; set data_dir") from error
     try:
@@ -40,3 +42,8 @@ def data_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(descriptor)
+
+
+def _file_in(path: Path) -> Path:
+    """The part of the path that stands in the way of a folder."""
+    return next((part for part in (*reversed(path.parents), path) if part.exists() and not part.is_dir()), path)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from engram import files
+from engram import files, wire
 from engram.memory import data_files, records
 from engram.memory import notebook as notebooks
 from engram.memory.data_files import NOTEBOOK, STORES, TRUTH, Progress, StoreDamaged
@@ -87,7 +87,7 @@ def back_up(data: Path, target: Path, now: float, on_progress: Progress = lambda
 def check(backup: Path) -> Manifest:
     """Returns what a backup holds after reading all of it. Raises BackupFailed when it is damaged or none."""
     try:
-        manifest = msgspec.json.decode((backup / MANIFEST).read_bytes(), type=Manifest)
+        manifest = wire.decode((backup / MANIFEST).read_bytes(), Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BackupFailed(f"{backup} is no backup of a node: its {MANIFEST} cannot be read ({error})") from error
     if manifest.format != 1 or set(manifest.files) != set(STORES):
@@ -150,7 +150,7 @@ def _described(folder: Path, now: float) -> Manifest:
                     "records": held.public + held.private,
                 }
         files[name] = File((folder / name).stat().st_size, data_files.digest_of(folder / name))
-    return msgspec.convert({**facts, "made_at": now, "files": files}, Manifest, from_attributes=True)
+    return wire.convert({**facts, "made_at": now, "files": files}, Manifest, attributes=True)
 
 
 def _require_same(path: Path, expected: File) -> None:

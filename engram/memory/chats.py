@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from engram import wire
 from engram.memory.errors import InvalidRequest, NotFound, QuotaExceeded
 
 MAX_MESSAGES = 200
@@ -76,7 +77,7 @@ def history(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id:
     row = connection.execute(
         "SELECT messages FROM conversations WHERE owner = ? AND user_id = ? AND conv_id = ?", (owner, user_id, conv_id)
     ).fetchone()
-    return [] if row is None else msgspec.convert(json.loads(row[0]), list[Message])
+    return [] if row is None else wire.convert(json.loads(row[0]), list[Message])
 
 
 def conversations(connection: sqlite3.Connection, owner: bytes, user_id: str) -> list[Conversation]:

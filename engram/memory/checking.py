@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import wire
 from engram.memory import chats, commitment, data_files, keyed_tree, records, shares
 from engram.memory import cid as cids
 from engram.memory.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
@@ -114,7 +115,7 @@ def _records(path: Path, on_progress: Progress) -> Checked:
 def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
     """Returns what is wrong with a record as it is stored, None when its CID says what it holds."""
     try:
-        decoded = msgspec.json.decode(metadata, type=dict[str, str])
+        decoded = wire.decode(metadata, dict[str, str])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return "its metadata is no JSON object of strings"
     computed = cids.compute(embedding, decoded, model_version)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import qdrant_edge as edge
 
+from engram import crash_reports
 from engram.memory import edge_shard, records
 from engram.memory.edge_wire import Place, wire
 from engram.memory.parent import die_with
@@ -72,4 +73,5 @@ def build(
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main(sys.argv[1:]))

@@ -18,6 +18,7 @@ import msgspec
 from engram.memory.filters import Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Deleted
+from engram.wire import msgpack_decoder
 
 HEADER: Final = struct.Struct("<I")
 LARGEST_FRAME: Final = 64 * 1024**2
@@ -121,8 +122,8 @@ Answer = Done | Found | Counted | Failed
 Reply = Answer | Standing | Flushed
 
 encode = msgspec.msgpack.Encoder().encode
-decode_request = msgspec.msgpack.Decoder(Request).decode
-decode_reply = msgspec.msgpack.Decoder(Reply).decode
+decode_request = msgpack_decoder(Request).decode
+decode_reply = msgpack_decoder(Reply).decode
 
 
 def mark(key: str, value: str) -> str:

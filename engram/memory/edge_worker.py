@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import crash_reports
 from engram.memory import records
 from engram.memory.edge_build import reader
 from engram.memory.edge_rebuild import Rebuild
@@ -250,4 +251,5 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main(sys.argv[1:]))

@@ -45,6 +45,8 @@ class IndexedStore:
         self._applied = 0
         self._progress = trio.Event()
         self._usable = trio.Event()
+        self.index_has_answered = False
+        """Whether the index ever came up; it searches its files before it says so."""
         self._counts = Counts(0, 0)
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called on the trio thread with the changes of each commit, in order."""
@@ -64,6 +66,7 @@ class IndexedStore:
         try:
             async with trio.open_nursery() as nursery:
                 flushed = await nursery.start(self._run_index)
+                self.index_has_answered = True
                 await self._catch_up(flushed)
                 ready()
                 await self._follow()

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from config.model import MinerSettings
+from engram import wire
 
 SCHEMA = 1
 API_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -138,7 +139,7 @@ def read(path: Path) -> LaunchFile:
     if mode & 0o077:
         raise LaunchFileError(f"{path}: mode is {mode:04o}, others can read it; it must be 0600")
     try:
-        launch = msgspec.json.decode(content, type=LaunchFile)
+        launch = wire.decode(content, LaunchFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise LaunchFileError(f"{path}: {error}") from error
     check(launch, where=str(path))

@@ -78,7 +78,9 @@ class MiniLmEmbedder:
             if folder is None and self._hub is not None:
                 folder = await self._fetched(self._hub)
             self._model = await trio.to_thread.run_sync(_Model.load, folder, self._cache)
-        except (WeightsRefused, OSError, ImportError) as error:
+        except ImportError as error:
+            self._refused = f"{error}; install engram with its extra `node`"
+        except (WeightsRefused, OSError) as error:
             self._refused = str(error)
         self._settled.set()
         await trio.sleep_forever()
@@ -138,7 +140,9 @@ class _Model:
         tokenizer = Tokenizer.from_file(str(files.tokenizer))
         tokenizer.enable_truncation(minilm_graph.MAX_TOKENS)
         tokenizer.no_padding()
-        return cls(session, tokenizer)
+        model = cls(session, tokenizer)
+        model.vector("engram")  # what loads and cannot compute is not ready
+        return model
 
     def vector(self, text: str) -> bytes:
         import numpy as np

@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from engram import wire
 from engram.memory.filters import Condition, Filter
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
 
@@ -46,7 +47,7 @@ _TOLD_WITH_THE_TEXT = "Could not decode to UTF-8"
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
-_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
+_decode_metadata = wire.decoder(dict[str, str]).decode
 
 
 def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from engram import wire
 from engram.memory import checking, data_files, records
 from engram.memory import notebook as notebooks
 from engram.memory.data_files import NOTEBOOK, STORES, TRUTH, Progress
@@ -122,7 +123,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
 
 def _read(row: Sequence[object]) -> _Stored | None:
     try:
-        return msgspec.convert(row, _Stored, builtin_types=(bytes,))
+        return wire.convert(row, _Stored, octets=True)
     except msgspec.ValidationError:
         return None
 

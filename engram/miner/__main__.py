@@ -9,9 +9,11 @@ from pathlib import Path
 
 from config.environment import PROFILE_VARIABLE
 from config.model import MinerSettings
+from engram import crash_reports
 from engram.miner.node import main
 
 if __name__ == "__main__":
+    crash_reports.enable()
     if len(sys.argv) != 3 or sys.argv[1] != "--config":
         sys.exit("usage: python -m engram.miner --config FILE")
     strict = os.environ.get(PROFILE_VARIABLE) == "mainnet"

@@ -10,6 +10,7 @@ from typing import final
 
 import msgspec
 
+from engram import wire
 from engram.memory import data_files
 from engram.memory.launch import LaunchFile
 from engram.miner.errors import FolderInUse, RecordsMissing
@@ -117,7 +118,7 @@ def refuse_lost(folder: Path) -> None:
 def read_node_file(folder: Path) -> NodeFile | None:
     """Returns the note of who owned the folder last; None when there is none, or it is damaged."""
     try:
-        return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
+        return wire.decode((folder / NODE_FILE).read_bytes(), NodeFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import structlog
 import trio
 
@@ -43,6 +44,7 @@ from engram.miner.folder import FolderClaim, NodeFile
 from engram.miner.following import follow
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app, ops_job
+from engram.miner.readiness import Readiness
 from engram.miner.service import Identity, Service
 from engram.miner.stamps_ahead import StampsAhead
 from engram.miner.statistics import Statistics
@@ -135,6 +137,9 @@ def supervision(
         reusable=truth.free_bytes,
     )
     uptime = Uptime(truth, clock)
+    readiness = Readiness(
+        embedder, lambda: store.index_has_answered, lambda: any(msgspec.structs.astuple(store.count()))
+    )
     require_signature = settings.require_signature or launch.environment == "mainnet"
     service = Service(
         identity=Identity(
@@ -167,6 +172,7 @@ def supervision(
         metrics=metrics,
         clock=clock,
         searchable=lambda: store.usable,
+        ready=lambda: readiness.ready,
         private_bucket_s=settings.private_bucket_ms / 1000,
         noise_sigma=settings.private_noise_sigma,
     )
@@ -210,6 +216,7 @@ def supervision(
                 intensity=INDEX_INTENSITY,
             ),
             ChildSpec("embedder", lambda: _job(embedder.run)),
+            ChildSpec("readiness", lambda: _job(readiness.run), backoff=Backoff(0.5, 30.0), on_exceed="disable"),
             ChildSpec("loop_lag", lambda: loop_lag_job(metrics)),
             ChildSpec("storage", lambda: _job(storage.run)),
             ChildSpec("uptime", lambda: _job(uptime.run)),

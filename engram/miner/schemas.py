@@ -94,6 +94,7 @@ EXPORT: Final[Fields] = {"after": WHOLE, "kind": {"enum": list(KINDS)}}
 
 HEALTH: Final[Fields] = {
     "status": STRING,
+    "ready": {**TRUTH, "description": "Index and embedder have each answered once."},
     "vectors": {**WHOLE, "description": "Public records."},
     "launch_token": STRING,
     "session_id": STRING,

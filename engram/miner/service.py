@@ -73,6 +73,7 @@ class Service:
         metrics: Metrics,
         clock: Clock,
         searchable: Callable[[], bool],
+        ready: Callable[[], bool] = lambda: True,
         private_bucket_s: float = 0.1,
         noise_sigma: float = 0.0,
         gauss: Callable[[float, float], float] = _SECURE.gauss,
@@ -93,6 +94,7 @@ class Service:
         self.metrics = metrics
         self.clock = clock
         self.searchable = searchable
+        self.ready = ready
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
         self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss

@@ -7,12 +7,14 @@ from engram.miner.service import VERSION, Service
 
 
 def health(service: Service) -> Answer:
-    """GET /health: alive, and which launch this is. `vectors` counts public records."""
+    """GET /health: alive, whether it can do its work (`ready`), and which launch this is. `vectors` counts public
+    records."""
     identity = service.identity
     return Answer(
         200,
         {
             "status": "ok",
+            "ready": service.ready(),
             "vectors": service.store.count().public,
             "launch_token": identity.launch_token,
             "session_id": identity.session_id,

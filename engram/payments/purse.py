@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from config.model import PaymentSettings, Settings
+from config.pricing import units_of
 from config.rules import PLAY_RECIPIENT
 
 from . import networks, refund_key
@@ -45,7 +46,7 @@ def refund_terms(payments: PaymentSettings) -> RefundTerms:
     return RefundTerms(
         early_stop_share=payments.early_stop_refund_percent / 100,
         outage_free_s=payments.outage_free_s,
-        min_part=round(payments.refund_min_usd * 1_000_000),
+        min_part=units_of(payments.refund_min_usd),
     )
 
 

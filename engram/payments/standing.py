@@ -9,6 +9,7 @@ from typing import Final, final
 
 import msgspec
 
+from config.pricing import MOST_UNITS
 from engram.clock import Clock
 from engram.http.errors import BadAnswer, Interrupted, TooLarge
 
@@ -146,9 +147,11 @@ def read_supported(body: object, network: Network) -> Supported | None:
 
 
 def _units(told: object) -> int:
-    if isinstance(told, str) and told.isascii() and told.isdecimal() and len(told) <= 30:
-        return int(told)
-    return told if isinstance(told, int) and not isinstance(told, bool) and told > 0 else 0
+    if isinstance(told, str) and told.isascii() and told.isdecimal():
+        return min(int(told), MOST_UNITS + 1) if len(told) <= 30 else MOST_UNITS + 1
+    if not isinstance(told, int) or isinstance(told, bool) or told < 0:
+        return 0
+    return min(told, MOST_UNITS + 1)  # what is more than anything costs is no more than that
 
 
 @final

@@ -5,6 +5,7 @@ from typing import Final
 
 from actors import ChildSpec, Job, Registry, SupervisorSpec
 from config.model import Settings
+from config.pricing import units_of
 from engram.clock import Ids
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger
@@ -49,7 +50,7 @@ def supervision(
         facilitator=facilitator,
         instants=instants,
         key=refund_key,
-        daily_limit=round(settings.payments.refund_daily_usd * 1_000_000),
+        daily_limit=units_of(settings.payments.refund_daily_usd),
         evidence=evidence,
     )
     work = PaymentWork(

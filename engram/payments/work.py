@@ -256,6 +256,7 @@ class PaymentWork:
         try:
             self._on_settled(session_id)
         except ActorsError as error:
+            self._metrics.hints_lost.labels("provisioner").inc()
             _log.info("hint_lost", to="provisioner", cause=type(error).__name__)
 
 

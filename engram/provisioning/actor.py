@@ -238,6 +238,5 @@ def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> bool:
     try:
         provisioner.tell(message)
     except (ActorDown, MailboxFull):
-        _log.debug("hint_lost", hint=type(message).__name__)
-        return False
+        return False  # the caller counts it
     return True

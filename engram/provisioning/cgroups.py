@@ -1,15 +1,25 @@
 """Limits by cgroup v2, where this process was given a subtree of its own to rule.
 
-That is so when the gateway runs in a leaf (`…/engram/gateway`) of a delegated group (`…/engram`) that has the memory
-and cpu controllers, as systemd makes it with `Delegate=memory cpu` and `DelegateSubgroup=gateway`. Each node gets a
-group beside that leaf. Everywhere else the limits are reported as not enforced.
+That is so when the gateway runs in a leaf (`…/engram.service/gateway`) of a delegated group (`…/engram.service`) that
+has the memory and cpu controllers, as systemd 254 and newer make it with `Delegate=memory cpu` and
+`DelegateSubgroup=gateway`. Each node gets a group beside that leaf. Everywhere else the limits are reported as not
+enforced.
+
+A group is delegated when whoever manages it has marked it (https://systemd.io/CGROUP_DELEGATION): that it can be
+written says nothing, root may write every group. An older systemd ignores `DelegateSubgroup=` and leaves the gateway in
+the unit's own group, whose parent is `system.slice`: not ours. A leaf made here would not help it: systemd cannot put
+the next gateway into a group that hands controllers on to the nodes that stayed (EBUSY).
 """
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import final
+from typing import Final, final
 
+_MARKS: Final = ("user.delegate", "trusted.delegate")
+"""Extended attributes with which systemd marks a delegated group; only root can read the second."""
+_CONTROLLERS: Final = frozenset({"memory", "cpu"})
 _CPU_PERIOD_US = 100_000
 
 
@@ -34,16 +44,42 @@ class NodeGroups:
             (self._delegated / f"engram-{name}").rmdir()
 
 
-def find(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> NodeGroups | None:
-    """The delegated group, or None when limits cannot be set this way."""
+def find(
+    mounted: Path = Path("/sys/fs/cgroup"),
+    own: Path = Path("/proc/self/cgroup"),
+    attribute: Callable[[Path, str], bytes] | None = None,
+) -> NodeGroups | None:
+    """The group above this process's own, where it was delegated to us; None when limits cannot be set this way.
+
+    `attribute` reads an extended attribute, or raises OSError (os.getxattr).
+    """
     try:
         lines = own.read_text(encoding="ascii").splitlines()
         place = next(line[3:] for line in lines if line.startswith("0::"))
-        delegated = (mounted / place.lstrip("/")).parent
-        controllers = (delegated / "cgroup.subtree_control").read_text(encoding="ascii").split()
     except (OSError, StopIteration):
         return None
-    is_below = delegated != mounted and mounted in delegated.parents
-    if is_below and {"memory", "cpu"} <= set(controllers) and os.access(delegated, os.W_OK):
-        return NodeGroups(delegated)
-    return None
+    leaf = mounted / place.lstrip("/")
+    delegated = leaf.parent
+    if ".." in leaf.parts or mounted not in delegated.parents or not _is_marked(delegated, attribute or os.getxattr):
+        return None
+    return NodeGroups(delegated) if _hands_on_controllers(delegated) else None
+
+
+def _is_marked(group: Path, attribute: Callable[[Path, str], bytes]) -> bool:
+    for mark in _MARKS:
+        with contextlib.suppress(OSError):
+            if attribute(group, mark) == b"1":
+                return True
+    return False
+
+
+def _hands_on_controllers(group: Path) -> bool:
+    """Whether groups within it can be limited; where it has the controllers, they are handed on now."""
+    handed_on = group / "cgroup.subtree_control"
+    try:
+        missing = _CONTROLLERS - set(handed_on.read_text(encoding="ascii").split())
+        if missing:
+            handed_on.write_text(" ".join(f"+{name}" for name in sorted(missing)), encoding="ascii")
+    except OSError:
+        return False
+    return os.access(group, os.W_OK)

@@ -1,4 +1,4 @@
-"""Whether a node is up, and is the one that was launched: a reused port must never receive a tenant's data."""
+"""Whether a node can work, and is the one that was launched: a reused port must never receive a tenant's data."""
 
 from collections.abc import Awaitable, Callable
 
@@ -14,10 +14,15 @@ TOTAL_S = 4.0
 class _Health(msgspec.Struct):
     status: str = ""
     launch_token: str = ""
+    ready: bool = True
+    """A node of an earlier version does not say."""
 
 
 def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
-    """Returns (endpoint, token) -> True when /health answers `ok` and echoes that token; never raises HttpError."""
+    """Returns (endpoint, token) -> True when /health answers `ok` and `ready` and echoes that token.
+
+    Never raises HttpError.
+    """
 
     async def is_healthy(endpoint: str, token: str) -> bool:
         try:
@@ -33,6 +38,6 @@ def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
             health = answer.decode(_Health)
         except HttpError:
             return False
-        return answer.status == 200 and health.status == "ok" and health.launch_token == token
+        return answer.status == 200 and health.status == "ok" and health.ready and health.launch_token == token
 
     return is_healthy

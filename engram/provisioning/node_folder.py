@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from config.model import Environment, MinerSettings
+from engram import wire
 from engram.memory import launch
 
 from .model import NodeSpec
@@ -82,7 +83,7 @@ def write_node(folder: Path, node: NodeFile) -> None:
 def read_node(folder: Path) -> NodeFile | None:
     """The node file; None when it is missing or damaged. Blocks."""
     try:
-        return msgspec.json.decode((folder / NODE_FILE).read_bytes(), type=NodeFile)
+        return wire.decode((folder / NODE_FILE).read_bytes(), NodeFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 

@@ -51,9 +51,12 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         clock: Clock,
         rng: Random,
         attempted: Callable[[str], None] = lambda status: None,
+        not_queued: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`attempted` is told the log's word for the outcome of each attempt (a counter, say)."""
+        """`attempted` is told the log's word for the outcome of each attempt (a counter, say); `not_queued` returns
+        how many payloads never reached the outbox."""
         self._attempted = attempted
+        self._not_queued = not_queued
         self._ledger = ledger
         self._receiver = receiver
         self._signer = signer
@@ -85,8 +88,11 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
+        not_queued = self._not_queued()
         return await self._ledger.read(
-            lambda connection: records.status(connection, enabled=enabled, failures_in_a_row=failures)
+            lambda connection: records.status(
+                connection, enabled=enabled, failures_in_a_row=failures, not_queued=not_queued
+            )
         )
 
     async def _work(self, receiver: Submits) -> None:

@@ -77,6 +77,16 @@ class EntryState(enum.StrEnum):
     DISCARDED = "discarded"
 
 
+class Enqueued(enum.StrEnum):
+    """What became of a payload that was to be queued."""
+
+    QUEUED = "queued"
+    KNOWN = "known"
+    """Its nonce was queued before; the outbox has it."""
+    REFUSED = "refused"
+    """The outbox is full: the payload is lost unless its source keeps it."""
+
+
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the outbox."""
 
@@ -147,3 +157,5 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     oldest_pending_at: float | None
     failures_in_a_row: int
     """Since the process started."""
+    not_queued: int
+    """Payloads that never reached the outbox, since the process started; the log says why."""

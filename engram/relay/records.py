@@ -12,24 +12,34 @@ from sqlalchemy.dialects.sqlite import insert as insert_or
 
 from engram.ledger.schema import relay_log, relay_outbox
 from engram.relay.errors import NoSuchEntry, NotAbandoned
-from engram.relay.model import Entry, EntryState, LogLine, Outcome, Payload, RelayStatus, ScoresPayload, Unknown
+from engram.relay.model import (
+    Enqueued,
+    Entry,
+    EntryState,
+    LogLine,
+    Outcome,
+    Payload,
+    RelayStatus,
+    ScoresPayload,
+    Unknown,
+)
 from engram.relay.rules import RETRY_AFTER_MAX_S, Decision, log_status
 from engram.relay.signer import Signed
 
 OPEN_BOUND = 10_000
-"""Entries that may wait, dead letters among them; beyond it nothing new is queued."""
+"""Entries that may wait to be sent; beyond it nothing new is queued. Dead letters wait for the operator alone."""
 DELIVERED_KEPT_S = 7 * 86_400.0
 LOG_KEPT_S = 30 * 86_400.0
-_OPEN = (EntryState.PENDING, EntryState.SENDING, EntryState.ABANDONED)
+_WAITING = (EntryState.PENDING, EntryState.SENDING)
 _FURTHEST_S = 2 * RETRY_AFTER_MAX_S
 """No attempt is ever planned further ahead: one that seems to be was planned before the wall clock went back."""
 
 
-def enqueue(connection: Connection, payload: Payload, now: float) -> bool:
-    """Queues a payload; False when it was not: its nonce is known already, or 10,000 entries wait."""
-    waiting = connection.scalar(select(func.count()).where(relay_outbox.c.state.in_(_OPEN))) or 0
-    if waiting >= OPEN_BOUND:
-        return False
+def enqueue(connection: Connection, payload: Payload, now: float) -> Enqueued:
+    """Queues a payload, unless its nonce is known already or 10,000 entries wait. The caller reports a refusal."""
+    waiting = select(relay_outbox.c.id).where(relay_outbox.c.state.in_(_WAITING)).limit(OPEN_BOUND).subquery()
+    if (connection.scalar(select(func.count()).select_from(waiting)) or 0) >= OPEN_BOUND:
+        return Enqueued.REFUSED
     values = {
         "kind": "scores" if isinstance(payload, ScoresPayload) else payload.kind,
         "nonce": payload.nonce,
@@ -43,7 +53,7 @@ def enqueue(connection: Connection, payload: Payload, now: float) -> bool:
         "updated_at": now,
     }
     written = connection.execute(insert_or(relay_outbox).values(values).on_conflict_do_nothing())
-    return written.rowcount == 1
+    return Enqueued.QUEUED if written.rowcount == 1 else Enqueued.KNOWN
 
 
 def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -> Entry | None:
@@ -134,9 +144,9 @@ def purge(connection: Connection, now: float) -> int:
     return gone.rowcount
 
 
-def status(connection: Connection, *, enabled: bool, failures_in_a_row: int) -> RelayStatus:
+def status(connection: Connection, *, enabled: bool, failures_in_a_row: int, not_queued: int = 0) -> RelayStatus:
     """How the relay stands."""
-    pending = relay_outbox.c.state.in_((EntryState.PENDING, EntryState.SENDING))
+    pending = relay_outbox.c.state.in_(_WAITING)
     failed = and_(pending, relay_outbox.c.last_reason.is_not(None))
     last_ok = connection.execute(
         select(relay_log.c.output_hash, relay_log.c.at)
@@ -156,6 +166,7 @@ def status(connection: Connection, *, enabled: bool, failures_in_a_row: int) -> 
         last_ok_at=last_ok.at if last_ok else None,
         oldest_pending_at=oldest,
         failures_in_a_row=failures_in_a_row,
+        not_queued=not_queued,
     )
 
 

@@ -14,12 +14,15 @@ from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
 from engram.ledger.schema import sessions
 from engram.relay import records
-from engram.relay.model import NodeMemory
+from engram.relay.model import Enqueued, NodeMemory
 from engram.relay.rules import memory_of, memory_payload
 from engram.stats import NodeStats, StatsView
 
 NODES_A_PAYLOAD: Final = 256
 """More nodes than that make several payloads, so that none outgrows a receiver's body limit."""
+
+LOST: Final = ("outbox_full", "no_block", "ledger")
+"""Why a round's payloads were not queued: too many wait, no block of the chain is known, or a write failed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -38,8 +41,12 @@ class MemoryRounds:
         block: Callable[[], int | None],
         interval_s: float,
         on_queued: Callable[[], None],
+        on_lost: Callable[[str, int], None] = lambda reason, payloads: None,
     ) -> None:
-        """`block` is the newest finalized block, None while there is none; `on_queued` is a hint, after the commit."""
+        """`block` is the newest finalized block, None while there is none; `on_queued` is a hint, after the commit.
+
+        `on_lost` gets one of LOST and how many payloads were not queued for it; they are not made again.
+        """
         self._ledger = ledger
         self._view = view
         self._clock = clock
@@ -47,6 +54,7 @@ class MemoryRounds:
         self._block = block
         self._interval_s = interval_s
         self._on_queued = on_queued
+        self._on_lost = on_lost
 
     async def run(self, context: Context) -> None:
         """Runs until cancelled."""
@@ -56,21 +64,33 @@ class MemoryRounds:
             try:
                 await self.queue_round()
             except LedgerError as error:
-                _log.error("relay_round_not_queued", reason=str(error))
+                self._lost("ledger", 1, cause=str(error))
 
     async def queue_round(self) -> int:
-        """Queue what was learnt in the last interval; returns how many payloads. Raises LedgerError."""
+        """Queue what was learnt in the last interval; returns how many payloads. Raises LedgerError.
+
+        What is not queued is logged and counted: without a block, or with a full outbox, it is lost.
+        """
         block, oldest = self._block(), self._clock.monotonic() - self._interval_s
         fresh = {session_id: sample.stats for session_id, sample in self._view.items() if sample.at >= oldest}
-        if block is None or not fresh:
+        if not fresh:
+            return 0
+        if block is None:
+            self._lost("no_block", 1)
             return 0
         now = self._clock.now()
-        queued = await self._ledger.write(lambda connection: self._queue(connection, fresh, block, now))
-        if queued:
+        outcomes = await self._ledger.write(lambda connection: self._queue(connection, fresh, block, now))
+        if refused := outcomes.count(Enqueued.REFUSED):
+            self._lost("outbox_full", refused, bound=records.OPEN_BOUND)
+        if queued := outcomes.count(Enqueued.QUEUED):
             self._on_queued()
         return queued
 
-    def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> int:
+    def _lost(self, reason: str, payloads: int, **facts: object) -> None:
+        _log.error("relay_round_not_queued", reason=reason, payloads=payloads, **facts)
+        self._on_lost(reason, payloads)
+
+    def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> list[Enqueued]:
         nodes: dict[str, NodeMemory] = {}
         query = select(sessions.c.id, sessions.c.node_hotkey).where(
             sessions.c.id.in_(sorted(fresh)), sessions.c.node_hotkey.is_not(None)
@@ -79,7 +99,7 @@ class MemoryRounds:
             nodes[ss58.encode(row.node_hotkey)] = memory_of(msgspec.structs.asdict(fresh[row.id]))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
-        queued = 0
+        outcomes = []
         for number, part in enumerate(parts):
             payload = memory_payload(
                 {name: nodes[name] for name in part},
@@ -88,5 +108,5 @@ class MemoryRounds:
                 source=f"nodes{number}",
                 round_ts=now,
             )
-            queued += records.enqueue(connection, payload, now)
-        return queued
+            outcomes.append(records.enqueue(connection, payload, now))
+        return outcomes

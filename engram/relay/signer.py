@@ -5,6 +5,7 @@ from typing import final
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys import Keypair, MalformedHotkey, ss58, verify
 from engram.relay.rules import signed_hash
 
@@ -34,7 +35,7 @@ class PayloadSigner:
 
     def sign(self, payload: bytes) -> Signed:
         """Signs the JSON of a payload; numbers and the order of fields stay as they are."""
-        document = msgspec.json.decode(payload, type=Document)
+        document = wire.decode(payload, Document)
         digest = signed_hash(document)
         signature = "0x" + self._sign(digest.encode("ascii")).hex()
         signed = {**document, "validator_hotkey": self.hotkey, "signature": signature, "signed_hash": digest}

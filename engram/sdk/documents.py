@@ -24,6 +24,7 @@ from typing import Final, TypeAlias, TypeVar, final
 
 import msgspec
 
+from engram import wire
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.memory.rules import MAX_BATCH, MAX_TOP_K
 from engram.sdk import encryption
@@ -239,7 +240,7 @@ def new_id() -> str:
 
 def _document(kept: str, text: str) -> Document:
     try:
-        read = msgspec.json.decode(kept, type=_Kept)
+        read = wire.decode(kept, _Kept)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"a record is not as documents are stored: {error}") from None
     return Document(read.id, text or read.blank, read.metadata, read.group)

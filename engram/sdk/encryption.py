@@ -22,6 +22,7 @@ from Crypto.Protocol.DH import import_x25519_private_key, import_x25519_public_k
 from Crypto.Protocol.KDF import HKDF
 from Crypto.PublicKey import ECC
 
+from engram import wire
 from engram.hotkeys.python_json import JsonValue
 from engram.sdk.errors import SdkError
 
@@ -123,7 +124,7 @@ def decrypt(cipher: Cipher, encrypted: str) -> Memory:
     """Return the memory in an `_enc`. Raises Undecryptable."""
     try:
         sealed = base64.b64decode(encrypted + "=" * (-len(encrypted) % 4), altchars=b"-_", validate=True)
-        return msgspec.json.decode(cipher.decrypt_raw(sealed), type=Memory)
+        return wire.decode(cipher.decrypt_raw(sealed), Memory)
     except (binascii.Error, ValueError, msgspec.DecodeError, RecursionError) as error:
         raise Undecryptable("this is no encrypted memory") from error
 

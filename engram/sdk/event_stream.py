@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from engram import wire
 from engram.sdk.errors import MalformedAnswer
 from engram.sdk.model import Event
 
-_data = msgspec.json.Decoder(dict[str, object])
+_data = wire.decoder(dict[str, object])
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:

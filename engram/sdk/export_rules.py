@@ -9,6 +9,7 @@ from typing import Final, final
 
 import msgspec
 
+from engram import wire
 from engram.memory.exporting import KINDS
 from engram.sdk.errors import MalformedAnswer, NotReached, OutcomeUnknown
 from engram.sdk.node_calls import Call, Commitment, NodeCalls, ready
@@ -92,11 +93,11 @@ class Export:
 
     def _read(self, line: bytes) -> Exported | None:
         try:
-            fields = msgspec.json.decode(line, type=dict[str, object])
+            fields = wire.decode(line, dict[str, object])
             if fields.get("kind") == "end":
-                self._end(msgspec.convert(fields, _End))
+                self._end(wire.convert(fields, _End))
                 return None
-            head = msgspec.convert(fields, _Head)
+            head = wire.convert(fields, _Head)
             at = (_place(head.kind), head.id)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError) as error:
             raise MalformedAnswer(f"a document of the node's export could not be read: {error}") from None

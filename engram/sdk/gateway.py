@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from engram import wire
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import AuthError, Keypair, PublicKey, answers, gateway_scheme, parse_hotkey
 from engram.payments import x402
@@ -288,6 +289,6 @@ def _session_path(session_id: str, under: str = "") -> str:
 
 def _decode(answer: Answer, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(answer.body, type=kind)
+        return wire.decode(answer.body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None

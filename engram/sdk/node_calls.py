@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from engram import wire
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
@@ -366,7 +367,7 @@ class NodeCalls:
             told = checked(answer, _Inclusion)
             self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
             try:
-                shown = msgspec.json.decode(told.proof, type=keyed_tree.Shown)
+                shown = wire.decode(told.proof, keyed_tree.Shown)
                 return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
@@ -555,7 +556,7 @@ def checked(answer: Answer, kind: type[T]) -> T:
     """Read a good answer. Raises ApiError, MalformedAnswer."""
     ready(answer)
     try:
-        return msgspec.json.decode(answer.body, type=kind)
+        return wire.decode(answer.body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"the node's answer could not be read: {error}") from None
 

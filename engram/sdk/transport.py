@@ -10,6 +10,7 @@ from typing import Final, final
 import httpx2
 import msgspec
 
+from engram import wire
 from engram.sdk.errors import ApiError, MalformedAnswer, NotReached, OutcomeUnknown
 
 MAX_ANSWER_BYTES: Final = 4_194_304
@@ -112,7 +113,7 @@ class Transport:
 def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
     """The error in an answer that is none of the expected ones."""
     try:
-        body = msgspec.json.decode(answer.body, type=ErrorBody)
+        body = wire.decode(answer.body, ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         body = ErrorBody(error=answer.body[:200].decode("utf-8", "replace"))
     retry_after = answer.headers.get("retry-after", "")

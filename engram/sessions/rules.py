@@ -17,11 +17,12 @@ Everything else leaves the session as it is: a stop is never undone, a second st
 terminal state is reached only when no node is left.
 """
 
-import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Final
+
+from config import pricing
 
 from .errors import InvalidDuration, UnknownTier
 from .model import (
@@ -64,7 +65,6 @@ ENDS: Mapping[EndReason, SessionState] = MappingProxyType(
 )
 """Where `destroyed` leads, by end reason."""
 
-_PRICE_TENTHS = {TierName.LITE: 10, TierName.STANDARD: 20, TierName.PRO: 36}
 _SIZES = {TierName.LITE: (1, 2, 10), TierName.STANDARD: (2, 4, 20), TierName.PRO: (4, 8, 40)}
 
 
@@ -96,11 +96,10 @@ def end_reason_of(event: SessionEvent, given: EndReason | None) -> EndReason | N
 
 def tiers(lite_usd_per_hour: float) -> Mapping[TierName, Tier]:
     """Returns what is on sale when an hour of `lite` costs this many dollars; prices scale 1 : 2 : 3.6."""
-    lite_micros = _round(Fraction(repr(float(lite_usd_per_hour))) * 1_000_000)
     return MappingProxyType(
         {
-            name: Tier(name, *_SIZES[name], usd_micros_per_hour=_round(Fraction(lite_micros * tenths, 10)))
-            for name, tenths in _PRICE_TENTHS.items()
+            name: Tier(name, *size, usd_micros_per_hour=pricing.hour_units(lite_usd_per_hour, name))
+            for name, size in _SIZES.items()
         }
     )
 
@@ -127,11 +126,7 @@ def price(tier: Tier, hours: float) -> int:
 
     Exact: `hours` is taken as the decimal number it is written as, and only the product is rounded (half up).
     """
-    return _round(tier.usd_micros_per_hour * Fraction(repr(hours)))
-
-
-def _round(value: Fraction) -> int:
-    return math.floor(value + Fraction(1, 2))
+    return pricing.price_units(tier.usd_micros_per_hour, hours)
 
 
 # Paid time.
@@ -162,7 +157,15 @@ def remaining_s(session: Session, now: Instant) -> float:
 
 
 def expires_at(session: Session, now: Instant) -> float:
-    """Returns the unix time at which paid time ends; provisional until the node is active."""
+    """Returns the unix time at which paid time ends; provisional until the node is active.
+
+    While paid time runs it is the same at each reading, as long as the wall clock is not set: it is reckoned from where
+    the time was last counted. A clock that was set since moves it by whole seconds.
+    """
+    if session.state in LIVE and session.counted is not None:
+        counted = session.counted
+        set_by = now.wall - counted.wall - elapsed_s(counted, now) if counted.boot == now.boot else 0.0
+        return round(counted.wall + session.paid_s - session.used_s, 3) + round(set_by)
     if session.state in LIVE:
         return now.wall + session.paid_s - used_s(session, now)
     return (session.active_at or session.created_at) + session.paid_s

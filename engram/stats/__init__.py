@@ -3,7 +3,8 @@
 from .actor import StatsPoller
 from .model import NodeStats, Sample
 from .node import stats as ask_stats
+from .proof import Prover
 from .protocol import Reread
 from .view import StatsView
 
-__all__ = ["NodeStats", "Reread", "Sample", "StatsPoller", "StatsView", "ask_stats"]
+__all__ = ["NodeStats", "Prover", "Reread", "Sample", "StatsPoller", "StatsView", "ask_stats"]

@@ -30,12 +30,15 @@ _log = structlog.get_logger("engram.stats")
 
 Ask = Callable[[str], Awaitable[NodeStats]]
 """Endpoint -> stats; raises HttpError."""
+Prove = Callable[[str, bytes, int], Awaitable[bool | None]]
+"""(endpoint, the node's public key, its public records) -> whether it met a challenge, None when that is not known;
+raises no HttpError."""
 
 
 class _Watched:
     """A session that is polled."""
 
-    __slots__ = ("degraded", "endpoint", "failures", "gone", "session_id")
+    __slots__ = ("asked", "degraded", "endpoint", "failures", "gone", "hotkey", "polls", "proved", "session_id")
 
     def __init__(self, target: Target) -> None:
         self.session_id = target.session_id
@@ -43,6 +46,11 @@ class _Watched:
         self.degraded = target.degraded
         self.failures = 0
         self.gone = False
+        self.hotkey = target.hotkey
+        self.polls = rules.PROVE_EVERY
+        """Since it was challenged last."""
+        self.asked = self.proved = 0
+        """Challenges that were answered, and those that were met."""
 
 
 class _News(msgspec.Struct, frozen=True):
@@ -83,10 +91,13 @@ class StatsPoller(Actor[StatsMessage]):
         on_changed: Callable[[str], None] = lambda session_id: None,
         on_unresponsive: Callable[[str], None] = lambda session_id: None,
         on_poll: Callable[[bool, float], None] = lambda answered, seconds: None,
+        prove: Prove | None = None,
+        block: Callable[[], int | None] = lambda: None,
     ) -> None:
         """Listeners are hints: they must neither raise nor block. `on_sample` gets each answer, `on_changed` each
         session that was degraded or recovered, `on_unresponsive` one whose node does not answer, `on_poll` whether a
-        node answered and after how many seconds."""
+        node answered and after how many seconds. `prove` challenges a node now and then; `block` is what stands in
+        for a node that knows of no chain."""
         self._ledger = ledger
         self._ask = ask
         self._view = view
@@ -97,6 +108,8 @@ class StatsPoller(Actor[StatsMessage]):
         self._on_changed = on_changed
         self._on_unresponsive = on_unresponsive
         self._on_poll = on_poll
+        self._prove = prove
+        self._block = block
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._serial = 0
@@ -152,7 +165,7 @@ class StatsPoller(Actor[StatsMessage]):
     async def _poll(self, watched: _Watched) -> None:
         began = trio.current_time()
         try:
-            stats = await self._ask(watched.endpoint)
+            stats = await self._completed(watched, await self._ask(watched.endpoint))
         except HttpError as error:
             watched.failures += 1
             answered = False
@@ -172,6 +185,21 @@ class StatsPoller(Actor[StatsMessage]):
         wait_s = rules.next_poll_s(self._settings.interval_s, self._settings.jitter, self._rng.random())
         self._schedule(watched, wait_s)
         await self._conclude(watched, answered)
+
+    async def _completed(self, watched: _Watched, stats: NodeStats) -> NodeStats:
+        """The node's stats with what it does not know of itself, or is better found out by asking."""
+        if self._prove is not None and watched.hotkey and rules.proof_is_due(watched.polls, stats.vectors):
+            watched.polls = 0
+            proved = await self._prove(watched.endpoint, watched.hotkey, stats.vectors)
+            if proved is not None:
+                watched.asked += 1
+                watched.proved += proved
+        watched.polls += 1
+        return msgspec.structs.replace(
+            stats,
+            proof_rate=round(watched.proved / watched.asked, 6) if watched.asked else stats.proof_rate,
+            block=self._block() if stats.block is None else stats.block,
+        )
 
     async def _conclude(self, watched: _Watched, answered: bool) -> None:
         found = rules.verdict(

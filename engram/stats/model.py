@@ -33,3 +33,5 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
     session_id: str
     endpoint: str
     degraded: bool
+    hotkey: bytes | None = None
+    """The node's public key, as the ledger has it."""

@@ -3,6 +3,7 @@
 import msgspec
 
 from config.model import StatsSettings
+from engram import wire
 from engram.http.client import HttpClient
 from engram.http.errors import BadAnswer
 
@@ -25,6 +26,6 @@ async def stats(http: HttpClient, endpoint: str, settings: StatsSettings) -> Nod
     if answer.status != 200:
         raise BadAnswer(f"/stats answered {answer.status}")
     try:
-        return msgspec.json.decode(answer.content, type=NodeStats)
+        return wire.decode(answer.content, NodeStats)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadAnswer(f"/stats is not what a node says: {error}") from None

@@ -10,8 +10,8 @@ from .model import Target
 
 def targets(connection: Connection) -> list[Target]:
     """Every running session with a node."""
-    query = select(sessions.c.id, sessions.c.node_endpoint, sessions.c.state).where(
+    query = select(sessions.c.id, sessions.c.node_endpoint, sessions.c.state, sessions.c.node_hotkey).where(
         sessions.c.state.in_(sorted(RUNNING)), sessions.c.node_endpoint.is_not(None)
     )
     degraded = str(SessionState.DEGRADED)
-    return [Target(one, endpoint, state == degraded) for one, endpoint, state in connection.execute(query)]
+    return [Target(one, endpoint, state == degraded, key) for one, endpoint, state, key in connection.execute(query)]

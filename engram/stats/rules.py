@@ -1,6 +1,7 @@
 """When to poll a node next, and what its answers or its silence mean."""
 
 from enum import StrEnum
+from typing import Final
 
 
 class Verdict(StrEnum):
@@ -22,6 +23,19 @@ def verdict(*, answered: bool, failures: int, degraded: bool, limit: int) -> Ver
     if failures % limit:
         return Verdict.NOTHING
     return Verdict.REMIND if degraded else Verdict.DEGRADE
+
+
+PROVE_EVERY: Final = 10
+"""Polls of a node from one challenge to the next."""
+
+
+def proof_is_due(polls: int, records: int) -> bool:
+    """Whether a node is challenged with this poll, `polls` after the last challenge; one that holds nothing is not.
+
+    >>> proof_is_due(PROVE_EVERY, 1), proof_is_due(PROVE_EVERY - 1, 1), proof_is_due(PROVE_EVERY, 0)
+    (True, False, False)
+    """
+    return polls >= PROVE_EVERY and records > 0
 
 
 def next_poll_s(interval_s: float, jitter: float, roll: float) -> float:

@@ -162,3 +162,10 @@ def test_the_doctors_table_has_a_line_for_each_finding(here: Path, run: Run) -> 
     _, findings = found(run)
     assert all(finding.what in shown for finding in findings)
     assert len(json.loads(run("doctor", "--json", *FREE_PORTS).out)) == len(findings) >= 10
+
+
+def test_a_file_where_the_data_folder_should_be_is_a_fault(here: Path, run: Run) -> None:
+    (here / "data").write_text("mine")
+    code, findings = found(run)
+    assert code == 1
+    assert "is a file, and not a folder" in about(findings, "data folder")[0].text

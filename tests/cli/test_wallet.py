@@ -176,7 +176,8 @@ def test_a_vault_file_is_converted_and_then_opens(run: Run, here: Path, monkeypa
 
     made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
     folder = WalletFolder("w", "h", here / "wallets")
-    folder.coldkey_path.write_bytes(ansible_vault(folder.coldkey_path.read_bytes(), "horse"))
+    old = ansible_vault(folder.coldkey_path.read_bytes(), "horse")
+    folder.coldkey_path.write_bytes(old)
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "battery")
     assert run("wallet", "convert", str(folder.coldkey_path)).code == 1
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
@@ -184,6 +185,22 @@ def test_a_vault_file_is_converted_and_then_opens(run: Run, here: Path, monkeypa
     assert (ran.code, "current form" in ran.out) == (0, True), ran.err
     assert folder.coldkey_path.read_bytes().startswith(b"$NACL")
     assert folder.coldkey("horse").ss58 == made["coldkey"]
+    kept = folder.coldkey_path.with_name("coldkey.before-conversion-1")
+    assert kept.read_bytes() == old
+    assert str(kept) in ran.out
+
+
+@pytest.mark.nightly
+def test_a_vault_of_yaml_is_told_as_no_key_and_stays_as_it_is(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = here / "coldkey"
+    path.write_bytes(old := ansible_vault(b"secretPhrase: bottom drive obey\n", "horse"))
+    monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
+    ran = run("wallet", "convert", str(path))
+    assert (ran.code, "neither JSON nor a seed; nothing was changed" in ran.err) == (1, True), ran.err
+    assert path.read_bytes() == old
+    assert list(here.iterdir()) == [path]
 
 
 def fernet(content: bytes, password: str) -> bytes:
@@ -204,9 +221,13 @@ def test_a_fernet_file_is_converted_and_then_opens(run: Run, here: Path, monkeyp
 
     made = json.loads(run("wallet", "new", "--plain", "--json", *NAMED).out)
     folder = WalletFolder("w", "h", here / "wallets")
-    folder.coldkey_path.write_bytes(fernet(folder.coldkey_path.read_bytes(), "horse"))
+    old = fernet(folder.coldkey_path.read_bytes(), "horse")
+    folder.coldkey_path.write_bytes(old)
     monkeypatch.setenv("ENGRAM_WALLET_PASSWORD", "horse")
     ran = run("wallet", "convert", str(folder.coldkey_path))
     assert (ran.code, "current form" in ran.out) == (0, True), ran.err
     assert folder.coldkey_path.read_bytes().startswith(b"$NACL")
     assert folder.coldkey("horse").ss58 == made["coldkey"]
+    kept = folder.coldkey_path.with_name("coldkey.before-conversion-1")
+    assert kept.read_bytes() == old
+    assert str(kept) in ran.out

@@ -1,5 +1,6 @@
 """Settings come from their sources in order, and what cannot be read is refused with what would be right."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,57 @@ def test_every_setting_has_an_origin() -> None:
     loaded = load()
     assert set(loaded.origins) >= {"environment", "data_dir", "gateway.port", "relay.url"}
     assert {key.partition(".")[0] for key in loaded.origins if "." in key} <= set(loaded.settings.__struct_fields__)
+
+
+def test_a_list_may_be_written_as_json_too() -> None:
+    settings = load(flags={"http.cors_origins": '["https://a.example", "*"]', "chain.netuids": "[1, 450]"}).settings
+    assert settings.http.cors_origins == ("https://a.example", "*")
+    assert settings.chain.netuids == (1, 450)
+    with pytest.raises(ConfigError, match="neither a JSON list nor parts between commas"):
+        load(flags={"http.cors_origins": '["https://a.example"'})
+
+
+@pytest.mark.parametrize(
+    ("written_as", "right"),
+    [
+        ("https://App.example", "write 'https://app.example'"),
+        ("https://app.example:443", "write 'https://app.example'"),
+        ("https://app.example/shop", "write 'https://app.example'"),
+        ("https://münchen.example", "write 'https://xn--mnchen-3ya.example'"),
+        ("app.example", "is no origin"),
+        ("https://", "is no origin"),
+        ("https://[::1", "is no origin"),
+        ("https://a b", "is no origin"),
+        ("https://app.example:0x50", "is no origin"),
+    ],
+)
+def test_an_origin_that_no_browser_would_send_is_refused(written_as: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(right)):
+        load(flags={"http.cors_origins": written_as})
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "null", "https://app.example", "https://app.example/", "http://[::1]:8080", "capacitor://localhost"],
+)
+def test_an_origin_as_browsers_send_it_is_taken(origin: str) -> None:
+    assert load(flags={"http.cors_origins": origin}).settings.http.cors_origins == (origin,)
+
+
+def test_a_misspelt_variable_of_the_process_is_a_warning_that_names_the_right_one() -> None:
+    loaded = load(
+        environ={
+            "X402_NETWRK": "base",
+            "GATEWAY_PORT": "1",
+            "CLOUD_SDK_VERSION": "1",
+            "GATEWAY_PROT": "1",
+            "PATH": "/bin",
+            "ENGRAM_EVN": "mainnet",
+        }
+    )
+    assert [(problem.key, problem.message) for problem in loaded.unread] == [
+        ("ENGRAM_EVN", "is read by nothing here; did you mean 'ENGRAM_ENV'?"),
+        ("GATEWAY_PROT", "is read by nothing here; did you mean 'GATEWAY_PORT'?"),
+        ("X402_NETWRK", "is read by nothing here; did you mean 'X402_NETWORK'?"),
+    ]
+    assert loaded.settings.payments.network == "eip155:31337"

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
-from config.rules import cautions, checksummed, refusals
+from config.networks import Money
+from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
 
 MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 OWNER = "akash1" + "q" * 38
@@ -101,6 +102,141 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
 )
 def test_a_wrong_combination_names_the_setting_to_change(profile: str, changes: dict[str, Any], key: str) -> None:
     assert refused(settings(profile, **changes)) == [key]
+
+
+NETWORK_OF: dict[Money, str] = {"play": "eip155:31337", "test": "base-sepolia", "real": "base"}
+URL_OF: dict[Place, str] = {
+    "embedded": "embedded",
+    "loopback": "https://127.0.0.1:4021",
+    "elsewhere": "https://x402.example",
+}
+STARTS: set[tuple[str, Money, Place]] = {
+    ("local", "play", "embedded"),
+    ("local", "play", "loopback"),
+    ("local", "test", "loopback"),
+    ("testnet", "test", "loopback"),
+    ("testnet", "test", "elsewhere"),
+    ("mainnet", "real", "loopback"),
+    ("mainnet", "real", "elsewhere"),
+}
+PROFILE_MEANT: dict[tuple[str, Money, Place], str] = {
+    ("local", "play", "elsewhere"): "--profile mainnet",
+    ("local", "test", "embedded"): "--profile testnet",
+    ("local", "test", "elsewhere"): "--profile testnet",
+    ("local", "real", "embedded"): "--profile mainnet",
+    ("local", "real", "loopback"): "--profile mainnet",
+    ("local", "real", "elsewhere"): "--profile mainnet",
+    ("testnet", "play", "embedded"): "--profile local",
+    ("testnet", "play", "loopback"): "--profile local",
+    ("testnet", "play", "elsewhere"): "--profile local",
+    ("testnet", "test", "embedded"): "--profile testnet",
+    ("testnet", "real", "embedded"): "--profile mainnet",
+    ("testnet", "real", "loopback"): "--profile mainnet",
+    ("testnet", "real", "elsewhere"): "--profile mainnet",
+    ("mainnet", "play", "embedded"): "mainnet takes base",
+    ("mainnet", "play", "loopback"): "mainnet takes base",
+    ("mainnet", "play", "elsewhere"): "mainnet takes base",
+    ("mainnet", "test", "embedded"): "--profile testnet",
+    ("mainnet", "test", "loopback"): "mainnet takes base",
+    ("mainnet", "test", "elsewhere"): "mainnet takes base",
+    ("mainnet", "real", "embedded"): "--profile mainnet",
+}
+
+
+def moving(profile: str, worth: Money, place: Place) -> Settings:
+    return settings(
+        profile,
+        payments__network=NETWORK_OF[worth],
+        payments__facilitator_url=URL_OF[place],
+        payments__recipient=MINE,
+        payments__rpc_url="",
+        provisioning__backend="local",
+    )
+
+
+def test_network_and_facilitator_alone_decide_in_which_environments_a_gateway_starts() -> None:
+    everything = {(profile, worth, place) for profile in config.PROFILES for worth, place in MEANT}
+    assert everything == STARTS | set(PROFILE_MEANT)
+    assert {one for one in everything if not refused(moving(*one))} == STARTS
+
+
+@pytest.mark.parametrize(("combination", "words"), PROFILE_MEANT.items())
+def test_a_contradiction_between_money_and_profile_names_the_profile_that_is_meant(
+    combination: tuple[str, Money, Place], words: str
+) -> None:
+    found = refusals(moving(*combination), ("gateway",))
+    assert len(found) == 1
+    assert found[0].key in ("payments.network", "payments.facilitator_url")
+    assert words in found[0].message
+
+
+@pytest.mark.parametrize("named", [MINE, MINE.lower()])
+def test_the_originals_three_exports_without_a_network_do_not_start_as_play_money(named: str) -> None:
+    environ = {
+        "X402_RECIPIENT_ADDRESS": named,
+        "X402_FACILITATOR_URL": "https://x402.dexter.cash",
+        "AKASH_OWNER_ADDRESS": OWNER,
+    }
+    with pytest.raises(ConfigError, match="--profile mainnet"):
+        config.check(config.load(None, (), environ, None, ()).settings)
+    meant = config.load("mainnet", (), environ | {"X402_RECIPIENT_ADDRESS": MINE}, None, ()).settings
+    assert refused(meant) == []
+
+
+def test_real_money_in_the_profile_local_is_refused_by_the_variable_that_names_it() -> None:
+    environ = {
+        "X402_NETWORK": "base",
+        "X402_RECIPIENT_ADDRESS": MINE.lower(),
+        "X402_FACILITATOR_URL": "http://x402.example",
+    }
+    with pytest.raises(ConfigError, match=r"payments.network \(X402_NETWORK\): base moves real money"):
+        config.check(config.load("local", (), environ, None, ()).settings)
+
+
+@given(
+    st.sampled_from(config.PROFILES),
+    st.sampled_from(["base", "eip155:8453"]),
+    st.sampled_from(["embedded", "http://127.0.0.1:1", "http://x402.example", "https://x402.example", "https://[::1]"]),
+    st.sampled_from([MINE, MINE.lower(), "0x000000000000000000000000000000000000dEaD", ""]),
+    st.booleans(),
+    st.sampled_from(["", "http://rpc.example", "https://rpc.example"]),
+)
+def test_what_takes_real_money_obeys_every_rule_of_mainnet(
+    profile: str, network: str, facilitator: str, recipient: str, auth_required: bool, rpc_url: str
+) -> None:
+    real = settings(
+        profile,
+        payments__network=network,
+        payments__facilitator_url=facilitator,
+        payments__recipient=recipient,
+        payments__rpc_url=rpc_url,
+        gateway__auth_required=auth_required,
+        provisioning__backend="local",
+    )
+    if not refused(real):
+        assert profile == "mainnet"
+        assert facilitator.startswith("https://")
+        assert (recipient, auth_required) == (MINE, True)
+        assert rpc_url != "http://rpc.example"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[", "https://[::1", "http://host:99999", "http://host:0", "http://:80", "//host", "host"]
+)
+@pytest.mark.parametrize("key", ["payments__facilitator_url", "payments__rpc_url"])
+def test_what_is_no_url_at_all_is_refused_in_words(key: str, url: str) -> None:
+    assert refused(settings("testnet", **{key: url})) == [key.replace("__", ".")]
+
+
+@pytest.mark.parametrize("host", ["tcp://[::1", "tcp://10.0.0.5:2375", ""])
+def test_a_docker_host_that_cannot_be_read_is_not_on_loopback(host: str) -> None:
+    docker = settings("testnet", provisioning__backend="docker", docker__host=host)
+    assert refused(docker) == ["docker.host"]
+
+
+def test_a_facilitator_on_this_machine_is_known_by_its_host_alone() -> None:
+    assert place_of("http://127.0.0.1@x402.example") == "elsewhere"
+    assert place_of("http://user:secret@localhost:4021") == "loopback"
 
 
 @pytest.mark.parametrize("network", ["base-sepolia", "eip155:31337"])

@@ -99,6 +99,13 @@ class GatewayProcess:
         self.ready = json.loads(line)
         return True
 
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def kill(self) -> None:
         """SIGKILL, as a power cut of the process would be."""
         assert self._process is not None

@@ -49,6 +49,7 @@ def test_the_demo_shows_its_steps_and_ends_in_one_json_object(tmp_path: Path) ->
     assert list(result) == ["demo", "session_id", "time_to_active_s", "query_top_text", "stats", "stopped"]
     assert (result["demo"], result["query_top_text"], result["stopped"]) == ("ok", ANSWER, True)
     assert result["stats"]["vectors"] == 3
+    assert isinstance(result["stats"]["block"], int)
     assert 0 < result["time_to_active_s"] < 120
     assert any(line.startswith("Waiting for the node") for line in lines)
     assert "\x1b" not in out

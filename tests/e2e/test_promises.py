@@ -66,6 +66,23 @@ def test_a_payment_presented_with_another_order_or_hotkey_is_a_conflict(gateway:
     buyer.stop(gateway.url, session_id)
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"\x16\x03\x01 no request\r\n\r\n"], ids=["a blank line", "garbage"])
+def test_a_paid_request_gets_its_own_answer_whatever_is_sent_behind_it(gateway: GatewayProcess, behind: bytes) -> None:
+    buyer = Buyer()
+    buyer.quote(gateway.url)
+    body = json.dumps(buyer.order).encode()
+    signed = gateway_scheme.sign_request(buyer.keypair, "POST", "/sessions", int(time.time() * 1000), body, version=2)
+    headers = {"Host": "test", "Connection": "close", "Content-Length": str(len(body)), **signed, **buyer.payment}
+    head = "\r\n".join(["POST /sessions HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items()), "", ""])
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=15) as client:
+        client.sendall(head.encode() + body + behind)
+        answer = b"".join(iter(lambda: client.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 202 ")
+    session_id = str(json.loads(answer.partition(b"\r\n\r\n")[2])["session_id"])
+    buyer.wait(gateway.url, session_id, "active")
+    buyer.stop(gateway.url, session_id)
+
+
 def test_a_stop_during_provisioning_stays_stopped_and_leaves_no_node(gateway: GatewayProcess) -> None:
     buyer, session_id = bought(gateway)
     assert buyer.stop(gateway.url, session_id).status == 200

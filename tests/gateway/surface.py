@@ -21,6 +21,7 @@ from engram.gateway.app import gateway_app, ops_app
 from engram.gateway.feed import EventFeed
 from engram.gateway.gauges import gauges
 from engram.gateway.presenting import NodeStats
+from engram.gateway.sales import Conditions
 from engram.gateway.selling import Selling
 from engram.gateway.services import Services
 from engram.gateway.shop import Shop
@@ -163,7 +164,10 @@ def local_settings(**sections: dict[str, object]) -> Settings:
 
 @asynccontextmanager
 async def running_gateway(
-    places: int = 10, now: float = 1_700_000_000.0, **sections: dict[str, object]
+    places: int = 10,
+    now: float = 1_700_000_000.0,
+    conditions: Conditions | None = None,
+    **sections: dict[str, object],
 ) -> AsyncIterator[Gateway]:
     settings = local_settings(**sections)
     registry, clock, metrics, ids = Registry(), ManualClock(now), Metrics(), SeededIds(1)
@@ -182,6 +186,7 @@ async def running_gateway(
         selling,
         registry.ref(PaymentVerifier, PAYMENT_VERIFIER),
         lambda: places,
+        conditions,
     )
     services = Services(
         settings=settings,

@@ -383,3 +383,25 @@ async def test_without_its_ledger_the_surface_answers_503_and_no_402() -> None:
         assert_error(answer, 503, code="ledger_unavailable")
         assert answer.headers["Retry-After"]
         assert "PAYMENT-REQUIRED" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"tier":"lite","tier":"pro"}',
+        b'{"duration_hours":1,"duration_hours":1}',
+        b'{"t\\u0069er":"lite","tier":"lite"}',
+        b'{"tier":"lite","more":[{"a":1,"a":2}]}',
+    ],
+)
+async def test_a_body_that_says_a_thing_twice_is_refused(body: bytes) -> None:
+    async with running_gateway() as gateway:
+        found = assert_error(await gateway.ask("POST", "/sessions", body), 400, "Invalid JSON body.", "invalid_json")
+        assert "stands twice" in found["detail"]
+
+
+async def test_numbers_of_any_length_in_a_body_are_no_accident() -> None:
+    async with running_gateway() as gateway:
+        for number in ("9" * 5000, "1e400", "-1e400", "0." + "0" * 5000 + "1"):
+            answer = await gateway.ask("POST", "/sessions", b'{"duration_hours":%s}' % number.encode())
+            assert_error(answer, 400)

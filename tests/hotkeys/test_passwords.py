@@ -1,5 +1,8 @@
 """Where the password of an encrypted key file comes from, and what is said when it is nowhere."""
 
+import base64
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +10,7 @@ import pytest
 import trio
 
 from engram.hotkeys import Keypair, WalletEncrypted, WalletFileError, opening, wallet
-from engram.hotkeys.passwords import PASSWORD_VARIABLE, password_for
+from engram.hotkeys.passwords import PASSWORD_VARIABLE, password_for, unscrambled, variables_of
 
 ENCRYPTED = Path(__file__).parent / "data" / "encrypted_hotkey"
 PASSWORD = "pw-of-Tests9!"
@@ -45,10 +48,86 @@ def test_the_file_comes_first_then_the_environment_then_the_terminal(key: Path, 
 
 
 def test_a_password_that_is_nowhere_is_asked_for_in_the_error(key: Path) -> None:
-    with pytest.raises(WalletEncrypted, match=rf"{key} is encrypted.*{SETTING}, or set {PASSWORD_VARIABLE}$"):
+    with pytest.raises(
+        WalletEncrypted, match=rf"{key} is encrypted.*{SETTING}, or set {PASSWORD_VARIABLE} or ENGRAM_HOTKEY_PASSWORD$"
+    ):
         password_for(key, "", SETTING, {})
     with pytest.raises(WalletEncrypted, match=rf"in {SETTING}$"):
         password_for(key, "", SETTING, None)
+
+
+def variable_of(path: Path) -> str:
+    (name,) = set(variables_of(path))
+    return name
+
+
+def scrambled(name: str, password: str) -> str:
+    mixed = bytes(byte ^ ord(name[place % len(name)]) for place, byte in enumerate(password.encode()))
+    return base64.b64encode(mixed).decode()
+
+
+def test_a_variable_of_bittensor_wallet_names_the_file_and_hides_the_password() -> None:
+    path = Path("w2/W/coldkey")  # name and value as bittensor-wallet 4.1.1 made them
+    assert next(variables_of(path)) == "BT_PW_W2_W_COLDKEY"
+    assert unscrambled("BT_PW_W2_W_COLDKEY", "MiNyPzFyA1csIyx6bmyH9w==") == "pw-of-Tests9! ü"
+    assert list(variables_of(Path("~/.b/my wallet-1/hotkeys/h.k"))) == [
+        "BT_PW_~__B_MY WALLET-1_HOTKEYS_H_K",
+        "BT_PW_" + str(Path.home()).replace("/", "_").upper() + "__B_MY WALLET-1_HOTKEYS_H_K",
+    ]
+
+
+@pytest.mark.parametrize("value", ["plain password", "!", "Zm9vYg", "//////////8="])
+def test_a_variable_that_is_not_of_bittensor_wallet_is_named_and_not_shown(key: Path, value: str) -> None:
+    name = variable_of(key)
+    with pytest.raises(WalletFileError, match=re.escape(name)) as refused:
+        password_for(key, "", SETTING, {name: value})
+    assert value not in str(refused.value).replace(name, "")
+
+
+def test_the_password_of_the_very_key_comes_before_one_for_all(key: Path) -> None:
+    name = variable_of(key)
+    environ = {
+        "ENGRAM_HOTKEY_PASSWORD": "of hotkeys",
+        name: scrambled(name, "of this file"),
+        PASSWORD_VARIABLE: "of all",
+        "ENGRAM_COLDKEY_PASSWORD": "of coldkeys",
+    }
+    assert password_for(key, "", SETTING, environ, role="coldkey") == "of coldkeys"
+    assert password_for(key, "", SETTING, environ) == "of hotkeys"
+    del environ["ENGRAM_HOTKEY_PASSWORD"]
+    assert password_for(key, "", SETTING, environ) == "of this file"
+    del environ[name]
+    assert password_for(key, "", SETTING, environ) == "of all"
+
+
+def test_each_password_that_a_descriptor_gives_is_one_line_of_it(key: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"of the coldkey\nof the hotkey\r\nno")
+    os.close(writing)
+    try:
+        for expected in ("of the coldkey", "of the hotkey", "no"):
+            assert password_for(key, "", SETTING, {}, descriptor=reading) == expected
+        with pytest.raises(WalletFileError, match=rf"file descriptor {reading} \({SETTING}\) must hold one line"):
+            password_for(key, "", SETTING, {}, descriptor=reading)
+    finally:
+        os.close(reading)
+    with pytest.raises(WalletFileError, match="cannot read file descriptor 997"):
+        password_for(key, "", SETTING, {}, descriptor=997)
+
+
+def test_a_descriptor_that_is_a_terminal_is_refused_for_it_would_show_the_password(key: Path) -> None:
+    parent, child = os.openpty()
+    try:
+        with pytest.raises(WalletFileError, match="is a terminal"):
+            password_for(key, "", SETTING, {}, descriptor=child)
+    finally:
+        os.close(parent)
+        os.close(child)
+
+
+def test_a_descriptor_that_never_ends_its_line_is_given_up(key: Path) -> None:
+    with Path("/dev/zero").open("rb") as file, pytest.raises(WalletFileError, match="must hold one line"):
+        password_for(key, "", SETTING, {}, descriptor=file.fileno())
 
 
 def test_a_plain_or_missing_key_file_wants_none(tmp_path: Path) -> None:

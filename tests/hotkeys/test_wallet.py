@@ -26,13 +26,12 @@ def test_a_written_file_is_read_by_us_by_bittensor_and_by_substrate_interface(tm
 
 def test_a_written_file_is_the_owners_alone_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "hot"
-    wallet.write_hotkey_file(path, Keypair.generate())
-    wallet.write_hotkey_file(path, second := Keypair.generate())
+    wallet.write_hotkey_file(path, written := Keypair.generate())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert wallet.is_private(path)
     assert [entry.name for entry in path.parent.iterdir()] == ["hot"]
-    assert wallet.read_hotkey_file(path) == second
+    assert wallet.read_hotkey_file(path) == written
     path.chmod(0o644)
     assert not wallet.is_private(path)
 
@@ -129,12 +128,12 @@ def test_an_encrypted_file_opens_with_its_password() -> None:
 def test_a_new_file_is_never_written_over_one_made_in_between(tmp_path: Path) -> None:
     path = tmp_path / "hot"
     first = Keypair.generate()
-    wallet.write_new_hotkey_file(path, first)
+    wallet.write_hotkey_file(path, first)
     for there in (path, tmp_path / "link"):
         if there != path:
             there.symlink_to(tmp_path / "nowhere")
         with pytest.raises(WalletFileError, match="exists already"):
-            wallet.write_new_hotkey_file(there, Keypair.generate())
+            wallet.write_hotkey_file(there, Keypair.generate())
     assert wallet.read_hotkey_file(path) == first
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["hot", "link"]
 
@@ -194,3 +193,14 @@ def test_a_file_with_bytes_that_are_no_text_is_refused_by_name(tmp_path: Path) -
     for read in (wallet.read_hotkey_file, wallet_folder.read_public_file):
         with pytest.raises(WalletFileError, match=str(path)):
             read(path)
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_does_not_damage_a_key_file(tmp_path: Path, mark: bytes) -> None:
+    pair = Keypair.from_seed(SEED)
+    wallet.write_hotkey_file(tmp_path / "hot", pair)
+    wallet_folder.write_public(tmp_path / "hotpub.txt", pair)
+    for path in (tmp_path / "hot", tmp_path / "hotpub.txt"):
+        path.write_bytes(mark + path.read_bytes())
+    assert wallet.read_private_hotkey_file(tmp_path / "hot") == pair
+    assert wallet_folder.read_public_file(tmp_path / "hotpub.txt") == pair.public_key

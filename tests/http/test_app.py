@@ -298,3 +298,19 @@ async def test_streamed_and_file_answers_pass_unchanged(app: App) -> None:
         assert (answer.body, answer.headers["transfer-encoding"]) == (b"onetwo", "chunked")
         assert (await client.ask(get("/hello/you", "Connection: close"))).status == 200
         assert await client.closed_within(2)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "identity, GZIP", "x" * 500])
+async def test_a_compressed_body_is_refused_and_never_read_as_what_it_is_not(app: App, coding: str) -> None:
+    answer = await app.test_client().post("/json", data=b"{}", headers={"Content-Encoding": coding})
+    body = await answer.get_json()
+    assert (answer.status_code, body["code"]) == (415, "unsupported_encoding")
+    assert answer.headers["Accept-Encoding"] == "identity"
+    assert len(body["error"]) < 200
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", " , identity"])
+async def test_a_body_that_is_as_it_is_is_taken(app: App, coding: str) -> None:
+    headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+    assert (await app.test_client().post("/json", data=b"{}", headers=headers)).status_code == 200
+    assert (await app.test_client().get("/hello/you", headers={"Content-Encoding": "gzip"})).status_code == 200

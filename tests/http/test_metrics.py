@@ -1,5 +1,7 @@
 from prometheus_client.parser import text_string_to_metric_families
 
+from actors import DeadLetter
+from engram.http.actor_events import observer
 from engram.http.metrics import TABLE, Metrics
 
 
@@ -51,3 +53,13 @@ def test_two_processes_in_one_do_not_share_metrics() -> None:
     first, second = Metrics(), Metrics()
     first.hints_lost.labels("provisioner").inc()
     assert b'engram_hints_lost_total{to="provisioner"}' not in second.render()
+
+
+def test_a_hint_dropped_by_a_full_mailbox_is_counted_as_one_that_is_lost() -> None:
+    metrics = Metrics()
+    observe = observer(metrics)
+    observe(DeadLetter("provisioner", object(), "dropped_newest", 0.0))
+    observe(DeadLetter("provisioner", object(), "crashed", 0.0))
+    value = metrics.registry.get_sample_value
+    assert value("engram_hints_lost_total", {"to": "provisioner"}) == 1
+    assert value("engram_dead_letters_total", {"reason": "dropped_newest"}) == 1

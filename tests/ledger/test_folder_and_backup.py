@@ -140,3 +140,16 @@ def test_a_check_counts_rows_and_names_the_ledger(tmp_path: Path) -> None:
     assert len(report.ledger_id) == 8
     with pytest.raises(LedgerUnusable, match="does not exist"):
         check(tmp_path / "nothing.sqlite3")
+
+
+@pytest.mark.parametrize("below", ["", "deeper", "deeper/still"])
+def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "data"
+    file.write_text("mine")
+    wanted = file / below if below else file
+    with (
+        pytest.raises(LedgerUnavailable, match=f"data_dir is {wanted}: {file} is a file, and not a folder"),
+        data_folder(wanted),
+    ):
+        pass
+    assert file.read_text() == "mine"

@@ -49,6 +49,7 @@ class Shop:
         self.settings = settings
         self.metrics = Metrics()
         self.hints: list[str] = []
+        self.on_settled: Callable[[str], None] = self.hints.append
         self.system: System | None = None
 
     def purchase(
@@ -138,7 +139,7 @@ async def open_shop(
         instants=ClockInstants(clock),
         ids=SeededIds(len(shop.payments())),
         places=lambda: places,
-        on_settled=shop.hints.append,
+        on_settled=lambda session_id: shop.on_settled(session_id),
         metrics=shop.metrics,
         refund_key=refund_key,
         evidence=evidence,

@@ -8,7 +8,7 @@ import trio
 from sqlalchemy import func, select
 from trio.testing import MockClock
 
-from actors import ActorDown, Crashed
+from actors import ActorDown, Crashed, MailboxFull
 from actors.testing import recording
 from engram.clock import ManualClock
 from engram.ledger import LedgerUnavailable, open_inline
@@ -42,6 +42,18 @@ async def test_a_payment_buys_a_session(autojump_clock: MockClock) -> None:
         assert (session.state, session.paid_s, session.network) == (SessionState.PROVISIONING, 3600.0, "engram-play")
         assert shop.hints == [session.id]
         assert shop.facilitator.transfers == 1
+
+
+async def test_a_hint_that_is_lost_is_counted_and_costs_the_payment_nothing(autojump_clock: MockClock) -> None:
+    def lose(session_id: str) -> None:
+        raise MailboxFull("provisioner", 1)
+
+    async with open_shop() as shop:
+        shop.on_settled = lose
+        answer = await shop.buy(shop.purchase())
+        assert isinstance(answer, Bought)
+        assert shop.payment().state is PaymentState.SETTLED
+        assert shop.metrics.registry.get_sample_value("engram_hints_lost_total", {"to": "provisioner"}) == 1
 
 
 async def test_fifty_racing_posts_of_one_payment_buy_one_session(autojump_clock: MockClock) -> None:

@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from actors import Context
+from config.pricing import MOST_UNITS
 from engram.clock import TrioClock
 from engram.http.client import HttpClient
 from engram.ledger import open_inline
@@ -126,6 +127,10 @@ def kind(**fields: object) -> dict[str, object]:
         ({"kinds": [kind(extra={"minPaymentAmountAtomic": "-1", "assetTransferMethod": "permit2"})]},
          Supported(Kind(0, "permit2"))),
         ({"kinds": [kind(extra={"minPaymentAmountAtomic": True})]}, Supported(Kind())),
+        ({"kinds": [kind(extra={"minPaymentAmountAtomic": -1})]}, Supported(Kind())),
+        ({"kinds": [kind(extra={"minPaymentAmountAtomic": 10**4000})]}, Supported(Kind(MOST_UNITS + 1))),
+        ({"kinds": [kind(extra={"minPaymentAmountAtomic": "9" * 4000})]}, Supported(Kind(MOST_UNITS + 1))),
+        ({"kinds": [kind(extra={"minPaymentAmountAtomic": "9" * 30})]}, Supported(Kind(MOST_UNITS + 1))),
         ({"kinds": [kind(extra=7), "x", {}]}, Supported(Kind())),
         ({"kinds": [kind(x402Version=1)]}, Supported(None)),
         ({"kinds": [kind(scheme="upto"), kind(network="eip155:1")]}, Supported(None)),
@@ -180,3 +185,11 @@ async def test_what_was_read_is_kept_while_the_facilitator_is_away() -> None:
 
     await poll(url, found, lambda: len(tried) >= 2)
     assert found.supported == Supported(Kind(7))
+
+
+def test_a_minimum_beyond_all_prices_is_said_in_words(autojump_clock: object) -> None:
+    standing = Standing(Breaker(TrioClock(builders.NOW), 3, 10.0))
+    standing.supported = read_supported({"kinds": [kind(extra={"minPaymentAmountAtomic": 10**4000})]}, BASE)
+    refused = standing.refusal(100_000)
+    assert refused is not None
+    assert refused.code == "below_minimum"

@@ -13,6 +13,8 @@ from engram.provisioning.health import health_probe
     ("answer", "healthy"),
     [
         ({"status": "ok", "launch_token": "t"}, True),
+        ({"status": "ok", "launch_token": "t", "ready": True}, True),
+        ({"status": "ok", "launch_token": "t", "ready": False}, False),
         ({"status": "ok", "launch_token": "another"}, False),
         ({"status": "starting", "launch_token": "t"}, False),
         ({"status": "ok"}, False),

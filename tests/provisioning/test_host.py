@@ -1,5 +1,6 @@
 """What this machine can hold and enforce, and which backend the settings give."""
 
+import errno
 import socket
 from pathlib import Path
 
@@ -52,21 +53,37 @@ async def test_ports_that_somebody_listens_on_are_known() -> None:
         assert port not in await processes.listening_ports()
 
 
-def a_delegated_group(tmp_path: Path, controllers: str) -> tuple[Path, Path]:
-    mounted = tmp_path / "cgroup"
-    (mounted / "engram" / "gateway").mkdir(parents=True)
-    (mounted / "engram" / "cgroup.subtree_control").write_text(controllers, encoding="ascii")
-    own = tmp_path / "own"
-    own.write_text("12:cpu:/x\n0::/engram/gateway\n", encoding="ascii")
-    return mounted, own
+class Tree:
+    """A copied cgroup tree, its marks, and the place of this process in it."""
+
+    def __init__(self, folder: Path, place: str, *marked: str, mark: str = "user.delegate", handed_on: str) -> None:
+        self.mounted = folder / "cgroup"
+        (self.mounted / place.lstrip("/")).mkdir(parents=True)
+        for group in (self.mounted, *(each for each in self.mounted.rglob("*") if each.is_dir())):
+            (group / "cgroup.subtree_control").write_text(handed_on, encoding="ascii")
+        self.own = folder / "own"
+        self.own.write_text(f"12:cpu:/x\n0::{place}\n", encoding="ascii")
+        self.marks = {(self.mounted / group, mark) for group in marked}
+
+    def attribute(self, group: Path, name: str) -> bytes:
+        if (group, name) not in self.marks:
+            raise OSError(errno.ENODATA, "no such attribute")
+        return b"1"
+
+    def find(self) -> cgroups.NodeGroups | None:
+        return cgroups.find(self.mounted, self.own, self.attribute)
 
 
-def test_limits_are_set_where_a_group_is_delegated(tmp_path: Path) -> None:
-    mounted, own = a_delegated_group(tmp_path, "cpu memory pids")
-    groups = cgroups.find(mounted, own)
+UNIT = "system.slice/engram.service"
+
+
+@pytest.mark.parametrize("mark", ["user.delegate", "trusted.delegate"])
+def test_limits_are_set_where_a_group_is_delegated(tmp_path: Path, mark: str) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, mark=mark, handed_on="cpu memory pids")
+    groups = tree.find()
     assert groups is not None
     groups.confine("t", 42, 2 * GB, 2)
-    group = mounted / "engram" / "engram-t"
+    group = tree.mounted / UNIT / "engram-t"
     assert (group / "memory.max").read_text() == str(2 * GB)
     assert (group / "cpu.max").read_text() == "200000 100000"
     assert (group / "cgroup.procs").read_text() == "42"
@@ -74,15 +91,49 @@ def test_limits_are_set_where_a_group_is_delegated(tmp_path: Path) -> None:
     assert group.exists()
 
 
-def test_without_delegation_nothing_is_claimed(tmp_path: Path) -> None:
-    mounted, own = a_delegated_group(tmp_path, "pids")
-    assert cgroups.find(mounted, own) is None
-    assert cgroups.find(mounted, tmp_path / "none") is None
-    own.write_text("0::/gateway\n", encoding="ascii")
-    (mounted / "cgroup.subtree_control").write_text("cpu memory", encoding="ascii")
-    assert cgroups.find(mounted, own) is None
-    own.write_text("1:cpu:/x\n", encoding="ascii")
-    assert cgroups.find(mounted, own) is None
+def test_controllers_that_a_delegated_group_has_are_handed_on(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, handed_on="pids cpu")
+    assert tree.find() is not None
+    assert (tree.mounted / UNIT / "cgroup.subtree_control").read_text() == "+memory"
+    assert (tree.mounted / "system.slice" / "cgroup.subtree_control").read_text() == "pids cpu"
+
+
+@pytest.mark.parametrize(
+    ("place", "marked"),
+    [
+        (f"/{UNIT}", ()),  # no delegation at all: the parent is system.slice
+        (f"/{UNIT}", (UNIT,)),  # systemd below 254: DelegateSubgroup= is ignored, the parent is system.slice
+        (f"/{UNIT}/gateway", ()),  # a leaf of a group that is not ours
+        (f"/{UNIT}/gateway", ("system.slice",)),
+        (f"/{UNIT}/gateway/deeper", (UNIT,)),
+        ("/gateway", ("",)),  # the root of the tree
+        ("/", ("",)),
+        ("/../outside/gateway", ("../outside",)),
+        ("/user.slice/user-0.slice/session-1.scope", ()),
+    ],
+)
+def test_a_group_that_was_not_delegated_to_us_is_left_alone(
+    tmp_path: Path, place: str, marked: tuple[str, ...]
+) -> None:
+    tree = Tree(tmp_path, place, *marked, handed_on="cpu memory")
+    before = {path: path.read_text() for path in tree.mounted.rglob("cgroup.*")}
+    assert tree.find() is None
+    assert {path: path.read_text() for path in tree.mounted.rglob("cgroup.*")} == before
+
+
+def test_without_cgroups_of_version_2_nothing_is_claimed(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, handed_on="cpu memory")
+    assert cgroups.find(tree.mounted, tmp_path / "none", tree.attribute) is None
+    (tree.mounted / UNIT / "cgroup.subtree_control").unlink()
+    (tree.mounted / UNIT / "cgroup.subtree_control").mkdir()
+    assert tree.find() is None
+    tree.own.write_text("1:cpu:/x\n", encoding="ascii")
+    assert tree.find() is None
+
+
+def test_this_machines_own_group_is_asked_for_its_mark(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, f"/{UNIT}/gateway", UNIT, handed_on="cpu memory")
+    assert cgroups.find(tree.mounted, tree.own) is None
 
 
 async def test_a_process_that_is_not_there_is_dead_and_takes_no_signal() -> None:

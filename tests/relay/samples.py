@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 from engram.hotkeys import Keypair
 from engram.ledger import InlineLedger
 from engram.relay import MemoryPayload, NodeMemory, PayloadSigner, memory_payload
+from engram.relay.model import Enqueued
 from engram.relay.records import enqueue
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ def payload(number: int) -> MemoryPayload:
 
 def queue(ledger: InlineLedger, *numbers: int, now: float = NOW) -> None:
     def fill(connection: Connection) -> bool:
-        return all(enqueue(connection, payload(number), now) for number in numbers)
+        return all(enqueue(connection, payload(number), now) is Enqueued.QUEUED for number in numbers)
 
     assert ledger.write_now(fill)
 

@@ -7,7 +7,7 @@ from sqlalchemy import select
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import relay_log, relay_outbox
 from engram.relay import EntryState, NoSuchEntry, NotAbandoned, is_signed, records, scores_payload
-from engram.relay.model import Answered, Entry, MinerScore, Outcome, Unknown
+from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Unknown
 from engram.relay.rules import Decision, RetryPolicy, decide
 from tests.relay.samples import NOW, SIGNER, payload, queue, rng, write
 
@@ -52,18 +52,29 @@ def test_entries_are_claimed_in_the_order_they_were_queued(ledger: InlineLedger)
 
 def test_the_same_nonce_is_queued_once(ledger: InlineLedger) -> None:
     queue(ledger, 1)
-    assert write(ledger, lambda c: records.enqueue(c, payload(1), NOW)) is False
+    assert write(ledger, lambda c: records.enqueue(c, payload(1), NOW)) is Enqueued.KNOWN
     scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
-    assert write(ledger, lambda c: records.enqueue(c, scores, NOW)) is True
+    assert write(ledger, lambda c: records.enqueue(c, scores, NOW)) is Enqueued.QUEUED
     assert len(states(ledger)) == 2
 
 
 def test_the_outbox_is_bounded(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "OPEN_BOUND", 2)
     queue(ledger, 1, 2)
-    assert write(ledger, lambda c: records.enqueue(c, payload(3), NOW)) is False
+    assert write(ledger, lambda c: records.enqueue(c, payload(3), NOW)) is Enqueued.REFUSED
+    assert len(states(ledger)) == 2
     attempt(ledger, Answered(200))
     queue(ledger, 3)
+
+
+def test_dead_letters_take_no_room_of_those_that_wait(ledger: InlineLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10,000 of them silently ended the relay."""
+    monkeypatch.setattr(records, "OPEN_BOUND", 2)
+    abandoned(ledger, 1)
+    abandoned(ledger, 2)
+    queue(ledger, 3, 4)
+    assert states(ledger) == ["abandoned", "abandoned", "pending", "pending"]
+    assert write(ledger, lambda c: records.enqueue(c, payload(5), NOW)) is Enqueued.REFUSED
 
 
 def test_an_entry_is_signed_once_and_every_attempt_sends_the_same_bytes(ledger: InlineLedger) -> None:

@@ -7,12 +7,14 @@ import msgspec
 import pytest
 import trio
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.clock import TrioClock
 from engram.hotkeys import ss58
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import relay_outbox
+from engram.relay import records as relay_records
 from engram.relay import rounds
 from engram.relay.rounds import MemoryRounds
 from engram.sessions import Session, SessionState, TierName, records
@@ -60,6 +62,7 @@ class Feeding:
         self.view = StatsView(TrioClock())
         self.block: int | None = 1100
         self.hints = 0
+        self.lost: list[tuple[str, int]] = []
         self.rounds = MemoryRounds(
             ledger,
             self.view,
@@ -68,6 +71,7 @@ class Feeding:
             block=lambda: self.block,
             interval_s=600.0,
             on_queued=self.hint,
+            on_lost=lambda reason, payloads: self.lost.append((reason, payloads)),
         )
 
     def hint(self) -> None:
@@ -108,6 +112,23 @@ async def test_without_answers_or_a_block_nothing_is_queued(ledger: InlineLedger
     feeding.block = None
     assert await feeding.rounds.queue_round() == 0
     assert (queued(ledger), feeding.hints) == ([], 0)
+    assert feeding.lost == [("no_block", 1)]
+
+
+async def test_what_a_full_outbox_refuses_is_logged_and_counted(
+    ledger: InlineLedger, autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rounds, "NODES_A_PAYLOAD", 1)
+    monkeypatch.setattr(relay_records, "OPEN_BOUND", 2)
+    feeding = Feeding(ledger)
+    for number in range(5):
+        feeding.view.put(add_session(ledger, number), NodeStats(vectors=number))
+    with capture_logs() as lines:
+        assert await feeding.rounds.queue_round() == 2
+    assert (feeding.lost, feeding.hints) == ([("outbox_full", 3)], 1)
+    (line,) = lines
+    assert (line["event"], line["log_level"], line["reason"]) == ("relay_round_not_queued", "error", "outbox_full")
+    assert (line["payloads"], line["bound"]) == (3, 2)
 
 
 async def test_many_nodes_make_several_payloads(
@@ -141,3 +162,4 @@ async def test_a_ledger_that_cannot_write_costs_one_round(ledger: InlineLedger, 
     async with open_system(SupervisorSpec("root", [ChildSpec("rounds", lambda: Job(feeding.rounds.run))])) as system:
         await trio.sleep(601)
         assert all(node.restarts == 0 for node in system.tree())
+    assert feeding.lost == [("ledger", 1)]

@@ -143,6 +143,18 @@ def test_until_active_the_whole_time_remains_and_expiry_is_provisional() -> None
     assert not rules.has_expired(session, later)
 
 
+@given(st.floats(0, 3_000), st.floats(-0.4, 0.4), st.sampled_from(["a", "b"]), st.sampled_from([0, 4, 1_000_000]))
+def test_while_time_runs_the_end_is_the_same_at_each_reading(
+    since: float, slewed_s: float, boot: str, set_by_s: int
+) -> None:
+    session = a_session(counted=Instant(1_000.123456, 50.0, "a"))
+    read = Instant(1_000.123456 + since + slewed_s + set_by_s, 50.0 + since, boot)
+    ends_at = rules.expires_at(session, read)
+    assert ends_at == 4_600.123 + (set_by_s if boot == "a" else 0)
+    if boot == "a":
+        assert ends_at - read.wall == pytest.approx(rules.remaining_s(session, read), abs=0.5)
+
+
 def test_a_session_that_ended_has_nothing_left_and_keeps_its_end_time() -> None:
     for state in (*TERMINAL, SessionState.STOPPING):
         session = a_session(state=state, counted=None, used_s=10.0)

@@ -20,7 +20,7 @@ from engram.http.errors import BadAnswer, HttpError, NotSent
 from engram.ledger import LedgerUnavailable
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records
-from engram.stats import NodeStats, Reread, StatsPoller, StatsView, ask_stats
+from engram.stats import NodeStats, Reread, StatsPoller, StatsView, ask_stats, rules
 
 
 class World:
@@ -36,6 +36,8 @@ class World:
         self.at_once = 0
         self.most_at_once = 0
         self.samples: list[str] = []
+        self.challenged: list[float] = []
+        self.verdicts: list[bool | None] = [True]
         self.changed: list[str] = []
         self.unresponsive: list[str] = []
 
@@ -64,6 +66,7 @@ class World:
             created_at=0.0,
             counted=self.instants.now(),
             node_endpoint=f"http://{session_id}",
+            node_hotkey=b"\2" * 32,
         )
         self.ledger.write_now(partial(_insert, session=session))
 
@@ -83,7 +86,14 @@ class World:
             on_sample=lambda session_id, stats: self.samples.append(session_id),
             on_changed=self.changed.append,
             on_unresponsive=self.unresponsive.append,
+            prove=self.prove,
+            block=lambda: 4_711,
         )
+
+    async def prove(self, endpoint: str, hotkey: bytes, records: int) -> bool | None:
+        assert (hotkey, records > 0) == (b"\2" * 32, True)
+        self.challenged.append(trio.current_time())
+        return self.verdicts[(len(self.challenged) - 1) % len(self.verdicts)]
 
 
 def _insert(connection: Connection, session: Session) -> None:
@@ -275,3 +285,32 @@ async def test_a_hint_that_a_session_became_active_gets_it_polled_within_seconds
         world.view.outdate()
         await trio.sleep(1.5)
         assert world.samples == ["new"]
+
+
+async def test_a_node_is_challenged_with_every_tenth_poll_and_its_rate_is_ours(
+    autojump_clock: MockClock, ledger: InlineLedger
+) -> None:
+    world = World(ledger)
+    world.verdicts = [True, None, False, True]
+    world.runs("s")
+    async with running(world):
+        await trio.sleep(30.0 * rules.PROVE_EVERY * 4.5)
+    assert len(world.challenged) in (4, 5)
+    assert all(240 <= after - before <= 365 for before, after in pairwise(world.challenged))
+    found = world.view.get("s")
+    assert found is not None
+    assert found[0].proof_rate in (0.666667, 0.75)
+    assert found[0].block == 4_711
+
+
+async def test_a_challenge_whose_outcome_is_not_known_leaves_the_nodes_own_word(
+    autojump_clock: MockClock, ledger: InlineLedger
+) -> None:
+    world = World(ledger)
+    world.verdicts = [None]
+    world.runs("s")
+    async with running(world):
+        await trio.sleep(60.0)
+    found = world.view.get("s")
+    assert found is not None
+    assert (len(world.challenged), found[0].proof_rate) == (1, None)

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from engram import crash_reports, wire
 from engram.chain.codec import Codec
 from engram.chain.recorded.node import RECORDING, MetagraphRecording, Recording, compact
 
@@ -50,7 +51,7 @@ def split_at_block(codec: Codec, scale: bytes) -> MetagraphRecording:
     fields = codec.decode_fields(scale)
     if fields is None:
         raise ValueError("no metagraph in the recording")
-    block = msgspec.convert(fields["block"], int)
+    block = wire.convert(fields["block"], int)
     old, new = compact(block), compact(block + 1)
     at = scale.find(old)
     while at >= 0:
@@ -66,6 +67,7 @@ def _load(path: Path) -> Any:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     encoded = msgspec.json.encode(make(Path(sys.argv[1])))
     RECORDING.write_bytes(gzip.compress(encoded, 9, mtime=0))
     print(f"{RECORDING}: {RECORDING.stat().st_size} bytes")

@@ -13,6 +13,7 @@ from typing import final
 
 import msgspec
 
+from engram import wire
 from engram.chain.codec import METADATA_CALL, METAGRAPH_CALL
 from engram.chain.errors import CallRefused
 from engram.chain.node import Json, RpcCall
@@ -55,7 +56,7 @@ class Recording(msgspec.Struct, frozen=True):
 
 def read_recording(path: Path = RECORDING) -> Recording:
     """The recording that ships with Engram; takes some 20 ms, once at start."""
-    return msgspec.json.decode(gzip.decompress(path.read_bytes()), type=Recording)
+    return wire.decode(gzip.decompress(path.read_bytes()), Recording)
 
 
 @final

@@ -1,0 +1,109 @@
+"""Challenging a node: one of its public records, chosen at random, by a fresh nonce.
+
+Shown is that the node commits to the record now, under a root that it signs together with our nonce. Whether it holds
+the vector's bytes is for validators, who have them to compare. Private records are nobody's to ask for.
+"""
+
+import random
+import secrets
+from typing import Final, final
+
+import msgspec
+
+from config.model import StatsSettings
+from engram import wire
+from engram.clock import Clock
+from engram.hotkeys import Keypair, PublicKey
+from engram.hotkeys.keypair import verify
+from engram.hotkeys.miner_scheme import sign_body
+from engram.hotkeys.python_json import JsonObject
+from engram.http.client import HttpClient, Response
+from engram.http.errors import HttpError
+from engram.memory import keyed_tree, proofs
+from engram.memory.model import PUBLIC
+
+VALID_S: Final = 60
+FARTHEST: Final = 10_000
+"""Only of so many of a node's records one is chosen: a page far behind is long to find."""
+MAX_ANSWER_BYTES: Final = 262_144
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    cid: str
+
+
+class _Page(msgspec.Struct, frozen=True):
+    records: list[_Listed]
+
+
+class _Possession(msgspec.Struct, frozen=True):
+    proof: str
+    root_hex: str
+    count: int
+    signature: str
+    inclusion: keyed_tree.Shown
+
+
+@final
+class Prover:
+    """Challenges nodes in the gateway's name."""
+
+    def __init__(
+        self, http: HttpClient, keypair: Keypair, settings: StatsSettings, clock: Clock, rng: random.Random
+    ) -> None:
+        self._http = http
+        self._keypair = keypair
+        self._settings = settings
+        self._clock = clock
+        self._rng = rng
+        self._last_ms = 0
+
+    async def __call__(self, endpoint: str, node: PublicKey, records: int) -> bool | None:
+        """Return whether the node proved one of its `records` public records (at least 1).
+
+        None: it could not be asked, or the record was gone meanwhile; nothing follows from that. Raises no HttpError.
+        """
+        try:
+            page = await self._post(
+                endpoint, "list", {"limit": 1, "offset": self._rng.randrange(min(records, FARTHEST))}
+            )
+            found = page.decode(_Page).records if page.status == 200 else []
+            return await self._challenge(endpoint, node, found[0].cid) if found else None
+        except HttpError:
+            return None
+
+    async def _challenge(self, endpoint: str, node: PublicKey, cid: str) -> bool | None:
+        nonce, own = secrets.token_bytes(32), self._keypair.public_key
+        expires_at = int(self._clock.now()) + VALID_S
+        fields: JsonObject = {
+            "cid": cid,
+            "nonce_hex": nonce.hex(),
+            "validator_hotkey_hex": own.hex(),
+            "expires_at": expires_at,
+            "version": 2,
+        }
+        answer = await self._post(endpoint, "ChallengeSynapse", fields)
+        if answer.status != 200:
+            return None if answer.status in (404, 408, 429) else False
+        try:
+            told = wire.decode(answer.content, _Possession)
+            root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
+            asked = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, told.count, expires_at)
+            signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
+            return keyed_tree.verify(told.inclusion, cid, root) is not None and verify(node, signed, signature)
+        except (ValueError, OverflowError, msgspec.DecodeError, RecursionError):
+            return False
+
+    async def _post(self, endpoint: str, name: str, fields: JsonObject) -> Response:
+        """Raises HttpError."""
+        self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
+        return await self._http.request(
+            "POST",
+            f"{endpoint}/{name}",
+            json=sign_body(self._keypair, name, fields, self._last_ms),
+            connect_s=self._settings.connect_timeout_s,
+            read_s=self._settings.timeout_s,
+            total_s=self._settings.timeout_s,
+            max_bytes=MAX_ANSWER_BYTES,
+            fresh=True,
+        )
