@@ -105,7 +105,8 @@ async def told_openly(act: Callable[[], Awaitable[Answer]], form: Form) -> Answe
         status, text, more = error_of(error)
         return form(status, text, **more)
     except Refused as error:
-        return form(error.status, str(error), code=error.code)
+        more = {} if error.field is None else {"field": error.field}
+        return form(error.status, str(error), code=error.code, **more)
     except NotFound as error:
         return form(404, str(error) or "not found", code="not_found")
     except ShareExists as error:

@@ -64,7 +64,7 @@ async def attest(service: Service, body: bytes) -> Answer:
     """POST /AttestNamespace: whoever signs stands for the namespace with their stake; nobody else from then on."""
 
     async def act() -> Answer:
-        fields = parse(body).fields
+        fields = parse(body, "AttestNamespace").fields
         name = string(fields, "namespace")
         owner = service.gate.attester(fields)
         try:

@@ -13,6 +13,7 @@ from engram.memory import merkle, proofs
 from engram.memory.errors import InvalidRequest, NotFound, TruthUnavailable
 from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Record
+from engram.miner import authority
 from engram.miner.access import EVERYBODYS, Space
 from engram.miner.answers import Answer, Asked, from_parameters, hex32, plain, string, told
 from engram.miner.errors import Refused
@@ -69,6 +70,8 @@ async def commitment(service: Service, parameters: Mapping[str, str] | None = No
         scope = caller.fields.get("scope")
         if scope not in (None, "", "all"):
             raise InvalidRequest("scope must be all, or be left out.")
+        if scope == "all" and space.is_private:
+            raise authority.refused("scope", "scope all covers every namespace: leave out scope or namespace.")
         if scope == "all":
             service.gate.require_controller(caller)
             return Answer(200, await signed_whole(service))

@@ -149,4 +149,9 @@ NEURON: Final[Fields] = {"uid": WHOLE, "hotkey": STRING, "ip": STRING, "port": W
 CHAT: Final[Fields] = {"user_id": STRING, "conv_id": STRING}
 MESSAGE: Final[Fields] = {"role": STRING, "content": STRING, "ts": {"type": ["number", "string", "null"]}}
 CONVERSATION: Final[Fields] = {"conv_id": STRING, "title": STRING, "created_at": NUMBER, "updated_at": NUMBER}
-ERROR: Final[Fields] = {"error": STRING, "code": STRING, "request_id": STRING}
+ERROR: Final[Fields] = {
+    "error": STRING,
+    "code": STRING,
+    "request_id": STRING,
+    "field": {**STRING, "description": "With code misplaced_field: the field that is refused."},
+}

@@ -20,6 +20,7 @@ from engram.memory.errors import (
 )
 from engram.memory.model import PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
+from engram.miner import authority
 from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
 from engram.miner.errors import Refused
@@ -60,7 +61,9 @@ async def ingest_batch(service: Service, body: bytes) -> Answer:
     async def act(asked: Asked) -> Answer:
         caller = await service.gate.admit(body, "IngestBatch")
         space = await service.space(asked, caller)
-        results = await _batch(service, caller, space, rules.check_batch(caller.fields))
+        items = rules.check_batch(caller.fields)
+        authority.require_plain(items)
+        results = await _batch(service, caller, space, items)
         for result in results:
             service.metrics.ingests.labels("stored" if result["cid"] else "refused").inc()
         stored = sum(1 for result in results if result["cid"])

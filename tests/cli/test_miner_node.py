@@ -304,6 +304,19 @@ def test_lines_are_read_in_the_forms_that_are_about() -> None:
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [{"namespace_key": "0123456789abcdef"}, {"namespace_sig": "00"}, {"private": True}, {"is_public": False}],
+    ids=lambda asked: "+".join(asked),
+)
+def test_a_line_that_asks_for_privacy_is_not_stored_without(asked: dict[str, object]) -> None:
+    with pytest.raises(LineRefused):
+        read_line(json.dumps({"text": "a", **asked}).encode(), 1, None)
+    line = read_line(encoded({"text": "a", "namespace": "notes", "is_public": False, "owner": "ab"}), 1, None)
+    assert line is not None
+    assert line.namespace == "notes"
+
+
+@pytest.mark.parametrize(
     "page",
     [
         {"records": [], "next": 0},
