@@ -1,5 +1,6 @@
 """Whatever the API overwrites or deletes is in no file of the data folder a quiet second later."""
 
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -60,8 +61,12 @@ def done(asked: NodeProcess, step: Step) -> dict[str, Any]:
 def found(folder: Path, text: str) -> list[str]:
     """Files with the text, plain or in hex."""
     forms = (text.encode(), text.encode().hex().encode())
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    return [file.name for file in files if any(form in file.read_bytes() for form in forms)]
+    names = []
+    for file in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # files of the index come and go
+            content = file.read_bytes()
+            names += [file.name] * any(form in content for form in forms)
+    return names
 
 
 def await_none(folder: Path, text: str) -> None:
