@@ -1,7 +1,8 @@
 """Which fields of authority each operation of a node understands, in one table; all others are refused.
 
-An operation is named as it is signed. `require` is applied where a body is read (access.py), to whatever came, signed
-or not. A field that contradicts another is refused as one that is not understood: both would have to be obeyed.
+An operation is named as it is signed, and no two share a name: a signature made for one is good for no other.
+`require` is applied where a body is read (access.py), to whatever came, signed or not. A field that contradicts another
+is refused as one that is not understood: both would have to be obeyed.
 """
 
 from __future__ import annotations
@@ -35,7 +36,11 @@ UNDERSTOOD: Final[Mapping[str, frozenset[str]]] = {
     "export": _SIGNED,
     "export-stream": _SIGNED,
     "chat-history": _SIGNED,
+    "SaveChat": _SIGNED,
     "conversations": _SIGNED,
+    "MakeConversation": _SIGNED,
+    "RenameConversation": _SIGNED,
+    "DeleteConversation": _SIGNED,
     "AttestNamespace": frozenset({"namespace", "owner_hotkey", "signature", "timestamp_ms"}),
     "namespace": frozenset({"namespace"}),
 }

@@ -138,7 +138,7 @@ def fill(running: NodeProcess) -> None:
         body = signed(CONTROLLER, "IngestSynapse", {"text": f"secret {number}", "namespace": "notes"})
         assert running.ask("POST", "/IngestSynapse", body)[1]["error"] is None
     said = {"user_id": "u", "messages": [{"role": "user", "content": "hi", "ts": 1}]}
-    assert running.ask("POST", "/chat-history", signed(CONTROLLER, "chat-history", said))[0] == 200
+    assert running.ask("POST", "/chat-history", signed(CONTROLLER, "SaveChat", said))[0] == 200
     share = signed(CONTROLLER, "KeyShareSynapse", {**SHARE, "namespace": "vault"})
     assert running.ask("POST", "/KeyShareSynapse", share)[0] == 200
 

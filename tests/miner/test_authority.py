@@ -37,8 +37,10 @@ ENDPOINTS = {
     "commitment": "commitment",
     "chatHistory": "chat-history",
     "conversations": "conversations",
-    "renameConversation": "conversations",
-    "deleteConversation": "conversations",
+    "saveChat": "SaveChat",
+    "makeConversation": "MakeConversation",
+    "renameConversation": "RenameConversation",
+    "deleteConversation": "DeleteConversation",
 }
 """By the operation's id, where it is not the path without its slash."""
 OPEN = {"health", "stats", "attestation", "metagraph", "openapi"}
@@ -275,3 +277,42 @@ async def test_nothing_is_stored_or_shown_under_less_privacy_than_any_field_asks
         assert LURE in shown
         assert not [number for number in stored if f'"secret {number}"' in shown]
     assert service.store.count().private > 0
+
+
+SIGNED = [each for each in OPERATIONS if each.id not in OPEN | {"attest"}]
+EVERYTHING: dict[str, Any] = {
+    "cid": "v1::" + "0" * 64,
+    "user_id": "u",
+    "conv_id": "c",
+    "title": "t",
+    "text": "a",
+    "query_text": "a",
+    "items": [{"text": "a"}],
+    "messages": [],
+}
+"""A body that every operation reads something of."""
+
+
+def test_no_two_operations_are_signed_by_one_name() -> None:
+    named = [endpoint(operation) for operation in SIGNED]
+    assert len(set(named)) == len(named) == len(authority.UNDERSTOOD) - len({"AttestNamespace", "namespace"})
+
+
+@pytest.mark.parametrize("made_for", SIGNED, ids=lambda operation: operation.id)
+async def test_a_signature_for_one_operation_is_good_for_no_other(tmp_path: Path, made_for: Operation) -> None:
+    async with serving(tmp_path, require_signature=True, tenants="anyone") as strict:
+        limits = HttpSettings(requests_per_minute_per_ip=0)
+        app = make_app(strict, settings=limits, clock=SystemClock(), ids=SeededIds(1), metrics=strict.metrics)
+        for sent_to in SIGNED:
+            path = sent_to.path.format(cid=EVERYTHING["cid"], user_id="u", conv_id="c")
+            in_path = {name for name in ("cid", "user_id") if f"{{{name}}}" in sent_to.path}
+            fields, query = EVERYTHING, ""
+            if sent_to.method == "get":
+                fields = {name: value for name, value in EVERYTHING.items() if isinstance(value, str)}
+                fields = {name: value for name, value in fields.items() if name in in_path or name == "title"}
+            body = json.loads(signed(CONTROLLER, endpoint(made_for), fields))
+            if sent_to.method == "get":
+                query = urlencode({name: value for name, value in body.items() if name not in in_path})
+            sent = None if sent_to.method == "get" else body
+            status, told = await answered(app.test_client(), sent_to.method, path, sent, query)
+            assert (status == 401) == (sent_to is not made_for), (sent_to.id, told)

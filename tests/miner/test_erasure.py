@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,19 +19,19 @@ Step = tuple[str, str, str, dict[str, Any]]
 
 def chat(text: str) -> Step:
     said = {"user_id": "u", "conv_id": "c", "messages": [{"role": "user", "content": text}]}
-    return "POST", "/chat-history", "chat-history", said
+    return "POST", "/chat-history", "SaveChat", said
 
 
 def titled(text: str) -> Step:
-    return "POST", "/conversations", "conversations", {"user_id": "u", "conv_id": "t", "title": text}
+    return "POST", "/conversations", "MakeConversation", {"user_id": "u", "conv_id": "t", "title": text}
 
 
 def renamed(text: str) -> Step:
-    return "PATCH", "/conversations/t", "conversations", {"user_id": "u", "conv_id": "t", "title": text}
+    return "PATCH", "/conversations/t", "RenameConversation", {"user_id": "u", "conv_id": "t", "title": text}
 
 
 def forgotten(_: str) -> Step:
-    return "DELETE", "/conversations/c", "conversations", {"user_id": "u", "conv_id": "c"}
+    return "DELETE", "/conversations/c", "DeleteConversation", {"user_id": "u", "conv_id": "c"}
 
 
 def share(text: str) -> Step:
@@ -62,10 +63,11 @@ def found(folder: Path, text: str) -> list[str]:
     """Files with the text, plain or in hex."""
     forms = (text.encode(), text.encode().hex().encode())
     names = []
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError, IsADirectoryError):  # files of the index come and go
-            content = file.read_bytes()
-            names += [file.name] * any(form in content for form in forms)
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # files of the index come and go
+                content = Path(place, name).read_bytes()
+                names += [name] * any(form in content for form in forms)
     return names
 
 
