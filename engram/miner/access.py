@@ -43,6 +43,8 @@ class Caller(msgspec.Struct, frozen=True):
     signer: PublicKey | None
     request: SignedRequest | None = None
     doubt: str = ""
+    doubt_code: str = ""
+    """The same as a word: an AuthError's code, or `replayed`."""
     body_sha256: bytes = b""
     """Of a body with a namespace signature of version 1, as it came; empty for others."""
     named_by: PublicKey | Refused | None = None
@@ -224,7 +226,8 @@ class Gate:
         if wanted is not None and wanted != self._node:
             raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
         if caller.request is not None and not self._is_new(self._replays, caller.request, miner_scheme.WINDOW_MS):
-            caller = msgspec.structs.replace(caller, signer=None, doubt="this signed request was received before")
+            doubt = "this signed request was received before"
+            caller = msgspec.structs.replace(caller, signer=None, doubt=doubt, doubt_code="replayed")
         if self.require_signature and caller.doubt:
             raise Refused(401, "bad_signature", f"The signature does not hold: {caller.doubt}.")
         return caller
@@ -239,7 +242,9 @@ class Gate:
         try:
             signed = miner_scheme.verify_read_body(read, endpoint, self._now_ms(), self._started_ms)
         except AuthError as error:
-            return Caller(read, endpoint, None, doubt=error.message, body_sha256=digest, named=named)
+            return Caller(
+                read, endpoint, None, doubt=error.message, doubt_code=error.code, body_sha256=digest, named=named
+            )
         return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest, named=named)
 
     def _request_signed(self, read: ReadObject, endpoint: str) -> SignedRequest | AuthError:

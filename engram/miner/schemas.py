@@ -112,6 +112,15 @@ STATS: Final[Fields] = {
 STORED: Final[Fields] = {"cid": or_null("string"), "error": or_null("string")}
 STORED_MAYBE: Final[Fields] = {
     "code": STRING,
+    "owner": {
+        **or_null("string"),
+        "description": "SS58 of who may delete it besides the controller; null: it was stored unsigned.",
+    },
+    "owner_reason": {
+        **STRING,
+        "description": "Why it is not the sender's: unsigned, stored_first_unsigned, stored_first_by_other, or "
+        "signature_ and what is wrong with it: stale, future, before_start, replayed, wrong, incomplete, malformed.",
+    },
     "searchable": {**TRUTH, "description": "false: it is stored, and will be found once the index has it."},
     "text_kept": {
         **TRUTH,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import trio
 
+from engram.hotkeys import ss58
 from engram.memory import cid as cids
 from engram.memory import rules
 from engram.memory.errors import (
@@ -30,6 +31,8 @@ from engram.miner.storage import cost_bytes
 
 _AT_ONCE = 16
 """Items of a batch between two turns of other tasks: about 0.5 ms."""
+_DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
+"""Words for what is wrong with a signature, where an AuthError's own would not be understood behind `signature_`."""
 
 
 async def ingest(service: Service, body: bytes) -> Answer:
@@ -141,7 +144,7 @@ async def _stored_together(
     try:
         stored = await service.store.put_all(entries)
     except IndexUnavailable:  # durable; the index will follow
-        return [{"cid": entry.cid, "error": None, "searchable": False} for entry in entries]
+        return [await _stored_unsearchable(service, caller, space, entry) for entry in entries]
     except TruthUnavailable as error:
         return [{"cid": None, "error": f"{error}; try again.", "code": "store_unavailable"} for _ in entries]
     except WriteUnknown as error:
@@ -156,13 +159,40 @@ async def _stored(
     try:
         record = await service.store.put(entry)
     except IndexUnavailable:  # durable; the index will follow
-        return {"cid": entry.cid, "error": None, "searchable": False}
+        return await _stored_unsearchable(service, caller, space, entry)
     return _told(service, caller, space, entry, record)
 
 
+async def _stored_unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> dict[str, object]:
+    """Whose it is is not said where it cannot be read."""
+    try:
+        record = await service.store.get(entry.namespace, entry.cid)
+    except TruthUnavailable:
+        record = None
+    told = {"cid": entry.cid, "error": None} if record is None else _told(service, caller, space, entry, record)
+    return {**told, "searchable": False}
+
+
 def _told(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> dict[str, object]:
-    kept = _keeps_text(service, caller, space, entry, record)
-    return {"cid": entry.cid, "error": None} if kept else {"cid": entry.cid, "error": None, "text_kept": False}
+    told: dict[str, object] = {
+        "cid": entry.cid,
+        "error": None,
+        "owner": None if record.owner is None else ss58.encode(record.owner),
+    }
+    if (reason := _not_the_senders(caller, space, record)) is not None:
+        told["owner_reason"] = reason
+    return told if _keeps_text(service, caller, space, entry, record) else {**told, "text_kept": False}
+
+
+def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None:
+    """Why a record that was sent does not belong to its sender; None when it does."""
+    sender = caller.signer or space.owner
+    if sender is None:
+        code = caller.doubt_code
+        return f"signature_{_DOUBTS.get(code, code)}" if code else "unsigned"
+    if record.owner is None:
+        return "stored_first_unsigned"
+    return None if record.owner == sender else "stored_first_by_other"
 
 
 def _keeps_text(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> bool:
