@@ -22,6 +22,7 @@ from engram.memory.errors import (
     InvalidRequest,
     NotFound,
     QuotaExceeded,
+    RecordDamaged,
     TruthUnavailable,
     WriteUnknown,
 )
@@ -115,6 +116,8 @@ async def told_openly(act: Callable[[], Awaitable[Answer]], form: Form) -> Answe
         return form(403, str(error), code="not_owner")
     except EmbedderUnavailable as error:
         return form(503, str(error), code="embedder_unavailable")
+    except RecordDamaged as error:
+        return form(503, str(error), code="record_damaged")
     except (TruthUnavailable, IndexUnavailable) as error:
         return form(503, f"{error}; try again.", code="store_unavailable")
     except WriteUnknown as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -75,6 +76,7 @@ async def commitment(service: Service, parameters: Mapping[str, str] | None = No
         if scope == "all":
             service.gate.require_controller(caller)
             return Answer(200, await signed_whole(service))
+        await service.soundness.require_all(space.key)
         if form == LEGACY:
             legacy = await _legacy(service, space)
             return Answer(200, _signed(service, space.name, legacy.root, len(legacy), LEGACY))
@@ -96,8 +98,11 @@ async def prove_memory(service: Service, body: bytes) -> Answer:
         cid = string(caller.fields, "cid")
         if not cids.is_cid(cid):
             raise NotFound("not found: that is no CID")
+        await service.soundness.require_all(space.key)
         if _form(caller.fields) == LEGACY:
             return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
+        with contextlib.suppress(NotFound):  # then it is shown that it is not there
+            await found_record(service, space.key, cid)
         tree = await service.commitment.of(space.key)
         shown = tree.show(cid)
         claimed = caller.fields.get("embedding_hash")
@@ -111,7 +116,11 @@ async def prove_memory(service: Service, body: bytes) -> Answer:
 
 
 async def signed_whole(service: Service) -> dict[str, object]:
-    """Returns the signed root over everything the node holds; for its controller. Raises TruthUnavailable."""
+    """Returns the signed root over everything the node holds; for its controller.
+
+    Raises RecordDamaged, TruthUnavailable.
+    """
+    await service.soundness.require_all()
     root, count = await service.commitment.whole()
     return _signed(service, "whole", root, count, FORM)
 
@@ -119,6 +128,7 @@ async def signed_whole(service: Service) -> dict[str, object]:
 async def _possession(
     service: Service, space: Space, record: Record, nonce: bytes, validator: bytes, expires_at: int
 ) -> dict[str, object]:
+    await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
     keypair = service.identity.keypair
     asked = proofs.Challenge(

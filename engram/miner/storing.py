@@ -25,7 +25,7 @@ from engram.miner import authority
 from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
 from engram.miner.errors import Refused
-from engram.miner.finding import found_record
+from engram.miner.finding import found_record, held_record
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
 
@@ -217,7 +217,7 @@ def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput,
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:
     """A signature for a name alone, good for a minute and any request, deletes nothing."""
     if not space.is_private:
-        owner = (await found_record(service, PUBLIC, cid)).owner
+        owner = (await held_record(service, PUBLIC, cid)).owner
         service.gate.require_controller_or(owner, caller)
     elif not space.bound:
         text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."
