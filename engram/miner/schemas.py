@@ -121,6 +121,9 @@ STORED_MAYBE: Final[Fields] = {
         "description": "Why it is not the sender's: unsigned, stored_first_unsigned, stored_first_by_other, or "
         "signature_ and what is wrong with it: stale, future, before_start, replayed, wrong, incomplete, malformed.",
     },
+    "truncated": {**TRUTH, "description": "true: the vector is of the first `tokens_used` of the text's `tokens`."},
+    "tokens": WHOLE,
+    "tokens_used": WHOLE,
     "searchable": {**TRUTH, "description": "false: it is stored, and will be found once the index has it."},
     "text_kept": {
         **TRUTH,

@@ -31,6 +31,8 @@ from engram.miner.storage import cost_bytes
 
 _AT_ONCE = 16
 """Items of a batch between two turns of other tasks: about 0.5 ms."""
+_NEVER_CUT_CHARS = 64
+"""Of a text that no model leaves anything out of: it is not looked at."""
 _DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
 """Words for what is wrong with a signature, where an AuthError's own would not be understood behind `signature_`."""
 
@@ -47,7 +49,8 @@ async def ingest(service: Service, body: bytes) -> Answer:
         embedding = checked.embedding
         if embedding is None:
             (embedding,) = await service.embedder.embed([checked.text or ""])
-        return Answer(200, await _stored(service, caller, space, checked, embedding))
+        stored = await _stored(service, caller, space, checked, embedding)
+        return Answer(200, {**stored, **await _cut(service, checked)})
 
     answer = await told(service.disguise, act, _unstored)
     service.metrics.ingests.labels(_outcome(answer)).inc()
@@ -133,7 +136,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
         for number, result in zip(entries, together, strict=True):
-            results[number] = result
+            results[number] = {**result, **await _cut(service, checked[number])} if result["cid"] else result
     return results
 
 
@@ -161,6 +164,14 @@ async def _stored(
     except IndexUnavailable:  # durable; the index will follow
         return await _stored_unsearchable(service, caller, space, entry)
     return _told(service, caller, space, entry, record)
+
+
+async def _cut(service: Service, checked: IngestInput) -> dict[str, object]:
+    """What is told of a text that its vector does not have whole."""
+    if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
+        return {}
+    (cut,) = await service.embedder.cuts([checked.text])
+    return {} if cut is None else {"truncated": True, "tokens": cut.tokens, "tokens_used": cut.tokens_used}
 
 
 async def _stored_unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> dict[str, object]:

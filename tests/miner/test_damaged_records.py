@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from engram.memory import soundness
+from engram.memory.errors import RecordDamaged
 from engram.memory.model import PUBLIC
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer
@@ -132,9 +133,9 @@ async def test_a_namespace_is_not_hashed_for_more_than_a_part_of_the_time(
         await service.soundness.require_all(PUBLIC)
         flip(tmp_path, cid)
         await service.soundness.require_all(PUBLIC)
-        with pytest.raises(soundness.RecordDamaged):
+        with pytest.raises(RecordDamaged):
             await signed_whole(service)  # another name, which takes the only place
-        with pytest.raises(soundness.RecordDamaged):
+        with pytest.raises(RecordDamaged):
             await service.soundness.require_all(PUBLIC)
         await service.store.delete(PUBLIC, cid)
         await service.soundness.require_all(PUBLIC)

@@ -36,7 +36,8 @@ async def test_who_signs_first_owns_and_is_told_so(tmp_path: Path) -> None:
         assert (others["owner"], others["owner_reason"]) == (STRANGER.ss58, "stored_first_by_other")
         anonymous = await stored(service, encoded(TEXT))
         assert (anonymous["owner"], anonymous["owner_reason"]) == (STRANGER.ss58, "unsigned")
-        [result] = (await endpoints.ingest_batch(service, batch(CONTROLLER))).body["results"]  # type: ignore[misc]  # a list
+        results: Any = (await endpoints.ingest_batch(service, batch(CONTROLLER))).body["results"]
+        [result] = results
         assert (result["owner"], result["owner_reason"]) == (STRANGER.ss58, "stored_first_by_other")
 
 
