@@ -86,6 +86,7 @@ HEALTH: Final[Fields] = {
     "boot_id": STRING,
     "started_at": NUMBER,
     "hotkey": STRING,
+    "uid": {**or_null("integer"), "description": "On the subnet as last read; null where it has none."},
     "embedder": STRING,
     "index": {"enum": ["ready", "loading"]},
     "dimension": WHOLE,

@@ -126,6 +126,7 @@ def attested(keypair: Keypair, name: str, now_ms: int | None = None) -> bytes:
 async def test_a_namespace_bears_the_tier_of_its_owners_stake_as_it_is_now(tmp_path: Path) -> None:
     subnet = Rich()
     async with serving(tmp_path, subnet=subnet, tenants="anyone") as service:
+        assert endpoints.health(service).body["uid"] == endpoints.stats(service).body["uid"] == 3
         assert (await endpoints.attestation(service, "notes")).body == {
             "namespace": "notes",
             "trust_tier": "anonymous",
@@ -232,6 +233,29 @@ async def test_a_bad_conversation_is_refused(tmp_path: Path, fields: dict[str, A
         if isinstance(fields["user_id"], str) and fields["user_id"] == "u":
             titled = signed(CONTROLLER, "MakeConversation", {**fields, "conv_id": "c", "title": 5})
             assert (await endpoints.make_conversation(service, titled)).status == 400
+
+
+async def test_a_message_is_stamped_when_it_is_saved_first(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as service:
+
+        async def kept(*said: dict[str, Any]) -> list[Any]:
+            stamp = int(clock.now() * 1000)
+            chat = {"user_id": "u", "conv_id": "c", "messages": list(said)}
+            assert (await endpoints.save_chat(service, signed(CONTROLLER, "SaveChat", chat, stamp))).status == 200
+            fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u", "conv_id": "c"}, stamp)
+            asked = {name: str(value) for name, value in fields.items() if name != "user_id"}
+            held: Any = (await endpoints.chat_history(service, "u", asked)).body["messages"]
+            return [message.ts for message in held]
+
+        hi, bye = {"role": "user", "content": "hi"}, {"role": "user", "content": "bye", "ts": None}
+        first_s = clock.now()
+        assert await kept(hi) == [first_s]
+        clock.advance(10.0)
+        assert await kept(hi, {"role": "user", "content": "so", "ts": "noon"}, bye, hi) == [
+            *(first_s, "noon"),
+            *(first_s + 10.0, first_s + 10.0),
+        ]
 
 
 async def test_a_stranger_keeps_no_conversation_on_a_node_of_one_controller(tmp_path: Path) -> None:

@@ -212,7 +212,9 @@ async def test_conversations_over_http(service: Service) -> None:
     fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u"}, int(SystemClock().now() * 1000))
     query = {key: str(value) for key, value in fields.items() if key != "user_id"}
     told = await (await client.get("/chat-history/u", query_string=query)).get_json()
-    assert told["messages"] == [{"role": "user", "content": "hi", "ts": None}]
+    [message] = told["messages"]
+    assert (message["role"], message["content"]) == ("user", "hi")
+    assert SystemClock().now() - 60 < message["ts"] <= SystemClock().now()
 
 
 async def test_the_operator_counts_and_erases_namespaces(service: Service) -> None:
