@@ -1,8 +1,9 @@
 """Building a shard with its graph from the truth, beside the one that serves.
 
 Started by the worker as `python -m engram.memory.edge_build TRUTH_DB FOLDER DIMENSION TRUTH_ID NAME PARENT_PID
-NICENESS`, at low priority at first (patience.py). It reads the record database page by page, each in a short read transaction, so that it never keeps
-the log from being checkpointed; changes made meanwhile are the worker's to bring in.
+NICENESS`, at low priority at first (patience.py). It reads the record database page by page, each in a short read
+transaction, so that it never keeps the log from being checkpointed; changes made meanwhile are the worker's to bring
+in.
 """
 
 from __future__ import annotations
