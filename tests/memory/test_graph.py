@@ -17,7 +17,7 @@ import qdrant_edge as edge
 import trio
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory import edge_build, edge_rebuild, edge_shard, patience, records
+from engram.memory import edge_build, edge_shard, patience, records
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
@@ -215,9 +215,9 @@ def test_a_builder_that_waits_long_is_less_nice(
         relaxed.append(to)
         return may_relax
 
-    monkeypatch.setattr(edge_rebuild.time, "monotonic", lambda: now_s)
-    monkeypatch.setattr(edge_rebuild.subprocess, "Popen", Starved)
-    monkeypatch.setattr(edge_rebuild.patience, "relax", relax)
+    monkeypatch.setattr("engram.memory.edge_rebuild.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("engram.memory.edge_rebuild.subprocess.Popen", Starved)
+    monkeypatch.setattr(patience, "relax", relax)
     monkeypatch.setattr(Starved, "started", [])
     shards.apply([Place(number, None, vector(1, number), []) for number in range(1, 6)], 5)
     rebuild = Rebuild(shards, tmp_path / "truth.db", DIMENSION, "this truth", graph_from=5)

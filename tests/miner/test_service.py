@@ -467,7 +467,12 @@ async def test_an_answer_says_what_a_vector_does_not_have_of_a_text(
     monkeypatch.setattr(HashEmbedder, "cuts", cuts)
     cut = {"truncated": True, "tokens": 900, "tokens_used": 254}
     async with serving(tmp_path) as service:
-        items = [{"text": "x" * 2_000}, {"text": "y" * 100}, {"text": "z" * 2_000, "raw_embedding": UP}, {"text": "a"}]
+        items: list[dict[str, Any]] = [
+            {"text": "x" * 2_000},
+            {"text": "y" * 100},
+            {"text": "z" * 2_000, "raw_embedding": UP},
+            {"text": "a"},
+        ]
         told: Any = (await answers.ingest_batch(service, encoded({"items": items}))).body["results"]
         for item, result in zip(items, told, strict=True):
             single = (await answers.ingest(service, encoded(item))).body
