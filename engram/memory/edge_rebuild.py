@@ -115,10 +115,14 @@ class Rebuild:
         assert self._process is not None
         waited_s = time.monotonic() - self._waiting_since
         wanted = patience.niceness(waited_s, self._vectors)
+        if wanted == patience.NICENESS[0] or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        may = patience.relax(self._process.pid, wanted)  # again and again: the engine makes threads that are nicer
         if wanted == self._niceness:
             return
         tell(f"index: a graph is not built after {waited_s:.0f} s; its builder goes on with niceness {wanted}")
-        if patience.relax(self._process.pid, wanted):
+        if may:
             self._niceness = wanted
         else:
             self.give_up()
