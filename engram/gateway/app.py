@@ -19,6 +19,7 @@ from engram.gateway.services import Services
 from engram.gateway.sessions import add_session_routes
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
+from engram.http.authority import AuthorityGate, Read
 from engram.http.exchange import request_id
 from engram.ledger import CommitUnknown, LedgerError
 
@@ -26,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 def gateway_app(services: Services) -> App:
-    """Everything that phones and programs may ask."""
+    """Everything that phones and programs may ask. Who asks is in headers alone: no body or query says so."""
     app = new_app(
         "gateway",
         settings=services.settings.http,
@@ -35,6 +36,7 @@ def gateway_app(services: Services) -> App:
         metrics=services.metrics,
         single_headers=AUTH_HEADERS,
     )
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))
     add_public_routes(app, services)
     add_session_routes(app, services)
     add_purchase_routes(app, services)

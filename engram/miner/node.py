@@ -209,6 +209,7 @@ def supervision(
         [
             ChildSpec("folder", lambda: Job(keep_open)),
             ChildSpec("truth", lambda: _job(truth.run)),
+            ChildSpec("notebook", lambda: _job(notebook.run)),
             ChildSpec(
                 "store",
                 lambda: Job(serve_store),

@@ -19,12 +19,14 @@ from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
 from engram.http.app import App, new_app
+from engram.http.authority import AuthorityGate
 from engram.http.errors import ApiError
 from engram.http.metrics import CONTENT_TYPE, Metrics
 from engram.http.server import Address, serve
 from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
+from engram.miner import authority
 from engram.miner.access import parse
 from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.service import Service
@@ -47,6 +49,7 @@ def ops_app(
 ) -> App:
     """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
 
     def refresh() -> None:
         counts = service.store.count()
@@ -102,7 +105,7 @@ async def administer(service: Service, body: bytes) -> Answer:
     one as `list` names it. There is nothing to create or rotate: a namespace begins with its first record."""
 
     async def act() -> Answer:
-        fields = parse(body).fields
+        fields = parse(body, "namespace").fields
         match fields.get("action"):
             case "list":
                 counted = await service.truth.read(_counted)
