@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple,
 import trio
 
 from actors._exits import NORMAL, ExitReason
+from actors._interrupts import let_in, protect
 from actors._mailbox import Asked
 from actors._refs import ActorRef, ReplyTo, make_ref
 from actors._specs import MailboxPolicy
@@ -33,6 +34,13 @@ class Actor(Generic[M_contra]):
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
     context: Context
     """Set before `on_start`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for hook in ("handle", "on_start", "on_stop"):
+            own = getattr(cls, hook)
+            if own is not getattr(Actor, hook):
+                let_in(own)
 
     async def on_start(self, context: Context) -> None:
         """Before the first message; the start of the next sibling waits for it. An error is a failed start,
@@ -220,3 +228,6 @@ class Context:
             self._worker.tell_from_timer(message)
 
         timer.arm(self._worker.timers.at(trio.current_time() + wait_s, fire))
+
+
+protect(globals())

@@ -9,6 +9,7 @@ import msgspec
 
 from actors._errors import NotAllowed, NotFound
 from actors._exits import ExitReason
+from actors._interrupts import protect
 from actors._refs import ActorRef, mailbox_of
 from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
 from actors._supervision import Child, DeleteChild, RestartChild, StartChild, Status, StopChild
@@ -155,3 +156,6 @@ def _info(supervisor: Supervisor, child: Child) -> ChildInfo:
 def state_of(child: Child) -> str:
     """The state that is shown for a child: a restart under way is one, also while its start runs."""
     return Status.RESTARTING.value if child.in_restart else child.status.value
+
+
+protect(globals())

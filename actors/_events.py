@@ -24,6 +24,7 @@ import msgspec
 import trio
 
 from actors._exits import ExitReason
+from actors._interrupts import protect
 from actors._specs import Kind
 
 DeadLetterCause = Literal["crashed", "killed", "down", "dropped_oldest", "dropped_newest", "refused", "timer"]
@@ -147,12 +148,14 @@ class EventStream:
         self._listeners: tuple[Callable[[ActorEvent], None], ...] = ()
         self.listening = False
         self.counters = Counters()
+        self.on_listener_error: Callable[[BaseException], None] = _goes_no_further
+        """Used by the system."""
 
     @contextmanager
     def listen(self, callback: Callable[[ActorEvent], None]) -> Iterator[None]:
         """Calls `callback` with every event while the context is open: on the loop, at once, it must not block.
-        An Exception from it is counted in `counters.listener_errors` and goes no further. A callback for good is
-        added with `add_listener`."""
+        An error from it is counted in `counters.listener_errors` and goes no further; KeyboardInterrupt and
+        SystemExit end the system. A callback for good is added with `add_listener`."""
         self.add_listener(callback)
         try:
             yield
@@ -183,5 +186,13 @@ class EventStream:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001  # a listener's fault must not become its publisher's
+            except BaseException as error:  # noqa: BLE001  # a listener's fault must not become its publisher's
                 self.counters.listener_errors += 1
+                self.on_listener_error(error)
+
+
+def _goes_no_further(_: BaseException) -> None:
+    pass
+
+
+protect(globals())

@@ -22,6 +22,7 @@ from trio.lowlevel import reschedule
 from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage
 from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
 from actors._exits import ExitReason
+from actors._interrupts import protect
 from actors._specs import MailboxPolicy
 
 if TYPE_CHECKING:
@@ -408,3 +409,6 @@ class Accepted:
 
 def _high_water(bound: int) -> int:
     return max(1, bound * 3 // 4)
+
+
+protect(globals())

@@ -8,6 +8,7 @@ from weakref import WeakValueDictionary
 from trio.lowlevel import current_task, wait_task_rescheduled
 
 from actors._errors import ReplyTypeError, SupervisorDown
+from actors._interrupts import protect
 from actors._mailbox import Asked, Mailbox
 from actors._messages import Asks, reply_classes
 from actors._waits import asker, attached, refuse_cycle
@@ -240,3 +241,6 @@ class Registry:
         """Gives the name back if `supervisor` holds it."""
         if self._supervisors.get(name) is supervisor:
             del self._supervisors[name]
+
+
+protect(globals())

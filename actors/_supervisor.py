@@ -28,6 +28,7 @@ from actors._errors import (
 )
 from actors._events import Crashed, GaveUp, Restarted, Started, Stopped
 from actors._exits import SHUTDOWN, ExitReason, crashed
+from actors._interrupts import call_unprotected, protect
 from actors._mailbox import Mailbox, Node
 from actors._refs import ActorRef, make_ref
 from actors._specs import SupervisorSpec
@@ -142,7 +143,7 @@ class Supervisor:
     def on_start(self, action: Start) -> None:
         child = self.state.children[action.id]
         try:
-            made = child.spec.start()
+            made = call_unprotected(child.spec.start)
             if made is None:
                 self.feed(Ignored(action.id, action.serial))
             elif isinstance(made, Actor | Job):
@@ -279,6 +280,8 @@ class Supervisor:
         self._gave_up(action.id, action.reason, disabled=True)
 
     def on_giving_up(self, action: GivingUp) -> None:
+        if self.parent is None:
+            self.system.gave_up = self.state.ending
         self._gave_up(action.id, action.reason, disabled=False)
 
     def _gave_up(self, child_id: str, reason: ExitReason, *, disabled: bool) -> None:
@@ -448,3 +451,5 @@ _PERFORM: dict[type[Action], Callable[[Supervisor, Any], None]] = {
     End: Supervisor.on_end,
     Reply: Supervisor.on_reply,
 }
+
+protect(globals())

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextvars
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
 from typing import TypeVarTuple, final
 
 import msgspec
 import trio
 
 from actors._administration import state_of
-from actors._errors import CallCycle, StartFailed, SystemFailed
+from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed
 from actors._events import EventStream
-from actors._exits import SHUTDOWN, ExitReason
+from actors._exits import KILLED, SHUTDOWN, ExitReason
+from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec
 from actors._supervision import Kill, Shutdown, Status
@@ -49,15 +51,20 @@ class System:
         self.registry = registry
         self.rng = rng
         self.events = events
+        events.on_listener_error = self.note_interrupt
         self.timers = Timers()
         self.root = Supervisor(self, spec, spec.id, None)
         self.interrupt: BaseException | None = None
         self.aborted = False
         self.outcome: ExitReason | None = None
+        self.gave_up: ExitReason | None = None
+        """Why the root gave up, if it did."""
         self.requests_served = 0
         """Those answered without a wait: every 16th lets others run."""
         self.booted = trio.Event()
         self.ended = trio.Event()
+        self.entered = False
+        """The block runs, or has run."""
         self._failed_boot = False
         self._stopping = False
         self._nursery: trio.Nursery | None = None
@@ -105,10 +112,19 @@ class System:
         self._nursery.start_soon(run, *args, name=name)
 
     def note_interrupt(self, error: BaseException) -> None:
-        """KeyboardInterrupt and SystemExit end the system, in order, wherever they come up."""
-        if isinstance(error, KeyboardInterrupt | SystemExit) and self.interrupt is None:
-            self.interrupt = error
+        """KeyboardInterrupt and SystemExit end the system, in order, wherever a child raised them; a second
+        KeyboardInterrupt kills it."""
+        found = interrupt_in(error, replaced=True)
+        if found is not None:
+            self.interrupted(found)
+
+    def interrupted(self, interrupt: BaseException) -> None:
+        """Ends the system because of `interrupt`."""
+        if self.interrupt is None:
+            self.interrupt = interrupt
             self.request_stop()
+        elif self.interrupt is not interrupt and isinstance(interrupt, KeyboardInterrupt):
+            self.kill()
 
     def abort(self, fault: BaseException) -> None:
         """Supervision itself is at fault: whoever opened the system gets `fault`, and every child is killed."""
@@ -132,18 +148,26 @@ class System:
         if self._body is not None:
             self._body.cancel()
 
-    def failure(self) -> BaseException | None:
-        """What whoever opened the system is to be told."""
+    def failure(self, escaped: BaseException | None) -> BaseException | None:
+        """What comes out of `open_system`, from whose block `escaped` came."""
         if self.interrupt is not None:
             return self.interrupt
-        if self._stopping or self.outcome is None:
+        lost = self._failure_of_tree()
+        if lost is not None:
+            if escaped is not None and not isinstance(escaped, trio.Cancelled):
+                lost.add_note(f"Meanwhile the block of open_system raised {escaped!r}")
+            return lost
+        if escaped is not None or self.entered:
+            return escaped
+        return StartFailed(self.root.path, self.outcome or SHUTDOWN)
+
+    def _failure_of_tree(self) -> ActorsError | None:
+        if self.gave_up is not None:
+            return SystemFailed(self.gave_up)
+        outcome = self.outcome
+        if not self._failed_boot or outcome is None or outcome is SHUTDOWN or outcome is KILLED:
             return None
-        if self._failed_boot:
-            error = self.outcome.error
-            return error if isinstance(error, StartFailed) else StartFailed(self.root.path, self.outcome)
-        if self.outcome.detail == "significant children ended":
-            return None
-        return SystemFailed(self.outcome)
+        return outcome.error if isinstance(outcome.error, StartFailed) else StartFailed(self.root.path, outcome)
 
     async def run_in(self, nursery: trio.Nursery, body: trio.CancelScope) -> None:
         """Boots the tree."""
@@ -152,13 +176,19 @@ class System:
         self.root.boot(self.root.spec.name)
         await self.booted.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.entered = True
 
     async def close(self) -> None:
-        """Stops whatever still runs; then the nursery can end."""
+        """Stops whatever still runs; then the nursery can end. A KeyboardInterrupt meanwhile is noted, and a second
+        one kills: trio delivers it here in spite of the shield."""
         with trio.CancelScope(shield=True):
             if not self.ended.is_set():
                 self.request_stop()
-                await self.ended.wait()
+            while not self.ended.is_set():
+                try:
+                    await self.ended.wait()
+                except KeyboardInterrupt as interrupt:
+                    self.interrupted(interrupt)
 
     def kill(self) -> None:
         """Ends everything at once: no stop hooks, no waiting."""
@@ -182,38 +212,62 @@ def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
                 _list_children(slot, nodes)
 
 
-@asynccontextmanager
-async def open_system(
+def open_system(
     spec: SupervisorSpec,
     *,
     registry: Registry | None = None,
     rng: random.Random | None = None,
     events: EventStream | None = None,
-) -> AsyncIterator[System]:
+) -> AbstractAsyncContextManager[System]:
     """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
 
-    When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails, SystemFailed when
-    the root gives up, and KeyboardInterrupt or SystemExit that came up in a child, after everything has stopped.
-    An error of the block itself comes out as it is. When the block is cancelled from outside, the tree gets the
-    shutdown times of its specifications.
+    When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails and SystemFailed when
+    the root gives up. An error of the block itself comes out as it is. When the block is cancelled from outside, the
+    tree gets the shutdown times of its specifications.
+
+    A KeyboardInterrupt or SystemExit that comes up in a child or in the block, alone or inside a group, stops the
+    tree in order and comes out as it is, not as a group, whatever else was raised. A second Ctrl-C kills the tree.
     """
-    system = System(spec, registry or Registry(), rng or random.Random(), events or EventStream())
+    return _Opening(System(spec, registry or Registry(), rng or random.Random(), events or EventStream()))
+
+
+class _Opening:
+    """The frames of `contextlib` are not protected from KeyboardInterrupt: these stand above them."""
+
+    def __init__(self, system: System) -> None:
+        self._manager = _open(system)
+
+    async def __aenter__(self) -> System:
+        return await self._manager.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._manager.__aexit__(kind, error, trace)
+
+
+@asynccontextmanager
+async def _open(system: System) -> AsyncIterator[System]:
     escaped: BaseException | None = None
-    entered = False
-    async with trio.open_nursery() as nursery:
-        try:
-            with trio.CancelScope() as body:
-                await system.run_in(nursery, body)
-                entered = True
-                yield system
-        except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
-            escaped = error
-        await system.close()
-        nursery.cancel_scope.cancel()
-    failure = system.failure()
-    if escaped is not None:
-        raise escaped
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                with trio.CancelScope() as body:
+                    await system.run_in(nursery, body)
+                    yield system
+            except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
+                escaped = error
+                if (interrupt := interrupt_in(error)) is not None:
+                    system.interrupted(interrupt)
+            await system.close()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as late:  # a KeyboardInterrupt while the nursery ended
+        if (interrupt := interrupt_in(late)) is None:
+            raise
+        system.interrupted(interrupt)
+    failure = system.failure(escaped)
     if failure is not None:
         raise failure
-    if not entered:
-        raise StartFailed(spec.id, system.outcome or SHUTDOWN)
+
+
+protect(globals())

@@ -17,6 +17,8 @@ from typing import Protocol
 
 import trio
 
+from actors._interrupts import protect
+
 _COMPACT_FROM = 256
 
 
@@ -165,3 +167,6 @@ class Timers:
                 await trio.sleep_forever()
             self._sleep = None
             self._wake_at = -math.inf
+
+
+protect(globals())

@@ -19,6 +19,7 @@ from actors._errors import ActorDown, MailboxFull, WrongMessage
 from actors._events import Crashed, Restarted, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
+from actors._interrupts import protect, run_unprotected
 from actors._mailbox import Accepted, Asked, Mailbox
 from actors._messages import LATER, Ignore, Refuse, message_classes
 from actors._refs import fine_replies, settle_reply
@@ -211,12 +212,13 @@ class Worker:
         self, scope: trio.CancelScope, run: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         error: BaseException | None = None
+        task = trio.lowlevel.current_task()
         try:
             with scope:
-                await run(*args)
-        except GeneratorExit:
-            raise
-        except BaseException as escaped:  # noqa: BLE001  # the supervision seam
+                await run_unprotected(run, *args)
+        except BaseException as escaped:  # the supervision seam
+            if _is_closed(task):
+                raise
             error = escaped
         if self._asides is not None:
             self._asides.discard(scope)
@@ -294,8 +296,6 @@ class Worker:
             supervisor.feed(Exited(child_id, self._serial, reason, at))
         else:
             supervisor.feed(StartFailed(child_id, self._serial, reason, at))
-        if reason.error is not None:
-            supervisor.system.note_interrupt(reason.error)
 
     async def _live(self) -> ExitReason | None:
         """Returns why the life ended; None when the start declined."""
@@ -316,20 +316,21 @@ class Worker:
         assert context is not None
         scope = self._enter_scope()
         error: BaseException | None = None
+        task = trio.lowlevel.current_task()
         try:
             asker.set(self.mailbox)
-            self.mailbox.task = trio.lowlevel.current_task()
+            self.mailbox.task = task
             if isinstance(made, Job):
-                await made.run(context)
+                await run_unprotected(made.run, context)
                 self._acknowledge()
             else:
                 if not self._begun:
                     await made.on_start(context)
                     self._acknowledge()
-                await self._consume(made)
-        except GeneratorExit:
-            raise
-        except BaseException as escaped:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+                await self._consume(made, task)
+        except BaseException as escaped:  # the supervision seam: everything a child raises ends here
+            if _is_closed(task):
+                raise
             error = escaped
         try:
             if error is None:
@@ -340,7 +341,10 @@ class Worker:
                         return self._why or KILLED
                 except BaseException as left:  # noqa: BLE001  # what is left of a group without its cancellations
                     error = left
-            return None if isinstance(error, Ignore) and not self._begun else crashed(error)
+            if isinstance(error, Ignore) and not self._begun:
+                return None
+            self.supervisor.system.note_interrupt(error)
+            return crashed(error)
         finally:
             del error  # its traceback holds this frame: a cycle
 
@@ -368,6 +372,7 @@ class Worker:
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
         """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
         limit = self.child.spec.shutdown
+        task = trio.lowlevel.current_task()
         try:
             with trio.CancelScope(shield=True) as scope:
                 self._scope = scope
@@ -375,9 +380,10 @@ class Worker:
                     scope.deadline = trio.current_time() + limit
                 await made.on_stop(reason)
                 return reason
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001  # the supervision seam
+        except BaseException as error:  # the supervision seam
+            if _is_closed(task):
+                raise
+            self.supervisor.system.note_interrupt(error)
             return reason if reason.kind == "crashed" else crashed(error)
         return reason if reason.kind == "crashed" else KILLED
 
@@ -396,7 +402,7 @@ class Worker:
             await gone.wait()
         self._asides_gone = None
 
-    async def _consume(self, actor: Actor[Any]) -> None:
+    async def _consume(self, actor: Actor[Any], task: trio.lowlevel.Task) -> None:
         """Handles messages until the end is wanted or one crashes."""
         mailbox = self.mailbox
         queue = mailbox.queue
@@ -455,10 +461,10 @@ class Worker:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 else:
                     assert mailbox.consumer is None, "a mailbox has one consumer"
-                    mailbox.consumer = trio.lowlevel.current_task()
+                    mailbox.consumer = task
                     await trio.lowlevel.wait_task_rescheduled(self._abort_park)
         except BaseException as error:
-            if item is not None and not isinstance(error, GeneratorExit):
+            if item is not None and not _is_closed(task):
                 killed = self._scope is not None and self._scope.cancel_called
                 mailbox.taken += taken
                 mailbox.dispose(item, "killed" if killed else "crashed", KILLED if killed else crashed(error))
@@ -472,9 +478,20 @@ class Worker:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+def _is_closed(task: trio.lowlevel.Task) -> bool:
+    """True when the interpreter closes the coroutine of `task`, whose run is over: it must not wait any more. False
+    for a GeneratorExit that a child raised."""
+    try:
+        return trio.lowlevel.current_task() is not task
+    except RuntimeError:
+        return True
+
+
 def _never_abort(_: object) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
 
 
 _NO_MAILBOX = MailboxPolicy(bound=1)
 _NOTHING = Accepted(())
+
+protect(globals())

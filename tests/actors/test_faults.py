@@ -61,6 +61,8 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "a BaseExceptionGroup": lambda: BaseExceptionGroup("g", [OddError("x"), ValueError("y")]),
     "StopIteration": lambda: StopIteration(1),
     "trio.TooSlowError": lambda: trio.TooSlowError(),
+    "GeneratorExit": lambda: GeneratorExit(),
+    "a group with a GeneratorExit": lambda: BaseExceptionGroup("g", [GeneratorExit(), ValueError("y")]),
 }
 
 
@@ -423,6 +425,43 @@ async def test_an_aside_that_crashes_takes_its_actor_along(autojump_clock: MockC
             await system.stop()
     assert [reason.kind for reason in stops] == ["crashed", "shutdown"]
     assert lives == 2
+
+
+@pytest.mark.parametrize("error", ERRORS)
+async def test_whatever_an_aside_or_a_job_raises_is_a_crash_of_that_child_alone(
+    autojump_clock: MockClock, error: str
+) -> None:
+    class Beside(Actor[Raise | Ping]):
+        async def handle(self, message: Raise | Ping) -> object:
+            if isinstance(message, Raise):
+                self.context.start_soon(_raise, message.make)
+                return None
+            return "pong"
+
+    jobs = 0
+
+    async def run(context: Context) -> None:
+        nonlocal jobs
+        jobs += 1
+        context.ready()
+        if jobs == 1:
+            await _raise(ERRORS[error])
+        await trio.sleep_forever()
+
+    registry = Registry()
+    children = [ChildSpec("a", Beside, name="a"), ChildSpec("j", lambda: Job(run)), ChildSpec("b", Counter, name="b")]
+    async with open_system(root(*children), registry=registry) as system:
+        await settle()
+        ref = registry.ref(Beside, "a")
+        ref.tell(Raise(ERRORS[error]))
+        await settle()
+        assert await ref.call(Ping()) == "pong"
+        assert [node.restarts for node in system.tree()] == [0, 1, 1, 0]
+        assert await registry.ref(Counter, "b").call(Add(1)) == 1
+
+
+async def _raise(make: Callable[[], BaseException]) -> None:
+    raise make()
 
 
 async def test_asides_end_with_their_life(autojump_clock: MockClock) -> None:
