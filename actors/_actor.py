@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple, final
@@ -12,7 +13,7 @@ from actors._exits import NORMAL, ExitReason
 from actors._interrupts import let_in, protect
 from actors._mailbox import Asked
 from actors._refs import ActorRef, ReplyTo, make_ref
-from actors._specs import MailboxPolicy
+from actors._specs import MailboxPolicy, require_seconds
 
 if TYPE_CHECKING:
     from actors._administration import SupervisorRef
@@ -187,15 +188,22 @@ class Context:
         self._worker.stop_self(self, reason)
 
     def after(self, seconds: float, message: object) -> Timer:
-        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life."""
+        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life.
+
+        Raises ValueError unless `seconds` is finite and >= 0.
+        """
+        require_seconds(seconds, "after(seconds)")
         timer = self._new_timer()
         self._arm(timer, seconds, message, None, 0.0)
         return timer
 
     def every(self, seconds: float, message: object, jitter: float = 0.0) -> Timer:
-        """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1)."""
-        if seconds <= 0:
-            raise ValueError("every() wants seconds > 0")
+        """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1).
+
+        Raises ValueError unless `seconds` is finite and > 0, and `jitter` from 0 to 1.
+        """
+        require_seconds(seconds, "every(seconds)", above_zero=True)
+        require_seconds(jitter, "every(jitter)", at_most=1.0)
         timer = self._new_timer()
         self._arm(timer, self._spread(seconds, jitter), message, seconds, jitter)
         return timer
@@ -227,7 +235,11 @@ class Context:
                 self._arm(timer, self._spread(period_s, jitter), message, period_s, jitter)
             self._worker.tell_from_timer(message)
 
-        timer.arm(self._worker.timers.at(trio.current_time() + wait_s, fire))
+        now = trio.current_time()
+        due = now + wait_s
+        if period_s is not None:  # one too short to move the clock on would be due for ever, and nothing else
+            due = max(due, math.nextafter(now, math.inf))
+        timer.arm(self._worker.timers.at(due, fire))
 
 
 protect(globals())

@@ -176,7 +176,10 @@ class EventStream:
 
     @contextmanager
     def subscribe(self, bound: int = 1024) -> Iterator[Subscription]:
-        """The events as an async iterator that holds at most `bound` of them."""
+        """The events as an async iterator that holds at most `bound` of them. Raises ValueError unless that is a whole
+        number >= 1."""
+        if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
+            raise ValueError(f"subscribe(bound) is {bound!r}; wanted a whole number >= 1")
         subscription = Subscription(bound, self.counters)
         with self.listen(subscription.put):
             yield subscription

@@ -109,7 +109,8 @@ class ActorRef(Generic[M_contra]):
         late reply is dropped and counted.
 
         Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, CallCycle,
-        ValueError (`timeout` is NaN), ReplyTypeError, and whatever error the actor refused the message with.
+        ValueError (`timeout` is NaN, negative or a bool; infinity is fine), ReplyTypeError, and whatever error the
+        actor refused the message with.
         """
         # No checkpoint between putting the message and parking: it cannot be settled before its task can be woken.
         mailbox = self._mailbox

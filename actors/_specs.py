@@ -23,7 +23,25 @@ Kind = Literal["worker", "supervisor"]
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number above every float
+        return False
+
+
+def require_seconds(
+    value: object, name: str, *, above_zero: bool = False, endless: bool = False, at_most: float = math.inf
+) -> None:
+    """Raises ValueError unless `value` is a number from 0 to `at_most`. Infinity only when `endless`, 0 unless
+    `above_zero`. NaN and bools are none: every number that reaches the shared timers comes through here, because one
+    of them out of order would hold up the deadlines of all."""
+    fine = _finite(value) and 0 <= value <= at_most and not (above_zero and value == 0)  # type: ignore[operator]
+    if not fine and not (endless and isinstance(value, float) and value == math.inf):
+        least = "a number > 0" if above_zero else "a number >= 0"
+        most = f"{least} and <= {at_most:g}" if at_most < math.inf else least
+        raise ValueError(f"{name} is {value!r}; wanted {most}{' or infinity' if endless else ', finite'}")
 
 
 def _whole(value: object, least: int) -> bool:
@@ -112,8 +130,12 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def delay_s(self, attempt: int, roll: float) -> float:
         """Seconds to wait before restart number `attempt` (from 0); `roll` is a uniform draw from [0, 1)."""
-        steps = 0.0 if self.factor == 1 else math.log(self.max_s / self.min_s, self.factor)
-        plain = self.max_s if attempt >= steps and self.factor > 1 else self.min_s * self.factor**attempt
+        if self.factor == 1:
+            plain = self.min_s
+        elif attempt * math.log(self.factor) >= math.log(self.max_s) - math.log(self.min_s):
+            plain = self.max_s
+        else:
+            plain = self.min_s * self.factor**attempt
         return min(self.max_s, plain * (1 + self.jitter * (2 * roll - 1)))
 
 

@@ -18,6 +18,7 @@ from typing import Protocol
 import trio
 
 from actors._interrupts import protect
+from actors._specs import require_seconds
 
 _COMPACT_FROM = 256
 
@@ -95,13 +96,12 @@ class Timers:
         return entry
 
     def expire(self, entry: Expiring, timeout_s: float) -> None:
-        """Expires `entry` after `timeout_s`, unless it is done by then."""
+        """Expires `entry` after `timeout_s`, unless it is done by then. Raises ValueError for what is no timeout."""
         lane = self._lanes.get(timeout_s)
-        if lane is None:
+        if lane is None or timeout_s is True or timeout_s is False:  # those are equal to 1 and 0
+            require_seconds(timeout_s, "timeout", endless=True)
             if timeout_s == math.inf:
                 return
-            if math.isnan(timeout_s):
-                raise ValueError("a timeout must not be NaN")
             if len(self._lanes) >= self._sweep_lanes_at:
                 self._sweep_lanes()
             lane = self._lanes[timeout_s] = Lane()
