@@ -24,6 +24,7 @@ from actors import (
     SupervisorSpec,
     open_system,
 )
+from actors.testing import settle
 from tests.actors.messages import Add, Counter, Ping, Sleep
 
 NAN, INF = math.nan, math.inf
@@ -99,7 +100,7 @@ async def test_a_timeout_that_is_none_is_refused_and_nothing_is_sent(autojump_cl
         async with trio.open_nursery() as nursery:
             for timeout in lanes:
                 nursery.start_soon(_expires, ref, timeout)
-            await trio.lowlevel.checkpoint()
+            await settle()
             with pytest.raises(ValueError, match="timeout is"):
                 await ref.call(Add(1), timeout=number)
         assert await ref.call(Add(1)) == 1
