@@ -23,6 +23,7 @@ from actors._errors import (
     SupervisorDown,
     SystemFailed,
     WrongMessage,
+    WrongThread,
 )
 from actors._events import (
     ActorEvent,
@@ -101,5 +102,6 @@ __all__ = [
     "SystemFailed",
     "Timer",
     "WrongMessage",
+    "WrongThread",
     "open_system",
 ]

@@ -97,7 +97,9 @@ class Timer:
         return self in self._timers
 
     def cancel(self) -> None:
-        """It will not fire any more. Once it has, nothing happens."""
+        """It will not fire any more. Once it has, nothing happens. Raises WrongThread."""
+        if self._entry is not None:
+            self._entry.require_thread()
         self._timers.discard(self)
         if self._entry is not None:
             self._entry.cancel()
@@ -105,7 +107,7 @@ class Timer:
 
 @final
 class Context:
-    """What an actor or job may do beyond handling messages. Valid for one life."""
+    """What an actor or job may do beyond handling messages, in the thread of its system. Valid for one life."""
 
     __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "asked")
 
@@ -168,6 +170,7 @@ class Context:
 
     def reply_to(self) -> ReplyTo:
         """The right to reply to the message at hand later; `handle` then returns LATER."""
+        self._worker.supervisor.system.require_thread()
         asked, self.asked = self.asked, None
         if self._kept is None:
             self._kept = set()
@@ -181,10 +184,12 @@ class Context:
     def ready(self, info: object = None) -> None:
         """The start is done. `info` is shown in listings (`ChildInfo.info`), for instance a bound address. Jobs must
         call it; an actor may, before its `on_start` returns."""
+        self._worker.supervisor.system.require_thread()
         self._worker.ready(self, info)
 
     def stop(self, reason: ExitReason = NORMAL) -> None:
         """Ends this life once the message at hand is handled (its reply is given). For a job: cancels it."""
+        self._worker.supervisor.system.require_thread()
         self._worker.stop_self(self, reason)
 
     def after(self, seconds: float, message: object) -> Timer:
@@ -211,13 +216,16 @@ class Context:
     def start_soon(self, run: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Runs `run(*args)` in a task of this life: it is cancelled when the life ends, and an error from it is a
         crash of the actor."""
+        self._worker.supervisor.system.require_thread()
         self._worker.start_aside(self, run, args)
 
     def cleanup(self) -> trio.CancelScope:
         """A scope in which a stopped job may still wait; a kill ends it."""
+        self._worker.supervisor.system.require_thread()
         return self._worker.cleanup_scope()
 
     def _new_timer(self) -> Timer:
+        self._worker.supervisor.system.require_thread()
         if self._timers is None:
             self._timers = set()
         return Timer(self._timers)

@@ -59,6 +59,15 @@ class WrongMessage(ActorsError, TypeError):
         self.name, self.message_type = name, message_type
 
 
+class WrongThread(ActorsError, RuntimeError):
+    """`name` was used from another thread than the one in which its system runs. Nothing happened; there, write
+    `trio.from_thread.run_sync(ref.tell, message)`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} belongs to the thread of its system; elsewhere use trio.from_thread")
+        self.name = name
+
+
 class ReplyTypeError(ActorsError, TypeError):
     """The actor handled the message but its reply is not of the class that the message names."""
 

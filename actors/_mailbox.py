@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
@@ -19,7 +20,7 @@ import trio
 from outcome import Error, Outcome
 from trio.lowlevel import reschedule
 
-from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage
+from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage, WrongThread
 from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
 from actors._exits import ExitReason
 from actors._interrupts import protect
@@ -146,6 +147,7 @@ class Mailbox:
         "senders_since",
         "taken",
         "task",
+        "thread",
         "timers",
         "waiting",
     )
@@ -166,6 +168,8 @@ class Mailbox:
         self.abandoned = 0
         self.task: trio.lowlevel.Task | None = None
         """The task of its owner's life."""
+        self.thread = 0
+        """The identity of the thread that alone may use it; 0 while nobody owns it."""
         self.senders_since = 0
         """What `taken` was when senders last had a turn, or began to wait."""
         self.waiting: list[Node] | None = None
@@ -181,13 +185,14 @@ class Mailbox:
     def open(self, owner: Worker, policy: MailboxPolicy, accepted: Accepted) -> None:
         """`owner` takes the address; what is in it from a former life stays."""
         self.owner, self.policy, self.down = owner, policy, None
+        self.thread = owner.supervisor.system.thread
         self.events, self.timers = owner.supervisor.system.events, owner.timers
         self._accepted, self.accepts = accepted.classes, accepted.exact
         self._reset_limit()
 
     def close(self, reason: ExitReason) -> None:
         """Nobody will take what is in it: dead letters and failed callers."""
-        self.owner, self.down, self.limit = None, reason, 0
+        self.owner, self.down, self.limit, self.thread = None, reason, 0, 0
         queue, self.queue = self.queue, deque()
         senders, self.senders = self.senders, None
         self.abandoned, self._marks, self.task = 0, None, None
@@ -263,6 +268,11 @@ class Mailbox:
             self._reset_limit()
 
     # --- the senders' side
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than its system's runs this."""
+        if self.thread and self.thread != get_ident():
+            raise WrongThread(self.name)
 
     def wake(self) -> None:
         """To be called when something was put into an empty queue; only then can the consumer be parked."""

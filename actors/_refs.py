@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 from weakref import WeakValueDictionary
 
@@ -64,9 +65,11 @@ class ActorRef(Generic[M_contra]):
     def tell(self, message: M_contra) -> None:
         """Puts `message` into the mailbox, at once. No reply, no proof that it was handled.
 
-        Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage.
+        Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage, WrongThread.
         """
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         depth = len(queue)
         if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and not mailbox.make_room(message):
@@ -79,9 +82,11 @@ class ActorRef(Generic[M_contra]):
         """As `tell`, but waits for room; in the order of arrival among those who wait. Cancelled while it waits,
         nothing was sent. It is no checkpoint when there is room.
 
-        Raises ActorDown, WrongMessage, CallCycle (the wait for room would never end).
+        Raises ActorDown, WrongMessage, WrongThread, CallCycle (the wait for room would never end).
         """
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         depth = len(queue)
         if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
@@ -108,12 +113,14 @@ class ActorRef(Generic[M_contra]):
         Cancelled or expired while queued, the message is never handled; once taken it is handled to its end and a
         late reply is dropped and counted.
 
-        Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, CallCycle,
+        Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, WrongThread, CallCycle,
         ValueError (`timeout` is NaN, negative or a bool; infinity is fine), ReplyTypeError, and whatever error the
         actor refused the message with.
         """
         # No checkpoint between putting the message and parking: it cannot be settled before its task can be woken.
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         me = asker.get()
         if me is not None:
@@ -186,6 +193,7 @@ class ReplyTo:
     def reply(self, value: object) -> None:
         """Replies; a reply that nobody waits for any more is dropped and counted."""
         if self._asked is not None:
+            self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
             if not settle_reply(self._asked, value):
                 self._count_late()
@@ -193,6 +201,7 @@ class ReplyTo:
     def refuse(self, error: Exception) -> None:
         """Raises `error` at the caller."""
         if self._asked is not None:
+            self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
             if not self._asked.refuse(error):
                 self._count_late()

@@ -125,7 +125,9 @@ class Supervisor:
     # --- events in, actions out
 
     def feed(self, event: Event) -> None:
-        """Takes an event and performs what follows. An event that comes up meanwhile is taken next."""
+        """Takes an event and performs what follows. An event that comes up meanwhile is taken next. Raises
+        WrongThread."""
+        self.system.require_thread()
         self._inbox.append(event)
         if self._busy or self.system.aborted:
             return
@@ -326,6 +328,7 @@ class Supervisor:
 
     async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
         """Feeds the event of a request and waits for its answer."""
+        self.system.require_thread()
         if self.system.aborted:
             raise SupervisorDown(f"{self.path!r} is {Phase.ENDED.value}")
         me = asker.get()

@@ -6,6 +6,7 @@ import contextvars
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from threading import get_ident
 from types import TracebackType
 from typing import TypeVarTuple, final
 
@@ -13,7 +14,7 @@ import msgspec
 import trio
 
 from actors._administration import state_of
-from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed
+from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed, WrongThread
 from actors._events import EventStream
 from actors._exits import KILLED, SHUTDOWN, ExitReason
 from actors._interrupts import interrupt_in, protect
@@ -53,6 +54,8 @@ class System:
         self.events = events
         events.on_listener_error = self.note_interrupt
         self.timers = Timers()
+        self.thread = get_ident()
+        """The identity of the thread that it runs in."""
         self.root = Supervisor(self, spec, spec.id, None)
         self.interrupt: BaseException | None = None
         self.aborted = False
@@ -92,7 +95,8 @@ class System:
         await self.ended.wait()
 
     def request_stop(self) -> None:
-        """Begins to stop the tree in order."""
+        """Begins to stop the tree in order. Raises WrongThread."""
+        self.require_thread()
         self._stopping = True
         self.root.feed(Shutdown())
 
@@ -101,6 +105,11 @@ class System:
         await self.ended.wait()
 
     # --- for the shell
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than its own runs this."""
+        if self.thread != get_ident():
+            raise WrongThread(self.root.path)
 
     def spawn(self, run: Callable[[*Ts], Awaitable[object]], name: str, *args: *Ts) -> None:
         """A task that never raises; it inherits the context in which the system was opened."""
@@ -192,6 +201,7 @@ class System:
 
     def kill(self) -> None:
         """Ends everything at once: no stop hooks, no waiting."""
+        self.require_thread()
         self._stopping = True
         self.root.feed(Kill())
 

@@ -13,10 +13,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Protocol
 
 import trio
 
+from actors._errors import WrongThread
 from actors._interrupts import protect
 from actors._specs import require_seconds
 
@@ -31,6 +33,11 @@ class TimerEntry:
     def __init__(self, timers: Timers, callback: Callable[[], None]) -> None:
         self._timers = timers
         self.callback: Callable[[], None] | None = callback
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than the timers' own runs this."""
+        if self._timers.thread != get_ident():
+            raise WrongThread("timer")
 
     def cancel(self) -> None:
         """The callback will not be called any more."""
@@ -66,6 +73,7 @@ class Timers:
     inside the trio run that it serves."""
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self._heap: list[tuple[float, int, TimerEntry]] = []
         self._count = 0
         self._cancelled = 0
