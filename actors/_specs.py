@@ -191,7 +191,8 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
 
     `strategy`: who is restarted when one child must be: itself (one_for_one), all (one_for_all), itself and those
     after it (rest_for_one). A `dynamic` supervisor starts empty, takes children by `start_child` (at most
-    `max_children`), starts and stops them at the same time, and forgets those that end.
+    `max_children`), starts and stops them at the same time, and forgets those that end; one that is disabled stays,
+    and counts, until it is restarted, stopped or deleted.
     `intensity`: how many restarts before it gives up, which its own supervisor then sees as an end by `shutdown`.
     `auto_shutdown`: it ends when any, or the last, of its significant children ended by itself.
     The other fields are those of ChildSpec, for this supervisor as a child.

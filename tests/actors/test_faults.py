@@ -20,6 +20,7 @@ from actors import (
     GaveUp,
     Intensity,
     Job,
+    MaxChildren,
     Message,
     Registry,
     Restarted,
@@ -518,6 +519,34 @@ async def test_a_disabled_child_leaves_its_siblings_alone_and_can_be_restarted(a
             assert await registry.ref(Counter, "b").call(Add(1)) == 1
             await registry.supervisor("root").restart_child("a")
             assert await ref.call(Add(1)) == 1
+
+
+@pytest.mark.parametrize("way", ["restart", "delete", "stop", "stop by reference"])
+async def test_a_disabled_dynamic_child_gives_its_place_back(autojump_clock: MockClock, way: str) -> None:
+    registry = Registry()
+    pool = SupervisorSpec("pool", strategy="dynamic", name="pool", max_children=1)
+    async with open_system(root(pool), registry=registry) as system:
+        sup = registry.supervisor("pool")
+        spec = ChildSpec("a", Counter, on_exceed="disable", intensity=Intensity(0, 60))
+        ref = await sup.start_child(spec)
+        assert ref is not None
+        ref.tell(Crash())
+        await settle()
+        assert [node.state for node in system.tree()] == ["running", "running", "disabled"]
+        with pytest.raises(MaxChildren):
+            await sup.start_child(ChildSpec("b", Counter))
+        match way:
+            case "restart":
+                await sup.restart_child("a")
+                assert await ref.call(Add(1)) == 1
+                return
+            case "delete":
+                await sup.delete_child("a")
+            case "stop":
+                await sup.stop_child("a")
+            case _:
+                await sup.stop_child(ref)
+        assert await sup.start_child(ChildSpec("b", Counter)) is not None
 
 
 async def test_backoff_grows_and_is_reset(autojump_clock: MockClock) -> None:
