@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import Final, Literal
 
 import msgspec
@@ -40,6 +41,31 @@ class ExitReason(msgspec.Struct, frozen=True):
 NORMAL: Final = ExitReason("normal")
 SHUTDOWN: Final = ExitReason("shutdown")
 KILLED: Final = ExitReason("killed")
+
+
+def without_frames(reason: ExitReason) -> ExitReason:
+    """`reason` with its error's class, arguments and attributes but no traceback, whose frames hold what the dead life
+    held. The error itself stays as it is for everybody who has it."""
+    return reason if reason.error is None else msgspec.structs.replace(reason, error=_twin(reason.error))
+
+
+def _twin(error: BaseException) -> BaseException:
+    kind = type(error)
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            return error.derive([_twin(one) for one in error.exceptions])
+        if isinstance(kind.__init__, types.FunctionType):  # which may want other arguments than it keeps
+            twin: BaseException = kind.__new__(kind, *error.args)
+            twin.args = error.args
+        else:
+            make, args = error.__reduce__()[:2]
+            twin = make(*args)
+        twin.__dict__.update(
+            {name: without_frames(held) if isinstance(held, ExitReason) else held for name, held in vars(error).items()}
+        )
+    except Exception:  # noqa: BLE001  # a class whose making takes more than its arguments
+        return Exception(f"{kind.__name__}: {error}")
+    return twin
 
 
 def crashed(error: BaseException) -> ExitReason:

@@ -22,7 +22,7 @@ from trio.lowlevel import reschedule
 
 from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage, WrongThread
 from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
-from actors._exits import ExitReason
+from actors._exits import ExitReason, without_frames
 from actors._interrupts import protect
 from actors._specs import MailboxPolicy
 
@@ -56,6 +56,8 @@ class Asked(msgspec.Struct, eq=False):
     abandoned: bool = False
     reply: object = None
     error: Exception | None = None
+    kept: set[Asked] | None = None
+    """Where its actor keeps it for a later reply."""
 
     def unwrap(self) -> object:
         """Returns the reply or raises the error, in the caller's task."""
@@ -99,6 +101,8 @@ class Asked(msgspec.Struct, eq=False):
         self.done = self.abandoned = True
         if not self.taken:
             self.mailbox.note_abandoned()
+        elif self.kept is not None:
+            self.kept.discard(self)
 
 
 _SWEEP_FROM: Final = 64
@@ -192,7 +196,7 @@ class Mailbox:
 
     def close(self, reason: ExitReason) -> None:
         """Nobody will take what is in it: dead letters and failed callers."""
-        self.owner, self.down, self.limit, self.thread = None, reason, 0, 0
+        self.owner, self.down, self.limit, self.thread = None, without_frames(reason), 0, 0
         queue, self.queue = self.queue, deque()
         senders, self.senders = self.senders, None
         self.abandoned, self._marks, self.task = 0, None, None

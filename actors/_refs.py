@@ -182,8 +182,9 @@ class ReplyTo:
     def __init__(self, asked: Asked | None, kept: set[Asked]) -> None:
         self._asked = asked
         self._worker_kept = kept
-        if asked is not None:
+        if asked is not None and not asked.done:
             kept.add(asked)
+            asked.kept = kept
 
     @property
     def wanted(self) -> bool:

@@ -59,7 +59,7 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from actors._exits import KILLED, SHUTDOWN, ExitReason
+from actors._exits import KILLED, SHUTDOWN, ExitReason, without_frames
 from actors._specs import ChildSpec, Intensity, SupervisorSpec, child_of
 
 
@@ -340,6 +340,11 @@ class Child:
     added: bool = False
     """The pending start request is the one that added it."""
     stop_requests: list[object] | None = None
+
+    def forget_frames(self) -> None:
+        """Lets go of the dead life, which the traceback of its error holds."""
+        if self.last_exit is not None and self.last_exit.error is not None:
+            self.last_exit = without_frames(self.last_exit)
 
     @property
     def in_restart(self) -> bool:

@@ -121,6 +121,7 @@ class Supervisor:
         self._busy = False
         self._requests: set[Request] = set()
         self._stop_timers: dict[str, TimerEntry] = {}
+        self._retry_timers: dict[str, TimerEntry] = {}
 
     # --- events in, actions out
 
@@ -144,6 +145,9 @@ class Supervisor:
 
     def on_start(self, action: Start) -> None:
         child = self.state.children[action.id]
+        retry = self._retry_timers.pop(action.id, None)
+        if retry is not None:  # a restart of the group came first
+            retry.cancel()
         try:
             made = call_unprotected(child.spec.start)
             if made is None:
@@ -216,9 +220,10 @@ class Supervisor:
         at = trio.current_time()
         if self.name is not None:
             self.system.registry.release_supervisor(self.name, self)
-        for timer in self._stop_timers.values():
-            timer.cancel()
-        self._stop_timers.clear()
+        for timers in (self._stop_timers, self._retry_timers):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
         for slot in self.slots.values():
             if isinstance(slot, Worker):
                 slot.close(action.reason)
@@ -264,12 +269,24 @@ class Supervisor:
         if action.attempt is not None and backoff is not None:
             delay_s = backoff.delay_s(action.attempt, self.system.rng.random())
         due = trio.current_time() + delay_s
-        self.system.timers.at(due, lambda: self.feed(RetryDue(action.id, action.serial, trio.current_time())))
+        former = self._retry_timers.pop(action.id, None)
+        if former is not None:
+            former.cancel()
+        entry = self.system.timers.at(due, lambda: self._retry(action.id, action.serial))
+        self._retry_timers[action.id] = entry
+
+    def _retry(self, child_id: str, serial: int) -> None:
+        self._retry_timers.pop(child_id, None)
+        self.feed(RetryDue(child_id, serial, trio.current_time()))
 
     def on_close(self, action: Close) -> None:
-        timer = self._stop_timers.pop(action.id, None)
-        if timer is not None:
-            timer.cancel()
+        for timers in (self._stop_timers, self._retry_timers):
+            timer = timers.pop(action.id, None)
+            if timer is not None:
+                timer.cancel()
+        child = self.state.children.get(action.id)
+        if child is not None:
+            child.forget_frames()
         slot = self.slots.get(action.id)
         if isinstance(slot, Worker):
             slot.close(action.reason)

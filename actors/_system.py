@@ -163,7 +163,7 @@ class System:
             return self.interrupt
         lost = self._failure_of_tree()
         if lost is not None:
-            if escaped is not None and not isinstance(escaped, trio.Cancelled):
+            if escaped is not None and not _only_cancelled(escaped):
                 lost.add_note(f"Meanwhile the block of open_system raised {escaped!r}")
             return lost
         if escaped is not None or self.entered:
@@ -204,6 +204,12 @@ class System:
         self.require_thread()
         self._stopping = True
         self.root.feed(Kill())
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
@@ -271,10 +277,11 @@ async def _open(system: System) -> AsyncIterator[System]:
                     system.interrupted(interrupt)
             await system.close()
             nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as late:  # a KeyboardInterrupt while the nursery ended
-        if (interrupt := interrupt_in(late)) is None:
-            raise
-        system.interrupted(interrupt)
+    except BaseExceptionGroup as late:  # an interrupt or a cancellation while the nursery ended
+        if (interrupt := interrupt_in(late)) is not None:
+            system.interrupted(interrupt)
+        elif escaped is None or late.split(trio.Cancelled)[1] is not None:
+            escaped = late
     failure = system.failure(escaped)
     if failure is not None:
         raise failure

@@ -105,8 +105,10 @@ class Timers:
 
     def expire(self, entry: Expiring, timeout_s: float) -> None:
         """Expires `entry` after `timeout_s`, unless it is done by then. Raises ValueError for what is no timeout."""
+        if type(timeout_s) is not float:  # True, 1 and 1+0j would find the lane of 1.0
+            require_seconds(timeout_s, "timeout", endless=True)
         lane = self._lanes.get(timeout_s)
-        if lane is None or type(timeout_s) is not float:  # True and 1+0j find the lane of 1.0
+        if lane is None:
             require_seconds(timeout_s, "timeout", endless=True)
             if timeout_s == math.inf:
                 return

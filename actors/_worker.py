@@ -183,6 +183,7 @@ class Worker:
             else:
                 system.events.publish(StartedEvent(self.path, "worker", at))
         self.restarts_told = self.child.restarts
+        self.child.forget_frames()
         self.supervisor.feed(Started(self.child.spec.id, self._serial, trio.current_time()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
@@ -271,6 +272,7 @@ class Worker:
                 self._scope = self._context = self._made = self._cleanups = None
                 self._again, self._reporting = False, True
                 self._report(reason)
+                reason = None  # its traceback holds the life that is over
                 self._reporting = False
                 if not self._again:
                     return

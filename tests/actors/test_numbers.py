@@ -108,6 +108,18 @@ async def test_a_timeout_that_is_none_is_refused_and_nothing_is_sent(autojump_cl
         assert system.tree()[1].mailbox_depth == 0
 
 
+async def test_calls_with_whole_seconds_expire_each(autojump_clock: MockClock) -> None:
+    registry = Registry()
+    ref = registry.ref(Counter, "a")
+    async with open_system(SupervisorSpec("root", [ChildSpec("a", Counter, name="a")]), registry=registry):
+        ref.tell(Sleep(100))
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(_expires, ref, 1)
+        assert trio.current_time() - began == 1
+
+
 async def _expires(ref: Any, timeout: float) -> None:
     with pytest.raises(CallTimeout):
         await ref.call(Ping(), timeout=timeout)
