@@ -25,7 +25,7 @@ import trio
 
 from actors._exits import ExitReason
 from actors._interrupts import protect
-from actors._specs import Kind
+from actors._specs import Kind, is_whole
 
 DeadLetterCause = Literal["crashed", "killed", "down", "dropped_oldest", "dropped_newest", "refused", "timer"]
 
@@ -178,7 +178,7 @@ class EventStream:
     def subscribe(self, bound: int = 1024) -> Iterator[Subscription]:
         """The events as an async iterator that holds at most `bound` of them. Raises ValueError unless that is a whole
         number >= 1."""
-        if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
+        if not is_whole(bound, 1):
             raise ValueError(f"subscribe(bound) is {bound!r}; wanted a whole number >= 1")
         subscription = Subscription(bound, self.counters)
         with self.listen(subscription.put):

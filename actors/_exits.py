@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -58,8 +58,8 @@ def _twin(error: BaseException) -> BaseException:
             twin: BaseException = kind.__new__(kind, *error.args)
             twin.args = error.args
         else:
-            make, args = error.__reduce__()[:2]
-            twin = make(*args)
+            made: Any = error.__reduce__()
+            twin = made[0](*made[1])
         twin.__dict__.update(
             {name: without_frames(held) if isinstance(held, ExitReason) else held for name, held in vars(error).items()}
         )

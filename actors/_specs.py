@@ -44,7 +44,8 @@ def require_seconds(
         raise ValueError(f"{name} is {value!r}; wanted {most}{' or infinity' if endless else ', finite'}")
 
 
-def _whole(value: object, least: int) -> bool:
+def is_whole(value: object, least: int) -> bool:
+    """True for an int >= `least` that is no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -85,7 +86,7 @@ class MailboxPolicy(msgspec.Struct, frozen=True):
     when_full: WhenFull = "refuse"
 
     def __post_init__(self) -> None:
-        _require(_whole(self.bound, 1), "bound", f"wanted >= 1, got {self.bound!r}")
+        _require(is_whole(self.bound, 1), "bound", f"wanted >= 1, got {self.bound!r}")
         _require_one_of(self.when_full, "when_full", ("refuse", "drop_oldest", "drop_newest"))
 
 
@@ -96,7 +97,7 @@ class Intensity(msgspec.Struct, frozen=True):
     period_s: float = 5.0
 
     def __post_init__(self) -> None:
-        _require(_whole(self.restarts, 0), "restarts", f"wanted a whole number >= 0, got {self.restarts!r}")
+        _require(is_whole(self.restarts, 0), "restarts", f"wanted a whole number >= 0, got {self.restarts!r}")
         _require(_finite(self.period_s) and self.period_s > 0, "period_s", f"wanted seconds > 0, got {self.period_s!r}")
 
 
@@ -220,7 +221,7 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
         _require_shutdown(self.shutdown)
         dynamic = self.strategy == "dynamic"
         most = self.max_children
-        _require(most is None or _whole(most, 0), "max_children", f"wanted >= 0, got {most!r}")
+        _require(most is None or is_whole(most, 0), "max_children", f"wanted >= 0, got {most!r}")
         _require(most is None or dynamic, "max_children", "only a dynamic supervisor has it")
         _require(not (dynamic and self.children), "children", "a dynamic supervisor starts empty")
         _require(not dynamic or self.auto_shutdown == "never", "auto_shutdown", "not with dynamic children")

@@ -160,9 +160,7 @@ class Supervisor:
                 raise BadReturn(type(made))
         except BaseException as error:  # noqa: BLE001  # the supervision seam: a start that raises is a failed start
             reason = crashed(error)
-            if self.system.events.listening:
-                at = trio.current_time()
-                self.system.events.publish(Crashed(self.path_of(action.id), child.spec.kind, reason, True, at))
+            self.system.note_crash(self.path_of(action.id), child.spec.kind, reason, starting=True)
             self.feed(ChildStartFailed(action.id, action.serial, reason, trio.current_time()))
             self.system.note_interrupt(error)
 
@@ -304,9 +302,8 @@ class Supervisor:
         self._gave_up(action.id, action.reason, disabled=False)
 
     def _gave_up(self, child_id: str, reason: ExitReason, *, disabled: bool) -> None:
-        if self.system.events.listening:
-            at = trio.current_time()
-            self.system.events.publish(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
+        at = trio.current_time()
+        self.system.note_gave_up(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
 
     def on_reply(self, action: Reply) -> None:
         if isinstance(action.request, Request):

@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from actors._administration import state_of
+from actors._crashes import CrashLog, witnesses
 from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed, WrongThread
-from actors._events import EventStream
+from actors._events import Crashed, EventStream, GaveUp
 from actors._exits import KILLED, SHUTDOWN, ExitReason
 from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
@@ -48,7 +49,9 @@ class NodeInfo(msgspec.Struct, frozen=True):
 class System:
     """Made by `open_system`."""
 
-    def __init__(self, spec: SupervisorSpec, registry: Registry, rng: random.Random, events: EventStream) -> None:
+    def __init__(
+        self, spec: SupervisorSpec, registry: Registry, rng: random.Random, events: EventStream, log: CrashLog | None
+    ) -> None:
         self.registry = registry
         self.rng = rng
         self.events = events
@@ -57,6 +60,7 @@ class System:
         self.thread = get_ident()
         """The identity of the thread that it runs in."""
         self.root = Supervisor(self, spec, spec.id, None)
+        self._log = log
         self.interrupt: BaseException | None = None
         self.aborted = False
         self.outcome: ExitReason | None = None
@@ -119,6 +123,24 @@ class System:
     def _start_soon(self, run: Callable[..., Awaitable[object]], name: str, args: tuple[object, ...]) -> None:
         assert self._nursery is not None
         self._nursery.start_soon(run, *args, name=name)
+
+    def note_crash(self, path: str, kind: Kind, reason: ExitReason, *, starting: bool) -> None:
+        """Tells whoever wants to know of a crash."""
+        log = self._log
+        if log is None and not self.events.listening and not witnesses:
+            return
+        event = Crashed(path, kind, reason, starting, trio.current_time())
+        self.events.publish(event)
+        for witness in witnesses:
+            witness(event)
+        if log is not None:
+            log.crashed(event)
+
+    def note_gave_up(self, event: GaveUp) -> None:
+        """Tells whoever wants to know of it."""
+        self.events.publish(event)
+        if self._log is not None:
+            self._log.gave_up(event)
 
     def note_interrupt(self, error: BaseException) -> None:
         """KeyboardInterrupt and SystemExit end the system, in order, wherever a child raised them; a second
@@ -234,6 +256,7 @@ def open_system(
     registry: Registry | None = None,
     rng: random.Random | None = None,
     events: EventStream | None = None,
+    log_crashes: bool = True,
 ) -> AbstractAsyncContextManager[System]:
     """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
 
@@ -243,8 +266,11 @@ def open_system(
 
     A KeyboardInterrupt or SystemExit that comes up in a child or in the block, alone or inside a group, stops the
     tree in order and comes out as it is, not as a group, whatever else was raised. A second Ctrl-C kills the tree.
+
+    Crashes, and what supervisors give up, are written to the logger "actors" of `logging` unless `log_crashes` is off.
     """
-    return _Opening(System(spec, registry or Registry(), rng or random.Random(), events or EventStream()))
+    log = CrashLog() if log_crashes else None
+    return _Opening(System(spec, registry or Registry(), rng or random.Random(), events or EventStream(), log))
 
 
 class _Opening:

@@ -16,7 +16,7 @@ from trio.lowlevel import reschedule
 
 from actors._actor import Actor, Context, DrainingJob, Job
 from actors._errors import ActorDown, MailboxFull, WrongMessage
-from actors._events import Crashed, Restarted, Stopped
+from actors._events import Restarted, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from actors._interrupts import protect, run_unprotected
@@ -285,15 +285,14 @@ class Worker:
 
     def _report(self, reason: ExitReason | None) -> None:
         supervisor, child_id = self.supervisor, self.child.spec.id
-        events, at = supervisor.system.events, trio.current_time()
+        system, at = supervisor.system, trio.current_time()
         if reason is None:
             supervisor.feed(Ignored(child_id, self._serial))
             return
-        if events.listening:
-            if reason.kind == "crashed":
-                events.publish(Crashed(self.path, "worker", reason, not self._begun, at))
-            elif self._begun:
-                events.publish(Stopped(self.path, "worker", reason, at))
+        if reason.kind == "crashed":
+            system.note_crash(self.path, "worker", reason, starting=not self._begun)
+        elif self._begun and system.events.listening:
+            system.events.publish(Stopped(self.path, "worker", reason, at))
         if self._begun:
             supervisor.feed(Exited(child_id, self._serial, reason, at))
         else:

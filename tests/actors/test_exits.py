@@ -13,6 +13,10 @@ from actors import ActorDown, ChildSpec, Context, Job, Registry, SupervisorSpec,
 from actors._interrupts import interrupt_in
 from actors.testing import Journal, Probe
 from tests.actors.interrupted import PLACES, Do, Doer
+from tests.actors.messages import Boom
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 Make = Callable[[], BaseException]
 
@@ -29,6 +33,7 @@ WAYS: dict[str, Make] = {
 }
 
 
+@may_crash(ValueError)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", PLACES)
 async def test_an_exit_ends_the_system_and_comes_out_as_it_is(autojump_clock: MockClock, place: str, way: str) -> None:

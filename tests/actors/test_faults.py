@@ -32,6 +32,9 @@ from actors import (
 from actors._supervision import decide
 from actors.testing import Journal, Probe, Recorder, recording, settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 1)
 
@@ -71,6 +74,7 @@ def root(*children: ChildSpec | SupervisorSpec, **options: Any) -> SupervisorSpe
     return SupervisorSpec("root", list(children), **{"intensity": MANY, "name": "root", **options})
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_handler_raises_is_a_crash_of_that_actor_alone(autojump_clock: MockClock, error: str) -> None:
     registry = Registry()
@@ -86,6 +90,7 @@ async def test_whatever_a_handler_raises_is_a_crash_of_that_actor_alone(autojump
             assert system.tree()[2].restarts == 0
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_start_raises_is_a_failed_start(autojump_clock: MockClock, error: str) -> None:
     class Bad(Actor[Ping]):
@@ -107,6 +112,7 @@ def _raising(make: Callable[[], BaseException]) -> Callable[[], Actor[Any]]:
     return start
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_stop_hook_raises_the_stop_goes_on(autojump_clock: MockClock, error: str) -> None:
     class Bad(Actor[Ping | Crash]):
@@ -188,6 +194,7 @@ async def test_a_job_cleans_up_until_it_is_killed(autojump_clock: MockClock) -> 
     assert ended == ["clean after 2"]
 
 
+@may_crash(OddError)
 @pytest.mark.parametrize("shutdown", [5.0, "brutal_kill"])
 async def test_a_child_that_raises_while_being_cancelled(autojump_clock: MockClock, shutdown: Any) -> None:
     async def bad(context: Context) -> None:
@@ -206,6 +213,7 @@ async def test_a_child_that_raises_while_being_cancelled(autojump_clock: MockClo
             assert [event.path for event in recorder.of(Stopped)] == ["root/b", "root"]
 
 
+@may_crash(ExceptionGroup)
 async def test_a_nursery_inside_a_handler_that_is_killed_leaves_nothing(autojump_clock: MockClock) -> None:
     class Busy(Actor[Ping]):
         async def handle(self, message: Ping) -> object:
@@ -428,6 +436,7 @@ async def test_an_aside_that_crashes_takes_its_actor_along(autojump_clock: MockC
     assert lives == 2
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_an_aside_or_a_job_raises_is_a_crash_of_that_child_alone(
     autojump_clock: MockClock, error: str

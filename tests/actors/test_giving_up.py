@@ -23,6 +23,9 @@ from actors import (
     open_system,
 )
 from tests.actors.messages import Boom, Counter, Crash, Ping
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 class SlowToStop(Counter):

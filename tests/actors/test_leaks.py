@@ -28,6 +28,9 @@ from actors._exits import without_frames
 from actors._mailbox import Asked
 from actors.testing import settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Ping
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 1)
 
@@ -83,13 +86,15 @@ async def test_a_crash_holds_nothing_of_the_life_that_it_ended(autojump_clock: M
         lives.append(weakref.ref(heavy))
         return heavy
 
-    options: dict[str, Any] = {
+    ends: dict[str, dict[str, Any]] = {
         "restarted": {},
         "disabled": {"on_exceed": "disable", "intensity": Intensity(0, 1)},
         "stopped": {"restart": "temporary"},
-    }[end]
+    }
+    options = ends[end]
     children = [ChildSpec("a", start, name="a", **options)]
-    async with open_system(SupervisorSpec("root", children, intensity=MANY), registry=registry) as system:
+    spec = SupervisorSpec("root", children, intensity=MANY)
+    async with open_system(spec, registry=registry, log_crashes=False) as system:  # pytest keeps what is logged
         registry.ref(Heavy, "a").tell(Crash("why"))
         await settle()
         gc.collect()

@@ -32,7 +32,10 @@ from actors import (
     open_system,
 )
 from actors.testing import Journal, Probe, recording, run_deterministic, settle
-from tests.actors.messages import Add, Counter, Crash, Leave, Ping, Sleep
+from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 class Ten(Counter):
@@ -319,6 +322,7 @@ async def test_timers_fire_once_or_again_and_again(autojump_clock: MockClock) ->
     assert [at - began for at in often] == pytest.approx([3.0, 6.0, 9.0, 12.0, 15.0])
 
 
+@may_crash(ValueError)
 async def test_timers_are_spread_by_jitter_and_end_with_their_life(autojump_clock: MockClock) -> None:
     seen: list[float] = []
     async with open_system(one(lambda: Clockwork(seen, 10.0, 0.5))) as system:
@@ -345,6 +349,7 @@ async def test_a_timer_that_finds_no_room_is_a_dead_letter(autojump_clock: MockC
             assert [letter.cause for letter in recorder.dead_letters] == ["timer", "timer"]
 
 
+@may_crash(ValueError)
 async def test_every_wants_a_period(autojump_clock: MockClock) -> None:
     from actors import StartFailed
 

@@ -21,6 +21,7 @@ from engram.chain.submitting import Waiting
 from engram.clock import TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.test_announcement import HERE
+from tests.crashes import may_crash
 from tests.fakes.chain import ChainDouble, rehotkeyed, unreachable
 from tests.fakes.living_chain import LivingChain
 
@@ -404,6 +405,7 @@ async def test_a_stop_does_not_wait_for_a_block(autojump_clock: Clock) -> None:
     assert living.journal.attempt is not None
 
 
+@may_crash(RuntimeError)
 async def test_a_crash_of_the_announcer_forgets_nothing_that_is_in_flight(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.include = False
