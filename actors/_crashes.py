@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from actors._events import Crashed, GaveUp
+from actors._events import Crashed, GaveUp, StartSlow
 from actors._interrupts import interrupt_in, protect
 
 LOGGER: Final = logging.getLogger("actors")
@@ -33,6 +33,15 @@ class CrashLog:
             when = "in its start" if event.starting else "and its supervisor decides"
             rest = self._rest()
             LOGGER.error("%s %s crashed %s: %s%s", event.kind, event.path, when, event.reason, rest, exc_info=error)
+
+    def slow(self, event: StartSlow) -> None:
+        """Always written: once for each start."""
+        LOGGER.warning(
+            "%s %s is not ready after %g s: its on_start has not returned, or the job has not called context.ready()",
+            event.kind,
+            event.path,
+            event.seconds,
+        )
 
     def gave_up(self, event: GaveUp) -> None:
         """Always written: it happens once for each life of a supervisor."""

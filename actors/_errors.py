@@ -93,6 +93,15 @@ class StartFailed(ActorsError):
         self.__cause__ = reason.error
 
 
+class StartTimeout(ActorsError):
+    """The start of `path` was not done within its `start_within_s`: its `on_start` did not return, or the job did not
+    call `context.ready()`."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__(f"{path!r} was not ready within {seconds:g} s")
+        self.path, self.seconds = path, seconds
+
+
 class BadReturn(ActorsError, TypeError):
     """A child's `start` returned neither an actor, a job, a supervisor's specification nor None."""
 

@@ -6,6 +6,7 @@
 | Restarted         | the same, after an automatic restart                          | path, kind, restarts          |
 | Stopped           | an end by normal, shutdown or killed                          | path, kind, reason            |
 | Crashed           | an end by an escaped error; also a failed start               | path, kind, reason, starting  |
+| StartSlow         | a start is not acknowledged after a while; said once          | path, kind, seconds           |
 | GaveUp            | restarts exceeded the intensity                               | path, child, reason, disabled |
 | DeadLetter        | a message was taken and lost, or had nobody left to take it   | name, message, cause          |
 | MailboxHighWater  | a mailbox filled up to 3/4 (again, after it was down to 1/2)  | name, depth, bound            |
@@ -66,6 +67,15 @@ class Crashed(msgspec.Struct, frozen=True):
     at: float
 
 
+class StartSlow(msgspec.Struct, frozen=True):
+    """The start of `path` has taken `seconds` so far: an `on_start` that waits, or a job that did not call `ready`."""
+
+    path: str
+    kind: Kind
+    seconds: float
+    at: float
+
+
 class GaveUp(msgspec.Struct, frozen=True):
     """The supervisor `path` gives up because of `child` (a path), or `disabled` the child alone."""
 
@@ -95,7 +105,7 @@ class MailboxHighWater(msgspec.Struct, frozen=True):
     at: float
 
 
-ActorEvent = Started | Restarted | Stopped | Crashed | GaveUp | DeadLetter | MailboxHighWater
+ActorEvent = Started | Restarted | Stopped | Crashed | StartSlow | GaveUp | DeadLetter | MailboxHighWater
 
 
 class Counters(msgspec.Struct):

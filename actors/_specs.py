@@ -153,6 +153,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     `backoff`: wait before restarts. `intensity`: restarts are counted for this child alone.
     `on_exceed`: when its restarts exceed the intensity, the supervisor gives up ("escalate"), or this child alone
     stays down until `restart_child` ("disable"; counted for this child alone, too).
+    `start_within_s`: a start of an actor or job that takes longer has failed, with StartTimeout. Default: no limit.
     """
 
     id: str
@@ -165,6 +166,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     intensity: Intensity | None = None
     on_exceed: OnExceed = "escalate"
     kind: Kind = "worker"
+    start_within_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.shutdown is None:
@@ -185,6 +187,10 @@ def _check_child(spec: ChildSpec) -> None:
     _require(_is_or_none(spec.backoff, Backoff), "backoff", f"wanted a Backoff, got {spec.backoff!r}")
     _require(_is_or_none(spec.intensity, Intensity), "intensity", f"wanted an Intensity, got {spec.intensity!r}")
     _require_one_of(spec.on_exceed, "on_exceed", ("escalate", "disable"))
+    within = spec.start_within_s
+    timed = within is None or (_finite(within) and within > 0)
+    _require(timed, "start_within_s", f"wanted seconds > 0, got {within!r}")
+    _require(within is None or spec.kind == "worker", "start_within_s", "the children of a supervisor have it")
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):

@@ -16,11 +16,11 @@ import trio
 from actors._administration import state_of
 from actors._crashes import CrashLog, witnesses
 from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed, WrongThread
-from actors._events import Crashed, EventStream, GaveUp
+from actors._events import Crashed, EventStream, GaveUp, StartSlow
 from actors._exits import KILLED, SHUTDOWN, ExitReason
 from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
-from actors._specs import Kind, SupervisorSpec
+from actors._specs import Kind, SupervisorSpec, require_seconds
 from actors._supervision import Kill, Shutdown, Status
 from actors._supervisor import Supervisor
 from actors._timers import Timers
@@ -50,7 +50,13 @@ class System:
     """Made by `open_system`."""
 
     def __init__(
-        self, spec: SupervisorSpec, registry: Registry, rng: random.Random, events: EventStream, log: CrashLog | None
+        self,
+        spec: SupervisorSpec,
+        registry: Registry,
+        rng: random.Random,
+        events: EventStream,
+        log: CrashLog | None,
+        slow_start_s: float,
     ) -> None:
         self.registry = registry
         self.rng = rng
@@ -61,6 +67,8 @@ class System:
         """The identity of the thread that it runs in."""
         self.root = Supervisor(self, spec, spec.id, None)
         self._log = log
+        self.slow_start_s = slow_start_s
+        """A start that takes longer is reported; infinity for never."""
         self.interrupt: BaseException | None = None
         self.aborted = False
         self.outcome: ExitReason | None = None
@@ -141,6 +149,12 @@ class System:
         self.events.publish(event)
         if self._log is not None:
             self._log.gave_up(event)
+
+    def note_slow(self, event: StartSlow) -> None:
+        """Says whom a boot or a restart waits for."""
+        self.events.publish(event)
+        if self._log is not None:
+            self._log.slow(event)
 
     def note_interrupt(self, error: BaseException) -> None:
         """KeyboardInterrupt and SystemExit end the system, in order, wherever a child raised them; a second
@@ -257,6 +271,7 @@ def open_system(
     rng: random.Random | None = None,
     events: EventStream | None = None,
     log_crashes: bool = True,
+    slow_start_s: float = 10.0,
 ) -> AbstractAsyncContextManager[System]:
     """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
 
@@ -267,10 +282,13 @@ def open_system(
     A KeyboardInterrupt or SystemExit that comes up in a child or in the block, alone or inside a group, stops the
     tree in order and comes out as it is, not as a group, whatever else was raised. A second Ctrl-C kills the tree.
 
-    Crashes, and what supervisors give up, are written to the logger "actors" of `logging` unless `log_crashes` is off.
+    Crashes, and what supervisors give up, are written to the logger "actors" of `logging` unless `log_crashes` is off;
+    so is, as the event StartSlow, which child is not ready `slow_start_s` seconds after its start began.
     """
+    require_seconds(slow_start_s, "slow_start_s", above_zero=True, endless=True)
     log = CrashLog() if log_crashes else None
-    return _Opening(System(spec, registry or Registry(), rng or random.Random(), events or EventStream(), log))
+    rng, events = rng or random.Random(), events or EventStream()
+    return _Opening(System(spec, registry or Registry(), rng, events, log, slow_start_s))
 
 
 class _Opening:

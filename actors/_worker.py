@@ -6,6 +6,7 @@ the whole system reaches only whoever opened the system, which then stops the tr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ import trio
 from trio.lowlevel import reschedule
 
 from actors._actor import Actor, Context, DrainingJob, Job
-from actors._errors import ActorDown, MailboxFull, WrongMessage
-from actors._events import Restarted, Stopped
+from actors._errors import ActorDown, MailboxFull, StartTimeout, WrongMessage
+from actors._events import Restarted, StartSlow, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from actors._interrupts import protect, run_unprotected
@@ -30,6 +31,7 @@ from actors._waits import asker
 if TYPE_CHECKING:
     from actors._supervision import Child
     from actors._supervisor import Supervisor
+    from actors._timers import TimerEntry
 
 SLICE_MESSAGES = 64
 SLICE_S = 0.001
@@ -49,6 +51,7 @@ class Worker:
 
     __slots__ = (
         "_again",
+        "_alarms",
         "_asides",
         "_asides_gone",
         "_begun",
@@ -96,6 +99,8 @@ class Worker:
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
+        self._alarms: list[TimerEntry] | None = None
+        """While a start goes on: when it is reported, and when it has failed."""
         self._cleanups: WeakSet[trio.CancelScope] | None = None
 
     # --- orders of the supervisor
@@ -117,6 +122,28 @@ class Worker:
             self.supervisor.system.spawn(self.run, self.path)
         if isinstance(made, Actor) and type(made).on_start is Actor.on_start:
             self._acknowledge()
+        else:
+            self._set_alarms()
+
+    def _set_alarms(self) -> None:
+        timers, now, serial = self.timers, trio.current_time(), self._serial
+        slow_s, within_s = self.supervisor.system.slow_start_s, self.child.spec.start_within_s
+        self._alarms = [timers.at(now + slow_s, lambda: self._report_slow(slow_s))] if slow_s < math.inf else []
+        if within_s is not None:
+            self._alarms.append(timers.at(now + within_s, lambda: self._give_up_start(within_s, serial)))
+
+    def _drop_alarms(self) -> None:
+        for alarm in self._alarms or ():
+            alarm.cancel()
+        self._alarms = None
+
+    def _report_slow(self, seconds: float) -> None:
+        self.supervisor.system.note_slow(StartSlow(self.path, "worker", seconds, trio.current_time()))
+
+    def _give_up_start(self, seconds: float, serial: int) -> None:
+        if self._serial == serial and not self._begun and self._told is None:
+            self._told = crashed(StartTimeout(self.path, seconds))
+            self._cancel(self._told)
 
     def ask_stop(self) -> None:
         """The end is wanted: after the message at hand, with `on_stop`."""
@@ -175,6 +202,8 @@ class Worker:
         if self._begun:
             return
         self._begun = True
+        if self._alarms is not None:
+            self._drop_alarms()
         system = self.supervisor.system
         if system.events.listening:
             restarts, at = self.child.restarts, trio.current_time()
@@ -269,6 +298,8 @@ class Worker:
                 context = self._context
                 assert context is not None
                 context.close(reason)
+                if self._alarms is not None:
+                    self._drop_alarms()
                 self._scope = self._context = self._made = self._cleanups = None
                 self._again, self._reporting = False, True
                 self._report(reason)
