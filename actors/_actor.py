@@ -195,7 +195,7 @@ class Context:
     def after(self, seconds: float, message: object) -> Timer:
         """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life.
 
-        Raises ValueError unless `seconds` is finite and >= 0.
+        Raises ValueError unless `seconds` is finite and >= 0, and ActorDown once this life is over.
         """
         require_seconds(seconds, "after(seconds)")
         timer = self._new_timer()
@@ -205,7 +205,7 @@ class Context:
     def every(self, seconds: float, message: object, jitter: float = 0.0) -> Timer:
         """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1).
 
-        Raises ValueError unless `seconds` is finite and > 0, and `jitter` from 0 to 1.
+        Raises ValueError unless `seconds` is finite and > 0 and `jitter` from 0 to 1, ActorDown once this life is over.
         """
         require_seconds(seconds, "every(seconds)", above_zero=True)
         require_seconds(jitter, "every(jitter)", at_most=1.0)
@@ -226,6 +226,7 @@ class Context:
 
     def _new_timer(self) -> Timer:
         self._worker.supervisor.system.require_thread()
+        self._worker.require_life(self)
         if self._timers is None:
             self._timers = set()
         return Timer(self._timers)

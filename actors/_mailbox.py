@@ -106,6 +106,8 @@ class Asked(msgspec.Struct, eq=False):
 
 
 _SWEEP_FROM: Final = 64
+_CLOSED_AT_ONCE: Final = 256
+"""Messages of a closed mailbox that are made dead letters before others have a turn: about a millisecond."""
 
 
 class _Woken:
@@ -121,11 +123,12 @@ _WOKEN: Final = cast("Outcome[None]", _Woken())
 class Blocked:
     """A sender that waits for room."""
 
-    __slots__ = ("message", "task")
+    __slots__ = ("abandoned", "message", "task")
 
     def __init__(self, message: object, task: trio.lowlevel.Task) -> None:
         self.message = message
         self.task = task
+        self.abandoned = False
 
 
 class Mailbox:
@@ -196,17 +199,34 @@ class Mailbox:
 
     def close(self, reason: ExitReason) -> None:
         """Nobody will take what is in it: dead letters and failed callers."""
+        owner = self.owner
         self.owner, self.down, self.limit, self.thread = None, without_frames(reason), 0, 0
         queue, self.queue = self.queue, deque()
-        senders, self.senders = self.senders, None
+        senders, self.senders = self.senders or deque(), None
         self.abandoned, self._marks, self.task = 0, None, None
-        for item in queue:
-            self.dispose(item, "down", reason)
-        for waiter in senders or ():
-            if isinstance(waiter, Asked):
-                waiter.fail(reason)
+        if self._turn_down(queue, senders, reason) and owner is not None:
+            owner.supervisor.system.spawn(self._turn_down_rest, self.name, queue, senders, reason)
+
+    def _turn_down(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> bool:
+        """Disposes of so much as may be done in one step. True when there is more."""
+        for _ in range(_CLOSED_AT_ONCE):
+            if queue:
+                self.dispose(queue.popleft(), "down", reason)
+            elif senders:
+                waiter = senders.popleft()
+                if isinstance(waiter, Asked):
+                    waiter.fail(reason)
+                elif not waiter.abandoned:
+                    reschedule(waiter.task, Error(ActorDown(self.name, reason)))
             else:
-                reschedule(waiter.task, Error(ActorDown(self.name, reason)))
+                return False
+        return bool(queue or senders)
+
+    async def _turn_down_rest(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> None:
+        more = True
+        while more:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            more = self._turn_down(queue, senders, reason)
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
         """Makes a dead letter of a queued or taken item; its caller, if any, is told."""
@@ -255,10 +275,10 @@ class Mailbox:
             self._oldest_since = trio.current_time()
         while room > 0 and senders:
             waiter = senders.popleft()
+            if waiter.abandoned:
+                self.abandoned -= 1
+                continue
             if isinstance(waiter, Asked):
-                if waiter.abandoned:
-                    self.abandoned -= 1
-                    continue
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
@@ -302,9 +322,14 @@ class Mailbox:
                     self.events.counters.refused_messages += 1
                 raise MailboxFull(self.name, self.policy.bound)
             case "drop_oldest":
-                self.dispose(self.queue.popleft(), "dropped_oldest", None)
-                self.taken += 1
-                return True
+                for at, item in enumerate(self.queue):
+                    if type(item) is not Asked:  # somebody waits for the reply to a call
+                        del self.queue[at]
+                        self.dead_letter(item, "dropped_oldest")
+                        self.taken += 1
+                        return True
+                self.dead_letter(message, "dropped_newest")
+                return False
             case "drop_newest":
                 self.dead_letter(message, "dropped_newest")
                 return False
@@ -328,15 +353,15 @@ class Mailbox:
         self.add_sender(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            if self.senders is not None:
-                self.senders.remove(waiter)
-                self._note_senders_gone()
+            waiter.abandoned = True
+            self.note_abandoned()
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def note_abandoned(self) -> None:
-        """A call in it, or one that waits for room, is given up. Those are swept out when they are most of it."""
+        """A call in it, or whoever waits for room, has given up. Those are swept out when they are most of it: one by
+        one, each would have to be found among all."""
         self.abandoned += 1
         waiting = len(self.senders or ())
         if self.abandoned > _SWEEP_FROM and self.abandoned * 2 > len(self.queue) + waiting:
@@ -374,7 +399,7 @@ class Mailbox:
         self.queue.clear()
         self.queue.extend(kept)
         if self.senders is not None:
-            self.senders = deque(one for one in self.senders if not (isinstance(one, Asked) and one.abandoned))
+            self.senders = deque(one for one in self.senders if not one.abandoned)
             self._note_senders_gone()
         self.abandoned = 0
 

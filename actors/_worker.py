@@ -226,10 +226,14 @@ class Worker:
             self._stop_at = 0.0
             self._nudge()
 
-    def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
-        """A task that ends with this life."""
+    def require_life(self, context: Context) -> None:
+        """Raises ActorDown when the life of `context` is over: what it starts would belong to the next one."""
         if context is not self._context:
             raise ActorDown(self.path)
+
+    def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """A task that ends with this life."""
+        self.require_life(context)
         scope = trio.CancelScope(shield=True)
         if self._asides is None:
             self._asides = set()
