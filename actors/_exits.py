@@ -46,7 +46,10 @@ KILLED: Final = ExitReason("killed")
 def without_frames(reason: ExitReason) -> ExitReason:
     """`reason` with its error's class, arguments and attributes but no traceback, whose frames hold what the dead life
     held. The error itself stays as it is for everybody who has it."""
-    return reason if reason.error is None else msgspec.structs.replace(reason, error=_twin(reason.error))
+    error = reason.error
+    if error is None or error.__traceback__ is None:
+        return reason
+    return ExitReason(reason.kind, reason.detail, _twin(error))
 
 
 def _twin(error: BaseException) -> BaseException:
@@ -60,9 +63,8 @@ def _twin(error: BaseException) -> BaseException:
         else:
             made: Any = error.__reduce__()
             twin = made[0](*made[1])
-        twin.__dict__.update(
-            {name: without_frames(held) if isinstance(held, ExitReason) else held for name, held in vars(error).items()}
-        )
+        for name, held in vars(error).items():
+            twin.__dict__[name] = without_frames(held) if isinstance(held, ExitReason) else held
     except Exception:  # noqa: BLE001  # a class whose making takes more than its arguments
         return Exception(f"{kind.__name__}: {error}")
     return twin

@@ -25,7 +25,8 @@ def interrupt_in(error: BaseException, *, replaced: bool = False) -> KeyboardInt
     """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         return error
-    if not replaced and not isinstance(error, BaseExceptionGroup):
+    grouped = isinstance(error, BaseExceptionGroup)
+    if not grouped and (not replaced or (error.__cause__ is None and error.__context__ is None)):
         return None
     exits: list[SystemExit] = []
     seen: set[int] = set()
