@@ -43,7 +43,7 @@ from actors._events import (
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from actors._messages import LATER, Ignore, Message, Refuse
 from actors._refs import ActorRef, Registry, ReplyTo
-from actors._specs import Backoff, ChildSpec, Intensity, MailboxPolicy, SupervisorSpec
+from actors._specs import Backoff, ChildSpec, Intensity, MailboxPolicy, SupervisorSpec, UnreachableIntensity
 from actors._system import NodeInfo, System, open_system
 
 __all__ = [
@@ -105,6 +105,7 @@ __all__ = [
     "System",
     "SystemFailed",
     "Timer",
+    "UnreachableIntensity",
     "WrongMessage",
     "WrongThread",
     "open_system",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +21,9 @@ AutoShutdown = Literal["never", "any_significant", "all_significant"]
 OnExceed = Literal["escalate", "disable"]
 WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
 Kind = Literal["worker", "supervisor"]
+_STEPS_AT_MOST = 10_000
+_MEANT_AT_MOST = 20
+"""An intensity of more restarts is taken to say that there is no limit."""
 
 
 def _finite(value: object) -> bool:
@@ -140,6 +144,38 @@ class Backoff(msgspec.Struct, frozen=True):
         return min(self.max_s, plain * (1 + self.jitter * (2 * roll - 1)))
 
 
+class UnreachableIntensity(UserWarning):
+    """A child waits so long between its restarts that it never exceeds its intensity: it is restarted for ever."""
+
+
+def reachable(backoff: Backoff, intensity: Intensity) -> bool:
+    """False when a child that fails at once each time never makes `intensity.restarts + 1` restarts in a period.
+
+    >>> reachable(Backoff(1.0, 30.0, jitter=0.0), Intensity(3, 5.0)), reachable(Backoff(1.0, 30.0), Intensity(3, 60.0))
+    (False, True)
+    """
+    spent_s, attempt = 0.0, 0
+    while attempt < intensity.restarts and spent_s <= intensity.period_s:
+        wait_s = backoff.delay_s(attempt, 0.0)
+        constant = wait_s == backoff.delay_s(attempt + 1, 0.0) or attempt >= _STEPS_AT_MOST
+        steps = intensity.restarts - attempt if constant else 1
+        spent_s += wait_s * steps
+        attempt += steps
+    return spent_s <= intensity.period_s
+
+
+def _warn_of_unreachable(backoff: Backoff | None, intensity: Intensity, child_id: str) -> None:
+    meant = intensity.restarts <= _MEANT_AT_MOST
+    if backoff is not None and meant and not reachable(backoff, intensity):
+        warnings.warn(
+            f"{child_id!r} never exceeds {intensity.restarts} restarts in {intensity.period_s:g} s, because it waits "
+            f"{backoff.min_s:g} to {backoff.max_s:g} s before each: give it an Intensity with a longer period, or one "
+            f"of more than {_MEANT_AT_MOST} restarts if it is to be restarted for ever",
+            UnreachableIntensity,
+            stacklevel=4,
+        )
+
+
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     """One child of a supervisor.
 
@@ -191,6 +227,8 @@ def _check_child(spec: ChildSpec) -> None:
     timed = within is None or (_finite(within) and within > 0)
     _require(timed, "start_within_s", f"wanted seconds > 0, got {within!r}")
     _require(within is None or spec.kind == "worker", "start_within_s", "the children of a supervisor have it")
+    if spec.intensity is not None:
+        _warn_of_unreachable(spec.backoff, spec.intensity, spec.id)
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):
@@ -238,6 +276,9 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
             _require(child.id not in ids, "children", f"duplicate id {child.id!r}")
             ids.add(child.id)
             require_fits(child_of(child), self)
+            counted_here = isinstance(child, ChildSpec) and child.intensity is None
+            if counted_here and (len(self.children) == 1 or child.on_exceed == "disable"):
+                _warn_of_unreachable(child.backoff, self.intensity, child.id)
         child_of(self)
 
 

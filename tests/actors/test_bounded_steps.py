@@ -179,9 +179,10 @@ async def test_the_context_of_a_dead_life_arms_no_timer(autojump_clock: MockCloc
         registry.ref(Noting, "a").tell(Crash())
         await settle()
         before = len(system.timers)
-        for arm in (lambda old: old.after(1, Ping()), lambda old: old.every(1, Ping())):
-            with pytest.raises(ActorDown):
-                arm(contexts[0])
+        with pytest.raises(ActorDown):
+            contexts[0].after(1, Ping())
+        with pytest.raises(ActorDown):
+            contexts[0].every(1, Ping())
         assert len(system.timers) == before
         contexts[1].after(1, Add(5))
         await trio.sleep(2)

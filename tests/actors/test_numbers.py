@@ -22,6 +22,7 @@ from actors import (
     MailboxPolicy,
     Registry,
     SupervisorSpec,
+    UnreachableIntensity,
     open_system,
 )
 from actors.testing import settle
@@ -154,3 +155,24 @@ def test_every_backoff_that_is_taken_waits_from_0_to_its_maximum(
 ) -> None:
     delay_s = Backoff(between[0], between[1], factor=factor, jitter=jitter).delay_s(attempt, roll)
     assert 0 <= delay_s <= between[1]
+
+
+UNREACHABLE = Backoff(1, 60)
+GIVEN: dict[str, Callable[[], object]] = {
+    "with an intensity of its own": lambda: ChildSpec("a", Counter, backoff=UNREACHABLE, intensity=Intensity()),
+    "as the only child": lambda: SupervisorSpec("s", [ChildSpec("a", Counter, backoff=UNREACHABLE)]),
+    "disabled alone": lambda: SupervisorSpec(
+        "s", [ChildSpec("b", Counter), ChildSpec("a", Counter, backoff=UNREACHABLE, on_exceed="disable")]
+    ),
+}
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_a_backoff_that_makes_the_intensity_unreachable_warns_where_it_is_given(way: str) -> None:
+    with pytest.warns(UnreachableIntensity, match="'a' never exceeds 3 restarts in 5 s"):
+        GIVEN[way]()
+
+
+def test_an_intensity_that_can_be_reached_or_means_no_limit_warns_of_nothing() -> None:
+    ChildSpec("a", Counter, backoff=UNREACHABLE, intensity=Intensity(3, 60))
+    ChildSpec("a", Counter, backoff=UNREACHABLE, intensity=Intensity(1_000_000, 1))

@@ -8,7 +8,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from actors import Backoff, ChildSpec, SupervisorSpec, open_system
+from actors import Backoff, ChildSpec, Intensity, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
@@ -115,7 +115,13 @@ class Living:
         followed = self.nodes if self.followed is None else (self.followed,)
         children = [
             ChildSpec("chain", lambda: MetagraphSyncer(followed, subnets, settings, clock, Random(7))),
-            ChildSpec("announcer", self._announcer, backoff=Backoff(1.0, 60.0), on_exceed="disable"),
+            ChildSpec(
+                "announcer",
+                self._announcer,
+                backoff=Backoff(1.0, 60.0),
+                intensity=Intensity(1_000_000, 1.0),
+                on_exceed="disable",
+            ),
         ]
         async with open_system(SupervisorSpec("root", children)), trio.open_nursery() as nursery:
             nursery.start_soon(self._live)
