@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from threading import get_ident
 from types import TracebackType
 from typing import TypeVarTuple, final
@@ -292,43 +292,56 @@ def open_system(
 
 
 class _Opening:
-    """The frames of `contextlib` are not protected from KeyboardInterrupt: these stand above them."""
+    """Not an async generator: the frames of `contextlib` are open to KeyboardInterrupt, and one that comes up while the
+    interpreter frees a generator is lost."""
 
     def __init__(self, system: System) -> None:
-        self._manager = _open(system)
+        self._system = system
+        self._manager = trio.open_nursery()
+        self._body = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
 
     async def __aenter__(self) -> System:
-        return await self._manager.__aenter__()
+        self._nursery = await self._manager.__aenter__()
+        self._body.__enter__()
+        try:
+            await self._system.run_in(self._nursery, self._body)
+        except BaseException as error:
+            failure = await self._end(error)
+            if failure is None or failure is error:
+                raise
+            raise failure from failure.__cause__
+        return self._system
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return await self._manager.__aexit__(kind, error, trace)
+    ) -> bool:
+        failure = await self._end(error)
+        if failure is not None and failure is not error:
+            raise failure from failure.__cause__
+        return failure is None
 
-
-@asynccontextmanager
-async def _open(system: System) -> AsyncIterator[System]:
-    escaped: BaseException | None = None
-    try:
-        async with trio.open_nursery() as nursery:
-            try:
-                with trio.CancelScope() as body:
-                    await system.run_in(nursery, body)
-                    yield system
-            except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
-                escaped = error
-                if (interrupt := interrupt_in(error)) is not None:
-                    system.interrupted(interrupt)
-            await system.close()
-            nursery.cancel_scope.cancel()
-    except BaseExceptionGroup as late:  # an interrupt or a cancellation while the nursery ended
-        if (interrupt := interrupt_in(late)) is not None:
+    async def _end(self, error: BaseException | None) -> BaseException | None:
+        """Stops the tree; returns what comes out of the block that `error`, if any, ended."""
+        system, escaped = self._system, error
+        try:
+            if self._body.__exit__(None if error is None else type(error), error, None):
+                escaped = None
+        except BaseException as left:  # noqa: BLE001  # what is left of a group without its cancellations
+            escaped = left
+        if escaped is not None and (interrupt := interrupt_in(escaped)) is not None:
             system.interrupted(interrupt)
-        elif escaped is None or late.split(trio.Cancelled)[1] is not None:
-            escaped = late
-    failure = system.failure(escaped)
-    if failure is not None:
-        raise failure
+        await system.close()
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as late:  # an interrupt or a cancellation while the nursery ended
+            if (interrupt := interrupt_in(late)) is not None:
+                system.interrupted(interrupt)
+            elif escaped is None or late.split(trio.Cancelled)[1] is not None:
+                escaped = late
+        return system.failure(escaped)
 
 
 protect(globals())
