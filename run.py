@@ -175,7 +175,9 @@ class Process:
         events = EventStream()
         try:
             with events.listen(observer(self.metrics)):
-                async with open_system(tree, registry=self.registry, rng=self.rng, events=events) as system:
+                async with open_system(
+                    tree, registry=self.registry, rng=self.rng, events=events, log_crashes=False
+                ) as system:
                     self.system = system
                     self._say_ready()
                     await system.wait()

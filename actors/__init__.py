@@ -20,9 +20,11 @@ from actors._errors import (
     NotFound,
     ReplyTypeError,
     StartFailed,
+    StartTimeout,
     SupervisorDown,
     SystemFailed,
     WrongMessage,
+    WrongThread,
 )
 from actors._events import (
     ActorEvent,
@@ -34,13 +36,14 @@ from actors._events import (
     MailboxHighWater,
     Restarted,
     Started,
+    StartSlow,
     Stopped,
     Subscription,
 )
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason
 from actors._messages import LATER, Ignore, Message, Refuse
 from actors._refs import ActorRef, Registry, ReplyTo
-from actors._specs import Backoff, ChildSpec, Intensity, MailboxPolicy, SupervisorSpec
+from actors._specs import Backoff, ChildSpec, Intensity, MailboxPolicy, SupervisorSpec, UnreachableIntensity
 from actors._system import NodeInfo, System, open_system
 
 __all__ = [
@@ -91,6 +94,8 @@ __all__ = [
     "ReplyTypeError",
     "Restarted",
     "StartFailed",
+    "StartSlow",
+    "StartTimeout",
     "Started",
     "Stopped",
     "Subscription",
@@ -100,6 +105,8 @@ __all__ = [
     "System",
     "SystemFailed",
     "Timer",
+    "UnreachableIntensity",
     "WrongMessage",
+    "WrongThread",
     "open_system",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple, final
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, TypeVarTuple,
 import trio
 
 from actors._exits import NORMAL, ExitReason
+from actors._interrupts import let_in, protect
 from actors._mailbox import Asked
 from actors._refs import ActorRef, ReplyTo, make_ref
-from actors._specs import MailboxPolicy
+from actors._specs import MailboxPolicy, require_seconds
 
 if TYPE_CHECKING:
     from actors._administration import SupervisorRef
@@ -33,6 +35,13 @@ class Actor(Generic[M_contra]):
     mailbox: ClassVar[MailboxPolicy] = MailboxPolicy()
     context: Context
     """Set before `on_start`."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for hook in ("handle", "on_start", "on_stop"):
+            own = getattr(cls, hook)
+            if own is not getattr(Actor, hook):
+                let_in(own)
 
     async def on_start(self, context: Context) -> None:
         """Before the first message; the start of the next sibling waits for it. An error is a failed start,
@@ -88,7 +97,9 @@ class Timer:
         return self in self._timers
 
     def cancel(self) -> None:
-        """It will not fire any more. Once it has, nothing happens."""
+        """It will not fire any more. Once it has, nothing happens. Raises WrongThread."""
+        if self._entry is not None:
+            self._entry.require_thread()
         self._timers.discard(self)
         if self._entry is not None:
             self._entry.cancel()
@@ -96,7 +107,7 @@ class Timer:
 
 @final
 class Context:
-    """What an actor or job may do beyond handling messages. Valid for one life."""
+    """What an actor or job may do beyond handling messages, in the thread of its system. Valid for one life."""
 
     __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "asked")
 
@@ -159,6 +170,7 @@ class Context:
 
     def reply_to(self) -> ReplyTo:
         """The right to reply to the message at hand later; `handle` then returns LATER."""
+        self._worker.supervisor.system.require_thread()
         asked, self.asked = self.asked, None
         if self._kept is None:
             self._kept = set()
@@ -172,22 +184,31 @@ class Context:
     def ready(self, info: object = None) -> None:
         """The start is done. `info` is shown in listings (`ChildInfo.info`), for instance a bound address. Jobs must
         call it; an actor may, before its `on_start` returns."""
+        self._worker.supervisor.system.require_thread()
         self._worker.ready(self, info)
 
     def stop(self, reason: ExitReason = NORMAL) -> None:
         """Ends this life once the message at hand is handled (its reply is given). For a job: cancels it."""
+        self._worker.supervisor.system.require_thread()
         self._worker.stop_self(self, reason)
 
     def after(self, seconds: float, message: object) -> Timer:
-        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life."""
+        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life.
+
+        Raises ValueError unless `seconds` is finite and >= 0, and ActorDown once this life is over.
+        """
+        require_seconds(seconds, "after(seconds)")
         timer = self._new_timer()
         self._arm(timer, seconds, message, None, 0.0)
         return timer
 
     def every(self, seconds: float, message: object, jitter: float = 0.0) -> Timer:
-        """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1)."""
-        if seconds <= 0:
-            raise ValueError("every() wants seconds > 0")
+        """As `after`, again and again; each wait is spread by +-`jitter`, a share of `seconds` (0 to 1).
+
+        Raises ValueError unless `seconds` is finite and > 0 and `jitter` from 0 to 1, ActorDown once this life is over.
+        """
+        require_seconds(seconds, "every(seconds)", above_zero=True)
+        require_seconds(jitter, "every(jitter)", at_most=1.0)
         timer = self._new_timer()
         self._arm(timer, self._spread(seconds, jitter), message, seconds, jitter)
         return timer
@@ -195,13 +216,17 @@ class Context:
     def start_soon(self, run: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Runs `run(*args)` in a task of this life: it is cancelled when the life ends, and an error from it is a
         crash of the actor."""
+        self._worker.supervisor.system.require_thread()
         self._worker.start_aside(self, run, args)
 
     def cleanup(self) -> trio.CancelScope:
         """A scope in which a stopped job may still wait; a kill ends it."""
+        self._worker.supervisor.system.require_thread()
         return self._worker.cleanup_scope()
 
     def _new_timer(self) -> Timer:
+        self._worker.supervisor.system.require_thread()
+        self._worker.require_life(self)
         if self._timers is None:
             self._timers = set()
         return Timer(self._timers)
@@ -219,4 +244,11 @@ class Context:
                 self._arm(timer, self._spread(period_s, jitter), message, period_s, jitter)
             self._worker.tell_from_timer(message)
 
-        timer.arm(self._worker.timers.at(trio.current_time() + wait_s, fire))
+        now = trio.current_time()
+        due = now + wait_s
+        if period_s is not None:  # one too short to move the clock on would be due for ever, and nothing else
+            due = max(due, math.nextafter(now, math.inf))
+        timer.arm(self._worker.timers.at(due, fire))
+
+
+protect(globals())

@@ -9,6 +9,7 @@ import msgspec
 
 from actors._errors import NotAllowed, NotFound
 from actors._exits import ExitReason
+from actors._interrupts import protect
 from actors._refs import ActorRef, mailbox_of
 from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
 from actors._supervision import Child, DeleteChild, RestartChild, StartChild, Status, StopChild
@@ -79,14 +80,15 @@ class SupervisorRef:
 
     async def restart_child(self, child_id: str) -> ActorRef[Any] | None:
         """Starts a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the
-        child stays listed), NotAllowed (dynamic)."""
+        child stays listed), NotAllowed (a dynamic child that is not disabled)."""
         supervisor = self._resolve()
         supervisor.refuse_own_end(child_id)
         await supervisor.ask(child_id, lambda request: RestartChild(request, child_id))
         return supervisor.ref_of(child_id)
 
     async def delete_child(self, child_id: str) -> None:
-        """Forgets a stopped child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (dynamic)."""
+        """Forgets a stopped or disabled child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (a dynamic
+        child that is not disabled)."""
         supervisor = self._resolve()
         supervisor.refuse_own_end(child_id)
         await supervisor.ask(child_id, lambda request: DeleteChild(request, child_id))
@@ -126,12 +128,16 @@ def _not_found(supervisor: Supervisor, what: str) -> NoReturn:
 
 
 def _id_of(supervisor: Supervisor, ref: ActorRef[Any]) -> str | None:
-    """The id of the dynamic child behind `ref`; None when that has ended. Raises NotFound for a foreign one."""
+    """The id of the dynamic child behind `ref`; None when that is forgotten. Raises NotFound for a foreign one."""
     if not supervisor.state.dynamic:
         raise NotAllowed(f"{supervisor.path!r} stops its children by id")
-    owner = mailbox_of(ref).owner
-    if owner is None:
-        return None
+    mailbox = mailbox_of(ref)
+    owner = mailbox.owner
+    if owner is None:  # it has ended, or is disabled
+        slots = supervisor.slots
+        named = (child_id for child_id, slot in slots.items() if isinstance(slot, Worker) and slot.mailbox is mailbox)
+        unnamed = mailbox.name.removeprefix(f"{supervisor.path}/")
+        return unnamed if unnamed in slots else next(named, None)
     if owner.supervisor is not supervisor:
         _not_found(supervisor, owner.path)
     return owner.child.spec.id
@@ -155,3 +161,6 @@ def _info(supervisor: Supervisor, child: Child) -> ChildInfo:
 def state_of(child: Child) -> str:
     """The state that is shown for a child: a restart under way is one, also while its start runs."""
     return Status.RESTARTING.value if child.in_restart else child.status.value
+
+
+protect(globals())

@@ -59,6 +59,15 @@ class WrongMessage(ActorsError, TypeError):
         self.name, self.message_type = name, message_type
 
 
+class WrongThread(ActorsError, RuntimeError):
+    """`name` was used from another thread than the one in which its system runs. Nothing happened; there, write
+    `trio.from_thread.run_sync(ref.tell, message)`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name!r} belongs to the thread of its system; elsewhere use trio.from_thread")
+        self.name = name
+
+
 class ReplyTypeError(ActorsError, TypeError):
     """The actor handled the message but its reply is not of the class that the message names."""
 
@@ -82,6 +91,15 @@ class StartFailed(ActorsError):
         super().__init__(f"{child_id!r} failed to start: {reason}")
         self.child_id, self.reason = child_id, reason
         self.__cause__ = reason.error
+
+
+class StartTimeout(ActorsError):
+    """The start of `path` was not done within its `start_within_s`: its `on_start` did not return, or the job did not
+    call `context.ready()`."""
+
+    def __init__(self, path: str, seconds: float) -> None:
+        super().__init__(f"{path!r} was not ready within {seconds:g} s")
+        self.path, self.seconds = path, seconds
 
 
 class BadReturn(ActorsError, TypeError):

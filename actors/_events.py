@@ -6,6 +6,7 @@
 | Restarted         | the same, after an automatic restart                          | path, kind, restarts          |
 | Stopped           | an end by normal, shutdown or killed                          | path, kind, reason            |
 | Crashed           | an end by an escaped error; also a failed start               | path, kind, reason, starting  |
+| StartSlow         | a start is not acknowledged after a while; said once          | path, kind, seconds           |
 | GaveUp            | restarts exceeded the intensity                               | path, child, reason, disabled |
 | DeadLetter        | a message was taken and lost, or had nobody left to take it   | name, message, cause          |
 | MailboxHighWater  | a mailbox filled up to 3/4 (again, after it was down to 1/2)  | name, depth, bound            |
@@ -24,7 +25,8 @@ import msgspec
 import trio
 
 from actors._exits import ExitReason
-from actors._specs import Kind
+from actors._interrupts import protect
+from actors._specs import Kind, is_whole
 
 DeadLetterCause = Literal["crashed", "killed", "down", "dropped_oldest", "dropped_newest", "refused", "timer"]
 
@@ -65,6 +67,15 @@ class Crashed(msgspec.Struct, frozen=True):
     at: float
 
 
+class StartSlow(msgspec.Struct, frozen=True):
+    """The start of `path` has taken `seconds` so far: an `on_start` that waits, or a job that did not call `ready`."""
+
+    path: str
+    kind: Kind
+    seconds: float
+    at: float
+
+
 class GaveUp(msgspec.Struct, frozen=True):
     """The supervisor `path` gives up because of `child` (a path), or `disabled` the child alone."""
 
@@ -94,7 +105,7 @@ class MailboxHighWater(msgspec.Struct, frozen=True):
     at: float
 
 
-ActorEvent = Started | Restarted | Stopped | Crashed | GaveUp | DeadLetter | MailboxHighWater
+ActorEvent = Started | Restarted | Stopped | Crashed | StartSlow | GaveUp | DeadLetter | MailboxHighWater
 
 
 class Counters(msgspec.Struct):
@@ -147,12 +158,14 @@ class EventStream:
         self._listeners: tuple[Callable[[ActorEvent], None], ...] = ()
         self.listening = False
         self.counters = Counters()
+        self.on_listener_error: Callable[[BaseException], None] = _goes_no_further
+        """Used by the system."""
 
     @contextmanager
     def listen(self, callback: Callable[[ActorEvent], None]) -> Iterator[None]:
         """Calls `callback` with every event while the context is open: on the loop, at once, it must not block.
-        An Exception from it is counted in `counters.listener_errors` and goes no further. A callback for good is
-        added with `add_listener`."""
+        An error from it is counted in `counters.listener_errors` and goes no further; KeyboardInterrupt and
+        SystemExit end the system. A callback for good is added with `add_listener`."""
         self.add_listener(callback)
         try:
             yield
@@ -173,7 +186,10 @@ class EventStream:
 
     @contextmanager
     def subscribe(self, bound: int = 1024) -> Iterator[Subscription]:
-        """The events as an async iterator that holds at most `bound` of them."""
+        """The events as an async iterator that holds at most `bound` of them. Raises ValueError unless that is a whole
+        number >= 1."""
+        if not is_whole(bound, 1):
+            raise ValueError(f"subscribe(bound) is {bound!r}; wanted a whole number >= 1")
         subscription = Subscription(bound, self.counters)
         with self.listen(subscription.put):
             yield subscription
@@ -183,5 +199,13 @@ class EventStream:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001  # a listener's fault must not become its publisher's
+            except BaseException as error:  # noqa: BLE001  # a listener's fault must not become its publisher's
                 self.counters.listener_errors += 1
+                self.on_listener_error(error)
+
+
+def _goes_no_further(_: BaseException) -> None:
+    pass
+
+
+protect(globals())

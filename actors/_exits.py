@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+import types
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -40,6 +41,33 @@ class ExitReason(msgspec.Struct, frozen=True):
 NORMAL: Final = ExitReason("normal")
 SHUTDOWN: Final = ExitReason("shutdown")
 KILLED: Final = ExitReason("killed")
+
+
+def without_frames(reason: ExitReason) -> ExitReason:
+    """`reason` with its error's class, arguments and attributes but no traceback, whose frames hold what the dead life
+    held. The error itself stays as it is for everybody who has it."""
+    error = reason.error
+    if error is None or error.__traceback__ is None:
+        return reason
+    return ExitReason(reason.kind, reason.detail, _twin(error))
+
+
+def _twin(error: BaseException) -> BaseException:
+    kind = type(error)
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            return error.derive([_twin(one) for one in error.exceptions])
+        if isinstance(kind.__init__, types.FunctionType):  # which may want other arguments than it keeps
+            twin: BaseException = kind.__new__(kind, *error.args)
+            twin.args = error.args
+        else:
+            made: Any = error.__reduce__()
+            twin = made[0](*made[1])
+        for name, held in vars(error).items():
+            twin.__dict__[name] = without_frames(held) if isinstance(held, ExitReason) else held
+    except Exception:  # noqa: BLE001  # a class whose making takes more than its arguments
+        return Exception(f"{kind.__name__}: {error}")
+    return twin
 
 
 def crashed(error: BaseException) -> ExitReason:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from threading import get_ident
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import msgspec
@@ -19,9 +20,10 @@ import trio
 from outcome import Error, Outcome
 from trio.lowlevel import reschedule
 
-from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage
+from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage, WrongThread
 from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
-from actors._exits import ExitReason
+from actors._exits import ExitReason, without_frames
+from actors._interrupts import protect
 from actors._specs import MailboxPolicy
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ class Asked(msgspec.Struct, eq=False):
     abandoned: bool = False
     reply: object = None
     error: Exception | None = None
+    kept: set[Asked] | None = None
+    """Where its actor keeps it for a later reply."""
 
     def unwrap(self) -> object:
         """Returns the reply or raises the error, in the caller's task."""
@@ -97,9 +101,13 @@ class Asked(msgspec.Struct, eq=False):
         self.done = self.abandoned = True
         if not self.taken:
             self.mailbox.note_abandoned()
+        elif self.kept is not None:
+            self.kept.discard(self)
 
 
 _SWEEP_FROM: Final = 64
+_CLOSED_AT_ONCE: Final = 256
+"""Messages of a closed mailbox that are made dead letters before others have a turn: about a millisecond."""
 
 
 class _Woken:
@@ -115,11 +123,12 @@ _WOKEN: Final = cast("Outcome[None]", _Woken())
 class Blocked:
     """A sender that waits for room."""
 
-    __slots__ = ("message", "task")
+    __slots__ = ("abandoned", "message", "task")
 
     def __init__(self, message: object, task: trio.lowlevel.Task) -> None:
         self.message = message
         self.task = task
+        self.abandoned = False
 
 
 class Mailbox:
@@ -145,6 +154,7 @@ class Mailbox:
         "senders_since",
         "taken",
         "task",
+        "thread",
         "timers",
         "waiting",
     )
@@ -165,6 +175,8 @@ class Mailbox:
         self.abandoned = 0
         self.task: trio.lowlevel.Task | None = None
         """The task of its owner's life."""
+        self.thread = 0
+        """The identity of the thread that alone may use it; 0 while nobody owns it."""
         self.senders_since = 0
         """What `taken` was when senders last had a turn, or began to wait."""
         self.waiting: list[Node] | None = None
@@ -180,23 +192,41 @@ class Mailbox:
     def open(self, owner: Worker, policy: MailboxPolicy, accepted: Accepted) -> None:
         """`owner` takes the address; what is in it from a former life stays."""
         self.owner, self.policy, self.down = owner, policy, None
+        self.thread = owner.supervisor.system.thread
         self.events, self.timers = owner.supervisor.system.events, owner.timers
         self._accepted, self.accepts = accepted.classes, accepted.exact
         self._reset_limit()
 
     def close(self, reason: ExitReason) -> None:
         """Nobody will take what is in it: dead letters and failed callers."""
-        self.owner, self.down, self.limit = None, reason, 0
+        owner = self.owner
+        self.owner, self.down, self.limit, self.thread = None, without_frames(reason), 0, 0
         queue, self.queue = self.queue, deque()
-        senders, self.senders = self.senders, None
+        senders, self.senders = self.senders or deque(), None
         self.abandoned, self._marks, self.task = 0, None, None
-        for item in queue:
-            self.dispose(item, "down", reason)
-        for waiter in senders or ():
-            if isinstance(waiter, Asked):
-                waiter.fail(reason)
+        if self._turn_down(queue, senders, reason) and owner is not None:
+            owner.supervisor.system.spawn(self._turn_down_rest, self.name, queue, senders, reason)
+
+    def _turn_down(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> bool:
+        """Disposes of so much as may be done in one step. True when there is more."""
+        for _ in range(_CLOSED_AT_ONCE):
+            if queue:
+                self.dispose(queue.popleft(), "down", reason)
+            elif senders:
+                waiter = senders.popleft()
+                if isinstance(waiter, Asked):
+                    waiter.fail(reason)
+                elif not waiter.abandoned:
+                    reschedule(waiter.task, Error(ActorDown(self.name, reason)))
             else:
-                reschedule(waiter.task, Error(ActorDown(self.name, reason)))
+                return False
+        return bool(queue or senders)
+
+    async def _turn_down_rest(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> None:
+        more = True
+        while more:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            more = self._turn_down(queue, senders, reason)
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
         """Makes a dead letter of a queued or taken item; its caller, if any, is told."""
@@ -245,10 +275,10 @@ class Mailbox:
             self._oldest_since = trio.current_time()
         while room > 0 and senders:
             waiter = senders.popleft()
+            if waiter.abandoned:
+                self.abandoned -= 1
+                continue
             if isinstance(waiter, Asked):
-                if waiter.abandoned:
-                    self.abandoned -= 1
-                    continue
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
@@ -262,6 +292,11 @@ class Mailbox:
             self._reset_limit()
 
     # --- the senders' side
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than its system's runs this."""
+        if self.thread and self.thread != get_ident():
+            raise WrongThread(self.name)
 
     def wake(self) -> None:
         """To be called when something was put into an empty queue; only then can the consumer be parked."""
@@ -287,9 +322,14 @@ class Mailbox:
                     self.events.counters.refused_messages += 1
                 raise MailboxFull(self.name, self.policy.bound)
             case "drop_oldest":
-                self.dispose(self.queue.popleft(), "dropped_oldest", None)
-                self.taken += 1
-                return True
+                for at, item in enumerate(self.queue):
+                    if type(item) is not Asked:  # somebody waits for the reply to a call
+                        del self.queue[at]
+                        self.dead_letter(item, "dropped_oldest")
+                        self.taken += 1
+                        return True
+                self.dead_letter(message, "dropped_newest")
+                return False
             case "drop_newest":
                 self.dead_letter(message, "dropped_newest")
                 return False
@@ -313,15 +353,15 @@ class Mailbox:
         self.add_sender(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            if self.senders is not None:
-                self.senders.remove(waiter)
-                self._note_senders_gone()
+            waiter.abandoned = True
+            self.note_abandoned()
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def note_abandoned(self) -> None:
-        """A call in it, or one that waits for room, is given up. Those are swept out when they are most of it."""
+        """A call in it, or whoever waits for room, has given up. Those are swept out when they are most of it: one by
+        one, each would have to be found among all."""
         self.abandoned += 1
         waiting = len(self.senders or ())
         if self.abandoned > _SWEEP_FROM and self.abandoned * 2 > len(self.queue) + waiting:
@@ -359,7 +399,7 @@ class Mailbox:
         self.queue.clear()
         self.queue.extend(kept)
         if self.senders is not None:
-            self.senders = deque(one for one in self.senders if not (isinstance(one, Asked) and one.abandoned))
+            self.senders = deque(one for one in self.senders if not one.abandoned)
             self._note_senders_gone()
         self.abandoned = 0
 
@@ -408,3 +448,6 @@ class Accepted:
 
 def _high_water(bound: int) -> int:
     return max(1, bound * 3 // 4)
+
+
+protect(globals())

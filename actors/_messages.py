@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import types
 import typing
+from contextlib import suppress
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
 
 import msgspec
@@ -90,7 +92,8 @@ def reply_classes(message_type: type) -> tuple[type, ...] | None:
     for base in message_type.__mro__:
         for parent in getattr(base, "__orig_bases__", ()):
             if typing.get_origin(parent) is Message and found is None:
-                found = classes_of(typing.get_args(parent)[0])
+                with suppress(TypeError):
+                    found = classes_of(_resolved(typing.get_args(parent)[0], base))
     if found is not None and float in found:
         found = (*found, int)
     _reply_classes[message_type] = found
@@ -98,11 +101,25 @@ def reply_classes(message_type: type) -> tuple[type, ...] | None:
 
 
 def message_classes(actor_type: type) -> tuple[type, ...] | None:
-    """The classes of message that an actor class takes, from its `Actor[...]` base; None when it does not say."""
+    """The classes of message that an actor class takes, from its `Actor[...]` base; None when it does not say. Raises
+    TypeError when a name in quotes cannot be found."""
     base: Any
     for base in actor_type.__mro__:
         for parent in base.__dict__.get("__orig_bases__", ()):
             origin = typing.get_origin(parent)
             if isinstance(origin, type) and getattr(origin, "__actor_base__", False):
-                return classes_of(typing.get_args(parent)[0])
+                return classes_of(_resolved(typing.get_args(parent)[0], base))
     return None
+
+
+def _resolved(annotation: object, named_by: type) -> object:
+    """`annotation` with the names in it looked up in the module of the class that it stands at."""
+    holder = type("holder", (), {"__annotations__": {"it": annotation}})
+    names = vars(sys.modules[named_by.__module__]) if named_by.__module__ in sys.modules else {}
+    try:
+        return typing.get_type_hints(holder, globalns=dict(names), localns={named_by.__name__: named_by})["it"]
+    except NameError as error:
+        raise TypeError(
+            f"{named_by.__qualname__} names its messages or reply by {annotation!r}, which cannot be found: {error}; "
+            "write the class itself, or define it in the module"
+        ) from error

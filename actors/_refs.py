@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, final
 from weakref import WeakValueDictionary
 
 from trio.lowlevel import current_task, wait_task_rescheduled
 
 from actors._errors import ReplyTypeError, SupervisorDown
+from actors._interrupts import protect
 from actors._mailbox import Asked, Mailbox
 from actors._messages import Asks, reply_classes
 from actors._waits import asker, attached, refuse_cycle
@@ -63,9 +65,11 @@ class ActorRef(Generic[M_contra]):
     def tell(self, message: M_contra) -> None:
         """Puts `message` into the mailbox, at once. No reply, no proof that it was handled.
 
-        Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage.
+        Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage, WrongThread.
         """
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         depth = len(queue)
         if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and not mailbox.make_room(message):
@@ -78,9 +82,11 @@ class ActorRef(Generic[M_contra]):
         """As `tell`, but waits for room; in the order of arrival among those who wait. Cancelled while it waits,
         nothing was sent. It is no checkpoint when there is room.
 
-        Raises ActorDown, WrongMessage, CallCycle (the wait for room would never end).
+        Raises ActorDown, WrongMessage, WrongThread, CallCycle (the wait for room would never end).
         """
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         depth = len(queue)
         if (depth >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message):
@@ -107,11 +113,14 @@ class ActorRef(Generic[M_contra]):
         Cancelled or expired while queued, the message is never handled; once taken it is handled to its end and a
         late reply is dropped and counted.
 
-        Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, CallCycle,
-        ValueError (`timeout` is NaN), ReplyTypeError, and whatever error the actor refused the message with.
+        Raises CallTimeout and ActorDown (with `taken`, the outcome is unknown), WrongMessage, WrongThread, CallCycle,
+        ValueError (`timeout` is NaN, negative or a bool; infinity is fine), ReplyTypeError, and whatever error the
+        actor refused the message with.
         """
         # No checkpoint between putting the message and parking: it cannot be settled before its task can be woken.
         mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
         queue = mailbox.queue
         me = asker.get()
         if me is not None:
@@ -173,8 +182,9 @@ class ReplyTo:
     def __init__(self, asked: Asked | None, kept: set[Asked]) -> None:
         self._asked = asked
         self._worker_kept = kept
-        if asked is not None:
+        if asked is not None and not asked.done:
             kept.add(asked)
+            asked.kept = kept
 
     @property
     def wanted(self) -> bool:
@@ -184,6 +194,7 @@ class ReplyTo:
     def reply(self, value: object) -> None:
         """Replies; a reply that nobody waits for any more is dropped and counted."""
         if self._asked is not None:
+            self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
             if not settle_reply(self._asked, value):
                 self._count_late()
@@ -191,6 +202,7 @@ class ReplyTo:
     def refuse(self, error: Exception) -> None:
         """Raises `error` at the caller."""
         if self._asked is not None:
+            self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
             if not self._asked.refuse(error):
                 self._count_late()
@@ -240,3 +252,6 @@ class Registry:
         """Gives the name back if `supervisor` holds it."""
         if self._supervisors.get(name) is supervisor:
             del self._supervisors[name]
+
+
+protect(globals())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,13 +21,35 @@ AutoShutdown = Literal["never", "any_significant", "all_significant"]
 OnExceed = Literal["escalate", "disable"]
 WhenFull = Literal["refuse", "drop_oldest", "drop_newest"]
 Kind = Literal["worker", "supervisor"]
+_STEPS_AT_MOST = 10_000
+_MEANT_AT_MOST = 20
+"""An intensity of more restarts is taken to say that there is no limit."""
 
 
 def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number above every float
+        return False
 
 
-def _whole(value: object, least: int) -> bool:
+def require_seconds(
+    value: object, name: str, *, above_zero: bool = False, endless: bool = False, at_most: float = math.inf
+) -> None:
+    """Raises ValueError unless `value` is a number from 0 to `at_most`. Infinity only when `endless`, 0 unless
+    `above_zero`. NaN and bools are none: every number that reaches the shared timers comes through here, because one
+    of them out of order would hold up the deadlines of all."""
+    fine = _finite(value) and 0 <= value <= at_most and not (above_zero and value == 0)  # type: ignore[operator]
+    if not fine and not (endless and isinstance(value, float) and value == math.inf):
+        least = "a number > 0" if above_zero else "a number >= 0"
+        most = f"{least} and <= {at_most:g}" if at_most < math.inf else least
+        raise ValueError(f"{name} is {value!r}; wanted {most}{' or infinity' if endless else ', finite'}")
+
+
+def is_whole(value: object, least: int) -> bool:
+    """True for an int >= `least` that is no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -67,7 +90,7 @@ class MailboxPolicy(msgspec.Struct, frozen=True):
     when_full: WhenFull = "refuse"
 
     def __post_init__(self) -> None:
-        _require(_whole(self.bound, 1), "bound", f"wanted >= 1, got {self.bound!r}")
+        _require(is_whole(self.bound, 1), "bound", f"wanted >= 1, got {self.bound!r}")
         _require_one_of(self.when_full, "when_full", ("refuse", "drop_oldest", "drop_newest"))
 
 
@@ -78,7 +101,7 @@ class Intensity(msgspec.Struct, frozen=True):
     period_s: float = 5.0
 
     def __post_init__(self) -> None:
-        _require(_whole(self.restarts, 0), "restarts", f"wanted a whole number >= 0, got {self.restarts!r}")
+        _require(is_whole(self.restarts, 0), "restarts", f"wanted a whole number >= 0, got {self.restarts!r}")
         _require(_finite(self.period_s) and self.period_s > 0, "period_s", f"wanted seconds > 0, got {self.period_s!r}")
 
 
@@ -112,9 +135,45 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def delay_s(self, attempt: int, roll: float) -> float:
         """Seconds to wait before restart number `attempt` (from 0); `roll` is a uniform draw from [0, 1)."""
-        steps = 0.0 if self.factor == 1 else math.log(self.max_s / self.min_s, self.factor)
-        plain = self.max_s if attempt >= steps and self.factor > 1 else self.min_s * self.factor**attempt
+        if self.factor == 1:
+            plain = self.min_s
+        elif attempt * math.log(self.factor) >= math.log(self.max_s) - math.log(self.min_s):
+            plain = self.max_s
+        else:
+            plain = self.min_s * self.factor**attempt
         return min(self.max_s, plain * (1 + self.jitter * (2 * roll - 1)))
+
+
+class UnreachableIntensity(UserWarning):
+    """A child waits so long between its restarts that it never exceeds its intensity: it is restarted for ever."""
+
+
+def reachable(backoff: Backoff, intensity: Intensity) -> bool:
+    """False when a child that fails at once each time never makes `intensity.restarts + 1` restarts in a period.
+
+    >>> reachable(Backoff(1.0, 30.0, jitter=0.0), Intensity(3, 5.0)), reachable(Backoff(1.0, 30.0), Intensity(3, 60.0))
+    (False, True)
+    """
+    spent_s, attempt = 0.0, 0
+    while attempt < intensity.restarts and spent_s <= intensity.period_s:
+        wait_s = backoff.delay_s(attempt, 0.0)
+        constant = wait_s == backoff.delay_s(attempt + 1, 0.0) or attempt >= _STEPS_AT_MOST
+        steps = intensity.restarts - attempt if constant else 1
+        spent_s += wait_s * steps
+        attempt += steps
+    return spent_s <= intensity.period_s
+
+
+def _warn_of_unreachable(backoff: Backoff | None, intensity: Intensity, child_id: str) -> None:
+    meant = intensity.restarts <= _MEANT_AT_MOST
+    if backoff is not None and meant and not reachable(backoff, intensity):
+        warnings.warn(
+            f"{child_id!r} never exceeds {intensity.restarts} restarts in {intensity.period_s:g} s, because it waits "
+            f"{backoff.min_s:g} to {backoff.max_s:g} s before each: give it an Intensity with a longer period, or one "
+            f"of more than {_MEANT_AT_MOST} restarts if it is to be restarted for ever",
+            UnreachableIntensity,
+            stacklevel=4,
+        )
 
 
 class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
@@ -130,6 +189,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     `backoff`: wait before restarts. `intensity`: restarts are counted for this child alone.
     `on_exceed`: when its restarts exceed the intensity, the supervisor gives up ("escalate"), or this child alone
     stays down until `restart_child` ("disable"; counted for this child alone, too).
+    `start_within_s`: a start of an actor or job that takes longer has failed, with StartTimeout. Default: no limit.
     """
 
     id: str
@@ -142,6 +202,7 @@ class ChildSpec(msgspec.Struct, frozen=True, kw_only=False):
     intensity: Intensity | None = None
     on_exceed: OnExceed = "escalate"
     kind: Kind = "worker"
+    start_within_s: float | None = None
 
     def __post_init__(self) -> None:
         if self.shutdown is None:
@@ -162,6 +223,12 @@ def _check_child(spec: ChildSpec) -> None:
     _require(_is_or_none(spec.backoff, Backoff), "backoff", f"wanted a Backoff, got {spec.backoff!r}")
     _require(_is_or_none(spec.intensity, Intensity), "intensity", f"wanted an Intensity, got {spec.intensity!r}")
     _require_one_of(spec.on_exceed, "on_exceed", ("escalate", "disable"))
+    within = spec.start_within_s
+    timed = within is None or (_finite(within) and within > 0)
+    _require(timed, "start_within_s", f"wanted seconds > 0, got {within!r}")
+    _require(within is None or spec.kind == "worker", "start_within_s", "the children of a supervisor have it")
+    if spec.intensity is not None:
+        _warn_of_unreachable(spec.backoff, spec.intensity, spec.id)
 
 
 class SupervisorSpec(msgspec.Struct, frozen=True):
@@ -169,7 +236,8 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
 
     `strategy`: who is restarted when one child must be: itself (one_for_one), all (one_for_all), itself and those
     after it (rest_for_one). A `dynamic` supervisor starts empty, takes children by `start_child` (at most
-    `max_children`), starts and stops them at the same time, and forgets those that end.
+    `max_children`), starts and stops them at the same time, and forgets those that end; one that is disabled stays,
+    and counts, until it is restarted, stopped or deleted.
     `intensity`: how many restarts before it gives up, which its own supervisor then sees as an end by `shutdown`.
     `auto_shutdown`: it ends when any, or the last, of its significant children ended by itself.
     The other fields are those of ChildSpec, for this supervisor as a child.
@@ -197,7 +265,7 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
         _require_shutdown(self.shutdown)
         dynamic = self.strategy == "dynamic"
         most = self.max_children
-        _require(most is None or _whole(most, 0), "max_children", f"wanted >= 0, got {most!r}")
+        _require(most is None or is_whole(most, 0), "max_children", f"wanted >= 0, got {most!r}")
         _require(most is None or dynamic, "max_children", "only a dynamic supervisor has it")
         _require(not (dynamic and self.children), "children", "a dynamic supervisor starts empty")
         _require(not dynamic or self.auto_shutdown == "never", "auto_shutdown", "not with dynamic children")
@@ -208,6 +276,9 @@ class SupervisorSpec(msgspec.Struct, frozen=True):
             _require(child.id not in ids, "children", f"duplicate id {child.id!r}")
             ids.add(child.id)
             require_fits(child_of(child), self)
+            counted_here = isinstance(child, ChildSpec) and child.intensity is None
+            if counted_here and (len(self.children) == 1 or child.on_exceed == "disable"):
+                _warn_of_unreachable(child.backoff, self.intensity, child.id)
         child_of(self)
 
 

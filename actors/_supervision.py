@@ -19,6 +19,7 @@ A child goes through these states (* = its supervisor wants it to be in it):
                            \\--Ignored--> STOPPED*
     STARTING, RUNNING --AskStop or Kill--> STOPPING --any end--> STOPPED*
     RESTARTING --RetryDue--> STARTING     DISABLED*: as STOPPED, because its restarts exceeded its intensity
+                                          (of dynamic children the only one that stays: until a request moves it)
     EXITED: ended by itself while the supervisor was busy; judged when it is free, unless the busy work stops it
 
 Its own end is judged so; nothing else starts a restart or an automatic shutdown:
@@ -58,7 +59,7 @@ from typing import Literal, assert_never
 
 import msgspec
 
-from actors._exits import KILLED, SHUTDOWN, ExitReason
+from actors._exits import KILLED, SHUTDOWN, ExitReason, without_frames
 from actors._specs import ChildSpec, Intensity, SupervisorSpec, child_of
 
 
@@ -340,6 +341,11 @@ class Child:
     """The pending start request is the one that added it."""
     stop_requests: list[object] | None = None
 
+    def forget_frames(self) -> None:
+        """Lets go of the dead life, which the traceback of its error holds."""
+        if self.last_exit is not None and self.last_exit.error is not None:
+            self.last_exit = without_frames(self.last_exit)
+
     @property
     def in_restart(self) -> bool:
         """True from the decision to restart it until it runs or that is given up."""
@@ -519,7 +525,7 @@ def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
     elif child.start_request is not None:
         added = child.added
         _answer_start(child, "start_failed", event.reason, out)
-        child.status = Status.STOPPED
+        child.status = Status.DISABLED if s.dynamic else Status.STOPPED
         if added:
             _forget(s, child, event.reason, out)
         else:
@@ -839,6 +845,8 @@ def _stop_child(s: State, event: StopChild, out: Actions) -> None:
             out.append(Reply(event.request, "ok", event.id))
         case Status.STOPPED | Status.DISABLED:
             child.status = Status.STOPPED
+            if s.dynamic:
+                _forget(s, child, SHUTDOWN, out)
             out.append(Reply(event.request, "ok", event.id))
         case Status.EXITED:
             # Its end is in the backlog, behind this request: it is stopped already.
@@ -848,11 +856,17 @@ def _stop_child(s: State, event: StopChild, out: Actions) -> None:
             assert_never(never)
 
 
+def _refused_to_dynamic(s: State, child: Child | None) -> bool:
+    """Dynamic children are forgotten when they end, so that none is there to restart or delete; but for one that is
+    disabled."""
+    return s.dynamic and (child is None or child.status is not Status.DISABLED)
+
+
 def _restart_child(s: State, event: RestartChild, out: Actions) -> None:
     if _held(s, event, event.id, out):
         return
     child = s.children.get(event.id)
-    if s.dynamic:
+    if _refused_to_dynamic(s, child):
         out.append(Reply(event.request, "not_allowed", event.id))
     elif child is None:
         out.append(Reply(event.request, "not_found", event.id))
@@ -869,7 +883,7 @@ def _delete_child(s: State, event: DeleteChild, out: Actions) -> None:
     if _held(s, event, event.id, out):
         return
     child = s.children.get(event.id)
-    if s.dynamic:
+    if _refused_to_dynamic(s, child):
         out.append(Reply(event.request, "not_allowed", event.id))
     elif child is None:
         out.append(Reply(event.request, "not_found", event.id))

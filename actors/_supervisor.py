@@ -28,6 +28,7 @@ from actors._errors import (
 )
 from actors._events import Crashed, GaveUp, Restarted, Started, Stopped
 from actors._exits import SHUTDOWN, ExitReason, crashed
+from actors._interrupts import call_unprotected, protect
 from actors._mailbox import Mailbox, Node
 from actors._refs import ActorRef, make_ref
 from actors._specs import SupervisorSpec
@@ -120,11 +121,14 @@ class Supervisor:
         self._busy = False
         self._requests: set[Request] = set()
         self._stop_timers: dict[str, TimerEntry] = {}
+        self._retry_timers: dict[str, TimerEntry] = {}
 
     # --- events in, actions out
 
     def feed(self, event: Event) -> None:
-        """Takes an event and performs what follows. An event that comes up meanwhile is taken next."""
+        """Takes an event and performs what follows. An event that comes up meanwhile is taken next. Raises
+        WrongThread."""
+        self.system.require_thread()
         self._inbox.append(event)
         if self._busy or self.system.aborted:
             return
@@ -141,8 +145,11 @@ class Supervisor:
 
     def on_start(self, action: Start) -> None:
         child = self.state.children[action.id]
+        retry = self._retry_timers.pop(action.id, None)
+        if retry is not None:  # a restart of the group came first
+            retry.cancel()
         try:
-            made = child.spec.start()
+            made = call_unprotected(child.spec.start)
             if made is None:
                 self.feed(Ignored(action.id, action.serial))
             elif isinstance(made, Actor | Job):
@@ -153,9 +160,7 @@ class Supervisor:
                 raise BadReturn(type(made))
         except BaseException as error:  # noqa: BLE001  # the supervision seam: a start that raises is a failed start
             reason = crashed(error)
-            if self.system.events.listening:
-                at = trio.current_time()
-                self.system.events.publish(Crashed(self.path_of(action.id), child.spec.kind, reason, True, at))
+            self.system.note_crash(self.path_of(action.id), child.spec.kind, reason, starting=True)
             self.feed(ChildStartFailed(action.id, action.serial, reason, trio.current_time()))
             self.system.note_interrupt(error)
 
@@ -213,9 +218,10 @@ class Supervisor:
         at = trio.current_time()
         if self.name is not None:
             self.system.registry.release_supervisor(self.name, self)
-        for timer in self._stop_timers.values():
-            timer.cancel()
-        self._stop_timers.clear()
+        for timers in (self._stop_timers, self._retry_timers):
+            for timer in timers.values():
+                timer.cancel()
+            timers.clear()
         for slot in self.slots.values():
             if isinstance(slot, Worker):
                 slot.close(action.reason)
@@ -261,12 +267,24 @@ class Supervisor:
         if action.attempt is not None and backoff is not None:
             delay_s = backoff.delay_s(action.attempt, self.system.rng.random())
         due = trio.current_time() + delay_s
-        self.system.timers.at(due, lambda: self.feed(RetryDue(action.id, action.serial, trio.current_time())))
+        former = self._retry_timers.pop(action.id, None)
+        if former is not None:
+            former.cancel()
+        entry = self.system.timers.at(due, lambda: self._retry(action.id, action.serial))
+        self._retry_timers[action.id] = entry
+
+    def _retry(self, child_id: str, serial: int) -> None:
+        self._retry_timers.pop(child_id, None)
+        self.feed(RetryDue(child_id, serial, trio.current_time()))
 
     def on_close(self, action: Close) -> None:
-        timer = self._stop_timers.pop(action.id, None)
-        if timer is not None:
-            timer.cancel()
+        for timers in (self._stop_timers, self._retry_timers):
+            timer = timers.pop(action.id, None)
+            if timer is not None:
+                timer.cancel()
+        child = self.state.children.get(action.id)
+        if child is not None:
+            child.forget_frames()
         slot = self.slots.get(action.id)
         if isinstance(slot, Worker):
             slot.close(action.reason)
@@ -279,12 +297,13 @@ class Supervisor:
         self._gave_up(action.id, action.reason, disabled=True)
 
     def on_giving_up(self, action: GivingUp) -> None:
+        if self.parent is None:
+            self.system.gave_up = self.state.ending
         self._gave_up(action.id, action.reason, disabled=False)
 
     def _gave_up(self, child_id: str, reason: ExitReason, *, disabled: bool) -> None:
-        if self.system.events.listening:
-            at = trio.current_time()
-            self.system.events.publish(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
+        at = trio.current_time()
+        self.system.note_gave_up(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
 
     def on_reply(self, action: Reply) -> None:
         if isinstance(action.request, Request):
@@ -323,6 +342,7 @@ class Supervisor:
 
     async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
         """Feeds the event of a request and waits for its answer."""
+        self.system.require_thread()
         if self.system.aborted:
             raise SupervisorDown(f"{self.path!r} is {Phase.ENDED.value}")
         me = asker.get()
@@ -448,3 +468,5 @@ _PERFORM: dict[type[Action], Callable[[Supervisor, Any], None]] = {
     End: Supervisor.on_end,
     Reply: Supervisor.on_reply,
 }
+
+protect(globals())

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextvars
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from threading import get_ident
+from types import TracebackType
 from typing import TypeVarTuple, final
 
 import msgspec
 import trio
 
 from actors._administration import state_of
-from actors._errors import CallCycle, StartFailed, SystemFailed
-from actors._events import EventStream
-from actors._exits import SHUTDOWN, ExitReason
+from actors._crashes import CrashLog, witnesses
+from actors._errors import ActorsError, CallCycle, StartFailed, SystemFailed, WrongThread
+from actors._events import Crashed, EventStream, GaveUp, StartSlow
+from actors._exits import KILLED, SHUTDOWN, ExitReason
+from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
-from actors._specs import Kind, SupervisorSpec
+from actors._specs import Kind, SupervisorSpec, require_seconds
 from actors._supervision import Kill, Shutdown, Status
 from actors._supervisor import Supervisor
 from actors._timers import Timers
@@ -45,19 +49,37 @@ class NodeInfo(msgspec.Struct, frozen=True):
 class System:
     """Made by `open_system`."""
 
-    def __init__(self, spec: SupervisorSpec, registry: Registry, rng: random.Random, events: EventStream) -> None:
+    def __init__(
+        self,
+        spec: SupervisorSpec,
+        registry: Registry,
+        rng: random.Random,
+        events: EventStream,
+        log: CrashLog | None,
+        slow_start_s: float,
+    ) -> None:
         self.registry = registry
         self.rng = rng
         self.events = events
+        events.on_listener_error = self.note_interrupt
         self.timers = Timers()
+        self.thread = get_ident()
+        """The identity of the thread that it runs in."""
         self.root = Supervisor(self, spec, spec.id, None)
+        self._log = log
+        self.slow_start_s = slow_start_s
+        """A start that takes longer is reported; infinity for never."""
         self.interrupt: BaseException | None = None
         self.aborted = False
         self.outcome: ExitReason | None = None
+        self.gave_up: ExitReason | None = None
+        """Why the root gave up, if it did."""
         self.requests_served = 0
         """Those answered without a wait: every 16th lets others run."""
         self.booted = trio.Event()
         self.ended = trio.Event()
+        self.entered = False
+        """The block runs, or has run."""
         self._failed_boot = False
         self._stopping = False
         self._nursery: trio.Nursery | None = None
@@ -85,7 +107,8 @@ class System:
         await self.ended.wait()
 
     def request_stop(self) -> None:
-        """Begins to stop the tree in order."""
+        """Begins to stop the tree in order. Raises WrongThread."""
+        self.require_thread()
         self._stopping = True
         self.root.feed(Shutdown())
 
@@ -94,6 +117,11 @@ class System:
         await self.ended.wait()
 
     # --- for the shell
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than its own runs this."""
+        if self.thread != get_ident():
+            raise WrongThread(self.root.path)
 
     def spawn(self, run: Callable[[*Ts], Awaitable[object]], name: str, *args: *Ts) -> None:
         """A task that never raises; it inherits the context in which the system was opened."""
@@ -104,11 +132,44 @@ class System:
         assert self._nursery is not None
         self._nursery.start_soon(run, *args, name=name)
 
+    def note_crash(self, path: str, kind: Kind, reason: ExitReason, *, starting: bool) -> None:
+        """Tells whoever wants to know of a crash."""
+        log = self._log
+        if log is None and not self.events.listening and not witnesses:
+            return
+        event = Crashed(path, kind, reason, starting, trio.current_time())
+        self.events.publish(event)
+        for witness in witnesses:
+            witness(event)
+        if log is not None:
+            log.crashed(event)
+
+    def note_gave_up(self, event: GaveUp) -> None:
+        """Tells whoever wants to know of it."""
+        self.events.publish(event)
+        if self._log is not None:
+            self._log.gave_up(event)
+
+    def note_slow(self, event: StartSlow) -> None:
+        """Says whom a boot or a restart waits for."""
+        self.events.publish(event)
+        if self._log is not None:
+            self._log.slow(event)
+
     def note_interrupt(self, error: BaseException) -> None:
-        """KeyboardInterrupt and SystemExit end the system, in order, wherever they come up."""
-        if isinstance(error, KeyboardInterrupt | SystemExit) and self.interrupt is None:
-            self.interrupt = error
+        """KeyboardInterrupt and SystemExit end the system, in order, wherever a child raised them; a second
+        KeyboardInterrupt kills it."""
+        found = interrupt_in(error, replaced=True)
+        if found is not None:
+            self.interrupted(found)
+
+    def interrupted(self, interrupt: BaseException) -> None:
+        """Ends the system because of `interrupt`."""
+        if self.interrupt is None:
+            self.interrupt = interrupt
             self.request_stop()
+        elif self.interrupt is not interrupt and isinstance(interrupt, KeyboardInterrupt):
+            self.kill()
 
     def abort(self, fault: BaseException) -> None:
         """Supervision itself is at fault: whoever opened the system gets `fault`, and every child is killed."""
@@ -132,18 +193,26 @@ class System:
         if self._body is not None:
             self._body.cancel()
 
-    def failure(self) -> BaseException | None:
-        """What whoever opened the system is to be told."""
+    def failure(self, escaped: BaseException | None) -> BaseException | None:
+        """What comes out of `open_system`, from whose block `escaped` came."""
         if self.interrupt is not None:
             return self.interrupt
-        if self._stopping or self.outcome is None:
+        lost = self._failure_of_tree()
+        if lost is not None:
+            if escaped is not None and not _only_cancelled(escaped):
+                lost.add_note(f"Meanwhile the block of open_system raised {escaped!r}")
+            return lost
+        if escaped is not None or self.entered:
+            return escaped
+        return StartFailed(self.root.path, self.outcome or SHUTDOWN)
+
+    def _failure_of_tree(self) -> ActorsError | None:
+        if self.gave_up is not None:
+            return SystemFailed(self.gave_up)
+        outcome = self.outcome
+        if not self._failed_boot or outcome is None or outcome is SHUTDOWN or outcome is KILLED:
             return None
-        if self._failed_boot:
-            error = self.outcome.error
-            return error if isinstance(error, StartFailed) else StartFailed(self.root.path, self.outcome)
-        if self.outcome.detail == "significant children ended":
-            return None
-        return SystemFailed(self.outcome)
+        return outcome.error if isinstance(outcome.error, StartFailed) else StartFailed(self.root.path, outcome)
 
     async def run_in(self, nursery: trio.Nursery, body: trio.CancelScope) -> None:
         """Boots the tree."""
@@ -152,18 +221,31 @@ class System:
         self.root.boot(self.root.spec.name)
         await self.booted.wait()
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.entered = True
 
     async def close(self) -> None:
-        """Stops whatever still runs; then the nursery can end."""
+        """Stops whatever still runs; then the nursery can end. A KeyboardInterrupt meanwhile is noted, and a second
+        one kills: trio delivers it here in spite of the shield."""
         with trio.CancelScope(shield=True):
             if not self.ended.is_set():
                 self.request_stop()
-                await self.ended.wait()
+            while not self.ended.is_set():
+                try:
+                    await self.ended.wait()
+                except KeyboardInterrupt as interrupt:
+                    self.interrupted(interrupt)
 
     def kill(self) -> None:
         """Ends everything at once: no stop hooks, no waiting."""
+        self.require_thread()
         self._stopping = True
         self.root.feed(Kill())
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(trio.Cancelled)[1] is None
+    return isinstance(error, trio.Cancelled)
 
 
 def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
@@ -182,38 +264,84 @@ def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
                 _list_children(slot, nodes)
 
 
-@asynccontextmanager
-async def open_system(
+def open_system(
     spec: SupervisorSpec,
     *,
     registry: Registry | None = None,
     rng: random.Random | None = None,
     events: EventStream | None = None,
-) -> AsyncIterator[System]:
+    log_crashes: bool = True,
+    slow_start_s: float = 10.0,
+) -> AbstractAsyncContextManager[System]:
     """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
 
-    When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails, SystemFailed when
-    the root gives up, and KeyboardInterrupt or SystemExit that came up in a child, after everything has stopped.
-    An error of the block itself comes out as it is. When the block is cancelled from outside, the tree gets the
-    shutdown times of its specifications.
+    When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails and SystemFailed when
+    the root gives up. An error of the block itself comes out as it is. When the block is cancelled from outside, the
+    tree gets the shutdown times of its specifications.
+
+    A KeyboardInterrupt or SystemExit that comes up in a child or in the block, alone or inside a group, stops the
+    tree in order and comes out as it is, not as a group, whatever else was raised. A second Ctrl-C kills the tree.
+
+    Crashes, and what supervisors give up, are written to the logger "actors" of `logging` unless `log_crashes` is off;
+    so is, as the event StartSlow, which child is not ready `slow_start_s` seconds after its start began.
     """
-    system = System(spec, registry or Registry(), rng or random.Random(), events or EventStream())
-    escaped: BaseException | None = None
-    entered = False
-    async with trio.open_nursery() as nursery:
+    require_seconds(slow_start_s, "slow_start_s", above_zero=True, endless=True)
+    log = CrashLog() if log_crashes else None
+    rng, events = rng or random.Random(), events or EventStream()
+    return _Opening(System(spec, registry or Registry(), rng, events, log, slow_start_s))
+
+
+class _Opening:
+    """Not an async generator: the frames of `contextlib` are open to KeyboardInterrupt, and one that comes up while the
+    interpreter frees a generator is lost."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._manager = trio.open_nursery()
+        self._body = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+
+    async def __aenter__(self) -> System:
+        self._nursery = await self._manager.__aenter__()
+        self._body.__enter__()
         try:
-            with trio.CancelScope() as body:
-                await system.run_in(nursery, body)
-                entered = True
-                yield system
-        except BaseException as error:  # noqa: BLE001  # held until the tree has stopped, then raised again
-            escaped = error
+            await self._system.run_in(self._nursery, self._body)
+        except BaseException as error:
+            failure = await self._end(error)
+            if failure is None or failure is error:
+                raise
+            raise failure from failure.__cause__
+        return self._system
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        failure = await self._end(error)
+        if failure is not None and failure is not error:
+            raise failure from failure.__cause__
+        return failure is None
+
+    async def _end(self, error: BaseException | None) -> BaseException | None:
+        """Stops the tree; returns what comes out of the block that `error`, if any, ended."""
+        system, escaped = self._system, error
+        try:
+            if self._body.__exit__(None if error is None else type(error), error, None):
+                escaped = None
+        except BaseException as left:  # noqa: BLE001  # what is left of a group without its cancellations
+            escaped = left
+        if escaped is not None and (interrupt := interrupt_in(escaped)) is not None:
+            system.interrupted(interrupt)
         await system.close()
-        nursery.cancel_scope.cancel()
-    failure = system.failure()
-    if escaped is not None:
-        raise escaped
-    if failure is not None:
-        raise failure
-    if not entered:
-        raise StartFailed(spec.id, system.outcome or SHUTDOWN)
+        assert self._nursery is not None
+        self._nursery.cancel_scope.cancel()
+        try:
+            await self._manager.__aexit__(None, None, None)
+        except BaseExceptionGroup as late:  # an interrupt or a cancellation while the nursery ended
+            if (interrupt := interrupt_in(late)) is not None:
+                system.interrupted(interrupt)
+            elif escaped is None or late.split(trio.Cancelled)[1] is not None:
+                escaped = late
+        return system.failure(escaped)
+
+
+protect(globals())

@@ -13,9 +13,14 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Protocol
 
 import trio
+
+from actors._errors import WrongThread
+from actors._interrupts import protect
+from actors._specs import require_seconds
 
 _COMPACT_FROM = 256
 
@@ -28,6 +33,11 @@ class TimerEntry:
     def __init__(self, timers: Timers, callback: Callable[[], None]) -> None:
         self._timers = timers
         self.callback: Callable[[], None] | None = callback
+
+    def require_thread(self) -> None:
+        """Raises WrongThread when another thread than the timers' own runs this."""
+        if self._timers.thread != get_ident():
+            raise WrongThread("timer")
 
     def cancel(self) -> None:
         """The callback will not be called any more."""
@@ -63,6 +73,7 @@ class Timers:
     inside the trio run that it serves."""
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self._heap: list[tuple[float, int, TimerEntry]] = []
         self._count = 0
         self._cancelled = 0
@@ -93,13 +104,14 @@ class Timers:
         return entry
 
     def expire(self, entry: Expiring, timeout_s: float) -> None:
-        """Expires `entry` after `timeout_s`, unless it is done by then."""
+        """Expires `entry` after `timeout_s`, unless it is done by then. Raises ValueError for what is no timeout."""
+        if type(timeout_s) is not float:  # True, 1 and 1+0j would find the lane of 1.0
+            require_seconds(timeout_s, "timeout", endless=True)
         lane = self._lanes.get(timeout_s)
         if lane is None:
+            require_seconds(timeout_s, "timeout", endless=True)
             if timeout_s == math.inf:
                 return
-            if math.isnan(timeout_s):
-                raise ValueError("a timeout must not be NaN")
             if len(self._lanes) >= self._sweep_lanes_at:
                 self._sweep_lanes()
             lane = self._lanes[timeout_s] = Lane()
@@ -165,3 +177,6 @@ class Timers:
                 await trio.sleep_forever()
             self._sleep = None
             self._wake_at = -math.inf
+
+
+protect(globals())

@@ -8,6 +8,7 @@ from typing import Final
 import trio
 
 from actors._errors import CallCycle
+from actors._interrupts import protect
 from actors._mailbox import Mailbox, Node
 
 asker: Final[ContextVar[Mailbox | None]] = ContextVar("actors_asker", default=None)
@@ -38,3 +39,6 @@ def refuse_cycle(start: Mailbox, target: Node) -> None:
             if id(following) not in seen:
                 seen.add(id(following))
                 trail.append((following, (*path, following.path)))
+
+
+protect(globals())

@@ -6,6 +6,7 @@ the whole system reaches only whoever opened the system, which then stops the tr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,11 @@ import trio
 from trio.lowlevel import reschedule
 
 from actors._actor import Actor, Context, DrainingJob, Job
-from actors._errors import ActorDown, MailboxFull, WrongMessage
-from actors._events import Crashed, Restarted, Stopped
+from actors._errors import ActorDown, MailboxFull, StartTimeout, WrongMessage
+from actors._events import Restarted, StartSlow, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
+from actors._interrupts import protect, run_unprotected
 from actors._mailbox import Accepted, Asked, Mailbox
 from actors._messages import LATER, Ignore, Refuse, message_classes
 from actors._refs import fine_replies, settle_reply
@@ -29,6 +31,7 @@ from actors._waits import asker
 if TYPE_CHECKING:
     from actors._supervision import Child
     from actors._supervisor import Supervisor
+    from actors._timers import TimerEntry
 
 SLICE_MESSAGES = 64
 SLICE_S = 0.001
@@ -48,6 +51,7 @@ class Worker:
 
     __slots__ = (
         "_again",
+        "_alarms",
         "_asides",
         "_asides_gone",
         "_begun",
@@ -95,6 +99,8 @@ class Worker:
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
+        self._alarms: list[TimerEntry] | None = None
+        """While a start goes on: when it is reported, and when it has failed."""
         self._cleanups: WeakSet[trio.CancelScope] | None = None
 
     # --- orders of the supervisor
@@ -116,6 +122,28 @@ class Worker:
             self.supervisor.system.spawn(self.run, self.path)
         if isinstance(made, Actor) and type(made).on_start is Actor.on_start:
             self._acknowledge()
+        else:
+            self._set_alarms()
+
+    def _set_alarms(self) -> None:
+        timers, now, serial = self.timers, trio.current_time(), self._serial
+        slow_s, within_s = self.supervisor.system.slow_start_s, self.child.spec.start_within_s
+        self._alarms = [timers.at(now + slow_s, lambda: self._report_slow(slow_s))] if slow_s < math.inf else []
+        if within_s is not None:
+            self._alarms.append(timers.at(now + within_s, lambda: self._give_up_start(within_s, serial)))
+
+    def _drop_alarms(self) -> None:
+        for alarm in self._alarms or ():
+            alarm.cancel()
+        self._alarms = None
+
+    def _report_slow(self, seconds: float) -> None:
+        self.supervisor.system.note_slow(StartSlow(self.path, "worker", seconds, trio.current_time()))
+
+    def _give_up_start(self, seconds: float, serial: int) -> None:
+        if self._serial == serial and not self._begun and self._told is None:
+            self._told = crashed(StartTimeout(self.path, seconds))
+            self._cancel(self._told)
 
     def ask_stop(self) -> None:
         """The end is wanted: after the message at hand, with `on_stop`."""
@@ -174,6 +202,8 @@ class Worker:
         if self._begun:
             return
         self._begun = True
+        if self._alarms is not None:
+            self._drop_alarms()
         system = self.supervisor.system
         if system.events.listening:
             restarts, at = self.child.restarts, trio.current_time()
@@ -182,6 +212,7 @@ class Worker:
             else:
                 system.events.publish(StartedEvent(self.path, "worker", at))
         self.restarts_told = self.child.restarts
+        self.child.forget_frames()
         self.supervisor.feed(Started(self.child.spec.id, self._serial, trio.current_time()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
@@ -195,10 +226,14 @@ class Worker:
             self._stop_at = 0.0
             self._nudge()
 
-    def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
-        """A task that ends with this life."""
+    def require_life(self, context: Context) -> None:
+        """Raises ActorDown when the life of `context` is over: what it starts would belong to the next one."""
         if context is not self._context:
             raise ActorDown(self.path)
+
+    def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
+        """A task that ends with this life."""
+        self.require_life(context)
         scope = trio.CancelScope(shield=True)
         if self._asides is None:
             self._asides = set()
@@ -211,12 +246,13 @@ class Worker:
         self, scope: trio.CancelScope, run: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         error: BaseException | None = None
+        task = trio.lowlevel.current_task()
         try:
             with scope:
-                await run(*args)
-        except GeneratorExit:
-            raise
-        except BaseException as escaped:  # noqa: BLE001  # the supervision seam
+                await run_unprotected(run, *args)
+        except BaseException as escaped:  # the supervision seam
+            if _is_closed(task):
+                raise
             error = escaped
         if self._asides is not None:
             self._asides.discard(scope)
@@ -266,9 +302,12 @@ class Worker:
                 context = self._context
                 assert context is not None
                 context.close(reason)
+                if self._alarms is not None:
+                    self._drop_alarms()
                 self._scope = self._context = self._made = self._cleanups = None
                 self._again, self._reporting = False, True
                 self._report(reason)
+                reason = None  # its traceback holds the life that is over
                 self._reporting = False
                 if not self._again:
                     return
@@ -281,21 +320,18 @@ class Worker:
 
     def _report(self, reason: ExitReason | None) -> None:
         supervisor, child_id = self.supervisor, self.child.spec.id
-        events, at = supervisor.system.events, trio.current_time()
+        system, at = supervisor.system, trio.current_time()
         if reason is None:
             supervisor.feed(Ignored(child_id, self._serial))
             return
-        if events.listening:
-            if reason.kind == "crashed":
-                events.publish(Crashed(self.path, "worker", reason, not self._begun, at))
-            elif self._begun:
-                events.publish(Stopped(self.path, "worker", reason, at))
+        if reason.kind == "crashed":
+            system.note_crash(self.path, "worker", reason, starting=not self._begun)
+        elif self._begun and system.events.listening:
+            system.events.publish(Stopped(self.path, "worker", reason, at))
         if self._begun:
             supervisor.feed(Exited(child_id, self._serial, reason, at))
         else:
             supervisor.feed(StartFailed(child_id, self._serial, reason, at))
-        if reason.error is not None:
-            supervisor.system.note_interrupt(reason.error)
 
     async def _live(self) -> ExitReason | None:
         """Returns why the life ended; None when the start declined."""
@@ -316,20 +352,21 @@ class Worker:
         assert context is not None
         scope = self._enter_scope()
         error: BaseException | None = None
+        task = trio.lowlevel.current_task()
         try:
             asker.set(self.mailbox)
-            self.mailbox.task = trio.lowlevel.current_task()
+            self.mailbox.task = task
             if isinstance(made, Job):
-                await made.run(context)
+                await run_unprotected(made.run, context)
                 self._acknowledge()
             else:
                 if not self._begun:
                     await made.on_start(context)
                     self._acknowledge()
-                await self._consume(made)
-        except GeneratorExit:
-            raise
-        except BaseException as escaped:  # noqa: BLE001  # the supervision seam: everything a child raises ends here
+                await self._consume(made, task)
+        except BaseException as escaped:  # the supervision seam: everything a child raises ends here
+            if _is_closed(task):
+                raise
             error = escaped
         try:
             if error is None:
@@ -340,7 +377,10 @@ class Worker:
                         return self._why or KILLED
                 except BaseException as left:  # noqa: BLE001  # what is left of a group without its cancellations
                     error = left
-            return None if isinstance(error, Ignore) and not self._begun else crashed(error)
+            if isinstance(error, Ignore) and not self._begun:
+                return None
+            self.supervisor.system.note_interrupt(error)
+            return crashed(error)
         finally:
             del error  # its traceback holds this frame: a cycle
 
@@ -368,6 +408,7 @@ class Worker:
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
         """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
         limit = self.child.spec.shutdown
+        task = trio.lowlevel.current_task()
         try:
             with trio.CancelScope(shield=True) as scope:
                 self._scope = scope
@@ -375,9 +416,10 @@ class Worker:
                     scope.deadline = trio.current_time() + limit
                 await made.on_stop(reason)
                 return reason
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001  # the supervision seam
+        except BaseException as error:  # the supervision seam
+            if _is_closed(task):
+                raise
+            self.supervisor.system.note_interrupt(error)
             return reason if reason.kind == "crashed" else crashed(error)
         return reason if reason.kind == "crashed" else KILLED
 
@@ -396,7 +438,7 @@ class Worker:
             await gone.wait()
         self._asides_gone = None
 
-    async def _consume(self, actor: Actor[Any]) -> None:
+    async def _consume(self, actor: Actor[Any], task: trio.lowlevel.Task) -> None:
         """Handles messages until the end is wanted or one crashes."""
         mailbox = self.mailbox
         queue = mailbox.queue
@@ -455,10 +497,10 @@ class Worker:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 else:
                     assert mailbox.consumer is None, "a mailbox has one consumer"
-                    mailbox.consumer = trio.lowlevel.current_task()
+                    mailbox.consumer = task
                     await trio.lowlevel.wait_task_rescheduled(self._abort_park)
         except BaseException as error:
-            if item is not None and not isinstance(error, GeneratorExit):
+            if item is not None and not _is_closed(task):
                 killed = self._scope is not None and self._scope.cancel_called
                 mailbox.taken += taken
                 mailbox.dispose(item, "killed" if killed else "crashed", KILLED if killed else crashed(error))
@@ -472,9 +514,20 @@ class Worker:
         return trio.lowlevel.Abort.SUCCEEDED
 
 
+def _is_closed(task: trio.lowlevel.Task) -> bool:
+    """True when the interpreter closes the coroutine of `task`, whose run is over: it must not wait any more. False
+    for a GeneratorExit that a child raised."""
+    try:
+        return trio.lowlevel.current_task() is not task
+    except RuntimeError:
+        return True
+
+
 def _never_abort(_: object) -> trio.lowlevel.Abort:
     return trio.lowlevel.Abort.FAILED
 
 
 _NO_MAILBOX = MailboxPolicy(bound=1)
 _NOTHING = Accepted(())
+
+protect(globals())

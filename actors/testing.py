@@ -7,19 +7,23 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Final, Generic, TypeVar, TypeVarTuple
 
+import msgspec
 import trio
 import trio.testing
 
 from actors._actor import Actor, Context
-from actors._events import ActorEvent, DeadLetter, EventStream
-from actors._exits import ExitReason
+from actors._crashes import witnesses
+from actors._events import ActorEvent, Crashed, DeadLetter, EventStream
+from actors._exits import ExitReason, without_frames
+from actors._interrupts import interrupt_in
 
 M = TypeVar("M")
 T = TypeVar("T")
 E = TypeVar("E", bound=ActorEvent)
 Ts = TypeVarTuple("Ts")
+_LISTED: Final = 20
 
 
 class Journal(Generic[M]):
@@ -125,6 +129,56 @@ def recording(events: EventStream) -> Iterator[Recorder]:
     recorder = Recorder()
     with events.listen(recorder.put):
         yield recorder
+
+
+class Crashes:
+    """The crashes in every system of this process since it was made, and which of them were expected."""
+
+    def __init__(self, expected: tuple[type[BaseException], ...]) -> None:
+        self.events: list[Crashed] = []
+        """Without the tracebacks of their errors, which would hold what the dead lives held."""
+        self._classes: list[type[BaseException]] = []
+        self._expected: list[tuple[tuple[type[BaseException], ...], str | None]] = [(expected, None)]
+
+    def expect(self, *kinds: type[BaseException], path: str | None = None) -> None:
+        """From now on and before, a crash by one of `kinds` (in the child `path`, if given) is fine. It need not
+        happen."""
+        self._expected.append((kinds, path))
+
+    @property
+    def unexpected(self) -> list[Crashed]:
+        """Those that nothing expected."""
+        seen = zip(self.events, self._classes, strict=True)
+        return [event for event, kind in seen if not self._is_expected(kind, event.path)]
+
+    def _is_expected(self, kind: type[BaseException], path: str) -> bool:
+        return any(issubclass(kind, kinds) and wanted in (None, path) for kinds, wanted in self._expected)
+
+    def note(self, event: Crashed) -> None:
+        """Used by `no_unexpected_crashes`. An interrupt is no crash."""
+        error = event.reason.error
+        if error is not None and interrupt_in(error, replaced=True) is None:
+            self.events.append(msgspec.structs.replace(event, reason=without_frames(event.reason)))
+            self._classes.append(type(error))
+
+
+@contextmanager
+def no_unexpected_crashes(*expected: type[BaseException]) -> Iterator[Crashes]:
+    """Raises AssertionError at its end when an actor, a job or a start crashed by an error of no `expected` class, in
+    any system of this process; also when a supervisor restarted it and nobody noticed. The log has the tracebacks.
+
+    Works around `trio.run` and inside it. Interrupts are no crashes. In pytest, write a fixture of it.
+    """
+    crashes = Crashes(expected)
+    witnesses.append(crashes.note)
+    try:
+        yield crashes
+    finally:
+        witnesses.remove(crashes.note)
+    found = crashes.unexpected
+    if found:
+        listed = "".join(f"\n- {event.path}: {event.reason}" for event in found[:_LISTED])
+        raise AssertionError(f"{len(found)} unexpected crashes:{listed}") from found[0].reason.error
 
 
 async def settle() -> None:

@@ -101,7 +101,7 @@ async def in_system(make: Callable[[], Sink], body: Body, events: EventStream | 
     registry = Registry()
     ref = registry.ref(Sink, "sink")
     spec = SupervisorSpec("root", [ChildSpec("sink", make, name="sink")], intensity=Intensity(1 << 40, 1.0))
-    async with open_system(spec, registry=registry, events=events):
+    async with open_system(spec, registry=registry, events=events, log_crashes=False):
         await body(ref)
 
 
@@ -511,7 +511,23 @@ handle_cast(_, S) -> {noreply, S + 1}.
 cpu() -> {T, _} = statistics(runtime), T.
 repeat(0, _) -> ok;
 repeat(N, F) -> F(), repeat(N - 1, F).
-ask(N) -> try gen_server:call(sink, N) catch exit:_ -> erlang:yield(), ask(N) end.
+% The crash is seen by a monitor, and the next life by its name, so that the driver costs OTP no caught exits.
+restart() ->
+    Old = whereis(sink),
+    Ref = monitor(process, Old),
+    T0 = erlang:monotonic_time(nanosecond),
+    gen_server:cast(Old, crash),
+    receive {'DOWN', Ref, process, Old, _} -> ok end,
+    1 = gen_server:call(next(Old), 1),
+    erlang:monotonic_time(nanosecond) - T0.
+next(Old) ->
+    case whereis(sink) of
+        New when is_pid(New), New =/= Old -> New;
+        _ -> erlang:yield(), next(Old)
+    end.
+% A supervisor walks the restarts within its period at each restart: 200 of them, then a pause longer than the period.
+restarts(Rounds) ->
+    lists:append([begin timer:sleep(2100), [restart() || _ <- lists:seq(1, 200)] end || _ <- lists:seq(1, Rounds)]).
 main() ->
     logger:set_primary_config(level, none),
     process_flag(trap_exit, true),
@@ -519,11 +535,9 @@ main() ->
     A = cpu(), repeat(1000000, fun() -> gen_server:cast(sink, x) end), gen_server:call(sink, 0, infinity),
     B = cpu(), repeat(300000, fun() -> gen_server:call(sink, 1) end),
     C = cpu(),
-    Times = [begin T0 = erlang:monotonic_time(nanosecond), gen_server:cast(sink, crash), ask(1),
-                   erlang:monotonic_time(nanosecond) - T0 end || _ <- lists:seq(1, 4000)],
-    S = lists:sort(Times),
+    S = lists:sort(restarts(8)),
     io:format("~p ~p ~p ~p~n", [1000000 * 1000 / max(1, B - A), 300000 * 1000 / max(1, C - B),
-                                lists:nth(2000, S) / 1000, lists:nth(3960, S) / 1000]),
+                                lists:nth(800, S) / 1000, lists:nth(1584, S) / 1000]),
     halt().
 """
 

@@ -16,6 +16,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner_data import progress
 from engram.cli.miner_node import NODE, Node, Signer, answered
 from engram.cli.options import SHOW, Show
+from engram.hotkeys import authority
 from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
 from engram.sdk.errors import NotReached, OutcomeUnknown
 from engram.sdk.node_calls import checked
@@ -29,6 +30,8 @@ _TRIES: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
 _TOLD_AT_MOST: Final = 20
 _PUBLIC: Final = "__public__"
+_UNDERSTOOD: Final = frozenset({"namespace", "owner", "timestamp", "timestamp_ms"})
+"""Of a line's fields of authority: where it goes, and what an export and other people's files tell of a record."""
 _TEXTS: Final = ("text", "model_version", "raw_embedding_b64")
 _VECTORS: Final = ("raw_embedding", "embedding", "vector")
 
@@ -257,10 +260,14 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
         raise LineRefused("it has neither text nor embedding")
     if fields.get("metadata") is not None:
         item["metadata"] = fields["metadata"]
+    if (asked := authority.misplaced(fields, _UNDERSTOOD)) is not None:
+        raise LineRefused(f"it has {asked}, which a line cannot ask for: sign for all lines with --key")
     named, cid = fields.get("namespace"), fields.get("cid")
     if named is not None and not isinstance(named, str):
         raise LineRefused("its namespace is no string")
     where = namespace or (named if named not in (None, "", _PUBLIC) else None)
+    if where is None and fields.get("is_public", True) is not True:
+        raise LineRefused("it is not public, and names no namespace")
     return Line(number, item, where, cid if isinstance(cid, str) else None)
 
 

@@ -19,6 +19,7 @@ from engram.gateway.services import Services
 from engram.gateway.sessions import add_session_routes
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
+from engram.http.authority import AuthorityGate, Read
 from engram.http.direct import Direct
 from engram.http.errors import ApiError
 from engram.http.exchange import request_id
@@ -26,7 +27,7 @@ from engram.ledger import LedgerError
 
 
 def gateway_app(services: Services) -> App:
-    """Everything that phones and programs may ask."""
+    """Everything that phones and programs may ask. Who asks is in headers alone: no body or query says so."""
     app = new_app(
         "gateway",
         settings=services.settings.http,
@@ -41,6 +42,7 @@ def gateway_app(services: Services) -> App:
     add_purchase_routes(direct, services)
     add_event_routes(app, services)
     add_payment_routes(app, services)
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))  # the outermost: nothing goes past it
 
     @app.get("/openapi.json")
     async def show_openapi() -> Response:

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from actors import ActorEvent, Crashed, DeadLetter, GaveUp, MailboxHighWater, Restarted, Started, Stopped
+from actors import ActorEvent, Crashed, DeadLetter, GaveUp, MailboxHighWater, Restarted, Started, StartSlow, Stopped
 from engram.http.metrics import Metrics
 
 TRACEBACK_LINES: Final = 40
@@ -24,6 +24,8 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
             case Restarted(path=path, restarts=restarts):
                 metrics.actor_restarts.labels(_branch(path)).inc()
                 _log.warning("actor_restarted", actor=path, restarts=restarts)
+            case StartSlow(path=path, seconds=seconds):
+                _log.warning("actor_start_slow", actor=path, seconds=seconds)
             case GaveUp(path=path, child=child, disabled=disabled):
                 _log.error("supervisor_gave_up", supervisor=path, child=child, disabled=disabled)
             case DeadLetter(name=name, message=message, cause=cause):

@@ -142,6 +142,7 @@ TABLE: Final = (
     Metric("ingest_seconds", "histogram", "engram_miner_ingest_seconds", "Ingest requests.", ()),
     Metric("query_seconds", "histogram", "engram_miner_query_seconds", "Query requests.", ()),
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
+    Metric("damaged_records", "counter", "engram_miner_damaged_records", "Times a record was not what its CID says."),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
@@ -196,6 +197,7 @@ class Metrics:
     ingest_seconds: Histogram
     query_seconds: Histogram
     challenges: Counter
+    damaged_records: Counter
     late_buckets: Counter
     loop_lag: Histogram
 

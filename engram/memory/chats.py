@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -20,7 +21,7 @@ MAX_ROLE_CHARS = 32
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`ts` is what the client calls the time of the message."""
+    """`ts` is what the client calls the time of the message; unix seconds of its saving where it says none."""
 
     role: str
     content: str
@@ -66,10 +67,29 @@ def save(
 ) -> None:
     """Puts the messages in the place of those that the conversation had; makes it if need be. Raises QuotaExceeded."""
     make(connection, owner, user_id, conv_id, "", now)
+    before = history(connection, owner, user_id, conv_id) if any(each.ts is None for each in messages) else []
     connection.execute(
         "UPDATE conversations SET messages = ?, updated_at = ? WHERE owner = ? AND user_id = ? AND conv_id = ?",
-        (msgspec.json.encode(messages).decode(), now, owner, user_id, conv_id),
+        (msgspec.json.encode(stamped(messages, before, now)).decode(), now, owner, user_id, conv_id),
     )
+
+
+def stamped(messages: Sequence[Message], before: Sequence[Message], now: float) -> list[Message]:
+    """Returns the messages with a time each: one that was there `before` keeps the one it had.
+
+    >>> said = Message("user", "hi")
+    >>> [each.ts for each in stamped([said, said, Message("user", "hi", "noon")], [Message("user", "hi", 1.0)], 2.0)]
+    [1.0, 2.0, 'noon']
+    """
+    had: dict[tuple[str, str], deque[float | int | str]] = {}
+    for each in before:
+        if each.ts is not None:
+            had.setdefault((each.role, each.content), deque()).append(each.ts)
+    return [
+        each if each.ts is not None else msgspec.structs.replace(each, ts=times.popleft() if times else now)
+        for each in messages
+        for times in (had.get((each.role, each.content)),)
+    ]
 
 
 def history(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str) -> list[Message]:

@@ -131,7 +131,10 @@ class Commitment:
         self._legacy_tree = None
         if self._legacy is None:
             return
+        before = len(self._legacy)
         _apply_legacy(self._legacy, change)
+        if isinstance(change, Deleted) and len(self._legacy) == before:  # it was damaged: its leaf is not known
+            self._legacy = None
 
     async def _read_legacy(self) -> set[bytes]:
         assert self._truth is not None

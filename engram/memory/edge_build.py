@@ -1,8 +1,9 @@
 """Building a shard with its graph from the truth, beside the one that serves.
 
-Started by the worker as `python -m engram.memory.edge_build TRUTH_DB FOLDER DIMENSION TRUTH_ID NAME PARENT_PID`, at
-low priority. It reads the record database page by page, each in a short read transaction, so that it never keeps
-the log from being checkpointed; changes made meanwhile are the worker's to bring in.
+Started by the worker as `python -m engram.memory.edge_build TRUTH_DB FOLDER DIMENSION TRUTH_ID NAME PARENT_PID
+NICENESS`, at low priority at first (patience.py). It reads the record database page by page, each in a short read
+transaction, so that it never keeps the log from being checkpointed; changes made meanwhile are the worker's to bring
+in.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from engram.memory.edge_wire import Place, wire
 from engram.memory.parent import die_with
 
 _PAGE = 256
-_NICENESS = 15
 _WRONG_TRUTH = 3
 
 
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
     truth_path, folder, name = Path(arguments[0]), Path(arguments[1]), arguments[4]
     if not die_with(int(arguments[5])):
         return 0
-    os.nice(_NICENESS)
+    os.nice(int(arguments[6]))
     with contextlib.closing(reader(truth_path)) as connection:
         if records.read_meta(connection, "truth_id") != arguments[3]:
             return _WRONG_TRUTH

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from engram.memory import patience
 from engram.memory.edge_shards import Shards
 from engram.memory.parent import tell
 
@@ -41,6 +42,9 @@ class Rebuild:
         self._deleted_from = deleted_from
         self._process: subprocess.Popen[bytes] | None = None
         self._levelling = False
+        self._waiting_since = 0.0
+        self._niceness = patience.NICENESS[0]
+        self._vectors = 0
         self._name = ""
         self._built: dict[str, int] = {}
         self._look_at = 0.0
@@ -82,7 +86,9 @@ class Rebuild:
                 points = {name: there for name, (_, there) in graphs.items()}
                 name = crowded(self._shards.deleted(), points, self._deleted_from)
             if name is not None:
-                self._start(name)
+                self._name, self._vectors = name, graphs[name][1]
+                self._waiting_since = time.monotonic()
+                self._start(patience.NICENESS[0])
 
     def give_up(self) -> None:
         """Ends the builder and forgets its work."""
@@ -93,21 +99,40 @@ class Rebuild:
         self._levelling = False
         self._shards.abandon_copy()
 
-    def _start(self, name: str) -> None:
-        self._name = name
-        target = self._shards.begin_copy(name)
+    def _start(self, niceness: int) -> None:
+        self._niceness = niceness
+        target = self._shards.begin_copy(self._name)
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "engram.memory.edge_build", str(self._truth_path), str(target)),
-                *(str(self._dimension), self._truth_id, name, str(os.getpid())),
+                *(str(self._dimension), self._truth_id, self._name, str(os.getpid()), str(niceness)),
             ],
             stdin=subprocess.DEVNULL,
         )
+
+    def _lose_patience(self) -> None:
+        """Lets a builder that has waited long for the processor be less nice; one that may not be begins again."""
+        assert self._process is not None
+        waited_s = time.monotonic() - self._waiting_since
+        wanted = patience.niceness(waited_s, self._vectors)
+        if wanted == patience.NICENESS[0] or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_EVERY_S
+        may = patience.relax(self._process.pid, wanted)  # again and again: the engine makes threads that are nicer
+        if wanted == self._niceness:
+            return
+        tell(f"index: a graph is not built after {waited_s:.0f} s; its builder goes on with niceness {wanted}")
+        if may:
+            self._niceness = wanted
+        else:
+            self.give_up()
+            self._start(wanted)
 
     def _take_over(self) -> None:
         assert self._process is not None
         status = self._process.poll()
         if status is None:
+            self._lose_patience()
             return
         self._process = None
         if status != 0:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
+import msgspec
+
 EmbedderState = Literal["loading", "ready", "failed"]
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """A text that is longer than the model reads: its tokens, and how many of them, from the beginning, are in its
+    vector."""
+
+    tokens: int
+    tokens_used: int
 
 
 class Embedder(Protocol):
@@ -33,4 +43,8 @@ class Embedder(Protocol):
 
         Raises EmbedderUnavailable when it cannot be loaded or does not answer in time.
         """
+        ...
+
+    async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
+        """Returns for each text what `embed` leaves out of it: None for nothing, or where that is not known here."""
         ...

@@ -25,6 +25,10 @@ class TruthUnavailable(MemoryAreaError):
     """The database could not do it (disk full, read-only, closed); nothing was changed."""
 
 
+class RecordDamaged(TruthUnavailable):
+    """A record is not what its CID says any more: it is neither served nor proved."""
+
+
 class WriteUnknown(MemoryAreaError):
     """A commit failed in a way that leaves open whether it happened; reading will tell."""
 

@@ -12,7 +12,7 @@ from typing import final
 
 import trio
 
-from engram.memory.embedder import EmbedderState
+from engram.memory.embedder import Cut, EmbedderState
 
 _WORDS = re.compile(r"\w+")
 
@@ -42,6 +42,10 @@ class HashEmbedder:
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
         """Returns a vector for each text."""
         return await trio.to_thread.run_sync(self._vectors, list(texts))
+
+    async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
+        """All of a text is read."""
+        return [None] * len(texts)
 
     def _vectors(self, texts: list[str]) -> list[bytes]:
         return [hash_vector(text, self.dimension) for text in texts]

@@ -98,10 +98,10 @@ class KeyedTree:
         self._changed(entry)
 
     def discard(self, entry: bytes) -> None:
-        """Takes an entry out, if it is there."""
+        """Takes the entry of that key out, if it is there, whatever its vector's hash is said to be now."""
         bucket = self._buckets.get(_prefix(entry), [])
-        at = bisect_left(bucket, entry)
-        if at == len(bucket) or bucket[at] != entry:
+        at = bisect_left(bucket, entry[:32])
+        if at == len(bucket) or bucket[at][:32] != entry[:32]:
             return
         del bucket[at]
         self._count -= 1

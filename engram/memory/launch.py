@@ -16,6 +16,7 @@ import msgspec
 
 from config.model import MinerSettings
 from engram import wire
+from engram.hotkeys import MalformedHotkey, ss58
 
 SCHEMA = 1
 API_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -88,8 +89,9 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where stdout and stderr go (appended); null: they stay where they are."""
 
     def controller(self) -> bytes:
-        """Returns the controller's 32-byte public key."""
-        return bytes.fromhex(self.controller_public_key)
+        """Returns the controller's 32-byte public key. Raises MalformedHotkey, but not for a file that was read."""
+        text = self.controller_public_key
+        return bytes.fromhex(text) if len(text) == 64 and _is_hex(text) else ss58.decode(text)
 
     def chain(self) -> tuple[str, ...]:
         """Returns the addresses of the chain, each once; none: the node knows of no chain."""
@@ -150,8 +152,13 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
     """Raises LaunchFileError when a field cannot be right; `where` names the source in the text."""
     if not (1 <= launch.port <= 65535):
         raise LaunchFileError(f"{where}: port {launch.port} must be 1 to 65535")
-    if len(launch.controller_public_key) != 64 or not _is_hex(launch.controller_public_key):
-        raise LaunchFileError(f"{where}: controller_public_key must be 64 hex digits")
+    try:
+        launch.controller()
+    except MalformedHotkey as error:
+        raise LaunchFileError(
+            f"{where}: controller_public_key must be an address, as `engram wallet show` prints it, or 64 hex digits;"
+            f" {error}"
+        ) from None
     for name in ("session_id", "launch_token", "data_dir", "hotkey_file"):
         if not getattr(launch, name):
             raise LaunchFileError(f"{where}: {name} must not be empty")

@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from engram.memory import minilm_graph, weights
-from engram.memory.embedder import EmbedderState
+from engram.memory.embedder import Cut, EmbedderState
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
 from engram.memory.weights_hub import Hub, HubUnavailable
 
@@ -96,6 +96,13 @@ class MiniLmEmbedder:
         reason = "" if self._settled.is_set() else f": {self._waiting_for}"
         raise EmbedderUnavailable(f"the embedder did not answer within {_ANSWER_WITHIN_S:g} s{reason}")
 
+    async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
+        """Returns what is left out of each text beyond the model's tokens; nothing while the model is not there."""
+        model = self._model
+        if model is None:
+            return [None] * len(texts)
+        return [await trio.to_thread.run_sync(model.cut, text, limiter=self._thread) for text in texts]
+
     async def _fetched(self, hub: Hub) -> Path:
         def told(done: int, total: int) -> None:
             self._waiting_for = f"its weights are being downloaded, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
@@ -151,3 +158,10 @@ class _Model:
         ids = np.array([encoded.ids], dtype=np.int64)
         (vectors,) = self._session.run(["vectors"], {"ids": ids, "mask": np.ones_like(ids)})
         return np.asarray(vectors, dtype="<f4").tobytes()
+
+    def cut(self, text: str) -> Cut | None:
+        read = self._tokenizer.encode(text)
+        if not read.overflowing:
+            return None
+        used, *others = (each.special_tokens_mask.count(0) for each in (read, *read.overflowing))
+        return Cut(used + sum(others), used)

@@ -1,12 +1,14 @@
 """What a node keeps beside its records: key shares, attestations, conversations. A SQLite database of its own.
 
 One connection, one transaction at a time in a worker thread; WAL, synchronous=FULL: what is acknowledged is on disk.
-Deleted content is overwritten (secure_delete).
+What was deleted or overwritten, by whatever change, is out of the files once nothing was written for a second.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import TypeVar, final
 import msgspec
 import trio
 
+from engram.memory import residue
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 
 T = TypeVar("T")
@@ -22,6 +25,8 @@ T = TypeVar("T")
 _LARGEST_CHECKED = 256 * 1024**2
 """Bytes up to which a database is checked page by page when opened (about a second)."""
 _HELP = "save what is whole with `engram miner repair {0}`, or `engram miner restore BACKUP {0} --force`"
+_BUSY_MS = 5_000
+_QUIET_S = residue.QUIET_S
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE key_shares (
@@ -50,11 +55,13 @@ CREATE TABLE conversations (
 
 @final
 class Notebook:
-    """Open it with `open`, close it at the end. `write` and `read` are for the trio thread."""
+    """Open it with `open`, keep `run` running, close it at the end. All methods are for the trio thread."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection = connection
+        self._path = path
         self._turn = trio.CapacityLimiter(1)
+        self._written = trio.Event()
 
     @classmethod
     def open(cls, path: Path) -> Notebook:
@@ -64,7 +71,7 @@ class Notebook:
         read-only.
         """
         try:
-            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+            connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
             try:
                 _prepare(path, connection)
             except BaseException:
@@ -74,7 +81,7 @@ class Notebook:
             raise TruthUnavailable(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
-        return cls(connection)
+        return cls(connection, path)
 
     def close(self) -> None:
         """Closes the connection; blocking."""
@@ -86,14 +93,28 @@ class Notebook:
         What `change` raises undoes it and comes back. Raises TruthUnavailable (nothing changed), WriteUnknown.
         """
         with trio.CancelScope(shield=True) as scope:
-            return await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
+            try:
+                return await trio.to_thread.run_sync(self._write, change, limiter=self._turn)
+            finally:
+                self._written.set()
         raise AssertionError(scope)  # a shielded scope that nobody cancels swallows nothing
 
-    async def empty_log(self) -> None:
-        """Brings the log's content into the database, so that what was deleted cannot be read there any more.
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Takes what was deleted or overwritten out of the files when it is quiet after a write, until cancelled."""
+        ready()
+        cleared = False  # for all that is known of the files that were found
+        while True:
+            with trio.move_on_after(math.inf if cleared else _QUIET_S) as quiet:
+                await self._written.wait()
+            if quiet.cancelled_caught:
+                cleared = await trio.to_thread.run_sync(
+                    residue.cleared, self._connection, self._path, _BUSY_MS, limiter=self._turn
+                )
+            else:
+                self._written, cleared = trio.Event(), False
 
-        Where something is in the way, a later write does it.
-        """
+    async def empty_log(self) -> None:
+        """Takes what was deleted out of the log at once, unless something is in the way; `run` does it later then."""
         await trio.to_thread.run_sync(self._empty_log, limiter=self._turn)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -111,12 +132,9 @@ class Notebook:
 
     def _empty_log(self) -> None:
         self._connection.execute("PRAGMA busy_timeout = 0")
-        try:
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
-            return
-        finally:
-            self._connection.execute("PRAGMA busy_timeout = 5000")
+        with contextlib.suppress(sqlite3.Error):
+            residue.emptied(self._connection)
+        self._connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
 
     def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         connection = self._connection

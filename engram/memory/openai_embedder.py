@@ -12,7 +12,7 @@ import trio
 
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
-from engram.memory.embedder import EmbedderState
+from engram.memory.embedder import Cut, EmbedderState
 from engram.memory.errors import EmbedderUnavailable
 
 _LARGEST_BATCH = 64
@@ -86,6 +86,10 @@ class OpenAiEmbedder:
         finally:
             self._waiting -= 1
         raise EmbedderUnavailable(f"the embedding server did not answer within {_ANSWER_WITHIN_S:g} s")
+
+    async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
+        """The server does not say; most refuse what their model does not read."""
+        return [None] * len(texts)
 
     async def _ask(self, texts: Sequence[str]) -> list[bytes]:
         try:

@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 import trio
 
 from engram.clock import Clock, Ids
-from engram.memory import deletions, records
+from engram.memory import deletions, records, residue
 from engram.memory.deletions import Batch, May
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
@@ -32,8 +32,7 @@ _TOLD_AT_ONCE = 32
 """Changes told of between two turns of other tasks: about 1 ms."""
 _READERS = 2
 _BUSY_MS = 5_000
-_QUIET_S = 1.0
-"""Without a write, after which the log of deletions is emptied."""
+_QUIET_S = residue.QUIET_S
 _READ_BUDGET_S = 2.0
 """A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
 _LARGEST_CHECKED = 256 * 1024**2
@@ -100,15 +99,15 @@ class Truth:
             raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Writes what is asked for, group by group, until cancelled; empties the log when that is quiet after a
-        deletion, else what was deleted could be read there until as much again is written."""
+        """Writes what is asked for, group by group, until cancelled; takes what was deleted out of the files when that
+        is quiet after a deletion."""
         ready()
-        erased = True  # for all that is known of the log that was found
+        erased = True  # for all that is known of the files that were found
         while True:
             with trio.move_on_after(_QUIET_S if erased else math.inf) as quiet:
                 await self._arrived.wait()
             if quiet.cancelled_caught:
-                erased = not await trio.to_thread.run_sync(self._empty_log)
+                erased = not await trio.to_thread.run_sync(residue.cleared, self._writer, self._path, _BUSY_MS)
                 continue
             self._arrived = trio.Event()
             while self._waiting:
@@ -227,17 +226,6 @@ class Truth:
             raise TruthUnavailable(records.fault_of(error)) from error.with_traceback(None)
         finally:
             self._readers.put(connection)
-
-    def _empty_log(self) -> bool:
-        """Brings the log's content into the database; False while a reader is in the way, whom nobody waits for."""
-        self._writer.execute("PRAGMA busy_timeout = 0")
-        try:
-            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        except sqlite3.Error:
-            return False
-        finally:
-            self._writer.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-        return not busy
 
     def _commit(self, group: Sequence[_Write[object]]) -> list[Change]:
         connection = self._writer

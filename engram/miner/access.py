@@ -21,6 +21,7 @@ from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, Rea
 from engram.hotkeys.scheme import SignedRequest
 from engram.memory import rules
 from engram.memory.model import PUBLIC
+from engram.miner import authority
 from engram.miner.errors import Refused
 from engram.miner.first_uses import FirstUses
 from engram.miner.namespace_keys import NamespaceKeys
@@ -42,6 +43,8 @@ class Caller(msgspec.Struct, frozen=True):
     signer: PublicKey | None
     request: SignedRequest | None = None
     doubt: str = ""
+    doubt_code: str = ""
+    """The same as a word: an AuthError's code, or `replayed`."""
     body_sha256: bytes = b""
     """Of a body with a namespace signature of version 1, as it came; empty for others."""
     named_by: PublicKey | Refused | None = None
@@ -113,7 +116,7 @@ class Gate:
         caller = await self.admit_reading(body, endpoint)
         if self.require_signature and caller.signer is None:
             refused = Refused(401, "missing_signature", "This node requires signed requests: hotkey, nonce, signature.")
-            refused.names_private = _names_private(caller)
+            refused.names_private = _names_private(caller.fields)
             raise refused
         return caller
 
@@ -132,7 +135,7 @@ class Gate:
         try:
             return self._admitted(caller)
         except Refused as refused:
-            refused.names_private = _names_private(caller)
+            refused.names_private = _names_private(caller.fields)
             raise
 
     async def space(self, caller: Caller) -> Space:
@@ -218,18 +221,20 @@ class Gate:
             raise Refused(503, "stamp_not_kept", why) from error
 
     def _admitted(self, caller: Caller) -> Caller:
+        authority.require(caller.endpoint, caller.fields)
         wanted = caller.fields.get(miner_scheme.SIGNED_FOR)
         if wanted is not None and wanted != self._node:
             raise Refused(401, "signed_for_mismatch", "This request is meant for another node (signed_for).")
         if caller.request is not None and not self._is_new(self._replays, caller.request, miner_scheme.WINDOW_MS):
-            caller = msgspec.structs.replace(caller, signer=None, doubt="this signed request was received before")
+            doubt = "this signed request was received before"
+            caller = msgspec.structs.replace(caller, signer=None, doubt=doubt, doubt_code="replayed")
         if self.require_signature and caller.doubt:
             raise Refused(401, "bad_signature", f"The signature does not hold: {caller.doubt}.")
         return caller
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
         """Reads a body and looks at all signatures over the whole of it; large ones not on the loop."""
-        read = parse(body)
+        read = _object(body)
         digest = hashlib.sha256(body).digest() if _signs_name_alone(read.fields) else b""
         named = self._request_signed(read, endpoint) if _signs_request(read.fields) else None
         if not miner_scheme.is_signed(read.fields):
@@ -237,7 +242,9 @@ class Gate:
         try:
             signed = miner_scheme.verify_read_body(read, endpoint, self._now_ms(), self._started_ms)
         except AuthError as error:
-            return Caller(read, endpoint, None, doubt=error.message, body_sha256=digest, named=named)
+            return Caller(
+                read, endpoint, None, doubt=error.message, doubt_code=error.code, body_sha256=digest, named=named
+            )
         return Caller(read, endpoint, signed.public_key, signed, body_sha256=digest, named=named)
 
     def _request_signed(self, read: ReadObject, endpoint: str) -> SignedRequest | AuthError:
@@ -317,9 +324,9 @@ def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:
     return named and not _signs_namespace(fields)
 
 
-def _names_private(caller: Caller) -> bool:
+def _names_private(fields: Mapping[str, JsonValue]) -> bool:
     """Whether the answer must be disguised, also one that refuses before anything else is looked at."""
-    name = caller.fields.get("namespace")
+    name = fields.get("namespace")
     return isinstance(name, str) and name not in ("", PUBLIC)
 
 
@@ -331,8 +338,17 @@ def _not_the_controllers() -> Refused:
     return Refused(403, "not_owner", "Only the controller of this node may use its private namespaces.")
 
 
-def parse(body: bytes) -> ReadObject:
-    """Returns the JSON object of a body; an empty body is an empty object. Raises Refused(400)."""
+def parse(body: bytes, endpoint: str) -> ReadObject:
+    """Returns the JSON object of a body that no signature of a namespace comes with; an empty body is an empty object.
+
+    Raises Refused (400) for what is no such object, and for a field of authority that the endpoint would ignore.
+    """
+    read = _object(body)
+    authority.require(endpoint, read.fields)
+    return read
+
+
+def _object(body: bytes) -> ReadObject:
     try:
         return ReadObject(body if body.strip() else b"{}")
     except MalformedJson as error:

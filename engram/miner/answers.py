@@ -22,6 +22,7 @@ from engram.memory.errors import (
     InvalidRequest,
     NotFound,
     QuotaExceeded,
+    RecordDamaged,
     TruthUnavailable,
     WriteUnknown,
 )
@@ -105,7 +106,8 @@ async def told_openly(act: Callable[[], Awaitable[Answer]], form: Form) -> Answe
         status, text, more = error_of(error)
         return form(status, text, **more)
     except Refused as error:
-        return form(error.status, str(error), code=error.code)
+        more = {} if error.field is None else {"field": error.field}
+        return form(error.status, str(error), code=error.code, **more)
     except NotFound as error:
         return form(404, str(error) or "not found", code="not_found")
     except ShareExists as error:
@@ -114,6 +116,8 @@ async def told_openly(act: Callable[[], Awaitable[Answer]], form: Form) -> Answe
         return form(403, str(error), code="not_owner")
     except EmbedderUnavailable as error:
         return form(503, str(error), code="embedder_unavailable")
+    except RecordDamaged as error:
+        return form(503, str(error), code="record_damaged")
     except (TruthUnavailable, IndexUnavailable) as error:
         return form(503, f"{error}; try again.", code="store_unavailable")
     except WriteUnknown as error:

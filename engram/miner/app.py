@@ -12,8 +12,9 @@ from engram.clock import Clock, Ids
 from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.asgi import HeaderLines
+from engram.http.authority import AuthorityGate
 from engram.http.metrics import Metrics
-from engram.miner import endpoints
+from engram.miner import authority, endpoints
 from engram.miner.answers import Answer
 from engram.miner.direct import COMMITMENT, Direct, Posted
 from engram.miner.openapi import openapi_document
@@ -52,6 +53,7 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
     app.fast("/health", _fast(lambda: endpoints.health(service)))
     app.fast("/stats", _fast(lambda: endpoints.stats(service)))
     app.edge.put_behind(lambda inner: Direct(inner, service, POSTED))
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
     _add_records(app, service)
     _add_conversations(app, service)
 

@@ -16,11 +16,15 @@ class RecordsMissing(NodeError):
 
 
 class Refused(Exception):
-    """A request is refused: `status` is the HTTP status, `code` a stable word, the text tells what to do."""
+    """A request is refused: `status` is the HTTP status, `code` a stable word, the text tells what to do.
 
-    def __init__(self, status: int, code: str, text: str) -> None:
+    `field` is the one that is at fault, where it is one.
+    """
+
+    def __init__(self, status: int, code: str, text: str, *, field: str | None = None) -> None:
         super().__init__(text)
         self.status = status
         self.code = code
+        self.field = field
         self.names_private = False
         """Whether the request names a private namespace, where that is known."""

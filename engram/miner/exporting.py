@@ -6,7 +6,7 @@ import msgspec
 
 from engram.hotkeys.python_json import JsonObject
 from engram.memory import exporting
-from engram.memory.errors import InvalidRequest
+from engram.memory.errors import InvalidRequest, RecordDamaged
 from engram.memory.exporting import KINDS, MOST_ROWS, Kind, Page
 from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.errors import Refused
@@ -62,7 +62,10 @@ def _stream(service: Service, asked: Asked) -> ExportStream:
         return await _page(service, kind, after, MOST_ROWS)
 
     async def end(count: int) -> object:
-        return {"kind": "end", "count": count, "commitment": await signed_whole(service)}
+        try:
+            return {"kind": "end", "count": count, "commitment": await signed_whole(service)}
+        except RecordDamaged as damaged:  # everything came, and what is whole of it is of use
+            return {"kind": "end", "count": count, "commitment": None, "error": str(damaged)}
 
     def counted(change: int) -> None:
         service.exports_open += change

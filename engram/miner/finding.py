@@ -59,7 +59,14 @@ async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) ->
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:
-    """Returns a record of a namespace. Raises NotFound, TruthUnavailable."""
+    """Returns a record of a namespace, hashed. Raises NotFound, RecordDamaged, TruthUnavailable."""
+    record = await held_record(service, key, cid)
+    service.soundness.require(cid, record.embedding, record.metadata, record.model_version)
+    return record
+
+
+async def held_record(service: Service, key: str, cid: str) -> Record:
+    """Returns a record of a namespace, whole or not. Raises NotFound, TruthUnavailable."""
     record = await service.store.get(key, cid) if cids.is_cid(cid) else None
     if record is None:
         raise NotFound

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from actors import Backoff, ChildSpec
+from actors import Backoff, ChildSpec, Intensity
 from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
@@ -39,6 +39,7 @@ from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
 
 ANNOUNCEMENT: Final = "announcement.json"
 _BACKOFF: Final = Backoff(1.0, 60.0)
+_FOR_EVER: Final = Intensity(1_000_000, 1.0)
 
 _log = structlog.get_logger("engram.miner")
 
@@ -70,7 +71,7 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
             nodes(chain, HttpClient(), clock), subnets, chain, clock, rng, healths=healths, keep_fork=forks.keep
         )
 
-    children = [ChildSpec("chain", syncer, backoff=_BACKOFF, on_exceed="disable")]
+    children = [ChildSpec("chain", syncer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable")]
     metrics.before_scrape(lambda: measure(metrics, subnets))
     count_changes(metrics, subnets)
     if wanted is None:
@@ -87,7 +88,7 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
             announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
         )
 
-    children.append(ChildSpec("announcer", announcer, backoff=_BACKOFF, on_exceed="disable"))
+    children.append(ChildSpec("announcer", announcer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable"))
     metrics.before_scrape(lambda: _measure(metrics, announcements))
     return Following(
         SyncedSubnet(subnets, launch.netuid),

@@ -64,7 +64,7 @@ async def attest(service: Service, body: bytes) -> Answer:
     """POST /AttestNamespace: whoever signs stands for the namespace with their stake; nobody else from then on."""
 
     async def act() -> Answer:
-        fields = parse(body).fields
+        fields = parse(body, "AttestNamespace").fields
         name = string(fields, "namespace")
         owner = service.gate.attester(fields)
         try:
@@ -116,10 +116,10 @@ async def chat_history(service: Service, user_id: str, parameters: Mapping[str, 
 
 
 async def save_chat(service: Service, body: bytes) -> Answer:
-    """POST /chat-history: keeps the last 200 messages of a conversation in the place of those kept before."""
+    """POST /chat-history, signed as `SaveChat`: keeps the last 200 messages in the place of those kept before."""
 
     async def act() -> Answer:
-        caller, owner, user = await _chatting(service, body, "chat-history")
+        caller, owner, user = await _chatting(service, body, "SaveChat")
         conv_id = chats.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
         messages = chats.check_messages(caller.fields)
         service.storage.admit(_CHAT_COST_BYTES + 2 * len(body), owner)
@@ -144,10 +144,10 @@ async def list_conversations(service: Service, user_id: str, parameters: Mapping
 
 
 async def make_conversation(service: Service, body: bytes) -> Answer:
-    """POST /conversations: `user_id`, `conv_id`, `title`; one that is there stays as it is."""
+    """POST /conversations, signed as `MakeConversation`: `user_id`, `conv_id`, `title`; one that is there stays."""
 
     async def act() -> Answer:
-        caller, owner, user = await _chatting(service, body, "conversations")
+        caller, owner, user = await _chatting(service, body, "MakeConversation")
         conv_id, title = chats.check_id(caller.fields, "conv_id"), chats.check_title(caller.fields)
         service.storage.admit(_CHAT_COST_BYTES, owner)
         now = service.clock.now()
@@ -158,10 +158,10 @@ async def make_conversation(service: Service, body: bytes) -> Answer:
 
 
 async def rename_conversation(service: Service, conv_id: str, body: bytes) -> Answer:
-    """PATCH /conversations/{conv_id}: `user_id`, `title`; the signed body names the `conv_id` too."""
+    """PATCH /conversations/{conv_id}, signed as `RenameConversation`: `user_id`, `title`, and the `conv_id` too."""
 
     async def act() -> Answer:
-        caller, owner, user = await _chatting(service, body, "conversations", conv_id)
+        caller, owner, user = await _chatting(service, body, "RenameConversation", conv_id)
         title, now = chats.check_title(caller.fields), service.clock.now()
         await service.notebook.write(lambda c: chats.rename(c, owner, user, conv_id, title, now))
         return Answer(200, {"ok": True, "conv_id": conv_id, "title": title})
@@ -170,10 +170,10 @@ async def rename_conversation(service: Service, conv_id: str, body: bytes) -> An
 
 
 async def delete_conversation(service: Service, conv_id: str, body: bytes) -> Answer:
-    """DELETE /conversations/{conv_id}: `user_id`; the signed body names the `conv_id` too."""
+    """DELETE /conversations/{conv_id}, signed as `DeleteConversation`: `user_id`, and the `conv_id` too."""
 
     async def act() -> Answer:
-        _, owner, user = await _chatting(service, body, "conversations", conv_id)
+        _, owner, user = await _chatting(service, body, "DeleteConversation", conv_id)
         await service.notebook.write(lambda c: chats.delete(c, owner, user, conv_id))
         await service.notebook.empty_log()
         return Answer(200, {"deleted": True, "conv_id": conv_id})

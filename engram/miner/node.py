@@ -93,7 +93,10 @@ async def run(claim: FolderClaim, launch: LaunchFile, config: Path, settings: Mi
         settings, launch, node_file, keypair, config=config, clock=clock, ids=SystemIds(), metrics=metrics
     )
     with events.listen(observer(metrics)):
-        async with open_system(tree, rng=random.Random(), events=events) as system, trio.open_nursery() as nursery:
+        async with (
+            open_system(tree, rng=random.Random(), events=events, log_crashes=False) as system,
+            trio.open_nursery() as nursery,
+        ):
             # What is there now stays: looked through again by each full collection, it stops the loop for 50 ms.
             gc.collect()
             gc.freeze()
@@ -209,6 +212,7 @@ def supervision(
         [
             ChildSpec("folder", lambda: Job(keep_open)),
             ChildSpec("truth", lambda: _job(truth.run)),
+            ChildSpec("notebook", lambda: _job(notebook.run)),
             ChildSpec(
                 "store",
                 lambda: Job(serve_store),

@@ -19,6 +19,7 @@ from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
 from engram.http.app import App, new_app
+from engram.http.authority import AuthorityGate
 from engram.http.errors import ApiError
 from engram.http.listener import serve
 from engram.http.metrics import CONTENT_TYPE, Metrics
@@ -26,6 +27,7 @@ from engram.http.sockets import Address
 from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
+from engram.miner import authority
 from engram.miner.access import parse
 from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.service import Service
@@ -48,6 +50,7 @@ def ops_app(
 ) -> App:
     """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
 
     def refresh() -> None:
         counts = service.store.count()
@@ -103,7 +106,7 @@ async def administer(service: Service, body: bytes) -> Answer:
     one as `list` names it. There is nothing to create or rotate: a namespace begins with its first record."""
 
     async def act() -> Answer:
-        fields = parse(body).fields
+        fields = parse(body, "namespace").fields
         match fields.get("action"):
             case "list":
                 counted = await service.truth.read(_counted)

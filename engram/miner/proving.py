@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -13,6 +14,7 @@ from engram.memory import merkle, proofs
 from engram.memory.errors import InvalidRequest, NotFound, TruthUnavailable
 from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Record
+from engram.miner import authority
 from engram.miner.access import EVERYBODYS, Space
 from engram.miner.answers import Answer, Asked, from_parameters, hex32, plain, string, told
 from engram.miner.errors import Refused
@@ -69,9 +71,12 @@ async def commitment(service: Service, parameters: Mapping[str, str] | None = No
         scope = caller.fields.get("scope")
         if scope not in (None, "", "all"):
             raise InvalidRequest("scope must be all, or be left out.")
+        if scope == "all" and space.is_private:
+            raise authority.refused("scope", "scope all covers every namespace: leave out scope or namespace.")
         if scope == "all":
             service.gate.require_controller(caller)
             return Answer(200, await signed_whole(service))
+        await service.soundness.require_all(space.key)
         if form == LEGACY:
             legacy = await _legacy(service, space)
             return Answer(200, _signed(service, space.name, legacy.root, len(legacy), LEGACY))
@@ -93,8 +98,11 @@ async def prove_memory(service: Service, body: bytes) -> Answer:
         cid = string(caller.fields, "cid")
         if not cids.is_cid(cid):
             raise NotFound("not found: that is no CID")
+        await service.soundness.require_all(space.key)
         if _form(caller.fields) == LEGACY:
             return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
+        with contextlib.suppress(NotFound):  # then it is shown that it is not there
+            await found_record(service, space.key, cid)
         tree = await service.commitment.of(space.key)
         shown = tree.show(cid)
         claimed = caller.fields.get("embedding_hash")
@@ -108,7 +116,11 @@ async def prove_memory(service: Service, body: bytes) -> Answer:
 
 
 async def signed_whole(service: Service) -> dict[str, object]:
-    """Returns the signed root over everything the node holds; for its controller. Raises TruthUnavailable."""
+    """Returns the signed root over everything the node holds; for its controller.
+
+    Raises RecordDamaged, TruthUnavailable.
+    """
+    await service.soundness.require_all()
     root, count = await service.commitment.whole()
     return _signed(service, "whole", root, count, FORM)
 
@@ -121,6 +133,7 @@ def signed_root(service: Service, space: Space, tree: KeyedTree) -> dict[str, ob
 async def _possession(
     service: Service, space: Space, record: Record, nonce: bytes, validator: bytes, expires_at: int
 ) -> dict[str, object]:
+    await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
     keypair = service.identity.keypair
     asked = proofs.Challenge(

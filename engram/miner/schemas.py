@@ -101,6 +101,7 @@ HEALTH: Final[Fields] = {
     "boot_id": STRING,
     "started_at": NUMBER,
     "hotkey": STRING,
+    "uid": {**or_null("integer"), "description": "On the subnet as last read; null where it has none."},
     "embedder": STRING,
     "index": {"enum": ["ready", "loading"]},
     "dimension": WHOLE,
@@ -127,6 +128,18 @@ STATS: Final[Fields] = {
 STORED: Final[Fields] = {"cid": or_null("string"), "error": or_null("string")}
 STORED_MAYBE: Final[Fields] = {
     "code": STRING,
+    "owner": {
+        **or_null("string"),
+        "description": "SS58 of who may delete it besides the controller; null: it was stored unsigned.",
+    },
+    "owner_reason": {
+        **STRING,
+        "description": "Why it is not the sender's: unsigned, stored_first_unsigned, stored_first_by_other, or "
+        "signature_ and what is wrong with it: stale, future, before_start, replayed, wrong, incomplete, malformed.",
+    },
+    "truncated": {**TRUTH, "description": "true: the vector is of the first `tokens_used` of the text's `tokens`."},
+    "tokens": WHOLE,
+    "tokens_used": WHOLE,
     "searchable": {**TRUTH, "description": "false: it is stored, and will be found once the index has it."},
     "text_kept": {
         **TRUTH,
@@ -164,4 +177,9 @@ NEURON: Final[Fields] = {"uid": WHOLE, "hotkey": STRING, "ip": STRING, "port": W
 CHAT: Final[Fields] = {"user_id": STRING, "conv_id": STRING}
 MESSAGE: Final[Fields] = {"role": STRING, "content": STRING, "ts": {"type": ["number", "string", "null"]}}
 CONVERSATION: Final[Fields] = {"conv_id": STRING, "title": STRING, "created_at": NUMBER, "updated_at": NUMBER}
-ERROR: Final[Fields] = {"error": STRING, "code": STRING, "request_id": STRING}
+ERROR: Final[Fields] = {
+    "error": STRING,
+    "code": STRING,
+    "request_id": STRING,
+    "field": {**STRING, "description": "With code misplaced_field: the field that is refused."},
+}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import final
 
 import msgspec
+import structlog
 
 from engram.clock import Clock
 from engram.hotkeys import Keypair
@@ -17,6 +18,7 @@ from engram.memory.commitment import Commitment
 from engram.memory.embedder import Embedder
 from engram.memory.model import PUBLIC
 from engram.memory.notebook import Notebook
+from engram.memory.soundness import Soundness
 from engram.memory.store import Store
 from engram.memory.truth import Truth
 from engram.miner.access import Caller, Gate, Space, private_name
@@ -28,6 +30,7 @@ from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 
 VERSION = "0.1.0"
+_log = structlog.get_logger("engram.miner")
 _SECURE = random.SystemRandom()
 
 
@@ -93,6 +96,7 @@ class Service:
         self.uptime = uptime
         self.metrics = metrics
         self.clock = clock
+        self.soundness = Soundness(truth, self._damage_met)
         self.searchable = searchable
         self.ready = ready
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
@@ -110,6 +114,10 @@ class Service:
         self.statistics.used_by(caller.signer)
         asked.is_private = asked.is_private or private_name(caller.fields) is not None
         return await self.gate.space(caller)
+
+    def _damage_met(self, cid: str) -> None:
+        self.metrics.damaged_records.inc()
+        _log.error("record_damaged", cid=cid, advice="engram miner verify")
 
     def as_stored(self, space: Space, embedding: bytes) -> bytes:
         """Returns the vector as it is stored: as it came, unless it is private and noise is on."""

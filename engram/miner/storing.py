@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import trio
 
+from engram.hotkeys import ss58
 from engram.memory import cid as cids
 from engram.memory import rules
 from engram.memory.errors import (
@@ -20,15 +21,20 @@ from engram.memory.errors import (
 )
 from engram.memory.model import PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
+from engram.miner import authority
 from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
 from engram.miner.errors import Refused
-from engram.miner.finding import found_record
+from engram.miner.finding import found_record, held_record
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
 
 _AT_ONCE = 16
 """Items of a batch between two turns of other tasks: about 0.5 ms."""
+_NEVER_CUT_CHARS = 64
+"""Of a text that no model leaves anything out of: it is not looked at."""
+_DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
+"""Words for what is wrong with a signature, where an AuthError's own would not be understood behind `signature_`."""
 
 
 async def ingest(service: Service, body: bytes) -> Answer:
@@ -43,7 +49,8 @@ async def ingest(service: Service, body: bytes) -> Answer:
         embedding = checked.embedding
         if embedding is None:
             (embedding,) = await service.embedder.embed([checked.text or ""])
-        return Answer(200, await _stored(service, caller, space, checked, embedding))
+        stored = await _stored(service, caller, space, checked, embedding)
+        return Answer(200, {**stored, **await _cut(service, checked)})
 
     answer = await told(service.disguise, act, _unstored)
     service.metrics.ingests.labels(_outcome(answer)).inc()
@@ -60,7 +67,9 @@ async def ingest_batch(service: Service, body: bytes) -> Answer:
     async def act(asked: Asked) -> Answer:
         caller = await service.gate.admit(body, "IngestBatch")
         space = await service.space(asked, caller)
-        results = await _batch(service, caller, space, rules.check_batch(caller.fields))
+        items = rules.check_batch(caller.fields)
+        authority.require_plain(items)
+        results = await _batch(service, caller, space, items)
         for result in results:
             service.metrics.ingests.labels("stored" if result["cid"] else "refused").inc()
         stored = sum(1 for result in results if result["cid"])
@@ -127,7 +136,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
         for number, result in zip(entries, together, strict=True):
-            results[number] = result
+            results[number] = {**result, **await _cut(service, checked[number])} if result["cid"] else result
     return results
 
 
@@ -138,7 +147,7 @@ async def _stored_together(
     try:
         stored = await service.store.put_all(entries)
     except IndexUnavailable:  # durable; the index will follow
-        return [{"cid": entry.cid, "error": None, "searchable": False} for entry in entries]
+        return [await _stored_unsearchable(service, caller, space, entry) for entry in entries]
     except TruthUnavailable as error:
         return [{"cid": None, "error": f"{error}; try again.", "code": "store_unavailable"} for _ in entries]
     except WriteUnknown as error:
@@ -153,13 +162,48 @@ async def _stored(
     try:
         record = await service.store.put(entry)
     except IndexUnavailable:  # durable; the index will follow
-        return {"cid": entry.cid, "error": None, "searchable": False}
+        return await _stored_unsearchable(service, caller, space, entry)
     return _told(service, caller, space, entry, record)
 
 
+async def _cut(service: Service, checked: IngestInput) -> dict[str, object]:
+    """What is told of a text that its vector does not have whole."""
+    if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
+        return {}
+    (cut,) = await service.embedder.cuts([checked.text])
+    return {} if cut is None else {"truncated": True, "tokens": cut.tokens, "tokens_used": cut.tokens_used}
+
+
+async def _stored_unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> dict[str, object]:
+    """Whose it is is not said where it cannot be read."""
+    try:
+        record = await service.store.get(entry.namespace, entry.cid)
+    except TruthUnavailable:
+        record = None
+    told = {"cid": entry.cid, "error": None} if record is None else _told(service, caller, space, entry, record)
+    return {**told, "searchable": False}
+
+
 def _told(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> dict[str, object]:
-    kept = _keeps_text(service, caller, space, entry, record)
-    return {"cid": entry.cid, "error": None} if kept else {"cid": entry.cid, "error": None, "text_kept": False}
+    told: dict[str, object] = {
+        "cid": entry.cid,
+        "error": None,
+        "owner": None if record.owner is None else ss58.encode(record.owner),
+    }
+    if (reason := _not_the_senders(caller, space, record)) is not None:
+        told["owner_reason"] = reason
+    return told if _keeps_text(service, caller, space, entry, record) else {**told, "text_kept": False}
+
+
+def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None:
+    """Why a record that was sent does not belong to its sender; None when it does."""
+    sender = caller.signer or space.owner
+    if sender is None:
+        code = caller.doubt_code
+        return f"signature_{_DOUBTS.get(code, code)}" if code else "unsigned"
+    if record.owner is None:
+        return "stored_first_unsigned"
+    return None if record.owner == sender else "stored_first_by_other"
 
 
 def _keeps_text(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> bool:
@@ -184,7 +228,7 @@ def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput,
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:
     """A signature for a name alone, good for a minute and any request, deletes nothing."""
     if not space.is_private:
-        owner = (await found_record(service, PUBLIC, cid)).owner
+        owner = (await held_record(service, PUBLIC, cid)).owner
         service.gate.require_controller_or(owner, caller)
     elif not space.bound:
         text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."

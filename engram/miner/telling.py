@@ -8,7 +8,7 @@ from engram.miner.service import VERSION, Service
 
 def health(service: Service) -> Answer:
     """GET /health: alive, whether it can do its work (`ready`), and which launch this is. `vectors` counts public
-    records."""
+    records; `uid` is null off the chain."""
     identity = service.identity
     return Answer(
         200,
@@ -21,6 +21,7 @@ def health(service: Service) -> Answer:
             "boot_id": identity.boot_id,
             "started_at": identity.started_at,
             "hotkey": identity.keypair.ss58,
+            "uid": service.subnet.uid(identity.keypair.public_key),
             "embedder": service.embedder.state,
             "index": "ready" if service.searchable() else "loading",
             "dimension": service.embedder.dimension,

@@ -37,10 +37,13 @@ class AsyncNodeClient:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        strict: bool = True,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
-        """Raises ValueError for a namespace without a key to sign for it: it would end up public."""
+        """With a keypair, what is stored and belongs to another key, or to nobody, raises NodeRefused with code
+        `not_owner`, unless `strict` is off. Raises ValueError for a namespace without a key to sign for it: it would
+        end up public."""
         self._calls = NodeCalls(
             clock or SystemClock(),
             keypair,
@@ -48,6 +51,7 @@ class AsyncNodeClient:
             cipher=cipher,
             embed=embed,
             namespace_version=namespace_version,
+            strict=strict,
         )
         self._transport = AsyncTransport(url, timeout_s=timeout_s)
 

@@ -83,7 +83,17 @@ class WaitedTooLong(SdkError):
 
 @final
 class NodeRefused(SdkError):
-    """The node did not store or find; the message is the node's own."""
+    """The node did not store or find as it was asked to; the message says why.
+
+    With code `not_owner` the memory is stored under `cid`, and belongs to `owner` (SS58; None: nobody), not to who
+    sent it.
+    """
+
+    def __init__(self, message: str, *, code: str = "", cid: str | None = None, owner: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.cid = cid
+        self.owner = owner
 
 
 @final

@@ -46,11 +46,14 @@ class NodeClient:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        strict: bool = True,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Raises ValueError for a namespace without a key to sign for it: it would end up public."""
+        """With a keypair, what is stored and belongs to another key, or to nobody, raises NodeRefused with code
+        `not_owner`, unless `strict` is off. Raises ValueError for a namespace without a key to sign for it: it would
+        end up public."""
         self.calls = NodeCalls(
             clock or SystemClock(),
             keypair,
@@ -58,6 +61,7 @@ class NodeClient:
             cipher=cipher,
             embed=embed,
             namespace_version=namespace_version,
+            strict=strict,
         )
         self._transport = Transport(url, timeout_s=timeout_s)
         self._sleep = sleep

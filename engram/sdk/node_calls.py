@@ -61,12 +61,27 @@ class _Ingested(msgspec.Struct, frozen=True):
     cid: str | None = None
     error: str | None = None
     text_kept: bool = True
+    owner: str | None = None
+    owner_reason: str | None = None
+    """Miners that do not say whose a record is say no reason either."""
 
-    def outcome(self, item: JsonObject) -> str | NodeRefused:
-        """The content id of what was stored of an item, or why it was not; metadata are always kept whole."""
+    def outcome(self, item: JsonObject, sender: str | None) -> str | NodeRefused:
+        """The content id of what was stored of an item, or why it was not; metadata are always kept whole.
+
+        `sender` is whose it must be; None: anybody's.
+        """
         metadata = item.get("metadata")
         if not self.cid:
             return NodeRefused(self.error or "the node stored nothing and did not say why")
+        if sender is not None and (self.owner_reason is not None or self.owner not in (None, sender)):
+            reason = self.owner_reason or "stored_first_by_other"
+            return NodeRefused(
+                f"{self.cid} is stored, and belongs to {self.owner or 'nobody'} ({reason}), so you cannot delete it:"
+                " sign anew with the clock set right, or store it with metadata of your own. strict=False takes it so",
+                code="not_owner",
+                cid=self.cid,
+                owner=self.owner,
+            )
         if self.text_kept or (isinstance(metadata, dict) and metadata.get("text") == item.get("text")):
             return self.cid
         return NodeRefused(
@@ -199,9 +214,10 @@ class NodeCalls:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        strict: bool = True,
     ) -> None:
         """`embed` makes vectors on this side; a cipher needs it. Version 1 of namespace signatures is for miners of
-        the original.
+        the original. A `strict` one that signs has not stored what then belongs to somebody else.
 
         Raises ValueError for a namespace without a key to sign for it: it would end up public; and for a name that no
         node takes: a text would be sent for nothing.
@@ -221,6 +237,7 @@ class NodeCalls:
         self.cipher = cipher
         self._embed = embed
         self._version = namespace_version
+        self._sender = keypair.ss58 if strict and keypair is not None else None
         self._last_ms = 0
 
     def told(self, path: str) -> Call[dict[str, object]]:
@@ -253,7 +270,7 @@ class NodeCalls:
             results = checked(answer, _Batch).results
             if len(results) != len(items):
                 raise MalformedAnswer(f"{len(items)} items were sent, the node answered for {len(results)}")
-            return [each.outcome(item) for each, item in zip(results, items, strict=True)]
+            return [each.outcome(item, self._sender) for each, item in zip(results, items, strict=True)]
 
         return self._post("IngestBatch", {"items": listed}, read)
 
@@ -452,7 +469,7 @@ class NodeCalls:
 
     def _ingest(self, item: JsonObject) -> Call[str]:
         def read(answer: Answer) -> str:
-            outcome = checked(answer, _Ingested).outcome(item)
+            outcome = checked(answer, _Ingested).outcome(item, self._sender)
             if isinstance(outcome, NodeRefused):
                 raise outcome
             return outcome

@@ -37,7 +37,10 @@ from actors import _supervisor as shell
 from actors._refs import mailbox_of
 from actors._supervision import Boot
 from actors.testing import settle
-from tests.actors.messages import Add, Counter, Crash, Ping, Sleep
+from tests.actors.messages import Add, Boom, Counter, Crash, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 1)
 
@@ -186,6 +189,7 @@ async def test_a_task_of_a_life_that_starts_another_while_it_is_cancelled_does_n
     assert ended in ([], ["second"])
 
 
+@may_crash(ValueError)
 async def test_a_listener_may_stop_the_system_at_a_failed_start(autojump_clock: MockClock) -> None:
     def fail() -> Actor[Ping]:
         raise ValueError("no start")

@@ -34,7 +34,10 @@ from actors import (
     open_system,
 )
 from actors.testing import Journal, Probe, settle
-from tests.actors.messages import Add, Counter, Crash, Ping, Sleep
+from tests.actors.messages import Add, Boom, Counter, Crash, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1000, 1)
 
@@ -162,6 +165,7 @@ class Keeper(Actor[Ping | Sleep | Crash]):
         return LATER
 
 
+@may_crash(ValueError)
 async def test_a_reply_may_be_kept_and_given_later(autojump_clock: MockClock) -> None:
     kept: list[ReplyTo] = []
     async with system_of(actor("c", lambda: Keeper(kept))) as system:
@@ -213,6 +217,7 @@ async def test_a_kept_reply_of_a_caller_that_timed_out_is_late(autojump_clock: M
         assert system.events.counters.late_replies == 1
 
 
+@may_crash(TypeError)
 async def test_later_without_the_right_to_reply_is_a_crash(autojump_clock: MockClock) -> None:
     async with system_of(actor("c", lambda: Keeper([]))) as system:
         with pytest.raises(ActorDown) as caught:
@@ -437,6 +442,7 @@ async def test_stopping_whoever_waits_for_the_one_who_asks_is_refused(autojump_c
         assert [text.split(":")[0] for text in outcome] == ["cycle"]
 
 
+@may_crash(CallCycle)
 async def test_a_start_that_waits_for_whoever_asked_for_it_is_refused(autojump_clock: MockClock) -> None:
     """a asks for a child whose start calls a."""
     registry = Registry()
@@ -459,6 +465,7 @@ async def test_a_start_that_waits_for_whoever_asked_for_it_is_refused(autojump_c
         assert met == ["CallCycle"]
 
 
+@may_crash(CallCycle)
 async def test_a_request_of_a_start_to_the_supervisor_that_waits_for_it_is_refused(autojump_clock: MockClock) -> None:
     registry = Registry()
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.crashes import may_crash
+
 TEXT = (Path(__file__).parents[2] / "docs" / "actors.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
+@may_crash(RuntimeError, ValueError)
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_code_block_of_the_documentation_runs(number: int) -> None:
     exec(compile(BLOCKS[number], f"docs/actors.md, block {number}", "exec"), {"__name__": f"block_{number}"})

@@ -20,6 +20,7 @@ from actors import (
     GaveUp,
     Intensity,
     Job,
+    MaxChildren,
     Message,
     Registry,
     Restarted,
@@ -31,6 +32,9 @@ from actors import (
 from actors._supervision import decide
 from actors.testing import Journal, Probe, Recorder, recording, settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 1)
 
@@ -61,6 +65,8 @@ ERRORS: dict[str, Callable[[], BaseException]] = {
     "a BaseExceptionGroup": lambda: BaseExceptionGroup("g", [OddError("x"), ValueError("y")]),
     "StopIteration": lambda: StopIteration(1),
     "trio.TooSlowError": lambda: trio.TooSlowError(),
+    "GeneratorExit": lambda: GeneratorExit(),
+    "a group with a GeneratorExit": lambda: BaseExceptionGroup("g", [GeneratorExit(), ValueError("y")]),
 }
 
 
@@ -68,6 +74,7 @@ def root(*children: ChildSpec | SupervisorSpec, **options: Any) -> SupervisorSpe
     return SupervisorSpec("root", list(children), **{"intensity": MANY, "name": "root", **options})
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_handler_raises_is_a_crash_of_that_actor_alone(autojump_clock: MockClock, error: str) -> None:
     registry = Registry()
@@ -83,6 +90,7 @@ async def test_whatever_a_handler_raises_is_a_crash_of_that_actor_alone(autojump
             assert system.tree()[2].restarts == 0
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_start_raises_is_a_failed_start(autojump_clock: MockClock, error: str) -> None:
     class Bad(Actor[Ping]):
@@ -104,6 +112,7 @@ def _raising(make: Callable[[], BaseException]) -> Callable[[], Actor[Any]]:
     return start
 
 
+@may_crash(BaseException)
 @pytest.mark.parametrize("error", ERRORS)
 async def test_whatever_a_stop_hook_raises_the_stop_goes_on(autojump_clock: MockClock, error: str) -> None:
     class Bad(Actor[Ping | Crash]):
@@ -185,6 +194,7 @@ async def test_a_job_cleans_up_until_it_is_killed(autojump_clock: MockClock) -> 
     assert ended == ["clean after 2"]
 
 
+@may_crash(OddError)
 @pytest.mark.parametrize("shutdown", [5.0, "brutal_kill"])
 async def test_a_child_that_raises_while_being_cancelled(autojump_clock: MockClock, shutdown: Any) -> None:
     async def bad(context: Context) -> None:
@@ -203,6 +213,7 @@ async def test_a_child_that_raises_while_being_cancelled(autojump_clock: MockClo
             assert [event.path for event in recorder.of(Stopped)] == ["root/b", "root"]
 
 
+@may_crash(ExceptionGroup)
 async def test_a_nursery_inside_a_handler_that_is_killed_leaves_nothing(autojump_clock: MockClock) -> None:
     class Busy(Actor[Ping]):
         async def handle(self, message: Ping) -> object:
@@ -425,6 +436,44 @@ async def test_an_aside_that_crashes_takes_its_actor_along(autojump_clock: MockC
     assert lives == 2
 
 
+@may_crash(BaseException)
+@pytest.mark.parametrize("error", ERRORS)
+async def test_whatever_an_aside_or_a_job_raises_is_a_crash_of_that_child_alone(
+    autojump_clock: MockClock, error: str
+) -> None:
+    class Beside(Actor[Raise | Ping]):
+        async def handle(self, message: Raise | Ping) -> object:
+            if isinstance(message, Raise):
+                self.context.start_soon(_raise, message.make)
+                return None
+            return "pong"
+
+    jobs = 0
+
+    async def run(context: Context) -> None:
+        nonlocal jobs
+        jobs += 1
+        context.ready()
+        if jobs == 1:
+            await _raise(ERRORS[error])
+        await trio.sleep_forever()
+
+    registry = Registry()
+    children = [ChildSpec("a", Beside, name="a"), ChildSpec("j", lambda: Job(run)), ChildSpec("b", Counter, name="b")]
+    async with open_system(root(*children), registry=registry) as system:
+        await settle()
+        ref = registry.ref(Beside, "a")
+        ref.tell(Raise(ERRORS[error]))
+        await settle()
+        assert await ref.call(Ping()) == "pong"
+        assert [node.restarts for node in system.tree()] == [0, 1, 1, 0]
+        assert await registry.ref(Counter, "b").call(Add(1)) == 1
+
+
+async def _raise(make: Callable[[], BaseException]) -> None:
+    raise make()
+
+
 async def test_asides_end_with_their_life(autojump_clock: MockClock) -> None:
     running = 0
 
@@ -479,6 +528,34 @@ async def test_a_disabled_child_leaves_its_siblings_alone_and_can_be_restarted(a
             assert await registry.ref(Counter, "b").call(Add(1)) == 1
             await registry.supervisor("root").restart_child("a")
             assert await ref.call(Add(1)) == 1
+
+
+@pytest.mark.parametrize("way", ["restart", "delete", "stop", "stop by reference"])
+async def test_a_disabled_dynamic_child_gives_its_place_back(autojump_clock: MockClock, way: str) -> None:
+    registry = Registry()
+    pool = SupervisorSpec("pool", strategy="dynamic", name="pool", max_children=1)
+    async with open_system(root(pool), registry=registry) as system:
+        sup = registry.supervisor("pool")
+        spec = ChildSpec("a", Counter, on_exceed="disable", intensity=Intensity(0, 60))
+        ref = await sup.start_child(spec)
+        assert ref is not None
+        ref.tell(Crash())
+        await settle()
+        assert [node.state for node in system.tree()] == ["running", "running", "disabled"]
+        with pytest.raises(MaxChildren):
+            await sup.start_child(ChildSpec("b", Counter))
+        match way:
+            case "restart":
+                await sup.restart_child("a")
+                assert await ref.call(Add(1)) == 1
+                return
+            case "delete":
+                await sup.delete_child("a")
+            case "stop":
+                await sup.stop_child("a")
+            case _:
+                await sup.stop_child(ref)
+        assert await sup.start_child(ChildSpec("b", Counter)) is not None
 
 
 async def test_backoff_grows_and_is_reset(autojump_clock: MockClock) -> None:

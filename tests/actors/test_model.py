@@ -24,7 +24,10 @@ from actors import (
 from actors.testing import run_deterministic
 from tests.actors.model import LeafSpec, Node, SupSpec, World
 from tests.conformance.lab import End, Proc
+from tests.crashes import may_crash
 from tests.sampling import NIGHTLY
+
+pytestmark = may_crash(ValueError)
 
 STEP_S = 1000.0
 """Virtual seconds of each operation: more than all stops of a tree can take."""

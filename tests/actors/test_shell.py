@@ -34,6 +34,9 @@ from actors._messages import classes_of
 from actors._timers import Timers
 from actors.testing import Journal, Probe, Recorder, recording, settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1000, 1)
 
@@ -152,6 +155,7 @@ async def test_the_wish_to_stop_is_seen_also_when_it_is_asked_for_late(autojump_
     assert seen == [True]
 
 
+@may_crash(Ignore)
 async def test_ignore_outside_a_start_is_a_crash(autojump_clock: MockClock) -> None:
     registry = Registry()
     spec = ChildSpec("a", lambda: Probe(Journal(), {Ping: Ignore(), Add: 1}), name="a")
@@ -162,6 +166,7 @@ async def test_ignore_outside_a_start_is_a_crash(autojump_clock: MockClock) -> N
         assert system.tree()[1].restarts == 1
 
 
+@may_crash(NameTaken)
 async def test_a_supervisors_name_is_held_once(autojump_clock: MockClock) -> None:
     registry = Registry()
     spec = SupervisorSpec("root", [SupervisorSpec("one", name="shared")], name="root")

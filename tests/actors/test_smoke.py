@@ -25,6 +25,9 @@ from actors import (
 )
 from actors.testing import recording, settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Leave, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = [may_crash(Boom), pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")]
 
 
 async def test_a_reference_may_be_taken_before_its_actor_runs() -> None:

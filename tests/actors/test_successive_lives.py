@@ -25,6 +25,9 @@ from actors import (
 )
 from actors.testing import recording, settle
 from tests.actors.messages import Boom, Counter, Crash, Ping, Sleep
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 1)
 SPIN_S = 0.0006
@@ -139,7 +142,7 @@ async def test_the_error_of_a_crash_is_freed_without_the_garbage_collector(autoj
             return "pong"
 
     registry = Registry()
-    async with open_system(root(ChildSpec("a", Noted, name="a")), registry=registry):
+    async with open_system(root(ChildSpec("a", Noted, name="a")), registry=registry, log_crashes=False):
         ref = registry.ref(Noted, "a")
         gc.collect()
         gc.disable()

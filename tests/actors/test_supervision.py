@@ -48,6 +48,9 @@ from actors._supervision import (
 )
 from tests.sampling import NIGHTLY
 
+# What is random or small here is not meant for a program.
+pytestmark = pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")
+
 CRASH = ExitReason("crashed", error=ValueError("x"))
 
 

@@ -36,6 +36,9 @@ from actors._supervision import (
 )
 from tests.actors.test_supervision import CRASH, Shell, kinds, spec
 
+# What is random or small here is not meant for a program.
+pytestmark = pytest.mark.filterwarnings("ignore::actors.UnreachableIntensity")
+
 REQUESTS: dict[str, Any] = {"start": StartChild, "stop": StopChild, "restart": RestartChild, "delete": DeleteChild}
 TOKEN = 999
 
@@ -123,7 +126,7 @@ def test_the_table_of_requests(what: str, state: str) -> None:
     assert ask(in_state(state), what) == TABLE[what, state]
 
 
-@pytest.mark.parametrize("state", ["starting", "running", "stopping", "again", "waiting", "disabled", "absent"])
+@pytest.mark.parametrize("state", ["starting", "running", "stopping", "again", "waiting", "absent"])
 def test_the_table_of_requests_to_a_dynamic_supervisor(state: str) -> None:
     assert ask(in_state(state, "dynamic"), "restart") == [reply("not_allowed")]
     assert ask(in_state(state, "dynamic"), "delete") == [reply("not_allowed")]
@@ -133,6 +136,27 @@ def test_the_table_of_requests_to_a_dynamic_supervisor(state: str) -> None:
         assert ask(in_state(state, "dynamic"), "stop") == TABLE["stop", state]
     if state != "stopping":
         assert ask(in_state(state, "dynamic"), "start") == TABLE["start", state]
+
+
+@pytest.mark.parametrize(
+    ("what", "actions"),
+    [
+        ("start", [reply("already_present")]),
+        ("stop", [Forget("a", SHUTDOWN), reply("ok")]),
+        ("restart", [Start("a", 3)]),
+        ("delete", [Forget("a", SHUTDOWN), reply("ok")]),
+    ],
+)
+def test_a_disabled_dynamic_child_takes_every_request(what: str, actions: list[Action]) -> None:
+    assert ask(in_state("disabled", "dynamic"), what) == actions
+
+
+def test_a_disabled_dynamic_child_that_fails_to_restart_can_be_deleted() -> None:
+    shell = in_state("disabled", "dynamic")
+    ask(shell, "restart")
+    assert Close in [type(action) for action in shell.fail("a")]
+    assert shell.state.children["a"].status is Status.DISABLED
+    assert ask(shell, "delete") == [Forget("a", SHUTDOWN), reply("ok")]
 
 
 def test_stopping_a_child_that_starts_fails_its_start() -> None:

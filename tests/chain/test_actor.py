@@ -19,6 +19,7 @@ from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
 from engram.clock import TrioClock
 from engram.hotkeys import ss58
 from tests.chain.samples import encoded, metadata, scale
+from tests.crashes import may_crash
 from tests.fakes.chain import ChainDouble, rehotkeyed, renumbered, unreachable
 
 METAGRAPH = "SubnetInfoRuntimeApi_get_metagraph"
@@ -551,6 +552,7 @@ async def test_a_runtime_without_metadata_v15_is_a_clear_error(autojump_clock: C
         assert f"has no {METAGRAPH}" in running.subnets.status().error
 
 
+@may_crash(RuntimeError)
 async def test_a_restart_of_the_syncer_keeps_the_view_and_goes_on(autojump_clock: Clock, nursery: trio.Nursery) -> None:
     chain = ChainDouble()
     nursery.start_soon(live, chain)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from actors import Backoff, ChildSpec, SupervisorSpec, open_system
+from actors import Backoff, ChildSpec, Intensity, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.actor import MetagraphSyncer
@@ -21,6 +21,7 @@ from engram.chain.submitting import Waiting
 from engram.clock import TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.test_announcement import HERE
+from tests.crashes import may_crash
 from tests.fakes.chain import ChainDouble, rehotkeyed, unreachable
 from tests.fakes.living_chain import LivingChain
 
@@ -114,7 +115,13 @@ class Living:
         followed = self.nodes if self.followed is None else (self.followed,)
         children = [
             ChildSpec("chain", lambda: MetagraphSyncer(followed, subnets, settings, clock, Random(7))),
-            ChildSpec("announcer", self._announcer, backoff=Backoff(1.0, 60.0), on_exceed="disable"),
+            ChildSpec(
+                "announcer",
+                self._announcer,
+                backoff=Backoff(1.0, 60.0),
+                intensity=Intensity(1_000_000, 1.0),
+                on_exceed="disable",
+            ),
         ]
         async with open_system(SupervisorSpec("root", children)), trio.open_nursery() as nursery:
             nursery.start_soon(self._live)
@@ -404,6 +411,7 @@ async def test_a_stop_does_not_wait_for_a_block(autojump_clock: Clock) -> None:
     assert living.journal.attempt is not None
 
 
+@may_crash(RuntimeError)
 async def test_a_crash_of_the_announcer_forgets_nothing_that_is_in_flight(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.include = False

@@ -51,7 +51,7 @@ async def _use(path: Path) -> None:
             assert (await endpoints.ingest(service, signed(CONTROLLER, "IngestSynapse", body))).body["error"] is None
         assert (await deposit(service, CONTROLLER, "vault")).status == 200
         said = {"user_id": "u", "messages": [{"role": "user", "content": "hello otter", "ts": 1}]}
-        assert (await endpoints.save_chat(service, signed(CONTROLLER, "chat-history", said))).status == 200
+        assert (await endpoints.save_chat(service, signed(CONTROLLER, "SaveChat", said))).status == 200
         assert (await endpoints.attest(service, attested(CONTROLLER, "notes"))).status == 200
 
 

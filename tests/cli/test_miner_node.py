@@ -138,7 +138,7 @@ def fill(running: NodeProcess) -> None:
         body = signed(CONTROLLER, "IngestSynapse", {"text": f"secret {number}", "namespace": "notes"})
         assert running.ask("POST", "/IngestSynapse", body)[1]["error"] is None
     said = {"user_id": "u", "messages": [{"role": "user", "content": "hi", "ts": 1}]}
-    assert running.ask("POST", "/chat-history", signed(CONTROLLER, "chat-history", said))[0] == 200
+    assert running.ask("POST", "/chat-history", signed(CONTROLLER, "SaveChat", said))[0] == 200
     share = signed(CONTROLLER, "KeyShareSynapse", {**SHARE, "namespace": "vault"})
     assert running.ask("POST", "/KeyShareSynapse", share)[0] == 200
 
@@ -301,6 +301,19 @@ def test_lines_are_read_in_the_forms_that_are_about() -> None:
     for refused in (b"[]", b"{}", b'{"text": "a", "namespace": 5}', b"\xff", b'{"text": "a"', deep, split, two):
         with pytest.raises(LineRefused):
             read_line(refused, 1, None)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"namespace_key": "0123456789abcdef"}, {"namespace_sig": "00"}, {"private": True}, {"is_public": False}],
+    ids=lambda asked: "+".join(asked),
+)
+def test_a_line_that_asks_for_privacy_is_not_stored_without(asked: dict[str, object]) -> None:
+    with pytest.raises(LineRefused):
+        read_line(json.dumps({"text": "a", **asked}).encode(), 1, None)
+    line = read_line(encoded({"text": "a", "namespace": "notes", "is_public": False, "owner": "ab"}), 1, None)
+    assert line is not None
+    assert line.namespace == "notes"
 
 
 @pytest.mark.parametrize(

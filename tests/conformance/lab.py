@@ -193,6 +193,6 @@ class Lab:
 async def open_lab() -> AsyncIterator[Lab]:
     registry = Registry()
     spec = SupervisorSpec("lab", strategy="dynamic", name="lab")
-    async with open_system(spec, registry=registry) as system:
+    async with open_system(spec, registry=registry, log_crashes=False) as system:
         with recording(system.events) as recorder:
             yield Lab(system, registry, recorder)

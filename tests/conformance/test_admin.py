@@ -22,7 +22,10 @@ from actors import (
     SupervisorDown,
     SupervisorSpec,
 )
-from tests.conformance.lab import Proc, open_lab
+from tests.conformance.lab import Boom, Proc, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 @pytest.mark.parametrize("strategy", ["one_for_one", "one_for_all", "rest_for_one"])

@@ -25,9 +25,11 @@ from actors import (
 )
 from actors.testing import settle
 from tests.conformance.lab import ABNORMAL, KILL, SHUTDOWN_X, Boom, Lab, open_lab
+from tests.crashes import may_crash
 from tests.sampling import NIGHTLY, SEED
 
 pytestmark = [
+    may_crash(Boom),
     pytest.mark.external,
     pytest.mark.skipif(not (shutil.which("erl") and shutil.which("erlc")), reason="no Erlang (erlang-base) here"),
 ]

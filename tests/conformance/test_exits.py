@@ -10,7 +10,10 @@ from trio.testing import MockClock
 
 from actors import ChildSpec, Context, Intensity, Job, Restarted, Started, SupervisorSpec
 from actors.testing import settle
-from tests.conformance.lab import Lab, open_lab
+from tests.conformance.lab import Boom, Lab, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 async def _one(lab: Lab, restart: Any, exit: str) -> tuple[dict[str, str], tuple[int, int, int, int], bool]:

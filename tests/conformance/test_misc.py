@@ -26,7 +26,10 @@ from actors import (
     SupervisorSpec,
 )
 from actors.testing import settle
-from tests.conformance.lab import KILL, Lab, Proc, Switch, fail, open_lab
+from tests.conformance.lab import KILL, Boom, Lab, Proc, Switch, fail, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MANY = Intensity(1_000_000, 3600)
 
@@ -181,6 +184,7 @@ async def _hanging(lab: Lab, strategy: Any, *, others: bool) -> Switch:
     return switch
 
 
+@may_crash(ValueError)
 async def test_hanging_restart_loop(autojump_clock: MockClock) -> None:
     """While a child's restart fails again and again: requests are answered, stop works, and so does the end."""
     async with open_lab() as lab:
@@ -203,6 +207,7 @@ async def test_hanging_restart_loop(autojump_clock: MockClock) -> None:
         await lab.root.stop_child("sup")
 
 
+@may_crash(ValueError)
 async def test_hanging_restart_loop_rest_for_one(autojump_clock: MockClock) -> None:
     """The same under rest_for_one: later children are shown as stopped, and the supervisor ends when told."""
     async with open_lab() as lab:
@@ -293,6 +298,7 @@ def test_format_log_2() -> None:
     assert told.endswith("\N{HORIZONTAL ELLIPSIS})")
 
 
+@may_crash(NameTaken)
 async def test_already_started_outside_supervisor(autojump_clock: MockClock) -> None:
     """A name that is held elsewhere: the start fails, tells the owner, and adds nothing."""
     async with open_lab() as lab:

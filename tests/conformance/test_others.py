@@ -23,6 +23,9 @@ from actors import (
 from actors.testing import Journal, Probe, settle
 from tests.actors.messages import Add, Counter, Leave, Ping, Sleep
 from tests.conformance.lab import Boom, Life, Proc, Switch, fail, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 async def test_restarting_children_are_counted_in_max_children(autojump_clock: MockClock) -> None:

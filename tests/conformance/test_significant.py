@@ -8,7 +8,10 @@ import pytest
 from trio.testing import MockClock
 
 from actors import ChildSpec, Intensity, InvalidSpec, SupervisorSpec
-from tests.conformance.lab import Proc, open_lab
+from tests.conformance.lab import Boom, Proc, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 MODES = ["never", "any_significant", "all_significant"]
 EXIT_KINDS = ["normal", "shutdown", "shutdown_x", "abnormal"]

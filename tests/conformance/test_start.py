@@ -17,6 +17,9 @@ from actors import (
     open_system,
 )
 from tests.conformance.lab import Boom, Proc, Switch, fail, ignore, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 async def test_sup_start_normal(autojump_clock: MockClock) -> None:
@@ -84,6 +87,7 @@ async def test_sup_start_ignore_permanent_child_start_child_simple(autojump_cloc
         assert await lab.ended("sup") == SHUTDOWN
 
 
+@may_crash(BadReturn)
 async def test_sup_start_error_return(autojump_clock: MockClock) -> None:
     """An init that returns nonsense is a failed start, and nothing else ends."""
     async with open_lab() as lab:

@@ -8,7 +8,10 @@ from trio.testing import MockClock
 
 from actors import SHUTDOWN, Stopped, SupervisorSpec
 from actors.testing import settle
-from tests.conformance.lab import EXITS, End, Lab, open_lab
+from tests.conformance.lab import EXITS, Boom, End, Lab, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 
 async def _stop_and_collect(lab: Lab) -> dict[str, str]:

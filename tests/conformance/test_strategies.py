@@ -11,7 +11,10 @@ import trio
 from trio.testing import MockClock
 
 from actors import ChildSpec, Intensity, Stopped, SupervisorSpec
-from tests.conformance.lab import Proc, Switch, fail, ignore, open_lab
+from tests.conformance.lab import Boom, Proc, Switch, fail, ignore, open_lab
+from tests.crashes import may_crash
+
+pytestmark = may_crash(Boom)
 
 TWO = Intensity(2, 3600)
 
@@ -72,6 +75,7 @@ async def test_one_for_all_escalation(autojump_clock: MockClock) -> None:
         assert switch.calls == 1 + 4
 
 
+@may_crash(ValueError)
 async def test_one_for_all_other_child_fails_restart(autojump_clock: MockClock) -> None:
     """During the group's restart c1 is up and c2 fails: c1 is stopped, then both are started."""
     switch = Switch()
@@ -210,6 +214,7 @@ async def test_rest_for_one_escalation(autojump_clock: MockClock) -> None:
         assert switch.calls == 1 + 4
 
 
+@may_crash(ValueError)
 async def test_rest_for_one_other_child_fails_restart(autojump_clock: MockClock) -> None:
     """Only the child that is not up yet is tried again; c1, restarted already, is left alone."""
     switch = Switch()

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.memory import minilm_graph, weights
+from engram.memory.embedder import Cut
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
 from engram.memory.hash_embedder import HashEmbedder, hash_vector
 from engram.memory.minilm import MiniLmEmbedder
@@ -225,3 +226,16 @@ def test_a_node_reports_to_nobody(tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(tmp_path)], env={**environment, "TMPDIR": str(elsewhere)}, check=True
     )
     assert list(elsewhere.iterdir()) == []
+
+
+@needs_weights
+async def test_what_is_left_out_of_a_long_text_is_counted(tmp_path: Path, nursery: trio.Nursery) -> None:
+    minilm = MiniLmEmbedder(None, tmp_path)
+    assert await minilm.cuts(["word " * 1_000]) == [None]
+    nursery.start_soon(minilm.run, lambda: None)
+    whole, long = "word " * 254, "word " * 1_000
+    vectors = await minilm.embed([whole, long])
+    assert await minilm.cuts([whole, long, whole + "more"]) == [None, Cut(1_000, 254), Cut(255, 254)]
+    assert vectors[0] == vectors[1]
+    hashed = HashEmbedder()
+    assert await hashed.cuts([long]) == [None]

@@ -6,15 +6,18 @@ import random
 import signal
 import sqlite3
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import qdrant_edge as edge
 import trio
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory import edge_build, edge_shard, records
+from engram.memory import edge_build, edge_shard, patience, records
 from engram.memory.edge_index import EdgeIndex
 from engram.memory.edge_rebuild import Rebuild
 from engram.memory.edge_shards import Shards
@@ -181,3 +184,61 @@ def test_an_index_with_a_graph_of_private_vectors_is_sound_when_it_is_opened_aga
     assert shards.graphs()["private"] == (1_000, 1_000)
     shards.check()
     shards.close()
+
+
+class Starved:
+    """A builder that gets no processor."""
+
+    pid = 1
+    started: ClassVar[list[int]] = []
+
+    def __init__(self, command: list[str], **_: object) -> None:
+        self.started.append(int(command[-1]))
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        return None
+
+    def wait(self) -> int:
+        return -9
+
+
+@pytest.mark.parametrize("may_relax", [True, False])
+def test_a_builder_that_waits_long_is_less_nice(
+    tmp_path: Path, shards: Shards, monkeypatch: pytest.MonkeyPatch, may_relax: bool
+) -> None:
+    now_s = 1_000.0
+    relaxed: list[int] = []
+
+    def relax(process: int, to: int) -> bool:
+        relaxed.append(to)
+        return may_relax
+
+    monkeypatch.setattr("engram.memory.edge_rebuild.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("engram.memory.edge_rebuild.subprocess.Popen", Starved)
+    monkeypatch.setattr(patience, "relax", relax)
+    monkeypatch.setattr(Starved, "started", [])
+    shards.apply([Place(number, None, vector(1, number), []) for number in range(1, 6)], 5)
+    rebuild = Rebuild(shards, tmp_path / "truth.db", DIMENSION, "this truth", graph_from=5)
+    for later_s in (10.0, 4.9, 0.2, 0.1, 10.0, 10_000.0):
+        now_s += later_s
+        rebuild.step()
+    assert relaxed == [5, 0, 0]
+    assert Starved.started == ([15] if may_relax else [15, 5, 0])
+    shards.close()
+
+
+def test_all_threads_of_a_builder_are_less_nice_where_that_is_allowed() -> None:
+    program = (
+        "import os, sys, threading; os.nice(15); threading.Thread(target=sys.stdin.read).start(); print(flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        allowed = patience.relax(child.pid, 5)
+        threads = [int(each.name) for each in Path(f"/proc/{child.pid}/task").iterdir()]
+        assert len(threads) == 2
+        assert {os.getpriority(os.PRIO_PROCESS, each) for each in threads} == ({5} if allowed else {15})
+    assert patience.relax(child.pid, 0)

@@ -197,6 +197,8 @@ class Model:
                 return Told(200, private, whose, count=len(there))
             case "legacy root":
                 return Told(400, private, whose) if private else Told(200, private, whose, count=len(there))
+            case "whole" if private:
+                return Told(400, private, whose)
             case "whole":
                 if signer != self.host:
                     return Told(403 if signer else 401, private, whose)

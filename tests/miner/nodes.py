@@ -96,6 +96,7 @@ async def serving(
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)
+        nursery.start_soon(notebook.run, lambda: None)
         nursery.start_soon(store.run, lambda: None)
         with trio.fail_after(30):
             yield service

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from msgspec import structs
 from trio.testing import MockClock
 
 from engram.clock import ManualClock, SeededIds, TrioClock
@@ -67,6 +68,12 @@ def test_a_launch_file_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert LAUNCH.controller() == bytes.fromhex("ab" * 32)
     assert "ab" not in repr(LAUNCH)
+
+
+def test_the_controller_may_be_named_by_its_address(tmp_path: Path) -> None:
+    path = tmp_path / "launch.json"
+    launch.write(path, structs.replace(LAUNCH, controller_public_key=CONTROLLER.ss58))
+    assert launch.read(path).controller() == CONTROLLER.public_key
 
 
 @pytest.mark.parametrize(

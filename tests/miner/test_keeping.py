@@ -126,6 +126,7 @@ def attested(keypair: Keypair, name: str, now_ms: int | None = None) -> bytes:
 async def test_a_namespace_bears_the_tier_of_its_owners_stake_as_it_is_now(tmp_path: Path) -> None:
     subnet = Rich()
     async with serving(tmp_path, subnet=subnet, tenants="anyone") as service:
+        assert endpoints.health(service).body["uid"] == endpoints.stats(service).body["uid"] == 3
         assert (await endpoints.attestation(service, "notes")).body == {
             "namespace": "notes",
             "trust_tier": "anonymous",
@@ -179,9 +180,9 @@ def chat_parameters(keypair: Keypair, endpoint: str, **fields: Any) -> dict[str,
 async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None:
     said = [{"role": "user", "content": f"{i}", "ts": i} for i in range(250)]
     async with serving(tmp_path, tenants="anyone") as service:
-        body = signed(STRANGER, "chat-history", {"user_id": "u", "conv_id": "c", "messages": said})
+        body = signed(STRANGER, "SaveChat", {"user_id": "u", "conv_id": "c", "messages": said})
         assert opened(await endpoints.save_chat(service, body))["count"] == 200
-        make = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "D"})
+        make = signed(STRANGER, "MakeConversation", {"user_id": "u", "conv_id": "d", "title": "D"})
         assert opened(await endpoints.make_conversation(service, make))["title"] == "D"
         parameters = chat_parameters(STRANGER, "chat-history", user_id="u", conv_id="c")
         told = opened(await endpoints.chat_history(service, "u", parameters))
@@ -195,15 +196,15 @@ async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None
             await endpoints.list_conversations(service, "u", chat_parameters(STRANGER, "conversations", user_id="u"))
         )["conversations"]
         assert {each.conv_id for each in listed} == {"c", "d"}
-        renamed = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "E"})
+        renamed = signed(STRANGER, "RenameConversation", {"user_id": "u", "conv_id": "d", "title": "E"})
         assert (await endpoints.rename_conversation(service, "c", renamed)).status == 401
-        renamed = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "F"})
+        renamed = signed(STRANGER, "RenameConversation", {"user_id": "u", "conv_id": "d", "title": "F"})
         assert opened(await endpoints.rename_conversation(service, "d", renamed))["title"] == "F"
-        foreign = signed(CONTROLLER, "conversations", {"user_id": "u", "conv_id": "d"})
+        foreign = signed(CONTROLLER, "DeleteConversation", {"user_id": "u", "conv_id": "d"})
         assert (await endpoints.delete_conversation(service, "d", foreign)).status == 404
-        forget = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d"})
+        forget = signed(STRANGER, "DeleteConversation", {"user_id": "u", "conv_id": "d"})
         assert opened(await endpoints.delete_conversation(service, "d", forget))["deleted"] is True
-        again = signed(STRANGER, "conversations", {"user_id": "u", "conv_id": "d", "title": "x"})
+        again = signed(STRANGER, "RenameConversation", {"user_id": "u", "conv_id": "d", "title": "x"})
         assert (await endpoints.rename_conversation(service, "d", again)).status == 404
 
 
@@ -227,16 +228,39 @@ async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None
 )
 async def test_a_bad_conversation_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
     async with serving(tmp_path) as service:
-        answer = await endpoints.save_chat(service, signed(CONTROLLER, "chat-history", fields))
+        answer = await endpoints.save_chat(service, signed(CONTROLLER, "SaveChat", fields))
         assert (answer.status, answer.body["code"]) == (400, "malformed")
         if isinstance(fields["user_id"], str) and fields["user_id"] == "u":
-            titled = signed(CONTROLLER, "conversations", {**fields, "conv_id": "c", "title": 5})
+            titled = signed(CONTROLLER, "MakeConversation", {**fields, "conv_id": "c", "title": 5})
             assert (await endpoints.make_conversation(service, titled)).status == 400
+
+
+async def test_a_message_is_stamped_when_it_is_saved_first(tmp_path: Path) -> None:
+    clock = ManualClock()
+    async with serving(tmp_path, clock=clock) as service:
+
+        async def kept(*said: dict[str, Any]) -> list[Any]:
+            stamp = int(clock.now() * 1000)
+            chat = {"user_id": "u", "conv_id": "c", "messages": list(said)}
+            assert (await endpoints.save_chat(service, signed(CONTROLLER, "SaveChat", chat, stamp))).status == 200
+            fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u", "conv_id": "c"}, stamp)
+            asked = {name: str(value) for name, value in fields.items() if name != "user_id"}
+            held: Any = (await endpoints.chat_history(service, "u", asked)).body["messages"]
+            return [message.ts for message in held]
+
+        hi, bye = {"role": "user", "content": "hi"}, {"role": "user", "content": "bye", "ts": None}
+        first_s = clock.now()
+        assert await kept(hi) == [first_s]
+        clock.advance(10.0)
+        assert await kept(hi, {"role": "user", "content": "so", "ts": "noon"}, bye, hi) == [
+            *(first_s, "noon"),
+            *(first_s + 10.0, first_s + 10.0),
+        ]
 
 
 async def test_a_stranger_keeps_no_conversation_on_a_node_of_one_controller(tmp_path: Path) -> None:
     async with serving(tmp_path) as service:
-        body = signed(STRANGER, "chat-history", {"user_id": "u", "messages": []})
+        body = signed(STRANGER, "SaveChat", {"user_id": "u", "messages": []})
         assert (await endpoints.save_chat(service, body)).status == 403
         assert (await endpoints.save_chat(service, encoded({"user_id": "u", "messages": []}))).status == 401
 
@@ -427,7 +451,7 @@ async def test_an_export_takes_pages_of_every_kind_and_of_the_controller_alone(t
                     "conv_id": f"c{number}",
                     "messages": [{"role": "user", "content": "x" * 30_000}],
                 }
-                assert (await endpoints.save_chat(service, signed(keypair, "chat-history", fields))).status == 200
+                assert (await endpoints.save_chat(service, signed(keypair, "SaveChat", fields))).status == 200
         kinds = {"conversation": 3, "key_share": 1, "attestation": 1, "record": 0}
         for kind, amount in kinds.items():
             found: list[Any] = []

@@ -334,7 +334,7 @@ def test_shares_and_conversations_outlive_a_kill(tmp_path: Path) -> None:
     with node(tmp_path) as running:
         assert running.ask("POST", "/KeyShareSynapse", signed(CONTROLLER, "KeyShareSynapse", share))[0] == 200
         said = {"user_id": "u", "messages": [{"role": "user", "content": "hi", "ts": 1}]}
-        assert running.ask("POST", "/chat-history", signed(CONTROLLER, "chat-history", said))[0] == 200
+        assert running.ask("POST", "/chat-history", signed(CONTROLLER, "SaveChat", said))[0] == 200
         running.kill()
         running.start()
         kept = running.ask("POST", "/KeyShareRetrieve", signed(CONTROLLER, "KeyShareRetrieve", {"namespace": "vault"}))

@@ -30,7 +30,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 async def said(service: Service, number: int, size: int = 20_000) -> Answer:
     fields = {"user_id": "u", "conv_id": f"c{number}", "messages": [{"role": "user", "content": "x" * size}]}
-    return await endpoints.save_chat(service, signed(CONTROLLER, "chat-history", fields))
+    return await endpoints.save_chat(service, signed(CONTROLLER, "SaveChat", fields))
 
 
 async def kept(service: Service, number: int) -> int:
@@ -122,7 +122,7 @@ async def test_a_deleted_conversation_is_in_no_file(tmp_path: Path) -> None:
         assert (await said(service, 0)).status == 200
         files = [tmp_path / "notebook.db", tmp_path / "notebook.db-wal"]
         assert any(b"x" * 1_000 in file.read_bytes() for file in files)
-        body = signed(CONTROLLER, "conversations", {"user_id": "u", "conv_id": "c0"})
+        body = signed(CONTROLLER, "DeleteConversation", {"user_id": "u", "conv_id": "c0"})
         assert (await endpoints.delete_conversation(service, "c0", body)).status == 200
         assert not any(b"x" * 1_000 in file.read_bytes() for file in files)
         assert (await said(service, 1)).status == 200

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engram.memory import launch, weights
-from engram.memory.embedder import EmbedderState
+from engram.memory.embedder import Cut, EmbedderState
 from engram.memory.errors import EmbedderUnavailable
 from engram.miner.readiness import TEXT, Readiness
 from tests.fakes.without_packages import without
@@ -36,6 +36,9 @@ class StubbornEmbedder:
         if len(self.asked) <= self.refusals:
             raise EmbedderUnavailable("not now")
         return [b""]
+
+    async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
+        return [None for _ in texts]
 
 
 async def readiness_after(

@@ -20,6 +20,8 @@ from engram.hotkeys import Keypair
 from engram.hotkeys import verify as verify_signature
 from engram.memory import keyed_tree, merkle
 from engram.memory.cid import is_cid
+from engram.memory.embedder import Cut
+from engram.memory.hash_embedder import HashEmbedder
 from engram.miner import endpoints as answers
 from engram.miner.endpoints import Answer, Service
 from tests.memory.stores import DIMENSION
@@ -454,6 +456,30 @@ async def test_a_full_node_refuses_with_a_clear_error_and_still_serves(tmp_path:
         assert "used up" in str(refusal.body["error"])
         assert stored
         assert len(await found(service)) == len(stored)
+
+
+async def test_an_answer_says_what_a_vector_does_not_have_of_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def cuts(self: HashEmbedder, texts: list[str]) -> list[Cut | None]:
+        return [Cut(900, 254) if len(text) > 1_000 else None for text in texts]
+
+    monkeypatch.setattr(HashEmbedder, "cuts", cuts)
+    cut = {"truncated": True, "tokens": 900, "tokens_used": 254}
+    async with serving(tmp_path) as service:
+        items: list[dict[str, Any]] = [
+            {"text": "x" * 2_000},
+            {"text": "y" * 100},
+            {"text": "z" * 2_000, "raw_embedding": UP},
+            {"text": "a"},
+        ]
+        told: Any = (await answers.ingest_batch(service, encoded({"items": items}))).body["results"]
+        for item, result in zip(items, told, strict=True):
+            single = (await answers.ingest(service, encoded(item))).body
+            for each in (single, result):
+                assert {name: each[name] for name in cut if name in each} == (cut if item is items[0] else {})
+        refused = (await answers.ingest(service, encoded({"text": "x" * 9_000}))).body
+        assert "truncated" not in refused
 
 
 anything = st.recursive(

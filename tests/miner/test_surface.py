@@ -22,6 +22,7 @@ from engram.miner.openapi import OPERATIONS, openapi_document
 from engram.miner.ops import ops_app
 from engram.miner.service import Service
 from tests.miner.nodes import CONTROLLER, STRANGER, encoded, serving, signed
+from tests.miner.test_authority import endpoint
 
 _CONVERTER = re.compile(r"<(?:\w+:)?(\w+)>")
 
@@ -99,8 +100,8 @@ async def test_answers_are_what_the_document_says_field_by_field(service: Servic
 
     async def ask(id: str, path: str, fields: dict[str, Any]) -> dict[str, Any]:
         operation = next(each for each in OPERATIONS if each.id == id)
-        endpoint = "DeleteSynapse" if id == "delete" else path[1:].partition("/")[0]
-        sent = miner_scheme.sign_body(CONTROLLER, endpoint, fields, next(stamps)) if id != "attest" else fields
+        name = endpoint(operation)
+        sent = miner_scheme.sign_body(CONTROLLER, name, fields, next(stamps)) if id != "attest" else fields
         if operation.method == "get":
             kept = {key: value for key, value in sent.items() if key not in ("cid", "user_id")}
             answer = await client.get(path, query_string=kept)
@@ -210,12 +211,14 @@ async def test_bad_parameters_are_refused_with_a_reason(service: Service, path: 
 
 async def test_conversations_over_http(service: Service) -> None:
     client = app_of(service).test_client()
-    saved = signed(CONTROLLER, "chat-history", {"user_id": "u", "messages": [{"role": "user", "content": "hi"}]})
+    saved = signed(CONTROLLER, "SaveChat", {"user_id": "u", "messages": [{"role": "user", "content": "hi"}]})
     assert (await client.post("/chat-history", data=saved)).status_code == 200
     fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u"}, int(SystemClock().now() * 1000))
     query = {key: str(value) for key, value in fields.items() if key != "user_id"}
     told = await (await client.get("/chat-history/u", query_string=query)).get_json()
-    assert told["messages"] == [{"role": "user", "content": "hi", "ts": None}]
+    [message] = told["messages"]
+    assert (message["role"], message["content"]) == ("user", "hi")
+    assert SystemClock().now() - 60 < message["ts"] <= SystemClock().now()
 
 
 async def test_the_operator_counts_and_erases_namespaces(service: Service) -> None:

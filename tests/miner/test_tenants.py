@@ -58,7 +58,7 @@ async def settle_tenants(service: Service, now_ms: int) -> list[str]:
     by_key = {"text": "by key", "namespace": "notes", "namespace_key": KEY}
     cids.append(str((await endpoints.ingest(service, encoded(by_key))).body["cid"]))
     chat = {"user_id": "u", "conv_id": "c", "messages": [{"role": "user", "content": "secret talk", "ts": 1}]}
-    saved = await endpoints.save_chat(service, signed(ANNA, "chat-history", chat, now_ms))
+    saved = await endpoints.save_chat(service, signed(ANNA, "SaveChat", chat, now_ms))
     assert saved.status == 200
     gone = bound(ANNA, "DeleteSynapse", "notes", now_ms, {"cid": cids[0]})
     assert (await endpoints.delete(service, cids[0], gone)).status == 200

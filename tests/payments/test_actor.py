@@ -21,6 +21,7 @@ from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession
 from engram.payments.rules import PaymentEvent
 from engram.sessions import SessionState, TierName
+from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault
 from tests.payments import builders
 from tests.payments.shop import Shop, open_shop, wide
@@ -371,6 +372,7 @@ async def test_an_extension_adds_its_seconds_once(autojump_clock: MockClock) -> 
         assert (extended.paid_s, extended.pending_extensions) == (5400.0, 0)
 
 
+@may_crash(ZeroDivisionError)
 async def test_a_crash_of_one_payments_work_is_tried_again(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         shop.facilitator.settle_faults.append("crash")
@@ -382,6 +384,7 @@ async def test_a_crash_of_one_payments_work_is_tried_again(autojump_clock: MockC
         assert shop.payment().crashes == 1
 
 
+@may_crash(ZeroDivisionError)
 async def test_a_payment_that_crashes_its_work_five_times_is_put_aside_and_hurts_nobody(
     autojump_clock: MockClock,
 ) -> None:
@@ -447,6 +450,7 @@ async def test_a_reservation_that_was_interrupted_long_ago_is_given_up_and_may_c
     ledger.close()
 
 
+@may_crash(AttributeError)
 async def test_the_verifier_may_crash_while_payments_are_worked_on(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         shop.facilitator.settle_faults.append("slow")

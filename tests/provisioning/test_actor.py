@@ -19,6 +19,7 @@ from engram.provisioning.protocol import NodeExited, SessionChanged
 from engram.sessions import EndReason, SessionEvent, SessionState, TierName
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
+from tests.crashes import may_crash
 
 from .fleets import World, replaced
 
@@ -146,6 +147,7 @@ async def test_used_time_is_written_down_every_minute(autojump_clock: MockClock,
     assert 200.0 < world.session().used_s < 300.0
 
 
+@may_crash(ZeroDivisionError)
 async def test_a_session_whose_work_crashes_is_quarantined_and_hurts_nobody_else(
     autojump_clock: MockClock, world: World
 ) -> None:
@@ -252,6 +254,7 @@ async def test_an_extended_session_tells_its_node_the_new_end(autojump_clock: Mo
         assert world.double.specs[token].ends_at == pytest.approx(before + 3600.0, abs=2.0)
 
 
+@may_crash(ZeroDivisionError)
 async def test_a_crash_of_the_provisioner_loses_no_work(
     autojump_clock: MockClock, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

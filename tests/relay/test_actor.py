@@ -17,6 +17,7 @@ from engram.relay.actor import RelayEmitter
 from engram.relay.model import Answered, Outcome, Unknown, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.signer import Signed
+from tests.crashes import may_crash
 from tests.relay.samples import SIGNER, queue, rng, write
 
 DOWN = Unreachable("nobody listens")
@@ -222,6 +223,7 @@ async def test_an_attempt_under_way_may_end_before_the_emitter_stops(
     assert log_of(ledger) == ["ok"]
 
 
+@may_crash(RuntimeError)
 async def test_a_crash_of_the_emitter_loses_nothing(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:

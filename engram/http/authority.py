@@ -1,0 +1,77 @@
+"""Refuses fields of authority that stand where an endpoint does not understand them, in its query or its body.
+
+It stands between the Edge, which has read the body, and the application; which fields count and how names are compared
+is `engram.hotkeys.authority`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias, final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from engram import wire
+from engram.hotkeys import authority
+from engram.http import exchange
+from engram.http.asgi import AsgiApp, Receive, Scope, Send
+from engram.http.errors import ApiError
+
+CODE: Final = "misplaced_field"
+
+
+class Read(msgspec.Struct, frozen=True):
+    """What an endpoint takes: the fields of authority that it understands in its query, and whether it holds its body
+    against a table of its own. Else none are understood in the body."""
+
+    query: frozenset[str] = frozenset()
+    checks_body: bool = False
+
+
+Table: TypeAlias = Callable[[Scope], Read]
+
+_decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
+
+
+@final
+class AuthorityGate:
+    """An ASGI application around another one. Raises ApiError 400 that names the field."""
+
+    def __init__(self, app: AsgiApp, table: Table) -> None:
+        self._app = app
+        self._table = table
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for a request none of whose fields of authority would be ignored."""
+        if scope["type"] == "http":
+            read = self._table(scope)
+            if scope["query_string"]:
+                _check_query(bytes(scope["query_string"]), read.query)
+            if not read.checks_body and (body := exchange.of(scope).body):
+                _check_body(body)
+        await self._app(scope, receive, send)
+
+
+def _misplaced(name: str, where: str) -> ApiError:
+    """The answer to a field of authority that is not understood there."""
+    text = f"{name} is not understood in {where}: leave it out, or send it where it counts."
+    return ApiError(400, CODE, text, extra={"field": name})
+
+
+def _check_query(query: bytes, understood: frozenset[str]) -> None:
+    pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="replace")
+    if (name := authority.repeated(name for name, _ in pairs)) is not None:
+        raise ApiError(400, CODE, f"{name} is there twice in the query: send it once.", extra={"field": name})
+    if (name := authority.misplaced(dict(pairs), understood)) is not None:
+        raise _misplaced(name, "the query of this call")
+
+
+def _check_body(body: bytes) -> None:
+    try:
+        fields = _decode_object(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    asked = {name: value for name, value in fields.items() if bytes(value) not in (b"null", b'""')}
+    if (name := authority.misplaced(asked, frozenset())) is not None:
+        raise _misplaced(name, "the body of this call")
