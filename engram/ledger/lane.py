@@ -13,7 +13,7 @@ from typing import Final, final
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import Column, bindparam, select
+from sqlalchemy import Column, UniqueConstraint, bindparam, select
 from sqlalchemy.dialects import sqlite
 
 MOST_ROWS: Final = 256
@@ -44,7 +44,9 @@ def lookup(columns: Sequence[Column[object]], by: Sequence[Column[object]], *, l
     wanted = [column.name for column in by]
     indexes = [[column.name for column in index.columns] for index in table.indexes]
     indexes += [[column.name for column in table.primary_key.columns]]
-    indexes += [[column.name for column in each.columns] for each in table.constraints if hasattr(each, "columns")]
+    indexes += [
+        [column.name for column in each.columns] for each in table.constraints if isinstance(each, UniqueConstraint)
+    ]
     if not any(index[: len(wanted)] == wanted for index in indexes):
         raise ValueError(f"{table.name}: {', '.join(wanted)} begin none of its indexes")
     if not 0 < limit <= MOST_ROWS:

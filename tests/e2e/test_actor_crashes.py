@@ -19,7 +19,6 @@ from engram.control.commands import ListSessions
 from engram.control.model import SessionPage
 from engram.gateway.feed import EventFeed
 from engram.http import listener
-from engram.http import server as http_server
 from engram.http.app import App
 from engram.ledger import LedgerActor, data_folder
 from engram.payments.actor import PaymentVerifier
@@ -183,7 +182,7 @@ class Told:
 async def test_a_crashed_server_is_restarted_where_it_was_and_purchases_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: str
 ) -> None:
-    original = http_server.serve
+    original = listener.serve
     crashing = Crashing(original)
 
     async def serve(app: App, *args: Any, **rest: Any) -> None:

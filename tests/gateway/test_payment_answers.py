@@ -80,7 +80,7 @@ CLIENTS_TAKE_BYTES = 2_500
 WIDEST = {
     "gateway": {"public_url": "https://" + "g" * 120},
     "pricing": {"lite_usd_per_hour": 1e8},
-    "sessions": {"min_hours": 0.123456, "max_hours": 87_654.321},
+    "sessions": {"min_hours": 0.123456, "max_hours": 87_599.321},
     "payments": {
         "max_timeout_s": 31_536_000,
         "early_stop_refund_percent": 100,
