@@ -236,7 +236,7 @@ class ChainSettings(Section, frozen=True):
     call_timeout_s: Seconds = 15.0
     stall_after_s: Seconds = 60.0
     """A finalized head that has not advanced for this long is taken for stuck: the next endpoint is asked."""
-    reset_after_s: Annotated[float, Meta(ge=0)] = 0.0
+    reset_after_s: Annotated[float, Meta(ge=0, le=31_536_000, extra={"least": 0.001})] = 0.0
     """When nothing that descends from the newest block could be taken for this long, begin again at the finalized head
     that is there: where a node was restarted on another fork or from an older block. With several endpoints two must
     have it. 0: only at a restart of the process."""

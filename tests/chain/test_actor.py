@@ -567,6 +567,7 @@ async def test_a_restart_of_the_syncer_keeps_the_view_and_goes_on(autojump_clock
         assert running.block == 1102
 
 
+@may_crash(RuntimeError)
 async def test_a_restart_of_the_syncer_asks_no_endpoint_that_is_set_aside(autojump_clock: Clock) -> None:
     busy, other = ChainDouble("busy"), ChainDouble("other")
     async with syncing([busy, other]) as running:
