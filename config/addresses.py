@@ -107,9 +107,23 @@ def is_http_url(url: str) -> bool:
     """
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and _is_written_out(url)
     except ValueError:
         return False
+
+
+def _is_written_out(url: str) -> bool:
+    """A space or a sign that cannot be seen was pasted along."""
+    return url.isprintable() and " " not in url
+
+
+def is_base_url(url: str) -> bool:
+    """Tell whether the text is an http(s) URL that paths can be put behind and that strangers may be shown.
+
+    >>> is_base_url("https://gateway.example/shop/"), is_base_url("https://me:key@gateway.example"), is_base_url("x.y")
+    (True, False, False)
+    """
+    return is_http_url(url) and not set("@?#") & set(url)
 
 
 _ORIGIN_PORTS: Final = {"http": 80, "https": 443}

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from .addresses import is_http_url, right_origin
+from .addresses import is_base_url, is_http_url, right_origin
 from .dotenv import parse
 from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
 from .errors import ConfigError, Problem
@@ -175,6 +175,17 @@ def _chain_urls(urls: tuple[str, ...]) -> None:
             raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
 
 
+def _url(url: str) -> None:
+    if url and not is_http_url(url):
+        raise ValueError(f"{mask_url(url)!r} is not an http or https URL")
+
+
+def _shown_base_url(url: str) -> None:
+    _url(url)
+    if url and not is_base_url(url):
+        raise ValueError(f"{mask_url(url)!r} is shown to everybody and continued by paths: no user, no ? and no #")
+
+
 def _origins(origins: tuple[str, ...]) -> None:
     for origin in origins:
         right = right_origin(origin)
@@ -190,6 +201,11 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "http.trusted_proxies": _network_addresses,
         "http.cors_origins": _origins,
         "chain.endpoints": _chain_urls,
+        "gateway.public_url": _shown_base_url,
+        "gateway.terms_url": _url,
+        "akash.node_url": _url,
+        "relay.url": _url,
+        "miner.hub_url": _url,
     }
 )
 """What a type cannot say; each raises ValueError with what would be right."""
