@@ -60,6 +60,9 @@ def ours(ready_fd: int) -> None:
 
         def count(self, connections: int) -> None: ...
 
+        def for_anybody(self) -> tuple[tuple[bytes, bytes], ...]:
+            return ()
+
     async def main() -> None:
         listeners = listen("127.0.0.1", 0)
         address = Address.of(listeners[0])

@@ -64,6 +64,10 @@ class Observer(Protocol):
         """So many connections are open now."""
         ...
 
+    def for_anybody(self) -> HeaderLines:
+        """Headers to add to an answer whose request was not read."""
+        ...
+
 
 @final
 class Server:
@@ -93,6 +97,7 @@ class Server:
             limits.max_connections, limits.max_per_address, ClientAddress(limits.trusted_proxies)
         )
         self._observer = observer
+        self._turned_away = _turned_away(observer.for_anybody())
         self._wrapped = transports(certificates, limits.patience.send_s)
         self._turn = 0
         self._leaving = 0
@@ -184,7 +189,7 @@ class Server:
     def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._observer.dropped("busy")
         with contextlib.suppress(OSError):
-            sock.send(_TURNED_AWAY)
+            sock.send(self._turned_away)
         if self._leaving >= _LEAVING:
             sock.close()
             return
@@ -234,8 +239,17 @@ class Server:
             self.date = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
 
 
-_BUSY = error_body("too many connections; try again in a moment", "busy", None)
-_TURNED_AWAY = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%b" % (len(_BUSY), _BUSY)
-)
+_BUSY: Final = error_body("too many connections; try again in a moment", "busy", None)
+
+
+def _turned_away(headers: HeaderLines) -> bytes:
+    """The answer to a connection that there is no room for."""
+    lines = [
+        b"HTTP/1.1 503 Service Unavailable",
+        b"content-type: application/json",
+        b"retry-after: 1",
+        b"connection: close",
+        b"content-length: %d" % len(_BUSY),
+        *(b"%b: %b" % line for line in headers),
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + _BUSY

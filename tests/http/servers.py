@@ -30,6 +30,9 @@ class Noted:
     def count(self, connections: int) -> None:
         self.connections = connections
 
+    def for_anybody(self) -> HeaderLines:
+        return ()
+
 
 class Bare:
     """A running server: where it listens, what it noted, and how to stop it."""

@@ -216,6 +216,22 @@ async def test_a_connection_beyond_the_bound_is_told_so_while_all_others_have_re
             assert (await fourth.ask(get("/hello"))).status == 200
 
 
+@pytest.mark.parametrize(("origins", "may_read"), [(("*",), True), (("https://app.example",), False), ((), False)])
+async def test_a_page_may_read_that_there_was_no_room_where_every_page_may_call(
+    origins: tuple[str, ...], may_read: bool
+) -> None:
+    app = routed(make_app(settings(cors_origins=origins)))
+    async with serving(app, settings(max_connections=1)) as running, connect(running) as busy:
+        await busy.send(get("/slow"))
+        await app.config["entered"].wait()
+        async with connect(running) as page:
+            answer = await page.ask(get("/hello", "Origin: https://app.example"))
+            assert answer.code == "busy"
+            assert (answer.headers.get("access-control-allow-origin") == "*") is may_read
+        app.config["released"].set()
+        assert (await busy.read()).status == 200
+
+
 async def test_under_pressure_the_connection_that_has_idled_longest_makes_room(app: App) -> None:
     async with (
         serving(app, settings(max_connections=3)) as running,
