@@ -56,9 +56,13 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """What became of a file. `skipped` are lines that are no records (of an export) and empty ones."""
+    """What became of a file. `skipped` are lines that are no records (of an export) and empty ones.
+
+    `not_owned` are those of `stored` that belong to another key than the one that signed, or to nobody.
+    """
 
     stored: int
+    not_owned: int
     refused: int
     skipped: int
     resumed_after_lines: int
@@ -69,6 +73,12 @@ class _Result(msgspec.Struct, frozen=True):
     error: str | None = None
     code: str = ""
     text_kept: bool = True
+    owner: str | None = None
+    owner_reason: str | None = None
+    """Miners that do not say whose a record is say no reason either."""
+
+    def belongs_to(self, sender: str | None) -> bool:
+        return sender is None or (self.owner_reason is None and self.owner in (None, sender))
 
 
 class _Batch(msgspec.Struct, frozen=True):
@@ -93,8 +103,9 @@ def ingest(
     """Store the memories of FILE, a JSON object a line: `text`, or a vector (`embedding`), or both, and `metadata`.
 
     What `engram miner export` writes is taken too. A line's `namespace` is where it goes, unless --namespace names
-    one; private ones need --key. Lines that are refused are told with their number, and the rest goes on. Stopped, it
-    goes on where it was when called again (it keeps FILE.ingested); storing a line twice is harmless.
+    one; private ones need --key. Lines that are refused are told with their number, and the rest goes on; so are lines
+    that do not belong to --key once they are stored, because somebody stored the same first or the clock is wrong.
+    Stopped, it goes on where it was when called again (it keeps FILE.ingested); storing a line twice is harmless.
     """
     if not 1 <= batch <= 256:
         raise CommandFailed(f"--batch must be 1 to 256, not {batch}", Exit.USAGE)
@@ -113,7 +124,7 @@ def ingest(
     except OSError as error:
         raise CommandFailed(f"{file}: {error.strerror}") from None
     output.record(done, json=show.json)
-    return Exit.FAILED if done.refused else Exit.DONE
+    return Exit.FAILED if done.refused or done.not_owned else Exit.DONE
 
 
 @final
@@ -131,7 +142,7 @@ class Work:
         self._node = node
         self._batch = batch
         self._digest = hashlib.sha256()
-        self._bytes = self._stored = self._refused = self._skipped = 0
+        self._bytes = self._stored = self._not_owned = self._refused = self._skipped = 0
         self._unmarked = False
 
     def run(self, on_progress: Callable[[int], None]) -> Ingested:
@@ -146,7 +157,7 @@ class Work:
             self._keep_mark(upto)
             on_progress(self._bytes)
         self._mark_file.unlink(missing_ok=True)
-        return Ingested(self._stored, self._refused, self._skipped, resumed)
+        return Ingested(self._stored, self._not_owned, self._refused, self._skipped, resumed)
 
     def _batches(self, after: int) -> Iterator[tuple[list[Line], int, list[bytes]]]:
         """Lines of one namespace to be sent together, the number of the last line read, and the bytes read."""
@@ -193,12 +204,22 @@ class Work:
                 self._refuse(line.number, f"{result.cid} is there with another text of the same vector and metadata")
             elif result.cid is not None:
                 self._stored += 1
+                if not result.belongs_to(self._signer.ss58):
+                    self._note_owner(line.number, result)
                 if line.cid not in (None, result.cid):
                     output.complain(f"line {line.number}: stored as {result.cid}, which is not its cid {line.cid}")
             elif result.code in ("over_quota", "store_unavailable", "unknown"):
                 raise CommandFailed(f"line {line.number}: {result.error} Call it again to go on")
             else:
                 self._refuse(line.number, result.error or "the node did not say why")
+
+    def _note_owner(self, number: int, result: _Result) -> None:
+        self._not_owned += 1
+        if self._not_owned <= _TOLD_AT_MOST:
+            reason, owner = result.owner_reason or "stored_first_by_other", result.owner or "nobody"
+            output.complain(f"line {number}: {result.cid} is stored, and belongs to {owner} ({reason}), not to --key")
+        elif self._not_owned == _TOLD_AT_MOST + 1:
+            output.complain("more lines belong to others; only their number is told from here on")
 
     def _refuse(self, number: int, reason: str) -> None:
         self._refused += 1

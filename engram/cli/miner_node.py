@@ -58,6 +58,11 @@ class Signer:
         self._keypair = keypair
         self._last_ms = 0
 
+    @property
+    def ss58(self) -> str | None:
+        """Whose key it is; None without one."""
+        return None if self._keypair is None else self._keypair.ss58
+
     def signed(self, endpoint: str, fields: JsonObject, namespace: str | None) -> JsonObject:
         """Returns the fields signed for that endpoint; for a private namespace too. Raises ValueError without a key."""
         if self._keypair is None:

@@ -1,6 +1,7 @@
 """What is done with a running node: files put in, asked, held to its word, copied and taken along while it serves."""
 
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -87,6 +88,31 @@ def test_a_line_whose_text_would_be_lost_is_named(running: NodeProcess, here: Pa
     assert "another text" in ran.err
 
 
+def test_lines_that_are_stored_and_belong_to_others_are_named(running: NodeProcess, here: Path, run: Run) -> None:
+    write_lines(here / "strangers.jsonl", {"text": "otter"})
+    write_lines(here / "nobodys.jsonl", {"text": "seal"})
+    write_lines(here / "f.jsonl", {"text": "otter"}, {"text": "walrus"}, {"text": "seal"})
+    to = ("--to", url(running), "--json")
+    assert run("miner", "ingest", "nobodys.jsonl", *to).code == 0
+    assert run("miner", "ingest", "strangers.jsonl", *to, "--key", "stranger").code == 0
+    ran = run("miner", "ingest", "f.jsonl", *to, "--key", "controller")
+    told = json.loads(ran.out)
+    assert (ran.code, told["stored"], told["not_owned"], told["refused"]) == (1, 3, 2, 0)
+    assert re.search(rf"line 1: v1::\w+ is stored, and belongs to {STRANGER.ss58} \(stored_first_by_other\)", ran.err)
+    assert re.search(r"line 3: v1::\w+ is stored, and belongs to nobody \(stored_first_unsigned\)", ran.err)
+    assert "line 2" not in ran.err
+
+
+def test_with_a_clock_that_is_wrong_each_line_is_told_to_be_nobodys(
+    running: NodeProcess, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lines(here / "f.jsonl", {"text": "otter"})
+    monkeypatch.setattr("engram.cli.miner_node.time.time_ns", lambda: 1_700_000_000 * 10**9)
+    ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json", "--key", "controller")
+    assert (ran.code, json.loads(ran.out)["not_owned"]) == (1, 1)
+    assert "belongs to nobody (signature_before_start)" in ran.err or "belongs to nobody (signature_stale)" in ran.err
+
+
 def test_an_interrupted_ingest_goes_on_where_it_was(
     running: NodeProcess, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +130,7 @@ def test_an_interrupted_ingest_goes_on_where_it_was(
         patched.setattr(miner_ingest.Work, "_send", breaking)
         assert run("miner", "ingest", "f.jsonl", "--to", url(running), "--batch", "10").code == 1
     told = json.loads(run("miner", "ingest", "f.jsonl", "--to", url(running), "--batch", "10", "--json").out)
-    assert told == {"stored": 10, "refused": 0, "skipped": 0, "resumed_after_lines": 20}
+    assert told == {"stored": 10, "not_owned": 0, "refused": 0, "skipped": 0, "resumed_after_lines": 20}
     assert running.get("/health")["vectors"] == 30
 
 
