@@ -144,7 +144,9 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     created_at: UnixSeconds
-    expires_at: Annotated[float, Meta(description="Unix seconds; provisional until the session is active.")]
+    expires_at: Annotated[
+        float, Meta(description="Unix seconds; until the session is active, when it would end if it became active now.")
+    ]
     node_endpoint: str | None
     node_hotkey: Hotkey | None
     payment_tx: str | None
