@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+def in_the_way(folder: Path) -> Path:
+    """Return the part of the path that is there and no folder, where one cannot be made; the path itself if none is."""
+    return next((part for part in (*reversed(folder.parents), folder) if part.exists() and not part.is_dir()), folder)
+
+
 def _unchecked(content: bytes) -> None:
     del content
 

@@ -44,13 +44,13 @@ def reindex(data: Data) -> None:
     """Build the index anew from the records, graph and all; the node must be down. Nothing is lost when stopped."""
     from engram.memory import edge_reindex
     from engram.miner import folder
-    from engram.miner.errors import NodeError
+    from engram.miner.errors import FolderInUse
 
     truth = truth_of(data)
     try:
         with folder.claim(data), progress("vectors") as told:
             count = edge_reindex.reindex(truth, data / _INDEX, told)
-    except NodeError as error:
+    except FolderInUse as error:
         raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
     except (sqlite3.Error, OSError) as error:
         raise CommandFailed(f"the index of {data} cannot be built: {error}; the old one is as it was") from None

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from engram.files import in_the_way
+
 from .backup import finish_restore
 from .errors import FolderInUse, LedgerUnavailable
 
@@ -25,7 +27,7 @@ def data_folder(path: Path) -> Iterator[Path]:
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileExistsError, NotADirectoryError) as error:
-        raise LedgerUnavailable(f"data_dir is {path}: {_file_in(path)} is a file, and not a folder") from error
+        raise LedgerUnavailable(f"data_dir is {path}: {in_the_way(path)} is a file, and not a folder") from error
     except OSError as error:
         raise LedgerUnavailable(f"data folder {path} cannot be used: {error.strerror}; set data_dir") from error
     try:
@@ -42,8 +44,3 @@ def data_folder(path: Path) -> Iterator[Path]:
         yield folder
     finally:
         os.close(descriptor)
-
-
-def _file_in(path: Path) -> Path:
-    """The part of the path that stands in the way of a folder."""
-    return next((part for part in (*reversed(path.parents), path) if part.exists() and not part.is_dir()), path)

@@ -11,6 +11,10 @@ class FolderInUse(NodeError):
     """Another process owns the data folder."""
 
 
+class NoFolder(NodeError):
+    """There is a file where the data folder should be."""
+
+
 class RecordsMissing(NodeError):
     """The record database is gone while what goes with it is there."""
 

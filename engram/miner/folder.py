@@ -11,9 +11,10 @@ from typing import final
 import msgspec
 
 from engram import wire
+from engram.files import in_the_way
 from engram.memory import data_files
 from engram.memory.launch import LaunchFile
-from engram.miner.errors import FolderInUse, RecordsMissing
+from engram.miner.errors import FolderInUse, NoFolder, RecordsMissing
 
 LOCK = data_files.LOCK
 NODE_FILE = "node.json"
@@ -81,9 +82,12 @@ class FolderClaim:
 def claim(folder: Path) -> FolderClaim:
     """Takes the folder (made when missing) for this process, before anything in it is opened.
 
-    A restore that was interrupted is finished. Raises FolderInUse when another process has it, OSError.
+    A restore that was interrupted is finished. Raises FolderInUse when another process has it, NoFolder, OSError.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NoFolder(f"data_dir is {folder}: {in_the_way(folder)} is a file, and not a folder") from error
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -126,7 +130,7 @@ def read_node_file(folder: Path) -> NodeFile | None:
 def is_running(folder: Path) -> bool:
     """Whether a process has the folder now; where none has it, a restore that was interrupted is finished.
 
-    Raises OSError; not for a disk that cannot be written.
+    Raises NoFolder; OSError, but not for a disk that cannot be written.
     """
     try:
         with claim(folder):

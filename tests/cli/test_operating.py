@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from engram.chain.model import ChainStatus
@@ -47,6 +48,7 @@ from engram.control.model import (
     SystemStatus,
     TreeNode,
 )
+from engram.relay.model import RelayStatus
 from tests.cli.conftest import Run
 from tests.fakes.control import HangUp, control_server
 
@@ -345,8 +347,8 @@ class TestOnATerminal:
         assert len(document.splitlines()) > 10
 
 
-def test_the_state_of_the_process_is_shown(data: Path, run: Run) -> None:
-    status = SystemStatus(
+def system_status(**extra: dict[str, object]) -> SystemStatus:
+    return SystemStatus(
         version="0.1.0",
         environment="local",
         python="3.11",
@@ -363,11 +365,35 @@ def test_the_state_of_the_process_is_shown(data: Path, run: Run) -> None:
         ages_s={"chain head": 12.0},
         chain=ChainStatus("recorded", "", None, None, None, False, 0, 0, "", {}, ()),
         tree=[TreeNode(path="root/ledger", kind="actor", state="running", restarts=1, mailbox_depth=0)],
+        extra=extra,
     )
-    with control_server(data, lambda _: status):
+
+
+def test_the_state_of_the_process_is_shown(data: Path, run: Run) -> None:
+    with control_server(data, lambda _: system_status()):
         ran = run("status")
         document = json.loads(run("status", "--json").out)
     assert ["sessions", "2 active"] in ran.lines
     assert ["age of chain head", "12s"] in ran.lines
     assert ["root/ledger", "actor", "running", "1", "0", ""] in ran.lines
     assert document["uptime_s"] == 61.0
+    assert "relay" not in [line[0] for line in ran.lines]
+
+
+def test_what_the_relay_has_waiting_gave_up_and_could_not_queue_is_shown(data: Path, run: Run) -> None:
+    relay = RelayStatus(
+        enabled=True,
+        outbox_pending=5,
+        dlq_pending=1,
+        dlq_abandoned=3,
+        total_ok=7,
+        total_failed=2,
+        last_ok_hash=None,
+        last_ok_at=None,
+        oldest_pending_at=None,
+        failures_in_a_row=0,
+        not_queued=4,
+    )
+    with control_server(data, lambda _: system_status(relay=msgspec.structs.asdict(relay))):
+        ran = run("status")
+    assert ["relay", "5 waiting, 3 abandoned, 4 never queued since the start"] in ran.lines

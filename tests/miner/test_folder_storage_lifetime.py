@@ -18,7 +18,7 @@ from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
 from engram.memory.truth import Truth
 from engram.miner import access, folder, storage
-from engram.miner.errors import FolderInUse, Refused
+from engram.miner.errors import FolderInUse, NoFolder, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
@@ -29,6 +29,13 @@ from tests.miner.nodes import CONTROLLER, STRANGER, signed
 LAUNCH = launch.LaunchFile(
     session_id="s", launch_token="t", port=9, data_dir="/d", hotkey_file="/k", controller_public_key="ab" * 32
 )
+
+
+@pytest.mark.parametrize("wanted", ["file", "file/data"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, wanted: str) -> None:
+    (tmp_path / "file").write_text("notes")
+    with pytest.raises(NoFolder, match=f"data_dir is {tmp_path / wanted}: {tmp_path / 'file'} is a file"):
+        folder.claim(tmp_path / wanted)
 
 
 def test_a_folder_has_one_owner(tmp_path: Path) -> None:
