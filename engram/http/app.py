@@ -9,12 +9,12 @@ from typing import Any, cast, final
 
 import structlog
 import trio
-from quart import Response
+from quart import Response, request
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
-from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound
 
 from config.model import HttpSettings
 from engram.clock import Clock, Ids
@@ -103,6 +103,7 @@ def new_app(
     limit = max_body_bytes or settings.max_body_bytes
     app.config["MAX_CONTENT_LENGTH"] = limit
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False  # one path has one spelling: what stands in front of the routes compares paths
     app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
     app.asgi_http_class = _HttpConnection
     app.request_class = _Request
@@ -118,10 +119,17 @@ def new_app(
         cors=Cors(settings.cors_origins),
     )
     app.asgi_app = app.edge  # type: ignore[assignment,method-assign]  # Quart's own way to put a layer in front
+    app.before_request(_refuse_other_spellings)
     app.register_error_handler(ApiError, _on_api_error)
     app.register_error_handler(HTTPException, _on_http_exception)
     app.register_error_handler(Exception, _on_exception)
     return app
+
+
+async def _refuse_other_spellings() -> None:
+    """Werkzeug takes any number of slashes at the beginning for one. Raises NotFound."""
+    if request.scope["path"].startswith("//"):
+        raise NotFound
 
 
 def _burst(per_minute: int) -> int:

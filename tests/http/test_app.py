@@ -129,6 +129,10 @@ async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(
         ("POST", "/json", b"x" * 300_000, 413, "body_too_large"),
         ("GET", "/hello/" + "x" * 5_000, b"", 200, None),
         ("GET", "/%00%ff%2e%2e/", b"", 404, "not_found"),
+        ("GET", "//hello/you", b"", 404, "not_found"),
+        ("GET", "/hello//you", b"", 404, "not_found"),
+        ("GET", "/%2fhello/you", b"", 404, "not_found"),
+        ("GET", "/hello/you/", b"", 404, "not_found"),
     ],
 )
 async def test_what_a_client_gets_wrong_is_json_and_never_a_500(
