@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 import msgspec
 
+from config.addresses import is_http_url
+from config.keys import mask_url
 from config.model import MinerSettings
 from engram import wire
 from engram.hotkeys import MalformedHotkey, ss58
@@ -22,6 +26,17 @@ SCHEMA = 1
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 """Holds the key of the embedding server where no file does."""
 _MOST_NUMBERS = 8_192
+_BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
+    {
+        "port": (1, 65_535),
+        "ends_at": (0, 253_402_300_799),  # the last second of the year 9999
+        "storage_bytes": (1, 2**60),
+        "memory_bytes": (1, 2**60),
+        "netuid": (0, 65_535),
+        "chain_reset_after_s": (0, 31_536_000),
+    }
+)
+"""The least and the most of each number; a test holds that none is left out."""
 
 
 class LaunchFileError(Exception):
@@ -150,8 +165,13 @@ def read(path: Path) -> LaunchFile:
 
 def check(launch: LaunchFile, where: str = "launch file") -> None:
     """Raises LaunchFileError when a field cannot be right; `where` names the source in the text."""
-    if not (1 <= launch.port <= 65535):
-        raise LaunchFileError(f"{where}: port {launch.port} must be 1 to 65535")
+    for name, (least, most) in _BOUNDS.items():
+        value = getattr(launch, name)
+        if value is not None and not least <= value <= most:
+            raise LaunchFileError(f"{where}: {name} is {value}; it must be {least} to {most}")
+    for name, url in _urls(launch):
+        if not is_http_url(url):
+            raise LaunchFileError(f"{where}: {name} is {mask_url(url)!r}, which is no http(s) URL")
     try:
         launch.controller()
     except MalformedHotkey as error:
@@ -162,11 +182,19 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
     for name in ("session_id", "launch_token", "data_dir", "hotkey_file"):
         if not getattr(launch, name):
             raise LaunchFileError(f"{where}: {name} must not be empty")
-    for name in ("storage_bytes", "memory_bytes"):
-        if getattr(launch, name) <= 0:
-            raise LaunchFileError(f"{where}: {name} must be above 0")
     if launch.embedder is not None:
         check_embedder(launch.embedder, where)
+
+
+def _urls(launch: LaunchFile) -> Iterator[tuple[str, str]]:
+    for url in launch.chain():
+        yield "chain_endpoints", f"http{url[2:]}" if url.startswith(("ws://", "wss://")) else url
+    if launch.qdrant is not None:
+        yield "qdrant.url", launch.qdrant.url
+    if launch.embedder is not None:
+        for name in ("url", "hub_url"):
+            if url := getattr(launch.embedder, name):
+                yield f"embedder.{name}", url
 
 
 def check_embedder(chosen: EmbedderLaunch, where: str) -> None:
