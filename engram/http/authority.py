@@ -19,6 +19,9 @@ from engram.http.asgi import AsgiApp, Receive, Scope, Send
 from engram.http.errors import ApiError
 
 CODE: Final = "misplaced_field"
+MOST_BYTES: Final = 262_144
+MOST_NAMES: Final = 2_048
+"""Of a body that is looked at here, on the event loop: what would take longer than a few ms is refused unseen."""
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -68,6 +71,10 @@ def _check_query(query: bytes, understood: frozenset[str]) -> None:
 
 
 def _check_body(body: bytes) -> None:
+    if len(body) > MOST_BYTES:
+        raise ApiError(413, "body_too_large", f"a body may have {MOST_BYTES} bytes here")
+    if body.count(b":") > MOST_NAMES:
+        raise ApiError(400, "too_many_fields", f"a body may have {MOST_NAMES} fields here")
     try:
         fields = _decode_object(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
