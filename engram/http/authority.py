@@ -1,4 +1,5 @@
-"""Refuses fields of authority that stand where an endpoint does not understand them, in its query or its body.
+"""Refuses fields of authority that stand where an endpoint does not understand them: in its query, its body, or a
+header that names a namespace (no endpoint has one).
 
 It stands between the Edge, which has read the body, and the application; which fields count and how names are compared
 is `engram.hotkeys.authority`'s.
@@ -6,6 +7,7 @@ is `engram.hotkeys.authority`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 from urllib.parse import parse_qsl
@@ -15,7 +17,7 @@ import msgspec
 from engram import wire
 from engram.hotkeys import authority
 from engram.http import exchange
-from engram.http.asgi import AsgiApp, Receive, Scope, Send
+from engram.http.asgi import AsgiApp, HeaderLines, Receive, Scope, Send
 from engram.http.errors import ApiError
 
 CODE: Final = "misplaced_field"
@@ -34,6 +36,10 @@ class Read(msgspec.Struct, frozen=True):
 
 Table: TypeAlias = Callable[[Scope], Read]
 
+_NAMESPACE_HEADER: Final = re.compile(
+    rb"(?:x-)?(?:engram-)?namespace(?:-(?:key|hotkey|sig|signature|timestamp|timestamp-ms|sig-version|owner|id|name))?\Z"
+)
+
 _decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -48,6 +54,7 @@ class AuthorityGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for a request none of whose fields of authority would be ignored."""
         if scope["type"] == "http":
+            _check_headers(scope["headers"])
             read = self._table(scope)
             if scope["query_string"]:
                 _check_query(bytes(scope["query_string"]), read.query)
@@ -60,6 +67,12 @@ def _misplaced(name: str, where: str) -> ApiError:
     """The answer to a field of authority that is not understood there."""
     text = f"{name} is not understood in {where}: leave it out, or send it where it counts."
     return ApiError(400, CODE, text, extra={"field": name})
+
+
+def _check_headers(headers: HeaderLines) -> None:
+    for name, value in headers:
+        if b"namespace" in name and value and _NAMESPACE_HEADER.match(name):
+            raise _misplaced(name.decode("ascii"), "a header")
 
 
 def _check_query(query: bytes, understood: frozenset[str]) -> None:

@@ -21,7 +21,9 @@ async def node(tmp_path: Path) -> AsyncIterator[Raw]:
             yield client
 
 
-@pytest.mark.parametrize("path", ["//health", "//stats", "//metagraph", "/retrieve%2Fx", "//retrieve/x", "/metagraph//"])
+@pytest.mark.parametrize(
+    "path", ["//health", "//stats", "//metagraph", "/retrieve%2Fx", "//retrieve/x", "/metagraph//"]
+)
 async def test_a_path_is_not_read_as_another_one(node: Raw, path: str) -> None:
     answer = await node.ask(get(path))
     assert (answer.status, answer.code) == (404, "not_found")
