@@ -258,6 +258,10 @@ def _variables(
     }
 
 
+_MOST_BYTES: Final = 1_048_576
+"""Of a file of settings; a device or a data file named by mistake is not read to its end."""
+
+
 def _toml_file(reading: _Reading, path: Path) -> None:
     origin = Origin("file", str(path))
     text = _read(reading, path, origin, missing_ok=False)
@@ -267,13 +271,19 @@ def _toml_file(reading: _Reading, path: Path) -> None:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         reading.refuse(origin, "", f"is not TOML: {error}")
+    except RecursionError:
+        reading.refuse(origin, "", "is nested too deeply")
     else:
         reading.table(content, origin)
 
 
 def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) <= _MOST_BYTES:
+            return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        reading.refuse(origin, "", f"is larger than {_MOST_BYTES} bytes, which no file of settings is")
     except FileNotFoundError:
         if not missing_ok:
             reading.refuse(origin, "", "there is no such file")

@@ -30,7 +30,7 @@ _TRIES: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
 _TOLD_AT_MOST: Final = 20
 _PUBLIC: Final = "__public__"
-_UNDERSTOOD: Final = frozenset({"namespace", "owner", "timestamp", "timestamp_ms"})
+_UNDERSTOOD: Final = frozenset({"namespace", "is_public", "owner", "timestamp", "timestamp_ms"})
 """Of a line's fields of authority: where it goes, and what an export and other people's files tell of a record."""
 _TEXTS: Final = ("text", "model_version", "raw_embedding_b64")
 _VECTORS: Final = ("raw_embedding", "embedding", "vector")

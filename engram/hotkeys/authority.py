@@ -2,14 +2,19 @@
 
 Such a field is obeyed or refused, never ignored: what came with one that is not understood would be stored or shown
 under less privacy than was asked for. Each surface has one table of the fields that each of its operations
-understands; these functions hold a request against it. Names are compared without case, `_` and `-`, so that
-`namespaceKey` is no way around `namespace_key`. Pure; no surface's own error is raised here.
+understands; these functions hold a request against it. Names are compared by their letters and digits alone, in
+Unicode's compatibility form and without case, so that neither `namespaceKey` nor `namespace_key ` nor a full-width
+spelling is a way around `namespace_key`. Pure; no surface's own error is raised here.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Final
+
+_OF_PRIVACY: Final = ("private", "is_private", "public", "is_public", "visibility", "tenant", "tenant_id")
 
 FIELDS: Final = frozenset(
     {
@@ -17,7 +22,7 @@ FIELDS: Final = frozenset(
         *("namespace_timestamp", "namespace_timestamp_ms", "namespace_sig_version", "namespace_owner"),
         *("hotkey", "nonce", "sig", "signature", "signed_for", "timestamp", "timestamp_ms"),
         *("owner", "owner_hotkey", "controller", "controller_hotkey", "controller_public_key"),
-        *("private", "visibility", "tenant"),
+        *("namespace_id", "namespace_name", *_OF_PRIVACY),
     }
 )
 """Every spelling that asks for authority somewhere, or that a client could believe to."""
@@ -26,12 +31,31 @@ _NOTHING: Final = (None, "")
 """Values that ask for nothing: clients send them for what they were not given."""
 
 
+_NO_LETTERS: Final = re.compile(r"[\W_]+")
+_LONGEST_SPELLED: Final = 256
+"""Of a name with what is not compared; a longer one is no spelling that a client could take for one of these."""
+
+
 def _folded(name: str) -> str:
-    return name.replace("_", "").replace("-", "").casefold()
+    """The name as it is compared; empty for one that is too long to be any of them."""
+    if len(name) > _LONGEST_SPELLED:
+        return ""
+    letters = _NO_LETTERS.sub("", name)
+    if letters.isascii() or len(letters) > _LONGEST:
+        return letters.lower()
+    return _NO_LETTERS.sub("", unicodedata.normalize("NFKC", letters)).casefold()
 
 
+_LONGEST: Final = max(map(len, FIELDS))
 _FOLDED: Final = frozenset(map(_folded, FIELDS))
-_LONGEST: Final = 2 * max(map(len, FIELDS))
+_PRIVACY: Final = frozenset(
+    name for name in _FOLDED if name.startswith("namespace") or name in map(_folded, _OF_PRIVACY)
+)
+
+
+def _core(name: str) -> str:
+    """The folded name without what is put before names that are no standard's (`x-`) or this program's (`engram-`)."""
+    return _folded(name).removeprefix("x").removeprefix("engram")
 
 
 def is_authority(name: str) -> bool:
@@ -40,7 +64,16 @@ def is_authority(name: str) -> bool:
     >>> [is_authority(name) for name in ("namespace", "namespaceKey", "_hotkey", "text", "nonce_hex")]
     [True, True, True, False, False]
     """
-    return len(name) <= _LONGEST and _folded(name) in _FOLDED
+    return _core(name) in _FOLDED
+
+
+def is_privacy(name: str) -> bool:
+    """Return whether a field of this name asks for privacy: what it comes with would be shown, were it ignored.
+
+    >>> [is_privacy(name) for name in ("namespace", "isPrivate", "hotkey")]
+    [True, True, False]
+    """
+    return _core(name) in _PRIVACY
 
 
 def asks(fields: Mapping[str, object], name: str) -> bool:
@@ -71,7 +104,7 @@ def repeated(names: Iterable[str]) -> str | None:
     seen: set[str] = set()
     for name in names:
         if is_authority(name):
-            folded = _folded(name)
+            folded = _core(name)
             if folded in seen:
                 return name
             seen.add(folded)

@@ -119,7 +119,13 @@ def _deciphered(encoded: bytes, password: str) -> bytes:
     if n.bit_count() != 1 or not 2 <= n <= _MAX_N or p < 1 or r < 1 or n * p * r > _MAX_COST:
         raise WalletFileError(f"the keystore asks for scrypt with N {n}, p {p}, r {r}; N is at most {_MAX_N}")
     try:
-        return SecretBox(_derived(password, salt, n, p, r)).decrypt(ciphered, nonce)
+        derived = _derived(password, salt, n, p, r)
+    except UnicodeEncodeError:
+        raise WrongPassword("the password is not valid Unicode") from None
+    except ValueError:  # RFC 7914, section 2: N < 2^(128 * r / 8), and what OpenSSL bounds besides
+        raise WalletFileError(f"the keystore asks for scrypt with N {n}, p {p}, r {r}, which is not possible") from None
+    try:
+        return SecretBox(derived).decrypt(ciphered, nonce)
     except CryptoError:
         raise WrongPassword("wrong password for the keystore") from None
 

@@ -9,12 +9,12 @@ from typing import Any, cast, final
 
 import structlog
 import trio
-from quart import Response, request
+from quart import Response
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
 from quart_trio.wrappers import TrioRequest
-from werkzeug.exceptions import BadRequest, HTTPException, NotFound
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from config.model import HttpSettings
 from engram.clock import Clock, Ids
@@ -83,12 +83,14 @@ def new_app(
     metrics: Metrics,
     max_body_bytes: int | None = None,
     single_headers: Iterable[bytes] = (),
+    free_below: tuple[bytes, ...] = (),
 ) -> App:
     """A surface called `name` (its metrics' label), without routes.
 
     `max_body_bytes` replaces the setting where a surface takes more; `single_headers` are request headers that must
-    not be repeated (a signature scheme's). Raises ValueError for settings that mean nothing
-    (a trusted proxy that is no network).
+    not be repeated (a signature scheme's). Paths have no empty segments and no encoded slashes but below those of
+    `free_below`, which end with the slash. Raises ValueError for settings that mean nothing (a trusted proxy that is no
+    network).
     """
     app = App(name, static_folder=None)
     app.surface = name
@@ -103,7 +105,7 @@ def new_app(
     limit = max_body_bytes or settings.max_body_bytes
     app.config["MAX_CONTENT_LENGTH"] = limit
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False  # one path has one spelling: what stands in front of the routes compares paths
+    app.url_map.merge_slashes = False  # else a redirect to whatever host the request names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
     app.asgi_http_class = _HttpConnection
     app.request_class = _Request
@@ -117,19 +119,13 @@ def new_app(
         address_limiter=Limiter(per_ip, _burst(per_ip), clock.monotonic),
         client_address=ClientAddress(settings.trusted_proxies),
         cors=Cors(settings.cors_origins),
+        free_below=free_below,
     )
     app.asgi_app = app.edge  # type: ignore[assignment,method-assign]  # Quart's own way to put a layer in front
-    app.before_request(_refuse_other_spellings)
     app.register_error_handler(ApiError, _on_api_error)
     app.register_error_handler(HTTPException, _on_http_exception)
     app.register_error_handler(Exception, _on_exception)
     return app
-
-
-async def _refuse_other_spellings() -> None:
-    """Werkzeug takes any number of slashes at the beginning for one. Raises NotFound."""
-    if request.scope["path"].startswith("//"):
-        raise NotFound
 
 
 def _burst(per_minute: int) -> int:

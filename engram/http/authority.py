@@ -1,4 +1,5 @@
-"""Refuses fields of authority that stand where an endpoint does not understand them, in its query or its body.
+"""Refuses fields of authority that stand where an endpoint does not understand them: in its query, its body, or a
+header that names a namespace (no endpoint has one).
 
 It stands between the Edge, which has read the body, and the application; which fields count and how names are compared
 is `engram.hotkeys.authority`'s.
@@ -6,6 +7,7 @@ is `engram.hotkeys.authority`'s.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, TypeAlias, final
 from urllib.parse import parse_qsl
@@ -15,10 +17,13 @@ import msgspec
 from engram import wire
 from engram.hotkeys import authority
 from engram.http import exchange
-from engram.http.asgi import AsgiApp, Receive, Scope, Send
+from engram.http.asgi import AsgiApp, HeaderLines, Receive, Scope, Send
 from engram.http.errors import ApiError
 
 CODE: Final = "misplaced_field"
+MOST_BYTES: Final = 262_144
+MOST_NAMES: Final = 2_048
+"""Of a body that is looked at here, on the event loop: what would take longer than a few ms is refused unseen."""
 
 
 class Read(msgspec.Struct, frozen=True):
@@ -30,6 +35,10 @@ class Read(msgspec.Struct, frozen=True):
 
 
 Table: TypeAlias = Callable[[Scope], Read]
+
+_NAMESPACE_HEADER: Final = re.compile(
+    rb"(?:x-)?(?:engram-)?namespace(?:-(?:key|hotkey|sig|signature|timestamp|timestamp-ms|sig-version|owner|id|name))?\Z"
+)
 
 _decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
 
@@ -45,6 +54,7 @@ class AuthorityGate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application for a request none of whose fields of authority would be ignored."""
         if scope["type"] == "http":
+            _check_headers(scope["headers"])
             read = self._table(scope)
             if scope["query_string"]:
                 _check_query(bytes(scope["query_string"]), read.query)
@@ -59,6 +69,12 @@ def _misplaced(name: str, where: str) -> ApiError:
     return ApiError(400, CODE, text, extra={"field": name})
 
 
+def _check_headers(headers: HeaderLines) -> None:
+    for name, value in headers:
+        if b"namespace" in name and value and _NAMESPACE_HEADER.match(name):
+            raise _misplaced(name.decode("ascii"), "a header")
+
+
 def _check_query(query: bytes, understood: frozenset[str]) -> None:
     pairs = parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="replace")
     if (name := authority.repeated(name for name, _ in pairs)) is not None:
@@ -68,6 +84,10 @@ def _check_query(query: bytes, understood: frozenset[str]) -> None:
 
 
 def _check_body(body: bytes) -> None:
+    if len(body) > MOST_BYTES:
+        raise ApiError(413, "body_too_large", f"a body may have {MOST_BYTES} bytes here")
+    if body.count(b":") > MOST_NAMES:
+        raise ApiError(400, "too_many_fields", f"a body may have {MOST_NAMES} fields here")
     try:
         fields = _decode_object(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,8 +1,9 @@
 """The layer between connections and applications: what every surface does for every request.
 
 In this order: a request id, the client's address, the rate of that address, CORS preflights, fast paths, and only
-then the body, whole and bounded, before the application runs. A preflight counts toward the rate and is never refused
-for it: its page could not read why, as it can of the request that follows. No answer is given before the body has been
+then the body, whole and bounded, before the application runs; a path that routers would read as another one is 404.
+A preflight counts toward the rate and is never refused for it: its page could not read why, as it can of the request
+that follows. No answer is given before the body has been
 read: an answer that overtakes it hung browsers' kept-alive connections (51 of 300 on this stack).
 """
 
@@ -28,6 +29,8 @@ FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]
 """Answers without a framework: status, body and headers. For /health and /ready, which load balancers ask for often."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
+_TWO_READINGS = re.compile(rb"//|%2[Ff]")
+"""Empty segments, which some routers merge, and encoded slashes, which some take for separators."""
 _UNCOUNTED_BYTES = 65_536
 """Of each body: the most connections that there can be hold 128 MiB of these."""
 
@@ -50,7 +53,9 @@ class Edge:
         address_limiter: Limiter,
         client_address: ClientAddress,
         cors: Cors,
+        free_below: tuple[bytes, ...] = (),
     ) -> None:
+        """Below the paths `free_below` anything may stand: names that have slashes of their own."""
         self._app = app
         self._surface = surface
         self._ids = ids
@@ -60,6 +65,7 @@ class Edge:
         self._address_limiter = address_limiter
         self._client_address = client_address
         self._cors = cors
+        self._free_below = free_below
         self._fast: dict[str, FastPath] = {}
 
     def fast(self, path: str, answer: FastPath) -> None:
@@ -129,6 +135,7 @@ class Edge:
                 return
             if wait_s:
                 raise rate_limited(wait_s)
+            self._require_one_reading(scope["raw_path"])
             if current.body:
                 refuse_encoded(scope["headers"])
             await self._app(scope, receive, send)
@@ -137,6 +144,11 @@ class Edge:
             current.route = scope["path"]
             status, body, headers = await fast()
             await respond(send, status, b"" if method == "HEAD" else body, headers)
+
+    def _require_one_reading(self, raw_path: bytes) -> None:
+        """Raise ApiError 404 for a path that two routers would read differently."""
+        if _TWO_READINGS.search(raw_path.partition(b"?")[0]) and not raw_path.startswith(self._free_below):
+            raise ApiError(404, "not_found", "no path here has an empty segment (//) or an encoded slash (%2F)")
 
     async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
         """The whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""

@@ -10,7 +10,7 @@ import msgspec
 
 from engram import files
 
-from .connection import LEDGER_FILE
+from .connection import LEDGER_FILE, reading_uri
 from .errors import LedgerUnavailable, LedgerUnusable
 from .migrations import MIGRATIONS
 
@@ -43,7 +43,7 @@ def backup(source: Path, target: Path) -> int:
         partial.unlink(missing_ok=True)
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with (
-            contextlib.closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as reader,
+            contextlib.closing(sqlite3.connect(reading_uri(source), uri=True)) as reader,
             contextlib.closing(sqlite3.connect(partial)) as copy,
         ):
             reader.backup(copy)
@@ -109,7 +109,7 @@ def check(path: Path) -> Report:
         raise LedgerUnusable(f"{path} does not exist")
     problems: list[str] = []
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(reading_uri(path), uri=True)) as connection:
             problems += [row[0] for row in connection.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             names = [

@@ -45,6 +45,11 @@ def reading_engine(path: Path) -> Engine:
     return engine
 
 
+def reading_uri(path: Path) -> str:
+    """The SQLite URI that opens a file for reading only, whatever signs its name has (`?`, `#`, `%`)."""
+    return f"{path.absolute().as_uri()}?mode=ro"
+
+
 def open_writer(path: Path | None) -> Connection:
     """Open, check and migrate the ledger; returns the writing connection.
 
@@ -71,7 +76,7 @@ def open_writer(path: Path | None) -> Connection:
 
 
 def _engine(path: Path | None, pool: type[StaticPool] | type[NullPool]) -> Engine:
-    url = f"sqlite:///{path}" if path else "sqlite://"
+    url = sqlalchemy.URL.create("sqlite", database=str(path) if path else None)
     return sqlalchemy.create_engine(
         url,
         poolclass=pool,

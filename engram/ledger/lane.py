@@ -16,6 +16,8 @@ import sqlalchemy
 from sqlalchemy import Column, UniqueConstraint, bindparam, select
 from sqlalchemy.dialects import sqlite
 
+from .connection import reading_uri
+
 MOST_ROWS: Final = 256
 MOST_STEPS: Final = 20_000
 _STEPS_A_LOOK: Final = 1_000
@@ -83,7 +85,7 @@ class Lane:
             self._connection = None
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=0, isolation_level=None)
+        connection = sqlite3.connect(reading_uri(self._path), uri=True, timeout=0, isolation_level=None)
         connection.execute("PRAGMA query_only=ON")
         connection.set_progress_handler(self._too_long, _STEPS_A_LOOK)
         self._connection = connection

@@ -25,6 +25,9 @@ MAX_BODY_BYTES = 10 * 1024 * 1024
 
 _JSON = "application/json"
 
+NAMED = (b"/retrieve/", b"/attestation/", b"/chat-history/", b"/conversations/")
+"""Below these stand names that clients choose, with whatever slashes."""
+
 POSTED: dict[str, Posted] = {
     "/IngestSynapse": endpoints.ingest,
     "/IngestBatch": endpoints.ingest_batch,
@@ -48,7 +51,13 @@ POSTED: dict[str, Posted] = {
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
     """Returns the application of one node."""
     app = new_app(
-        "miner", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=settings.max_body_bytes
+        "miner",
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        max_body_bytes=settings.max_body_bytes,
+        free_below=NAMED,
     )
     app.fast("/health", _fast(lambda: endpoints.health(service)))
     app.fast("/stats", _fast(lambda: endpoints.stats(service)))

@@ -2,7 +2,8 @@
 
 An operation is named as it is signed, and no two share a name: a signature made for one is good for no other.
 `require` is applied where a body is read (access.py), to whatever came, signed or not. A field that contradicts another
-is refused as one that is not understood: both would have to be obeyed.
+is refused as one that is not understood: both would have to be obeyed. What asks for privacy within another field, as
+`{"synapse": {"namespace": …}}` does, is refused too; metadata, filters and messages are a client's own.
 """
 
 from __future__ import annotations
@@ -48,6 +49,11 @@ UNDERSTOOD: Final[Mapping[str, frozenset[str]]] = {
 }
 """The last is the operator's POST /namespace, which is signed by nobody."""
 
+MOST_FIELDS: Final = 64
+"""Of a body, and of each object in it that is looked into: names are compared on the event loop."""
+_OWN: Final = frozenset({"metadata", "filter", "messages"})
+"""Fields whose content is a client's own, whatever its names are."""
+
 _QUERIES: Final = {
     "/retrieve/": "retrieve",
     "/commitment": "commitment",
@@ -61,8 +67,12 @@ def require(operation: str, fields: Mapping[str, object]) -> None:
     """Raises Refused (400) for a field of authority that the operation does not understand, or that contradicts
     another. KeyError for an operation that the table does not have."""
     understood = UNDERSTOOD[operation]
+    _require_few(fields)
     if (name := authority.misplaced(fields, understood)) is not None:
-        raise refused(name, f"{name} is not understood by {operation}: leave it out.")
+        raise refused(name, f"{_shown(name)} is not understood by {operation}: leave it out.")
+    for field, value in fields.items():
+        if field not in _OWN and not (operation == "IngestBatch" and field == "items"):
+            _require_open(field, value)
     if understood is not _SPACED:
         return
     if (name := _without_namespace(fields)) is not None:
@@ -77,9 +87,19 @@ def require(operation: str, fields: Mapping[str, object]) -> None:
 def require_plain(items: Sequence[object]) -> None:
     """Raises Refused (400) for an item of a batch with a field of authority: those stand beside `items`, for all."""
     for number, item in enumerate(items):
-        if isinstance(item, dict) and (name := authority.misplaced(item, frozenset())) is not None:
+        if not isinstance(item, dict):
+            continue
+        _require_few(item)
+        if (name := authority.misplaced(item, frozenset())) is not None:
             field = f"items[{number}].{name}"
-            raise refused(field, f"{field} is not understood: {name} stands beside items and holds for all of them.")
+            shown = _shown(name)
+            raise refused(
+                field,
+                f"items[{number}].{shown} is not understood: {shown} stands beside items and holds for all of them.",
+            )
+        for name, value in item.items():
+            if name not in _OWN:
+                _require_open(f"items[{number}].{name}", value)
 
 
 def read_by(scope: Scope) -> Read:
@@ -96,6 +116,30 @@ def read_by(scope: Scope) -> Read:
 def refused(field: str, text: str) -> Refused:
     """Returns the refusal of a field that asks for what would not be given."""
     return Refused(400, CODE, text, field=field)
+
+
+def _require_few(fields: Mapping[str, object]) -> None:
+    if len(fields) > MOST_FIELDS:
+        raise Refused(400, "too_many_fields", f"An object may have {MOST_FIELDS} fields here, not {len(fields)}.")
+
+
+def _require_open(field: str, value: object) -> None:
+    """Raises Refused (400) where an object within a field asks for privacy."""
+    if isinstance(value, list):
+        inner = [each for each in value[:MOST_FIELDS] if isinstance(each, dict)]
+    else:
+        inner = [value] if isinstance(value, dict) else []
+    for each in inner:
+        _require_few(each)
+        for name in each:
+            if authority.is_privacy(name) and authority.asks(each, name):
+                path = f"{_shown(field)}.{_shown(name)}"
+                raise refused(path, f"{path} is not understood: {_shown(name)} stands at the top of the body.")
+
+
+def _shown(name: str) -> str:
+    """A name that a client made up, at a length that an error can bear."""
+    return name if len(name) <= 80 else name[:80] + "…"
 
 
 def _without_namespace(fields: Mapping[str, object]) -> str | None:

@@ -160,6 +160,8 @@ class TestRefusals:
             ),
             ("environment = 'mainnet'", "environment", "--profile"),
             ("[gateway", "", "is not TOML"),
+            ("x = " + "[" * 5_000, "", "nested too deeply"),
+            ("#" * 2_000_000, "", "is larger than"),
         ],
     )
     def test_a_file_is_refused_with_its_name_the_key_and_what_would_be_right(
@@ -183,6 +185,10 @@ class TestRefusals:
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="there is no such file"):
             load(files=(tmp_path / "engram.toml",))
+
+    def test_a_device_without_end_is_not_read_to_its_end(self) -> None:
+        with pytest.raises(ConfigError, match="is larger than"):
+            load(files=("/dev/zero",), env_files=())
 
     def test_a_folder_and_a_file_that_is_no_text_are_refused(self, tmp_path: Path) -> None:
         binary = tmp_path / "x.toml"

@@ -12,7 +12,23 @@ def camel(name: str) -> str:
     return first + "".join(each.title() for each in others)
 
 
-SPELLINGS = (str, str.upper, camel, lambda name: f"_{name}", lambda name: name.replace("_", "-"))
+def full_width(name: str) -> str:
+    return "".join(chr(ord(letter) + 0xFEE0) if letter.isalpha() else letter for letter in name)
+
+
+SPELLINGS = (
+    *(str, str.upper, camel, full_width),
+    lambda name: f"_{name}",
+    lambda name: name.replace("_", "-"),
+    lambda name: name.replace("_", "."),
+    lambda name: f"{name} ",
+    lambda name: f"{name}[]",
+    lambda name: f"{name}\0",
+    lambda name: f"{name[:2]}\u200b{name[2:]}",
+    lambda name: f"X-{name}",
+    lambda name: f"x_engram_{name}",
+    lambda name: "_" * 200 + name,
+)
 
 
 @pytest.mark.parametrize("name", sorted(authority.FIELDS))
@@ -29,6 +45,18 @@ def test_every_spelling_of_a_field_of_authority_is_known(name: str) -> None:
 )
 def test_other_fields_are_none_of_its_business(name: str) -> None:
     assert not authority.is_authority(name)
+
+
+@pytest.mark.parametrize("name", ["\ufdfa" * 10**5, "x" * 200, "_" * 10**6 + "namespace", "\ufdfa", "ſ", "x", "engram"])
+def test_no_name_costs_more_than_one_that_is_known(name: str) -> None:
+    assert not authority.is_authority(name)
+    assert not authority.is_privacy(name)
+
+
+def test_what_asks_for_privacy_asks_for_authority() -> None:
+    private = {name for name in authority.FIELDS if authority.is_privacy(name)}
+    assert {"namespace", "namespace_key", "private", "public", "tenant"} <= private
+    assert not private & {"hotkey", "nonce", "signature", "timestamp", "owner", "controller"}
 
 
 @given(st.dictionaries(st.text(), st.none() | st.text() | st.integers() | st.booleans()), st.sets(st.text()))

@@ -78,11 +78,17 @@ def scrypt(n: int = 1 << 15, p: int = 1, r: int = 8) -> Any:
     [
         *((1 << 18, 1, 8), (1 << 31, 1, 8), (1 << 17, 2, 8), (1 << 17, 1, 16), (0, 1, 8), (1, 1, 8), (3, 1, 8)),
         *((1 << 15, 0, 8), (1 << 15, 1, 0), (1 << 15, 1 << 31, 8), (1 << 15, 1, (1 << 32) - 1)),
+        *((1 << 17, 1, 1), (1 << 16, 1, 1), (1 << 17, 8, 1), (2, 1, 1 << 19)),
     ],
 )
 def test_a_keystore_may_not_ask_for_more_memory_and_time_than_those_of_polkadot_js(n: int, p: int, r: int) -> None:
     with pytest.raises(WalletFileError, match=f"scrypt with N {n}, p {p}, r {r}"):
         polkadot_keystore.read(changed(encoded=scrypt(n, p, r)), PASSWORD)
+
+
+def test_a_password_that_is_no_unicode_is_a_wrong_one() -> None:
+    with pytest.raises(WrongPassword):
+        polkadot_keystore.read(changed(encoded=scrypt()), "\udcff")
 
 
 def flipped(at: int) -> Any:

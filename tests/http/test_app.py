@@ -146,6 +146,24 @@ async def test_what_a_client_gets_wrong_is_json_and_never_a_500(
         assert (decoded["code"], set(decoded)) == (code, {"error", "code", "request_id"})
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("//hello/you", 404),
+        ("/hello//you", 404),
+        ("/hello%2Fyou", 404),
+        ("/hello/you%2f", 404),
+        ("/%68ello/you?a=//%2f", 200),
+        ("/hello/%252f", 200),
+    ],
+)
+async def test_a_path_has_one_reading(app: App, path: str, status: int) -> None:
+    async with serving(app) as running, connect(running) as client:
+        answer = await client.ask(get(path))
+        assert answer.status == status
+        assert "location" not in answer.headers
+
+
 async def test_a_method_that_is_not_taken_names_those_that_are(app: App) -> None:
     answer = await app.test_client().delete("/json")
     assert answer.headers["Allow"] == "POST"

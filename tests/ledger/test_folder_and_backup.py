@@ -15,6 +15,7 @@ from engram.ledger import (
     open_inline,
 )
 from engram.ledger.backup import backup, check, restore
+from engram.ledger.connection import reading_engine
 from engram.ledger.facts import get, put
 
 
@@ -153,3 +154,17 @@ def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, below: 
     ):
         pass
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["what?", "no#1", "50%41", "a b", "é", "x?mode=memory&", "file:x"])
+def test_a_folder_of_any_name_is_the_one_that_is_opened_checked_and_backed_up(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    ledger = open_inline(folder / LEDGER_FILE)
+    ledger.write_now(lambda c: put(c, "a", "here"))
+    backup(folder / LEDGER_FILE, folder / "copy.sqlite3")
+    ledger.close()
+    assert check(folder / LEDGER_FILE).rows == check(folder / "copy.sqlite3").rows
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    with reading_engine(folder / LEDGER_FILE).connect() as connection:
+        assert get(connection, "a") == "here"

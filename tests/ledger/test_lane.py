@@ -1,5 +1,7 @@
 """Reads on the loop: bounded by rule, unable to write or to wait, and closed rather than wrong."""
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +75,51 @@ def test_the_lane_cannot_write(lane: Lane) -> None:
 def test_without_a_ledger_the_lane_is_closed(tmp_path: Path) -> None:
     with pytest.raises(LaneClosed):
         Lane(tmp_path / "none.sqlite3").rows(BY_ID, "x")
+
+
+def test_a_ledger_that_is_locked_closes_the_lane_at_once_until_it_is_free(ledger: InlineLedger, lane: Lane) -> None:
+    ledger._connection.exec_driver_sql("PRAGMA locking_mode=EXCLUSIVE")
+    ledger.write_now(lambda connection: connection.exec_driver_sql("DELETE FROM sessions"))
+    began = time.perf_counter()
+    with pytest.raises(LaneClosed, match="locked"):
+        lane.rows(BY_ID, a_session().id)
+    assert time.perf_counter() - began < 1.0  # a reader's thread would wait for 5 s
+    ledger._connection.exec_driver_sql("PRAGMA locking_mode=NORMAL")
+    ledger.write_now(lambda connection: records.insert_session(connection, a_session()))
+    assert len(lane.rows(BY_ID, a_session().id)) == 1
+
+
+def test_a_lane_that_is_open_holds_up_neither_checkpoint_nor_vacuum_nor_a_new_column(
+    ledger: InlineLedger, lane: Lane
+) -> None:
+    for change in (
+        "PRAGMA wal_checkpoint(TRUNCATE)",
+        "VACUUM",
+        "ALTER TABLE sessions ADD COLUMN newer TEXT",
+        "CREATE INDEX newer ON sessions (newer)",
+    ):
+        assert len(lane.rows(BY_ID, a_session().id)) == 1
+        done = ledger._connection.exec_driver_sql(change)
+        if change.startswith("PRAGMA"):
+            assert done.fetchone() == (0, 0, 0)
+    assert records.look(ledger, a_session().id) == a_session()
+    assert lane.rows(BY_ID, a_session().id)[0]["id"] == a_session().id
+
+
+def test_a_column_that_is_gone_closes_the_lane(ledger: InlineLedger, lane: Lane) -> None:
+    assert len(lane.rows(BY_ID, a_session().id)) == 1
+    ledger._connection.exec_driver_sql("ALTER TABLE sessions RENAME COLUMN error TO failure")
+    with pytest.raises(LaneClosed, match="no such column"):
+        lane.rows(BY_ID, a_session().id)
+
+
+@pytest.mark.parametrize("name", ["what?", "no#1", "50%41"])
+def test_the_lane_opens_the_ledger_of_its_own_folder(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    with (
+        contextlib.closing(open_inline(folder / LEDGER_FILE)) as ledger,
+        contextlib.closing(Lane(folder / LEDGER_FILE)) as lane,
+    ):
+        ledger.write_now(lambda connection: records.insert_session(connection, a_session()))
+        assert len(lane.rows(BY_ID, a_session().id)) == 1

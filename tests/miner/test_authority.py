@@ -159,6 +159,58 @@ async def test_what_asks_for_nothing_is_no_contradiction(client: quart_typing.Te
         assert (status, told["error"]) == (200, None)
 
 
+@pytest.mark.parametrize("inner", [{"namespace": "notes"}, {"isPrivate": True}, {"Namespace_Key": KEY}])
+async def test_what_asks_for_privacy_within_another_field_is_refused(
+    client: quart_typing.TestClientProtocol, service: Service, inner: dict[str, Any]
+) -> None:
+    (name,) = inner
+    for field, value in (("synapse", inner), ("items", [{"text": "b", **inner}]), ("options", [inner])):
+        status, told = await answered(client, "post", "/IngestSynapse", {"text": "a", field: value})
+        assert (status, told["code"], told["field"]) == (400, "misplaced_field", f"{field}.{name}")
+    status, told = await answered(client, "post", "/IngestBatch", {"items": [{"text": "a", "synapse": inner}]})
+    assert (status, told["field"]) == (400, f"items[0].synapse.{name}")
+    assert service.store.count().public == service.store.count().private == 0
+
+
+async def test_what_a_client_names_for_itself_may_have_any_name(client: quart_typing.TestClientProtocol) -> None:
+    metadata = {"namespace": "notes", "private": True, "owner": "me"}
+    _, stored = await answered(client, "post", "/IngestSynapse", {"text": "a", "metadata": metadata})
+    status, told = await answered(client, "post", "/list", {"filter": {"namespace": "notes"}})
+    assert (status, [each["cid"] for each in told["records"]]) == (200, [stored["cid"]])
+    wrapped = {
+        "text": "a",
+        "dendrite": {"hotkey": STRANGER.ss58, "nonce": 1, "signature": "0x"},
+        "axon": {"namespace": None},
+    }
+    assert (await answered(client, "post", "/IngestSynapse", wrapped))[0] == 200
+
+
+@pytest.mark.parametrize("header", ["Namespace", "X-Namespace", "X-Engram-Namespace", "X-Namespace-Key"])
+async def test_no_header_asks_for_a_namespace(client: quart_typing.TestClientProtocol, header: str) -> None:
+    for path in ("/IngestSynapse", "/list", "/DeleteBatch"):
+        answer = await client.post(path, data=encoded({"text": "a"}), headers={header: "notes"})
+        assert (answer.status_code, (await answer.get_json())["code"]) == (400, "misplaced_field"), path
+    behind = await client.post("/list", data=b"{}", headers={"Knative-Serving-Namespace": "default", "X-Namespace": ""})
+    assert behind.status_code == 200
+
+
+async def test_a_body_of_more_fields_than_any_operation_has_is_refused_unread(
+    client: quart_typing.TestClientProtocol, service: Service
+) -> None:
+    many = {f"k{number}": 1 for number in range(authority.MOST_FIELDS + 1)}
+    for path, body in (
+        ("/IngestSynapse", {"text": "a"} | many),
+        ("/IngestSynapse", {"text": "a", "synapse": many}),
+        ("/IngestBatch", {"items": [{"text": "a"}, {"text": "b"} | many]}),
+        ("/IngestBatch", {"items": [{"text": "a"}]} | many),
+    ):
+        status, told = await answered(client, "post", path, body)
+        assert (status, told["code"]) == (400, "too_many_fields")
+    status, told = await answered(client, "post", "/IngestSynapse", {"text": "a", "metadata": many})
+    assert told["error"] is None
+    assert service.store.count().public == 1
+
+
 async def test_a_request_to_the_operator_names_no_more_than_it_means(service: Service) -> None:
     operator = ops_app(service, clock=SystemClock(), ids=SeededIds(2), metrics=service.metrics).test_client()
     status, told = await answered(operator, "post", "/namespace", {"action": "list", "owner": "me"})
