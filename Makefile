@@ -29,13 +29,13 @@ setup-node:
 	@scripts/setup-node || echo "setup-node: did not work: tests that need Node will be skipped"
 
 .PHONY: setup-adapters
+setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
+	@scripts/setup-adapters
+
 # x402's version 1 for Python, in .x402-v1: tests that need it are marked `heavy`.
 .PHONY: setup-clients
 setup-clients: setup
 	@scripts/setup-clients
-
-setup-adapters: setup ## Make .venv-adapters, where the LangChain and LlamaIndex adapters are tested
-	@scripts/setup-adapters
 
 test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENGRAM_TEST_SEED=7)
 	@scripts/test $(ARGS)

@@ -26,9 +26,10 @@ from engram.ledger import LEDGER_FILE
 
 LIBRARIES: Final = (
     "trio",
-    "hypercorn",
     "quart",
     "quart-trio",
+    "h11",
+    "wsproto",
     "msgspec",
     "SQLAlchemy",
     "httpx2",

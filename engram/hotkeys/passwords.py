@@ -147,8 +147,8 @@ def _from_environment(key_file: Path, environ: Mapping[str, str], role: Role) ->
 def variables_of(key_file: Path) -> Iterator[str]:
     """The names under which bittensor-wallet looks for the password of this key file: as written, and in full.
 
-    >>> list(variables_of(Path("/root/.bittensor/wallets/W/coldkey")))
-    ['BT_PW__ROOT__BITTENSOR_WALLETS_W_COLDKEY']
+    >>> list(variables_of(Path("/srv/.bittensor/wallets/W/coldkey")))
+    ['BT_PW__SRV__BITTENSOR_WALLETS_W_COLDKEY']
     """
     whole = key_file.expanduser().absolute()
     for path in dict.fromkeys((str(key_file), str(whole))):
