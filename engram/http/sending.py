@@ -51,10 +51,10 @@ class Exchange:
         "_failure",
         "_parser",
         "_patience",
-        "_waiting",
         "_rest",
         "_sending",
         "_sent",
+        "_waiting",
         "ended",
         "wire",
     )
