@@ -1,39 +1,34 @@
 """The outbound HTTP client: the only place from which requests leave this process.
 
-It is httpx2's transport layer (httpcore2) under our own deadlines. httpx 0.28 is not used: under trio it keeps a dead
-connection in its pool for every request cancelled while it connects, until the pool is full for good. One pool for
-each origin, so that a server that hangs starves nobody else. No redirects, no cookies, no proxies, no retries.
-
-Costs on one core: 0.34 to 0.40 ms a request on a kept-alive connection, 0.39 to 0.48 ms on a fresh one to a literal
-address.
+HTTP/1.1 on trio, our own: `targets` (what a request says), `dialling` (connections and their pools), `sending` (one
+request and its answer), `answers` (the parser). Nobody is followed or trusted beyond the one answer: no redirects, no
+cookies, no proxies, no retries, no upgrade, no decoding that was not asked for.
 """
 
-import re
 import ssl
 import zlib
-from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, TypeVar, final
 
-import httpcore2
 import httpx2
 import msgspec
 import trio
 
 from engram import wire
-from engram.http import oneshot
+from engram.http import targets
+from engram.http.answers import AnswerHead
+from engram.http.dialling import Pools, dial
 from engram.http.errors import BadAnswer, HttpError, Interrupted, NotSent, TooLarge
+from engram.http.framing import Headers
+from engram.http.sending import Body, Exchange, Patience, uploading
+from engram.http.targets import CHUNKED, Target
+from engram.http.transport import Transport
 
-__all__ = ["BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
+__all__ = ["Answer", "BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
 
 T = TypeVar("T")
-
-_ORIGINS = 256
-"""Pools kept; beyond it the one unused for longest is closed."""
-_SENDING = "http11.send_request_headers.started"
-_USER_AGENT = b"engram"
-_ON_THE_WIRE = re.compile(rb"[!-~]+")
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -57,16 +52,47 @@ class Response(msgspec.Struct, frozen=True):
 
 
 @final
+class Answer:
+    """An answer that is read as it comes: `async for part in answer`, as fast as its parts are taken."""
+
+    __slots__ = ("_exchange", "headers", "status")
+
+    def __init__(self, head: AnswerHead, exchange: Exchange) -> None:
+        self.status = head.status
+        self.headers: Headers = head.headers
+        """Names in lower case, each line for itself, in the order in which they came."""
+        self._exchange = exchange
+
+    def __aiter__(self) -> "Answer":
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
+        part = await self._exchange.part()
+        if part is None:
+            raise StopAsyncIteration
+        return part
+
+    @property
+    def trailers(self) -> Headers:
+        """What followed a chunked body, once that has ended."""
+        return self._exchange.trailers
+
+
+@final
 class HttpClient:
     """Sends requests with deadlines and tells precisely what is known when one fails."""
 
-    def __init__(self, *, connections_per_origin: int = 100, keep_alive_s: float = 4.0) -> None:
-        """`keep_alive_s` stays below the 5 s at which common servers close idle connections."""
-        self._connections = connections_per_origin
-        self._keep_alive_s = keep_alive_s
-        self._pools: OrderedDict[oneshot.Origin, httpcore2.AsyncConnectionPool] = OrderedDict()
-        self._in_use: dict[oneshot.Origin, int] = {}
-        self._tls: ssl.SSLContext | None = None
+    def __init__(
+        self, *, connections_per_origin: int = 100, keep_alive_s: float = 4.0, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`keep_alive_s` stays below the 5 s at which common servers close idle connections.
+
+        `tls` says whom to trust (`ssl.create_default_context(cafile=…)` for one certificate alone); without it the
+        machine's authorities.
+        """
+        self._pools = Pools(connections_per_origin, keep_alive_s)
+        self._tls = tls
         self._tls_lock = trio.Lock()
 
     async def request(
@@ -94,98 +120,98 @@ class HttpClient:
         Raises NotSent (nothing left this machine; safe to try again), Interrupted (outcome unknown), TooLarge (more
         than `max_bytes`, before or after decompression), BadAnswer (an encoding we did not ask for).
         """
-        target = msgspec.structs.replace(_target(url), address=address)
+        target = targets.target(url)
         body = msgspec.json.encode(json) if json is not None else content
-        lines = _header_lines(target, headers, is_json=json is not None, body=body)
-        progress = oneshot.Progress()
+        keep = not fresh and address is None
+        length = None if body is None else len(body)
+        head = targets.head(method, target, headers, length=length, is_json=json is not None, keep=keep)
+        patience = Patience(trio.current_time() + total_s, total_s, read_s, read_s)
+        exchange = await self._open(target, patience, connect_s, method, keep=keep, address=address)
         try:
-            with trio.fail_after(total_s):
-                tls = await self._tls_context() if target.scheme == b"https" else None
-                if fresh or address is not None:
-                    status, raw_headers, raw = await oneshot.exchange(
-                        method, target, lines, body or b"", progress, tls, connect_s, read_s, max_bytes
-                    )
-                else:
-                    status, raw_headers, raw = await self._pooled(
-                        method, target, lines, body, progress, tls, connect_s, read_s, max_bytes
-                    )
-        except trio.TooSlowError:
-            raise progress.failure(f"no answer within {total_s:g} s") from None
-        except httpcore2.LocalProtocolError as error:
-            raise NotSent(f"the request cannot be written on the wire: {error}") from None
-        except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-            raise progress.failure(f"{type(error).__name__}: {error}") from error
-        answer_headers = _joined(raw_headers)
+            if await exchange.begin(head, body or b""):
+                status, lines, raw = await _whole(exchange, max_bytes)
+            else:
+                async with uploading(exchange, length or 0):
+                    status, lines, raw = await _whole(exchange, max_bytes)
+        finally:
+            self._close(target, exchange, keep=keep)
+        answer_headers = _joined(lines)
         return Response(status, answer_headers, _decoded(raw, answer_headers, max_bytes, status))
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Body | None = None,
+        length: int | None = None,
+        connect_s: float = 3.0,
+        answer_s: float = 10.0,
+        idle_s: float = 10.0,
+        total_s: float = inf,
+        fresh: bool = False,
+        address: str | None = None,
+    ) -> AsyncIterator[Answer]:
+        """Send one request and read its answer as it comes, both at once and both as slowly as the slower side.
+
+        A body of parts is sent chunked, or as `length` bytes where that is given. The block is entered with the
+        answer's head, which may come before the body has been sent; leaving it ends both: what is still to be sent is
+        not, and a connection whose answer was not read to its end is closed. `answer_s` runs from the last byte sent
+        to the answer's head and bounds each wait for room to send, `idle_s` each wait for more of the answer,
+        `total_s` everything inside the block that waits for the server.
+
+        Raises NotSent and Interrupted as `request` does, and what the body's iterator raises.
+        """
+        target = targets.target(url)
+        keep = not fresh and address is None
+        if isinstance(body, bytes):
+            length = len(body)
+        elif body is not None and length is None:
+            length = CHUNKED
+        head = targets.head(method, target, headers, length=length, keep=keep)
+        patience = Patience(trio.current_time() + total_s, total_s, answer_s, idle_s)
+        exchange = await self._open(target, patience, connect_s, method, keep=keep, address=address)
+        try:
+            if await exchange.begin(head, b"" if body is None else body):
+                yield Answer(await exchange.head(), exchange)
+            else:
+                async with uploading(exchange, length or 0):
+                    yield Answer(await exchange.head(), exchange)
+        finally:
+            self._close(target, exchange, keep=keep)
 
     async def aclose(self) -> None:
         """Close every idle connection. The client can be used again."""
-        while self._pools:
-            _, pool = self._pools.popitem()
-            await pool.aclose()
+        self._pools.close()
 
-    async def _pooled(
-        self,
-        method: str,
-        target: oneshot.Target,
-        lines: list[tuple[bytes, bytes]],
-        body: bytes | None,
-        progress: oneshot.Progress,
-        tls: ssl.SSLContext | None,
-        connect_s: float,
-        read_s: float,
-        max_bytes: int,
-    ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-        async def trace(name: str, _: object) -> None:
-            if name == _SENDING:
-                progress.sending = True
+    async def _open(
+        self, target: Target, patience: Patience, connect_s: float, method: str, *, keep: bool, address: str | None
+    ) -> Exchange:
+        """An exchange on a connection that stands; every one that is returned is given to `_close`. Raises NotSent."""
+        with trio.CancelScope(deadline=min(patience.due, trio.current_time() + connect_s)):
+            tls = None if not target.secure else self._tls or await self._system_tls()
+            connection = await self._connection(target, tls) if keep else await dial(target, tls, address)
+            return Exchange(connection, patience, bodyless=method == "HEAD")
+        raise NotSent(f"no connection within {min(connect_s, patience.total_s):g} s")
 
-        request = httpcore2.Request(
-            method,
-            httpcore2.URL(scheme=target.scheme, host=target.host, port=target.port, target=target.path),
-            headers=lines,
-            content=body,
-            extensions={
-                "timeout": {"pool": connect_s, "connect": connect_s, "read": read_s, "write": read_s},
-                "trace": trace,
-            },
-        )
-        origin = target.origin
-        pool = await self._pool(origin, tls)
-        self._in_use[origin] = self._in_use.get(origin, 0) + 1
+    async def _connection(self, target: Target, tls: ssl.SSLContext | None) -> Transport:
+        await self._pools.enter(target.origin)
         try:
-            response = await pool.handle_async_request(request)
-            try:
-                received = bytearray()
-                async with aclosing(response.aiter_stream()) as chunks:
-                    async for chunk in chunks:
-                        received += chunk
-                        if len(received) > max_bytes:
-                            raise TooLarge(f"the answer has more than {max_bytes} bytes", response.status)
-            finally:
-                await response.aclose()
-        finally:
-            self._in_use[origin] -= 1
-            if not self._in_use[origin]:
-                del self._in_use[origin]
-        return response.status, response.headers, bytes(received)
+            return self._pools.take(target.origin) or await dial(target, tls)
+        except BaseException:
+            self._pools.leave(target.origin)
+            raise
 
-    async def _pool(self, origin: oneshot.Origin, tls: ssl.SSLContext | None) -> httpcore2.AsyncConnectionPool:
-        if (pool := self._pools.get(origin)) is not None:
-            self._pools.move_to_end(origin)
-            return pool
-        pool = self._pools[origin] = httpcore2.AsyncConnectionPool(
-            ssl_context=tls,
-            max_connections=self._connections,
-            keepalive_expiry=self._keep_alive_s,
-        )
-        if len(self._pools) > _ORIGINS:
-            oldest = next((each for each in self._pools if each not in self._in_use and each != origin), None)
-            if oldest is not None:
-                await self._pools.pop(oldest).aclose()
-        return pool
+    def _close(self, target: Target, exchange: Exchange, *, keep: bool) -> None:
+        reusable = keep and exchange.reusable
+        if not reusable:
+            exchange.close()
+        if keep:
+            self._pools.leave(target.origin, exchange.wire if reusable else None)
 
-    async def _tls_context(self) -> ssl.SSLContext:
+    async def _system_tls(self) -> ssl.SSLContext:
         """The machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
         async with self._tls_lock:
             if self._tls is None:
@@ -193,46 +219,22 @@ class HttpClient:
             return self._tls
 
 
-def _target(url: str) -> oneshot.Target:
-    try:
-        parsed = httpcore2.URL(url)
-        scheme, host = parsed.scheme, parsed.host
-        port = parsed.port or {b"http": 80, b"https": 443}[scheme]
-    except (KeyError, ValueError, UnicodeError, TypeError):
-        raise NotSent(f"not an http or https URL: {url[:200]!r}") from None
-    if not host or not 0 < port < 65_536:
-        raise NotSent(f"not an http or https URL: {url[:200]!r}")
-    if _ON_THE_WIRE.fullmatch(host) is None or _ON_THE_WIRE.fullmatch(parsed.target) is None:
-        raise NotSent(f"the URL has characters that must be percent-encoded: {url[:200]!r}")
-    return oneshot.Target(scheme, host, port, parsed.target, explicit_port=parsed.port is not None)
+async def _whole(exchange: Exchange, max_bytes: int) -> tuple[int, Headers, bytes]:
+    """Status, header lines and body. Raises Interrupted, TooLarge."""
+    head = await exchange.head()
+    received = bytearray()
+    while head.length <= max_bytes and len(received) <= max_bytes:
+        part = await exchange.part()
+        if part is None:
+            return head.status, head.headers, bytes(received)
+        received += part
+    raise TooLarge(f"the answer has more than {max_bytes} bytes", head.status)
 
 
-def _header_lines(
-    target: oneshot.Target, headers: Mapping[str, str] | None, *, is_json: bool, body: bytes | None
-) -> list[tuple[bytes, bytes]]:
-    lines = {
-        b"host": target.authority,
-        b"user-agent": _USER_AGENT,
-        b"accept": b"*/*",
-        b"accept-encoding": b"identity",
-    }
-    if is_json:
-        lines[b"content-type"] = b"application/json"
-    try:
-        lines |= {name.lower().encode("ascii"): value.encode("latin-1") for name, value in (headers or {}).items()}
-    except UnicodeError:
-        raise NotSent("a header cannot be written on the wire") from None
-    lines.pop(b"transfer-encoding", None)
-    lines.pop(b"content-length", None)
-    if body is not None:
-        lines[b"content-length"] = b"%d" % len(body)
-    return list(lines.items())
-
-
-def _joined(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:
+def _joined(raw: Headers) -> dict[str, str]:
     headers: dict[str, str] = {}
     for raw_name, raw_value in raw:
-        name, value = raw_name.decode("ascii").lower(), raw_value.decode("latin-1")
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     return headers
 

@@ -9,42 +9,28 @@ Rules (RFC 9112; nothing is repaired, a request is accepted as it stands or refu
 - everything is bounded: the head (request line and fields), the number of fields, chunk lines, trailers;
 - CR LF before a request line is ignored (RFC 9112, 2.2). Bytes that cannot begin a request are refused as they come.
 
-States, and what `next` returns in each:
-
-    head    -> Head when it is whole                      then  counted | chunk
-    counted -> bytes while the declared length lasts      then  END, head
-    chunk   -> (reads a chunk's size line)                then  data, or trailers after the chunk of size 0
-    data    -> bytes of the chunk                         then  chunk
-    trailers-> (checked and dropped)                      then  END, head
-
-A parser that has raised Refused is not used again.
+The states, and how bodies and trailers (checked, and dropped here) are read: `framing`.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final, TypeAlias, final
 
 import msgspec
 
-CHUNKED: Final = -1
-"""The length of a body that declares none."""
+from engram.http.framing import BARE, CHUNKED, END, FIELDS, LENGTH, NEED, Framed, Headers, Mark, Refused, fields
 
-_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+__all__ = ["END", "NEED", "SINGLE", "Bounds", "Event", "Head", "Parser", "Refused", "bounds"]
+
 _REQUEST_LINE = rb"([A-Z]{1,24}+) ((?:/[!-\"$-~]*+|\*)) HTTP/1\.([01])\r\n"
-_FIELDS = rb"((?:" + _TOKEN + rb"++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
-_HEAD = re.compile(_REQUEST_LINE + _FIELDS)  # possessive: its time is linear, whatever is sent
+_HEAD = re.compile(_REQUEST_LINE + FIELDS)  # possessive: its time is linear, whatever is sent
 _FIRST_LINE = re.compile(_REQUEST_LINE)
 _FIRST_LINE_BEGUN = re.compile(rb"(?:[A-Z]{1,24}+(?: (?:[!-~]++(?: [!-~]*+\r?)?)?)?|\r)\Z")
-_TRAILERS = re.compile(_FIELDS)
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8}+)((?:[ \t]*+;[\t -~\x80-\xff]*+)?)\r\n")
-_CHUNK_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,8}+(?:[ \t]*+(?:;[\t -~\x80-\xff]*+)?\r?)?)?\Z")
-_CHUNK_LINE_BYTES: Final = 1_024
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[0-9A-Za-z_-]{1,63}\.){0,32}[0-9A-Za-z_-]{1,63}\.?)(?::[0-9]{1,5})?\Z"
 )
 """A name, an IPv4 address or an IPv6 address in brackets, and perhaps a port; frameworks fail on much of the rest."""
-_BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
-_LENGTH = re.compile(rb"[0-9]{1,15}\Z")
+_EMPTY_LINES = re.compile(rb"(?:\r\n)++")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]\Z")
 
 SINGLE: Final = frozenset(
@@ -61,21 +47,6 @@ SINGLE: Final = frozenset(
 """Request headers that may occur once only, on every surface."""
 _CONNECTION_FIELDS = frozenset({b"connection", b"expect", b"upgrade"})
 _NOT_OFFERED = frozenset({b"CONNECT", b"TRACE"})
-
-
-@final
-class Refused(Exception):
-    """A request is answered by the connection itself, in its turn, and the connection is closed after it."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.bodyless = False
-        """The request was a HEAD: its answer has no body."""
-        self.origin = b""
-        """The request's Origin header, where its head was well-formed."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
@@ -106,9 +77,6 @@ def bounds(
     )
 
 
-Headers: TypeAlias = list[tuple[bytes, bytes]]
-
-
 @final
 class Head:
     """A request's head: what it says, and what that means for framing and for the connection."""
@@ -132,56 +100,18 @@ class Head:
         """Whether this is a WebSocket handshake (only where the bounds allow one)."""
 
 
-@final
-class _Mark:
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __repr__(self) -> str:
-        return self._name
-
-
-NEED: Final = _Mark("NEED")
-"""Nothing more without more bytes."""
-END: Final = _Mark("END")
-"""The body has ended."""
-
-Event: TypeAlias = Head | bytes | _Mark
+Event: TypeAlias = Head | bytes | Mark
 
 
 @final
-class Parser:
+class Parser(Framed[Head]):
     """Reads the requests of one connection, one after the other."""
 
-    __slots__ = ("_bounds", "_buffer", "_extension_bytes", "_left", "_searched", "_state")
+    __slots__ = ("_bounds",)
 
     def __init__(self, bounds: Bounds) -> None:
+        super().__init__(bounds.max_head_bytes, bounds.max_extension_bytes)
         self._bounds = bounds
-        self._buffer: bytes | bytearray = b""
-        self._state: Callable[[], Event] = self._head
-        self._left = 0
-        self._searched = 0
-        self._extension_bytes = 0
-
-    def feed(self, data: bytes) -> None:
-        """Take what arrived."""
-        if not self._buffer:
-            self._buffer = data
-            return
-        if type(self._buffer) is bytes:
-            self._buffer = bytearray(self._buffer)
-        self._buffer += data
-
-    @property
-    def held(self) -> int:
-        """Bytes that no event has given out yet."""
-        return len(self._buffer)
-
-    def next(self) -> Event:
-        """The next event. Raises Refused."""
-        return self._state()
 
     def take_all(self) -> bytes:
         """What is held, for another protocol on this connection."""
@@ -198,23 +128,9 @@ class Parser:
             return self._chunk() is END
         return False
 
-    def _drop(self, count: int) -> None:
-        if type(self._buffer) is bytearray and count < len(self._buffer):
-            del self._buffer[:count]
-        else:
-            self._buffer = self._buffer[count:] if count < len(self._buffer) else b""
-
-    def _take(self, count: int) -> bytes:
-        if count >= len(self._buffer):
-            part, self._buffer = self._buffer, b""
-            return part if type(part) is bytes else bytes(part)
-        part = bytes(self._buffer[:count])
-        self._drop(count)
-        return part
-
     def _head(self) -> Event:
-        while self._buffer[:2] == b"\r\n":  # bounded by the time that a head may take
-            self._drop(2)
+        if empty := _EMPTY_LINES.match(self._buffer):  # bounded by the time that a head may take
+            self._drop(empty.end())
         buffer = self._buffer
         if not buffer:
             return NEED
@@ -226,12 +142,8 @@ class Parser:
         match = _HEAD.fullmatch(raw)
         if match is None:
             raise _why(raw)
-        method, target, minor, fields = match.groups()
-        headers: Headers = []
-        if fields:
-            for line in fields[:-2].split(b"\r\n"):
-                name, _, value = line.partition(b":")
-                headers.append((name.lower(), value.strip(b" \t")))
+        method, target, minor, lines = match.groups()
+        headers = fields(lines)
         head = Head(method, target, minor[0] - 48, headers)
         try:
             _judge(head, self._bounds)
@@ -253,62 +165,9 @@ class Parser:
             raise refused
         end = buffer.find(b"\r\n")
         line = _FIRST_LINE_BEGUN if end < 0 else _FIRST_LINE
-        if line.match(buffer) is None or _BARE.search(buffer, max(0, searched - 1)):
+        if line.match(buffer) is None or BARE.search(buffer, max(0, searched - 1)):
             raise _why(bytes(buffer[:end] if end >= 0 else buffer))
         return NEED
-
-    def _counted(self) -> Event:
-        if not self._left:
-            self._state = self._head
-            return END
-        if not self._buffer:
-            return NEED
-        part = self._take(self._left)
-        self._left -= len(part)
-        return part
-
-    def _chunk(self) -> Event:
-        buffer = self._buffer
-        match = _CHUNK.match(buffer)
-        if match is None:
-            if len(buffer) > _CHUNK_LINE_BYTES or _CHUNK_BEGUN.match(buffer) is None:
-                raise Refused(400, "bad_chunk", "this is not a valid chunk")
-            return NEED
-        self._extension_bytes += len(match[2])
-        if self._extension_bytes > self._bounds.max_extension_bytes:
-            raise Refused(400, "bad_chunk", f"chunk extensions may have {self._bounds.max_extension_bytes} bytes")
-        self._left = int(match[1], 16)
-        self._drop(match.end())
-        self._state = self._data if self._left else self._trailers
-        return self._state()
-
-    def _data(self) -> Event:
-        if not self._buffer:
-            return NEED
-        if self._left:
-            part = self._take(self._left)
-            self._left -= len(part)
-            return part
-        if self._buffer[:2] == b"\r\n":
-            self._drop(2)
-            self._state = self._chunk
-            return self._chunk()
-        if self._buffer == b"\r":
-            return NEED
-        raise Refused(400, "bad_chunk", "a chunk is longer than it says")
-
-    def _trailers(self) -> Event:
-        buffer = self._buffer
-        end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n") + 4
-        if end == 3:  # their end is not here yet
-            if len(buffer) > self._bounds.max_head_bytes or _BARE.search(buffer):
-                raise Refused(400, "bad_trailers", "these are no valid trailers")
-            return NEED
-        if end > self._bounds.max_head_bytes or _TRAILERS.fullmatch(bytes(buffer[:end])) is None:
-            raise Refused(400, "bad_trailers", "these are no valid trailers")
-        self._drop(end)
-        self._state = self._head
-        return END
 
 
 def _judge(head: Head, bounds: Bounds) -> None:
@@ -332,7 +191,7 @@ def _judge(head: Head, bounds: Bounds) -> None:
             if _HOST.match(value) is None:
                 raise Refused(400, "bad_host", "the Host header names no host")
         elif name == b"content-length":
-            if _LENGTH.match(value) is None:
+            if LENGTH.match(value) is None:
                 raise Refused(400, "bad_length", "Content-Length must be one decimal number")
             head.length = int(value)
         elif name == b"transfer-encoding":

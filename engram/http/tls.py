@@ -65,28 +65,41 @@ class TlsTransport(Transport):
 
     secure = True
 
-    def __init__(self, sock: socket.socket, send_s: float, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, sock: socket.socket, send_s: float, context: ssl.SSLContext, server_name: str | None = None
+    ) -> None:
+        """The server's side, or with `server_name` the side of its client."""
         super().__init__(sock, send_s)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_side=server_name is None, server_hostname=server_name
+        )
         self._lock = trio.Lock()
 
     async def open(self, due: float) -> bool:
         """Shake hands until `due`. Returns False for a client that speaks something else."""
         self.read_due = due
+        try:
+            await self.shake_hands()
+        except ssl.SSLError:
+            return False
+        return True
+
+    async def shake_hands(self) -> None:
+        """Agree on keys. Raises ssl.SSLError with the reason, Late, OSError."""
         while True:
             try:
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
                 if not await self._fill():
-                    return False
+                    raise ssl.SSLEOFError("the connection was closed within the handshake") from None
             except ssl.SSLError:
                 await self._flush()  # the alert that says why
-                return False
+                raise
             else:
                 await self._flush()
-                return True
+                return
 
     async def read(self) -> bytes:
         """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
@@ -97,7 +110,8 @@ class TlsTransport(Transport):
                 await self._flush()
                 if not await self._fill():
                     return b""
-            except ssl.SSLError:
+            except ssl.SSLError as error:
+                self.damaged = not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
                 return b""
 
     async def _fill(self) -> bool:
@@ -110,6 +124,27 @@ class TlsTransport(Transport):
     def has_bytes(self) -> bool:
         """Whether bytes wait to be read."""
         return bool(self._tls.pending()) or super().has_bytes()
+
+    def is_quiet(self) -> bool:
+        """Whether the connection stands and nothing but TLS's own records has come on it that was not read."""
+        while True:
+            try:
+                self._tls.read(1)
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                return False
+            else:
+                return False
+            try:
+                data = self.sock.recv(READ_BYTES)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            if not data:
+                return False
+            self._incoming.write(data)
 
     def read_now(self) -> bytes:
         """What has arrived already; b"" when nothing has. Raises OSError."""

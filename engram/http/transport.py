@@ -27,7 +27,7 @@ class Late(Exception):
 class Transport:
     """Reads and writes one accepted socket, which is non-blocking and belongs to this object."""
 
-    __slots__ = ("_reading", "_writing", "broken", "called_back", "read_due", "send_s", "sock", "write_due")
+    __slots__ = ("_reading", "_writing", "broken", "called_back", "damaged", "read_due", "send_s", "sock", "write_due")
 
     secure = False
 
@@ -41,6 +41,8 @@ class Transport:
         """Whether the next wait for bytes is to end at once with Late."""
         self.broken = False
         """Whether nothing can be written any more."""
+        self.damaged = False
+        """Whether input ended by a fault of TLS and not by its sender."""
         self._reading = False
         self._writing = False
 
@@ -80,6 +82,16 @@ class Transport:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing now, or nothing ever more
             return False
+
+    def is_quiet(self) -> bool:
+        """Whether the connection stands and nothing has come on it that was not read."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def read_now(self) -> bytes:
         """What has arrived already; b"" when nothing has. Raises OSError."""

@@ -1,0 +1,172 @@
+"""Connections that this process opens: the address, the socket, TLS; and the idle ones kept for each origin."""
+
+import ipaddress
+import os
+import socket
+import ssl
+from collections import OrderedDict, deque
+from itertools import islice
+from math import inf
+from typing import Final, final
+
+import trio
+
+from engram.http.errors import NotSent
+from engram.http.targets import Origin, Target
+from engram.http.tls import TlsTransport
+from engram.http.transport import Late, Transport
+
+_ORIGINS: Final = 256
+"""Origins of which idle connections are kept; beyond it those of the one unused for longest are closed."""
+
+
+async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None = None) -> Transport:
+    """Connect to `address` (literal) or the target's host, over TLS where `tls` is given. Raises NotSent."""
+    host = address or target.host
+    try:
+        sock = await _connect(host, target.port)
+    except (OSError, UnicodeError) as error:
+        raise NotSent(f"no connection: {error}") from error
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls is None:
+            return Transport(sock, inf)
+        secured = TlsTransport(sock, inf, tls, target.host)
+        await secured.shake_hands()
+    except (OSError, ValueError, Late) as error:  # ssl.SSLError is an OSError; ValueError: a name that cannot be one
+        sock.close()
+        raise NotSent(f"no connection: {error}") from error
+    except BaseException:
+        sock.close()
+        raise
+    return secured
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    family = _literal_family(host)
+    if family is None:
+        stream = await trio.open_tcp_stream(host, port)
+        plain = socket.socket(stream.socket.family, socket.SOCK_STREAM, fileno=stream.socket.detach())
+        plain.setblocking(False)
+        return plain
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        try:
+            sock.connect((host, port))
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+            if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code)) from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _literal_family(host: str) -> socket.AddressFamily | None:
+    """The address family of a literal IP address, which needs no resolver; None for a name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return socket.AF_INET if address.version == 4 else socket.AF_INET6
+
+
+@final
+class _Origin:
+    __slots__ = ("idle", "in_use", "room")
+
+    def __init__(self, room: int) -> None:
+        self.room = trio.Semaphore(room)
+        self.in_use = 0
+        """Requests that hold a place or wait for one."""
+        self.idle: deque[tuple[float, Transport]] = deque()
+        """Connections that wait for a request, longest first, and since when."""
+
+
+@final
+class Pools:
+    """At most `room` connections for each origin, so that a server that hangs takes no other's place.
+
+        (none) -> dialled -> in use -> idle -> in use      one request holds one place and one connection
+                     |          |        |
+                     +----------+--------+-> closed        failed, cancelled, left half read | stale, unused too long
+
+    A place is held by the request's own frame and given back in its `finally`; no connection is in two states, and none
+    is known to a pool while a request has it, so a request cancelled anywhere cannot leave one behind.
+    """
+
+    def __init__(self, room: int, keep_alive_s: float) -> None:
+        self._room = room
+        self._keep_alive_s = keep_alive_s
+        self._origins: OrderedDict[Origin, _Origin] = OrderedDict()
+
+    async def enter(self, key: Origin) -> None:
+        """Take a place, waiting for one in turn; every `enter` that returned is followed by one `leave`."""
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = _Origin(self._room)
+        else:
+            self._origins.move_to_end(key)
+        origin.in_use += 1
+        self._forget()
+        try:
+            try:
+                origin.room.acquire_nowait()
+            except trio.WouldBlock:
+                await origin.room.acquire()
+        except BaseException:
+            origin.in_use -= 1
+            raise
+
+    def take(self, key: Origin) -> Transport | None:
+        """An idle connection that still stands, the one used last first; for a request that holds a place."""
+        idle = self._origins[key].idle
+        oldest = trio.current_time() - self._keep_alive_s
+        while idle:
+            since, wire = idle.pop()
+            if since >= oldest and wire.is_quiet():
+                return wire
+            wire.close()
+        return None
+
+    def leave(self, key: Origin, kept: Transport | None = None) -> None:
+        """Give a place back, and the connection where another request may use it."""
+        origin = self._origins[key]
+        origin.in_use -= 1
+        if kept is not None:
+            origin.idle.append((trio.current_time(), kept))
+            self._origins.move_to_end(key)
+        origin.room.release()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        for origin in self._origins.values():
+            _close(origin)
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return sum(len(origin.idle) for origin in self._origins.values())
+
+    def _forget(self) -> None:
+        """Close what was unused for too long, and the origins unused for longest where there are too many."""
+        oldest = trio.current_time() - self._keep_alive_s
+        for key, origin in list(islice(self._origins.items(), 2)):  # two for each request: none is left over
+            while origin.idle and origin.idle[0][0] < oldest:
+                origin.idle.popleft()[1].close()
+            if origin.in_use:
+                self._origins.move_to_end(key)
+            elif not origin.idle:
+                del self._origins[key]
+        if len(self._origins) > _ORIGINS:
+            for key, origin in self._origins.items():
+                if not origin.in_use:
+                    _close(self._origins.pop(key))
+                    return
+
+
+def _close(origin: _Origin) -> None:
+    while origin.idle:
+        origin.idle.popleft()[1].close()

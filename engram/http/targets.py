@@ -1,0 +1,98 @@
+"""What a request of ours says on the wire: where a URL points, and its head, written or refused."""
+
+import re
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from engram.http.errors import NotSent
+from engram.http.framing import TOKEN
+
+_URL = re.compile(
+    r"(https?)://(?:[^/?#@]*@)?(?:\[([0-9A-Fa-f:.]{2,45})\]|([0-9A-Za-z\-._~!$&'()*+,;=%]+))(?::([0-9]{1,5}))?([/?][!\"$-~]*)?(?:#.*)?",
+    re.IGNORECASE,
+)
+_METHOD = re.compile(r"[A-Z]{1,24}+")
+_NAME = re.compile(TOKEN.decode() + "++")
+_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_OURS: Final = frozenset(
+    {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Fields of one connection (RFC 9110, 7.6.1): the client's own business, dropped from what a caller gives."""
+CHUNKED: Final = -1
+"""The length of a body of which none is known."""
+
+Origin: TypeAlias = tuple[bool, str, int]
+"""Whether TLS, host and port: what a connection can be shared by."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where a request goes."""
+
+    secure: bool
+    host: str
+    """Name or literal address, in lower case, an IPv6 one without brackets."""
+    port: int
+    path: str
+    """Path and query as they go on the wire."""
+    authority: str
+    """The Host header."""
+
+    @property
+    def origin(self) -> Origin:
+        """What its connections can be shared by."""
+        return (self.secure, self.host, self.port)
+
+
+def target(url: str) -> Target:
+    """Where an http or https URL points; a user and a fragment in it are ignored. Raises NotSent for any other."""
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise NotSent(f"not an http or https URL, or one with characters to be percent-encoded: {url[:200]!r}")
+    scheme, six, name, digits, path = match.groups()
+    secure = len(scheme) == 5
+    port = int(digits) if digits else 443 if secure else 80
+    if not 0 < port < 65_536:
+        raise NotSent(f"not an http or https URL: {url[:200]!r}")
+    host = (six or name).lower()
+    authority = f"[{host}]" if six else host
+    if not path:
+        path = "/"
+    elif path[0] == "?":
+        path = "/" + path
+    return Target(secure, host, port, path, f"{authority}:{port}" if digits else authority)
+
+
+def head(
+    method: str,
+    target: Target,
+    headers: Mapping[str, str] | None,
+    *,
+    length: int | None,
+    is_json: bool = False,
+    keep: bool = True,
+) -> bytes:
+    """The head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
+
+    The caller's headers win over ours, but for those that say where a body ends or what becomes of the connection.
+    """
+    if _METHOD.fullmatch(method) is None or method == "CONNECT":
+        raise NotSent(f"not a method that can be sent: {method[:50]!r}")
+    lines = {"host": target.authority, "user-agent": "engram", "accept": "*/*", "accept-encoding": "identity"}
+    if is_json:
+        lines["content-type"] = "application/json"
+    for name, value in (headers or {}).items():
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
+            raise NotSent(f"a header cannot be written on the wire: {name[:50]!r}")
+        if (lower := name.lower()) not in _OURS:
+            lines[lower] = value
+    if length is not None:
+        if length == CHUNKED:
+            lines["transfer-encoding"] = "chunked"
+        else:
+            lines["content-length"] = str(length)
+    if not keep:
+        lines["connection"] = "close"
+    fields = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
+    return f"{method} {target.path} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
