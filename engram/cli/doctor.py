@@ -26,7 +26,6 @@ from engram.ledger import LEDGER_FILE
 
 LIBRARIES: Final = (
     "trio",
-    "hypercorn",
     "quart",
     "quart-trio",
     "msgspec",

@@ -26,6 +26,7 @@ def test_help_explains_the_command_and_has_an_example(path: tuple[str, ...], run
     assert ran.code == 0
     assert f"Usage: engram {' '.join(path)}" in ran.out
     assert "Example: engram " in ran.out
+    assert not [empty for empty in ("()", '""', "None", "False") if f"[default: {empty}]" in ran.out]
 
 
 def test_the_commands_of_the_operator_are_there() -> None:
