@@ -278,7 +278,7 @@ def _object(raw: bytes) -> JsonObject:
         read = ReadObject(b'{"items":[' + raw.strip() + b"]}").fields
         msgspec.json.encode(read)
     except MalformedJson as error:
-        raise LineRefused(f"it is no acceptable JSON: {error}") from None
+        raise LineRefused(f"it is not JSON: {str(error).removeprefix('the body is not JSON: ')}") from None
     except UnicodeEncodeError:
         raise LineRefused("it has half of a surrogate pair, which is not valid Unicode") from None
     match read:
