@@ -25,9 +25,7 @@ def data_folder(path: Path) -> Iterator[Path]:
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileExistsError, NotADirectoryError) as error:
-        raise LedgerUnavailable(
-            f"data_dir is {path}: {_file_in(path)} is a file, not a folder; name another"
-        ) from error
+        raise LedgerUnavailable(f"data_dir is {path}: {_file_in(path)} is a file, not a folder") from error
     except OSError as error:
         raise LedgerUnavailable(f"data folder {path} cannot be used: {error.strerror}; set data_dir") from error
     try:
