@@ -1,6 +1,6 @@
 """Forms of addresses: where nodes and miners are reached (`miner.announce`), what the internet reaches, and URLs.
 
-`is_public` and `is_public_host` are the one judgement of addresses: whatever announces, commits or connects asks them.
+`is_public` and `is_public_host` are the one judgment of addresses: whatever announces, commits or connects asks them.
 """
 
 import ipaddress

@@ -243,7 +243,7 @@ class ChainSettings(Section, frozen=True):
 
 
 class RelaySettings(Section, frozen=True):
-    """What is learnt of managed nodes, relayed to another network."""
+    """What is learned of managed nodes, relayed to another network."""
 
     url: str = ""
     """Receiver; empty: the relay is off and nothing is queued."""
@@ -252,7 +252,7 @@ class RelaySettings(Section, frozen=True):
     backoff_min_s: Seconds = 10.0
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
-    """How often what was learnt of the managed nodes is queued."""
+    """How often what was learned of the managed nodes is queued."""
 
 
 class FacilitatorSettings(Section, frozen=True):

@@ -1,3 +1,3 @@
-"""Engram sells, runs and watches memory-mining nodes, and relays what is learnt of them."""
+"""Engram sells, runs and watches memory-mining nodes, and relays what is learned of them."""
 
 __version__ = "0.1.0"

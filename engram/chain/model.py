@@ -130,7 +130,7 @@ class Registered(msgspec.Struct, frozen=True, tag=True):
 
 
 class Replaced(msgspec.Struct, frozen=True, tag=True):
-    """A uid that another hotkey holds now. Nothing learnt of the old holder applies to the new one."""
+    """A uid that another hotkey holds now. Nothing learned of the old holder applies to the new one."""
 
     netuid: int
     block: int

@@ -6,19 +6,20 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from config import ConfigError
 from engram import __version__, crash_reports
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.output import complain
-from engram.cli.usage import in_words
+from engram.cli.usage import in_words, shown_default
 
 app: Final = App(
     name="engram",
     help="Sells memory-mining nodes to phones, runs and watches them, and serves the memory they hold.",
     help_epilogue="Example: `engram gateway --profile local` starts a gateway with play money on http://127.0.0.1:9000",
     version=__version__,
+    default_parameter=Parameter(show_default=shown_default),
 )
 _COMMANDS: Final = (
     ("run", "roles:run", "Start roles in one process.", "engram run gateway --config engram.toml"),
@@ -30,6 +31,19 @@ _COMMANDS: Final = (
     ("doctor", "doctor:doctor", "Look for what could keep Engram from working here.", "engram doctor"),
 )
 """Name, where the function is, what it does, an example."""
+_MORE: Final = {
+    "run": "--host and --port are those of the first role named. Ctrl-C or SIGTERM stops the process; a second one "
+    "ends it at once.",
+    "gateway": "It sells sessions, and runs and watches their nodes. Ctrl-C or SIGTERM stops it; a second one ends it "
+    "at once.",
+    "facilitator": "A process of its own, for the profile local alone.",
+    "demo": "It needs no network and nothing that runs already.",
+    "status": "Counts, ages, and the supervision tree, as the process itself tells them.",
+    "version": "Those of Engram, Python, SQLite and the libraries that matter.",
+    "doctor": "Settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and whether "
+    "anything could be sold. Changes nothing. The exit status is 1 when something is bad.",
+}
+"""What the help of the command itself says too: its docstring is not read, for that would import it."""
 _GROUPS: Final = (
     ("config", "settings", "Show and check settings."),
     ("sessions", "sessions", "Sessions of the running gateway."),
@@ -46,7 +60,8 @@ _GROUPS: Final = (
 """Name, module of the commands, what they are about."""
 
 for _name, _where, _help, _example in _COMMANDS:
-    app.command(f"engram.cli.{_where}", name=_name, help=_help, help_epilogue=f"Example: `{_example}`")
+    _text = f"{_help}\n\n{_MORE[_name]}"
+    app.command(f"engram.cli.{_where}", name=_name, help=_text, help_epilogue=f"Example: `{_example}`")
 for _name, _where, _help in _GROUPS:
     app.command(f"engram.cli.{_where}:app", name=_name, help=_help)
 

@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.hotkeys import HotkeyError, Keypair, PublicKey, WalletEncrypted, ss58
 from engram.hotkeys.errors import InvalidWalletName
 from engram.hotkeys.passwords import Role, at_terminal, given, password_for
@@ -56,7 +57,7 @@ def is_network(type_: object, value: str | None) -> None:
 class Chain:
     """Which subnet of which network."""
 
-    netuid: Annotated[int, Parameter(help="The subnet.")] = 11
+    netuid: Annotated[int, Parameter(converter=whole, help="The subnet.")] = 11
     network: Annotated[
         str | None,
         Parameter(
@@ -123,9 +124,9 @@ class Wallet:
     hotkey: Annotated[str, Parameter(name="--wallet.hotkey", help="The hotkey's name in the wallet.")] = "default"
     path: Annotated[Path, Parameter(name="--wallet.path", help="Folder of the wallets.")] = ROOT
     coldkey_password_file: Annotated[Path | None, Parameter(help=_FILE.format("coldkey"))] = None
-    coldkey_password_fd: Annotated[int | None, Parameter(help=_DESCRIPTOR.format("coldkey"))] = None
+    coldkey_password_fd: Annotated[int | None, Parameter(converter=whole, help=_DESCRIPTOR.format("coldkey"))] = None
     hotkey_password_file: Annotated[Path | None, Parameter(help=_FILE.format("hotkey"))] = None
-    hotkey_password_fd: Annotated[int | None, Parameter(help=_DESCRIPTOR.format("hotkey"))] = None
+    hotkey_password_fd: Annotated[int | None, Parameter(converter=whole, help=_DESCRIPTOR.format("hotkey"))] = None
 
     @property
     def folder(self) -> WalletFolder:
@@ -286,7 +287,8 @@ def _opened(wallet: Wallet, role: Role) -> Keypair:
         password = wallet.password(role)
         keypair = _read(lambda: read_private_hotkey_file(path, password))
     except HotkeyError as error:
-        raise CommandFailed(str(error)) from None
+        hint = "" if path.exists() else "; --wallet.path, --wallet.name and --wallet.hotkey name another"
+        raise CommandFailed(f"{error}{hint}") from None
     public = path.with_name(f"{path.name}pub.txt")
     if public.exists() and _read(lambda: read_public_file(public)) != keypair.public_key:
         raise CommandFailed(f"{public} is not of the key in {path}, which is {keypair.ss58}; nothing was sent")

@@ -114,7 +114,7 @@ def _data_folder(loaded: Loaded) -> Iterator[Finding]:
     if not folder.exists():
         yield Finding("data folder", "good", f"{folder} will be made")
     elif not folder.is_dir():
-        yield Finding("data folder", "bad", f"{folder} is a file, and not a folder: set data_dir to another")
+        yield Finding("data folder", "bad", f"{folder} is a file, not a folder: set data_dir to another")
     elif folder.stat().st_mode & 0o077:
         yield Finding("data folder", "note", f"{folder} is open to other users: chmod 700 it")
     else:

@@ -50,7 +50,7 @@ def sqlite() -> Finding:
     return Finding(
         "sqlite",
         "note",
-        f"{found} has the WAL-reset bug (mended in {_dotted(WAL_FIX)}); Engram writes and checkpoints by one connection"
+        f"{found} has the WAL-reset bug (fixed in {_dotted(WAL_FIX)}); Engram writes and checkpoints by one connection"
         " of one process, which cannot meet it: let no other program write the ledger",
     )
 

@@ -92,7 +92,7 @@ class _Look:
             return
         if not url:
             return  # the settings' own check says so
-        shown = mask_url(url)
+        shown = mask_url(url.rstrip("/"))
         began = self._now()
         try:
             answer = await self._http.request(

@@ -54,7 +54,7 @@ _NOT_READ: Final = (
 async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -> AsyncIterator[Sequence[Node]]:
     """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed.
 
-    One that hangs costs the command its timeout once: what is learnt of it is kept for the command's own time. A
+    One that hangs costs the command its timeout once: what is learned of it is kept for the command's own time. A
     command that opens them twice hands in one list of `healths`, empty at first.
     """
     chain.check()

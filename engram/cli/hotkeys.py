@@ -29,6 +29,9 @@ pool = App(
 app.command(pool)
 
 
+Hotkey = Annotated[str, Parameter(help="Its address, as `engram hotkeys pool list` shows it.")]
+
+
 class HotkeyFile(msgspec.Struct, frozen=True):
     """What may be shown of a key file."""
 
@@ -39,7 +42,7 @@ class HotkeyFile(msgspec.Struct, frozen=True):
 
 
 @app.command(name="new", help_epilogue="Example: `engram hotkeys new keys/node-1`")
-def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
+def new_hotkey(path: Annotated[Path, Parameter(help="File to write.")], *, show: Show = SHOW) -> None:
     """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
     keypair = Keypair.generate()
     try:
@@ -50,7 +53,7 @@ def new_hotkey(path: Path, *, show: Show = SHOW) -> None:
 
 
 @app.command(name="show", help_epilogue="Example: `engram hotkeys show keys/node-1`")
-def show_hotkey(path: Path, *, show: Show = SHOW) -> None:
+def show_hotkey(path: Annotated[Path, Parameter(help="Wallet file.")], *, show: Show = SHOW) -> None:
     """Show the public part of a wallet file: by the …pub.txt beside it if there is one, else by the file itself."""
     public = path.with_name(f"{path.name}pub.txt")
     try:
@@ -97,6 +100,11 @@ def list_keys(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 
 
 @pool.command(name="retire", help_epilogue="Example: `engram hotkeys pool retire 5F…`")
-def retire_key(hotkey: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def retire_key(
+    hotkey: Hotkey,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
     """Lease a hotkey no more; a session that has it keeps it to its end."""
     done(ask(sources, RetireNodeKey(hotkey=hotkey)), f"{hotkey} is retired", json=show.json)

@@ -1,8 +1,9 @@
 """`engram ledger`: backup, restore, check."""
 
 from pathlib import Path
+from typing import Annotated
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
@@ -18,10 +19,18 @@ app = App(
     help_epilogue="Example: `engram ledger backup /var/backups/engram-2026-11-20.db`",
 )
 BACKUP_S = 300.0
+Checked = Annotated[Path | None, Parameter(help="A backup; else the ledger of the data folder.")]
+Source = Annotated[Path, Parameter(help="The backup.")]
+Target = Annotated[Path, Parameter(help="File to write; it must not exist yet.")]
 
 
 @app.command(name="backup", help_epilogue="Example: `engram ledger backup /var/backups/engram-2026-11-20.db`")
-def backup_ledger(target: Path, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def backup_ledger(
+    target: Target,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
     """Write a consistent copy of the ledger; the process may go on selling meanwhile."""
     folder, path = _folder(sources), target.resolve()
     try:
@@ -42,7 +51,7 @@ def _back_up_at_rest(folder: Path, target: Path) -> BackupMade:
 
 
 @app.command(name="restore", help_epilogue="Example: `engram ledger restore /var/backups/engram-2026-11-20.db`")
-def restore_ledger(source: Path, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def restore_ledger(source: Source, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Put a backup in place of the ledger, which is kept beside it. No process may be running."""
     try:
         with data_folder(_folder(sources)) as locked:
@@ -55,7 +64,13 @@ def restore_ledger(source: Path, *, sources: Sources = SOURCES, show: Show = SHO
 
 
 @app.command(name="check", help_epilogue="Example: `engram ledger check`, or `engram ledger check a-backup.db`")
-def check_ledger(path: Path | None = None, /, *, sources: Sources = SOURCES, show: Show = SHOW) -> int:
+def check_ledger(
+    path: Checked = None,
+    /,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> int:
     """Read the whole ledger (or a backup) and tell what is wrong with it."""
     try:
         report = backup.check(path or _folder(sources) / LEDGER_FILE)

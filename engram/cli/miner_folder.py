@@ -86,7 +86,9 @@ def verify(
     return Exit.UNKNOWN if verdict in ("changing", "not reached") else Exit.DONE
 
 
-def backup(data: Data, target: Path, *, show: Show = SHOW) -> None:
+def backup(
+    data: Data, target: Annotated[Path, Parameter(help="Folder to write; it must not exist yet.")], *, show: Show = SHOW
+) -> None:
     """Copy a node's records, key shares, conversations and attestations into the new folder TARGET.
 
     The node may run. Its own key (`hotkey_file` of its launch file) is not in it.
@@ -101,7 +103,7 @@ def backup(data: Data, target: Path, *, show: Show = SHOW) -> None:
 
 
 def restore(
-    source: Path,
+    source: Annotated[Path, Parameter(help="The backup.")],
     data: Data,
     *,
     force: Annotated[

@@ -15,6 +15,7 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner_data import progress
 from engram.cli.miner_node import NODE, Node, Signer, answered
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.hotkeys import authority
 from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
@@ -94,10 +95,10 @@ class LineRefused(ValueError):
 
 
 def ingest(
-    file: Path,
+    file: Annotated[Path, Parameter(help="File of memories; see above.")],
     *,
     node: Node = NODE,
-    batch: Annotated[int, Parameter(help="Lines sent at once, 1 to 256.")] = 64,
+    batch: Annotated[int, Parameter(converter=whole, help="Lines sent at once, 1 to 256.")] = 64,
     show: Show = SHOW,
 ) -> int:
     """Store the memories of FILE, a JSON object a line: `text`, or a vector (`embedding`), or both, and `metadata`.
@@ -298,7 +299,7 @@ def _object(raw: bytes) -> JsonObject:
         read = ReadObject(b'{"items":[' + raw.strip() + b"]}").fields
         msgspec.json.encode(read)
     except MalformedJson as error:
-        raise LineRefused(f"it is no acceptable JSON: {error}") from None
+        raise LineRefused(f"it is not JSON: {str(error).removeprefix('the body is not JSON: ')}") from None
     except UnicodeEncodeError:
         raise LineRefused("it has half of a surrogate pair, which is not valid Unicode") from None
     match read:

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner_node import NODE, Node, answered
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
 from engram.sdk.node_calls import NodeCalls, checked
@@ -46,10 +47,10 @@ _COLUMNS = (
 
 
 def query(
-    text: str,
+    text: Annotated[str, Parameter(help="What to look for, in words.")],
     *,
     node: Node = NODE,
-    top: Annotated[int, Parameter(name=["--top", "-k"], help="How many, 1 to 100.")] = 10,
+    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="How many, 1 to 100.")] = 10,
     where: Annotated[
         tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
     ] = (),

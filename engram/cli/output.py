@@ -80,8 +80,8 @@ def table(lines: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
     from rich.text import Text
 
     drawn = Table(box=None, header_style="bold", pad_edge=False)
-    for title in titles:
-        drawn.add_column(title, overflow="fold")
+    for position, title in enumerate(titles):
+        drawn.add_column(title, overflow="fold", no_wrap=position == 0)  # an id is copied in one piece
     for line in lines:
         drawn.add_row(*(Text(cell) for cell in line))
     Console(highlight=False).print(drawn if lines else "None.")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from engram.cli.chain import Wallet
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.hotkeys import HotkeyError, Keypair, WalletEncrypted, wallet
 from engram.hotkeys.passwords import PASSWORD_VARIABLE, VARIABLES, Role, at_terminal, given, password_for
 
@@ -19,7 +20,9 @@ class Password:
     """Where the password of the file comes from that a command names by its path."""
 
     password_file: Annotated[Path | None, Parameter(help="File of mode 0600 with the password.")] = None
-    password_fd: Annotated[int | None, Parameter(help="Open file descriptor whose next line is the password.")] = None
+    password_fd: Annotated[
+        int | None, Parameter(converter=whole, help="Open file descriptor whose next line is the password.")
+    ] = None
 
     def of(self, path: Path) -> str:
         """The password of that key file; asks for it. Raises CommandFailed."""

@@ -1,6 +1,7 @@
 """`engram payments`: list, show, export, release, refunded."""
 
 import csv
+import re
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment, usd
 from engram.cli.running import ask, done
@@ -29,6 +32,8 @@ _COLUMNS = (
     Column("reason", "reason"),
     Column("quarantined", "quarantined_at", moment),
 )
+_TRANSACTION = re.compile(r"0x[0-9a-fA-F]{64}")
+PaymentId = Annotated[str, Parameter(help="Its id, as `engram payments list` shows it.")]
 _FORMATS = {"created_at": moment, "settled_at": moment, "quarantined_at": moment, "amount_usd": usd}
 
 
@@ -54,7 +59,7 @@ def _all(sources: Sources, state: str) -> Iterator[PaymentRow]:
 
 
 @app.command(name="show", help_epilogue="Example: `engram payments show 4f1a…`")
-def show_payment(payment_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def show_payment(payment_id: PaymentId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Show a payment and its refunds."""
     detail = ask(sources, ShowPayment(payment_id=payment_id))
     if show.json:
@@ -98,20 +103,24 @@ def _harmless(value: object) -> object:
 
 
 @app.command(name="release", help_epilogue="Example: `engram payments release 4f1a…`")
-def release_payment(payment_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def release_payment(payment_id: PaymentId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Let a payment in quarantine be worked on again."""
     done(ask(sources, ReleasePayment(payment_id=payment_id)), f"{payment_id} is released", json=show.json)
 
 
 @app.command(name="refunded", help_epilogue="Example: `engram payments refunded 4f1a… --part 1 --transaction 0x9c…`")
 def note_refund(
-    payment_id: str,
+    payment_id: PaymentId,
     *,
-    part: Annotated[int, Parameter(help="Number of the refund, as `engram payments show` tells.")],
+    part: Annotated[int, Parameter(converter=whole, help="Number of the refund, as `engram payments show` tells.")],
     transaction: Annotated[str, Parameter(help="Hash of the transaction that paid it: 0x and 64 hex digits.")],
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
     """Note that you have sent a refund by hand, so that the gateway never sends it."""
+    if _TRANSACTION.fullmatch(transaction) is None:
+        raise CommandFailed(f"--transaction {transaction} is not 0x and 64 hex digits", Exit.USAGE)
+    if part < 1:
+        raise CommandFailed(f"--part {part} is no number of a refund; they begin at 1", Exit.USAGE)
     noted = ask(sources, NoteRefund(payment_id=payment_id, number=part, transaction=transaction))
     done(noted, f"part {part} of {payment_id} is noted as paid back", json=show.json)

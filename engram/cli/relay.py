@@ -6,6 +6,7 @@ from cyclopts import App, Parameter
 
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.cli.running import ask, done
@@ -25,6 +26,7 @@ _COLUMNS = (
     Column("created", "created_at", moment),
     Column("last reason", "last_reason"),
 )
+Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
 
 
@@ -38,7 +40,7 @@ def list_letters(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 
 
 @dlq.command(name="show", help_epilogue="Example: `engram relay dlq show 12`")
-def show_letter(number: int, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def show_letter(number: Number, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Show an entry and its attempts."""
     detail = ask(sources, ShowDeadLetter(id=number))
     if show.json:
@@ -54,7 +56,7 @@ def show_letter(number: int, *, sources: Sources = SOURCES, show: Show = SHOW) -
 
 @dlq.command(name="retry", help_epilogue="Example: `engram relay dlq retry 12`, or `engram relay dlq retry --all`")
 def retry_letter(
-    number: int | None = None,
+    number: Number | None = None,
     /,
     *,
     every: Annotated[bool, Parameter(name="--all", help="Every abandoned entry.", negative="")] = False,
@@ -68,6 +70,6 @@ def retry_letter(
 
 
 @dlq.command(name="discard", help_epilogue="Example: `engram relay dlq discard 12`")
-def discard_letter(number: int, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def discard_letter(number: Number, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Give an abandoned entry up for good."""
     done(ask(sources, DiscardDeadLetter(id=number)), f"{number} is discarded", json=show.json)

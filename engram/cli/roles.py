@@ -1,5 +1,6 @@
 """`engram run ROLE …` and its short forms: load and check the settings, then hand over to the composition root."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from cyclopts import Parameter
 import config
 from config.keys import nearest
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
 ROLES: Final = ("gateway", "miner", "facilitator")
@@ -21,11 +23,14 @@ class Listening:
     """Where the process listens, and how it tells."""
 
     host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
-    port: Annotated[int | None, Parameter(help="Port to listen on; 0 takes a free one.")] = None
-    ops_port: Annotated[int | None, Parameter(help="Port of /status and /metrics, on loopback.")] = None
+    port: Annotated[int | None, Parameter(converter=whole, help="Port to listen on; 0 takes a free one.")] = None
+    ops_port: Annotated[int | None, Parameter(converter=whole, help="Port of /status and /metrics, on loopback.")] = (
+        None
+    )
     log_level: Annotated[str | None, Parameter(help="DEBUG, INFO, WARNING or ERROR.")] = None
     ready_fd: Annotated[
-        int | None, Parameter(help="File descriptor that gets a JSON line with the URL once the process serves.")
+        int | None,
+        Parameter(converter=whole, help="File descriptor that gets a JSON line with the URL once the process serves."),
     ] = None
 
     def flags(self, role: str) -> Flags:
@@ -49,9 +54,7 @@ def run(
     """
     if not roles:
         raise CommandFailed(f"name at least one role: {', '.join(ROLES)}", Exit.USAGE)
-    for role in roles:
-        if role not in ROLES:
-            raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
+    check_roles(roles)
     return _start(roles, sources, listening)
 
 
@@ -70,13 +73,32 @@ def facilitator(*, sources: Sources = SOURCES, listening: Listening = LISTENING)
     return _start(("facilitator",), sources, listening)
 
 
+def check_roles(roles: Sequence[str]) -> None:
+    """Raise CommandFailed when a role is none of ours."""
+    for role in roles:
+        if role not in ROLES:
+            raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
+
+
 def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     launch = _launch_file(sources.config)
+    if "miner" in roles and (len(roles) > 1 or launch is None):
+        raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
+    _check_descriptor(listening.ready_fd)
     import run as composition
 
     return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
+
+
+def _check_descriptor(descriptor: int | None) -> None:
+    if descriptor is None:
+        return
+    try:
+        os.fstat(descriptor)
+    except (OSError, OverflowError):
+        raise CommandFailed(f"--ready-fd {descriptor} is no open file descriptor of this process", Exit.USAGE) from None
 
 
 def _launch_file(files: Sequence[Path]) -> Path | None:

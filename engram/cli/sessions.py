@@ -25,6 +25,7 @@ _COLUMNS = (
     Column("ended", "end_reason"),
     Column("quarantined", "quarantined_at", moment),
 )
+SessionId = Annotated[str, Parameter(help="Its id, as `engram sessions list` shows it.")]
 _FORMATS = {
     "created_at": moment,
     "expires_at": moment,
@@ -58,7 +59,7 @@ def _all(sources: Sources, state: str) -> Iterator[SessionRow]:
 
 
 @app.command(name="show", help_epilogue="Example: `engram sessions show 0d7c…`")
-def show_session(session_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def show_session(session_id: SessionId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Show a session, its history and its payments."""
     detail = ask(sources, ShowSession(session_id=session_id))
     if show.json:
@@ -81,12 +82,12 @@ def _facts(data: dict[str, object]) -> str:
 
 
 @app.command(name="stop", help_epilogue="Example: `engram sessions stop 0d7c…`")
-def stop_session(session_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def stop_session(session_id: SessionId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Stop a session for good: its node is destroyed and nothing comes back."""
     done(ask(sources, StopSession(session_id=session_id)), f"{session_id} is stopping", json=show.json)
 
 
 @app.command(name="release", help_epilogue="Example: `engram sessions release 0d7c…`")
-def release_session(session_id: str, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+def release_session(session_id: SessionId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Let a session in quarantine be worked on again."""
     done(ask(sources, ReleaseSession(session_id=session_id)), f"{session_id} is released", json=show.json)

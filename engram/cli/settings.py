@@ -11,6 +11,7 @@ from config.showing import shown
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, SOURCES, Show, Sources
+from engram.cli.roles import check_roles
 
 app = App(name="config", help="Show and check settings.", help_epilogue="Example: `engram config show gateway`")
 
@@ -39,7 +40,8 @@ def _chosen(names: tuple[str, ...]) -> list[str]:
     sections = {key.partition(".")[0] for key in KEYS}
     for name in names:
         if name not in KEYS and name not in sections:
-            raise CommandFailed(f"there is no setting {name}{nearest(name, [*KEYS, *sections])}", Exit.USAGE)
+            near = nearest(name, [*KEYS, *sections]) or "; `engram config show` lists them all"
+            raise CommandFailed(f"there is no setting {name}{near}", Exit.USAGE)
     return chosen
 
 
@@ -59,6 +61,7 @@ def check_config(
     sources: Sources = SOURCES,
 ) -> None:
     """Tell whether a process of these roles would start with the effective settings."""
+    check_roles(roles)
     loaded = sources.load()
     config.check(loaded.settings, roles or ("gateway",))
     for caution in config.cautions(loaded.settings, roles or ("gateway",)):

@@ -28,6 +28,7 @@ from engram.cli.chain import (
     run,
 )
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss58
 
 if TYPE_CHECKING:
@@ -140,8 +141,8 @@ def status(
 def serve(
     *,
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
-    port: Annotated[int, Parameter(help="Its port, 1 to 65535.")],
-    version: Annotated[int, Parameter(help="Version of the node's interface.")] = 1,
+    port: Annotated[int, Parameter(converter=whole, help="Its port, 1 to 65535.")],
+    version: Annotated[int, Parameter(converter=whole, help="Version of the node's interface.")] = 1,
     allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
@@ -174,7 +175,7 @@ def serve(
 def set_weights(
     *weights: Annotated[str, Parameter(help="UID=WEIGHT; only their proportions count.")],
     file: Annotated[Path | None, Parameter(help="JSON object of uid and weight, in place of the arguments.")] = None,
-    version_key: Annotated[int | None, Parameter(help="The subnet's own when not given.")] = None,
+    version_key: Annotated[int | None, Parameter(converter=whole, help="The subnet's own when not given.")] = None,
     commits: Commits = None,
     online: Online = False,
     follow: Annotated[

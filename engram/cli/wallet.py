@@ -118,7 +118,7 @@ def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show =
 
 
 @app.command(name="sign", help_epilogue="Example: `engram wallet sign 'a message' --wallet.name W --wallet.hotkey H`")
-def sign(message: str, *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+def sign(message: Annotated[str, Parameter(help="The text.")], *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
     """Sign a text with the hotkey."""
     keypair = hotkey_of(wallet)
     output.record(Signature(keypair.ss58, keypair.sign(message.encode()).hex()), json=show.json)
@@ -126,7 +126,7 @@ def sign(message: str, *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
 
 @app.command(name="verify", help_epilogue="Example: `engram wallet verify 'a message' --hotkey 5F… --signature 0x…`")
 def verify_signature(
-    message: str,
+    message: Annotated[str, Parameter(help="The text that was signed.")],
     *,
     hotkey: Annotated[str, Parameter(help="Address, or 64 hex digits of the public key.")],
     signature: Annotated[str, Parameter(help="128 hex digits.")],
@@ -145,13 +145,15 @@ def verify_signature(
 
 
 @app.command(name="convert", help_epilogue="Example: `engram wallet convert ~/.bittensor/wallets/W/coldkey`")
-def convert(path: Path, *, password: Password = PASSWORD) -> None:
+def convert(path: Annotated[Path, Parameter(help="The key file.")], *, password: Password = PASSWORD) -> None:
     """Encrypt a key file of an older form (Ansible vault, Fernet) in the current one, with the same password.
 
     The file must hold the key that it names, and that its pub.txt names. The new file is read back before it takes the
     place of the old one, which is kept beside it.
     """
     path = path.expanduser()
+    if not path.exists():
+        raise CommandFailed(f"there is no key file {path}")
     try:
         kept = wallet_folder.convert(path, password.of(path))
     except HotkeyError as error:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from engram.cli import output
 from engram.cli.chain import WALLET, Wallet, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.cli.output import Column
 from engram.cli.passwords import typed
@@ -61,11 +62,13 @@ def check_wallet(
 
 
 def export(
-    to: Path,
+    to: Annotated[Path, Parameter(help="File to write; it must not exist yet.")],
     *,
     role: As,
     keystore_password_file: Annotated[Path | None, Parameter(help="File of mode 0600 with its password.")] = None,
-    keystore_password_fd: Annotated[int | None, Parameter(help="Descriptor whose next line is its password.")] = None,
+    keystore_password_fd: Annotated[
+        int | None, Parameter(converter=whole, help="Descriptor whose next line is its password.")
+    ] = None,
     wallet: Wallet = WALLET,
 ) -> None:
     """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there."""

@@ -14,6 +14,7 @@ from cyclopts import App, Parameter
 from engram.cli import output
 from engram.cli.chain import WALLET, Wallet
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.cli.passwords import new_password, typed
 from engram.hotkeys import (
@@ -52,7 +53,9 @@ class Secret:
     """Where the words or the seed come from; a terminal asks for them unseen."""
 
     secret_file: Annotated[Path | None, Parameter(help="File of mode 0600 with the secret in one line.")] = None
-    secret_fd: Annotated[int | None, Parameter(help="Open file descriptor whose next line is the secret.")] = None
+    secret_fd: Annotated[
+        int | None, Parameter(converter=whole, help="Open file descriptor whose next line is the secret.")
+    ] = None
 
     def read(self, what: str) -> str:
         """The secret. Raises CommandFailed."""
@@ -119,11 +122,13 @@ def seed(
 
 @app.command(name="keystore", help_epilogue="Example: `engram wallet import keystore 5F….json --as coldkey`")
 def keystore(
-    file: Path,
+    file: Annotated[Path, Parameter(help="The JSON file.")],
     *,
     role: As,
     keystore_password_file: Annotated[Path | None, Parameter(help="File of mode 0600 with its password.")] = None,
-    keystore_password_fd: Annotated[int | None, Parameter(help="Descriptor whose next line is its password.")] = None,
+    keystore_password_fd: Annotated[
+        int | None, Parameter(converter=whole, help="Descriptor whose next line is its password.")
+    ] = None,
     address: Address = None,
     encrypt: Encrypt = None,
     wallet: Wallet = WALLET,

@@ -51,7 +51,9 @@ class ControlClient:
                 connection.settimeout(_left(deadline))
                 with socket_address(self._path) as address:
                     connection.connect(address)
-            except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
+            except NotADirectoryError:
+                raise NotRunning(f"{self._path.parent} is a file, not the data folder of a process") from None
+            except (FileNotFoundError, ConnectionRefusedError):
                 raise NotRunning(f"no engram process serves {self._path.parent}; start it first") from None
             except OSError as error:
                 raise NotRunning(

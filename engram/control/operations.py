@@ -256,9 +256,9 @@ class GatewayOperations:
         if entry_id is None:
             ids = await self._ledger.write(lambda c: relay_records.dlq_retry_all(c, now))
             self._hints.outbox_changed()
-            return Done(bool(ids), f"{len(ids)} put back")
+            return Done(bool(ids), f"{len(ids)} will be sent again" if ids else "nothing is abandoned")
         await self._outbox(lambda c: relay_records.dlq_retry(c, entry_id, now))
-        return Done(True, f"{entry_id} put back")
+        return Done(True, f"{entry_id} will be sent again")
 
     async def _outbox(self, transaction: Callable[[Connection], None]) -> None:
         try:
@@ -289,7 +289,9 @@ class GatewayOperations:
         try:
             public_key = parse_hotkey(hotkey)
             key = await self._ledger.write(lambda c: node_keys.retire(c, public_key, at))
-        except (MalformedHotkey, NodeKeyError) as error:
+        except MalformedHotkey as error:
+            raise Refused("bad_key", f"{hotkey!r} is no hotkey of the pool: {error}") from None
+        except NodeKeyError as error:
             raise Refused("bad_key", str(error)) from None
         leased = f"; session {key.session_id} keeps it to its end" if key.session_id else ""
         return Done(True, f"{hotkey} is retired{leased}")

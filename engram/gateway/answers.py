@@ -152,7 +152,7 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     payment_tx: str | None
     network: NetworkName
     amount_paid_usd: Usd
-    stats: Annotated[dict[str, object], Meta(description="What was last learnt from the node.")]
+    stats: Annotated[dict[str, object], Meta(description="What was last learned from the node.")]
     error: str | None
     remaining_seconds: Annotated[float, Meta(ge=0)]
     tier: str

@@ -10,7 +10,7 @@ from engram.sessions import Instant, Session, Tier, TierName, rules
 
 
 class NodeStats(msgspec.Struct, frozen=True):
-    """What was last learnt from a node, and when (monotonic clock of this process)."""
+    """What was last learned from a node, and when (monotonic clock of this process)."""
 
     stats: Mapping[str, object]
     at: float

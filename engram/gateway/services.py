@@ -22,7 +22,7 @@ Probe = Callable[[], Awaitable[str]]
 
 
 class StatsView(Protocol):
-    """What was last learnt from the nodes."""
+    """What was last learned from the nodes."""
 
     def latest(self, session_id: str) -> NodeStats | None:
         """The newest stats of a session's node, None before the first."""

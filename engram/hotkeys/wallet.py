@@ -71,6 +71,8 @@ def _read(path: Path) -> tuple[bytes, int]:
             if not stat.S_ISREG(mode):
                 raise WalletFileError(f"the key file {path} is no file")
             content = file.read(key_content.MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise WalletFileError(f"there is no key file {path}") from None
     except OSError as error:
         raise WalletFileError(f"cannot read the key file {path}: {error.strerror}") from None
     if len(content) > key_content.MAX_BYTES:

@@ -38,6 +38,8 @@ def backup(source: Path, target: Path) -> int:
     """
     if target.exists():
         raise LedgerUnavailable(f"{target} exists already; choose another name")
+    if not target.parent.is_dir():
+        raise LedgerUnavailable(f"no backup was made at {target}: there is no folder {target.parent}")
     partial = target.with_name(target.name + ".partial")
     try:
         partial.unlink(missing_ok=True)

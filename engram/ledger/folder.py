@@ -27,7 +27,7 @@ def data_folder(path: Path) -> Iterator[Path]:
         folder = path.resolve()
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except (FileExistsError, NotADirectoryError) as error:
-        raise LedgerUnavailable(f"data_dir is {path}: {in_the_way(path)} is a file, and not a folder") from error
+        raise LedgerUnavailable(f"data_dir is {path}: {in_the_way(path)} is a file, not a folder") from error
     except OSError as error:
         raise LedgerUnavailable(f"data folder {path} cannot be used: {error.strerror}; set data_dir") from error
     try:

@@ -154,7 +154,7 @@ def read(path: Path) -> LaunchFile:
     except OSError as error:
         raise LaunchFileError(f"{path}: {error.strerror}") from error
     if mode & 0o077:
-        raise LaunchFileError(f"{path}: mode is {mode:04o}, others can read it; it must be 0600")
+        raise LaunchFileError(f"{path}: mode is {mode:04o}, others can read it; it must be 0600 (chmod 600 {path})")
     try:
         launch = wire.decode(content, LaunchFile)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -182,8 +182,19 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
     for name in ("session_id", "launch_token", "data_dir", "hotkey_file"):
         if not getattr(launch, name):
             raise LaunchFileError(f"{where}: {name} must not be empty")
+    for name in ("data_dir", "hotkey_file", "log_file"):
+        _check_path(getattr(launch, name), f"{where}: {name}")
     if launch.embedder is not None:
+        for name in ("weights_dir", "cache_dir", "api_key_file"):
+            _check_path(getattr(launch.embedder, name), f"{where}: embedder.{name}")
         check_embedder(launch.embedder, where)
+    if launch.qdrant is not None:
+        _check_path(launch.qdrant.api_key_file, f"{where}: qdrant.api_key_file")
+
+
+def _check_path(path: str | None, where: str) -> None:
+    if path is not None and path.startswith("~"):
+        raise LaunchFileError(f"{where} is {path}: write the whole path, ~ stands for nothing here")
 
 
 def _urls(launch: LaunchFile) -> Iterator[tuple[str, str]]:

@@ -87,7 +87,7 @@ def claim(folder: Path) -> FolderClaim:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise NoFolder(f"data_dir is {folder}: {in_the_way(folder)} is a file, and not a folder") from error
+        raise NoFolder(f"data_dir is {folder}: {in_the_way(folder)} is a file, not a folder") from error
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The relay: carries what is learnt of subnet and nodes to another network, at least once, in order, signed."""
+"""The relay: carries what is learned of subnet and nodes to another network, at least once, in order, signed."""
 
 from engram.relay.errors import NoSuchEntry, NotAbandoned, RelayError
 from engram.relay.model import (

@@ -1,6 +1,6 @@
 """The outbox and its log in the ledger. Functions run inside `ledger.write` or `ledger.read`.
 
-An entry is written by whoever learnt it, in the transaction of what was learnt; only the emitter claims entries and
+An entry is written by whoever learned it, in the transaction of what was learned; only the emitter claims entries and
 only the operator's commands touch dead letters.
 """
 

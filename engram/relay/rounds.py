@@ -1,4 +1,4 @@
-"""Feeds the outbox: in each round, what the stats poller learnt of the managed nodes becomes `memory` payloads."""
+"""Feeds the outbox: in each round, what the stats poller learned of the managed nodes becomes `memory` payloads."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, final
@@ -67,7 +67,7 @@ class MemoryRounds:
                 self._lost("ledger", 1, cause=str(error))
 
     async def queue_round(self) -> int:
-        """Queue what was learnt in the last interval; returns how many payloads. Raises LedgerError.
+        """Queue what was learned in the last interval; returns how many payloads. Raises LedgerError.
 
         What is not queued is logged and counted: without a block, or with a full outbox, it is lost.
         """

@@ -200,7 +200,7 @@ def scores_payload(
 def memory_payload(
     nodes: Mapping[str, NodeMemory], *, netuid: int, block: int, source: str, round_ts: float
 ) -> MemoryPayload:
-    """The payload of managed nodes, by node hotkey. `source` tells apart what is learnt in one millisecond."""
+    """The payload of managed nodes, by node hotkey. `source` tells apart what is learned in one millisecond."""
     return MemoryPayload(
         netuid=netuid,
         block=block,

@@ -36,7 +36,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     amount_paid_usd: float = 0.0
     tier: str = ""
     stats: dict[str, object] = {}
-    """What the gateway last learnt from the node; empty before the first poll."""
+    """What the gateway last learned from the node; empty before the first poll."""
     stats_age_s: float | None = None
     error: str | None = None
     end_reason: str | None = None

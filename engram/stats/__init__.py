@@ -1,4 +1,4 @@
-"""What managed nodes say of themselves: the poller and what it learnt."""
+"""What managed nodes say of themselves: the poller and what it learned."""
 
 from .actor import StatsPoller
 from .model import NodeStats, Sample

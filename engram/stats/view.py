@@ -1,4 +1,4 @@
-"""What was last learnt of each node, in memory: whoever serves requests reads it without waiting."""
+"""What was last learned of each node, in memory: whoever serves requests reads it without waiting."""
 
 from collections.abc import Iterator
 from typing import final
@@ -44,7 +44,7 @@ class StatsView:
         self._samples[session_id] = Sample(stats, self._clock.monotonic())
 
     def forget(self, session_id: str) -> None:
-        """Drop what was learnt of a session that is over."""
+        """Drop what was learned of a session that is over."""
         self._samples.pop(session_id, None)
 
     def __len__(self) -> int:

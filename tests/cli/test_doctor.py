@@ -168,4 +168,4 @@ def test_a_file_where_the_data_folder_should_be_is_a_fault(here: Path, run: Run)
     (here / "data").write_text("mine")
     code, findings = found(run)
     assert code == 1
-    assert "is a file, and not a folder" in about(findings, "data folder")[0].text
+    assert "is a file, not a folder" in about(findings, "data folder")[0].text

@@ -26,6 +26,7 @@ def test_help_explains_the_command_and_has_an_example(path: tuple[str, ...], run
     assert ran.code == 0
     assert f"Usage: engram {' '.join(path)}" in ran.out
     assert "Example: engram " in ran.out
+    assert not [empty for empty in ("()", '""', "None", "False") if f"[default: {empty}]" in ran.out]
 
 
 def test_the_commands_of_the_operator_are_there() -> None:
@@ -108,6 +109,12 @@ def test_help_loads_nothing_heavy(module: str) -> None:
         (["relay", "dlq", "retry"], "--all"),
         (["relay", "dlq", "retry", "1", "--all"], "--all"),
         (["config", "show", "gatway"], "did you mean 'gateway'"),
+        (["config", "show", "nonsense"], "engram config show` lists them all"),
+        (["config", "check", "gatway"], "there is no role 'gatway'"),
+        (["gateway", "--ready-fd", "77"], "--ready-fd 77 is no open file descriptor"),
+        (["payments", "refunded", "p", "--part", "1", "--transaction", "0x12"], "--transaction 0x12 is not 0x and 64"),
+        (["payments", "refunded", "p", "--part", "0", "--transaction", "0x" + "0" * 64], "--part 0"),
+        (["miner"], "engram miner --config launch.json"),
         (["miner", "--config", "a.json", "--config", "b.json"], "one launch file"),
         (["registry"], "engram registry needs --address; other commands of engram registry: check, read, register"),
         (["registry", "chek"], "Unknown command 'chek'. Commands of engram registry: check, read, register."),

@@ -95,9 +95,7 @@ def test_a_hotkey_whose_file_is_elsewhere_is_shown_by_its_public_file(run: Run, 
     path = here / "wallets" / "w" / "hotkeys" / "h"
     path.unlink()
     assert json.loads(run("wallet", "show", "--json", *NAMED).out)["hotkey"] == made["hotkey"]
-    assert (
-        f"cannot read the key file {Path('wallets') / 'w' / 'hotkeys' / 'h'}" in run("wallet", "sign", "x", *NAMED).err
-    )
+    assert f"there is no key file {Path('wallets') / 'w' / 'hotkeys' / 'h'}" in run("wallet", "sign", "x", *NAMED).err
 
 
 def test_a_plain_hotkey_that_others_may_read_is_not_shown_by_its_public_file(run: Run, here: Path) -> None:

@@ -277,7 +277,7 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -
     await desk.ask(cmd.RetryDeadLetter(id=1))
     assert await desk.ask(cmd.ListDeadLetters()) == []
     abandon(desk, 1)
-    assert (await desk.ask(cmd.RetryDeadLetter())).message == "1 put back"
+    assert (await desk.ask(cmd.RetryDeadLetter())).message == "1 will be sent again"
     abandon(desk, 1)
     await desk.ask(cmd.DiscardDeadLetter(id=1))
     assert (await desk.ask(cmd.ShowDeadLetter(id=1))).entry.state == "discarded"

@@ -149,7 +149,7 @@ def test_a_file_where_the_data_folder_should_be_is_named(tmp_path: Path, below: 
     file.write_text("mine")
     wanted = file / below if below else file
     with (
-        pytest.raises(LedgerUnavailable, match=f"data_dir is {wanted}: {file} is a file, and not a folder"),
+        pytest.raises(LedgerUnavailable, match=f"data_dir is {wanted}: {file} is a file, not a folder"),
         data_folder(wanted),
     ):
         pass

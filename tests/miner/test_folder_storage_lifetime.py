@@ -91,6 +91,8 @@ def test_the_controller_may_be_named_by_its_address(tmp_path: Path) -> None:
         ({"controller_public_key": "zz" * 32}, "64 hex"),
         ({"session_id": ""}, "session_id"),
         ({"storage_bytes": 0}, "storage_bytes"),
+        ({"hotkey_file": "~/node"}, "hotkey_file is ~/node: write the whole path"),
+        ({"embedder": {"cache_dir": "~/c"}}, "cache_dir is ~/c"),
         ({"schema": 2}, "schema"),
         ({"unheard_of": 1}, "unheard_of"),
         ({"embedder": {"kind": "gpt"}}, "kind"),

@@ -13,7 +13,7 @@ relay_outbox = Table(
     Column("nonce", Text, nullable=False),
     Column("output_hash", Text, nullable=False),
     Column("block", Integer, nullable=False),
-    Column("payload", LargeBinary, nullable=False),  # JSON as it was learnt
+    Column("payload", LargeBinary, nullable=False),  # JSON as it was learned
     Column("signed", LargeBinary),  # the same, signed before the first attempt; every attempt sends these bytes
     Column("signed_hash", Text),  # hex; the idempotency key
     Column("state", Text, nullable=False),  # pending | sending | delivered | abandoned | discarded
