@@ -329,7 +329,7 @@ def columns_of(payment: Payment) -> dict[str, Any]:
 
 
 def change_of(before: Payment, after: Payment) -> dict[str, Any]:
-    """The parameters of UPDATE_PAYMENT."""
+    """The parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
     change = columns_of(after)
     del change["id"]
     change["row"], change["was"] = before.id, before.state.value

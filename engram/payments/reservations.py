@@ -145,7 +145,7 @@ def _retried(connection: Connection, known: Payment, asked: Payment) -> Payment:
         crashes=known.crashes,
         attempts=known.attempts,
     )
-    statements.UPDATE_PAYMENT.change(connection, records.change_of(known, payment))
+    statements.REPLACE_PAYMENT.change(connection, records.change_of(known, payment))
     if known.kind is PaymentKind.SESSION:
         sessions.records.remove_unpaid(connection, known.session_id)
     return payment

@@ -1,7 +1,7 @@
 """The SQL that every purchase runs, built once and prepared: building costs four times what running does, and running
 by SQLAlchemy three times what SQLite takes."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -56,12 +56,32 @@ PAYMENT_BY_IDENTIFIER = Prepared(
 )
 """The payment of a hotkey that a payment-identifier stands for."""
 INSERT_PAYMENT = Prepared(insert(payments))
-UPDATE_PAYMENT = Prepared(
-    update(payments)
-    .where(payments.c.id == bindparam("row"), payments.c.state == bindparam("was"))
-    .values({column: bindparam(column.name) for column in payments.c if column.name != "id"})
+PROGRESS = frozenset(
+    {
+        "state",
+        "reason",
+        "transaction_hash",
+        "attempts",
+        "next_attempt_at",
+        "crashes",
+        "quarantined_at",
+        "updated_at",
+        "settled_at",
+    }
 )
-"""Compare-and-set: `row` is the id, `was` the state it must have, the rest are the columns."""
+"""Columns that change while a payment is worked on; what was bought, by whom and for what stays."""
+
+
+def _update(columns: Collection[str]) -> Prepared:
+    """Compare-and-set: `row` is the id, `was` the state it must have, the rest are the columns."""
+    same = update(payments).where(payments.c.id == bindparam("row"), payments.c.state == bindparam("was"))
+    return Prepared(same.values({column: bindparam(column.name) for column in payments.c if column.name in columns}))
+
+
+UPDATE_PAYMENT = _update(PROGRESS)
+"""Naming a column that stays would have SQLite write its index anew, and the payload with it."""
+REPLACE_PAYMENT = _update({column.name for column in payments.c} - {"id"})
+"""For a payment that begins again."""
 
 REFUNDS_OF = select(refunds).where(refunds.c.payment_id == bindparam("payment_id")).order_by(refunds.c.number)
 

@@ -31,10 +31,26 @@ _TIERS = {str(tier): tier for tier in TierName}
 _END_REASONS = {str(reason): reason for reason in EndReason}
 _INSERT = Prepared(insert(sessions))
 _INSERT_EVENT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
+_PROGRESS = frozenset(
+    {
+        "state",
+        "active_at",
+        "ended_at",
+        "end_reason",
+        "error",
+        "used_s",
+        "counted_wall",
+        "counted_monotonic",
+        "counted_boot",
+        "crashes",
+        "quarantined_at",
+    }
+)
+"""Columns that transitions change; to name the others as well would have SQLite write their indexes anew."""
 _UPDATE = Prepared(
     update(sessions)
     .where(sessions.c.id == bindparam("row"), sessions.c.state == bindparam("was"))
-    .values({column: bindparam(column.name) for column in sessions.c if column.name != "id"})
+    .values({column: bindparam(column.name) for column in sessions.c if column.name in _PROGRESS})
 )
 
 
