@@ -3,9 +3,10 @@
 Three parts. (1) What is checked of a payment before anybody is asked: header, terms, EIP-712 signature; the peer is the
 package's own decoding and verifying of the same. (2) A paid POST to its 202, one phone, in turns with FastAPI behind
 the package's middleware on the same chain and facilitator; `facilitator_share` is the part of that time that is spent
-waiting for the facilitator, `cpu_ms_per_purchase` user and system time of the selling process, threads included. (3) 10,000 payments of unknown outcome found at start (a quarter was settled on the chain,
-2 % can still be, the rest expired unused) while another phone goes on buying: how late the gateway's loop wakes a
-task meanwhile, how much memory it takes, how long those purchases take. `python -m bench.payments [--quick]`.
+waiting for the facilitator, `cpu_ms_per_purchase` user and system time of the selling process, threads included.
+(3) 10,000 payments of unknown outcome found at start (a quarter was settled on the chain, 2 % can still be, the rest
+expired unused) while another phone goes on buying: how late the gateway's loop wakes a task meanwhile, how much memory
+it takes, how long those purchases take. `python -m bench.payments [--quick]`.
 """
 
 import json
