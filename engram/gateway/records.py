@@ -12,7 +12,6 @@ from engram.payments.model import Payment, PaymentState
 from engram.sessions import EventRecord, Session
 from engram.sessions import records as session_records
 
-
 _ANSWERED = Prepared(
     select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
         answered_requests.c.public_key == bindparam("public_key"),

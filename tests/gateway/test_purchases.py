@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
@@ -210,17 +211,23 @@ async def test_a_ledger_that_hangs_is_answered_for_within_the_promised_time(monk
         body = {"tier": "lite", "duration_hours": 1}
         payment = gateway.payment(await gateway.ask("POST", "/sessions", body))
 
-        async def hang(_ledger: object, _query: object) -> None:
-            await trio.sleep_forever()
+        answering = trio.Event()
 
-        monkeypatch.setattr(InlineLedger, "read", hang)
-        monkeypatch.setattr(InlineLedger, "write", hang)
+        def hanging(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def hang(*arguments: Any) -> Any:
+                await answering.wait()
+                return await method(*arguments)
+
+            return hang
+
+        monkeypatch.setattr(InlineLedger, "read", hanging(InlineLedger.read))
+        monkeypatch.setattr(InlineLedger, "write", hanging(InlineLedger.write))
         for headers in (payment, {}):
             with trio.fail_after(3):
                 answer = await gateway.ask("POST", "/sessions", body, headers=headers)
             assert_error(answer, 503, code="outcome_unknown")
             assert "PAYMENT-REQUIRED" not in answer.headers
-        monkeypatch.undo()
+        answering.set()
         assert (await gateway.ask("POST", "/sessions", body, headers=payment)).json()["code"] == "accepted"
 
 
