@@ -59,7 +59,7 @@ def fill(folder: Path, chain: Chain, count: int, requirements: Requirements) -> 
     def write(connection: Connection) -> None:
         for number, (authorization, signature) in enumerate(signed):
             payment = _payment(number, authorization, signature, requirements, now - 700.0)
-            connection.execute(statements.INSERT_PAYMENT, records.columns_of(payment))
+            statements.INSERT_PAYMENT.change(connection, records.columns_of(payment))
             session_records.insert_session(connection, _session(payment))
 
     ledger.write_now(write)

@@ -3,14 +3,21 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
-from engram.ledger import Ledger
+from engram.ledger import Ledger, Prepared
 from engram.ledger.schema import answered_requests, payments, session_events
 from engram.payments import records as payment_records
 from engram.payments.model import Payment, PaymentState
 from engram.sessions import EventRecord, Session
 from engram.sessions import records as session_records
+
+_ANSWERED = Prepared(
+    select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
+        answered_requests.c.public_key == bindparam("public_key"),
+        answered_requests.c.message_hash == bindparam("message_hash"),
+    )
+)
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -77,16 +84,14 @@ def sessions_changed_since(connection: Connection, event_id: int, limit: int = 1
 
 def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
     """What was answered to a signed message; None when it used nothing up (it was never paid)."""
-    query = select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
-        answered_requests.c.public_key == public_key, answered_requests.c.message_hash == message_hash
-    )
-    row = connection.execute(query).first()
+    row = _ANSWERED.values(connection, {"public_key": public_key, "message_hash": message_hash})
     if row is None:
         return None
-    payment = payment_records.get(connection, row.payment_id)
+    request_hash, payment_id = row
+    payment = payment_records.get(connection, payment_id)
     if payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None
-    return Answered(row.request_hash, payment)
+    return Answered(request_hash, payment)
 
 
 def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[Found]:

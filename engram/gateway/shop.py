@@ -1,5 +1,6 @@
 """What is for sale and who takes the money."""
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, final
 
@@ -8,14 +9,17 @@ from config.model import Settings
 from engram.gateway.sales import Conditions, Sales
 from engram.gateway.selling import Selling
 from engram.ledger import Ledger
-from engram.payments import networks
+from engram.payments import networks, x402
 from engram.payments.answers import NoRoom
 from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Limits, Quote, Requirements
 from engram.payments.protocol import VerifierMessage
 from engram.payments.purse import published
+from engram.payments.x402 import Challenge
 from engram.sessions import Tier, TierName, rules
+
+OFFERS_KEPT: Final = 256
 
 
 @final
@@ -45,6 +49,7 @@ class Shop:
         self._recipient = parse_address(settings.payments.recipient)
         self._refund_terms = published(settings.payments)
         self._session, self._extension = _discovery(settings, "tier"), _discovery(settings)
+        self._offers: OrderedDict[tuple[str, Requirements, str], Challenge] = OrderedDict()
 
     def quote_session(self, tier: Tier, hours: float) -> Quote:
         """The price of a new session."""
@@ -55,6 +60,16 @@ class Shop:
         return self._quote(
             f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours, self._extension
         )
+
+    def offer(self, quote: Quote) -> Challenge:
+        """The 402 of a quote. The last OFFERS_KEPT are kept: only what is sold, for how long, tells them apart."""
+        key = (quote.resource, quote.requirements, quote.description)
+        found = self._offers.get(key)
+        if found is None:
+            found = self._offers[key] = x402.challenge(quote)
+            if len(self._offers) > OFFERS_KEPT:
+                self._offers.popitem(last=False)
+        return found
 
     def limits(self) -> Limits:
         """How much may be held open at once, now."""

@@ -8,6 +8,7 @@ from .group import Commits, Group
 from .inline import InlineLedger, open_inline
 from .lane import LaneClosed, Lookup, Row, lookup
 from .port import Ledger
+from .prepared import Prepared
 
 __all__ = [
     "LEDGER_FILE",
@@ -25,6 +26,7 @@ __all__ = [
     "LedgerUnavailable",
     "LedgerUnusable",
     "Lookup",
+    "Prepared",
     "Row",
     "Transact",
     "data_folder",

@@ -13,6 +13,7 @@ from .connection import LEDGER_FILE, reading_engine
 from .errors import LedgerError
 from .group import Commits, Group, Outcome, Transaction
 from .lane import Lane, Lookup, Row
+from .prepared import driver
 from .writer import Request, Writer
 
 T = TypeVar("T")
@@ -117,10 +118,11 @@ class LedgerClient:
         except IndexError:
             connection = self._engine.connect()
         try:
-            connection.exec_driver_sql("BEGIN")
+            raw = driver(connection)
+            raw.execute("BEGIN")
             try:
                 return query(connection)
             finally:
-                connection.exec_driver_sql("ROLLBACK")
+                raw.execute("ROLLBACK")
         finally:
             self._idle.append(connection)

@@ -82,6 +82,7 @@ def _engine(path: Path | None, pool: type[StaticPool] | type[NullPool]) -> Engin
         poolclass=pool,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
+        hide_parameters=True,  # payments and keys are among them, and errors are logged
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_MS / 1000},
     )
 

@@ -16,12 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-import sqlalchemy
 import sqlalchemy.exc
 from sqlalchemy import Connection
 
 from . import crash
 from .errors import CommitUnknown, LedgerError, LedgerUnavailable
+from .prepared import driver
 
 Transaction = Callable[[Connection], Any]
 
@@ -75,23 +75,24 @@ class Commits(msgspec.Struct):
 
 def run_group(connection: Connection, transactions: Sequence[Transaction], commits: Commits) -> list[Outcome]:
     """Run the transactions in one COMMIT; outcomes are in their order and final. Never raises for a database fault."""
+    raw = driver(connection)  # the frame of every group: by SQLAlchemy it costs more than what is in it
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    except sqlalchemy.exc.DBAPIError as error:
+        raw.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
         return _all(transactions, _not_done(error), commits)
     outcomes: list[Outcome] = []
     for transaction in transactions:
-        outcome = _run_one(connection, transaction)
+        outcome = _run_one(connection, raw, transaction)
         outcomes.append(outcome)
-        if not _in_transaction(connection):  # SQLite undid everything, not only this request
+        if not raw.in_transaction:  # SQLite undid everything, not only this request
             return _all(transactions, _not_done(outcome.error), commits)
     crash.point(f"begin:{commits.commits + 1}")
     try:
-        connection.exec_driver_sql("COMMIT")
-    except sqlalchemy.exc.DBAPIError as error:
+        raw.execute("COMMIT")
+    except sqlite3.Error as error:
         failure = _commit_failure(error)
-        if _in_transaction(connection):
-            _rollback(connection)
+        if raw.in_transaction:
+            _rollback(raw)
         return _all(transactions, failure, commits)
     commits.commits += 1
     commits.transactions += len(transactions)
@@ -99,16 +100,16 @@ def run_group(connection: Connection, transactions: Sequence[Transaction], commi
     return outcomes
 
 
-def _run_one(connection: Connection, transaction: Transaction) -> Outcome:
+def _run_one(connection: Connection, raw: sqlite3.Connection, transaction: Transaction) -> Outcome:
     try:
-        connection.exec_driver_sql("SAVEPOINT request")
+        raw.execute("SAVEPOINT request")
         value = transaction(connection)
-        connection.exec_driver_sql("RELEASE request")
+        raw.execute("RELEASE request")
         return Outcome(value)
     except Exception as error:  # noqa: BLE001 - whatever a request's function raises belongs to its caller
-        if _in_transaction(connection):
-            connection.exec_driver_sql("ROLLBACK TO request")
-            connection.exec_driver_sql("RELEASE request")
+        if raw.in_transaction:
+            raw.execute("ROLLBACK TO request")
+            raw.execute("RELEASE request")
         return Outcome(error=_not_done(error) if _is_disk_fault(error) else error)
 
 
@@ -117,15 +118,10 @@ def _all(transactions: Sequence[Transaction], error: LedgerError, commits: Commi
     return [Outcome(error=error) for _ in transactions]
 
 
-def _in_transaction(connection: Connection) -> bool:
-    raw: object = connection.connection.dbapi_connection
-    return isinstance(raw, sqlite3.Connection) and raw.in_transaction
-
-
-def _rollback(connection: Connection) -> None:
+def _rollback(raw: sqlite3.Connection) -> None:
     try:
-        connection.exec_driver_sql("ROLLBACK")
-    except sqlalchemy.exc.DBAPIError:
+        raw.execute("ROLLBACK")
+    except sqlite3.Error:
         return  # SQLite had already rolled back
 
 
@@ -161,7 +157,7 @@ def _not_done(error: BaseException | None) -> LedgerUnavailable:
     return LedgerUnavailable(f"nothing was written ({original}); {hint}")
 
 
-def _commit_failure(error: sqlalchemy.exc.DBAPIError) -> LedgerError:
+def _commit_failure(error: sqlite3.Error) -> LedgerError:
     if _code(error).startswith(_NOT_DONE):
         return _not_done(error)
-    return CommitUnknown(f"COMMIT failed and may or may not have taken effect: {error.orig}")
+    return CommitUnknown(f"COMMIT failed and may or may not have taken effect: {error}")

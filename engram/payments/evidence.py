@@ -36,6 +36,8 @@ class Question(msgspec.Struct, frozen=True):
     amount: int
     since: float
     """Unix seconds before which it cannot have been used."""
+    transaction: str | None = None
+    """Where it is said to have been used; looked at first, and believed only as far as its receipt goes."""
 
 
 class Paid(msgspec.Struct, frozen=True, tag=True):
@@ -83,9 +85,17 @@ class Watch(StrEnum):
     AGAIN = "again"
 
 
-def about(payment: Payment) -> Question:
-    """The question about a buyer's payment."""
-    return Question(payment.asset, payment.payer, payment.nonce, payment.pay_to, payment.amount, payment.created_at)
+def about(payment: Payment, transaction: str | None = None) -> Question:
+    """The question about a buyer's payment; `transaction` as the facilitator names it now, if it does."""
+    return Question(
+        asset=payment.asset,
+        payer=payment.payer,
+        nonce=payment.nonce,
+        pay_to=payment.pay_to,
+        amount=payment.amount,
+        since=payment.created_at,
+        transaction=transaction or payment.transaction_hash,
+    )
 
 
 def about_refund(payment: Payment, refund: Refund, sender: bytes) -> Question:

@@ -7,6 +7,7 @@ himself and pay once in the same transaction. Nothing is believed of a chain wit
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from itertools import pairwise
 from math import ceil
 from typing import Final, TypeAlias, final
 
@@ -113,6 +114,8 @@ class EvmRpc:
         try:
             await self._check_chain()
             head = await self._read_head()
+            if (paid := await self._paid_in(question, head)) is not None:
+                return paid
             event = await self._event(question, head.latest, _first_block(question, head.latest))
             if event is None:
                 if not await self._is_used(question, head.final):
@@ -184,14 +187,31 @@ class EvmRpc:
                     return log
         return None
 
-    async def _judge(self, question: Question, event: Log, *, final: bool) -> Finding:
-        if event.topics[0] == CANCELED:
-            return Spent("cancelled", final)
-        receipt = _object(await self._call("eth_getTransactionReceipt", [event.transaction]))
+    async def _paid_in(self, question: Question, head: Head) -> Paid | None:
+        """The proof in the transaction that is named, None when it is not there: then the logs say where."""
+        if question.transaction is None:
+            return None
+        try:
+            in_order = await self._receipt(question.transaction)
+        except RpcFailed:  # whatever was named: it must not hide what the logs show
+            return None
+        for log, following in pairwise(in_order):
+            if _uses(log, question) and _pays(following, question) and log.transaction == question.transaction:
+                return Paid(log.transaction, log.block <= head.final.number)
+        return None
+
+    async def _receipt(self, transaction: str) -> list[Log]:
+        """The events of a transaction that succeeded, in their order. Raises RpcFailed."""
+        receipt = _object(await self._call("eth_getTransactionReceipt", [transaction]))
         logs = receipt.get("logs")
         if not isinstance(logs, list) or _quantity(receipt, "status") != 1:
             raise RpcFailed("rpc_receipt_does_not_fit")
-        in_order = sorted(map(_log, logs), key=lambda log: log.index)
+        return sorted(map(_log, logs), key=lambda log: log.index)
+
+    async def _judge(self, question: Question, event: Log, *, final: bool) -> Finding:
+        if event.topics[0] == CANCELED:
+            return Spent("cancelled", final)
+        in_order = await self._receipt(event.transaction)
         position = next((place for place, log in enumerate(in_order) if log.index == event.index), None)
         if position is None or in_order[position].topics != event.topics:
             raise RpcFailed("rpc_receipt_does_not_fit")
@@ -224,6 +244,14 @@ def _pays(log: Log, question: Question) -> bool:
         log.address == "0x" + question.asset.hex()
         and log.topics == (TRANSFER, _topic(question.payer), _topic(question.pay_to))
         and log.data == "0x" + question.amount.to_bytes(32, "big").hex()
+    )
+
+
+def _uses(log: Log, question: Question) -> bool:
+    return log.address == "0x" + question.asset.hex() and log.topics == (
+        USED,
+        _topic(question.payer),
+        "0x" + question.nonce.hex(),
     )
 
 

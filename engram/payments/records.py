@@ -7,10 +7,10 @@ first one (RESERVED) is made in reservations.py.
 from typing import Any, cast
 
 import msgspec
-from sqlalchemy import Connection, CursorResult, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
-from engram.ledger import Ledger, lookup
+from engram.ledger import Ledger, Row, lookup
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
@@ -19,6 +19,10 @@ from .answers import NoRoom
 from .model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
 from .rules import Decision, Delivery, Effect, PaymentEvent
 
+# A tenth of the cost of calling the enumeration.
+_STATES = {str(state): state for state in PaymentState}
+_KINDS = {str(kind): kind for kind in PaymentKind}
+
 RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
 
@@ -26,12 +30,15 @@ RETRY_AFTER_S = 5
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """The payment with this canonical authorization, whatever else it says."""
     asked = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
-    return _one(connection.execute(statements.PAYMENT_BY_AUTHORIZATION, asked))
+    row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, asked)
+    return None if row is None else _payment(row)
 
 
 def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
-    live, held = connection.execute(statements.TAKEN_PLACES, {"controller": controller}).one()
+    found = statements.TAKEN_PLACES.values(connection, {"controller": controller})
+    assert found is not None, "counting always gives a row"
+    live, held = found
     if live >= limits.live_per_hotkey:
         return NoRoom(
             "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S
@@ -66,8 +73,7 @@ def advance(
     if event is PaymentEvent.VERIFIED and decision.state is PaymentState.REJECTED:
         reason = rules.STOPPED
     after = _after(before, decision, event, now.wall, reason, transaction, watch_at)
-    won = connection.execute(statements.UPDATE_PAYMENT, change_of(before, after))
-    if won.rowcount != 1:
+    if statements.UPDATE_PAYMENT.change(connection, change_of(before, after)) != 1:
         return None
     for effect in decision.effects:
         _perform(connection, effect, after, now)
@@ -113,7 +119,7 @@ def count_crash(connection: Connection, payment_id: str, at: float) -> Payment |
         quarantined_at=payment.quarantined_at or (at if quarantined else None),
         next_attempt_at=at + rules.retry_delay_s(crashes) if again and not quarantined else None,
     )
-    connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
+    statements.UPDATE_PAYMENT.change(connection, change_of(payment, after))
     return after
 
 
@@ -133,7 +139,7 @@ def release_quarantine(connection: Connection, payment_id: str, at: float) -> Pa
         return None
     due = None if payment.state is PaymentState.REFUNDED else at  # others may have been watched
     after = msgspec.structs.replace(payment, crashes=0, quarantined_at=None, next_attempt_at=due)
-    connection.execute(statements.UPDATE_PAYMENT, change_of(payment, after))
+    statements.UPDATE_PAYMENT.change(connection, change_of(payment, after))
     return after
 
 
@@ -156,7 +162,8 @@ def look_at_transaction(ledger: Ledger, payment_id: str) -> str | None:
 
 def get(connection: Connection, payment_id: str) -> Payment | None:
     """The payment of that id."""
-    return _one(connection.execute(statements.PAYMENT_BY_ID, {"id": payment_id}))
+    row = statements.PAYMENT_BY_ID.first(connection, {"id": payment_id})
+    return None if row is None else _payment(row)
 
 
 def due(connection: Connection, now: float, limit: int) -> list[DuePayment]:
@@ -220,9 +227,9 @@ def _delivery(connection: Connection, payment: Payment) -> Delivery:
     if payment.settled_at is not None:
         owed = any(part.state is not RefundState.REFUNDED for part in refunds_of(connection, payment.id))
         return Delivery.OWED if owed else Delivery.DELIVERED
-    state = connection.execute(statements.SESSION_STATE, {"id": payment.session_id}).scalar()
+    found = statements.SESSION_STATE.values(connection, {"id": payment.session_id})
     wanted = {SessionState.PAYMENT_PENDING} if payment.kind is PaymentKind.SESSION else sessions.LIVE
-    waiting = state in wanted
+    waiting = found is not None and found[0] in wanted
     return Delivery.WAITING if waiting else Delivery.IMPOSSIBLE
 
 
@@ -314,27 +321,25 @@ def _open_refund(connection: Connection, payment: Payment, reason: str, now: flo
 # Rows.
 
 
-def _one(found: CursorResult[Any]) -> Payment | None:
-    row = found.mappings().first()
-    return None if row is None else _payment(row)
-
-
 def columns_of(payment: Payment) -> dict[str, Any]:
     """The row of a payment, by column."""
-    return msgspec.structs.asdict(payment) | {"state": str(payment.state), "kind": str(payment.kind)}
+    columns = msgspec.structs.asdict(payment)
+    columns["state"], columns["kind"] = payment.state.value, payment.kind.value
+    return columns
 
 
 def change_of(before: Payment, after: Payment) -> dict[str, Any]:
-    """The parameters of UPDATE_PAYMENT."""
-    change = columns_of(after) | {"row": before.id, "was": str(before.state)}
+    """The parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
+    change = columns_of(after)
     del change["id"]
+    change["row"], change["was"] = before.id, before.state.value
     return change
 
 
-def _payment(row: RowMapping) -> Payment:
-    columns = dict(row)
-    columns["state"] = PaymentState(columns["state"])
-    columns["kind"] = PaymentKind(columns["kind"])
+def _payment(row: RowMapping | Row) -> Payment:
+    columns: dict[str, Any] = {**row}
+    columns["state"] = _STATES[columns["state"]]
+    columns["kind"] = _KINDS[columns["kind"]]
     return Payment(**columns)
 
 

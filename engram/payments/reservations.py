@@ -84,13 +84,14 @@ def _replayed(connection: Connection, reservation: Reservation) -> Known | Repla
         return None
     asked = reservation.payment
     key = {"public_key": asked.controller, "message_hash": reservation.message_hash}
-    row = connection.execute(statements.ANSWERED_REQUEST, key).first()
+    row = statements.ANSWERED_REQUEST.values(connection, key)
     if row is None:
         return None
-    answered = records.get(connection, row.payment_id)
+    payment_id, request_hash = row
+    answered = records.get(connection, payment_id)
     if answered is not None and answered.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None  # no money moved by it: it was answered with a 402, which uses nothing up
-    if row.request_hash != asked.request_hash or answered is None:
+    if request_hash != asked.request_hash or answered is None:
         return Replayed("this signed request was used before for something else: sign with a new timestamp")
     return Known(answered)
 
@@ -100,7 +101,7 @@ def _identified(connection: Connection, asked: Payment) -> Conflict | None:
     if asked.identifier is None:
         return None
     who = {"controller": asked.controller, "identifier": asked.identifier}
-    if connection.execute(statements.PAYMENT_BY_IDENTIFIER, who).first() is None:
+    if statements.PAYMENT_BY_IDENTIFIER.values(connection, who) is None:
         return None
     return Conflict("this payment identifier stands for another payment: send that one again, or use a new identifier")
 
@@ -108,7 +109,9 @@ def _identified(connection: Connection, asked: Payment) -> Conflict | None:
 def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
     asked, limits = reservation.payment, reservation.limits
     who = {"payer": asked.payer, "controller": asked.controller, "client_address": asked.client_address}
-    of_payer, of_hotkey, from_address = connection.execute(statements.OPEN_PAYMENTS, who).one()
+    counted = statements.OPEN_PAYMENTS.values(connection, who)
+    assert counted is not None, "counting always gives a row"
+    of_payer, of_hotkey, from_address = counted
     if max(of_payer, of_hotkey) >= limits.holds_per_payer or (
         asked.client_address and from_address >= limits.holds_per_address
     ):
@@ -128,7 +131,7 @@ def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
 
 
 def _inserted(connection: Connection, asked: Payment) -> Payment:
-    connection.execute(statements.INSERT_PAYMENT, records.columns_of(asked))
+    statements.INSERT_PAYMENT.change(connection, records.columns_of(asked))
     return asked
 
 
@@ -142,7 +145,7 @@ def _retried(connection: Connection, known: Payment, asked: Payment) -> Payment:
         crashes=known.crashes,
         attempts=known.attempts,
     )
-    connection.execute(statements.UPDATE_PAYMENT, records.change_of(known, payment))
+    statements.REPLACE_PAYMENT.change(connection, records.change_of(known, payment))
     if known.kind is PaymentKind.SESSION:
         sessions.records.remove_unpaid(connection, known.session_id)
     return payment
@@ -158,4 +161,4 @@ def _remember_request(connection: Connection, reservation: Reservation, payment:
         "payment_id": payment.id,
         "at": reservation.now.wall,
     }
-    connection.execute(statements.REMEMBER_REQUEST, remembered)
+    statements.REMEMBER_REQUEST.change(connection, remembered)

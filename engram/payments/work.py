@@ -155,7 +155,8 @@ class PaymentWork:
         settlement = await self._timed("settle", self._facilitator.settle(payment))
         crash.point("settle:after")
         if isinstance(settlement, Settled) and self._evidence is not None:
-            finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
+            asked = evidence.about(payment, settlement.transaction)
+            finding = await self._timed("look", self._evidence.look(asked))
             await self._prove(payment, settlement, finding)
             return
         if isinstance(settlement, Rejected) and payment.state is PaymentState.SETTLING and self._evidence is not None:

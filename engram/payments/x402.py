@@ -273,7 +273,9 @@ def canonical_network(name: str) -> str:
 def strict_json(text: str | bytes) -> object:
     """Returns the JSON value. Duplicate keys, NaN, absurd depth or digits raise MalformedPayment."""
     try:
-        value: object = json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads reads bytes
+        value: object = _STRICT.decode(text)
     except (ValueError, RecursionError) as error:
         raise MalformedPayment("not valid JSON") from error
     return value
@@ -304,6 +306,10 @@ def _pairs(pairs: list[tuple[str, object]]) -> JsonObject:
 
 def _no_constant(name: str) -> object:
     raise MalformedPayment(f"{name} is no JSON number")
+
+
+_STRICT: Final = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant)
+"""Built once: json.loads builds one for each text that it reads with hooks."""
 
 
 def _authorization(document: Mapping[str, object]) -> Authorization:

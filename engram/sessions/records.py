@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
 
-from engram.ledger import Ledger, Row, lookup
+from engram.ledger import Ledger, Prepared, Row, lookup
 from engram.ledger.schema import session_events, sessions
 
 from . import rules
@@ -23,24 +23,40 @@ from .model import (
     TierName,
 )
 
-# Built once: building a statement costs four times what running it does, and every purchase runs these.
-_BY_ID = select(sessions).where(sessions.c.id == bindparam("id"))
+# Every purchase runs these.
+_BY_ID = Prepared(select(sessions).where(sessions.c.id == bindparam("id")))
 # A tenth of the cost of calling the enumeration, for each row that is read.
 _STATES = {str(state): state for state in SessionState}
 _TIERS = {str(tier): tier for tier in TierName}
 _END_REASONS = {str(reason): reason for reason in EndReason}
-_INSERT = insert(sessions)
-_INSERT_EVENT = insert(session_events)
-_UPDATE = (
+_INSERT = Prepared(insert(sessions))
+_INSERT_EVENT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
+_PROGRESS = frozenset(
+    {
+        "state",
+        "active_at",
+        "ended_at",
+        "end_reason",
+        "error",
+        "used_s",
+        "counted_wall",
+        "counted_monotonic",
+        "counted_boot",
+        "crashes",
+        "quarantined_at",
+    }
+)
+"""Columns that transitions change; to name the others as well would have SQLite write their indexes anew."""
+_UPDATE = Prepared(
     update(sessions)
     .where(sessions.c.id == bindparam("row"), sessions.c.state == bindparam("was"))
-    .values({column: bindparam(column.name) for column in sessions.c if column.name != "id"})
+    .values({column: bindparam(column.name) for column in sessions.c if column.name in _PROGRESS})
 )
 
 
 def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
-    connection.execute(_INSERT, _columns(session))
+    _INSERT.change(connection, _columns(session))
     append_event(connection, session.id, session.created_at, session.state, {})
 
 
@@ -55,7 +71,7 @@ def look(ledger: Ledger, session_id: str) -> Session | None:
 
 def get(connection: Connection, session_id: str) -> Session | None:
     """The session of that id, or None."""
-    row = connection.execute(_BY_ID, {"id": session_id}).mappings().first()
+    row = _BY_ID.first(connection, {"id": session_id})
     return None if row is None else _session(row)
 
 
@@ -129,8 +145,7 @@ def transition(
     after = _after(before, state, event, now, reason, error)
     change = _columns(after) | {"row": session_id, "was": str(before.state)}
     del change["id"]
-    won = connection.execute(_UPDATE, change)
-    if won.rowcount != 1:
+    if _UPDATE.change(connection, change) != 1:
         return None
     told: dict[str, object] = {"from": before.state, "event": event}
     if after.end_reason:
@@ -271,9 +286,7 @@ def release_quarantine(connection: Connection, session_id: str) -> None:
 def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
     """Add a row to the session's history; returns its id."""
     told = msgspec.json.encode(details).decode()
-    added = connection.execute(_INSERT_EVENT, {"session_id": session_id, "at": at, "event": str(event), "data": told})
-    key = added.inserted_primary_key
-    return int(key[0]) if key else 0
+    return _INSERT_EVENT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": told})
 
 
 def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:

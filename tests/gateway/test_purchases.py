@@ -2,13 +2,14 @@
 
 import base64
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx2
 import pytest
 import trio
 
-from engram.ledger import InlineLedger
+from engram.ledger import InlineLedger, LaneClosed
 from engram.payments import outcomes
 from engram.payments.supervision import PAYMENT_VERIFIER
 from engram.sessions import SessionEvent
@@ -84,6 +85,26 @@ async def test_a_paid_request_gets_the_originals_session() -> None:
         assert session["code"] == "accepted"
         assert session["stats"] == {}
         assert gateway.hinted == [session["session_id"]]
+
+
+async def test_a_purchase_is_answered_while_nothing_can_be_read_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise LaneClosed("busy")
+
+    async with running_gateway() as gateway:
+        monkeypatch.setattr(gateway.ledger, "rows", closed)
+        assert (await gateway.buy("lite"))["status"] == "provisioning"
+
+
+async def test_each_offer_is_its_own_whatever_was_offered_before() -> None:
+    async with running_gateway() as gateway:
+        for _ in range(2):
+            for tier, hours, amount in (("lite", 1, "100000"), ("lite", 2, "200000"), ("pro", 1, None)):
+                asked = await gateway.ask("POST", "/sessions", {"tier": tier, "duration_hours": hours})
+                offered = json.loads(base64.b64decode(asked.headers["PAYMENT-REQUIRED"]))
+                assert asked.json()["accepts"][0]["maxAmountRequired"] == offered["accepts"][0]["amount"]
+                assert offered["resource"]["description"] == f"Engram memory node, {tier}, {hours} h"
+                assert amount in (None, offered["accepts"][0]["amount"])
 
 
 async def test_defaults_are_the_originals() -> None:
@@ -190,16 +211,23 @@ async def test_a_ledger_that_hangs_is_answered_for_within_the_promised_time(monk
         body = {"tier": "lite", "duration_hours": 1}
         payment = gateway.payment(await gateway.ask("POST", "/sessions", body))
 
-        async def hang(_ledger: object, _query: object) -> None:
-            await trio.sleep_forever()
+        answering = trio.Event()
 
-        monkeypatch.setattr(InlineLedger, "read", hang)
+        def hanging(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+            async def hang(*arguments: Any) -> Any:
+                await answering.wait()
+                return await method(*arguments)
+
+            return hang
+
+        monkeypatch.setattr(InlineLedger, "read", hanging(InlineLedger.read))
+        monkeypatch.setattr(InlineLedger, "write", hanging(InlineLedger.write))
         for headers in (payment, {}):
             with trio.fail_after(3):
                 answer = await gateway.ask("POST", "/sessions", body, headers=headers)
             assert_error(answer, 503, code="outcome_unknown")
             assert "PAYMENT-REQUIRED" not in answer.headers
-        monkeypatch.undo()
+        answering.set()
         assert (await gateway.ask("POST", "/sessions", body, headers=payment)).json()["code"] == "accepted"
 
 

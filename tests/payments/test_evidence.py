@@ -49,6 +49,52 @@ async def test_a_transfer_by_the_authorization_is_proof_and_final_after_the_conf
     assert await rpc.look(asked()) == Paid(transaction, final=True)
 
 
+async def test_the_receipt_of_the_transaction_that_is_named_proves_without_a_search() -> None:
+    chain, rpc = chain_and_evidence()
+    transaction = chain.transfer(builders.authorization())
+    named = msgspec.structs.replace(asked(), transaction=transaction)
+    assert await rpc.look(named) == Paid(transaction, final=False)
+    chain.mine(5)
+    assert await rpc.look(named) == Paid(transaction, final=True)
+    assert "eth_getLogs" not in chain.calls
+
+
+async def test_a_transaction_that_is_named_proves_nothing_that_is_not_in_it() -> None:
+    """It moved other money, or too little, or to somebody else, or not by the pinned token, or it failed."""
+    for spoil in ("another", "value", "payee", "token", "failed", "transaction"):
+        chain, rpc = chain_and_evidence()
+        signed = builders.authorization("another" if spoil == "another" else "a nonce")
+        named = chain.transfer(
+            signed, value=1 if spoil == "value" else None, to=b"\x22" * 20 if spoil == "payee" else None
+        )
+        if spoil == "failed":
+            chain.receipts[0]["status"] = "0x0"
+        for log in chain.receipts[0]["logs"]:  # type: ignore[attr-defined]
+            log |= {"token": {"address": "0x" + "33" * 20}, "transaction": {"transactionHash": HASH}}.get(spoil, {})
+        look = await rpc.look(msgspec.structs.replace(asked(), transaction=named))
+        assert not isinstance(look, Paid), spoil
+
+
+@pytest.mark.parametrize("named", [HASH, "no hash at all"])
+async def test_a_wrong_name_does_not_hide_what_the_logs_show(named: str) -> None:
+    chain, rpc = chain_and_evidence()
+    transaction = chain.transfer(builders.authorization())
+    assert await rpc.look(msgspec.structs.replace(asked(), transaction=named)) == Paid(transaction, final=False)
+
+
+async def test_a_transaction_whose_receipt_cannot_be_read_does_not_hide_what_the_logs_show() -> None:
+    chain = FakeChain()
+
+    async def call(method: str, params: list[object]) -> object:
+        if method == "eth_getTransactionReceipt" and params == [HASH]:
+            raise RpcFailed("rpc_TooLarge")
+        return await chain.call(method, params)
+
+    transaction = chain.transfer(builders.authorization())
+    named = msgspec.structs.replace(asked(), transaction=HASH)
+    assert await EvmRpc(call, PLAY, 5).look(named) == Paid(transaction, final=False)
+
+
 async def test_used_alone_is_no_proof() -> None:
     for use, why in (
         (FakeChain.cancel, "cancelled"),

@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Connection, select
 
 from engram import sessions
@@ -41,6 +43,7 @@ class Books:
         last = None
         for event in events:
             last = self.run(records.advance, payment_id, event, instant(1.0), **kwargs)
+            assert last is None or last == self.payment(payment_id), "what is returned is what was written"
         return last
 
     def payment(self, payment_id: str = "payment of a nonce") -> Payment:
@@ -264,6 +267,25 @@ def test_an_unknown_outcome_waits_longer_each_time_and_keeps_its_place(books: Bo
         waits.append(unknown.next_attempt_at - NOW - 1)
     assert waits == sorted(set(waits))
     assert books.session().state is SessionState.PAYMENT_PENDING
+
+
+@given(st.lists(st.sampled_from(PaymentEvent), max_size=12), st.booleans(), st.booleans())
+def test_what_an_event_makes_of_a_payment_is_what_its_row_says(
+    events: list[PaymentEvent], stopped: bool, crashed: bool
+) -> None:
+    ledger = open_inline()
+    books = Books(ledger)
+    reserved = books.reserve()
+    assert isinstance(reserved, Reserved)
+    for number, event in enumerate(events):
+        if stopped and number == 3:
+            books.stop()
+        if crashed:
+            books.run(records.count_crash, reserved.payment.id, NOW + number)
+        before = books.payment()
+        after = books.happen(before.id, event, reason="why", transaction=HASH, watch_at=NOW + 60 + number)
+        assert books.payment() == (after or before)
+    ledger.close()
 
 
 def test_an_arrow_that_does_not_apply_changes_nothing(books: Books) -> None:

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import ClassVar
 
 import msgspec
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection
@@ -182,6 +183,25 @@ def test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once(
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert (session.paid_s, session.amount_usd_micros, session.pending_extensions) == (5400.0, 150_000, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from(SessionEvent), st.booleans()), max_size=12))
+def test_what_an_event_makes_of_a_session_is_what_its_row_says(events: list[tuple[SessionEvent, bool]]) -> None:
+    ledger, clock = open_inline(), ManualClock()
+    instants = ClockInstants(clock)
+    ledger.write_now(lambda c: records.insert_session(c, a_session()))
+    for event, crashed in events:
+        clock.advance(10.0)
+        if crashed:
+            ledger.write_now(lambda c: records.count_crash(c, "s", clock.now(), quarantine_after=2))
+        before = ledger.write_now(lambda c: records.get(c, "s"))
+        after = ledger.write_now(partial(_happen, event=event, now=instants.now()))
+        assert ledger.write_now(lambda c: records.get(c, "s")) == (after or before)
+    ledger.close()
+
+
+def _happen(connection: Connection, event: SessionEvent, now: Instant) -> Session | None:
+    return records.transition(connection, "s", event, now, reason=EndReason.USER, error="an error")
 
 
 def test_counts_and_lists(ledger: InlineLedger, instants: ClockInstants) -> None:
