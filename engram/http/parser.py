@@ -39,10 +39,13 @@ _TRAILERS = re.compile(_FIELDS)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8}+)((?:[ \t]*+;[\t -~\x80-\xff]*+)?)\r\n")
 _CHUNK_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,8}+(?:[ \t]*+(?:;[\t -~\x80-\xff]*+)?\r?)?)?\Z")
 _CHUNK_LINE_BYTES: Final = 1_024
+_COPIED_BYTES: Final = 512
+"""A rest of what arrived up to this size is copied; of a larger one the beginning is cut off in constant time."""
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[0-9A-Za-z_-]{1,63}\.){0,32}[0-9A-Za-z_-]{1,63}\.?)(?::[0-9]{1,5})?\Z"
 )
 """A name, an IPv4 address or an IPv6 address in brackets, and perhaps a port; frameworks fail on much of the rest."""
+_BLANK_LINES = re.compile(rb"(?:\r\n)*+")
 _BARE = re.compile(rb"(?<!\r)\n|\r(?=[^\n])")
 _LENGTH = re.compile(rb"[0-9]{1,15}\Z")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]\Z")
@@ -199,10 +202,13 @@ class Parser:
         return False
 
     def _drop(self, count: int) -> None:
-        if type(self._buffer) is bytearray and count < len(self._buffer):
-            del self._buffer[:count]
-        else:
-            self._buffer = self._buffer[count:] if count < len(self._buffer) else b""
+        rest = len(self._buffer) - count
+        if rest <= _COPIED_BYTES:
+            self._buffer = bytes(self._buffer[count:]) if rest > 0 else b""
+            return
+        if type(self._buffer) is bytes:
+            self._buffer = bytearray(self._buffer)
+        del self._buffer[:count]
 
     def _take(self, count: int) -> bytes:
         if count >= len(self._buffer):
@@ -213,8 +219,10 @@ class Parser:
         return part
 
     def _head(self) -> Event:
-        while self._buffer[:2] == b"\r\n":  # bounded by the time that a head may take
-            self._drop(2)
+        if self._buffer[:2] == b"\r\n":  # bounded by the time that a head may take
+            blank = _BLANK_LINES.match(self._buffer)
+            assert blank is not None
+            self._drop(blank.end())
         buffer = self._buffer
         if not buffer:
             return NEED
@@ -299,11 +307,13 @@ class Parser:
 
     def _trailers(self) -> Event:
         buffer = self._buffer
-        end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n") + 4
+        searched, self._searched = self._searched, len(buffer)
+        end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n", max(0, searched - 3)) + 4
         if end == 3:  # their end is not here yet
-            if len(buffer) > self._bounds.max_head_bytes or _BARE.search(buffer):
+            if len(buffer) > self._bounds.max_head_bytes or _BARE.search(buffer, max(0, searched - 1)):
                 raise Refused(400, "bad_trailers", "these are no valid trailers")
             return NEED
+        self._searched = 0
         if end > self._bounds.max_head_bytes or _TRAILERS.fullmatch(bytes(buffer[:end])) is None:
             raise Refused(400, "bad_trailers", "these are no valid trailers")
         self._drop(end)

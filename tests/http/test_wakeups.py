@@ -1,4 +1,4 @@
-"""Who is woken for what: wake-ups that come late, twice, or for another reason, and sockets that are closed meanwhile."""
+"""Who is woken for what: wake-ups that come late, twice or for another reason, and sockets closed meanwhile."""
 
 import socket
 from collections.abc import Iterator
