@@ -205,31 +205,33 @@ async def test_requests_in_one_packet_and_requests_cut_within_a_record_are_answe
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     engine = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
 
-    async with bare(echo, certificates=Certificates(*pair)) as running:
-        async with await trio.open_tcp_stream("127.0.0.1", running.port) as raw:
-            while True:
-                try:
-                    engine.do_handshake()
-                except ssl.SSLWantReadError:
-                    await raw.send_all(outgoing.read())
-                    incoming.write(bytes(await raw.receive_some(65_536)))
-                else:
-                    break
-            for number in range(5):  # a record each
-                engine.write(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n%d" % number)
-            sealed = outgoing.read()
-            await raw.send_all(sealed[:-50])
-            await trio.testing.wait_all_tasks_blocked(0.02)
-            await raw.send_all(sealed[-50:])
-            said = b""
-            with trio.fail_after(5):
-                while said.count(b"HTTP/1.1 200 ") < 5 or not said.endswith(b"4"):
-                    incoming.write(bytes(await raw.receive_some(65_536)))
-                    while True:
-                        try:
-                            said += engine.read(65_536)
-                        except ssl.SSLWantReadError:
-                            break
+    async with (
+        bare(echo, certificates=Certificates(*pair)) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as raw,
+    ):
+        while True:
+            try:
+                engine.do_handshake()
+            except ssl.SSLWantReadError:
+                await raw.send_all(outgoing.read())
+                incoming.write(bytes(await raw.receive_some(65_536)))
+            else:
+                break
+        for number in range(5):  # a record each
+            engine.write(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n%d" % number)
+        sealed = outgoing.read()
+        await raw.send_all(sealed[:-50])
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await raw.send_all(sealed[-50:])
+        said = b""
+        with trio.fail_after(5):
+            while said.count(b"HTTP/1.1 200 ") < 5 or not said.endswith(b"4"):
+                incoming.write(bytes(await raw.receive_some(65_536)))
+                while True:
+                    try:
+                        said += engine.read(65_536)
+                    except ssl.SSLWantReadError:
+                        break
     assert [body[:1] for body in said.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2", b"3", b"4"]
 
 
@@ -247,9 +249,10 @@ async def test_a_tls_client_that_reads_nothing_holds_up_nobody_and_is_given_up(p
             with trio.fail_after(10):
                 while size < 30_000_000:
                     size += len(await other.receive_some(1 << 20))
+        running.stop.set()
         with trio.fail_after(5):
-            while running.noted.connections > 1:
-                await trio.sleep(0.05)
+            await running.stopped.wait()
+        assert running.drained
         await trio.aclose_forcefully(stuck)
 
 
