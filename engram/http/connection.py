@@ -76,7 +76,9 @@ class Connection:
     @property
     def idle_since(self) -> int | None:
         """The server's turn since which it has waited for a request; None while it has one, or one is arriving."""
-        if self._answering or not (self._head_begun or not self.transport.has_bytes()):
+        if self._answering:
+            return None
+        if not self._head_begun and (self.parser.held or self.transport.has_bytes()):
             return None
         return self._waiting_since
 
@@ -103,7 +105,8 @@ class Connection:
                 if not cycle.keep or transport.broken:
                     await self._linger()
                     return
-                self._answering = False
+                self._head_begun = self._answering = False
+                transport.called_back = False  # it was about this request
                 if self.parser.held:
                     await trio.lowlevel.checkpoint()  # another request is here already: others first
         except Refused as refused:
@@ -115,19 +118,17 @@ class Connection:
 
     async def _next_head(self) -> Head | None:
         parser, server, transport = self.parser, self.server, self.transport
-        self._head_begun = False
         self._waiting_since = server.next_turn()
         transport.read_due = server.now + self._patience.idle_s
         while (event := parser.next()) is NEED:
-            if parser.held:
-                if not self._head_begun:
-                    self._head_begun = True
-                    transport.read_due = server.now + self._patience.head_s
-            elif server.draining:
+            if server.draining:
                 if not (data := transport.read_now()):
                     return None
                 parser.feed(data)
                 continue
+            if parser.held and not self._head_begun:
+                self._head_begun = True
+                transport.read_due = server.now + self._patience.head_s
             try:
                 data = await transport.read()
             except Late:
@@ -139,6 +140,7 @@ class Connection:
                 return None
             parser.feed(data)
         transport.read_due = inf
+        transport.called_back = False  # a drain that met this request on its way does not end the wait for its body
         assert isinstance(event, Head)
         return event
 
@@ -153,7 +155,7 @@ class Connection:
         if transport.broken:
             return
         with contextlib.suppress(OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
-            transport.read_due = self.server.now + self._patience.linger_s
+            transport.read_due, transport.called_back = self.server.now + self._patience.linger_s, False
             await transport.end()
             seen = 0
             while seen < self._patience.linger_bytes and (data := await transport.read()):

@@ -1,4 +1,4 @@
-"""One request and its answer: the two halves of ASGI 3 (specification 2.4) over a connection.
+"""One request and its answer: the two halves of ASGI 3 (specification 2.3) over a connection.
 
 `receive` reads the body as it is asked for; once it has ended, it waits for the client to leave (or for the answer to
 end). `send` writes head and body together. What the application does wrong ends its connection only: an exception
@@ -10,8 +10,6 @@ answer, and `extensions["engram.stream"]` lets a handler of long bodies trade th
 of each part.
 """
 
-import re
-from http import HTTPStatus
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import unquote_to_bytes
@@ -19,7 +17,8 @@ from urllib.parse import unquote_to_bytes
 import structlog
 import trio
 
-from engram.http.asgi import BODILESS, Message, Scope
+from engram.http.answer import Answer
+from engram.http.asgi import Message, Scope
 from engram.http.parser import END, NEED, Head, Refused
 from engram.http.transport import Late
 
@@ -29,12 +28,8 @@ if TYPE_CHECKING:
 STREAM: Final = "engram.stream"
 _READ_AHEAD_BYTES: Final = 65_536
 """Of requests that a client sends before the answer to the current one."""
-_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
-_BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
-_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_FRAMING = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
-"""Headers of an answer that the server writes itself; the application may only ask for them."""
-_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+"""From 2.4 on, what is sent to a client that has left would have to raise; here its application goes on."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -44,38 +39,34 @@ class Cycle:
     """Runs the application for one request."""
 
     __slots__ = (
+        "_answer",
         "_body_taken",
-        "_chunked",
         "_connection",
-        "_declared",
         "_each_part",
         "_ended",
         "_head",
-        "_head_out",
         "_idle",
         "_received",
         "_refused",
-        "_status",
-        "keep",
     )
 
     def __init__(self, connection: "Connection", head: Head) -> None:
         self._connection = connection
         self._head = head
-        self.keep = head.keep
-        """Whether the connection goes on after this request."""
+        self._answer = Answer(head)
         self._received = head.length == 0  # the body has been read to its end
         self._body_taken = False  # the application has got a message of it
         self._each_part = False
         self._refused: Refused | None = None
-        self._status = 0
-        self._declared: int | None = None  # what is left of the answer's Content-Length
-        self._chunked = False
-        self._head_out = b""
         self._ended = False  # the answer's last part has been sent
         self._idle: trio.Event | None = None
         if self._received:
             connection.parser.take_end()
+
+    @property
+    def keep(self) -> bool:
+        """Whether the connection goes on after this request."""
+        return self._answer.keep
 
     async def run(self) -> None:
         """Run the application; afterwards the answer is whole, or the connection is broken."""
@@ -84,16 +75,16 @@ class Cycle:
             await connection.server.app(self.scope(), self.receive, self.send)
         except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
             _log.exception("application_failed", path=self._head.target.partition(b"?")[0].decode("latin-1"))
-            if not self._status:
+            if not self._answer.out:
                 self._refused = Refused(500, "internal", "internal error; quote the request id")
-        if not self._status:
-            self.keep = False
+        if not self._answer.out:
+            self._answer.keep = False
             refused = self._refused or Refused(500, "internal", "the application gave no answer")
             refused.bodyless = self._head.method == b"HEAD"
             await connection.transport.write(connection.server.refusal(refused, connection.client[0]))
         elif not self._ended:
             connection.transport.broken = True
-        elif self.keep and not self._received:
+        elif self._answer.keep and not self._received:
             await self._discard()
 
     def scope(self) -> Scope:
@@ -149,7 +140,7 @@ class Cycle:
             self._received = event is END or self._connection.parser.take_end()
         except Refused as refused:
             self._refused = refused
-            self.keep = False
+            self._answer.keep = False
             return self._disconnect()
         if self._received:
             self._connection.transport.read_due = inf
@@ -164,7 +155,7 @@ class Cycle:
         """The next event of the body; None when the client has left within it. Raises Refused."""
         connection, parser = self._connection, self._connection.parser
         while (event := parser.next()) is NEED:
-            if self._head.expects:
+            if self._head.expects and not self._answer.out:
                 self._head.expects = False
                 await connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             try:
@@ -182,7 +173,7 @@ class Cycle:
         return event
 
     def _ended_early(self) -> None:
-        self.keep = False
+        self._answer.keep = False
         self._refused = Refused(400, "incomplete_body", "the connection ended within the body")
 
     async def _client_leaves(self) -> None:
@@ -212,10 +203,10 @@ class Cycle:
         try:
             while (event := await self._next()) is not END:
                 if not isinstance(event, bytes) or (dropped := dropped + len(event)) > most:
-                    self.keep = False
+                    self._answer.keep = False
                     return
         except Refused:
-            self.keep = False
+            self._answer.keep = False
 
     # The answer.
 
@@ -232,73 +223,33 @@ class Cycle:
             raise ValueError(f"no such ASGI message: {kind}")
 
     async def _send_body(self, body: bytes, more: bool) -> None:
-        if not self._status:
+        if not self._answer.status:
             raise RuntimeError("http.response.body before http.response.start")
         if self._ended:
             return
         transport = self._connection.transport
-        parts = self._framed(body, more)
-        if self._head_out:
-            parts = (self._head_out, *parts)
-            self._head_out = b""
-        if parts:
+        if parts := self._answer.framed(body, more=more):
             await transport.write(*parts)
+            if transport.broken:
+                self._end_waits()
         if more:
             await trio.lowlevel.checkpoint()  # a client that takes all at once must not starve the others
             return
         self._ended = True
+        if self._received:
+            self._end_waits()
+
+    def _end_waits(self) -> None:
+        """Wake whoever waits for the client, so that it sees that the answer has ended, or that nobody reads it."""
         if self._idle is not None:
             self._idle.set()
-        elif self._received:
-            transport.end_wait()
-
-    def _framed(self, body: bytes, more: bool) -> tuple[bytes, ...]:
-        if self._head.method == b"HEAD" or self._status in BODILESS:
-            return ()
-        if self._chunked:
-            if not body:
-                return () if more else (b"0\r\n\r\n",)
-            return (b"%x\r\n" % len(body), body, b"\r\n" if more else b"\r\n0\r\n\r\n")
-        if self._declared is not None:
-            self._declared -= len(body)
-            if self._declared < 0 or (self._declared and not more):
-                self._connection.transport.broken = True
-                raise RuntimeError("the answer's body is not as long as its Content-Length")
-        return (body,) if body else ()
+        self._connection.transport.end_wait()
 
     def _start(self, message: Message) -> None:
-        if self._status:
-            raise RuntimeError("the response has begun already")
-        status = message["status"]
-        head, server = self._head, self._connection.server
-        lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        for name, value in message.get("headers", ()):
-            name = name.lower()
-            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-                raise ValueError(f"a header that cannot be sent: {name!r}")
-            if name not in _FRAMING:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif name == b"content-length" and status not in BODILESS:
-                self._declared = int(value)
-                lines.append(b"content-length: %d\r\n" % self._declared)
-            elif name == b"connection" and value.lower() == b"close":
-                self.keep = False
-        self._status = status
-        lines.append(server.date)
-        if self._declared is None and status not in BODILESS:
-            if head.minor:
-                self._chunked = head.method != b"HEAD"
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep = False
+        server = self._connection.server
         if self._unwanted_body() or server.draining:
-            self.keep = False
-        if not self.keep:
-            lines.append(b"connection: close\r\n")
-        elif not head.minor:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        self._head_out = b"".join(lines)
+            self._answer.keep = False
+        self._answer.start(message["status"], message.get("headers", ()), server.date)
 
     def _unwanted_body(self) -> bool:
         """Whether more of the request's body is to come than will be read away for good order."""

@@ -28,7 +28,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8}+)((?:[ \t]*+;[\t -~\x80-\xff]*+)?)\r\n"
 _CHUNK_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,8}+(?:[ \t]*+(?:;[\t -~\x80-\xff]*+)?\r?)?)?\Z")
 _CHUNK_LINE_BYTES: Final = 1_024
 _COPIED_BYTES: Final = 512
-"""Chunks are cut from a buffer that holds this much more in place: many small ones would copy it once each."""
+"""A rest of what arrived up to this size is copied; of a larger one the beginning is cut off in constant time."""
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 H = TypeVar("H")
@@ -123,10 +123,13 @@ class Framed(Generic[H]):
         return self._state()
 
     def _drop(self, count: int) -> None:
-        if type(self._buffer) is bytearray and count < len(self._buffer):
-            del self._buffer[:count]
-        else:
-            self._buffer = self._buffer[count:] if count < len(self._buffer) else b""
+        rest = len(self._buffer) - count
+        if rest <= _COPIED_BYTES:
+            self._buffer = bytes(self._buffer[count:]) if rest > 0 else b""
+            return
+        buffer = self._buffer if isinstance(self._buffer, bytearray) else bytearray(self._buffer)
+        del buffer[:count]
+        self._buffer = buffer
 
     def _take(self, count: int) -> bytes:
         if count >= len(self._buffer):
@@ -157,8 +160,6 @@ class Framed(Generic[H]):
         if self._extension_bytes > self._max_extension_bytes:
             raise Refused(400, "bad_chunk", f"chunk extensions may have {self._max_extension_bytes} bytes")
         self._left = int(match[1], 16)
-        if type(buffer) is bytes and self._left + _COPIED_BYTES < len(buffer):
-            self._buffer = bytearray(buffer)
         self._drop(match.end())
         self._state = self._data if self._left else self._trailers
         return self._state()
@@ -180,11 +181,13 @@ class Framed(Generic[H]):
 
     def _trailers(self) -> H | bytes | Mark:
         buffer = self._buffer
-        end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n") + 4
+        searched, self._searched = self._searched, len(buffer)
+        end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n", max(0, searched - 3)) + 4
         if end == 3:  # their end is not here yet
-            if len(buffer) > self._max_head_bytes or BARE.search(buffer):
+            if len(buffer) > self._max_head_bytes or BARE.search(buffer, max(0, searched - 1)):
                 raise Refused(400, "bad_trailers", "these are no valid trailers")
             return NEED
+        self._searched = 0
         if end > self._max_head_bytes or _TRAILERS.fullmatch(bytes(buffer[:end])) is None:
             raise Refused(400, "bad_trailers", "these are no valid trailers")
         self._trailer_lines = self._take(end)[:-2]

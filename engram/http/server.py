@@ -31,6 +31,8 @@ from engram.http.tls import Certificates, transports
 
 SWEEP_S: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
+_ACCEPTED_AT_THE_END: Final = 4_096
+"""Connections that are taken over from the kernel's queue when the server stops; more than the queue holds."""
 _NO_DESCRIPTORS_S: Final = 0.05
 _LEAVING: Final = 64
 """Connections that are told why they are turned away; more at once are just closed."""
@@ -124,7 +126,7 @@ class Server:
                     await stop.wait()
                     accepting.cancel_scope.cancel()
                 for listener in listeners:
-                    self._take(listener, connections)
+                    self._take(listener, connections, _ACCEPTED_AT_THE_END)
                     listener.close()
                 connections.cancel_scope.deadline = trio.current_time() + drain_s
                 self.draining = True
@@ -140,9 +142,9 @@ class Server:
             if not self._take(listener, nursery):
                 await trio.sleep(_NO_DESCRIPTORS_S)
 
-    def _take(self, listener: socket.socket, nursery: trio.Nursery) -> bool:
-        """Accept what waits; returns False when the process has no descriptor left."""
-        for _ in range(_ACCEPTED_AT_ONCE):
+    def _take(self, listener: socket.socket, nursery: trio.Nursery, most: int = _ACCEPTED_AT_ONCE) -> bool:
+        """Accept what waits, up to `most`; returns False when the process has no descriptor left."""
+        for _ in range(most):
             try:
                 sock, peer = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
@@ -150,7 +152,11 @@ class Server:
             except OSError as error:
                 _log.warning("cannot_accept", error=str(error))
                 return False
-            tune(sock)
+            try:
+                tune(sock)
+            except OSError:  # its client has left meanwhile
+                sock.close()
+                continue
             self._admit(sock, str(peer[0]), int(peer[1]), nursery)
         return True
 

@@ -77,6 +77,9 @@ def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
         if sock.type != socket.SOCK_STREAM or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             sock.close()
             raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS does not listen for streams")
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            sock.close()
+            raise ValueError(f"descriptor {descriptor} ({name}) from LISTEN_FDS must listen on TCP, not on a path")
         sock.setblocking(False)
         sockets.append(sock)
     return sockets

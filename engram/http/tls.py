@@ -52,6 +52,7 @@ class Certificates:
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         context.load_cert_chain(self._chain, self._key)
         return context
@@ -166,7 +167,11 @@ class TlsTransport(Transport):
         if self._outgoing.pending:
             async with self._lock:
                 if data := self._outgoing.read():
-                    await self._send_all(data)
+                    try:
+                        await self._send_all(data)
+                    except BaseException:
+                        self.broken = True  # records are missing: what follows cannot be read
+                        raise
 
     async def end(self) -> None:
         """End our side by close_notify; the client's may go on."""

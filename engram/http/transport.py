@@ -61,6 +61,9 @@ class Transport:
 
     async def _readable(self) -> None:
         self._look_at_deadline()
+        self._check_open()
+        if self._reading:
+            raise trio.BusyResourceError("another task waits for this client's bytes")
         self._reading = True
         try:
             await wait_readable(self.sock)
@@ -70,6 +73,11 @@ class Transport:
             self._look_at_deadline()
         finally:
             self._reading = False
+
+    def _check_open(self) -> None:
+        """Raise ClosedResourceError where the socket was closed between two waits; its number may be another's now."""
+        if self.sock.fileno() < 0:
+            raise trio.ClosedResourceError("the connection was closed")
 
     def _look_at_deadline(self) -> None:
         if self.called_back or self.read_due == LATE:
@@ -104,6 +112,7 @@ class Transport:
         """Give bytes to the kernel, waiting for room.
 
         A client that takes nothing for `send_s` is given up: the connection is `broken`, and later writes do nothing.
+        So it is when the writer is cancelled: what is lost of its bytes must not go unseen within those that follow.
         """
         if self.broken:
             return
@@ -111,6 +120,9 @@ class Transport:
             await self._send(parts)
         except (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
             self.broken = True
+        except BaseException:
+            self.broken = True
+            raise
 
     async def _send(self, parts: tuple[bytes, ...]) -> None:
         size = sum(map(len, parts))
@@ -146,6 +158,7 @@ class Transport:
         self.write_due = inf
 
     async def _writable(self) -> None:
+        self._check_open()
         self._writing = True
         try:
             await wait_writable(self.sock)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 import structlog
 import trio
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 from wsproto.events import (
     AcceptConnection,
     BytesMessage,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from engram.http.connection import Connection
 
 MESSAGE_BYTES: Final = 1_048_576
+_EARLY_BYTES: Final = 65_536
+"""Of frames that come before the application has accepted."""
 _RESTARTING: Final = 1012
 _TOO_LARGE: Final = 1009
 _GONE: Final = 1006
@@ -77,9 +80,6 @@ class WebSocket:
         for event in self._wire.events():
             if isinstance(event, Request):
                 self._scope["subprotocols"] = list(event.subprotocols)
-        rest = connection.parser.take_all()
-        if rest:
-            self._wire.receive_data(rest)
         try:
             await connection.server.app(self._scope, self.receive, self.send)
         except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
@@ -107,33 +107,53 @@ class WebSocket:
     async def _read(self) -> None:
         connection = self._connection
         transport = connection.transport
+        if self._accepted and connection.server.draining:
+            await self._close(_RESTARTING)
+            return
         transport.read_due = connection.server.now + connection.server.patience.idle_s
         try:
             data = await transport.read()
         except Late:
-            if connection.server.draining:
-                await self._close(_RESTARTING)
-            elif self._pinged:
-                await self._close(_SILENT)
-            else:
-                self._pinged = True
-                await transport.write(self._wire.send(Ping()))
+            if self._accepted and self._closed is None and not connection.server.draining:
+                await self._look_alive()
             return
         except (OSError, trio.ClosedResourceError, trio.BrokenResourceError):
             data = b""
         self._pinged = False
-        if not data:
+        if not self._accepted:
+            connection.parser.feed(data)
+        if not data or connection.parser.held > _EARLY_BYTES:
             self._closed = _GONE
-            return
+        elif self._accepted:
+            await self._feed(data)
+
+    async def _feed(self, data: bytes) -> None:
         try:
             self._wire.receive_data(data)
             self._events.extend(self._wire.events())
         except RemoteProtocolError:
             await self._close(_BAD)
 
+    async def _look_alive(self) -> None:
+        if self._pinged:
+            await self._close(_SILENT)
+        else:
+            self._pinged = True
+            await self._write(Ping())
+
+    async def _write(self, event: Event) -> None:
+        """Send an event; one that the client's close has overtaken, or its leaving, is dropped."""
+        transport = self._connection.transport
+        if self._accepted and self._wire.state is not ConnectionState.OPEN:
+            return
+        await transport.write(self._wire.send(event))
+        if transport.broken and self._closed is None:
+            self._closed = _GONE
+            transport.end_wait()
+
     async def _taken(self, event: Event) -> Message | None:
         if isinstance(event, Ping):
-            await self._connection.transport.write(self._wire.send(event.response()))
+            await self._write(event.response())
         elif isinstance(event, CloseConnection):
             if self._closed is None:
                 self._closed = event.code
@@ -145,11 +165,13 @@ class WebSocket:
         return None
 
     async def _joined(self, event: TextMessage | BytesMessage) -> Message | None:
-        self._size += len(event.data)
+        self._size += len(event.data.encode() if isinstance(event, TextMessage) else event.data)
         if self._size > MESSAGE_BYTES:
             await self._close(_TOO_LARGE)
             return None
-        if isinstance(event, TextMessage):
+        if not event.data:
+            pass  # empty fragments are endless at no cost to the sender
+        elif isinstance(event, TextMessage):
             self._text.append(event.data)
         else:
             self._bytes.append(bytes(event.data))
@@ -171,15 +193,17 @@ class WebSocket:
             return
         if kind == "websocket.send":
             text, data = message.get("text"), message.get("bytes")
-            event = TextMessage(data=text) if text is not None else BytesMessage(data=data)
-            await transport.write(self._wire.send(event))
+            if not self._accepted:
+                raise RuntimeError("websocket.send before websocket.accept")
+            await self._write(TextMessage(data=text) if text is not None else BytesMessage(data=data))
         elif kind == "websocket.accept":
-            self._accepted = True
             accept = AcceptConnection(
                 subprotocol=message.get("subprotocol"), extra_headers=list(message.get("headers", ()))
             )
             await transport.write(self._wire.send(accept))
-            self._events.extend(self._wire.events())
+            self._accepted = True
+            if early := self._connection.parser.take_all():
+                await self._feed(early)
         elif kind == "websocket.close" and not self._accepted:
             self._closed = _GONE
             await transport.write(self._wire.send(RejectConnection(status_code=403)))

@@ -31,7 +31,9 @@ class Prepared:
 
     __slots__ = ("_columns", "_sql")
 
-    def __init__(self, statement: Select[*tuple[Any, ...]] | Insert | Update | Delete, keys: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, statement: Select[*tuple[Any, ...]] | Insert | Update | Delete, keys: Sequence[str] | None = None
+    ) -> None:
         """`keys` are the columns that an insert fills, None for all.
 
         Raises ValueError for a value that stands in the statement without a name: it would have to be bound each time.

@@ -50,6 +50,7 @@ def commands(port: int, folder: Path) -> dict[str, list[str]]:
     found = {
         "hypercorn": [*python, "hypercorn", ASGI, "-k", "trio", "-b", f"127.0.0.1:{port}", "--log-level", "CRITICAL"]
     }
+    found["ours"] = [*python, "tests.http.servers", str(port)]
     found["uvicorn"] = [*python, "uvicorn", ASGI, "--port", str(port), "--log-level", "critical", "--lifespan", "off"]
     if shutil.which("nginx"):
         found["nginx"] = _nginx(port, folder)
@@ -122,7 +123,7 @@ def right(case: Case) -> str:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        names = list(commands(1, Path(folder)))
+        names = [name for name in commands(1, Path(folder)) if name != "ours"]
     answers: dict[str, dict[str, str]] = {}
     for name in names:
         answers[name] = dict(_all(name))

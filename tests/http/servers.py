@@ -1,5 +1,6 @@
 """The bare server under an ASGI application of a test's own."""
 
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -47,9 +48,14 @@ class Bare:
 
 @asynccontextmanager
 async def bare(
-    app: AsgiApp, limits: Limits | None = None, *, certificates: Certificates | None = None, drain_s: float = 5.0
+    app: AsgiApp,
+    limits: Limits | None = None,
+    *,
+    certificates: Certificates | None = None,
+    drain_s: float = 5.0,
+    port: int = 0,
 ) -> AsyncIterator[Bare]:
-    listeners = listen("127.0.0.1", 0)
+    listeners = listen("127.0.0.1", port)
     noted = Noted()
     running = Bare(Server(app, Address.of(listeners[0]), limits or Limits(), noted, certificates), noted)
 
@@ -78,3 +84,12 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             return
         body, more = body + message["body"], message["more_body"]
     await respond(send, 200, body)
+
+
+async def _serve_echo(port: int) -> None:
+    async with bare(echo, port=port):
+        await trio.sleep_forever()
+
+
+if __name__ == "__main__":  # a process of its own, beside other people's servers
+    trio.run(_serve_echo, int(sys.argv[1]))

@@ -3,11 +3,13 @@
 import gc
 import os
 import random
+import resource
 import socket
 import struct
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -21,7 +23,6 @@ from tests.sampling import NIGHTLY, SEED
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
 HOURS = 24 if NIGHTLY else 1
-REQUESTS, CONNECTIONS = (100_000, 1_000) if NIGHTLY else (4_000, 200)
 
 
 class Peer:
@@ -108,47 +109,56 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descriptor() -> None:
-    rng = random.Random(SEED)
-    tasks, before = trio.lowlevel.current_statistics().tasks_living, descriptors()
-
-    async def client(running: Bare, requests: int) -> None:
-        while requests > 0:
-            stream = await trio.open_tcp_stream("127.0.0.1", running.port)
-            async with stream:
-                for _ in range(rng.randrange(1, 40)):
-                    requests -= 1
-                    raw = GET if rng.random() < 0.5 else b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc"
-                    try:
-                        match rng.randrange(12):
-                            case 0:
-                                await stream.send_all(raw[: rng.randrange(len(raw))])
-                                break
-                            case 1:
-                                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                                await stream.send_all(raw)
-                                break
-                            case 2:
-                                await stream.send_all(raw)
-                                await stream.send_eof()
-                                await stream.receive_some()
-                                break
-                            case 3:
-                                await stream.send_all(rng.randbytes(rng.randrange(1, 200)))
-                                await stream.receive_some()
-                                break
-                            case _:
-                                await stream.send_all(raw)
-                                with trio.fail_after(20):
-                                    assert await stream.receive_some()
-                    except trio.BrokenResourceError:
+async def break_off(port: int, requests: int, rng: random.Random) -> None:
+    """Send so many requests; of each connection's, one is cut, reset, half-closed or garbage."""
+    while requests > 0:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            for _ in range(rng.randrange(1, 40)):
+                requests -= 1
+                raw = GET if rng.random() < 0.5 else b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 3\r\n\r\nabc"
+                try:
+                    if not await ask(stream, raw, rng):
                         break
+                except trio.BrokenResourceError:
+                    break
 
+
+async def ask(stream: trio.SocketStream, raw: bytes, rng: random.Random) -> bool:
+    """Send one request, or something of it; whether the connection goes on."""
+    match rng.randrange(12):
+        case 0:
+            await stream.send_all(raw[: rng.randrange(len(raw))])
+        case 1:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await stream.send_all(raw)
+        case 2:
+            await stream.send_all(raw)
+            await stream.send_eof()
+            await stream.receive_some()
+        case 3:
+            await stream.send_all(rng.randbytes(rng.randrange(1, 200)))
+            await stream.receive_some()
+        case _:
+            await stream.send_all(raw)
+            with trio.fail_after(60):
+                assert await stream.receive_some()
+            return True
+    return False
+
+
+async def break_off_many(port: int, requests: int, connections: int) -> None:
+    rng = random.Random(SEED)
+    async with trio.open_nursery() as nursery:
+        for _ in range(connections):
+            nursery.start_soon(break_off, port, requests // connections, rng)
+
+
+async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descriptor() -> None:
+    tasks, before = trio.lowlevel.current_statistics().tasks_living, descriptors()
     with capture_logs():
-        async with bare(echo, Limits(max_connections=10_000)) as running:
-            async with trio.open_nursery() as nursery:
-                for _ in range(CONNECTIONS):
-                    nursery.start_soon(client, running, REQUESTS // CONNECTIONS)
+        patience = Patience(idle_s=2, head_s=1, body_s=1)
+        async with bare(echo, Limits(max_connections=10_000, patience=patience)) as running:
+            await break_off_many(running.port, 4_000, 200)
             running.stop.set()
             with trio.fail_after(30):
                 await running.stopped.wait()
@@ -156,6 +166,46 @@ async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descripto
     gc.collect()
     assert descriptors() <= before
     assert trio.lowlevel.current_statistics().tasks_living == tasks
+
+
+SERVING = """
+import logging, resource, structlog, trio
+from engram.http.connection import Patience
+from engram.http.server import Limits
+from tests.http.servers import bare, echo
+async def main():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    async with bare(echo, Limits(max_connections=10_000, patience=Patience(idle_s=2, head_s=1, body_s=1))) as running:
+        print(running.port, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+
+
+async def test_resets_half_closes_and_cut_requests_leave_the_memory_of_the_server_as_it_was() -> None:
+    requests, connections = (100_000, 1_000) if NIGHTLY else (10_000, 100)
+    async with trio.open_nursery() as nursery:
+        command = (sys.executable, "-c", SERVING)
+        child = await nursery.start(partial(trio.run_process, command, capture_stdout=False, stdout=subprocess.PIPE))
+        port = int(await child.stdout.receive_some())
+        held, resident = Path(f"/proc/{child.pid}/fd"), Path(f"/proc/{child.pid}/statm")
+
+        async def kib() -> int:
+            """When all connections are closed again."""
+            with trio.fail_after(30):
+                while len(list(held.iterdir())) > open_before:  # noqa: ASYNC110 -- it is another process
+                    await trio.sleep(0.1)
+            return int(resident.read_text().split()[1]) * resource.getpagesize() // 1_024
+
+        open_before = len(list(held.iterdir()))
+        await break_off_many(port, 4 * connections, connections)
+        before = await kib()
+        await break_off_many(port, requests, connections)
+        grown = await kib() - before
+        nursery.cancel_scope.cancel()
+    print(f"{requests} requests over {connections} connections: {before} KiB, {grown:+} KiB")
+    assert grown < 2_048
 
 
 HOLDER = """

@@ -436,3 +436,52 @@ async def test_the_idle_time_of_the_answer_before_does_not_cut_a_busy_connection
         for _ in range(2):
             await stream.send_all(GET)
             await read_until(stream, b"done")
+
+
+# What an application does wrong, and what it asks for late.
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        start(100),
+        start(103),
+        start(1_000),
+        start(200, (b"content-length", b"2"), (b"content-length", b"3")),
+        start(200, (b"content-length", b"-2")),
+        start(200, (b"content-length", b"+2")),
+    ],
+    ids=["100", "103", "1000", "two lengths", "a negative length", "a signed length"],
+)
+async def test_a_head_that_is_no_final_one_or_frames_twice_is_an_error_of_the_application(
+    first: dict[str, object],
+) -> None:
+    said = await answer(sending(first, part(b"hi")))
+    assert said.startswith(b"HTTP/1.1 500 ")
+    assert said.count(b"HTTP/1.1") == 1
+
+
+async def test_an_application_that_fails_between_head_and_body_is_a_500() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start())
+        raise RuntimeError("as asked")
+
+    assert (await answer(app)).startswith(b"HTTP/1.1 500 ")
+
+
+async def test_no_100_is_sent_within_an_answer_that_has_begun() -> None:
+    async def early(receive: Receive, send: Send) -> None:
+        await send(start())
+        await send(part(b"early,", more=True))
+        message = await receive()
+        await send(part(b"then " + message["body"]))
+
+    async with bare(streaming(early)) as running, client(running) as stream:
+        await stream.send_all(post(5, b"Expect: 100-continue"))
+        said = await read_until(stream, b"early,")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await stream.send_all(b"hello")
+        said += await read_all(stream)
+    assert b"100 Continue" not in said
+    assert b"connection: close\r\n" in said
+    assert b"then hello" in said

@@ -1,5 +1,6 @@
 """The parser alone: every raw request whole, split at every byte, and streams that nobody wrote by hand."""
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -198,3 +199,29 @@ def test_an_expectation_counts_only_where_a_body_follows_and_the_version_knows_i
     assert expects(b"POST / HTTP/1.1", b"5")
     assert not expects(b"POST / HTTP/1.1", b"0")
     assert not expects(b"POST / HTTP/1.0", b"5")
+
+
+@pytest.mark.parametrize(
+    ("begin", "each", "step"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", 65_536),
+        (b"", b"\r\n", 65_536),
+        (b"", b"GET / HTTP/1.0\r\n\r\n", 65_536),
+        (b"POST / HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n", 8),
+    ],
+    ids=["chunks of one byte", "blank lines", "requests", "trailers that drip"],
+)
+def test_what_arrives_in_small_parts_costs_no_more_each_the_more_there_is(begin: bytes, each: bytes, step: int) -> None:
+    def cost(size: int) -> float:
+        raw = (begin + each * (size // len(each)))[:size]
+        took = []
+        for _ in range(3):
+            parser, began = Parser(Bounds(max_head_bytes=100_000)), time.process_time()
+            for at in range(0, size, step):
+                parser.feed(raw[at : at + step])
+                while parser.next() is not NEED:
+                    pass
+            took.append(time.process_time() - began)
+        return min(took)
+
+    assert cost(64_000) < 13 * cost(8_000) + 0.01  # 8 times as much

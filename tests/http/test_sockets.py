@@ -1,8 +1,10 @@
 """Listening sockets: of one's own, and those that a service manager hands down."""
 
+import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +72,14 @@ def test_an_address_that_is_taken_is_an_error_that_names_it() -> None:
     (first,) = listen("127.0.0.1", 0)
     with first, pytest.raises(OSError, match=r"cannot listen on http://127\.0\.0\.1:\d+: Address already in use"):
         listen("127.0.0.1", Address.of(first).port)
+
+
+def test_a_socket_on_a_path_is_refused_by_its_name(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(tmp_path / "s"))
+        held.listen()
+        first = 3
+        names = ":" * (held.fileno() - first) + "gateway"
+        environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(held.fileno() - first + 1)}
+        with pytest.raises(ValueError, match=rf"descriptor {held.fileno()} \(gateway\) .* must listen on TCP"):
+            passed({**environ, "LISTEN_FDNAMES": names}, "gateway")

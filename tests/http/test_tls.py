@@ -10,6 +10,7 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from engram.http.asgi import Send, respond
 from engram.http.connection import Patience
 from engram.http.server import Limits
 from engram.http.tls import Certificates
@@ -77,8 +78,6 @@ async def test_requests_share_a_connection_and_large_bodies_pass_both_ways(pair:
 
 async def test_the_application_knows_that_it_is_https(pair: tuple[Path, Path]) -> None:
     async def scheme(scope: dict[str, object], receive: object, send: object) -> None:
-        from engram.http.asgi import respond
-
         await respond(send, 200, str(scope["scheme"]).encode())  # type: ignore[arg-type]  # an ASGI callable
 
     async with bare(scheme, certificates=Certificates(*pair)) as running, await shake(running, pair[0]) as stream:
@@ -183,3 +182,80 @@ def test_a_client_that_sends_its_end_inside_tls_gets_its_answer(pair: tuple[Path
             assert (await trio.to_thread.run_sync(ask)).endswith(b"hello")
 
     trio.run(main)
+
+
+async def test_clients_that_never_shake_hands_are_evicted_for_one_that_does(pair: tuple[Path, Path]) -> None:
+    limits = Limits(max_connections=4)
+    async with bare(echo, limits, certificates=Certificates(*pair)) as running:
+        silent = [await trio.open_tcp_stream("127.0.0.1", running.port) for _ in range(20)]
+        await silent[-1].send_all(b"\x16\x03\x01\x02\x00\x01")  # half a greeting
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        async with await shake(running, pair[0]) as stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+            assert (await read_until(stream, b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        assert running.noted.drops == ["evicted"] * 17
+        for each in silent:
+            await each.aclose()
+
+
+async def test_requests_in_one_packet_and_requests_cut_within_a_record_are_answered_in_order(
+    pair: tuple[Path, Path],
+) -> None:
+    context = ssl.create_default_context(cafile=str(pair[0]))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    engine = context.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+
+    async with (
+        bare(echo, certificates=Certificates(*pair)) as running,
+        await trio.open_tcp_stream("127.0.0.1", running.port) as raw,
+    ):
+        while True:
+            try:
+                engine.do_handshake()
+            except ssl.SSLWantReadError:
+                await raw.send_all(outgoing.read())
+                incoming.write(bytes(await raw.receive_some(65_536)))
+            else:
+                break
+        for number in range(5):  # a record each
+            engine.write(b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n%d" % number)
+        sealed = outgoing.read()
+        await raw.send_all(sealed[:-50])
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await raw.send_all(sealed[-50:])
+        said = b""
+        with trio.fail_after(5):
+            while said.count(b"HTTP/1.1 200 ") < 5 or not said.endswith(b"4"):
+                incoming.write(bytes(await raw.receive_some(65_536)))
+                while True:
+                    try:
+                        said += engine.read(65_536)
+                    except ssl.SSLWantReadError:
+                        break
+    assert [body[:1] for body in said.split(b"\r\n\r\n")[1:]] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_tls_client_that_reads_nothing_holds_up_nobody_and_is_given_up(pair: tuple[Path, Path]) -> None:
+    async def pour(scope: dict[str, object], receive: object, send: Send) -> None:
+        await respond(send, 200, b"x" * 30_000_000)
+
+    limits = Limits(patience=Patience(send_s=0.3, linger_s=0.1))
+    async with bare(pour, limits, certificates=Certificates(*pair)) as running:
+        stuck = await shake(running, pair[0])
+        await stuck.send_all(b"GET / HTTP/1.1\r\nHost: t\r\n\r\n")
+        async with await shake(running, pair[0]) as other:
+            await other.send_all(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            size = 0
+            with trio.fail_after(10):
+                while size < 30_000_000:
+                    size += len(await other.receive_some(1 << 20))
+        running.stop.set()
+        with trio.fail_after(5):
+            await running.stopped.wait()
+        assert running.drained
+        await trio.aclose_forcefully(stuck)
+
+
+def test_a_handshake_is_made_once_for_a_connection(pair: tuple[Path, Path]) -> None:
+    """Renegotiation costs the server a signature each time, and the client nothing."""
+    assert Certificates(*pair).context().options & ssl.OP_NO_RENEGOTIATION

@@ -1,10 +1,12 @@
 """WebSockets: a client by wsproto on one side, an ASGI application on the other."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -22,7 +24,7 @@ from engram.http.asgi import Receive, Scope, Send
 from engram.http.connection import Patience
 from engram.http.parser import Bounds
 from engram.http.server import Limits
-from engram.http.websocket import MESSAGE_BYTES
+from engram.http.websocket import MESSAGE_BYTES, WebSocket
 from tests.http.servers import bare
 
 KEY = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -225,3 +227,134 @@ async def test_a_client_that_vanishes_ends_the_application() -> None:
             await client.next()
         with trio.fail_after(5):
             await ended.wait()
+
+
+async def test_frames_that_are_sent_with_the_handshake_are_messages() -> None:
+    async with bare(echo, OFFERED) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+        head = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        frame = b"\x81\x82\x00\x00\x00\x00hi"
+        await stream.send_all(head + b"Sec-WebSocket-Version: 13\r\n" + KEY + b"\r\n" + frame)
+        said = b""
+        with trio.fail_after(5):
+            while not said.endswith(b"\x81\x02hi"):
+                said += await stream.receive_some(65_536)
+
+
+async def test_a_client_that_pings_and_reads_nothing_is_given_up() -> None:
+    limits = Limits(bounds=Bounds(websocket=True), patience=Patience(send_s=0.3))
+    ended = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await echo(scope, receive, send)
+        ended.set()
+
+    async with bare(app, limits) as running, connected(running.port) as client, trio.open_nursery() as nursery:
+        await client.next()
+
+        async def flood() -> None:
+            pings = b"".join(client.wire.send(Ping(payload=b"x" * 125)) for _ in range(500))
+            while True:
+                await client.stream.send_all(pings)
+
+        async def flooding() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                await flood()
+
+        nursery.start_soon(flooding)
+        with trio.fail_after(10):
+            await ended.wait()
+
+
+async def test_a_message_in_endless_empty_fragments_takes_no_room() -> None:
+    async with bare(echo, OFFERED) as running, connected(running.port) as client:
+        await client.next()
+        await client.send(TextMessage(data="a", message_finished=False))
+        empty = b"".join(client.wire.send(TextMessage(data="", message_finished=False)) for _ in range(200))
+        for _ in range(20):
+            await client.stream.send_all(empty)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert sum(len(each._text) for each in gc.get_objects() if isinstance(each, WebSocket)) == 1
+        await client.send(TextMessage(data="z"))
+        event = await client.next()
+        assert isinstance(event, TextMessage)
+        assert event.data == "az"
+
+
+async def test_what_is_sent_to_a_client_that_has_closed_meanwhile_is_dropped() -> None:
+    ended = trio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["text"] == "last words"  # the close has come in the same packet
+        await send({"type": "websocket.send", "text": "too late"})
+        assert (await receive())["code"] == 1000
+        ended.set()
+
+    with capture_logs() as logged:
+        async with bare(app, OFFERED) as running, connected(running.port) as client:
+            await client.next()
+            last = client.wire.send(TextMessage(data="last words")) + client.wire.send(CloseConnection(code=1000))
+            await client.stream.send_all(last)
+            with trio.fail_after(5):
+                await ended.wait()
+    assert logged == []
+
+
+async def test_a_stop_before_the_handshake_is_accepted_closes_with_1012_after_it() -> None:
+    """Kludex/uvicorn#596: no close frame goes into an unfinished handshake."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["type"] == "websocket.connect"
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            running.stop.set()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        await send({"type": "websocket.accept"})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async with bare(app, OFFERED) as running, connected(running.port) as client:
+        assert isinstance(await client.next(), AcceptConnection)
+        event = await client.next()
+        assert isinstance(event, CloseConnection)
+        assert event.code == 1012
+
+
+async def test_a_message_before_the_handshake_is_accepted_is_an_error_of_the_application() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.send", "text": "early"})
+
+    async with bare(app, OFFERED) as running, connected(running.port) as client:
+        event = await client.next()
+        assert isinstance(event, RejectConnection)
+        assert event.status_code == 500
+
+
+@pytest.mark.parametrize("count", [1, 2_000])
+async def test_frames_that_come_while_the_application_waits_before_it_accepts_are_kept_within_a_bound(
+    count: int,
+) -> None:
+    seen: list[object] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        with trio.move_on_after(0.2):
+            seen.append((await receive())["type"])
+        await send({"type": "websocket.accept"})
+        message = await receive()
+        seen.append(message.get("text", message["type"]))
+
+    async with bare(app, OFFERED) as running, await trio.open_tcp_stream("127.0.0.1", running.port) as stream:
+        head = b"GET / HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        await stream.send_all(head + b"Sec-WebSocket-Version: 13\r\n" + KEY + b"\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        with trio.fail_after(5):
+            try:
+                await stream.send_all((b"\x81\xfe\x00\x80\x00\x00\x00\x00" + b"x" * 128) * count)
+                while await stream.receive_some(65_536):
+                    pass
+            except trio.BrokenResourceError:
+                assert count > 1
+    assert seen == (["x" * 128] if count == 1 else ["websocket.disconnect"] * 2)

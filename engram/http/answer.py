@@ -1,0 +1,97 @@
+"""What an application answers, as it goes on the wire (RFC 9112): head, then each part of the body; no I/O.
+
+The server frames an answer alone: by the Content-Length that the application declares, in chunks where it declares
+none, by the end of the connection in HTTP/1.0. HEAD, 204 and 304 have no body. What cannot be framed is an error of the
+application (ValueError, RuntimeError), raised before anything of it is out where that is possible.
+"""
+
+import re
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final, final
+
+from engram.http.asgi import BODILESS
+from engram.http.parser import Head
+
+_LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
+_BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
+"""Headers of an answer that the server writes itself; the application may only ask for them."""
+
+
+@final
+class Answer:
+    """Frames the answer to one request."""
+
+    __slots__ = ("_bodiless", "_chunked", "_left", "_minor", "_pending", "keep", "status")
+
+    def __init__(self, head: Head) -> None:
+        self.keep = head.keep
+        """Whether the connection goes on after it."""
+        self.status = 0
+        """0 until the application has given it."""
+        self._minor = head.minor
+        self._bodiless = head.method == b"HEAD"
+        self._left: int | None = None  # of the declared Content-Length
+        self._chunked = False
+        self._pending = b""  # the head, until the body's first part
+
+    @property
+    def out(self) -> bool:
+        """Whether anything of it has been given to the connection."""
+        return self.status != 0 and not self._pending
+
+    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes) -> None:
+        """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent."""
+        if self.status:
+            raise RuntimeError("the response has begun already")
+        if not 200 <= status <= 999:
+            raise ValueError(f"{status} is no status of a final answer (200 to 999)")
+        lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
+        if status in BODILESS:
+            self._bodiless = True
+        for name, value in headers:
+            name = name.lower()
+            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+                raise ValueError(f"a header that cannot be sent: {name!r}")
+            if name not in _FRAMING:
+                lines.append(b"%b: %b\r\n" % (name, value))
+            elif name == b"content-length" and status not in BODILESS:
+                if self._left is not None or not value.isdigit():
+                    raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
+                self._left = int(value)
+                lines.append(b"content-length: %d\r\n" % self._left)
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep = False
+        lines.append(date)
+        if self._left is None and status not in BODILESS:
+            if self._minor:
+                self._chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self.keep = False
+        if not self.keep:
+            lines.append(b"connection: close\r\n")
+        elif not self._minor:
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        self._pending = b"".join(lines)
+        self.status = status
+
+    def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
+        """What is sent for a part of the body. Raises RuntimeError for a body of another length than was declared."""
+        parts = () if self._bodiless else self._part(body, more)
+        head, self._pending = self._pending, b""
+        return (head, *parts) if head else parts
+
+    def _part(self, body: bytes, more: bool) -> tuple[bytes, ...]:
+        if self._chunked:
+            if not body:
+                return () if more else (b"0\r\n\r\n",)
+            return (b"%x\r\n" % len(body), body, b"\r\n" if more else b"\r\n0\r\n\r\n")
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the answer's body is not as long as its Content-Length")
+        return (body,) if body else ()
