@@ -171,6 +171,18 @@ class Worker:
         cancelled = isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)
         return cancelled or self.child.spec.shutdown == "brutal_kill"
 
+    @property
+    def starts_within_s(self) -> float:
+        """After how many seconds a start of it has failed at the latest."""
+        within_s = self.child.spec.start_within_s
+        return math.inf if within_s is None else within_s
+
+    @property
+    def stops_within_s(self) -> float:
+        """After how many seconds a stop kills it; infinity for never."""
+        shutdown = self.child.spec.shutdown
+        return math.inf if isinstance(shutdown, str) else shutdown
+
     def close(self, reason: ExitReason) -> None:
         """It has no next life in sight. A name that another worker holds stays with that."""
         if self.mailbox.owner is self:
