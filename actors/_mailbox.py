@@ -265,7 +265,8 @@ class Mailbox:
         if depth:
             if self._marks is None:
                 self._marks = deque()
-            self._marks.append((self.taken + depth, trio.current_time()))
+            timers = self.timers
+            self._marks.append((self.taken + depth, trio.current_time() if timers is None else timers.now()))
         marks = self._marks
         while marks and marks[0][0] <= self.taken:
             self._oldest_since = marks.popleft()[1]

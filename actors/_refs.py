@@ -82,7 +82,7 @@ class ActorRef(Generic[M_contra]):
         """As `tell`, but waits for room; in the order of arrival among those who wait. Cancelled while it waits,
         nothing was sent. It is no checkpoint when there is room.
 
-        Raises ActorDown, WrongMessage, WrongThread, CallCycle (the wait for room would never end).
+        Raises ActorDown, WrongMessage, WrongThread, CallCycle (there would never be room).
         """
         mailbox = self._mailbox
         if get_ident() != mailbox.thread:

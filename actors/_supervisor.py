@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -133,13 +134,15 @@ class Supervisor:
     def feed(self, event: Event) -> None:
         """Takes an event and performs what follows. An event that comes up meanwhile is taken next. Raises
         WrongThread."""
-        self.system.require_thread()
+        system = self.system
+        if system.thread != get_ident():
+            system.require_thread()
         self._inbox.append(event)
-        if self._busy or self.system.aborted:
+        if self._busy or system.aborted:
             return
         self._busy = True
         try:
-            while self._inbox and not self.system.aborted:
+            while self._inbox and not system.aborted:
                 self.state, actions = decide(self.state, self._inbox.popleft())
                 for action in actions:
                     _PERFORM[type(action)](self, action)
