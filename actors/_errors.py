@@ -44,7 +44,7 @@ class CallTimeout(ActorsError):
 
 
 class CallCycle(ActorsError):
-    """The wait would never end: it closes the cycle `path` of waits. Nothing was sent."""
+    """The answer could never come: the wait would close the circle `path` of waits. Nothing was sent."""
 
     def __init__(self, path: tuple[str, ...]) -> None:
         super().__init__("refused, it would wait for itself: " + " -> ".join(path))

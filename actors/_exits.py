@@ -52,6 +52,9 @@ def without_frames(reason: ExitReason) -> ExitReason:
     return ExitReason(reason.kind, reason.detail, _twin(error))
 
 
+_REDUCES: Final = (BaseException.__reduce__, OSError.__reduce__)
+
+
 def _twin(error: BaseException) -> BaseException:
     kind = type(error)
     try:
@@ -63,6 +66,8 @@ def _twin(error: BaseException) -> BaseException:
         else:
             made: Any = error.__reduce__()
             twin = made[0](*made[1])
+            if len(made) == 2 and kind.__reduce__ in _REDUCES:  # it has no attributes; to look would give it a dict
+                return twin
         for name, held in vars(error).items():
             twin.__dict__[name] = without_frames(held) if isinstance(held, ExitReason) else held
     except Exception:  # noqa: BLE001  # a class whose making takes more than its arguments

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar, TypeVarTuple
+from typing import Final, TypeVar, TypeVarTuple
 
 from trio.lowlevel import disable_ki_protection, enable_ki_protection
+
+_INTERRUPTS: Final = (KeyboardInterrupt, SystemExit)  # the union of them would be made again at each use
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -23,7 +25,7 @@ def interrupt_in(error: BaseException, *, replaced: bool = False) -> KeyboardInt
     With `replaced` also a KeyboardInterrupt during whose handling `error` was raised (a `finally` that raises). A
     SystemExit that was turned into another error is not looked for: that is how a parser's errors are translated.
     """
-    if isinstance(error, KeyboardInterrupt | SystemExit):
+    if isinstance(error, _INTERRUPTS):
         return error
     grouped = isinstance(error, BaseExceptionGroup)
     if not grouped and (not replaced or (error.__cause__ is None and error.__context__ is None)):

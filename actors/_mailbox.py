@@ -28,6 +28,7 @@ from actors._specs import MailboxPolicy
 
 if TYPE_CHECKING:
     from actors._timers import Timers
+    from actors._waits import Wait
     from actors._worker import Worker
 
 
@@ -37,7 +38,11 @@ class Node(Protocol):
     @property
     def path(self) -> str: ...
 
-    def waits_for(self) -> list[Node]: ...
+    def links(self) -> list[Link]: ...
+
+
+Link = tuple[Node, float]
+"""What is waited for, and the seconds after which that wait ends by itself (infinity for never)."""
 
 
 class Asked(msgspec.Struct, eq=False):
@@ -123,12 +128,18 @@ _WOKEN: Final = cast("Outcome[None]", _Woken())
 class Blocked:
     """A sender that waits for room."""
 
-    __slots__ = ("abandoned", "message", "task")
+    __slots__ = ("abandoned", "done", "message", "task")
 
     def __init__(self, message: object, task: trio.lowlevel.Task) -> None:
         self.message = message
         self.task = task
         self.abandoned = False
+        self.done = False
+
+    def wake(self, outcome: Outcome[None]) -> None:
+        """Its wait is over."""
+        self.done = True
+        reschedule(self.task, outcome)
 
 
 class Mailbox:
@@ -179,7 +190,7 @@ class Mailbox:
         """The identity of the thread that alone may use it; 0 while nobody owns it."""
         self.senders_since = 0
         """What `taken` was when senders last had a turn, or began to wait."""
-        self.waiting: list[Node] | None = None
+        self.waiting: list[Wait] | None = None
         """What its consumer waits for."""
         self.taken = 0
         self._accepted: tuple[type, ...] | None = ()
@@ -217,7 +228,7 @@ class Mailbox:
                 if isinstance(waiter, Asked):
                     waiter.fail(reason)
                 elif not waiter.abandoned:
-                    reschedule(waiter.task, Error(ActorDown(self.name, reason)))
+                    waiter.wake(Error(ActorDown(self.name, reason)))
             else:
                 return False
         return bool(queue or senders)
@@ -254,7 +265,8 @@ class Mailbox:
         if depth:
             if self._marks is None:
                 self._marks = deque()
-            self._marks.append((self.taken + depth, trio.current_time()))
+            timers = self.timers
+            self._marks.append((self.taken + depth, trio.current_time() if timers is None else timers.now()))
         marks = self._marks
         while marks and marks[0][0] <= self.taken:
             self._oldest_since = marks.popleft()[1]
@@ -282,7 +294,7 @@ class Mailbox:
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
-                reschedule(waiter.task, _WOKEN)
+                waiter.wake(_WOKEN)
             room -= 1
         self._note_senders_gone()
 
@@ -347,9 +359,8 @@ class Mailbox:
             self.limit = 0
         self.senders.append(waiter)
 
-    async def wait_for_room(self, message: object) -> None:
-        """Puts `message` once there is room, after everybody who waited before. Raises ActorDown."""
-        waiter = Blocked(message, trio.lowlevel.current_task())
+    async def wait_for_room(self, waiter: Blocked) -> None:
+        """Puts its message once there is room, after everybody who waited before. Raises ActorDown."""
         self.add_sender(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -414,20 +425,20 @@ class Mailbox:
         """The path of its owner in the tree; its name while nobody owns it."""
         return self.name if self.owner is None else self.owner.path
 
-    def waits_for(self) -> list[Node]:
-        """What its consumer waits for."""
-        return self.waiting or []
+    def links(self) -> list[Link]:
+        """What its consumer waits for, whether or not something else may end these waits."""
+        return [(wait.target, wait.left_s()) for wait in self.waiting or ()]
 
-    def wait_begins(self, node: Node) -> None:
-        """Its consumer waits for `node`."""
+    def wait_begins(self, wait: Wait) -> None:
+        """Its consumer waits."""
         if self.waiting is None:
             self.waiting = []
-        self.waiting.append(node)
+        self.waiting.append(wait)
 
-    def wait_ends(self, node: Node) -> None:
-        """Its consumer waits for `node` no more."""
+    def wait_ends(self, wait: Wait) -> None:
+        """Its consumer waits no more."""
         if self.waiting is not None:
-            self.waiting.remove(node)
+            self.waiting.remove(wait)
 
     def oldest_age_s(self) -> float | None:
         """How long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound

@@ -10,9 +10,9 @@ from trio.lowlevel import current_task, wait_task_rescheduled
 
 from actors._errors import ReplyTypeError, SupervisorDown
 from actors._interrupts import protect
-from actors._mailbox import Asked, Mailbox
+from actors._mailbox import Asked, Blocked, Mailbox
 from actors._messages import Asks, reply_classes
-from actors._waits import asker, attached, refuse_cycle
+from actors._waits import Wait, asker, attached, refuse_cycle
 
 if TYPE_CHECKING:
     from actors._actor import Actor
@@ -82,7 +82,7 @@ class ActorRef(Generic[M_contra]):
         """As `tell`, but waits for room; in the order of arrival among those who wait. Cancelled while it waits,
         nothing was sent. It is no checkpoint when there is room.
 
-        Raises ActorDown, WrongMessage, WrongThread, CallCycle (the wait for room would never end).
+        Raises ActorDown, WrongMessage, WrongThread, CallCycle (there would never be room).
         """
         mailbox = self._mailbox
         if get_ident() != mailbox.thread:
@@ -93,15 +93,17 @@ class ActorRef(Generic[M_contra]):
             me = asker.get()
             if me is not None:
                 me = attached(me)
+            blocked = Blocked(message, current_task())
             if me is None:
-                await mailbox.wait_for_room(message)
+                await mailbox.wait_for_room(blocked)
                 return
             refuse_cycle(me, mailbox)
-            me.wait_begins(mailbox)
+            wait = Wait(mailbox, blocked)
+            me.wait_begins(wait)
             try:
-                await mailbox.wait_for_room(message)
+                await mailbox.wait_for_room(blocked)
             finally:
-                me.wait_ends(mailbox)
+                me.wait_ends(wait)
             return
         queue.append(message)
         if not depth:
@@ -126,7 +128,7 @@ class ActorRef(Generic[M_contra]):
         if me is not None:
             me = attached(me)
         if me is not None:
-            refuse_cycle(me, mailbox)
+            refuse_cycle(me, mailbox, timeout)
         asked = Asked(message, mailbox, timeout, current_task())
         waits = (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message)
         mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
@@ -138,11 +140,12 @@ class ActorRef(Generic[M_contra]):
                 mailbox.wake()
         if me is None:
             return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]  # settle_reply checked it
-        me.wait_begins(mailbox)
+        wait = Wait(mailbox, asked)
+        me.wait_begins(wait)
         try:
             return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]
         finally:
-            me.wait_ends(mailbox)
+            me.wait_ends(wait)
 
 
 def make_ref(mailbox: Mailbox) -> ActorRef[Any]:

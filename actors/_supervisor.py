@@ -3,8 +3,10 @@ performs what follows from it, synchronously."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,7 +31,7 @@ from actors._errors import (
 from actors._events import Crashed, GaveUp, Restarted, Started, Stopped
 from actors._exits import SHUTDOWN, ExitReason, crashed
 from actors._interrupts import call_unprotected, protect
-from actors._mailbox import Mailbox, Node
+from actors._mailbox import Link, Mailbox
 from actors._refs import ActorRef, make_ref
 from actors._specs import SupervisorSpec
 from actors._supervision import (
@@ -65,7 +67,7 @@ from actors._supervision import (
 from actors._supervision import Started as ChildStarted
 from actors._supervision import StartFailed as ChildStartFailed
 from actors._timers import TimerEntry
-from actors._waits import asker, attached, refuse_cycle
+from actors._waits import Wait, asker, attached, refuse_cycle
 from actors._worker import Worker
 
 if TYPE_CHECKING:
@@ -96,9 +98,13 @@ class Request:
     def path(self) -> str:
         return f"request({self.supervisor.path}/{self.child_id})"
 
-    def waits_for(self) -> list[Node]:
+    @property
+    def done(self) -> bool:
+        return self.outcome is not None
+
+    def links(self) -> list[Link]:
         below = self.supervisor.below if self.stops else self.supervisor.nodes
-        return [*self.supervisor.waits_for(), *below(self.child_id)]
+        return [*self.supervisor.links(), *below(self.child_id)]
 
 
 class Supervisor:
@@ -128,13 +134,15 @@ class Supervisor:
     def feed(self, event: Event) -> None:
         """Takes an event and performs what follows. An event that comes up meanwhile is taken next. Raises
         WrongThread."""
-        self.system.require_thread()
+        system = self.system
+        if system.thread != get_ident():
+            system.require_thread()
         self._inbox.append(event)
-        if self._busy or self.system.aborted:
+        if self._busy or system.aborted:
             return
         self._busy = True
         try:
-            while self._inbox and not self.system.aborted:
+            while self._inbox and not system.aborted:
                 self.state, actions = decide(self.state, self._inbox.popleft())
                 for action in actions:
                     _PERFORM[type(action)](self, action)
@@ -348,10 +356,12 @@ class Supervisor:
         me = asker.get()
         if me is not None:
             me = attached(me)
+        wait: Wait | None = None
         request = Request(self, child_id, None if me is None else me.path, stops=stops)
         if me is not None:
             refuse_cycle(me, request)
-            me.wait_begins(request)
+            wait = Wait(request, request)
+            me.wait_begins(wait)
         self._requests.add(request)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -371,8 +381,8 @@ class Supervisor:
                     await trio.lowlevel.cancel_shielded_checkpoint()
                 request.outcome.unwrap()
         finally:
-            if me is not None:
-                me.wait_ends(request)
+            if me is not None and wait is not None:
+                me.wait_ends(wait)
 
     def refuse_own_end(self, child_id: str) -> None:
         """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""
@@ -394,7 +404,7 @@ class Supervisor:
 
     # --- what can be observed
 
-    def waits_for(self) -> list[Node]:
+    def links(self) -> list[Link]:
         """The children that it waits for before it takes up anything else."""
         state = self.state
         if state.phase is Phase.ENDING:
@@ -405,22 +415,25 @@ class Supervisor:
             return self.nodes(state.plan.waiting)
         return []
 
-    def nodes(self, child_id: str) -> list[Node]:
+    def nodes(self, child_id: str) -> list[Link]:
         """What stands for child `id` in the search for cycles, while it is starting or stopping."""
         slot = self.slots.get(child_id)
         child = self.state.children.get(child_id)
         if slot is None or (child is not None and child.status is Status.RUNNING):
             return []
-        return [slot.mailbox if isinstance(slot, Worker) else slot]
+        if not isinstance(slot, Worker):
+            return [(slot, math.inf)]
+        stopping = child is not None and child.status is Status.STOPPING
+        return [(slot.mailbox, slot.stops_within_s if stopping else slot.starts_within_s)]
 
-    def below(self, child_id: str) -> list[Node]:
-        """Everybody whose end is waited for when child `child_id` is stopped."""
+    def below(self, child_id: str) -> list[Link]:
+        """Every worker whose end is waited for when child `child_id` is stopped."""
         slot = self.slots.get(child_id)
         if slot is None:
             return []
         if isinstance(slot, Worker):
-            return [] if slot.ends_at_once else [slot.mailbox]
-        return [node for inner in slot.slots for node in slot.below(inner)]
+            return [] if slot.ends_at_once else [(slot.mailbox, slot.stops_within_s)]
+        return [link for inner in slot.slots for link in slot.below(inner)]
 
     def workers(self) -> Iterator[Worker]:
         """Every worker below it."""

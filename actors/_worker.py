@@ -58,6 +58,7 @@ class Worker:
         "_carried",
         "_cleanups",
         "_context",
+        "_cut",
         "_made",
         "_open",
         "_reporting",
@@ -89,6 +90,8 @@ class Worker:
         self._scope: trio.CancelScope | None = None
         self._open: trio.CancelScope | None = None
         """The scope that the task is in; a life that crashed leaves it to the next one."""
+        self._cut = False
+        """That scope is cancelled; which nobody but this object does. (`cancel_called` reads the clock.)"""
         self._begun = False
         self._reporting = False
         self._again = False
@@ -171,6 +174,18 @@ class Worker:
         cancelled = isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)
         return cancelled or self.child.spec.shutdown == "brutal_kill"
 
+    @property
+    def starts_within_s(self) -> float:
+        """After how many seconds a start of it has failed at the latest."""
+        within_s = self.child.spec.start_within_s
+        return math.inf if within_s is None else within_s
+
+    @property
+    def stops_within_s(self) -> float:
+        """After how many seconds a stop kills it; infinity for never."""
+        shutdown = self.child.spec.shutdown
+        return math.inf if isinstance(shutdown, str) else shutdown
+
     def close(self, reason: ExitReason) -> None:
         """It has no next life in sight. A name that another worker holds stays with that."""
         if self.mailbox.owner is self:
@@ -180,6 +195,7 @@ class Worker:
         if self._why is None or why is KILLED:
             self._why = why
         if self._scope is not None:
+            self._cut = True
             self._scope.cancel()
         else:
             self._nudge()
@@ -213,7 +229,7 @@ class Worker:
                 system.events.publish(StartedEvent(self.path, "worker", at))
         self.restarts_told = self.child.restarts
         self.child.forget_frames()
-        self.supervisor.feed(Started(self.child.spec.id, self._serial, trio.current_time()))
+        self.supervisor.feed(Started(self.child.spec.id, self._serial, self.timers.now()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
         """Ends this life for a reason of its own."""
@@ -320,7 +336,7 @@ class Worker:
 
     def _report(self, reason: ExitReason | None) -> None:
         supervisor, child_id = self.supervisor, self.child.spec.id
-        system, at = supervisor.system, trio.current_time()
+        system, at = supervisor.system, self.timers.now()
         if reason is None:
             supervisor.feed(Ignored(child_id, self._serial))
             return
@@ -350,7 +366,7 @@ class Worker:
     async def _work(self, made: Actor[Any] | Job) -> ExitReason | None:
         context = self._context
         assert context is not None
-        scope = self._enter_scope()
+        self._enter_scope()
         error: BaseException | None = None
         task = trio.lowlevel.current_task()
         try:
@@ -371,7 +387,7 @@ class Worker:
         try:
             if error is None:
                 return self._told or NORMAL
-            if scope.cancel_called:
+            if self._cut:
                 try:
                     if self._leave_scope(error):
                         return self._why or KILLED
@@ -384,19 +400,20 @@ class Worker:
         finally:
             del error  # its traceback holds this frame: a cycle
 
-    def _enter_scope(self) -> trio.CancelScope:
+    def _enter_scope(self) -> None:
         """The scope of this life: the former life's, unless that was cancelled (5 us for a new one)."""
         scope = self._open
-        if scope is not None and scope.cancel_called:
+        if scope is not None and self._cut:
             self._leave_scope(None)
             scope = None
         if scope is None:
             scope = self._open = trio.CancelScope(shield=True)
             scope.__enter__()
+            self._cut = False
         self._scope = scope
         if self._why is not None:
+            self._cut = True
             scope.cancel()
-        return scope
 
     def _leave_scope(self, error: BaseException | None) -> bool:
         """True when `error` was this scope's cancellation. Raises what is left of a group that held one."""
@@ -448,6 +465,7 @@ class Worker:
         assert context is not None
         clock = time.perf_counter
         fine = fine_replies
+        most = SLICE_MESSAGES
         item: object = None
         taken = 0
         try:
@@ -487,7 +505,7 @@ class Worker:
                             await handle(item)
                         except Refuse:
                             mailbox.dead_letter(item, "refused")
-                    if taken >= SLICE_MESSAGES or clock() >= self._stop_at:
+                    if taken >= most or clock() >= self._stop_at:
                         break
                 item = None
                 mailbox.mark(taken)
@@ -501,7 +519,7 @@ class Worker:
                     await trio.lowlevel.wait_task_rescheduled(self._abort_park)
         except BaseException as error:
             if item is not None and not _is_closed(task):
-                killed = self._scope is not None and self._scope.cancel_called
+                killed = self._cut
                 mailbox.taken += taken
                 mailbox.dispose(item, "killed" if killed else "crashed", KILLED if killed else crashed(error))
             raise

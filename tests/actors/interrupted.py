@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any
 
 import trio
+from trio.lowlevel import disable_ki_protection, enable_ki_protection
 
 from actors import (
     Actor,
@@ -364,6 +365,18 @@ async def opening_and_closing() -> None:
         await _run(_returns, DOER, ChildSpec("by", Doer))
 
 
+@enable_ki_protection
+async def _open_and_close() -> None:
+    async with open_system(SupervisorSpec("root", [ChildSpec("doer", Doer)], intensity=MANY)) as system:
+        await disable_ki_protection(_returns)(system)
+
+
+async def opening_and_closing_protected() -> None:
+    at()
+    while True:
+        await _open_and_close()
+
+
 STORMS: dict[str, Callable[[], Awaitable[None]]] = {
     storm.__name__: storm
     for storm in (
@@ -375,6 +388,7 @@ STORMS: dict[str, Callable[[], Awaitable[None]]] = {
         storm_of_timers,
         backoff,
         opening_and_closing,
+        opening_and_closing_protected,
     )
 }
 

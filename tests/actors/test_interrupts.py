@@ -111,6 +111,10 @@ def test_ctrl_c_while_systems_are_opened_and_closed_always_ends_the_program(prog
     assert set(outcomes) <= {"KeyboardInterrupt", "TrioInternalError"}
 
 
+def test_ctrl_c_at_checkpoints_alone_always_closes_a_system(program: Program) -> None:
+    assert program.rounds("opening_and_closing, at checkpoints") == {"KeyboardInterrupt": ROUNDS}
+
+
 @pytest.mark.parametrize("case", AT_CHECKPOINTS)
 def test_ctrl_c_at_checkpoints_alone_ends_the_program_as_keyboard_interrupt(program: Program, case: str) -> None:
     assert program.rounds(f"{case}, at checkpoints") == {"KeyboardInterrupt": ROUNDS}
