@@ -208,7 +208,7 @@ class Exchange:
 
     def _late(self, what: str, wait_s: float) -> Interrupted:
         if trio.current_time() >= self._patience.due:
-            return Interrupted(f"no whole answer within {self._patience.total_s:g} s")
+            return Interrupted(f"no answer within {self._patience.total_s:g} s")
         return Interrupted(f"{what} for {wait_s:g} s")
 
 

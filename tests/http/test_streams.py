@@ -245,7 +245,7 @@ async def test_the_wait_for_an_answer_begins_when_the_request_has_been_sent(
         with pytest.raises(Interrupted, match=r"nothing of the answer for 0\.1 s"):
             async with client.stream("POST", url, body=parts(1), answer_s=0.1):
                 pass
-        with pytest.raises(Interrupted, match=r"no whole answer within 0\.1 s"):
+        with pytest.raises(Interrupted, match=r"no answer within 0\.1 s"):
             async with client.stream("POST", url, body=slow(), total_s=0.1):
                 pass
 
