@@ -56,6 +56,7 @@ from engram.http.client import HttpClient
 from engram.http.listener import Listener
 from engram.http.loop_lag import loop_lag_job
 from engram.http.metrics import Metrics
+from engram.http.tls import Certificates
 from engram.ledger import (
     LEDGER_FILE,
     FolderInUse,
@@ -141,12 +142,13 @@ class Process:
         self.metrics = Metrics()
         self.ledger_id = _ledger_id(folder, settings.environment)
         self.keypair = _own_keypair(settings, folder) if "gateway" in self.roles else None
+        certificates = _certificates(settings) if "gateway" in self.roles else None
         self.listeners = {
-            name: Listener(at.host, at.port, settings.http, settings.shutdown.drain_s)
-            for name, at in (
-                ("gateway", settings.gateway),
-                ("ops", settings.ops),
-                ("facilitator", settings.facilitator),
+            name: Listener(at.host, at.port, settings.http, settings.shutdown.drain_s, shown)
+            for name, at, shown in (
+                ("gateway", settings.gateway, certificates),
+                ("ops", settings.ops, None),
+                ("facilitator", settings.facilitator, None),
             )
         }
         self.system: System | None = None
@@ -270,6 +272,17 @@ class Process:
                 _log.warning("stopping_at_once", signal=signal.Signals(number).name)
                 if self.system is not None:
                     self.system.kill()
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """What the gateway speaks https by, None where it speaks http. Raises OSError naming the setting."""
+    at = settings.gateway
+    if not at.tls_certificate:
+        return None
+    try:
+        return Certificates(Path(at.tls_certificate).expanduser(), Path(at.tls_key).expanduser())
+    except OSError as error:
+        raise OSError(f"gateway.tls_certificate and gateway.tls_key cannot be used: {error}") from error
 
 
 def _innermost(failed: StartFailed) -> BaseException | None:

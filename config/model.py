@@ -88,6 +88,10 @@ class GatewaySettings(Section, frozen=True):
     """0 takes a free port. GATEWAY_PORT."""
     public_url: Annotated[str, Meta(max_length=128)] = ""
     """Base URL that clients see, used in payment resources, whose header has a bound; empty: http://host:port."""
+    tls_certificate: str = ""
+    """PEM file of the certificate chain; with `tls_key` the gateway speaks https. Loaded again when it changes."""
+    tls_key: str = ""
+    """PEM file of the certificate's key."""
     auth_required: bool = True
     """GATEWAY_AUTH_REQUIRED; False trusts X-Hotkey and is refused off loopback."""
     hotkey_file: str = ""

@@ -221,6 +221,14 @@ def _time_to_pay(settings: Settings) -> Iterator[Refused]:
         )
 
 
+def _certificate(settings: Settings) -> Iterator[Refused]:
+    gateway = settings.gateway
+    if gateway.tls_certificate and not gateway.tls_key:
+        yield Refused("gateway.tls_key", "is missing: the PEM file of the key of gateway.tls_certificate")
+    elif gateway.tls_key and not gateway.tls_certificate:
+        yield Refused("gateway.tls_certificate", "is missing: the PEM file of the certificate of gateway.tls_key")
+
+
 def _relay_backoff(settings: Settings) -> Iterator[Refused]:
     relay = settings.relay
     if relay.backoff_min_s > relay.backoff_max_s:
@@ -388,6 +396,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _environment_of_the_money,
         _prices,
         _time_to_pay,
+        _certificate,
         _relay_backoff,
         _rpc,
         _akash_owner,

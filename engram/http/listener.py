@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Final, Protocol, final
 
+import msgspec
 import structlog
 import trio
 
@@ -16,6 +17,7 @@ from engram.http.connection import Patience
 from engram.http.parser import Refused, bounds
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen, passed
+from engram.http.tls import Certificates
 
 SLACK_S: Final = 2.0
 """A server that has drained for its whole time still gets this long to close."""
@@ -39,16 +41,26 @@ class Host(Protocol):
 class Listener:
     """Where a surface listens. `port` 0 takes a free one at the first start, and keeps it over restarts."""
 
-    def __init__(self, host: str, port: int, settings: HttpSettings, drain_s: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        settings: HttpSettings,
+        drain_s: float,
+        certificates: Certificates | None = None,
+    ) -> None:
+        """`certificates` make it speak https."""
         self._host, self._port = host, port
         self._settings, self._drain_s = settings, drain_s
+        self._certificates = certificates
         self.bound: Address | None = None
         """None until it serves for the first time."""
 
     @property
     def url(self) -> str:
         """Base URL without a slash at its end."""
-        return (self.bound or Address(self._host, self._port)).url
+        address = self.bound or Address(self._host, self._port, secure=self._certificates is not None)
+        return address.url
 
     def child(self, name: str, app: Callable[[], App]) -> ChildSpec:
         """The server as a child of the tree; `app` makes its application again at each start."""
@@ -56,7 +68,15 @@ class Listener:
         async def run(context: Context) -> None:
             port = self._port if self.bound is None else self.bound.port
             host = _Recording(context, self)
-            await serve(app(), self._host, port, context=host, settings=self._settings, drain_s=self._drain_s)
+            await serve(
+                app(),
+                self._host,
+                port,
+                context=host,
+                settings=self._settings,
+                drain_s=self._drain_s,
+                certificates=self._certificates,
+            )
 
         return ChildSpec(name, lambda: DrainingJob(run), shutdown=self._drain_s + SLACK_S, backoff=Backoff(0.1, 5.0))
 
@@ -89,7 +109,14 @@ def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s:
 
 
 async def serve(
-    app: App, host: str, port: int, *, context: Host, settings: HttpSettings, drain_s: float = 10.0
+    app: App,
+    host: str,
+    port: int,
+    *,
+    context: Host,
+    settings: HttpSettings,
+    drain_s: float = 10.0,
+    certificates: Certificates | None = None,
 ) -> None:
     """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
 
@@ -99,7 +126,8 @@ async def serve(
     """
     listeners = passed(os.environ, app.surface) or listen(host, port)
     try:
-        server = Server(app.edge, Address.of(listeners[0]), limits_of(app, settings), _SurfaceObserver(app))
+        address = msgspec.structs.replace(Address.of(listeners[0]), secure=certificates is not None)
+        server = Server(app.edge, address, limits_of(app, settings), _SurfaceObserver(app), certificates)
         context.ready(server.bound)
         async with trio.open_nursery() as writing:
             writing.start_soon(_write_logs)

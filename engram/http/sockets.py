@@ -20,11 +20,14 @@ class Address(msgspec.Struct, frozen=True):
 
     host: str
     port: int
+    secure: bool = False
+    """Whether it speaks TLS."""
 
     @property
     def url(self) -> str:
         """The base URL, without a slash at its end."""
-        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
+        scheme = "https" if self.secure else "http"
+        return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
     @classmethod
     def of(cls, listener: socket.socket) -> "Address":

@@ -47,6 +47,12 @@ def test_a_chain_is_asked_by_https_or_on_this_machine(url: str) -> None:
     assert refused(settings("mainnet", payments__rpc_url=url, miner__require_signature=True)) == []
 
 
+def test_a_certificate_and_its_key_are_named_together() -> None:
+    assert refused(settings(gateway__tls_certificate="chain.pem")) == ["gateway.tls_key"]
+    assert refused(settings(gateway__tls_key="key.pem")) == ["gateway.tls_certificate"]
+    assert refused(settings(gateway__tls_certificate="chain.pem", gateway__tls_key="key.pem")) == []
+
+
 @pytest.mark.parametrize("profile", ["testnet", "mainnet"])
 def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile: str) -> None:
     loaded = config.load(profile, (), {}, None, ())
