@@ -128,7 +128,7 @@ class _Search:
         while True:
             place = places.get(id(node))
             if place is not None:
-                if _one_ends_early(ends[place:]):
+                if _one_ends_early(ends[0], ends[place or 1 :]):
                     return None
                 return () if place else (*nodes, node)
             places[id(node)] = len(nodes)
@@ -157,13 +157,17 @@ class _Search:
         return None if one_is_enough else circle
 
 
-def _one_ends_early(left_s: list[float]) -> bool:
-    """True when the first of the waits of a circle ends by itself so early, in less than half the time of the next,
-    that the others are answered. Given are the seconds that each has left."""
-    if len(left_s) == 1:  # it waits for itself
+def _one_ends_early(new_s: float, others_s: list[float]) -> bool:
+    """True when a wait of a circle ends by itself early enough for the others: one of those that there are, which end
+    after `others_s`, within half the time that the new one has, so that this is answered, or the other way round."""
+    if not others_s:  # it waits for itself
         return False
-    first, second = sorted(left_s)[:2]
-    return first < (second if second < math.inf else _USUAL_S) / 2
+    other_s = min(others_s)
+    return other_s < _half(new_s) or new_s < _half(other_s)
+
+
+def _half(seconds: float) -> float:
+    return (seconds if seconds < math.inf else _USUAL_S) / 2
 
 
 protect(globals())
