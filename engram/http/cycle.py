@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 STREAM: Final = "engram.stream"
 _READ_AHEAD_BYTES: Final = 65_536
 """Of requests that a client sends before the answer to the current one."""
+_PARTS_IN_A_TURN: Final = 64
+"""Parts of a body that are taken without a wait before other tasks get a turn: well below 1 ms."""
 _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
 _BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -53,6 +55,7 @@ class Cycle:
         "_head",
         "_head_out",
         "_idle",
+        "_parts",
         "_received",
         "_refused",
         "_status",
@@ -74,6 +77,7 @@ class Cycle:
         self._head_out = b""
         self._ended = False  # the answer's last part has been sent
         self._idle: trio.Event | None = None
+        self._parts = 0  # of the body, since the last turn of other tasks
         if self._received:
             connection.parser.take_end()
 
@@ -178,7 +182,12 @@ class Cycle:
                 self._received = self._body_taken = True
                 self._ended_early()
                 return None
+            self._parts = 0
             parser.feed(data)
+        self._parts += 1
+        if self._parts > _PARTS_IN_A_TURN:
+            self._parts = 0
+            await trio.lowlevel.checkpoint()
         return event
 
     def _ended_early(self) -> None:

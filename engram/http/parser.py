@@ -38,6 +38,9 @@ _FIRST_LINE_BEGUN = re.compile(rb"(?:[A-Z]{1,24}+(?: (?:[!-~]++(?: [!-~]*+\r?)?)
 _TRAILERS = re.compile(_FIELDS)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8}+)((?:[ \t]*+;[\t -~\x80-\xff]*+)?)\r\n")
 _CHUNK_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,8}+(?:[ \t]*+(?:;[\t -~\x80-\xff]*+)?\r?)?)?\Z")
+_COPIED_BYTES: Final = 1_024
+"""Of what is left behind a part that is taken: more is kept where taking moves nothing, or 10,000 chunks of one byte
+would be moved 10,000 times."""
 _CHUNK_LINE_BYTES: Final = 1_024
 _HOST = re.compile(
     rb"(?:\[[0-9A-Fa-f:.]{2,45}\]|(?:[0-9A-Za-z_-]{1,63}\.){0,32}[0-9A-Za-z_-]{1,63}\.?)(?::[0-9]{1,5})?\Z"
@@ -199,10 +202,13 @@ class Parser:
         return False
 
     def _drop(self, count: int) -> None:
-        if type(self._buffer) is bytearray and count < len(self._buffer):
+        left = len(self._buffer) - count
+        if left > _COPIED_BYTES and type(self._buffer) is bytes:
+            self._buffer = bytearray(self._buffer)
+        if left > 0 and type(self._buffer) is bytearray:
             del self._buffer[:count]
         else:
-            self._buffer = self._buffer[count:] if count < len(self._buffer) else b""
+            self._buffer = self._buffer[count:]
 
     def _take(self, count: int) -> bytes:
         if count >= len(self._buffer):
