@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 STREAM: Final = "engram.stream"
 _READ_AHEAD_BYTES: Final = 65_536
 """Of requests that a client sends before the answer to the current one."""
+_PARTS_IN_A_TURN: Final = 64
+"""Parts of a body that are taken without a wait before other tasks get a turn: well below 1 ms."""
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 """From 2.4 on, what is sent to a client that has left would have to raise; here its application goes on."""
 
@@ -46,6 +48,7 @@ class Cycle:
         "_ended",
         "_head",
         "_idle",
+        "_parts",
         "_received",
         "_refused",
     )
@@ -60,6 +63,7 @@ class Cycle:
         self._refused: Refused | None = None
         self._ended = False  # the answer's last part has been sent
         self._idle: trio.Event | None = None
+        self._parts = 0  # of the body, since the last turn of other tasks
         if self._received:
             connection.parser.take_end()
 
@@ -169,7 +173,12 @@ class Cycle:
                 self._received = self._body_taken = True
                 self._ended_early()
                 return None
+            self._parts = 0
             parser.feed(data)
+        self._parts += 1
+        if self._parts > _PARTS_IN_A_TURN:
+            self._parts = 0
+            await trio.lowlevel.checkpoint()
         return event
 
     def _ended_early(self) -> None:

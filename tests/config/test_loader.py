@@ -188,7 +188,7 @@ class TestRefusals:
 
     def test_a_device_without_end_is_not_read_to_its_end(self) -> None:
         with pytest.raises(ConfigError, match="is larger than"):
-            load(files=("/dev/zero",), env_files=())
+            load(files=(Path("/dev/zero"),), env_files=())
 
     def test_a_folder_and_a_file_that_is_no_text_are_refused(self, tmp_path: Path) -> None:
         binary = tmp_path / "x.toml"

@@ -158,6 +158,17 @@ def test_garbage_is_refused_before_its_line_has_ended() -> None:
         assert parse(garbage).refused == 400, garbage
 
 
+def test_tiny_chunks_are_not_moved_in_memory_for_each_that_is_taken() -> None:
+    parser = Parser(BOUNDS)
+    parser.feed(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 10_000)
+    assert isinstance(parser.next(), Head)
+    assert parser.next() == b"a"
+    kept = parser._buffer
+    assert [parser.next() for _ in range(9_000)] == [b"a"] * 9_000
+    assert parser._buffer is kept
+    assert isinstance(kept, bytearray)  # whose beginning is given up without moving the rest
+
+
 def test_half_a_head_costs_no_more_the_longer_it_drips() -> None:
     parser = Parser(Bounds(max_head_bytes=1_000_000))
     raw = b"GET / HTTP/1.1\r\nHost: t\r\n" + b"X-A: b\r\n" * 1_000

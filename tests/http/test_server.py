@@ -14,6 +14,7 @@ from config.model import HttpSettings
 from engram.http import logs
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
+from engram.http.parser import Event, Parser
 from engram.http.sockets import Address
 from tests.http.harness import SETTINGS, connect, get, make_app, post, serving
 
@@ -332,6 +333,31 @@ async def test_a_body_dripping_too_slowly_is_answered_408() -> None:
         assert (answer.status, answer.code) == (408, "body_timeout")
         assert answer.headers["connection"] == "close"
         assert await client.closed_within(2)
+
+
+async def test_a_body_of_tiny_chunks_gives_other_tasks_their_turns(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = [0]
+    following = Parser.next
+
+    def counted(parser: Parser) -> Event:
+        taken[-1] += 1
+        return following(parser)
+
+    class Turns(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            taken.append(0)
+
+    monkeypatch.setattr(Parser, "next", counted)
+    body = b"x" * 8_000
+    head = b"POST /echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(app) as running, connect(running) as client:
+        trio.lowlevel.add_instrument(turns := Turns())
+        await client.send(head + b"1\r\nx\r\n" * len(body) + b"0\r\n\r\n")
+        answer = await client.read("POST")
+        trio.lowlevel.remove_instrument(turns)
+    assert (answer.status, answer.body) == (200, body)
+    assert sum(taken) > len(body)
+    assert max(taken) <= 70
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked"])
