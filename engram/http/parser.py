@@ -100,9 +100,10 @@ class Parser:
         if rest <= _COPIED_BYTES:
             self._buffer = bytes(self._buffer[count:]) if rest > 0 else b""
             return
-        if type(self._buffer) is bytes:
-            self._buffer = bytearray(self._buffer)
-        del self._buffer[:count]
+        buffer = self._buffer
+        if isinstance(buffer, bytes):
+            buffer = self._buffer = bytearray(buffer)
+        del buffer[:count]
 
     def _take(self, count: int) -> bytes:
         if count >= len(self._buffer):
