@@ -48,7 +48,7 @@ def ours(ready_fd: int) -> None:
     import trio
 
     from engram.http import descriptors
-    from engram.http.parser import Refused
+    from engram.http.head import Refused
     from engram.http.server import Limits, Server
     from engram.http.sockets import Address, listen
 

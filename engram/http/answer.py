@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Final, final
 
 from engram.http.asgi import BODILESS
-from engram.http.parser import Head
+from engram.http.head import Head
 
 _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
 _BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")

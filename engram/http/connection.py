@@ -21,7 +21,8 @@ import msgspec
 import trio
 
 from engram.http.cycle import Cycle
-from engram.http.parser import NEED, Head, Parser, Refused
+from engram.http.head import Head, Refused
+from engram.http.parser import NEED, Parser
 from engram.http.transport import ClientAddress, Late, Transport
 from engram.http.websocket import WebSocket
 

@@ -19,7 +19,8 @@ import trio
 
 from engram.http.answer import Answer
 from engram.http.asgi import Message, Scope
-from engram.http.parser import END, NEED, Head, Refused
+from engram.http.head import Head, Refused
+from engram.http.parser import END, NEED
 from engram.http.transport import Late
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from engram.http import exchange, logs
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
+from engram.http.head import Refused
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.http.metrics import Metrics
-from engram.http.parser import Refused
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]

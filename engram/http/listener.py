@@ -14,7 +14,7 @@ from engram.http import descriptors, logs
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.connection import Patience
-from engram.http.parser import Refused, bounds
+from engram.http.head import Refused, bounds
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen, passed
 from engram.http.tls import Certificates

@@ -24,8 +24,8 @@ import trio
 from engram.http.admission import Admission
 from engram.http.asgi import AsgiApp, HeaderLines, error_body
 from engram.http.connection import Connection, Patience
+from engram.http.head import Bounds, Refused
 from engram.http.limits import ClientAddress
-from engram.http.parser import Bounds, Refused
 from engram.http.sockets import Address, tune
 from engram.http.tls import Certificates, transports
 

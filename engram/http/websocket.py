@@ -29,7 +29,7 @@ from wsproto.events import (
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from engram.http.asgi import Message, Scope
-from engram.http.parser import Head, Refused
+from engram.http.head import Head, Refused
 from engram.http.transport import Late
 
 if TYPE_CHECKING:

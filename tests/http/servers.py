@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from engram.http.asgi import AsgiApp, HeaderLines, Receive, Scope, Send, respond
-from engram.http.parser import Refused
+from engram.http.head import Refused
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen
 from engram.http.tls import Certificates

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.http.answers import END, NEED, AnswerHead, AnswerParser, Refused
-from engram.http.parser import Bounds, Parser
+from engram.http.head import Bounds
+from engram.http.parser import Parser
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n"

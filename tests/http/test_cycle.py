@@ -1,5 +1,6 @@
 """One request and its answer, seen from a raw socket: framing of answers, bodies as they come, and who leaves when."""
 
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -485,3 +486,25 @@ async def test_no_100_is_sent_within_an_answer_that_has_begun() -> None:
     assert b"100 Continue" not in said
     assert b"connection: close\r\n" in said
     assert b"then hello" in said
+
+
+async def test_pipelined_requests_on_a_connection_that_stays_open_are_each_answered_in_order() -> None:
+    """benoitc/gunicorn#3727: one that was read together with another was dropped, and its client hung."""
+    async with bare(echo) as running, client(running) as stream:
+        for round_ in range(3):
+            bodies = [b"%d.%d;" % (round_, number) for number in range(30)]
+            await stream.send_all(b"".join(post(len(body)) + body for body in bodies))
+            said = await read_until(stream, bodies[-1])
+            assert re.findall(rb"\d+\.\d+;", said) == bodies
+        await stream.send_all(GET)
+        await read_until(stream, b"\r\n\r\n")
+
+
+@pytest.mark.parametrize("lines", [b"", b"Connection: close\r\n", b"Connection: keep-alive, close\r\n"])
+async def test_http_1_0_is_closed_after_its_answer_unless_it_asks_to_be_kept(lines: bytes) -> None:
+    """pgjones/hypercorn#330: HTTP/1.0 with `Connection: close` was kept open."""
+    async with bare(echo) as running, client(running) as stream:
+        await stream.send_all(b"GET / HTTP/1.0\r\n" + lines + b"\r\n")
+        said = await read_all(stream)
+        assert said.startswith(b"HTTP/1.1 200 ")
+        assert b"connection: close\r\n" in said

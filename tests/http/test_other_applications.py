@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from wsproto.events import AcceptConnection, CloseConnection, TextMessage
 
 from engram.http.asgi import AsgiApp
-from engram.http.parser import Bounds
+from engram.http.head import Bounds
 from engram.http.server import Limits
 from tests.http.harness import Raw
 from tests.http.servers import bare

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.http.parser import END, NEED, Bounds, Head, Parser, Refused
+from engram.http.head import Bounds, Head, Refused
+from engram.http.parser import END, NEED, Parser
 from tests.http.raw_requests import CASES, Case
 
 BOUNDS = Bounds(max_head_bytes=32_768)

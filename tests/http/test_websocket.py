@@ -22,7 +22,7 @@ from wsproto.events import (
 
 from engram.http.asgi import Receive, Scope, Send
 from engram.http.connection import Patience
-from engram.http.parser import Bounds
+from engram.http.head import Bounds
 from engram.http.server import Limits
 from engram.http.websocket import MESSAGE_BYTES, WebSocket
 from tests.http.servers import bare
