@@ -127,13 +127,13 @@ def test_a_role_is_started_with_checked_settings(here: Path, run: Run, monkeypat
         return 7
 
     monkeypatch.setitem(sys.modules, "run", SimpleNamespace(main=start))
-    assert run("gateway", "--port", "0", "--ready-fd", "5").code == 7
-    assert run("run", "gateway", "miner", "--config", "launch.json").code == 7
+    assert run("gateway", "--port", "0", "--ready-fd", "2").code == 7
+    assert run("run", "gateway", "facilitator").code == 7
     assert run("miner", "--config", "launch.json").code == 7
     assert run("facilitator").code == 7
     assert started == [
-        (("gateway",), 0, 5, None),
-        (("gateway", "miner"), 9000, None, Path("launch.json")),
+        (("gateway",), 0, 2, None),
+        (("gateway", "facilitator"), 9000, None, None),
         (("miner",), 9000, None, Path("launch.json")),
         (("facilitator",), 9000, None, None),
     ]

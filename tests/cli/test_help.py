@@ -115,6 +115,7 @@ def test_help_loads_nothing_heavy(module: str) -> None:
         (["payments", "refunded", "p", "--part", "1", "--transaction", "0x12"], "--transaction 0x12 is not 0x and 64"),
         (["payments", "refunded", "p", "--part", "0", "--transaction", "0x" + "0" * 64], "--part 0"),
         (["miner"], "engram miner --config launch.json"),
+        (["run", "gateway", "miner", "--config", "launch.json"], "a node runs alone"),
         (["miner", "--config", "a.json", "--config", "b.json"], "one launch file"),
         (["registry"], "engram registry needs --address; other commands of engram registry: check, read, register"),
         (["registry", "chek"], "Unknown command 'chek'. Commands of engram registry: check, read, register."),

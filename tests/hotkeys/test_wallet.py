@@ -93,7 +93,7 @@ def test_a_damaged_file_is_refused_by_name_and_without_its_content(tmp_path: Pat
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(WalletFileError, match="No such file"):
+    with pytest.raises(WalletFileError, match="there is no key file"):
         wallet.read_hotkey_file(tmp_path / "hot")
 
 
@@ -105,7 +105,7 @@ def test_who_signs_with_a_file_wants_it_to_be_the_owners_alone(tmp_path: Path, m
     path.chmod(mode)
     with pytest.raises(WalletFileError, match=f"chmod 600 {path}"):
         wallet.read_private_hotkey_file(path)
-    with pytest.raises(WalletFileError, match="No such file"):
+    with pytest.raises(WalletFileError, match="there is no key file"):
         wallet.read_private_hotkey_file(tmp_path / "none")
 
 
