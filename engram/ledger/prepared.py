@@ -7,13 +7,15 @@ SQLite keeps them (the ledger's columns are integers, reals, text and bytes). SQ
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, final
+from typing import Any, Final, TypeAlias, final
 
 import sqlalchemy.exc
 from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
 from .lane import Row
+
+Statement: TypeAlias = Select[*tuple[Any, ...]] | Insert | Update | Delete
 
 _DIALECT: Final = sqlite.dialect(paramstyle="named")
 
@@ -31,9 +33,7 @@ class Prepared:
 
     __slots__ = ("_columns", "_sql")
 
-    def __init__(
-        self, statement: Select[*tuple[Any, ...]] | Insert | Update | Delete, keys: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, statement: Statement, keys: Sequence[str] | None = None) -> None:
         """`keys` are the columns that an insert fills, None for all.
 
         Raises ValueError for a value that stands in the statement without a name: it would have to be bound each time.
