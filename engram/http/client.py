@@ -182,6 +182,11 @@ class HttpClient:
         finally:
             self._close(target, exchange, keep=keep)
 
+    @property
+    def idle_connections(self) -> int:
+        """Connections that wait for a request."""
+        return self._pools.idle
+
     async def aclose(self) -> None:
         """Close every idle connection. The client can be used again."""
         self._pools.close()
