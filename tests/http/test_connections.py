@@ -1,7 +1,6 @@
 """Many connections over a long time: deadlines in virtual time, room under pressure, and nothing left behind."""
 
 import gc
-import os
 import random
 import socket
 import struct
@@ -16,6 +15,7 @@ from trio.testing import MockClock
 
 from engram.http.connection import Patience
 from engram.http.server import Limits
+from tests.descriptors import open_descriptors
 from tests.http.servers import Bare, bare, echo
 from tests.sampling import NIGHTLY, SEED
 
@@ -104,13 +104,9 @@ async def test_a_long_time_leaves_nothing_behind(autojump_clock: MockClock) -> N
         assert running.noted.connections == 0
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descriptor() -> None:
     rng = random.Random(SEED)
-    tasks, before = trio.lowlevel.current_statistics().tasks_living, descriptors()
+    tasks, before = trio.lowlevel.current_statistics().tasks_living, open_descriptors("socket:")
 
     async def client(running: Bare, requests: int) -> None:
         while requests > 0:
@@ -154,7 +150,7 @@ async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descripto
                 await running.stopped.wait()
             assert running.noted.connections == 0
     gc.collect()
-    assert descriptors() <= before
+    assert open_descriptors("socket:") - before == {}
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 
