@@ -184,6 +184,7 @@ class Worker:
     def stops_within_s(self) -> float:
         """After how many seconds a stop kills it; infinity for never."""
         shutdown = self.child.spec.shutdown
+        assert shutdown is not None, "ChildSpec fills it in"
         return math.inf if isinstance(shutdown, str) else shutdown
 
     def close(self, reason: ExitReason) -> None:

@@ -1,7 +1,6 @@
 """Many connections over a long time: deadlines in virtual time, room under pressure, and nothing left behind."""
 
 import gc
-import os
 import random
 import resource
 import socket
@@ -18,6 +17,7 @@ from trio.testing import MockClock
 
 from engram.http.connection import Patience
 from engram.http.server import Limits
+from tests.descriptors import open_descriptors
 from tests.http.servers import Bare, bare, echo
 from tests.sampling import NIGHTLY, SEED
 
@@ -105,10 +105,6 @@ async def test_a_long_time_leaves_nothing_behind(autojump_clock: MockClock) -> N
         assert running.noted.connections == 0
 
 
-def descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 async def break_off(port: int, requests: int, rng: random.Random) -> None:
     """Send so many requests; of each connection's, one is cut, reset, half-closed or garbage."""
     while requests > 0:
@@ -154,7 +150,7 @@ async def break_off_many(port: int, requests: int, connections: int) -> None:
 
 
 async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descriptor() -> None:
-    tasks, before = trio.lowlevel.current_statistics().tasks_living, descriptors()
+    tasks, before = trio.lowlevel.current_statistics().tasks_living, open_descriptors("socket:")
     with capture_logs():
         patience = Patience(idle_s=2, head_s=1, body_s=1)
         async with bare(echo, Limits(max_connections=10_000, patience=patience)) as running:
@@ -164,7 +160,7 @@ async def test_resets_half_closes_and_cut_requests_leak_no_task_and_no_descripto
                 await running.stopped.wait()
             assert running.noted.connections == 0
     gc.collect()
-    assert descriptors() <= before
+    assert open_descriptors("socket:") - before == {}
     assert trio.lowlevel.current_statistics().tasks_living == tasks
 
 

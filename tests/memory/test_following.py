@@ -18,6 +18,7 @@ from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index import Match
 from engram.memory.model import PUBLIC, Change, Upserted
+from tests.descriptors import open_descriptors
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
 
 
@@ -240,8 +241,8 @@ async def test_a_worker_for_whose_pipes_there_are_no_descriptors_is_ended(
         left.pop()
         return duplicate(descriptor)
 
-    before = os.listdir("/proc/self/fd")
+    before = open_descriptors("pipe:", "anon_inode:[pidfd]")
     monkeypatch.setattr(os, "dup", scarce)
     with pytest.raises(OSError, match="too many"):
         await index.run(lambda flushed: None)
-    assert os.listdir("/proc/self/fd") == before
+    assert open_descriptors("pipe:", "anon_inode:[pidfd]") - before == {}
