@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import trio
 
-import actors._refs
 from actors import (
     LATER,
     Actor,
@@ -22,6 +21,7 @@ from actors import (
     SupervisorSpec,
     open_system,
 )
+from actors._waits import refuse_cycle
 from actors.testing import run_deterministic
 from tests.sampling import NIGHTLY, SEED
 
@@ -143,7 +143,7 @@ class Script:
 
 def _run(seed: int, monkeypatch: pytest.MonkeyPatch) -> Script:
     found: list[Script] = []
-    refuse = actors._refs.refuse_cycle  # what it refuses is let through
+    refuse = refuse_cycle  # what it refuses is let through
 
     def note(*args: Any) -> None:
         try:
@@ -165,7 +165,7 @@ def _run(seed: int, monkeypatch: pytest.MonkeyPatch) -> Script:
             await trio.sleep(OVER_S)
 
     with monkeypatch.context() as patch:
-        patch.setattr(actors._refs, "refuse_cycle", note)
+        patch.setattr("actors._refs.refuse_cycle", note)
         run_deterministic(scenario, seed=seed)
     return found[0]
 

@@ -154,10 +154,12 @@ async def test_a_sender_that_has_its_room_but_not_yet_its_turn_is_waited_for(aut
         answers: list[object] = []
 
         async def sleep(_: Does) -> object:
-            return await trio.sleep(1)
+            await trio.sleep(1)
+            return None
 
         async def end_slice(_: Does) -> object:
-            return time.sleep(2 * SLICE_S)  # noqa: ASYNC251  # the consumer lets others run after it
+            time.sleep(2 * SLICE_S)  # noqa: ASYNC251  # the consumer lets others run after it
+            return None
 
         async def call_a(_: Does) -> object:
             try:
