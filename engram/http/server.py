@@ -100,6 +100,7 @@ class Server:
         )
         self._observer = observer
         self._turned_away = _turned_away(observer.for_anybody())
+        self._secure = certificates is not None
         self._wrapped = transports(certificates, limits.patience.send_s)
         self._turn = 0
         self._leaving = 0
@@ -194,9 +195,10 @@ class Server:
 
     def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._observer.dropped("busy")
-        with contextlib.suppress(OSError):
-            sock.send(self._turned_away)
-        if self._leaving >= _LEAVING:
+        if not self._secure:  # a client that shakes hands would take it for a broken record
+            with contextlib.suppress(OSError):
+                sock.send(self._turned_away)
+        if self._leaving >= _LEAVING or self._secure:
             sock.close()
             return
         self._leaving += 1

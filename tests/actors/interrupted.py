@@ -35,6 +35,8 @@ from actors import (
 
 BOUND_S = 5.0
 SHUTDOWN_S = 0.03
+INTERRUPTED_WITHIN_S = 0.25
+"""The limit of a stop within which the interrupt is to come."""
 MANY = Intensity(1_000_000, 1)
 Act = Callable[[], Awaitable[object]]
 Block = Callable[[System], Awaitable[object]]
@@ -186,7 +188,7 @@ async def restart_of_an_actor(act: Act) -> None:
 
 
 async def stop_hook(act: Act) -> None:
-    await _run(_returns, ChildSpec("doer", lambda: Doer(on_stop=act), shutdown=SHUTDOWN_S))
+    await _run(_returns, ChildSpec("doer", lambda: Doer(on_stop=act), shutdown=INTERRUPTED_WITHIN_S))
 
 
 async def stop_hook_after_a_crash(act: Act) -> None:
@@ -234,7 +236,7 @@ async def cleanup_of_a_job(act: Act) -> None:
             with context.cleanup():
                 await act()
 
-    await _run(_returns, ChildSpec("job", lambda: Job(run), shutdown=SHUTDOWN_S))
+    await _run(_returns, ChildSpec("job", lambda: Job(run), shutdown=INTERRUPTED_WITHIN_S))
 
 
 async def dynamic_child(act: Act) -> None:

@@ -1,5 +1,6 @@
 """TLS: the same server behind a certificate, and certificates that change while it runs."""
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -259,3 +260,13 @@ async def test_a_tls_client_that_reads_nothing_holds_up_nobody_and_is_given_up(p
 def test_a_handshake_is_made_once_for_a_connection(pair: tuple[Path, Path]) -> None:
     """Renegotiation costs the server a signature each time, and the client nothing."""
     assert Certificates(*pair).context().options & ssl.OP_NO_RENEGOTIATION
+
+
+async def test_a_connection_beyond_the_bound_is_closed_without_a_word_in_the_clear(pair: tuple[Path, Path]) -> None:
+    async with (
+        bare(echo, Limits(max_per_address=1), certificates=Certificates(*pair)) as running,
+        await shake(running, pair[0]),
+        await trio.open_tcp_stream("127.0.0.1", running.port) as second,
+    ):
+        with trio.fail_after(5), contextlib.suppress(trio.BrokenResourceError):
+            assert await second.receive_some(4_096) == b""
