@@ -28,7 +28,6 @@ LIBRARIES: Final = (
     "trio",
     "quart",
     "quart-trio",
-    "h11",
     "wsproto",
     "msgspec",
     "SQLAlchemy",

@@ -18,7 +18,7 @@ from engram.ledger.schema import payments, sessions
 from engram.payments import records as payment_records
 from engram.sessions import records as session_records
 
-LIBRARIES: Final = ("trio", "quart", "quart-trio", "h11", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
+LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
 MOST_QUARANTINED: Final = 100
 
 
