@@ -11,7 +11,7 @@ from typing import Final, final
 
 import trio
 
-from engram.http.errors import NotSent
+from engram.http.errors import NotSent, reason
 from engram.http.targets import Origin, Target
 from engram.http.tls import TlsTransport
 from engram.http.transport import Late, Transport
@@ -26,7 +26,7 @@ async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None =
     try:
         sock = await _connect(host, target.port)
     except (OSError, UnicodeError) as error:
-        raise NotSent(f"no connection: {error}") from error
+        raise NotSent(f"no connection: {reason(error)}") from error
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls is None:
@@ -35,7 +35,7 @@ async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None =
         await secured.shake_hands()
     except (OSError, ValueError, Late) as error:  # ssl.SSLError is an OSError; ValueError: a name that cannot be one
         sock.close()
-        raise NotSent(f"no connection: {error}") from error
+        raise NotSent(f"no connection: {reason(error)}") from error
     except BaseException:
         sock.close()
         raise

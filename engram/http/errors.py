@@ -54,3 +54,8 @@ class TooLarge(HttpError):
 @final
 class BadAnswer(HttpError):
     """A whole answer came back, and it is not what it should be (no JSON, an unknown encoding)."""
+
+
+def reason(error: BaseException) -> str:
+    """What an error says, without the number that Python puts before the words of the operating system."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

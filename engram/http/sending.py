@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from engram.http.answers import END, AnswerHead, AnswerParser
-from engram.http.errors import Interrupted
+from engram.http.errors import Interrupted, reason
 from engram.http.framing import Headers, Mark, Refused
 from engram.http.targets import CHUNKED
 from engram.http.transport import Late, Transport
@@ -191,7 +191,7 @@ class Exchange:
         except (OSError, Late, trio.ClosedResourceError) as error:
             if self._failure is not None:
                 raise self._failure from None
-            raise Interrupted(f"the connection broke: {error}") from error
+            raise Interrupted(f"the connection broke: {reason(error)}") from error
         finally:
             self._waiting = None
         if waiting.cancelled_caught:
