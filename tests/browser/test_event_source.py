@@ -108,7 +108,7 @@ def test_event_source_comes_back_with_one_ticket_as_often_as_its_line_is_cut(tmp
             buyer.quote(gateway.url)
             session_id = str(buyer.pay(gateway.url).body["session_id"])
             buyer.wait(gateway.url, session_id, "active")
-            ticket = buyer.send(gateway.url, "POST", f"/sessions/{session_id}/ticket", b"").body
+            ticket = buyer.send(gateway.url, "POST", f"/sessions/{session_id}/ticket", b"", ahead_ms=10_000).body
             following = pool.submit(run_in_page, page.origin, FOLLOW, line.url + ticket["url"])
             for _ in range(2):
                 line.wait_answered()

@@ -72,8 +72,10 @@ class Buyer:
         headers: Mapping[str, str] | None = None,
         *,
         timeout: float = 15.0,
+        ahead_ms: int = 0,
     ) -> Answer:
-        now_ms = int(time.time() * 1000)
+        """`ahead_ms`: how far the phone's clock is ahead; what may be used once must be stamped after the start."""
+        now_ms = int(time.time() * 1000) + ahead_ms
         signed = gateway_scheme.sign_request(self.keypair, method, path, now_ms, body, version=2)
         at = urlsplit(url)
         connection = http.client.HTTPConnection(at.hostname or "", at.port, timeout=timeout)

@@ -38,7 +38,7 @@ def _nginx(port: int, folder: Path) -> list[str]:
         f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     (folder / "conf").write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;\nevents {{}}\n"
+        f"user root; daemon off; master_process off; pid {folder}/pid; error_log {folder}/log;\nevents {{}}\n"
         f"http {{ access_log off; {temp} server {{ listen 127.0.0.1:{port}; location / {{ return 200; }} }} }}\n"
     )
     return ["nginx", "-c", str(folder / "conf"), "-p", str(folder)]
