@@ -6,13 +6,16 @@
   it is absent, and the right to mount a disk (`.ci/run` takes it where the machine lets it).
 """
 
+import logging
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
+from engram.http import logs
 from tests.sampling import NIGHTLY, SEED
 from tests.shared import NO_MOUNT, SHARED
 
@@ -38,6 +41,18 @@ NO_SKIPS = os.environ.get("ENGRAM_NO_SKIPS") == "1"
 def pytest_configure(config: pytest.Config) -> None:
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(SEED)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A program that a test runs in this process configures its logs; the next test must not inherit them."""
+    root, requests, structured = logging.getLogger(), logs._requests, structlog.get_config()
+    handlers, level, held_by, wanted = root.handlers[:], root.level, requests.held_by, requests.wanted
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    requests.held_by, requests.wanted = held_by, wanted
+    structlog.configure(**structured)
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -11,16 +11,9 @@ from engram.http import logs
 
 
 @pytest.fixture(autouse=True)
-def restored() -> Iterator[None]:
-    root = logging.getLogger()
-    before = root.handlers[:], root.level
+def no_request_id() -> Iterator[None]:
     yield
-    root.handlers, _ = before
-    root.setLevel(before[1])
-    structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
-    logs.configure("WARNING", json=True)  # no lines of requests wait for the stream of a test that is over
-    structlog.reset_defaults()
 
 
 def answered(path: str = "/list", request_id: str = "r1") -> None:
