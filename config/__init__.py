@@ -4,10 +4,10 @@
 must not start in their environment.
 """
 
-from .errors import ConfigError, Problem
-from .loader import PROFILES, Loaded, Origin, load
-from .model import Environment, Settings
-from .rules import cautions, check
+from config.errors import ConfigError, Problem
+from config.loader import PROFILES, Loaded, Origin, load
+from config.model import Environment, Settings
+from config.rules import cautions, check
 
 __all__ = [
     "PROFILES",

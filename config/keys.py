@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal, get_args, get_origin
 
 import msgspec
 
-from .model import Section, Settings
+from config.model import Section, Settings
 
 
 def _keys() -> dict[str, object]:

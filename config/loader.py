@@ -16,13 +16,13 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from .addresses import is_base_url, is_http_url, right_origin
-from .dotenv import parse
-from .environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
-from .errors import ConfigError, Problem
-from .keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
-from .model import Environment, Settings
-from .networks import money
+from config.addresses import is_base_url, is_http_url, right_origin
+from config.dotenv import parse
+from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
+from config.errors import ConfigError, Problem
+from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
+from config.model import Environment, Settings
+from config.networks import money
 
 PROFILES: Final[tuple[str, ...]] = get_args(Environment)
 

@@ -10,10 +10,10 @@ from typing import Final
 
 import msgspec
 
-from . import model
-from .environment import variable_of
-from .keys import KEYS, describe
-from .model import Settings
+from config import model
+from config.environment import variable_of
+from config.keys import KEYS, describe
+from config.model import Settings
 
 BEGIN: Final = "<!-- settings: written by python -m config.reference -->"
 END: Final = "<!-- end of settings -->"

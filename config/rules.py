@@ -29,13 +29,13 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from .addresses import announced_at, is_http_url, is_public
-from .environment import variable_of
-from .errors import ConfigError, Problem
-from .keys import mask_url
-from .model import Environment, Settings
-from .networks import Money, money
-from .pricing import MOST_UNITS, price_range
+from config.addresses import announced_at, is_http_url, is_public
+from config.environment import variable_of
+from config.errors import ConfigError, Problem
+from config.keys import mask_url
+from config.model import Environment, Settings
+from config.networks import Money, money
+from config.pricing import MOST_UNITS, price_range
 
 EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"

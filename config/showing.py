@@ -1,7 +1,7 @@
 """Effective settings as they may be shown: what could be a secret is masked."""
 
-from .keys import MASK, is_secret, mask_url
-from .loader import Loaded
+from config.keys import MASK, is_secret, mask_url
+from config.loader import Loaded
 
 
 def shown(loaded: Loaded, key: str) -> object:

@@ -13,14 +13,13 @@ import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from engram.cli.finding import Finding
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
 from engram.ledger.connection import reading_engine
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.schema import payments, refunds
 from engram.payments.model import PaymentState, RefundState
-
-from .finding import Finding
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """Upserts, partial indexes and everything else the ledger is written with."""

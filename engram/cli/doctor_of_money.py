@@ -15,6 +15,7 @@ from config.keys import mask_url
 from config.model import PaymentSettings, Settings
 from config.pricing import price_range
 from config.rules import EMBEDDED, checksummed
+from engram.cli.finding import Finding
 from engram.http.client import HttpClient, HttpError
 from engram.payments import networks, refund_key
 from engram.payments.errors import MalformedPayment, UnknownNetwork, UnusableRefundKey
@@ -23,8 +24,6 @@ from engram.payments.keccak import keccak256
 from engram.payments.networks import Network
 from engram.payments.standing import read_supported
 from engram.payments.x402 import strict_json
-
-from .finding import Finding
 
 TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 262_144

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.model import Settings
+from engram.cli.finding import Finding
 from engram.gateway import rules, selling
 from engram.gateway.standing_facts import fixed_facts
 from engram.ledger import facts
@@ -22,8 +23,6 @@ from engram.provisioning import capacity, node_keys
 from engram.sessions import TierName
 from engram.sessions import records as session_records
 from engram.sessions.rules import tiers
-
-from .finding import Finding
 
 
 class _InLedger(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ for _function, _example in (
 @app.command(help_epilogue="Example: `engram miner reindex /var/lib/engram/my-node`")
 def reindex(data: Data) -> None:
     """Build the index anew from the records, graph and all; the node must be down. Nothing is lost when stopped."""
-    from engram.memory import edge_reindex
+    from engram.memory.index import edge_reindex
     from engram.miner import folder
     from engram.miner.errors import FolderInUse
 
@@ -69,7 +69,7 @@ def push(
     from engram.memory.errors import MemoryAreaError
 
     try:
-        from engram.memory.qdrant_push import push as pushed
+        from engram.memory.index.qdrant_push import push as pushed
     except ImportError:
         raise CommandFailed("qdrant-client is not installed: install engram with its extra `qdrant`") from None
     truth, key = truth_of(data), os.environ.get(KEY_VARIABLE)

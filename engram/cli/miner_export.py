@@ -81,7 +81,7 @@ def _write_lines(source: str, key: Path | None, partial: Path, *, go_on: bool) -
 
 def _last_line(file: BinaryIO) -> tuple[str, int] | None:
     """Kind and number of the last whole line; what follows it is cut off."""
-    from engram.memory.exporting import KINDS
+    from engram.memory.upkeep.export_pages import KINDS
 
     end = file.seek(0, os.SEEK_END)
     start = max(0, end - _TAIL_BYTES)
@@ -109,11 +109,11 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
         if key is not None and source.startswith(("http://", "https://")):
             yield from _from_node(source, key, last)
             return
-        from engram.memory import exporting
+        from engram.memory.upkeep import export_pages
 
         truth_of(Path(source))
         with progress("records") as told:
-            yield from exporting.everything(Path(source), told)
+            yield from export_pages.everything(Path(source), told)
     except SdkError as error:
         raise CommandFailed(f"not everything came: {error}; call it again to go on") from None
     except (MemoryAreaError, HotkeyError) as error:
@@ -123,7 +123,7 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
 def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Document]:
     from engram.cli.passwords import signing_key
     from engram.hotkeys import miner_scheme
-    from engram.memory.exporting import KINDS
+    from engram.memory.upkeep.export_pages import KINDS
     from engram.sdk.node_calls import checked
     from engram.sdk.transport import Transport
 

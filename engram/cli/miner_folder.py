@@ -18,7 +18,7 @@ from engram.cli.miner_data import Data, progress, truth_of
 from engram.cli.options import SHOW, Show
 
 if TYPE_CHECKING:
-    from engram.memory.checking import Checked
+    from engram.memory.upkeep.verify import Checked
 
 _COMPARED_AT_MOST = 5
 
@@ -54,13 +54,13 @@ def verify(
 
     Exits with 1 when anything is wrong, and names the CIDs; with 4 when a node runs and could not be compared.
     """
-    from engram.memory import checking
+    from engram.memory.upkeep import verify
     from engram.miner import folder
 
     truth_of(data)
     with _told("nothing was changed"), progress("records") as told:
         running = folder.is_running(data)
-        found = checking.check(data, told)
+        found = verify.check(data, told)
         verdict: Verdict = "not running"
         if running:
             found, verdict = _compared(data, found, key)
@@ -93,7 +93,7 @@ def backup(
 
     The node may run. Its own key (`hotkey_file` of its launch file) is not in it.
     """
-    from engram.memory import backups
+    from engram.memory.upkeep import backups
 
     truth_of(data)
     with _told("no backup was made"), progress("pages") as told:
@@ -112,7 +112,7 @@ def restore(
     show: Show = SHOW,
 ) -> None:
     """Put a backup in place of a node's memory. The node must be down; what was there is kept in `before-restore-N`."""
-    from engram.memory import backups
+    from engram.memory.upkeep import backups
     from engram.miner import folder
 
     with _told("nothing was changed"):
@@ -132,7 +132,7 @@ def repair(data: Data, *, show: Show = SHOW) -> None:
 
     Only records that are what their CIDs say are taken over. What lay on damaged pages is lost; a backup has it.
     """
-    from engram.memory import salvage
+    from engram.memory.upkeep import salvage
     from engram.miner import folder
 
     truth_of(data)
@@ -153,7 +153,7 @@ def erase(
     encryption helps. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
     elsewhere and stay.
     """
-    from engram.memory import erasing
+    from engram.memory.upkeep import erasure
     from engram.miner import folder
 
     if not (data / folder.LOCK).is_file() and not (data / "truth.db").is_file():
@@ -161,21 +161,21 @@ def erase(
     if not yes and not _agreed(f"Erase all of {data}? There is no way back. [yes/no] "):
         raise CommandFailed("nothing was erased: answer yes, or call with --yes")
     with _told("not everything was erased; call it again"), folder.claim(data), progress("bytes") as told:
-        gone = erasing.erase(data, folder.LOCK, told)
+        gone = erasure.erase(data, folder.LOCK, told)
     output.record(gone, json=show.json)
 
 
 def _compared(data: Path, found: "Checked", key: Path | None) -> "tuple[Checked, Verdict]":
     """What was found, read again as long as the node goes on writing, and how the node's own word compares."""
     from engram.cli.miner_roots import Roots, roots_of_node
-    from engram.memory import checking
+    from engram.memory.upkeep import verify
     from engram.sdk.errors import SdkError
 
     verdict: Verdict = "changing"
     for _ in range(_COMPARED_AT_MOST):
         try:
             before = roots_of_node(data, key)
-            found = checking.check(data)
+            found = verify.check(data)
             after = roots_of_node(data, key)
         except SdkError as error:
             output.complain(f"the running node cannot be compared: {error}")

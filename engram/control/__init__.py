@@ -1,8 +1,8 @@
 """How an operator's commands reach the running process: a socket in the data folder, mode 0600."""
 
-from .client import ControlClient
-from .errors import ControlError, NotRunning, OutcomeUnknown, ProtocolError, Refused
-from .protocol import SOCKET_FILE, Command
+from engram.control.client import ControlClient
+from engram.control.errors import ControlError, NotRunning, OutcomeUnknown, ProtocolError, Refused
+from engram.control.protocol import SOCKET_FILE, Command
 
 __all__ = [
     "SOCKET_FILE",

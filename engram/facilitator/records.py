@@ -4,11 +4,10 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
+from engram.facilitator import rules
+from engram.facilitator.model import Transfer
 from engram.ledger.schema import play_accounts, play_authorizations
 from engram.payments.model import Authorization
-
-from . import rules
-from .model import Transfer
 
 # Built once: building a statement costs four times what running it does.
 _BALANCE = select(play_accounts.c.balance).where(play_accounts.c.address == bindparam("of"))

@@ -15,14 +15,13 @@ is answered with the transaction it was settled in, also after it expired. "Expi
 
 from typing import Final
 
+from engram.facilitator.model import PaymentRequest, Transfer
 from engram.payments import rules, x402
 from engram.payments.eip712 import recover
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
 from engram.payments.keccak import keccak256
 from engram.payments.model import Authorization, Requirements
 from engram.payments.networks import NETWORKS, PLAY
-
-from .model import PaymentRequest, Transfer
 
 MIN_VALIDITY_LEFT_S: Final = 6
 INVALID_REQUEST: Final = "invalid_payload"

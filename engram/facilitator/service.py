@@ -3,13 +3,12 @@
 from typing import final
 
 from engram.clock import Clock
+from engram.facilitator import records, rules
+from engram.facilitator.rules import Malformed
 from engram.ledger import Ledger
 from engram.payments.keccak import checksummed
 from engram.payments.networks import PLAY
 from engram.payments.x402 import SCHEME, JsonObject
-
-from . import records, rules
-from .rules import Malformed
 
 
 @final

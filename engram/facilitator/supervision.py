@@ -6,13 +6,12 @@ from actors import ChildSpec
 from config.model import Settings
 from config.pricing import units_of
 from engram.clock import Clock, Ids
+from engram.facilitator.service import PlayFacilitator
+from engram.facilitator.surface import facilitator_app
 from engram.http.app import App
 from engram.http.listener import Listener
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger
-
-from .service import PlayFacilitator
-from .surface import facilitator_app
 
 FACILITATOR: Final = "facilitator"
 

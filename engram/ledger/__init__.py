@@ -1,14 +1,14 @@
 """Durable facts: SQLite with one writer, group commit, and replies only after COMMIT."""
 
-from .actor import CountCommits, LedgerActor, LedgerClient, Transact
-from .connection import LEDGER_FILE
-from .errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
-from .folder import data_folder
-from .group import Commits, Group
-from .inline import InlineLedger, open_inline
-from .lane import LaneClosed, Lookup, Row, lookup
-from .port import Ledger
-from .prepared import Prepared
+from engram.ledger.actor import CountCommits, LedgerActor, LedgerClient, Transact
+from engram.ledger.connection import LEDGER_FILE
+from engram.ledger.errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
+from engram.ledger.folder import data_folder
+from engram.ledger.group import Commits, Group
+from engram.ledger.inline import InlineLedger, open_inline
+from engram.ledger.lane import LaneClosed, Lookup, Row, lookup
+from engram.ledger.port import Ledger
+from engram.ledger.prepared import Prepared
 
 __all__ = [
     "LEDGER_FILE",

@@ -8,13 +8,12 @@ import trio
 from sqlalchemy import Connection
 
 from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, Message
-
-from .connection import LEDGER_FILE, reading_engine
-from .errors import LedgerError
-from .group import Commits, Group, Outcome, Transaction
-from .lane import Lane, Lookup, Row
-from .prepared import driver
-from .writer import Request, Writer
+from engram.ledger.connection import LEDGER_FILE, reading_engine
+from engram.ledger.errors import LedgerError
+from engram.ledger.group import Commits, Group, Outcome, Transaction
+from engram.ledger.lane import Lane, Lookup, Row
+from engram.ledger.prepared import driver
+from engram.ledger.writer import Request, Writer
 
 T = TypeVar("T")
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import msgspec
 
 from engram import files
-
-from .connection import LEDGER_FILE, reading_uri
-from .errors import LedgerUnavailable, LedgerUnusable
-from .migrations import MIGRATIONS
+from engram.ledger.connection import LEDGER_FILE, reading_uri
+from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
+from engram.ledger.migrations import MIGRATIONS
 
 RESTORING = ".restoring"
 """Suffix of a restored ledger that is decided on: from here a restore goes forward only."""

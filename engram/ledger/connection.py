@@ -8,8 +8,8 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, StaticPool
 
-from . import migrations
-from .errors import LedgerUnavailable, LedgerUnusable
+from engram.ledger import migrations
+from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
 
 LEDGER_FILE = "ledger.sqlite3"
 BUSY_TIMEOUT_MS = 5_000

@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.sqlite import insert
 
-from .schema import meta
+from engram.ledger.schema import meta
 
 
 def ledger_id(connection: Connection) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engram.files import in_the_way
-
-from .backup import finish_restore
-from .errors import FolderInUse, LedgerUnavailable
+from engram.ledger.backup import finish_restore
+from engram.ledger.errors import FolderInUse, LedgerUnavailable
 
 LOCK_FILE = "engram.lock"
 

@@ -19,9 +19,9 @@ import msgspec
 import sqlalchemy.exc
 from sqlalchemy import Connection
 
-from . import crash
-from .errors import CommitUnknown, LedgerError, LedgerUnavailable
-from .prepared import driver
+from engram.ledger import crash
+from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
+from engram.ledger.prepared import driver
 
 Transaction = Callable[[Connection], Any]
 

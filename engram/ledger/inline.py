@@ -7,10 +7,10 @@ from typing import TypeVar, final
 import trio
 from sqlalchemy import Connection
 
-from .connection import open_writer
-from .errors import LedgerUnavailable
-from .group import Commits, run_group
-from .lane import LaneClosed, Lookup, Row
+from engram.ledger.connection import open_writer
+from engram.ledger.errors import LedgerUnavailable
+from engram.ledger.group import Commits, run_group
+from engram.ledger.lane import LaneClosed, Lookup, Row
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ import sqlalchemy
 from sqlalchemy import Column, UniqueConstraint, bindparam, select
 from sqlalchemy.dialects import sqlite
 
-from .connection import reading_uri
+from engram.ledger.connection import reading_uri
 
 MOST_ROWS: Final = 256
 MOST_STEPS: Final = 20_000

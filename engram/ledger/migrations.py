@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from sqlalchemy import Connection, insert
 
-from . import schema
-from .errors import LedgerUnusable
+from engram.ledger import schema
+from engram.ledger.errors import LedgerUnusable
 
 
 def migrate(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
-from .lane import Lookup, Row
+from engram.ledger.lane import Lookup, Row
 
 T = TypeVar("T")
 

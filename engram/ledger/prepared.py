@@ -13,7 +13,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
-from .lane import Row
+from engram.ledger.lane import Row
 
 Statement: TypeAlias = Select[*tuple[Any, ...]] | Insert | Update | Delete
 

@@ -14,9 +14,9 @@ from typing import final
 import msgspec
 import trio
 
-from .connection import open_writer
-from .errors import CommitUnknown, LedgerError
-from .group import MAX_GROUP, Commits, Group, Outcome, Transaction, run_group
+from engram.ledger.connection import open_writer
+from engram.ledger.errors import CommitUnknown, LedgerError
+from engram.ledger.group import MAX_GROUP, Commits, Group, Outcome, Transaction, run_group
 
 
 class Request(msgspec.Struct, frozen=True):

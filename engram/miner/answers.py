@@ -14,7 +14,6 @@ import trio
 
 from engram.hotkeys.python_json import JsonValue
 from engram.memory import padding
-from engram.memory.attestations import AttestedByAnother
 from engram.memory.errors import (
     EmbedderUnavailable,
     IndexUnavailable,
@@ -26,7 +25,8 @@ from engram.memory.errors import (
     TruthUnavailable,
     WriteUnknown,
 )
-from engram.memory.shares import ShareExists
+from engram.memory.store.attestations import AttestedByAnother
+from engram.memory.store.key_shares import ShareExists
 from engram.miner.errors import Refused
 
 RETRY = (("Retry-After", "2"),)

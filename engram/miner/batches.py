@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engram.memory import batch_rules
-from engram.memory.deletions import May
+from engram.memory.store.deletions import May
 from engram.miner.access import Caller, Space
 from engram.miner.answers import Answer, Asked, plain, told
 from engram.miner.errors import Refused

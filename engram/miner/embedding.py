@@ -7,14 +7,14 @@ from pathlib import Path
 
 from config.model import MinerSettings
 from engram.http.client import HttpClient
-from engram.memory import launch as launches
-from engram.memory.embedder import Embedder
-from engram.memory.hash_embedder import HashEmbedder
-from engram.memory.launch import LaunchFile
-from engram.memory.minilm import MiniLmEmbedder
-from engram.memory.openai_embedder import OpenAiEmbedder
-from engram.memory.weights_hub import Hub
+from engram.memory.embed.hash_embedder import HashEmbedder
+from engram.memory.embed.minilm import MiniLmEmbedder
+from engram.memory.embed.openai_embedder import OpenAiEmbedder
+from engram.memory.embed.protocol import Embedder
+from engram.memory.embed.weights_hub import Hub
 from engram.miner.errors import NodeError
+from engram.nodes import launch as launches
+from engram.nodes.launch import LaunchFile
 
 CACHE = "cache"
 

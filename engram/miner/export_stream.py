@@ -18,7 +18,7 @@ import trio
 from engram.http.asgi import Receive, Send
 from engram.http.sse import EventStream
 from engram.memory.errors import MemoryAreaError
-from engram.memory.exporting import KINDS, Kind, Page
+from engram.memory.upkeep.export_pages import KINDS, Kind, Page
 
 CONTENT_TYPE = "application/x-ndjson"
 AT_ONCE = 2

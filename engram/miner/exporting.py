@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from engram.hotkeys.python_json import JsonObject
-from engram.memory import exporting
 from engram.memory.errors import InvalidRequest, RecordDamaged
-from engram.memory.exporting import KINDS, MOST_ROWS, Kind, Page
+from engram.memory.upkeep import export_pages
+from engram.memory.upkeep.export_pages import KINDS, MOST_ROWS, Kind, Page
 from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.errors import Refused
 from engram.miner.export_stream import AT_ONCE, ExportStream
@@ -93,6 +93,6 @@ async def _page(service: Service, kind: Kind, after: int, limit: int) -> Page:
     controller = service.gate.controller
     if kind == "record":
         return await service.truth.read(
-            lambda connection: exporting.page(connection, kind, after, limit, controller), budget_s=_READ_WITHIN_S
+            lambda connection: export_pages.page(connection, kind, after, limit, controller), budget_s=_READ_WITHIN_S
         )
-    return await service.notebook.read(lambda connection: exporting.page(connection, kind, after, limit, controller))
+    return await service.notebook.read(lambda connection: export_pages.page(connection, kind, after, limit, controller))

@@ -12,9 +12,9 @@ import msgspec
 
 from engram import wire
 from engram.files import in_the_way
-from engram.memory import data_files
-from engram.memory.launch import LaunchFile
+from engram.memory.upkeep import data_files
 from engram.miner.errors import FolderInUse, NoFolder, RecordsMissing
+from engram.nodes.launch import LaunchFile
 
 LOCK = data_files.LOCK
 NODE_FILE = "node.json"

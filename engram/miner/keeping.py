@@ -9,9 +9,10 @@ from typing import TypeVar
 import msgspec
 
 from engram.hotkeys import PublicKey, ss58
-from engram.memory import attestations, chats, rules, shares
-from engram.memory.attestations import Attestation
+from engram.memory import rules
 from engram.memory.errors import InvalidInput, InvalidRequest, NotFound
+from engram.memory.store import attestations, conversations, key_shares
+from engram.memory.store.attestations import Attestation
 from engram.miner.access import Caller, Space, parse, private_name
 from engram.miner.answers import Answer, Asked, from_parameters, plain, string, told, told_openly
 from engram.miner.errors import Refused
@@ -30,16 +31,16 @@ async def put_key_share(service: Service, body: bytes) -> Answer:
     async def act(asked: Asked) -> Answer:
         caller = await service.gate.admit(body, "KeyShareSynapse")
         space = await _own(service, asked, caller)
-        share = shares.check_share(caller.fields)
+        share = key_shares.check_share(caller.fields)
         replace = caller.fields.get("replace", False)
         if not isinstance(replace, bool):
             raise InvalidRequest("replace must be true or false.")
         if replace and not space.bound:
             raise Refused(401, "missing_signature", "Replacing a share must be signed for this very request.")
         service.storage.admit(_SHARE_COST_BYTES, caller.signer or space.owner)
-        keep = shares.replace if replace else shares.put
+        keep = key_shares.replace if replace else key_shares.put
         owner, now = _owner(space), service.clock.now()
-        room = shares.room_for(owner, service.gate.controller.hex())
+        room = key_shares.room_for(owner, service.gate.controller.hex())
         await service.notebook.write(lambda connection: keep(connection, owner, space.name, share, now, room))
         return Answer(200, {"stored": True})
 
@@ -52,7 +53,7 @@ async def get_key_share(service: Service, body: bytes) -> Answer:
     async def act(asked: Asked) -> Answer:
         caller = await service.gate.admit(body, "KeyShareRetrieve")
         space = await _own(service, asked, caller)
-        share = await service.notebook.read(lambda connection: shares.get(connection, _owner(space), space.name))
+        share = await service.notebook.read(lambda connection: key_shares.get(connection, _owner(space), space.name))
         if share is None:
             raise NotFound("not found: no share of this namespace is kept here for this key")
         return Answer(200, msgspec.structs.asdict(share))
@@ -107,9 +108,9 @@ async def chat_history(service: Service, user_id: str, parameters: Mapping[str, 
     async def act() -> Answer:
         caller = await service.gate.admit_reading(from_parameters(parameters, user_id=user_id), "chat-history")
         owner = service.gate.require_tenant(caller)
-        user = chats.check_id(caller.fields, "user_id")
-        conv_id = chats.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
-        messages = await _read(service, lambda connection: chats.history(connection, owner, user, conv_id))
+        user = conversations.check_id(caller.fields, "user_id")
+        conv_id = conversations.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
+        messages = await _read(service, lambda connection: conversations.history(connection, owner, user, conv_id))
         return Answer(200, {"user_id": user, "conv_id": conv_id, "messages": messages})
 
     return await told_openly(act, plain)
@@ -120,11 +121,11 @@ async def save_chat(service: Service, body: bytes) -> Answer:
 
     async def act() -> Answer:
         caller, owner, user = await _chatting(service, body, "SaveChat")
-        conv_id = chats.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
-        messages = chats.check_messages(caller.fields)
+        conv_id = conversations.check_id({"conv_id": caller.fields.get("conv_id") or "default"}, "conv_id")
+        messages = conversations.check_messages(caller.fields)
         service.storage.admit(_CHAT_COST_BYTES + 2 * len(body), owner)
         now = service.clock.now()
-        await service.notebook.write(lambda c: chats.save(c, owner, user, conv_id, messages, now))
+        await service.notebook.write(lambda c: conversations.save(c, owner, user, conv_id, messages, now))
         return Answer(200, {"ok": True, "user_id": user, "conv_id": conv_id, "count": len(messages)})
 
     return await told_openly(act, plain)
@@ -136,8 +137,8 @@ async def list_conversations(service: Service, user_id: str, parameters: Mapping
     async def act() -> Answer:
         caller = await service.gate.admit_reading(from_parameters(parameters, user_id=user_id), "conversations")
         owner = service.gate.require_tenant(caller)
-        user = chats.check_id(caller.fields, "user_id")
-        held = await _read(service, lambda connection: chats.conversations(connection, owner, user))
+        user = conversations.check_id(caller.fields, "user_id")
+        held = await _read(service, lambda connection: conversations.conversations(connection, owner, user))
         return Answer(200, {"user_id": user, "conversations": held})
 
     return await told_openly(act, plain)
@@ -148,10 +149,10 @@ async def make_conversation(service: Service, body: bytes) -> Answer:
 
     async def act() -> Answer:
         caller, owner, user = await _chatting(service, body, "MakeConversation")
-        conv_id, title = chats.check_id(caller.fields, "conv_id"), chats.check_title(caller.fields)
+        conv_id, title = conversations.check_id(caller.fields, "conv_id"), conversations.check_title(caller.fields)
         service.storage.admit(_CHAT_COST_BYTES, owner)
         now = service.clock.now()
-        made = await service.notebook.write(lambda c: chats.make(c, owner, user, conv_id, title, now))
+        made = await service.notebook.write(lambda c: conversations.make(c, owner, user, conv_id, title, now))
         return Answer(200, {"ok": True, **msgspec.structs.asdict(made)})
 
     return await told_openly(act, plain)
@@ -162,8 +163,8 @@ async def rename_conversation(service: Service, conv_id: str, body: bytes) -> An
 
     async def act() -> Answer:
         caller, owner, user = await _chatting(service, body, "RenameConversation", conv_id)
-        title, now = chats.check_title(caller.fields), service.clock.now()
-        await service.notebook.write(lambda c: chats.rename(c, owner, user, conv_id, title, now))
+        title, now = conversations.check_title(caller.fields), service.clock.now()
+        await service.notebook.write(lambda c: conversations.rename(c, owner, user, conv_id, title, now))
         return Answer(200, {"ok": True, "conv_id": conv_id, "title": title})
 
     return await told_openly(act, plain)
@@ -174,7 +175,7 @@ async def delete_conversation(service: Service, conv_id: str, body: bytes) -> An
 
     async def act() -> Answer:
         _, owner, user = await _chatting(service, body, "DeleteConversation", conv_id)
-        await service.notebook.write(lambda c: chats.delete(c, owner, user, conv_id))
+        await service.notebook.write(lambda c: conversations.delete(c, owner, user, conv_id))
         await service.notebook.empty_log()
         return Answer(200, {"deleted": True, "conv_id": conv_id})
 
@@ -200,7 +201,7 @@ async def _chatting(
     owner = service.gate.require_tenant(caller)
     if conv_id is not None and caller.fields.get("conv_id") != conv_id:
         raise Refused(401, "conv_id_not_signed", "The signed body must name the conv_id of the path.")
-    return caller, owner, chats.check_id(caller.fields, "user_id")
+    return caller, owner, conversations.check_id(caller.fields, "user_id")
 
 
 async def _read(service: Service, query: Callable[[sqlite3.Connection], T]) -> T:

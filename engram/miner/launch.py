@@ -1,5 +1,5 @@
-"""The launch file of a node, where those who start nodes may import it from: `engram.memory.launch`."""
+"""The launch file of a node, where those who start nodes may import it from: `engram.nodes.launch`."""
 
-from engram.memory.launch import SCHEMA, EmbedderLaunch, LaunchFile, LaunchFileError, check, read, write
+from engram.nodes.launch import SCHEMA, EmbedderLaunch, LaunchFile, LaunchFileError, check, read, write
 
 __all__ = ["SCHEMA", "EmbedderLaunch", "LaunchFile", "LaunchFileError", "check", "read", "write"]

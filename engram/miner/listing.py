@@ -7,11 +7,13 @@ from typing import Final
 
 import msgspec
 
-from engram.memory import batch_rules, proofs, records, rules
+from engram.memory import batch_rules, rules
 from engram.memory.errors import InvalidRequest
 from engram.memory.filters import Filter
-from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import Record
+from engram.memory.proof import proofs
+from engram.memory.proof.keyed_tree import KeyedTree
+from engram.memory.store import record_sql
 from engram.miner.access import Caller, Space
 from engram.miner.answers import Answer, Asked, plain, told
 from engram.miner.finding import Reader
@@ -56,7 +58,7 @@ async def look_up(service: Service, body: bytes) -> Answer:
         checked = batch_rules.check_lookup(caller.fields)
         after = service.cursors.read(space.key, checked.after)
         page = await service.truth.read(
-            lambda connection: records.page(connection, space.key, checked.conditions, checked.limit, after=after)
+            lambda connection: record_sql.page(connection, space.key, checked.conditions, checked.limit, after=after)
         )
         reader = Reader(service, caller, space)
 
@@ -98,8 +100,8 @@ async def _page(
     for _ in range(_TRIES):
         page, sequence = await service.truth.read(
             lambda connection: (
-                records.page(connection, space.key, conditions, limit, after=after),
-                records.last_sequence(connection),
+                record_sql.page(connection, space.key, conditions, limit, after=after),
+                record_sql.last_sequence(connection),
             )
         )
         tree = await service.commitment.as_of(space.key, sequence)

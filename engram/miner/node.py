@@ -24,17 +24,15 @@ from engram.http.actor_events import observer
 from engram.http.listener import http_job
 from engram.http.loop_lag import loop_lag_job
 from engram.http.metrics import Metrics
-from engram.memory import launch as launches
-from engram.memory.attestations import Attestations
-from engram.memory.commitment import Commitment
-from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import MemoryAreaError
-from engram.memory.index import Index
-from engram.memory.indexed_store import IndexedStore
-from engram.memory.launch import LaunchFile, LaunchFileError
-from engram.memory.notebook import Notebook
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.protocol import Index
+from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import Limits
-from engram.memory.truth import Truth
+from engram.memory.store.attestations import Attestations
+from engram.memory.store.indexed_store import IndexedStore
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.store.record_db import Truth
 from engram.miner import folder
 from engram.miner.access import Gate
 from engram.miner.app import MAX_BODY_BYTES, make_app
@@ -50,6 +48,8 @@ from engram.miner.stamps_ahead import StampsAhead
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
+from engram.nodes import launch as launches
+from engram.nodes.launch import LaunchFile, LaunchFileError
 
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"
@@ -257,7 +257,7 @@ def _index(launch: LaunchFile, data: Path, dimension: int, truth_id: str) -> Ind
     if launch.qdrant is None:
         return EdgeIndex(data / INDEX, dimension, truth_id, truth_path=data / TRUTH)
     try:
-        from engram.memory.qdrant_index import QdrantIndex
+        from engram.memory.index.qdrant_index import QdrantIndex
     except ImportError as error:
         raise NodeError("qdrant-client is not installed: install engram with its extra `qdrant`") from error
     return QdrantIndex(launch.qdrant.url, dimension, truth_id, api_key=_key(launch.qdrant.api_key_file))

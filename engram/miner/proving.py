@@ -10,10 +10,10 @@ import msgspec
 
 from engram.hotkeys.python_json import JsonValue
 from engram.memory import cid as cids
-from engram.memory import merkle, proofs
 from engram.memory.errors import InvalidRequest, NotFound, TruthUnavailable
-from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Record
+from engram.memory.proof import merkle, proofs
+from engram.memory.proof.keyed_tree import KeyedTree
 from engram.miner import authority
 from engram.miner.access import EVERYBODYS, Space
 from engram.miner.answers import Answer, Asked, from_parameters, hex32, plain, string, told

@@ -12,7 +12,7 @@ from typing import Final, final
 import structlog
 import trio
 
-from engram.memory.embedder import Embedder
+from engram.memory.embed.protocol import Embedder
 from engram.memory.errors import EmbedderUnavailable
 
 TEXT: Final = "engram"

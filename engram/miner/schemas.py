@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from engram.memory.exporting import KINDS
+from engram.memory.upkeep.export_pages import KINDS
 
 Schema = dict[str, object]
 Fields = dict[str, Schema]

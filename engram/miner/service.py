@@ -12,15 +12,16 @@ import structlog
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.metrics import Metrics
-from engram.memory import noise, rules
-from engram.memory.attestations import ANONYMOUS, Attestations, tier
-from engram.memory.commitment import Commitment
-from engram.memory.embedder import Embedder
+from engram.memory import rules
+from engram.memory.embed import noise
+from engram.memory.embed.protocol import Embedder
 from engram.memory.model import PUBLIC
-from engram.memory.notebook import Notebook
-from engram.memory.soundness import Soundness
-from engram.memory.store import Store
-from engram.memory.truth import Truth
+from engram.memory.proof.commitment import Commitment
+from engram.memory.proof.soundness import Soundness
+from engram.memory.store.attestations import ANONYMOUS, Attestations, tier
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.store.protocol import Store
+from engram.memory.store.record_db import Truth
 from engram.miner.access import Caller, Gate, Space, private_name
 from engram.miner.answers import Asked, Disguise
 from engram.miner.cursors import Cursors

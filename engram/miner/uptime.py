@@ -10,7 +10,7 @@ import trio
 
 from engram.clock import Clock
 from engram.memory.errors import TruthUnavailable, WriteUnknown
-from engram.memory.truth import Truth
+from engram.memory.store.record_db import Truth
 
 _NOTE_EVERY_S = 60.0
 _BORN = "first_started_at"

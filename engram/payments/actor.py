@@ -25,14 +25,13 @@ from actors import (
 from config.model import Settings
 from engram.clock import Ids
 from engram.ledger import Ledger, LedgerError
+from engram.payments import forgetting, records, refunds, rules, x402
+from engram.payments.answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
+from engram.payments.model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
+from engram.payments.protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
+from engram.payments.reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
+from engram.payments.work import PaymentWork
 from engram.sessions import Instants, Session, SessionState
-
-from . import forgetting, records, refunds, rules, x402
-from .answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
-from .model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
-from .protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
-from .reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
-from .work import PaymentWork
 
 _log = structlog.get_logger("engram.payments")
 

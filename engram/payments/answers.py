@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from .model import Payment
+from engram.payments.model import Payment
 
 
 class Bought(msgspec.Struct, frozen=True, tag=True):

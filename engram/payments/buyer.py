@@ -4,11 +4,11 @@ from typing import final
 
 from coincurve import PrivateKey
 
-from . import x402
-from .eip712 import address_of, sign
-from .errors import MalformedPayment, NotForPlay
-from .keccak import checksummed
-from .model import Authorization, Requirements
+from engram.payments import x402
+from engram.payments.eip712 import address_of, sign
+from engram.payments.errors import MalformedPayment, NotForPlay
+from engram.payments.keccak import checksummed
+from engram.payments.model import Authorization, Requirements
 
 
 @final

@@ -4,9 +4,9 @@ from functools import lru_cache
 
 from coincurve import PrivateKey, PublicKey
 
-from .keccak import keccak256
-from .model import Authorization
-from .networks import Network
+from engram.payments.keccak import keccak256
+from engram.payments.model import Authorization
+from engram.payments.networks import Network
 
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 HALF_ORDER = CURVE_ORDER // 2

@@ -14,9 +14,9 @@ from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
-from .model import Payment, PaymentState, Refund
-from .owing import Next
-from .rules import PaymentEvent
+from engram.payments.model import Payment, PaymentState, Refund
+from engram.payments.owing import Next
+from engram.payments.rules import PaymentEvent
 
 SHOULD_BE_IN_S: Final = 60.0
 """A settled payment that the chain does not know at a final block this much younger was reorganised away."""

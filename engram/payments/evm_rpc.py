@@ -15,12 +15,11 @@ import msgspec
 import trio
 
 from engram.http.client import HttpClient, HttpError
-
-from .errors import MalformedPayment
-from .evidence import Finding, NoEvidence, Paid, Question, Spent, Unused
-from .keccak import keccak256
-from .networks import Network
-from .x402 import strict_json
+from engram.payments.errors import MalformedPayment
+from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused
+from engram.payments.keccak import keccak256
+from engram.payments.networks import Network
+from engram.payments.x402 import strict_json
 
 RpcCall: TypeAlias = Callable[[str, list[object]], Awaitable[object]]
 """Calls a method with its parameters; raises RpcFailed."""

@@ -6,12 +6,11 @@ from typing import Protocol, final
 import msgspec
 
 from engram.http.client import BadAnswer, HttpClient, Interrupted, NotSent, Response, TooLarge
-
-from . import outcomes, rules
-from .errors import MalformedPayment
-from .model import Transferable
-from .outcomes import Settlement, Unavailable, Unknown, Verification
-from .x402 import strict_json
+from engram.payments import outcomes, rules
+from engram.payments.errors import MalformedPayment
+from engram.payments.model import Transferable
+from engram.payments.outcomes import Settlement, Unavailable, Unknown, Verification
+from engram.payments.x402 import strict_json
 
 MAX_ANSWER_BYTES = 65_536
 CONNECT_S = 3.0

@@ -11,8 +11,7 @@ from sqlalchemy import Connection, delete, exists, or_, select
 from engram import sessions
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.ledger.schema import sessions as session_rows
-
-from .model import PaymentState
+from engram.payments.model import PaymentState
 
 AT_ONCE: Final = 500
 UNPAID_KEPT_S: Final = 86_400.0

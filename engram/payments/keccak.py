@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from Crypto.Hash import keccak
 
-from .errors import MalformedAddress
+from engram.payments.errors import MalformedAddress
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from .errors import UnknownNetwork
+from engram.payments.errors import UnknownNetwork
 
 
 class Network(msgspec.Struct, frozen=True):

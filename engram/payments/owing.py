@@ -18,11 +18,10 @@ from typing import Final
 
 import msgspec
 
+from engram.payments.model import Payment
+from engram.payments.outcomes import NotSent, Pending, Rejected, Settled, Settlement, Unknown
+from engram.payments.rules import EXPIRED, NOT_REACHED, PENDING
 from engram.sessions import EndReason
-
-from .model import Payment
-from .outcomes import NotSent, Pending, Rejected, Settled, Settlement, Unknown
-from .rules import EXPIRED, NOT_REACHED, PENDING
 
 REFUND_VALID_S: Final = 600
 """How long a signed refund is good for."""

@@ -8,11 +8,10 @@ import trio
 
 from actors import Context
 from engram.http.client import HttpClient, HttpError
-
-from .errors import MalformedPayment
-from .networks import Network
-from .standing import Kind, Standing, Supported, read_supported
-from .x402 import strict_json
+from engram.payments.errors import MalformedPayment
+from engram.payments.networks import Network
+from engram.payments.standing import Kind, Standing, Supported, read_supported
+from engram.payments.x402 import strict_json
 
 MAX_ANSWER_BYTES: Final = 262_144
 TIMEOUT_S: Final = 3.0

@@ -5,10 +5,9 @@ from typing import TypeAlias
 import msgspec
 
 from actors import Message
+from engram.payments.answers import PurchaseAnswer
+from engram.payments.model import Payload, Payment, Quote
 from engram.sessions import TierName
-
-from .answers import PurchaseAnswer
-from .model import Payload, Payment, Quote
 
 
 class NewSession(msgspec.Struct, frozen=True, tag=True):

@@ -12,12 +12,20 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 from engram import sessions
 from engram.ledger import Ledger, Row, lookup
 from engram.ledger.schema import answered_requests, payments, refunds
+from engram.payments import rules, statements
+from engram.payments.answers import NoRoom
+from engram.payments.model import (
+    AuthorizationKey,
+    DuePayment,
+    Limits,
+    Payment,
+    PaymentKind,
+    PaymentState,
+    Refund,
+    RefundState,
+)
+from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
-
-from . import rules, statements
-from .answers import NoRoom
-from .model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState, Refund, RefundState
-from .rules import Decision, Delivery, Effect, PaymentEvent
 
 # A tenth of the cost of calling the enumeration.
 _STATES = {str(state): state for state in PaymentState}

@@ -11,13 +11,12 @@ import msgspec
 from coincurve import PrivateKey
 
 from engram import files
-
-from . import x402
-from .eip712 import address_of, sign
-from .errors import UnusableRefundKey
-from .keccak import checksummed
-from .model import Authorization, Refund, Requirements
-from .networks import Network
+from engram.payments import x402
+from engram.payments.eip712 import address_of, sign
+from engram.payments.errors import UnusableRefundKey
+from engram.payments.keccak import checksummed
+from engram.payments.model import Authorization, Refund, Requirements
+from engram.payments.networks import Network
 
 _SECRET: Final = re.compile(r"(?:0x)?([0-9a-fA-F]{64})", re.ASCII)
 

@@ -10,17 +10,16 @@ from typing import Final, final
 import structlog
 
 from engram.ledger import Ledger, crash
+from engram.payments import owing, refunds
+from engram.payments.evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
+from engram.payments.facilitator import Facilitator
+from engram.payments.model import Payment, Refund, RefundState, RefundTransfer
+from engram.payments.networks import NETWORKS
+from engram.payments.outcomes import Settled
+from engram.payments.owing import REFUND_VALID_S, Next
+from engram.payments.refund_key import RefundKey
+from engram.payments.refunds import NO_KEY, PARK_S, NotSigned
 from engram.sessions import Instants
-
-from . import owing, refunds
-from .evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
-from .facilitator import Facilitator
-from .model import Payment, Refund, RefundState, RefundTransfer
-from .networks import NETWORKS
-from .outcomes import Settled
-from .owing import REFUND_VALID_S, Next
-from .refund_key import RefundKey
-from .refunds import NO_KEY, PARK_S, NotSigned
 
 _log = structlog.get_logger("engram.payments")
 

@@ -12,13 +12,12 @@ from sqlalchemy import Connection, func, select, update
 
 from engram import sessions
 from engram.ledger.schema import payments, refunds, session_events
+from engram.payments import owing, records, rules
+from engram.payments.model import Payment, PaymentState, Refund, RefundState
+from engram.payments.owing import Ended, RefundTerms
+from engram.payments.refund_key import SignedRefund
+from engram.payments.rules import PaymentEvent
 from engram.sessions import Instant, SessionState
-
-from . import owing, records, rules
-from .model import Payment, PaymentState, Refund, RefundState
-from .owing import Ended, RefundTerms
-from .refund_key import SignedRefund
-from .rules import PaymentEvent
 
 DAY_S: Final = 86_400.0
 OTHER_KEY: Final = "signed_by_another_key"

@@ -6,12 +6,11 @@ import msgspec
 from sqlalchemy import Connection
 
 from engram import sessions
+from engram.payments import records, statements
+from engram.payments.answers import Conflict, NoRoom, Replayed
+from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
+from engram.payments.records import RETRY_AFTER_S
 from engram.sessions import EndReason, Instant, Session, SessionState
-
-from . import records, statements
-from .answers import Conflict, NoRoom, Replayed
-from .model import Limits, Payment, PaymentKind, PaymentState
-from .records import RETRY_AFTER_S
 
 
 class Reservation(msgspec.Struct, frozen=True):

@@ -35,11 +35,11 @@ from typing import Final, assert_never
 
 import msgspec
 
-from .answers import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
-from .answers import Unavailable as CannotNow
-from .eip712 import recover
-from .model import AuthorizationKey, Payload, Payment, PaymentState, Requirements
-from .outcomes import (
+from engram.payments.answers import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
+from engram.payments.answers import Unavailable as CannotNow
+from engram.payments.eip712 import recover
+from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Requirements
+from engram.payments.outcomes import (
     Invalid,
     NotSent,
     Pending,
@@ -51,7 +51,7 @@ from .outcomes import (
     Valid,
     Verification,
 )
-from .x402 import SCHEME, canonical_network
+from engram.payments.x402 import SCHEME, canonical_network
 
 
 class PaymentEvent(StrEnum):

@@ -10,8 +10,7 @@ from engram import sessions
 from engram.ledger import Prepared
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.ledger.schema import sessions as session_rows
-
-from . import rules
+from engram.payments import rules
 
 
 def _one_of(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:

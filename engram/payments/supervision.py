@@ -9,15 +9,14 @@ from config.pricing import units_of
 from engram.clock import Ids
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger
+from engram.payments.actor import PaymentVerifier, Wiring
+from engram.payments.evidence import Evidence
+from engram.payments.facilitator import Facilitator
+from engram.payments.polling import SupportedPoller
+from engram.payments.refund_key import RefundKey
+from engram.payments.refunding import Refunding
+from engram.payments.work import OnSettled, PaymentWork
 from engram.sessions import Instants
-
-from .actor import PaymentVerifier, Wiring
-from .evidence import Evidence
-from .facilitator import Facilitator
-from .polling import SupportedPoller
-from .refund_key import RefundKey
-from .refunding import Refunding
-from .work import OnSettled, PaymentWork
 
 PAYMENT_VERIFIER: Final = "payment_verifier"
 PURCHASES: Final = "purchases"

@@ -14,17 +14,26 @@ import trio
 from actors import ActorRef, ActorsError, Context, Job
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError, crash
+from engram.payments import evidence, records, rules
+from engram.payments.evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
+from engram.payments.facilitator import Facilitator
+from engram.payments.model import Payment, PaymentState
+from engram.payments.networks import NETWORKS
+from engram.payments.outcomes import (
+    Invalid,
+    NotSent,
+    Pending,
+    Rejected,
+    Settled,
+    Settlement,
+    Unavailable,
+    Unknown,
+    Valid,
+)
+from engram.payments.protocol import Advanced, Ended, VerifierMessage
+from engram.payments.refunding import Refunding
+from engram.payments.rules import PaymentEvent
 from engram.sessions import Instants
-
-from . import evidence, records, rules
-from .evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
-from .facilitator import Facilitator
-from .model import Payment, PaymentState
-from .networks import NETWORKS
-from .outcomes import Invalid, NotSent, Pending, Rejected, Settled, Settlement, Unavailable, Unknown, Valid
-from .protocol import Advanced, Ended, VerifierMessage
-from .refunding import Refunding
-from .rules import PaymentEvent
 
 _log = structlog.get_logger("engram.payments")
 

@@ -16,11 +16,11 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from . import extensions
-from .errors import MalformedPayment, UnprovenReceipt
-from .keccak import checksummed
-from .model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
-from .networks import NETWORKS, short_name
+from engram.payments import extensions
+from engram.payments.errors import MalformedPayment, UnprovenReceipt
+from engram.payments.keccak import checksummed
+from engram.payments.model import AcceptedTerms, Authorization, Payload, Payment, Quote, Requirements
+from engram.payments.networks import NETWORKS, short_name
 
 Headers: TypeAlias = Iterable[tuple[bytes, bytes]]
 """Header lines as received (an ASGI scope's)."""

@@ -1,8 +1,8 @@
 """Where nodes run: the Provisioner seam, its backends, node keys, and the saga that brings a session its node."""
 
-from . import node_keys, records, rules
-from .backend import Provisioner
-from .errors import (
+from engram.provisioning import node_keys, records, rules
+from engram.provisioning.backend import Provisioner
+from engram.provisioning.errors import (
     NoCapacity,
     NodeKeyError,
     OtherBackend,
@@ -12,7 +12,7 @@ from .errors import (
     Unknown,
     UnknownBackend,
 )
-from .model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
+from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
 
 __all__ = [
     "NoCapacity",

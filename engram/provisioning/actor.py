@@ -33,14 +33,21 @@ from actors import (
     SupervisorSpec,
 )
 from engram.ledger import LedgerUnavailable
+from engram.provisioning import node_keys, records, saga
+from engram.provisioning.backend import Provisioner as Backend
+from engram.provisioning.errors import Unavailable, Unknown
+from engram.provisioning.fleet import Fleet
+from engram.provisioning.protocol import (
+    CheckNodes,
+    CheckpointTime,
+    Expire,
+    FleetMessage,
+    NodeExited,
+    SessionChanged,
+    Sweep,
+)
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 from engram.sessions import records as session_records
-
-from . import node_keys, records, saga
-from .backend import Provisioner as Backend
-from .errors import Unavailable, Unknown
-from .fleet import Fleet
-from .protocol import CheckNodes, CheckpointTime, Expire, FleetMessage, NodeExited, SessionChanged, Sweep
 
 PROVISIONER = "provisioner"
 SAGAS = "sagas"

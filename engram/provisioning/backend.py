@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .model import Node, NodeSpec, Offers
+from engram.provisioning.model import Node, NodeSpec, Offers
 
 
 class Provisioner(Protocol):

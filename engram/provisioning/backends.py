@@ -7,15 +7,14 @@ from pathlib import Path
 import msgspec
 
 from config.model import MinerSettings, Settings
-from engram.memory import launch
+from engram.nodes import launch
+from engram.provisioning import capacity, cgroups
+from engram.provisioning.backend import Provisioner
+from engram.provisioning.errors import UnknownBackend
+from engram.provisioning.local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
+from engram.provisioning.model import Offers
+from engram.provisioning.node_folder import NodeSettings
 from engram.sessions import TierName, rules
-
-from . import capacity, cgroups
-from .backend import Provisioner
-from .errors import UnknownBackend
-from .local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
-from .model import Offers
-from .node_folder import NodeSettings
 
 NODES_FOLDER = "nodes"
 CACHE_FOLDER = "cache"

@@ -9,9 +9,8 @@ from sqlalchemy import Connection
 from config.model import ProvisioningSettings
 from engram.clock import Ids
 from engram.ledger import Ledger
+from engram.provisioning.backend import Provisioner
 from engram.sessions import Instants, Tier, TierName
-
-from .backend import Provisioner
 
 LAUNCHES_AT_ONCE = 8
 END_GRACE_S = 180.0

@@ -18,14 +18,13 @@ import structlog
 import trio
 
 from engram.ledger import crash
-from engram.memory.launch import LaunchFileError
-
-from . import node_folder, processes
-from .cgroups import NodeGroups
-from .errors import NoCapacity, Rejected, Unavailable, Unknown
-from .model import Node, NodeSpec, Offers
-from .node_folder import NodeFile, NodeSettings
-from .records import is_ours
+from engram.nodes.launch import LaunchFileError
+from engram.provisioning import node_folder, processes
+from engram.provisioning.cgroups import NodeGroups
+from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
+from engram.provisioning.model import Node, NodeSpec, Offers
+from engram.provisioning.node_folder import NodeFile, NodeSettings
+from engram.provisioning.records import is_ours
 
 PORT_COUNT = 1_000
 KILL_CONFIRM_S = 5.0

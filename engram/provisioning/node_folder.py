@@ -1,6 +1,6 @@
 """The folder of one local node: what it is told (launch.json), what runs (node.json), what it stores, what it says.
 
-nodes/<session_id>/launch.json   the node's orders, mode 0600 (engram.memory.launch.LaunchFile)
+nodes/<session_id>/launch.json   the node's orders, mode 0600 (engram.nodes.launch.LaunchFile)
 nodes/<session_id>/node.json     token, port, and the process that was started: boot id, pid, start time
 nodes/<session_id>/data/         what the node stores
 nodes/<session_id>/output.log    its output; a pipe would end it with the gateway
@@ -14,10 +14,9 @@ import msgspec
 
 from config.model import Environment, MinerSettings
 from engram import wire
-from engram.memory import launch
-
-from .model import NodeSpec
-from .processes import ProcessId
+from engram.nodes import launch
+from engram.provisioning.model import NodeSpec
+from engram.provisioning.processes import ProcessId
 
 LAUNCH_FILE = "launch.json"
 NODE_FILE = "node.json"

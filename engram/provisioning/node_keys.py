@@ -12,9 +12,8 @@ from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import Ledger
 from engram.ledger.schema import node_keys, sessions
-
-from .errors import NodeKeyError
-from .model import NodeKey
+from engram.provisioning.errors import NodeKeyError
+from engram.provisioning.model import NodeKey
 
 FOLDER = "hotkeys"
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final
 
 from config.model import MinerSettings
-from engram.memory.weights import PACKAGE
+from engram.memory.embed.weights import PACKAGE
 
 EXTRA: Final = "engram[node]"
 

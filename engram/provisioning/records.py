@@ -7,12 +7,11 @@ from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.ledger import facts
 from engram.ledger.schema import nodes, sessions
+from engram.provisioning.errors import NoCapacity, OtherBackend
+from engram.provisioning.model import NodeRecord, NodeState
+from engram.provisioning.rules import Facts
 from engram.sessions import RUNNING, TERMINAL, Session, SessionState
 from engram.sessions import records as session_records
-
-from .errors import NoCapacity, OtherBackend
-from .model import NodeRecord, NodeState
-from .rules import Facts
 
 _GONE = str(NodeState.GONE)
 

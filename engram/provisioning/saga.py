@@ -8,15 +8,14 @@ import trio
 from sqlalchemy import Connection
 
 from engram.ledger import crash
+from engram.provisioning import node_keys, records, rules
+from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
+from engram.provisioning.fleet import END_GRACE_S, Fleet
+from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState
+from engram.provisioning.rules import Effect, Facts, Outcome
 from engram.sessions import RUNNING, Session, SessionEvent, SessionState
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
-
-from . import node_keys, records, rules
-from .errors import NoCapacity, Rejected, Unavailable, Unknown
-from .fleet import END_GRACE_S, Fleet
-from .model import Node, NodeKey, NodeRecord, NodeSpec, NodeState
-from .rules import Effect, Facts, Outcome
 
 QUARANTINE_AFTER = 5
 SILENT_S = 15.0

@@ -10,7 +10,7 @@ from typing import Final, final
 import msgspec
 
 from engram import wire
-from engram.memory.exporting import KINDS
+from engram.memory.upkeep.export_pages import KINDS
 from engram.sdk.errors import MalformedAnswer, NotReached, OutcomeUnknown
 from engram.sdk.node_calls import Call, Commitment, NodeCalls, ready
 from engram.sdk.transport import Answer, error_of
@@ -26,7 +26,7 @@ class Exported(msgspec.Struct, frozen=True):
     """A document of a node's memory, as it is stored: what was encrypted still is.
 
     `kind` is record, conversation, key_share or attestation; an export goes on behind a document by `kind` and `id`.
-    engram.memory.exporting lists the fields.
+    engram.memory.upkeep.export_pages lists the fields.
     """
 
     kind: str

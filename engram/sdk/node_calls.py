@@ -17,8 +17,9 @@ from engram import wire
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
-from engram.memory import filters, keyed_tree, proofs, rules
+from engram.memory import filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
+from engram.memory.proof import keyed_tree, proofs
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused

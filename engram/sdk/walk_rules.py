@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import final
 
 from engram.hotkeys import PublicKey
-from engram.memory.keyed_tree import KeyedTree, key_of
+from engram.memory.proof.keyed_tree import KeyedTree, key_of
 from engram.memory.rules import MAX_BATCH
 from engram.sdk.errors import ListingIncomplete, MalformedAnswer
 from engram.sdk.model import Memory

@@ -1,9 +1,9 @@
 """Compute sessions: tiers and prices, the state machine, paid time, records."""
 
-from . import records, rules
-from .clock import ClockInstants, Instants, SystemInstants
-from .errors import InvalidDuration, SessionError, UnknownTier
-from .model import (
+from engram.sessions import records, rules
+from engram.sessions.clock import ClockInstants, Instants, SystemInstants
+from engram.sessions.errors import InvalidDuration, SessionError, UnknownTier
+from engram.sessions.model import (
     HELD,
     LIVE,
     RUNNING,

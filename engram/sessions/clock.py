@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Protocol, final
 
 from engram.clock import Clock
-
-from .model import Instant
+from engram.sessions.model import Instant
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

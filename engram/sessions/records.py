@@ -8,9 +8,8 @@ from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, in
 
 from engram.ledger import Ledger, Prepared, Row, lookup
 from engram.ledger.schema import session_events, sessions
-
-from . import rules
-from .model import (
+from engram.sessions import rules
+from engram.sessions.model import (
     HELD,
     LIVE,
     RUNNING,

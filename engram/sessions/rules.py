@@ -23,9 +23,8 @@ from types import MappingProxyType
 from typing import Final
 
 from config import pricing
-
-from .errors import InvalidDuration, UnknownTier
-from .model import (
+from engram.sessions.errors import InvalidDuration, UnknownTier
+from engram.sessions.model import (
     LIVE,
     RUNNING,
     TERMINAL,

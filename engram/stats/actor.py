@@ -15,12 +15,11 @@ from engram.http.errors import HttpError
 from engram.ledger import Ledger, LedgerUnavailable
 from engram.sessions import Instants, SessionEvent
 from engram.sessions import records as session_records
-
-from . import records, rules
-from .model import NodeStats, Target
-from .protocol import Reread, StatsMessage
-from .rules import Verdict
-from .view import StatsView
+from engram.stats import records, rules
+from engram.stats.model import NodeStats, Target
+from engram.stats.protocol import Reread, StatsMessage
+from engram.stats.rules import Verdict
+from engram.stats.view import StatsView
 
 REREAD_S = 10.0
 TICK_S = 0.05

@@ -6,8 +6,7 @@ from config.model import StatsSettings
 from engram import wire
 from engram.http.client import HttpClient
 from engram.http.errors import BadAnswer
-
-from .model import NodeStats
+from engram.stats.model import NodeStats
 
 MAX_ANSWER_BYTES = 65_536
 

@@ -19,8 +19,8 @@ from engram.hotkeys.miner_scheme import sign_body
 from engram.hotkeys.python_json import JsonObject
 from engram.http.client import HttpClient, Response
 from engram.http.errors import HttpError
-from engram.memory import keyed_tree, proofs
 from engram.memory.model import PUBLIC
+from engram.memory.proof import keyed_tree, proofs
 
 VALID_S: Final = 60
 FARTHEST: Final = 10_000

@@ -4,8 +4,7 @@ from sqlalchemy import Connection, select
 
 from engram.ledger.schema import sessions
 from engram.sessions import RUNNING, SessionState
-
-from .model import Target
+from engram.stats.model import Target
 
 
 def targets(connection: Connection) -> list[Target]:

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from typing import final
 
 from engram.clock import Clock
-
-from .model import NodeStats, Sample
+from engram.stats.model import NodeStats, Sample
 
 
 @final

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from engram.memory import cid as cids
-from engram.memory import records
-from engram.memory.data_files import NOTEBOOK, TRUTH
 from engram.memory.model import PUBLIC, Entry
-from engram.memory.notebook import Notebook
+from engram.memory.store import record_sql
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH
 from tests.cli.conftest import Run
 from tests.sampling import NIGHTLY, SEED
 
@@ -29,11 +29,11 @@ def whole(here: Path) -> Path:
     with contextlib.closing(sqlite3.connect(data / TRUTH, isolation_level=None)) as truth:
         truth.execute("PRAGMA journal_mode = WAL")
         truth.execute("BEGIN")
-        records.create_schema(truth, "truth")
+        record_sql.create_schema(truth, "truth")
         for number in range(600):
             vector, metadata = struct.pack("<64f", *(rng.random() for _ in range(64))), {"n": str(number)}
             cid = cids.compute(vector, metadata)
-            records.put(truth, Entry(PUBLIC, cid, vector, "some text", metadata, "v1", None), 1.0)
+            record_sql.put(truth, Entry(PUBLIC, cid, vector, "some text", metadata, "v1", None), 1.0)
         truth.execute("COMMIT")
     Notebook.open(data / NOTEBOOK).close()
     return data

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import trio
 
-from engram.memory import backups, data_files
-from engram.memory.data_files import NOTEBOOK, TRUTH, StoreDamaged
 from engram.memory.errors import TruthUnavailable
-from engram.memory.notebook import Notebook
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.upkeep import backups, data_files
+from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, StoreDamaged
 from engram.miner import endpoints, folder
 from engram.miner.errors import RecordsMissing
 from tests.cli.conftest import Run

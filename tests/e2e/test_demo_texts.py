@@ -4,7 +4,7 @@ import re
 import struct
 
 from engram.demo import ANSWER, QUESTION, TEXTS
-from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.embed.hash_embedder import HashEmbedder
 
 STEM_LETTERS = 4
 """Two words that begin with the same four letters count as one stem; shorter words must differ as a whole."""

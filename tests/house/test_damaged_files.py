@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from engram.memory import backups, launch
+from engram.memory.upkeep import backups
 from engram.miner import folder
+from engram.nodes import launch
 from engram.provisioning import node_folder
 
 NO_UTF_8 = b'{"launch_token": "\xff", "format": "\xff", "session_id": "\xff"}'

@@ -10,13 +10,13 @@ import trio
 
 from engram.clock import SeededIds, SystemClock
 from engram.memory import cid
-from engram.memory.edge_index import EdgeIndex
 from engram.memory.filters import Filter
-from engram.memory.index import Index, Match
-from engram.memory.indexed_store import IndexedStore
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.protocol import Index, Match
 from engram.memory.model import PUBLIC, Change, Entry, Excerpt, Record, Upserted
 from engram.memory.rules import unpack_vector
-from engram.memory.truth import Truth
+from engram.memory.store.indexed_store import IndexedStore
+from engram.memory.store.record_db import Truth
 
 DIMENSION = 8
 

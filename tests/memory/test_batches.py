@@ -12,7 +12,7 @@ from engram.clock import SeededIds, SystemClock
 from engram.memory.errors import TruthUnavailable
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
-from engram.memory.truth import Truth
+from engram.memory.store.record_db import Truth
 from tests.memory.stores import ExactIndex, entry, excerpt, opened, vector
 
 

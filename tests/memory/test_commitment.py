@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory import keyed_tree, merkle, proofs
-from engram.memory.commitment import Commitment
-from engram.memory.keyed_tree import KeyedTree
 from engram.memory.model import PUBLIC, Entry
-from engram.memory.truth import Truth
+from engram.memory.proof import keyed_tree, merkle, proofs
+from engram.memory.proof.commitment import Commitment
+from engram.memory.proof.keyed_tree import KeyedTree
+from engram.memory.store.record_db import Truth
 from tests.memory.stores import ExactIndex, entry, opened, random_vector, vector
 
 
@@ -101,7 +101,7 @@ async def test_changes_while_a_tree_is_read_are_not_missed(tmp_path: Path) -> No
 
 
 async def test_trees_of_empty_namespaces_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.memory.commitment._PRIVATE_ENTRIES_KEPT", 400)
+    monkeypatch.setattr("engram.memory.proof.commitment._PRIVATE_ENTRIES_KEPT", 400)
     async with opened(tmp_path, lambda truth: ExactIndex()) as both:
         commitment = Commitment()
         await commitment.load(both.truth)

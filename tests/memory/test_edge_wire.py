@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.memory.edge_wire import HEADER, LARGEST_FRAME, Frames, Search, decode_request, frame
+from engram.memory.index.edge_wire import HEADER, LARGEST_FRAME, Frames, Search, decode_request, frame
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8), st.integers(1, 7))

@@ -17,11 +17,11 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.memory import minilm_graph, weights
-from engram.memory.embedder import Cut
+from engram.memory.embed import minilm_graph, weights
+from engram.memory.embed.hash_embedder import HashEmbedder, hash_vector
+from engram.memory.embed.minilm import MiniLmEmbedder
+from engram.memory.embed.protocol import Cut
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
-from engram.memory.hash_embedder import HashEmbedder, hash_vector
-from engram.memory.minilm import MiniLmEmbedder
 from engram.memory.rules import unpack_vector
 
 TEXTS = [
@@ -66,7 +66,7 @@ async def test_a_text_that_comes_alone_waits_for_no_crowd_of_batches(
             return b""
 
     model = Counting()
-    monkeypatch.setattr("engram.memory.minilm._Model.load", lambda folder, cache: model)
+    monkeypatch.setattr("engram.memory.embed.minilm._Model.load", lambda folder, cache: model)
     minilm = MiniLmEmbedder(None, tmp_path)
     async with trio.open_nursery() as crowd:
         for number in range(40):
@@ -216,9 +216,7 @@ def test_hashed_texts_that_share_words_are_near() -> None:
 @needs_weights
 def test_a_node_reports_to_nobody(tmp_path: Path) -> None:
     """onnxruntime 1.31 writes `.ses` into the temporary folder and sends events to its maker, unless told not to."""
-    script = (
-        "import pathlib, sys; from engram.memory.minilm import _Model; _Model.load(None, pathlib.Path(sys.argv[1]))"
-    )
+    script = "import pathlib, sys; from engram.memory.embed.minilm import _Model; _Model.load(None, pathlib.Path(sys.argv[1]))"
     elsewhere = tmp_path / "tmp"
     elsewhere.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}

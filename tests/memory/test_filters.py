@@ -11,13 +11,14 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.memory import filters, records, rules
-from engram.memory.edge_index import EdgeIndex
+from engram.memory import filters, rules
 from engram.memory.errors import InvalidRequest
 from engram.memory.filters import EVERYTHING, Condition, Filter
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.qdrant_index import QdrantIndex
 from engram.memory.model import PUBLIC
-from engram.memory.qdrant_index import QdrantIndex
-from engram.memory.truth import Truth
+from engram.memory.store import record_sql
+from engram.memory.store.record_db import Truth
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import DIMENSION, ExactIndex, Opened, cosine, entry, opened, vector
 from tests.shared import needs_shared
@@ -158,7 +159,7 @@ async def test_a_reference_is_found_by_an_index_and_not_by_reading_the_namespace
     with contextlib.closing(sqlite3.connect(tmp_path / "truth.db")) as connection:
         steps: list[str] = []
         connection.set_trace_callback(steps.append)
-        records.page(connection, "mine", filters.one_of("_ref", ["7"]), 10)
+        record_sql.page(connection, "mine", filters.one_of("_ref", ["7"]), 10)
         connection.set_trace_callback(None)
         select = next(each for each in steps if each.startswith("SELECT"))
         plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {select}"))

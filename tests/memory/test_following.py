@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from engram.memory import edge_index, indexed_store, truth
-from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.filters import EVERYTHING, Filter
-from engram.memory.index import Match
+from engram.memory.index import edge_index
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.protocol import Match
 from engram.memory.model import PUBLIC, Change, Upserted
+from engram.memory.store import indexed_store, record_db
 from tests.descriptors import open_descriptors
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
 
@@ -92,7 +93,7 @@ async def test_a_write_that_the_index_does_not_make_in_time_is_durable_all_the_s
 async def test_a_query_waits_no_longer_for_its_turn_to_read_the_records_than_for_the_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
 ) -> None:
-    monkeypatch.setattr(truth, "_READERS", 1)
+    monkeypatch.setattr(record_db, "_READERS", 1)
     reading, may_end = threading.Event(), threading.Event()
 
     def read(connection: sqlite3.Connection) -> None:

@@ -17,15 +17,16 @@ import qdrant_edge as edge
 import trio
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory import edge_build, edge_shard, patience, records
-from engram.memory.edge_index import EdgeIndex
-from engram.memory.edge_rebuild import Rebuild
-from engram.memory.edge_shards import Shards
-from engram.memory.edge_wire import Place, Remove, Search
 from engram.memory.filters import EVERYTHING
-from engram.memory.index import Index
+from engram.memory.index import edge_build, edge_shard, patience
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.edge_rebuild import Rebuild
+from engram.memory.index.edge_shards import Shards
+from engram.memory.index.edge_wire import Place, Remove, Search
+from engram.memory.index.protocol import Index
 from engram.memory.model import PUBLIC
-from engram.memory.truth import Truth
+from engram.memory.store import record_sql
+from engram.memory.store.record_db import Truth
 from tests.memory.stores import DIMENSION, entry, excerpt, opened, random_vector, until, vector
 
 
@@ -149,7 +150,7 @@ def test_a_built_shard_has_a_graph_over_everything(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "truth.db")) as connection:
         for _ in range(amount):
             numbers = struct.pack(f"<{dimension}f", *(rng.gauss(0, 1) for _ in range(dimension)))
-            records.put(connection, entry(numbers), 1.0)
+            record_sql.put(connection, entry(numbers), 1.0)
         connection.commit()
     placed: list[int] = []
     with contextlib.closing(edge_build.reader(tmp_path / "truth.db")) as connection:
@@ -216,8 +217,8 @@ def test_a_builder_that_waits_long_is_less_nice(
         relaxed.append(to)
         return may_relax
 
-    monkeypatch.setattr("engram.memory.edge_rebuild.time.monotonic", lambda: now_s)
-    monkeypatch.setattr("engram.memory.edge_rebuild.subprocess.Popen", Starved)
+    monkeypatch.setattr("engram.memory.index.edge_rebuild.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("engram.memory.index.edge_rebuild.subprocess.Popen", Starved)
     monkeypatch.setattr(patience, "relax", relax)
     monkeypatch.setattr(Starved, "started", [])
     shards.apply([Place(number, None, vector(1, number), []) for number in range(1, 6)], 5)

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.memory import cid, merkle, proofs
+from engram.memory import cid
+from engram.memory.proof import merkle, proofs
 
 VECTORS = json.loads((Path(__file__).parent.parent / "data" / "engram" / "vectors.json").read_bytes())
 EMBEDDING = struct.pack("<3f", 0.1, 0.2, 0.3)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engram.memory import keyed_tree, rfc6962
-from engram.memory.keyed_tree import BUCKET_ENTRIES, KeyedTree, Shown, entry_of, key_of
+from engram.memory.proof import keyed_tree, rfc6962
+from engram.memory.proof.keyed_tree import BUCKET_ENTRIES, KeyedTree, Shown, entry_of, key_of
 from tests.shared import SHARED, needs_shared
 
 CIDS = [f"v1::{i:064x}" for i in range(400)]

@@ -7,11 +7,11 @@ import pytest
 import trio
 
 from engram.cli import main
-from engram.memory import edge_reindex
 from engram.memory.filters import EVERYTHING
+from engram.memory.index import edge_reindex
+from engram.memory.index.qdrant_index import QdrantIndex
+from engram.memory.index.qdrant_push import push
 from engram.memory.model import PUBLIC
-from engram.memory.qdrant_index import QdrantIndex
-from engram.memory.qdrant_push import push
 from engram.miner import folder
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import DIMENSION, entry, opened, random_vector, vector

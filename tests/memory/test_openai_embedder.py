@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from engram.http.client import HttpClient
+from engram.memory.embed.openai_embedder import OpenAiEmbedder
 from engram.memory.errors import EmbedderUnavailable
-from engram.memory.launch import EmbedderLaunch, LaunchFile, LaunchFileError, check
-from engram.memory.openai_embedder import OpenAiEmbedder
+from engram.nodes.launch import EmbedderLaunch, LaunchFile, LaunchFileError, check
 from tests.fakes.responder import Answer, Asked, Responder
 
 KEY = "sk-never-shown"

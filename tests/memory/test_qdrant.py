@@ -10,8 +10,8 @@ import trio
 
 from engram.memory.errors import IndexRestarting, IndexUnavailable
 from engram.memory.filters import EVERYTHING
+from engram.memory.index.qdrant_index import QdrantIndex
 from engram.memory.model import PUBLIC, Upserted
-from engram.memory.qdrant_index import QdrantIndex
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import DIMENSION, entry, opened, until, vector
 from tests.shared import needs_shared

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engram.memory import chats, records, residue, shares
-from engram.memory.chats import Message
 from engram.memory.model import PUBLIC, Entry
-from engram.memory.notebook import Notebook
-from engram.memory.shares import Share
+from engram.memory.store import conversations, key_shares, record_sql
+from engram.memory.store.conversations import Message
+from engram.memory.store.key_shares import Share
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.upkeep import residue
 from tests.sampling import NIGHTLY, SEED
 
 OWNER = bytes(32)
@@ -42,19 +43,19 @@ def test_no_overwritten_chat_title_or_share_remains(tmp_path: Path, number: int)
         match dice.randrange(5):
             case 0 | 1:
                 said = [Message("user", mark + "z" * size, 1)]
-                chats.save(connection, OWNER, "u", conv, said, 1.0)
+                conversations.save(connection, OWNER, "u", conv, said, 1.0)
                 kind = "chat"
             case 2 if ("chat", conv) in held:
-                chats.rename(connection, OWNER, "u", conv, mark, 1.0)
+                conversations.rename(connection, OWNER, "u", conv, mark, 1.0)
                 kind = "title"
             case 3 if ("chat", conv) in held:
-                chats.delete(connection, OWNER, "u", conv)
+                conversations.delete(connection, OWNER, "u", conv)
                 del held["chat", conv]
                 held.pop(("title", conv), None)
                 continue
             case _:
                 share = Share(1, mark.encode().hex() * (1 + size // 20), 2, 3)
-                shares.replace(connection, f"owner {conv}", "notes", share, 1.0, 10**6)
+                key_shares.replace(connection, f"owner {conv}", "notes", share, 1.0, 10**6)
                 kind, mark = "share", mark.encode().hex()
         held[kind, conv] = mark
         written.add(mark)
@@ -70,18 +71,18 @@ def test_no_overwritten_chat_title_or_share_remains(tmp_path: Path, number: int)
 def test_no_deleted_record_remains(tmp_path: Path, number: int) -> None:
     connection, dice = writer(tmp_path / "truth.db"), random.Random(number)
     connection.execute("BEGIN")
-    records.create_schema(connection, "truth")
+    record_sql.create_schema(connection, "truth")
     held: dict[str, str] = {}
     for step in range(1_500):
         if held and dice.random() < 0.45:
             cid = dice.choice(sorted(held))
-            records.delete(connection, PUBLIC, cid)
+            record_sql.delete(connection, PUBLIC, cid)
             del held[cid]
             continue
         mark, cid = f"<{step:08d}>", f"v1::{dice.randbytes(32).hex()}"
         text = mark + "t" * dice.choice([0, 10, 700, 9_000])
         vector = dice.randbytes(dice.choice([32, 1_536]))
-        records.put(connection, Entry(PUBLIC, cid, vector, text, {"m": mark}, "v1", None), 1.0)
+        record_sql.put(connection, Entry(PUBLIC, cid, vector, text, {"m": mark}, "v1", None), 1.0)
         held[cid] = mark
     connection.execute("COMMIT")
     assert residue.cleared(connection, tmp_path / "truth.db", BUSY_MS)

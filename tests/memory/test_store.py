@@ -18,12 +18,12 @@ import trio
 import trio.testing
 
 from engram.memory import filters
-from engram.memory.edge_index import EdgeIndex
 from engram.memory.errors import IndexUnavailable
 from engram.memory.filters import EVERYTHING
+from engram.memory.index.edge_index import EdgeIndex
+from engram.memory.index.qdrant_index import QdrantIndex
 from engram.memory.model import PUBLIC, Counts, Upserted
-from engram.memory.qdrant_index import QdrantIndex
-from engram.memory.truth import Truth
+from engram.memory.store.record_db import Truth
 from tests.fakes.qdrant_server import QdrantDouble
 from tests.memory.stores import (
     DIMENSION,
@@ -326,7 +326,7 @@ async def test_an_index_whose_vectors_cannot_be_read_is_built_again(tmp_path: Pa
 
 
 def test_a_line_that_the_log_has_no_room_for_ends_no_worker() -> None:
-    code = "from engram.memory.parent import tell; [tell('line') for _ in range(3)]; import os; os._exit(0)"
+    code = "from engram.memory.index.parent_death import tell; [tell('line') for _ in range(3)]; import os; os._exit(0)"
     with open("/dev/full", "wb") as full:
         assert subprocess.run([sys.executable, "-c", code], stderr=full, check=False).returncode == 0
 
@@ -335,7 +335,7 @@ def test_a_line_that_the_log_has_no_room_for_ends_no_worker() -> None:
 async def test_an_index_that_crashes_again_and_again_is_given_up_unless_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, kept: bool
 ) -> None:
-    monkeypatch.setattr("engram.memory.edge_index._ROOM_BYTES", room)
+    monkeypatch.setattr("engram.memory.index.edge_index._ROOM_BYTES", room)
     async with opened(tmp_path) as both:
         assert isinstance(both.index, EdgeIndex)
         await both.store.put(entry(vector(1)))
@@ -381,7 +381,7 @@ async def test_an_index_of_another_truth_is_not_believed(tmp_path: Path) -> None
         await both.store.put(entry(vector(1)))
     (tmp_path / "one" / "truth.db").unlink()
     from engram.clock import SeededIds, SystemClock
-    from engram.memory.truth import Truth
+    from engram.memory.store.record_db import Truth
 
     Truth.open(tmp_path / "one" / "truth.db", SystemClock(), SeededIds(2)).close()
     async with opened(tmp_path / "one") as both:

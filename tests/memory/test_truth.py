@@ -12,11 +12,11 @@ import pytest
 import trio
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory import records
 from engram.memory.errors import TruthUnavailable, TruthUnreadable
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Deleted, Upserted
-from engram.memory.truth import Truth
+from engram.memory.store import record_sql
+from engram.memory.store.record_db import Truth
 from tests.memory.stores import entry, until, vector
 
 
@@ -100,7 +100,7 @@ def test_a_damaged_database_is_refused_with_what_to_do(tmp_path: Path) -> None:
 async def test_what_was_deleted_is_in_no_file_once_it_is_quiet(
     tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.memory.truth._QUIET_S", 0.01)
+    monkeypatch.setattr("engram.memory.store.record_db._QUIET_S", 0.01)
     truth = open_truth(tmp_path)
     nursery.start_soon(truth.run, lambda: None)
     secret = "what nobody is to read again"
@@ -136,7 +136,7 @@ async def test_a_damaged_record_is_told_and_troubles_no_other(tmp_path: Path, nu
         together.start_soon(fails, lambda: truth.get(PUBLIC, damaged.cid))
         together.start_soon(fails, lambda: truth.put(entry(vector(1))))
         together.start_soon(fails, lambda: truth.delete(PUBLIC, damaged.cid))
-        together.start_soon(fails, lambda: truth.read(lambda held: records.page(held, PUBLIC, EVERYTHING, 10, 0)))
+        together.start_soon(fails, lambda: truth.read(lambda held: record_sql.page(held, PUBLIC, EVERYTHING, 10, 0)))
         together.start_soon(truth.put, entry(vector(3, 1)))
     assert await truth.get(PUBLIC, sound.cid) == sound
     assert (await truth.count()).public == 3
@@ -158,7 +158,7 @@ async def test_a_text_that_cannot_be_decoded_is_not_quoted(tmp_path: Path, nurse
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_truth(tmp_path).close()
     connection = sqlite3.connect(tmp_path / "truth.db")
-    connection.execute(f"PRAGMA user_version = {records.SCHEMA_VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {record_sql.SCHEMA_VERSION + 1}")
     connection.close()
     with pytest.raises(TruthUnreadable, match="schema"):
         open_truth(tmp_path)
@@ -173,7 +173,7 @@ WRITER = """
 import sys, trio
 from pathlib import Path
 from engram.clock import SystemClock, SeededIds
-from engram.memory.truth import Truth
+from engram.memory.store.record_db import Truth
 from tests.memory.stores import entry, vector
 
 async def main():

@@ -8,10 +8,10 @@ import trio
 from trio.testing import MockClock
 
 from engram.http.client import HttpClient
-from engram.memory import weights
+from engram.memory.embed import weights
+from engram.memory.embed.minilm import MiniLmEmbedder
+from engram.memory.embed.weights_hub import FOLDER, PART_BYTES, Hub, HubUnavailable
 from engram.memory.errors import EmbedderUnavailable, WeightsRefused
-from engram.memory.minilm import MiniLmEmbedder
-from engram.memory.weights_hub import FOLDER, PART_BYTES, Hub, HubUnavailable
 from tests.fakes.responder import Answer, Asked, Responder
 
 CONTENT = {weights.WEIGHTS: bytes(range(256)) * 40_000, weights.TOKENIZER: b'{"tokens": []}'}

@@ -21,20 +21,20 @@ import trio
 from engram.clock import Clock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme, wallet
 from engram.http.metrics import Metrics
-from engram.memory import launch
-from engram.memory.attestations import Attestations
-from engram.memory.commitment import Commitment
-from engram.memory.hash_embedder import HashEmbedder
-from engram.memory.indexed_store import IndexedStore
-from engram.memory.notebook import Notebook
+from engram.memory.embed.hash_embedder import HashEmbedder
+from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import Limits
-from engram.memory.truth import Truth
+from engram.memory.store.attestations import Attestations
+from engram.memory.store.indexed_store import IndexedStore
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.store.record_db import Truth
 from engram.miner.access import Gate
 from engram.miner.service import Identity, Service
 from engram.miner.stakes import NoSubnet, Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
+from engram.nodes import launch
 from tests.memory.stores import DIMENSION, ExactIndex
 
 ROOT = Path(__file__).resolve().parent.parent.parent

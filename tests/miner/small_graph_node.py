@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from config.model import MinerSettings
-from engram.memory.edge_index import EdgeIndex
+from engram.memory.index.edge_index import EdgeIndex
 from engram.miner.node import main
 
 if __name__ == "__main__":

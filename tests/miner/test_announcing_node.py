@@ -15,9 +15,9 @@ from config.model import MinerSettings
 from engram.clock import SystemClock
 from engram.hotkeys import ss58
 from engram.http.metrics import Metrics
-from engram.memory.launch import LaunchFile
 from engram.miner.errors import NodeError
 from engram.miner.following import follow
+from engram.nodes.launch import LaunchFile
 from tests.cli.chains import served
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.miner.nodes import NODE, NodeProcess, node

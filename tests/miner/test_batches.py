@@ -15,7 +15,7 @@ from engram.hotkeys.python_json import JsonObject
 from engram.memory import padding
 from engram.memory.batch_rules import check_lookup
 from engram.memory.errors import InvalidRequest
-from engram.memory.keyed_tree import KeyedTree, key_of
+from engram.memory.proof.keyed_tree import KeyedTree, key_of
 from engram.miner import endpoints as answers
 from engram.miner.answers import Answer
 from engram.miner.cursors import Cursors

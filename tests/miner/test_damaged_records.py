@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from engram.memory import soundness
 from engram.memory.errors import RecordDamaged
 from engram.memory.model import PUBLIC
+from engram.memory.proof import soundness
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer
 from engram.miner.proving import signed_whole

@@ -10,7 +10,7 @@ import pytest
 
 from config.model import MinerSettings
 from engram.hotkeys import Keypair
-from engram.memory import launch
+from engram.nodes import launch
 from tests.hotkeys.test_passwords import ENCRYPTED, PASSWORD, SEED, password_file
 from tests.miner.nodes import ROOT, NodeProcess
 from tests.terminal import OnTerminal

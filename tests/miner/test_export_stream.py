@@ -17,7 +17,7 @@ from trio.testing import MockClock
 
 from config.model import MinerSettings
 from engram.memory.errors import TruthUnavailable
-from engram.memory.exporting import Kind, Page
+from engram.memory.upkeep.export_pages import Kind, Page
 from engram.miner import endpoints
 from engram.miner.export_stream import AT_ONCE, ExportStream
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, node, serving, signed

@@ -13,16 +13,16 @@ from msgspec import structs
 from trio.testing import MockClock
 
 from engram.clock import ManualClock, SeededIds, TrioClock
-from engram.memory import launch
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
-from engram.memory.truth import Truth
+from engram.memory.store.record_db import Truth
 from engram.miner import access, folder, storage
 from engram.miner.errors import FolderInUse, NoFolder, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge, cost_bytes, size_on_disk
 from engram.miner.uptime import Uptime
+from engram.nodes import launch
 from tests.memory.stores import until
 from tests.miner.nodes import CONTROLLER, STRANGER, signed
 

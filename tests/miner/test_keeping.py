@@ -12,10 +12,11 @@ import pytest
 from engram.chain import Axon, Subnets
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
-from engram.memory import exporting, keyed_tree, proofs
-from engram.memory.attestations import Attestations
 from engram.memory.errors import TruthUnreadable
-from engram.memory.notebook import Notebook
+from engram.memory.proof import keyed_tree, proofs
+from engram.memory.store.attestations import Attestations
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.upkeep import export_pages
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer, Service
 from engram.miner.stakes import SyncedSubnet
@@ -90,8 +91,8 @@ async def test_a_bad_share_is_refused(tmp_path: Path, changed: dict[str, object]
 async def test_nobody_takes_the_room_that_the_controllers_shares_and_attestations_have(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.memory.shares.MAX_SHARES", 2)
-    monkeypatch.setattr("engram.memory.attestations.MAX_ATTESTATIONS", 2)
+    monkeypatch.setattr("engram.memory.store.key_shares.MAX_SHARES", 2)
+    monkeypatch.setattr("engram.memory.store.attestations.MAX_ATTESTATIONS", 2)
     async with serving(tmp_path, tenants="anyone") as service:
         outcomes = [await deposit(service, STRANGER, name) for name in ("one", "two", "three")]
         assert [outcome.body.get("code") for outcome in outcomes] == [None, None, "over_quota"]
@@ -468,7 +469,7 @@ async def test_an_export_takes_pages_of_every_kind_and_of_the_controller_alone(t
 
 
 async def test_a_page_of_an_export_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "MOST_BYTES", 5_000)
+    monkeypatch.setattr(export_pages, "MOST_BYTES", 5_000)
     async with serving(tmp_path) as service:
         for number in range(10):
             await endpoints.ingest(service, encoded({"text": f"{number} " + "x" * 2_000}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from engram.memory import launch
+from engram.nodes import launch
 from tests.miner.test_folder_storage_lifetime import LAUNCH
 
 NUMBERS = sorted(each.name for each in structs.fields(LAUNCH) if each.type in (int, float, float | None, int | None))

@@ -25,9 +25,9 @@ import pytest
 
 from config.model import MinerSettings
 from engram.hotkeys import miner_scheme
-from engram.memory import data_files
-from engram.memory.keyed_tree import KeyedTree, entry_of
 from engram.memory.model import PUBLIC
+from engram.memory.proof.keyed_tree import KeyedTree, entry_of
+from engram.memory.upkeep import data_files
 from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, Stamps, signed
 from tests.sampling import NIGHTLY, SEED
 

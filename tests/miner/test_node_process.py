@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from engram.memory import launch, weights
-from engram.memory.keyed_tree import KeyedTree, entry_of
+from engram.memory.embed import weights
 from engram.memory.model import PUBLIC
+from engram.memory.proof.keyed_tree import KeyedTree, entry_of
 from engram.miner.folder import boot_id, start_ticks
+from engram.nodes import launch
 from tests.miner.nodes import CONTROLLER, ROOT, NodeProcess, encoded, in_namespace, node, signed
 from tests.sampling import NIGHTLY, SEED
 

@@ -12,13 +12,13 @@ from trio.testing import MockClock
 
 from actors import ChildSpec, Context, Job, SupervisorSpec, open_system
 from config.model import MinerSettings
-from engram.memory import launch
+from engram.memory.embed.minilm import MiniLmEmbedder
 from engram.memory.errors import IndexUnavailable, MemoryAreaError
-from engram.memory.launch import EmbedderLaunch, LaunchFileError
-from engram.memory.minilm import MiniLmEmbedder
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.node import INDEX_BACKOFF, INDEX_INTENSITY
+from engram.nodes import launch
+from engram.nodes.launch import EmbedderLaunch, LaunchFileError
 from tests.fakes.chain import ChainDouble, ChainServer
 from tests.fakes.responder import Answer, Asked, Responder
 from tests.miner.nodes import NodeProcess, node

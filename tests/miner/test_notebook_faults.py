@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
-from engram.memory.notebook import Notebook
+from engram.memory.store.notebook_db import Notebook
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer, Service
 from tests.miner.nodes import CONTROLLER, encoded, in_namespace, serving, signed

@@ -19,7 +19,7 @@ from quart import typing as quart_typing
 from config.model import HttpSettings
 from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme
-from engram.memory import proofs
+from engram.memory.proof import proofs
 from engram.miner import endpoints
 from engram.miner.app import make_app
 from tests.memory.stores import DIMENSION

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from engram.memory import launch, weights
-from engram.memory.embedder import Cut, EmbedderState
+from engram.memory.embed import weights
+from engram.memory.embed.protocol import Cut, EmbedderState
 from engram.memory.errors import EmbedderUnavailable
 from engram.miner.readiness import TEXT, Readiness
+from engram.nodes import launch
 from tests.fakes.without_packages import without
 from tests.miner.nodes import NodeProcess, node
 from tests.miner.test_node_process import installed

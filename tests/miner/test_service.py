@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair
 from engram.hotkeys import verify as verify_signature
-from engram.memory import keyed_tree, merkle
 from engram.memory.cid import is_cid
-from engram.memory.embedder import Cut
-from engram.memory.hash_embedder import HashEmbedder
+from engram.memory.embed.hash_embedder import HashEmbedder
+from engram.memory.embed.protocol import Cut
+from engram.memory.proof import keyed_tree, merkle
 from engram.miner import endpoints as answers
 from engram.miner.endpoints import Answer, Service
 from tests.memory.stores import DIMENSION

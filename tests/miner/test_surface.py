@@ -113,7 +113,7 @@ async def test_answers_are_what_the_document_says_field_by_field(service: Servic
         assert (answer.status_code, [answer.mimetype]) == (200, list(content)), (id, told)
         schema = content[answer.mimetype]["schema"]
         jsonschema.validate(told, schema)
-        if id not in ("export", "exportStream"):  # documents, as engram.memory.exporting names their fields
+        if id not in ("export", "exportStream"):  # documents, as engram.memory.upkeep.export_pages names their fields
             assert undescribed(schema, told) == [], id
         asked.add(id)
         return told

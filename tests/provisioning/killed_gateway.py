@@ -14,7 +14,7 @@ from config.model import ProvisioningSettings
 from engram.clock import SystemIds
 from engram.http.client import HttpClient
 from engram.ledger import facts, open_inline
-from engram.memory.launch import EmbedderLaunch
+from engram.nodes.launch import EmbedderLaunch
 from engram.provisioning import Offers, local, node_keys, saga
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.health import health_probe

@@ -20,8 +20,7 @@ from engram.sessions import EndReason, SessionEvent, SessionState, TierName
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
 from tests.crashes import may_crash
-
-from .fleets import World, replaced
+from tests.provisioning.fleets import World, replaced
 
 
 @pytest.fixture

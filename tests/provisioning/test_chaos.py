@@ -13,10 +13,9 @@ from engram.ledger.inline import open_inline
 from engram.provisioning import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown, records
 from engram.sessions import SessionEvent
 from tests.fakes.nodes import InMemoryProvisioner
+from tests.provisioning.fleets import World
+from tests.provisioning.test_actor import running
 from tests.sampling import NIGHTLY
-
-from .fleets import World
-from .test_actor import running
 
 FAULTS: dict[str, tuple[ProvisioningError, ...]] = {
     "launch": (NoCapacity("x"), Rejected("x"), Unavailable("x"), Unknown("x")),

@@ -13,10 +13,9 @@ from engram.ledger.inline import open_inline
 from engram.provisioning import processes, records
 from engram.sessions import SessionEvent, SystemInstants
 from engram.sessions import records as session_records
+from tests.provisioning.fleets import World
+from tests.provisioning.test_local import no_processes_left
 from tests.sampling import sample
-
-from .fleets import World
-from .test_local import no_processes_left
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ["spawn:before", "spawn:unrecorded", "spawn:after"]

@@ -13,13 +13,12 @@ import msgspec
 import pytest
 import trio
 
-from engram.memory import launch
+from engram.nodes import launch
 from engram.provisioning import NoCapacity, NodeSpec, Offers, Rejected, Unavailable, local, node_folder, processes
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from tests.fakes import fake_node
-
-from . import contract
+from tests.provisioning import contract
 
 
 def a_backend(

@@ -16,15 +16,14 @@ from config.model import StatsSettings
 from engram.hotkeys import Keypair, wallet
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
-from engram.memory.launch import EmbedderLaunch
+from engram.nodes.launch import EmbedderLaunch
 from engram.provisioning import NodeSpec, Offers, local, processes
 from engram.provisioning.health import health_probe
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from engram.stats import ask_stats
-
-from . import contract
-from .test_local import a_spec, no_processes_left, pid_of
+from tests.provisioning import contract
+from tests.provisioning.test_local import a_spec, no_processes_left, pid_of
 
 ROOT = Path(__file__).resolve().parents[2]
 UP_WITHIN_S = 30.0

@@ -9,8 +9,7 @@ from engram.clock import ManualClock
 from engram.hotkeys import Keypair, wallet
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.provisioning import NoCapacity, NodeKeyError, NodeRecord, NodeState, node_keys, records
-
-from .fleets import CONTROLLER, World
+from tests.provisioning.fleets import CONTROLLER, World
 
 ONE, TWO = b"\x0a" * 32, b"\x0b" * 32
 

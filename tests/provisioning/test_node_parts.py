@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from config.model import MinerSettings
-from engram.memory.weights import PACKAGE
+from engram.memory.embed.weights import PACKAGE
 from engram.provisioning import node_parts
 from tests.e2e.gateway_process import ROOT
 from tests.fakes.without_packages import without

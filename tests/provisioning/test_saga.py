@@ -13,8 +13,7 @@ from engram.ledger.schema import nodes, sessions
 from engram.provisioning import NoCapacity, NodeState, Rejected, Unavailable, Unknown, node_keys, records, saga
 from engram.provisioning.fleet import END_GRACE_S, Pokes
 from engram.sessions import SessionEvent, SessionState
-
-from .fleets import CONTROLLER, World, replaced
+from tests.provisioning.fleets import CONTROLLER, World, replaced
 
 
 @pytest.fixture

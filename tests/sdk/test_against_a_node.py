@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from engram.memory import proofs
+from engram.memory.proof import proofs
 from engram.sdk import (
     ApiError,
     AsyncNodeClient,

@@ -4,7 +4,7 @@ import pytest
 
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair
-from engram.memory.keyed_tree import KeyedTree, key_of
+from engram.memory.proof.keyed_tree import KeyedTree, key_of
 from engram.sdk.errors import Impostor, ListingIncomplete, MalformedAnswer
 from engram.sdk.node_calls import Commitment, Listed, NodeCalls, References, StoredText, Texts, Walked
 from engram.sdk.walk_rules import LookUp, Walk

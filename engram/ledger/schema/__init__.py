@@ -1,11 +1,11 @@
 """Every table of the ledger, one module an area."""
 
-from ._base import metadata
-from ._facilitator import play_accounts, play_authorizations
-from ._meta import meta
-from ._payments import answered_requests, payments, refunds
-from ._relay import relay_log, relay_outbox
-from ._sessions import node_keys, nodes, session_events, sessions
+from engram.ledger.schema._base import metadata
+from engram.ledger.schema._facilitator import play_accounts, play_authorizations
+from engram.ledger.schema._meta import meta
+from engram.ledger.schema._payments import answered_requests, payments, refunds
+from engram.ledger.schema._relay import relay_log, relay_outbox
+from engram.ledger.schema._sessions import node_keys, nodes, session_events, sessions
 
 __all__ = [
     "answered_requests",

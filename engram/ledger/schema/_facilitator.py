@@ -3,7 +3,7 @@
 from sqlalchemy import Integer, LargeBinary, PrimaryKeyConstraint, Text
 from sqlalchemy.dialects.sqlite import REAL
 
-from ._base import Column, Table, metadata
+from engram.ledger.schema._base import Column, Table, metadata
 
 play_accounts = Table(
     "play_accounts",

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Text
 
-from ._base import Column, Table, metadata
+from engram.ledger.schema._base import Column, Table, metadata
 
 meta = Table(
     "meta",

@@ -3,7 +3,7 @@
 from sqlalchemy import Index, Integer, LargeBinary, PrimaryKeyConstraint, Text
 from sqlalchemy.dialects.sqlite import REAL
 
-from ._base import Column, Table, metadata
+from engram.ledger.schema._base import Column, Table, metadata
 
 payments = Table(
     "payments",

@@ -1,0 +1,78 @@
+"""Building a shard with its graph from the truth, beside the one that serves.
+
+Started by the worker as `python -m engram.memory.index.edge_build TRUTH_DB FOLDER DIMENSION TRUTH_ID NAME PARENT_PID
+NICENESS`, at low priority at first (patience.py). It reads the record database page by page, each in a short read
+transaction, so that it never keeps the log from being checkpointed; changes made meanwhile are the worker's to bring
+in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from engram import crash_reports
+from engram.memory.index import edge_shard
+from engram.memory.index.edge_wire import Place, wire
+from engram.memory.index.parent_death import die_with
+from engram.memory.store import record_sql
+
+_PAGE = 256
+_WRONG_TRUTH = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Builds one shard. Returns the exit status."""
+    truth_path, folder, name = Path(arguments[0]), Path(arguments[1]), arguments[4]
+    if not die_with(int(arguments[5])):
+        return 0
+    os.nice(int(arguments[6]))
+    with contextlib.closing(reader(truth_path)) as connection:
+        if record_sql.read_meta(connection, "truth_id") != arguments[3]:
+            return _WRONG_TRUTH
+        build(connection, folder, int(arguments[2]), name)
+    return 0
+
+
+def reader(truth_path: Path) -> sqlite3.Connection:
+    """Opens the record database for reading; never checkpoints while the writer lives."""
+    connection = sqlite3.connect(truth_path, isolation_level=None, timeout=5.0)
+    connection.execute("PRAGMA query_only = ON")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    return connection
+
+
+def build(
+    connection: sqlite3.Connection,
+    folder: Path,
+    dimension: int,
+    name: str,
+    on_placed: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Makes shard `name` in `folder` from the truth, graph and all, on disk at the end; returns its vectors.
+
+    `on_placed` is told of each page how many vectors it had. Raises sqlite3.Error and what Qdrant Edge raises.
+    """
+    shard = edge_shard.create(folder, dimension, name)
+    after = count = 0
+    while page := record_sql.vectors_after(connection, after, _PAGE, private=name == "private"):
+        placed = [told for told in map(wire, page) if isinstance(told, Place)]
+        shard.update(edge.UpdateOperation.upsert_points([edge_shard.point(place) for place in placed]))
+        after = page[-1].id
+        count += len(page)
+        on_placed(len(page))
+    shard.optimize()
+    shard.flush()
+    shard.close()
+    return count
+
+
+if __name__ == "__main__":
+    crash_reports.enable()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,255 @@
+"""The index worker: a process of its own, because Qdrant Edge never releases the GIL.
+
+Started by `EdgeIndex` as `python -m engram.memory.index.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID [TRUTH_DB
+GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches,
+with the records that the truth has now; graphs are built by another process and taken over between requests. It ends
+when its stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never outlive the node.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import sqlite3
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+import msgspec
+
+from engram import crash_reports
+from engram.memory.index.edge_build import reader
+from engram.memory.index.edge_rebuild import Rebuild
+from engram.memory.index.edge_shards import Shards
+from engram.memory.index.edge_wire import (
+    Apply,
+    Count,
+    Counted,
+    Done,
+    Failed,
+    Flush,
+    Flushed,
+    Found,
+    Frames,
+    Reply,
+    Reset,
+    Search,
+    Standing,
+    decode_request,
+    frame,
+)
+from engram.memory.index.parent_death import die_with, tell
+from engram.memory.index.protocol import Match
+from engram.memory.model import PUBLIC
+from engram.memory.store import record_sql
+
+_SMALLEST_BATCH, _LARGEST_BATCH = 4, 32
+"""Searches answered together. Half of those that wait, so that the node has answers to hand on during the next ones:
+eight connections that ask again and again get a fifth more than with all at once, or one by one."""
+_MOST_LOOKED_AT = 8_192
+"""Vectors among which a search looks for records that are still there: more changes than that never wait."""
+_READ_BYTES = 1_048_576
+_FLUSH_WHEN_IDLE_S = 0.5
+_FLUSH_AT_LATEST_S = 20.0
+_OPEN_WITHIN_S = 5.0
+
+
+def main(arguments: list[str]) -> int:
+    """Serves until stdin closes. Returns the exit status."""
+    folder, dimension, truth_id, parent = (
+        Path(arguments[0]),
+        int(arguments[1]),
+        arguments[2],
+        int(arguments[3]),
+    )
+    if not die_with(parent):
+        return 0
+    source, sink = os.dup(0), os.dup(1)
+    os.dup2(2, 1)  # whatever a library prints must not land between the frames
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    shards = _open(folder, dimension, truth_id)
+    rebuild = truth = None
+    if len(arguments) > 4:
+        truth = reader(Path(arguments[4]))
+        rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
+    gc.collect()  # what was imported stays: no full collection looks through it again
+    gc.freeze()
+    Worker(shards, truth, rebuild, source, sink).serve()
+    return 0
+
+
+class Worker:
+    """Reads requests from one descriptor and writes replies to another."""
+
+    def __init__(
+        self, shards: Shards, truth: sqlite3.Connection | None, rebuild: Rebuild | None, source: int, sink: int
+    ) -> None:
+        self._shards = shards
+        self._truth = truth
+        self._rebuild = rebuild
+        self._source = source
+        self._sink = sink
+        self._frames = Frames()
+        self._searches: deque[Search] = deque()
+        self._others: deque[Apply | Flush | Reset | Count] = deque()
+        self._flushed_at = time.monotonic()
+
+    def serve(self) -> None:
+        """Answers requests until the source ends; then flushes and closes."""
+        self._send(Standing(self._shards.flushed))
+        while self._receive():
+            if self._searches:
+                self._answer_searches()
+            elif self._others:
+                self._answer_other(self._others.popleft())
+            self._build()
+            if self._flush_is_due():
+                self._flush()
+                self._send(Flushed(self._shards.flushed))
+        if self._rebuild is not None:
+            self._rebuild.give_up()
+        self._shards.close()
+
+    def _receive(self) -> bool:
+        """Takes in what has arrived; waits only when there is nothing to do. False at the end of the source."""
+        idle = not self._searches and not self._others
+        dirty = self._shards.sequence > self._shards.flushed
+        wait = self._wait_s(dirty) if idle else 0
+        if select.select([self._source], [], [], wait)[0]:
+            received = os.read(self._source, _READ_BYTES)
+            if not received:
+                return False
+            for body in self._frames.feed(received):
+                request = decode_request(body)
+                if isinstance(request, Search):
+                    self._searches.append(request)
+                else:
+                    self._others.append(request)
+        elif idle and dirty and time.monotonic() - self._flushed_at >= 0.9 * _FLUSH_WHEN_IDLE_S:
+            self._flush()
+            self._send(Flushed(self._shards.flushed))
+        return True
+
+    def _wait_s(self, dirty: bool) -> float | None:
+        if self._rebuild is not None and self._rebuild.is_levelling:
+            return 0
+        waits = ([_FLUSH_WHEN_IDLE_S] if dirty else []) + ([self._rebuild.wait_s] if self._rebuild is not None else [])
+        return min(waits, default=None)
+
+    def _build(self) -> None:
+        if self._rebuild is None or self._searches:
+            return
+        flushed = self._shards.flushed
+        try:
+            self._rebuild.step()
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
+            tell(f"index: the graph that was built cannot be taken over: {error}")
+            self._rebuild.give_up()
+        if self._shards.flushed != flushed:
+            self._send(Flushed(self._shards.flushed))
+
+    def _answer_searches(self) -> None:
+        wanted = min(max(_SMALLEST_BATCH, len(self._searches) // 2), _LARGEST_BATCH, len(self._searches))
+        batch = [self._searches.popleft() for _ in range(wanted)]
+        try:
+            answers = self._shards.search(batch)
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
+            for search in batch:
+                self._send(Failed(search.number, str(error)))
+            return
+        replies = [self._reply(search, hits) for search, hits in zip(batch, answers, strict=True)]
+        self._write(b"".join(map(frame, replies)))
+
+    def _reply(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+        """Looks further where some of what is nearest is deleted, and that change has not come here yet."""
+        reply, looked_at = self._joined(search, hits), search.limit
+        while (
+            isinstance(reply, Found)
+            and len(reply.matches) < search.limit
+            and len(hits) == looked_at
+            and looked_at < _MOST_LOOKED_AT
+        ):
+            looked_at *= 2
+            try:
+                [hits] = self._shards.search([msgspec.structs.replace(search, limit=looked_at)])
+            except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
+                return Failed(search.number, str(error))
+            reply = self._joined(search, hits)
+        return Found(reply.number, reply.matches[: search.limit]) if isinstance(reply, Found) else reply
+
+    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+        """One that finds a record that cannot be read fails alone: the others are of other tenants."""
+        if self._truth is None:
+            return Found(search.number, [Match(number, score) for number, score in hits])
+        namespace = PUBLIC if search.private_to is None else search.private_to
+        try:
+            there = record_sql.by_ids(self._truth, namespace, [number for number, _ in hits])
+        except (sqlite3.Error, *record_sql.DAMAGED) as error:
+            return Failed(search.number, record_sql.fault_of(error))
+        return Found(search.number, [Match(number, score, there[number]) for number, score in hits if number in there])
+
+    def _answer_other(self, request: Apply | Flush | Reset | Count) -> None:
+        match request:
+            case Apply():
+                self._shards.apply(request.changes, request.sequence)
+                if self._rebuild is not None:
+                    self._rebuild.noticed_change()
+            case Flush():
+                self._flush()
+            case Reset():
+                if self._rebuild is not None:
+                    self._rebuild.give_up()
+                self._shards.reset()
+            case Count():
+                self._send(Counted(request.number, self._shards.points()))
+                return
+        self._send(Done(request.number, self._shards.flushed))
+
+    def _flush_is_due(self) -> bool:
+        if self._shards.sequence == self._shards.flushed:
+            self._flushed_at = time.monotonic()
+        return time.monotonic() - self._flushed_at > _FLUSH_AT_LATEST_S
+
+    def _flush(self) -> None:
+        self._shards.flush()
+        self._flushed_at = time.monotonic()
+
+    def _send(self, reply: Reply) -> None:
+        self._write(frame(reply))
+
+    def _write(self, frames: bytes) -> None:
+        remaining = memoryview(frames)
+        while remaining:
+            remaining = remaining[os.write(self._sink, remaining) :]
+
+
+def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
+    """Opens the shards. The lock of a predecessor that is still dying is waited for; a folder that cannot be
+    opened after that, or searched, is torn, and built anew from the truth."""
+    give_up = time.monotonic() + _OPEN_WITHIN_S
+    while True:
+        try:
+            shards = Shards(folder, dimension, truth_id)
+            break
+        except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
+            locked = "WouldBlock" in str(error)
+            if not locked or time.monotonic() > give_up:
+                tell(f"index: {folder} cannot be opened ({error}), building it anew")
+                (folder / "mark.json").unlink(missing_ok=True)
+                return Shards(folder, dimension, truth_id)
+            time.sleep(0.05)
+    try:
+        shards.check()
+    except Exception as error:  # noqa: BLE001  # as above
+        tell(f"index: {folder} cannot be searched ({error}), building it anew")
+        shards.reset()
+    return shards
+
+
+if __name__ == "__main__":
+    crash_reports.enable()
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,158 @@
+"""Checking a node's memory from its databases alone: every CID and root computed again, every row looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from engram import wire
+from engram.memory import cid as cids
+from engram.memory.errors import InvalidRequest
+from engram.memory.model import PUBLIC
+from engram.memory.proof import commitment, keyed_tree
+from engram.memory.proof.keyed_tree import KeyedTree
+from engram.memory.store import conversations, key_shares, record_sql
+from engram.memory.upkeep import data_files
+from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
+
+_MOST_TOLD = 1_000
+_TOLD_EVERY = 1_000
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A record that is not what its CID says."""
+
+    namespace: str
+    cid: str
+    reason: str
+
+
+class Checked(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. `bad` has at most 1,000 of the `bad_records`; `problems` are of the databases themselves."""
+
+    records: int = 0
+    public_records: int = 0
+    public_root: str = ""
+    whole_root: str = ""
+    sequence: int = 0
+    key_shares: int = 0
+    conversations: int = 0
+    attestations: int = 0
+    bad_records: int = 0
+    bad: list[Bad] = []
+    problems: list[str] = []
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether everything is as it must be."""
+        return not self.bad_records and not self.problems
+
+
+def check(data: Path, on_progress: Progress = lambda done, total: None) -> Checked:
+    """Reads all of a node's memory, each database at one moment; the node may run. Blocking: 26 µs a record.
+
+    `on_progress` is told records done and in all.
+    """
+    try:
+        found = _records(data / TRUTH, on_progress)
+    except StoreDamaged as error:
+        found = Checked(problems=[str(error)])
+    if not (data / NOTEBOOK).exists():
+        return found
+    try:
+        counts, problems = _notebook(data / NOTEBOOK)
+    except StoreDamaged as error:
+        counts, problems = {}, [str(error)]
+    return msgspec.structs.replace(found, **counts, problems=found.problems + problems)
+
+
+def _records(path: Path, on_progress: Progress) -> Checked:
+    bad: list[Bad] = []
+    bad_records = done = 0
+    entries: dict[str, list[bytes]] = {PUBLIC: []}
+    with data_files.reading(path) as connection:
+        problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
+        (total,) = connection.execute("SELECT count(*) FROM records").fetchone()
+        dimension: int | None = None
+        for namespace, cid, embedding, metadata, model_version in connection.execute(
+            "SELECT namespace, cid, embedding, metadata, model_version FROM records ORDER BY id"
+        ):
+            if not isinstance(embedding, bytes) or not all(
+                isinstance(text, str) for text in (namespace, cid, metadata, model_version)
+            ):
+                raise sqlite3.DatabaseError(f"the columns of record {cid} have other types than they must")
+            reason = fault_of(cid, embedding, metadata, model_version)
+            dimension = dimension or len(embedding)
+            if reason is None and len(embedding) != dimension:
+                reason = f"its vector has {len(embedding) // 4} numbers, others have {dimension // 4}"
+            if reason is not None:
+                bad_records += 1
+                if len(bad) < _MOST_TOLD:
+                    bad.append(Bad(namespace, cid, reason))
+            entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
+            done += 1
+            if done % _TOLD_EVERY == 0 or done == total:
+                on_progress(done, total)
+        sequence = record_sql.last_sequence(connection)
+    trees = {name: KeyedTree(held) for name, held in entries.items()}
+    root, count = commitment.whole_root({name: (tree.root, len(tree)) for name, tree in trees.items()})
+    return Checked(
+        records=count,
+        public_records=len(trees[PUBLIC]),
+        public_root=trees[PUBLIC].root.hex(),
+        whole_root=root.hex(),
+        sequence=sequence,
+        bad_records=bad_records,
+        bad=bad,
+        problems=problems,
+    )
+
+
+def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
+    """Returns what is wrong with a record as it is stored, None when its CID says what it holds."""
+    try:
+        decoded = wire.decode(metadata, dict[str, str])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "its metadata is no JSON object of strings"
+    computed = cids.compute(embedding, decoded, model_version)
+    if computed != cid:
+        return f"its vector and metadata give {computed}"
+    # A sum of numbers of 32 bits is finite when all of them are, and four times as quick as looking at each.
+    if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
+        return "its vector has numbers that are none"
+    return None
+
+
+def _notebook(path: Path) -> tuple[dict[str, int], list[str]]:
+    with data_files.reading(path) as connection:
+        problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
+        problems += [f"{path}: {problem}" for problem in _wrong_rows(connection)][:_MOST_TOLD]
+        counts = {
+            table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+            for table in ("key_shares", "conversations", "attestations")
+        }
+    return counts, problems
+
+
+def _wrong_rows(connection: sqlite3.Connection) -> Iterator[str]:
+    columns = "namespace, share_index, share_hex, threshold, total"
+    for namespace, index, text, threshold, total in connection.execute(f"SELECT {columns} FROM key_shares"):
+        fields = {"share_index": index, "share_hex": text, "threshold": threshold, "total": total}
+        try:
+            key_shares.check_share(fields)
+        except InvalidRequest as error:
+            yield f"the key share of namespace {namespace!r}: {error}"
+    for conv_id, messages in connection.execute("SELECT conv_id, messages FROM conversations"):
+        try:
+            conversations.check_messages({"messages": json.loads(messages)})
+        except (InvalidRequest, ValueError, TypeError) as error:
+            yield f"the conversation {conv_id!r}: {error}"
+    for namespace, owner in connection.execute("SELECT namespace, owner FROM attestations"):
+        if not isinstance(owner, bytes) or len(owner) != 32:
+            yield f"the attestation of namespace {namespace!r}: its owner is no public key"
