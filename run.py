@@ -45,7 +45,7 @@ from actors import (
 )
 from config.model import Settings
 from engram import crash_reports
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
@@ -437,9 +437,9 @@ class Gateway:
             self._hint_lost("relay_emitter")
 
     def _chain(self) -> Actor[Any]:
-        from engram.chain.actor import MetagraphSyncer
-        from engram.chain.endpoints import nodes
-        from engram.chain.fork_folder import FOLDER, ForkFolder
+        from engram.chain.read.endpoints import nodes
+        from engram.chain.sync.actor import MetagraphSyncer
+        from engram.chain.sync.fork_folder import FOLDER, ForkFolder
 
         process, chain = self.process, self.settings.chain
         endpoints = nodes(chain, process.http, process.clock)

@@ -25,20 +25,20 @@ from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from bench.support.environments import environment
 from config.model import ChainSettings
 from engram.chain import Subnets
-from engram.chain.actor import MetagraphSyncer
-from engram.chain.codec import Codec
-from engram.chain.commitments import read_commitments
-from engram.chain.endpoints import nodes
 from engram.chain.errors import CallRefused
 from engram.chain.model import Head
-from engram.chain.node import RpcCall
-from engram.chain.protocol import Poll
-from engram.chain.recorded import RecordedNode
-from engram.chain.recorded.node import EPOCH_S, Recording, read_recording
-from engram.chain.registrations import entry
-from engram.chain.rpc import JsonRpcNode
-from engram.chain.runtime import RuntimeTypes
-from engram.chain.view import open_view
+from engram.chain.read.codec import Codec
+from engram.chain.read.commitments import read_commitments
+from engram.chain.read.endpoints import nodes
+from engram.chain.read.node import RpcCall
+from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.recorded.node import EPOCH_S, Recording, read_recording
+from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.runtime import RuntimeTypes
+from engram.chain.read.view import open_view
+from engram.chain.registry.registrations import entry
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.protocol import Poll
 from engram.cli import upstream
 from engram.clock import ManualClock, SystemClock
 from engram.http.client import HttpClient

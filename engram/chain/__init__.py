@@ -15,7 +15,7 @@ from engram.chain.model import (
     SubnetChange,
     SubnetParameters,
 )
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 
 __all__ = [
     "Axon",

@@ -8,7 +8,7 @@ import trio
 from engram.chain.bodies import Addresses, EncodedBody
 from engram.chain.errors import SubnetNotSynced, UnknownField
 from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO, Metagraph, Neuron
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 
 HEAD_FIELDS = ("network", "block", "netuid", "note")
 """What the original answered; always there."""

@@ -105,8 +105,8 @@ class Chain:
 
     def check(self) -> list[str]:
         """The endpoints that were given, as they may be shown. Raises CommandFailed when one is none."""
-        from engram.chain.endpoints import http_url
-        from engram.chain.rpc import name_of
+        from engram.chain.read.endpoints import http_url
+        from engram.chain.read.rpc import name_of
 
         try:
             return [name_of(http_url(url)) for url in self.urls]

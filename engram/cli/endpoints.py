@@ -10,8 +10,6 @@ from typing import Final, TypeVar
 import trio
 
 from config.model import ChainSettings
-from engram.chain.composing import Composer, CoreComposer
-from engram.chain.endpoints import check_genesis, nodes
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
@@ -23,12 +21,14 @@ from engram.chain.errors import (
     RuntimeApiMissing,
 )
 from engram.chain.model import EndpointHealth
-from engram.chain.node import Node
-from engram.chain.runtime import Call
-from engram.chain.submitting import Included, Waiting, submit
-from engram.chain.substrate import SubstrateComposer
-from engram.chain.view import View, view_at
-from engram.chain.watched import watch
+from engram.chain.read.endpoints import check_genesis, nodes
+from engram.chain.read.node import Node
+from engram.chain.read.runtime import Call
+from engram.chain.read.view import View, view_at
+from engram.chain.read.watched import watch
+from engram.chain.submit.compose import Composer, CoreComposer
+from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
+from engram.chain.submit.substrate import SubstrateComposer
 from engram.cli.chain import DEFAULT_NETWORK, Chain
 from engram.cli.tracing import Traced
 from engram.clock import SystemClock

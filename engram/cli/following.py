@@ -6,10 +6,10 @@ from typing import Final
 import trio
 
 from engram.chain.model import SubnetParameters
-from engram.chain.node import Node
-from engram.chain.submitting import Included
-from engram.chain.view import open_view
-from engram.chain.weights import BLOCK_S, Revealing, WeightsPlan, read_revealing, reveal_about_s
+from engram.chain.read.node import Node
+from engram.chain.read.view import open_view
+from engram.chain.submit.submit_extrinsic import Included
+from engram.chain.submit.weights import BLOCK_S, Revealing, WeightsPlan, read_revealing, reveal_about_s
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.output import Progress, duration, moment
 from engram.cli.revealing import PASSING

@@ -27,9 +27,9 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import Keypair, PublicKey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.probing import Probed
-    from engram.chain.registrations import Entry
-    from engram.chain.submitting import Included
+    from engram.chain.registry.probe import Probed
+    from engram.chain.registry.registrations import Entry
+    from engram.chain.submit.submit_extrinsic import Included
 
 app = App(
     name="registry",
@@ -81,7 +81,7 @@ def register(
     shown: Shown = SHOWN,
 ) -> int:
     """Commit where your miner serves, and read it back from a finalized block."""
-    from engram.chain.registrations import InvalidRegistration, registration
+    from engram.chain.registry.registrations import InvalidRegistration, registration
 
     form = shown.form
     try:
@@ -196,10 +196,10 @@ def read(
 
 
 async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) -> "Included":
-    from engram.chain import calls
-    from engram.chain.commitments import read_commitment
     from engram.chain.errors import CommitReplaced
-    from engram.chain.view import open_view
+    from engram.chain.read.commitments import read_commitment
+    from engram.chain.read.view import open_view
+    from engram.chain.submit import calls
     from engram.cli.endpoints import endpoints, read_back, send
 
     async with endpoints(chain) as nodes:
@@ -217,10 +217,10 @@ async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) 
 async def _entries(
     chain: Chain, probing: bool, allow_private: bool
 ) -> "tuple[list[Entry], dict[PublicKey, Probed] | None]":
-    from engram.chain.commitments import read_commitments
-    from engram.chain.probing import Probing, probe
-    from engram.chain.registrations import entry
-    from engram.chain.view import open_view
+    from engram.chain.read.commitments import read_commitments
+    from engram.chain.read.view import open_view
+    from engram.chain.registry.probe import Probing, probe
+    from engram.chain.registry.registrations import entry
     from engram.cli.endpoints import endpoints
     from engram.http.client import HttpClient
 

@@ -7,7 +7,6 @@ from typing import Final
 import msgspec
 import trio
 
-from engram.chain import hashed_weights
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
@@ -18,13 +17,14 @@ from engram.chain.errors import (
     RefusedInBlock,
     SubmitRefused,
 )
-from engram.chain.hashed_weights import HashedCommit, Stage, Window
-from engram.chain.kept_commits import KeptCommits
 from engram.chain.model import Metagraph
-from engram.chain.node import Node
-from engram.chain.submitting import Included
-from engram.chain.view import View, open_view
-from engram.chain.weights import BLOCK_S, Weights, WeightsPlan, stands
+from engram.chain.read.node import Node
+from engram.chain.read.view import View, open_view
+from engram.chain.submit import hashed_weights
+from engram.chain.submit.hashed_weights import HashedCommit, Stage, Window
+from engram.chain.submit.kept_commits import KeptCommits
+from engram.chain.submit.submit_extrinsic import Included
+from engram.chain.submit.weights import BLOCK_S, Weights, WeightsPlan, stands
 from engram.cli.chain import Chain, PublicHotkey
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed

@@ -6,12 +6,12 @@ from pathlib import Path
 import msgspec
 
 from engram import wire
-from engram.chain import weights
-from engram.chain.calls import IDENTITY, SUBTENSOR
 from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
-from engram.chain.runtime import Call
-from engram.chain.submitting import Included
-from engram.chain.view import open_view
+from engram.chain.read.runtime import Call
+from engram.chain.read.view import open_view
+from engram.chain.submit import weights
+from engram.chain.submit.calls import IDENTITY, SUBTENSOR
+from engram.chain.submit.submit_extrinsic import Included
 from engram.cli.chain import Chain, PublicHotkey
 from engram.cli.endpoints import endpoints, read_back, send
 from engram.cli.failures import CommandFailed

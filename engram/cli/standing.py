@@ -2,12 +2,12 @@
 
 import msgspec
 
-from engram.chain.announcement import Place
-from engram.chain.commitments import read_commitment
 from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO
-from engram.chain.probing import Probing, ask
-from engram.chain.registrations import entry
-from engram.chain.view import open_view
+from engram.chain.read.commitments import read_commitment
+from engram.chain.read.view import open_view
+from engram.chain.registry.announce_rules import Place
+from engram.chain.registry.probe import Probing, ask
+from engram.chain.registry.registrations import entry
 from engram.cli.chain import Chain
 from engram.cli.endpoints import endpoints
 from engram.clock import SystemClock

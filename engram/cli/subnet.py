@@ -68,8 +68,8 @@ def register(
     shown: Shown = SHOWN,
 ) -> int:
     """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
-    from engram.chain import calls
     from engram.chain.model import RAO_PER_TAO
+    from engram.chain.submit import calls
     from engram.cli.sending import Sent, before_register, burn, included
 
     hotkey = public_hotkey_of(wallet)
@@ -152,8 +152,9 @@ def serve(
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
     from config.addresses import is_public_host
-    from engram.chain import ChainError, calls
-    from engram.chain.announcement import Place
+    from engram.chain import ChainError
+    from engram.chain.registry.announce_rules import Place
+    from engram.chain.submit import calls
     from engram.cli.sending import announce
 
     try:
@@ -270,7 +271,7 @@ def link(
     shown: Shown = SHOWN,
 ) -> int:
     """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
-    from engram.chain import calls
+    from engram.chain.submit import calls
     from engram.cli.sending import Sent, included, link_identity
 
     fields = {

@@ -7,7 +7,7 @@ from typing import Final, final
 import trio
 
 from engram.chain.errors import CallRefused, ChainError
-from engram.chain.node import Json, Node, RpcCall
+from engram.chain.read.node import Json, Node, RpcCall
 from engram.cli.output import printable
 
 _NAMED_BY_FIRST: Final = frozenset({"state_call"})

@@ -7,8 +7,8 @@ from engram.cli.output import printable
 from engram.hotkeys import PublicKey
 
 if TYPE_CHECKING:
-    from engram.chain.probing import Probed
-    from engram.chain.registrations import Entry
+    from engram.chain.registry.probe import Probed
+    from engram.chain.registry.registrations import Entry
 
 WIDE: Final = 100
 LINE: Final = 80

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from actors import NodeInfo
 from engram import __version__
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.control.model import SystemStatus, TreeNode
 from engram.ledger import Ledger, facts

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from sqlalchemy import Connection, func, select
 
 from actors import NodeInfo
-from engram.chain.gauges import count_changes, measure
-from engram.chain.subnets import Subnets
+from engram.chain.sync.gauges import count_changes, measure
+from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger

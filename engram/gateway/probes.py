@@ -6,7 +6,7 @@ from pathlib import Path
 
 import trio
 
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.gateway.rules import LEAST_FREE_BYTES, not_ready
 from engram.gateway.sales import Sales
 from engram.gateway.services import Probe

@@ -6,7 +6,7 @@ from typing import Protocol
 import msgspec
 
 from config.model import Settings
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids
 from engram.gateway.feed import EventFeed
 from engram.gateway.presenting import NodeStats

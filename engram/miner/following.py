@@ -16,18 +16,18 @@ from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
 from engram.chain import Subnets
-from engram.chain.actor import MetagraphSyncer
-from engram.chain.announcement import Place, Verdict, place_of
-from engram.chain.announcement_file import AnnouncementFile
-from engram.chain.announcements import Announcements
-from engram.chain.announcing import Announcer
-from engram.chain.endpoints import nodes
-from engram.chain.fork_folder import FOLDER as FORKS
-from engram.chain.fork_folder import ForkFolder
-from engram.chain.gauges import count_changes, measure
 from engram.chain.model import EndpointHealth
-from engram.chain.rules import after_failure
-from engram.chain.watched import watch
+from engram.chain.read.endpoints import nodes
+from engram.chain.read.watched import watch
+from engram.chain.registry.announce_journal import AnnouncementFile
+from engram.chain.registry.announce_rules import Place, Verdict, place_of
+from engram.chain.registry.announce_view import Announcements
+from engram.chain.registry.announcer import Announcer
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.fork_folder import FOLDER as FORKS
+from engram.chain.sync.fork_folder import ForkFolder
+from engram.chain.sync.gauges import count_changes, measure
+from engram.chain.sync.rules import after_failure
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient

@@ -14,7 +14,7 @@ from quart import Response, request
 from actors import Context, DrainingJob
 from config.model import HttpSettings
 from engram.chain import ChainStatus
-from engram.chain.announcements import AnnouncementStatus
+from engram.chain.registry.announce_view import AnnouncementStatus
 from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange

@@ -6,9 +6,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engram.chain.codec import Codec
 from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
-from engram.chain.recorded.node import read_recording
+from engram.chain.read.codec import Codec
+from engram.chain.read.recorded.node import read_recording
 
 DATA = Path(__file__).parent.parent / "data" / "chain"
 

@@ -10,12 +10,12 @@ import trio
 from actors import ActorDown, ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
-from engram.chain.actor import MetagraphSyncer
 from engram.chain.errors import CallRefused, EndpointBusy
 from engram.chain.model import Fork
-from engram.chain.node import Node
-from engram.chain.protocol import Poll
-from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.read.node import Node
+from engram.chain.read.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.protocol import Poll
 from engram.clock import TrioClock
 from engram.hotkeys import ss58
 from tests.chain.samples import encoded, metadata, scale

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from engram.chain.commitments import read_commitments
 from engram.chain.errors import AnswersDiffer, CallRefused, EndpointUnreachable
-from engram.chain.view import open_view
+from engram.chain.read.commitments import read_commitments
+from engram.chain.read.view import open_view
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain
 

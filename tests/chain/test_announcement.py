@@ -7,7 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engram.chain.announcement import (
+from engram.chain.model import Axon
+from engram.chain.read.runtime import ERA_BLOCKS
+from engram.chain.registry.announce_rules import (
     REFUSED_MAX_S,
     RETRY_AFTER_MAX_S,
     UNSENT_MAX_S,
@@ -32,8 +34,6 @@ from engram.chain.announcement import (
     unknown,
     unsent,
 )
-from engram.chain.model import Axon
-from engram.chain.runtime import ERA_BLOCKS
 from tests.chain.samples import key, metagraph, neuron
 
 HERE = Place("203.0.113.5", 8091)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from engram.chain.announcement import Attempt
-from engram.chain.announcement_file import AnnouncementFile
+from engram.chain.registry.announce_journal import AnnouncementFile
+from engram.chain.registry.announce_rules import Attempt
 from tests.chain.test_announcement import HERE
 
 ATTEMPT = Attempt(HERE, 1_000, 1_064)

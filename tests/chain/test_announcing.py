@@ -11,13 +11,13 @@ from structlog.testing import capture_logs
 from actors import Backoff, ChildSpec, Intensity, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
-from engram.chain.actor import MetagraphSyncer
-from engram.chain.announcement import Attempt, Place, Verdict
-from engram.chain.announcements import Announcements
-from engram.chain.announcing import Announcer
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.node import Json, Node, RpcCall
-from engram.chain.submitting import Waiting
+from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.registry.announce_rules import Attempt, Place, Verdict
+from engram.chain.registry.announce_view import Announcements
+from engram.chain.registry.announcer import Announcer
+from engram.chain.submit.submit_extrinsic import Waiting
+from engram.chain.sync.actor import MetagraphSyncer
 from engram.clock import TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.test_announcement import HERE

@@ -7,7 +7,7 @@ import pytest
 from engram.chain.answer import NEURON_FIELDS, MetagraphAnswer, matches, metagraph_answer, prepare
 from engram.chain.bodies import BODIES_KEPT, Addresses
 from engram.chain.errors import SubnetNotSynced, UnknownField
-from engram.chain.subnets import Subnets, SyncState
+from engram.chain.sync.subnets import Subnets, SyncState
 from engram.clock import ManualClock
 from engram.hotkeys import ss58
 from tests.chain.samples import key, metagraph, neuron, read, scale

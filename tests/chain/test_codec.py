@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.chain.codec import Codec, unwrap_metadata
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
 from engram.chain.model import Axon, Head, Metagraph
-from engram.chain.recorded.node import compact
+from engram.chain.read.codec import Codec, unwrap_metadata
+from engram.chain.read.recorded.node import compact
 from engram.hotkeys import ss58
 from tests.chain import hand_decoder
 from tests.chain.samples import codec, encoded, metadata, read, recorded_head, recorded_metagraph, scale
@@ -215,7 +215,7 @@ def test_a_runtime_without_the_metagraph_api_is_a_clear_error() -> None:
 
 
 def test_remembered_addresses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.chain.codec.ADDRESSES_KEPT", 100)
+    monkeypatch.setattr("engram.chain.read.codec.ADDRESSES_KEPT", 100)
     small = Codec(metadata(), 293, 1)
     found = small.metagraph(
         small.decode_fields(scale()), 450, recorded_head(), read_at_s=0.0, endpoint="", witness=None

@@ -1,9 +1,9 @@
 import pytest
 
 from config.model import ChainSettings
-from engram.chain.endpoints import GENESIS, check_genesis, http_url, nodes
 from engram.chain.errors import AnotherNetwork
-from engram.chain.recorded import RecordedNode
+from engram.chain.read.endpoints import GENESIS, check_genesis, http_url, nodes
+from engram.chain.read.recorded import RecordedNode
 from engram.clock import ManualClock
 from engram.http.client import HttpClient
 

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from engram.chain.errors import CallRefused, EndpointsForked
-from engram.chain.fork_folder import FORKS_KEPT, ForkFolder
 from engram.chain.model import Claim, Fork
-from engram.chain.view import open_view
+from engram.chain.read.view import open_view
+from engram.chain.sync.fork_folder import FORKS_KEPT, ForkFolder
 from tests.chain.test_actor import live, syncing
 from tests.fakes.chain import ChainDouble, unreachable
 from tests.fakes.living_chain import LivingChain

@@ -5,9 +5,9 @@ from typing import get_args
 import msgspec
 
 from engram.chain import Subnets
-from engram.chain.gauges import KINDS, count_changes, measure
 from engram.chain.model import EndpointHealth, Head, HeadWatch, PermitLost, Registered, SubnetChange
-from engram.chain.subnets import SyncState
+from engram.chain.sync.gauges import KINDS, count_changes, measure
+from engram.chain.sync.subnets import SyncState
 from engram.clock import ManualClock
 from engram.http.metrics import Metrics
 from tests.chain.samples import key, metagraph

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.chain import hashed_weights
 from engram.chain.errors import AnswerMalformed, RefusedInBlock
-from engram.chain.hashed_weights import HashedCommit, Stage, Window, committed_at, stage, window
-from engram.chain.kept_commits import KEPT_AT_MOST, KeptCommitError, KeptCommits
-from engram.chain.runtime import ERA_BLOCKS
-from engram.chain.submitting import Waiting, submit
-from engram.chain.view import View, open_view, view_at
-from engram.chain.weights import WeightsInvalid, WeightsPlan, objections, plan, stands, upscale
+from engram.chain.read.runtime import ERA_BLOCKS
+from engram.chain.read.view import View, open_view, view_at
+from engram.chain.submit import hashed_weights
+from engram.chain.submit.hashed_weights import HashedCommit, Stage, Window, committed_at, stage, window
+from engram.chain.submit.kept_commits import KEPT_AT_MOST, KeptCommitError, KeptCommits
+from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.weights import WeightsInvalid, WeightsPlan, objections, plan, stands, upscale
 from engram.hotkeys import Keypair
 from tests.fakes.hashing_chain import COMMITS_AT_MOST, HashingChain
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from engram.chain.hedging import HEDGE_S, hedged
+from engram.chain.read.hedging import HEDGE_S, hedged
 
 Clock = trio.testing.MockClock
 Ask = Callable[[], Awaitable[bool]]

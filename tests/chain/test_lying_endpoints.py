@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import trio
 
-from engram.chain.calls import set_commitment
 from engram.chain.errors import AnswersDiffer, HeadAwaited, NotReadBack, OutcomeUnknown
-from engram.chain.node import Json, RpcCall
-from engram.chain.submitting import Included, Waiting, submit
-from engram.chain.view import open_view
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.view import open_view
+from engram.chain.submit.calls import set_commitment
+from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
 from engram.cli.endpoints import read_back
 from engram.clock import Clock, SystemClock, TrioClock
 from engram.hotkeys import Keypair

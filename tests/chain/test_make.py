@@ -1,7 +1,7 @@
 import pytest
 
-from engram.chain.recorded.make import make, split_at_block
-from engram.chain.recorded.node import read_recording
+from engram.chain.read.recorded.make import make, split_at_block
+from engram.chain.read.recorded.node import read_recording
 from tests.chain.samples import codec, scale
 from tests.shared import SHARED, needs_shared
 

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import trio
 
-from engram.chain import ChainError, calls
-from engram.chain.commitments import read_commitments
+from engram.chain import ChainError
 from engram.chain.errors import AnswerMalformed
-from engram.chain.node import Json, RpcCall
-from engram.chain.submitting import Waiting, submit
-from engram.chain.view import open_view
+from engram.chain.read.commitments import read_commitments
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.view import open_view
+from engram.chain.submit import calls
+from engram.chain.submit.submit_extrinsic import Waiting, submit
 from engram.hotkeys import Keypair
 from tests.fakes.living_chain import LivingChain
 from tests.sampling import NIGHTLY, SEED

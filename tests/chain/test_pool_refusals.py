@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.chain.calls import set_commitment
 from engram.chain.errors import CallRefused, SubmitRefused
-from engram.chain.node import RpcCall
-from engram.chain.pool_refusals import ADVICE, CUSTOM_NAMES, POOL_CODES, SENTENCES, pool_refusal
-from engram.chain.rpc import JsonRpcNode
-from engram.chain.submitting import submit
-from engram.chain.view import open_view
+from engram.chain.read.node import RpcCall
+from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.view import open_view
+from engram.chain.submit.calls import set_commitment
+from engram.chain.submit.pool_refusals import ADVICE, CUSTOM_NAMES, POOL_CODES, SENTENCES, pool_refusal
+from engram.chain.submit.submit_extrinsic import submit
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from tests.cli.chains import served

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from engram.chain.probing import Probed, Probing, ask, probe
-from engram.chain.registrations import Entry, Registration
+from engram.chain.registry.probe import Probed, Probing, ask, probe
+from engram.chain.registry.registrations import Entry, Registration
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from tests.fakes.responder import Answer, Asked, Responder

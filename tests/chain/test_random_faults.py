@@ -10,8 +10,8 @@ from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from actors.testing import run_deterministic
 from config.model import ChainSettings
 from engram.chain import Metagraph, Subnets
-from engram.chain.actor import MetagraphSyncer
 from engram.chain.errors import CallRefused, EndpointBusy
+from engram.chain.sync.actor import MetagraphSyncer
 from engram.clock import TrioClock
 from tests.chain.samples import scale
 from tests.fakes.chain import ChainDouble, unreachable

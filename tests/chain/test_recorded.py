@@ -5,9 +5,9 @@ import pytest
 
 from engram.chain.errors import CallRefused
 from engram.chain.model import Head
-from engram.chain.node import RpcCall
-from engram.chain.recorded import RECORDED_NETWORK, RecordedNode
-from engram.chain.recorded.node import EPOCH_S, RECORDING, read_recording
+from engram.chain.read.node import RpcCall
+from engram.chain.read.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.read.recorded.node import EPOCH_S, RECORDING, read_recording
 from engram.clock import ManualClock
 from tests.chain.samples import read, recorded_metagraph, rpc_recordings
 from tests.fakes.chain import recording

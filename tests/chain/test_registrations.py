@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.addresses import is_public
-from engram.chain.commitments import Commitment, decode_commitments
-from engram.chain.registrations import InvalidRegistration, Registration, entry, parse_text, registration
-from engram.chain.runtime import RuntimeTypes
+from engram.chain.read.commitments import Commitment, decode_commitments
+from engram.chain.read.runtime import RuntimeTypes
+from engram.chain.registry.registrations import InvalidRegistration, Registration, entry, parse_text, registration
 from tests.chain.samples import DATA, metadata
 
 KEY = bytes(range(32))
@@ -106,7 +106,7 @@ def test_either_way_of_writing_ipv6_commits_the_same(brackets: str) -> None:
 
 
 def test_a_text_over_the_chains_limit_tells_both_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.chain.registrations.COMMITMENT_BYTES", 10)
+    monkeypatch.setattr("engram.chain.registry.registrations.COMMITMENT_BYTES", 10)
     with pytest.raises(InvalidRegistration) as told:
         registration("13.89.38.129", "80")
     assert str(told.value).splitlines() == [

@@ -5,8 +5,8 @@ import pytest
 import trio
 
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.node import RpcCall
-from engram.chain.rpc import JsonRpcNode
+from engram.chain.read.node import RpcCall
+from engram.chain.read.rpc import JsonRpcNode
 from engram.http.client import HttpClient
 from tests.fakes.chain import ChainDouble, ChainServer, Fault, Shape
 from tests.fakes.responder import Answer
@@ -174,7 +174,7 @@ async def test_nobody_listening_is_unreachable(http: HttpClient) -> None:
 async def test_an_oversized_answer_is_refused(
     server: ChainServer, node: JsonRpcNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.chain.rpc.MAX_ANSWER_BYTES", 1_000)
+    monkeypatch.setattr("engram.chain.read.rpc.MAX_ANSWER_BYTES", 1_000)
     server.double.chain_name = "x" * 2_000
     with pytest.raises(AnswerMalformed, match="larger than 1000 bytes"):
         await node.ask([NAME])

@@ -15,7 +15,7 @@ from engram.chain.model import (
     Removed,
     Replaced,
 )
-from engram.chain.rules import (
+from engram.chain.sync.rules import (
     BACKOFF_MAX_S,
     JITTER,
     RETRY_AFTER_MAX_S,

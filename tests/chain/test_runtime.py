@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engram.chain.errors import AnswerMalformed, CallNotComposable
-from engram.chain.runtime import Call, RuntimeTypes
+from engram.chain.read.runtime import Call, RuntimeTypes
 from tests.chain.samples import metadata
 
 INFO = {"weight": {"ref_time": 1, "proof_size": 0}, "class": "Normal", "pays_fee": "No"}

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import trio
 
-from engram.chain import calls
-from engram.chain.commitments import read_commitment
 from engram.chain.errors import (
     AnswerMalformed,
     CallNotComposable,
@@ -21,11 +19,13 @@ from engram.chain.errors import (
     RefusedInBlock,
     SubmitRefused,
 )
-from engram.chain.node import RpcCall
-from engram.chain.pool_refusals import pool_refusal
-from engram.chain.runtime import Call, Era, RuntimeTypes
-from engram.chain.submitting import Included, Waiting, submit
-from engram.chain.view import open_view
+from engram.chain.read.commitments import read_commitment
+from engram.chain.read.node import RpcCall
+from engram.chain.read.runtime import Call, Era, RuntimeTypes
+from engram.chain.read.view import open_view
+from engram.chain.submit import calls
+from engram.chain.submit.pool_refusals import pool_refusal
+from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
 from engram.hotkeys import Keypair, ss58, verify
 from tests.chain.samples import DATA, metadata
 from tests.fakes.living_chain import LivingChain

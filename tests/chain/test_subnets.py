@@ -2,7 +2,7 @@
 
 from engram.chain import Subnets
 from engram.chain.model import Axon, AxonMoved, PermitLost, Registered, Removed, Replaced, SubnetChange
-from engram.chain.subnets import CHANGES_SHOWN, in_words
+from engram.chain.sync.subnets import CHANGES_SHOWN, in_words
 from engram.clock import ManualClock
 from engram.hotkeys import ss58
 from tests.chain.samples import key, metagraph

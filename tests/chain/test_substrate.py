@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import trio
 
-from engram.chain import calls
-from engram.chain.commitments import read_commitment
 from engram.chain.errors import AnswerMalformed, CallNotComposable
-from engram.chain.runtime import Call, Era
-from engram.chain.submitting import Waiting, submit
-from engram.chain.substrate import SubstrateComposer
-from engram.chain.view import open_view
+from engram.chain.read.commitments import read_commitment
+from engram.chain.read.runtime import Call, Era
+from engram.chain.read.view import open_view
+from engram.chain.submit import calls
+from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.substrate import SubstrateComposer
 from engram.hotkeys import Keypair, verify
 from tests.fakes.chain import ChainServer
 from tests.fakes.living_chain import LivingChain

@@ -10,9 +10,9 @@ import trio
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
-from engram.chain.actor import MetagraphSyncer
-from engram.chain.endpoints import nodes
-from engram.chain.protocol import Poll
+from engram.chain.read.endpoints import nodes
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.protocol import Poll
 from engram.clock import SystemClock
 from engram.http.client import HttpClient
 from tests.fakes.chain import ChainDouble, ChainServer, Fault

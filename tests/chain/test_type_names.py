@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.chain.codec import Codec, unwrap_metadata
 from engram.chain.errors import AnswerMalformed
-from engram.chain.type_names import check_type_names
+from engram.chain.read.codec import Codec, unwrap_metadata
+from engram.chain.read.type_names import check_type_names
 from tests.chain.samples import metadata
 from tests.chain.test_upgrades import NEWER
 from tests.fakes import metadata_v15

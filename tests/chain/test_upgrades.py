@@ -7,16 +7,16 @@ import pytest
 import trio
 import trio.testing
 
-from engram.chain import calls
-from engram.chain.codec import Codec
-from engram.chain.commitments import read_commitment
 from engram.chain.errors import AnswerMalformed, CallNotComposable, NeverIncluded, RefusedInBlock, SubmitRefused
 from engram.chain.model import Metagraph
-from engram.chain.node import Json, RpcCall
-from engram.chain.runtime import Era
-from engram.chain.submitting import Waiting, submit
-from engram.chain.view import View, open_view, view_at
-from engram.chain.weights import plan, stands, upscale
+from engram.chain.read.codec import Codec
+from engram.chain.read.commitments import read_commitment
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.runtime import Era
+from engram.chain.read.view import View, open_view, view_at
+from engram.chain.submit import calls
+from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.weights import plan, stands, upscale
 from engram.hotkeys import Keypair
 from tests.chain.samples import metadata as recorded_metadata
 from tests.chain.test_actor import syncing

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from engram.chain.commitments import read_commitments
 from engram.chain.errors import AnswerMalformed, EndpointUnreachable, RuntimeApiMissing, SubnetUnknown
-from engram.chain.node import RpcCall
-from engram.chain.recorded import RecordedNode
-from engram.chain.view import open_view, view_at
+from engram.chain.read.commitments import read_commitments
+from engram.chain.read.node import RpcCall
+from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.view import open_view, view_at
 from engram.clock import ManualClock
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain
@@ -50,10 +50,10 @@ async def test_the_recording_that_ships_is_read_as_any_chain() -> None:
 
 
 async def test_maps_of_several_pages_are_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engram.chain.view.KEYS_AT_ONCE", 100)
+    monkeypatch.setattr("engram.chain.read.view.KEYS_AT_ONCE", 100)
     view = await open_view([LivingChain()])
     assert len(await view.entries("SubtensorModule", "Keys", 450)) == 256
-    monkeypatch.setattr("engram.chain.view.KEYS_AT_MOST", 150)
+    monkeypatch.setattr("engram.chain.read.view.KEYS_AT_MOST", 150)
     with pytest.raises(AnswerMalformed, match="more than 150 entries"):
         await view.entries("SubtensorModule", "Keys", 450)
 

@@ -6,13 +6,13 @@ from random import Random
 import pytest
 import trio
 
-from engram.chain.commitments import read_commitments
 from engram.chain.errors import EndpointBusy, EndpointUnreachable
 from engram.chain.model import EndpointHealth
-from engram.chain.node import RpcCall
-from engram.chain.rules import HANG_S, after_failure
-from engram.chain.view import open_view
-from engram.chain.watched import LATE_S, Watched, preferred, watch
+from engram.chain.read.commitments import read_commitments
+from engram.chain.read.node import RpcCall
+from engram.chain.read.view import open_view
+from engram.chain.read.watched import LATE_S, Watched, preferred, watch
+from engram.chain.sync.rules import HANG_S, after_failure
 from engram.clock import TrioClock
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain

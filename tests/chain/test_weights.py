@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from engram.chain.errors import RefusedInBlock
 from engram.chain.model import Metagraph
-from engram.chain.runtime import RuntimeTypes
-from engram.chain.submitting import Waiting, submit
-from engram.chain.view import open_view, view_at
-from engram.chain.weights import (
+from engram.chain.read.runtime import RuntimeTypes
+from engram.chain.read.view import open_view, view_at
+from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.weights import (
     DRAND_GENESIS_S,
     Weights,
     WeightsInvalid,
@@ -156,7 +156,7 @@ async def test_a_newer_runtime_gets_its_own_call(scheduled: bool, monkeypatch: p
         async def many(view: object, items: list[Any]) -> list[int]:
             return [1_000, 0, 3, 5]
 
-        monkeypatch.setattr("engram.chain.view.View.many", many)
+        monkeypatch.setattr("engram.chain.read.view.View.many", many)
     _, metagraph_, made = await planned(chain)
     assert made.call.function == "commit_timelocked_weights"
     assert made.call.arguments["commit_reveal_version"] == 4
@@ -184,7 +184,7 @@ async def test_committed_weights_open_with_the_rounds_signature_and_with_no_othe
 ) -> None:
     chain = LivingChain()
     chain.put(True, "SubtensorModule", "CommitRevealWeightsEnabled", 450)
-    monkeypatch.setattr("engram.chain.weights.reveal_round", lambda *given: 1_000)
+    monkeypatch.setattr("engram.chain.submit.weights.reveal_round", lambda *given: 1_000)
     _, _, made = await planned(chain)
     size = (len(made.commit) << 2 | 1).to_bytes(2, "little")
     envelope = size + made.commit + (1_000).to_bytes(8, "little")

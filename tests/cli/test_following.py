@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engram.chain.errors import CallRefused
-from engram.chain.node import Json
-from engram.chain.weights import DRAND_GENESIS_S, reveal_about_s
+from engram.chain.read.node import Json
+from engram.chain.submit.weights import DRAND_GENESIS_S, reveal_about_s
 from engram.cli.failures import Exit
 from engram.cli.output import moment
 from engram.hotkeys import Keypair

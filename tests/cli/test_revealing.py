@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from engram.chain.errors import CallRefused
-from engram.chain.node import Json, RpcCall
-from engram.chain.runtime import ERA_BLOCKS
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.runtime import ERA_BLOCKS
 from engram.hotkeys import Keypair
 from tests.cli.chains import served, write_wallet
 from tests.cli.conftest import Ran, Run

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from engram.chain.endpoints import GENESIS
-from engram.chain.node import Json, RpcCall
+from engram.chain.read.endpoints import GENESIS
+from engram.chain.read.node import Json, RpcCall
 from engram.hotkeys import Keypair, ss58, verify
 from tests.chain.samples import metadata
 from tests.cli.chains import served, write_wallet

@@ -10,7 +10,7 @@ import trio
 from sqlalchemy import Connection
 
 from config.model import ChainSettings
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.clock import ManualClock
 from engram.control import Command, Refused
 from engram.control import commands as cmd

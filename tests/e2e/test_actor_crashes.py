@@ -12,7 +12,7 @@ import trio
 import config
 import run
 from actors import Actor, Context
-from engram.chain.actor import MetagraphSyncer
+from engram.chain.sync.actor import MetagraphSyncer
 from engram.control import server
 from engram.control.client import ControlClient
 from engram.control.commands import ListSessions

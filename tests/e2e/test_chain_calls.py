@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from engram.chain.node import Json, RpcCall
+from engram.chain.read.node import Json, RpcCall
 from engram.gateway.operations import OPERATIONS
 from engram.hotkeys import gateway_scheme
 from tests.cli.chains import served

@@ -13,8 +13,8 @@ import msgspec
 import trio
 
 from engram.chain.errors import CallRefused, EndpointUnreachable
-from engram.chain.node import Json, RpcCall
-from engram.chain.recorded.node import Recording, compact, read_recording
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.recorded.node import Recording, compact, read_recording
 from tests.fakes.responder import Answer, Asked, Responder
 
 MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"

@@ -7,8 +7,8 @@ rules of commit_weights and reveal_weights are the pallet's (pallets/subtensor/s
 import hashlib
 from typing import Any
 
-from engram.chain.node import Json, RpcCall
-from engram.chain.runtime import RuntimeTypes
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.runtime import RuntimeTypes
 from tests.fakes.chain import recording
 from tests.fakes.living_chain import SUBTENSOR, LivingChain, Refused
 

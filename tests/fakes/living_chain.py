@@ -18,8 +18,8 @@ import msgspec
 import sr25519
 
 from engram.chain.errors import CallRefused
-from engram.chain.node import Json, RpcCall
-from engram.chain.runtime import ERA_BLOCKS, RuntimeTypes
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.runtime import ERA_BLOCKS, RuntimeTypes
 from engram.hotkeys import ss58
 from tests.fakes.chain import ChainDouble, recording
 

@@ -9,8 +9,8 @@ and trust, rank and pruning scores are empty.
 from functools import cache
 from typing import Any
 
-from engram.chain.node import Json, RpcCall
-from engram.chain.runtime import RuntimeTypes
+from engram.chain.read.node import Json, RpcCall
+from engram.chain.read.runtime import RuntimeTypes
 from tests.fakes import metadata_v15
 from tests.fakes.chain import recording
 from tests.fakes.living_chain import COMMITMENTS, SUBTENSOR, LivingChain, Refused

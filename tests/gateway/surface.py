@@ -13,7 +13,7 @@ import trio
 
 from actors import ChildSpec, Job, NodeInfo, Registry, SupervisorSpec, System, open_system
 from config.model import Settings
-from engram.chain.subnets import Subnets
+from engram.chain.sync.subnets import Subnets
 from engram.clock import ManualClock, SeededIds
 from engram.control.status import status_of
 from engram.gateway import probes

@@ -1,0 +1,236 @@
+"""Reads the chain through one node: a finalized head, the runtime's types, a subnet; all at one block hash."""
+
+from typing import TypeVar
+
+import msgspec
+
+from engram import wire
+from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable, RuntimeApiMissing
+from engram.chain.model import Claim, Fork, Head
+from engram.chain.read.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, Codec
+from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.sync.rules import Opinion, is_live, opinion_of
+
+T = TypeVar("T")
+HASH_BYTES = 32
+HEADER_BYTES = 16_384
+"""Of JSON; a header has some 1,000. Larger ones are no evidence worth keeping."""
+_MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
+"""Key of Timestamp.Now: twox128 of both names, in every Substrate chain."""
+
+
+class HeadReading(msgspec.Struct, frozen=True):
+    """What a node says of its finalized head."""
+
+    head: Head
+    spec_version: int
+    transaction_version: int
+    chain_name: str
+    hash_at_ours: bytes | None
+    """The node's block at the number that was asked about; None when none was, or when it knows none."""
+
+
+class _Header(msgspec.Struct):
+    number: str
+
+
+class _RuntimeVersion(msgspec.Struct):
+    specVersion: int  # noqa: N815 - the node's own name
+    transactionVersion: int  # noqa: N815 - the node's own name
+
+
+async def finalized_hash(node: Node) -> bytes:
+    """Hash of the newest finalized block."""
+    (answer,) = await node.ask([RpcCall("chain_getFinalizedHead")])
+    return hash_of(node, answered(node, answer))
+
+
+async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadReading:
+    """The block of this hash, the runtime at it, and the node's hash at block number `ours`."""
+    calls = _head_calls(block_hash)
+    if ours is not None:
+        calls.append(RpcCall("chain_getBlockHash", (ours,)))
+    head, version, name, *at_ours = await node.ask(calls)
+    reading = _head_reading(node, block_hash, head, version, name)
+    if not at_ours or answered(node, at_ours[0]) is None:
+        return reading
+    return msgspec.structs.replace(reading, hash_at_ours=hash_of(node, at_ours[0]))
+
+
+async def read_head_and_metadata(node: Node, block_hash: bytes) -> tuple[HeadReading, bytes]:
+    """The block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
+    metadata = RpcCall("state_call", (METADATA_CALL, METADATA_PARAMS, hex_of(block_hash)))
+    head, version, name, answer = await node.ask([*_head_calls(block_hash), metadata])
+    reading = _head_reading(node, block_hash, head, version, name)
+    if isinstance(answer, CallRefused):
+        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {answer}")
+    return reading, octets_of(node, answer)
+
+
+async def read_hash_at(node: Node, number: int) -> bytes | None:
+    """The node's block of this number, finalized or not; None when it has none yet."""
+    (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
+    found = answered(node, answer)
+    return None if found is None else hash_of(node, found)
+
+
+async def read_finalized_number(node: Node) -> int:
+    """Number of the newest finalized block."""
+    at = hex_of(await finalized_hash(node))
+    (answer,) = await node.ask([RpcCall("chain_getHeader", (at,))])
+    return _number(node, convert(node, answered(node, answer), _Header).number)
+
+
+class Stance(msgspec.Struct, frozen=True):
+    """What an endpoint says of a head that another one, its source, named."""
+
+    opinion: Opinion
+    behind: Head | None = None
+    """Its own finalized block, where that is lower than the head: to be held against the source (`compared`)."""
+    contested: tuple[Head, Head] | None = None
+    """Where it is OTHER: the source's block and its own, both finalized and of one number."""
+
+
+async def stance(node: Node, head: Head, now_s: float) -> Stance:
+    """What this node has at the number of a head that its source named; `now_s` is unix time. Raises as `ask`."""
+    if await read_hash_at(node, head.number) == head.hash:
+        return Stance(Opinion.SAME)
+    at = await finalized_hash(node)
+    (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(at),))])
+    its = Head(_number(node, convert(node, answered(node, answer), _Header).number), at)
+    if its.number < head.number:
+        return Stance(Opinion.NOT_YET if is_live(await _made_ms(node, at), now_s) else Opinion.NONE, behind=its)
+    # Read again: the first one may have been a block that was not to become the finalized one.
+    found = await read_hash_at(node, head.number)
+    judged = opinion_of(head, found, its.number)
+    if judged is Opinion.OTHER and found is not None:
+        return Stance(judged, contested=(head, Head(head.number, found)))
+    return Stance(judged)
+
+
+async def compared(its: Stance, source: Node) -> Stance:
+    """The stance of an endpoint that has finalized less, once its finalized block is held against the source's.
+
+    An endpoint on another fork that stands still would otherwise contradict nothing. Raises as `ask` of the source.
+    """
+    if its.behind is None:
+        return its
+    there = await read_hash_at(source, its.behind.number)
+    if there in (None, its.behind.hash):
+        return its
+    assert there is not None
+    return Stance(Opinion.OTHER, contested=(Head(its.behind.number, there), its.behind))
+
+
+async def read_fork(one: Node, other: Node, contested: tuple[Head, Head], now_s: float) -> Fork:
+    """Both headers of a number at which two endpoints differ, as evidence. Never raises for the endpoints' sake."""
+    ours, its = contested
+    return Fork(now_s, await _claim(one, ours), await _claim(other, its))
+
+
+async def _claim(node: Node, head: Head) -> Claim:
+    at = hex_of(head.hash)
+    try:
+        (header,) = await node.ask([RpcCall("chain_getHeader", (at,))])
+    except (EndpointBusy, EndpointUnreachable, AnswerMalformed):
+        header = None
+    if isinstance(header, CallRefused) or len(msgspec.json.encode(header)) > HEADER_BYTES:
+        header = None
+    return Claim(node.name, head.number, at, header)
+
+
+async def _made_ms(node: Node, block_hash: bytes) -> int | None:
+    (answer,) = await node.ask([RpcCall("state_getStorage", (_MADE_AT, hex_of(block_hash)))])
+    if answer is None or isinstance(answer, CallRefused):
+        return None
+    return int.from_bytes(octets_of(node, answer)[:8], "little")
+
+
+async def read_metadata(node: Node, reading: HeadReading) -> bytes:
+    """The runtime's metadata at this head: 0.5 MB, asked for once per runtime version. Raises RuntimeApiMissing."""
+    try:
+        return await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
+    except CallRefused as error:
+        raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
+
+
+async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:
+    """SCALE bytes of the metagraph of a subnet at this block."""
+    return await state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
+
+
+def _head_calls(block_hash: bytes) -> list[RpcCall]:
+    at = hex_of(block_hash)
+    return [RpcCall("chain_getHeader", (at,)), RpcCall("state_getRuntimeVersion", (at,)), RpcCall("system_chain")]
+
+
+def _head_reading(node: Node, block_hash: bytes, head: Json, version: Json, name: Json) -> HeadReading:
+    runtime = convert(node, answered(node, version), _RuntimeVersion)
+    header = convert(node, answered(node, head), _Header)
+    for number in (runtime.specVersion, runtime.transactionVersion):
+        if not 0 <= number < 2**32:
+            raise AnswerMalformed(f"{node.name}: a runtime of version {number}")
+    return HeadReading(
+        head=Head(_number(node, header.number), block_hash),
+        spec_version=runtime.specVersion,
+        transaction_version=runtime.transactionVersion,
+        chain_name=convert(node, answered(node, name), str)[:100],
+        hash_at_ours=None,
+    )
+
+
+def answered(node: Node, answer: Json) -> Json:
+    """The answer of one call. Raises CallRefused, naming the node, when it was refused."""
+    if isinstance(answer, CallRefused):
+        raise CallRefused(answer.code, f"{node.name}: {answer.message}")
+    return answer
+
+
+def hex_of(octets: bytes) -> str:
+    """`0x` and lower-case hex."""
+    return "0x" + octets.hex()
+
+
+async def state_call(node: Node, method: str, params: str, head: Head) -> bytes:
+    """SCALE bytes that a runtime call answers at this block."""
+    (answer,) = await node.ask([RpcCall("state_call", (method, params, hex_of(head.hash)))])
+    return octets_of(node, answered(node, answer))
+
+
+def hash_of(node: Node, answer: Json) -> bytes:
+    """A block hash. Raises AnswerMalformed."""
+    octets = octets_of(node, answer)
+    if len(octets) != HASH_BYTES:
+        raise AnswerMalformed(f"{node.name}: a block hash of {len(octets)} bytes")
+    return octets
+
+
+def octets_of(node: Node, answer: Json) -> bytes:
+    """The bytes of `0x…`. Raises AnswerMalformed."""
+    if not isinstance(answer, str) or not answer.startswith("0x"):
+        raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
+    try:
+        octets = bytes.fromhex(answer[2:])
+    except ValueError as error:
+        raise AnswerMalformed(f"{node.name}: broken hex: {error}") from error
+    if len(answer) != 2 + 2 * len(octets):
+        raise AnswerMalformed(f"{node.name}: blanks between hex digits")
+    return octets
+
+
+def _number(node: Node, text: str) -> int:
+    try:
+        number = int(text, 16)
+    except ValueError as error:
+        raise AnswerMalformed(f"{node.name}: block number {text[:20]!r}") from error
+    if not 0 <= number < 2**32:
+        raise AnswerMalformed(f"{node.name}: block number {text[:20]!r}")
+    return number
+
+
+def convert(node: Node, answer: Json, kind: type[T]) -> T:
+    """The answer as this type. Raises AnswerMalformed, naming the node."""
+    try:
+        return wire.convert(answer, kind)
+    except msgspec.ValidationError as error:
+        raise AnswerMalformed(f"{node.name}: {error}") from error

@@ -1,5 +1,0 @@
-"""A recorded chain that ships with Engram: what the `local` profile syncs from, without any network."""
-
-from engram.chain.recorded.node import RECORDED_NETWORK, RecordedNode
-
-__all__ = ["RECORDED_NETWORK", "RecordedNode"]

@@ -1,0 +1,111 @@
+"""Asks registered miners whether they are who they say: `GET https://address:port/check/HOTKEY` is 200.
+
+The addresses are chosen by strangers. So names are resolved here, an address that is not of the public internet is
+not connected to unless told, the address that was judged is the one that is connected to, no redirect is followed,
+nothing but the status is used, and everything is bounded.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
+
+import msgspec
+import trio
+
+from config.addresses import is_public_host
+from engram.chain.registry.registrations import Entry, Registration
+from engram.hotkeys import PublicKey, ss58
+from engram.http.client import HttpClient
+from engram.http.errors import HttpError
+
+AT_ONCE: Final = 32
+ANSWER_BYTES: Final = 65_536
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""Literal addresses of a host name and port. Raises OSError."""
+
+
+class Probing(msgspec.Struct, frozen=True):
+    """How miners are asked."""
+
+    timeout_s: float = 3.0
+    """For one miner, resolving included."""
+    at_once: int = AT_ONCE
+    allow_private: bool = False
+    scheme: Literal["https", "http"] = "https"
+
+
+class Probed(msgspec.Struct, frozen=True):
+    """What a miner answered."""
+
+    valid: bool
+    reason: str
+    """Why not; empty when it is valid."""
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """By the machine's resolver."""
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+async def probe(
+    http: HttpClient,
+    entries: Sequence[Entry],
+    probing: Probing = Probing(),  # noqa: B008 - frozen
+    resolving: Resolve = resolve,
+) -> dict[PublicKey, Probed]:
+    """Asks every entry that is a registration, at most `at_once` of them at a time. Never raises for a miner's sake."""
+    answers: dict[PublicKey, Probed] = {}
+    limit = trio.CapacityLimiter(probing.at_once)
+
+    async def one(hotkey: PublicKey, registration: Registration) -> None:
+        async with limit:
+            answers[hotkey] = await ask(http, registration, hotkey, probing, resolving)
+
+    async with trio.open_nursery() as nursery:
+        for entry in entries:
+            if entry.registration is not None:
+                nursery.start_soon(one, entry.hotkey, entry.registration)
+    return answers
+
+
+async def ask(
+    http: HttpClient,
+    registration: Registration,
+    hotkey: PublicKey,
+    probing: Probing = Probing(),  # noqa: B008 - frozen
+    resolving: Resolve = resolve,
+) -> Probed:
+    """Asks one miner."""
+    url = f"{probing.scheme}://{registration.text}/check/{ss58.encode(hotkey)}"
+    with trio.move_on_after(probing.timeout_s):
+        try:
+            addresses = [registration.address]
+            if not probing.allow_private and not is_public_host(registration.address):
+                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+            if registration.ip is None:
+                addresses = await resolving(registration.address, registration.port)
+            address = _acceptable(addresses, probing.allow_private)
+            if address is None:
+                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+            response = await http.request(
+                "GET",
+                url,
+                connect_s=probing.timeout_s,
+                read_s=probing.timeout_s,
+                total_s=probing.timeout_s,
+                max_bytes=ANSWER_BYTES,
+                address=address,
+            )
+        except (HttpError, OSError, UnicodeError) as error:
+            return Probed(False, str(error).removesuffix(": "))
+        return Probed(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
+    return Probed(False, f"no answer within {probing.timeout_s:g} s")
+
+
+def _acceptable(addresses: Sequence[str], allow_private: bool) -> str | None:
+    """The first address that may be connected to; None when any is not public, for such a name is not honest."""
+    if not addresses:
+        return None
+    public = all(is_public_host(address) for address in addresses)
+    return addresses[0] if public or allow_private else None

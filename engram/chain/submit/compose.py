@@ -1,0 +1,28 @@
+"""From a call to a signed extrinsic, by bittensor-core; substrate.py does it by substrate-interface."""
+
+from typing import Protocol, final
+
+from engram.chain.read.runtime import Call, Era, RuntimeTypes, Signed
+from engram.hotkeys import Keypair
+
+
+class Composer(Protocol):
+    """Composes and signs. The key never leaves the process."""
+
+    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+        """The signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
+        ...
+
+
+@final
+class CoreComposer:
+    """By bittensor-core and the metadata of the runtime: under 1 ms, no network."""
+
+    def __init__(self, types: RuntimeTypes) -> None:
+        self._types = types
+
+    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+        """See Composer."""
+        octets = self._types.compose(call)
+        signature = keypair.sign(self._types.signature_payload(octets, nonce, era, genesis))
+        return self._types.extrinsic(octets, keypair.public_key, signature, nonce, era)

@@ -1,0 +1,40 @@
+"""What /metrics tells of the syncing of the chain."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from engram.chain.model import AxonMoved, PermitLost, Registered, Removed, Replaced, SubnetChange
+from engram.chain.sync.subnets import Subnets
+from engram.http.metrics import Metrics
+
+KINDS: Final[dict[type[SubnetChange], str]] = {
+    Registered: "registered",
+    Replaced: "replaced",
+    Removed: "removed",
+    PermitLost: "permit_lost",
+    AxonMoved: "axon_moved",
+}
+
+
+def count_changes(metrics: Metrics, subnets: Subnets) -> None:
+    """Count every change from now on; once for each pair of them."""
+
+    def changed(changes: Sequence[SubnetChange]) -> None:
+        for change in changes:
+            metrics.chain_changes.labels(change.netuid, KINDS[type(change)]).inc()
+
+    subnets.listen(changed)
+
+
+def measure(metrics: Metrics, subnets: Subnets) -> None:
+    """Set the gauges to how things stand now."""
+    for netuid in subnets.synced:
+        metagraph = subnets.get(netuid)
+        if metagraph is not None:
+            metrics.chain_block.labels(netuid).set(metagraph.block)
+            metrics.chain_age.labels(netuid).set(subnets.age_s(netuid) or 0.0)
+    metrics.chain_head_age.set(subnets.still_s)
+    chain = subnets.state
+    for endpoint, health in chain.endpoints.items():
+        metrics.chain_endpoint_failures.labels(endpoint).set(health.failures)
+        metrics.chain_endpoint_serves.labels(endpoint).set(endpoint == chain.endpoint and not health.failures)
