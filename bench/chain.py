@@ -39,7 +39,7 @@ from engram.chain.read.view import open_view
 from engram.chain.registry.registrations import entry
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
-from engram.cli import upstream
+from engram.cli.chain import upstream
 from engram.clock import ManualClock, SystemClock
 from engram.http.client import HttpClient
 

@@ -11,7 +11,7 @@ from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.submit.calls import set_commitment
 from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
-from engram.cli.endpoints import read_back
+from engram.cli.chain.endpoints import read_back
 from engram.clock import Clock, SystemClock, TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.samples import metadata, scale

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from sqlalchemy import Connection
 
-from engram.cli import doctor_of_ledger
-from engram.cli.finding import Finding
+from engram.cli.doctor import ledger
+from engram.cli.doctor.finding import Finding
 from engram.ledger import LEDGER_FILE, facts, open_inline
 from engram.payments import records, reservations
 from engram.payments.rules import PaymentEvent
@@ -98,7 +98,7 @@ def test_a_ledger_whose_work_cannot_be_read_is_told_so(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("drop table refunds")
     connection.close()
-    assert [one.verdict for one in doctor_of_ledger.ledger(path, "local")] == ["good", "note"]
+    assert [one.verdict for one in ledger.ledger(path, "local")] == ["good", "note"]
 
 
 def test_what_waits_for_the_operator_is_named(tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ def test_what_waits_for_the_operator_is_named(tmp_path: Path) -> None:
         ("owed", owed, "1 refunds of $0.10 in all"),
     ):
         path = write(tmp_path / name, change)
-        (waiting,) = [one for one in doctor_of_ledger.ledger(path, "local", lambda: now) if one.what == "payments"]
+        (waiting,) = [one for one in ledger.ledger(path, "local", lambda: now) if one.what == "payments"]
         assert waiting.verdict == "note"
         assert said in waiting.text
 
 
 def test_a_payment_that_is_unknown_for_minutes_only_is_no_news(tmp_path: Path) -> None:
     path = write(tmp_path / "data", lambda connection: reserve(connection, PaymentEvent.VERIFIED, PaymentEvent.UNCLEAR))
-    found_then = list(doctor_of_ledger.ledger(path, "local", lambda: builders.NOW + 600))
+    found_then = list(ledger.ledger(path, "local", lambda: builders.NOW + 600))
     assert [finding.verdict for finding in found_then] == ["good", "good"]
 
 
@@ -151,7 +151,7 @@ def test_sqlite_is_judged_by_its_version(
 ) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     monkeypatch.setattr(sqlite3, "sqlite_version", ".".join(map(str, version)))
-    finding = doctor_of_ledger.sqlite()
+    finding = ledger.sqlite()
     assert finding.verdict == verdict
     assert said in finding.text
 

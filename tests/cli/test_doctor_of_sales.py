@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 
 import config
 from config.model import Settings
-from engram.cli.doctor_of_sales import sales
-from engram.cli.finding import Finding
+from engram.cli.doctor.finding import Finding
+from engram.cli.doctor.sales import sales
 from engram.gateway import selling
 from engram.ledger import facts
 from engram.provisioning import node_keys, node_parts

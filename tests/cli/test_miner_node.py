@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from config.model import MinerSettings
-from engram.cli import miner_ingest
-from engram.cli.miner_ingest import LineRefused, read_line
+from engram.cli.miner import ingest
+from engram.cli.miner.ingest import LineRefused, read_line
 from engram.hotkeys import wallet
 from tests.cli.conftest import Run
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, encoded, node, signed
@@ -107,7 +107,7 @@ def test_with_a_clock_that_is_wrong_each_line_is_told_to_be_nobodys(
     running: NodeProcess, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lines(here / "f.jsonl", {"text": "otter"})
-    monkeypatch.setattr("engram.cli.miner_node.time.time_ns", lambda: 1_700_000_000 * 10**9)
+    monkeypatch.setattr("engram.cli.miner.target.time.time_ns", lambda: 1_700_000_000 * 10**9)
     ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json", "--key", "controller")
     assert (ran.code, json.loads(ran.out)["not_owned"]) == (1, 1)
     assert "belongs to nobody (signature_before_start)" in ran.err or "belongs to nobody (signature_stale)" in ran.err
@@ -117,17 +117,17 @@ def test_an_interrupted_ingest_goes_on_where_it_was(
     running: NodeProcess, here: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lines(here / "f.jsonl", *({"text": f"line {i}"} for i in range(30)))
-    send = miner_ingest.Work._send  # pyright: ignore[reportPrivateUsage]
+    send = ingest.Work._send  # pyright: ignore[reportPrivateUsage]
     sent: list[int] = []
 
-    def breaking(self: miner_ingest.Work, lines: Any) -> None:
+    def breaking(self: ingest.Work, lines: Any) -> None:
         if len(sent) == 2:
             raise OSError(5, "the power went")
         send(self, lines)
         sent.append(len(lines))
 
     with monkeypatch.context() as patched:
-        patched.setattr(miner_ingest.Work, "_send", breaking)
+        patched.setattr(ingest.Work, "_send", breaking)
         assert run("miner", "ingest", "f.jsonl", "--to", url(running), "--batch", "10").code == 1
     told = json.loads(run("miner", "ingest", "f.jsonl", "--to", url(running), "--batch", "10", "--json").out)
     assert told == {"stored": 10, "not_owned": 0, "refused": 0, "skipped": 0, "resumed_after_lines": 20}
@@ -147,14 +147,14 @@ def test_a_full_node_stops_the_ingest_where_it_can_go_on(here: Path, run: Run) -
 def test_a_file_that_was_changed_is_not_gone_on_with(running: NodeProcess, here: Path, run: Run) -> None:
     write_lines(here / "f.jsonl", *({"text": f"line {i}"} for i in range(3)))
     content = (here / "f.jsonl").read_bytes()
-    mark = miner_ingest.Mark(f"{running.get('/health')['hotkey']} ", len(content), 3, "0" * 64)
+    mark = ingest.Mark(f"{running.get('/health')['hotkey']} ", len(content), 3, "0" * 64)
     (here / "f.jsonl.ingested").write_text(json.dumps(_fields(mark)))
     ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json")
     assert "from the beginning" in ran.err
     assert json.loads(ran.out)["stored"] == 3
 
 
-def _fields(mark: miner_ingest.Mark) -> dict[str, object]:
+def _fields(mark: ingest.Mark) -> dict[str, object]:
     return {name: getattr(mark, name) for name in mark.__struct_fields__}
 
 
@@ -282,7 +282,7 @@ def test_an_interrupted_export_goes_on_where_it_was(
     assert run("miner", "export", url(running), "whole.jsonl", "--key", "controller").code == 0
     whole = (here / "whole.jsonl").read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr("engram.cli.miner_export.os.fsync", _no_power)
+        patched.setattr("engram.cli.miner.export.os.fsync", _no_power)
         assert run("miner", "export", url(running), "all.jsonl", "--key", "controller").code == 1
     (partial,) = here.glob("all.jsonl.*.partial")
     assert partial.read_bytes() == whole

@@ -9,7 +9,7 @@ import pytest
 from cyclopts import App
 
 from engram.cli.app import app
-from engram.cli.chain import Wallet, coldkey_of, hotkey_of
+from engram.cli.chain.common import Wallet, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed
 from engram.hotkeys import Keypair, WrongPassword, key_content, wallet_folder
 from tests.cli.chains import served, write_wallet

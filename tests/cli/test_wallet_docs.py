@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.cli import passwords
+from engram.cli.wallet import passwords
 from engram.hotkeys import Keypair, key_content, wallet, wallet_folder
 from engram.hotkeys.wallet_folder import WalletFolder
 from tests.cli.conftest import Run

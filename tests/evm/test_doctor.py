@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 import config
 from engram.cli import main
-from engram.cli.doctor_of_money import money
+from engram.cli.doctor.money import money
 from engram.ledger import LEDGER_FILE, open_inline
 from engram.payments import records, reservations
 from engram.payments.networks import NETWORKS

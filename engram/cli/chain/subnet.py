@@ -1,0 +1,410 @@
+"""`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
+
+import json as json_text
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from engram import wire
+from engram.cli import output
+from engram.cli.chain.common import (
+    CHAIN,
+    SHOWN,
+    WALLET,
+    Chain,
+    PublicHotkey,
+    Shown,
+    Wallet,
+    coldkey_of,
+    hotkey_of,
+    hotkey_to,
+    in_seconds,
+    public_coldkey_of,
+    public_hotkey_of,
+    run,
+)
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
+from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss58
+
+if TYPE_CHECKING:
+    from engram.chain.model import EndpointHealth, Metagraph
+    from engram.cli.chain.sending import Sent
+    from engram.cli.chain.standing import Standing
+
+app = App(
+    name="subnet",
+    help="Register a hotkey on a subnet, see how it stands, announce a node, set weights.",
+    help_epilogue="Example: `engram subnet status --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
+)
+
+Online = Annotated[bool, Parameter(help="Send it; without this nothing is sent.", negative="")]
+Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)]
+Commits = Annotated[
+    Path | None,
+    Parameter(help="Folder of what opens weights committed by hash; weight-commits beside the wallets by default."),
+]
+COMMITS = "weight-commits"
+PATIENCE_S = 180.0
+ALPHA_RAO = 1_000_000_000
+"""Of one alpha, as upstream writes emissions."""
+
+
+@app.command(
+    name="register",
+    help_epilogue="Example: `engram subnet register --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
+)
+def register(
+    *,
+    yes: Annotated[bool, Parameter(help="Pay without asking.", negative="")] = False,
+    max_cost: Annotated[float | None, Parameter(help="Refuse to pay more than this many TAO.")] = None,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
+    from engram.chain.model import RAO_PER_TAO
+    from engram.chain.submit import calls
+    from engram.cli.chain.sending import Sent, before_register, burn, included
+
+    hotkey = public_hotkey_of(wallet)
+    payer = public_coldkey_of(wallet)
+    if payer is None:
+        raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
+    healths: list[EndpointHealth] = []
+    metagraph, balance_rao = run(lambda: before_register(chain, payer, healths))
+    held = metagraph.neuron(hotkey)
+    call = calls.burned_register(chain.netuid, hotkey)
+    sent = Sent(
+        call=f"{call.pallet}.{call.function}",
+        signer=ss58.encode(payer),
+        netuid=chain.netuid,
+        online=False,
+        arguments={"netuid": chain.netuid, "hotkey": ss58.encode(hotkey)},
+        cost_tao=metagraph.parameters.burn_rao / RAO_PER_TAO,
+        balance_tao=balance_rao / RAO_PER_TAO,
+    )
+    if held is not None:
+        _show(msgspec.structs.replace(sent, uid=held.uid), shown, f"already registered as uid {held.uid}")
+        return Exit.DONE
+    _may_pay(metagraph, sent, max_cost)
+    told = f"Registering on subnet {sent.netuid} burns {sent.cost_tao:.9f} TAO of {sent.balance_tao:.9f}."
+    if yes:
+        sys.stderr.write(told + "\n")
+    elif not _agreed(told):
+        raise CommandFailed("nothing was paid")
+    coldkey = _coldkey(wallet, payer)
+    # Between the agreement and the payment the cost may have risen.
+    limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
+    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience, healths))
+    _show(included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
+    return Exit.DONE
+
+
+@app.command(
+    name="status",
+    help_epilogue="Example: `engram subnet status --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
+)
+def status(
+    *,
+    hotkey: Annotated[str | None, Parameter(help="An address in place of the wallet's hotkey.")] = None,
+    probe: Annotated[bool, Parameter(help="Ask the committed endpoint, as validators do.")] = True,
+    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Show uid, stake, permit, incentive, emission, last update, and whether validators reach the endpoint."""
+    from engram.cli.chain.standing import standing_of
+
+    public_key = _named(hotkey, wallet)
+    standing = run(lambda: standing_of(chain, public_key, probing=probe, allow_private=allow_private))
+    if shown.form == "json":
+        output.document(standing)
+    elif shown.form == "upstream":
+        for title, value in _upstream_lines(standing):
+            sys.stdout.write(f"{title}: {output.printable(str(value))}\n")
+    else:
+        output.record(standing, json=False)
+    return Exit.DONE if standing.registered else Exit.FAILED
+
+
+@app.command(
+    name="serve",
+    help_epilogue="Example: `engram subnet serve --netuid 11 --ip 13.89.38.129 --port 8091 --wallet.name W --online`",
+)
+def serve(
+    *,
+    ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
+    port: Annotated[int, Parameter(converter=whole, help="Its port, 1 to 65535.")],
+    version: Annotated[int, Parameter(converter=whole, help="Version of the node's interface.")] = 1,
+    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
+    online: Online = False,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Announce where the node of the hotkey serves (serve_axon)."""
+    from config.addresses import is_public_host
+    from engram.chain import ChainError
+    from engram.chain.registry.announce_rules import Place
+    from engram.chain.submit import calls
+    from engram.cli.chain.sending import announce
+
+    try:
+        call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
+    except ChainError as error:
+        raise CommandFailed(str(error)) from None
+    if not allow_private and not is_public_host(ip):
+        raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
+    keypair = hotkey_to(wallet, sign=online)
+    sent = run(lambda: announce(chain, call, keypair, online, patience))
+    _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
+    return Exit.DONE
+
+
+@app.command(
+    name="set-weights",
+    help_epilogue="Example: `engram subnet set-weights 3=0.7 9=0.3 --netuid 11 --wallet.name W --online`",
+)
+def set_weights(
+    *weights: Annotated[str, Parameter(help="UID=WEIGHT; only their proportions count.")],
+    file: Annotated[Path | None, Parameter(help="JSON object of uid and weight, in place of the arguments.")] = None,
+    version_key: Annotated[int | None, Parameter(converter=whole, help="The subnet's own when not given.")] = None,
+    commits: Commits = None,
+    online: Online = False,
+    follow: Annotated[
+        bool, Parameter(help="With --online: wait until committed weights are revealed, hours if need be.", negative="")
+    ] = False,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Set weights, in the open or committed for a later reveal, as the subnet demands."""
+    from engram.cli.chain.sending import in_words, weigh
+
+    given = _weights(weights, file)
+    if follow and not online:
+        raise CommandFailed("--follow waits for what was sent, and nothing is sent without --online", Exit.USAGE)
+    keypair = hotkey_to(wallet, sign=online)
+    folder = commits or wallet.path.parent / COMMITS
+    sent = run(lambda: weigh(chain, keypair, given, version_key, online, patience, folder, follow=follow))
+    by_hash = follow and "kept_in" in sent.arguments
+    if not by_hash or shown.form != "json":
+        _show(sent, shown, in_words(sent) if online else "dry run: nothing was sent")
+    if by_hash:
+        return _reveal(chain, keypair, folder, shown, online=True, wait=True, patience_s=patience)
+    return Exit.FAILED if sent.objections else Exit.DONE
+
+
+@app.command(
+    name="reveal-weights",
+    help_epilogue="Example: `engram subnet reveal-weights --netuid 11 --wallet.name W --wait --online`",
+)
+def reveal_weights(
+    *,
+    commits: Commits = None,
+    wait: Annotated[
+        bool, Parameter(help="Wait for the window of the next one, hours if need be.", negative="")
+    ] = False,
+    online: Online = False,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
+    keypair = hotkey_to(wallet, sign=online)
+    folder = commits or wallet.path.parent / COMMITS
+    return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
+
+
+def _reveal(
+    chain: Chain,
+    keypair: Keypair | PublicHotkey,
+    folder: Path,
+    shown: Shown,
+    *,
+    online: bool,
+    wait: bool,
+    patience_s: float,
+) -> int:
+    from engram.cli.chain.revealing import reveal
+
+    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience_s))
+    if shown.form == "json":
+        output.document(told)
+    else:
+        for one in told.commits:
+            output.record(msgspec.structs.asdict(one), {}, json=False)
+        output.say(f"at block {told.block}" if online else f"dry run at block {told.block}: nothing was sent")
+    return Exit.FAILED if any(one.stage in ("expired", "gone") for one in told.commits) else Exit.DONE
+
+
+@app.command(
+    name="link",
+    help_epilogue="Example: `engram subnet link --name Ada --github https://github.com/ada --wallet.name W --online`",
+)
+def link(
+    *,
+    name: Annotated[str, Parameter(help="Who you are, as others shall read it.")] = "",
+    url: Annotated[str, Parameter(help="Your site.")] = "",
+    github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
+    github_id: Annotated[
+        str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
+    ] = "",
+    discord: Annotated[str, Parameter(help="Name at Discord.")] = "",
+    image: Annotated[str, Parameter(help="URL of a picture.")] = "",
+    description: Annotated[str, Parameter(help="What you do.")] = "",
+    additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
+    online: Online = False,
+    patience: Patience = PATIENCE_S,
+    chain: Chain = CHAIN,
+    wallet: Wallet = WALLET,
+    shown: Shown = SHOWN,
+) -> int:
+    """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
+    from engram.chain.submit import calls
+    from engram.cli.chain.sending import Sent, included, link_identity
+
+    fields = {
+        "name": name,
+        "url": url,
+        "github_repo": github,
+        "image": image,
+        "discord": discord,
+        "description": description,
+        "additional": additional,
+    }
+    given = {field: value for field, value in fields.items() if value}
+    if not given:
+        raise CommandFailed("name something to link: --github, --url, --discord, --name …", Exit.USAGE)
+    hotkey = hotkey_of(wallet)
+    call = calls.set_identity(given)
+    payer = public_coldkey_of(wallet)
+    statement = f"link:{hotkey.ss58}:{json_text.dumps(given, sort_keys=True, ensure_ascii=False)}"
+    sent = Sent(
+        call=f"{call.pallet}.{call.function}",
+        signer="" if payer is None else ss58.encode(payer),
+        netuid=chain.netuid,
+        online=online,
+        arguments={**given, "statement": statement, "signature": hotkey.sign(statement.encode()).hex()},
+    )
+    if online:
+        coldkey = _coldkey(wallet, payer)
+        done = run(lambda: link_identity(chain, call, coldkey, patience))
+        sent = included(msgspec.structs.replace(sent, signer=coldkey.ss58), done)
+    if shown.form == "upstream":
+        sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
+        if github:
+            tag = output.printable(github_id or github.rstrip("/").rpartition("/")[2])
+            sys.stdout.write(f"Link this hotkey to GitHub account: {output.printable(github)}\n")
+            sys.stdout.write(f"Add to PR descriptions: 'Mining $OGX - Hotkey {tag}'\n")
+    _show(sent, shown, "the identity is on the chain" if online else "dry run: nothing was sent")
+    return Exit.DONE
+
+
+# what is said
+
+
+def _may_pay(metagraph: "Metagraph", sent: "Sent", max_cost: float | None) -> None:
+    cost, balance = sent.cost_tao or 0.0, sent.balance_tao or 0.0
+    if not metagraph.parameters.registration_allowed:
+        raise CommandFailed(f"SubNetRegistrationDisabled: subnet {sent.netuid} takes no registrations now")
+    if max_cost is not None and not cost <= max_cost:  # Not a number is no limit that one could mean.
+        raise CommandFailed(f"registering costs {cost:.9f} TAO, more than --max-cost {max_cost:g}; nothing was paid")
+    if balance < cost:
+        raise CommandFailed(f"registering costs {cost:.9f} TAO, {sent.signer} has {balance:.9f}; nothing was paid")
+
+
+def _agreed(told: str) -> bool:
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"{told} There is no terminal to ask at: --yes pays")
+    sys.stderr.write(f"{told} Pay? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _coldkey(wallet: Wallet, payer: PublicKey | None) -> Keypair:
+    """The coldkey that signs. Raises CommandFailed when it is not the one whose address was shown."""
+    coldkey = coldkey_of(wallet)
+    if payer not in (None, coldkey.public_key):
+        raise CommandFailed(
+            f"{wallet.folder.coldkey_public_path} is not of the key in {wallet.folder.coldkey_path}; nothing was sent"
+        )
+    return coldkey
+
+
+def _named(address: str | None, wallet: Wallet) -> PublicKey:
+    if address is None:
+        return public_hotkey_of(wallet)
+    try:
+        return parse_hotkey(address)
+    except MalformedHotkey as error:
+        raise CommandFailed(f"--hotkey: {error}", Exit.USAGE) from None
+
+
+def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
+    if (file is None) == (not pairs):
+        given_now = "neither was given" if file is None else "not both"
+        raise CommandFailed(f"give weights as UID=WEIGHT (3=0.7 9=0.3), or --file FILE; {given_now}", Exit.USAGE)
+    try:
+        if file is not None:
+            return wire.decode(file.read_bytes(), dict[int, float])
+        given: dict[int, float] = {}
+        for pair in pairs:
+            uid, weight = _weight(pair)
+            if uid in given:
+                raise ValueError(f"uid {uid} is named twice")
+            given[uid] = weight
+    except OSError as error:
+        raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
+    except (ValueError, msgspec.DecodeError) as error:
+        raise CommandFailed(f"no weights: {error}", Exit.USAGE) from None
+    return given
+
+
+def _weight(pair: str) -> tuple[int, float]:
+    uid, _, weight = pair.partition("=")
+    try:
+        return int(uid), float(weight)
+    except ValueError:
+        raise ValueError(f"{pair!r} is no UID=WEIGHT such as 3=0.7") from None
+
+
+def _upstream_lines(standing: "Standing") -> list[tuple[str, object]]:
+    if not standing.registered:
+        return [("Hotkey", standing.hotkey), ("Registered", False)]
+    return [
+        ("UID", standing.uid),
+        ("Stake", standing.stake_tao),
+        ("Validator Permit", standing.validator_permit),
+        ("Incentive", standing.incentive),
+        ("Emission", (standing.emission_rao or 0) / ALPHA_RAO),
+        ("Last Update", standing.last_update_block),
+        ("Axon", standing.axon or "none"),
+        ("Committed Endpoint", standing.committed or f"none ({standing.commitment_error})"),
+        ("Check Endpoint", _reached(standing)),
+    ]
+
+
+def _reached(standing: "Standing") -> str:
+    if standing.reachable is None:
+        return "not asked"
+    return "valid" if standing.reachable else f"invalid ({standing.unreachable_because})"
+
+
+def _show(sent: "Sent", shown: Shown, words: str) -> None:
+    if shown.form == "json":
+        output.document(sent)
+        return
+    told = {name: value for name, value in msgspec.structs.asdict(sent).items() if value not in (None, [], {})}
+    output.record(told, {"arguments": lambda value: msgspec.json.encode(value).decode()}, json=False)
+    output.say(words)

@@ -1,0 +1,91 @@
+"""Whether a gateway with these settings could sell anything now, by the rule of /ready and the 503 (gateway/rules.py).
+
+The ledger and the disk are looked at; what only a running process knows (the chain it reads, its breaker) is left out.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from config.model import Settings
+from engram.cli.doctor.finding import Finding
+from engram.gateway import rules, selling
+from engram.gateway.standing_facts import fixed_facts
+from engram.ledger import facts
+from engram.ledger.connection import reading_engine
+from engram.payments.answers import NoRoom
+from engram.provisioning import capacity, node_keys
+from engram.sessions import TierName
+from engram.sessions import records as session_records
+from engram.sessions.rules import tiers
+
+
+class _InLedger(msgspec.Struct, frozen=True):
+    selling: bool | None = None
+    keys: int = 0
+    held: int = 0
+
+
+def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterator[Finding]:
+    """Say why nothing could be sold; `others` are the findings on the facilitator, which is asked once.
+
+    A lasting reason is bad, one that passes is a note.
+    """
+    found = rules.reasons(_facts(settings, _read(ledger), others))
+    for reason in found:
+        yield Finding("sales", "bad" if reason.lasting else "note", f"nothing can be sold: {reason.text}")
+    if not found:
+        yield Finding("sales", "good", "a session could be sold")
+
+
+def _facts(settings: Settings, kept: _InLedger, others: Iterable[Finding]) -> rules.Facts:
+    facilitator = next((one for one in others if one.what == "facilitator" and one.verdict == "bad"), None)
+    return msgspec.structs.replace(
+        fixed_facts(settings),
+        selling=settings.gateway.selling if kept.selling is None else kept.selling,
+        usable_keys=None if settings.environment == "local" else kept.keys,
+        places=_places(settings),
+        held=kept.held,
+        free_bytes=_free_bytes(Path(settings.data_dir).resolve()),
+        facilitator=None if facilitator is None else NoRoom("facilitator_unavailable", facilitator.text, 0),
+    )
+
+
+def _places(settings: Settings) -> int:
+    lite = tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
+    fitting = capacity.places(
+        settings.provisioning.places, capacity.memory_bytes(), os.cpu_count() or 1, lite.memory_bytes
+    )
+    return min(fitting, settings.sessions.live_in_all)
+
+
+def _free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+
+
+def _read(path: Path) -> _InLedger:
+    """What the ledger holds; nothing where there is none yet, or it cannot be read (its own finding says so)."""
+    if not path.is_file():
+        return _InLedger()
+    engine = reading_engine(path)
+    try:
+        with engine.connect() as connection:
+            return _query(connection)
+    except SQLAlchemyError:
+        return _InLedger()
+    finally:
+        engine.dispose()
+
+
+def _query(connection: Connection) -> _InLedger:
+    switch = facts.get(connection, selling.KEY)
+    return _InLedger(
+        selling=None if switch is None else switch == "on",
+        keys=node_keys.count_usable(connection),
+        held=session_records.count_held(connection),
+    )

@@ -1,0 +1,85 @@
+"""`engram miner`: start a memory miner, look after the index of one; what else there is comes from miner_*.py."""
+
+import os
+import sqlite3
+from typing import Annotated, Final
+
+from cyclopts import App, Parameter
+
+from engram.cli import roles
+from engram.cli.failures import CommandFailed
+from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.miner.export import export
+from engram.cli.miner.folder import backup, erase, repair, restore, verify
+from engram.cli.miner.ingest import ingest
+from engram.cli.miner.use import query, stats
+from engram.cli.output import complain
+
+KEY_VARIABLE: Final = "QDRANT_API_KEY"
+_INDEX = "index"
+
+app = App(
+    name="miner",
+    help="Start a memory miner; or use one, check it, back it up, take its memory along.",
+    help_epilogue="Example: `engram miner --config launch.json`",
+)
+app.default(roles.miner)
+
+for _function, _example in (
+    (ingest, "ingest notes.jsonl --to http://127.0.0.1:8091 --key my-hotkey --namespace notes"),
+    (query, 'query "Which animals nap together?" --to http://127.0.0.1:8091'),
+    (stats, "stats --data /var/lib/engram/my-node --json"),
+    (verify, "verify /var/lib/engram/my-node"),
+    (backup, "backup /var/lib/engram/my-node /var/backups/my-node-2026-11-21"),
+    (restore, "restore /var/backups/my-node-2026-11-21 /var/lib/engram/my-node"),
+    (repair, "repair /var/lib/engram/my-node"),
+    (export, "export /var/lib/engram/my-node my-memory.jsonl"),
+    (erase, "erase /var/lib/engram/my-node"),
+):
+    app.command(_function, help_epilogue=f"Example: `engram miner {_example}`")
+
+
+@app.command(help_epilogue="Example: `engram miner reindex /var/lib/engram/my-node`")
+def reindex(data: Data) -> None:
+    """Build the index anew from the records, graph and all; the node must be down. Nothing is lost when stopped."""
+    from engram.memory.index import edge_reindex
+    from engram.miner import folder
+    from engram.miner.errors import FolderInUse
+
+    truth = truth_of(data)
+    try:
+        with folder.claim(data), progress("vectors") as told:
+            count = edge_reindex.reindex(truth, data / _INDEX, told)
+    except FolderInUse as error:
+        raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
+    except (sqlite3.Error, OSError) as error:
+        raise CommandFailed(f"the index of {data} cannot be built: {error}; the old one is as it was") from None
+    complain(f"the index has {count} vectors")
+
+
+@app.command(help_epilogue="Example: `engram miner push /var/lib/engram/my-node --to https://qdrant.example:6333`")
+def push(
+    data: Data,
+    *,
+    to: Annotated[str, Parameter(help=f"URL of the Qdrant server; its key is read from {KEY_VARIABLE}.")],
+) -> None:
+    """Send the vectors to a Qdrant server. Stopped or failed, it goes on from there when called again."""
+    import trio
+
+    from engram.memory.errors import MemoryAreaError
+
+    try:
+        from engram.memory.index.qdrant_push import push as pushed
+    except ImportError:
+        raise CommandFailed("qdrant-client is not installed: install engram with its extra `qdrant`") from None
+    truth, key = truth_of(data), os.environ.get(KEY_VARIABLE)
+
+    async def run() -> int:
+        with progress("vectors") as told:
+            return await pushed(truth, to, api_key=key, on_progress=told)
+
+    try:
+        count = trio.run(run)
+    except (MemoryAreaError, sqlite3.Error) as error:
+        raise CommandFailed(f"not everything was sent: {error}; call it again to go on") from None
+    complain(f"the server has {count} vectors")

@@ -1,0 +1,209 @@
+"""`engram miner verify`, `backup`, `restore`, `repair`, `erase`: the data folder of a node."""
+
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from engram.cli import output
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.miner.data_folder import Data, progress, truth_of
+from engram.cli.options import SHOW, Show
+
+if TYPE_CHECKING:
+    from engram.memory.upkeep.verify import Checked
+
+_COMPARED_AT_MOST = 5
+
+Verdict = Literal["agrees", "differs", "not running", "changing", "not reached"]
+
+
+class Verified(msgspec.Struct, frozen=True, kw_only=True):
+    """What `verify` found."""
+
+    sound: bool
+    node: Verdict
+    records: int
+    public_records: int
+    public_root: str
+    whole_root: str
+    key_shares: int
+    conversations: int
+    attestations: int
+    bad_records: int
+    problems: list[str]
+    bad: list[dict[str, str]]
+
+
+def verify(
+    data: Data,
+    *,
+    key: Annotated[
+        Path | None, Parameter(help="The controller's hotkey file: the root over private records is compared too.")
+    ] = None,
+    show: Show = SHOW,
+) -> int:
+    """Compute every CID and the commitment again from the databases, and compare with what the running node has signed.
+
+    Exits with 1 when anything is wrong, and names the CIDs; with 4 when a node runs and could not be compared.
+    """
+    from engram.memory.upkeep import verify
+    from engram.miner import folder
+
+    truth_of(data)
+    with _told("nothing was changed"), progress("records") as told:
+        running = folder.is_running(data)
+        found = verify.check(data, told)
+        verdict: Verdict = "not running"
+        if running:
+            found, verdict = _compared(data, found, key)
+    result = Verified(
+        sound=found.is_sound and verdict != "differs",
+        node=verdict,
+        bad=[msgspec.structs.asdict(each) for each in found.bad],
+        **{name: getattr(found, name) for name in Verified.__struct_fields__ if name not in ("sound", "node", "bad")},
+    )
+    if show.json:
+        output.document(result)
+    else:
+        facts = msgspec.structs.asdict(result)
+        output.record({k: v for k, v in facts.items() if k not in ("bad", "problems")}, json=False)
+        for problem in found.problems:
+            output.complain(problem)
+        for bad in found.bad:
+            output.complain(f"bad record {bad.cid} in namespace {bad.namespace}: {bad.reason}")
+        if verdict == "differs":
+            output.complain("the node has signed another root than its records give")
+    if not result.sound:
+        return Exit.FAILED
+    return Exit.UNKNOWN if verdict in ("changing", "not reached") else Exit.DONE
+
+
+def backup(
+    data: Data, target: Annotated[Path, Parameter(help="Folder to write; it must not exist yet.")], *, show: Show = SHOW
+) -> None:
+    """Copy a node's records, key shares, conversations and attestations into the new folder TARGET.
+
+    The node may run. Its own key (`hotkey_file` of its launch file) is not in it.
+    """
+    from engram.memory.upkeep import backups
+
+    truth_of(data)
+    with _told("no backup was made"), progress("pages") as told:
+        made = backups.back_up(data, target, time.time(), told)
+    size = sum(file.bytes for file in made.files.values())
+    output.record({"backup": str(target), "records": made.records, "bytes": size}, json=show.json)
+
+
+def restore(
+    source: Annotated[Path, Parameter(help="The backup.")],
+    data: Data,
+    *,
+    force: Annotated[
+        bool, Parameter(help="Also over a folder that has records, whole or damaged.", negative="")
+    ] = False,
+    show: Show = SHOW,
+) -> None:
+    """Put a backup in place of a node's memory. The node must be down; what was there is kept in `before-restore-N`."""
+    from engram.memory.upkeep import backups
+    from engram.miner import folder
+
+    with _told("nothing was changed"):
+        held = backups.check(source)
+        with folder.claim(data):
+            if not force:
+                backups.refuse_over(data)
+            kept = backups.restore(source, data, str(uuid.uuid4()))
+            former = str(kept) if any(kept.iterdir()) else ""
+            if not former:
+                kept.rmdir()
+    output.record({"restored": str(data), "records": held.records, "former_files": former}, json=show.json)
+
+
+def repair(data: Data, *, show: Show = SHOW) -> None:
+    """Save what is whole of damaged databases. The node must be down; the damaged files are kept in `damaged-N`.
+
+    Only records that are what their CIDs say are taken over. What lay on damaged pages is lost; a backup has it.
+    """
+    from engram.memory.upkeep import salvage
+    from engram.miner import folder
+
+    truth_of(data)
+    with _told("nothing was changed"), folder.claim(data), progress("rows") as told:
+        saved = salvage.repair(data, str(uuid.uuid4()), told)
+    output.record(saved, json=show.json)
+
+
+def erase(
+    data: Data,
+    *,
+    yes: Annotated[bool, Parameter(help="Erase without asking.", negative="")] = False,
+    show: Show = SHOW,
+) -> None:
+    """Overwrite and remove all of a node's data folder, so that nothing of it is readable. The node must be down.
+
+    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: there only
+    encryption helps. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
+    elsewhere and stay.
+    """
+    from engram.memory.upkeep import erasure
+    from engram.miner import folder
+
+    if not (data / folder.LOCK).is_file() and not (data / "truth.db").is_file():
+        raise CommandFailed(f"{data} is no data folder of a node: nothing was erased")
+    if not yes and not _agreed(f"Erase all of {data}? There is no way back. [yes/no] "):
+        raise CommandFailed("nothing was erased: answer yes, or call with --yes")
+    with _told("not everything was erased; call it again"), folder.claim(data), progress("bytes") as told:
+        gone = erasure.erase(data, folder.LOCK, told)
+    output.record(gone, json=show.json)
+
+
+def _compared(data: Path, found: "Checked", key: Path | None) -> "tuple[Checked, Verdict]":
+    """What was found, read again as long as the node goes on writing, and how the node's own word compares."""
+    from engram.cli.miner.roots import Roots, roots_of_node
+    from engram.memory.upkeep import verify
+    from engram.sdk.errors import SdkError
+
+    verdict: Verdict = "changing"
+    for _ in range(_COMPARED_AT_MOST):
+        try:
+            before = roots_of_node(data, key)
+            found = verify.check(data)
+            after = roots_of_node(data, key)
+        except SdkError as error:
+            output.complain(f"the running node cannot be compared: {error}")
+            return found, "not reached"
+        ours = Roots(found.public_root, found.whole_root if key else "")
+        if ours in (before, after):
+            return found, "agrees"
+        verdict = "differs" if before == after else "changing"
+    return found, verdict
+
+
+def _agreed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    sys.stderr.write(question)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() == "yes"
+
+
+@contextmanager
+def _told(outcome: str) -> Iterator[None]:
+    """Raises CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
+    from engram.memory.errors import MemoryAreaError
+    from engram.miner.errors import FolderInUse, NodeError
+
+    try:
+        yield
+    except FolderInUse as error:
+        raise CommandFailed(f"{error}; stop the node first") from None
+    except (MemoryAreaError, NodeError, OSError, sqlite3.Error) as error:
+        raise CommandFailed(f"{error} ({outcome})") from None

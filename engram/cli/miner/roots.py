@@ -1,0 +1,63 @@
+"""What a running node says of itself, by its own signature."""
+
+import time
+from pathlib import Path
+from urllib.parse import urlencode
+
+import msgspec
+
+from engram.cli.failures import CommandFailed
+from engram.cli.wallet.passwords import signing_key
+from engram.clock import SystemClock
+from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey, verify
+from engram.miner import folder
+from engram.sdk.errors import Impostor
+from engram.sdk.node_calls import Commitment, NodeCalls, checked
+from engram.sdk.transport import Transport
+
+_WITHIN_S = 60.0
+
+
+class Roots(msgspec.Struct, frozen=True):
+    """Roots in hex: over the public records, and over all (empty when it was not asked for)."""
+
+    public: str
+    whole: str
+
+
+class _Health(msgspec.Struct, frozen=True):
+    launch_token: str
+    hotkey: str
+
+
+def roots_of_node(data: Path, key: Path | None) -> Roots:
+    """Asks the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
+
+    Raises SdkError, Impostor when another process answers at its address or a signature does not hold, CommandFailed.
+    """
+    node = folder.read_node_file(data)
+    if node is None:
+        raise Impostor(f"{data / folder.NODE_FILE} does not say where the node is")
+    transport = Transport(node.url, timeout_s=_WITHIN_S)
+    try:
+        told = checked(transport.request("GET", "/health"), _Health)
+        if told.launch_token != node.launch_token:
+            raise Impostor(f"another node answers at {node.url}")
+        hotkey = parse_hotkey(told.hotkey)
+        call = NodeCalls(SystemClock()).commitment(hotkey)
+        public = call.read(transport.request(call.method, call.path)).root_hex
+        if key is None:
+            return Roots(public, "")
+        fields = miner_scheme.sign_body(signing_key(key), "commitment", {"scope": "all"}, time.time_ns() // 10**6)
+        whole = checked(transport.request("GET", f"/commitment?{urlencode(fields)}"), Commitment)
+    except HotkeyError as error:
+        raise CommandFailed(f"{error}") from None
+    finally:
+        transport.close()
+    parts = whole.signed.split(":")
+    signature = bytes.fromhex(whole.signature.removeprefix("0x"))
+    if parts[2:5] != ["whole", whole.root_hex, str(whole.count)] or not verify(
+        hotkey, whole.signed.encode(), signature
+    ):
+        raise Impostor("the root over all records is not signed by the node")
+    return Roots(public, whole.root_hex)

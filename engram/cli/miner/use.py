@@ -1,0 +1,98 @@
+"""`engram miner query` and `stats`: ask a running node."""
+
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from engram.cli import output
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.miner.target import NODE, Node, answered
+from engram.cli.numbers import whole
+from engram.cli.options import SHOW, Show
+from engram.clock import SystemClock
+from engram.sdk.node_calls import NodeCalls, checked
+from engram.sdk.transport import Transport
+
+_SHOWN = 200
+"""Characters of a text in a table."""
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A memory that was found."""
+
+    score: float
+    cid: str
+    text: str
+    metadata: dict[str, object]
+
+
+class _Result(msgspec.Struct, frozen=True):
+    cid: str
+    score: float
+    metadata: dict[str, object] = {}
+    text: str | None = None
+
+
+class _Results(msgspec.Struct, frozen=True):
+    results: list[_Result] = []
+    error: str | None = None
+
+
+_COLUMNS = (
+    output.Column("score", "score", lambda score: f"{score:.4f}"),
+    output.Column("cid", "cid"),
+    output.Column("text", "text", lambda text: text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"),
+)
+
+
+def query(
+    text: Annotated[str, Parameter(help="What to look for, in words.")],
+    *,
+    node: Node = NODE,
+    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="How many, 1 to 100.")] = 10,
+    where: Annotated[
+        tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
+    ] = (),
+    show: Show = SHOW,
+) -> None:
+    """Find the memories nearest in meaning to TEXT, best first."""
+    if not 1 <= top <= 100:
+        raise CommandFailed(f"--top must be 1 to 100, not {top}", Exit.USAGE)
+    conditions = {}
+    for pair in where:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise CommandFailed(f"--where {pair!r} must be key=value", Exit.USAGE)
+        conditions[name] = value
+    url, keypair = node.url(), node.keypair()
+    with answered():
+        calls = NodeCalls(SystemClock(), keypair, namespace=node.namespace)
+        call = calls.query(text, top, conditions or None)
+        transport = Transport(url, timeout_s=60.0)
+        try:
+            told = checked(transport.request(call.method, call.path, body=call.body), _Results)
+        finally:
+            transport.close()
+    if told.error:
+        raise CommandFailed(told.error)
+    found = [
+        Found(hit.score, hit.cid, hit.text or str(hit.metadata.get("text", "")), hit.metadata) for hit in told.results
+    ]
+    output.rows(found, _COLUMNS, json=show.json)
+
+
+def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
+    """Show what a node holds and does: vectors, latency, proofs, embedder and index."""
+    url = node.url()
+    calls = NodeCalls(SystemClock())
+    with answered():
+        transport = Transport(url, timeout_s=30.0)
+        try:
+            told: dict[str, object] = {"url": url}
+            for path in ("/health", "/stats"):
+                call = calls.told(path)
+                told |= call.read(transport.request(call.method, call.path))
+        finally:
+            transport.close()
+    output.record({name: value for name, value in told.items() if name != "launch_token"}, json=show.json)

@@ -1,0 +1,89 @@
+"""`engram ledger`: backup, restore, check."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from engram.cli import output
+from engram.cli.failures import CommandFailed, Exit
+from engram.cli.operate.running import ask_folder
+from engram.cli.options import SHOW, SOURCES, Show, Sources
+from engram.control.commands import BackupLedger
+from engram.control.model import BackupMade
+from engram.ledger import LEDGER_FILE, LedgerError, backup, data_folder
+
+app = App(
+    name="ledger",
+    help="Back up, restore and check the ledger.",
+    help_epilogue="Example: `engram ledger backup /var/backups/engram-2026-11-20.db`",
+)
+BACKUP_S = 300.0
+Checked = Annotated[Path | None, Parameter(help="A backup; else the ledger of the data folder.")]
+Source = Annotated[Path, Parameter(help="The backup.")]
+Target = Annotated[Path, Parameter(help="File to write; it must not exist yet.")]
+
+
+@app.command(name="backup", help_epilogue="Example: `engram ledger backup /var/backups/engram-2026-11-20.db`")
+def backup_ledger(
+    target: Target,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """Write a consistent copy of the ledger; the process may go on selling meanwhile."""
+    folder, path = _folder(sources), target.resolve()
+    try:
+        made = ask_folder(folder, BackupLedger(path=str(path)), timeout_s=BACKUP_S)
+    except CommandFailed as failure:
+        if failure.exit_code != Exit.NOT_RUNNING or not (folder / LEDGER_FILE).is_file():
+            raise
+        made = _back_up_at_rest(folder, path)
+    output.record(made, json=show.json)
+
+
+def _back_up_at_rest(folder: Path, target: Path) -> BackupMade:
+    try:
+        with data_folder(folder) as locked:
+            return BackupMade(str(target), backup.backup(locked / LEDGER_FILE, target))
+    except LedgerError as error:
+        raise CommandFailed(str(error)) from None
+
+
+@app.command(name="restore", help_epilogue="Example: `engram ledger restore /var/backups/engram-2026-11-20.db`")
+def restore_ledger(source: Source, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Put a backup in place of the ledger, which is kept beside it. No process may be running."""
+    try:
+        with data_folder(_folder(sources)) as locked:
+            kept = backup.restore(source, locked)
+            restored = locked / LEDGER_FILE
+    except LedgerError as error:
+        raise CommandFailed(str(error)) from None
+    former = "" if kept == restored else str(kept)
+    output.record({"restored": str(restored), "former_ledger": former}, json=show.json)
+
+
+@app.command(name="check", help_epilogue="Example: `engram ledger check`, or `engram ledger check a-backup.db`")
+def check_ledger(
+    path: Checked = None,
+    /,
+    *,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> int:
+    """Read the whole ledger (or a backup) and tell what is wrong with it."""
+    try:
+        report = backup.check(path or _folder(sources) / LEDGER_FILE)
+    except LedgerError as error:
+        raise CommandFailed(str(error)) from None
+    if show.json:
+        output.document(report)
+    else:
+        facts = {name: getattr(report, name) for name in ("path", "ledger_id", "schema_version", "bytes")}
+        facts |= {f"rows of {table}": count for table, count in report.rows.items()}
+        output.record({**facts, "problems": "; ".join(report.problems) or "none"}, json=False)
+    return Exit.FAILED if report.problems else Exit.DONE
+
+
+def _folder(sources: Sources) -> Path:
+    return Path(sources.load().settings.data_dir)
