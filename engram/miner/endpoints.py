@@ -1,10 +1,11 @@
 """What a node answers: one function per endpoint, from the bytes of a body to an Answer. No HTTP framework here."""
 
 from engram.miner.answers import Answer
-from engram.miner.batches import delete_batch
-from engram.miner.exporting import export, export_stream
-from engram.miner.finding import query, retrieve
-from engram.miner.keeping import (
+from engram.miner.handlers.batches import delete_batch
+from engram.miner.handlers.exports import export, export_stream
+from engram.miner.handlers.health import health, metagraph, stats
+from engram.miner.handlers.ingest import delete, ingest, ingest_batch, repair
+from engram.miner.handlers.keeping import (
     attest,
     attestation,
     chat_history,
@@ -16,11 +17,10 @@ from engram.miner.keeping import (
     rename_conversation,
     save_chat,
 )
-from engram.miner.listing import listing, look_up
-from engram.miner.proving import challenge, commitment, prove_memory
+from engram.miner.handlers.listing import listing, look_up
+from engram.miner.handlers.proofs import challenge, commitment, prove_memory
+from engram.miner.handlers.query import query, retrieve
 from engram.miner.service import Service
-from engram.miner.storing import delete, ingest, ingest_batch, repair
-from engram.miner.telling import health, metagraph, stats
 
 __all__ = [
     "Answer",

@@ -34,17 +34,17 @@ from engram.memory.store.indexed_store import IndexedStore
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner import folder
-from engram.miner.access import Gate
 from engram.miner.app import MAX_BODY_BYTES, make_app
+from engram.miner.auth import Gate
+from engram.miner.chain_children import follow
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.folder import FolderClaim, NodeFile
-from engram.miner.following import follow
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app, ops_job
 from engram.miner.readiness import Readiness
+from engram.miner.replay_floor import StampsAhead
 from engram.miner.service import Identity, Service
-from engram.miner.stamps_ahead import StampsAhead
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime

@@ -28,10 +28,10 @@ from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.miner import authority
-from engram.miner.access import parse
 from engram.miner.answers import Answer, plain, told_openly
+from engram.miner.auth import parse
+from engram.miner.handlers.health import health
 from engram.miner.service import Service
-from engram.miner.telling import health
 
 HOST = "127.0.0.1"
 OPS_FILE = "ops.json"

@@ -22,8 +22,8 @@ from engram.memory.store.attestations import ANONYMOUS, Attestations, tier
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.protocol import Store
 from engram.memory.store.record_db import Truth
-from engram.miner.access import Caller, Gate, Space, private_name
 from engram.miner.answers import Asked, Disguise
+from engram.miner.auth import Caller, Gate, Space, private_name
 from engram.miner.cursors import Cursors
 from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics

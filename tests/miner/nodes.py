@@ -28,7 +28,7 @@ from engram.memory.store.attestations import Attestations
 from engram.memory.store.indexed_store import IndexedStore
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
-from engram.miner.access import Gate
+from engram.miner.auth import Gate
 from engram.miner.service import Identity, Service
 from engram.miner.stakes import NoSubnet, Subnet
 from engram.miner.statistics import Statistics

@@ -14,7 +14,7 @@ from engram.miner import endpoints
 from engram.miner.answers import RETRY
 from engram.miner.endpoints import Answer, Service
 from engram.miner.errors import Refused
-from engram.miner.first_uses import FirstUses
+from engram.miner.namespace_replay import FirstUses
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import encoded, in_namespace, serving, signed
 

@@ -15,8 +15,8 @@ from config.model import MinerSettings
 from engram.clock import SystemClock
 from engram.hotkeys import ss58
 from engram.http.metrics import Metrics
+from engram.miner.chain_children import follow
 from engram.miner.errors import NodeError
-from engram.miner.following import follow
 from engram.nodes.launch import LaunchFile
 from tests.cli.chains import served
 from tests.fakes.living_chain import NETUID, LivingChain

@@ -203,7 +203,7 @@ async def test_a_namespace_that_changes_faster_than_it_is_read_has_pages_without
 
 async def test_a_page_is_bounded_in_bytes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     cids = await store(service, CONTROLLER, 10, namespace="notes")
-    monkeypatch.setattr("engram.miner.listing.MOST_BYTES", 600)
+    monkeypatch.setattr("engram.miner.handlers.listing.MOST_BYTES", 600)
     seen: list[str] = []
     after: str | None = ""
     while after is not None:

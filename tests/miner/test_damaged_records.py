@@ -15,7 +15,7 @@ from engram.memory.model import PUBLIC
 from engram.memory.proof import soundness
 from engram.miner import endpoints
 from engram.miner.endpoints import Answer
-from engram.miner.proving import signed_whole
+from engram.miner.handlers.proofs import signed_whole
 from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, encoded, serving, signed

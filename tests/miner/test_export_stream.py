@@ -19,7 +19,7 @@ from config.model import MinerSettings
 from engram.memory.errors import TruthUnavailable
 from engram.memory.upkeep.export_pages import Kind, Page
 from engram.miner import endpoints
-from engram.miner.export_stream import AT_ONCE, ExportStream
+from engram.miner.handlers.export_stream import AT_ONCE, ExportStream
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, node, serving, signed
 from tests.miner.test_keeping import SHARE
 

@@ -16,7 +16,7 @@ from engram.clock import ManualClock, SeededIds, TrioClock
 from engram.memory.errors import QuotaExceeded
 from engram.memory.rules import IngestInput
 from engram.memory.store.record_db import Truth
-from engram.miner import access, folder, storage
+from engram.miner import auth, folder, storage
 from engram.miner.errors import FolderInUse, NoFolder, Refused
 from engram.miner.lifetime import Lifetime
 from engram.miner.statistics import Statistics
@@ -231,9 +231,9 @@ def test_queries_are_counted_by_the_day() -> None:
 
 
 async def test_a_key_that_sends_too_much_is_told_to_wait_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "_REMEMBERED_OF_ONE", 2)
+    monkeypatch.setattr(auth, "_REMEMBERED_OF_ONE", 2)
     clock = ManualClock()
-    gate = access.Gate(controller=CONTROLLER.public_key, require_signature=True, clock=clock)
+    gate = auth.Gate(controller=CONTROLLER.public_key, require_signature=True, clock=clock)
     now_ms = int(clock.now() * 1000)
     for later_ms in (0, 1):
         await gate.admit(signed(STRANGER, "list", {}, now_ms + later_ms), "list")

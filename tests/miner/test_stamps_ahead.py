@@ -9,16 +9,16 @@ import pytest
 from engram import files
 from engram.clock import ManualClock
 from engram.hotkeys import miner_scheme
-from engram.miner import access
+from engram.miner import auth
 from engram.miner.errors import Refused
-from engram.miner.stamps_ahead import NAME, StampsAhead
+from engram.miner.replay_floor import NAME, StampsAhead
 from tests.miner.nodes import CONTROLLER, encoded, signed
 
 AHEAD_MS = 29_000
 
 
-def begun(folder: Path, clock: ManualClock) -> access.Gate:
-    return access.Gate(
+def begun(folder: Path, clock: ManualClock) -> auth.Gate:
+    return auth.Gate(
         controller=CONTROLLER.public_key, require_signature=True, clock=clock, ahead=StampsAhead(folder, clock)
     )
 
@@ -39,7 +39,7 @@ def stamped(clock: ManualClock, ahead_ms: int) -> int:
     return int(clock.now() * 1_000) + ahead_ms
 
 
-async def took(gate: access.Gate, body: bytes) -> bool:
+async def took(gate: auth.Gate, body: bytes) -> bool:
     try:
         caller = await gate.admit_reading(body, "list")
         await gate.space(caller)

@@ -22,10 +22,10 @@ from engram.memory.errors import (
 from engram.memory.model import PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
 from engram.miner import authority
-from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
+from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
-from engram.miner.finding import found_record, held_record
+from engram.miner.handlers.query import found_record, held_record
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
 

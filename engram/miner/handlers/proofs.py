@@ -15,10 +15,10 @@ from engram.memory.model import PUBLIC, Record
 from engram.memory.proof import merkle, proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.miner import authority
-from engram.miner.access import EVERYBODYS, Space
 from engram.miner.answers import Answer, Asked, from_parameters, hex32, plain, string, told
+from engram.miner.auth import EVERYBODYS, Space
 from engram.miner.errors import Refused
-from engram.miner.finding import found_record
+from engram.miner.handlers.query import found_record
 from engram.miner.service import Service
 
 _LONGEST_CHALLENGE_S = 600

@@ -14,10 +14,10 @@ from engram.memory.model import Record
 from engram.memory.proof import proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.memory.store import record_sql
-from engram.miner.access import Caller, Space
 from engram.miner.answers import Answer, Asked, plain, told
-from engram.miner.finding import Reader
-from engram.miner.proving import signed_root
+from engram.miner.auth import Caller, Space
+from engram.miner.handlers.proofs import signed_root
+from engram.miner.handlers.query import Reader
 from engram.miner.service import Service
 
 MOST_BYTES: Final = 1_048_576

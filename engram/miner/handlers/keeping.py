@@ -13,8 +13,8 @@ from engram.memory import rules
 from engram.memory.errors import InvalidInput, InvalidRequest, NotFound
 from engram.memory.store import attestations, conversations, key_shares
 from engram.memory.store.attestations import Attestation
-from engram.miner.access import Caller, Space, parse, private_name
 from engram.miner.answers import Answer, Asked, from_parameters, plain, string, told, told_openly
+from engram.miner.auth import Caller, Space, parse, private_name
 from engram.miner.errors import Refused
 from engram.miner.service import Service
 

@@ -6,8 +6,8 @@ from typing import Final
 
 from engram.memory import batch_rules
 from engram.memory.store.deletions import May
-from engram.miner.access import Caller, Space
 from engram.miner.answers import Answer, Asked, plain, told
+from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
 from engram.miner.service import Service
 

@@ -10,8 +10,8 @@ from engram.memory.upkeep import export_pages
 from engram.memory.upkeep.export_pages import KINDS, MOST_ROWS, Kind, Page
 from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.errors import Refused
-from engram.miner.export_stream import AT_ONCE, ExportStream
-from engram.miner.proving import signed_whole
+from engram.miner.handlers.export_stream import AT_ONCE, ExportStream
+from engram.miner.handlers.proofs import signed_whole
 from engram.miner.service import Service
 
 _READ_WITHIN_S = 10.0

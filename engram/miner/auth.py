@@ -23,9 +23,9 @@ from engram.memory import rules
 from engram.memory.model import PUBLIC
 from engram.miner import authority
 from engram.miner.errors import Refused
-from engram.miner.first_uses import FirstUses
 from engram.miner.namespace_keys import NamespaceKeys
-from engram.miner.stamps_ahead import StampsAhead
+from engram.miner.namespace_replay import FirstUses
+from engram.miner.replay_floor import StampsAhead
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000

@@ -10,8 +10,8 @@ from engram.memory import cid as cids
 from engram.memory import rules
 from engram.memory.errors import NotFound
 from engram.memory.model import Excerpt, Record
-from engram.miner.access import Caller, Space
 from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told
+from engram.miner.auth import Caller, Space
 from engram.miner.service import Service
 
 
