@@ -336,8 +336,8 @@ class Gateway:
         from engram.gateway.feed import EventFeed
         from engram.gateway.selling import Selling
         from engram.payments.actor import PaymentVerifier
-        from engram.payments.purse import open_refund_key, with_play_recipient
-        from engram.payments.standing import Breaker, Standing
+        from engram.payments.breaker import Breaker, Standing
+        from engram.payments.refund_settings import open_refund_key, with_play_recipient
         from engram.payments.supervision import PAYMENT_VERIFIER
         from engram.provisioning.actor import PROVISIONER
         from engram.provisioning.actor import Provisioner as ProvisionerActor
@@ -448,10 +448,10 @@ class Gateway:
 
     def _payments(self) -> SupervisorSpec:
         from engram.payments import networks
+        from engram.payments.breaker import GuardedFacilitator
         from engram.payments.facilitator import HttpFacilitator
-        from engram.payments.polling import SupportedPoller
-        from engram.payments.standing import GuardedFacilitator
         from engram.payments.supervision import supervision
+        from engram.payments.supported_poller import SupportedPoller
 
         process, settings = self.process, self.settings.payments
         embedded = process.listeners["facilitator"]
@@ -490,7 +490,7 @@ class Gateway:
         return EvmRpc(call, networks.find(settings.network), settings.confirmations)
 
     def _fleet(self) -> SupervisorSpec:
-        from engram.payments.purse import refund_terms
+        from engram.payments.refund_settings import refund_terms
         from engram.payments.refunds import settle_up
         from engram.provisioning import node_keys
         from engram.provisioning.actor import fleet_spec

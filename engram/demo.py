@@ -25,7 +25,7 @@ from rich.markup import escape
 from config.model import MinerSettings
 from engram import crash_reports
 from engram.hotkeys import Keypair
-from engram.payments.buyer import PlayWallet
+from engram.payments.play_wallet import PlayWallet
 from engram.provisioning import node_parts
 from engram.sdk import GatewayClient, NodeClient, NotReached, SdkError
 

@@ -30,7 +30,7 @@ from engram.http.asgi import JSON
 from engram.http.edge import FastAnswer
 from engram.http.errors import ApiError
 from engram.ledger import LedgerError
-from engram.payments.purse import published
+from engram.payments.refund_settings import published
 from engram.payments.refund_terms import PublishedTerms
 from engram.sessions import rules
 

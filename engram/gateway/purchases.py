@@ -27,7 +27,10 @@ from engram.ledger import LaneClosed
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
 from engram.payments import x402
-from engram.payments.answers import (
+from engram.payments.errors import MalformedPayment, UnprovenReceipt
+from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Quote
+from engram.payments.protocol import Extension, NewSession, Purchase, Wanted
+from engram.payments.purchase_answer import (
     Bought,
     Conflict,
     NoRoom,
@@ -37,9 +40,6 @@ from engram.payments.answers import (
     StillPending,
     Unavailable,
 )
-from engram.payments.errors import MalformedPayment, UnprovenReceipt
-from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Quote
-from engram.payments.protocol import Extension, NewSession, Purchase, Wanted
 from engram.payments.x402 import Challenge
 from engram.sessions import InvalidDuration, Session, UnknownTier, rules
 from engram.sessions import records as session_records

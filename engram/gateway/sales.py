@@ -15,7 +15,7 @@ from engram.gateway.rules import CODES, Facts, Reason, reasons
 from engram.gateway.selling import Selling
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError
-from engram.payments.answers import NoRoom
+from engram.payments.purchase_answer import NoRoom
 from engram.sessions import records as session_records
 
 DISK_KEPT_S: Final = 1.0

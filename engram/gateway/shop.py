@@ -10,12 +10,12 @@ from engram.gateway.sales import Conditions, Sales
 from engram.gateway.selling import Selling
 from engram.ledger import Ledger
 from engram.payments import networks, x402
-from engram.payments.answers import NoRoom
 from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Limits, Quote, Requirements
 from engram.payments.protocol import VerifierMessage
-from engram.payments.purse import published
+from engram.payments.purchase_answer import NoRoom
+from engram.payments.refund_settings import published
 from engram.payments.x402 import Challenge
 from engram.sessions import Tier, TierName, rules
 

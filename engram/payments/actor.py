@@ -25,12 +25,12 @@ from actors import (
 from config.model import Settings
 from engram.clock import Ids
 from engram.ledger import Ledger, LedgerError
-from engram.payments import forgetting, records, refunds, rules, x402
-from engram.payments.answers import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
+from engram.payments import records, refunds, retention, rules, x402
 from engram.payments.model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
+from engram.payments.payment_worker import PaymentWork
 from engram.payments.protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
+from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
 from engram.payments.reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
-from engram.payments.work import PaymentWork
 from engram.sessions import Instants, Session, SessionState
 
 _log = structlog.get_logger("engram.payments")
@@ -319,10 +319,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _forget(self, now: float) -> None:
         """Drop what is not kept for ever, so much at once that nobody waits for it."""
-        keys_before, unpaid_before = now - REPLAY_KEYS_KEPT_S, now - forgetting.UNPAID_KEPT_S
+        keys_before, unpaid_before = now - REPLAY_KEYS_KEPT_S, now - retention.UNPAID_KEPT_S
         await self._ledger.write(lambda connection: records.forget_answered_requests(connection, keys_before))
-        dropped = await self._ledger.write(lambda connection: forgetting.forget_unpaid(connection, unpaid_before))
-        if dropped < forgetting.AT_ONCE:  # else the next reading goes on
+        dropped = await self._ledger.write(lambda connection: retention.forget_unpaid(connection, unpaid_before))
+        if dropped < retention.AT_ONCE:  # else the next reading goes on
             self._forgotten_at = now
 
 

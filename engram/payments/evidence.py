@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeAlias
 import msgspec
 
 from engram.payments.model import Payment, PaymentState, Refund
-from engram.payments.owing import Next
+from engram.payments.refund_rules import Next
 from engram.payments.rules import PaymentEvent
 
 SHOULD_BE_IN_S: Final = 60.0

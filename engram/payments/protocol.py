@@ -5,8 +5,8 @@ from typing import TypeAlias
 import msgspec
 
 from actors import Message
-from engram.payments.answers import PurchaseAnswer
 from engram.payments.model import Payload, Payment, Quote
+from engram.payments.purchase_answer import PurchaseAnswer
 from engram.sessions import TierName
 
 

@@ -13,7 +13,6 @@ from engram import sessions
 from engram.ledger import Ledger, Row, lookup
 from engram.ledger.schema import answered_requests, payments, refunds
 from engram.payments import rules, statements
-from engram.payments.answers import NoRoom
 from engram.payments.model import (
     AuthorizationKey,
     DuePayment,
@@ -24,6 +23,7 @@ from engram.payments.model import (
     Refund,
     RefundState,
 )
+from engram.payments.purchase_answer import NoRoom
 from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 

@@ -12,10 +12,10 @@ from sqlalchemy import Connection, func, select, update
 
 from engram import sessions
 from engram.ledger.schema import payments, refunds, session_events
-from engram.payments import owing, records, rules
+from engram.payments import records, refund_rules, rules
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
-from engram.payments.owing import Ended, RefundTerms
 from engram.payments.refund_key import SignedRefund
+from engram.payments.refund_rules import Ended, RefundTerms
 from engram.payments.rules import PaymentEvent
 from engram.sessions import Instant, SessionState
 
@@ -56,7 +56,7 @@ def settle_up(connection: Connection, session_id: str, terms: RefundTerms, now: 
     paid = [payment for payment in records.of_session(connection, session_id) if _is_ours(connection, payment)]
     owed = [
         records.mark_refund_due(connection, payment.id, reason, now, amount)
-        for payment, amount in owing.parts(paid, owing.owed_s(ended, terms), terms.min_part)
+        for payment, amount in refund_rules.parts(paid, refund_rules.owed_s(ended, terms), terms.min_part)
     ]
     return [refund for refund in owed if refund is not None]
 

@@ -7,8 +7,8 @@ from sqlalchemy import Connection
 
 from engram import sessions
 from engram.payments import records, statements
-from engram.payments.answers import Conflict, NoRoom, Replayed
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
+from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
 from engram.payments.records import RETRY_AFTER_S
 from engram.sessions import EndReason, Instant, Session, SessionState
 

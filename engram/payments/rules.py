@@ -35,8 +35,6 @@ from typing import Final, assert_never
 
 import msgspec
 
-from engram.payments.answers import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
-from engram.payments.answers import Unavailable as CannotNow
 from engram.payments.eip712 import recover
 from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Requirements
 from engram.payments.outcomes import (
@@ -51,6 +49,8 @@ from engram.payments.outcomes import (
     Valid,
     Verification,
 )
+from engram.payments.purchase_answer import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
+from engram.payments.purchase_answer import Unavailable as CannotNow
 from engram.payments.x402 import SCHEME, canonical_network
 
 

@@ -12,10 +12,10 @@ from engram.ledger import Ledger
 from engram.payments.actor import PaymentVerifier, Wiring
 from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
-from engram.payments.polling import SupportedPoller
+from engram.payments.payment_worker import OnSettled, PaymentWork
 from engram.payments.refund_key import RefundKey
-from engram.payments.refunding import Refunding
-from engram.payments.work import OnSettled, PaymentWork
+from engram.payments.refund_sender import Refunding
+from engram.payments.supported_poller import SupportedPoller
 from engram.sessions import Instants
 
 PAYMENT_VERIFIER: Final = "payment_verifier"

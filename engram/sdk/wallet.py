@@ -4,7 +4,7 @@ from typing import Protocol
 
 
 class Wallet(Protocol):
-    """Signs x402 payments. The play-money wallet is `engram.payments.buyer.PlayWallet`."""
+    """Signs x402 payments. The play-money wallet is `engram.payments.play_wallet.PlayWallet`."""
 
     def pay(self, payment_required: str, now: float, nonce: bytes) -> str:
         """Return the value of the `PAYMENT-SIGNATURE` header that pays an offer.

@@ -6,11 +6,11 @@ from trio.testing import MockClock
 
 from engram.clock import TrioClock
 from engram.ledger.schema import answered_requests, payments, session_events, sessions
-from engram.payments import forgetting
+from engram.payments import retention
 from engram.payments.actor import FORGET_EVERY_S
-from engram.payments.answers import Bought, Refused
 from engram.payments.model import PaymentState
 from engram.payments.protocol import Extension
+from engram.payments.purchase_answer import Bought, Refused
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from tests.fakes.facilitator import FakeFacilitator
@@ -54,7 +54,7 @@ async def test_more_than_can_be_forgotten_at_once_is_forgotten_soon(autojump_clo
         for number in range(40):
             await shop.buy(shop.purchase(f"unpaid {number}"))
         before = shop.clock.now() + DAY
-        dropped = [shop.read(lambda c: forgetting.forget_unpaid(c, before, 15)) for _ in range(4)]
+        dropped = [shop.read(lambda c: retention.forget_unpaid(c, before, 15)) for _ in range(4)]
         assert dropped == [15, 15, 10, 0]
 
 
@@ -63,4 +63,4 @@ async def test_what_is_still_open_is_not_forgotten(autojump_clock: MockClock) ->
         shop.facilitator.settle_faults.extend(["lost_before"] * 10)
         await shop.buy(shop.purchase("open"))
         before = shop.clock.now() + DAY
-        assert shop.read(lambda c: forgetting.forget_unpaid(c, before)) == 0
+        assert shop.read(lambda c: retention.forget_unpaid(c, before)) == 0

@@ -4,9 +4,9 @@ import trio
 from trio.testing import MockClock
 
 from engram.payments import records
-from engram.payments.answers import StillPending
 from engram.payments.model import PaymentKind, PaymentState, RefundState
 from engram.payments.protocol import Extension
+from engram.payments.purchase_answer import StillPending
 from engram.sessions import ClockInstants, EndReason, SessionEvent
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules

@@ -24,7 +24,7 @@ from engram.ledger import open_inline
 from engram.payments import records, reservations, x402
 from engram.payments.actor import PaymentVerifier
 from engram.payments.model import Limits
-from engram.payments.purse import refund_terms
+from engram.payments.refund_settings import refund_terms
 from engram.provisioning.local import PORT_COUNT
 from engram.sessions import TierName, rules
 from tests.payments import builders

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from engram.hotkeys import Keypair, gateway_scheme
-from engram.payments.buyer import PlayWallet
+from engram.payments.play_wallet import PlayWallet
 
 
 class Answer(NamedTuple):

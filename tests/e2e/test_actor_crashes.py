@@ -22,7 +22,7 @@ from engram.http import listener
 from engram.http.app import App
 from engram.ledger import LedgerActor, data_folder
 from engram.payments.actor import PaymentVerifier
-from engram.payments.work import PaymentWork
+from engram.payments.payment_worker import PaymentWork
 from engram.provisioning import saga
 from engram.provisioning.actor import Provisioner
 from engram.provisioning.local import LocalBackend

@@ -34,9 +34,9 @@ from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
 from engram.payments.actor import PaymentVerifier
-from engram.payments.buyer import PlayWallet
 from engram.payments.model import Transferable
 from engram.payments.outcomes import Settlement, Verification
+from engram.payments.play_wallet import PlayWallet
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records

@@ -15,7 +15,7 @@ import trio
 from engram.gateway.shop import Shop
 from engram.hotkeys import Keypair
 from engram.payments import outcomes, x402
-from engram.payments.buyer import PlayWallet
+from engram.payments.play_wallet import PlayWallet
 from engram.sessions.rules import tiers
 from tests.gateway.surface import PHONE, STRANGER, Gateway, local_settings, running_gateway
 from tests.gateway.test_purchases import assert_error

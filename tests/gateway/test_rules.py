@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from config.pricing import MOST_UNITS
 from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Facts, Reason, not_ready, reasons
-from engram.payments.answers import NoRoom
+from engram.payments.purchase_answer import NoRoom
 
 WELL = Facts(
     prices=(50_000, 259_200_000),

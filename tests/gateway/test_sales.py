@@ -15,7 +15,7 @@ from engram.gateway.sales import Conditions, Disk, Sales
 from engram.gateway.selling import Selling
 from engram.http.metrics import Metrics
 from engram.ledger import open_inline
-from engram.payments.answers import NoRoom
+from engram.payments.purchase_answer import NoRoom
 from tests.gateway.surface import running_gateway
 from tests.gateway.test_purchases import assert_error
 

@@ -16,11 +16,11 @@ from engram.http.metrics import Metrics
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
-from engram.payments.answers import PurchaseAnswer
 from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Quote, Refund
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
+from engram.payments.purchase_answer import PurchaseAnswer
 from engram.payments.refund_key import RefundKey
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName

@@ -14,11 +14,11 @@ from engram.clock import ManualClock
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
-from engram.payments.answers import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
 from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession
+from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.rules import PaymentEvent
 from engram.sessions import SessionState, TierName
 from tests.crashes import may_crash

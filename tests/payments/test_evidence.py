@@ -10,14 +10,14 @@ import trio
 from engram import sessions
 from engram.http.client import HttpClient
 from engram.payments import evidence, records, refunds, rules
-from engram.payments.answers import Bought, PurchaseAnswer, Refused, Unavailable
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused, Watch
 from engram.payments.evm_rpc import EvmRpc, RpcFailed, json_rpc
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import Invalid
-from engram.payments.owing import Next, RefundTerms
+from engram.payments.purchase_answer import Bought, PurchaseAnswer, Refused, Unavailable
 from engram.payments.refund_key import RefundKey
+from engram.payments.refund_rules import Next, RefundTerms
 from engram.payments.rules import PaymentEvent
 from engram.sessions import ClockInstants, SessionEvent
 from tests.fakes.evm import GENESIS_S, FakeChain

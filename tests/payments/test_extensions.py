@@ -8,11 +8,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from engram.payments import extensions, records, reservations, x402
-from engram.payments.answers import Conflict
 from engram.payments.errors import MalformedPayment
 from engram.payments.extensions import Discovery
 from engram.payments.model import PaymentState
 from engram.payments.networks import BASE
+from engram.payments.purchase_answer import Conflict
 from engram.payments.reservations import Reserved
 from engram.payments.rules import PaymentEvent
 from tests.fakes.official_x402 import PaymentRequired, buyer, validate_discovery_extension

@@ -6,9 +6,9 @@ from trio.testing import MockClock
 
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, LedgerUnavailable, open_inline
-from engram.payments.answers import Bought, StillPending
 from engram.payments.model import PaymentState
 from engram.payments.protocol import Extension
+from engram.payments.purchase_answer import Bought, StillPending
 from engram.sessions import SessionState
 from tests.fakes.facilitator import FakeFacilitator
 from tests.payments import builders

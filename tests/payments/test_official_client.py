@@ -11,9 +11,9 @@ from eth_account import Account
 
 from engram.ledger import open_inline
 from engram.payments import rules, x402
-from engram.payments.buyer import PlayWallet
 from engram.payments.errors import MalformedPayment, NotForPlay
 from engram.payments.networks import BASE, BASE_SEPOLIA, PLAY, Network
+from engram.payments.play_wallet import PlayWallet
 from tests.facilitator.running import facilitator_url
 from tests.fakes.official_x402 import (
     FacilitatorConfig,

@@ -7,12 +7,12 @@ from trio.testing import MockClock
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records, reservations
-from engram.payments.answers import StillPending
 from engram.payments.evidence import Finding, Question, Unused
 from engram.payments.evm_rpc import EvmRpc, RpcFailed
 from engram.payments.model import DuePayment, Limits, PaymentState, Transferable
 from engram.payments.networks import PLAY
 from engram.payments.outcomes import Settlement, Verification
+from engram.payments.purchase_answer import StillPending
 from engram.payments.rules import PaymentEvent
 from tests.fakes.evm import FakeChain
 from tests.fakes.facilitator import FakeFacilitator

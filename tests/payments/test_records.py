@@ -12,10 +12,10 @@ from sqlalchemy import Connection, select
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import answered_requests
-from engram.payments import forgetting, records, reservations
-from engram.payments.answers import Conflict, NoRoom, Replayed
+from engram.payments import records, reservations, retention
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
-from engram.payments.owing import RefundTerms
+from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
+from engram.payments.refund_rules import RefundTerms
 from engram.payments.refunds import settle_up
 from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
@@ -465,8 +465,8 @@ def test_what_the_chain_is_still_to_be_asked_about_is_not_forgotten_with_what_mo
     books.reserve()
     books.happen("payment of a nonce", PaymentEvent.REFUSED, reason="x", watch_at=NOW)
     day_later = NOW + 100_000
-    assert books.run(forgetting.forget_unpaid, day_later) == 0
-    assert books.run(forgetting.forget_unpaid, day_later + forgetting.WATCHED_KEPT_S) == 1
+    assert books.run(retention.forget_unpaid, day_later) == 0
+    assert books.run(retention.forget_unpaid, day_later + retention.WATCHED_KEPT_S) == 1
 
 
 def test_payments_are_listed_newest_first_and_counted(books: Books) -> None:

@@ -14,13 +14,13 @@ from sqlalchemy import Connection
 from engram import sessions
 from engram.clock import TrioClock
 from engram.ledger import open_inline
-from engram.payments import owing, records, refund_key, refunds, rules, x402
+from engram.payments import records, refund_key, refund_rules, refunds, rules, x402
 from engram.payments.errors import UnusableRefundKey
 from engram.payments.model import PaymentState, Refund, RefundState
 from engram.payments.networks import PLAY
 from engram.payments.outcomes import NotSent, Pending, Rejected, Settled, Settlement, Unknown
-from engram.payments.owing import Ended, Next, RefundTerms
 from engram.payments.refund_key import RefundKey
+from engram.payments.refund_rules import Ended, Next, RefundTerms
 from engram.payments.rules import EXPIRED
 from engram.sessions import ClockInstants, EndReason, SessionEvent
 from tests.crashes import may_crash
@@ -262,7 +262,7 @@ def test_never_more_is_owed_than_was_paid_and_all_when_nothing_was_delivered(end
         builders.payment(f"{i}", seconds=ended.paid_s / 4, amount=25_000 * (i + 1), created_at=float(i))
         for i in range(4)
     ]
-    parts = owing.parts(paid, owing.owed_s(ended, terms), terms.min_part)
+    parts = refund_rules.parts(paid, refund_rules.owed_s(ended, terms), terms.min_part)
     assert all(0 < amount <= payment.amount for payment, amount in parts)
     if not ended.was_active:
         assert sum(amount for _, amount in parts) == 250_000
@@ -270,8 +270,8 @@ def test_never_more_is_owed_than_was_paid_and_all_when_nothing_was_delivered(end
 
 def test_the_time_bought_last_goes_back_first() -> None:
     first, second = builders.payment("first"), builders.payment("second", created_at=builders.NOW + 1)
-    assert owing.parts([first, second], 5_400.0, 0) == [(second, 100_000), (first, 50_000)]
-    assert owing.parts([first, second], 60.0, 2_000) == []
+    assert refund_rules.parts([first, second], 5_400.0, 0) == [(second, 100_000), (first, 50_000)]
+    assert refund_rules.parts([first, second], 60.0, 2_000) == []
 
 
 @pytest.mark.parametrize(
@@ -285,8 +285,8 @@ def test_the_time_bought_last_goes_back_first() -> None:
 )
 def test_what_goes_back_depends_on_who_ended_it(reason: EndReason, owed: float) -> None:
     quarter = RefundTerms(early_stop_share=0.25, outage_free_s=60.0, min_part=0)
-    assert owing.owed_s(Ended(reason, True, 3_600.0, 1_600.0, 100.0), quarter) == owed
-    assert owing.owed_s(Ended(reason, False, 3_600.0, 0.0, 0.0), quarter) == math.inf
+    assert refund_rules.owed_s(Ended(reason, True, 3_600.0, 1_600.0, 100.0), quarter) == owed
+    assert refund_rules.owed_s(Ended(reason, False, 3_600.0, 0.0, 0.0), quarter) == math.inf
 
 
 @pytest.mark.parametrize("play", [True, False])
@@ -305,14 +305,14 @@ def test_what_goes_back_depends_on_who_ended_it(reason: EndReason, owed: float) 
 def test_a_refund_is_signed_again_only_when_it_has_expired_unused(
     play: bool, settlement: Settlement, late_s: float, wanted: Next
 ) -> None:
-    assert owing.after_answer(settlement, play=play, valid_before=1_000, now=1_000 + late_s) is wanted
-    assert owing.told(settlement)
+    assert refund_rules.after_answer(settlement, play=play, valid_before=1_000, now=1_000 + late_s) is wanted
+    assert refund_rules.told(settlement)
 
 
 def test_play_books_say_expired_at_once_a_chains_facilitator_after_a_margin() -> None:
     expired = Rejected(EXPIRED)
-    assert owing.after_answer(expired, play=True, valid_before=1_000, now=1_001) is Next.RESIGN
-    assert owing.after_answer(expired, play=False, valid_before=1_000, now=1_001) is Next.WAIT
+    assert refund_rules.after_answer(expired, play=True, valid_before=1_000, now=1_001) is Next.RESIGN
+    assert refund_rules.after_answer(expired, play=False, valid_before=1_000, now=1_001) is Next.WAIT
 
 
 # The key.

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from engram.payments import rules
-from engram.payments.answers import Refused
-from engram.payments.answers import Unavailable as CannotNow
 from engram.payments.model import AcceptedTerms, Payload, PaymentState
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import (
@@ -24,6 +22,8 @@ from engram.payments.outcomes import (
     Unknown,
     Valid,
 )
+from engram.payments.purchase_answer import Refused
+from engram.payments.purchase_answer import Unavailable as CannotNow
 from engram.payments.rules import Delivery, Effect, PaymentEvent
 from tests.payments import builders
 from tests.payments.builders import NOW

@@ -13,9 +13,9 @@ from actors.testing import run_deterministic
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, LedgerUnavailable, open_inline
 from engram.payments import records, rules
-from engram.payments.answers import Bought, NoRoom, Refused
 from engram.payments.model import PaymentKind, PaymentState
 from engram.payments.protocol import Extension, Purchase
+from engram.payments.purchase_answer import Bought, NoRoom, Refused
 from engram.payments.refund_key import RefundKey
 from engram.sessions import SessionState
 from tests.crashes import may_crash

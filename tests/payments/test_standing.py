@@ -11,12 +11,7 @@ from config.pricing import MOST_UNITS
 from engram.clock import TrioClock
 from engram.http.client import HttpClient
 from engram.ledger import open_inline
-from engram.payments.answers import NoRoom, Unavailable
-from engram.payments.networks import BASE, PLAY
-from engram.payments.outcomes import NotSent, Settled
-from engram.payments.outcomes import Unavailable as NoVerdict
-from engram.payments.polling import SupportedPoller
-from engram.payments.standing import (
+from engram.payments.breaker import (
     LEFT_ALONE,
     Breaker,
     BreakerState,
@@ -26,6 +21,11 @@ from engram.payments.standing import (
     Supported,
     read_supported,
 )
+from engram.payments.networks import BASE, PLAY
+from engram.payments.outcomes import NotSent, Settled
+from engram.payments.outcomes import Unavailable as NoVerdict
+from engram.payments.purchase_answer import NoRoom, Unavailable
+from engram.payments.supported_poller import SupportedPoller
 from tests.facilitator.running import facilitator_url
 from tests.fakes.facilitator import FakeFacilitator, Fault
 from tests.payments import builders

@@ -17,9 +17,9 @@ from engram.http.metrics import Metrics
 from engram.ledger import LedgerActor, LedgerClient
 from engram.payments import records, supervision
 from engram.payments.actor import PaymentVerifier
-from engram.payments.answers import Bought, Conflict, NoRoom
 from engram.payments.facilitator import HttpFacilitator
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage
+from engram.payments.purchase_answer import Bought, Conflict, NoRoom
 from engram.sessions import SystemInstants, TierName
 from tests.payments import builders
 from tests.payments.shop import wide

@@ -11,9 +11,9 @@ import trio
 
 from engram.hotkeys import Keypair, answers
 from engram.payments import outcomes, x402
-from engram.payments.buyer import PlayWallet
 from engram.payments.model import Quote, Requirements
 from engram.payments.networks import PLAY
+from engram.payments.play_wallet import PlayWallet
 from engram.sdk import (
     ApiError,
     GatewayClient,

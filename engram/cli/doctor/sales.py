@@ -18,7 +18,7 @@ from engram.gateway import rules, selling
 from engram.gateway.standing_facts import fixed_facts
 from engram.ledger import facts
 from engram.ledger.connection import reading_engine
-from engram.payments.answers import NoRoom
+from engram.payments.purchase_answer import NoRoom
 from engram.provisioning import capacity, node_keys
 from engram.sessions import TierName
 from engram.sessions import records as session_records

@@ -10,14 +10,14 @@ from typing import Final, final
 import structlog
 
 from engram.ledger import Ledger, crash
-from engram.payments import owing, refunds
+from engram.payments import refund_rules, refunds
 from engram.payments.evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Refund, RefundState, RefundTransfer
 from engram.payments.networks import NETWORKS
 from engram.payments.outcomes import Settled
-from engram.payments.owing import REFUND_VALID_S, Next
 from engram.payments.refund_key import RefundKey
+from engram.payments.refund_rules import REFUND_VALID_S, Next
 from engram.payments.refunds import NO_KEY, PARK_S, NotSigned
 from engram.sessions import Instants
 
@@ -110,7 +110,7 @@ class Refunding:
         crash.point("refund:before")
         settlement = await self._facilitator.settle(transfer)
         crash.point("refund:after")
-        found = owing.after_answer(
+        found = refund_rules.after_answer(
             settlement,
             play=NETWORKS[payment.network].play,
             valid_before=refund.valid_before,
@@ -125,7 +125,7 @@ class Refunding:
                 key, payment, refund, Next.CONFIRM if proven else Next.WAIT, transaction_of(finding), word(finding)
             )
         transaction = settlement.transaction if isinstance(settlement, Settled) else None
-        return await self._go_on(key, payment, refund, found, transaction, owing.told(settlement))
+        return await self._go_on(key, payment, refund, found, transaction, refund_rules.told(settlement))
 
     async def _go_on(
         self, key: RefundKey, payment: Payment, refund: Refund, found: Next, transaction: str | None, answer: str

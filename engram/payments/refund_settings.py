@@ -10,8 +10,8 @@ from config.pricing import units_of
 from config.rules import PLAY_RECIPIENT
 from engram.payments import networks, refund_key
 from engram.payments.keccak import checksummed
-from engram.payments.owing import RefundTerms
 from engram.payments.refund_key import RefundKey
+from engram.payments.refund_rules import RefundTerms
 from engram.payments.refund_terms import PublishedTerms
 
 KEY_FILE: Final = "refund-key"

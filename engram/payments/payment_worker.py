@@ -31,7 +31,7 @@ from engram.payments.outcomes import (
     Valid,
 )
 from engram.payments.protocol import Advanced, Ended, VerifierMessage
-from engram.payments.refunding import Refunding
+from engram.payments.refund_sender import Refunding
 from engram.payments.rules import PaymentEvent
 from engram.sessions import Instants
 

@@ -12,11 +12,11 @@ import msgspec
 from config.pricing import MOST_UNITS
 from engram.clock import Clock
 from engram.http.errors import BadAnswer, Interrupted, TooLarge
-from engram.payments.answers import NoRoom
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Transferable
 from engram.payments.networks import Network
 from engram.payments.outcomes import NotSent, Settlement, Unavailable, Unknown, Verification
+from engram.payments.purchase_answer import NoRoom
 from engram.payments.x402 import SCHEME, canonical_network
 
 LEFT_ALONE: Final = "facilitator_left_alone"

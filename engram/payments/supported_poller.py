@@ -8,9 +8,9 @@ import trio
 
 from actors import Context
 from engram.http.client import HttpClient, HttpError
+from engram.payments.breaker import Kind, Standing, Supported, read_supported
 from engram.payments.errors import MalformedPayment
 from engram.payments.networks import Network
-from engram.payments.standing import Kind, Standing, Supported, read_supported
 from engram.payments.x402 import strict_json
 
 MAX_ANSWER_BYTES: Final = 262_144
