@@ -73,9 +73,9 @@ from engram.provisioning.errors import ProvisioningError
 
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus
-    from engram.gateway.presenting import NodeStats
-    from engram.gateway.sales import Conditions
+    from engram.gateway.sales_check import Conditions
     from engram.gateway.services import Services
+    from engram.gateway.views import NodeStats
     from engram.payments.evidence import Evidence
     from engram.provisioning import Offers, Provisioner
     from engram.stats import StatsView
@@ -334,7 +334,7 @@ class Gateway:
 
     def __init__(self, process: Process, keypair: Keypair, backend: "Provisioner", offers: "Offers") -> None:
         from engram.gateway.feed import EventFeed
-        from engram.gateway.selling import Selling
+        from engram.gateway.sales_switch import Selling
         from engram.payments.actor import PaymentVerifier
         from engram.payments.breaker import Breaker, Standing
         from engram.payments.refund_settings import open_refund_key, with_play_recipient
@@ -622,8 +622,8 @@ class Gateway:
 
     def _services(self) -> "Services":
         from engram.gateway import probes
+        from engram.gateway.pricing import Shop
         from engram.gateway.services import Services
-        from engram.gateway.shop import Shop
         from engram.gateway.tickets import Tickets
 
         process, settings = self.process, self.settings
@@ -660,7 +660,7 @@ class Gateway:
 
     def _conditions(self) -> "Conditions":
         """What sales depend on beside the ledger."""
-        from engram.gateway.sales import Conditions, Disk
+        from engram.gateway.sales_check import Conditions, Disk
         from engram.gateway.standing_facts import fixed_facts
 
         return Conditions(
@@ -728,7 +728,7 @@ class _Latest:
     """The poller's view, as the surface asks for it."""
 
     def __init__(self, samples: "StatsView") -> None:
-        from engram.gateway.presenting import NodeStats
+        from engram.gateway.views import NodeStats
 
         self._samples = samples
         self._presented = NodeStats

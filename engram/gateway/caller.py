@@ -8,7 +8,7 @@ import msgspec
 from quart import Response, current_app, g
 from quart import request as quart_request
 
-from engram.gateway.once import Once
+from engram.gateway.replay_guard import Once
 from engram.gateway.replies import body_bytes
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey

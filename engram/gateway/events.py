@@ -20,10 +20,10 @@ from sqlalchemy import Connection
 from engram.gateway import records
 from engram.gateway.caller import identify, leave_unsigned
 from engram.gateway.feed import StreamsFull
-from engram.gateway.presenting import NodeStats, session_answer
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
 from engram.gateway.tickets import Admission, Lineage
+from engram.gateway.views import NodeStats, session_answer
 from engram.http.app import App
 from engram.http.errors import ApiError
 from engram.http.sse import EventSink, event_stream

@@ -8,7 +8,7 @@ import trio
 
 from engram.chain.sync.subnets import Subnets
 from engram.gateway.rules import LEAST_FREE_BYTES, not_ready
-from engram.gateway.sales import Sales
+from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe
 from engram.ledger import Ledger, LedgerError, facts
 

@@ -20,11 +20,11 @@ from engram.gateway.answers import (
     ReasonAnswer,
     TermsAnswer,
 )
-from engram.gateway.presenting import tiers_answer
 from engram.gateway.replies import reply, shortened
 from engram.gateway.rules import Reason
-from engram.gateway.sales import Sales
+from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe, Services
+from engram.gateway.views import tiers_answer
 from engram.http.app import App
 from engram.http.asgi import JSON
 from engram.http.edge import FastAnswer

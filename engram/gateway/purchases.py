@@ -16,10 +16,10 @@ from actors import ActorDown, CallTimeout, MailboxFull
 from engram.gateway import records
 from engram.gateway.answers import BoughtAnswer
 from engram.gateway.caller import Caller, identify_request
-from engram.gateway.presenting import session_answer
 from engram.gateway.replies import json_object, shortened
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
+from engram.gateway.views import session_answer
 from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError
 from engram.http.limits import bucket_of

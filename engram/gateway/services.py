@@ -9,9 +9,9 @@ from config.model import Settings
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids
 from engram.gateway.feed import EventFeed
-from engram.gateway.presenting import NodeStats
-from engram.gateway.shop import Shop
+from engram.gateway.pricing import Shop
 from engram.gateway.tickets import Tickets
+from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger

@@ -3,10 +3,10 @@
 from engram.gateway import records
 from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
 from engram.gateway.caller import Caller, identify_request, use_up
-from engram.gateway.once import Once
-from engram.gateway.presenting import session_answer
+from engram.gateway.replay_guard import Once
 from engram.gateway.services import Services
 from engram.gateway.tickets import LIFETIME_S
+from engram.gateway.views import session_answer
 from engram.hotkeys import MalformedHotkey, parse_hotkey
 from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError

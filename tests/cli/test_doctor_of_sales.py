@@ -9,7 +9,7 @@ import config
 from config.model import Settings
 from engram.cli.doctor.finding import Finding
 from engram.cli.doctor.sales import sales
-from engram.gateway import selling
+from engram.gateway import sales_switch
 from engram.ledger import facts
 from engram.provisioning import node_keys, node_parts
 from tests.cli.conftest import Run
@@ -50,7 +50,7 @@ def test_a_fresh_testnet_gateway_sells_nothing_for_want_of_hotkeys(tmp_path: Pat
 
 
 def test_a_switch_that_is_off_and_a_facilitator_that_is_down_are_notes(tmp_path: Path) -> None:
-    ledger = write(tmp_path, lambda connection: facts.put(connection, selling.KEY, "off"))
+    ledger = write(tmp_path, lambda connection: facts.put(connection, sales_switch.KEY, "off"))
     down = Finding("facilitator", "bad", "https://x402.example/supported cannot be read")
     assert told(settings("local", tmp_path), ledger, down) == [
         ("note", "nothing can be sold: Nothing is sold at the moment; running sessions go on; engram selling on"),

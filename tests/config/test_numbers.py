@@ -18,8 +18,8 @@ from actors import Registry
 from config import ConfigError, Settings
 from config.keys import KEYS, describe
 from config.pricing import MOST_UNITS, price_range, units_of
-from engram.gateway.selling import Selling
-from engram.gateway.shop import Shop
+from engram.gateway.pricing import Shop
+from engram.gateway.sales_switch import Selling
 from engram.ledger import open_inline
 from engram.payments import records, reservations, x402
 from engram.payments.actor import PaymentVerifier

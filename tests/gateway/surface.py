@@ -20,12 +20,12 @@ from engram.gateway import probes
 from engram.gateway.app import gateway_app, ops_app
 from engram.gateway.feed import EventFeed
 from engram.gateway.gauges import gauges
-from engram.gateway.presenting import NodeStats
-from engram.gateway.sales import Conditions
-from engram.gateway.selling import Selling
+from engram.gateway.pricing import Shop
+from engram.gateway.sales_check import Conditions
+from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
-from engram.gateway.shop import Shop
 from engram.gateway.tickets import Tickets
+from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job

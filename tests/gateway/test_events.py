@@ -11,8 +11,8 @@ import trio
 
 from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.gateway.feed import STREAMS_PER_READER, EventFeed, StreamsFull
-from engram.gateway.presenting import NodeStats
 from engram.gateway.tickets import LIFETIME_S, RENEWAL_S
+from engram.gateway.views import NodeStats
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.sdk import event_stream
 from engram.sdk.model import Event

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import trio
 
-from engram.gateway.shop import Shop
+from engram.gateway.pricing import Shop
 from engram.hotkeys import Keypair
 from engram.payments import outcomes, x402
 from engram.payments.play_wallet import PlayWallet

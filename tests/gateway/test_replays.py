@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from engram.gateway.once import Once
+from engram.gateway.replay_guard import Once
 from engram.gateway.tickets import LIFETIME_S
 from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
 from engram.http.errors import ApiError

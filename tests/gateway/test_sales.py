@@ -9,10 +9,10 @@ import trio
 from structlog.testing import capture_logs
 
 from engram.clock import ManualClock
-from engram.gateway import probes, sales
+from engram.gateway import probes, sales_check
 from engram.gateway.rules import CODES, LEAST_FREE_BYTES, Facts
-from engram.gateway.sales import Conditions, Disk, Sales
-from engram.gateway.selling import Selling
+from engram.gateway.sales_check import Conditions, Disk, Sales
+from engram.gateway.sales_switch import Selling
 from engram.http.metrics import Metrics
 from engram.ledger import open_inline
 from engram.payments.purchase_answer import NoRoom
@@ -135,7 +135,7 @@ async def test_the_log_says_at_start_and_at_each_change_why_nothing_can_be_sold(
             lose_facilitator(world)
             await trio.sleep(60)
             ledger.close()
-            await trio.sleep(sales.LOOK_EVERY_S)
+            await trio.sleep(sales_check.LOOK_EVERY_S)
             nursery.cancel_scope.cancel()
     assert [(line["event"], line["log_level"]) for line in logs[1:4]] == [
         ("sales_open", "info"),
@@ -157,5 +157,5 @@ async def test_the_free_space_is_looked_at_once_a_second(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "statvfs", gone)
     assert await disk.free_bytes() == first
-    clock.advance(sales.DISK_KEPT_S)
+    clock.advance(sales_check.DISK_KEPT_S)
     assert await disk.free_bytes() is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engram.gateway.presenting import NodeStats
+from engram.gateway.views import NodeStats
 from engram.hotkeys import AuthError, answers
 from engram.ledger import CommitUnknown
 from engram.sessions import SessionEvent

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from config.model import Settings
 from engram.cli.doctor.finding import Finding
-from engram.gateway import rules, selling
+from engram.gateway import rules, sales_switch
 from engram.gateway.standing_facts import fixed_facts
 from engram.ledger import facts
 from engram.ledger.connection import reading_engine
@@ -83,7 +83,7 @@ def _read(path: Path) -> _InLedger:
 
 
 def _query(connection: Connection) -> _InLedger:
-    switch = facts.get(connection, selling.KEY)
+    switch = facts.get(connection, sales_switch.KEY)
     return _InLedger(
         selling=None if switch is None else switch == "on",
         keys=node_keys.count_usable(connection),

@@ -6,8 +6,8 @@ from typing import Final, final
 
 from actors import ActorRef
 from config.model import Settings
-from engram.gateway.sales import Conditions, Sales
-from engram.gateway.selling import Selling
+from engram.gateway.sales_check import Conditions, Sales
+from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger
 from engram.payments import networks, x402
 from engram.payments.extensions import Discovery

@@ -12,7 +12,7 @@ import trio
 from actors import Context
 from engram.clock import Clock
 from engram.gateway.rules import CODES, Facts, Reason, reasons
-from engram.gateway.selling import Selling
+from engram.gateway.sales_switch import Selling
 from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError
 from engram.payments.purchase_answer import NoRoom
