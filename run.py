@@ -325,7 +325,7 @@ class Gateway:
     @classmethod
     async def open(cls, process: Process, keypair: Keypair) -> "Gateway":
         """Ask the backend what it holds, then put the parts together. Raises UnknownBackend, OtherBackend."""
-        from engram.provisioning.backends import make_backend
+        from engram.provisioning.backend_factory import make_backend
         from engram.provisioning.records import require_backend
 
         backend = make_backend(process.settings, process.folder, process.ledger_id, Path(__file__).resolve().parent)

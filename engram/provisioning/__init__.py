@@ -1,7 +1,6 @@
 """Where nodes run: the Provisioner seam, its backends, node keys, and the saga that brings a session its node."""
 
 from engram.provisioning import node_keys, records, rules
-from engram.provisioning.backend import Provisioner
 from engram.provisioning.errors import (
     NoCapacity,
     NodeKeyError,
@@ -13,6 +12,7 @@ from engram.provisioning.errors import (
     UnknownBackend,
 )
 from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
+from engram.provisioning.node_backend import Provisioner
 
 __all__ = [
     "NoCapacity",

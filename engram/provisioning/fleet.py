@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from config.model import ProvisioningSettings
 from engram.clock import Ids
 from engram.ledger import Ledger
-from engram.provisioning.backend import Provisioner
+from engram.provisioning.node_backend import Provisioner
 from engram.sessions import Instants, Tier, TierName
 
 LAUNCHES_AT_ONCE = 8

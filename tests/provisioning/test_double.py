@@ -6,8 +6,7 @@ from trio.testing import MockClock
 
 from engram.provisioning import NodeSpec
 from tests.fakes.nodes import InMemoryProvisioner
-
-from . import contract
+from tests.provisioning import contract
 
 
 class DoubleBench(contract.Bench):

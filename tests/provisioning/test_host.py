@@ -8,7 +8,7 @@ import pytest
 
 from config.model import ProvisioningSettings, Settings
 from engram.provisioning import UnknownBackend, capacity, cgroups, processes
-from engram.provisioning.backends import make_backend
+from engram.provisioning.backend_factory import make_backend
 
 GB = 1024**3
 

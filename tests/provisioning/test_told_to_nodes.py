@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from config.model import ChainSettings, MinerSettings, Settings
-from engram.provisioning.backends import make_backend
+from engram.provisioning.backend_factory import make_backend
 from engram.provisioning.local import LocalBackend, LocalSettings
 
 

@@ -92,7 +92,7 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             yield Finding("settings", "bad", str(problem))
     else:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
-    from engram.provisioning.backends import BUILT
+    from engram.provisioning.backend_factory import BUILT
 
     if (backend := loaded.settings.provisioning.backend) not in BUILT:
         fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"

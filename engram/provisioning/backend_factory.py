@@ -9,10 +9,10 @@ import msgspec
 from config.model import MinerSettings, Settings
 from engram.nodes import launch
 from engram.provisioning import capacity, cgroups
-from engram.provisioning.backend import Provisioner
 from engram.provisioning.errors import UnknownBackend
 from engram.provisioning.local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
 from engram.provisioning.model import Offers
+from engram.provisioning.node_backend import Provisioner
 from engram.provisioning.node_folder import NodeSettings
 from engram.sessions import TierName, rules
 
