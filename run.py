@@ -49,13 +49,10 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, WalletFileError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
-from engram.http import descriptors, logs
-from engram.http.actor_events import observer
+from engram.http import descriptors
 from engram.http.app import App
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
-from engram.http.loop_lag import loop_lag_job
-from engram.http.metrics import Metrics
 from engram.http.tls import Certificates
 from engram.ledger import (
     LEDGER_FILE,
@@ -70,6 +67,10 @@ from engram.ledger import (
 )
 from engram.ledger.connection import open_writer
 from engram.provisioning.errors import ProvisioningError
+from engram.telemetry import logs
+from engram.telemetry.actor_events import observer
+from engram.telemetry.loop_lag import loop_lag_job
+from engram.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from engram.control.model import SystemStatus

@@ -15,7 +15,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
-from engram.http import logs
+from engram.telemetry import logs
 from tests.sampling import NIGHTLY, SEED
 from tests.shared import NO_MOUNT, SHARED
 

@@ -10,8 +10,8 @@ from engram.facilitator.service import PlayFacilitator
 from engram.facilitator.surface import facilitator_app
 from engram.http.app import App
 from engram.http.listener import Listener
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger
+from engram.telemetry.metrics import Metrics
 
 FACILITATOR: Final = "facilitator"
 

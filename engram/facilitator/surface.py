@@ -8,9 +8,9 @@ from engram.clock import Clock, Ids
 from engram.facilitator.service import PlayFacilitator
 from engram.http.app import App, new_app
 from engram.http.errors import ApiError
-from engram.http.metrics import Metrics
 from engram.payments.errors import MalformedAddress
 from engram.payments.keccak import parse_address
+from engram.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 65_536
 

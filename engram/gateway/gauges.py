@@ -9,7 +9,6 @@ from actors import NodeInfo
 from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger
 from engram.ledger.schema import nodes, payments, relay_outbox, sessions
 from engram.payments import records as payment_records
@@ -17,6 +16,7 @@ from engram.payments import rules as payment_rules
 from engram.payments.model import RefundState
 from engram.sessions import SessionState
 from engram.sessions import records as session_records
+from engram.telemetry.metrics import Metrics
 
 TREE_DEPTH = 3
 """Children further down are counted with their supervisor: their names are ids."""

@@ -7,7 +7,7 @@ from quart import Response
 
 from engram.gateway.replies import reply
 from engram.http.app import App
-from engram.http.metrics import CONTENT_TYPE, Metrics
+from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
 def add_ops_routes(

@@ -13,10 +13,10 @@ from actors import Context
 from engram.clock import Clock
 from engram.gateway.rules import CODES, Facts, Reason, reasons
 from engram.gateway.sales_switch import Selling
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError
 from engram.payments.purchase_answer import NoRoom
 from engram.sessions import records as session_records
+from engram.telemetry.metrics import Metrics
 
 DISK_KEPT_S: Final = 1.0
 """The free space is looked at again after this."""

@@ -13,9 +13,9 @@ from engram.gateway.pricing import Shop
 from engram.gateway.tickets import Tickets
 from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger
 from engram.sessions import Instants
+from engram.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[str]]
 """What is wrong with a part, in a few words; empty when nothing is."""

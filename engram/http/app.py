@@ -24,8 +24,8 @@ from engram.http.cors import Cors
 from engram.http.edge import Edge, FastPath, rate_limited
 from engram.http.errors import ApiError
 from engram.http.limits import BodyRoom, ClientAddress, Limiter
-from engram.http.metrics import Metrics
 from engram.http.sse import EventStream
+from engram.telemetry.metrics import Metrics
 
 _BODIES_BYTES = 134_217_728
 """What all bodies of one surface may take in memory at once; those of one address half of it."""

@@ -16,13 +16,14 @@ from typing import Any, TypeAlias, final
 import structlog
 
 from engram.clock import Ids
-from engram.http import exchange, logs
+from engram.http import exchange
 from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
 from engram.http.head import Refused
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
-from engram.http.metrics import Metrics
+from engram.telemetry import logs
+from engram.telemetry.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]

@@ -10,7 +10,7 @@ import trio
 
 from actors import Backoff, ChildSpec, Context, DrainingJob
 from config.model import HttpSettings
-from engram.http import descriptors, logs
+from engram.http import descriptors
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.connection import Patience
@@ -18,6 +18,7 @@ from engram.http.head import Refused, bounds
 from engram.http.server import Limits, Server
 from engram.http.sockets import Address, listen, passed
 from engram.http.tls import Certificates
+from engram.telemetry import logs
 
 SLACK_S: Final = 2.0
 """A server that has drained for its whole time still gets this long to close."""

@@ -25,7 +25,7 @@ from engram.http import exchange
 from engram.http.app import App
 from engram.http.asgi import AsgiApp, Receive, Scope, Send
 from engram.http.errors import ApiError
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 
 KEY: Final = "engram.signed"
 """Where an ASGI scope carries who signed it, once that is known."""

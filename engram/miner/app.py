@@ -13,12 +13,12 @@ from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.asgi import HeaderLines
 from engram.http.authority import AuthorityGate
-from engram.http.metrics import Metrics
 from engram.miner import authority, endpoints
 from engram.miner.answers import Answer
 from engram.miner.direct import COMMITMENT, Direct, Posted
 from engram.miner.openapi import openapi_document
 from engram.miner.service import Service
+from engram.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """As the original: 256 vectors written as JSON."""

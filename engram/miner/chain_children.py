@@ -31,11 +31,11 @@ from engram.chain.sync.rules import after_failure
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
-from engram.http.metrics import Metrics
 from engram.miner.errors import NodeError
 from engram.miner.ops import OnChain
 from engram.miner.stakes import NoSubnet, Subnet, SyncedSubnet
 from engram.nodes.launch import LaunchFile
+from engram.telemetry.metrics import Metrics
 
 ANNOUNCEMENT: Final = "announcement.json"
 _BACKOFF: Final = Backoff(1.0, 60.0)

@@ -19,11 +19,7 @@ from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids, SystemClock, SystemIds
 from engram.hotkeys import HotkeyError, Keypair, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
-from engram.http import logs
-from engram.http.actor_events import observer
 from engram.http.listener import http_job
-from engram.http.loop_lag import loop_lag_job
-from engram.http.metrics import Metrics
 from engram.memory.errors import MemoryAreaError
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
@@ -50,6 +46,10 @@ from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch as launches
 from engram.nodes.launch import LaunchFile, LaunchFileError
+from engram.telemetry import logs
+from engram.telemetry.actor_events import observer
+from engram.telemetry.loop_lag import loop_lag_job
+from engram.telemetry.metrics import Metrics
 
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"

@@ -22,7 +22,6 @@ from engram.http.app import App, new_app
 from engram.http.authority import AuthorityGate
 from engram.http.errors import ApiError
 from engram.http.listener import serve
-from engram.http.metrics import CONTENT_TYPE, Metrics
 from engram.http.sockets import Address
 from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.filters import EVERYTHING
@@ -32,6 +31,7 @@ from engram.miner.answers import Answer, plain, told_openly
 from engram.miner.auth import parse
 from engram.miner.handlers.health import health
 from engram.miner.service import Service
+from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 
 HOST = "127.0.0.1"
 OPS_FILE = "ops.json"

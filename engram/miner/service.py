@@ -11,7 +11,6 @@ import structlog
 
 from engram.clock import Clock
 from engram.hotkeys import Keypair
-from engram.http.metrics import Metrics
 from engram.memory import rules
 from engram.memory.embed import noise
 from engram.memory.embed.protocol import Embedder
@@ -29,6 +28,7 @@ from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
+from engram.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
 _log = structlog.get_logger("engram.miner")

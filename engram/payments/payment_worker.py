@@ -12,7 +12,6 @@ import structlog
 import trio
 
 from actors import ActorRef, ActorsError, Context, Job
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger, LedgerError, crash
 from engram.payments import evidence, records, rules
 from engram.payments.evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
@@ -34,6 +33,7 @@ from engram.payments.protocol import Advanced, Ended, VerifierMessage
 from engram.payments.refund_sender import Refunding
 from engram.payments.rules import PaymentEvent
 from engram.sessions import Instants
+from engram.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("engram.payments")
 

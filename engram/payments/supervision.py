@@ -7,7 +7,6 @@ from actors import ChildSpec, Job, Registry, SupervisorSpec
 from config.model import Settings
 from config.pricing import units_of
 from engram.clock import Ids
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger
 from engram.payments.actor import PaymentVerifier, Wiring
 from engram.payments.evidence import Evidence
@@ -17,6 +16,7 @@ from engram.payments.refund_key import RefundKey
 from engram.payments.refund_sender import Refunding
 from engram.payments.supported_poller import SupportedPoller
 from engram.sessions import Instants
+from engram.telemetry.metrics import Metrics
 
 PAYMENT_VERIFIER: Final = "payment_verifier"
 PURCHASES: Final = "purchases"

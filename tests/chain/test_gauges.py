@@ -9,7 +9,7 @@ from engram.chain.model import EndpointHealth, Head, HeadWatch, PermitLost, Regi
 from engram.chain.sync.gauges import KINDS, count_changes, measure
 from engram.chain.sync.subnets import SyncState
 from engram.clock import ManualClock
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 from tests.chain.samples import key, metagraph
 
 

@@ -10,8 +10,8 @@ from config.model import Settings
 from engram.clock import SystemClock, SystemIds
 from engram.facilitator.supervision import supervision
 from engram.http.listener import Listener
-from engram.http.metrics import Metrics
 from engram.ledger import Ledger
+from engram.telemetry.metrics import Metrics
 
 
 @asynccontextmanager

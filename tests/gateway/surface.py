@@ -29,7 +29,6 @@ from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
-from engram.http.metrics import Metrics
 from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
@@ -40,6 +39,7 @@ from engram.payments.play_wallet import PlayWallet
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
+from engram.telemetry.metrics import Metrics
 
 RECIPIENT = "0x" + "11" * 20
 PHONE = Keypair.from_seed(hashlib.sha256(b"phone").digest())

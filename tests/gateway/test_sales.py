@@ -13,9 +13,9 @@ from engram.gateway import probes, sales_check
 from engram.gateway.rules import CODES, LEAST_FREE_BYTES, Facts
 from engram.gateway.sales_check import Conditions, Disk, Sales
 from engram.gateway.sales_switch import Selling
-from engram.http.metrics import Metrics
 from engram.ledger import open_inline
 from engram.payments.purchase_answer import NoRoom
+from engram.telemetry.metrics import Metrics
 from tests.gateway.surface import running_gateway
 from tests.gateway.test_purchases import assert_error
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from config.keys import KEYS
-from engram.http import logs
-from engram.http.metrics import TABLE
+from engram.telemetry import logs
+from engram.telemetry.metrics import TABLE
 from tests.sampling import NIGHTLY, sample
 
 ROOT = Path(__file__).parents[2]
@@ -101,7 +101,7 @@ def product_code(*but: str) -> str:
 
 
 def test_every_metric_is_kept_by_somebody() -> None:
-    code = product_code("engram/http/metrics.py")
+    code = product_code("engram/telemetry/metrics.py")
     assert [row.attribute for row in TABLE if not re.search(rf"metrics\.{row.attribute}\b", code)] == []
 
 

@@ -11,8 +11,8 @@ from config.model import HttpSettings
 from engram.clock import ManualClock, SeededIds
 from engram.http.app import App, new_app
 from engram.http.listener import serve
-from engram.http.metrics import Metrics
 from engram.http.sockets import Address
+from engram.telemetry.metrics import Metrics
 
 SETTINGS = HttpSettings(requests_per_minute_per_ip=0, requests_per_minute_per_hotkey=0)
 

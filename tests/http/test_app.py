@@ -292,7 +292,7 @@ async def test_each_request_is_one_log_line_and_health_checks_are_none(app: App)
 async def test_a_surface_may_take_larger_bodies_than_the_others() -> None:
     from engram.clock import SeededIds
     from engram.http.app import new_app
-    from engram.http.metrics import Metrics
+    from engram.telemetry.metrics import Metrics
 
     app = new_app(
         "miner", settings=SETTINGS, clock=ManualClock(), ids=SeededIds(), metrics=Metrics(), max_body_bytes=1_000_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from engram.http import logs
+from engram.telemetry import logs
 
 
 @pytest.fixture(autouse=True)

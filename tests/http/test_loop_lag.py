@@ -3,8 +3,8 @@ import time
 import trio
 
 from actors import ChildSpec, SupervisorSpec, open_system
-from engram.http.loop_lag import loop_lag_job, measure
-from engram.http.metrics import Metrics
+from engram.telemetry.loop_lag import loop_lag_job, measure
+from engram.telemetry.metrics import Metrics
 
 
 def lag_of(metrics: Metrics) -> tuple[float, float]:

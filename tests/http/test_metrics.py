@@ -1,8 +1,8 @@
 from prometheus_client.parser import text_string_to_metric_families
 
 from actors import DeadLetter
-from engram.http.actor_events import observer
-from engram.http.metrics import TABLE, Metrics
+from engram.telemetry.actor_events import observer
+from engram.telemetry.metrics import TABLE, Metrics
 
 
 def test_the_table_is_the_registry() -> None:

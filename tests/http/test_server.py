@@ -11,11 +11,11 @@ from quart import request
 from structlog.testing import capture_logs
 
 from config.model import HttpSettings
-from engram.http import logs
 from engram.http.app import App
 from engram.http.asgi import HeaderLines
 from engram.http.parser import Event, Parser
 from engram.http.sockets import Address
+from engram.telemetry import logs
 from tests.http.harness import SETTINGS, connect, get, make_app, post, serving
 
 

@@ -14,8 +14,8 @@ from config.model import HttpSettings
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, ReplayStore, Scheme, Verifier, epistula, profiles, sign_headers, ss58
 from engram.http.asgi import Message, Scope
-from engram.http.metrics import Metrics
 from engram.http.signatures import SignatureGate, demand_signatures, signed_request
+from engram.telemetry.metrics import Metrics
 from tests.hotkeys.vectors import BY_ID, OTHERS, VECTORS, senders
 from tests.http.harness import SETTINGS, Answer, Raw, connect, get, make_app, serving
 

@@ -16,7 +16,7 @@ from engram.clock import ManualClock, SeededIds
 from config.model import HttpSettings
 from engram.http.app import new_app
 from engram.http.listener import serve
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 
 class Host:
     def __init__(self):

@@ -20,7 +20,6 @@ import trio
 
 from engram.clock import Clock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme, wallet
-from engram.http.metrics import Metrics
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import Limits
@@ -35,6 +34,7 @@ from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch
+from engram.telemetry.metrics import Metrics
 from tests.memory.stores import DIMENSION, ExactIndex
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 from config.model import MinerSettings
 from engram.clock import SystemClock
 from engram.hotkeys import ss58
-from engram.http.metrics import Metrics
 from engram.miner.chain_children import follow
 from engram.miner.errors import NodeError
 from engram.nodes.launch import LaunchFile
+from engram.telemetry.metrics import Metrics
 from tests.cli.chains import served
 from tests.fakes.living_chain import NETUID, LivingChain
 from tests.miner.nodes import NODE, NodeProcess, node

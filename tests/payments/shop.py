@@ -12,7 +12,6 @@ from actors import ActorRef, Registry, System, open_system
 from config.model import Settings
 from engram import sessions
 from engram.clock import SeededIds, TrioClock
-from engram.http.metrics import Metrics
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records
 from engram.payments.actor import PaymentVerifier
@@ -24,6 +23,7 @@ from engram.payments.purchase_answer import PurchaseAnswer
 from engram.payments.refund_key import RefundKey
 from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
+from engram.telemetry.metrics import Metrics
 from tests.fakes.facilitator import FakeFacilitator
 from tests.payments import builders
 

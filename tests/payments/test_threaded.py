@@ -13,7 +13,6 @@ from engram.clock import SystemClock, SystemIds
 from engram.facilitator import supervision as facilitator_branch
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
-from engram.http.metrics import Metrics
 from engram.ledger import LedgerActor, LedgerClient
 from engram.payments import records, supervision
 from engram.payments.actor import PaymentVerifier
@@ -21,6 +20,7 @@ from engram.payments.facilitator import HttpFacilitator
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom
 from engram.sessions import SystemInstants, TierName
+from engram.telemetry.metrics import Metrics
 from tests.payments import builders
 from tests.payments.shop import wide
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from engram.chain.model import AxonMoved, PermitLost, Registered, Removed, Replaced, SubnetChange
 from engram.chain.sync.subnets import Subnets
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 
 KINDS: Final[dict[type[SubnetChange], str]] = {
     Registered: "registered",

@@ -3,7 +3,7 @@
 import trio
 
 from actors import Context, Job
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 
 INTERVAL_S = 0.05
 

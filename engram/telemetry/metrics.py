@@ -9,7 +9,7 @@ from typing import Final, Literal, final
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from engram.http import loop_metrics
+from engram.telemetry import loop_metrics
 
 Kind = Literal["counter", "gauge", "histogram"]
 

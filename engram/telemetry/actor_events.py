@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 
 from actors import ActorEvent, Crashed, DeadLetter, GaveUp, MailboxHighWater, Restarted, Started, StartSlow, Stopped
-from engram.http.metrics import Metrics
+from engram.telemetry.metrics import Metrics
 
 TRACEBACK_LINES: Final = 40
 
