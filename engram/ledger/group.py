@@ -19,7 +19,7 @@ import msgspec
 import sqlalchemy.exc
 from sqlalchemy import Connection
 
-from engram.ledger import crash
+from engram import kill_points
 from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
 from engram.ledger.prepared import driver
 
@@ -86,7 +86,7 @@ def run_group(connection: Connection, transactions: Sequence[Transaction], commi
         outcomes.append(outcome)
         if not raw.in_transaction:  # SQLite undid everything, not only this request
             return _all(transactions, _not_done(outcome.error), commits)
-    crash.point(f"begin:{commits.commits + 1}")
+    kill_points.point(f"begin:{commits.commits + 1}")
     try:
         raw.execute("COMMIT")
     except sqlite3.Error as error:
@@ -96,7 +96,7 @@ def run_group(connection: Connection, transactions: Sequence[Transaction], commi
         return _all(transactions, failure, commits)
     commits.commits += 1
     commits.transactions += len(transactions)
-    crash.point(f"commit:{commits.commits}")
+    kill_points.point(f"commit:{commits.commits}")
     return outcomes
 
 

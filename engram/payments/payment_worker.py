@@ -12,7 +12,8 @@ import structlog
 import trio
 
 from actors import ActorRef, ActorsError, Context, Job
-from engram.ledger import Ledger, LedgerError, crash
+from engram import kill_points
+from engram.ledger import Ledger, LedgerError
 from engram.payments import evidence, records, rules
 from engram.payments.evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
 from engram.payments.facilitator import Facilitator
@@ -127,9 +128,9 @@ class PaymentWork:
         if rules.is_stale(payment, self._instants.now().wall, self._reserve_ttl_s):
             await self._advance(payment, PaymentEvent.REFUSED, reason=rules.INTERRUPTED)
             return
-        crash.point("verify:before")
+        kill_points.point("verify:before")
         verdict = await self._timed("verify", self._facilitator.verify(payment))
-        crash.point("verify:after")
+        kill_points.point("verify:after")
         match verdict:
             case Valid():
                 settling = await self._advance(payment, PaymentEvent.VERIFIED)
@@ -160,9 +161,9 @@ class PaymentWork:
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.kept_refusal(reason, proven=False))
 
     async def _settle(self, payment: Payment) -> None:
-        crash.point("settle:before")
+        kill_points.point("settle:before")
         settlement = await self._timed("settle", self._facilitator.settle(payment))
-        crash.point("settle:after")
+        kill_points.point("settle:after")
         if isinstance(settlement, Settled) and self._evidence is not None:
             asked = evidence.about(payment, settlement.transaction)
             finding = await self._timed("look", self._evidence.look(asked))

@@ -9,7 +9,8 @@ from typing import Final, final
 
 import structlog
 
-from engram.ledger import Ledger, crash
+from engram import kill_points
+from engram.ledger import Ledger
 from engram.payments import refund_rules, refunds
 from engram.payments.evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
 from engram.payments.facilitator import Facilitator
@@ -107,9 +108,9 @@ class Refunding:
             if found is not None:
                 return await self._go_on(key, payment, refund, found, transaction_of(finding), word(finding))
         transfer = RefundTransfer(payment.network, refund.sender, refund.nonce, refund.payload, refund.requirements)
-        crash.point("refund:before")
+        kill_points.point("refund:before")
         settlement = await self._facilitator.settle(transfer)
-        crash.point("refund:after")
+        kill_points.point("refund:after")
         found = refund_rules.after_answer(
             settlement,
             play=NETWORKS[payment.network].play,

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import trio
 
-from engram.ledger import crash
+from engram import kill_points
 from engram.nodes.launch import LaunchFileError
 from engram.provisioning import node_folder, processes
 from engram.provisioning.cgroups import NodeGroups
@@ -182,7 +182,7 @@ class LocalBackend:
             _require_free(node.host, port)
             node_folder.prepare(folder, spec, node, self._settings.common)
             pid = processes.spawn(argv, environment, folder / node_folder.OUTPUT_FILE)
-            crash.point("spawn:unrecorded")
+            kill_points.point("spawn:unrecorded")
             started = msgspec.structs.replace(node, process=processes.identify(pid, self._boot))
             if started.process is None:
                 processes.reap(pid)

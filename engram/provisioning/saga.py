@@ -7,7 +7,7 @@ import structlog
 import trio
 from sqlalchemy import Connection
 
-from engram.ledger import crash
+from engram import kill_points
 from engram.provisioning import node_keys, records, rules
 from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
 from engram.provisioning.fleet import END_GRACE_S, Fleet
@@ -203,7 +203,7 @@ class Worker:
             port=node.port,
             ends_at=session_rules.expires_at(session, now) + start_s + END_GRACE_S,
         )
-        crash.point("spawn:before")
+        kill_points.point("spawn:before")
         try:
             self._seen = await self._fleet.backend.launch(spec)
         except NoCapacity:
@@ -214,7 +214,7 @@ class Worker:
         except (Unavailable, Unknown) as error:
             _log.warning("launch_unanswered", session=self._id, reason=str(error))
             return Outcome.UNANSWERED
-        crash.point("spawn:after")
+        kill_points.point("spawn:after")
         return Outcome.DONE
 
     async def _take_turn(self, session: Session) -> bool:
@@ -301,13 +301,13 @@ class Worker:
         if self._node is None:
             return Outcome.LOST
         token = self._node.token
-        crash.point("destroy:before")
+        kill_points.point("destroy:before")
         try:
             await self._fleet.backend.destroy(token)
         except (Unavailable, Unknown) as error:
             _log.warning("destroy_unanswered", session=self._id, reason=str(error))
             return Outcome.UNANSWERED
-        crash.point("destroy:after")
+        kill_points.point("destroy:after")
         at = self._fleet.instants.now().wall
         await self._fleet.ledger.write(lambda c: records.mark_gone(c, token, at))
         return Outcome.DONE

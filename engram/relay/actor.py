@@ -11,8 +11,9 @@ import structlog
 import trio
 
 from actors import Actor, Context, ExitReason, MailboxPolicy
+from engram import kill_points
 from engram.clock import Clock
-from engram.ledger import Ledger, crash
+from engram.ledger import Ledger
 from engram.relay import records
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
@@ -116,9 +117,9 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         entry = await self._claim()
         if entry is None:
             return None
-        crash.point("relay:before")
+        kill_points.point("relay:before")
         outcome = await receiver.submit(Signed(entry.signed or b"", entry.signed_hash or ""))
-        crash.point("relay:after")
+        kill_points.point("relay:after")
         await self._settle(entry, outcome)
         return outcome
 
