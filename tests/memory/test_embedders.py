@@ -216,7 +216,8 @@ def test_hashed_texts_that_share_words_are_near() -> None:
 @needs_weights
 def test_a_node_reports_to_nobody(tmp_path: Path) -> None:
     """onnxruntime 1.31 writes `.ses` into the temporary folder and sends events to its maker, unless told not to."""
-    script = "import pathlib, sys; from engram.memory.embed.minilm import _Model; _Model.load(None, pathlib.Path(sys.argv[1]))"
+    load = "_Model.load(None, pathlib.Path(sys.argv[1]))"
+    script = f"import pathlib, sys; from engram.memory.embed.minilm import _Model; {load}"
     elsewhere = tmp_path / "tmp"
     elsewhere.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
