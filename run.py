@@ -336,13 +336,13 @@ class Gateway:
     def __init__(self, process: Process, keypair: Keypair, backend: "Provisioner", offers: "Offers") -> None:
         from engram.gateway.feed import EventFeed
         from engram.gateway.sales_switch import Selling
-        from engram.payments.actor import PaymentVerifier
+        from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
         from engram.payments.breaker import Breaker, Standing
         from engram.payments.refund_settings import open_refund_key, with_play_recipient
-        from engram.payments.supervision import PAYMENT_VERIFIER
         from engram.provisioning.actor import PROVISIONER
         from engram.provisioning.actor import Provisioner as ProvisionerActor
         from engram.relay.actor import RelayEmitter
+        from engram.roles.hints import GatewayHints
         from engram.sessions import SystemInstants
         from engram.stats import StatsView
 
@@ -362,6 +362,7 @@ class Gateway:
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
         self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
+        self.hints = GatewayHints(registry, self.feed, self.samples)
         self.not_queued = 0
         self.backend = backend
         self.offers = offers
@@ -449,9 +450,10 @@ class Gateway:
 
     def _payments(self) -> SupervisorSpec:
         from engram.payments import networks
+        from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
         from engram.payments.breaker import GuardedFacilitator
         from engram.payments.facilitator import HttpFacilitator
-        from engram.payments.supervision import supervision
+        from engram.payments.ports import PaymentPorts
         from engram.payments.supported_poller import SupportedPoller
 
         process, settings = self.process, self.settings.payments
@@ -463,21 +465,31 @@ class Gateway:
             verify_timeout_s=settings.verify_timeout_s,
             settle_timeout_s=settings.settle_timeout_s,
         )
-        return supervision(
+        ports = PaymentPorts(
             registry=process.registry,
             settings=self.settings,
             ledger=process.ledger,
             facilitator=GuardedFacilitator(facilitator, self.standing.breaker),
             instants=self.instants,
             ids=process.ids,
-            places=self.places,
-            on_settled=self.session_changed,
             metrics=process.metrics,
+            hints=self.hints,
+            places=self.places,
             refund_key=self.refund_key,
             evidence=self._evidence(),
-            poller=SupportedPoller(
-                process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
-            ),
+        )
+        poller = SupportedPoller(
+            process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
+        )
+        return SupervisorSpec(
+            "payments",
+            [
+                # The verifier keeps to the setting; children that are just ending may still be counted here.
+                SupervisorSpec(PURCHASES, strategy="dynamic", max_children=2 * settings.concurrency, name=PURCHASES),
+                ChildSpec(PAYMENT_VERIFIER, lambda: PaymentVerifier(ports), name=PAYMENT_VERIFIER),
+                ChildSpec("facilitator_supported", lambda: Job(poller.run)),
+            ],
+            strategy="rest_for_one",
         )
 
     def _evidence(self) -> "Evidence | None":

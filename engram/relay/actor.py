@@ -5,7 +5,7 @@ The sending goes on beside the mailbox, so that a receiver that hangs delays nob
 
 from collections.abc import Callable
 from random import Random
-from typing import Protocol, assert_never, final
+from typing import Final, Protocol, assert_never, final
 
 import structlog
 import trio
@@ -22,6 +22,8 @@ from engram.relay.signer import PayloadSigner, Signed
 
 log = structlog.get_logger(__name__)
 
+RELAY_EMITTER: Final = "relay_emitter"
+"""Its registered name."""
 REREAD_S = 15.0
 """The outbox is read again after this at the latest, hint or not."""
 PURGE_S = 3_600.0
