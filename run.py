@@ -338,6 +338,7 @@ class Gateway:
         from engram.payments.breaker import Breaker, Standing
         from engram.payments.refund_settings import open_refund_key, with_play_recipient
         from engram.relay.actor import RelayEmitter
+        from engram.relay.rounds import RoundLosses
         from engram.roles.hints import GatewayHints
         from engram.sessions import SystemInstants
         from engram.stats import StatsView
@@ -358,7 +359,7 @@ class Gateway:
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
         self.hints = GatewayHints(registry, self.feed, self.samples)
-        self.not_queued = 0
+        self.losses = RoundLosses(process.metrics)
         self.backend = backend
         self.offers = offers
         self.room = min(offers.places, settings.sessions.live_in_all)
@@ -508,68 +509,61 @@ class Gateway:
             strategy="rest_for_one",
         )
 
-    def _on_poll(self, answered: bool, seconds: float) -> None:
-        self.process.metrics.polls.labels("answered" if answered else "failed").inc()
-        self.process.metrics.poll_seconds.observe(seconds)
-
     def _stats_poller(self) -> Actor[Any]:
-        from engram.stats import Prover, StatsPoller, ask_stats
+        from engram.stats import Prover, StatsPoller, StatsPorts, ask_stats
 
         process, settings = self.process, self.settings.stats
         return StatsPoller(
-            process.ledger,
-            lambda endpoint: ask_stats(process.http, endpoint, settings),
-            self.samples,
-            self.instants,
-            settings,
-            process.rng,
-            on_sample=lambda session_id, _: self.feed.poke(session_id),
-            on_changed=self.feed.poke,
-            on_unresponsive=self.hints.session_changed,
-            on_poll=self._on_poll,
-            prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
-            block=lambda: self.subnets.block,
+            StatsPorts(
+                ledger=process.ledger,
+                ask=lambda endpoint: ask_stats(process.http, endpoint, settings),
+                view=self.samples,
+                instants=self.instants,
+                settings=settings,
+                rng=process.rng,
+                hints=self.hints,
+                metrics=process.metrics,
+                prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
+                block=lambda: self.subnets.block,
+            )
         )
 
     def _relay_rounds(self) -> Job | None:
-        from engram.relay.rounds import LOST, MemoryRounds
+        from engram.relay.rounds import MemoryRounds, RoundPorts
 
         if not self.settings.relay.url:
             return None
-        counted = {reason: self.process.metrics.relay_not_queued.labels(reason) for reason in LOST}
-
-        def lost(reason: str, payloads: int) -> None:
-            counted[reason].inc(payloads)
-            self.not_queued += payloads
-
-        process = self.process
-        rounds = MemoryRounds(
-            process.ledger,
-            self.samples,
-            process.clock,
+        ports = RoundPorts(
+            ledger=self.process.ledger,
+            view=self.samples,
+            clock=self.process.clock,
             netuid=self.settings.miner.netuid,
             block=lambda: self.subnets.block,
             interval_s=self.settings.relay.round_s,
-            on_queued=self.hints.outbox_changed,
-            on_lost=lost,
+            hints=self.hints,
+            losses=self.losses,
         )
-        return Job(rounds.run)
+        return Job(MemoryRounds(ports).run)
 
     def _relay_emitter(self) -> Actor[Any]:
         from engram.relay import PayloadSigner, RetryPolicy
-        from engram.relay.actor import RelayEmitter
+        from engram.relay.actor import EmitterPorts, RelayEmitter
         from engram.relay.receiver import Receiver
 
         settings, process = self.settings.relay, self.process
         receiver = Receiver(process.http, settings.url, settings.timeout_s) if settings.url else None
         policy = RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s)
-        signer = PayloadSigner.of(self.keypair)
-
-        def attempted(word: str) -> None:
-            process.metrics.relay_sends.labels(word).inc()
-
         return RelayEmitter(
-            process.ledger, receiver, signer, policy, process.clock, process.rng, attempted, lambda: self.not_queued
+            EmitterPorts(
+                ledger=process.ledger,
+                receiver=receiver,
+                signer=PayloadSigner.of(self.keypair),
+                policy=policy,
+                clock=process.clock,
+                rng=process.rng,
+                metrics=process.metrics,
+                losses=self.losses,
+            )
         )
 
     def _control(self) -> Job:

@@ -17,6 +17,9 @@ class Hints:
     def node_observed(self, session_id: str) -> None:
         """The poller learned something new of the session's node."""
 
+    def node_turned(self, session_id: str) -> None:
+        """The session's node stopped answering, or answers again: the session is degraded, or active again."""
+
     def payments_changed(self) -> None:
         """Payments have work: the payment verifier reads them."""
 

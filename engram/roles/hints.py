@@ -38,6 +38,9 @@ class GatewayHints(Hints):
     def node_observed(self, session_id: str) -> None:
         self._feed.poke(session_id)
 
+    def node_turned(self, session_id: str) -> None:
+        self._feed.poke(session_id)
+
     def payments_changed(self) -> None:
         self._verifier.hint(Reread())
 

@@ -11,6 +11,7 @@ class RecordedHints(Hints):
         self.changed: list[str] = []
         self.moved: list[str] = []
         self.observed: list[str] = []
+        self.turned: list[str] = []
         self.keys: list[int] = []
 
     def session_changed(self, session_id: str) -> None:
@@ -24,6 +25,10 @@ class RecordedHints(Hints):
     def node_observed(self, session_id: str) -> None:
         self.given.append(f"node_observed {session_id}")
         self.observed.append(session_id)
+
+    def node_turned(self, session_id: str) -> None:
+        self.given.append(f"node_turned {session_id}")
+        self.turned.append(session_id)
 
     def payments_changed(self) -> None:
         self.given.append("payments_changed")
