@@ -146,7 +146,7 @@ def _metagraph(services: Services) -> Response:
     response = Response(answer.body, status=answer.status, content_type="application/json")
     response.headers["ETag"] = answer.etag
     response.headers["Age"] = str(int(answer.age_s))
-    response.headers["Cache-Control"] = "public, max-age=6"
+    response.headers["Cache-Control"] = "max-age=6"
     if answer.status == 304:
         del response.headers["Content-Type"]
     return response
