@@ -29,36 +29,21 @@ from engram.chain.errors import (
 )
 from engram.chain.model import EndpointHealth, Fork, Head, HeadWatch, Metagraph, SubnetChange
 from engram.chain.read.codec import Codec
-from engram.chain.read.node import Node
-from engram.chain.read.queries import (
-    HeadReading,
-    Stance,
-    compared,
-    finalized_hash,
-    read_fork,
-    read_head,
-    read_metadata,
-    read_metagraph_bytes,
-    stance,
-)
-from engram.chain.sync.protocol import Poll
-from engram.chain.sync.refused_heads import refusal, way_out
-from engram.chain.sync.rules import (
-    HeadVerdict,
-    Opinion,
-    Support,
+from engram.chain.read.endpoint_health import (
     after_busy,
     after_failure,
     after_refused_head,
     after_success,
-    changes,
     choose,
-    judge_head,
-    may_act,
     next_poll_s,
-    support_of,
     witnesses,
 )
+from engram.chain.read.head_opinions import Opinion, Stance, compared, read_fork, stance
+from engram.chain.read.node import Node
+from engram.chain.read.queries import HeadReading, finalized_hash, read_head, read_metadata, read_metagraph_bytes
+from engram.chain.sync.protocol import Poll
+from engram.chain.sync.refused_heads import refusal, way_out
+from engram.chain.sync.rules import HeadVerdict, Support, changes, judge_head, may_act, support_of
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 
