@@ -15,7 +15,6 @@ import trio
 
 from actors import Actor, Context, MailboxPolicy, Timer
 from config.model import ChainSettings
-from engram.chain.answer import prepare
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
@@ -161,7 +160,6 @@ class MetagraphSyncer(Actor[Poll]):
             found = () if held is None else changes(held, fresh)
             self._subnets.publish(fresh, found)
             _log_changes(fresh, found)
-            await prepare(self._subnets, fresh)
         if fault is not None:
             raise fault
 
