@@ -15,10 +15,10 @@ from engram.clock import Clock, Ids
 from engram.hotkeys import Keypair
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
+from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import Limits
 from engram.memory.store.attestations import Attestations
-from engram.memory.store.indexed_store import IndexedStore
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.app import MAX_BODY_BYTES, make_app
