@@ -86,7 +86,7 @@ class Shared:
         self.http = HttpClient()
         self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
         try:
-            yield _together([await role.tree(self) for role in self._roles])
+            yield together([await role.tree(self) for role in self._roles])
         finally:
             with trio.CancelScope(shield=True):
                 for role in self._roles:
@@ -153,7 +153,7 @@ def open_shared(process: Process, modules: Sequence[RoleModule], settings: Setti
     return Shared(process, roles, settings, folder, ledger_id)
 
 
-def _together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
+def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
     """One root with the children of all; what several have (the ledger), it has once, where the first has it."""
     children: dict[str, ChildSpec | SupervisorSpec] = {}
     for tree in trees:
