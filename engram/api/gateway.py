@@ -153,7 +153,7 @@ METAGRAPH: Final = Route(
         Parameter("fields", "query", "Comma-separated fields of the neurons; all when absent."),
         Parameter("If-None-Match", "header", "ETag of an earlier answer."),
     ),
-    cache="public, max-age=6",
+    cache="max-age=6",
 )
 OPENAPI: Final[Route[NoBody, dict[str, object]]] = Route(
     "openapi",
@@ -164,7 +164,6 @@ OPENAPI: Final[Route[NoBody, dict[str, object]]] = Route(
     Response(200, "OpenAPI 3.1.", dict, {"openapi": "3.1.0"}),
     _COMMON,
     tag="public",
-    cache="",
 )
 CREATE_SESSION: Final = Route(
     "createSession",

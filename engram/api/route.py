@@ -58,8 +58,8 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     parameters: tuple[Parameter, ...] = ()
     """Of query and headers; those of the path are in `path`."""
     request_example: Example | None = None
-    cache: str = "no-store"
-    """Cache-Control of what the handler gives back; empty: none. Refusals have none."""
+    cache: str = ""
+    """Cache-Control of what the handler gives back; empty: no cache keeps it."""
     stream: str = ""
     """Content-Type of a stream, which has no length and is not signed; empty: the answer is one JSON document."""
     failed: Example = {}

@@ -85,8 +85,8 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
 
 
 def json_answer(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """A JSON answer that no cache keeps."""
-    return Answer(status, msgspec.json.encode(answer), (("Cache-Control", "no-store"), *headers))
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(answer), tuple(headers))
 
 
 def refusal(request: Request, refused: ApiError) -> Answer:
