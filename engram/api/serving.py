@@ -65,7 +65,7 @@ def _served(route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[
             found = await handler(call)
             if isinstance(found, Stream):
                 return found
-            given = found if isinstance(found, Answer | Reply) else Reply(found)
+            given = found if isinstance(found, (Answer, Reply)) else Reply(found)
         except Exception as error:
             refused = surface.refuse(call, error)
             if refused is None:
