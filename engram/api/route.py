@@ -2,6 +2,7 @@
 
 import re
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -92,6 +93,10 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     def path_parameters(self) -> tuple[str, ...]:
         """Names in the order of the path."""
         return tuple(_PARAMETER.findall(self.path))
+
+    def url(self, **names: str) -> str:
+        """The path of one request, its names quoted."""
+        return _PARAMETER.sub(lambda found: quote(names[found[1]], safe=""), self.path)
 
     @property
     def plain_path(self) -> str:
