@@ -85,7 +85,12 @@ READY: Final = Route(
     "/ready",
     "The gateway can do its work",
     NoBody,
-    Response(200, "It can.", ReadyAnswer, examples.READY),
+    Response(
+        200,
+        "It can. `checks` names what is wrong, `cannot_sell` why nothing can be bought (left out when something can).",
+        ReadyAnswer,
+        examples.READY,
+    ),
     (
         _TOO_LARGE,
         _TOO_MANY,
@@ -110,7 +115,12 @@ NODES: Final = Route(
     "/nodes",
     "Where nodes run, and whether one can be had",
     NoBody,
-    Response(200, "Where.", NodesAnswer, examples.NODES),
+    Response(
+        200,
+        "Where. `cannot_sell` says why none can be had now, `not_enforced` which limits nodes there are not held to.",
+        NodesAnswer,
+        examples.NODES,
+    ),
     _COMMON,
     tag="public",
 )
@@ -130,7 +140,7 @@ TERMS: Final = Route(
     "/terms",
     "What a buyer may rely on",
     NoBody,
-    Response(200, "The terms.", TermsAnswer, examples.TERMS),
+    Response(200, "Limits, when paid time starts, when money comes back.", TermsAnswer, examples.TERMS),
     _COMMON,
     tag="public",
 )
