@@ -17,7 +17,7 @@ PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {"api.md": gateway.ROUTES}
 
 
 def table(routes: Sequence[Route[Any, Any]]) -> str:
-    """Return the rows as Markdown: what a request looks like, who may send it, what a success is, and which statuses there are besides."""
+    """Return the rows as Markdown: a request, who may send it, what a success is, which statuses there are besides."""
     lines = ["| method | path | signed | | success | else |", "|---|---|---|---|---|---|"]
     for route in routes:
         query = "&".join(f"{each.name}=…" for each in route.parameters if each.where == "query")
