@@ -10,6 +10,7 @@ A = TypeVar("A")
 Q = TypeVar("Q")
 
 Example: TypeAlias = dict[str, object]
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Where: TypeAlias = Literal["query", "header"]
 
 _PARAMETER: Final = re.compile(r"\{(\w+)(?:\.\.\.)?\}")
@@ -45,7 +46,7 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
 
     id: str
     """Its name among all of the surface: the document's operationId."""
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Method
     path: str
     """`{name}` is one segment, `{name...}` the rest of the path with its slashes."""
     summary: str

@@ -103,6 +103,9 @@ REQUESTS: dict[str, tuple[str, str, dict[str, str], bytes]] = {
     "bought": ("POST", "/orders/x", NAMED, b'{"hours":2}'),
     "by a stranger": ("POST", "/orders/x", {}, b"{"),
     "no JSON": ("POST", "/orders/x", NAMED, b"{"),
+    "nothing": ("POST", "/orders/x", NAMED, b""),
+    "no text": ("POST", "/orders/x", NAMED, b"\xff"),
+    "nested without end": ("POST", "/orders/x", NAMED, b'{"hours":[' * 20_000),
     "another type": ("POST", "/orders/x", NAMED, b'{"hours":"2"}'),
     "shown": ("GET", "/orders/a%20b?by=y&by=z", {}, b""),
     "its head": ("HEAD", "/orders/a", {}, b""),
@@ -145,7 +148,16 @@ async def test_a_stranger_is_refused_before_the_body_is_looked_at(hot: bool) -> 
 
 
 @WAYS
-@pytest.mark.parametrize(("name", "status", "code"), [("no JSON", 400, "bad_json"), ("another type", 422, "invalid")])
+@pytest.mark.parametrize(
+    ("name", "status", "code"),
+    [
+        ("no JSON", 400, "bad_json"),
+        ("nothing", 400, "bad_json"),
+        ("no text", 400, "bad_json"),
+        ("nested without end", 422, "invalid"),
+        ("another type", 422, "invalid"),
+    ],
+)
 async def test_a_body_that_is_no_request_is_refused(hot: bool, name: str, status: int, code: str) -> None:
     told, _, body = await answered(hot, REQUESTS[name])
     assert (told, msgspec.json.decode(body)["code"]) == (status, code)
