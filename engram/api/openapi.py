@@ -58,9 +58,10 @@ def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
     """Require what an answer always has: its defaults are for those who read it, unless they leave their field out."""
     if kind.__struct_config__.omit_defaults:
         return
-    schema["required"] = [field.encode_name for field in msgspec.structs.fields(kind)]
-    for each in cast("dict[str, Schema]", schema["properties"]).values():
-        each.pop("default", None)
+    sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not msgspec.UNSET]
+    schema["required"] = sent
+    for name in sent:
+        cast("dict[str, Schema]", schema["properties"])[name].pop("default", None)
 
 
 def _any(kind: type) -> Schema:
@@ -90,7 +91,7 @@ def _operation(route: Route[Any, Any], schema_of: Mapping[type, Schema]) -> Sche
         described["security"] = [{scheme: []} for scheme in route.callers]
     if route.takes_body:
         described["requestBody"] = {
-            "required": True,
+            "required": route.body_required,
             "content": _content(JSON, schema_of[route.request], route.request_example),
         }
     return described
