@@ -13,9 +13,21 @@ from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.asgi import HeaderLines
 from engram.http.authority import AuthorityGate
-from engram.miner import authority, endpoints
+from engram.miner import authority
 from engram.miner.answers import Answer
 from engram.miner.direct import COMMITMENT, Direct, Posted
+from engram.miner.handlers import (
+    attestations,
+    batches,
+    conversations,
+    exports,
+    health,
+    ingest,
+    keyshares,
+    listing,
+    proofs,
+    query,
+)
 from engram.miner.openapi import openapi_document
 from engram.miner.service import Service
 from engram.telemetry.metrics import Metrics
@@ -29,21 +41,21 @@ NAMED = (b"/retrieve/", b"/attestation/", b"/chat-history/", b"/conversations/")
 """Below these stand names that clients choose, with whatever slashes."""
 
 POSTED: dict[str, Posted] = {
-    "/IngestSynapse": endpoints.ingest,
-    "/IngestBatch": endpoints.ingest_batch,
-    "/QuerySynapse": endpoints.query,
-    "/ChallengeSynapse": endpoints.challenge,
-    "/RepairSynapse": endpoints.repair,
-    "/KeyShareSynapse": endpoints.put_key_share,
-    "/KeyShareRetrieve": endpoints.get_key_share,
-    "/AttestNamespace": endpoints.attest,
-    "/list": endpoints.listing,
-    "/LookupBatch": endpoints.look_up,
-    "/DeleteBatch": endpoints.delete_batch,
-    "/prove-memory": endpoints.prove_memory,
-    "/export": endpoints.export,
-    "/chat-history": endpoints.save_chat,
-    "/conversations": endpoints.make_conversation,
+    "/IngestSynapse": ingest.ingest,
+    "/IngestBatch": ingest.ingest_batch,
+    "/QuerySynapse": query.query,
+    "/ChallengeSynapse": proofs.challenge,
+    "/RepairSynapse": ingest.repair,
+    "/KeyShareSynapse": keyshares.put_key_share,
+    "/KeyShareRetrieve": keyshares.get_key_share,
+    "/AttestNamespace": attestations.attest,
+    "/list": listing.listing,
+    "/LookupBatch": listing.look_up,
+    "/DeleteBatch": batches.delete_batch,
+    "/prove-memory": proofs.prove_memory,
+    "/export": exports.export,
+    "/chat-history": conversations.save_chat,
+    "/conversations": conversations.make_conversation,
 }
 """Endpoints that take a body and nothing else; answered without Quart (direct.py)."""
 
@@ -59,8 +71,8 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
         max_body_bytes=settings.max_body_bytes,
         free_below=NAMED,
     )
-    app.fast("/health", _fast(lambda: endpoints.health(service)))
-    app.fast("/stats", _fast(lambda: endpoints.stats(service)))
+    app.fast("/health", _fast(lambda: health.health(service)))
+    app.fast("/stats", _fast(lambda: health.stats(service)))
     app.edge.put_behind(lambda inner: Direct(inner, service, POSTED))
     app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
     _add_records(app, service)
@@ -68,15 +80,15 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
 
     @app.get(COMMITMENT)
     async def commitment() -> Response:
-        return _response(await endpoints.commitment(service, request.args))
+        return _response(await proofs.commitment(service, request.args))
 
     @app.get("/attestation/<path:namespace>")
     async def attestation(namespace: str) -> Response:
-        return _response(await endpoints.attestation(service, namespace))
+        return _response(await attestations.attestation(service, namespace))
 
     @app.get("/metagraph")
     async def metagraph() -> Response:
-        return _response(await endpoints.metagraph(service))
+        return _response(await health.metagraph(service))
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
@@ -88,34 +100,34 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
 def _add_records(app: App, service: Service) -> None:
     @app.get("/retrieve/<path:cid>")
     async def retrieve(cid: str) -> Response:
-        return _response(await endpoints.retrieve(service, cid, request.args))
+        return _response(await query.retrieve(service, cid, request.args))
 
     @app.delete("/retrieve/<path:cid>")
     async def delete(cid: str) -> Response:
-        return _response(await endpoints.delete(service, cid, exchange.current().body))
+        return _response(await ingest.delete(service, cid, exchange.current().body))
 
     @app.post("/export-stream")
     async def export_stream() -> Response:
-        answer = await endpoints.export_stream(service, exchange.current().body)
+        answer = await exports.export_stream(service, exchange.current().body)
         return _response(answer) if isinstance(answer, Answer) else answer
 
 
 def _add_conversations(app: App, service: Service) -> None:
     @app.get("/chat-history/<path:user_id>")
     async def chat_history(user_id: str) -> Response:
-        return _response(await endpoints.chat_history(service, user_id, request.args))
+        return _response(await conversations.chat_history(service, user_id, request.args))
 
     @app.get("/conversations/<path:user_id>")
-    async def conversations(user_id: str) -> Response:
-        return _response(await endpoints.list_conversations(service, user_id, request.args))
+    async def listed(user_id: str) -> Response:
+        return _response(await conversations.list_conversations(service, user_id, request.args))
 
     @app.patch("/conversations/<path:conv_id>")
     async def rename(conv_id: str) -> Response:
-        return _response(await endpoints.rename_conversation(service, conv_id, exchange.current().body))
+        return _response(await conversations.rename_conversation(service, conv_id, exchange.current().body))
 
     @app.delete("/conversations/<path:conv_id>")
     async def forget(conv_id: str) -> Response:
-        return _response(await endpoints.delete_conversation(service, conv_id, exchange.current().body))
+        return _response(await conversations.delete_conversation(service, conv_id, exchange.current().body))
 
 
 def _response(answer: Answer) -> Response:

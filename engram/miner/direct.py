@@ -13,8 +13,8 @@ import msgspec
 from engram.http import exchange
 from engram.http.asgi import JSON, AsgiApp, Receive, Scope, Send, respond
 from engram.http.errors import ApiError
-from engram.miner import endpoints
 from engram.miner.answers import Answer
+from engram.miner.handlers.proofs import commitment
 from engram.miner.service import Service
 
 Posted = Callable[[Service, bytes], Awaitable[Answer]]
@@ -44,7 +44,7 @@ class Direct:
             await _send(send, await posted(self._service, current.body))
         elif path == COMMITMENT and scope["method"] == "GET" and not scope["query_string"]:
             exchange.of(scope).route = path
-            await _send(send, await endpoints.commitment(self._service))
+            await _send(send, await commitment(self._service))
         else:
             await self._app(scope, receive, send)
 

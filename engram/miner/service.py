@@ -56,7 +56,7 @@ class Noise(msgspec.Struct, frozen=True):
 
 @final
 class Service:
-    """Holds the parts; the endpoints are functions on it (endpoints.py)."""
+    """Holds the parts; the endpoints are functions on it (handlers/)."""
 
     def __init__(
         self,

@@ -22,9 +22,9 @@ from engram.memory.cid import is_cid
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.embed.protocol import Cut
 from engram.memory.proof import keyed_tree, merkle
-from engram.miner import endpoints as answers
-from engram.miner.endpoints import Answer, Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints as answers
+from tests.miner.endpoints import Answer, Service
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
 
 UP = [1.0] + [0.0] * (DIMENSION - 1)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, miner_scheme
 from engram.memory.padding import SIZES
-from engram.miner import endpoints
-from engram.miner.endpoints import Answer, Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer, Service
 from tests.miner.nodes import CONTROLLER, NODE, encoded, serving, signed
 
 ANNA = Keypair.from_seed(bytes([11]) * 32)
