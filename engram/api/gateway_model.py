@@ -48,7 +48,7 @@ class PaymentRequiredAnswer(msgspec.Struct, frozen=True, kw_only=True):
     refund_terms: Annotated[PublishedTerms, Meta(description="When money comes back; also an extension of the offer.")]
 
 
-class MetagraphAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class MetagraphAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A subnet at a finalized block; `neurons` unless `fields` names none of theirs."""
 
     network: str

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import NODEFAULT, inspect
 
 from engram.api.route import NoBody, Response, Route
 
@@ -19,6 +20,7 @@ def document(table: Table, info: Mapping[str, str], schemes: Mapping[str, Schema
     schemas, components = msgspec.json.schema_components(
         types, ref_template="#/components/schemas/{name}", schema_hook=_any
     )
+    _require_what_is_always_there(table, components)
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, Schema] = {}
     for route in table:
@@ -27,6 +29,45 @@ def document(table: Table, info: Mapping[str, str], schemes: Mapping[str, Schema
     if schemes:
         described["securitySchemes"] = schemes
     return msgspec.json.encode({"openapi": "3.1.0", "info": info, "paths": paths, "components": described})
+
+
+def _require_what_is_always_there(table: Table, components: Mapping[str, Schema]) -> None:
+    """In an answer only UNSET fields may be missing: defaults are for clients, to which older servers say less."""
+    answers = {each.answer for route in table for each in (route.success, *route.others) if each.answer is not None}
+    for kind in _structs(inspect.multi_type_info(answers)) - _structs(inspect.multi_type_info(_requests(table))):
+        if not kind.__struct_config__.omit_defaults:
+            described: Any = components[kind.__name__]
+            fields = [each for each in _fields(kind) if not _may_be_unset(each)]
+            described["required"] = [each.encode_name for each in fields]
+            for each in fields:
+                described["properties"][each.encode_name].pop("default", None)
+
+
+def _fields(kind: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    return described.fields
+
+
+def _may_be_unset(field: inspect.Field) -> bool:
+    return not field.required and field.default is NODEFAULT and field.default_factory is NODEFAULT
+
+
+def _structs(found: object) -> set[type[msgspec.Struct]]:
+    """The Structs that types are made of, themselves included."""
+    match found:
+        case inspect.StructType(cls=kind, fields=fields):
+            return {kind}.union(*(_structs(each.type) for each in fields))
+        case inspect.Metadata(type=inner) | inspect.ListType(item_type=inner) | inspect.DictType(value_type=inner):
+            return _structs(inner)
+        case inspect.UnionType(types=several) | [*several]:
+            return set[type[msgspec.Struct]]().union(*(_structs(each) for each in several))
+        case _:
+            return set()
+
+
+def _requests(table: Table) -> set[type]:
+    return {route.request for route in table if route.takes_body}
 
 
 def _types(table: Table) -> set[type]:
@@ -61,7 +102,7 @@ def _operation(route: Route[Any, Any], schema_of: Mapping[type, Schema]) -> Sche
         described["security"] = [{scheme: []} for scheme in route.callers]
     if route.takes_body:
         described["requestBody"] = {
-            "required": True,
+            "required": route.body_required,
             "content": _content(JSON, schema_of[route.request], route.request_example),
         }
     return described

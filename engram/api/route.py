@@ -58,6 +58,8 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     parameters: tuple[Parameter, ...] = ()
     """Of query and headers; those of the path are in `path`."""
     request_example: Example | None = None
+    body_required: bool = True
+    """False: no body stands for an empty object."""
     cache: str = "no-store"
     """Cache-Control of what the handler gives back; empty: none. Refusals have none."""
     stream: str = ""

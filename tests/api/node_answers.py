@@ -82,14 +82,14 @@ class Walk:
         await self._shares_and_attestations()
         await self._conversations()
         await self._exports(cid)
-        await self._deletions(cid, {})
+        await self._deletions(cid)
         await self._broken()
         return self.noted
 
     async def refusals(self) -> list[Noted]:
         """Calls every endpoint that takes a body without a signature."""
         for path in POSTED:
-            for fields in ({}, {"namespace": "notes"}):
+            for fields in _each({}, {"namespace": "notes"}):
                 await self._plain("POST", path, fields)
         await self._plain("GET", "/commitment")
         await self._plain("GET", "/commitment?namespace=notes")
@@ -106,7 +106,7 @@ class Walk:
 
     async def _records(self, named: Fields) -> str:
         cid = json.loads(await self._signed("/IngestSynapse", {"text": "a", "metadata": {"n": 1}, **named}))["cid"]
-        for fields in (
+        for fields in _each(
             {"text": "A", "metadata": {"n": 1}},
             {"raw_embedding": UP, "metadata": {"_ref": "r"}},
             {"raw_embedding_b64": "AAAA"},
@@ -120,9 +120,9 @@ class Walk:
         ):
             await self._signed("/IngestSynapse", {**fields, **named})
         items = [{"text": "c"}, {"raw_embedding": UP}, {"raw_embedding": [1.0]}, {}, 5, {"text": "é" * 100}]
-        for fields in ({"items": items}, {"items": []}, {"items": 5}, {}, {"items": [{"namespace": "x"}]}):
+        for fields in _each({"items": items}, {"items": []}, {"items": 5}, {}, {"items": [{"namespace": "x"}]}):
             await self._signed("/IngestBatch", {**fields, **named})
-        for fields in (
+        for fields in _each(
             {"query_text": "a"},
             {"query_vector": UP, "top_k": 1, "filter": {"n": 1}},
             {"query_vector": UP, "filter": {"n": {"$gt": 1}}},
@@ -132,13 +132,17 @@ class Walk:
             {},
         ):
             await self._signed("/QuerySynapse", {**fields, **named})
-        for fields in ({}, {"limit": 1, "after": None}, {"limit": 2, "offset": 1}, {"filter": {"n": 1}}):
+        for fields in _each({}, {"limit": 1, "after": None}, {"limit": 2, "offset": 1}, {"filter": {"n": 1}}):
             await self._signed("/list", {**fields, **named})
-        for fields in ({"after": "x"}, {"after": None, "offset": 1}, {"limit": "x"}, {"limit": 201}, {"offset": -1}):
+        for fields in _each(
+            {"after": "x"}, {"after": None, "offset": 1}, {"limit": "x"}, {"limit": 201}, {"offset": -1}
+        ):
             await self._signed("/list", {**fields, **named})
-        for fields in ({"values": ["r"]}, {"key": "n", "values": ["1"], "whole": False, "limit": 1}):
+        for fields in _each({"values": ["r"]}, {"key": "n", "values": ["1"], "whole": False, "limit": 1}):
             await self._signed("/LookupBatch", {**fields, **named})
-        for fields in ({}, {"values": []}, {"values": [1]}, {"values": ["r"], "whole": 1}, {"values": ["r"], "key": 1}):
+        for fields in _each(
+            {}, {"values": []}, {"values": [1]}, {"values": ["r"], "whole": 1}, {"values": ["r"], "key": 1}
+        ):
             await self._signed("/LookupBatch", {**fields, **named})
         for one in (cid, ABSENT, "x"):
             await self._queried(f"/retrieve/{one}", "retrieve", {"cid": one, **named}, "cid")
@@ -156,8 +160,8 @@ class Walk:
 
     async def _proofs(self, cid: str) -> None:
         asked = {"cid": cid, "nonce_hex": "11" * 32, "expires_at": self._stamp_ms // 1000 + 60}
-        for named in ({}, {"namespace": "notes"}):
-            for changed in (
+        for named in _each({}, {"namespace": "notes"}):
+            for changed in _each(
                 {},
                 {"version": 2},
                 {"version": 3},
@@ -169,7 +173,7 @@ class Walk:
                 {"cid": 5},
             ):
                 await self._signed("/ChallengeSynapse", {**asked, **changed, **named})
-            for fields in (
+            for fields in _each(
                 {"cid": cid},
                 {"cid": ABSENT},
                 {"cid": "x"},
@@ -180,7 +184,7 @@ class Walk:
                 {"cid": cid, "form": "x"},
             ):
                 await self._signed("/prove-memory", {**fields, **named})
-            for parameters in ({}, {"form": "legacy"}, {"scope": "all"}, {"scope": "x"}, {"form": "x"}):
+            for parameters in _each({}, {"form": "legacy"}, {"scope": "all"}, {"scope": "x"}, {"form": "x"}):
                 await self._queried("/commitment", "commitment", {**parameters, **named}, "")
         await self._plain("GET", "/commitment?form=legacy")
         await self._plain("GET", "/commitment?scope=all")
@@ -193,7 +197,7 @@ class Walk:
         await self._signed("/KeyShareSynapse", {**share, **mine})
         await self._signed("/KeyShareSynapse", {**share, **mine, "share_hex": "cd"})
         await self._signed("/KeyShareSynapse", {**share, **mine, "share_hex": "cd", "replace": True})
-        for changed in ({"share_hex": "x"}, {"share_index": 0}, {"threshold": 4}, {"replace": 1}, {"total": None}):
+        for changed in _each({"share_hex": "x"}, {"share_index": 0}, {"threshold": 4}, {"replace": 1}, {"total": None}):
             await self._signed("/KeyShareSynapse", {**share, **mine, **changed})
         await self._signed("/KeyShareRetrieve", mine)
         await self._signed("/KeyShareRetrieve", {})
@@ -201,7 +205,7 @@ class Walk:
         for keypair in (STRANGER, CONTROLLER):
             await self._plain("POST", "/AttestNamespace", miner_scheme.sign_attestation(keypair, "notes", self._next()))
         await self._plain("POST", "/AttestNamespace", miner_scheme.sign_attestation(STRANGER, "no-name", self._next()))
-        for fields in ({}, {"namespace": 5}, {"namespace": "n"}, {"namespace": "n", "namespace_key": KEY}):
+        for fields in _each({}, {"namespace": 5}, {"namespace": "n"}, {"namespace": "n", "namespace_key": KEY}):
             await self._plain("POST", "/AttestNamespace", fields)
         await self._plain("GET", "/attestation/notes")
         await self._plain("GET", "/attestation/a%2Fb")
@@ -230,26 +234,26 @@ class Walk:
         await self._plain("DELETE", "/chat-history/u", chat)
 
     async def _exports(self, cid: str) -> None:
-        for fields in ({}, {"limit": 1}, {"kind": "conversation"}, {"kind": "key_share"}, {"kind": "attestation"}):
+        for fields in _each({}, {"limit": 1}, {"kind": "conversation"}, {"kind": "key_share"}, {"kind": "attestation"}):
             await self._signed("/export", fields)
             await self._signed("/export-stream", fields)
-        for fields in ({"after": -1}, {"kind": "x"}, {"limit": True}, {"namespace": "notes"}):
+        for fields in _each({"after": -1}, {"kind": "x"}, {"limit": True}, {"namespace": "notes"}):
             await self._signed("/export", fields)
             await self._signed("/export-stream", fields)
         for path in ("/export", "/export-stream"):
             await self._signed(path, {}, keypair=STRANGER)
             await self._plain("POST", path, {})
-        for fields in ({"cid": cid}, {"cid": ABSENT}, {"cid": 5}, {}, {"cid": cid, "namespace": "notes"}):
+        for fields in _each({"cid": cid}, {"cid": ABSENT}, {"cid": 5}, {}, {"cid": cid, "namespace": "notes"}):
             await self._signed("/RepairSynapse", fields)
 
-    async def _deletions(self, cid: str, named: Fields) -> None:
-        for named in ({"namespace": "notes"}, {}):
+    async def _deletions(self, cid: str) -> None:
+        for named in _each({"namespace": "notes"}, {}):
             for keypair in (STRANGER, CONTROLLER):
                 await self._signed("/DeleteBatch", {"cids": [ABSENT, "x"], **named}, keypair=keypair)
                 for one in (cid, ABSENT):
-                    fields = {"cid": one, **named}
-                    await self._signed(f"/retrieve/{one}", fields, "DeleteSynapse", "DELETE", keypair)
-            for fields in ({"cids": []}, {"cids": 5}, {}):
+                    path = f"/retrieve/{one}"
+                    await self._signed(path, {"cid": one, **named}, "DeleteSynapse", "DELETE", keypair)
+            for fields in _each({"cids": []}, {"cids": 5}, {}):
                 await self._signed("/DeleteBatch", {**fields, **named})
             await self._signed(f"/retrieve/{cid}", {**named}, "DeleteSynapse", "DELETE")
         await self._plain("POST", "/DeleteBatch", {"cids": [cid]})
@@ -326,6 +330,10 @@ POSTED: Final = (
     "/chat-history",
     "/conversations",
 )
+
+
+def _each(*fields: Fields) -> tuple[Fields, ...]:
+    return fields
 
 
 def _steady(value: Any, size: int) -> Any:

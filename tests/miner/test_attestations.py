@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from engram.api.node_model import Neuron
 from engram.chain import Axon, Subnets
 from engram.clock import ManualClock
 from engram.hotkeys import PublicKey, ss58
@@ -34,8 +35,8 @@ class Rich:
     def stake_tao(self, hotkey: PublicKey) -> float | None:
         return self.stakes.get(hotkey)
 
-    def neurons(self) -> list[dict[str, object]]:
-        return [{"uid": 3, "hotkey": NODE.ss58, "ip": "1.2.3.4", "port": 8091, "incentive": 0.5}]
+    def neurons(self) -> list[Neuron]:
+        return [Neuron(uid=3, hotkey=NODE.ss58, ip="1.2.3.4", port=8091, incentive=0.5)]
 
 
 async def test_a_namespace_bears_the_tier_of_its_owners_stake_as_it_is_now(tmp_path: Path) -> None:
@@ -62,7 +63,7 @@ async def test_a_namespace_bears_the_tier_of_its_owners_stake_as_it_is_now(tmp_p
         reloaded = Attestations(service.notebook)
         await reloaded.load()
         assert reloaded.get("notes") == service.attestations.get("notes")
-        assert (await endpoints.metagraph(service)).body["neurons"] == subnet.neurons()
+        assert (await endpoints.metagraph(service)).body["neurons"] == msgspec.to_builtins(subnet.neurons())
         assert (endpoints.stats(service).body["block"], endpoints.stats(service).body["uid"]) == (7, 3)
 
 
@@ -96,8 +97,8 @@ async def test_stakes_are_those_of_the_subnet_as_last_read() -> None:
     assert (subnet.block, subnet.uid(key(7)), subnet.stake_tao(key(7))) == (1100, 0, 150.0)
     assert subnet.uid(key(9)) is None
     told = subnet.neurons()
-    assert told[0] == {"uid": 0, "hotkey": ss58.encode(key(7)), "ip": "1.2.3.4", "port": 8091, "incentive": 0.0}
-    assert (told[1]["ip"], told[1]["port"]) == ("0.0.0.0", 0)
+    assert told[0] == Neuron(uid=0, hotkey=ss58.encode(key(7)), ip="1.2.3.4", port=8091, incentive=0.0)
+    assert (told[1].ip, told[1].port) == ("0.0.0.0", 0)
     assert subnet.neurons() is told
 
 

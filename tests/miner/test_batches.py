@@ -18,11 +18,11 @@ from engram.memory import padding
 from engram.memory.batch_rules import check_lookup
 from engram.memory.errors import InvalidRequest
 from engram.memory.proof.keyed_tree import KeyedTree, key_of
-from engram.miner.answers import Answer
 from engram.miner.cursors import Cursors
 from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
 from tests.miner import endpoints as answers
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import CONTROLLER, NODE, STAMPS, STRANGER, encoded, in_namespace, serving, signed
 
 UP = [1.0] + [0.0] * (DIMENSION - 1)

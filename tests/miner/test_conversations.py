@@ -22,7 +22,7 @@ async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None
         parameters = chat_parameters(STRANGER, "chat-history", user_id="u", conv_id="c")
         told = opened(await endpoints.chat_history(service, "u", parameters))
         messages: Any = told["messages"]
-        assert [message.content for message in messages] == [str(i) for i in range(50, 250)]
+        assert [message["content"] for message in messages] == [str(i) for i in range(50, 250)]
         assert (await endpoints.chat_history(service, "other", parameters)).status == 401
         assert (await endpoints.chat_history(service, "u", {"conv_id": "c"})).status == 401
         others = chat_parameters(CONTROLLER, "chat-history", user_id="u", conv_id="c")
@@ -30,7 +30,7 @@ async def test_conversations_are_for_whoever_signed_them(tmp_path: Path) -> None
         listed: Any = opened(
             await endpoints.list_conversations(service, "u", chat_parameters(STRANGER, "conversations", user_id="u"))
         )["conversations"]
-        assert {each.conv_id for each in listed} == {"c", "d"}
+        assert {each["conv_id"] for each in listed} == {"c", "d"}
         renamed = signed(STRANGER, "RenameConversation", {"user_id": "u", "conv_id": "d", "title": "E"})
         assert (await endpoints.rename_conversation(service, "c", renamed)).status == 401
         renamed = signed(STRANGER, "RenameConversation", {"user_id": "u", "conv_id": "d", "title": "F"})
@@ -81,7 +81,7 @@ async def test_a_message_is_stamped_when_it_is_saved_first(tmp_path: Path) -> No
             fields = miner_scheme.sign_body(CONTROLLER, "chat-history", {"user_id": "u", "conv_id": "c"}, stamp)
             asked = {name: str(value) for name, value in fields.items() if name != "user_id"}
             held: Any = (await endpoints.chat_history(service, "u", asked)).body["messages"]
-            return [message.ts for message in held]
+            return [message["ts"] for message in held]
 
         hi, bye = {"role": "user", "content": "hi"}, {"role": "user", "content": "bye", "ts": None}
         first_s = clock.now()

@@ -17,7 +17,7 @@ async def test_noise_is_off_and_when_on_moves_private_vectors_only_and_says_what
         assert endpoints.health(service).body["noise"] is None
     async with serving(tmp_path, noise_sigma=0.02) as service:
         told: Any = endpoints.health(service).body["noise"]
-        assert (told.sigma, round(told.epsilon), told.delta) == (0.02, 5426, 1e-5)
+        assert (told["sigma"], round(told["epsilon"]), told["delta"]) == (0.02, 5426, 1e-5)
         cids = set()
         stamp = time.time_ns() // 10**6
         for later_ms in (0, 1):

@@ -10,8 +10,9 @@ import pytest
 
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
+from engram.miner.service import Service
 from tests.miner import endpoints
-from tests.miner.endpoints import Answer, Service, attested, chat_parameters, deposit, fetch
+from tests.miner.endpoints import Answer, attested, chat_parameters, deposit, fetch
 from tests.miner.nodes import CONTROLLER, encoded, in_namespace, serving, signed
 from tests.shared import NO_MOUNT
 

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engram import wire
 from engram.hotkeys import verify
 from engram.memory.proof import keyed_tree, proofs
 from tests.memory.stores import DIMENSION
@@ -29,7 +30,9 @@ async def test_the_second_form_of_a_proof_needs_the_bytes_and_binds_everything(t
         assert proofs.verify_possession(given["proof"], embedding, bound)
         signed_text = proofs.transcript(bound) + bytes.fromhex(given["proof"])
         assert verify(NODE.public_key, signed_text, bytes.fromhex(given["signature"][2:]))
-        assert keyed_tree.verify(given["inclusion"], cid, root) == proofs.embedding_hash(embedding)
+        assert keyed_tree.verify(
+            wire.convert(given["inclusion"], keyed_tree.Shown), cid, root
+        ) == proofs.embedding_hash(embedding)
         assert "embedding_hash" not in given
         for changed in ({"version": 3}, {"version": True}, {"expires_at": expires + 10_000}, {"expires_at": 1e300}):
             assert (await endpoints.challenge(service, encoded({**asked, **changed}))).status == 400
