@@ -1,17 +1,16 @@
-"""What a handler sees of its request, and what it may give back besides a plain answer."""
+"""What a handler sees of its request, what it may give back besides a plain answer, and what a surface adds to both."""
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 from urllib.parse import parse_qsl
 
 import msgspec
 import trio
 
+from engram import wire
 from engram.api.route import Route
+from engram.http.errors import ApiError
 from engram.http.exchange import Exchange
-from engram.http.request import HeaderPairs, Request
-
-if TYPE_CHECKING:
-    from engram.api.serving import Surface
+from engram.http.request import Answer, HeaderPairs, Request, refusal
 
 A_co = TypeVar("A_co", covariant=True)
 C = TypeVar("C")
@@ -87,3 +86,34 @@ class Reply(msgspec.Struct, Generic[A_co], frozen=True):
     headers: HeaderPairs = ()
     status: int = 0
     """0: the row's."""
+
+
+class Surface(Generic[C]):
+    """What all endpoints of a surface share."""
+
+    async def identify(self, call: Call[Any, C]) -> C | None:
+        """Return who calls a row that has `callers`; None: the handler is to find out. Raises ApiError."""
+        raise NotImplementedError
+
+    def decode(self, call: Call[Any, C], kind: type[Q]) -> Q:
+        """Return the body as the row's request. Raises ApiError 400 `bad_json`, 422 `invalid`."""
+        try:
+            return wire.decode(call.http.body, kind)
+        except msgspec.ValidationError as error:
+            raise ApiError(422, "invalid", f"{error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise ApiError(400, "bad_json", "Invalid JSON body.") from None
+
+    def refuse(self, call: Call[Any, C], error: Exception) -> Reply[object] | Answer | None:
+        """Return what an exception of a handler is answered with; None: it is a fault of ours."""
+        return refusal(call.http, error) if isinstance(error, ApiError) else None
+
+    async def finish(self, call: Call[Any, C], given: Reply[object] | Answer) -> Answer:
+        """Return what goes out, errors included."""
+        return given if isinstance(given, Answer) else encoded(call.route, given)
+
+
+def encoded(route: Route[Any, Any], reply: Reply[object]) -> Answer:
+    """A reply of a row, encoded."""
+    headers = (("Cache-Control", route.cache), *reply.headers) if route.cache else reply.headers
+    return Answer(reply.status or route.success.status, msgspec.json.encode(reply.body), headers)

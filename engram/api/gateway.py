@@ -1,7 +1,7 @@
 """The gateway's endpoints: one row each."""
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from engram import __version__
 from engram.api import gateway_examples as examples
@@ -25,7 +25,9 @@ from engram.api.gateway_model import (
     TicketAnswer,
     TiersAnswer,
 )
-from engram.api.route import NoBody, Parameter, Response, Route
+from engram.api.route import Method, NoBody, Parameter, Response, Route
+
+A = TypeVar("A")
 
 HOTKEY: Final = ("hotkey",)
 HOTKEY_OR_TICKET: Final = ("hotkey", "ticket")
@@ -61,6 +63,13 @@ _PRICE: Final = Response(
     examples.PAYMENT_REQUIRED,
     ("PAYMENT-REQUIRED", "WWW-Authenticate", "X-Payment-Network", "X-Payment-Amount-USD"),
 )
+_PAID: Final = Response(
+    202,
+    "Paid (code accepted), or not known yet (code payment_pending): then ask again after Retry-After.",
+    BoughtAnswer,
+    examples.BOUGHT,
+    ("PAYMENT-RESPONSE", "Retry-After"),
+)
 _COMMON: Final = (_TOO_LARGE, _ENCODED, _TOO_MANY, _CLOSED)
 _OWNED: Final = (_UNSIGNED, _NOT_YOURS, _MISSING, *_COMMON)
 _PAYMENT_HEADERS: Final = (
@@ -68,16 +77,17 @@ _PAYMENT_HEADERS: Final = (
     Parameter("X-Payment", "header", "The same as x402 v1."),
 )
 
-HEALTH: Final = Route(
-    "health",
-    "GET",
-    "/health",
-    "The process answers",
-    NoBody,
-    Response(200, "It does.", HealthAnswer, examples.HEALTH),
-    _COMMON,
-    tag="public",
-    probe=True,
+
+def _public(name: str, path: str, summary: str, success: Response[A], *, probe: bool = False) -> Route[NoBody, A]:
+    return Route(name, "GET", path, summary, NoBody, success, _COMMON, "public", probe=probe)
+
+
+def _owned(name: str, method: Method, path: str, summary: str, success: Response[A]) -> Route[NoBody, A]:
+    return Route(name, method, path, summary, NoBody, success, _OWNED, "sessions", callers=HOTKEY, hot=True)
+
+
+HEALTH: Final = _public(
+    "health", "/health", "The process answers", Response(200, "It does.", HealthAnswer, examples.HEALTH), probe=True
 )
 READY: Final = Route(
     "ready",
@@ -85,54 +95,41 @@ READY: Final = Route(
     "/ready",
     "The gateway can do its work",
     NoBody,
-    Response(200, "It can.", ReadyAnswer, examples.READY),
-    (
-        _TOO_LARGE,
-        _TOO_MANY,
-        Response(503, "A part is not well.", ReadyAnswer, examples.NOT_READY, ("Retry-After",)),
+    Response(
+        200,
+        "It can. `checks` names what is wrong, `cannot_sell` why nothing can be bought (left out when something can).",
+        ReadyAnswer,
+        examples.READY,
     ),
-    tag="public",
+    (_TOO_LARGE, _TOO_MANY, Response(503, "A part is not well.", ReadyAnswer, examples.NOT_READY, ("Retry-After",))),
+    "public",
     probe=True,
 )
-TIERS: Final = Route(
-    "tiers",
-    "GET",
-    "/tiers",
-    "What is on sale",
-    NoBody,
-    Response(200, "Sizes and prices.", TiersAnswer, examples.TIERS),
-    _COMMON,
-    tag="public",
+TIERS: Final = _public(
+    "tiers", "/tiers", "What is on sale", Response(200, "Sizes and prices.", TiersAnswer, examples.TIERS)
 )
-NODES: Final = Route(
+NODES: Final = _public(
     "nodes",
-    "GET",
     "/nodes",
     "Where nodes run, and whether one can be had",
-    NoBody,
-    Response(200, "Where.", NodesAnswer, examples.NODES),
-    _COMMON,
-    tag="public",
+    Response(
+        200,
+        "Where. `cannot_sell` says why none can be had now, `not_enforced` which limits nodes there are not held to.",
+        NodesAnswer,
+        examples.NODES,
+    ),
 )
-IDENTITY: Final = Route(
+IDENTITY: Final = _public(
     "identity",
-    "GET",
     "/identity",
     "The key that signs this gateway's answers",
-    NoBody,
     Response(200, "The key.", IdentityAnswer, examples.IDENTITY),
-    _COMMON,
-    tag="public",
 )
-TERMS: Final = Route(
+TERMS: Final = _public(
     "terms",
-    "GET",
     "/terms",
     "What a buyer may rely on",
-    NoBody,
-    Response(200, "The terms.", TermsAnswer, examples.TERMS),
-    _COMMON,
-    tag="public",
+    Response(200, "Limits, when paid time starts, when money comes back.", TermsAnswer, examples.TERMS),
 )
 METAGRAPH: Final = Route(
     "metagraph",
@@ -147,24 +144,16 @@ METAGRAPH: Final = Route(
         _error(404, "Not synced here; `synced` lists those that are.", "netuid_not_synced", "Not synced."),
         *_COMMON,
     ),
-    tag="public",
+    "public",
     parameters=(
         Parameter("netuid", "query", "Subnet; the first configured one when absent."),
         Parameter("fields", "query", "Comma-separated fields of the neurons; all when absent."),
         Parameter("If-None-Match", "header", "ETag of an earlier answer."),
     ),
-    cache="public, max-age=6",
+    cache="max-age=6",
 )
-OPENAPI: Final[Route[NoBody, dict[str, object]]] = Route(
-    "openapi",
-    "GET",
-    "/openapi.json",
-    "This document",
-    NoBody,
-    Response(200, "OpenAPI 3.1.", dict, {"openapi": "3.1.0"}),
-    _COMMON,
-    tag="public",
-    cache="",
+OPENAPI: Final[Route[NoBody, dict[str, object]]] = _public(
+    "openapi", "/openapi.json", "This document", Response(200, "OpenAPI 3.1.", dict, {"openapi": "3.1.0"})
 )
 CREATE_SESSION: Final = Route(
     "createSession",
@@ -172,44 +161,42 @@ CREATE_SESSION: Final = Route(
     "/sessions",
     "Buy a session",
     CreateSessionBody,
-    Response(
-        202,
-        "Paid (code accepted), or not known yet (code payment_pending): then ask again after Retry-After.",
-        BoughtAnswer,
-        examples.BOUGHT,
-        ("PAYMENT-RESPONSE", "Retry-After"),
-    ),
+    _PAID,
     (_BAD_REQUEST, _UNSIGNED, _PRICE, _CONFLICT, *_COMMON),
-    tag="sessions",
+    "sessions",
     parameters=_PAYMENT_HEADERS,
     request_example={"tier": "lite", "duration_hours": 24},
     callers=HOTKEY,
     unsigned="Invalid or missing gateway auth headers.",
     hot=True,
 )
-SHOW_SESSION: Final = Route(
+EXTEND_SESSION: Final = Route(
+    "extendSession",
+    "POST",
+    "/sessions/{session_id}/extend",
+    "Buy more time for a session",
+    ExtendSessionBody,
+    _PAID,
+    (_BAD_REQUEST, _UNSIGNED, _PRICE, _NOT_YOURS, _MISSING, _CONFLICT, *_COMMON),
+    "sessions",
+    parameters=_PAYMENT_HEADERS,
+    request_example={"duration_hours": 24},
+    callers=HOTKEY,
+    hot=True,
+)
+SHOW_SESSION: Final = _owned(
     "showSession",
     "GET",
     "/sessions/{session_id}",
     "A session as it is now",
-    NoBody,
     Response(200, "The session.", SessionAnswer, examples.SESSION),
-    _OWNED,
-    tag="sessions",
-    callers=HOTKEY,
-    hot=True,
 )
-STOP_SESSION: Final = Route(
+STOP_SESSION: Final = _owned(
     "stopSession",
     "DELETE",
     "/sessions/{session_id}",
     "Stop a session for good",
-    NoBody,
     Response(200, "It stops, and stays stopped.", StoppedAnswer, examples.STOPPED),
-    _OWNED,
-    tag="sessions",
-    callers=HOTKEY,
-    hot=True,
 )
 LIST_SESSIONS: Final = Route(
     "listSessions",
@@ -218,14 +205,17 @@ LIST_SESSIONS: Final = Route(
     "Your own sessions, the newest first",
     NoBody,
     Response(200, "At most 200 sessions.", SessionsAnswer, examples.SESSIONS),
-    (
-        _UNSIGNED,
-        _error(403, "Another hotkey's.", "not_yours", "Can only list your own sessions."),
-        *_COMMON,
-    ),
-    tag="sessions",
+    (_UNSIGNED, _error(403, "Another hotkey's.", "not_yours", "Can only list your own sessions."), *_COMMON),
+    "sessions",
     callers=HOTKEY,
     hot=True,
+)
+ISSUE_TICKET: Final = _owned(
+    "issueTicket",
+    "POST",
+    "/sessions/{session_id}/ticket",
+    "A short-lived ticket for the event stream",
+    Response(200, "The ticket.", TicketAnswer, examples.TICKET),
 )
 STREAM_EVENTS: Final = Route(
     "streamEvents",
@@ -235,7 +225,7 @@ STREAM_EVENTS: Final = Route(
     NoBody,
     Response(200, "`state`, `stats` and at last `end` events.", str, examples.EVENTS),
     (Response(204, "The session is over and there is nothing more: do not come back."), *_OWNED),
-    tag="sessions",
+    "sessions",
     parameters=(
         Parameter("ticket", "query", "Instead of signed headers, for EventSource; opens once."),
         Parameter("Last-Event-ID", "header", "Go on after this event; an id of a ticket's stream opens it again."),
@@ -243,32 +233,6 @@ STREAM_EVENTS: Final = Route(
     ),
     stream="text/event-stream; charset=utf-8",
     callers=HOTKEY_OR_TICKET,
-)
-ISSUE_TICKET: Final = Route(
-    "issueTicket",
-    "POST",
-    "/sessions/{session_id}/ticket",
-    "A short-lived ticket for the event stream",
-    NoBody,
-    Response(200, "The ticket.", TicketAnswer, examples.TICKET),
-    _OWNED,
-    tag="sessions",
-    callers=HOTKEY,
-    hot=True,
-)
-EXTEND_SESSION: Final = Route(
-    "extendSession",
-    "POST",
-    "/sessions/{session_id}/extend",
-    "Buy more time for a session",
-    ExtendSessionBody,
-    Response(202, CREATE_SESSION.success.description, BoughtAnswer, examples.BOUGHT, CREATE_SESSION.success.headers),
-    (_BAD_REQUEST, _UNSIGNED, _PRICE, _NOT_YOURS, _MISSING, _CONFLICT, *_COMMON),
-    tag="sessions",
-    parameters=_PAYMENT_HEADERS,
-    request_example={"duration_hours": 24},
-    callers=HOTKEY,
-    hot=True,
 )
 SHOW_PAYMENT: Final = Route(
     "showPayment",
@@ -278,26 +242,13 @@ SHOW_PAYMENT: Final = Route(
     NoBody,
     Response(200, "The payment.", PaymentAnswer, examples.PAYMENT),
     _OWNED,
-    tag="payments",
+    "payments",
     callers=HOTKEY,
 )
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
-    HEALTH,
-    READY,
-    TIERS,
-    NODES,
-    IDENTITY,
-    TERMS,
-    METAGRAPH,
-    OPENAPI,
-    CREATE_SESSION,
-    SHOW_SESSION,
-    STOP_SESSION,
-    LIST_SESSIONS,
-    STREAM_EVENTS,
-    ISSUE_TICKET,
-    EXTEND_SESSION,
+    *(HEALTH, READY, TIERS, NODES, IDENTITY, TERMS, METAGRAPH, OPENAPI),
+    *(CREATE_SESSION, EXTEND_SESSION, SHOW_SESSION, STOP_SESSION, LIST_SESSIONS, ISSUE_TICKET, STREAM_EVENTS),
     SHOW_PAYMENT,
 )
 

@@ -1,5 +1,8 @@
-"""What the gateway takes and answers, field by field. The first fields of each answer are the original Engram's; phones
-rely on them."""
+"""What the gateway takes and answers, field by field.
+
+The first fields of each answer are the original Engram's; phones rely on them. A field with a default is sent all the
+same, but where a Struct omits defaults: the default is what a client reads in the answer of a gateway without it.
+"""
 
 from typing import Annotated, Final
 
@@ -112,11 +115,11 @@ class IdentityAnswer(msgspec.Struct, frozen=True):
     """The gateway's own key, which signs its answers to signed requests."""
 
     hotkey: Hotkey
-    public_key: Annotated[str, Meta(description="The same key, 64 hex digits.")]
-    scheme: str
-    sig_versions: list[int]
-    environment: str
-    version: str
+    public_key: Annotated[str, Meta(description="The same key, 64 hex digits.")] = ""
+    scheme: str = ""
+    sig_versions: list[int] = []
+    environment: str = ""
+    version: str = ""
 
 
 class TermsAnswer(msgspec.Struct, frozen=True):
@@ -154,18 +157,18 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: Annotated[
         float, Meta(description="Unix seconds; until the session is active, when it would end if it became active now.")
     ]
-    node_endpoint: str | None
-    node_hotkey: Hotkey | None
-    payment_tx: str | None
-    network: NetworkName
-    amount_paid_usd: Usd
-    stats: Annotated[dict[str, object], Meta(description="What was last learned from the node.")]
-    error: str | None
+    node_endpoint: str | None = None
+    node_hotkey: Hotkey | None = None
+    payment_tx: str | None = None
+    network: NetworkName = ""
+    amount_paid_usd: Usd = 0.0
+    stats: Annotated[dict[str, object], Meta(description="What was last learned from the node.")] = {}
+    error: str | None = None
     remaining_seconds: Annotated[float, Meta(ge=0)]
-    tier: str
-    payment_id: str
-    end_reason: str | None
-    stats_age_s: float | None
+    tier: str = ""
+    payment_id: str = ""
+    end_reason: str | None = None
+    stats_age_s: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -176,8 +179,8 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class BoughtAnswer(SessionAnswer, frozen=True, kw_only=True):
     """A session that was paid for, or is being paid for (`code` payment_pending: come back after Retry-After)."""
 
-    payment_status: str
-    code: Annotated[str, Meta(description="accepted, or payment_pending.")]
+    payment_status: str = ""
+    code: Annotated[str, Meta(description="accepted, or payment_pending.")] = ""
 
 
 class SessionsAnswer(msgspec.Struct, frozen=True):
@@ -215,11 +218,11 @@ class PaymentAnswer(msgspec.Struct, frozen=True, kw_only=True):
     ]
     amount_usd: Usd
     network: NetworkName
-    transaction: str | None
-    reason: str | None
-    created_at: UnixSeconds
-    settled_at: UnixSeconds | None
-    refunds: list["RefundAnswer"]
+    transaction: str | None = None
+    reason: str | None = None
+    created_at: UnixSeconds = 0.0
+    settled_at: UnixSeconds | None = None
+    refunds: list["RefundAnswer"] = []
 
 
 class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):

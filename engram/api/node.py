@@ -46,7 +46,6 @@ def _row(
         Response(200, "Done.", answer),
         _REFUSED,
         parameters=tuple(Parameter(name, "query") for name in query),
-        cache="",
         stream=stream,
         failed=failed or {},
         rule_status=rule_status,

@@ -32,7 +32,7 @@ class Administered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 METRICS: Final = Route(
-    "metrics", "GET", "/metrics", "Every metric, for Prometheus", NoBody, Response(200, "The metrics.", str), cache=""
+    "metrics", "GET", "/metrics", "Every metric, for Prometheus", NoBody, Response(200, "The metrics.", str)
 )
 STATUS: Final = Route(
     "status",
@@ -41,11 +41,8 @@ STATUS: Final = Route(
     "The node, its chain and its announcement",
     NoBody,
     Response(200, "The status.", object),
-    cache="",
 )
-HEALTH: Final = Route(
-    "health", "GET", "/health", "Whether the node is up", NoBody, Response(200, "It is.", Health), cache=""
-)
+HEALTH: Final = Route("health", "GET", "/health", "Whether the node is up", NoBody, Response(200, "It is.", Health))
 NAMESPACE: Final = Route(
     "namespace",
     "POST",
@@ -53,7 +50,6 @@ NAMESPACE: Final = Route(
     "Count or erase namespaces",
     Administer,
     Response(200, "Done.", Administered),
-    cache="",
     signed_as="namespace",
     body_required=False,
 )
@@ -64,7 +60,6 @@ WALLETS: Final = Route(
     "Who signed requests since the start",
     NoBody,
     Response(200, "All of them.", object),
-    cache="",
 )
 WALLET: Final = Route(
     "walletStatsOf",
@@ -73,7 +68,6 @@ WALLET: Final = Route(
     "What one hotkey signed since the start",
     NoBody,
     Response(200, "Its requests.", object),
-    cache="",
 )
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (METRICS, STATUS, HEALTH, NAMESPACE, WALLETS, WALLET)

@@ -1,10 +1,10 @@
 """OpenAPI 3.1 out of a table of routes and the very types that are decoded and encoded."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 import msgspec
-from msgspec import NODEFAULT, inspect
+from msgspec import UNSET
 
 from engram.api.route import NoBody, Response, Route
 
@@ -16,11 +16,14 @@ JSON = "application/json"
 
 def document(table: Table, info: Mapping[str, str], schemes: Mapping[str, Schema] | None = None) -> bytes:
     """Return the whole document as JSON. `schemes` are the security schemes that rows name as callers."""
-    types = sorted(_types(table), key=lambda kind: kind.__name__)
-    schemas, components = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}", schema_hook=_any
-    )
-    _require_what_is_always_there(table, components)
+    answered = _named({each.answer for route in table for each in (route.success, *route.others)})
+    requested = _named({route.request for route in table})
+    types = sorted(answered | requested, key=lambda kind: kind.__name__)
+    schemas, components = _schemas(types)
+    _, taken = _schemas(sorted(requested, key=lambda kind: kind.__name__))
+    for kind in _structs(answered):
+        if kind.__name__ not in taken:
+            _state_what_is_sent(kind, components[kind.__name__])
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, Schema] = {}
     for route in table:
@@ -31,48 +34,34 @@ def document(table: Table, info: Mapping[str, str], schemes: Mapping[str, Schema
     return msgspec.json.encode({"openapi": "3.1.0", "info": info, "paths": paths, "components": described})
 
 
-def _require_what_is_always_there(table: Table, components: Mapping[str, Schema]) -> None:
-    """In an answer only UNSET fields may be missing: defaults are for clients, to which older servers say less."""
-    answers = {each.answer for route in table for each in (route.success, *route.others) if each.answer is not None}
-    for kind in _structs(inspect.multi_type_info(answers)) - _structs(inspect.multi_type_info(_requests(table))):
-        if not kind.__struct_config__.omit_defaults:
-            described: Any = components[kind.__name__]
-            fields = [each for each in _fields(kind) if not _may_be_unset(each)]
-            described["required"] = [each.encode_name for each in fields]
-            for each in fields:
-                described["properties"][each.encode_name].pop("default", None)
+def _named(types: set[type | None]) -> set[type]:
+    return {kind for kind in types if kind not in (None, str, NoBody)}
 
 
-def _fields(kind: type[msgspec.Struct]) -> tuple[inspect.Field, ...]:
-    described = inspect.type_info(kind)
-    assert isinstance(described, inspect.StructType)
-    return described.fields
+def _schemas(types: Sequence[type]) -> tuple[tuple[Schema, ...], dict[str, Schema]]:
+    return msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}", schema_hook=_any)
 
 
-def _may_be_unset(field: inspect.Field) -> bool:
-    return not field.required and field.default is NODEFAULT and field.default_factory is NODEFAULT
+def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
+    """All Structs that these are made of."""
+    found: set[type[msgspec.Struct]] = set()
+    todo: list[Any] = [*types]
+    while todo:
+        kind = todo.pop()
+        if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+            found.add(kind)
+            todo += get_type_hints(kind).values()
+        todo += get_args(kind)
+    return found
 
 
-def _structs(found: object) -> set[type[msgspec.Struct]]:
-    """The Structs that types are made of, themselves included."""
-    match found:
-        case inspect.StructType(cls=kind, fields=fields):
-            return {kind}.union(*(_structs(each.type) for each in fields))
-        case inspect.Metadata(type=inner) | inspect.ListType(item_type=inner) | inspect.DictType(value_type=inner):
-            return _structs(inner)
-        case inspect.UnionType(types=several) | [*several]:
-            return set[type[msgspec.Struct]]().union(*(_structs(each) for each in several))
-        case _:
-            return set()
-
-
-def _requests(table: Table) -> set[type]:
-    return {route.request for route in table if route.takes_body}
-
-
-def _types(table: Table) -> set[type]:
-    answered = {each.answer for route in table for each in (route.success, *route.others)}
-    return {kind for kind in answered | {route.request for route in table} if kind not in (None, str, NoBody)}
+def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
+    """Require what an answer always has: its defaults are for those who read it, UNSET alone leaves a field out."""
+    if kind.__struct_config__.omit_defaults:
+        return
+    schema["required"] = [field.encode_name for field in msgspec.structs.fields(kind) if field.default is not UNSET]
+    for each in cast("dict[str, Schema]", schema["properties"]).values():
+        each.pop("default", None)
 
 
 def _any(kind: type) -> Schema:

@@ -2,6 +2,7 @@
 
 import re
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
@@ -9,6 +10,7 @@ A = TypeVar("A")
 Q = TypeVar("Q")
 
 Example: TypeAlias = dict[str, object]
+Method: TypeAlias = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Where: TypeAlias = Literal["query", "header"]
 
 _PARAMETER: Final = re.compile(r"\{(\w+)(?:\.\.\.)?\}")
@@ -44,7 +46,7 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
 
     id: str
     """Its name among all of the surface: the document's operationId."""
-    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    method: Method
     path: str
     """`{name}` is one segment, `{name...}` the rest of the path with its slashes."""
     summary: str
@@ -60,8 +62,8 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     request_example: Example | None = None
     body_required: bool = True
     """False: no body stands for an empty object."""
-    cache: str = "no-store"
-    """Cache-Control of what the handler gives back; empty: none. Refusals have none."""
+    cache: str = ""
+    """Cache-Control of what the handler gives back; empty: no cache keeps it."""
     stream: str = ""
     """Content-Type of a stream, which has no length and is not signed; empty: the answer is one JSON document."""
     failed: Example = {}
@@ -94,6 +96,10 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     def path_parameters(self) -> tuple[str, ...]:
         """Names in the order of the path."""
         return tuple(_PARAMETER.findall(self.path))
+
+    def url(self, **names: str) -> str:
+        """The path of one request, its names quoted."""
+        return _PARAMETER.sub(lambda found: quote(names[found[1]], safe=""), self.path)
 
     @property
     def plain_path(self) -> str:

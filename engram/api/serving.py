@@ -7,13 +7,9 @@ and what completes an answer (a signature, padding). A row says which of it appl
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
 
-import msgspec
-
-from engram import wire
-from engram.api.call import Call, Reply
+from engram.api.call import Call, Reply, Surface
 from engram.api.route import Route
-from engram.http.errors import ApiError
-from engram.http.request import Answer, Handler, Request, Stream, refusal
+from engram.http.request import Answer, Handler, Request, Stream
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -21,37 +17,6 @@ Q = TypeVar("Q")
 
 Given: TypeAlias = A | Reply[A] | Answer | Stream
 """What a handler gives back: the answer, one with headers, one that is encoded already, or a stream."""
-
-
-class Surface(Generic[C]):
-    """What all endpoints of a surface share."""
-
-    async def identify(self, call: Call[Any, C]) -> C | None:
-        """Return who calls a row that has `callers`; None: the handler is to find out. Raises ApiError."""
-        raise NotImplementedError
-
-    def decode(self, call: Call[Any, C], kind: type[Q]) -> Q:
-        """Return the body as the row's request. Raises ApiError 400 `bad_json`, 422 `invalid`."""
-        try:
-            return wire.decode(call.http.body, kind)
-        except msgspec.ValidationError as error:
-            raise ApiError(422, "invalid", f"{error}") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise ApiError(400, "bad_json", "Invalid JSON body.") from None
-
-    def refuse(self, call: Call[Any, C], error: Exception) -> Reply[object] | Answer | None:
-        """Return what an exception of a handler is answered with; None: it is a fault of ours."""
-        return refusal(call.http, error) if isinstance(error, ApiError) else None
-
-    async def finish(self, call: Call[Any, C], given: Reply[object] | Answer) -> Answer:
-        """Return what goes out, errors included."""
-        return given if isinstance(given, Answer) else encoded(call.route, given)
-
-
-def encoded(route: Route[Any, Any], reply: Reply[object]) -> Answer:
-    """A reply of a row, encoded."""
-    headers = (("Cache-Control", route.cache), *reply.headers) if route.cache else reply.headers
-    return Answer(reply.status or route.success.status, msgspec.json.encode(reply.body), headers)
 
 
 class AddRoute(Protocol):
@@ -100,7 +65,7 @@ def _served(route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[
             found = await handler(call)
             if isinstance(found, Stream):
                 return found
-            given = found if isinstance(found, Answer | Reply) else Reply(found)
+            given = found if isinstance(found, (Answer, Reply)) else Reply(found)
         except Exception as error:
             refused = surface.refuse(call, error)
             if refused is None:

@@ -24,9 +24,9 @@ def bind_ops(
     async def show_status(_: Call[NoBody, Caller]) -> object:
         return await status()
 
-    async def show_metrics(call: Call[NoBody, Caller]) -> Answer:
+    async def show_metrics(_: Call[NoBody, Caller]) -> Answer:
         await refresh()
-        return Answer(200, metrics.render(), (("Cache-Control", call.route.cache),), CONTENT_TYPE)
+        return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
     endpoints.bind(api.STATUS, show_status)
     endpoints.bind(api.METRICS, show_metrics)

@@ -23,10 +23,8 @@ from engram.api.openapi import JSON
 from engram.api.refund_terms import PublishedTerms
 from engram.api.route import NoBody
 from engram.api.serving import Endpoints
-from engram.chain.answer import metagraph_answer
-from engram.chain.errors import SubnetNotSynced, UnknownField
 from engram.gateway.caller import Caller
-from engram.gateway.replies import shortened
+from engram.gateway.metagraph import MetagraphAnswers
 from engram.gateway.rules import Reason
 from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe, Services
@@ -78,8 +76,10 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
     async def show_terms(_: Call[NoBody, Caller]) -> TermsAnswer:
         return _terms(services)
 
+    netuids, metagraphs = settings.chain.netuids, MetagraphAnswers(services.subnets)
+
     async def show_metagraph(call: Call[NoBody, Caller]) -> Answer:
-        return _metagraph(services, call)
+        return await _metagraph(metagraphs, netuids[0] if netuids else 0, call)
 
     async def show_openapi(_: Call[NoBody, Caller]) -> Answer:
         return Answer(200, api.openapi_document())
@@ -130,20 +130,12 @@ async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
     return checks
 
 
-def _metagraph(services: Services, call: Call[NoBody, Caller]) -> Answer:
-    netuids = services.settings.chain.netuids
+async def _metagraph(metagraphs: MetagraphAnswers, default_netuid: int, call: Call[NoBody, Caller]) -> Answer:
     asked = call.query("netuid")
-    text = (str(netuids[0]) if netuids else "0") if asked is None else asked
+    text = str(default_netuid) if asked is None else asked
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_NETUID):
         raise ApiError(400, "bad_netuid", f"netuid must be a whole number from 0 to {MAX_NETUID}.")
-    try:
-        shown = metagraph_answer(services.subnets, int(text), call.query("fields"), call.header("If-None-Match"))
-    except SubnetNotSynced as missing:
-        raise ApiError(
-            404, "netuid_not_synced", str(missing), extra={"synced": list(services.subnets.synced)}
-        ) from None
-    except UnknownField as unknown:
-        raise ApiError(400, "unknown_field", shortened(str(unknown))) from None
+    shown = await metagraphs.answer(int(text), call.query("fields"), call.header("If-None-Match"))
     headers = (("ETag", shown.etag), ("Age", str(int(shown.age_s))), ("Cache-Control", call.route.cache))
     return Answer(shown.status, shown.body, headers, "" if shown.status == 304 else JSON)
 

@@ -6,8 +6,7 @@ from typing import Any, TypeVar, final
 import msgspec
 
 from engram import wire
-from engram.api.call import Call, Reply
-from engram.api.serving import Surface, encoded
+from engram.api.call import Call, Reply, Surface, encoded
 from engram.gateway.caller import Caller, signed_answer, verify
 from engram.gateway.replies import INVALID_JSON, json_object, ledger_refusal
 from engram.gateway.services import Services

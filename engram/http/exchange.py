@@ -1,15 +1,9 @@
 """What is known of the request being answered, whatever framework answers it."""
 
 from contextvars import ContextVar
-from typing import Final, TypeVar, cast, final
+from typing import Final, cast, final
 
-import msgspec
-
-from engram import wire
 from engram.http.asgi import Scope
-from engram.http.errors import ApiError
-
-T = TypeVar("T")
 
 KEY = "engram.exchange"
 """Where an ASGI scope carries it."""
@@ -58,21 +52,3 @@ def current() -> Exchange:
 def request_id() -> str:
     """The id of the request being answered by this task."""
     return current().request_id
-
-
-def client_address() -> str:
-    """The address of the client being answered by this task."""
-    return current().client
-
-
-def decode(type_: type[T]) -> T:
-    """The current request's body as JSON of this msgspec type.
-
-    Raises ApiError 400 `bad_json` for what is no JSON, 422 `invalid` naming the field that does not fit.
-    """
-    try:
-        return wire.decode(current().body, type_)
-    except msgspec.ValidationError as error:
-        raise ApiError(422, "invalid", f"{error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ApiError(400, "bad_json", "Invalid JSON body.") from None

@@ -1,7 +1,6 @@
 """What a handler takes and gives, without a framework: a request that has been read, an answer that is encoded, or a
 stream."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias, cast, final
 
@@ -71,22 +70,22 @@ class Answer(msgspec.Struct, frozen=True):
     """Content-Type; empty: none."""
 
 
-class Stream(ABC):
+class Stream:
     """What goes back, 200, while it is produced. It is cancelled when the server drains."""
 
     headers: dict[str, str]
 
-    @abstractmethod
     async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
         """Send the body: until all was sent, the client leaves, or the server drains."""
+        raise NotImplementedError
 
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
 
 
 def json_answer(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """A JSON answer that no cache keeps."""
-    return Answer(status, msgspec.json.encode(answer), (("Cache-Control", "no-store"), *headers))
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(answer), tuple(headers))
 
 
 def refusal(request: Request, refused: ApiError) -> Answer:

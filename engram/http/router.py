@@ -91,9 +91,10 @@ class Router:
         method, path = scope["method"], scope["path"]
         if (exact := self._exact.get((method, path))) is not None:
             return (exact, _NONE) if exact.hot else None
-        for entry in (*self._by_depth.get((method, path.count("/")), ()), *self._deep.get(method, ())):
-            if (match := entry.pattern.match(path)) is not None:
-                return (entry, match.groupdict()) if entry.hot else None
+        for known in (self._by_depth.get((method, path.count("/")), ()), self._deep.get(method, ())):
+            for entry in known:
+                if (match := entry.pattern.match(path)) is not None:
+                    return (entry, match.groupdict()) if entry.hot else None
         return None
 
     def _view(self, handler: Handler) -> Callable[..., Awaitable[Response]]:
@@ -117,5 +118,5 @@ def _group(found: re.Match[str]) -> str:
 
 
 def _lines(answer: Answer) -> HeaderLines:
-    lines = header_lines(answer.headers)
+    lines = header_lines(answer.headers) if answer.headers else []
     return [(b"content-type", answer.media.encode("ascii")), *lines] if answer.media else lines

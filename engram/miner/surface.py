@@ -14,8 +14,7 @@ import trio
 from prometheus_client import Counter, Histogram
 
 from engram.api import node
-from engram.api.call import Call, Reply
-from engram.api.serving import Surface
+from engram.api.call import Call, Reply, Surface
 from engram.http.errors import ApiError
 from engram.http.request import Answer, refusal
 from engram.memory.errors import (

@@ -15,6 +15,9 @@ DELIBERATE = {
     "/components/schemas/CreateSessionBody/description": "says what refuses values of a wrong type",
     "/components/schemas/ExtendSessionBody/properties/duration_hours/description": "was missing",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
+    "/paths//nodes/get/responses/200/description": "says what docs/api.md said",
+    "/paths//ready/get/responses/200/description": "says what docs/api.md said",
+    "/paths//terms/get/responses/200/description": "says what docs/api.md said",
 }
 """Where the gateway's document differs from the recorded one, and why."""
 NODE_DELIBERATE = {
