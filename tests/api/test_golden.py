@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from engram.api.gateway import openapi_document
-from engram.miner.openapi import openapi_document as node_document
+from engram.api.node import openapi_document as node_document
 from tests.api.answers import walk
+from tests.api.documents import meant
 from tests.gateway.surface import running_gateway
 
 DELIBERATE = {
@@ -19,6 +20,12 @@ DELIBERATE = {
     "/paths//terms/get/responses/200/description": "says what docs/api.md said",
 }
 """Where the gateway's document differs from the recorded one, and why."""
+NODE_DELIBERATE = {
+    "//stats/get/responses/200/content/application/json/schema/properties/hotkey/type": "a client takes null too",
+    "//stats/get/responses/200/content/application/json/schema/properties/peers/type": "a client takes null too",
+}
+"""The same for a node's document, whose Structs are components now, once what a schema refers to stands in its place;
+besides, titles, defaults and descriptions are there that were missing."""
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -40,7 +47,9 @@ def test_the_gateways_document_describes_the_same_requests_and_answers() -> None
 
 
 def test_the_nodes_document_describes_the_same_requests_and_answers() -> None:
-    assert _unversioned(node_document()) == golden("node_openapi")
+    now, before = _unversioned(node_document()), golden("node_openapi")
+    assert set(_differences(meant(now), meant(before))) == NODE_DELIBERATE.keys()
+    assert set(_described(before)) <= set(_described(now))
 
 
 def _unversioned(document: bytes) -> dict[str, Any]:
@@ -56,3 +65,15 @@ def _differences(now: Any, before: Any, at: str = "") -> Iterator[str]:
             yield from _differences(now.get(name), before.get(name), f"{at}/{name}")
     elif now != before:
         yield at
+
+
+def _described(node: Any) -> Iterator[str]:
+    """Every description of a document."""
+    if isinstance(node, dict):
+        if isinstance(said := node.get("description"), str):
+            yield said
+        for each in node.values():
+            yield from _described(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _described(each)

@@ -10,12 +10,13 @@ import pytest
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, miner_scheme, verify
 from engram.memory.filters import EVERYTHING
-from engram.miner import endpoints
-from engram.miner.answers import RETRY
-from engram.miner.endpoints import Answer, Service
 from engram.miner.errors import Refused
 from engram.miner.namespace_replay import FirstUses
+from engram.miner.service import Service
+from engram.miner.surface import RETRY
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import encoded, in_namespace, serving, signed
 
 ANNA = Keypair.from_seed(bytes([11]) * 32)
