@@ -2,12 +2,12 @@
 
 from engram.gateway import records
 from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
-from engram.gateway.caller import Caller, identify_request, use_up
-from engram.gateway.replay_guard import Once
+from engram.gateway.caller import Caller, consume_signature, identify_request
 from engram.gateway.services import Services
 from engram.gateway.tickets import LIFETIME_S
 from engram.gateway.views import session_answer
-from engram.hotkeys import MalformedHotkey, parse_hotkey
+from engram.hotkeys import MalformedHotkey, gateway_scheme, parse_hotkey
+from engram.hotkeys.replay_guard import SingleUse
 from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError
 from engram.ledger import LaneClosed
@@ -19,7 +19,7 @@ LISTED = 200
 
 def add_session_routes(direct: Direct, services: Services) -> None:
     """Add the endpoints under /sessions that cost nothing."""
-    once = Once(started_ms=int(services.clock.now() * 1000))
+    tickets = SingleUse(started_ms=int(services.clock.now() * 1000), window_ms=gateway_scheme.WINDOW_MS)
 
     async def show_session(request: Request) -> Answer:
         caller = identify_request(services, request)
@@ -52,7 +52,7 @@ def add_session_routes(direct: Direct, services: Services) -> None:
         (session_id,) = request.parameters
         caller = identify_request(services, request)
         await owned(services, caller, session_id)
-        use_up(services, once, caller)
+        consume_signature(services, tickets, caller)
         ticket = services.tickets.issue(session_id, services.clock.now())
         return json_answer(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
 

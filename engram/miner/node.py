@@ -17,8 +17,9 @@ import trio
 from actors import Backoff, ChildSpec, Context, EventStream, Intensity, Job, SupervisorSpec, System, open_system
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids, SystemClock, SystemIds
-from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys import HotkeyError, Keypair, miner_scheme, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
+from engram.hotkeys.replay_guard import ReplayFloor
 from engram.http.listener import http_job
 from engram.memory.errors import MemoryAreaError
 from engram.memory.index.edge_index import EdgeIndex
@@ -39,7 +40,6 @@ from engram.miner.folder import FolderClaim, NodeFile
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app, ops_job
 from engram.miner.readiness import Readiness
-from engram.miner.replay_floor import StampsAhead
 from engram.miner.service import Identity, Service
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -159,7 +159,7 @@ def supervision(
             clock=clock,
             node=keypair.public_key,
             tenants=settings.tenants,
-            ahead=StampsAhead(data, clock),
+            floor=ReplayFloor(data, now_ms=int(clock.now() * 1000), longest_ms=miner_scheme.NAMESPACE_WINDOW_MS),
         ),
         limits=Limits(embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
         store=store,
