@@ -13,16 +13,19 @@ import trio
 from sqlalchemy import Connection
 
 from actors import ActorDown, CallTimeout, MailboxFull
+from engram.api import gateway as api
+from engram.api.call import Call
+from engram.api.gateway_model import BoughtAnswer, CreateSessionBody, ExtendSessionBody
+from engram.api.serving import Endpoints
 from engram.gateway import records
-from engram.gateway.answers import BoughtAnswer
-from engram.gateway.caller import Caller, identify_request
-from engram.gateway.replies import json_object, shortened
+from engram.gateway.caller import Caller
+from engram.gateway.replies import shortened
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
 from engram.gateway.views import session_answer
-from engram.http.direct import Answer, Direct, Request, json_answer
 from engram.http.errors import ApiError
 from engram.http.limits import bucket_of
+from engram.http.request import Answer, Request, json_answer
 from engram.ledger import LaneClosed
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
@@ -44,7 +47,6 @@ from engram.payments.x402 import Challenge
 from engram.sessions import InvalidDuration, Session, UnknownTier, rules
 from engram.sessions import records as session_records
 
-UNSIGNED: Final = "Invalid or missing gateway auth headers."
 NO_ROOM_STATUS: Final = {
     "no_capacity": 503,
     "session_limit": 429,
@@ -58,31 +60,29 @@ LATEST_S: Final = 0.9
 """How much longer than the verifier's promise the whole answer may take, whatever else is slow."""
 
 
-def add_purchase_routes(direct: Direct, services: Services) -> None:
-    """Add the endpoints that sell."""
+def bind_purchases(endpoints: Endpoints[Caller], services: Services) -> None:
+    """Bind the endpoints that sell."""
     tiers = rules.tiers(services.settings.pricing.lite_usd_per_hour)
 
-    async def create_session(request: Request) -> Answer:
-        caller = identify_request(services, request, UNSIGNED)
-        asked = json_object(request.body)
+    async def create_session(call: Call[CreateSessionBody, Caller]) -> Answer:
+        asked = call.request
         try:
-            tier = rules.tier_named(tiers, asked.get("tier", "standard"))
+            tier = rules.tier_named(tiers, asked.tier)
         except UnknownTier as unknown:
             raise ApiError(400, "unknown_tier", shortened(str(unknown))) from None
-        hours, seconds = _duration(services, asked.get("duration_hours", 1.0))
+        hours, seconds = _duration(services, asked.duration_hours)
         quote = services.shop.quote_session(tier, hours)
-        return await _sell(services, request, caller, NewSession(tier.name, seconds), quote)
+        return await _sell(services, call.http, call.caller, NewSession(tier.name, seconds), quote)
 
-    async def extend_session(request: Request) -> Answer:
-        (session_id,) = request.parameters
-        caller = identify_request(services, request)
-        session = await owned(services, caller, session_id)
-        hours, seconds = _duration(services, json_object(request.body).get("duration_hours", 1.0))
+    async def extend_session(call: Call[ExtendSessionBody, Caller]) -> Answer:
+        session_id = call.path("session_id")
+        session = await owned(services, call.caller, session_id)
+        hours, seconds = _duration(services, call.request.duration_hours)
         quote = services.shop.quote_extension(session_id, tiers[session.tier], hours)
-        return await _sell(services, request, caller, Extension(session_id, seconds), quote)
+        return await _sell(services, call.http, call.caller, Extension(session_id, seconds), quote)
 
-    direct.bind("POST", "/sessions", create_session)
-    direct.bind("POST", "/sessions/<session_id>/extend", extend_session)
+    endpoints.bind(api.CREATE_SESSION, create_session)
+    endpoints.bind(api.EXTEND_SESSION, extend_session)
 
 
 async def _sell(services: Services, request: Request, caller: Caller, wanted: Wanted, quote: Quote) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import msgspec
 from quart import Response, request
@@ -97,7 +98,7 @@ def _add_records(app: App, service: Service) -> None:
     @app.post("/export-stream")
     async def export_stream() -> Response:
         answer = await endpoints.export_stream(service, exchange.current().body)
-        return _response(answer) if isinstance(answer, Answer) else answer
+        return _response(answer) if isinstance(answer, Answer) else cast(Response, answer)
 
 
 def _add_conversations(app: App, service: Service) -> None:

@@ -1,16 +1,20 @@
-"""What the gateway answers, field by field. The first fields of each are the original Engram's; phones rely on them."""
+"""What the gateway takes and answers, field by field. The first fields of each answer are the original Engram's; phones
+rely on them."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from engram.payments.refund_terms import PublishedTerms
+from engram.api.refund_terms import PublishedTerms
 
 UnixSeconds = Annotated[float, Meta(description="Unix seconds, UTC.")]
 Usd = Annotated[float, Meta(description="US dollars, at most 6 decimals.", ge=0)]
 NetworkName = Annotated[
     str, Meta(description="x402's v1 name of the payment network: base, base-sepolia, engram-play.")
+]
+Hours = Annotated[
+    object, Meta(description="0.5 to 720 unless /terms says otherwise.", extra_json_schema={"type": "number"})
 ]
 Hotkey = Annotated[str, Meta(description="SS58 address (prefix 42) of an sr25519 public key.")]
 
@@ -132,8 +136,11 @@ class TermsAnswer(msgspec.Struct, frozen=True):
     ]
 
 
+ENDED: Final = frozenset({"stopped", "expired", "failed"})
+
+
 class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A compute session."""
+    """A compute session. Times are unix seconds."""
 
     session_id: str
     controller_hotkey: Hotkey
@@ -159,6 +166,11 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str
     end_reason: str | None
     stats_age_s: float | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over for good."""
+        return self.status in ENDED
 
 
 class BoughtAnswer(SessionAnswer, frozen=True, kw_only=True):
@@ -221,13 +233,15 @@ class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CreateSessionBody(msgspec.Struct, frozen=True):
-    """The body of POST /sessions."""
+    """The body of POST /sessions. What is no tier and no number is refused by the rules, in their words."""
 
-    tier: Annotated[str, Meta(description="lite, standard or pro.")] = "standard"
-    duration_hours: Annotated[float, Meta(description="0.5 to 720 unless /terms says otherwise.")] = 1.0
+    tier: Annotated[object, Meta(description="lite, standard or pro.", extra_json_schema={"type": "string"})] = (
+        "standard"
+    )
+    duration_hours: Hours = 1.0
 
 
 class ExtendSessionBody(msgspec.Struct, frozen=True):
     """The body of POST /sessions/{session_id}/extend."""
 
-    duration_hours: float = 1.0
+    duration_hours: Hours = 1.0
