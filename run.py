@@ -27,14 +27,12 @@ from sqlalchemy import Connection
 import config
 from actors import (
     Actor,
-    ActorDown,
     ActorsError,
     Backoff,
     ChildSpec,
     EventStream,
     Intensity,
     Job,
-    MailboxFull,
     NodeInfo,
     Registry,
     StartFailed,
@@ -336,13 +334,12 @@ class Gateway:
     def __init__(self, process: Process, keypair: Keypair, backend: "Provisioner", offers: "Offers") -> None:
         from engram.gateway.feed import EventFeed
         from engram.gateway.sales_switch import Selling
-        from engram.payments.actor import PaymentVerifier
+        from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
         from engram.payments.breaker import Breaker, Standing
         from engram.payments.refund_settings import open_refund_key, with_play_recipient
-        from engram.payments.supervision import PAYMENT_VERIFIER
-        from engram.provisioning.actor import PROVISIONER
-        from engram.provisioning.actor import Provisioner as ProvisionerActor
         from engram.relay.actor import RelayEmitter
+        from engram.relay.rounds import RoundLosses
+        from engram.roles.hints import GatewayHints
         from engram.sessions import SystemInstants
         from engram.stats import StatsView
 
@@ -360,13 +357,12 @@ class Gateway:
         self.selling = Selling(process.ledger, default=settings.gateway.selling)
         self.samples = StatsView(process.clock)
         self.verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
-        self.provisioner = registry.ref(ProvisionerActor, PROVISIONER)
         self.emitter = registry.ref(RelayEmitter, "relay_emitter")
-        self.not_queued = 0
+        self.hints = GatewayHints(registry, self.feed, self.samples)
+        self.losses = RoundLosses(process.metrics)
         self.backend = backend
         self.offers = offers
         self.room = min(offers.places, settings.sessions.live_in_all)
-        self._keys: int | None = None
         self.services = self._services()
         self.status = self._status()
 
@@ -396,46 +392,10 @@ class Gateway:
         if patience.cancelled_caught:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 
-    def session_changed(self, session_id: str) -> None:
-        """A hint to the provisioner and to open event streams; never raises."""
-        from engram.provisioning.actor import session_changed
-
-        if not session_changed(self.provisioner, session_id):
-            self._hint_lost("provisioner")
-        self.feed.poke(session_id)
-
-    def _hint_lost(self, to: str) -> None:
-        self.process.metrics.hints_lost.labels(to).inc()
-        _log.info("hint_lost", to=to)
-
     def places(self) -> int:
         """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
-        return self.room if self._keys is None else min(self.room, self._keys)
-
-    def _count_keys(self, usable: int) -> None:
-        self._keys = usable
-
-    def _fleet_changed(self, session_id: str) -> None:
-        self.samples.outdate()
-        self.feed.poke(session_id)
-
-    def payments_changed(self) -> None:
-        """A hint to the payment verifier; never raises."""
-        from engram.payments.protocol import Reread
-
-        try:
-            self.verifier.tell(Reread())
-        except (ActorDown, MailboxFull):
-            self._hint_lost("payment_verifier")
-
-    def outbox_changed(self) -> None:
-        """A hint to the relay; never raises."""
-        from engram.relay.protocol import OutboxGrew
-
-        try:
-            self.emitter.tell(OutboxGrew())
-        except (ActorDown, MailboxFull):
-            self._hint_lost("relay_emitter")
+        keys = self.hints.usable_keys
+        return self.room if keys is None else min(self.room, keys)
 
     def _chain(self) -> Actor[Any]:
         from engram.chain.read.endpoints import nodes
@@ -449,9 +409,10 @@ class Gateway:
 
     def _payments(self) -> SupervisorSpec:
         from engram.payments import networks
+        from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
         from engram.payments.breaker import GuardedFacilitator
         from engram.payments.facilitator import HttpFacilitator
-        from engram.payments.supervision import supervision
+        from engram.payments.ports import PaymentPorts
         from engram.payments.supported_poller import SupportedPoller
 
         process, settings = self.process, self.settings.payments
@@ -463,21 +424,31 @@ class Gateway:
             verify_timeout_s=settings.verify_timeout_s,
             settle_timeout_s=settings.settle_timeout_s,
         )
-        return supervision(
+        ports = PaymentPorts(
             registry=process.registry,
             settings=self.settings,
             ledger=process.ledger,
             facilitator=GuardedFacilitator(facilitator, self.standing.breaker),
             instants=self.instants,
             ids=process.ids,
-            places=self.places,
-            on_settled=self.session_changed,
             metrics=process.metrics,
+            hints=self.hints,
+            places=self.places,
             refund_key=self.refund_key,
             evidence=self._evidence(),
-            poller=SupportedPoller(
-                process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
-            ),
+        )
+        poller = SupportedPoller(
+            process.http, url, networks.find(settings.network), self.standing, settings.supported_interval_s
+        )
+        return SupervisorSpec(
+            "payments",
+            [
+                # The verifier keeps to the setting; children that are just ending may still be counted here.
+                SupervisorSpec(PURCHASES, strategy="dynamic", max_children=2 * settings.concurrency, name=PURCHASES),
+                ChildSpec(PAYMENT_VERIFIER, lambda: PaymentVerifier(ports), name=PAYMENT_VERIFIER),
+                ChildSpec("facilitator_supported", lambda: Job(poller.run)),
+            ],
+            strategy="rest_for_one",
         )
 
     def _evidence(self) -> "Evidence | None":
@@ -494,7 +465,7 @@ class Gateway:
         from engram.payments.refund_settings import refund_terms
         from engram.payments.refunds import settle_up
         from engram.provisioning import node_keys
-        from engram.provisioning.actor import fleet_spec
+        from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watch
         from engram.provisioning.fleet import Fleet
         from engram.provisioning.health import health_probe
         from engram.provisioning.processes import listening_ports
@@ -513,6 +484,7 @@ class Gateway:
 
         makes_keys = self.settings.environment == "local"
         fleet = Fleet(
+            registry=process.registry,
             ledger=process.ledger,
             backend=self.backend,
             instants=self.instants,
@@ -520,85 +492,78 @@ class Gateway:
             settings=self.settings.provisioning,
             tiers=tiers(self.settings.pricing.lite_usd_per_hour),
             is_healthy=health_probe(process.http),
-            on_failed=give_back,
-            on_ended=give_back,
+            settle_up=give_back,
+            metrics=process.metrics,
+            hints=self.hints,
+            expiry_interval_s=self.settings.stats.expiry_interval_s,
             new_key=new_key if makes_keys else None,
-            on_changed=self._fleet_changed,
-            on_launch=self._on_launch,
-            on_hint_lost=lambda: self._hint_lost("provisioner"),
             taken_ports=listening_ports,
-            on_keys=(lambda _: None) if makes_keys else self._count_keys,
         )
-        return fleet_spec(fleet, process.registry, self.settings.stats.expiry_interval_s)
-
-    def _on_launch(self, outcome: str, seconds: float) -> None:
-        metrics, backend = self.process.metrics, self.backend.name
-        metrics.launches.labels(backend, outcome).inc()
-        if outcome == "healthy":
-            metrics.launch_seconds.labels(backend).observe(seconds)
-
-    def _on_poll(self, answered: bool, seconds: float) -> None:
-        self.process.metrics.polls.labels("answered" if answered else "failed").inc()
-        self.process.metrics.poll_seconds.observe(seconds)
+        return SupervisorSpec(
+            "fleet",
+            [
+                SupervisorSpec(SAGAS, strategy="dynamic", max_children=SAGAS_AT_ONCE, name=SAGAS),
+                ChildSpec("node_watch", lambda: node_watch(fleet)),
+                ChildSpec(PROVISIONER, lambda: Provisioner(fleet), name=PROVISIONER),
+            ],
+            strategy="rest_for_one",
+        )
 
     def _stats_poller(self) -> Actor[Any]:
-        from engram.stats import Prover, StatsPoller, ask_stats
+        from engram.stats import Prover, StatsPoller, StatsPorts, ask_stats
 
         process, settings = self.process, self.settings.stats
         return StatsPoller(
-            process.ledger,
-            lambda endpoint: ask_stats(process.http, endpoint, settings),
-            self.samples,
-            self.instants,
-            settings,
-            process.rng,
-            on_sample=lambda session_id, _: self.feed.poke(session_id),
-            on_changed=self.feed.poke,
-            on_unresponsive=self.session_changed,
-            on_poll=self._on_poll,
-            prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
-            block=lambda: self.subnets.block,
+            StatsPorts(
+                ledger=process.ledger,
+                ask=lambda endpoint: ask_stats(process.http, endpoint, settings),
+                view=self.samples,
+                instants=self.instants,
+                settings=settings,
+                rng=process.rng,
+                hints=self.hints,
+                metrics=process.metrics,
+                prove=Prover(process.http, self.keypair, settings, process.clock, process.rng),
+                block=lambda: self.subnets.block,
+            )
         )
 
     def _relay_rounds(self) -> Job | None:
-        from engram.relay.rounds import LOST, MemoryRounds
+        from engram.relay.rounds import MemoryRounds, RoundPorts
 
         if not self.settings.relay.url:
             return None
-        counted = {reason: self.process.metrics.relay_not_queued.labels(reason) for reason in LOST}
-
-        def lost(reason: str, payloads: int) -> None:
-            counted[reason].inc(payloads)
-            self.not_queued += payloads
-
-        process = self.process
-        rounds = MemoryRounds(
-            process.ledger,
-            self.samples,
-            process.clock,
+        ports = RoundPorts(
+            ledger=self.process.ledger,
+            view=self.samples,
+            clock=self.process.clock,
             netuid=self.settings.miner.netuid,
             block=lambda: self.subnets.block,
             interval_s=self.settings.relay.round_s,
-            on_queued=self.outbox_changed,
-            on_lost=lost,
+            hints=self.hints,
+            losses=self.losses,
         )
-        return Job(rounds.run)
+        return Job(MemoryRounds(ports).run)
 
     def _relay_emitter(self) -> Actor[Any]:
         from engram.relay import PayloadSigner, RetryPolicy
-        from engram.relay.actor import RelayEmitter
+        from engram.relay.actor import EmitterPorts, RelayEmitter
         from engram.relay.receiver import Receiver
 
         settings, process = self.settings.relay, self.process
         receiver = Receiver(process.http, settings.url, settings.timeout_s) if settings.url else None
         policy = RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s)
-        signer = PayloadSigner.of(self.keypair)
-
-        def attempted(word: str) -> None:
-            process.metrics.relay_sends.labels(word).inc()
-
         return RelayEmitter(
-            process.ledger, receiver, signer, policy, process.clock, process.rng, attempted, lambda: self.not_queued
+            EmitterPorts(
+                ledger=process.ledger,
+                receiver=receiver,
+                signer=PayloadSigner.of(self.keypair),
+                policy=policy,
+                clock=process.clock,
+                rng=process.rng,
+                metrics=process.metrics,
+                losses=self.losses,
+            )
         )
 
     def _control(self) -> Job:
@@ -612,7 +577,7 @@ class Gateway:
             process.clock,
             self.instants,
             self.selling,
-            self,
+            self.hints,
             self.status,
             # As its nodes have it: they are not told the gateway's environment.
             lambda file: password_for(
@@ -655,7 +620,7 @@ class Gateway:
                 "actors": probes.parts_probe(self._missing),
                 "sales": probes.sales_probe(shop.sales),
             },
-            session_changed=self.session_changed,
+            session_changed=self.hints.session_changed,
             not_enforced=lambda: self.offers.not_enforced,
         )
 
@@ -666,7 +631,7 @@ class Gateway:
 
         return Conditions(
             fixed=fixed_facts(self.settings),
-            usable_keys=lambda: self._keys,
+            usable_keys=lambda: self.hints.usable_keys,
             places=lambda: self.room,
             free_bytes=Disk(self.process.folder, self.process.clock).free_bytes,
             chain_read=lambda: bool(self.subnets.synced) if self.settings.miner.announce else None,

@@ -2,7 +2,6 @@
 reads the open facts again every few seconds, so that nothing depends on a message that arrived."""
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, final
 
@@ -20,21 +19,22 @@ from actors import (
     MailboxPolicy,
     MaxChildren,
     ReplyTo,
-    SupervisorRef,
 )
-from config.model import Settings
-from engram.clock import Ids
-from engram.ledger import Ledger, LedgerError
+from engram.ledger import LedgerError
 from engram.payments import records, refunds, retention, rules, x402
 from engram.payments.model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
 from engram.payments.payment_worker import PaymentWork
+from engram.payments.ports import PaymentPorts
 from engram.payments.protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
 from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
 from engram.payments.reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
-from engram.sessions import Instants, Session, SessionState
+from engram.sessions import Session, SessionState
 
 _log = structlog.get_logger("engram.payments")
 
+PAYMENT_VERIFIER: Final = "payment_verifier"
+PURCHASES: Final = "purchases"
+"""Registered names."""
 REREAD_S: Final = 2.0
 """Open facts are looked for this often."""
 WAITING: Final = 512
@@ -54,18 +54,6 @@ NEXT_PAGE_S: Final = 0.25
 """A full page is followed by the next one this soon after it is worked off."""
 
 
-class Wiring(msgspec.Struct, frozen=True):
-    """What the verifier is given from outside. `places` is how many sessions may hold a node, asked each time."""
-
-    settings: Settings
-    ledger: Ledger
-    instants: Instants
-    ids: Ids
-    purchases: SupervisorRef
-    places: Callable[[], int]
-    work: PaymentWork
-
-
 class _Waiter:
     """A buyer waiting for a payment to be decided."""
 
@@ -83,10 +71,12 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     mailbox = MailboxPolicy(bound=2_048)
 
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-        self._payments = wiring.settings.payments
-        self._ledger = wiring.ledger
+    def __init__(self, ports: PaymentPorts) -> None:
+        self._ports = ports
+        self._purchases = ports.registry.supervisor(PURCHASES)
+        self._work = PaymentWork(ports, ports.registry.ref(PaymentVerifier, PAYMENT_VERIFIER))
+        self._payments = ports.settings.payments
+        self._ledger = ports.ledger
         self._serving = 0
         self._waiters: dict[AuthorizationKey, list[_Waiter]] = {}
         self._running: set[str] = set()
@@ -141,7 +131,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
         reply_to.reply(answer)
 
     async def _buy(self, purchase: Purchase, deadline: float) -> PurchaseAnswer:
-        now = self._wiring.instants.now()
+        now = self._ports.instants.now()
         requirements = purchase.quote.requirements
         key = rules.key_of(purchase.payload, requirements)
         refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
@@ -197,17 +187,17 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 waiter.decided.set()
 
     def _reservation(self, purchase: Purchase) -> Reservation:
-        wiring, now = self._wiring, self._wiring.instants.now()
+        ids, now = self._ports.ids, self._ports.instants.now()
         requirements, signed = purchase.quote.requirements, purchase.payload.authorization
         wanted = purchase.wanted
         payload = x402.payload_json(signed, purchase.payload.signature, requirements)
         if not requirements.network.play:  # play money's facilitator has no catalogue
             payload = x402.listed(payload, purchase.quote)
         payment = Payment(
-            id=wiring.ids.uuid4(),
+            id=ids.uuid4(),
             state=PaymentState.RESERVED,
             kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
-            session_id=wiring.ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
+            session_id=ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
             controller=purchase.controller,
             request_hash=purchase.request_hash,
             network=requirements.network.caip2,
@@ -232,9 +222,9 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     def limits(self) -> Limits:
         """The limits as they are now."""
-        settings = self._wiring.settings
+        settings = self._ports.settings
         return Limits(
-            places=min(self._wiring.places(), settings.sessions.live_in_all),
+            places=min(self._ports.places(), settings.sessions.live_in_all),
             live_per_hotkey=settings.sessions.live_per_hotkey,
             holds_per_payer=settings.payments.holds_per_payer,
             holds_per_address=settings.payments.holds_per_address,
@@ -252,12 +242,12 @@ class PaymentVerifier(Actor[VerifierMessage]):
         self._running.add(payment_id)
         spec = ChildSpec(
             payment_id,
-            start=lambda: self._wiring.work.job(payment_id, fresh),
+            start=lambda: self._work.job(payment_id, fresh),
             restart="temporary",
             shutdown=self._payments.settle_timeout_s,
         )
         try:
-            await self._wiring.purchases.start_child(spec)
+            await self._purchases.start_child(spec)
         except AlreadyStarted:  # its last child is about to be gone, or runs since before a restart of ours
             self._running.discard(payment_id)
             self.context.after(FOLLOW_UP_S, WorkOn(payment_id))
@@ -291,10 +281,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _reread(self) -> None:
         try:
-            self._running = {child.id for child in await self._wiring.purchases.children()}
+            self._running = {child.id for child in await self._purchases.children()}
             self._reconciling &= self._running
             self._watching &= self._running
-            now = self._wiring.instants.now().wall
+            now = self._ports.instants.now().wall
             page = 2 * self._payments.concurrency + PAGE
             due = await self._ledger.read(lambda connection: records.due(connection, now, page))
             idle = [payment for payment in due if payment.id not in self._running]
@@ -311,10 +301,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _wake_refunds(self) -> None:
         """Refunds that nobody could send when they fell due; there may be a key now."""
-        if not self._wiring.work.sends_refunds:
+        if not self._work.sends_refunds:
             return
         with suppress(LedgerError):  # they wait for the next start, and the operator sees them
-            at = self._wiring.instants.now().wall
+            at = self._ports.instants.now().wall
             await self._ledger.write(lambda connection: refunds.wake(connection, at))
 
     async def _forget(self, now: float) -> None:

@@ -8,9 +8,10 @@ import trio
 from sqlalchemy import func, select
 from trio.testing import MockClock
 
-from actors import ActorDown, Crashed, MailboxFull
+from actors import ActorDown, Crashed
 from actors.testing import recording
 from engram.clock import ManualClock
+from engram.hints import Hints
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
@@ -20,6 +21,8 @@ from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.rules import PaymentEvent
+from engram.provisioning.actor import PROVISIONER, Provisioner
+from engram.provisioning.protocol import SessionChanged
 from engram.sessions import SessionState, TierName
 from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault
@@ -41,16 +44,17 @@ async def test_a_payment_buys_a_session(autojump_clock: MockClock) -> None:
         assert answer.payment.state is PaymentState.SETTLED
         session = shop.session(answer.payment.session_id)
         assert (session.state, session.paid_s, session.network) == (SessionState.PROVISIONING, 3600.0, "engram-play")
-        assert shop.hints == [session.id]
+        assert shop.hints.changed == [session.id]
         assert shop.facilitator.transfers == 1
 
 
 async def test_a_hint_that_is_lost_is_counted_and_costs_the_payment_nothing(autojump_clock: MockClock) -> None:
-    def lose(session_id: str) -> None:
-        raise MailboxFull("provisioner", 1)
+    class ToNobody(Hints):
+        def session_changed(self, session_id: str) -> None:
+            assert shop.system is not None
+            assert not shop.system.registry.ref(Provisioner, PROVISIONER).hint(SessionChanged(session_id))
 
-    async with open_shop() as shop:
-        shop.on_settled = lose
+    async with open_shop(hints=ToNobody()) as shop:
         answer = await shop.buy(shop.purchase())
         assert isinstance(answer, Bought)
         assert shop.payment().state is PaymentState.SETTLED

@@ -11,17 +11,20 @@ import trio
 from actors import ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
 from engram.clock import SystemClock, SystemIds
 from engram.facilitator import supervision as facilitator_branch
+from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
 from engram.ledger import LedgerActor, LedgerClient
-from engram.payments import records, supervision
-from engram.payments.actor import PaymentVerifier
+from engram.payments import records
+from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.facilitator import HttpFacilitator
+from engram.payments.ports import PaymentPorts
 from engram.payments.protocol import NewSession, Purchase, VerifierMessage
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom
 from engram.sessions import SystemInstants, TierName
 from engram.telemetry.metrics import Metrics
 from tests.payments import builders
+from tests.payments.branch import payments_branch
 from tests.payments.shop import wide
 
 Verifier = ActorRef[VerifierMessage]
@@ -44,21 +47,23 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
                 metrics=metrics,
                 listener=listener,
             ),
-            supervision.supervision(
-                registry=registry,
-                settings=settings,
-                ledger=ledger,
-                facilitator=HttpFacilitator(http, lambda: listener.url, verify_timeout_s=5, settle_timeout_s=5),
-                instants=SystemInstants(),
-                ids=SystemIds(),
-                places=lambda: places,
-                on_settled=lambda session_id: None,
-                metrics=metrics,
+            payments_branch(
+                PaymentPorts(
+                    registry=registry,
+                    settings=settings,
+                    ledger=ledger,
+                    facilitator=HttpFacilitator(http, lambda: listener.url, verify_timeout_s=5, settle_timeout_s=5),
+                    instants=SystemInstants(),
+                    ids=SystemIds(),
+                    metrics=metrics,
+                    hints=Hints(),
+                    places=lambda: places,
+                )
             ),
         ),
     )
     async with open_system(tree, registry=registry):
-        yield registry.ref(PaymentVerifier, supervision.PAYMENT_VERIFIER), ledger
+        yield registry.ref(PaymentVerifier, PAYMENT_VERIFIER), ledger
         await http.aclose()
     ledger.close()
 
