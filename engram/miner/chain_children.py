@@ -11,7 +11,6 @@ from typing import Final
 import msgspec
 import structlog
 
-from actors import Backoff, ChildSpec, Intensity
 from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
@@ -38,20 +37,18 @@ from engram.nodes.launch import LaunchFile
 from engram.telemetry.metrics import Metrics
 
 ANNOUNCEMENT: Final = "announcement.json"
-_BACKOFF: Final = Backoff(1.0, 60.0)
-_FOR_EVER: Final = Intensity(1_000_000, 1.0)
 
 _log = structlog.get_logger("engram.miner")
 
 
 class Following(msgspec.Struct, frozen=True):
-    """What the node knows of its subnet, the children that keep it up to date, and what /status tells of them.
-
-    A failing chain ends no node.
-    """
+    """What the node knows of its subnet, what starts the actors that keep it up to date, and what /status shows."""
 
     subnet: Subnet
-    children: tuple[ChildSpec, ...] = ()
+    syncer: Callable[[], MetagraphSyncer] | None = None
+    """None: the node follows no chain."""
+    announcer: Callable[[], Announcer] | None = None
+    """None: it announces nothing."""
     status: Callable[[], OnChain] = OnChain
 
 
@@ -71,11 +68,10 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
             nodes(chain, HttpClient(), clock), subnets, chain, clock, rng, healths=healths, keep_fork=forks.keep
         )
 
-    children = [ChildSpec("chain", syncer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable")]
     metrics.before_scrape(lambda: measure(metrics, subnets))
     count_changes(metrics, subnets)
     if wanted is None:
-        return Following(SyncedSubnet(subnets, launch.netuid), tuple(children), lambda: OnChain(subnets.status()))
+        return Following(SyncedSubnet(subnets, launch.netuid), syncer=syncer, status=lambda: OnChain(subnets.status()))
     if is_loopback(launch.host) and not is_loopback(wanted.ip):
         _log.warning("announced_but_on_loopback", listens_on=launch.host, announced=wanted.text)
     announcements = Announcements(subnets, launch.netuid, keypair.public_key, wanted, clock)
@@ -88,12 +84,12 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
             announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
         )
 
-    children.append(ChildSpec("announcer", announcer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable"))
     metrics.before_scrape(lambda: _measure(metrics, announcements))
     return Following(
         SyncedSubnet(subnets, launch.netuid),
-        tuple(children),
-        lambda: OnChain(subnets.status(), announcements.status()),
+        syncer=syncer,
+        announcer=announcer,
+        status=lambda: OnChain(subnets.status(), announcements.status()),
     )
 
 

@@ -10,7 +10,7 @@ import trio
 
 from actors import ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
 from engram.clock import SystemClock, SystemIds
-from engram.facilitator import supervision as facilitator_branch
+from engram.facilitator.ports import FacilitatorPorts, application
 from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
@@ -35,18 +35,14 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
     registry, settings = Registry(), wide()
     listener = Listener("127.0.0.1", 0, settings.http, 1.0)
     ledger, http, metrics = LedgerClient(registry.ref(LedgerActor, "ledger"), folder), HttpClient(), Metrics()
+    facilitator = application(
+        FacilitatorPorts(settings=settings, ledger=ledger, clock=SystemClock(), ids=SystemIds(), metrics=metrics)
+    )
     tree = SupervisorSpec(
         "root",
         (
             ChildSpec("ledger", lambda: LedgerActor(folder, lambda error: None), name="ledger"),
-            facilitator_branch.supervision(
-                settings=settings,
-                ledger=ledger,
-                clock=SystemClock(),
-                ids=SystemIds(),
-                metrics=metrics,
-                listener=listener,
-            ),
+            ChildSpec("facilitator", lambda: listener.job(facilitator)),
             payments_branch(
                 PaymentPorts(
                     registry=registry,
