@@ -5,15 +5,16 @@ from typing import Final
 
 import msgspec
 
-from engram.gateway.replay_guard import Once
 from engram.gateway.services import Services
 from engram.hotkeys import AuthError, MalformedHotkey, PublicKey, answers, gateway_scheme, parse_hotkey
+from engram.hotkeys.replay_guard import SingleUse
 from engram.hotkeys.scheme import TIMESTAMP_MS
 from engram.http.errors import ApiError
 from engram.http.request import Answer, Request
 
 DEV_HOTKEY: Final = hashlib.sha256(b"engram dev hotkey").digest()
 """Who asks without X-Hotkey where signature checks are switched off (loopback only)."""
+BUSY_RETRY_S: Final = 5
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -46,15 +47,23 @@ def verify(services: Services, request: Request, refusal: str) -> Caller:
     return Caller(signed.public_key, signed.message_sha256, signed.timestamp_ms)
 
 
-def use_up(services: Services, once: Once, caller: Caller) -> None:
-    """Let the signed request now handled count only this once. Raises ApiError 401 or 503 (once.py)."""
+def consume_signature(services: Services, guard: SingleUse, caller: Caller) -> None:
+    """Accept the signature of this request for the last time.
+
+    Raises ApiError: 401 `replayed`, `before_start` or `stale`, 503 `busy` when no more can be remembered.
+    """
     if caller.signed_ms is None:
         return
+    now_ms = int(services.clock.now() * 1000)
     try:
-        once.take(caller.public_key, caller.message_sha256, caller.signed_ms, now_ms=int(services.clock.now() * 1000))
-    except ApiError as refused:
-        services.metrics.auth_refused.labels("gateway", refused.code).inc()
-        raise
+        guard.accept(caller.public_key, caller.message_sha256, caller.signed_ms, now_ms=now_ms)
+    except AuthError as refused:
+        code = "replayed" if refused.code == "replay" else refused.code
+        services.metrics.auth_refused.labels("gateway", code).inc()
+        if code == "busy":
+            raise ApiError(503, code, refused.message, headers=(("Retry-After", str(BUSY_RETRY_S)),)) from None
+        extra = {} if refused.skew_ms is None else {"clock_skew_ms": refused.skew_ms}
+        raise ApiError(401, code, refused.message, extra=extra) from None
 
 
 def signed_answer(services: Services, request: Request, answer: Answer) -> Answer:

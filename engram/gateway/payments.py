@@ -12,9 +12,7 @@ from engram.api.serving import Endpoints
 from engram.gateway.caller import Caller
 from engram.gateway.services import Services
 from engram.http.errors import ApiError
-from engram.payments import records
-from engram.payments.model import Payment, Refund
-from engram.payments.networks import short_name
+from engram.payments import Payment, Refund, records, short_name
 
 
 def bind_payments(endpoints: Endpoints[Caller], services: Services) -> None:

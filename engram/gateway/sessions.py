@@ -6,12 +6,12 @@ from engram.api.gateway_model import SessionAnswer, SessionsAnswer, StoppedAnswe
 from engram.api.route import NoBody
 from engram.api.serving import Endpoints
 from engram.gateway import records
-from engram.gateway.caller import Caller, use_up
-from engram.gateway.replay_guard import Once
+from engram.gateway.caller import Caller, consume_signature
 from engram.gateway.services import Services
 from engram.gateway.tickets import LIFETIME_S
 from engram.gateway.views import session_answer
-from engram.hotkeys import MalformedHotkey, parse_hotkey
+from engram.hotkeys import MalformedHotkey, gateway_scheme, parse_hotkey
+from engram.hotkeys.replay_guard import SingleUse
 from engram.http.errors import ApiError
 from engram.ledger import LaneClosed
 from engram.sessions import EndReason, Session, SessionEvent
@@ -22,7 +22,7 @@ LISTED = 200
 
 def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
     """Bind the endpoints under /sessions that cost nothing."""
-    once = Once(started_ms=int(services.clock.now() * 1000))
+    tickets = SingleUse(started_ms=int(services.clock.now() * 1000), window_ms=gateway_scheme.WINDOW_MS)
 
     async def show_session(call: Call[NoBody, Caller]) -> SessionAnswer:
         return _shown(services, _require(call.caller, await _looked_up(services, call.path("session_id"))))
@@ -52,7 +52,7 @@ def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
     async def issue_ticket(call: Call[NoBody, Caller]) -> TicketAnswer:
         session_id = call.path("session_id")
         await owned(services, call.caller, session_id)
-        use_up(services, once, call.caller)
+        consume_signature(services, tickets, call.caller)
         ticket = services.tickets.issue(session_id, services.clock.now())
         return TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}")
 
