@@ -19,7 +19,8 @@ import msgspec
 
 from config.addresses import is_public_host
 from engram.chain.errors import ChainError
-from engram.chain.read.commitments import Commitment
+from engram.chain.read.commitments import Commitment, read_commitments
+from engram.chain.read.view import View
 from engram.chain.submit.calls import COMMITMENT_BYTES
 from engram.hotkeys import PublicKey
 
@@ -105,6 +106,11 @@ def parse_text(text: str) -> Registration:
     if ":" in address and not bracketed and not _is_ipv6(address):
         raise ValueError(f"Invalid compressed string format: {text}")
     return Registration(_address(address), _port(port))
+
+
+async def read_entries(view: View, netuid: int) -> list[Entry]:
+    """Return every commitment of a subnet as an entry. Raises as `read_commitments`."""
+    return [entry(commitment) for commitment in await read_commitments(view, netuid)]
 
 
 def entry(commitment: Commitment) -> Entry:

@@ -25,6 +25,7 @@ from typing import Final
 import msgspec
 
 from engram.chain.errors import AnswerMalformed
+from engram.chain.model import SubnetParameters
 from engram.chain.read.node import Node
 from engram.chain.read.queries import read_hash_at
 from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, Call
@@ -108,6 +109,11 @@ def window(commit_block: int, netuid: int, tempo: int, period_epochs: int) -> Wi
     epoch = (commit_block + netuid + 1) // (tempo + 1) + period_epochs
     first = max(0, epoch * (tempo + 1) - netuid - 1)
     return Window(first, epoch * (tempo + 1) - netuid - 1 + tempo)
+
+
+def window_of(commit: HashedCommit, commit_block: int, parameters: SubnetParameters) -> Window:
+    """Return the window of a commit that is included in this block."""
+    return window(commit_block, commit.netuid, parameters.tempo, parameters.commit_reveal_period_tempos)
 
 
 def stage(held: Window | None, signed_at_block: int, head_block: int) -> Stage:

@@ -25,13 +25,12 @@ import msgspec
 import trio
 
 from engram.chain.errors import (
+    TRANSIENT,
     AnswerMalformed,
-    AnswersDiffer,
     CallNotComposable,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
-    HeadAwaited,
     NeverIncluded,
     OutcomeUnknown,
     RefusedInBlock,
@@ -59,16 +58,7 @@ _SEEN_BEFORE: Final = frozenset({"alreadyImported", "banned"})
 what a block has included."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
 """Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
-_UNTOLD: Final = (
-    EndpointBusy,
-    EndpointUnreachable,
-    AnswerMalformed,
-    AnswersDiffer,
-    HeadAwaited,
-    CallRefused,
-    CallNotComposable,
-    RuntimeApiMissing,
-)
+_UNTOLD: Final = (*TRANSIENT, CallNotComposable, RuntimeApiMissing)
 """What leaves the outcome open: the next endpoint is asked."""
 
 

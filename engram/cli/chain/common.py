@@ -3,7 +3,8 @@
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
@@ -191,18 +192,35 @@ SHOWN = Shown()
 
 
 def run(command: Callable[[], Awaitable[T]]) -> T:
-    """Runs an asynchronous command; what the chain refuses is a CommandFailed with the exit code that it means."""
+    """Run an asynchronous command. Raises CommandFailed, see `failing`."""
     import trio
 
-    from engram.chain import ChainError
-    from engram.chain.errors import EndpointsForked, EndpointUnreachable, NotReadBack, OutcomeUnknown
+    with failing():
+        return trio.run(command)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn what the chain refuses into a CommandFailed with its exit code."""
+    from engram.chain.errors import (
+        ChainError,
+        EndpointsForked,
+        EndpointUnreachable,
+        NotReadBack,
+        OutcomeUnknown,
+        RevealAwaited,
+        RevealFailed,
+    )
 
     try:
-        return trio.run(command)
+        yield
     except EndpointsForked as forked:
         raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except (RevealAwaited, RevealFailed) as error:
+        exit_code = Exit.UNKNOWN if isinstance(error, RevealAwaited) else Exit.FAILED
+        raise CommandFailed(f"{error} (`engram subnet status` shows the last update)", exit_code) from None
     except EndpointUnreachable as error:
         lines = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
         raise CommandFailed("\n".join(lines)) from None

@@ -197,37 +197,25 @@ def read(
 
 
 async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) -> "Included":
-    from engram.chain.errors import CommitReplaced
-    from engram.chain.read.commitments import read_commitment
     from engram.chain.read.view import open_view
-    from engram.chain.submit import calls
-    from engram.cli.chain.endpoints import endpoints, read_back, send
+    from engram.chain.registry.publish import commit
+    from engram.cli.chain.endpoints import endpoints, sender
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        call = calls.set_commitment(chain.netuid, text.encode())
-        done = await send(chain, view, nodes, call, keypair, patience_s)
-        held = await read_back(
-            view, nodes, done, lambda there: read_commitment(there, chain.netuid, keypair.public_key)
-        )
-    if held is None or held.payload != text.encode():
-        raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
-    return done
+        return await commit(sender(chain, nodes, patience_s), await open_view(nodes), chain.netuid, text, keypair)
 
 
 async def _entries(
     chain: Chain, probing: bool, allow_private: bool
 ) -> "tuple[list[Entry], dict[PublicKey, Probed] | None]":
-    from engram.chain.read.commitments import read_commitments
     from engram.chain.read.view import open_view
     from engram.chain.registry.probe import Probing, probe
-    from engram.chain.registry.registrations import entry
+    from engram.chain.registry.registrations import read_entries
     from engram.cli.chain.endpoints import endpoints
     from engram.http.client import HttpClient
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        entries = [entry(commitment) for commitment in await read_commitments(view, chain.netuid)]
+        entries = await read_entries(await open_view(nodes), chain.netuid)
     if not probing:
         return entries, None
     http = HttpClient()
