@@ -438,12 +438,12 @@ class Gateway:
             self._hint_lost("relay_emitter")
 
     def _chain(self) -> Actor[Any]:
-        from engram.chain.read.endpoints import nodes
+        from engram.chain.read.endpoints import open_endpoints
         from engram.chain.sync.actor import MetagraphSyncer
         from engram.chain.sync.fork_folder import FOLDER, ForkFolder
 
         process, chain = self.process, self.settings.chain
-        endpoints = nodes(chain, process.http, process.clock)
+        endpoints = open_endpoints(chain, process.http, process.clock)
         keep_fork = ForkFolder(process.folder / FOLDER).keep
         return MetagraphSyncer(endpoints, self.subnets, chain, process.clock, process.rng, keep_fork=keep_fork)
 

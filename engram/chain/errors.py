@@ -172,7 +172,7 @@ class NotRegistered(ChainError):
         super().__init__(f"not sent: {address} is not registered on subnet {netuid}")
 
 
-class WeightsRefused(ChainError):
+class WeightsRejected(ChainError):
     """The chain would refuse these weights now, for the reasons in `objections`. Nothing was sent."""
 
     def __init__(self, objections: list[str]) -> None:

@@ -11,7 +11,7 @@ from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.submit.calls import set_commitment
 from engram.chain.submit.sender import Sender
-from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
+from engram.chain.submit.submit_extrinsic import Included, InclusionWait, submit
 from engram.clock import Clock, SystemClock, TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.samples import metadata, scale
@@ -22,7 +22,7 @@ from tests.fakes.living_chain import LivingChain
 
 MockClock = trio.testing.MockClock
 HIDDEN = scale()[-40:]
-QUICK = Waiting(poll_s=0.01, patience_s=1.0)
+QUICK = InclusionWait(poll_s=0.01, patience_s=1.0)
 
 
 def made_now(clock: Clock) -> Callable[[int], float]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from engram.chain.errors import AnotherNetwork, CommitReplaced, NotHeld, NotPaid, WeightsRefused
+from engram.chain.errors import AnotherNetwork, CommitReplaced, NotHeld, NotPaid, WeightsRejected
 from engram.chain.model import RAO_PER_TAO
 from engram.chain.read.view import open_view
 from engram.chain.registry import publish
@@ -14,7 +14,7 @@ from engram.chain.submit.kept_commits import KeptCommits
 from engram.chain.submit.register import RegistrationTerms, read_terms, register, require_payable
 from engram.chain.submit.sender import Sender
 from engram.chain.submit.set_weights import propose, set_weights
-from engram.chain.submit.submit_extrinsic import Waiting
+from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
@@ -23,7 +23,7 @@ from tests.fakes.living_chain import LivingChain
 SUBTENSOR = "SubtensorModule"
 VALIDATOR, MINER = Keypair.from_uri("//Alice"), Keypair.from_uri("//sn450//hot//7")
 COLDKEY = Keypair.from_uri("//sn450//cold//7")
-QUICK = Waiting(poll_s=0.01, patience_s=5.0)
+QUICK = InclusionWait(poll_s=0.01, patience_s=5.0)
 
 
 def chain_of_open_weights() -> LivingChain:
@@ -47,7 +47,7 @@ async def test_weights_that_the_chain_would_refuse_are_not_sent(tmp_path: Path) 
     chain = chain_of_open_weights()
     view = await open_view([chain])
     proposal = await propose(view, 450, MINER.public_key, {3: 1.0}, None, ManualClock())
-    with pytest.raises(WeightsRefused, match="NeuronNoValidatorPermit") as refused:
+    with pytest.raises(WeightsRejected, match="NeuronNoValidatorPermit") as refused:
         await set_weights(Sender([chain], waiting=QUICK), view, proposal, MINER, KeptCommits(tmp_path))
     assert refused.value.objections == proposal.objections
     assert "author_submitExtrinsic" not in chain.asked

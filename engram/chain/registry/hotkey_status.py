@@ -3,11 +3,11 @@
 import msgspec
 
 from engram.chain.model import MECHANISM_MAX_U16, RAO_PER_TAO, Metagraph
-from engram.chain.read.commitments import Commitment, read_commitment
+from engram.chain.read.commitments import HotkeyCommitment, read_commitment
 from engram.chain.read.view import View
-from engram.chain.registry.announce_rules import Place
-from engram.chain.registry.probe import Probing, ask
-from engram.chain.registry.registrations import entry
+from engram.chain.registry.announce_rules import ServingAddress
+from engram.chain.registry.probe import Probing, probe_one
+from engram.chain.registry.registrations import registry_entry
 from engram.hotkeys import PublicKey, ss58
 from engram.http.client import HttpClient
 
@@ -42,7 +42,7 @@ class HotkeyFacts(msgspec.Struct, frozen=True):
 
     hotkey: PublicKey
     metagraph: Metagraph
-    commitment: Commitment | None
+    commitment: HotkeyCommitment | None
 
 
 async def read_facts(view: View, netuid: int, hotkey: PublicKey, now_s: float) -> HotkeyFacts:
@@ -57,9 +57,9 @@ async def hotkey_status(facts: HotkeyFacts, http: HttpClient, probing: Probing |
     neuron = metagraph.neuron(facts.hotkey)
     if neuron is None:
         return HotkeyStatus(address, metagraph.netuid, metagraph.block, registered=False)
-    committed = None if facts.commitment is None else entry(facts.commitment)
+    committed = None if facts.commitment is None else registry_entry(facts.commitment)
     endpoint = None if committed is None else committed.registration
-    answer = None if endpoint is None or probing is None else await ask(http, endpoint, facts.hotkey, probing)
+    answer = None if endpoint is None or probing is None else await probe_one(http, endpoint, facts.hotkey, probing)
     return HotkeyStatus(
         hotkey=address,
         netuid=metagraph.netuid,
@@ -74,7 +74,7 @@ async def hotkey_status(facts: HotkeyFacts, http: HttpClient, probing: Probing |
         emission_rao=neuron.emission_rao,
         last_update_block=neuron.last_update_block,
         registered_at_block=neuron.registered_at_block,
-        axon=None if neuron.axon is None else Place(neuron.axon.ip, neuron.axon.port).text,
+        axon=None if neuron.axon is None else ServingAddress(neuron.axon.ip, neuron.axon.port).text,
         committed=None if endpoint is None else endpoint.text,
         commitment_error="nothing is committed" if committed is None else committed.error or None,
         reachable=None if answer is None else answer.valid,

@@ -2,7 +2,7 @@
 
 from engram.chain.errors import CommitReplaced, NotHeld
 from engram.chain.read.commitments import read_commitment
-from engram.chain.read.runtime import SUBTENSOR, Call
+from engram.chain.read.runtime import SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
 from engram.chain.submit import calls
 from engram.chain.submit.sender import Sender
@@ -10,7 +10,7 @@ from engram.chain.submit.submit_extrinsic import Included
 from engram.hotkeys import Keypair
 
 
-async def announce(sender: Sender, view: View, netuid: int, call: Call, keypair: Keypair) -> Included:
+async def announce(sender: Sender, view: View, netuid: int, call: RuntimeCall, keypair: Keypair) -> Included:
     """Send a serve_axon call of `calls.serve_axon`. Raises NotHeld when the chain holds another axon, as `Sender`."""
     done = await sender.send(view, call, keypair)
     held = await sender.read_back(view, done, lambda at: at.storage(SUBTENSOR, "Axons", netuid, keypair.public_key))

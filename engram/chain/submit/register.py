@@ -27,7 +27,7 @@ class RegistrationTerms(msgspec.Struct, frozen=True):
     """Free balance of the payer."""
 
 
-class Registration(msgspec.Struct, frozen=True):
+class PaidRegistration(msgspec.Struct, frozen=True):
     """A registration that was paid for."""
 
     included: Included
@@ -72,7 +72,7 @@ def require_payable(terms: RegistrationTerms, limit_tao: float | None) -> None:
 
 async def register(
     sender: Sender, view: View, netuid: int, coldkey: Keypair, hotkey: PublicKey, limit_rao: float
-) -> Registration:
+) -> PaidRegistration:
     """Burn at most `limit_rao` of the coldkey for the hotkey's uid.
 
     Raises NotPaid when the cost at the view's block exceeds the limit, and else as `Sender`.
@@ -82,4 +82,4 @@ async def register(
         raise NotPaid(f"the cost has risen to {burn_rao / RAO_PER_TAO:.9f} TAO; nothing was paid")
     done = await sender.send(view, calls.burned_register(netuid, hotkey), coldkey)
     uid = await sender.read_back(view, done, lambda at: at.storage(SUBTENSOR, "Uids", netuid, hotkey))
-    return Registration(done, uid if isinstance(uid, int) else None)
+    return PaidRegistration(done, uid if isinstance(uid, int) else None)

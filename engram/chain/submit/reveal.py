@@ -8,7 +8,7 @@ import trio
 
 from engram.chain.errors import TRANSIENT, NoCommitKept, NotRegistered, RevealAwaited, RevealFailed
 from engram.chain.model import Metagraph, SubnetParameters
-from engram.chain.read.node import Node
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.view import View, open_view
 from engram.chain.submit import hashed_weights
 from engram.chain.submit.hashed_weights import HashedCommit, Stage, Window
@@ -33,7 +33,7 @@ def patience_s(reveal_round: int, parameters: SubnetParameters, now_s: float) ->
 
 
 async def until_revealed(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     plan: WeightsPlan,
     done: Included,
     netuid: int,
@@ -103,7 +103,7 @@ class KeptCommitsAt(msgspec.Struct, frozen=True):
 
 
 async def read_commits(
-    nodes: Sequence[Node], netuid: int, hotkey: PublicKey, kept: KeptCommits, clock: Clock
+    nodes: Sequence[ChainEndpoint], netuid: int, hotkey: PublicKey, kept: KeptCommits, clock: Clock
 ) -> KeptCommitsAt:
     """Return the kept commits of a hotkey. Raises NoCommitKept, KeptCommitError, or how reading failed."""
     view = await open_view(nodes)
@@ -114,7 +114,7 @@ async def read_commits(
 
 
 async def until_open(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     found: KeptCommitsAt,
     clock: Clock,
     on_block: Callable[[KeptCommitsAt], None] = lambda found: None,

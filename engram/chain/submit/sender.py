@@ -12,11 +12,11 @@ import trio
 
 from engram.chain.errors import TRANSIENT, CallNotComposable, NotReadBack, RuntimeApiMissing
 from engram.chain.read.endpoints import check_genesis
-from engram.chain.read.node import Node
-from engram.chain.read.runtime import Call
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.runtime import RuntimeCall
 from engram.chain.read.view import View, view_at
 from engram.chain.submit.compose import Composer
-from engram.chain.submit.submit_extrinsic import Included, Sending, Waiting, submit
+from engram.chain.submit.submit_extrinsic import BeforeSending, Included, InclusionWait, submit
 from engram.hotkeys import Keypair
 
 T = TypeVar("T")
@@ -32,12 +32,12 @@ class Sender:
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        nodes: Sequence[ChainEndpoint],
         *,
         network: str | None = None,
-        waiting: Waiting = Waiting(),  # noqa: B008 - frozen
+        waiting: InclusionWait = InclusionWait(),  # noqa: B008 - frozen
         composer: Callable[[View], Composer] | None = None,
-        sending: Sending = lambda digest, last_block: None,
+        sending: BeforeSending = lambda digest, last_block: None,
     ) -> None:
         """`network` names the network that may be signed for; None allows any. `composer` None is bittensor-core."""
         self.nodes = nodes
@@ -46,7 +46,7 @@ class Sender:
         self._composer = composer
         self._sending = sending
 
-    async def send(self, view: View, call: Call, keypair: Keypair) -> Included:
+    async def send(self, view: View, call: RuntimeCall, keypair: Keypair) -> Included:
         """Sign the call at the view's block, send it, and wait for its finalized block.
 
         Raises AnotherNetwork before anything is signed, and else as `submit`.

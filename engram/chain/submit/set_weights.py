@@ -15,7 +15,7 @@ from engram.chain.errors import (
     NotHeld,
     RefusedInBlock,
     SubmitRefused,
-    WeightsRefused,
+    WeightsRejected,
 )
 from engram.chain.model import Metagraph
 from engram.chain.read.view import View
@@ -68,7 +68,7 @@ async def set_weights(
     """
     plan, netuid, uid = proposal.plan, proposal.metagraph.netuid, proposal.uid
     if proposal.objections or uid is None:
-        raise WeightsRefused(proposal.objections)
+        raise WeightsRejected(proposal.objections)
     if plan.hashed is None:
         done = await sender.send(view, plan.call, keypair)
     else:
@@ -79,7 +79,7 @@ async def set_weights(
 
 async def require_held(sender: Sender, view: View, done: Included, plan: WeightsPlan, netuid: int, uid: int) -> None:
     """Raise NotHeld unless the block of `done` holds the weights, or the commit, of the plan."""
-    if not await sender.read_back(view, done, lambda at: weights.stands(at, plan, netuid, uid)):
+    if not await sender.read_back(view, done, lambda at: weights.holds(at, plan, netuid, uid)):
         raise NotHeld(done.block.number, "does not hold these weights")
 
 

@@ -7,21 +7,23 @@ from random import Random
 
 from config.model import ChainSettings
 from engram.chain.model import EndpointHealth
-from engram.chain.read.endpoints import nodes
-from engram.chain.read.node import Node
+from engram.chain.read.endpoints import open_endpoints
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.view import View
 from engram.chain.read.watched import watch
 from engram.chain.submit.sender import Sender
-from engram.chain.submit.submit_extrinsic import Waiting
+from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.chain.submit.substrate import SubstrateComposer
-from engram.cli.chain.common import DEFAULT_NETWORK, Chain
-from engram.cli.chain.trace import Traced
+from engram.cli.chain.common import DEFAULT_NETWORK, ChainOptions
+from engram.cli.chain.trace import TracedEndpoint
 from engram.clock import SystemClock
 from engram.http.client import HttpClient
 
 
 @asynccontextmanager
-async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -> AsyncIterator[Sequence[Node]]:
+async def endpoints(
+    chain: ChainOptions, healths: list[EndpointHealth] | None = None
+) -> AsyncIterator[Sequence[ChainEndpoint]]:
     """Yield the endpoints in the order in which they are tried; their connections end with the block.
 
     One that hangs costs the command its timeout once: its health is remembered for the whole command. A command that
@@ -37,20 +39,22 @@ async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -
     )
     http, clock = HttpClient(), SystemClock()
     try:
-        opened = nodes(settings, http, clock)
+        opened = open_endpoints(settings, http, clock)
         known = [] if healths is None else healths
         known += [EndpointHealth() for _ in opened[len(known) :]]
-        yield watch([Traced(node) for node in opened] if chain.debug else opened, clock, Random(), healths=known)
+        yield watch(
+            [TracedEndpoint(node) for node in opened] if chain.debug else opened, clock, Random(), healths=known
+        )
     finally:
         await http.aclose()
 
 
-def sender(chain: Chain, nodes: Sequence[Node], patience_s: float) -> Sender:
+def sender(chain: ChainOptions, nodes: Sequence[ChainEndpoint], patience_s: float) -> Sender:
     """Return what sends calls as the options say."""
     return Sender(
         nodes,
         network=chain.network_name,
-        waiting=Waiting(min(2.0, patience_s / 20), patience_s),
+        waiting=InclusionWait(min(2.0, patience_s / 20), patience_s),
         composer=None if chain.composer == "core" else _substrate,
         sending=_report_sending,
     )

@@ -14,10 +14,10 @@ from engram.cli.chain.common import (
     CHAIN,
     SHOWN,
     WALLET,
-    Chain,
+    ChainOptions,
+    FormatOptions,
     PublicHotkey,
-    Shown,
-    Wallet,
+    WalletOptions,
     coldkey_of,
     failing,
     hotkey_of,
@@ -63,9 +63,9 @@ def register(
     yes: Annotated[bool, Parameter(help="Pay without asking.", negative="")] = False,
     max_cost: Annotated[float | None, Parameter(help="Refuse to pay more than this many TAO.")] = None,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
     from engram.chain.model import RAO_PER_TAO
@@ -117,9 +117,9 @@ def status(
     hotkey: Annotated[str | None, Parameter(help="An address in place of the wallet's hotkey.")] = None,
     probe: Annotated[bool, Parameter(help="Ask the committed endpoint, as validators do.")] = True,
     allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Show uid, stake, permit, incentive, emission, last update, and whether validators reach the endpoint."""
     from engram.chain.registry.probe import Probing
@@ -150,14 +150,14 @@ def serve(
     allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Announce where the node of the hotkey serves (serve_axon)."""
     from config.addresses import is_public_host
     from engram.chain import ChainError
-    from engram.chain.registry.announce_rules import Place
+    from engram.chain.registry.announce_rules import ServingAddress
     from engram.chain.submit import calls
     from engram.cli.chain.subnet_calls import announce
 
@@ -169,7 +169,11 @@ def serve(
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_to(wallet, sign=online)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
-    _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
+    _show(
+        sent,
+        shown,
+        f"{ServingAddress(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent",
+    )
     return Exit.DONE
 
 
@@ -187,9 +191,9 @@ def set_weights(
         bool, Parameter(help="With --online: wait until committed weights are revealed, hours if need be.", negative="")
     ] = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Set weights, in the open or committed for a later reveal, as the subnet demands."""
     from engram.cli.chain.weights import in_words, weigh
@@ -220,9 +224,9 @@ def reveal_weights(
     ] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
     keypair = hotkey_to(wallet, sign=online)
@@ -231,10 +235,10 @@ def reveal_weights(
 
 
 def _reveal(
-    chain: Chain,
+    chain: ChainOptions,
     keypair: Keypair | PublicHotkey,
     folder: Path,
-    shown: Shown,
+    shown: FormatOptions,
     *,
     online: bool,
     wait: bool,
@@ -270,9 +274,9 @@ def link(
     additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
     from engram.chain.submit import calls
@@ -327,7 +331,7 @@ def _agreed(offer: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _coldkey(wallet: Wallet, payer: PublicKey | None) -> Keypair:
+def _coldkey(wallet: WalletOptions, payer: PublicKey | None) -> Keypair:
     """The coldkey that signs. Raises CommandFailed when it is not the one whose address was shown."""
     coldkey = coldkey_of(wallet)
     if payer not in (None, coldkey.public_key):
@@ -337,7 +341,7 @@ def _coldkey(wallet: Wallet, payer: PublicKey | None) -> Keypair:
     return coldkey
 
 
-def _named(address: str | None, wallet: Wallet) -> PublicKey:
+def _named(address: str | None, wallet: WalletOptions) -> PublicKey:
     if address is None:
         return public_hotkey_of(wallet)
     try:
@@ -396,7 +400,7 @@ def _reached(found: "HotkeyStatus") -> str:
     return "valid" if found.reachable else f"invalid ({found.unreachable_because})"
 
 
-def _show(sent: "Sent", shown: Shown, words: str) -> None:
+def _show(sent: "Sent", shown: FormatOptions, words: str) -> None:
     if shown.form == "json":
         output.document(sent)
         return

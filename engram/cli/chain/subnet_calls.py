@@ -3,15 +3,15 @@
 import msgspec
 
 from engram.chain.model import EndpointHealth
-from engram.chain.read.runtime import Call
+from engram.chain.read.runtime import RuntimeCall
 from engram.chain.read.view import open_view
 from engram.chain.registry import publish
 from engram.chain.registry.hotkey_status import HotkeyStatus, hotkey_status, read_facts
 from engram.chain.registry.probe import Probing
 from engram.chain.submit import identity, register
-from engram.chain.submit.register import Registration, RegistrationTerms
+from engram.chain.submit.register import PaidRegistration, RegistrationTerms
 from engram.chain.submit.submit_extrinsic import Included
-from engram.cli.chain.common import Chain, PublicHotkey
+from engram.cli.chain.common import ChainOptions, PublicHotkey
 from engram.cli.chain.endpoints import endpoints, sender
 from engram.clock import SystemClock
 from engram.hotkeys import Keypair, PublicKey
@@ -48,7 +48,7 @@ def included(sent: Sent, done: Included) -> Sent:
     )
 
 
-async def read_status(chain: Chain, hotkey: PublicKey, probing: Probing | None) -> HotkeyStatus:
+async def read_status(chain: ChainOptions, hotkey: PublicKey, probing: Probing | None) -> HotkeyStatus:
     """Return the hotkey's status; `probing` None does not ask its committed endpoint."""
     async with endpoints(chain) as nodes:
         facts = await read_facts(await open_view(nodes), chain.netuid, hotkey, SystemClock().monotonic())
@@ -60,7 +60,7 @@ async def read_status(chain: Chain, hotkey: PublicKey, probing: Probing | None) 
 
 
 async def read_terms(
-    chain: Chain, hotkey: PublicKey, payer: PublicKey, healths: list[EndpointHealth]
+    chain: ChainOptions, hotkey: PublicKey, payer: PublicKey, healths: list[EndpointHealth]
 ) -> RegistrationTerms:
     """Return what a registration takes. `healths` are for `burn`, see `endpoints`."""
     async with endpoints(chain, healths) as nodes:
@@ -69,13 +69,13 @@ async def read_terms(
 
 
 async def burn(
-    chain: Chain,
+    chain: ChainOptions,
     coldkey: Keypair,
     hotkey: PublicKey,
     limit_rao: float,
     patience_s: float,
     healths: list[EndpointHealth],
-) -> Registration:
+) -> PaidRegistration:
     """Register the hotkey for at most `limit_rao`."""
     async with endpoints(chain, healths) as nodes:
         view = await open_view(nodes)
@@ -83,14 +83,16 @@ async def burn(
         return await register.register(sending, view, chain.netuid, coldkey, hotkey, limit_rao)
 
 
-async def link_identity(chain: Chain, fields: dict[str, str], coldkey: Keypair, patience_s: float) -> Included:
+async def link_identity(chain: ChainOptions, fields: dict[str, str], coldkey: Keypair, patience_s: float) -> Included:
     """Write the coldkey's identity."""
     async with endpoints(chain) as nodes:
         view = await open_view(nodes)
         return await identity.set_identity(sender(chain, nodes, patience_s), view, fields, coldkey)
 
 
-async def announce(chain: Chain, call: Call, keypair: Keypair | PublicHotkey, online: bool, patience_s: float) -> Sent:
+async def announce(
+    chain: ChainOptions, call: RuntimeCall, keypair: Keypair | PublicHotkey, online: bool, patience_s: float
+) -> Sent:
     """Announce an axon; without `online` only compose the call, which finds what the runtime would refuse."""
     sent = Sent(f"{call.pallet}.{call.function}", keypair.ss58, chain.netuid, online, dict(call.arguments))
     async with endpoints(chain) as nodes:

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from engram import wire
-from engram.chain.read.node import Node
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.view import open_view
 from engram.chain.submit import hashed_weights, reveal
 from engram.chain.submit.hashed_weights import HashedCommit
@@ -16,7 +16,7 @@ from engram.chain.submit.reveal import CommitStatus, KeptCommitsAt
 from engram.chain.submit.set_weights import WeightsProposal, propose, set_weights
 from engram.chain.submit.submit_extrinsic import Included
 from engram.chain.submit.weights import reveal_about_s
-from engram.cli.chain.common import Chain, PublicHotkey
+from engram.cli.chain.common import ChainOptions, PublicHotkey
 from engram.cli.chain.endpoints import endpoints, sender
 from engram.cli.chain.subnet_calls import Sent, included
 from engram.cli.output import Progress, duration, moment
@@ -49,7 +49,7 @@ class Reveals(msgspec.Struct, frozen=True):
 
 
 async def weigh(
-    chain: Chain,
+    chain: ChainOptions,
     keypair: Keypair | PublicHotkey,
     given: dict[int, float],
     version_key: int | None,
@@ -82,7 +82,7 @@ async def weigh(
 
 
 async def reveal_commits(
-    chain: Chain, keypair: Keypair | PublicHotkey, folder: Path, *, online: bool, wait: bool, patience_s: float
+    chain: ChainOptions, keypair: Keypair | PublicHotkey, folder: Path, *, online: bool, wait: bool, patience_s: float
 ) -> Reveals:
     """Reveal the commits whose window is open, or show what would be; `wait` until the first window opens."""
     clock, kept = SystemClock(), KeptCommits(folder)
@@ -113,7 +113,9 @@ def in_words(sent: Sent, done: Included | None = None) -> str:
     )
 
 
-async def _follow(nodes: Sequence[Node], proposal: WeightsProposal, sent: Sent, done: Included, clock: Clock) -> int:
+async def _follow(
+    nodes: Sequence[ChainEndpoint], proposal: WeightsProposal, sent: Sent, done: Included, clock: Clock
+) -> int:
     plan, parameters = proposal.plan, proposal.metagraph.parameters
     assert plan.reveal_round is not None
     assert proposal.uid is not None
