@@ -17,10 +17,10 @@ from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_failure
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.read.watched import watch
 from engram.chain.registry.announce_journal import AnnouncementFile
-from engram.chain.registry.announce_rules import Place, Verdict, place_of
+from engram.chain.registry.announce_rules import AnnounceVerdict, ServingAddress, serving_address
 from engram.chain.registry.announce_view import Announcements
 from engram.chain.registry.announcer import Announcer
 from engram.chain.sync.actor import MetagraphSyncer
@@ -65,7 +65,13 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     def syncer() -> MetagraphSyncer:
         return MetagraphSyncer(
-            nodes(chain, HttpClient(), clock), subnets, chain, clock, rng, healths=healths, keep_fork=forks.keep
+            open_endpoints(chain, HttpClient(), clock),
+            subnets,
+            chain,
+            clock,
+            rng,
+            healths=healths,
+            keep_fork=forks.keep,
         )
 
     metrics.before_scrape(lambda: measure(metrics, subnets))
@@ -79,9 +85,9 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     def announcer() -> Announcer:
         set_aside = partial(after_failure, rng=rng)
-        own = watch(nodes(chain, HttpClient(), clock), clock, rng, healths=healths, set_aside=set_aside)
+        own = watch(open_endpoints(chain, HttpClient(), clock), clock, rng, healths=healths, set_aside=set_aside)
         return Announcer(
-            announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
+            announcements, own, keypair, journal, on_outcome=lambda outcome: metrics.announcements.labels(outcome).inc()
         )
 
     metrics.before_scrape(lambda: _measure(metrics, announcements))
@@ -93,12 +99,12 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
     )
 
 
-def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
+def _wanted(launch: LaunchFile, settings: MinerSettings) -> ServingAddress | None:
     """Where the node is to be announced; None: nowhere. The launch's own environment decides what may be."""
     if not settings.announce:
         return None
     try:
-        place = place_of(settings.announce, launch.port)
+        place = serving_address(settings.announce, launch.port)
         address, _ = announced_at(settings.announce)
     except ValueError as error:
         raise NodeError(f"miner.announce: {error}") from None
@@ -111,5 +117,5 @@ def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
 
 def _measure(metrics: Metrics, announcements: Announcements) -> None:
     verdict = announcements.status().verdict
-    for each in Verdict:
+    for each in AnnounceVerdict:
         metrics.announcement.labels(each.value).set(each is verdict)

@@ -12,7 +12,8 @@ import trio
 from actors import Context
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids
-from engram.hotkeys import Keypair
+from engram.hotkeys import Keypair, miner_scheme
+from engram.hotkeys.replay_guard import ReplayFloor
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
@@ -30,7 +31,6 @@ from engram.miner.folder import NodeFile
 from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app
 from engram.miner.readiness import Readiness
-from engram.miner.replay_floor import StampsAhead
 from engram.miner.service import Identity, Service
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -117,7 +117,11 @@ class Node:
                 clock=ports.clock,
                 node=ports.keypair.public_key,
                 tenants=settings.tenants,
-                ahead=StampsAhead(Path(launch.data_dir), ports.clock),
+                floor=ReplayFloor(
+                    Path(launch.data_dir),
+                    now_ms=int(ports.clock.now() * 1000),
+                    longest_ms=miner_scheme.NAMESPACE_WINDOW_MS,
+                ),
             ),
             limits=Limits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
             store=self.store,

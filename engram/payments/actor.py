@@ -5,7 +5,6 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, final
 
-import msgspec
 import structlog
 import trio
 
@@ -21,14 +20,21 @@ from actors import (
     ReplyTo,
 )
 from engram.ledger import LedgerError
-from engram.payments import records, refunds, retention, rules, x402
-from engram.payments.model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
+from engram.payments import records, refunds, retention, rules
+from engram.payments.model import AuthorizationKey, DuePayment, Payment, PaymentState
 from engram.payments.payment_worker import PaymentWork
 from engram.payments.ports import PaymentPorts
-from engram.payments.protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
+from engram.payments.protocol import Advanced, Ended, Purchase, Reread, VerifierMessage, WorkOn
 from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
-from engram.payments.reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
-from engram.sessions import Session, SessionState
+from engram.payments.reservations import (
+    Known,
+    ReservationAnswer,
+    Reserved,
+    known_answer,
+    limits_of,
+    reservation_of,
+    reserve,
+)
 
 _log = structlog.get_logger("engram.payments")
 
@@ -131,19 +137,21 @@ class PaymentVerifier(Actor[VerifierMessage]):
         reply_to.reply(answer)
 
     async def _buy(self, purchase: Purchase, deadline: float) -> PurchaseAnswer:
-        now = self._ports.instants.now()
-        requirements = purchase.quote.requirements
-        key = rules.key_of(purchase.payload, requirements)
+        now, order = self._ports.instants.now(), purchase.order
+        requirements = order.quote.requirements
         refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
         found: ReservationAnswer
         if refusal is None:
-            reservation = self._reservation(purchase)
+            limits = limits_of(self._ports.settings, self._ports.places())
+            reservation = reservation_of(purchase, self._ports.ids, now, limits)
             found = await self._ledger.write(lambda connection: reserve(connection, reservation))
         else:  # it cannot be a new payment, but it may be one that we know
-            known = await self._ledger.read(lambda connection: records.find_authorization(connection, key))
-            if known is None or (known.state is PaymentState.REJECTED and not _differs(known, purchase)):
+            known = await self._ledger.read(lambda connection: records.find_authorization(connection, purchase.key))
+            if known is None:
                 return Refused(refusal.reason, refusal.message)
-            found = known_answer(known, purchase.controller, purchase.request_hash)
+            found = known_answer(known, order.controller, order.request_hash)
+            if isinstance(found, Known) and known.state is PaymentState.REJECTED:
+                return Refused(refusal.reason, refusal.message)
         match found:
             case Reserved(payment):
                 return await self._wait(payment, deadline, fresh=True)
@@ -185,50 +193,6 @@ class PaymentVerifier(Actor[VerifierMessage]):
             for waiter in self._waiters.get(payment.key, ()):
                 waiter.payment = payment
                 waiter.decided.set()
-
-    def _reservation(self, purchase: Purchase) -> Reservation:
-        ids, now = self._ports.ids, self._ports.instants.now()
-        requirements, signed = purchase.quote.requirements, purchase.payload.authorization
-        wanted = purchase.wanted
-        payload = x402.payload_json(signed, purchase.payload.signature, requirements)
-        if not requirements.network.play:  # play money's facilitator has no catalogue
-            payload = x402.listed(payload, purchase.quote)
-        payment = Payment(
-            id=ids.uuid4(),
-            state=PaymentState.RESERVED,
-            kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
-            session_id=ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
-            controller=purchase.controller,
-            request_hash=purchase.request_hash,
-            network=requirements.network.caip2,
-            asset=requirements.network.asset,
-            payer=signed.payer,
-            nonce=signed.nonce,
-            pay_to=signed.pay_to,
-            amount=requirements.amount,
-            valid_after=signed.valid_after,
-            valid_before=signed.valid_before,
-            payload=msgspec.json.encode(payload),
-            requirements=msgspec.json.encode(x402.requirements_json(requirements)),
-            seconds=wanted.seconds,
-            client_address=purchase.client_address,
-            created_at=now.wall,
-            updated_at=now.wall,
-            next_attempt_at=now.wall,
-            identifier=purchase.payload.identifier,
-        )
-        session = _session(payment, wanted, requirements.network.v1_name)
-        return Reservation(payment, session, purchase.message_hash, self.limits(), now)
-
-    def limits(self) -> Limits:
-        """The limits as they are now."""
-        settings = self._ports.settings
-        return Limits(
-            places=min(self._ports.places(), settings.sessions.live_in_all),
-            live_per_hotkey=settings.sessions.live_per_hotkey,
-            holds_per_payer=settings.payments.holds_per_payer,
-            holds_per_address=settings.payments.holds_per_address,
-        )
 
     # Children.
 
@@ -314,23 +278,3 @@ class PaymentVerifier(Actor[VerifierMessage]):
         dropped = await self._ledger.write(lambda connection: retention.forget_unpaid(connection, unpaid_before))
         if dropped < retention.AT_ONCE:  # else the next reading goes on
             self._forgotten_at = now
-
-
-def _differs(known: Payment, purchase: Purchase) -> bool:
-    return isinstance(known_answer(known, purchase.controller, purchase.request_hash), Conflict)
-
-
-def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:
-    if isinstance(wanted, Extension):
-        return None
-    return Session(
-        id=payment.session_id,
-        controller=payment.controller,
-        state=SessionState.PAYMENT_PENDING,
-        tier=wanted.tier,
-        paid_s=wanted.seconds,
-        amount_usd_micros=payment.amount,
-        network=network,
-        payment_id=payment.id,
-        created_at=payment.created_at,
-    )

@@ -27,7 +27,7 @@ from engram.gateway.services import Services
 from engram.gateway.tickets import Tickets
 from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair, gateway_scheme
-from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
+from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
 from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline

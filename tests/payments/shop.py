@@ -14,13 +14,13 @@ from engram import sessions
 from engram.clock import SeededIds, TrioClock
 from engram.hints import Hints
 from engram.ledger import InlineLedger, open_inline
-from engram.payments import records
+from engram.payments import records, rules
 from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Quote, Refund
 from engram.payments.ports import PaymentPorts
-from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
+from engram.payments.protocol import NewSession, Order, Purchase, VerifierMessage, Wanted
 from engram.payments.purchase_answer import PurchaseAnswer
 from engram.payments.refund_key import RefundKey
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
@@ -68,8 +68,7 @@ class Shop:
     ) -> Purchase:
         quote = quote or builders.quote(amount)
         signed = builders.authorization(text, value=quote.requirements.amount, valid_before=int(self.clock.now()) + 120)
-        return Purchase(
-            payload=builders.payload(signed, quote.requirements),
+        order = Order(
             quote=quote,
             wanted=wanted,
             controller=controller,
@@ -77,6 +76,8 @@ class Shop:
             message_hash=builders.nonce(f"message {message or text}"),
             client_address="",
         )
+        payload = builders.payload(signed, quote.requirements)
+        return Purchase(order, payload, rules.key_of(payload, quote.requirements))
 
     async def buy(self, purchase: Purchase) -> PurchaseAnswer:
         return await self.verifier.call(purchase, timeout=self.settings.payments.answer_within_s + 0.5)

@@ -15,11 +15,11 @@ from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
 from engram.ledger import LedgerActor, LedgerClient
-from engram.payments import records
+from engram.payments import records, rules
 from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.facilitator import HttpFacilitator
 from engram.payments.ports import PaymentPorts
-from engram.payments.protocol import NewSession, Purchase, VerifierMessage
+from engram.payments.protocol import NewSession, Order, Purchase, VerifierMessage
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom
 from engram.sessions import SystemInstants, TierName
 from engram.telemetry.metrics import Metrics
@@ -66,8 +66,7 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
 
 def purchase(text: str, *, request: str | None = None, controller: str = "alice") -> Purchase:
     signed = builders.authorization(text, valid_before=int(time.time()) + 120)
-    return Purchase(
-        payload=builders.payload(signed),
+    order = Order(
         quote=builders.quote(),
         wanted=NewSession(TierName.LITE, 3600.0),
         controller=builders.nonce(controller),
@@ -75,6 +74,8 @@ def purchase(text: str, *, request: str | None = None, controller: str = "alice"
         message_hash=builders.nonce(f"message of {request or text}"),
         client_address="",
     )
+    payload = builders.payload(signed)
+    return Purchase(order, payload, rules.key_of(payload, order.quote.requirements))
 
 
 async def test_fifty_racing_posts_with_one_payment_buy_one_session(tmp_path: Path) -> None:
