@@ -12,6 +12,7 @@ from engram.gateway.feed import EventFeed
 from engram.gateway.pricing import Shop
 from engram.gateway.tickets import Tickets
 from engram.gateway.views import NodeStats
+from engram.hints import Hints
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.sessions import Instants
@@ -51,5 +52,4 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     """Asked by /ready."""
     not_enforced: Callable[[], Sequence[str]] = tuple
     """Limits of a tier that the backend cannot hold its nodes to."""
-    session_changed: Callable[[str], None]
-    """Hint to the provisioner that a session's facts changed; never raises."""
+    hints: Hints

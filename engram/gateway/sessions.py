@@ -36,7 +36,7 @@ def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
                 connection, session_id, SessionEvent.END, now, reason=EndReason.USER
             )
         )
-        services.session_changed(session_id)
+        services.hints.session_changed(session_id)
         services.feed.poke(session_id)
         return StoppedAnswer(True, session_id)
 

@@ -265,7 +265,7 @@ class GatewayPorts:
                 "actors": probes.parts_probe(self._missing),
                 "sales": probes.sales_probe(shop.sales),
             },
-            session_changed=self._hints.session_changed,
+            hints=self._hints,
             not_enforced=lambda: self._offers.not_enforced,
         )
 

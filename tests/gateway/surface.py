@@ -218,7 +218,7 @@ async def running_gateway(
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
         not_enforced=lambda: ("cpu",),
-        session_changed=hints.session_changed,
+        hints=hints,
     )
 
     async def nothing_else() -> dict[str, dict[str, object]]:
