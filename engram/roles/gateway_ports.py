@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from actors import ActorsError, Context
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
@@ -120,7 +120,7 @@ class GatewayPorts:
         p, chain = self._p, self._p.settings.chain
         forks = ForkFolder(p.folder / FORKS)
         return MetagraphSyncer(
-            nodes(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
+            open_endpoints(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
         )
 
     def _payments(self, url: Callable[[], str], refund_key: RefundKey | None) -> PaymentPorts:

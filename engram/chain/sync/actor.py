@@ -6,7 +6,6 @@ stays in place and its age tells how old it is.
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from random import Random
 from typing import assert_never, final
 
