@@ -94,7 +94,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
 
 @final
 class Gateway:
-    """The role: its keys, and the backend that its nodes run on; see Role."""
+    """The role: its keys, and the backend that its nodes run on; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Raises HotkeyError, UnusableRefundKey, OSError."""
@@ -122,9 +122,7 @@ class Gateway:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 
 
-def open_role(settings: Settings, folder: Path) -> Gateway:
-    """See RoleModule."""
-    return Gateway(settings, folder)
+open_role = Gateway
 
 
 def _own_keypair(settings: Settings, folder: Path) -> Keypair:
