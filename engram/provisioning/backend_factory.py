@@ -12,7 +12,7 @@ from engram.provisioning import capacity, cgroups
 from engram.provisioning.errors import UnknownBackend
 from engram.provisioning.local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
 from engram.provisioning.model import Offers
-from engram.provisioning.node_backend import Provisioner
+from engram.provisioning.node_backend import NodeBackend
 from engram.provisioning.node_folder import NodeSettings
 from engram.sessions import TierName, rules
 
@@ -22,7 +22,7 @@ BUILT = ("local",)
 """What `provisioning.backend` may name in this version."""
 
 
-def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> Provisioner:
+def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> NodeBackend:
     """Returns the backend; `data_dir` is the locked folder, `root` the folder that holds the package.
 
     Raises UnknownBackend, saying which setting to change.
