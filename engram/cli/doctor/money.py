@@ -18,11 +18,11 @@ from config.rules import EMBEDDED, checksummed
 from engram.cli.doctor.finding import Finding
 from engram.http.client import HttpClient, HttpError
 from engram.payments import networks, refund_key
-from engram.payments.breaker import read_supported
 from engram.payments.errors import MalformedPayment, UnknownNetwork, UnusableRefundKey
 from engram.payments.evm_rpc import EvmRpc, RpcCall, RpcFailed, json_rpc
 from engram.payments.keccak import keccak256
 from engram.payments.networks import Network
+from engram.payments.supported import read_supported
 from engram.payments.x402 import strict_json
 
 TIMEOUT_S: Final = 5.0
