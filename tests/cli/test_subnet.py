@@ -139,7 +139,7 @@ def test_status_tells_whether_the_committed_endpoint_is_reached(subnet: Subnet, 
     chain.put({"deposit": 0, "block": 1, "info": info}, "Commitments", "CommitmentOf", 450, MINER.public_key)
     standing = as_json(subnet("status", "--format", "json", wallet="miner"))
     assert (standing["committed"], standing["reachable"]) == ("127.0.0.1:9", False)
-    assert "not of the public internet" in standing["unreachable_because"]
+    assert "not a public address" in standing["unreachable_because"]
     standing = as_json(subnet("status", "--format", "json", "--allow-private", wallet="miner"))
     assert standing["reachable"] is False
     assert "no connection" in standing["unreachable_because"]
@@ -158,7 +158,7 @@ def test_status_tells_emissions_in_alpha_and_why_an_endpoint_is_not_reached(subn
     chain.put(committed, "Commitments", "CommitmentOf", 450, VALIDATOR.public_key)
     lines = subnet("status").out.splitlines()
     assert "Emission: 4.510025173" in lines
-    assert "Check Endpoint: invalid (not asked: 127.0.0.1 is not of the public internet)" in lines
+    assert "Check Endpoint: invalid (not asked: 127.0.0.1 is not a public address)" in lines
 
 
 def test_status_of_an_address_needs_no_wallet(run: Run, server: ChainServer) -> None:
@@ -303,7 +303,7 @@ def test_a_mainnet_that_is_called_a_test_network_gets_no_signature(run: Run, her
         wallet = ["--wallet.path", str(here / "wallets"), "--wallet.name", "stranger", "--wallet.hotkey", "hot"]
         ran = run("subnet", "register", *options, *wallet)
     assert ran.code == 1
-    assert "the endpoint is one of finney, not of test: nothing was signed" in ran.err
+    assert "the endpoint serves finney, not test: nothing was signed" in ran.err
     assert "author_submitExtrinsic" not in chain.asked
 
 
