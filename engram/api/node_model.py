@@ -8,10 +8,12 @@ Requests describe what a node looks at. A node reads bodies as `engram.hotkeys.p
 their very bytes, and holds the fields against `engram.memory.rules`, whose texts clients rely on.
 """
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+T = TypeVar("T")
 
 Kind: TypeAlias = Literal["record", "conversation", "key_share", "attestation"]
 """What an export gives, in its order."""
@@ -36,6 +38,11 @@ Exported = Annotated[
     ),
 ]
 Text = Annotated[str, Meta(description="Shown to its owner and to the node's controller.")]
+
+
+def known(value: T | UnsetType) -> T | None:
+    """Return the value of a field, None where it was left out."""
+    return None if isinstance(value, UnsetType) else value
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -500,9 +507,18 @@ class ExportedPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of POST /export-stream: a document, or the end with its count and root."""
+    """A line of POST /export-stream: a document with its own fields, or the end."""
 
     kind: str
+
+
+class ExportEnd(ExportedLine, frozen=True, kw_only=True):
+    """The last line: how many documents came, and the root over all that the node holds; null with the reason in
+    `error` where records are damaged."""
+
+    count: int
+    commitment: Commitment | None = None
+    error: str | UnsetType = UNSET
 
 
 class Kept(Padded, frozen=True, kw_only=True):
@@ -514,9 +530,9 @@ class Kept(Padded, frozen=True, kw_only=True):
 class KeyShare(Padded, frozen=True, kw_only=True):
     """POST /KeyShareRetrieve."""
 
-    share_index: int
-    share_hex: str
-    threshold: int
+    share_index: Annotated[int, Meta(ge=1, le=255)]
+    share_hex: Annotated[str, Meta(min_length=2, max_length=131_072)]
+    threshold: Annotated[int, Meta(ge=2, le=255)]
     total: int
 
 
