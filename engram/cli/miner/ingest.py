@@ -198,10 +198,8 @@ class Work:
     def _note_owner(self, number: int, result: model.Result) -> None:
         self._not_owned += 1
         if self._not_owned <= _TOLD_AT_MOST:
-            reason, owner = (
-                model.known(result.owner_reason) or "stored_first_by_other",
-                model.known(result.owner) or "nobody",
-            )
+            reason = model.known(result.owner_reason) or "stored_first_by_other"
+            owner = model.known(result.owner) or "nobody"
             output.complain(f"line {number}: {result.cid} is stored, and belongs to {owner} ({reason}), not to --key")
         elif self._not_owned == _TOLD_AT_MOST + 1:
             output.complain("more lines belong to others; only their number is told from here on")
