@@ -1,5 +1,6 @@
 """What a handler sees of its request, what it may give back besides a plain answer, and what a surface adds to both."""
 
+from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar, final
 from urllib.parse import parse_qsl
 
@@ -23,20 +24,21 @@ _UNREAD: Final = object()
 class Call(Generic[Q, C]):
     """One request to an endpoint that takes `Q`, from a caller `C`."""
 
-    __slots__ = ("_caller", "_query", "_request", "_surface", "arrived_s", "http", "is_private", "route")
+    arrived_s = 0.0
+    """On trio's clock, where the answer may have to be padded."""
+    is_private = False
+    """Whether it names something private; set by whoever finds out, before anything is refused for it."""
+    _caller: C | None = None
+    _query: Mapping[str, str] | None = None
+    _request: object = _UNREAD
 
     def __init__(self, route: Route[Q, Any], surface: "Surface[C]", http: Request) -> None:
         self.route = route
         self.http = http
         """The request as it came, for what signatures and hashes cover."""
-        self.arrived_s = trio.current_time() if route.private else 0.0
-        """On trio's clock, where the answer may have to be padded."""
-        self.is_private = False
-        """Whether it names something private; set by whoever finds out, before anything is refused for it."""
         self._surface = surface
-        self._request: object = _UNREAD
-        self._caller: C | None = None
-        self._query: dict[str, str] | None = None
+        if route.private:
+            self.arrived_s = trio.current_time()
 
     @property
     def request(self) -> Q:
@@ -74,9 +76,9 @@ class Call(Generic[Q, C]):
         """The first header of that name, None when it is not there."""
         return self.http.header(name.lower().encode("latin-1"))
 
-    async def identify(self) -> None:
-        """Find out who calls. Raises what the surface refuses a stranger with."""
-        self._caller = await self._surface.identify(self)
+    def identified(self, caller: C | None) -> None:
+        """Note who calls."""
+        self._caller = caller
 
 
 class Reply(msgspec.Struct, Generic[A_co], frozen=True):

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 import msgspec
-from msgspec import UNSET
 
 from engram.api.route import NoBody, Response, Route
 
@@ -56,12 +55,13 @@ def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
 
 
 def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
-    """Require what an answer always has: its defaults are for those who read it, UNSET alone leaves a field out."""
+    """Require what an answer always has: its defaults are for those who read it, unless they leave their field out."""
     if kind.__struct_config__.omit_defaults:
         return
-    schema["required"] = [field.encode_name for field in msgspec.structs.fields(kind) if field.default is not UNSET]
-    for each in cast("dict[str, Schema]", schema["properties"]).values():
-        each.pop("default", None)
+    sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not msgspec.UNSET]
+    schema["required"] = sent
+    for name in sent:
+        cast("dict[str, Schema]", schema["properties"])[name].pop("default", None)
 
 
 def _any(kind: type) -> Schema:

@@ -61,7 +61,7 @@ def _served(route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[
         given: Answer | Reply[object]
         try:
             if route.callers:
-                await call.identify()
+                call.identified(await surface.identify(call))
             found = await handler(call)
             if isinstance(found, Stream):
                 return found
