@@ -251,15 +251,12 @@ class NodeCalls:
         def read(answer: Answer) -> bool:
             if answer.status == 404:
                 return False
-            told = checked(answer, model.StorageProof)
-            root_hex, count, signed_hex = known(told.root_hex), known(told.count), known(told.signature)
-            if root_hex is None or count is None or signed_hex is None:
-                raise MalformedAnswer("the node answered a challenge of the second form as one of the first")
+            told = checked(answer, model.Possession)
             inclusion = _inclusion(told)
             try:
-                root, signature = bytes.fromhex(root_hex), bytes.fromhex(signed_hex.removeprefix("0x"))
+                root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
                 name = self.namespace or _PUBLIC
-                asked = proofs.Challenge(key, validator, nonce, cid, name, root, count, expires_at)
+                asked = proofs.Challenge(key, validator, nonce, cid, name, root, told.count, expires_at)
                 signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
                 held = keyed_tree.verify(inclusion, cid, root) == proofs.embedding_hash(embedding)
             except (ValueError, OverflowError):
@@ -472,7 +469,7 @@ def _memory(record: model.Record) -> Memory:
     return Memory(record.cid, record.metadata, known(record.text))
 
 
-def _inclusion(told: model.StorageProof) -> keyed_tree.Shown:
+def _inclusion(told: model.Possession) -> keyed_tree.Shown:
     try:
         return wire.convert(told.inclusion, keyed_tree.Shown)
     except msgspec.ValidationError as error:
