@@ -15,7 +15,7 @@ from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
-from engram.provisioning import Provisioner as Backend
+from engram.provisioning import NodeBackend as Backend
 from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
 from engram.provisioning.backend_factory import make_backend
 from engram.provisioning.records import require_backend
