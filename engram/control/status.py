@@ -16,7 +16,7 @@ from engram.control.model import SystemStatus, TreeNode
 from engram.ledger import Ledger, facts
 from engram.ledger.schema import payments, sessions
 from engram.payments import records as payment_records
-from engram.sessions import records as session_records
+from engram.sessions import counts
 
 LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
 MOST_QUARANTINED: Final = 100
@@ -45,7 +45,7 @@ def status_of(
     libraries = {name: _version(name) for name in LIBRARIES}
 
     async def status() -> SystemStatus:
-        counts = await ledger.read(_counts)
+        found = await ledger.read(_counts)
         chain = subnets.status()
         ages = {f"subnet {subnet.netuid}": subnet.age_s for subnet in chain.subnets if subnet.age_s is not None}
         return SystemStatus(
@@ -53,14 +53,14 @@ def status_of(
             environment=environment,
             python=platform.python_version(),
             libraries=libraries,
-            sqlite=counts.sqlite,
-            ledger_id=counts.ledger_id,
+            sqlite=found.sqlite,
+            ledger_id=found.ledger_id,
             started_at=started_at,
             uptime_s=clock.monotonic() - started,
             selling=await selling(),
-            sessions=counts.sessions,
-            payments=counts.payments,
-            quarantined=counts.quarantined,
+            sessions=found.sessions,
+            payments=found.payments,
+            quarantined=found.quarantined,
             event_streams=event_streams(),
             ages_s=ages | ({} if chain.head_age_s is None else {"chain head": chain.head_age_s}),
             chain=chain,
@@ -96,7 +96,7 @@ def _counts(connection: Connection) -> _Counts:
     return _Counts(
         ledger_id=facts.ledger_id(connection),
         sqlite=str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()),
-        sessions={str(state): count for state, count in session_records.count_by_state(connection).items()},
+        sessions={str(state): count for state, count in counts.by_state(connection).items()},
         payments={str(state): count for state, count in payment_records.count_by_state(connection).items()},
         quarantined=quarantined,
     )

@@ -14,8 +14,7 @@ from engram.ledger.schema import nodes, payments, relay_outbox, sessions
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
 from engram.payments.model import RefundState
-from engram.sessions import SessionState
-from engram.sessions import records as session_records
+from engram.sessions import SessionState, counts
 from engram.telemetry.metrics import Metrics
 
 TREE_DEPTH = 3
@@ -42,7 +41,7 @@ def gauges(
 
 
 def _from_ledger(metrics: Metrics, connection: Connection) -> None:
-    by_state = session_records.count_by_state(connection)
+    by_state = counts.by_state(connection)
     for state in SessionState:
         metrics.sessions.labels(state).set(by_state.get(state, 0))
     by_payment = payment_records.count_by_state(connection)

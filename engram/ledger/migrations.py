@@ -73,4 +73,8 @@ def _refunds_are_sent(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE payments SET next_attempt_at = updated_at WHERE state = 'refund_due'")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _refunds_are_sent)
+def _sessions_are_counted(connection: Connection) -> None:
+    _script(connection, "session_counts.sql")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _refunds_are_sent, _sessions_are_counted)

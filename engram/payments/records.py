@@ -44,9 +44,7 @@ def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment
 
 def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
-    found = statements.TAKEN_PLACES.values(connection, {"controller": controller})
-    assert found is not None, "counting always gives a row"
-    live, held = found
+    live, held = sessions.counts.taken(connection, controller)
     if live >= limits.live_per_hotkey:
         return NoRoom(
             "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S

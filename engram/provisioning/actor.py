@@ -43,10 +43,11 @@ from engram.provisioning.protocol import (
     Expire,
     FleetMessage,
     NodeExited,
+    Recount,
     SessionChanged,
     Sweep,
 )
-from engram.sessions import EndReason, Instant, SessionEvent, SessionState
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState, counts
 from engram.sessions import records as session_records
 
 PROVISIONER = "provisioner"
@@ -80,7 +81,7 @@ class Provisioner(Actor[FleetMessage]):
         context.every(CHECK_NODES_S, CheckNodes(), jitter=0.1)
         context.every(self._expiry_interval_s, Expire(), jitter=0.1)
         context.every(CHECKPOINT_S, CheckpointTime(), jitter=0.1)
-        for message in (Sweep(), CheckNodes(), Expire()):
+        for message in (Recount(), Sweep(), CheckNodes(), Expire()):
             context.ref.tell(message)
 
     async def handle(self, message: FleetMessage) -> None:
@@ -104,6 +105,9 @@ class Provisioner(Actor[FleetMessage]):
             case CheckpointTime():
                 now = self._fleet.instants.now()
                 await self._fleet.ledger.write(lambda c: session_records.checkpoint_paid_time(c, now))
+            case Recount():
+                for state, (counted, found) in (await self._fleet.ledger.write(counts.recount)).items():
+                    _log.error("sessions_miscounted", state=state, counted=counted, found=found)
 
     async def _sweep(self) -> None:
         if self._fleet.new_key is None:

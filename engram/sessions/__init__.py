@@ -1,6 +1,6 @@
 """Compute sessions: tiers and prices, the state machine, paid time, records."""
 
-from engram.sessions import records, rules
+from engram.sessions import counts, records, rules
 from engram.sessions.clock import ClockInstants, Instants, SystemInstants
 from engram.sessions.errors import InvalidDuration, SessionError, UnknownTier
 from engram.sessions.model import (
@@ -37,6 +37,7 @@ __all__ = [
     "Tier",
     "TierName",
     "UnknownTier",
+    "counts",
     "records",
     "rules",
 ]

@@ -8,9 +8,8 @@ from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, in
 
 from engram.ledger import Ledger, Prepared, Row, lookup
 from engram.ledger.schema import session_events, sessions
-from engram.sessions import rules
+from engram.sessions import counts, rules
 from engram.sessions.model import (
-    HELD,
     LIVE,
     RUNNING,
     EndReason,
@@ -56,6 +55,7 @@ _UPDATE = Prepared(
 def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
     _INSERT.change(connection, _columns(session))
+    counts.move(connection, None, session.state)
     append_event(connection, session.id, session.created_at, session.state, {})
 
 
@@ -98,28 +98,6 @@ def list_in_states(
     return [_session(row) for row in connection.execute(query).mappings()]
 
 
-def count_live(connection: Connection, controller: bytes) -> int:
-    """Sessions that count towards the limit of this hotkey."""
-    query = (
-        select(func.count())
-        .select_from(sessions)
-        .where(sessions.c.controller == controller, sessions.c.state.in_(sorted(LIVE)))
-    )
-    return connection.execute(query).scalar_one()
-
-
-def count_held(connection: Connection) -> int:
-    """Sessions that hold a place: all that are not over."""
-    query = select(func.count()).select_from(sessions).where(sessions.c.state.in_(sorted(HELD)))
-    return connection.execute(query).scalar_one()
-
-
-def count_by_state(connection: Connection) -> dict[SessionState, int]:
-    """How many sessions are in each state that has any."""
-    query = select(sessions.c.state, func.count()).group_by(sessions.c.state)
-    return {SessionState(state): count for state, count in connection.execute(query)}
-
-
 def transition(
     connection: Connection,
     session_id: str,
@@ -146,6 +124,7 @@ def transition(
     del change["id"]
     if _UPDATE.change(connection, change) != 1:
         return None
+    counts.move(connection, before.state, state)
     told: dict[str, object] = {"from": before.state, "event": event}
     if after.end_reason:
         told["reason"] = after.end_reason
@@ -167,15 +146,19 @@ def remove_unpaid(connection: Connection, session_id: str) -> bool:
             sessions.c.end_reason == str(EndReason.PAYMENT),
         )
     )
-    return removed.rowcount == 1
+    if removed.rowcount != 1:
+        return False
+    counts.move(connection, SessionState.FAILED, None)
+    return True
 
 
 def forget(connection: Connection, session_ids: Sequence[str], payment_ids: Sequence[str]) -> None:
     """Drop those of the sessions whose first payment is among `payment_ids`, with their history."""
-    theirs = select(sessions.c.id).where(sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids))
-    ids = list(connection.execute(theirs).scalars())
-    connection.execute(delete(session_events).where(session_events.c.session_id.in_(ids)))
-    connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+    of_payments = sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids)
+    dropped = connection.execute(delete(sessions).where(*of_payments).returning(sessions.c.id, sessions.c.state)).all()
+    for _, state in dropped:
+        counts.move(connection, SessionState(state), None)
+    connection.execute(delete(session_events).where(session_events.c.session_id.in_([row.id for row in dropped])))
 
 
 def hold_extension(connection: Connection, session_id: str) -> bool:

@@ -23,6 +23,7 @@ from engram.sessions import (
     SessionState,
     SystemInstants,
     TierName,
+    counts,
     records,
     rules,
 )
@@ -210,10 +211,10 @@ def test_counts_and_lists(ledger: InlineLedger, instants: ClockInstants) -> None
             records.insert_session(connection, a_session(f"s{number}", state))
 
     ledger.write_now(insert_all)
-    assert ledger.write_now(lambda c: records.count_live(c, b"\1" * 32)) == 4
-    assert ledger.write_now(lambda c: records.count_live(c, b"\2" * 32)) == 0
-    assert ledger.write_now(records.count_held) == 5
-    assert ledger.write_now(records.count_by_state) == dict.fromkeys(SessionState, 1)
+    assert ledger.write_now(lambda c: counts.taken(c, b"\1" * 32)) == (4, 5)
+    assert ledger.write_now(lambda c: counts.taken(c, b"\2" * 32)) == (0, 5)
+    assert ledger.write_now(counts.held) == 5
+    assert ledger.write_now(counts.by_state) == dict.fromkeys(SessionState, 1)
     assert len(ledger.write_now(lambda c: records.list_by_controller(c, b"\1" * 32))) == len(SessionState)
     page = ledger.write_now(lambda c: records.list_in_states(c, set(SessionState), limit=3, after_id="s1"))
     assert [s.id for s in page] == ["s2", "s3", "s4"]

@@ -11,15 +11,15 @@ from typing import Final
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, func, select
-from sqlalchemy.exc import SQLAlchemyError
 
+from engram.cli.at_rest import read_at_rest
 from engram.cli.doctor.finding import Finding
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
-from engram.ledger.connection import reading_engine
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.schema import payments, refunds
 from engram.payments.model import PaymentState, RefundState
+from engram.sessions import counts
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """Upserts, partial indexes and everything else the ledger is written with."""
@@ -70,7 +70,10 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
             "ledger", "good", f"sound, schema version {report.schema_version}, {size}; the next start brings it up"
         )
         return
-    yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
+    if miscounted := read_at_rest(path, counts.problems):
+        yield Finding("ledger", "bad", f"{path}: {'; '.join(miscounted)}")
+    else:
+        yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
     waiting = read_waiting(path, now())
     if waiting is None:
         yield Finding("ledger", "note", "what waits in it cannot be read")
@@ -84,16 +87,7 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
 
 def read_waiting(path: Path, now: float) -> Waiting | None:
     """What waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
-    if not path.is_file():
-        return None
-    engine = reading_engine(path)
-    try:
-        with engine.connect() as connection:
-            return _read(connection, now)
-    except SQLAlchemyError:
-        return None
-    finally:
-        engine.dispose()
+    return read_at_rest(path, lambda connection: _read(connection, now))
 
 
 def _read(connection: Connection, now: float) -> Waiting:

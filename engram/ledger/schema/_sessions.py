@@ -1,9 +1,9 @@
 """Compute sessions, what happened to them, the nodes that serve them and the node keys they lease."""
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
-from sqlalchemy.dialects.sqlite import REAL
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.schema._base import REAL, Column, Table, metadata
+from engram.ledger.sql import one_of
 
 sessions = Table(
     "sessions",
@@ -38,6 +38,19 @@ sessions = Table(
 )
 Index("ix_sessions_controller", sessions.c.controller, sessions.c.created_at)
 Index("ix_sessions_state", sessions.c.state)
+Index(
+    "ix_sessions_live",
+    sessions.c.controller,
+    sqlite_where=one_of(sessions.c.state, ("active", "degraded", "payment_pending", "provisioning")),
+)
+
+session_counts = Table(
+    "session_counts",
+    metadata,
+    Column("state", Text, primary_key=True),
+    Column("sessions", Integer, nullable=False),
+    sqlite_strict=True,
+)
 
 session_events = Table(
     "session_events",
