@@ -77,4 +77,13 @@ def _sessions_are_counted(connection: Connection) -> None:
     _script(connection, "session_counts.sql")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _refunds_are_sent, _sessions_are_counted)
+def _paid_time_has_one_clock(connection: Connection) -> None:
+    _script(connection, "paid_clock.sql")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _first,
+    _refunds_are_sent,
+    _sessions_are_counted,
+    _paid_time_has_one_clock,
+)

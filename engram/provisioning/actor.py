@@ -47,7 +47,7 @@ from engram.provisioning.protocol import (
     SessionChanged,
     Sweep,
 )
-from engram.sessions import EndReason, Instant, SessionEvent, SessionState, counts
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState, counts, paid_clock
 from engram.sessions import records as session_records
 
 PROVISIONER = "provisioner"
@@ -104,7 +104,7 @@ class Provisioner(Actor[FleetMessage]):
                 await self._expire()
             case CheckpointTime():
                 now = self._fleet.instants.now()
-                await self._fleet.ledger.write(lambda c: session_records.checkpoint_paid_time(c, now))
+                await self._fleet.ledger.write(lambda c: paid_clock.checkpoint(c, now))
             case Recount():
                 for state, (counted, found) in (await self._fleet.ledger.write(counts.recount)).items():
                     _log.error("sessions_miscounted", state=state, counted=counted, found=found)
@@ -165,7 +165,7 @@ class Provisioner(Actor[FleetMessage]):
 
     async def _expire(self) -> None:
         now = self._fleet.instants.now()
-        expired = await self._fleet.ledger.read(lambda c: session_records.expired(c, now))
+        expired = await self._fleet.ledger.read(lambda c: paid_clock.expired(c, now))
         for first in range(0, len(expired), _EXPIRE_AT_ONCE):
             some = expired[first : first + _EXPIRE_AT_ONCE]
             for session_id in await self._fleet.ledger.write(partial(_end_expired, session_ids=some, now=now)):

@@ -1,6 +1,6 @@
 """Compute sessions: tiers and prices, the state machine, paid time, records."""
 
-from engram.sessions import counts, records, rules
+from engram.sessions import counts, paid_clock, records, rules
 from engram.sessions.clock import ClockInstants, Instants, SystemInstants
 from engram.sessions.errors import InvalidDuration, SessionError, UnknownTier
 from engram.sessions.model import (
@@ -38,6 +38,7 @@ __all__ = [
     "TierName",
     "UnknownTier",
     "counts",
+    "paid_clock",
     "records",
     "rules",
 ]

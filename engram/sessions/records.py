@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from engram.ledger import Ledger, Prepared, Row, lookup
 from engram.ledger.schema import session_events, sessions
-from engram.sessions import counts, rules
+from engram.sessions import counts, paid_clock, rules
 from engram.sessions.model import (
     LIVE,
     RUNNING,
@@ -22,7 +22,7 @@ from engram.sessions.model import (
 )
 
 # Every purchase runs these.
-_BY_ID = Prepared(select(sessions).where(sessions.c.id == bindparam("id")))
+_BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))
 # A tenth of the cost of calling the enumeration, for each row that is read.
 _STATES = {str(state): state for state in SessionState}
 _TIERS = {str(tier): tier for tier in TierName}
@@ -37,9 +37,7 @@ _PROGRESS = frozenset(
         "end_reason",
         "error",
         "used_s",
-        "counted_wall",
-        "counted_monotonic",
-        "counted_boot",
+        "counted_from",
         "crashes",
         "quarantined_at",
     }
@@ -54,12 +52,12 @@ _UPDATE = Prepared(
 
 def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
-    _INSERT.change(connection, _columns(session))
+    _INSERT.change(connection, _columns(connection, session))
     counts.move(connection, None, session.state)
     append_event(connection, session.id, session.created_at, session.state, {})
 
 
-_LOOKUP = lookup(list(sessions.c), [sessions.c.id])
+_LOOKUP = lookup([*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
 
 
 def look(ledger: Ledger, session_id: str) -> Session | None:
@@ -77,8 +75,7 @@ def get(connection: Connection, session_id: str) -> Session | None:
 def list_by_controller(connection: Connection, controller: bytes, limit: int = 200) -> list[Session]:
     """The newest sessions of a hotkey, newest first."""
     query = (
-        select(sessions)
-        .where(sessions.c.controller == controller)
+        paid_clock.SESSIONS.where(sessions.c.controller == controller)
         .order_by(sessions.c.created_at.desc(), sessions.c.id)
         .limit(limit)
     )
@@ -90,8 +87,7 @@ def list_in_states(
 ) -> list[Session]:
     """Sessions in any of `states` with an id above `after_id`, by id: a page of at most `limit`."""
     query = (
-        select(sessions)
-        .where(sessions.c.state.in_(sorted(states)), sessions.c.id > after_id)
+        paid_clock.SESSIONS.where(sessions.c.state.in_(sorted(states)), sessions.c.id > after_id)
         .order_by(sessions.c.id)
         .limit(limit)
     )
@@ -120,7 +116,7 @@ def transition(
     if state is None:
         return None
     after = _after(before, state, event, now, reason, error)
-    change = _columns(after) | {"row": session_id, "was": str(before.state)}
+    change = _columns(connection, after) | {"row": session_id, "was": str(before.state)}
     del change["id"]
     if _UPDATE.change(connection, change) != 1:
         return None
@@ -191,44 +187,6 @@ def add_seconds(connection: Connection, session_id: str, seconds: float, usd_mic
         return False
     append_event(connection, session_id, at, "extended", {"seconds": seconds})
     return True
-
-
-def checkpoint_paid_time(connection: Connection, now: Instant) -> None:
-    """Settle the used time of every running session as of `now`, so that a later reboot loses or adds little."""
-    running = sessions.c.state.in_(sorted(RUNNING))
-    for same_boot, passed in (
-        (sessions.c.counted_boot == now.boot, now.monotonic - sessions.c.counted_monotonic),
-        (sessions.c.counted_boot != now.boot, now.wall - sessions.c.counted_wall),
-    ):
-        connection.execute(
-            update(sessions)
-            .where(running, same_boot)
-            .values(
-                used_s=sessions.c.used_s + func.max(0.0, passed),
-                counted_wall=now.wall,
-                counted_monotonic=now.monotonic,
-                counted_boot=now.boot,
-            )
-        )
-
-
-def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
-    """Ids of running sessions whose time is up; the same as rules.has_expired."""
-    pause_s = case((sessions.c.pending_extensions > 0, rules.EXTENSION_PAUSE_S), else_=0.0)
-    left = sessions.c.paid_s - sessions.c.used_s + pause_s
-    query = (
-        select(sessions.c.id)
-        .where(
-            sessions.c.state.in_(sorted(RUNNING)),
-            or_(
-                (sessions.c.counted_boot == now.boot) & (now.monotonic - sessions.c.counted_monotonic >= left),
-                (sessions.c.counted_boot != now.boot) & (now.wall - sessions.c.counted_wall >= left),
-                left <= 0.0,
-            ),
-        )
-        .limit(limit)
-    )
-    return list(connection.execute(query).scalars())
 
 
 def set_node(connection: Connection, session_id: str, token: str, endpoint: str | None, hotkey: bytes | None) -> None:
@@ -310,21 +268,19 @@ def _after(
     return after
 
 
-def _columns(session: Session) -> dict[str, object]:
+def _columns(connection: Connection, session: Session) -> dict[str, object]:
     columns = msgspec.structs.asdict(session)
-    counted = columns.pop("counted")
+    del columns["counted"]
     for name in ("state", "tier", "end_reason"):
         columns[name] = None if columns[name] is None else str(columns[name])
-    columns["counted_wall"] = counted.wall if counted else None
-    columns["counted_monotonic"] = counted.monotonic if counted else None
-    columns["counted_boot"] = counted.boot if counted else None
+    counted = session.counted
+    columns["counted_from"] = None if counted is None else paid_clock.checkpoint(connection, counted)
     return columns
 
 
 def _session(row: RowMapping | Row) -> Session:
     columns: dict[str, Any] = {**row}
-    wall, monotonic, boot = columns.pop("counted_wall"), columns.pop("counted_monotonic"), columns.pop("counted_boot")
-    columns["counted"] = None if boot is None else Instant(wall, monotonic, boot)
+    paid_clock.settle(columns)
     columns["state"] = _STATES[columns["state"]]
     columns["tier"] = _TIERS[columns["tier"]]
     columns["end_reason"] = None if columns["end_reason"] is None else _END_REASONS[columns["end_reason"]]

@@ -24,6 +24,7 @@ from engram.sessions import (
     SystemInstants,
     TierName,
     counts,
+    paid_clock,
     records,
     rules,
 )
@@ -144,20 +145,20 @@ def test_checkpoints_carry_paid_time_over_a_reboot(
     to_active(ledger, instants)
     clock.advance(100.0)
     clock.jump(86_400.0)
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     instants.boot = "boot-2"
     clock.advance(200.0)
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert rules.remaining_s(session, instants.now()) == 3300.0
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert session.used_s == 300.0
     assert session.counted == instants.now()
     clock.jump(-1e6)
     instants.boot = "boot-3"
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert session.used_s == 300.0
@@ -169,17 +170,17 @@ def test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once(
     to_active(ledger, instants)
     clock.advance(3_600.0)
     assert ledger.write_now(lambda c: records.hold_extension(c, "s"))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     assert ledger.write_now(lambda c: records.add_seconds(c, "s", 1800.0, 50_000, clock.now()))
     ledger.write_now(lambda c: records.release_extension(c, "s"))
     ledger.write_now(lambda c: records.release_extension(c, "s"))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     clock.advance(1_799.0)
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     clock.advance(1.0)
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == ["s"]
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == ["s"]
     ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, instants.now()))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     assert not ledger.write_now(lambda c: records.add_seconds(c, "s", 1800.0, 50_000, clock.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
@@ -297,7 +298,7 @@ class SessionLife(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self) -> None:
-        self.ledger.write_now(lambda c: records.checkpoint_paid_time(c, self.instants.now()))
+        self.ledger.write_now(lambda c: paid_clock.checkpoint(c, self.instants.now()))
 
     @rule()
     def extend(self) -> None:
@@ -325,7 +326,7 @@ class SessionLife(RuleBasedStateMachine):
         left = max(0.0, self.paid - self.used)
         if self.state in ("active", "degraded"):
             assert abs(rules.remaining_s(session, self.instants.now()) - left) < 1e-3
-            found = self.ledger.write_now(lambda c: records.expired(c, self.instants.now()))
+            found = self.ledger.write_now(lambda c: paid_clock.expired(c, self.instants.now()))
             if left > 1e-3:
                 assert not found
             elif left == 0.0 and self.used > self.paid + 1e-3:

@@ -5,7 +5,7 @@ from engram.ledger.schema._facilitator import play_accounts, play_authorizations
 from engram.ledger.schema._meta import meta
 from engram.ledger.schema._payments import answered_requests, payments, refunds
 from engram.ledger.schema._relay import relay_log, relay_outbox
-from engram.ledger.schema._sessions import node_keys, nodes, session_counts, session_events, sessions
+from engram.ledger.schema._sessions import node_keys, nodes, paid_clock, session_counts, session_events, sessions
 
 __all__ = [
     "answered_requests",
@@ -13,6 +13,7 @@ __all__ = [
     "metadata",
     "node_keys",
     "nodes",
+    "paid_clock",
     "payments",
     "play_accounts",
     "play_authorizations",

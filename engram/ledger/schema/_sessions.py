@@ -21,11 +21,9 @@ sessions = Table(
     Column("ended_at", REAL),
     Column("end_reason", Text),  # why it is stopping, or ended
     Column("error", Text),
-    # Paid time used up, as of the checkpoint (wall, monotonic, boot id of the machine).
+    # Paid time used up, and what the paid clock read then; null while none runs.
     Column("used_s", REAL, nullable=False, server_default="0"),
-    Column("counted_wall", REAL),
-    Column("counted_monotonic", REAL),
-    Column("counted_boot", Text),
+    Column("counted_from", REAL),
     Column("pending_extensions", Integer, nullable=False, server_default="0"),
     # The node that serves it.
     Column("node_token", Text),
@@ -42,6 +40,23 @@ Index(
     "ix_sessions_live",
     sessions.c.controller,
     sqlite_where=one_of(sessions.c.state, ("active", "degraded", "payment_pending", "provisioning")),
+)
+Index(
+    "ix_sessions_ends",
+    sessions.c.counted_from + sessions.c.paid_s - sessions.c.used_s,
+    sqlite_where=sessions.c.counted_from.is_not(None),
+)
+
+paid_clock = Table(
+    "paid_clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("reads_s", REAL, nullable=False),
+    # The instant at which it read that.
+    Column("wall", REAL, nullable=False),
+    Column("monotonic", REAL, nullable=False),
+    Column("boot", Text, nullable=False),
+    sqlite_strict=True,
 )
 
 session_counts = Table(
