@@ -8,9 +8,10 @@ import msgspec
 from sqlalchemy import Connection, insert
 
 from engram.ledger import open_inline
-from engram.ledger.schema import node_keys, nodes, sessions
 from engram.provisioning import NodeSpec
+from engram.provisioning.tables import node_keys, nodes
 from engram.sessions import SystemInstants, TierName, counts, paid_clock, rules
+from engram.sessions.tables import sessions
 
 LITE = rules.tiers(0.10)[TierName.LITE]
 

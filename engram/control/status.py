@@ -14,9 +14,10 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.control.model import SystemStatus, TreeNode
 from engram.ledger import Ledger, facts
-from engram.ledger.schema import payments, sessions
 from engram.payments import records as payment_records
+from engram.payments.tables import payments
 from engram.sessions import counts
+from engram.sessions.tables import sessions
 
 LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
 MOST_QUARANTINED: Final = 100

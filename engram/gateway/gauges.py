@@ -10,11 +10,14 @@ from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.ledger import Ledger
-from engram.ledger.schema import nodes, payments, relay_outbox, sessions
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
 from engram.payments.model import RefundState
+from engram.payments.tables import payments
+from engram.provisioning.tables import nodes
+from engram.relay.tables import relay_outbox
 from engram.sessions import SessionState, counts
+from engram.sessions.tables import sessions
 from engram.telemetry.metrics import Metrics
 
 TREE_DEPTH = 3

@@ -6,11 +6,12 @@ import msgspec
 from sqlalchemy import Connection, bindparam, func, select
 
 from engram.ledger import Ledger, Prepared
-from engram.ledger.schema import answered_requests, payments, session_events
 from engram.payments import records as payment_records
 from engram.payments.model import Payment, PaymentState
+from engram.payments.tables import answered_requests, payments
 from engram.sessions import EventRecord, Session
 from engram.sessions import records as session_records
+from engram.sessions.tables import session_events
 
 _ANSWERED = Prepared(
     select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(

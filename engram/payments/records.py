@@ -11,7 +11,6 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 
 from engram import sessions
 from engram.ledger import Ledger, Row, lookup
-from engram.ledger.schema import answered_requests, payments, refunds
 from engram.payments import rules, statements
 from engram.payments.model import (
     AuthorizationKey,
@@ -25,6 +24,7 @@ from engram.payments.model import (
 )
 from engram.payments.purchase_answer import NoRoom
 from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
+from engram.payments.tables import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
 # A tenth of the cost of calling the enumeration.

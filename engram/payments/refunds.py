@@ -11,13 +11,14 @@ import msgspec
 from sqlalchemy import Connection, func, select, update
 
 from engram import sessions
-from engram.ledger.schema import payments, refunds, session_events
 from engram.payments import records, refund_rules, rules
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.refund_key import SignedRefund
 from engram.payments.refund_rules import Ended, RefundTerms
 from engram.payments.rules import PaymentEvent
+from engram.payments.tables import payments, refunds
 from engram.sessions import Instant, SessionState
+from engram.sessions.tables import session_events
 
 DAY_S: Final = 86_400.0
 OTHER_KEY: Final = "signed_by_another_key"

@@ -9,9 +9,9 @@ from typing import Final
 from sqlalchemy import Connection, delete, exists, or_, select
 
 from engram import sessions
-from engram.ledger.schema import answered_requests, payments, refunds
-from engram.ledger.schema import sessions as session_rows
 from engram.payments.model import PaymentState
+from engram.payments.tables import answered_requests, payments, refunds
+from engram.sessions.tables import sessions as session_rows
 
 AT_ONCE: Final = 500
 UNPAID_KEPT_S: Final = 86_400.0

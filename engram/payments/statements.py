@@ -6,10 +6,10 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
 
 from engram.ledger import Prepared
-from engram.ledger.schema import answered_requests, payments, refunds
-from engram.ledger.schema import sessions as session_rows
 from engram.ledger.sql import one_of, upsert
 from engram.payments import rules
+from engram.payments.tables import answered_requests, payments, refunds
+from engram.sessions.tables import sessions as session_rows
 
 
 def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
 
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import Ledger
-from engram.ledger.schema import node_keys, sessions
 from engram.provisioning.errors import NodeKeyError
 from engram.provisioning.model import NodeKey
+from engram.provisioning.tables import node_keys
+from engram.sessions.tables import sessions
 
 FOLDER = "hotkeys"
 

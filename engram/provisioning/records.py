@@ -6,12 +6,13 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.ledger import facts
-from engram.ledger.schema import nodes, sessions
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
 from engram.provisioning.rules import Facts
+from engram.provisioning.tables import nodes
 from engram.sessions import RUNNING, TERMINAL, Session, SessionState
 from engram.sessions import records as session_records
+from engram.sessions.tables import sessions
 
 _GONE = str(NodeState.GONE)
 

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or
 
-from engram.ledger.schema import relay_log, relay_outbox
+from engram.ledger.sql import upsert
 from engram.relay.errors import NoSuchEntry, NotAbandoned
 from engram.relay.model import (
     Enqueued,
@@ -25,6 +24,7 @@ from engram.relay.model import (
 )
 from engram.relay.rules import RETRY_AFTER_MAX_S, Decision, log_status
 from engram.relay.signer import Signed
+from engram.relay.tables import relay_log, relay_outbox
 
 OPEN_BOUND = 10_000
 """Entries that may wait to be sent; beyond it nothing new is queued. Dead letters wait for the operator alone."""
@@ -52,7 +52,7 @@ def enqueue(connection: Connection, payload: Payload, now: float) -> Enqueued:
         "created_at": now,
         "updated_at": now,
     }
-    written = connection.execute(insert_or(relay_outbox).values(values).on_conflict_do_nothing())
+    written = connection.execute(upsert(relay_outbox).values(values).on_conflict_do_nothing())
     return Enqueued.QUEUED if written.rowcount == 1 else Enqueued.KNOWN
 
 

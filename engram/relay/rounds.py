@@ -12,10 +12,10 @@ from actors import Context
 from engram.clock import Clock
 from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
-from engram.ledger.schema import sessions
 from engram.relay import records
 from engram.relay.model import Enqueued, NodeMemory
 from engram.relay.rules import memory_of, memory_payload
+from engram.sessions.tables import sessions
 from engram.stats import NodeStats, StatsView
 
 NODES_A_PAYLOAD: Final = 256

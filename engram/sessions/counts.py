@@ -7,9 +7,9 @@ A purchase reads these few rows instead of all that hold a place. Functions are 
 from sqlalchemy import Connection, bindparam, case, func, literal_column, select, update
 
 from engram.ledger import Prepared
-from engram.ledger.schema import session_counts, sessions
 from engram.ledger.sql import one_of
 from engram.sessions.model import HELD, LIVE, SessionState
+from engram.sessions.tables import session_counts, sessions
 
 _MOVE = Prepared(
     update(session_counts)

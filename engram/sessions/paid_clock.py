@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, or_, select, true, update
 
 from engram.ledger import Prepared
-from engram.ledger.schema import paid_clock, sessions
 from engram.sessions import rules
 from engram.sessions.model import Instant
+from engram.sessions.tables import paid_clock, sessions
 
 COLUMNS = (paid_clock.c.reads_s, paid_clock.c.wall, paid_clock.c.monotonic, paid_clock.c.boot)
 SESSIONS = select(sessions, *COLUMNS).join_from(sessions, paid_clock, true())

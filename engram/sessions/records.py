@@ -7,7 +7,6 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
 
 from engram.ledger import Ledger, Prepared, Row, lookup
-from engram.ledger.schema import session_events, sessions
 from engram.sessions import counts, paid_clock, rules
 from engram.sessions.model import (
     LIVE,
@@ -20,6 +19,7 @@ from engram.sessions.model import (
     SessionState,
     TierName,
 )
+from engram.sessions.tables import session_events, sessions
 
 # Every purchase runs these.
 _BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))

@@ -2,8 +2,8 @@
 
 from sqlalchemy import Connection, select
 
-from engram.ledger.schema import sessions
 from engram.sessions import RUNNING, SessionState
+from engram.sessions.tables import sessions
 from engram.stats.model import Target
 
 

@@ -5,14 +5,15 @@ from sqlalchemy import Table, func, select
 from trio.testing import MockClock
 
 from engram.clock import TrioClock
-from engram.ledger.schema import answered_requests, payments, session_events, sessions
 from engram.payments import retention
 from engram.payments.actor import FORGET_EVERY_S
 from engram.payments.model import PaymentState
 from engram.payments.protocol import Extension
 from engram.payments.purchase_answer import Bought, Refused
+from engram.payments.tables import answered_requests, payments
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
+from engram.sessions.tables import session_events, sessions
 from tests.fakes.facilitator import FakeFacilitator
 from tests.payments import builders
 from tests.payments.shop import Shop, open_shop

@@ -1,13 +1,18 @@
 """The tables on disk: as the version before made them, and as the areas describe them."""
 
+import importlib
 import sqlite3
 from pathlib import Path
 
 import sqlalchemy
 
+import engram
 from engram.ledger import open_inline
 from engram.ledger.migrations import MIGRATIONS
-from engram.ledger.schema import metadata
+from engram.ledger.sql import metadata
+
+for module in Path(engram.__file__).parent.glob("*/tables.py"):
+    importlib.import_module(f"engram.{module.parent.name}.tables")
 
 SCHEMA_2 = (Path(__file__).parent / "data" / "schema-2.sql").read_text(encoding="utf-8")
 """What commit fd04aaf made of a new ledger."""

@@ -12,7 +12,6 @@ from actors import ActorDown, Crashed, MailboxFull
 from actors.testing import recording
 from engram.clock import ManualClock
 from engram.ledger import LedgerUnavailable, open_inline
-from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
@@ -20,6 +19,7 @@ from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.rules import PaymentEvent
+from engram.payments.tables import answered_requests
 from engram.sessions import SessionState, TierName
 from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault

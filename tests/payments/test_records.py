@@ -11,7 +11,6 @@ from sqlalchemy import Connection, select
 
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
-from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations, retention
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
 from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
@@ -19,6 +18,7 @@ from engram.payments.refund_rules import RefundTerms
 from engram.payments.refunds import settle_up
 from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
+from engram.payments.tables import answered_requests
 from engram.sessions import EndReason, Session, SessionEvent, SessionState
 from tests.payments import builders
 from tests.payments.builders import BOB, NOW, ROOMY, instant, reservation

@@ -17,8 +17,8 @@ from engram.cli.doctor.finding import Finding
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
-from engram.ledger.schema import payments, refunds
 from engram.payments.model import PaymentState, RefundState
+from engram.payments.tables import payments, refunds
 from engram.sessions import counts
 
 OLDEST_SQLITE: Final = (3, 35, 0)

@@ -1,9 +1,8 @@
-"""Compute sessions, what happened to them, the nodes that serve them and the node keys they lease."""
+"""Compute sessions, what happened to them, how many are in which state, and the clock of paid time."""
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
 
-from engram.ledger.schema._base import REAL, Column, Table, metadata
-from engram.ledger.sql import one_of
+from engram.ledger.sql import REAL, Column, Table, metadata, one_of
 
 sessions = Table(
     "sessions",
@@ -79,39 +78,3 @@ session_events = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_session_events_session", session_events.c.session_id, session_events.c.id)
-
-nodes = Table(
-    "nodes",
-    metadata,
-    Column("token", Text, primary_key=True),  # begins with this ledger's id
-    Column("session_id", Text, nullable=False),
-    Column("backend", Text, nullable=False),
-    Column("state", Text, nullable=False),  # launching | running | gone
-    Column("port", Integer),  # held until the node is gone
-    Column("reference", Text),  # JSON of the backend: pid and its start time, deployment, …
-    Column("hotkey", LargeBinary),
-    Column("created_at", REAL, nullable=False),
-    Column("gone_at", REAL),
-    sqlite_strict=True,
-)
-Index("ix_nodes_session", nodes.c.session_id)
-Index("uq_nodes_live_port", nodes.c.port, unique=True, sqlite_where=nodes.c.state != "gone")
-
-node_keys = Table(
-    "node_keys",
-    metadata,
-    Column("public_key", LargeBinary, primary_key=True),
-    Column("path", Text, nullable=False),  # wallet hotkey file, mode 0600
-    Column("source", Text, nullable=False),  # added | generated
-    Column("added_at", REAL, nullable=False),
-    Column("retired_at", REAL),
-    Column("session_id", Text),  # lease
-    Column("leased_at", REAL),
-    sqlite_strict=True,
-)
-Index(
-    "uq_node_keys_session",
-    node_keys.c.session_id,
-    unique=True,
-    sqlite_where=node_keys.c.session_id.is_not(None),
-)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
 
-from engram.ledger.schema._base import REAL, Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 relay_outbox = Table(
     "relay_outbox",

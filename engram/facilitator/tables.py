@@ -2,7 +2,7 @@
 
 from sqlalchemy import Integer, LargeBinary, PrimaryKeyConstraint, Text
 
-from engram.ledger.schema._base import REAL, Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 play_accounts = Table(
     "play_accounts",

@@ -2,7 +2,7 @@
 
 from sqlalchemy import Index, Integer, LargeBinary, PrimaryKeyConstraint, Text
 
-from engram.ledger.schema._base import REAL, Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 payments = Table(
     "payments",
