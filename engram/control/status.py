@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from actors import NodeInfo
 from engram import __version__
@@ -15,9 +15,8 @@ from engram.clock import Clock
 from engram.control.model import SystemStatus, TreeNode
 from engram.ledger import Ledger, facts
 from engram.payments import records as payment_records
-from engram.payments.tables import payments
 from engram.sessions import counts
-from engram.sessions.tables import sessions
+from engram.sessions import records as session_records
 
 LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
 MOST_QUARANTINED: Final = 100
@@ -88,11 +87,8 @@ def tree_node(node: NodeInfo) -> TreeNode:
 
 def _counts(connection: Connection) -> _Counts:
     quarantined = [
-        identifier
-        for table in (sessions, payments)
-        for identifier in connection.execute(
-            select(table.c.id).where(table.c.quarantined_at.is_not(None)).limit(MOST_QUARANTINED)
-        ).scalars()
+        *session_records.list_quarantined(connection, MOST_QUARANTINED),
+        *payment_records.list_quarantined(connection, MOST_QUARANTINED),
     ]
     return _Counts(
         ledger_id=facts.ledger_id(connection),

@@ -13,7 +13,6 @@ import trio
 from sqlalchemy import Connection
 
 from actors import ActorDown, CallTimeout, MailboxFull
-from engram.gateway import records
 from engram.gateway.answers import BoughtAnswer
 from engram.gateway.caller import Caller, identify_request
 from engram.gateway.replies import json_object, shortened
@@ -106,9 +105,9 @@ async def _sell(services: Services, request: Request, caller: Caller, wanted: Wa
 async def _offer(services: Services, caller: Caller, wanted: Wanted, quote: Quote, asked: bytes) -> Answer:
     """What is said to a request without a payment: its stored answer when it has one, else the price."""
 
-    def query(connection: Connection) -> tuple[records.Answered | None, NoRoom | None]:
+    def query(connection: Connection) -> tuple[payment_records.Answered | None, NoRoom | None]:
         return (
-            records.answered(connection, caller.public_key, caller.message_sha256),
+            payment_records.answered(connection, caller.public_key, caller.message_sha256),
             _room(services, connection, caller, wanted),
         )
 

@@ -9,7 +9,6 @@ from engram.ledger import Prepared
 from engram.ledger.sql import one_of, upsert
 from engram.payments import rules
 from engram.payments.tables import answered_requests, payments, refunds
-from engram.sessions.tables import sessions as session_rows
 
 
 def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -87,8 +86,6 @@ OPEN_PAYMENTS = Prepared(
     )
 )
 """How many are open of a payer, of a hotkey, from an address."""
-SESSION_STATE = Prepared(select(session_rows.c.state).where(session_rows.c.id == bindparam("id")))
-
 ANSWERED_REQUEST = Prepared(
     select(answered_requests.c.payment_id, answered_requests.c.request_hash).where(
         answered_requests.c.public_key == bindparam("public_key"),

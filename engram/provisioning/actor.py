@@ -146,13 +146,14 @@ class Provisioner(Actor[FleetMessage]):
             return
         # Read after the listing: a launch is committed before it is made, so what is listed and not held is an orphan.
         held = await self._fleet.ledger.read(records.live_tokens)
-        running = await self._fleet.ledger.read(records.running_nodes)
+        running = await self._fleet.ledger.read(session_records.list_running)
         alive = {node.token for node in listed if node.alive}
         for node in listed:
             if node.token not in held:
                 self.context.start_soon(self._destroy_orphan, node.token)
         for session in running:
-            if session.token not in alive and not await self._start_saga(session.session_id):
+            lost = session.token not in alive and not session.quarantined
+            if lost and not await self._start_saga(session.session_id):
                 return
 
     async def _destroy_orphan(self, token: str) -> None:

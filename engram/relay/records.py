@@ -144,6 +144,12 @@ def purge(connection: Connection, now: float) -> int:
     return gone.rowcount
 
 
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """How many entries are in each state that has any."""
+    query = select(relay_outbox.c.state, func.count()).group_by(relay_outbox.c.state)
+    return dict(connection.execute(query).all())
+
+
 def status(connection: Connection, *, enabled: bool, failures_in_a_row: int, not_queued: int = 0) -> RelayStatus:
     """How the relay stands."""
     pending = relay_outbox.c.state.in_(_WAITING)

@@ -1,25 +1,38 @@
 """Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    ScalarSelect,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from engram.ledger import Ledger, Prepared, Row, lookup
-from engram.sessions import counts, paid_clock, rules
+from engram.sessions import counts, history, paid_clock, rules
 from engram.sessions.model import (
     LIVE,
     RUNNING,
+    TERMINAL,
     EndReason,
-    EventRecord,
     Instant,
+    RunningSession,
     Session,
     SessionEvent,
     SessionState,
     TierName,
 )
-from engram.sessions.tables import session_events, sessions
+from engram.sessions.tables import sessions
 
 # Every purchase runs these.
 _BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))
@@ -27,8 +40,8 @@ _BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))
 _STATES = {str(state): state for state in SessionState}
 _TIERS = {str(tier): tier for tier in TierName}
 _END_REASONS = {str(reason): reason for reason in EndReason}
+_STATE = Prepared(select(sessions.c.state).where(sessions.c.id == bindparam("id")))
 _INSERT = Prepared(insert(sessions))
-_INSERT_EVENT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
 _PROGRESS = frozenset(
     {
         "state",
@@ -54,7 +67,7 @@ def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
     _INSERT.change(connection, _columns(connection, session))
     counts.move(connection, None, session.state)
-    append_event(connection, session.id, session.created_at, session.state, {})
+    history.append_event(connection, session.id, session.created_at, session.state, {})
 
 
 _LOOKUP = lookup([*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
@@ -70,6 +83,12 @@ def get(connection: Connection, session_id: str) -> Session | None:
     """The session of that id, or None."""
     row = _BY_ID.first(connection, {"id": session_id})
     return None if row is None else _session(row)
+
+
+def state_of(connection: Connection, session_id: str) -> SessionState | None:
+    """The state of the session of that id, or None."""
+    found = _STATE.values(connection, {"id": session_id})
+    return None if found is None else _STATES[found[0]]
 
 
 def list_by_controller(connection: Connection, controller: bytes, limit: int = 200) -> list[Session]:
@@ -92,6 +111,74 @@ def list_in_states(
         .limit(limit)
     )
     return [_session(row) for row in connection.execute(query).mappings()]
+
+
+def list_running(connection: Connection) -> list[RunningSession]:
+    """Every session that a node serves."""
+    node = sessions.c.node_token, sessions.c.node_endpoint, sessions.c.node_hotkey
+    query = select(sessions.c.id, sessions.c.state, *node, sessions.c.quarantined_at).where(
+        sessions.c.state.in_(sorted(RUNNING))
+    )
+    return [
+        RunningSession(session_id, _STATES[state], token or "", endpoint or "", hotkey, quarantined_at is not None)
+        for session_id, state, token, endpoint, hotkey, quarantined_at in connection.execute(query)
+    ]
+
+
+def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
+    """Sessions that are being provisioned or stopped and not in quarantine, oldest first: ids and crashes."""
+    query = (
+        select(sessions.c.id, sessions.c.crashes)
+        .where(
+            sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
+            sessions.c.quarantined_at.is_(None),
+        )
+        .order_by(sessions.c.created_at)
+        .limit(limit)
+    )
+    return [(session_id, crashes) for session_id, crashes in connection.execute(query)]
+
+
+def list_quarantined(connection: Connection, limit: int) -> list[str]:
+    """Ids of sessions in quarantine."""
+    query = select(sessions.c.id).where(sessions.c.quarantined_at.is_not(None)).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def count_quarantined(connection: Connection) -> int:
+    """How many sessions are in quarantine."""
+    query = select(func.count()).select_from(sessions).where(sessions.c.quarantined_at.is_not(None))
+    return connection.execute(query).scalar_one()
+
+
+def node_hotkeys(connection: Connection, session_ids: Collection[str]) -> dict[str, bytes]:
+    """The hotkey of each of these sessions' nodes that has one."""
+    query = select(sessions.c.id, sessions.c.node_hotkey).where(
+        sessions.c.id.in_(sorted(session_ids)), sessions.c.node_hotkey.is_not(None)
+    )
+    return dict(connection.execute(query).all())
+
+
+def has_bought(connection: Connection, controller: bytes) -> bool:
+    """True when the hotkey is that of a buyer."""
+    query = select(sessions.c.id).where(sessions.c.controller == controller).limit(1)
+    return connection.execute(query).first() is not None
+
+
+# Conditions for other areas' queries; each finds the session by its id.
+
+
+def is_unfinished(session_id: ColumnElement[str], payment_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """The session of that id was bought with that payment and is not over."""
+    return exists().where(
+        sessions.c.id == session_id, sessions.c.payment_id == payment_id, sessions.c.state.not_in(sorted(TERMINAL))
+    )
+
+
+def crashes_when_over(session_id: ColumnElement[str]) -> ScalarSelect[int]:
+    """How often the work on the session of that id crashed; null unless it is over and not in quarantine."""
+    over = sessions.c.state.in_(sorted(TERMINAL)), sessions.c.quarantined_at.is_(None)
+    return select(sessions.c.crashes).where(sessions.c.id == session_id, *over).scalar_subquery()
 
 
 def transition(
@@ -126,7 +213,7 @@ def transition(
         told["reason"] = after.end_reason
     if error:
         told["error"] = error
-    append_event(connection, session_id, now.wall, state, told)
+    history.append_event(connection, session_id, now.wall, state, told)
     return after
 
 
@@ -154,7 +241,7 @@ def forget(connection: Connection, session_ids: Sequence[str], payment_ids: Sequ
     dropped = connection.execute(delete(sessions).where(*of_payments).returning(sessions.c.id, sessions.c.state)).all()
     for _, state in dropped:
         counts.move(connection, SessionState(state), None)
-    connection.execute(delete(session_events).where(session_events.c.session_id.in_([row.id for row in dropped])))
+    history.forget(connection, [row.id for row in dropped])
 
 
 def hold_extension(connection: Connection, session_id: str) -> bool:
@@ -185,7 +272,7 @@ def add_seconds(connection: Connection, session_id: str, seconds: float, usd_mic
     )
     if added.rowcount != 1:
         return False
-    append_event(connection, session_id, at, "extended", {"seconds": seconds})
+    history.append_event(connection, session_id, at, "extended", {"seconds": seconds})
     return True
 
 
@@ -214,33 +301,13 @@ def count_crash(connection: Connection, session_id: str, at: float, quarantine_a
         update(sessions).where(sessions.c.id == session_id).values(crashes=crashes, quarantined_at=quarantined_at)
     )
     if quarantined_at is not None and session.quarantined_at is None:
-        append_event(connection, session_id, at, "quarantined", {"crashes": crashes})
+        history.append_event(connection, session_id, at, "quarantined", {"crashes": crashes})
     return get(connection, session_id)
 
 
 def release_quarantine(connection: Connection, session_id: str) -> None:
     """Let the session be worked on again, with a clean count."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(crashes=0, quarantined_at=None))
-
-
-def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
-    """Add a row to the session's history; returns its id."""
-    told = msgspec.json.encode(details).decode()
-    return _INSERT_EVENT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": told})
-
-
-def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
-    """The session's history after event `after_id`, oldest first."""
-    query = (
-        select(session_events)
-        .where(session_events.c.session_id == session_id, session_events.c.id > after_id)
-        .order_by(session_events.c.id)
-        .limit(limit)
-    )
-    return [
-        EventRecord(row["id"], row["session_id"], row["at"], row["event"], row["data"])
-        for row in connection.execute(query).mappings()
-    ]
 
 
 def _after(

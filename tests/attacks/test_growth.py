@@ -11,7 +11,7 @@ from engram.payments.model import PaymentState
 from engram.payments.protocol import Extension
 from engram.payments.purchase_answer import Bought, Refused
 from engram.payments.tables import answered_requests, payments
-from engram.sessions import ClockInstants, SessionEvent
+from engram.sessions import ClockInstants, SessionEvent, history
 from engram.sessions import records as session_records
 from engram.sessions.tables import session_events, sessions
 from tests.fakes.facilitator import FakeFacilitator
@@ -47,7 +47,7 @@ async def test_unpaid_attempts_are_forgotten_and_what_was_paid_is_kept(autojump_
         assert shop.payment("paid").state is PaymentState.SETTLED
         assert shop.session(session_id).id == session_id
         (events,) = rows(shop, session_events)
-        assert events == len(shop.read(lambda c: session_records.events_since(c, session_id)))
+        assert events == len(shop.read(lambda c: history.events_since(c, session_id)))
 
 
 async def test_more_than_can_be_forgotten_at_once_is_forgotten_soon(autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ from engram.clock import Clock, SeededIds, TrioClock
 from engram.ledger.inline import InlineLedger
 from engram.provisioning import Provisioner, node_keys
 from engram.provisioning.fleet import Fleet
-from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records, rules
+from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, history, records, rules
 from tests.fakes.nodes import InMemoryProvisioner
 
 CONTROLLER = b"\1" * 32
@@ -83,7 +83,7 @@ class World:
         return self.ledger.write_now(lambda c: records.transition(c, session_id, event, self.instants.now()))
 
     def states(self, session_id: str = "s") -> list[str]:
-        return [e.event for e in self.ledger.write_now(lambda c: records.events_since(c, session_id))]
+        return [e.event for e in self.ledger.write_now(lambda c: history.events_since(c, session_id))]
 
 
 def _insert(connection: Connection, session: Session) -> None:

@@ -24,6 +24,7 @@ from engram.sessions import (
     SystemInstants,
     TierName,
     counts,
+    history,
     paid_clock,
     records,
     rules,
@@ -115,7 +116,7 @@ def test_history_is_appended_with_each_transition(ledger: InlineLedger, instants
     to_active(ledger, instants)
     end = EndReason.NODE_LOST
     ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, instants.now(), reason=end, error="gone"))
-    events = ledger.write_now(lambda c: records.events_since(c, "s"))
+    events = ledger.write_now(lambda c: history.events_since(c, "s"))
     assert [e.event for e in events] == ["payment_pending", "provisioning", "active", "stopping"]
     assert json.loads(events[-1].data) == {
         "from": "active",
@@ -123,7 +124,7 @@ def test_history_is_appended_with_each_transition(ledger: InlineLedger, instants
         "reason": "node_lost",
         "error": "gone",
     }
-    assert ledger.write_now(lambda c: records.events_since(c, "s", events[-2].id)) == [events[-1]]
+    assert ledger.write_now(lambda c: history.events_since(c, "s", events[-2].id)) == [events[-1]]
 
 
 def test_paid_time_is_settled_when_the_session_stops(
@@ -333,7 +334,7 @@ class SessionLife(RuleBasedStateMachine):
                 overdue = self.used - self.paid
                 if self.holds == 0 or abs(overdue - rules.EXTENSION_PAUSE_S) > 1e-3:
                     assert bool(found) == (self.holds == 0 or overdue > rules.EXTENSION_PAUSE_S)
-        events = self.ledger.write_now(lambda c: records.events_since(c, "s"))
+        events = self.ledger.write_now(lambda c: history.events_since(c, "s"))
         assert [e.event for e in events if e.event != "extended"][-1] == self.state
 
     def teardown(self) -> None:

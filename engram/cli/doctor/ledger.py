@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import Connection
 
 from engram.cli.at_rest import read_at_rest
 from engram.cli.doctor.finding import Finding
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
-from engram.payments.model import PaymentState, RefundState
-from engram.payments.tables import payments, refunds
+from engram.payments import records as payment_records
+from engram.payments.model import RefundState
 from engram.sessions import counts
 
 OLDEST_SQLITE: Final = (3, 35, 0)
@@ -91,19 +91,14 @@ def read_waiting(path: Path, now: float) -> Waiting | None:
 
 
 def _read(connection: Connection, now: float) -> Waiting:
-    def count(*conditions: ColumnElement[bool]) -> int:
-        return connection.execute(select(func.count()).select_from(payments).where(*conditions)).scalar_one()
-
-    unsent = refunds.c.state != str(RefundState.REFUNDED)
-    number, owed = connection.execute(
-        select(func.count(), func.coalesce(func.sum(refunds.c.amount), 0)).where(unsent)
-    ).one()
+    parts = payment_records.refunds_by_state(connection)
+    unsent = [part for state, part in parts.items() if state is not RefundState.REFUNDED]
     return Waiting(
         environment=facts.get(connection, "environment"),
-        quarantined=count(payments.c.quarantined_at.is_not(None)),
-        long_unknown=count(payments.c.state == str(PaymentState.UNKNOWN), payments.c.created_at < now - LONG_UNKNOWN_S),
-        refunds=number,
-        owed=owed,
+        quarantined=payment_records.count_quarantined(connection),
+        long_unknown=payment_records.count_unknown(connection, now - LONG_UNKNOWN_S),
+        refunds=sum(number for number, _ in unsent),
+        owed=sum(units for _, units in unsent),
     )
 
 
