@@ -26,17 +26,17 @@ from bench.support.environments import environment
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.errors import CallRefused
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.codec import Codec
 from engram.chain.read.commitments import read_commitments
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.read.node import RpcCall
-from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.recorded import RecordedEndpoint
 from engram.chain.read.recorded.node import EPOCH_S, Recording, read_recording
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.chain.read.runtime import RuntimeTypes
 from engram.chain.read.view import open_view
-from engram.chain.registry.registrations import entry
+from engram.chain.registry.registrations import registry_entry
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
 from engram.cli.chain import upstream
@@ -97,7 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """JSON-RPC over HTTP/1.1."""
 
     protocol_version = "HTTP/1.1"
-    node = RecordedNode(STEPS)
+    node = RecordedEndpoint(STEPS)
 
     def _reply(self, asked: dict[str, Any]) -> dict[str, Any]:
         older = {"chain_getRuntimeVersion": "state_getRuntimeVersion", "chain_getHead": "chain_getFinalizedHead"}
@@ -130,7 +130,7 @@ def _reply(number: int, answer: object) -> dict[str, Any]:
 
 
 def serve() -> None:
-    Handler.node = RecordedNode(STEPS, with_commitments(read_recording()))
+    Handler.node = RecordedEndpoint(STEPS, with_commitments(read_recording()))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
@@ -142,11 +142,11 @@ def serve() -> None:
 def decode_ms() -> float:
     recording = read_recording()
     codec = Codec(bytes.fromhex(recording.metadata[2:]), 293, 1)
-    node = RecordedNode(ManualClock(EPOCH_S), recording)
+    node = RecordedEndpoint(ManualClock(EPOCH_S), recording)
     call = RpcCall("state_call", ("SubnetInfoRuntimeApi_get_metagraph", "0xc201", recording.hash))
     (answer,) = trio.run(node.ask, [call])
     assert isinstance(answer, str)
-    scale, head = bytes.fromhex(answer[2:]), Head(recording.block, bytes.fromhex(recording.hash[2:]))
+    scale, head = bytes.fromhex(answer[2:]), FinalizedBlock(recording.block, bytes.fromhex(recording.hash[2:]))
     took: list[float] = []
     for _ in range(50 if QUICK else 300):
         started = time.process_time()
@@ -166,7 +166,7 @@ async def sync(url: str) -> dict[str, float]:
     subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
 
     def start() -> MetagraphSyncer:
-        return MetagraphSyncer(nodes(settings, client, clock), subnets, settings, clock, Random(1))
+        return MetagraphSyncer(open_endpoints(settings, client, clock), subnets, settings, clock, Random(1))
 
     async with open_system(SupervisorSpec("root", [ChildSpec("chain", start, name="chain")]), registry=registry):
         ref = registry.ref(MetagraphSyncer, "chain")
@@ -199,7 +199,7 @@ async def sync(url: str) -> dict[str, float]:
 async def check(url: str) -> dict[str, float]:
     """`engram registry check` of 256 commitments, from the first request to the last line."""
     client = HttpClient()
-    node = JsonRpcNode(client, url, 15.0)
+    node = JsonRpcEndpoint(client, url, 15.0)
     whole: list[float] = []
     reading: list[float] = []
     for _ in range(CHECKS):
@@ -208,7 +208,7 @@ async def check(url: str) -> dict[str, float]:
         opened = time.process_time()
         commitments = await read_commitments(view, NETUID)
         read = time.process_time()
-        entries = [entry(commitment) for commitment in commitments]
+        entries = [registry_entry(commitment) for commitment in commitments]
         with contextlib.redirect_stdout(io.StringIO()):
             print("\n".join(upstream.check(entries, NETUID, "bench", True, None)))
         whole.append(time.process_time() - started)

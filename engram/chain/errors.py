@@ -1,5 +1,7 @@
 """What can go wrong between Engram and the chain."""
 
+from typing import Final
+
 from engram.chain.model import Fork
 
 
@@ -149,3 +151,58 @@ class NotReadBack(ChainError):
         )
         self.extrinsic_hash = extrinsic_hash
         self.block = block
+
+
+class NotHeld(ChainError):
+    """The call was included and succeeded, but the chain does not hold what was written, in that very block."""
+
+    def __init__(self, block: int, held: str) -> None:
+        super().__init__(f"included in block {block}, but the chain {held}")
+        self.block = block
+
+
+class NotPaid(ChainError):
+    """A registration was not paid for: the subnet takes none, or the cost exceeds the limit or the balance."""
+
+
+class NotRegistered(ChainError):
+    """The hotkey is not registered on the subnet. Nothing was sent."""
+
+    def __init__(self, address: str, netuid: int) -> None:
+        super().__init__(f"not sent: {address} is not registered on subnet {netuid}")
+
+
+class WeightsRejected(ChainError):
+    """The chain would refuse these weights now, for the reasons in `objections`. Nothing was sent."""
+
+    def __init__(self, objections: list[str]) -> None:
+        super().__init__("\n".join(["not sent, the chain would refuse it", *objections]))
+        self.objections = objections
+
+
+class NoCommitKept(ChainError):
+    """The folder keeps no commit of this hotkey on this subnet of this chain."""
+
+
+class RevealFailed(ChainError):
+    """The chain dropped a timelocked commit without setting its weights."""
+
+    def __init__(self, commit_block: int, seen_block: int) -> None:
+        super().__init__(
+            f"committed in block {commit_block}, but at block {seen_block} the chain holds neither the commit nor "
+            "these weights: the reveal failed, or other weights were set since"
+        )
+
+
+class RevealAwaited(ChainError):
+    """A timelocked commit was not revealed in the time given; the chain may still do it."""
+
+    def __init__(self, commit_block: int, seen_block: int) -> None:
+        super().__init__(
+            f"committed in block {commit_block}, and not yet revealed at block {seen_block}, later than expected: "
+            "the chain may still do it"
+        )
+
+
+TRANSIENT: Final = (EndpointBusy, EndpointUnreachable, AnswerMalformed, AnswersDiffer, CallRefused, HeadAwaited)
+"""Faults of the moment: another endpoint, or the same one later, may answer."""

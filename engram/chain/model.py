@@ -93,7 +93,7 @@ class Metagraph(msgspec.Struct, frozen=True, kw_only=True):
         return max(0.0, now_s - self.read_at_s)
 
 
-class Head(msgspec.Struct, frozen=True):
+class FinalizedBlock(msgspec.Struct, frozen=True):
     """A finalized block."""
 
     number: int
@@ -185,7 +185,7 @@ class EndpointHealth(msgspec.Struct, frozen=True):
 class HeadWatch(msgspec.Struct, frozen=True):
     """The newest finalized block acted on, and when it became known (monotonic seconds)."""
 
-    head: Head
+    head: FinalizedBlock
     advanced_at_s: float
 
 

@@ -9,12 +9,14 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 import config
+import run as composition
 from config.keys import nearest
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
 ROLES: Final = ("gateway", "miner", "facilitator")
+"""As they are listed; composition.ROLES says where each is."""
 
 
 @Parameter(name="*")
@@ -87,8 +89,6 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
-    import run as composition
-
     return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
 
 

@@ -10,9 +10,9 @@ from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.ledger import Ledger
+from engram.payments import RefundState
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
-from engram.payments.model import RefundState
 from engram.provisioning import records as node_records
 from engram.relay import records as relay_records
 from engram.sessions import SessionState, counts

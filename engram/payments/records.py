@@ -33,13 +33,6 @@ _STATES = {str(state): state for state in PaymentState}
 _KINDS = {str(kind): kind for kind in PaymentKind}
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """A signed request that was answered before, and the payment it was answered for."""
-
-    request_hash: bytes
-    payment: Payment
-
-
 RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
 
@@ -238,16 +231,6 @@ def transactions_of(connection: Connection, payment_ids: Collection[str]) -> dic
     """The transaction of each of these payments, None while there is none."""
     query = select(payments.c.id, payments.c.transaction_hash).where(payments.c.id.in_(sorted(payment_ids)))
     return dict(connection.execute(query).all())
-
-
-def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
-    """What was answered to a signed message; None when it used nothing up (it was never paid)."""
-    key = {"public_key": public_key, "message_hash": message_hash}
-    row = statements.ANSWERED_REQUEST.values(connection, key)
-    payment = None if row is None else get(connection, row[0])
-    if row is None or payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
-        return None
-    return Answered(row[1], payment)
 
 
 def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int]]:

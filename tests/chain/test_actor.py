@@ -12,8 +12,8 @@ from config.model import ChainSettings
 from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
 from engram.chain.errors import CallRefused, EndpointBusy
 from engram.chain.model import Fork
-from engram.chain.read.node import Node
-from engram.chain.read.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.recorded import RECORDED_NETWORK, RecordedEndpoint
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
 from engram.clock import TrioClock
@@ -43,7 +43,7 @@ class Syncing:
 
 @asynccontextmanager
 async def syncing(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     netuids: tuple[int, ...] = (450,),
     *,
     reset_after_s: float = 0.0,
@@ -600,7 +600,7 @@ async def test_an_endpoint_that_hangs_holds_up_no_shutdown(autojump_clock: Clock
 
 
 async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Clock) -> None:
-    async with syncing([RecordedNode(TrioClock())]) as running:
+    async with syncing([RecordedEndpoint(TrioClock())]) as running:
         first = running.block
         await trio.sleep(61)
         assert first is not None

@@ -9,7 +9,7 @@ import pytest
 from cyclopts import App
 
 from engram.cli.app import app
-from engram.cli.chain.common import Wallet, coldkey_of, hotkey_of
+from engram.cli.chain.common import WalletOptions, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed
 from engram.hotkeys import Keypair, WrongPassword, key_content, wallet_folder
 from tests.cli.chains import served, write_wallet
@@ -59,7 +59,7 @@ def with_a_wallet(node: App) -> set[str]:
         if function is None:
             continue
         parameters = inspect.signature(function, eval_str=True).parameters.values()
-        if any(isinstance(parameter.default, Wallet) for parameter in parameters):
+        if any(isinstance(parameter.default, WalletOptions) for parameter in parameters):
             found.add(" ".join(path))
     return found
 
@@ -165,7 +165,7 @@ def test_each_key_has_a_password_of_its_own(run: Run, here: Path, monkeypatch: p
     password.write_text("of the hotkey\n")
     password.chmod(0o600)
     monkeypatch.setenv("ENGRAM_COLDKEY_PASSWORD", "of the coldkey")
-    keys = Wallet(name="w", hotkey="hot", path=root, hotkey_password_file=password)
+    keys = WalletOptions(name="w", hotkey="hot", path=root, hotkey_password_file=password)
     for opened in (hotkey_of, coldkey_of):
         with pytest.raises(CommandFailed, match="wrong password for the key file"):
             opened(keys)

@@ -86,7 +86,7 @@ def test_the_cost_is_shown_before_it_is_paid_also_when_nobody_is_asked(subnet: S
     ("rao", "more", "told"),
     [
         (0, [], "has 0.000000000; nothing was paid"),
-        (5_000_000_000_000, ["--max-cost", "0"], "more than --max-cost 0; nothing was paid"),
+        (5_000_000_000_000, ["--max-cost", "0"], "more than the limit of 0; nothing was paid"),
     ],
 )
 def test_what_cannot_or_may_not_be_paid_is_not(

@@ -13,7 +13,7 @@ import msgspec
 
 from engram import wire
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
-from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
+from engram.chain.model import Axon, FinalizedBlock, Metagraph, Neuron, SubnetParameters
 from engram.chain.read.type_names import check_type_names
 
 SS58_PREFIX = 42
@@ -143,7 +143,7 @@ class Codec:
         self,
         fields: dict[str, object] | None,
         netuid: int,
-        head: Head,
+        head: FinalizedBlock,
         *,
         read_at_s: float,
         endpoint: str,
@@ -231,7 +231,7 @@ def unwrap_metadata(answer: bytes) -> bytes:
     return metadata
 
 
-def _check(raw: _RawMetagraph, netuid: int, head: Head) -> None:
+def _check(raw: _RawMetagraph, netuid: int, head: FinalizedBlock) -> None:
     if raw.netuid != netuid:
         raise AnswerMalformed(f"asked for subnet {netuid}, answered subnet {raw.netuid}")
     if raw.block != head.number:

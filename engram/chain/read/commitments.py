@@ -16,7 +16,7 @@ ACCOUNT_BYTES: Final = 32
 SUBNETS: Final = "NetworksAdded"
 
 
-class Commitment(msgspec.Struct, frozen=True):
+class HotkeyCommitment(msgspec.Struct, frozen=True):
     """What one hotkey has committed."""
 
     hotkey: PublicKey
@@ -30,7 +30,7 @@ class Commitment(msgspec.Struct, frozen=True):
     """The field's name in the metadata (`Raw17`, `Sha256`, `TimelockEncrypted` …), or what is wrong."""
 
 
-async def read_commitments(view: View, netuid: int) -> list[Commitment]:
+async def read_commitments(view: View, netuid: int) -> list[HotkeyCommitment]:
     """Every commitment of a subnet at the view's block, in the order of the storage keys.
 
     Raises SubnetUnknown: a subnet that does not exist is no subnet without commitments.
@@ -48,7 +48,7 @@ async def read_commitments(view: View, netuid: int) -> list[Commitment]:
     return decode_commitments(view.types, entries)
 
 
-async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> Commitment | None:
+async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> HotkeyCommitment | None:
     """What this hotkey has committed, None when it has not."""
     value = await view.storage(PALLET, ITEM, netuid, hotkey)
     return None if value is None else _commitment(hotkey, ss58.encode(hotkey), value)
@@ -65,7 +65,7 @@ async def _demand_subnet(view: View, netuid: int) -> None:
         raise SubnetUnknown(netuid)
 
 
-def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[Commitment]:
+def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[HotkeyCommitment]:
     """Keys and values in hex, as storage gives them; an entry that cannot be read says so in `kind`."""
     try:
         pairs = types.changes(PALLET, ITEM, entries, 1)
@@ -79,13 +79,13 @@ def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> l
     ]
 
 
-def _alone(types: RuntimeTypes, entry: tuple[str, str]) -> Commitment:
+def _alone(types: RuntimeTypes, entry: tuple[str, str]) -> HotkeyCommitment:
     account = _account(entry[0])
     address = ss58.encode(account)
     try:
         ((_, value),) = types.changes(PALLET, ITEM, [entry], 1)
     except AnswerMalformed as error:
-        return Commitment(account, address, None, None, f"unreadable: {error}")
+        return HotkeyCommitment(account, address, None, None, f"unreadable: {error}")
     return _commitment(account, address, value)
 
 
@@ -98,22 +98,22 @@ class _Registration(msgspec.Struct):
     info: _Info
 
 
-def _commitment(hotkey: PublicKey, address: str, value: Value) -> Commitment:
+def _commitment(hotkey: PublicKey, address: str, value: Value) -> HotkeyCommitment:
     try:
         registration = wire.convert(value, _Registration)
     except msgspec.ValidationError as error:
-        return Commitment(hotkey, address, None, None, f"unreadable: {error}")
+        return HotkeyCommitment(hotkey, address, None, None, f"unreadable: {error}")
     match registration.info.fields:
         case []:
-            return Commitment(hotkey, address, registration.block, None, "no field")
+            return HotkeyCommitment(hotkey, address, registration.block, None, "no field")
         case [str(name), *_]:
-            return Commitment(hotkey, address, registration.block, None, name)
+            return HotkeyCommitment(hotkey, address, registration.block, None, name)
         case [{**field}, *_] if len(field) == 1:
             ((variant, held),) = field.items()
             raw = str(variant).startswith(("Raw", "BigRaw"))
-            return Commitment(hotkey, address, registration.block, _payload(held) if raw else None, str(variant))
+            return HotkeyCommitment(hotkey, address, registration.block, _payload(held) if raw else None, str(variant))
         case _:
-            return Commitment(hotkey, address, registration.block, None, "of no known form")
+            return HotkeyCommitment(hotkey, address, registration.block, None, "of no known form")
 
 
 def _payload(held: Value) -> bytes | None:

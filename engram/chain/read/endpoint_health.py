@@ -61,9 +61,9 @@ def choose(healths: Sequence[EndpointHealth], now_s: float, passed: Collection[i
     return None
 
 
-def witnesses(healths: Sequence[EndpointHealth], asked: int, now_s: float) -> list[int]:
-    """The endpoints that may be asked about an answer of endpoint `asked`: those not set aside come first."""
-    others = [place for place in range(len(healths)) if place != asked and healths[place].silent_until_s <= now_s]
+def witnesses(healths: Sequence[EndpointHealth], answered: int, now_s: float) -> list[int]:
+    """The endpoints that may be asked about an answer of endpoint `answered`: those not set aside come first."""
+    others = [place for place in range(len(healths)) if place != answered and healths[place].silent_until_s <= now_s]
     return sorted(others, key=lambda place: healths[place].not_before_s > now_s)
 
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from config.model import ChainSettings
 from engram.chain.errors import AnotherNetwork
-from engram.chain.read.node import Node
-from engram.chain.read.recorded import RecordedNode
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.recorded import RecordedEndpoint
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.clock import Clock
 from engram.http.client import HttpClient
 
@@ -38,19 +38,19 @@ def check_genesis(network: str | None, genesis: bytes) -> None:
         raise AnotherNetwork(f"the endpoint is one of {its}, not of {network}: nothing was signed")
 
 
-def nodes(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[Node]:
+def open_endpoints(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[ChainEndpoint]:
     """The nodes to sync from, in the order in which they are tried.
 
     Addresses of websockets are asked by HTTP, which the same ports serve. Raises ValueError when the settings name
     no endpoint and a network that has no public one.
     """
     if settings.source == "recorded":
-        return (RecordedNode(clock),)
+        return (RecordedEndpoint(clock),)
     urls = settings.endpoints or PUBLIC_ENDPOINTS.get(settings.network, ())
     if not urls:
         known = ", ".join(PUBLIC_ENDPOINTS)
         raise ValueError(f"chain.endpoints is empty and chain.network {settings.network!r} is none of {known}")
-    return tuple(JsonRpcNode(http, http_url(url), settings.call_timeout_s) for url in urls)
+    return tuple(JsonRpcEndpoint(http, http_url(url), settings.call_timeout_s) for url in urls)
 
 
 def http_url(url: str) -> str:

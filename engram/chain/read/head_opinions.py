@@ -5,8 +5,8 @@ import enum
 import msgspec
 
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.model import Claim, Fork, Head
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.model import Claim, FinalizedBlock, Fork
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import hex_of, octets_of, read_finalized, read_hash_at
 
 LIVE_S = 180.0
@@ -24,7 +24,7 @@ class Opinion(enum.Enum):
     """No finalized block yet, on a chain that may stand still; or no answer."""
 
 
-def opinion_of(head: Head, its_hash: bytes | None, its_finalized: int) -> Opinion:
+def opinion_of(head: FinalizedBlock, its_hash: bytes | None, its_finalized: int) -> Opinion:
     """What an endpoint with `its_hash` at the number of `head`, and finalized up to `its_finalized`, says of it.
 
     Blocks beyond the finalized one may still be replaced and contradict nothing.
@@ -51,13 +51,13 @@ class Stance(msgspec.Struct, frozen=True):
     """What an endpoint says of a head that another one, its source, named."""
 
     opinion: Opinion
-    behind: Head | None = None
+    behind: FinalizedBlock | None = None
     """Its own finalized block, where that is lower than the head: to be held against the source (`compared`)."""
-    contested: tuple[Head, Head] | None = None
+    contested: tuple[FinalizedBlock, FinalizedBlock] | None = None
     """Where it is OTHER: the source's block and its own, both finalized and of one number."""
 
 
-async def stance(node: Node, head: Head, now_s: float) -> Stance:
+async def stance(node: ChainEndpoint, head: FinalizedBlock, now_s: float) -> Stance:
     """What this node has at the number of a head that its source named; `now_s` is unix time. Raises as `ask`."""
     if await read_hash_at(node, head.number) == head.hash:
         return Stance(Opinion.SAME)
@@ -68,11 +68,11 @@ async def stance(node: Node, head: Head, now_s: float) -> Stance:
     found = await read_hash_at(node, head.number)
     judged = opinion_of(head, found, its.number)
     if judged is Opinion.OTHER and found is not None:
-        return Stance(judged, contested=(head, Head(head.number, found)))
+        return Stance(judged, contested=(head, FinalizedBlock(head.number, found)))
     return Stance(judged)
 
 
-async def compared(its: Stance, source: Node) -> Stance:
+async def compared(its: Stance, source: ChainEndpoint) -> Stance:
     """The stance of an endpoint that has finalized less, once its finalized block is held against the source's.
 
     An endpoint on another fork that stands still would otherwise contradict nothing. Raises as `ask` of the source.
@@ -83,16 +83,18 @@ async def compared(its: Stance, source: Node) -> Stance:
     if there in (None, its.behind.hash):
         return its
     assert there is not None
-    return Stance(Opinion.OTHER, contested=(Head(its.behind.number, there), its.behind))
+    return Stance(Opinion.OTHER, contested=(FinalizedBlock(its.behind.number, there), its.behind))
 
 
-async def read_fork(one: Node, other: Node, contested: tuple[Head, Head], now_s: float) -> Fork:
+async def read_fork(
+    one: ChainEndpoint, other: ChainEndpoint, contested: tuple[FinalizedBlock, FinalizedBlock], now_s: float
+) -> Fork:
     """Both headers of a number at which two endpoints differ, as evidence. Never raises for the endpoints' sake."""
     ours, its = contested
     return Fork(now_s, await _claim(one, ours), await _claim(other, its))
 
 
-async def _claim(node: Node, head: Head) -> Claim:
+async def _claim(node: ChainEndpoint, head: FinalizedBlock) -> Claim:
     at = hex_of(head.hash)
     try:
         (header,) = await node.ask([RpcCall("chain_getHeader", (at,))])
@@ -103,7 +105,7 @@ async def _claim(node: Node, head: Head) -> Claim:
     return Claim(node.name, head.number, at, header)
 
 
-async def _made_ms(node: Node, block_hash: bytes) -> int | None:
+async def _made_ms(node: ChainEndpoint, block_hash: bytes) -> int | None:
     (answer,) = await node.ask([RpcCall("state_getStorage", (_MADE_AT, hex_of(block_hash)))])
     if answer is None or isinstance(answer, CallRefused):
         return None

@@ -16,7 +16,7 @@ class RpcCall(msgspec.Struct, frozen=True):
     params: tuple[Json, ...] = ()
 
 
-class Node(Protocol):
+class ChainEndpoint(Protocol):
     """One endpoint of the chain: a JSON-RPC server, or the recording that answers like one."""
 
     @property

@@ -21,10 +21,10 @@ from engram.chain.errors import (
     EndpointUnreachable,
     HeadAwaited,
 )
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.head_opinions import Opinion, compared, read_fork, stance
 from engram.chain.read.hedging import hedged
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.chain.read.watched import preferred
 from engram.clock import Clock, SystemClock
 
@@ -34,14 +34,14 @@ _CLOCK: Final = SystemClock()
 
 
 @final
-class Agreeing:
+class QuorumEndpoint:
     """A Node: the answers of `node`, which the first of `others` that knows the block must give too.
 
     One that does not answer is not asked again; when none can be asked, `node` alone is believed. When `node` fails,
     two of the others that agree stand in for it, where all that is asked can be compared.
     """
 
-    def __init__(self, node: Node, others: Sequence[Node], clock: Clock = _CLOCK) -> None:
+    def __init__(self, node: ChainEndpoint, others: Sequence[ChainEndpoint], clock: Clock = _CLOCK) -> None:
         self._node = node
         self._others = list(others)
         self._clock = clock
@@ -60,14 +60,14 @@ class Agreeing:
         await hedged([comparison.ask_first, *others], at_once=2)
         return comparison.taken()
 
-    async def _ask_other(self, other: Node, comparison: "_Comparison") -> bool:
+    async def _ask_other(self, other: ChainEndpoint, comparison: "_Comparison") -> bool:
         try:
             return await comparison.ask_other(other)
         except _SILENT:
             self._leave_out(other)
             return False
 
-    async def hold(self, head: Head) -> None:
+    async def hold(self, head: FinalizedBlock) -> None:
         """Raise unless another endpoint has this block, or none of them can tell.
 
         An endpoint whose finalized block is lower is compared at that lower one. Raises EndpointsForked, with both
@@ -79,7 +79,7 @@ class Agreeing:
         if not await hedged(others) and awaited:
             raise HeadAwaited(f"{awaited[-1]} has not finalized block {head.number} of {self.name} yet")
 
-    async def _holds(self, other: Node, head: Head, awaited: list[str]) -> bool:
+    async def _holds(self, other: ChainEndpoint, head: FinalizedBlock, awaited: list[str]) -> bool:
         try:
             its = await stance(other, head, self._clock.now())
         except _SILENT:
@@ -102,14 +102,14 @@ class Agreeing:
                 assert_never(its.opinion)
         return False
 
-    def _leave_out(self, silent: Node) -> None:
+    def _leave_out(self, silent: ChainEndpoint) -> None:
         self._others = [other for other in self._others if other is not silent]
 
 
 class _Comparison:
     """The answers to one question, as they come in."""
 
-    def __init__(self, node: Node, calls: Sequence[RpcCall], places: Sequence[int]) -> None:
+    def __init__(self, node: ChainEndpoint, calls: Sequence[RpcCall], places: Sequence[int]) -> None:
         self._node = node
         self._calls = calls
         self._places = places
@@ -133,7 +133,7 @@ class _Comparison:
         refused = all(isinstance(answer, CallRefused) for answer in comparable)
         return refused or self._agrees(self._node.name, comparable)
 
-    async def ask_other(self, other: Node) -> bool:
+    async def ask_other(self, other: ChainEndpoint) -> bool:
         """Ask another endpoint what can be compared; True when the question is settled. Raises as its `ask`."""
         answers = await other.ask([self._calls[place] for place in self._places])
         if any(isinstance(answer, CallRefused) for answer in answers):

@@ -30,8 +30,8 @@ class _Error(msgspec.Struct):
 
     def __post_init__(self) -> None:
         data = self.data if isinstance(self.data, str) else msgspec.json.encode(self.data).decode()
-        told = f"{self.message}: {data}" if self.data else self.message
-        self.message = told[:ERROR_TEXT]
+        text = f"{self.message}: {data}" if self.data else self.message
+        self.message = text[:ERROR_TEXT]
 
 
 class _Reply(msgspec.Struct):
@@ -46,7 +46,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 @final
-class JsonRpcNode:
+class JsonRpcEndpoint:
     """One HTTP(S) endpoint. `timeout_s` bounds each `ask` as a whole."""
 
     def __init__(self, http: HttpClient, url: str, timeout_s: float) -> None:

@@ -23,7 +23,7 @@ Value: TypeAlias = object
 """A decoded SCALE value: numbers, texts, lists and dicts by the metadata's own names."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class RuntimeCall(msgspec.Struct, frozen=True):
     """One call of a pallet, by the metadata's own names."""
 
     pallet: str
@@ -31,7 +31,7 @@ class Call(msgspec.Struct, frozen=True):
     arguments: dict[str, Value]
 
 
-class Event(msgspec.Struct, frozen=True):
+class RuntimeEvent(msgspec.Struct, frozen=True):
     """One event of a block. `extrinsic` is the place of the extrinsic that caused it, None outside of any."""
 
     pallet: str
@@ -57,7 +57,7 @@ class Era(msgspec.Struct, frozen=True):
         return {"period": ERA_BLOCKS, "current": self.birth}
 
 
-class Signed(msgspec.Struct, frozen=True):
+class SignedExtrinsic(msgspec.Struct, frozen=True):
     """A signed extrinsic as it goes to the endpoint."""
 
     octets: bytes
@@ -135,7 +135,7 @@ class RuntimeTypes:
             self._calls = {one["name"]: {call["name"] for call in one["calls"]} for one in pallets["pallets"]}
         return function in self._calls.get(pallet, ())
 
-    def compose(self, call: Call) -> bytes:
+    def compose(self, call: RuntimeCall) -> bytes:
         """The octets of a call. Raises CallNotComposable, naming the call."""
         try:
             octets: bytes = self.core.compose_call(call.pallet, call.function, call.arguments)
@@ -160,7 +160,7 @@ class RuntimeTypes:
             raise self._missing("what is signed", error) from error
         return payload
 
-    def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> Signed:
+    def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> SignedExtrinsic:
         """The whole extrinsic and its hash. Raises CallNotComposable."""
         try:
             octets, digest = self.core.encode_signed_extrinsic(
@@ -175,23 +175,24 @@ class RuntimeTypes:
             )
         except (KeyError, ValueError, OverflowError, TypeError) as error:
             raise self._missing("a signed extrinsic", error) from error
-        return Signed(bytes(octets), bytes(digest))
+        return SignedExtrinsic(bytes(octets), bytes(digest))
 
     # events
 
-    def events(self, octets: bytes | None) -> tuple[Event, ...]:
+    def events(self, octets: bytes | None) -> tuple[RuntimeEvent, ...]:
         """The events of a block (`System.Events`)."""
         records = self.storage_value("System", "Events", octets)
         if not isinstance(records, list):
             raise AnswerMalformed("the events of a block are no list")
         try:
             return tuple(
-                Event(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"]) for one in records
+                RuntimeEvent(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"])
+                for one in records
             )
         except (KeyError, TypeError) as error:
             raise AnswerMalformed(f"the events of a block are of no known form: {error}") from error
 
-    def refusal(self, failure: Event) -> tuple[str, str]:
+    def refusal(self, failure: RuntimeEvent) -> tuple[str, str]:
         """Name and explanation of a System.ExtrinsicFailed, by the metadata."""
         error = failure.attributes.get("dispatch_error") if isinstance(failure.attributes, Mapping) else None
         match error:

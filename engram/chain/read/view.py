@@ -20,10 +20,10 @@ from engram.chain.errors import (
     HeadAwaited,
     RuntimeApiMissing,
 )
-from engram.chain.model import Head, Metagraph
+from engram.chain.model import FinalizedBlock, Metagraph
 from engram.chain.read.codec import Codec
 from engram.chain.read.hedging import hedged
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import (
     HeadReading,
     answered,
@@ -35,7 +35,7 @@ from engram.chain.read.queries import (
     read_head_and_metadata,
     read_metagraph_bytes,
 )
-from engram.chain.read.quorum_node import Agreeing
+from engram.chain.read.quorum_node import QuorumEndpoint
 from engram.chain.read.runtime import RuntimeTypes, Value
 from engram.chain.read.watched import preferred
 
@@ -51,16 +51,18 @@ KEYS_AT_MOST = 50_000
 class View:
     """One finalized block. Everything read through it is read at the same hash."""
 
-    def __init__(self, node: Node, reading: HeadReading, metadata: bytes, others: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, node: ChainEndpoint, reading: HeadReading, metadata: bytes, others: Sequence[ChainEndpoint] = ()
+    ) -> None:
         self.node = node
         """What is written goes to this one."""
-        self._reader = Agreeing(node, others)
+        self._reader = QuorumEndpoint(node, others)
         self.reading = reading
         self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
         self.metadata = metadata
 
     @property
-    def head(self) -> Head:
+    def head(self) -> FinalizedBlock:
         """The block."""
         return self.reading.head
 
@@ -89,7 +91,7 @@ class View:
             page = convert(self.node, answered(self.node, answer), list[str])
             rising = sorted({*page}) == page and (after is None or not page or page[0] > after)
             if not rising or any(not key.startswith(prefix) or _HEX.fullmatch(key) is None for key in page):
-                raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not asked for")
+                raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not requested")
             keys += page
             if len(page) < KEYS_AT_ONCE:
                 break
@@ -97,9 +99,9 @@ class View:
                 raise AnswerMalformed(f"{self.node.name}: more than {KEYS_AT_MOST} entries in {pallet}.{item}")
         found: list[tuple[str, str]] = []
         for first in range(0, len(keys), KEYS_AT_ONCE):
-            asked = keys[first : first + KEYS_AT_ONCE]
-            (answer,) = await self._reader.ask([RpcCall("state_queryStorageAt", (asked, at))])
-            found += _changes(self.node, answered(self.node, answer), asked)
+            batch = keys[first : first + KEYS_AT_ONCE]
+            (answer,) = await self._reader.ask([RpcCall("state_queryStorageAt", (batch, at))])
+            found += _changes(self.node, answered(self.node, answer), batch)
             await trio.lowlevel.checkpoint()
         return found
 
@@ -111,7 +113,7 @@ class View:
         return codec.metagraph(fields, netuid, self.head, read_at_s=now_s, endpoint=self.node.name, witness=None)
 
 
-async def open_view(nodes: Sequence[Node]) -> View:
+async def open_view(nodes: Sequence[ChainEndpoint]) -> View:
     """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
 
     One that is ahead of the others is passed over: what it alone knows cannot be held against anything. One that is
@@ -123,7 +125,7 @@ async def open_view(nodes: Sequence[Node]) -> View:
     for node, known in await _answering(nodes, failures):
         try:
             others = [other for other in nodes if other is not node]
-            agreeing = Agreeing(node, others)
+            agreeing = QuorumEndpoint(node, others)
             block_hash = await finalized_hash(node) if known is None else known
             reading, metadata = await read_head_and_metadata(agreeing, block_hash)
             await agreeing.hold(reading.head)
@@ -135,7 +137,9 @@ async def open_view(nodes: Sequence[Node]) -> View:
     raise failures[-1]
 
 
-async def _answering(nodes: Sequence[Node], failures: list[ChainError]) -> list[tuple[Node, bytes | None]]:
+async def _answering(
+    nodes: Sequence[ChainEndpoint], failures: list[ChainError]
+) -> list[tuple[ChainEndpoint, bytes | None]]:
     """The nodes that may give a view, the first that answered in front, with the finalized head that it named.
 
     Each is asked in its turn, without waiting for one that is slow; `failures` learns why one is left out.
@@ -156,7 +160,9 @@ async def _answering(nodes: Sequence[Node], failures: list[ChainError]) -> list[
     return [(order[place], heads[place]) for place in sorted(heads, key=lambda place: heads[place] is None)]
 
 
-async def view_at(node: Node, block_hash: bytes, known: View | None = None, others: Sequence[Node] = ()) -> View:
+async def view_at(
+    node: ChainEndpoint, block_hash: bytes, known: View | None = None, others: Sequence[ChainEndpoint] = ()
+) -> View:
     """The block of this hash, held against `others`; `known` spares reading the metadata while the runtime is the same.
 
     Raises AnswersDiffer.
@@ -165,16 +171,16 @@ async def view_at(node: Node, block_hash: bytes, known: View | None = None, othe
         reading = await read_head(node, block_hash, None)
         if known.reading.spec_version == reading.spec_version:
             return View(node, reading, known.metadata, others)
-    return View(node, *await read_head_and_metadata(Agreeing(node, others), block_hash), others)
+    return View(node, *await read_head_and_metadata(QuorumEndpoint(node, others), block_hash), others)
 
 
-async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | None:
+async def read_storage(node: ChainEndpoint, key: bytes, block_hash: bytes) -> bytes | None:
     """The octets of one storage item at a block, None when there are none."""
     (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
     return _optional(node, answered(node, answer))
 
 
-def _optional(node: Node, answer: object) -> bytes | None:
+def _optional(node: ChainEndpoint, answer: object) -> bytes | None:
     return None if answer is None else octets_of(node, answer)
 
 
@@ -182,9 +188,9 @@ class _ChangeSet(msgspec.Struct):
     changes: list[tuple[str, str | None]]
 
 
-def _changes(node: Node, answer: object, asked: Sequence[str]) -> list[tuple[str, str]]:
+def _changes(node: ChainEndpoint, answer: object, batch: Sequence[str]) -> list[tuple[str, str]]:
     sets = convert(node, answer, list[_ChangeSet])
     changes = [change for one in sets for change in one.changes]
-    if {key for key, _ in changes} - set(asked) or len({key for key, _ in changes}) != len(changes):
-        raise AnswerMalformed(f"{node.name}: storage that was not asked for")
+    if {key for key, _ in changes} - set(batch) or len({key for key, _ in changes}) != len(changes):
+        raise AnswerMalformed(f"{node.name}: storage that was not requested")
     return [(key, value) for key, value in changes if value is not None]

@@ -23,7 +23,7 @@ from engram.chain.errors import EndpointBusy, EndpointUnreachable
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_busy, after_hang, after_success
 from engram.chain.read.hedging import HEDGE_S
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.clock import Clock
 
 HUNG_S: Final = 0.3
@@ -35,11 +35,17 @@ SetAside = Callable[[EndpointHealth, str, float], EndpointHealth]
 
 
 @final
-class Watched:
+class WatchedEndpoint:
     """A Node that is not asked while it is set aside; see the table above."""
 
     def __init__(
-        self, node: Node, place: int, healths: list[EndpointHealth], clock: Clock, rng: Random, set_aside: SetAside
+        self,
+        node: ChainEndpoint,
+        place: int,
+        healths: list[EndpointHealth],
+        clock: Clock,
+        rng: Random,
+        set_aside: SetAside,
     ) -> None:
         self._node = node
         self._place = place
@@ -61,7 +67,7 @@ class Watched:
         """See Node. Raises EndpointUnreachable at once, with nothing sent, while it is set aside."""
         started_s = self._clock.monotonic()
         health = self._health
-        if health.silent_until_s > started_s and self._another_may_be_asked(started_s):
+        if health.silent_until_s > started_s and self._another_is_available(started_s):
             why = f"not asked again for now, after: {health.last_error}"
             raise EndpointUnreachable(f"{self.name}: {why}", may_have_arrived=False)
         try:
@@ -93,23 +99,23 @@ class Watched:
     def _health(self, health: EndpointHealth) -> None:
         self._healths[self._place] = health
 
-    def _another_may_be_asked(self, now_s: float) -> bool:
+    def _another_is_available(self, now_s: float) -> bool:
         return any(health.silent_until_s <= now_s for health in self._healths)
 
 
 def watch(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     clock: Clock,
     rng: Random,
     *,
     healths: list[EndpointHealth] | None = None,
     set_aside: SetAside = after_hang,
-) -> tuple[Watched, ...]:
+) -> tuple[WatchedEndpoint, ...]:
     """The nodes, watched together; `healths` (one a node, in their order) are shared with who asks them otherwise."""
     shared = [EndpointHealth() for _ in nodes] if healths is None else healths
-    return tuple(Watched(node, place, shared, clock, rng, set_aside) for place, node in enumerate(nodes))
+    return tuple(WatchedEndpoint(node, place, shared, clock, rng, set_aside) for place, node in enumerate(nodes))
 
 
-def preferred(nodes: Sequence[Node]) -> list[Node]:
+def preferred(nodes: Sequence[ChainEndpoint]) -> list[ChainEndpoint]:
     """The nodes in their order, those that were late last."""
-    return sorted(nodes, key=lambda node: isinstance(node, Watched) and node.is_late)
+    return sorted(nodes, key=lambda node: isinstance(node, WatchedEndpoint) and node.is_late)

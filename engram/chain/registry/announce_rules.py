@@ -38,7 +38,7 @@ UNSENT_MAX_S: Final = 600.0
 RETRY_AFTER_MAX_S: Final = 3_600.0
 
 
-class Place(msgspec.Struct, frozen=True):
+class ServingAddress(msgspec.Struct, frozen=True):
     """Where a node is reached. `ip` is in the one text form that `ipaddress` gives, without brackets."""
 
     ip: str
@@ -50,7 +50,7 @@ class Place(msgspec.Struct, frozen=True):
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
-class Seen(msgspec.Struct, frozen=True):
+class HotkeyOnChain(msgspec.Struct, frozen=True):
     """What one finalized block says of a hotkey."""
 
     block: int
@@ -62,7 +62,7 @@ class Seen(msgspec.Struct, frozen=True):
 class Attempt(msgspec.Struct, frozen=True):
     """An announcement that was sent, or is about to be: blocks `birth` + 1 to `expires_at_block` may take it."""
 
-    place: Place
+    place: ServingAddress
     birth: int
     expires_at_block: int
     extrinsic_hash: str = ""
@@ -70,7 +70,7 @@ class Attempt(msgspec.Struct, frozen=True):
     included_at_block: int | None = None
 
 
-class Standing(msgspec.Struct, frozen=True):
+class AnnouncementState(msgspec.Struct, frozen=True):
     """What is remembered between two looks. Times are monotonic seconds."""
 
     attempt: Attempt | None = None
@@ -81,7 +81,7 @@ class Standing(msgspec.Struct, frozen=True):
     """Why the last one failed or is not known; empty after one that was included."""
 
 
-class Verdict(enum.Enum):
+class AnnounceVerdict(enum.Enum):
     """See the table above."""
 
     UNREAD = "unread"
@@ -93,23 +93,23 @@ class Verdict(enum.Enum):
     DUE = "due"
 
 
-class Decision(msgspec.Struct, frozen=True):
+class AnnounceDecision(msgspec.Struct, frozen=True):
     """A verdict, and the block it is good until where a block ends it."""
 
-    verdict: Verdict
+    verdict: AnnounceVerdict
     until_block: int | None = None
 
 
-def place_of(text: str, own_port: int) -> Place:
+def serving_address(text: str, own_port: int) -> ServingAddress:
     """The place that `miner.announce` names, at the node's own port when it names none. Raises ValueError."""
     address, port = announced_at(text)
-    return Place(str(address), port or own_port)
+    return ServingAddress(str(address), port or own_port)
 
 
-def seen_in(metagraph: Metagraph, hotkey: PublicKey) -> Seen:
+def hotkey_on_chain(metagraph: Metagraph, hotkey: PublicKey) -> HotkeyOnChain:
     """What the metagraph says of the hotkey."""
     neuron = metagraph.neuron(hotkey)
-    return Seen(
+    return HotkeyOnChain(
         block=metagraph.block,
         registered=neuron is not None,
         axon=None if neuron is None else neuron.axon,
@@ -117,30 +117,32 @@ def seen_in(metagraph: Metagraph, hotkey: PublicKey) -> Seen:
     )
 
 
-def is_at(axon: Axon | None, place: Place) -> bool:
+def is_at(axon: Axon | None, place: ServingAddress) -> bool:
     """Whether the axon says this place, however its address is written."""
     return axon is not None and axon.port == place.port and _same_address(axon.ip, place.ip)
 
 
-def decide(wanted: Place, seen: Seen | None, standing: Standing, now_s: float) -> Decision:
+def decide(
+    wanted: ServingAddress, seen: HotkeyOnChain | None, state: AnnouncementState, now_s: float
+) -> AnnounceDecision:
     """Whether to announce now; see the table above."""
     if seen is None:
-        return Decision(Verdict.UNREAD)
+        return AnnounceDecision(AnnounceVerdict.UNREAD)
     if is_at(seen.axon, wanted):
-        return Decision(Verdict.ANNOUNCED)
-    if standing.attempt is not None and may_come(standing.attempt, seen):
-        return Decision(Verdict.IN_FLIGHT, standing.attempt.expires_at_block + 1)
+        return AnnounceDecision(AnnounceVerdict.ANNOUNCED)
+    if state.attempt is not None and may_come(state.attempt, seen):
+        return AnnounceDecision(AnnounceVerdict.IN_FLIGHT, state.attempt.expires_at_block + 1)
     if not seen.registered:
-        return Decision(Verdict.UNREGISTERED)
-    if now_s < standing.not_before_s:
-        return Decision(Verdict.SET_ASIDE)
+        return AnnounceDecision(AnnounceVerdict.UNREGISTERED)
+    if now_s < state.not_before_s:
+        return AnnounceDecision(AnnounceVerdict.SET_ASIDE)
     due = 0 if seen.axon is None else seen.axon.block + seen.serving_rate_limit_blocks
     if seen.block < due:
-        return Decision(Verdict.RATE_LIMITED, due)
-    return Decision(Verdict.DUE)
+        return AnnounceDecision(AnnounceVerdict.RATE_LIMITED, due)
+    return AnnounceDecision(AnnounceVerdict.DUE)
 
 
-def may_come(attempt: Attempt, seen: Seen) -> bool:
+def may_come(attempt: Attempt, seen: HotkeyOnChain) -> bool:
     """Whether a block after this finalized one may still take it.
 
     A block more than an era before it was signed is of a chain that began anew: it was never signed for that one.
@@ -150,63 +152,63 @@ def may_come(attempt: Attempt, seen: Seen) -> bool:
     return attempt.birth - ERA_BLOCKS <= seen.block <= attempt.expires_at_block
 
 
-def about_to_send(standing: Standing, place: Place, birth: int) -> Standing:
+def about_to_send(state: AnnouncementState, place: ServingAddress, birth: int) -> AnnouncementState:
     """One is being signed for the blocks after the finalized block `birth`."""
-    return msgspec.structs.replace(standing, attempt=Attempt(place, birth, birth + ERA_BLOCKS), why="")
+    return msgspec.structs.replace(state, attempt=Attempt(place, birth, birth + ERA_BLOCKS), why="")
 
 
-def signed(standing: Standing, extrinsic_hash: bytes, last_block: int) -> Standing:
+def signed(state: AnnouncementState, extrinsic_hash: bytes, last_block: int) -> AnnouncementState:
     """It is on its way, under this hash."""
-    return _attempted(standing, extrinsic_hash="0x" + extrinsic_hash.hex(), expires_at_block=last_block)
+    return _attempted(state, extrinsic_hash="0x" + extrinsic_hash.hex(), expires_at_block=last_block)
 
 
-def included(standing: Standing, block: int) -> Standing:
+def included(state: AnnouncementState, block: int) -> AnnouncementState:
     """It stands in this finalized block and did what it should."""
-    return msgspec.structs.replace(_attempted(standing, included_at_block=block), failures=0, not_before_s=0.0, why="")
+    return msgspec.structs.replace(_attempted(state, included_at_block=block), failures=0, not_before_s=0.0, why="")
 
 
-def arrived(standing: Standing, axon: Axon) -> Standing:
+def arrived(state: AnnouncementState, axon: Axon) -> AnnouncementState:
     """The chain says where the node serves, whatever was known of it before."""
-    attempt = standing.attempt
+    attempt = state.attempt
     if attempt is not None and attempt.included_at_block is None:
         attempt = msgspec.structs.replace(attempt, included_at_block=axon.block)
-    return Standing(attempt)
+    return AnnouncementState(attempt)
 
 
-def refused(standing: Standing, why: str, now_s: float) -> Standing:
+def refused(state: AnnouncementState, why: str, now_s: float) -> AnnouncementState:
     """The chain or a pool refused it, by this name; nothing of it is left. Set aside for 5 min, 10 min, … 4 h."""
-    wait_s = _doubled(REFUSED_MIN_S, REFUSED_MAX_S, standing.failures)
-    return Standing(None, standing.failures + 1, now_s + wait_s, why)
+    wait_s = _doubled(REFUSED_MIN_S, REFUSED_MAX_S, state.failures)
+    return AnnouncementState(None, state.failures + 1, now_s + wait_s, why)
 
 
-def unsent(standing: Standing, why: str, now_s: float, retry_after_s: float | None) -> Standing:
+def unsent(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
     """The one that was about to be sent never left this machine. Set aside as by `postponed`."""
-    return msgspec.structs.replace(postponed(standing, why, now_s, retry_after_s), attempt=None)
+    return msgspec.structs.replace(postponed(state, why, now_s, retry_after_s), attempt=None)
 
 
-def postponed(standing: Standing, why: str, now_s: float, retry_after_s: float | None) -> Standing:
+def postponed(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
     """None was begun. Set aside as long as the endpoint asked (at most 1 h), else for 12 s, 24 s, … 10 min."""
     if retry_after_s is None:
-        wait_s = _doubled(UNSENT_MIN_S, UNSENT_MAX_S, standing.failures)
+        wait_s = _doubled(UNSENT_MIN_S, UNSENT_MAX_S, state.failures)
     else:
         wait_s = min(RETRY_AFTER_MAX_S, max(UNSENT_MIN_S, retry_after_s))
-    return Standing(standing.attempt, standing.failures + 1, now_s + wait_s, why)
+    return AnnouncementState(state.attempt, state.failures + 1, now_s + wait_s, why)
 
 
-def never(standing: Standing, why: str) -> Standing:
+def never(state: AnnouncementState, why: str) -> AnnouncementState:
     """Its era is over without it."""
-    return msgspec.structs.replace(standing, attempt=None, why=why)
+    return msgspec.structs.replace(state, attempt=None, why=why)
 
 
-def unknown(standing: Standing, why: str) -> Standing:
+def unknown(state: AnnouncementState, why: str) -> AnnouncementState:
     """What became of it is not known; it stays in flight until its era is over."""
-    return msgspec.structs.replace(standing, why=why)
+    return msgspec.structs.replace(state, why=why)
 
 
-def _attempted(standing: Standing, **changed: object) -> Standing:
-    attempt = standing.attempt
+def _attempted(state: AnnouncementState, **changed: object) -> AnnouncementState:
+    attempt = state.attempt
     return msgspec.structs.replace(
-        standing, attempt=None if attempt is None else msgspec.structs.replace(attempt, **changed)
+        state, attempt=None if attempt is None else msgspec.structs.replace(attempt, **changed)
     )
 
 

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from config.addresses import is_public_host
-from engram.chain.registry.registrations import Entry, Registration
+from engram.chain.registry.registrations import Registration, RegistryEntry
 from engram.hotkeys import PublicKey, ss58
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
@@ -34,7 +34,7 @@ class Probing(msgspec.Struct, frozen=True):
     scheme: Literal["https", "http"] = "https"
 
 
-class Probed(msgspec.Struct, frozen=True):
+class ProbeResult(msgspec.Struct, frozen=True):
     """What a miner answered."""
 
     valid: bool
@@ -48,19 +48,19 @@ async def resolve(host: str, port: int) -> list[str]:
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
-async def probe(
+async def probe_all(
     http: HttpClient,
-    entries: Sequence[Entry],
+    entries: Sequence[RegistryEntry],
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
-) -> dict[PublicKey, Probed]:
+) -> dict[PublicKey, ProbeResult]:
     """Asks every entry that is a registration, at most `at_once` of them at a time. Never raises for a miner's sake."""
-    answers: dict[PublicKey, Probed] = {}
+    answers: dict[PublicKey, ProbeResult] = {}
     limit = trio.CapacityLimiter(probing.at_once)
 
     async def one(hotkey: PublicKey, registration: Registration) -> None:
         async with limit:
-            answers[hotkey] = await ask(http, registration, hotkey, probing, resolving)
+            answers[hotkey] = await probe_one(http, registration, hotkey, probing, resolving)
 
     async with trio.open_nursery() as nursery:
         for entry in entries:
@@ -69,25 +69,25 @@ async def probe(
     return answers
 
 
-async def ask(
+async def probe_one(
     http: HttpClient,
     registration: Registration,
     hotkey: PublicKey,
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
-) -> Probed:
+) -> ProbeResult:
     """Asks one miner."""
     url = f"{probing.scheme}://{registration.text}/check/{ss58.encode(hotkey)}"
     with trio.move_on_after(probing.timeout_s):
         try:
             addresses = [registration.address]
             if not probing.allow_private and not is_public_host(registration.address):
-                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not of the public internet")
             if registration.ip is None:
                 addresses = await resolving(registration.address, registration.port)
             address = _acceptable(addresses, probing.allow_private)
             if address is None:
-                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not of the public internet")
             response = await http.request(
                 "GET",
                 url,
@@ -98,9 +98,9 @@ async def ask(
                 address=address,
             )
         except (HttpError, OSError, UnicodeError) as error:
-            return Probed(False, str(error).removesuffix(": "))
-        return Probed(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
-    return Probed(False, f"no answer within {probing.timeout_s:g} s")
+            return ProbeResult(False, str(error).removesuffix(": "))
+        return ProbeResult(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
+    return ProbeResult(False, f"no answer within {probing.timeout_s:g} s")
 
 
 def _acceptable(addresses: Sequence[str], allow_private: bool) -> str | None:

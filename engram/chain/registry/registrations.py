@@ -19,7 +19,8 @@ import msgspec
 
 from config.addresses import is_public_host
 from engram.chain.errors import ChainError
-from engram.chain.read.commitments import Commitment
+from engram.chain.read.commitments import HotkeyCommitment, read_commitments
+from engram.chain.read.view import View
 from engram.chain.submit.calls import COMMITMENT_BYTES
 from engram.hotkeys import PublicKey
 
@@ -56,7 +57,7 @@ class Registration(msgspec.Struct, frozen=True):
             return None
 
 
-class Entry(msgspec.Struct, frozen=True):
+class RegistryEntry(msgspec.Struct, frozen=True):
     """One commitment and what it was read as."""
 
     hotkey: PublicKey
@@ -107,11 +108,18 @@ def parse_text(text: str) -> Registration:
     return Registration(_address(address), _port(port))
 
 
-def entry(commitment: Commitment) -> Entry:
+async def read_entries(view: View, netuid: int) -> list[RegistryEntry]:
+    """Return every commitment of a subnet as an entry. Raises as `read_commitments`."""
+    return [registry_entry(commitment) for commitment in await read_commitments(view, netuid)]
+
+
+def registry_entry(commitment: HotkeyCommitment) -> RegistryEntry:
     """What a commitment was read as. Never raises."""
     hotkey, address, block, payload = commitment.hotkey, commitment.address, commitment.block, commitment.payload
     if not payload:
-        return Entry(hotkey, address, block, "", 0, None, "MissingData", "No valid chain string found in commitment")
+        return RegistryEntry(
+            hotkey, address, block, "", 0, None, "MissingData", "No valid chain string found in commitment"
+        )
     raw = payload.decode("utf-8", "backslashreplace")
     try:
         found = parse_text(payload.decode("utf-8"))
@@ -120,8 +128,8 @@ def entry(commitment: Commitment) -> Entry:
     except ValueError as error:
         reason = str(error)
     else:
-        return Entry(hotkey, address, block, raw, len(payload), found)
-    return Entry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
+        return RegistryEntry(hotkey, address, block, raw, len(payload), found)
+    return RegistryEntry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
 
 
 def _address(text: str) -> str:

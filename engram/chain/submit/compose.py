@@ -2,14 +2,16 @@
 
 from typing import Protocol, final
 
-from engram.chain.read.runtime import Call, Era, RuntimeTypes, Signed
+from engram.chain.read.runtime import Era, RuntimeCall, RuntimeTypes, SignedExtrinsic
 from engram.hotkeys import Keypair
 
 
 class Composer(Protocol):
     """Composes and signs. The key never leaves the process."""
 
-    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+    async def compose(
+        self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
+    ) -> SignedExtrinsic:
         """The signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
         ...
 
@@ -21,7 +23,9 @@ class CoreComposer:
     def __init__(self, types: RuntimeTypes) -> None:
         self._types = types
 
-    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+    async def compose(
+        self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
+    ) -> SignedExtrinsic:
         """See Composer."""
         octets = self._types.compose(call)
         signature = keypair.sign(self._types.signature_payload(octets, nonce, era, genesis))

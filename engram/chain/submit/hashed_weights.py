@@ -25,9 +25,10 @@ from typing import Final
 import msgspec
 
 from engram.chain.errors import AnswerMalformed
-from engram.chain.read.node import Node
+from engram.chain.model import SubnetParameters
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.queries import read_hash_at
-from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, Call
+from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
 from engram.chain.submit.scale import u16s
 from engram.hotkeys import PublicKey, ss58
@@ -64,12 +65,12 @@ class HashedCommit(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.blake2b(octets, digest_size=32).digest()
 
     @property
-    def commit_call(self) -> Call:
+    def commit_call(self) -> RuntimeCall:
         """The call that commits."""
-        return Call(SUBTENSOR, COMMIT, {"netuid": self.netuid, "commit_hash": self.hash})
+        return RuntimeCall(SUBTENSOR, COMMIT, {"netuid": self.netuid, "commit_hash": self.hash})
 
     @property
-    def reveal_call(self) -> Call:
+    def reveal_call(self) -> RuntimeCall:
         """The call that reveals."""
         arguments: dict[str, object] = {
             "netuid": self.netuid,
@@ -78,7 +79,7 @@ class HashedCommit(msgspec.Struct, frozen=True, kw_only=True):
             "salt": list(self.salt),
             "version_key": self.version_key,
         }
-        return Call(SUBTENSOR, REVEAL, arguments)
+        return RuntimeCall(SUBTENSOR, REVEAL, arguments)
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -110,6 +111,11 @@ def window(commit_block: int, netuid: int, tempo: int, period_epochs: int) -> Wi
     return Window(first, epoch * (tempo + 1) - netuid - 1 + tempo)
 
 
+def window_of(commit: HashedCommit, commit_block: int, parameters: SubnetParameters) -> Window:
+    """Return the window of a commit that is included in this block."""
+    return window(commit_block, commit.netuid, parameters.tempo, parameters.commit_reveal_period_tempos)
+
+
 def stage(held: Window | None, signed_at_block: int, head_block: int) -> Stage:
     """What may be done; `held` is the commit's window, None when the chain does not hold it at `head_block`."""
     if held is None:
@@ -120,7 +126,7 @@ def stage(held: Window | None, signed_at_block: int, head_block: int) -> Stage:
     return Stage.OPEN if soonest <= held.last_block else Stage.EXPIRED
 
 
-async def read_genesis(node: Node) -> bytes:
+async def read_genesis(node: ChainEndpoint) -> bytes:
     """Which chain this is, by the hash of its first block."""
     genesis = await read_hash_at(node, 0)
     if genesis is None:

@@ -43,11 +43,11 @@ class KeptCommits:
     """The folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, commit: HashedCommit) -> Path:
         """Where this commit is kept."""
-        return self._folder / f"{commit.netuid}-{commit.hash.hex()[:32]}.json"
+        return self.folder / f"{commit.netuid}-{commit.hash.hex()[:32]}.json"
 
     def keep(self, commit: HashedCommit) -> Path:
         """Write what opens the commit, durably. Raises KeptCommitError; then the commit must not be sent."""
@@ -65,9 +65,9 @@ class KeptCommits:
             commit_hash="0x" + commit.hash.hex(),
         )
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if len(self._names()) >= KEPT_AT_MOST:
-                raise KeptCommitError(f"{self._folder} holds {KEPT_AT_MOST} commits: reveal them, or clear it")
+                raise KeptCommitError(f"{self.folder} holds {KEPT_AT_MOST} commits: reveal them, or clear it")
             files.put(path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
         except OSError as error:
             raise KeptCommitError(f"cannot keep the salt in {path}: {error.strerror}") from None
@@ -88,11 +88,11 @@ class KeptCommits:
 
     def _names(self) -> list[Path]:
         try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix == ".json")
+            return sorted(path for path in self.folder.iterdir() if path.suffix == ".json")
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise KeptCommitError(f"cannot read {self._folder}: {error.strerror}") from None
+            raise KeptCommitError(f"cannot read {self.folder}: {error.strerror}") from None
 
 
 def _read(path: Path) -> HashedCommit:

@@ -25,24 +25,23 @@ import msgspec
 import trio
 
 from engram.chain.errors import (
+    TRANSIENT,
     AnswerMalformed,
-    AnswersDiffer,
     CallNotComposable,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
-    HeadAwaited,
     NeverIncluded,
     OutcomeUnknown,
     RefusedInBlock,
     RuntimeApiMissing,
     SubmitRefused,
 )
-from engram.chain.model import Head
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.model import FinalizedBlock
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import answered, convert, hex_of, read_finalized, read_hash_at
-from engram.chain.read.quorum_node import Agreeing
-from engram.chain.read.runtime import Call, Era, Event, Signed
+from engram.chain.read.quorum_node import QuorumEndpoint
+from engram.chain.read.runtime import Era, RuntimeCall, RuntimeEvent, SignedExtrinsic
 from engram.chain.read.view import View, read_storage, view_at
 from engram.chain.submit.compose import Composer, CoreComposer
 from engram.chain.submit.pool_refusals import pool_refusal
@@ -59,20 +58,11 @@ _SEEN_BEFORE: Final = frozenset({"alreadyImported", "banned"})
 what a block has included."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
 """Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
-_UNTOLD: Final = (
-    EndpointBusy,
-    EndpointUnreachable,
-    AnswerMalformed,
-    AnswersDiffer,
-    HeadAwaited,
-    CallRefused,
-    CallNotComposable,
-    RuntimeApiMissing,
-)
+_UNTOLD: Final = (*TRANSIENT, CallNotComposable, RuntimeApiMissing)
 """What leaves the outcome open: the next endpoint is asked."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
+class InclusionWait(msgspec.Struct, frozen=True):
     """How long and how often the finalized chain is looked at."""
 
     poll_s: float = POLL_S
@@ -82,30 +72,30 @@ class Waiting(msgspec.Struct, frozen=True):
 class Included(msgspec.Struct, frozen=True):
     """The extrinsic stands in a finalized block and did what it should."""
 
-    block: Head
+    block: FinalizedBlock
     extrinsic_hash: bytes
     nonce: int
-    events: tuple[Event, ...]
+    events: tuple[RuntimeEvent, ...]
     """Its own events."""
 
 
-Sending = Callable[[bytes, int], None]
+BeforeSending = Callable[[bytes, int], None]
 """Told the extrinsic's hash and the last block that may include it, just before it is sent."""
 
 
-Judging = Callable[[bytes], None]
+CheckGenesis = Callable[[bytes], None]
 """Told the hash of the chain's first block before anything is signed for it; refuses by raising."""
 
 
 async def submit(
     view: View,
-    nodes: Sequence[Node],
-    call: Call,
+    nodes: Sequence[ChainEndpoint],
+    call: RuntimeCall,
     keypair: Keypair,
-    waiting: Waiting = Waiting(),  # noqa: B008 - frozen
+    waiting: InclusionWait = InclusionWait(),  # noqa: B008 - frozen
     composer: Composer | None = None,
-    sending: Sending = lambda digest, last_block: None,
-    judging: Judging = lambda genesis: None,
+    sending: BeforeSending = lambda digest, last_block: None,
+    judging: CheckGenesis = lambda genesis: None,
 ) -> Included:
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
@@ -138,7 +128,7 @@ async def submit(
     raise refused or SubmitRefused("stale", "")
 
 
-async def next_nonce(node: Node, keypair: Keypair) -> int:
+async def next_nonce(node: ChainEndpoint, keypair: Keypair) -> int:
     """The account's next nonce, with what already waits in the endpoint's pool."""
     (answer,) = await node.ask([RpcCall("system_accountNextIndex", (keypair.ss58,))])
     nonce = convert(node, answered(node, answer), int)
@@ -147,7 +137,7 @@ async def next_nonce(node: Node, keypair: Keypair) -> int:
     return nonce
 
 
-async def _send(node: Node, signed: Signed) -> None:
+async def _send(node: ChainEndpoint, signed: SignedExtrinsic) -> None:
     """Returns when it was taken or when it may have been. Raises SubmitRefused when it was not."""
     try:
         (answer,) = await node.ask([RpcCall("author_submitExtrinsic", (hex_of(signed.octets),))])
@@ -163,7 +153,9 @@ async def _send(node: Node, signed: Signed) -> None:
             raise refusal
 
 
-async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, nonce: int, waiting: Waiting) -> Included:
+async def _watch(
+    view: View, nodes: Sequence[ChainEndpoint], signed: SignedExtrinsic, era: Era, nonce: int, waiting: InclusionWait
+) -> Included:
     seen, why = view.head.number, "no finalized block since"
     place = 0
     with trio.move_on_after(waiting.patience_s):
@@ -192,7 +184,7 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
     raise OutcomeUnknown(signed.hash, era.last_block, why)
 
 
-async def _absent_at_two(nodes: Sequence[Node], view: View, signed: Signed, era: Era) -> bool:
+async def _absent_at_two(nodes: Sequence[ChainEndpoint], view: View, signed: SignedExtrinsic, era: Era) -> bool:
     """Whether two endpoints (or the only one) have finalized the whole era and none of its blocks holds it."""
     if len(nodes) == 1:
         return True
@@ -221,8 +213,8 @@ class _SignedBlock(msgspec.Struct):
 
 
 async def _look(
-    node: Node, nodes: Sequence[Node], view: View, number: int, signed: Signed
-) -> tuple[Head, View, int, bytes | None] | None:
+    node: ChainEndpoint, nodes: Sequence[ChainEndpoint], view: View, number: int, signed: SignedExtrinsic
+) -> tuple[FinalizedBlock, View, int, bytes | None] | None:
     """Where it stands in the finalized block of this number, and the block's events; None when it is not in it.
 
     Raises AnswersDiffer when it is, and another of `nodes` has another block or other events there; HeadAwaited while
@@ -238,20 +230,22 @@ async def _look(
     if place is None:
         return None
     others = [other for other in nodes if other is not node]
-    block, agreeing = Head(number, at), Agreeing(node, others)
+    block, agreeing = FinalizedBlock(number, at), QuorumEndpoint(node, others)
     await agreeing.hold(block)
     there = await view_at(node, at, view, others)
     key = there.types.storage_key("System", "Events")
     return block, there, place, await read_storage(agreeing, key, at)
 
 
-def _judged(block: Head, there: View, place: int, octets: bytes | None, signed: Signed, nonce: int) -> Included:
+def _judged(
+    block: FinalizedBlock, there: View, place: int, octets: bytes | None, signed: SignedExtrinsic, nonce: int
+) -> Included:
     events = tuple(event for event in there.types.events(octets) if event.extrinsic == place)
     ends = [event for event in events if event.pallet == "System" and event.name.startswith("Extrinsic")]
     match ends:
-        case [Event(name="ExtrinsicSuccess")]:
+        case [RuntimeEvent(name="ExtrinsicSuccess")]:
             return Included(block, signed.hash, nonce, events)
-        case [Event(name="ExtrinsicFailed") as failure]:
+        case [RuntimeEvent(name="ExtrinsicFailed") as failure]:
             name, explanation = there.types.refusal(failure)
             raise RefusedInBlock(name, explanation, block.number, signed.hash)
         case _:

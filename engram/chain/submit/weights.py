@@ -22,7 +22,7 @@ import msgspec
 from engram import wire
 from engram.chain.errors import ChainError, RuntimeApiMissing
 from engram.chain.model import Metagraph
-from engram.chain.read.runtime import SUBTENSOR, Call
+from engram.chain.read.runtime import SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
 from engram.chain.submit import calls, hashed_weights
 from engram.chain.submit.hashed_weights import HashedCommit, read_genesis
@@ -55,7 +55,7 @@ class Weights(msgspec.Struct, frozen=True):
 class WeightsPlan(msgspec.Struct, frozen=True):
     """What would be sent."""
 
-    call: Call
+    call: RuntimeCall
     weights: Weights
     version_key: int
     commit: bytes | None = None
@@ -156,9 +156,9 @@ def revealing(*, is_held: bool, weights_stand: bool) -> Revealing:
 
 async def read_revealing(view: View, plan: WeightsPlan, netuid: int, uid: int) -> Revealing:
     """What became of the commit of `plan`, at a block after the one that took it."""
-    is_held = await stands(view, plan, netuid, uid)
+    is_held = await holds(view, plan, netuid, uid)
     opened = msgspec.structs.replace(plan, commit=None)
-    return revealing(is_held=is_held, weights_stand=not is_held and await stands(view, opened, netuid, uid))
+    return revealing(is_held=is_held, weights_stand=not is_held and await holds(view, opened, netuid, uid))
 
 
 def crv3_payload(weights: Weights, version_key: int) -> bytes:
@@ -188,14 +188,14 @@ async def plan(
         at = reveal_round(metagraph.block, netuid, parameters.tempo, parameters.commit_reveal_period_tempos, now_s)
         commit = _encrypted(crv3_payload(weights, version_key), at)
         arguments: dict[str, object] = {"netuid": netuid, "commit": commit, "reveal_round": at}
-        return WeightsPlan(Call(SUBTENSOR, _CRV3, arguments), weights, version_key, commit, at)
+        return WeightsPlan(RuntimeCall(SUBTENSOR, _CRV3, arguments), weights, version_key, commit, at)
     if all(view.types.has_call(SUBTENSOR, name) for name in (hashed_weights.COMMIT, hashed_weights.REVEAL)):
         hashed = await _hashed(view, metagraph, weights, hotkey, version_key, salt)
         return WeightsPlan(hashed.commit_call, weights, version_key, hashed=hashed)
     raise RuntimeApiMissing(f"runtime {view.types.spec_version} knows no way to commit weights that Engram knows")
 
 
-async def stands(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
+async def holds(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
     """Whether the block of the view holds what was sent."""
     if plan.hashed is not None:
         return await hashed_weights.committed_at(view, plan.hashed) is not None
@@ -264,7 +264,7 @@ async def _timelocked(
         "reveal_round": at,
         "commit_reveal_version": version,
     }
-    return WeightsPlan(Call(SUBTENSOR, _TIMELOCKED, arguments), weights, version_key, bytes(commit), at)
+    return WeightsPlan(RuntimeCall(SUBTENSOR, _TIMELOCKED, arguments), weights, version_key, bytes(commit), at)
 
 
 def _encrypted(payload: bytes, at: int) -> bytes:

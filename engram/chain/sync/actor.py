@@ -26,7 +26,7 @@ from engram.chain.errors import (
     RuntimeApiMissing,
     SubnetUnknown,
 )
-from engram.chain.model import EndpointHealth, Fork, Head, HeadWatch, Metagraph, SubnetChange
+from engram.chain.model import EndpointHealth, FinalizedBlock, Fork, HeadWatch, Metagraph, SubnetChange
 from engram.chain.read.codec import Codec
 from engram.chain.read.endpoint_health import (
     after_busy,
@@ -38,7 +38,7 @@ from engram.chain.read.endpoint_health import (
     witnesses,
 )
 from engram.chain.read.head_opinions import Opinion, Stance, compared, read_fork, stance
-from engram.chain.read.node import Node
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.queries import HeadReading, finalized_hash, read_head, read_metadata, read_metagraph_bytes
 from engram.chain.sync.protocol import Poll
 from engram.chain.sync.refused_heads import refusal, way_out
@@ -72,7 +72,7 @@ class MetagraphSyncer(Actor[Poll]):
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        nodes: Sequence[ChainEndpoint],
         subnets: Subnets,
         settings: ChainSettings,
         clock: Clock,
@@ -132,7 +132,7 @@ class MetagraphSyncer(Actor[Poll]):
                 self._failed(place, error)
                 continue
             except HeadAwaited as error:
-                log.debug("chain endpoint is ahead", endpoint=node.name, reason=str(error))
+                log.debug("chain_endpoint_ahead", endpoint=node.name, reason=str(error))
                 ahead.add(place)
                 continue
             if self._healths[place] is health:
@@ -141,7 +141,7 @@ class MetagraphSyncer(Actor[Poll]):
             return True
         return False
 
-    async def _sync(self, node: Node) -> None:
+    async def _sync(self, node: ChainEndpoint) -> None:
         read_at_s = self._clock.monotonic()
         head, codec = await self._finalized_head(node, read_at_s)
         fault: AnswerMalformed | CallRefused | None = None
@@ -163,7 +163,7 @@ class MetagraphSyncer(Actor[Poll]):
         if fault is not None:
             raise fault
 
-    async def _finalized_head(self, node: Node, now_s: float) -> tuple[Head, Codec]:
+    async def _finalized_head(self, node: ChainEndpoint, now_s: float) -> tuple[FinalizedBlock, Codec]:
         """The head to read at, and the types at it. Raises HeadRefused when it may not be acted on."""
         watch = self._subnets.state.watch
         block_hash = await finalized_hash(node)
@@ -178,14 +178,19 @@ class MetagraphSyncer(Actor[Poll]):
         elsewhere = verdict is HeadVerdict.RESTARTED
         if codec is None or codec.spec_version != reading.spec_version or elsewhere:
             self._codec = codec = await self._agreed_codec(node, reading)
-            log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
+            log.info("chain_runtime_read", spec_version=reading.spec_version, endpoint=node.name)
         if verdict is not HeadVerdict.SAME:
             watch = HeadWatch(reading.head, now_s)
         self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
         return reading.head, codec
 
     def _judge(
-        self, node: Node, watch: HeadWatch | None, seen: Head, hash_at_ours: bytes | None, now_s: float
+        self,
+        node: ChainEndpoint,
+        watch: HeadWatch | None,
+        seen: FinalizedBlock,
+        hash_at_ours: bytes | None,
+        now_s: float,
     ) -> HeadVerdict:
         settings = self._settings
         verdict = judge_head(watch, seen, hash_at_ours, now_s, settings.stall_after_s, settings.reset_after_s)
@@ -198,7 +203,7 @@ class MetagraphSyncer(Actor[Poll]):
     def _way_out(self) -> str:
         return way_out(len(self._nodes), self._settings.reset_after_s)
 
-    async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
+    async def _hold_against_others(self, node: ChainEndpoint, head: FinalizedBlock, verdict: HeadVerdict) -> None:
         """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
         HeadAwaited when it may not be yet."""
         opinions: dict[int, Opinion] = {}
@@ -222,7 +227,7 @@ class MetagraphSyncer(Actor[Poll]):
                 self._heads_differ = True
                 names = " and ".join(self._nodes[place].name for place in forked)
                 block = min(fork.one.block for fork in forked.values())
-                log.error("chain heads differ", block=block, one=node.name, other=names)
+                log.error("chain_heads_differ", block=block, one=node.name, other=names)
                 raise HeadRefused(f"{node.name}: its finalized block {block} is another one at {names}")
             case Support.AWAITED:
                 names = " and ".join(self._nodes[at].name for at, its in opinions.items() if its is Opinion.NOT_YET)
@@ -236,12 +241,12 @@ class MetagraphSyncer(Actor[Poll]):
             why = "heads differed" if fresh else f"it does not descend from ours{self._way_out}"
             raise HeadRefused(f"{node.name}: no second endpoint has its finalized block {head.number}, and {why}")
         if verdict is HeadVerdict.OVERTAKEN:
-            log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
+            log.error("chain_fork_followed", block=head.number, endpoint=node.name)
         if verdict is HeadVerdict.RESTARTED:
             after_s = self._settings.reset_after_s
-            log.error("chain reset, begun again at another", block=head.number, endpoint=node.name, after_s=after_s)
+            log.error("chain_reset_followed", block=head.number, endpoint=node.name, after_s=after_s)
 
-    async def _stance(self, place: int, head: Head) -> Stance:
+    async def _stance(self, place: int, head: FinalizedBlock) -> Stance:
         try:
             return await stance(self._nodes[place], head, self._clock.now())
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
@@ -250,26 +255,30 @@ class MetagraphSyncer(Actor[Poll]):
             pass
         return Stance(Opinion.NONE)
 
-    async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
+    async def _read(
+        self, node: ChainEndpoint, codec: Codec, netuid: int, head: FinalizedBlock, read_at_s: float
+    ) -> Metagraph:
         endpoint, witness, scale = await self._agreed(
-            node, f"subnet {netuid}", head, lambda asked: read_metagraph_bytes(asked, codec, netuid, head)
+            node, f"subnet {netuid}", head, lambda endpoint: read_metagraph_bytes(endpoint, codec, netuid, head)
         )
         fields = codec.decode_fields(scale)
         await trio.lowlevel.checkpoint()
         return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=endpoint, witness=witness)
 
-    async def _agreed_codec(self, node: Node, reading: HeadReading) -> Codec:
+    async def _agreed_codec(self, node: ChainEndpoint, reading: HeadReading) -> Codec:
         """The types of the runtime. Raises HeadRefused when endpoints differ on its metadata: it decides what every
         byte means, so one endpoint's own would do as well as another metagraph."""
         about = f"the metadata of runtime {reading.spec_version}"
         try:
-            *_, metadata = await self._agreed(node, about, reading.head, lambda asked: read_metadata(asked, reading))
+            *_, metadata = await self._agreed(
+                node, about, reading.head, lambda endpoint: read_metadata(endpoint, reading)
+            )
         except AnswersDiffer as error:
             raise HeadRefused(str(error)) from error
         return Codec(metadata, reading.spec_version, reading.transaction_version)
 
     async def _agreed(
-        self, node: Node, about: str, head: Head, asking: Callable[[Node], Awaitable[bytes]]
+        self, node: ChainEndpoint, about: str, head: FinalizedBlock, asking: Callable[[ChainEndpoint], Awaitable[bytes]]
     ) -> tuple[str, str | None, bytes]:
         """Bytes that two endpoints gave, and their names; those of `node` alone when no other can be asked.
 
@@ -289,13 +298,13 @@ class MetagraphSyncer(Actor[Poll]):
                 return same, other.name, octets
             answers.append((other.name, octets))
             self._disputed.add(about)
-            log.error("chain endpoints differ", about=about, block=head.number, one=node.name, other=other.name)
+            log.error("chain_endpoints_differ", about=about, block=head.number, one=node.name, other=other.name)
         if about in self._disputed:
             names = " and ".join(name for name, _ in answers)
             raise AnswersDiffer(f"{about} at block {head.number}: no two endpoints agree ({names} answered)")
         return node.name, None, answers[0][1]
 
-    async def _second_opinion(self, place: int, asking: Callable[[Node], Awaitable[bytes]]) -> bytes | None:
+    async def _second_opinion(self, place: int, asking: Callable[[ChainEndpoint], Awaitable[bytes]]) -> bytes | None:
         """The bytes of another endpoint, None when it does not answer or is not so far yet."""
         try:
             return await asking(self._nodes[place])
@@ -314,7 +323,7 @@ class MetagraphSyncer(Actor[Poll]):
             self._healths[place] = after_refused_head(health, str(error), now_s, self._rng)
         else:
             self._healths[place] = after_failure(health, str(error), now_s, self._rng)
-        log.warning("chain endpoint failed", endpoint=self._nodes[place].name, error=str(error))
+        log.warning("chain_endpoint_failed", endpoint=self._nodes[place].name, error=str(error))
         self._note(failures=self._subnets.state.failures + 1, error=str(error))
 
     def _note_subnet(self, netuid: int, error: str) -> None:
@@ -329,4 +338,4 @@ class MetagraphSyncer(Actor[Poll]):
 def _log_changes(metagraph: Metagraph, found: Sequence[SubnetChange]) -> None:
     if found:
         kinds = Counter(type(change).__name__ for change in found)
-        log.info("chain subnet changed", netuid=metagraph.netuid, block=metagraph.block, **kinds)
+        log.info("chain_subnet_changed", netuid=metagraph.netuid, block=metagraph.block, **kinds)

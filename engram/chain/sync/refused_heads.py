@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from engram.chain.model import Head, HeadWatch
+from engram.chain.model import FinalizedBlock, HeadWatch
 from engram.chain.sync.rules import HeadVerdict
 
 _WHY: Final = {
@@ -12,7 +12,7 @@ _WHY: Final = {
 }
 
 
-def refusal(verdict: HeadVerdict, seen: Head, watch: HeadWatch | None, way_out: str) -> str | None:
+def refusal(verdict: HeadVerdict, seen: FinalizedBlock, watch: HeadWatch | None, way_out: str) -> str | None:
     """Why a head of this verdict is refused whatever other endpoints say; None when it is not.
 
     >>> refusal(HeadVerdict.FORKED, Head(101, b"b"), HeadWatch(Head(100, b"a"), 0.0), "")

@@ -44,7 +44,7 @@ from collections.abc import Collection
 from engram.chain.model import (
     Axon,
     AxonMoved,
-    Head,
+    FinalizedBlock,
     HeadWatch,
     Metagraph,
     PermitLost,
@@ -79,7 +79,7 @@ class Support(enum.Enum):
 
 def judge_head(
     watch: HeadWatch | None,
-    seen: Head,
+    seen: FinalizedBlock,
     ours_on_its_chain: bytes | None,
     now_s: float,
     stall_after_s: float,

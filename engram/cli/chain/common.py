@@ -3,7 +3,8 @@
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
@@ -54,7 +55,7 @@ def is_network(type_: object, value: str | None) -> None:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Chain:
+class ChainOptions:
     """Which subnet of which network."""
 
     netuid: Annotated[int, Parameter(converter=whole, help="The subnet.")] = 11
@@ -117,7 +118,7 @@ class Chain:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Wallet:
+class WalletOptions:
     """Which keys."""
 
     name: Annotated[str, Parameter(name="--wallet.name", help="The wallet, named as its coldkey.")] = "default"
@@ -172,7 +173,7 @@ class Wallet:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class FormatOptions:
     """How answers are shown."""
 
     format: Annotated[
@@ -185,24 +186,41 @@ class Shown:
         return self.format or ("table" if sys.stdout.isatty() else "upstream")
 
 
-CHAIN = Chain()
-WALLET = Wallet()
-SHOWN = Shown()
+CHAIN = ChainOptions()
+WALLET = WalletOptions()
+SHOWN = FormatOptions()
 
 
 def run(command: Callable[[], Awaitable[T]]) -> T:
-    """Runs an asynchronous command; what the chain refuses is a CommandFailed with the exit code that it means."""
+    """Run an asynchronous command. Raises CommandFailed, see `failing`."""
     import trio
 
-    from engram.chain import ChainError
-    from engram.chain.errors import EndpointsForked, EndpointUnreachable, NotReadBack, OutcomeUnknown
+    with failing():
+        return trio.run(command)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn what the chain refuses into a CommandFailed with its exit code."""
+    from engram.chain.errors import (
+        ChainError,
+        EndpointsForked,
+        EndpointUnreachable,
+        NotReadBack,
+        OutcomeUnknown,
+        RevealAwaited,
+        RevealFailed,
+    )
 
     try:
-        return trio.run(command)
+        yield
     except EndpointsForked as forked:
         raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except (RevealAwaited, RevealFailed) as error:
+        exit_code = Exit.UNKNOWN if isinstance(error, RevealAwaited) else Exit.FAILED
+        raise CommandFailed(f"{error} (`engram subnet status` shows the last update)", exit_code) from None
     except EndpointUnreachable as error:
         lines = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
         raise CommandFailed("\n".join(lines)) from None
@@ -233,22 +251,22 @@ class PublicHotkey(msgspec.Struct, frozen=True):
         return ss58.encode(self.public_key)
 
 
-def hotkey_of(wallet: Wallet) -> Keypair:
+def hotkey_of(wallet: WalletOptions) -> Keypair:
     """The wallet's hotkey, which signs; asks for a password when there is one. Raises CommandFailed."""
     return _opened(wallet, "hotkey")
 
 
-def coldkey_of(wallet: Wallet) -> Keypair:
+def coldkey_of(wallet: WalletOptions) -> Keypair:
     """The wallet's coldkey, which signs; asks for its password. Raises CommandFailed."""
     return _opened(wallet, "coldkey")
 
 
-def hotkey_to(wallet: Wallet, *, sign: bool) -> Keypair | PublicHotkey:
+def hotkey_to(wallet: WalletOptions, *, sign: bool) -> Keypair | PublicHotkey:
     """The wallet's hotkey; its secret is opened only to `sign`. Raises CommandFailed."""
     return hotkey_of(wallet) if sign else PublicHotkey(public_hotkey_of(wallet))
 
 
-def public_hotkey_of(wallet: Wallet) -> PublicKey:
+def public_hotkey_of(wallet: WalletOptions) -> PublicKey:
     """The wallet's hotkey, for commands that sign nothing with it: by its `…pub.txt` if there is one.
 
     The secret is opened only where no public file is. Raises CommandFailed, also when the secret is open to others.
@@ -264,7 +282,7 @@ def public_hotkey_of(wallet: Wallet) -> PublicKey:
     return hotkey_of(wallet).public_key
 
 
-def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
+def public_coldkey_of(wallet: WalletOptions) -> PublicKey | None:
     """What is public of the coldkey; None when the wallet does not say. Reads no secret."""
     try:
         return wallet.folder.coldkey_public()
@@ -279,7 +297,7 @@ def _is_open_to_others(path: Path) -> bool:
         return False
 
 
-def _opened(wallet: Wallet, role: Role) -> Keypair:
+def _opened(wallet: WalletOptions, role: Role) -> Keypair:
     path = wallet.key_path(role)
     try:
         keypair = read_private_hotkey_file(path)

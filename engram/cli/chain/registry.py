@@ -13,10 +13,10 @@ from engram.cli.chain.common import (
     CHAIN,
     SHOWN,
     WALLET,
-    Chain,
+    ChainOptions,
     Form,
-    Shown,
-    Wallet,
+    FormatOptions,
+    WalletOptions,
     fork_in_words,
     hotkey_of,
     in_seconds,
@@ -28,8 +28,8 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import Keypair, PublicKey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.registry.probe import Probed
-    from engram.chain.registry.registrations import Entry
+    from engram.chain.registry.probe import ProbeResult
+    from engram.chain.registry.registrations import RegistryEntry
     from engram.chain.submit.submit_extrinsic import Included
 
 app = App(
@@ -77,9 +77,9 @@ def register(
     online: Annotated[bool, Parameter(help="Commit it; without this nothing is sent.", negative="")] = False,
     allow_private: AllowPrivate = False,
     patience: Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)] = 180.0,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Commit where your miner serves, and read it back from a finalized block."""
     from engram.chain.registry.registrations import InvalidRegistration, registration
@@ -148,9 +148,9 @@ def check(
     verbose: Annotated[bool, Parameter(help="Why invalid entries are invalid.", negative="")] = False,
     probe: Probe = False,
     allow_private: AllowPrivate = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Show every commitment of the subnet: those that say where a miner serves, and those that do not."""
     del wallet  # accepted as upstream does; nothing of it is read
@@ -176,9 +176,9 @@ def read(
     *,
     probe: Probe = False,
     allow_private: AllowPrivate = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Show every commitment that holds a text, of older formats too."""
     del wallet  # accepted as upstream does; nothing of it is read
@@ -196,48 +196,36 @@ def read(
     return Exit.DONE
 
 
-async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) -> "Included":
-    from engram.chain.errors import CommitReplaced
-    from engram.chain.read.commitments import read_commitment
+async def _commit(chain: ChainOptions, keypair: Keypair, text: str, patience_s: float) -> "Included":
     from engram.chain.read.view import open_view
-    from engram.chain.submit import calls
-    from engram.cli.chain.endpoints import endpoints, read_back, send
+    from engram.chain.registry.publish import commit
+    from engram.cli.chain.endpoints import endpoints, sender
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        call = calls.set_commitment(chain.netuid, text.encode())
-        done = await send(chain, view, nodes, call, keypair, patience_s)
-        held = await read_back(
-            view, nodes, done, lambda there: read_commitment(there, chain.netuid, keypair.public_key)
-        )
-    if held is None or held.payload != text.encode():
-        raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
-    return done
+        return await commit(sender(chain, nodes, patience_s), await open_view(nodes), chain.netuid, text, keypair)
 
 
 async def _entries(
-    chain: Chain, probing: bool, allow_private: bool
-) -> "tuple[list[Entry], dict[PublicKey, Probed] | None]":
-    from engram.chain.read.commitments import read_commitments
+    chain: ChainOptions, probing: bool, allow_private: bool
+) -> "tuple[list[RegistryEntry], dict[PublicKey, ProbeResult] | None]":
     from engram.chain.read.view import open_view
-    from engram.chain.registry.probe import Probing, probe
-    from engram.chain.registry.registrations import entry
+    from engram.chain.registry.probe import Probing, probe_all
+    from engram.chain.registry.registrations import read_entries
     from engram.cli.chain.endpoints import endpoints
     from engram.http.client import HttpClient
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        entries = [entry(commitment) for commitment in await read_commitments(view, chain.netuid)]
+        entries = await read_entries(await open_view(nodes), chain.netuid)
     if not probing:
         return entries, None
     http = HttpClient()
     try:
-        return entries, await probe(http, entries, Probing(allow_private=allow_private))
+        return entries, await probe_all(http, entries, Probing(allow_private=allow_private))
     finally:
         await http.aclose()
 
 
-def _as_json(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> dict[str, object]:
+def _as_json(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult] | None") -> dict[str, object]:
     there = entry.registration
     shown: dict[str, object] = {
         "hotkey": entry.address,
@@ -256,7 +244,7 @@ def _as_json(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> dic
     return shown
 
 
-def _table(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None", verbose: bool) -> None:
+def _table(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, ProbeResult] | None", verbose: bool) -> None:
     titles = ["hotkey", "block", "address", "port", "endpoint", "problem"]
     lines = []
     for entry in entries:

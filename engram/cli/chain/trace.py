@@ -7,7 +7,7 @@ from typing import Final, final
 import trio
 
 from engram.chain.errors import CallRefused, ChainError
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.cli.output import printable
 
 _NAMED_BY_FIRST: Final = frozenset({"state_call"})
@@ -15,10 +15,10 @@ _NAMED_BY_FIRST: Final = frozenset({"state_call"})
 
 
 @final
-class Traced:
+class TracedEndpoint:
     """A Node that tells what is asked of `node`. What is signed is never told: it is a parameter."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ChainEndpoint) -> None:
         self._node = node
 
     @property

@@ -7,8 +7,8 @@ from engram.cli.output import printable
 from engram.hotkeys import PublicKey
 
 if TYPE_CHECKING:
-    from engram.chain.registry.probe import Probed
-    from engram.chain.registry.registrations import Entry
+    from engram.chain.registry.probe import ProbeResult
+    from engram.chain.registry.registrations import RegistryEntry
 
 WIDE: Final = 100
 LINE: Final = 80
@@ -28,7 +28,11 @@ def summary(coldkey: str, hotkey: str, network: str, netuid: int, text: str) -> 
 
 
 def check(
-    entries: "Sequence[Entry]", netuid: int, network: str, verbose: bool, probed: "Mapping[PublicKey, Probed] | None"
+    entries: "Sequence[RegistryEntry]",
+    netuid: int,
+    network: str,
+    verbose: bool,
+    probed: "Mapping[PublicKey, ProbeResult] | None",
 ) -> Iterator[str]:
     """The answer of `check`."""
     valid = [entry for entry in entries if entry.registration is not None]
@@ -57,7 +61,7 @@ def check(
     yield "=" * LINE
 
 
-def read(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None") -> Iterator[str]:
+def read(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, ProbeResult] | None") -> Iterator[str]:
     """The answer of `read`: every entry that holds a text, of whatever format."""
     yield ""
     yield "=" * WIDE
@@ -79,7 +83,7 @@ def read(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None"
         yield "-" * LINE
 
 
-def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Iterator[str]:
+def _valid(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult] | None") -> Iterator[str]:
     if entry.registration is None:
         return
     yield ""
@@ -93,7 +97,7 @@ def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Itera
     yield "-" * SHORT
 
 
-def _invalid(entry: "Entry", verbose: bool) -> Iterator[str]:
+def _invalid(entry: "RegistryEntry", verbose: bool) -> Iterator[str]:
     yield ""
     yield f"Hotkey: {entry.address}"
     if verbose:
@@ -106,10 +110,10 @@ def _invalid(entry: "Entry", verbose: bool) -> Iterator[str]:
     yield "-" * SHORT
 
 
-def _status(entry: "Entry", probed: "Mapping[PublicKey, Probed]") -> str:
+def _status(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult]") -> str:
     answer = probed.get(entry.hotkey)
     return "valid" if answer is not None and answer.valid else "invalid"
 
 
-def _block(entry: "Entry") -> int:
+def _block(entry: "RegistryEntry") -> int:
     return entry.block or 0

@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet, coldkey_of, hotkey_of
+from engram.cli.chain.common import WALLET, WalletOptions, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
@@ -34,7 +34,7 @@ def check_wallet(
     open_encrypted: Annotated[
         bool, Parameter(name="--open", help="Ask for the passwords of encrypted keys.", negative="")
     ] = False,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> int:
     """Check each key of a wallet: its files, who may read them, that secret and public file are of one key.
@@ -69,7 +69,7 @@ def export(
     keystore_password_fd: Annotated[
         int | None, Parameter(converter=whole, help="Descriptor whose next line is its password.")
     ] = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
 ) -> None:
     """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there."""
     from engram.hotkeys import polkadot_keystore

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet, hotkey_of, public_coldkey_of, public_hotkey_of
+from engram.cli.chain.common import WALLET, WalletOptions, hotkey_of, public_coldkey_of, public_hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
 from engram.cli.wallet.passwords import PASSWORD, Password, new_password
@@ -73,7 +73,7 @@ def new_wallet(
         bool, Parameter(help="Encrypt the hotkey too; whoever signs with it then needs the password.", negative="")
     ] = False,
     reveal: Reveal = False,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Make a wallet: an encrypted coldkey (unless it is there) and a hotkey that must not exist yet."""
@@ -106,7 +106,7 @@ def new_wallet(
 
 
 @app.command(name="show", help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`")
-def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+def show_wallet(*, reveal: Reveal = False, wallet: WalletOptions = WALLET, show: Show = SHOW) -> None:
     """Show the addresses of a wallet."""
     if reveal:
         keypair = hotkey_of(wallet)
@@ -118,7 +118,9 @@ def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show =
 
 
 @app.command(name="sign", help_epilogue="Example: `engram wallet sign 'a message' --wallet.name W --wallet.hotkey H`")
-def sign(message: Annotated[str, Parameter(help="The text.")], *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+def sign(
+    message: Annotated[str, Parameter(help="The text.")], *, wallet: WalletOptions = WALLET, show: Show = SHOW
+) -> None:
     """Sign a text with the hotkey."""
     keypair = hotkey_of(wallet)
     output.record(Signature(keypair.ss58, keypair.sign(message.encode()).hex()), json=show.json)
@@ -164,7 +166,7 @@ def convert(path: Annotated[Path, Parameter(help="The key file.")], *, password:
         output.say(f"{path} is encrypted in the current form; the old file is kept as {kept}")
 
 
-def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
+def _shown(wallet: WalletOptions, hotkey: PublicKey) -> WalletShown:
     coldkey = public_coldkey_of(wallet)
     folder = wallet.folder
     return WalletShown(

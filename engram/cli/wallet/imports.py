@@ -12,7 +12,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet
+from engram.cli.chain.common import WALLET, WalletOptions
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
@@ -84,7 +84,7 @@ def words(
     derive: Derive = "",
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Restore a key from its 12 or 24 words, which are typed unseen; `//path` and `///password` may follow them."""
@@ -106,7 +106,7 @@ def seed(
     derive: Derive = "",
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Restore a key from its seed, 64 hex digits that are typed unseen; `//path` and `///password` may follow them."""
@@ -131,7 +131,7 @@ def keystore(
     ] = None,
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Import a keystore as polkadot-js exports it: the JSON file of one sr25519 key."""
@@ -155,7 +155,7 @@ def public(
     key: Annotated[str, Parameter(help="Address, 64 hex digits, or a …pub.txt file.")],
     *,
     role: As,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Write the public file of a key alone: enough for all that the key does not sign."""
@@ -191,14 +191,19 @@ def _refuse_arguments(arguments: tuple[str, ...]) -> None:
         )
 
 
-def _refuse_taken(wallet: Wallet, role: Role) -> None:
+def _refuse_taken(wallet: WalletOptions, role: Role) -> None:
     path = wallet.key_path(role)
     if os.path.lexists(path):
         raise CommandFailed(f"{path} exists already, and no key file is replaced; choose another name")
 
 
 def _write(
-    wallet: Wallet, role: Role, restored: restoring.Restored, address: str | None, encrypt: bool | None, show: Show
+    wallet: WalletOptions,
+    role: Role,
+    restored: restoring.Restored,
+    address: str | None,
+    encrypt: bool | None,
+    show: Show,
 ) -> None:
     path, place = wallet.key_path(role), _public_path(wallet, role)
     pair = restored.keypair
@@ -227,7 +232,7 @@ def _expect(pair: Keypair, address: str | None, place: Path) -> None:
             raise CommandFailed(f"the key is {pair.ss58}, and {where} {ss58.encode(expected)}; nothing was written")
 
 
-def _public_path(wallet: Wallet, role: Role) -> Path:
+def _public_path(wallet: WalletOptions, role: Role) -> Path:
     folder = wallet.folder
     return folder.coldkey_public_path if role == "coldkey" else folder.hotkey_public_path
 

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from engram.cli.chain.common import Wallet
+from engram.cli.chain.common import WalletOptions
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.hotkeys import HotkeyError, Keypair, WalletEncrypted, wallet
@@ -44,7 +44,7 @@ def role_of(path: Path) -> Role:
     return "coldkey" if path.name == "coldkey" else "hotkey"
 
 
-def new_password(wallet: Wallet, role: Role) -> str:
+def new_password(wallet: WalletOptions, role: Role) -> str:
     """The password that is to encrypt a new key file; typed twice where it is asked for. Raises CommandFailed."""
     if os.environ.get(PASSWORD_VARIABLE) == "":
         raise CommandFailed(f"{PASSWORD_VARIABLE} is empty, and an empty password protects nothing")

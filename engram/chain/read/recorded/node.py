@@ -60,7 +60,7 @@ def read_recording(path: Path = RECORDING) -> Recording:
 
 
 @final
-class RecordedNode:
+class RecordedEndpoint:
     """A node of the recorded chain; it never fails and never waits."""
 
     name = "recording"
