@@ -37,8 +37,8 @@ def main(
             print("a miner runs alone, from its launch file: miner --config launch.json", file=sys.stderr)
             return EXIT_CANNOT_START
         return int(_module("miner").main(launch, loaded.settings.miner, loaded.settings.log.level))
-    modules = [_module(role) for role in ROLES if role in roles]
-    return shared.main(roles, modules, loaded, ready_fd)
+    openers = [_module(role).open_role for role in ROLES if role in roles]
+    return shared.main(roles, openers, loaded, ready_fd)
 
 
 def _module(role: str) -> Any:  # what it is, its role says

@@ -57,65 +57,76 @@ def _row(
     )
 
 
+def _posted(
+    name: str,
+    path: str,
+    summary: str,
+    request: type[Q],
+    answer: type[A],
+    *,
+    private: bool = True,
+    failed: Example | None = None,
+    rule_status: int = 400,
+    stream: str = "",
+) -> Route[Q, A]:
+    """A row of what is posted and signed by the name of its path."""
+    return _row(
+        name,
+        "POST",
+        path,
+        summary,
+        request,
+        answer,
+        signed_as=path[1:],
+        private=private,
+        failed=failed,
+        rule_status=rule_status,
+        stream=stream,
+    )
+
+
 HEALTH: Final = _row("health", "GET", "/health", "Whether the node is up.", NoBody, model.Health, probe=True)
 STATS: Final = _row("stats", "GET", "/stats", "Its work and its place.", NoBody, model.NodeStats, probe=True)
-INGEST: Final = _row(
+INGEST: Final = _posted(
     "ingest",
-    "POST",
     "/IngestSynapse",
     "Store a text or a vector.",
     model.Ingest,
     model.Ingested,
-    signed_as="IngestSynapse",
-    private=True,
     failed={"cid": None, "error": None},
     rule_status=200,
 )
-INGEST_BATCH: Final = _row(
+INGEST_BATCH: Final = _posted(
     "ingestBatch",
-    "POST",
     "/IngestBatch",
     "Store up to 256 texts or vectors; a result for each.",
     model.IngestBatch,
     model.IngestedBatch,
-    signed_as="IngestBatch",
-    private=True,
     failed={"error": None, "results": []},
 )
-QUERY: Final = _row(
+QUERY: Final = _posted(
     "query",
-    "POST",
     "/QuerySynapse",
     "Find the nearest records by cosine.",
     model.Query,
     model.Found,
-    signed_as="QuerySynapse",
-    private=True,
     failed={"results": [], "latency_ms": 0.0, "error": None},
     rule_status=200,
 )
-LIST: Final = _row(
-    "list", "POST", "/list", "A page of a namespace.", model.List, model.Listing, signed_as="list", private=True
-)
-LOOK_UP: Final = _row(
+LIST: Final = _posted("list", "/list", "A page of a namespace.", model.List, model.Listing)
+LOOK_UP: Final = _posted(
     "lookupBatch",
-    "POST",
     "/LookupBatch",
     "Records whose metadata have one of up to 256 references.",
     model.LookUp,
     model.References,
-    signed_as="LookupBatch",
-    private=True,
 )
-DELETE_BATCH: Final = _row(
+DELETE_BATCH: Final = _posted(
     "deleteBatch",
-    "POST",
     "/DeleteBatch",
     "Take up to 256 records out (signed); a result for each.",
     model.DeleteBatch,
     model.DeletedBatch,
-    signed_as="DeleteBatch",
-    private=True,
     failed={"error": None, "results": []},
 )
 RETRIEVE: Final = _row(
@@ -139,24 +150,20 @@ DELETE: Final = _row(
     signed_as="DeleteSynapse",
     private=True,
 )
-REPAIR: Final = _row(
+REPAIR: Final = _posted(
     "repair",
-    "POST",
     "/RepairSynapse",
     "A public record with its vector.",
     model.Repair,
     model.Repaired,
-    signed_as="RepairSynapse",
+    private=False,
 )
-CHALLENGE: Final = _row(
+CHALLENGE: Final = _posted(
     "challenge",
-    "POST",
     "/ChallengeSynapse",
     "Prove storage; by version 2 with the vector's bytes.",
     model.Challenge,
     model.StorageProof,
-    signed_as="ChallengeSynapse",
-    private=True,
 )
 COMMITMENT: Final = _row(
     "commitment",
@@ -169,71 +176,46 @@ COMMITMENT: Final = _row(
     query=("form", "scope", *_NAMING),
     private=True,
 )
-PROVE_MEMORY: Final = _row(
+PROVE_MEMORY: Final = _posted(
     "proveMemory",
-    "POST",
     "/prove-memory",
     "Prove that a record is under the root, or that it is not.",
     model.Prove,
     model.Proved,
-    signed_as="prove-memory",
-    private=True,
 )
-EXPORT: Final = _row(
+EXPORT: Final = _posted(
     "export",
-    "POST",
     "/export",
     "Everything, page by page, for the controller: records, or what `kind` names.",
     model.ExportPage,
     model.ExportedPage,
-    signed_as="export",
+    private=False,
 )
-EXPORT_STREAM: Final = _row(
+EXPORT_STREAM: Final = _posted(
     "exportStream",
-    "POST",
     "/export-stream",
     "The same in one answer, a JSON document a line; the last has kind end.",
     model.Export,
     model.ExportedLine,
-    signed_as="export-stream",
     stream="application/x-ndjson",
+    private=False,
 )
-PUT_KEY_SHARE: Final = _row(
-    "putKeyShare",
-    "POST",
-    "/KeyShareSynapse",
-    "Keep a share of a namespace's key.",
-    model.PutKeyShare,
-    model.Kept,
-    signed_as="KeyShareSynapse",
-    private=True,
+PUT_KEY_SHARE: Final = _posted(
+    "putKeyShare", "/KeyShareSynapse", "Keep a share of a namespace's key.", model.PutKeyShare, model.Kept
 )
-GET_KEY_SHARE: Final = _row(
-    "getKeyShare",
-    "POST",
-    "/KeyShareRetrieve",
-    "Give the share back.",
-    model.GetKeyShare,
-    model.KeyShare,
-    signed_as="KeyShareRetrieve",
-    private=True,
+GET_KEY_SHARE: Final = _posted(
+    "getKeyShare", "/KeyShareRetrieve", "Give the share back.", model.GetKeyShare, model.KeyShare
 )
-ATTEST: Final = _row(
+ATTEST: Final = _posted(
     "attest",
-    "POST",
     "/AttestNamespace",
     "Stand for a namespace with one's stake.",
     model.Attest,
     model.Attested,
-    signed_as="AttestNamespace",
+    private=False,
 )
 ATTESTATION: Final = _row(
-    "attestation",
-    "GET",
-    "/attestation/{namespace...}",
-    "Who stands for a namespace.",
-    NoBody,
-    model.Attestation,
+    "attestation", "GET", "/attestation/{namespace...}", "Who stands for a namespace.", NoBody, model.Attestation
 )
 METAGRAPH: Final = _row("metagraph", "GET", "/metagraph", "The subnet as last read.", NoBody, model.SubnetView)
 CHAT_HISTORY: Final = _row(

@@ -8,10 +8,21 @@ Requests describe what a node looks at. A node reads bodies as `engram.hotkeys.p
 their very bytes, and holds the fields against `engram.memory.rules`, whose texts clients rely on.
 """
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+T = TypeVar("T")
+
+Maybe: TypeAlias = T | UnsetType
+"""A field that may be left out."""
+
+
+def doc(text: str, **more: Any) -> Meta:
+    """Describe a type, as Meta's `description`."""
+    return Meta(description=text, **more)
+
 
 Kind: TypeAlias = Literal["record", "conversation", "key_share", "attestation"]
 """What an export gives, in its order."""
@@ -21,11 +32,11 @@ _ABSENT_FORM: Final = "`keyed-1`, the default, or the original's `legacy`."
 Metadata: TypeAlias = dict[str, Annotated[object, Meta(extra_json_schema={"type": "string"})]]
 """A node keeps values as text; clients take what miners of the original give."""
 Vector: TypeAlias = list[float]
-Base64 = Annotated[str, Meta(description="The vector as base64 of f32 little-endian bytes.")]
-Cursor = Annotated[str | None, Meta(description="`next` of the page before; null: the beginning.")]
+Base64 = Annotated[str, doc("The vector as base64 of f32 little-endian bytes.")]
+Cursor = Annotated[str | None, doc("`next` of the page before; null: the beginning.")]
 Cids = Annotated[list[str], Meta(min_length=1, max_length=256)]
-Form = Annotated[str, Meta(description=_ABSENT_FORM, extra_json_schema={"enum": ["keyed-1", "legacy"]})]
-Padding: TypeAlias = Annotated[str, Meta(description="Fills the answer about a private namespace up.")] | UnsetType
+Form = Annotated[str, doc(_ABSENT_FORM, extra_json_schema={"enum": ["keyed-1", "legacy"]})]
+Padding: TypeAlias = Maybe[Annotated[str, doc("Fills the answer about a private namespace up.")]]
 Exported = Annotated[
     dict[str, object],
     Meta(
@@ -35,7 +46,12 @@ Exported = Annotated[
         }
     ),
 ]
-Text = Annotated[str, Meta(description="Shown to its owner and to the node's controller.")]
+Text = Annotated[str, doc("Shown to its owner and to the node's controller.")]
+
+
+def known(value: Maybe[T]) -> T | None:
+    """Return the value of a field, None where it was left out."""
+    return None if isinstance(value, UnsetType) else value
 
 
 # ------------------------------------------------------------------------------------------------------- requests
@@ -44,132 +60,128 @@ Text = Annotated[str, Meta(description="Shown to its owner and to the node's con
 class Signed(msgspec.Struct, frozen=True, kw_only=True):
     """The fields by which a body is signed, each of them optional where signatures are."""
 
-    hotkey: Annotated[str, Meta(description="SS58 of the signer.")] | UnsetType = UNSET
-    nonce: Annotated[int, Meta(description="Unix milliseconds, 30 s either way.")] | UnsetType = UNSET
-    signature: (
-        Annotated[str, Meta(description="sr25519 in hex over `{nonce}:{endpoint}:{sha256 of the canonical body}`.")]
-        | UnsetType
-    ) = UNSET
-    signed_for: Annotated[str, Meta(description="SS58 of the one node that may take the request.")] | UnsetType = UNSET
+    hotkey: Maybe[Annotated[str, doc("SS58 of the signer.")]] = UNSET
+    nonce: Maybe[Annotated[int, doc("Unix milliseconds, 30 s either way.")]] = UNSET
+    signature: Maybe[
+        Annotated[str, doc("sr25519 in hex over `{nonce}:{endpoint}:{sha256 of the canonical body}`.")]
+    ] = UNSET
+    signed_for: Maybe[Annotated[str, doc("SS58 of the one node that may take the request.")]] = UNSET
 
 
 class Named(Signed, frozen=True, kw_only=True):
     """The fields by which a namespace is named, and the right to it shown."""
 
-    namespace: Annotated[str, Meta(description="A private namespace; left out: the public one.")] | UnsetType = UNSET
-    namespace_hotkey: str | UnsetType = UNSET
-    namespace_sig: str | UnsetType = UNSET
-    namespace_timestamp_ms: Annotated[int, Meta(description="60 s either way.")] | UnsetType = UNSET
-    namespace_sig_version: (
-        Annotated[Literal[2], Meta(description="Left out: version 1, good for the request that it comes with first.")]
-        | UnsetType
-    ) = UNSET
-    namespace_key: (
-        Annotated[str, Meta(min_length=16, description="Opens a namespace without a signature.")] | UnsetType
-    ) = UNSET
+    namespace: Maybe[Annotated[str, doc("A private namespace; left out: the public one.")]] = UNSET
+    namespace_hotkey: Maybe[str] = UNSET
+    namespace_sig: Maybe[str] = UNSET
+    namespace_timestamp_ms: Maybe[Annotated[int, doc("60 s either way.")]] = UNSET
+    namespace_sig_version: Maybe[
+        Annotated[Literal[2], doc("Left out: version 1, good for the request that it comes with first.")]
+    ] = UNSET
+    namespace_key: Maybe[Annotated[str, Meta(min_length=16, description="Opens a namespace without a signature.")]] = (
+        UNSET
+    )
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
     """A text or a vector to store."""
 
-    text: str | UnsetType = UNSET
-    raw_embedding: Vector | UnsetType = UNSET
-    raw_embedding_b64: Base64 | UnsetType = UNSET
-    metadata: dict[str, object] | UnsetType = UNSET
-    model_version: str | UnsetType = UNSET
+    text: Maybe[str] = UNSET
+    raw_embedding: Maybe[Vector] = UNSET
+    raw_embedding_b64: Maybe[Base64] = UNSET
+    metadata: Maybe[dict[str, object]] = UNSET
+    model_version: Maybe[str] = UNSET
 
 
 class Ingest(Named, frozen=True, kw_only=True):
     """POST /IngestSynapse: the fields of an Item, and who may see it."""
 
-    text: str | UnsetType = UNSET
-    raw_embedding: Vector | UnsetType = UNSET
-    raw_embedding_b64: Base64 | UnsetType = UNSET
-    metadata: dict[str, object] | UnsetType = UNSET
-    model_version: str | UnsetType = UNSET
+    text: Maybe[str] = UNSET
+    raw_embedding: Maybe[Vector] = UNSET
+    raw_embedding_b64: Maybe[Base64] = UNSET
+    metadata: Maybe[dict[str, object]] = UNSET
+    model_version: Maybe[str] = UNSET
 
 
 class IngestBatch(Named, frozen=True, kw_only=True):
     """POST /IngestBatch. What is named and signed holds for all items."""
 
-    items: Annotated[list[Item], Meta(min_length=1, max_length=256)] | UnsetType = UNSET
+    items: Maybe[Annotated[list[Item], Meta(min_length=1, max_length=256)]] = UNSET
 
 
 class Query(Named, frozen=True, kw_only=True):
     """POST /QuerySynapse."""
 
-    query_text: str | UnsetType = UNSET
-    query_vector: Vector | UnsetType = UNSET
-    query_vector_b64: str | UnsetType = UNSET
+    query_text: Maybe[str] = UNSET
+    query_vector: Maybe[Vector] = UNSET
+    query_vector_b64: Maybe[str] = UNSET
     top_k: Annotated[int, Meta(ge=1, le=100)] = 10
-    filter: dict[str, object] | UnsetType = UNSET
+    filter: Maybe[dict[str, object]] = UNSET
 
 
 class List(Named, frozen=True, kw_only=True):
     """POST /list."""
 
-    filter: dict[str, object] | UnsetType = UNSET
-    limit: Annotated[int, Meta(le=200)] | UnsetType = UNSET
-    offset: (
-        Annotated[int, Meta(description="Skips records that move up after a deletion; `after` does not.")] | UnsetType
-    ) = UNSET
-    after: Cursor | UnsetType = UNSET
+    filter: Maybe[dict[str, object]] = UNSET
+    limit: Maybe[Annotated[int, Meta(le=200)]] = UNSET
+    offset: Maybe[Annotated[int, doc("Skips records that move up after a deletion; `after` does not.")]] = UNSET
+    after: Maybe[Cursor] = UNSET
 
 
 class LookUp(Named, frozen=True, kw_only=True):
     """POST /LookupBatch."""
 
     key: str = "_ref"
-    values: Annotated[list[str], Meta(min_length=1, max_length=256)] | UnsetType = UNSET
-    whole: Annotated[bool, Meta(description="false: CIDs and values, without text and metadata.")] = True
-    limit: Annotated[int, Meta(le=500)] | UnsetType = UNSET
-    after: Cursor | UnsetType = UNSET
+    values: Maybe[Annotated[list[str], Meta(min_length=1, max_length=256)]] = UNSET
+    whole: Annotated[bool, doc("false: CIDs and values, without text and metadata.")] = True
+    limit: Maybe[Annotated[int, Meta(le=500)]] = UNSET
+    after: Maybe[Cursor] = UNSET
 
 
 class DeleteBatch(Named, frozen=True, kw_only=True):
     """POST /DeleteBatch."""
 
-    cids: Cids | UnsetType = UNSET
+    cids: Maybe[Cids] = UNSET
 
 
 class Delete(Named, frozen=True, kw_only=True):
     """DELETE /retrieve/{cid}: the signed body names the CID of the path."""
 
-    cid: str | UnsetType = UNSET
+    cid: Maybe[str] = UNSET
 
 
 class Repair(Signed, frozen=True, kw_only=True):
     """POST /RepairSynapse."""
 
-    cid: str | UnsetType = UNSET
+    cid: Maybe[str] = UNSET
 
 
 class Challenge(Named, frozen=True, kw_only=True):
     """POST /ChallengeSynapse."""
 
-    cid: str | UnsetType = UNSET
-    nonce_hex: str | UnsetType = UNSET
-    expires_at: int | UnsetType = UNSET
-    validator_hotkey_hex: str | UnsetType = UNSET
-    version: Literal[1, 2] | UnsetType = UNSET
+    cid: Maybe[str] = UNSET
+    nonce_hex: Maybe[str] = UNSET
+    expires_at: Maybe[int] = UNSET
+    validator_hotkey_hex: Maybe[str] = UNSET
+    version: Maybe[Literal[1, 2]] = UNSET
 
 
 class Prove(Named, frozen=True, kw_only=True):
     """POST /prove-memory."""
 
-    cid: str | UnsetType = UNSET
-    embedding_hash: str | UnsetType = UNSET
-    form: Form | UnsetType = UNSET
+    cid: Maybe[str] = UNSET
+    embedding_hash: Maybe[str] = UNSET
+    form: Maybe[Form] = UNSET
 
 
 class PutKeyShare(Named, frozen=True, kw_only=True):
     """POST /KeyShareSynapse."""
 
-    share_index: int | UnsetType = UNSET
-    share_hex: str | UnsetType = UNSET
-    threshold: int | UnsetType = UNSET
-    total: int | UnsetType = UNSET
-    replace: bool | UnsetType = UNSET
+    share_index: Maybe[int] = UNSET
+    share_hex: Maybe[str] = UNSET
+    threshold: Maybe[int] = UNSET
+    total: Maybe[int] = UNSET
+    replace: Maybe[bool] = UNSET
 
 
 class GetKeyShare(Named, frozen=True, kw_only=True):
@@ -179,23 +191,23 @@ class GetKeyShare(Named, frozen=True, kw_only=True):
 class Attest(msgspec.Struct, frozen=True, kw_only=True):
     """POST /AttestNamespace, signed by fields of its own."""
 
-    namespace: str | UnsetType = UNSET
-    owner_hotkey: str | UnsetType = UNSET
-    signature: str | UnsetType = UNSET
-    timestamp_ms: int | UnsetType = UNSET
+    namespace: Maybe[str] = UNSET
+    owner_hotkey: Maybe[str] = UNSET
+    signature: Maybe[str] = UNSET
+    timestamp_ms: Maybe[int] = UNSET
 
 
 class Export(Signed, frozen=True, kw_only=True):
     """POST /export-stream."""
 
-    after: int | UnsetType = UNSET
-    kind: Kind | UnsetType = UNSET
+    after: Maybe[int] = UNSET
+    kind: Maybe[Kind] = UNSET
 
 
 class ExportPage(Export, frozen=True, kw_only=True):
     """POST /export."""
 
-    limit: int | UnsetType = UNSET
+    limit: Maybe[int] = UNSET
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -203,32 +215,32 @@ class Message(msgspec.Struct, frozen=True):
 
     role: str
     content: str
-    ts: float | str | UnsetType | None = UNSET
+    ts: Maybe[float | str | None] = UNSET
 
 
 class DeleteConversation(Signed, frozen=True, kw_only=True):
     """DELETE /conversations/{conv_id}: the signed body names the one of the path."""
 
-    user_id: str | UnsetType = UNSET
-    conv_id: str | UnsetType = UNSET
+    user_id: Maybe[str] = UNSET
+    conv_id: Maybe[str] = UNSET
 
 
 class SaveChat(DeleteConversation, frozen=True, kw_only=True):
     """POST /chat-history."""
 
-    messages: list[Message] | UnsetType = UNSET
+    messages: Maybe[list[Message]] = UNSET
 
 
 class MakeConversation(DeleteConversation, frozen=True, kw_only=True):
     """POST /conversations."""
 
-    title: str | UnsetType = UNSET
+    title: Maybe[str] = UNSET
 
 
 class RenameConversation(DeleteConversation, frozen=True, kw_only=True):
     """PATCH /conversations/{conv_id}: the signed body names the one of the path."""
 
-    title: str | UnsetType = UNSET
+    title: Maybe[str] = UNSET
 
 
 # -------------------------------------------------------------------------------------------------------- answers
@@ -244,9 +256,9 @@ class Failure(Padded, frozen=True, kw_only=True):
     """Every error: `error` is for people, `code` for programs."""
 
     error: str
-    code: str | UnsetType = UNSET
-    request_id: str | UnsetType = UNSET
-    field: Annotated[str, Meta(description="With code misplaced_field: the field that is refused.")] | UnsetType = UNSET
+    code: Maybe[str] = UNSET
+    request_id: Maybe[str] = UNSET
+    field: Maybe[Annotated[str, doc("With code misplaced_field: the field that is refused.")]] = UNSET
 
 
 class Noise(msgspec.Struct, frozen=True):
@@ -261,19 +273,19 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """GET /health."""
 
     status: str = ""
-    ready: Annotated[bool, Meta(description="Index and embedder have each answered once.")] = True
-    vectors: Annotated[int, Meta(description="Public records.")] = 0
+    ready: Annotated[bool, doc("Index and embedder have each answered once.")] = True
+    vectors: Annotated[int, doc("Public records.")] = 0
     launch_token: str = ""
     session_id: str = ""
     boot_id: str = ""
     started_at: float = 0.0
     hotkey: str = ""
-    uid: Annotated[int | None, Meta(description="On the subnet as last read; null where it has none.")] = None
+    uid: Annotated[int | None, doc("On the subnet as last read; null where it has none.")] = None
     embedder: str = ""
     index: Annotated[str, Meta(extra_json_schema={"enum": ["ready", "loading"]})] = "ready"
     dimension: int = 0
     version: str = ""
-    noise: Annotated[Noise | None, Meta(description="On private vectors; null: none.")] = None
+    noise: Annotated[Noise | None, doc("On private vectors; null: none.")] = None
 
 
 class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,41 +309,28 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     cid: str | None = None
     error: str | None = None
-    code: str | UnsetType = UNSET
-    owner: (
-        Annotated[
-            str | None,
-            Meta(description="SS58 of who may delete it besides the controller; null: it was stored unsigned."),
-        ]
-        | UnsetType
-    ) = UNSET
-    owner_reason: (
+    code: Maybe[str] = UNSET
+    owner: Maybe[
+        Annotated[str | None, doc("SS58 of who may delete it besides the controller; null: it was stored unsigned.")]
+    ] = UNSET
+    owner_reason: Maybe[
         Annotated[
             str,
-            Meta(
-                description="Why it is not the sender's: unsigned, stored_first_unsigned, stored_first_by_other, or "
-                "signature_ and what is wrong with it: stale, future, before_start, replayed, wrong, incomplete, "
-                "malformed."
+            doc(
+                "Why it is not the sender's: unsigned, stored_first_unsigned, stored_first_by_other, or signature_ and "
+                "what is wrong with it: stale, future, before_start, replayed, wrong, incomplete, malformed."
             ),
         ]
-        | UnsetType
-    ) = UNSET
-    text_kept: (
-        Annotated[
-            bool,
-            Meta(description="false: another text with the same vector and metadata is there already, and stays."),
-        ]
-        | UnsetType
-    ) = UNSET
-    searchable: (
-        Annotated[bool, Meta(description="false: it is stored, and will be found once the index has it.")] | UnsetType
-    ) = UNSET
-    truncated: (
-        Annotated[bool, Meta(description="true: the vector is of the first `tokens_used` of the text's `tokens`.")]
-        | UnsetType
-    ) = UNSET
-    tokens: int | UnsetType = UNSET
-    tokens_used: int | UnsetType = UNSET
+    ] = UNSET
+    text_kept: Maybe[
+        Annotated[bool, doc("false: another text with the same vector and metadata is there already, and stays.")]
+    ] = UNSET
+    searchable: Maybe[Annotated[bool, doc("false: it is stored, and will be found once the index has it.")]] = UNSET
+    truncated: Maybe[Annotated[bool, doc("true: the vector is of the first `tokens_used` of the text's `tokens`.")]] = (
+        UNSET
+    )
+    tokens: Maybe[int] = UNSET
+    tokens_used: Maybe[int] = UNSET
 
 
 class Ingested(Result, frozen=True, kw_only=True):
@@ -353,7 +352,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     cid: str
     metadata: Metadata = {}
-    text: Text | UnsetType = UNSET
+    text: Maybe[Text] = UNSET
 
 
 class Retrieved(Record, frozen=True, kw_only=True):
@@ -375,7 +374,7 @@ class Found(Padded, frozen=True, kw_only=True):
     results: list[Hit] = []
     latency_ms: float = 0.0
     error: str | None = None
-    code: str | UnsetType = UNSET
+    code: Maybe[str] = UNSET
 
 
 class Commitment(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,7 +385,7 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True):
     built_at: float = 0.0
     hotkey: str = ""
     form: str = ""
-    signed: Annotated[str, Meta(description="`engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`.")]
+    signed: Annotated[str, doc("`engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`.")]
     signature: str
 
 
@@ -401,16 +400,14 @@ class Proved(Commitment, frozen=True, kw_only=True):
 
     padding: Padding = msgspec.field(name="_p", default=UNSET)
     cid: str = ""
-    included: Annotated[bool, Meta(description="Not with the legacy form, which shows presence only.")] | UnsetType = (
-        UNSET
-    )
-    proof: Annotated[str, Meta(description="JSON in a string.")]
+    included: Maybe[Annotated[bool, doc("Not with the legacy form, which shows presence only.")]] = UNSET
+    proof: Annotated[str, doc("JSON in a string.")]
 
 
 class Listed(Record, frozen=True, kw_only=True):
     """A record of a page; its `embedding_hash`, the SHA-256 (hex) that roots cover, where a cursor walks."""
 
-    embedding_hash: str | UnsetType = UNSET
+    embedding_hash: Maybe[str] = UNSET
 
 
 class Listing(Padded, frozen=True, kw_only=True):
@@ -419,19 +416,19 @@ class Listing(Padded, frozen=True, kw_only=True):
 
     records: list[Listed]
     count: int = 0
-    offset: int | UnsetType = UNSET
+    offset: Maybe[int] = UNSET
     limit: int = 0
-    next: str | UnsetType | None = UNSET
-    commitment: Commitment | UnsetType | None = UNSET
+    next: Maybe[str | None] = UNSET
+    commitment: Maybe[Commitment | None] = UNSET
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
     """A record that was looked up: whole, or by its CID and the value that it was found by."""
 
     cid: str
-    metadata: Metadata | UnsetType = UNSET
-    text: Text | UnsetType = UNSET
-    value: str | UnsetType = UNSET
+    metadata: Maybe[Metadata] = UNSET
+    text: Maybe[Text] = UNSET
+    value: Maybe[str] = UNSET
 
 
 class References(Padded, frozen=True, kw_only=True):
@@ -448,7 +445,7 @@ class DeletedResult(msgspec.Struct, frozen=True, kw_only=True):
     cid: str = ""
     deleted: bool
     error: str | None = None
-    code: str | UnsetType = UNSET
+    code: Maybe[str] = UNSET
 
 
 class DeletedBatch(Padded, frozen=True, kw_only=True):
@@ -477,18 +474,28 @@ class Repaired(msgspec.Struct, frozen=True, kw_only=True):
 class StorageProof(Padded, frozen=True, kw_only=True):
     """POST /ChallengeSynapse: `embedding_hash` and `proof` in the first form, everything else in the second."""
 
-    embedding_hash: str | UnsetType = UNSET
-    version: int | UnsetType = UNSET
-    cid: str | UnsetType = UNSET
-    namespace: str | UnsetType = UNSET
-    proof: Annotated[str, Meta(description="64 hex digits.")]
-    root_hex: str | UnsetType = UNSET
-    count: int | UnsetType = UNSET
-    expires_at: int | UnsetType = UNSET
-    miner: str | UnsetType = UNSET
-    signature: str | UnsetType = UNSET
+    embedding_hash: Maybe[str] = UNSET
+    version: Maybe[int] = UNSET
+    cid: Maybe[str] = UNSET
+    namespace: Maybe[str] = UNSET
+    proof: Annotated[str, doc("64 hex digits.")]
+    root_hex: Maybe[str] = UNSET
+    count: Maybe[int] = UNSET
+    expires_at: Maybe[int] = UNSET
+    miner: Maybe[str] = UNSET
+    signature: Maybe[str] = UNSET
     inclusion: Annotated[object, Meta(extra_json_schema={"type": "object"})] = UNSET
     """An `engram.memory.proof.keyed_tree.Shown`."""
+
+
+class Possession(msgspec.Struct, frozen=True, kw_only=True):
+    """A StorageProof of the second form, to those who check it."""
+
+    proof: str
+    root_hex: str
+    count: int
+    signature: str
+    inclusion: object
 
 
 class ExportedPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -500,9 +507,18 @@ class ExportedPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExportedLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of POST /export-stream: a document, or the end with its count and root."""
+    """A line of POST /export-stream: a document with its own fields, or the end."""
 
     kind: str
+
+
+class ExportEnd(ExportedLine, frozen=True, kw_only=True):
+    """The last line: how many documents came, and the root over all that the node holds; null with the reason in
+    `error` where records are damaged."""
+
+    count: int
+    commitment: Commitment | None = None
+    error: Maybe[str] = UNSET
 
 
 class Kept(Padded, frozen=True, kw_only=True):
@@ -514,9 +530,9 @@ class Kept(Padded, frozen=True, kw_only=True):
 class KeyShare(Padded, frozen=True, kw_only=True):
     """POST /KeyShareRetrieve."""
 
-    share_index: int
-    share_hex: str
-    threshold: int
+    share_index: Annotated[int, Meta(ge=1, le=255)]
+    share_hex: Annotated[str, Meta(min_length=2, max_length=131_072)]
+    threshold: Annotated[int, Meta(ge=2, le=255)]
     total: int
 
 
@@ -533,10 +549,10 @@ class Attestation(msgspec.Struct, frozen=True, kw_only=True):
     """GET /attestation/{namespace}; `attested_at` is unix seconds."""
 
     namespace: str
-    owner_hotkey: str | UnsetType = UNSET
+    owner_hotkey: Maybe[str] = UNSET
     trust_tier: str
-    stake_tao: float | UnsetType = UNSET
-    attested_at: float | UnsetType = UNSET
+    stake_tao: Maybe[float] = UNSET
+    attested_at: Maybe[float] = UNSET
     attested: bool
 
 
@@ -627,6 +643,6 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     """GET /openapi.json."""
 
     openapi: str
-    info: dict[str, object] | UnsetType = UNSET
-    paths: dict[str, object] | UnsetType = UNSET
-    components: dict[str, object] | UnsetType = UNSET
+    info: Maybe[dict[str, object]] = UNSET
+    paths: Maybe[dict[str, object]] = UNSET
+    components: Maybe[dict[str, object]] = UNSET

@@ -35,12 +35,7 @@ METRICS: Final = Route(
     "metrics", "GET", "/metrics", "Every metric, for Prometheus", NoBody, Response(200, "The metrics.", str)
 )
 STATUS: Final = Route(
-    "status",
-    "GET",
-    "/status",
-    "The node, its chain and its announcement",
-    NoBody,
-    Response(200, "The status.", object),
+    "status", "GET", "/status", "The node, its chain and its announcement", NoBody, Response(200, "The status.", object)
 )
 HEALTH: Final = Route("health", "GET", "/health", "Whether the node is up", NoBody, Response(200, "It is.", Health))
 NAMESPACE: Final = Route(

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast, get_args, get_type_hints
 
 import msgspec
-from msgspec import UNSET
 
 from engram.api.route import NoBody, Response, Route
 
@@ -56,7 +55,7 @@ def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
 
 
 def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
-    """Require what an answer always has: its defaults are for those who read it, UNSET alone leaves a field out."""
+    """Require what an answer always has: its defaults are for those who read it, unless they leave their field out."""
     if kind.__struct_config__.omit_defaults:
         return
     sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not UNSET]

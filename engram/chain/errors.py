@@ -10,7 +10,7 @@ class ChainError(Exception):
 
 
 class EndpointUnreachable(ChainError):
-    """No answer came from the endpoint: not connected, timed out, or cut off half way.
+    """The endpoint did not answer: no connection, a timeout, or a connection that closed half way.
 
     `may_have_arrived` is False when nothing left this machine.
     """
@@ -23,8 +23,8 @@ class EndpointUnreachable(ChainError):
 class EndpointBusy(ChainError):
     """The endpoint refuses to serve us now: HTTP 403/429/503, JSON-RPC -32004/-32005.
 
-    `retry_after_s` is what the endpoint asked for, None when it did not say. `may_have_arrived`: a proxy may have
-    said so after it had passed the request on (HTTP 503).
+    `retry_after_s` is the endpoint's own Retry-After, None when it sent none. `may_have_arrived` is True for HTTP 503,
+    which a proxy may send after it has passed the request on.
     """
 
     def __init__(self, reason: str, retry_after_s: float | None = None, *, may_have_arrived: bool = False) -> None:
@@ -59,15 +59,15 @@ class SubnetUnknown(ChainError):
 
 
 class HeadRefused(ChainError):
-    """The endpoint's finalized head may not be acted on: it stands still, lies behind, or is on another fork."""
+    """The endpoint's finalized head is not accepted: it is stalled, behind, or on another fork."""
 
 
 class AnotherNetwork(ChainError):
-    """The endpoint serves another network than the one that was named. Nothing was signed."""
+    """The endpoint serves a different network from the one requested. Nothing was signed."""
 
 
 class HeadAwaited(ChainError):
-    """An endpoint is ahead: another one follows the chain as well, and has not finalized this block yet."""
+    """The endpoint is ahead: another one that follows the chain has not finalized this block yet."""
 
 
 class AnswersDiffer(ChainError):
@@ -81,7 +81,7 @@ class EndpointsForked(AnswersDiffer):
         one, other = fork.one, fork.other
         super().__init__(
             f"{one.endpoint} and {other.endpoint} have different finalized blocks {one.block} ({one.hash} and "
-            f"{other.hash}): one of them is on another fork or another chain, and neither is believed"
+            f"{other.hash}): one of them is on another fork or another chain, and neither is trusted"
         )
         self.fork = fork
 
@@ -105,7 +105,7 @@ class SubmitRefused(ChainError):
 
 
 class RefusedInBlock(ChainError):
-    """The extrinsic was included and refused by the runtime; only its nonce (and fee, if any) was used up.
+    """The extrinsic was included and the runtime refused it; it used up its nonce, and its fee if there is one.
 
     `name` is the error's name in the metadata, `block` the number of the finalized block.
     """
@@ -119,16 +119,16 @@ class RefusedInBlock(ChainError):
 
 
 class NeverIncluded(ChainError):
-    """The extrinsic's era has passed on the finalized chain without it: it was not, and will never be, included."""
+    """The extrinsic's era has passed on the finalized chain: it was not included and never will be."""
 
 
 class OutcomeUnknown(ChainError):
-    """Sent, and not seen in a finalized block in the time given; until `expires_at_block` it may still come."""
+    """Sent, but not seen in a finalized block in time; it may still be included until `expires_at_block`."""
 
     def __init__(self, extrinsic_hash: bytes, expires_at_block: int, why: str) -> None:
         super().__init__(
             f"0x{extrinsic_hash.hex()} was sent and not seen in a finalized block ({why}); "
-            f"it may be included until block {expires_at_block}: look before sending again"
+            f"it may be included until block {expires_at_block}: check before sending again"
         )
         self.extrinsic_hash = extrinsic_hash
         self.expires_at_block = expires_at_block
@@ -146,8 +146,8 @@ class NotReadBack(ChainError):
 
     def __init__(self, extrinsic_hash: bytes, block: int, why: str) -> None:
         super().__init__(
-            f"0x{extrinsic_hash.hex()} stands in finalized block {block} and succeeded there, but what the chain holds "
-            f"could not be read back ({why}): look before sending again"
+            f"0x{extrinsic_hash.hex()} is in finalized block {block} and succeeded there, but what the chain holds "
+            f"could not be read back ({why}): check before sending again"
         )
         self.extrinsic_hash = extrinsic_hash
         self.block = block

@@ -33,18 +33,13 @@ from engram.http.errors import ApiError
 from engram.http.request import Answer, json_answer
 from engram.ledger import LedgerError
 from engram.payments.refund_settings import published
+from engram.provisioning.backend_factory import BACKENDS
 from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
 PROBE_S: Final = 2.0
 """A part that does not say within this that it is well counts as unwell."""
 MAX_NETUID: Final = 65_535
-
-_NOTES: Final = {
-    "akash": "Nodes provisioned on Akash on demand — no fixed pool limit.",
-    "docker": "Nodes run as containers on the operator's own hosts.",
-    "local": "Nodes run as processes on the gateway's own machine.",
-}
 
 
 def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
@@ -57,11 +52,9 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
         return tiers
 
     async def show_nodes(_: Call[NoBody, Caller]) -> NodesAnswer:
-        backend = settings.provisioning.backend
+        note = BACKENDS[settings.provisioning.backend].note
         found = await services.shop.sales.reasons()
-        return NodesAnswer(
-            _NOTES[backend], settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found)
-        )
+        return NodesAnswer(note, settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found))
 
     async def show_identity(_: Call[NoBody, Caller]) -> IdentityAnswer:
         return IdentityAnswer(

@@ -241,7 +241,7 @@ class _Answering:
 
 
 def _says_how_long(headers: HeaderLines) -> bool:
-    for name, _ in headers:  # half the cost of any() with a generator, at every request
+    for name, _ in headers:  # noqa: SIM110 -- any() with a generator costs twice as much, at every request
         if name == b"cache-control":
             return True
     return False

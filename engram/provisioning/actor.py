@@ -28,7 +28,7 @@ from engram.ledger import LedgerUnavailable
 from engram.provisioning import node_keys, records, saga
 from engram.provisioning.errors import Unavailable, Unknown
 from engram.provisioning.fleet import Fleet
-from engram.provisioning.node_backend import Provisioner as Backend
+from engram.provisioning.node_backend import NodeBackend as Backend
 from engram.provisioning.protocol import (
     CheckNodes,
     CheckpointTime,

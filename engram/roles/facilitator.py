@@ -42,9 +42,9 @@ def facilitator(p: Shared) -> ChildSpec:
 
 @final
 class Facilitator:
-    """The role; see Role."""
+    """The role; see shared.Role."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
         self.settings = settings
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
@@ -54,7 +54,4 @@ class Facilitator:
         """It holds nothing."""
 
 
-def open_role(settings: Settings, folder: Path) -> Facilitator:
-    """It has no keys."""
-    del folder
-    return Facilitator(settings)
+open_role = Facilitator

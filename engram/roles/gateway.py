@@ -15,7 +15,7 @@ from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
-from engram.provisioning import Provisioner as Backend
+from engram.provisioning import NodeBackend as Backend
 from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
 from engram.provisioning.backend_factory import make_backend
 from engram.provisioning.records import require_backend
@@ -94,7 +94,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
 
 @final
 class Gateway:
-    """The role: its keys, and the backend that its nodes run on; see Role."""
+    """The role: its keys, and the backend that its nodes run on; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Raises HotkeyError, UnusableRefundKey, OSError."""
@@ -122,9 +122,7 @@ class Gateway:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 
 
-def open_role(settings: Settings, folder: Path) -> Gateway:
-    """See RoleModule."""
-    return Gateway(settings, folder)
+open_role = Gateway
 
 
 def _own_keypair(settings: Settings, folder: Path) -> Keypair:

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from actors import ActorsError, Context
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
@@ -36,7 +36,7 @@ from engram.http.app import App
 from engram.http.tls import Certificates
 from engram.payments import networks
 from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
-from engram.payments.breaker import Breaker, GuardedFacilitator, Standing
+from engram.payments.breaker import Breaker, GuardedFacilitator
 from engram.payments.evidence import Evidence
 from engram.payments.evm_rpc import EvmRpc, json_rpc
 from engram.payments.facilitator import HttpFacilitator
@@ -44,9 +44,10 @@ from engram.payments.ports import PaymentPorts
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
+from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
+from engram.provisioning import NodeBackend as Backend
 from engram.provisioning import Offers, node_keys
-from engram.provisioning import Provisioner as Backend
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.health import health_probe
@@ -86,7 +87,7 @@ class GatewayPorts:
         self._offers = offers
         self._instants = SystemInstants()
         self._subnets = Subnets(p.clock, settings.chain.netuids, settings.chain.stall_after_s)
-        self._standing = Standing(
+        self._standing = FacilitatorStatus(
             Breaker(p.clock, settings.payments.breaker_failures, settings.payments.breaker_open_s)
         )
         self._selling = Selling(p.ledger, default=at.selling)
@@ -120,7 +121,7 @@ class GatewayPorts:
         p, chain = self._p, self._p.settings.chain
         forks = ForkFolder(p.folder / FORKS)
         return MetagraphSyncer(
-            nodes(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
+            open_endpoints(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
         )
 
     def _payments(self, url: Callable[[], str], refund_key: RefundKey | None) -> PaymentPorts:

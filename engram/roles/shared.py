@@ -1,7 +1,7 @@
 """What roles named together share: one process, one data folder, one ledger, one loop."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Protocol, final
@@ -56,12 +56,9 @@ class Role(Protocol):
         ...
 
 
-class RoleModule(Protocol):
-    """A module of this package that stands for a role."""
-
-    def open_role(self, settings: Settings, folder: Path) -> Role:
-        """Open the role's keys, before the loop: that may block, and ask for a password. Raises what is in REFUSALS."""
-        ...
+OpenRole = Callable[[Settings, Path], Role]
+"""(settings, data folder) -> the role, its keys opened: before the loop, for that may block, and ask for a password.
+Raises what is in REFUSALS."""
 
 
 @final
@@ -86,7 +83,7 @@ class Shared:
         self.http = HttpClient()
         self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
         try:
-            yield _together([await role.tree(self) for role in self._roles])
+            yield together([await role.tree(self) for role in self._roles])
         finally:
             with trio.CancelScope(shield=True):
                 for role in self._roles:
@@ -125,7 +122,7 @@ class Shared:
         self.process.fail(lambda: _log.error("ledger_lost", error=str(error), path=path))
 
 
-def main(roles: Sequence[str], modules: Sequence[RoleModule], loaded: config.Loaded, ready_fd: int | None) -> int:
+def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loaded, ready_fd: int | None) -> int:
     """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status."""
     settings = loaded.settings
     log = settings.log
@@ -138,22 +135,22 @@ def main(roles: Sequence[str], modules: Sequence[RoleModule], loaded: config.Loa
     @contextmanager
     def claimed(process: Process) -> Iterator[Shared]:
         with data_folder(Path(settings.data_dir)) as folder:
-            yield open_shared(process, modules, settings, folder)
+            yield open_shared(process, openers, settings, folder)
 
     return Process("engram", REFUSALS, ready_fd).live(claimed)
 
 
-def open_shared(process: Process, modules: Sequence[RoleModule], settings: Settings, folder: Path) -> Shared:
+def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
     """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
     ledger_id, roles = _ledger_id(folder, settings.environment), []
-    for module in modules:
-        role = module.open_role(settings, folder)
+    for open_role in openers:
+        role = open_role(settings, folder)
         roles.append(role)
         settings = role.settings
     return Shared(process, roles, settings, folder, ledger_id)
 
 
-def _together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
+def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
     """One root with the children of all; what several have (the ledger), it has once, where the first has it."""
     children: dict[str, ChildSpec | SupervisorSpec] = {}
     for tree in trees:

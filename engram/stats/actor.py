@@ -11,13 +11,14 @@ import trio
 
 from actors import Actor, Context, MailboxPolicy
 from config.model import StatsSettings
+from engram.api.node_model import NodeStats
 from engram.hints import Hints
 from engram.http.errors import HttpError
 from engram.ledger import Ledger, LedgerUnavailable
 from engram.sessions import Instants, SessionEvent
 from engram.sessions import records as session_records
 from engram.stats import records, rules
-from engram.stats.model import NodeStats, Target
+from engram.stats.model import Target
 from engram.stats.protocol import Reread, StatsMessage
 from engram.stats.rules import Verdict
 from engram.stats.view import StatsView

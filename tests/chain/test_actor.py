@@ -237,7 +237,7 @@ async def test_when_no_head_advances_anywhere_the_chain_is_stalled(
         await trio.sleep(90)
         status = running.subnets.status()
         assert status.stalled
-        assert "stands still" in status.error
+        assert "is stalled" in status.error
         nursery.start_soon(live, chain)
         await trio.sleep(130)
         assert not running.subnets.status().stalled
@@ -266,7 +266,7 @@ async def test_an_endpoint_that_lies_behind_is_not_acted_on(autojump_clock: Cloc
         ahead.down = unreachable("ahead")
         await trio.sleep(24)
         assert running.block == 1110
-        assert "lies behind ours" in running.subnets.status().endpoints["behind"].last_error
+        assert "is behind ours" in running.subnets.status().endpoints["behind"].last_error
         behind.head = 1111
         await trio.sleep(24)
         assert running.block == 1111

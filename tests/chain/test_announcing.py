@@ -229,7 +229,7 @@ async def test_one_of_unknown_outcome_is_waited_for_to_its_last_block_and_only_t
         expires = living.announcements.status().expires_at_block
         assert expires is not None
         await living.until(lambda: living.outcomes == ["unknown"])
-        assert "look before sending again" in living.announcements.status().error
+        assert "check before sending again" in living.announcements.status().error
         assert living.journal.attempt is not None
         living.chain.drop_submissions = False
         await living.until(lambda: living.chain.head > expires - 1)

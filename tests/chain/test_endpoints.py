@@ -39,7 +39,7 @@ def test_addresses_of_other_schemes_stay_as_they_are() -> None:
     ("network", "served"), [("test", "finney"), ("local", "finney"), ("finney", "test"), ("archive", "test")]
 )
 def test_another_known_network_than_the_named_one_is_refused(network: str, served: str) -> None:
-    with pytest.raises(AnotherNetwork, match=f"one of {served}, not of {network}"):
+    with pytest.raises(AnotherNetwork, match=f"serves {served}, not {network}"):
         check_genesis(network, GENESIS[served])
 
 

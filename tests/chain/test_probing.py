@@ -42,7 +42,7 @@ async def test_only_200_is_valid_and_no_redirect_is_followed(status: int, valid:
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:127.0.0.1"])
 async def test_a_private_address_is_not_connected_to_unless_told(address: str) -> None:
     answer = await probe_one(HttpClient(), Registration(address, 1), KEY)
-    assert answer == ProbeResult(False, f"not asked: {address} is not of the public internet")
+    assert answer == ProbeResult(False, f"not asked: {address} is not a public address")
 
 
 async def test_a_name_of_one_site_is_not_even_looked_up() -> None:
@@ -50,7 +50,7 @@ async def test_a_name_of_one_site_is_not_even_looked_up() -> None:
         pytest.fail("it was looked up")
 
     answer = await probe_one(HttpClient(), Registration("printer.local", 1), KEY, Probing(), resolving)
-    assert answer == ProbeResult(False, "not asked: printer.local is not of the public internet")
+    assert answer == ProbeResult(False, "not asked: printer.local is not a public address")
 
 
 @pytest.mark.parametrize("addresses", [["127.0.0.1"], ["1.1.1.1", "127.0.0.1"], []])
@@ -59,7 +59,7 @@ async def test_a_name_that_means_a_private_address_is_not_connected_to(addresses
         return list(addresses)
 
     answer = await probe_one(HttpClient(), Registration("miner.example.org", 1), KEY, Probing(), resolving)
-    assert answer == ProbeResult(False, "not asked: miner.example.org is not of the public internet")
+    assert answer == ProbeResult(False, "not asked: miner.example.org is not a public address")
 
 
 async def test_the_address_that_was_judged_is_the_one_connected_to(nursery: trio.Nursery) -> None:

@@ -57,7 +57,7 @@ async def test_nothing_is_signed_for_another_network_than_the_one_that_was_named
     chain = LivingChain()
     chain.hashes[0] = "0x2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"
     view = await open_view([chain])
-    with pytest.raises(AnotherNetwork, match="one of finney, not of test"):
+    with pytest.raises(AnotherNetwork, match="serves finney, not test"):
         await Sender([chain], network="test", waiting=QUICK).send(view, calls.set_commitment(450, b"a:1"), MINER)
     assert "author_submitExtrinsic" not in chain.asked
 

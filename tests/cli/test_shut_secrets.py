@@ -138,7 +138,7 @@ def test_a_secret_that_is_not_of_its_public_file_signs_nothing(run: Run, here: P
     root = write_wallet(here / "wallets", "w", hotkey=MINER, coldkey=COLDKEY)
     wallet_folder.write_public(root / "w" / "hotkeys" / "hotpub.txt", STRANGER)
     ran = run("wallet", "sign", "text", "--wallet.path", str(root), "--wallet.name", "w", "--wallet.hotkey", "hot")
-    assert (ran.code, "hotpub.txt is not of the key in" in ran.err) == (1, True)
+    assert (ran.code, "hotpub.txt does not match the key in" in ran.err) == (1, True)
 
 
 def test_a_damaged_public_file_without_a_secret_is_named(run: Run, here: Path) -> None:

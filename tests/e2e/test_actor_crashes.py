@@ -53,7 +53,7 @@ async def running(folder: Path) -> AsyncIterator[Shared]:
     loaded = config.load("local", files=[file], environ={}, flags=flags, env_files=())
     with data_folder(Path(loaded.settings.data_dir)) as data:
         process = Process("engram", shared.REFUSALS)
-        parts = shared.open_shared(process, [gateway], loaded.settings, data)
+        parts = shared.open_shared(process, [gateway.open_role], loaded.settings, data)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(process.run, parts)
             await booted(parts)

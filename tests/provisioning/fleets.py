@@ -11,7 +11,7 @@ from actors import ChildSpec, Registry, SupervisorSpec
 from config.model import ProvisioningSettings
 from engram.clock import Clock, SeededIds, TrioClock
 from engram.ledger.inline import InlineLedger
-from engram.provisioning import Provisioner as Backend
+from engram.provisioning import NodeBackend as Backend
 from engram.provisioning import node_keys
 from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watch
 from engram.provisioning.fleet import Fleet

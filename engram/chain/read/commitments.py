@@ -1,4 +1,4 @@
-"""Reads what hotkeys have committed on a subnet. Whatever stands there is an entry, never an exception."""
+"""Reads what hotkeys have committed on a subnet. A commitment that cannot be read is an entry too, not an error."""
 
 from typing import Final
 
@@ -17,13 +17,13 @@ SUBNETS: Final = "NetworksAdded"
 
 
 class HotkeyCommitment(msgspec.Struct, frozen=True):
-    """What one hotkey has committed."""
+    """The commitment of one hotkey."""
 
     hotkey: PublicKey
     address: str
     """The hotkey as the chain's tools write it."""
     block: int | None
-    """When; None where the entry could not be read."""
+    """Block of the commitment; None when the entry could not be read."""
     payload: bytes | None
     """The first field's bytes; None when it has none (a hash, a timelock, nothing)."""
     kind: str
@@ -31,7 +31,7 @@ class HotkeyCommitment(msgspec.Struct, frozen=True):
 
 
 async def read_commitments(view: View, netuid: int) -> list[HotkeyCommitment]:
-    """Every commitment of a subnet at the view's block, in the order of the storage keys.
+    """Return every commitment of a subnet at the view's block, in the order of the storage keys.
 
     Raises SubnetUnknown: a subnet that does not exist is no subnet without commitments.
     """
@@ -49,7 +49,7 @@ async def read_commitments(view: View, netuid: int) -> list[HotkeyCommitment]:
 
 
 async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> HotkeyCommitment | None:
-    """What this hotkey has committed, None when it has not."""
+    """Return the commitment of this hotkey, None when it has none."""
     value = await view.storage(PALLET, ITEM, netuid, hotkey)
     return None if value is None else _commitment(hotkey, ss58.encode(hotkey), value)
 
@@ -66,7 +66,7 @@ async def _demand_subnet(view: View, netuid: int) -> None:
 
 
 def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[HotkeyCommitment]:
-    """Keys and values in hex, as storage gives them; an entry that cannot be read says so in `kind`."""
+    """Decode keys and values in hex, as storage gives them; an entry that cannot be read says so in `kind`."""
     try:
         pairs = types.changes(PALLET, ITEM, entries, 1)
     except AnswerMalformed:
@@ -135,5 +135,5 @@ def _payload(held: Value) -> bytes | None:
 
 
 def _account(key: str) -> PublicKey:
-    """The account that ends a key of the map."""
+    """Return the account that ends a key of the map."""
     return bytes.fromhex(key[-64:])

@@ -1,4 +1,4 @@
-"""Reads the chain through one node: a finalized head, the runtime's types, a subnet; all at one block hash."""
+"""Reads the chain through one endpoint: a finalized head, the runtime's types, a subnet, all at one block hash."""
 
 from typing import TypeVar
 
@@ -15,14 +15,14 @@ HASH_BYTES = 32
 
 
 class HeadReading(msgspec.Struct, frozen=True):
-    """What a node says of its finalized head."""
+    """A finalized head as an endpoint reports it."""
 
     head: FinalizedBlock
     spec_version: int
     transaction_version: int
     chain_name: str
     hash_at_ours: bytes | None
-    """The node's block at the number that was asked about; None when none was, or when it knows none."""
+    """The endpoint's block at the number requested; None when none was requested, or it has none."""
 
 
 class _Header(msgspec.Struct):
@@ -35,13 +35,13 @@ class _RuntimeVersion(msgspec.Struct):
 
 
 async def finalized_hash(node: ChainEndpoint) -> bytes:
-    """Hash of the newest finalized block."""
+    """Return the hash of the newest finalized block."""
     (answer,) = await node.ask([RpcCall("chain_getFinalizedHead")])
     return hash_of(node, answered(node, answer))
 
 
 async def read_head(node: ChainEndpoint, block_hash: bytes, ours: int | None) -> HeadReading:
-    """The block of this hash, the runtime at it, and the node's hash at block number `ours`."""
+    """Return the block of this hash, the runtime at it, and the node's hash at block number `ours`."""
     calls = _head_calls(block_hash)
     if ours is not None:
         calls.append(RpcCall("chain_getBlockHash", (ours,)))
@@ -53,7 +53,7 @@ async def read_head(node: ChainEndpoint, block_hash: bytes, ours: int | None) ->
 
 
 async def read_head_and_metadata(node: ChainEndpoint, block_hash: bytes) -> tuple[HeadReading, bytes]:
-    """The block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
+    """Return the block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
     metadata = RpcCall("state_call", (METADATA_CALL, METADATA_PARAMS, hex_of(block_hash)))
     head, version, name, answer = await node.ask([*_head_calls(block_hash), metadata])
     reading = _head_reading(node, block_hash, head, version, name)
@@ -63,21 +63,21 @@ async def read_head_and_metadata(node: ChainEndpoint, block_hash: bytes) -> tupl
 
 
 async def read_hash_at(node: ChainEndpoint, number: int) -> bytes | None:
-    """The node's block of this number, finalized or not; None when it has none yet."""
+    """Return the node's block of this number, finalized or not; None when it has none yet."""
     (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
     found = answered(node, answer)
     return None if found is None else hash_of(node, found)
 
 
 async def read_finalized(node: ChainEndpoint) -> FinalizedBlock:
-    """The newest finalized block."""
+    """Return the newest finalized block."""
     at = await finalized_hash(node)
     (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(at),))])
     return FinalizedBlock(_number(node, convert(node, answered(node, answer), _Header).number), at)
 
 
 async def read_metadata(node: ChainEndpoint, reading: HeadReading) -> bytes:
-    """The runtime's metadata at this head: 0.5 MB, asked for once per runtime version. Raises RuntimeApiMissing."""
+    """Return the runtime's metadata at this head (0.5 MB, read once per version). Raises RuntimeApiMissing."""
     try:
         return await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
     except CallRefused as error:
@@ -85,7 +85,7 @@ async def read_metadata(node: ChainEndpoint, reading: HeadReading) -> bytes:
 
 
 async def read_metagraph_bytes(node: ChainEndpoint, codec: Codec, netuid: int, head: FinalizedBlock) -> bytes:
-    """SCALE bytes of the metagraph of a subnet at this block."""
+    """Return the SCALE bytes of a subnet's metagraph at this block."""
     return await state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
 
 
@@ -110,7 +110,7 @@ def _head_reading(node: ChainEndpoint, block_hash: bytes, head: Json, version: J
 
 
 def answered(node: ChainEndpoint, answer: Json) -> Json:
-    """The answer of one call. Raises CallRefused, naming the node, when it was refused."""
+    """Return the answer of one call. Raises CallRefused, naming the node, when it was refused."""
     if isinstance(answer, CallRefused):
         raise CallRefused(answer.code, f"{node.name}: {answer.message}")
     return answer
@@ -122,13 +122,13 @@ def hex_of(octets: bytes) -> str:
 
 
 async def state_call(node: ChainEndpoint, method: str, params: str, head: FinalizedBlock) -> bytes:
-    """SCALE bytes that a runtime call answers at this block."""
+    """Return the SCALE bytes that a runtime call answers at this block."""
     (answer,) = await node.ask([RpcCall("state_call", (method, params, hex_of(head.hash)))])
     return octets_of(node, answered(node, answer))
 
 
 def hash_of(node: ChainEndpoint, answer: Json) -> bytes:
-    """A block hash. Raises AnswerMalformed."""
+    """Return a block hash. Raises AnswerMalformed."""
     octets = octets_of(node, answer)
     if len(octets) != HASH_BYTES:
         raise AnswerMalformed(f"{node.name}: a block hash of {len(octets)} bytes")
@@ -136,9 +136,9 @@ def hash_of(node: ChainEndpoint, answer: Json) -> bytes:
 
 
 def octets_of(node: ChainEndpoint, answer: Json) -> bytes:
-    """The bytes of `0x…`. Raises AnswerMalformed."""
+    """Return the bytes of `0x…`. Raises AnswerMalformed."""
     if not isinstance(answer, str) or not answer.startswith("0x"):
-        raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
+        raise AnswerMalformed(f"{node.name}: expected bytes as a hex string")
     try:
         octets = bytes.fromhex(answer[2:])
     except ValueError as error:
@@ -159,7 +159,7 @@ def _number(node: ChainEndpoint, text: str) -> int:
 
 
 def convert(node: ChainEndpoint, answer: Json, kind: type[T]) -> T:
-    """The answer as this type. Raises AnswerMalformed, naming the node."""
+    """Return the answer as this type. Raises AnswerMalformed, naming the node."""
     try:
         return wire.convert(answer, kind)
     except msgspec.ValidationError as error:

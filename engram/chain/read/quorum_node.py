@@ -1,8 +1,8 @@
-"""Asks a second endpoint the same as the first, where honest answers cannot differ: reads at one block hash.
+"""Confirms answers by a second endpoint, where honest answers cannot differ: reads at one block hash.
 
-Two are asked at once, and the first two that agree are taken; a third is asked when one of them is slow or fails, and
-any two that differ end it. An answer that no other can give is believed only where none of them follows the chain:
-an endpoint that makes blocks up would only have to be ahead (`hold`).
+Two endpoints are asked at once and the first two answers that agree are taken. A third is asked when one of them is
+slow or fails; two that differ are an error. An unconfirmed answer is accepted only when no other endpoint follows the
+chain: otherwise an endpoint that invents blocks would only have to be ahead (`hold`).
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ _CLOCK: Final = SystemClock()
 
 @final
 class QuorumEndpoint:
-    """A Node: the answers of `node`, which the first of `others` that knows the block must give too.
+    """A ChainEndpoint whose answers come from `node` and are confirmed by one of `others`.
 
-    One that does not answer is not asked again; when none can be asked, `node` alone is believed. When `node` fails,
-    two of the others that agree stand in for it, where all that is asked can be compared.
+    An endpoint that does not answer is not asked again; when none is left, `node` alone is trusted. When `node` fails,
+    two of the others that agree stand in for it, provided every call can be compared.
     """
 
     def __init__(self, node: ChainEndpoint, others: Sequence[ChainEndpoint], clock: Clock = _CLOCK) -> None:
@@ -51,7 +51,7 @@ class QuorumEndpoint:
         return self._node.name
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
-        """See Node. Raises AnswersDiffer when two endpoints answer otherwise."""
+        """See ChainEndpoint. Raises AnswersDiffer when two endpoints answer differently."""
         places = [place for place, call in enumerate(calls) if call.method in _COMPARED]
         if not places or not self._others:
             return await self._node.ask(calls)
@@ -68,11 +68,11 @@ class QuorumEndpoint:
             return False
 
     async def hold(self, head: FinalizedBlock) -> None:
-        """Raise unless another endpoint has this block, or none of them can tell.
+        """Raise unless another endpoint has this block, or no other endpoint can say.
 
-        An endpoint whose finalized block is lower is compared at that lower one. Raises EndpointsForked, with both
-        headers, when another endpoint has another finalized block of one number; HeadAwaited when none has it yet, and
-        one of them follows the chain: it will have it, or another.
+        An endpoint whose finalized block is lower is compared at that block. Raises EndpointsForked, with both headers,
+        when another endpoint has a different finalized block of one number; HeadAwaited when none has this block yet
+        but one follows the chain and will soon.
         """
         awaited: list[str] = []
         others = [partial(self._holds, other, head, awaited) for other in preferred(self._others)]
@@ -107,21 +107,21 @@ class QuorumEndpoint:
 
 
 class _Comparison:
-    """The answers to one question, as they come in."""
+    """The answers to one batch of calls, as they arrive."""
 
     def __init__(self, node: ChainEndpoint, calls: Sequence[RpcCall], places: Sequence[int]) -> None:
         self._node = node
         self._calls = calls
         self._places = places
         self._heard: list[tuple[str, list[Json]]] = []
-        """By endpoint, the answers to the calls that can be compared."""
+        """Endpoint name, and its answers to the calls that can be compared."""
         self._first: list[Json] | None = None
         self._first_ended = trio.Event()
         self._failure: ChainError = EndpointUnreachable(f"{node.name}: no answer")
         self._stand_in: list[Json] | None = None
 
     async def ask_first(self) -> bool:
-        """Ask `node` all of it; True when the question is settled."""
+        """Send `node` all calls; return whether the answers are settled."""
         try:
             self._first = await self._node.ask(self._calls)
         except ChainError as error:
@@ -134,7 +134,7 @@ class _Comparison:
         return refused or self._agrees(self._node.name, comparable)
 
     async def ask_other(self, other: ChainEndpoint) -> bool:
-        """Ask another endpoint what can be compared; True when the question is settled. Raises as its `ask`."""
+        """Send another endpoint the comparable calls; return whether the answers are settled. Raises as its `ask`."""
         answers = await other.ask([self._calls[place] for place in self._places])
         if any(isinstance(answer, CallRefused) for answer in answers):
             return False
@@ -148,7 +148,7 @@ class _Comparison:
         return False
 
     def taken(self) -> list[Json]:
-        """The answers that are believed. Raises how the node failed, when nothing stands in for it."""
+        """Return the settled answers. Raises the node's failure when no other endpoint stands in for it."""
         if self._first is not None:
             return self._first
         if self._stand_in is not None:
@@ -156,9 +156,9 @@ class _Comparison:
         raise self._failure
 
     def _agrees(self, name: str, answers: list[Json]) -> bool:
-        """Whether an earlier endpoint gave the same. Raises AnswersDiffer when one gave something else.
+        """Return whether an earlier endpoint gave the same answers. Raises AnswersDiffer when one gave others.
 
-        A call that an endpoint refused is not compared.
+        Calls that an endpoint refused are not compared.
         """
         for earlier, known in self._heard:
             for place, one, other in zip(self._places, known, answers, strict=True):

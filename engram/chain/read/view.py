@@ -1,7 +1,4 @@
-"""The chain at one finalized block: what the commands look at before they write.
-
-Read through one endpoint; where several are given, what a second one answers must be the same.
-"""
+"""The chain at one finalized block, read through one endpoint and confirmed by a second where several are given."""
 
 import re
 from collections.abc import Sequence
@@ -41,10 +38,10 @@ from engram.chain.read.watched import preferred
 
 _NO_HEAD = (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused)
 KEYS_AT_ONCE = 1_000
-"""Substrate nodes answer no more keys in one page."""
+"""Largest page of keys that Substrate nodes return."""
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
 KEYS_AT_MOST = 50_000
-"""A map larger than this is refused: it is no subnet's."""
+"""A larger map is refused: no subnet has that many entries."""
 
 
 @final
@@ -55,7 +52,7 @@ class View:
         self, node: ChainEndpoint, reading: HeadReading, metadata: bytes, others: Sequence[ChainEndpoint] = ()
     ) -> None:
         self.node = node
-        """What is written goes to this one."""
+        """The endpoint that extrinsics are sent to."""
         self._reader = QuorumEndpoint(node, others)
         self.reading = reading
         self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
@@ -67,7 +64,7 @@ class View:
         return self.reading.head
 
     async def storage(self, pallet: str, item: str, *parameters: Value) -> Value:
-        """One storage item, decoded; its default when it was never written. Raises CallNotComposable."""
+        """Return one storage item, decoded; its default when it was never written. Raises CallNotComposable."""
         key = self.types.storage_key(pallet, item, *parameters)
         return self.types.storage_value(pallet, item, await read_storage(self._reader, key, self.head.hash))
 
@@ -106,7 +103,7 @@ class View:
         return found
 
     async def metagraph(self, netuid: int, now_s: float) -> Metagraph:
-        """The subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
+        """Return the subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
         codec = Codec(self.metadata, self.reading.spec_version, self.reading.transaction_version)
         scale = await read_metagraph_bytes(self._reader, codec, netuid, self.head)
         fields = codec.decode_fields(scale)
@@ -114,10 +111,10 @@ class View:
 
 
 async def open_view(nodes: Sequence[ChainEndpoint]) -> View:
-    """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
+    """Return the newest finalized block of the first endpoint that answers, to be read with confirmation by the others.
 
-    One that is ahead of the others is passed over: what it alone knows cannot be held against anything. One that is
-    slow is asked after those that answered.
+    An endpoint that is ahead of all others is skipped: what it alone knows cannot be confirmed. A slow one is asked
+    after those that answered.
 
     Raises the last endpoint's ChainError, with what was wrong with the others as its notes, or AnswersDiffer.
     """
@@ -140,9 +137,9 @@ async def open_view(nodes: Sequence[ChainEndpoint]) -> View:
 async def _answering(
     nodes: Sequence[ChainEndpoint], failures: list[ChainError]
 ) -> list[tuple[ChainEndpoint, bytes | None]]:
-    """The nodes that may give a view, the first that answered in front, with the finalized head that it named.
+    """Return the endpoints that can give a view, with their finalized heads, the first that answered in front.
 
-    Each is asked in its turn, without waiting for one that is slow; `failures` learns why one is left out.
+    They are asked in turn without waiting for a slow one; `failures` collects why others are left out.
     """
     order = preferred(nodes)
     heads: dict[int, bytes | None] = dict.fromkeys(range(len(order)))
@@ -163,7 +160,7 @@ async def _answering(
 async def view_at(
     node: ChainEndpoint, block_hash: bytes, known: View | None = None, others: Sequence[ChainEndpoint] = ()
 ) -> View:
-    """The block of this hash, held against `others`; `known` spares reading the metadata while the runtime is the same.
+    """Return the block of this hash, confirmed by `others`; `known` supplies the metadata if the runtime is the same.
 
     Raises AnswersDiffer.
     """
@@ -175,7 +172,7 @@ async def view_at(
 
 
 async def read_storage(node: ChainEndpoint, key: bytes, block_hash: bytes) -> bytes | None:
-    """The octets of one storage item at a block, None when there are none."""
+    """Return the octets of one storage item at a block, None when there are none."""
     (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
     return _optional(node, answered(node, answer))
 

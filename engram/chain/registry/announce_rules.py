@@ -1,7 +1,7 @@
-"""Whether a node announces itself now (serve_axon), and what is known of the last time it did. Pure.
+"""Decides whether a node announces itself now (serve_axon). Pure.
 
-Theory of operation. What the chain says of the hotkey is compared with what it should say, again and again; nothing is
-done once and taken for done for ever. The first row that fits decides:
+Theory of operation. The address on the chain is compared with the wanted one again and again; an announcement that was
+made once is not assumed to last. The first row that applies decides:
 
 | what is known                                              | verdict      | what the announcer does                |
 |------------------------------------------------------------|--------------|----------------------------------------|
@@ -14,9 +14,9 @@ done once and taken for done for ever. The first row that fits decides:
 | else                                                       | DUE          | reads the newest block; if this is its |
 |                                                            |              | verdict too, sends one                 |
 
-One that was sent counts as in flight until its era is over, unless the block at hand holds it: included in a block that
-was reorganised away, it waits in the pools again. Only what certainly cannot come (refused, never sent, its era over)
-is forgotten sooner. It is noted outside the process before it is sent, so that kill -9 sends no second one.
+An announcement counts as in flight until its era is over, unless the current block holds it: when its block is
+reorganized away, it waits in the pools again. It is forgotten sooner only when it certainly cannot be included
+(refused, never sent, era over). It is journaled before it is sent, so that kill -9 does not lead to a second one.
 """
 
 import enum
@@ -32,26 +32,26 @@ from engram.hotkeys import PublicKey
 
 REFUSED_MIN_S: Final = 300.0
 REFUSED_MAX_S: Final = 14_400.0
-"""What refuses once (a limit, a missing registration) refuses again a block later."""
+"""A refusal (a limit, a missing registration) repeats a block later, so the pause is long."""
 UNSENT_MIN_S: Final = 12.0
 UNSENT_MAX_S: Final = 600.0
 RETRY_AFTER_MAX_S: Final = 3_600.0
 
 
 class ServingAddress(msgspec.Struct, frozen=True):
-    """Where a node is reached. `ip` is in the one text form that `ipaddress` gives, without brackets."""
+    """The address that a node serves at. `ip` is in the form of `ipaddress`, without brackets."""
 
     ip: str
     port: int
 
     @property
     def text(self) -> str:
-        """For people: IPv6 in brackets."""
+        """Text for people, with IPv6 in brackets."""
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
 class HotkeyOnChain(msgspec.Struct, frozen=True):
-    """What one finalized block says of a hotkey."""
+    """A hotkey in one finalized block."""
 
     block: int
     registered: bool
@@ -71,14 +71,14 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class AnnouncementState(msgspec.Struct, frozen=True):
-    """What is remembered between two looks. Times are monotonic seconds."""
+    """The state kept between two checks. Times are monotonic seconds."""
 
     attempt: Attempt | None = None
     failures: int = 0
     """In a row."""
     not_before_s: float = 0.0
     why: str = ""
-    """Why the last one failed or is not known; empty after one that was included."""
+    """Why the last announcement failed or its outcome is unknown; empty after one that was included."""
 
 
 class AnnounceVerdict(enum.Enum):
@@ -94,20 +94,20 @@ class AnnounceVerdict(enum.Enum):
 
 
 class AnnounceDecision(msgspec.Struct, frozen=True):
-    """A verdict, and the block it is good until where a block ends it."""
+    """A verdict, and the block at which it ends, if a block ends it."""
 
     verdict: AnnounceVerdict
     until_block: int | None = None
 
 
 def serving_address(text: str, own_port: int) -> ServingAddress:
-    """The place that `miner.announce` names, at the node's own port when it names none. Raises ValueError."""
+    """Return the address of `miner.announce`, with the node's own port by default. Raises ValueError."""
     address, port = announced_at(text)
     return ServingAddress(str(address), port or own_port)
 
 
 def hotkey_on_chain(metagraph: Metagraph, hotkey: PublicKey) -> HotkeyOnChain:
-    """What the metagraph says of the hotkey."""
+    """Return the hotkey's entry in the metagraph."""
     neuron = metagraph.neuron(hotkey)
     return HotkeyOnChain(
         block=metagraph.block,
@@ -118,14 +118,14 @@ def hotkey_on_chain(metagraph: Metagraph, hotkey: PublicKey) -> HotkeyOnChain:
 
 
 def is_at(axon: Axon | None, place: ServingAddress) -> bool:
-    """Whether the axon says this place, however its address is written."""
+    """Return whether the axon is at this address, however it is written."""
     return axon is not None and axon.port == place.port and _same_address(axon.ip, place.ip)
 
 
 def decide(
     wanted: ServingAddress, seen: HotkeyOnChain | None, state: AnnouncementState, now_s: float
 ) -> AnnounceDecision:
-    """Whether to announce now; see the table above."""
+    """Return whether to announce now; see the table above."""
     if seen is None:
         return AnnounceDecision(AnnounceVerdict.UNREAD)
     if is_at(seen.axon, wanted):
@@ -143,9 +143,9 @@ def decide(
 
 
 def may_come(attempt: Attempt, seen: HotkeyOnChain) -> bool:
-    """Whether a block after this finalized one may still take it.
+    """Return whether a block after this finalized one may still include the attempt.
 
-    A block more than an era before it was signed is of a chain that began anew: it was never signed for that one.
+    A block more than an era older than its birth is of a restarted chain, for which it was not signed.
     """
     if is_at(seen.axon, attempt.place) and seen.axon is not None and seen.axon.block > attempt.birth:
         return False
@@ -153,22 +153,22 @@ def may_come(attempt: Attempt, seen: HotkeyOnChain) -> bool:
 
 
 def about_to_send(state: AnnouncementState, place: ServingAddress, birth: int) -> AnnouncementState:
-    """One is being signed for the blocks after the finalized block `birth`."""
+    """Return the state while an attempt is signed for the blocks after the finalized block `birth`."""
     return msgspec.structs.replace(state, attempt=Attempt(place, birth, birth + ERA_BLOCKS), why="")
 
 
 def signed(state: AnnouncementState, extrinsic_hash: bytes, last_block: int) -> AnnouncementState:
-    """It is on its way, under this hash."""
+    """Return the state once the attempt is sent under this hash."""
     return _attempted(state, extrinsic_hash="0x" + extrinsic_hash.hex(), expires_at_block=last_block)
 
 
 def included(state: AnnouncementState, block: int) -> AnnouncementState:
-    """It stands in this finalized block and did what it should."""
+    """Return the state once this finalized block includes the attempt."""
     return msgspec.structs.replace(_attempted(state, included_at_block=block), failures=0, not_before_s=0.0, why="")
 
 
 def arrived(state: AnnouncementState, axon: Axon) -> AnnouncementState:
-    """The chain says where the node serves, whatever was known of it before."""
+    """Return the state once the chain holds the wanted address, by whichever announcement."""
     attempt = state.attempt
     if attempt is not None and attempt.included_at_block is None:
         attempt = msgspec.structs.replace(attempt, included_at_block=axon.block)
@@ -176,18 +176,18 @@ def arrived(state: AnnouncementState, axon: Axon) -> AnnouncementState:
 
 
 def refused(state: AnnouncementState, why: str, now_s: float) -> AnnouncementState:
-    """The chain or a pool refused it, by this name; nothing of it is left. Set aside for 5 min, 10 min, … 4 h."""
+    """Return the state after the chain or a pool refused the attempt: pause for 5 min, 10 min, … 4 h."""
     wait_s = _doubled(REFUSED_MIN_S, REFUSED_MAX_S, state.failures)
     return AnnouncementState(None, state.failures + 1, now_s + wait_s, why)
 
 
 def unsent(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
-    """The one that was about to be sent never left this machine. Set aside as by `postponed`."""
+    """Return the state when the attempt never left this machine: pause as by `postponed`."""
     return msgspec.structs.replace(postponed(state, why, now_s, retry_after_s), attempt=None)
 
 
 def postponed(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
-    """None was begun. Set aside as long as the endpoint asked (at most 1 h), else for 12 s, 24 s, … 10 min."""
+    """Return the state when no attempt was made: pause for Retry-After (at most 1 h), else 12 s, 24 s, … 10 min."""
     if retry_after_s is None:
         wait_s = _doubled(UNSENT_MIN_S, UNSENT_MAX_S, state.failures)
     else:
@@ -196,12 +196,12 @@ def postponed(state: AnnouncementState, why: str, now_s: float, retry_after_s: f
 
 
 def never(state: AnnouncementState, why: str) -> AnnouncementState:
-    """Its era is over without it."""
+    """Return the state once the era is over without the attempt."""
     return msgspec.structs.replace(state, attempt=None, why=why)
 
 
 def unknown(state: AnnouncementState, why: str) -> AnnouncementState:
-    """What became of it is not known; it stays in flight until its era is over."""
+    """Return the state when the outcome is unknown: the attempt stays in flight until its era is over."""
     return msgspec.structs.replace(state, why=why)
 
 

@@ -1,4 +1,4 @@
-"""What is wanted and known of a node's announcement, for the announcer and whoever shows it. Asks nobody."""
+"""The state of a node's announcement, shared by the announcer and /status. Makes no requests."""
 
 from typing import final
 
@@ -19,11 +19,11 @@ from engram.hotkeys import PublicKey
 
 
 class AnnouncementStatus(msgspec.Struct, frozen=True):
-    """How announcing stands, for /status."""
+    """The status of the announcement, for /status."""
 
     wanted: str
     on_chain: str | None
-    """What the newest block that was read says; None when it says nothing."""
+    """The address in the newest block that was read; None when it has none."""
     verdict: AnnounceVerdict
     until_block: int | None
     """The verdict is good until this block, where a block ends it."""
@@ -31,16 +31,16 @@ class AnnouncementStatus(msgspec.Struct, frozen=True):
     failures: int
     error: str
     extrinsic: str | None
-    """The newest one that was sent."""
+    """Hash of the newest one that was sent."""
     expires_at_block: int | None
     included_at_block: int | None
 
 
 @final
 class Announcements:
-    """What is wanted, what is known, and what follows from both now; for the announcer and whoever shows it.
+    """The wanted address, the announcement's state, and the decision that follows now.
 
-    Outlives the announcer, so that a restart of it forgets nothing that is in flight.
+    It outlives the announcer, so that a restart does not lose track of an announcement in flight.
     """
 
     def __init__(self, subnets: Subnets, netuid: int, hotkey: PublicKey, wanted: ServingAddress, clock: Clock) -> None:
@@ -53,20 +53,20 @@ class Announcements:
 
     @property
     def now_s(self) -> float:
-        """The monotonic clock that the state's times are of."""
+        """Now, by the monotonic clock of the state's times."""
         return self._clock.monotonic()
 
     def seen(self) -> HotkeyOnChain | None:
-        """What the newest metagraph says of the hotkey; None before the first."""
+        """Return the hotkey in the newest metagraph; None before the first one."""
         metagraph = self._subnets.get(self.netuid)
         return None if metagraph is None else hotkey_on_chain(metagraph, self.hotkey)
 
     def decision(self, seen: HotkeyOnChain | None) -> AnnounceDecision:
-        """What follows from this and all that is remembered."""
+        """Return the decision for this block and the remembered state."""
         return decide(self.wanted, seen, self.state, self.now_s)
 
     def status(self) -> AnnouncementStatus:
-        """For /status and /metrics; asks nobody."""
+        """Return the status for /status and /metrics."""
         seen, state = self.seen(), self.state
         axon, attempt = None if seen is None else seen.axon, state.attempt
         decision = self.decision(seen)

@@ -1,7 +1,7 @@
-"""announcer: keeps on the chain where a node serves (serve_axon). When it does so is decided in announcement.py.
+"""announcer: keeps a node's address on the chain up to date (serve_axon); announce_rules.py decides when.
 
-It reads what the syncer keeps in memory; the chain itself is asked only when an announcement is due, and then before
-anything is sent. At most one announcement is ever in flight.
+It reads the subnets that the syncer keeps in memory, and the chain itself only when an announcement is due, before
+sending one. At most one announcement is in flight.
 """
 
 from collections.abc import Callable, Sequence
@@ -47,23 +47,23 @@ from engram.hotkeys import Keypair
 log = structlog.get_logger(__name__)
 
 INTERFACE_VERSION: Final = 1
-"""Of the node's HTTP interface; what `engram subnet serve` announces too."""
+"""Version of the node's HTTP interface, as `engram subnet serve` announces it."""
 LOOK_S: Final = 12.0
 """A block's time."""
 FIRST_LOOK_S: Final = 1.0
-"""Until the subnet was first read."""
+"""Interval until the subnet was read once."""
 OUTCOMES: Final = ("included", "refused", "unknown", "unsent", "never")
 
 
 class AnnouncementJournal(Protocol):
-    """What outlives the process: the announcement that may be in flight."""
+    """Persists the announcement that may be in flight."""
 
     async def load(self) -> Attempt | None:
-        """The one noted last; None when there is none, or none that can be read."""
+        """Return the attempt kept last; None when there is none, or it cannot be read."""
         ...
 
     async def keep(self, attempt: Attempt | None) -> None:
-        """Note it, or that there is none, durably before returning. Raises OSError."""
+        """Store the attempt, or that there is none, durably before returning. Raises OSError."""
         ...
 
 
@@ -110,7 +110,7 @@ class Announcer(Actor[Look]):
         self._timer = self._context.after(wait_s, Look())
 
     async def _end_at_stop(self, stop_requested: trio.Event) -> None:
-        """Nobody's shutdown waits for a block; what is in flight is noted."""
+        """Cancel the work at hand at shutdown; what is in flight is in the journal."""
         await stop_requested.wait()
         self._working.cancel()
 
@@ -135,7 +135,7 @@ class Announcer(Actor[Look]):
                 await self._forget()
 
     async def _announce(self) -> None:
-        """Reads the newest block, and sends one if it is due there as well."""
+        """Read the newest block, and send an announcement if it is due there as well."""
         known = self._known
         try:
             view = await open_view(self._nodes)
@@ -152,7 +152,7 @@ class Announcer(Actor[Look]):
         try:
             await self._journal.keep(known.state.attempt)
         except OSError as error:
-            why = f"it cannot be noted that one is sent: {error.strerror}"
+            why = f"the journal cannot be written: {error.strerror}"
             self._settle("unsent", unsent(known.state, why, known.now_s, None))
             return
         self._settle(*await self._send(view))
@@ -160,7 +160,7 @@ class Announcer(Actor[Look]):
             await self._forget()
 
     async def _send(self, view: View) -> tuple[str, AnnouncementState]:
-        """Sends one, and returns its outcome and what is known from then on."""
+        """Send an announcement; return its outcome and the state that follows."""
         known, on_its_way = self._known, False
 
         def sending(digest: bytes, last_block: int) -> None:
@@ -195,11 +195,11 @@ class Announcer(Actor[Look]):
             log.warning("announcement_failed", outcome=outcome, reason=state.why, failures=state.failures)
 
     async def _forget(self) -> None:
-        """What is settled needs no note; an old one does no more than hold up the next by an era."""
+        """Clear the journal once the outcome is settled; an old entry only delays the next announcement by an era."""
         try:
             await self._journal.keep(None)
         except OSError as error:
-            log.warning("announcement_note_stays", reason=error.strerror)
+            log.warning("announcement_journal_not_cleared", reason=error.strerror)
 
 
 def _may_have_arrived(error: ChainError) -> bool:

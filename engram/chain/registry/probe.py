@@ -1,8 +1,8 @@
-"""Asks registered miners whether they are who they say: `GET https://address:port/check/HOTKEY` is 200.
+"""Checks that registered miners are reachable: `GET https://address:port/check/HOTKEY` must answer 200.
 
-The addresses are chosen by strangers. So names are resolved here, an address that is not of the public internet is
-not connected to unless told, the address that was judged is the one that is connected to, no redirect is followed,
-nothing but the status is used, and everything is bounded.
+Strangers choose the addresses. Therefore names are resolved here and the connection goes to the address that was
+checked; private addresses are refused unless allowed; redirects are not followed; only the status is used; every
+size, time and number of connections is bounded.
 """
 
 import socket
@@ -25,7 +25,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Probing(msgspec.Struct, frozen=True):
-    """How miners are asked."""
+    """How miners are probed."""
 
     timeout_s: float = 3.0
     """For one miner, resolving included."""
@@ -35,7 +35,7 @@ class Probing(msgspec.Struct, frozen=True):
 
 
 class ProbeResult(msgspec.Struct, frozen=True):
-    """What a miner answered."""
+    """The result of probing one miner."""
 
     valid: bool
     reason: str
@@ -43,7 +43,7 @@ class ProbeResult(msgspec.Struct, frozen=True):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """By the machine's resolver."""
+    """Resolve by the system's resolver."""
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
@@ -54,7 +54,7 @@ async def probe_all(
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
 ) -> dict[PublicKey, ProbeResult]:
-    """Asks every entry that is a registration, at most `at_once` of them at a time. Never raises for a miner's sake."""
+    """Probe every registered endpoint, at most `at_once` at a time. A miner that fails is a result, not an error."""
     answers: dict[PublicKey, ProbeResult] = {}
     limit = trio.CapacityLimiter(probing.at_once)
 
@@ -76,18 +76,18 @@ async def probe_one(
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
 ) -> ProbeResult:
-    """Asks one miner."""
+    """Probe one miner."""
     url = f"{probing.scheme}://{registration.text}/check/{ss58.encode(hotkey)}"
     with trio.move_on_after(probing.timeout_s):
         try:
             addresses = [registration.address]
             if not probing.allow_private and not is_public_host(registration.address):
-                return ProbeResult(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not a public address")
             if registration.ip is None:
                 addresses = await resolving(registration.address, registration.port)
             address = _acceptable(addresses, probing.allow_private)
             if address is None:
-                return ProbeResult(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not a public address")
             response = await http.request(
                 "GET",
                 url,
@@ -104,7 +104,7 @@ async def probe_one(
 
 
 def _acceptable(addresses: Sequence[str], allow_private: bool) -> str | None:
-    """The first address that may be connected to; None when any is not public, for such a name is not honest."""
+    """Return the first address; None when there is none, or when any is private and private ones are not allowed."""
     if not addresses:
         return None
     public = all(is_public_host(address) for address in addresses)

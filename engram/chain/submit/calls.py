@@ -9,9 +9,9 @@ from engram.hotkeys import PublicKey
 COMMITMENT_BYTES = 128
 """The largest Raw field of a commitment."""
 HTTP_PROTOCOL = 4
-"""What miners that serve HTTP over TCP announce (source: bittensor's axon)."""
+"""Protocol number of HTTP over TCP (source: bittensor's axon)."""
 IDENTITY = "IdentitiesV2"
-"""Where the runtime keeps what set_identity writes."""
+"""Storage item that set_identity writes."""
 IDENTITY_FIELDS = ("name", "url", "github_repo", "image", "discord", "description", "additional")
 
 
@@ -61,7 +61,7 @@ def set_weights(netuid: int, uids: tuple[int, ...], weights: tuple[int, ...], ve
 
 
 def set_identity(fields: dict[str, str]) -> RuntimeCall:
-    """Link a coldkey to what it is elsewhere; `fields` are of IDENTITY_FIELDS. Raises CallNotComposable."""
+    """Set the identity of a coldkey; `fields` are of IDENTITY_FIELDS. Raises CallNotComposable."""
     unknown = sorted(set(fields) - set(IDENTITY_FIELDS))
     if unknown:
         raise CallNotComposable(f"an identity has no {', '.join(unknown)}")

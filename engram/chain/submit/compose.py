@@ -1,4 +1,4 @@
-"""From a call to a signed extrinsic, by bittensor-core; substrate.py does it by substrate-interface."""
+"""Composes and signs extrinsics by bittensor-core; substrate.py does it by substrate-interface."""
 
 from typing import Protocol, final
 
@@ -12,13 +12,13 @@ class Composer(Protocol):
     async def compose(
         self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
     ) -> SignedExtrinsic:
-        """The signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
+        """Return the signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
         ...
 
 
 @final
 class CoreComposer:
-    """By bittensor-core and the metadata of the runtime: under 1 ms, no network."""
+    """Composes by bittensor-core and the runtime's metadata, in under 1 ms and without requests."""
 
     def __init__(self, types: RuntimeTypes) -> None:
         self._types = types

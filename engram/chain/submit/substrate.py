@@ -1,9 +1,8 @@
-"""Composes and signs by substrate-interface, where the operator prefers it (the extra `chain`).
+"""Composes and signs by substrate-interface, when the operator prefers it (the extra `chain`).
 
-It is given no socket: its requests go through our node, with our deadlines. Each extrinsic has an instance and a
-worker thread of its own, for an instance must never be shared; building one holds the interpreter for 0.9 s of CPU
-(metadata V14 in Python), so this is for commands and not for a process that serves. The secret stays outside of it:
-it is handed a signer.
+It gets no socket: its requests go through our endpoint, with our deadlines. Each extrinsic has its own instance and
+worker thread, because an instance must not be shared. Building one holds the interpreter for 0.9 s of CPU (metadata
+V14 in Python), so this is for commands, not for servers. It never sees the secret, only a signer.
 """
 
 from typing import Any, final
@@ -54,7 +53,7 @@ class SubstrateComposer:
 
 
 def _in_hex(value: Any) -> Any:
-    """Octets as 0x hex, which it takes for every kind of them."""
+    """Return octets as 0x hex, which substrate-interface accepts wherever it takes octets."""
     match value:
         case bytes():
             return "0x" + value.hex()
@@ -96,5 +95,5 @@ class _Signer:
         self.ss58_address = keypair.ss58
 
     def sign(self, payload: Any) -> bytes:
-        """Signs a ScaleBytes or bytes."""
+        """Sign a ScaleBytes or bytes."""
         return self._keypair.sign(bytes(getattr(payload, "data", payload)))

@@ -1,7 +1,7 @@
-"""metagraph_syncer: follows the finalized head and keeps the view of the subnets fresh.
+"""metagraph_syncer: follows the finalized head and keeps the subnets in memory up to date.
 
-It alone talks to the chain; everybody else reads `Subnets`. Whatever an endpoint does, the last good metagraph
-stays in place and its age tells how old it is.
+It alone reads the chain while the process serves; all others read `Subnets`. Whatever an endpoint does, the last good
+metagraph stays in place with its age.
 """
 
 from collections import Counter
@@ -61,7 +61,7 @@ KeepFork = Callable[[Fork], Awaitable[None]]
 
 
 async def _keep_no_fork(fork: Fork) -> None:
-    """For a process without a data folder: the log tells of it."""
+    """Keep nothing, for a process without a data folder; the log has the fork."""
 
 
 @final
@@ -81,8 +81,8 @@ class MetagraphSyncer(Actor[Poll]):
         healths: list[EndpointHealth] | None = None,
         keep_fork: KeepFork = _keep_no_fork,
     ) -> None:
-        """`healths` (one a node, in their order) are shared with who asks the nodes too; else those that an earlier
-        life of this actor noted are gone on from."""
+        """`healths` (one a node, in order) may be shared with other readers; None continues with those that this actor
+        noted before its restart."""
         if not nodes:
             raise ValueError("the chain needs at least one endpoint (chain.endpoints)")
         self._nodes = tuple(nodes)
@@ -95,7 +95,7 @@ class MetagraphSyncer(Actor[Poll]):
         self._rng = rng
         self._codec: Codec | None = None
         self._disputed: set[str] = set()
-        """What endpoints differed about and no two have agreed on since."""
+        """Subjects on which endpoints differed, and no two have agreed since."""
         self._heads_differ = False
         """Endpoints had different finalized blocks of one number, and no two have agreed on a new head since."""
         self._polling = trio.CancelScope()
@@ -114,12 +114,12 @@ class MetagraphSyncer(Actor[Poll]):
         self._timer = self._context.after(wait_s, Poll())
 
     async def _end_poll_at_stop(self, stop_requested: trio.Event) -> None:
-        """An endpoint that hangs holds up nobody's shutdown."""
+        """Cancel a poll in progress at shutdown."""
         await stop_requested.wait()
         self._polling.cancel()
 
     async def _poll(self) -> bool:
-        """Asks the endpoints in turn until one serves; True when one did."""
+        """Sync through the endpoints in turn until one serves; return whether one did."""
         ahead: set[int] = set()
         for _ in self._nodes:
             place = choose(self._healths, self._clock.monotonic(), ahead)
@@ -164,7 +164,7 @@ class MetagraphSyncer(Actor[Poll]):
             raise fault
 
     async def _finalized_head(self, node: ChainEndpoint, now_s: float) -> tuple[FinalizedBlock, Codec]:
-        """The head to read at, and the types at it. Raises HeadRefused when it may not be acted on."""
+        """Return the head to read at and the types at it. Raises HeadRefused when the head is not accepted."""
         watch = self._subnets.state.watch
         block_hash = await finalized_hash(node)
         if watch is not None and self._codec is not None and block_hash == watch.head.hash:
@@ -204,8 +204,10 @@ class MetagraphSyncer(Actor[Poll]):
         return way_out(len(self._nodes), self._settings.reset_after_s)
 
     async def _hold_against_others(self, node: ChainEndpoint, head: FinalizedBlock, verdict: HeadVerdict) -> None:
-        """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
-        HeadAwaited when it may not be yet."""
+        """Compare a new head with the other endpoints until one has it too.
+
+        Raises HeadRefused when it is not accepted, HeadAwaited when it is not accepted yet.
+        """
         opinions: dict[int, Opinion] = {}
         forked: dict[int, Fork] = {}
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
@@ -266,8 +268,11 @@ class MetagraphSyncer(Actor[Poll]):
         return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=endpoint, witness=witness)
 
     async def _agreed_codec(self, node: ChainEndpoint, reading: HeadReading) -> Codec:
-        """The types of the runtime. Raises HeadRefused when endpoints differ on its metadata: it decides what every
-        byte means, so one endpoint's own would do as well as another metagraph."""
+        """Return the types of the runtime.
+
+        Raises HeadRefused when endpoints differ on its metadata: with metadata of its own, one endpoint could make the
+        metagraph's bytes mean anything.
+        """
         about = f"the metadata of runtime {reading.spec_version}"
         try:
             *_, metadata = await self._agreed(
@@ -280,9 +285,9 @@ class MetagraphSyncer(Actor[Poll]):
     async def _agreed(
         self, node: ChainEndpoint, about: str, head: FinalizedBlock, asking: Callable[[ChainEndpoint], Awaitable[bytes]]
     ) -> tuple[str, str | None, bytes]:
-        """Bytes that two endpoints gave, and their names; those of `node` alone when no other can be asked.
+        """Return the bytes that two endpoints gave and their names; those of `node` alone when no other can be asked.
 
-        Raises AnswersDiffer when others answer but no two the same; and, after that, until two agree again.
+        Raises AnswersDiffer when others answer but no two agree, and from then on until two agree again.
         """
         answers = [(node.name, await asking(node))]
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
@@ -305,7 +310,7 @@ class MetagraphSyncer(Actor[Poll]):
         return node.name, None, answers[0][1]
 
     async def _second_opinion(self, place: int, asking: Callable[[ChainEndpoint], Awaitable[bytes]]) -> bytes | None:
-        """The bytes of another endpoint, None when it does not answer or is not so far yet."""
+        """Return the bytes of another endpoint; None when it does not answer, or has not reached the block."""
         try:
             return await asking(self._nodes[place])
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:

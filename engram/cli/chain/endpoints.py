@@ -50,7 +50,7 @@ async def endpoints(
 
 
 def sender(chain: ChainOptions, nodes: Sequence[ChainEndpoint], patience_s: float) -> Sender:
-    """Return what sends calls as the options say."""
+    """Return a Sender for these options."""
     return Sender(
         nodes,
         network=chain.network_name,
@@ -65,6 +65,6 @@ def _substrate(view: View) -> SubstrateComposer:
 
 
 def _report_sending(digest: bytes, last_block: int) -> None:
-    """Name the extrinsic on standard error, so that whoever interrupts the wait knows what to look for."""
+    """Name the extrinsic on standard error, so that a user who interrupts the wait can look for it."""
     sys.stderr.write(f"sending 0x{digest.hex()}, which may be included until block {last_block}\n")
     sys.stderr.flush()

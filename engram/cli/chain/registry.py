@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 app = App(
     name="registry",
-    help="Where miners serve, as they have committed it on the chain.",
+    help="Endpoints of miners, as committed on the chain.",
     help_epilogue="Example: `engram registry check --network finney --netuid 11`",
 )
 
-Probe = Annotated[bool, Parameter(help="Ask every registered miner whether it is who it says.", negative="")]
+Probe = Annotated[bool, Parameter(help="Probe every registered endpoint, as validators do.", negative="")]
 AllowPrivate = Annotated[
-    bool, Parameter(name="--allow-private", help="Addresses that are not of the public internet too.", negative="")
+    bool, Parameter(name="--allow-private", help="Accept addresses outside the public internet.", negative="")
 ]
 _EXPLAINED = {
     "AccountNotAllowedCommit": "the hotkey is not registered on this subnet: engram subnet register",
@@ -51,7 +51,7 @@ _EXPLAINED = {
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a registration."""
+    """A registration that was committed, or would be."""
 
     hotkey: str
     coldkey: str | None
@@ -145,15 +145,15 @@ def register(
 @app.command(name="check", help_epilogue="Example: `engram registry check --network finney --netuid 11 --verbose`")
 def check(
     *,
-    verbose: Annotated[bool, Parameter(help="Why invalid entries are invalid.", negative="")] = False,
+    verbose: Annotated[bool, Parameter(help="Explain why entries are invalid.", negative="")] = False,
     probe: Probe = False,
     allow_private: AllowPrivate = False,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Show every commitment of the subnet: those that say where a miner serves, and those that do not."""
-    del wallet  # accepted as upstream does; nothing of it is read
+    """Show every commitment of the subnet, valid endpoints and others."""
+    del wallet  # accepted as upstream does, and ignored
     form, network = shown.form, chain.named
     entries, probed = run(lambda: _entries(chain, probe, allow_private))
     if form == "json":
@@ -180,19 +180,19 @@ def read(
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Show every commitment that holds a text, of older formats too."""
-    del wallet  # accepted as upstream does; nothing of it is read
+    """Show every commitment that holds a text, older formats included."""
+    del wallet  # accepted as upstream does, and ignored
     form = shown.form
     entries, probed = run(lambda: _entries(chain, probe, allow_private))
-    told = [entry for entry in entries if entry.raw]
+    texts = [entry for entry in entries if entry.raw]
     if form == "json":
-        output.document([_as_json(entry, probed) for entry in told])
-    elif not told:
+        output.document([_as_json(entry, probed) for entry in texts])
+    elif not texts:
         _warn("No registrations found")
     elif form == "table":
-        _table(told, probed, True)
+        _table(texts, probed, True)
     else:
-        _write(upstream.read(told, probed))
+        _write(upstream.read(texts, probed))
     return Exit.DONE
 
 
@@ -249,7 +249,7 @@ def _table(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, Probe
     lines = []
     for entry in entries:
         there, answer = entry.registration, None if probed is None else probed.get(entry.hotkey)
-        told = "" if answer is None else "valid" if answer.valid else f"invalid: {answer.reason}"
+        reached = "" if answer is None else "valid" if answer.valid else f"invalid: {answer.reason}"
         problem = "" if there is not None else entry.error if verbose else entry.raw or entry.error
         lines.append(
             [
@@ -257,7 +257,7 @@ def _table(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, Probe
                 str(entry.block or ""),
                 "" if there is None else there.address,
                 "" if there is None else str(there.port),
-                output.printable(told),
+                output.printable(reached),
                 output.printable(problem),
             ]
         )

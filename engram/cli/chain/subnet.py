@@ -1,4 +1,4 @@
-"""`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
+"""`engram subnet`: register a hotkey, show its status, announce a node, set weights, link identities."""
 
 import sys
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="subnet",
-    help="Register a hotkey on a subnet, see how it stands, announce a node, set weights.",
+    help="Register a hotkey on a subnet, show its status, announce a node, set weights.",
     help_epilogue="Example: `engram subnet status --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
 )
 
@@ -46,12 +46,12 @@ Online = Annotated[bool, Parameter(help="Send it; without this nothing is sent."
 Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)]
 Commits = Annotated[
     Path | None,
-    Parameter(help="Folder of what opens weights committed by hash; weight-commits beside the wallets by default."),
+    Parameter(help="Folder for the salts of weights committed by hash; by default weight-commits next to the wallets."),
 ]
 COMMITS = "weight-commits"
 PATIENCE_S = 180.0
 ALPHA_RAO = 1_000_000_000
-"""Of one alpha, as upstream writes emissions."""
+"""Rao in one alpha, the unit in which upstream prints emissions."""
 
 
 @app.command(
@@ -67,7 +67,7 @@ def register(
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
+    """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be confirmed."""
     from engram.chain.model import RAO_PER_TAO
     from engram.chain.submit import calls
     from engram.chain.submit.register import require_payable
@@ -76,7 +76,7 @@ def register(
     hotkey = public_hotkey_of(wallet)
     payer = public_coldkey_of(wallet)
     if payer is None:
-        raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
+        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
     healths: list[EndpointHealth] = []
     terms = run(lambda: read_terms(chain, hotkey, payer, healths))
     call = calls.burned_register(chain.netuid, hotkey)
@@ -115,8 +115,8 @@ def register(
 def status(
     *,
     hotkey: Annotated[str | None, Parameter(help="An address in place of the wallet's hotkey.")] = None,
-    probe: Annotated[bool, Parameter(help="Ask the committed endpoint, as validators do.")] = True,
-    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
+    probe: Annotated[bool, Parameter(help="Probe the committed endpoint, as validators do.")] = True,
+    allow_private: Annotated[bool, Parameter(help="Allow private addresses.", negative="")] = False,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
@@ -147,14 +147,14 @@ def serve(
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
     port: Annotated[int, Parameter(converter=whole, help="Its port, 1 to 65535.")],
     version: Annotated[int, Parameter(converter=whole, help="Version of the node's interface.")] = 1,
-    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
+    allow_private: Annotated[bool, Parameter(help="Allow private addresses.", negative="")] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Announce where the node of the hotkey serves (serve_axon)."""
+    """Announce the address of the hotkey's node (serve_axon)."""
     from config.addresses import is_public_host
     from engram.chain import ChainError
     from engram.chain.registry.announce_rules import ServingAddress
@@ -182,9 +182,9 @@ def serve(
     help_epilogue="Example: `engram subnet set-weights 3=0.7 9=0.3 --netuid 11 --wallet.name W --online`",
 )
 def set_weights(
-    *weights: Annotated[str, Parameter(help="UID=WEIGHT; only their proportions count.")],
+    *weights: Annotated[str, Parameter(help="UID=WEIGHT; only the proportions matter.")],
     file: Annotated[Path | None, Parameter(help="JSON object of uid and weight, in place of the arguments.")] = None,
-    version_key: Annotated[int | None, Parameter(converter=whole, help="The subnet's own when not given.")] = None,
+    version_key: Annotated[int | None, Parameter(converter=whole, help="Default: the subnet's own.")] = None,
     commits: Commits = None,
     online: Online = False,
     follow: Annotated[
@@ -195,7 +195,7 @@ def set_weights(
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Set weights, in the open or committed for a later reveal, as the subnet demands."""
+    """Set weights, openly or committed for a later reveal, as the subnet requires."""
     from engram.cli.chain.weights import in_words, weigh
 
     given = _weights(weights, file)
@@ -228,7 +228,7 @@ def reveal_weights(
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
+    """Reveal weights that were committed by hash, where the runtime has no timelocks."""
     keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
@@ -262,23 +262,21 @@ def _reveal(
 )
 def link(
     *,
-    name: Annotated[str, Parameter(help="Who you are, as others shall read it.")] = "",
-    url: Annotated[str, Parameter(help="Your site.")] = "",
-    github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
-    github_id: Annotated[
-        str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
-    ] = "",
-    discord: Annotated[str, Parameter(help="Name at Discord.")] = "",
-    image: Annotated[str, Parameter(help="URL of a picture.")] = "",
-    description: Annotated[str, Parameter(help="What you do.")] = "",
-    additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
+    name: Annotated[str, Parameter(help="Your public name.")] = "",
+    url: Annotated[str, Parameter(help="Your web site.")] = "",
+    github: Annotated[str, Parameter(help="Account or repository on GitHub.")] = "",
+    github_id: Annotated[str, Parameter(help="Tag for your pull requests; by default the last part of --github.")] = "",
+    discord: Annotated[str, Parameter(help="Name on Discord.")] = "",
+    image: Annotated[str, Parameter(help="URL of an image.")] = "",
+    description: Annotated[str, Parameter(help="A description of what you do.")] = "",
+    additional: Annotated[str, Parameter(help="Any additional text.")] = "",
     online: Online = False,
     patience: Patience = PATIENCE_S,
     chain: ChainOptions = CHAIN,
     wallet: WalletOptions = WALLET,
     shown: FormatOptions = SHOWN,
 ) -> int:
-    """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
+    """Link the wallet to its owner: an identity on the chain, and a statement signed by the hotkey."""
     from engram.chain.submit import calls
     from engram.chain.submit.identity import link_statement
     from engram.cli.chain.subnet_calls import Sent, included, link_identity
@@ -320,23 +318,23 @@ def link(
     return Exit.DONE
 
 
-# what is said
+# output and confirmation
 
 
 def _agreed(offer: str) -> bool:
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{offer} There is no terminal to ask at: --yes pays")
+        raise CommandFailed(f"{offer} There is no terminal to confirm on: --yes pays")
     sys.stderr.write(f"{offer} Pay? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _coldkey(wallet: WalletOptions, payer: PublicKey | None) -> Keypair:
-    """The coldkey that signs. Raises CommandFailed when it is not the one whose address was shown."""
+    """Return the coldkey. Raises CommandFailed when it is not the one whose address was shown."""
     coldkey = coldkey_of(wallet)
     if payer not in (None, coldkey.public_key):
         raise CommandFailed(
-            f"{wallet.folder.coldkey_public_path} is not of the key in {wallet.folder.coldkey_path}; nothing was sent"
+            f"{wallet.folder.coldkey_public_path} does not match {wallet.folder.coldkey_path}; nothing was sent"
         )
     return coldkey
 
@@ -366,7 +364,7 @@ def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, msgspec.DecodeError) as error:
-        raise CommandFailed(f"no weights: {error}", Exit.USAGE) from None
+        raise CommandFailed(f"invalid weights: {error}", Exit.USAGE) from None
     return given
 
 
@@ -375,7 +373,7 @@ def _weight(pair: str) -> tuple[int, float]:
     try:
         return int(uid), float(weight)
     except ValueError:
-        raise ValueError(f"{pair!r} is no UID=WEIGHT such as 3=0.7") from None
+        raise ValueError(f"{pair!r} is not UID=WEIGHT, such as 3=0.7") from None
 
 
 def _upstream_lines(found: "HotkeyStatus") -> list[tuple[str, object]]:

@@ -1,4 +1,4 @@
-"""The registry's answers in the very lines of the scripts that it takes the place of."""
+"""The registry's output in the exact lines of the scripts that it replaces."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -17,7 +17,7 @@ MARK: Final = 20
 
 
 def summary(coldkey: str, hotkey: str, network: str, netuid: int, text: str) -> Iterator[str]:
-    """What `register` is about to commit."""
+    """Return the lines of `register` before it commits."""
     yield "=== Registration Summary ==="
     yield f"Coldkey: {coldkey}"
     yield f"Hotkey: {hotkey}"
@@ -34,7 +34,7 @@ def check(
     verbose: bool,
     probed: "Mapping[PublicKey, ProbeResult] | None",
 ) -> Iterator[str]:
-    """The answer of `check`."""
+    """Return the lines of `check`."""
     valid = [entry for entry in entries if entry.registration is not None]
     invalid = [entry for entry in entries if entry.registration is None]
     yield ""
@@ -62,7 +62,7 @@ def check(
 
 
 def read(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, ProbeResult] | None") -> Iterator[str]:
-    """The answer of `read`: every entry that holds a text, of whatever format."""
+    """Return the lines of `read`: every entry that holds a text, in any format."""
     yield ""
     yield "=" * WIDE
     yield f"MINER REGISTRATIONS (Total: {len(entries)})"

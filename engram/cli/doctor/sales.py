@@ -1,4 +1,4 @@
-"""Whether a gateway with these settings could sell anything now, by the rule of /ready and the 503 (gateway/rules.py).
+"""Checks whether a gateway with these settings could sell anything now, by the rules of /ready (gateway/rules.py).
 
 The ledger and the disk are looked at; what only a running process knows (the chain it reads, its breaker) is left out.
 """

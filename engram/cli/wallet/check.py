@@ -1,4 +1,4 @@
-"""`engram wallet check` and `engram wallet export`: whether the files are in order, and a keystore for polkadot-js."""
+"""`engram wallet check` and `engram wallet export`: check a wallet's files, export a key to polkadot-js."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,7 @@ from engram.hotkeys import HotkeyError, key_files
 from engram.hotkeys.passwords import Role
 from engram.hotkeys.wallet_check import check
 
-NO_TERMINAL = "--open asks at a terminal, and there is none: give the passwords by file, descriptor or variable"
+NO_TERMINAL = "--open prompts on a terminal, and there is none: give the passwords by file, descriptor or variable"
 _COLUMNS = (
     Column("key", "key"),
     Column("form", "form"),
@@ -32,7 +32,7 @@ def check_wallet(
     name: Annotated[str | None, Parameter(help="The wallet, in place of --wallet.name.")] = None,
     *,
     open_encrypted: Annotated[
-        bool, Parameter(name="--open", help="Ask for the passwords of encrypted keys.", negative="")
+        bool, Parameter(name="--open", help="Prompt for the passwords of encrypted keys.", negative="")
     ] = False,
     wallet: WalletOptions = WALLET,
     show: Show = SHOW,
@@ -71,7 +71,7 @@ def export(
     ] = None,
     wallet: WalletOptions = WALLET,
 ) -> None:
-    """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there."""
+    """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over an existing file."""
     from engram.hotkeys import polkadot_keystore
 
     pair = coldkey_of(wallet) if role == "coldkey" else hotkey_of(wallet)

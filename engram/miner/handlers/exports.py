@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from engram.api.call import Call
-from engram.api.node_model import Export, ExportedPage, ExportPage
+from engram.api.node_model import Export, ExportedPage, ExportEnd, ExportPage
 from engram.hotkeys.python_json import JsonObject
 from engram.memory.errors import InvalidRequest, RecordDamaged
 from engram.memory.upkeep import export_pages
@@ -54,9 +54,9 @@ def _stream(service: Service, wanted: Wanted) -> ExportStream:
 
     async def end(count: int) -> object:
         try:
-            return {"kind": "end", "count": count, "commitment": await signed_whole(service)}
+            return ExportEnd(kind="end", count=count, commitment=await signed_whole(service))
         except RecordDamaged as damaged:  # everything came, and what is whole of it is of use
-            return {"kind": "end", "count": count, "commitment": None, "error": str(damaged)}
+            return ExportEnd(kind="end", count=count, error=str(damaged))
 
     def counted(change: int) -> None:
         service.exports_open += change

@@ -11,20 +11,12 @@ from config.pricing import MOST_UNITS
 from engram.clock import TrioClock
 from engram.http.client import HttpClient
 from engram.ledger import open_inline
-from engram.payments.breaker import (
-    LEFT_ALONE,
-    Breaker,
-    BreakerState,
-    GuardedFacilitator,
-    Kind,
-    Standing,
-    Supported,
-    read_supported,
-)
+from engram.payments.breaker import LEFT_ALONE, Breaker, BreakerState, GuardedFacilitator
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import NotSent, Settled
 from engram.payments.outcomes import Unavailable as NoVerdict
 from engram.payments.purchase_answer import NoRoom, Unavailable
+from engram.payments.supported import FacilitatorStatus, Kind, Supported, read_supported
 from engram.payments.supported_poller import SupportedPoller
 from tests.facilitator.running import facilitator_url
 from tests.fakes.facilitator import FakeFacilitator, Fault
@@ -92,8 +84,8 @@ async def test_a_buyer_is_told_to_come_back_and_never_to_sign_again(autojump_clo
         assert fake.settlements == fake.verifications == 0
 
 
-def standing(supported: Supported | None) -> Standing:
-    found = Standing(Breaker(TrioClock(builders.NOW), 1, 10.0))
+def standing(supported: Supported | None) -> FacilitatorStatus:
+    found = FacilitatorStatus(Breaker(TrioClock(builders.NOW), 1, 10.0))
     found.supported = supported
     return found
 
@@ -152,7 +144,7 @@ class Ready:
         self.event.set()
 
 
-async def poll(url: Callable[[], str], found: Standing, then: Callable[[], bool]) -> None:
+async def poll(url: Callable[[], str], found: FacilitatorStatus, then: Callable[[], bool]) -> None:
     http = HttpClient()
     poller = SupportedPoller(http, url, PLAY, found, 0.05)
     ready = Ready()
@@ -188,7 +180,7 @@ async def test_what_was_read_is_kept_while_the_facilitator_is_away() -> None:
 
 
 def test_a_minimum_beyond_all_prices_is_said_in_words(autojump_clock: object) -> None:
-    standing = Standing(Breaker(TrioClock(builders.NOW), 3, 10.0))
+    standing = FacilitatorStatus(Breaker(TrioClock(builders.NOW), 3, 10.0))
     standing.supported = read_supported({"kinds": [kind(extra={"minPaymentAmountAtomic": 10**4000})]}, BASE)
     refused = standing.refusal(100_000)
     assert refused is not None
