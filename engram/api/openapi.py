@@ -58,7 +58,7 @@ def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
     """Require what an answer always has: its defaults are for those who read it, unless they leave their field out."""
     if kind.__struct_config__.omit_defaults:
         return
-    sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not UNSET]
+    sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not msgspec.UNSET]
     schema["required"] = sent
     for name in sent:
         cast("dict[str, Schema]", schema["properties"])[name].pop("default", None)
