@@ -8,9 +8,10 @@ import msgspec
 from sqlalchemy import Connection, insert
 
 from engram.ledger import open_inline
-from engram.ledger.schema import node_keys, nodes, sessions
 from engram.provisioning import NodeSpec
-from engram.sessions import SystemInstants, TierName, rules
+from engram.provisioning.tables import node_keys, nodes
+from engram.sessions import SystemInstants, TierName, counts, paid_clock, rules
+from engram.sessions.tables import sessions
 
 LITE = rules.tiers(0.10)[TierName.LITE]
 
@@ -50,6 +51,7 @@ def fill(folder: Path, count: int, endpoint_of: Callable[[int], str]) -> list[Li
         ]
         if not live:
             return live
+        counted_from = paid_clock.checkpoint(connection, now)
         keys = [n.to_bytes(32, "big") for n in range(1, count + 1)]
         connection.execute(
             insert(sessions),
@@ -65,9 +67,7 @@ def fill(folder: Path, count: int, endpoint_of: Callable[[int], str]) -> list[Li
                     "payment_id": f"payment-{one.session_id}",
                     "created_at": time.time(),
                     "active_at": time.time(),
-                    "counted_wall": now.wall,
-                    "counted_monotonic": now.monotonic,
-                    "counted_boot": now.boot,
+                    "counted_from": counted_from,
                     "node_token": one.token,
                     "node_endpoint": one.endpoint,
                     "node_hotkey": key,
@@ -106,6 +106,7 @@ def fill(folder: Path, count: int, endpoint_of: Callable[[int], str]) -> list[Li
                 for one, key in zip(live, keys, strict=True)
             ],
         )
+        counts.recount(connection)
         return live
 
     live = ledger.write_now(write)

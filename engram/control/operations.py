@@ -31,7 +31,7 @@ from engram.provisioning import node_keys
 from engram.provisioning.errors import NodeKeyError
 from engram.relay import NoSuchEntry, NotAbandoned
 from engram.relay import records as relay_records
-from engram.sessions import EndReason, Instants, Session, SessionEvent, SessionState
+from engram.sessions import EndReason, Instants, Session, SessionEvent, SessionState, history
 from engram.sessions import records as session_records
 
 MAX_EVENTS: Final = 1_000
@@ -142,7 +142,7 @@ class GatewayOperations:
                 return None
             return SessionDetail(
                 rows.session_row(session, self._instants.now()),
-                [rows.event_row(e) for e in session_records.events_since(connection, session_id, 0, MAX_EVENTS)],
+                [rows.event_row(e) for e in history.events_since(connection, session_id, 0, MAX_EVENTS)],
                 [rows.payment_row(payment) for payment in payment_records.of_session(connection, session_id)],
             )
 

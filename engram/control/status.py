@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from actors import NodeInfo
 from engram import __version__
@@ -14,8 +14,8 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 from engram.control.model import SystemStatus, TreeNode
 from engram.ledger import Ledger, facts
-from engram.ledger.schema import payments, sessions
 from engram.payments import records as payment_records
+from engram.sessions import counts
 from engram.sessions import records as session_records
 
 LIBRARIES: Final = ("trio", "quart", "quart-trio", "wsproto", "httpx2", "msgspec", "SQLAlchemy")
@@ -45,7 +45,7 @@ def status_of(
     libraries = {name: _version(name) for name in LIBRARIES}
 
     async def status() -> SystemStatus:
-        counts = await ledger.read(_counts)
+        found = await ledger.read(_counts)
         chain = subnets.status()
         ages = {f"subnet {subnet.netuid}": subnet.age_s for subnet in chain.subnets if subnet.age_s is not None}
         return SystemStatus(
@@ -53,14 +53,14 @@ def status_of(
             environment=environment,
             python=platform.python_version(),
             libraries=libraries,
-            sqlite=counts.sqlite,
-            ledger_id=counts.ledger_id,
+            sqlite=found.sqlite,
+            ledger_id=found.ledger_id,
             started_at=started_at,
             uptime_s=clock.monotonic() - started,
             selling=await selling(),
-            sessions=counts.sessions,
-            payments=counts.payments,
-            quarantined=counts.quarantined,
+            sessions=found.sessions,
+            payments=found.payments,
+            quarantined=found.quarantined,
             event_streams=event_streams(),
             ages_s=ages | ({} if chain.head_age_s is None else {"chain head": chain.head_age_s}),
             chain=chain,
@@ -87,16 +87,13 @@ def tree_node(node: NodeInfo) -> TreeNode:
 
 def _counts(connection: Connection) -> _Counts:
     quarantined = [
-        identifier
-        for table in (sessions, payments)
-        for identifier in connection.execute(
-            select(table.c.id).where(table.c.quarantined_at.is_not(None)).limit(MOST_QUARANTINED)
-        ).scalars()
+        *session_records.list_quarantined(connection, MOST_QUARANTINED),
+        *payment_records.list_quarantined(connection, MOST_QUARANTINED),
     ]
     return _Counts(
         ledger_id=facts.ledger_id(connection),
         sqlite=str(connection.exec_driver_sql("SELECT sqlite_version()").scalar_one()),
-        sessions={str(state): count for state, count in session_records.count_by_state(connection).items()},
+        sessions={str(state): count for state, count in counts.by_state(connection).items()},
         payments={str(state): count for state, count in payment_records.count_by_state(connection).items()},
         quarantined=quarantined,
     )

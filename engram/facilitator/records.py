@@ -2,11 +2,11 @@
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
 from engram.facilitator import rules
 from engram.facilitator.model import Transfer
-from engram.ledger.schema import play_accounts, play_authorizations
+from engram.facilitator.tables import play_accounts, play_authorizations
+from engram.ledger.sql import upsert
 from engram.payments.model import Authorization
 
 # Built once: building a statement costs four times what running it does.

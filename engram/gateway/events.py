@@ -30,7 +30,7 @@ from engram.gateway.views import NodeStats, session_answer
 from engram.http.errors import ApiError
 from engram.http.request import Answer, Stream
 from engram.http.sse import EventSink, event_stream
-from engram.sessions import TERMINAL, EventRecord, Session
+from engram.sessions import TERMINAL, EventRecord, Session, history
 from engram.sessions import records as session_records
 
 PAGE: Final = 100
@@ -165,7 +165,7 @@ async def _snapshot(services: Services, sink: EventSink, session_id: str, marks:
     """Tell a reader that comes for the first time how the session is; returns the newest event's id."""
 
     def query(connection: Connection) -> tuple[records.Found, EventRecord]:
-        return _existing(connection, session_id), records.newest_event(connection, session_id)
+        return _existing(connection, session_id), history.newest_event(connection, session_id)
 
     found, newest = await services.ledger.read(query)
     await _state(services, sink, found, newest, marks)
@@ -175,7 +175,7 @@ async def _snapshot(services: Services, sink: EventSink, session_id: str, marks:
 def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.Found, Sequence[EventRecord]]]:
     def query(connection: Connection) -> tuple[records.Found, Sequence[EventRecord]]:
         found = _existing(connection, session_id)
-        return found, session_records.events_since(connection, session_id, after, PAGE)
+        return found, history.events_since(connection, session_id, after, PAGE)
 
     return query
 

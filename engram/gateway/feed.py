@@ -12,8 +12,8 @@ import structlog
 import trio
 
 from actors import Context
-from engram.gateway import records
 from engram.ledger import Ledger, LedgerError
+from engram.sessions import history
 
 REREAD_S: Final = 1.0
 STREAMS_PER_READER: Final = 16
@@ -99,7 +99,7 @@ class EventFeed:
 
     async def run(self, context: Context) -> None:
         """The job that rereads the ledger for sessions whose hint was lost; idle while no stream is open."""
-        seen = await self._ledger.read(records.newest_event_id)
+        seen = await self._ledger.read(history.newest_event_id)
         context.ready()
         while True:
             if not self._count:
@@ -112,7 +112,7 @@ class EventFeed:
                 _log.warning("events_not_reread", cause=type(error).__name__)
 
     async def _reread(self, seen: int) -> int:
-        changed = await self._ledger.read(lambda connection: records.sessions_changed_since(connection, seen))
+        changed = await self._ledger.read(lambda connection: history.changed_since(connection, seen))
         for session_id in changed:
             self.poke(session_id)
         return max(seen, *changed.values()) if changed else seen

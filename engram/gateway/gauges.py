@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from actors import NodeInfo
 from engram.chain.sync.gauges import count_changes, measure
 from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.ledger import Ledger
-from engram.ledger.schema import nodes, payments, relay_outbox, sessions
 from engram.payments import RefundState
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
-from engram.sessions import SessionState
+from engram.provisioning import records as node_records
+from engram.relay import records as relay_records
+from engram.sessions import SessionState, counts
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 
@@ -42,7 +43,7 @@ def gauges(
 
 
 def _from_ledger(metrics: Metrics, connection: Connection) -> None:
-    by_state = session_records.count_by_state(connection)
+    by_state = counts.by_state(connection)
     for state in SessionState:
         metrics.sessions.labels(state).set(by_state.get(state, 0))
     by_payment = payment_records.count_by_state(connection)
@@ -53,12 +54,9 @@ def _from_ledger(metrics: Metrics, connection: Connection) -> None:
         parts, units = by_refund.get(refund_state, (0, 0))
         metrics.refunds.labels(refund_state).set(parts)
         metrics.refunds_usd.labels(refund_state).set(units / 1_000_000)
-    for area, table in (("sessions", sessions), ("payments", payments)):
-        count = select(func.count()).select_from(table).where(table.c.quarantined_at.is_not(None))
-        metrics.quarantined.labels(area).set(connection.execute(count).scalar_one())
-    living = select(nodes.c.backend, func.count()).where(nodes.c.state != "gone").group_by(nodes.c.backend)
-    for backend, running in connection.execute(living):
+    metrics.quarantined.labels("sessions").set(session_records.count_quarantined(connection))
+    metrics.quarantined.labels("payments").set(payment_records.count_quarantined(connection))
+    for backend, running in node_records.count_by_backend(connection).items():
         metrics.nodes.labels(backend).set(running)
-    outbox = select(relay_outbox.c.state, func.count()).group_by(relay_outbox.c.state)
-    for entry_state, waiting in connection.execute(outbox):
+    for entry_state, waiting in relay_records.count_by_state(connection).items():
         metrics.relay_entries.labels(entry_state).set(waiting)

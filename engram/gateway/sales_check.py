@@ -15,7 +15,7 @@ from engram.gateway.rules import CODES, Facts, Reason, reasons
 from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger, LedgerError
 from engram.payments import NoRoom
-from engram.sessions import records as session_records
+from engram.sessions import counts
 from engram.telemetry.metrics import Metrics
 
 DISK_KEPT_S: Final = 1.0
@@ -80,7 +80,7 @@ class Sales:
     async def reasons(self) -> tuple[Reason, ...]:
         """Every reason, whoever buys whatever. Raises LedgerError."""
         facts = await self._facts(None)
-        held = await self._ledger.read(session_records.count_held)
+        held = await self._ledger.read(counts.held)
         return reasons(msgspec.structs.replace(facts, held=held))
 
     async def refusal(self, amount: int | None) -> NoRoom | None:

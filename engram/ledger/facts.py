@@ -1,9 +1,9 @@
 """Small facts of the ledger itself: its id, and the operator's switches."""
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert
 
-from engram.ledger.schema import meta
+from engram.ledger.sql import upsert
+from engram.ledger.tables import meta
 
 
 def ledger_id(connection: Connection) -> str:
@@ -16,7 +16,7 @@ def claim_environment(connection: Connection, environment: str) -> str:
 
     Play money's sessions must never be served for real: what was bought in one environment stays in it.
     """
-    connection.execute(insert(meta).values(key="environment", value=environment).on_conflict_do_nothing())
+    connection.execute(upsert(meta).values(key="environment", value=environment).on_conflict_do_nothing())
     return get(connection, "environment") or environment
 
 
@@ -28,5 +28,5 @@ def get(connection: Connection, key: str) -> str | None:
 
 def put(connection: Connection, key: str, value: str) -> None:
     """Store a switch."""
-    statement = insert(meta).values(key=key, value=value)
+    statement = upsert(meta).values(key=key, value=value)
     connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": value}))

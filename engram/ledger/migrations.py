@@ -2,10 +2,10 @@
 
 import secrets
 from collections.abc import Callable
+from importlib import resources
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection
 
-from engram.ledger import schema
 from engram.ledger.errors import LedgerUnusable
 
 
@@ -33,9 +33,15 @@ def version(connection: Connection) -> int:
     return int(connection.exec_driver_sql("PRAGMA user_version").scalar() or 0)
 
 
+def _script(connection: Connection, name: str) -> None:
+    """Run the statements of `steps/name`."""
+    for statement in (resources.files("engram.ledger") / "steps" / name).read_text(encoding="utf-8").split(";\n"):
+        connection.exec_driver_sql(statement)
+
+
 def _first(connection: Connection) -> None:
-    schema.metadata.create_all(connection, checkfirst=False)
-    connection.execute(insert(schema.meta).values(key="ledger_id", value=secrets.token_hex(4)))
+    _script(connection, "first.sql")
+    connection.exec_driver_sql("INSERT INTO meta VALUES ('ledger_id', ?)", (secrets.token_hex(4),))
 
 
 def _refunds_are_sent(connection: Connection) -> None:
@@ -67,4 +73,17 @@ def _refunds_are_sent(connection: Connection) -> None:
     connection.exec_driver_sql("UPDATE payments SET next_attempt_at = updated_at WHERE state = 'refund_due'")
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _refunds_are_sent)
+def _sessions_are_counted(connection: Connection) -> None:
+    _script(connection, "session_counts.sql")
+
+
+def _paid_time_has_one_clock(connection: Connection) -> None:
+    _script(connection, "paid_clock.sql")
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _first,
+    _refunds_are_sent,
+    _sessions_are_counted,
+    _paid_time_has_one_clock,
+)

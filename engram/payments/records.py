@@ -4,6 +4,7 @@ Every arrow of rules.py is one compare-and-set made by `advance`, together with 
 first one (RESERVED) is made in reservations.py.
 """
 
+from collections.abc import Collection
 from typing import Any, cast
 
 import msgspec
@@ -11,7 +12,6 @@ from sqlalchemy import Connection, RowMapping, delete, func, insert, select, upd
 
 from engram import sessions
 from engram.ledger import Ledger, Row, lookup
-from engram.ledger.schema import answered_requests, payments, refunds
 from engram.payments import rules, statements
 from engram.payments.model import (
     AuthorizationKey,
@@ -25,11 +25,13 @@ from engram.payments.model import (
 )
 from engram.payments.purchase_answer import NoRoom
 from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
+from engram.payments.tables import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
 # A tenth of the cost of calling the enumeration.
 _STATES = {str(state): state for state in PaymentState}
 _KINDS = {str(kind): kind for kind in PaymentKind}
+
 
 RETRY_AFTER_S = 5
 """What a buyer is told to wait for a place or a hold."""
@@ -44,9 +46,7 @@ def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment
 
 def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
-    found = statements.TAKEN_PLACES.values(connection, {"controller": controller})
-    assert found is not None, "counting always gives a row"
-    live, held = found
+    live, held = sessions.counts.taken(connection, controller)
     if live >= limits.live_per_hotkey:
         return NoRoom(
             "session_limit", f"{live} of {limits.live_per_hotkey} sessions are live: stop one first", RETRY_AFTER_S
@@ -208,6 +208,31 @@ def count_by_state(connection: Connection) -> dict[PaymentState, int]:
     return {PaymentState(state): count for state, count in connection.execute(query)}
 
 
+def count_unknown(connection: Connection, before: float) -> int:
+    """How many payments of unknown outcome were begun before `before` (unix seconds)."""
+    unknown = payments.c.state == str(PaymentState.UNKNOWN)
+    query = select(func.count()).select_from(payments).where(unknown, payments.c.created_at < before)
+    return connection.execute(query).scalar_one()
+
+
+def count_quarantined(connection: Connection) -> int:
+    """How many payments are in quarantine."""
+    query = select(func.count()).select_from(payments).where(payments.c.quarantined_at.is_not(None))
+    return connection.execute(query).scalar_one()
+
+
+def list_quarantined(connection: Connection, limit: int) -> list[str]:
+    """Ids of payments in quarantine."""
+    query = select(payments.c.id).where(payments.c.quarantined_at.is_not(None)).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def transactions_of(connection: Connection, payment_ids: Collection[str]) -> dict[str, str | None]:
+    """The transaction of each of these payments, None while there is none."""
+    query = select(payments.c.id, payments.c.transaction_hash).where(payments.c.id.in_(sorted(payment_ids)))
+    return dict(connection.execute(query).all())
+
+
 def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int]]:
     """How many parts of refunds are in each state, and their atomic units in all."""
     query = select(refunds.c.state, func.count(), func.sum(refunds.c.amount)).group_by(refunds.c.state)
@@ -235,9 +260,8 @@ def _delivery(connection: Connection, payment: Payment) -> Delivery:
     if payment.settled_at is not None:
         owed = any(part.state is not RefundState.REFUNDED for part in refunds_of(connection, payment.id))
         return Delivery.OWED if owed else Delivery.DELIVERED
-    found = statements.SESSION_STATE.values(connection, {"id": payment.session_id})
     wanted = {SessionState.PAYMENT_PENDING} if payment.kind is PaymentKind.SESSION else sessions.LIVE
-    waiting = found is not None and found[0] in wanted
+    waiting = sessions.records.state_of(connection, payment.session_id) in wanted
     return Delivery.WAITING if waiting else Delivery.IMPOSSIBLE
 
 

@@ -11,13 +11,13 @@ import msgspec
 from sqlalchemy import Connection, func, select, update
 
 from engram import sessions
-from engram.ledger.schema import payments, refunds, session_events
 from engram.payments import records, refund_rules, rules
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.refund_key import SignedRefund
 from engram.payments.refund_rules import Ended, RefundTerms
 from engram.payments.rules import PaymentEvent
-from engram.sessions import Instant, SessionState
+from engram.payments.tables import payments, refunds
+from engram.sessions import Instant
 
 DAY_S: Final = 86_400.0
 OTHER_KEY: Final = "signed_by_another_key"
@@ -50,7 +50,7 @@ def settle_up(connection: Connection, session_id: str, terms: RefundTerms, now: 
         was_active=session.active_at is not None,
         paid_s=session.paid_s,
         used_s=session.used_s,
-        outage_s=_outage_s(connection, session_id),
+        outage_s=sessions.history.outage_s(connection, session_id),
     )
     reason = str(session.end_reason or session.state)
     paid = [payment for payment in records.of_session(connection, session_id) if _is_ours(connection, payment)]
@@ -161,22 +161,6 @@ def _is_ours(connection: Connection, payment: Payment) -> bool:
     """It was paid, and not all of it goes back already (because it never bought anything)."""
     spoken_for = sum(part.amount for part in records.refunds_of(connection, payment.id))
     return rules.was_paid(payment) and spoken_for < payment.amount
-
-
-def _outage_s(connection: Connection, session_id: str) -> float:
-    """Seconds that the session had a node no more, as its history tells."""
-    states = sorted(map(str, SessionState))
-    query = (
-        select(session_events.c.at, session_events.c.event)
-        .where(session_events.c.session_id == session_id, session_events.c.event.in_(states))
-        .order_by(session_events.c.id)
-    )
-    total, since = 0.0, None
-    for at, event in connection.execute(query):
-        if since is not None:
-            total += max(0.0, at - since)
-        since = at if event == str(SessionState.DEGRADED) else None
-    return total
 
 
 def _signed_since(connection: Connection, since: float) -> int:

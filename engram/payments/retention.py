@@ -9,9 +9,8 @@ from typing import Final
 from sqlalchemy import Connection, delete, exists, or_, select
 
 from engram import sessions
-from engram.ledger.schema import answered_requests, payments, refunds
-from engram.ledger.schema import sessions as session_rows
 from engram.payments.model import PaymentState
+from engram.payments.tables import answered_requests, payments, refunds
 
 AT_ONCE: Final = 500
 UNPAID_KEPT_S: Final = 86_400.0
@@ -28,9 +27,6 @@ def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -
     WATCHED_KEPT_S what the chain is still to be asked about.
     Returns how many payments were dropped, at most `limit`.
     """
-    not_over = exists().where(
-        session_rows.c.payment_id == payments.c.id, session_rows.c.state.not_in(sorted(sessions.TERMINAL))
-    )
     query = (
         select(payments.c.id, payments.c.session_id)
         .where(
@@ -42,7 +38,7 @@ def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -
             payments.c.quarantined_at.is_(None),
             or_(payments.c.next_attempt_at.is_(None), payments.c.updated_at < before - WATCHED_KEPT_S),
             ~exists().where(refunds.c.payment_id == payments.c.id),
-            ~not_over,
+            ~sessions.records.is_unfinished(payments.c.session_id, payments.c.id),
         )
         .limit(limit)
     )

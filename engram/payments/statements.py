@@ -1,21 +1,14 @@
 """The SQL that every purchase runs, built once and prepared: building costs four times what running does, and running
 by SQLAlchemy three times what SQLite takes."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from sqlalchemy import ColumnElement, bindparam, func, insert, literal_column, select, update
-from sqlalchemy.dialects.sqlite import insert as upsert
 
-from engram import sessions
 from engram.ledger import Prepared
-from engram.ledger.schema import answered_requests, payments, refunds
-from engram.ledger.schema import sessions as session_rows
+from engram.ledger.sql import one_of, upsert
 from engram.payments import rules
-
-
-def _one_of(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
-    """The words stand in the statement: a list that is bound is expanded anew at each execution."""
-    return column.in_([literal_column(f"'{word}'") for word in sorted(words)])
+from engram.payments.tables import answered_requests, payments, refunds
 
 
 def _count(*conditions: ColumnElement[bool]) -> ColumnElement[int]:
@@ -33,9 +26,9 @@ PAYMENT_BY_AUTHORIZATION = Prepared(
 )
 _DUE = payments.c.next_attempt_at <= bindparam("now")
 _DUE_PAYMENT = select(payments.c.id, payments.c.state).limit(bindparam("most"))
-PAYMENTS_AT_ONCE = _DUE_PAYMENT.where(_one_of(payments.c.state, map(str, rules.AT_ONCE)), _DUE)
+PAYMENTS_AT_ONCE = _DUE_PAYMENT.where(one_of(payments.c.state, map(str, rules.AT_ONCE)), _DUE)
 """Those whose buyers wait."""
-_GIVEN_UP = _one_of(payments.c.state.concat(""), map(str, rules.GIVEN_UP))
+_GIVEN_UP = one_of(payments.c.state.concat(""), map(str, rules.GIVEN_UP))
 """Not by the index of states: the one of what is due gives the order as well."""
 PAYMENTS_DUE = _DUE_PAYMENT.where(_DUE, ~_GIVEN_UP).order_by(payments.c.next_attempt_at)
 GIVEN_UP_DUE = _DUE_PAYMENT.where(_DUE, _GIVEN_UP).order_by(payments.c.next_attempt_at)
@@ -84,7 +77,7 @@ REPLACE_PAYMENT = _update({column.name for column in payments.c} - {"id"})
 
 REFUNDS_OF = select(refunds).where(refunds.c.payment_id == bindparam("payment_id")).order_by(refunds.c.number)
 
-_OPEN = _one_of(payments.c.state, map(str, rules.OPEN))
+_OPEN = one_of(payments.c.state, map(str, rules.OPEN))
 OPEN_PAYMENTS = Prepared(
     select(
         _count(payments.c.payer == bindparam("payer"), _OPEN),
@@ -93,21 +86,6 @@ OPEN_PAYMENTS = Prepared(
     )
 )
 """How many are open of a payer, of a hotkey, from an address."""
-TAKEN_PLACES = Prepared(
-    select(
-        _count(
-            session_rows.c.controller == bindparam("controller"),
-            _one_of(session_rows.c.state, map(str, sessions.LIVE)),
-        ),
-        select(func.count())
-        .select_from(session_rows)
-        .where(_one_of(session_rows.c.state, map(str, sessions.HELD)))
-        .scalar_subquery(),
-    )
-)
-"""Live sessions of a hotkey, and sessions that hold a place."""
-SESSION_STATE = Prepared(select(session_rows.c.state).where(session_rows.c.id == bindparam("id")))
-
 ANSWERED_REQUEST = Prepared(
     select(answered_requests.c.payment_id, answered_requests.c.request_hash).where(
         answered_requests.c.public_key == bindparam("public_key"),

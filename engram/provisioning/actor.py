@@ -35,10 +35,11 @@ from engram.provisioning.protocol import (
     Expire,
     FleetMessage,
     NodeExited,
+    Recount,
     SessionChanged,
     Sweep,
 )
-from engram.sessions import EndReason, Instant, SessionEvent, SessionState
+from engram.sessions import EndReason, Instant, SessionEvent, SessionState, counts, paid_clock
 from engram.sessions import records as session_records
 
 PROVISIONER = "provisioner"
@@ -71,7 +72,7 @@ class Provisioner(Actor[FleetMessage]):
         context.every(CHECK_NODES_S, CheckNodes(), jitter=0.1)
         context.every(self._fleet.expiry_interval_s, Expire(), jitter=0.1)
         context.every(CHECKPOINT_S, CheckpointTime(), jitter=0.1)
-        for message in (Sweep(), CheckNodes(), Expire()):
+        for message in (Recount(), Sweep(), CheckNodes(), Expire()):
             context.ref.tell(message)
 
     async def handle(self, message: FleetMessage) -> None:
@@ -94,7 +95,10 @@ class Provisioner(Actor[FleetMessage]):
                 await self._expire()
             case CheckpointTime():
                 now = self._fleet.instants.now()
-                await self._fleet.ledger.write(lambda c: session_records.checkpoint_paid_time(c, now))
+                await self._fleet.ledger.write(lambda c: paid_clock.checkpoint(c, now))
+            case Recount():
+                for state, (counted, found) in (await self._fleet.ledger.write(counts.recount)).items():
+                    _log.error("sessions_miscounted", state=state, counted=counted, found=found)
 
     async def _sweep(self) -> None:
         if self._fleet.new_key is None:
@@ -133,13 +137,14 @@ class Provisioner(Actor[FleetMessage]):
             return
         # Read after the listing: a launch is committed before it is made, so what is listed and not held is an orphan.
         held = await self._fleet.ledger.read(records.live_tokens)
-        running = await self._fleet.ledger.read(records.running_nodes)
+        running = await self._fleet.ledger.read(session_records.list_running)
         alive = {node.token for node in listed if node.alive}
         for node in listed:
             if node.token not in held:
                 self.context.start_soon(self._destroy_orphan, node.token)
         for session in running:
-            if session.token not in alive and not await self._start_saga(session.session_id):
+            lost = session.token not in alive and not session.quarantined
+            if lost and not await self._start_saga(session.session_id):
                 return
 
     async def _destroy_orphan(self, token: str) -> None:
@@ -152,7 +157,7 @@ class Provisioner(Actor[FleetMessage]):
 
     async def _expire(self) -> None:
         now = self._fleet.instants.now()
-        expired = await self._fleet.ledger.read(lambda c: session_records.expired(c, now))
+        expired = await self._fleet.ledger.read(lambda c: paid_clock.expired(c, now))
         for first in range(0, len(expired), _EXPIRE_AT_ONCE):
             some = expired[first : first + _EXPIRE_AT_ONCE]
             for session_id in await self._fleet.ledger.write(partial(_end_expired, session_ids=some, now=now)):

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, RowMapping, func, insert, or_, select, update
 
 from engram.hotkeys import Keypair, ss58, wallet
 from engram.ledger import Ledger
-from engram.ledger.schema import node_keys, sessions
 from engram.provisioning.errors import NodeKeyError
 from engram.provisioning.model import NodeKey
+from engram.provisioning.tables import node_keys
+from engram.sessions import records as session_records
 
 FOLDER = "hotkeys"
 
@@ -30,7 +31,7 @@ def add(connection: Connection, public_key: bytes, path: Path, source: str, at: 
 
     Raises NodeKeyError when it is in the pool already or is the key of a phone that bought a session.
     """
-    if connection.execute(select(sessions.c.id).where(sessions.c.controller == public_key).limit(1)).first():
+    if session_records.has_bought(connection, public_key):
         raise NodeKeyError(f"{ss58.encode(public_key)} is the key of a client; a node needs one of its own")
     known = _get(connection, public_key)
     if known is None:

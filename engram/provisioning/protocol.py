@@ -31,4 +31,8 @@ class CheckpointTime(msgspec.Struct, frozen=True):
     """Write down how much paid time is used up."""
 
 
-FleetMessage = SessionChanged | NodeExited | Sweep | CheckNodes | Expire | CheckpointTime
+class Recount(msgspec.Struct, frozen=True):
+    """Correct the counts of sessions where they are wrong."""
+
+
+FleetMessage = SessionChanged | NodeExited | Sweep | CheckNodes | Expire | CheckpointTime | Recount

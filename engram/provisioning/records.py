@@ -6,23 +6,14 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, func, insert, select, update
 
 from engram.ledger import facts
-from engram.ledger.schema import nodes, sessions
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
 from engram.provisioning.rules import Facts
-from engram.sessions import RUNNING, TERMINAL, Session, SessionState
+from engram.provisioning.tables import nodes
+from engram.sessions import Session
 from engram.sessions import records as session_records
 
 _GONE = str(NodeState.GONE)
-
-
-class RunningNode(msgspec.Struct, frozen=True, array_like=True):
-    """A running session and where its node is: all that watching it takes."""
-
-    session_id: str
-    token: str
-    endpoint: str
-    state: SessionState
 
 
 def new_token(connection: Connection, suffix: str) -> str:
@@ -130,35 +121,18 @@ def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]
 
     They are being provisioned or stopped, or are over with a node left. Quarantined ones are left out.
     """
-    unfinished = (
-        select(sessions.c.id, sessions.c.crashes)
-        .where(
-            sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
-            sessions.c.quarantined_at.is_(None),
-        )
-        .order_by(sessions.c.created_at)
-        .limit(limit)
-    )
-    left_over = (
-        select(sessions.c.id, sessions.c.crashes)
-        .join(nodes, sessions.c.id == nodes.c.session_id)
-        .where(nodes.c.state != _GONE, sessions.c.state.in_(sorted(TERMINAL)), sessions.c.quarantined_at.is_(None))
-        .limit(limit)
-    )
+    crashes = session_records.crashes_when_over(nodes.c.session_id)
+    left_over = select(nodes.c.session_id, crashes).where(nodes.c.state != _GONE, crashes.is_not(None)).limit(limit)
     return [
-        (session_id, crashes) for query in (unfinished, left_over) for session_id, crashes in connection.execute(query)
+        *session_records.list_unfinished(connection, limit),
+        *((session_id, crashed) for session_id, crashed in connection.execute(left_over)),
     ]
 
 
-def running_nodes(connection: Connection) -> list[RunningNode]:
-    """Every running session that is not quarantined, and its node."""
-    query = select(sessions.c.id, sessions.c.node_token, sessions.c.node_endpoint, sessions.c.state).where(
-        sessions.c.state.in_(sorted(RUNNING)), sessions.c.quarantined_at.is_(None)
-    )
-    return [
-        RunningNode(session_id, token or "", endpoint or "", SessionState(state))
-        for session_id, token, endpoint, state in connection.execute(query)
-    ]
+def count_by_backend(connection: Connection) -> dict[str, int]:
+    """How many nodes of each backend are not gone."""
+    living = select(nodes.c.backend, func.count()).where(nodes.c.state != _GONE).group_by(nodes.c.backend)
+    return dict(connection.execute(living).all())
 
 
 def _record(row: RowMapping) -> NodeRecord:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
-from sqlalchemy.dialects.sqlite import insert as insert_or
 
-from engram.ledger.schema import relay_log, relay_outbox
+from engram.ledger.sql import upsert
 from engram.relay.errors import NoSuchEntry, NotAbandoned
 from engram.relay.model import (
     Enqueued,
@@ -25,6 +24,7 @@ from engram.relay.model import (
 )
 from engram.relay.rules import RETRY_AFTER_MAX_S, Decision, log_status
 from engram.relay.signer import Signed
+from engram.relay.tables import relay_log, relay_outbox
 
 OPEN_BOUND = 10_000
 """Entries that may wait to be sent; beyond it nothing new is queued. Dead letters wait for the operator alone."""
@@ -52,7 +52,7 @@ def enqueue(connection: Connection, payload: Payload, now: float) -> Enqueued:
         "created_at": now,
         "updated_at": now,
     }
-    written = connection.execute(insert_or(relay_outbox).values(values).on_conflict_do_nothing())
+    written = connection.execute(upsert(relay_outbox).values(values).on_conflict_do_nothing())
     return Enqueued.QUEUED if written.rowcount == 1 else Enqueued.KNOWN
 
 
@@ -142,6 +142,12 @@ def purge(connection: Connection, now: float) -> int:
     )
     connection.execute(delete(relay_log).where(relay_log.c.at < now - LOG_KEPT_S))
     return gone.rowcount
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """How many entries are in each state that has any."""
+    query = select(relay_outbox.c.state, func.count()).group_by(relay_outbox.c.state)
+    return dict(connection.execute(query).all())
 
 
 def status(connection: Connection, *, enabled: bool, failures_in_a_row: int, not_queued: int = 0) -> RelayStatus:

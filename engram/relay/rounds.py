@@ -6,17 +6,17 @@ from typing import Final, final
 import msgspec
 import structlog
 import trio
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from actors import Context
 from engram.clock import Clock
 from engram.hints import Hints
 from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
-from engram.ledger.schema import sessions
 from engram.relay import records
 from engram.relay.model import Enqueued, NodeMemory
 from engram.relay.rules import memory_of, memory_payload
+from engram.sessions import records as session_records
 from engram.stats import NodeStats, StatsView
 from engram.telemetry.metrics import Metrics
 
@@ -107,11 +107,8 @@ class MemoryRounds:
 
     def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> list[Enqueued]:
         nodes: dict[str, NodeMemory] = {}
-        query = select(sessions.c.id, sessions.c.node_hotkey).where(
-            sessions.c.id.in_(sorted(fresh)), sessions.c.node_hotkey.is_not(None)
-        )
-        for row in connection.execute(query):
-            nodes[ss58.encode(row.node_hotkey)] = memory_of(msgspec.structs.asdict(fresh[row.id]))
+        for session_id, hotkey in session_records.node_hotkeys(connection, fresh).items():
+            nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
         outcomes = []

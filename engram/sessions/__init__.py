@@ -1,6 +1,6 @@
 """Compute sessions: tiers and prices, the state machine, paid time, records."""
 
-from engram.sessions import records, rules
+from engram.sessions import counts, history, paid_clock, records, rules
 from engram.sessions.clock import ClockInstants, Instants, SystemInstants
 from engram.sessions.errors import InvalidDuration, SessionError, UnknownTier
 from engram.sessions.model import (
@@ -11,6 +11,7 @@ from engram.sessions.model import (
     EndReason,
     EventRecord,
     Instant,
+    RunningSession,
     Session,
     SessionEvent,
     SessionState,
@@ -29,6 +30,7 @@ __all__ = [
     "Instant",
     "Instants",
     "InvalidDuration",
+    "RunningSession",
     "Session",
     "SessionError",
     "SessionEvent",
@@ -37,6 +39,9 @@ __all__ = [
     "Tier",
     "TierName",
     "UnknownTier",
+    "counts",
+    "history",
+    "paid_clock",
     "records",
     "rules",
 ]

@@ -134,6 +134,18 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     quarantined_at: float | None = None
 
 
+class RunningSession(msgspec.Struct, frozen=True, array_like=True):
+    """A session that a node serves, and where the node is: all that watching it takes."""
+
+    session_id: str
+    state: SessionState
+    token: str
+    endpoint: str
+    hotkey: bytes | None
+    """The node's public key, None while it has none."""
+    quarantined: bool
+
+
 class EventRecord(msgspec.Struct, frozen=True):
     """One row of a session's history; ids rise over all sessions."""
 

@@ -1,35 +1,47 @@
 """Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    ScalarSelect,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from engram.ledger import Ledger, Prepared, Row, lookup
-from engram.ledger.schema import session_events, sessions
-from engram.sessions import rules
+from engram.sessions import counts, history, paid_clock, rules
 from engram.sessions.model import (
-    HELD,
     LIVE,
     RUNNING,
+    TERMINAL,
     EndReason,
-    EventRecord,
     Instant,
+    RunningSession,
     Session,
     SessionEvent,
     SessionState,
     TierName,
 )
+from engram.sessions.tables import sessions
 
 # Every purchase runs these.
-_BY_ID = Prepared(select(sessions).where(sessions.c.id == bindparam("id")))
+_BY_ID = Prepared(paid_clock.SESSIONS.where(sessions.c.id == bindparam("id")))
 # A tenth of the cost of calling the enumeration, for each row that is read.
 _STATES = {str(state): state for state in SessionState}
 _TIERS = {str(tier): tier for tier in TierName}
 _END_REASONS = {str(reason): reason for reason in EndReason}
+_STATE = Prepared(select(sessions.c.state).where(sessions.c.id == bindparam("id")))
 _INSERT = Prepared(insert(sessions))
-_INSERT_EVENT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
 _PROGRESS = frozenset(
     {
         "state",
@@ -38,9 +50,7 @@ _PROGRESS = frozenset(
         "end_reason",
         "error",
         "used_s",
-        "counted_wall",
-        "counted_monotonic",
-        "counted_boot",
+        "counted_from",
         "crashes",
         "quarantined_at",
     }
@@ -55,11 +65,12 @@ _UPDATE = Prepared(
 
 def insert_session(connection: Connection, session: Session) -> None:
     """Add a session and the first event of its history."""
-    _INSERT.change(connection, _columns(session))
-    append_event(connection, session.id, session.created_at, session.state, {})
+    _INSERT.change(connection, _columns(connection, session))
+    counts.move(connection, None, session.state)
+    history.append_event(connection, session.id, session.created_at, session.state, {})
 
 
-_LOOKUP = lookup(list(sessions.c), [sessions.c.id])
+_LOOKUP = lookup([*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
 
 
 def look(ledger: Ledger, session_id: str) -> Session | None:
@@ -74,11 +85,16 @@ def get(connection: Connection, session_id: str) -> Session | None:
     return None if row is None else _session(row)
 
 
+def state_of(connection: Connection, session_id: str) -> SessionState | None:
+    """The state of the session of that id, or None."""
+    found = _STATE.values(connection, {"id": session_id})
+    return None if found is None else _STATES[found[0]]
+
+
 def list_by_controller(connection: Connection, controller: bytes, limit: int = 200) -> list[Session]:
     """The newest sessions of a hotkey, newest first."""
     query = (
-        select(sessions)
-        .where(sessions.c.controller == controller)
+        paid_clock.SESSIONS.where(sessions.c.controller == controller)
         .order_by(sessions.c.created_at.desc(), sessions.c.id)
         .limit(limit)
     )
@@ -90,34 +106,79 @@ def list_in_states(
 ) -> list[Session]:
     """Sessions in any of `states` with an id above `after_id`, by id: a page of at most `limit`."""
     query = (
-        select(sessions)
-        .where(sessions.c.state.in_(sorted(states)), sessions.c.id > after_id)
+        paid_clock.SESSIONS.where(sessions.c.state.in_(sorted(states)), sessions.c.id > after_id)
         .order_by(sessions.c.id)
         .limit(limit)
     )
     return [_session(row) for row in connection.execute(query).mappings()]
 
 
-def count_live(connection: Connection, controller: bytes) -> int:
-    """Sessions that count towards the limit of this hotkey."""
-    query = (
-        select(func.count())
-        .select_from(sessions)
-        .where(sessions.c.controller == controller, sessions.c.state.in_(sorted(LIVE)))
+def list_running(connection: Connection) -> list[RunningSession]:
+    """Every session that a node serves."""
+    node = sessions.c.node_token, sessions.c.node_endpoint, sessions.c.node_hotkey
+    query = select(sessions.c.id, sessions.c.state, *node, sessions.c.quarantined_at).where(
+        sessions.c.state.in_(sorted(RUNNING))
     )
+    return [
+        RunningSession(session_id, _STATES[state], token or "", endpoint or "", hotkey, quarantined_at is not None)
+        for session_id, state, token, endpoint, hotkey, quarantined_at in connection.execute(query)
+    ]
+
+
+def list_unfinished(connection: Connection, limit: int) -> list[tuple[str, int]]:
+    """Sessions that are being provisioned or stopped and not in quarantine, oldest first: ids and crashes."""
+    query = (
+        select(sessions.c.id, sessions.c.crashes)
+        .where(
+            sessions.c.state.in_([str(SessionState.PROVISIONING), str(SessionState.STOPPING)]),
+            sessions.c.quarantined_at.is_(None),
+        )
+        .order_by(sessions.c.created_at)
+        .limit(limit)
+    )
+    return [(session_id, crashes) for session_id, crashes in connection.execute(query)]
+
+
+def list_quarantined(connection: Connection, limit: int) -> list[str]:
+    """Ids of sessions in quarantine."""
+    query = select(sessions.c.id).where(sessions.c.quarantined_at.is_not(None)).limit(limit)
+    return list(connection.execute(query).scalars())
+
+
+def count_quarantined(connection: Connection) -> int:
+    """How many sessions are in quarantine."""
+    query = select(func.count()).select_from(sessions).where(sessions.c.quarantined_at.is_not(None))
     return connection.execute(query).scalar_one()
 
 
-def count_held(connection: Connection) -> int:
-    """Sessions that hold a place: all that are not over."""
-    query = select(func.count()).select_from(sessions).where(sessions.c.state.in_(sorted(HELD)))
-    return connection.execute(query).scalar_one()
+def node_hotkeys(connection: Connection, session_ids: Collection[str]) -> dict[str, bytes]:
+    """The hotkey of each of these sessions' nodes that has one."""
+    query = select(sessions.c.id, sessions.c.node_hotkey).where(
+        sessions.c.id.in_(sorted(session_ids)), sessions.c.node_hotkey.is_not(None)
+    )
+    return dict(connection.execute(query).all())
 
 
-def count_by_state(connection: Connection) -> dict[SessionState, int]:
-    """How many sessions are in each state that has any."""
-    query = select(sessions.c.state, func.count()).group_by(sessions.c.state)
-    return {SessionState(state): count for state, count in connection.execute(query)}
+def has_bought(connection: Connection, controller: bytes) -> bool:
+    """True when the hotkey is that of a buyer."""
+    query = select(sessions.c.id).where(sessions.c.controller == controller).limit(1)
+    return connection.execute(query).first() is not None
+
+
+# Conditions for other areas' queries; each finds the session by its id.
+
+
+def is_unfinished(session_id: ColumnElement[str], payment_id: ColumnElement[str]) -> ColumnElement[bool]:
+    """The session of that id was bought with that payment and is not over."""
+    return exists().where(
+        sessions.c.id == session_id, sessions.c.payment_id == payment_id, sessions.c.state.not_in(sorted(TERMINAL))
+    )
+
+
+def crashes_when_over(session_id: ColumnElement[str]) -> ScalarSelect[int]:
+    """How often the work on the session of that id crashed; null unless it is over and not in quarantine."""
+    over = sessions.c.state.in_(sorted(TERMINAL)), sessions.c.quarantined_at.is_(None)
+    return select(sessions.c.crashes).where(sessions.c.id == session_id, *over).scalar_subquery()
 
 
 def transition(
@@ -142,16 +203,17 @@ def transition(
     if state is None:
         return None
     after = _after(before, state, event, now, reason, error)
-    change = _columns(after) | {"row": session_id, "was": str(before.state)}
+    change = _columns(connection, after) | {"row": session_id, "was": str(before.state)}
     del change["id"]
     if _UPDATE.change(connection, change) != 1:
         return None
+    counts.move(connection, before.state, state)
     told: dict[str, object] = {"from": before.state, "event": event}
     if after.end_reason:
         told["reason"] = after.end_reason
     if error:
         told["error"] = error
-    append_event(connection, session_id, now.wall, state, told)
+    history.append_event(connection, session_id, now.wall, state, told)
     return after
 
 
@@ -167,15 +229,19 @@ def remove_unpaid(connection: Connection, session_id: str) -> bool:
             sessions.c.end_reason == str(EndReason.PAYMENT),
         )
     )
-    return removed.rowcount == 1
+    if removed.rowcount != 1:
+        return False
+    counts.move(connection, SessionState.FAILED, None)
+    return True
 
 
 def forget(connection: Connection, session_ids: Sequence[str], payment_ids: Sequence[str]) -> None:
     """Drop those of the sessions whose first payment is among `payment_ids`, with their history."""
-    theirs = select(sessions.c.id).where(sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids))
-    ids = list(connection.execute(theirs).scalars())
-    connection.execute(delete(session_events).where(session_events.c.session_id.in_(ids)))
-    connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
+    of_payments = sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids)
+    dropped = connection.execute(delete(sessions).where(*of_payments).returning(sessions.c.id, sessions.c.state)).all()
+    for _, state in dropped:
+        counts.move(connection, SessionState(state), None)
+    history.forget(connection, [row.id for row in dropped])
 
 
 def hold_extension(connection: Connection, session_id: str) -> bool:
@@ -206,46 +272,8 @@ def add_seconds(connection: Connection, session_id: str, seconds: float, usd_mic
     )
     if added.rowcount != 1:
         return False
-    append_event(connection, session_id, at, "extended", {"seconds": seconds})
+    history.append_event(connection, session_id, at, "extended", {"seconds": seconds})
     return True
-
-
-def checkpoint_paid_time(connection: Connection, now: Instant) -> None:
-    """Settle the used time of every running session as of `now`, so that a later reboot loses or adds little."""
-    running = sessions.c.state.in_(sorted(RUNNING))
-    for same_boot, passed in (
-        (sessions.c.counted_boot == now.boot, now.monotonic - sessions.c.counted_monotonic),
-        (sessions.c.counted_boot != now.boot, now.wall - sessions.c.counted_wall),
-    ):
-        connection.execute(
-            update(sessions)
-            .where(running, same_boot)
-            .values(
-                used_s=sessions.c.used_s + func.max(0.0, passed),
-                counted_wall=now.wall,
-                counted_monotonic=now.monotonic,
-                counted_boot=now.boot,
-            )
-        )
-
-
-def expired(connection: Connection, now: Instant, limit: int = 500) -> list[str]:
-    """Ids of running sessions whose time is up; the same as rules.has_expired."""
-    pause_s = case((sessions.c.pending_extensions > 0, rules.EXTENSION_PAUSE_S), else_=0.0)
-    left = sessions.c.paid_s - sessions.c.used_s + pause_s
-    query = (
-        select(sessions.c.id)
-        .where(
-            sessions.c.state.in_(sorted(RUNNING)),
-            or_(
-                (sessions.c.counted_boot == now.boot) & (now.monotonic - sessions.c.counted_monotonic >= left),
-                (sessions.c.counted_boot != now.boot) & (now.wall - sessions.c.counted_wall >= left),
-                left <= 0.0,
-            ),
-        )
-        .limit(limit)
-    )
-    return list(connection.execute(query).scalars())
 
 
 def set_node(connection: Connection, session_id: str, token: str, endpoint: str | None, hotkey: bytes | None) -> None:
@@ -273,33 +301,13 @@ def count_crash(connection: Connection, session_id: str, at: float, quarantine_a
         update(sessions).where(sessions.c.id == session_id).values(crashes=crashes, quarantined_at=quarantined_at)
     )
     if quarantined_at is not None and session.quarantined_at is None:
-        append_event(connection, session_id, at, "quarantined", {"crashes": crashes})
+        history.append_event(connection, session_id, at, "quarantined", {"crashes": crashes})
     return get(connection, session_id)
 
 
 def release_quarantine(connection: Connection, session_id: str) -> None:
     """Let the session be worked on again, with a clean count."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(crashes=0, quarantined_at=None))
-
-
-def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
-    """Add a row to the session's history; returns its id."""
-    told = msgspec.json.encode(details).decode()
-    return _INSERT_EVENT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": told})
-
-
-def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
-    """The session's history after event `after_id`, oldest first."""
-    query = (
-        select(session_events)
-        .where(session_events.c.session_id == session_id, session_events.c.id > after_id)
-        .order_by(session_events.c.id)
-        .limit(limit)
-    )
-    return [
-        EventRecord(row["id"], row["session_id"], row["at"], row["event"], row["data"])
-        for row in connection.execute(query).mappings()
-    ]
 
 
 def _after(
@@ -327,21 +335,19 @@ def _after(
     return after
 
 
-def _columns(session: Session) -> dict[str, object]:
+def _columns(connection: Connection, session: Session) -> dict[str, object]:
     columns = msgspec.structs.asdict(session)
-    counted = columns.pop("counted")
+    del columns["counted"]
     for name in ("state", "tier", "end_reason"):
         columns[name] = None if columns[name] is None else str(columns[name])
-    columns["counted_wall"] = counted.wall if counted else None
-    columns["counted_monotonic"] = counted.monotonic if counted else None
-    columns["counted_boot"] = counted.boot if counted else None
+    counted = session.counted
+    columns["counted_from"] = None if counted is None else paid_clock.checkpoint(connection, counted)
     return columns
 
 
 def _session(row: RowMapping | Row) -> Session:
     columns: dict[str, Any] = {**row}
-    wall, monotonic, boot = columns.pop("counted_wall"), columns.pop("counted_monotonic"), columns.pop("counted_boot")
-    columns["counted"] = None if boot is None else Instant(wall, monotonic, boot)
+    paid_clock.settle(columns)
     columns["state"] = _STATES[columns["state"]]
     columns["tier"] = _TIERS[columns["tier"]]
     columns["end_reason"] = None if columns["end_reason"] is None else _END_REASONS[columns["end_reason"]]

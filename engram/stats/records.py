@@ -1,16 +1,16 @@
 """Which sessions are polled."""
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
-from engram.ledger.schema import sessions
-from engram.sessions import RUNNING, SessionState
+from engram.sessions import SessionState
+from engram.sessions import records as session_records
 from engram.stats.model import Target
 
 
 def targets(connection: Connection) -> list[Target]:
     """Every running session with a node."""
-    query = select(sessions.c.id, sessions.c.node_endpoint, sessions.c.state, sessions.c.node_hotkey).where(
-        sessions.c.state.in_(sorted(RUNNING)), sessions.c.node_endpoint.is_not(None)
-    )
-    degraded = str(SessionState.DEGRADED)
-    return [Target(one, endpoint, state == degraded, key) for one, endpoint, state, key in connection.execute(query)]
+    return [
+        Target(one.session_id, one.endpoint, one.state is SessionState.DEGRADED, one.hotkey)
+        for one in session_records.list_running(connection)
+        if one.endpoint
+    ]

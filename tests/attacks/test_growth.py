@@ -5,14 +5,15 @@ from sqlalchemy import Table, func, select
 from trio.testing import MockClock
 
 from engram.clock import TrioClock
-from engram.ledger.schema import answered_requests, payments, session_events, sessions
 from engram.payments import retention
 from engram.payments.actor import FORGET_EVERY_S
 from engram.payments.model import PaymentState
 from engram.payments.protocol import Extension
 from engram.payments.purchase_answer import Bought, Refused
-from engram.sessions import ClockInstants, SessionEvent
+from engram.payments.tables import answered_requests, payments
+from engram.sessions import ClockInstants, SessionEvent, history
 from engram.sessions import records as session_records
+from engram.sessions.tables import session_events, sessions
 from tests.fakes.facilitator import FakeFacilitator
 from tests.payments import builders
 from tests.payments.shop import Shop, open_shop
@@ -46,7 +47,7 @@ async def test_unpaid_attempts_are_forgotten_and_what_was_paid_is_kept(autojump_
         assert shop.payment("paid").state is PaymentState.SETTLED
         assert shop.session(session_id).id == session_id
         (events,) = rows(shop, session_events)
-        assert events == len(shop.read(lambda c: session_records.events_since(c, session_id)))
+        assert events == len(shop.read(lambda c: history.events_since(c, session_id)))
 
 
 async def test_more_than_can_be_forgotten_at_once_is_forgotten_soon(autojump_clock: MockClock) -> None:

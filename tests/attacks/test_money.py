@@ -7,7 +7,7 @@ from engram.payments import records
 from engram.payments.model import PaymentKind, PaymentState, RefundState
 from engram.payments.protocol import Extension
 from engram.payments.purchase_answer import StillPending
-from engram.sessions import ClockInstants, EndReason, SessionEvent
+from engram.sessions import ClockInstants, EndReason, SessionEvent, paid_clock
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
 from tests.payments.shop import Shop, open_shop
@@ -23,7 +23,7 @@ async def running_session(shop: Shop) -> str:
 
 def expired(shop: Shop) -> list[str]:
     now = ClockInstants(shop.clock).now()
-    return shop.read(lambda c: session_records.expired(c, now))
+    return shop.read(lambda c: paid_clock.expired(c, now))
 
 
 async def test_an_extension_whose_outcome_stays_open_buys_no_time(autojump_clock: MockClock) -> None:

@@ -62,6 +62,16 @@ def test_a_ledger_at_rest_is_checked_backed_up_and_restored(ledger: Path, here: 
     assert run("ledger", "check").code == 0
 
 
+def test_sessions_that_are_miscounted_are_a_fault_of_the_ledger(ledger: Path, here: Path, run: Run) -> None:
+    with sqlite3.connect(ledger) as connection:
+        connection.execute("UPDATE session_counts SET sessions = 7 WHERE state = 'active'")
+    connection.close()
+    problem = "the count of active sessions is 7, and there are 0: the gateway corrects it when it starts"
+    checked = run("ledger", "check", "--json")
+    assert (checked.code, json.loads(checked.out)["problems"]) == (1, [problem])
+    assert problem in " ".join(run("doctor").out.split())
+
+
 def test_a_backup_never_replaces_a_file(ledger: Path, here: Path, run: Run) -> None:
     (here / "copy.db").write_text("mine")
     ran = run("ledger", "backup", "copy.db")

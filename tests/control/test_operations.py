@@ -274,7 +274,7 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -
 def abandon(desk: Desk, entry_id: int) -> None:
     from sqlalchemy import update
 
-    from engram.ledger.schema import relay_outbox
+    from engram.relay.tables import relay_outbox
 
     change = update(relay_outbox).where(relay_outbox.c.id == entry_id).values(state="abandoned")
     desk.ledger.write_now(lambda connection: connection.execute(change))

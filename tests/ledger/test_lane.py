@@ -11,8 +11,9 @@ from sqlalchemy import select
 from engram.ledger import LEDGER_FILE, LaneClosed, lookup, open_inline
 from engram.ledger.inline import InlineLedger
 from engram.ledger.lane import Lane, Lookup
-from engram.ledger.schema import payments, session_events, sessions
+from engram.payments.tables import payments
 from engram.sessions import records
+from engram.sessions.tables import session_events, sessions
 from tests.sessions.test_records import a_session
 
 BY_ID = lookup(list(sessions.c), [sessions.c.id])

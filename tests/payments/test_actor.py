@@ -13,7 +13,6 @@ from actors.testing import recording
 from engram.clock import ManualClock
 from engram.hints import Hints
 from engram.ledger import LedgerUnavailable, open_inline
-from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
@@ -21,6 +20,7 @@ from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession, Purchase
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.rules import PaymentEvent
+from engram.payments.tables import answered_requests
 from engram.provisioning.actor import PROVISIONER, Provisioner
 from engram.provisioning.protocol import SessionChanged
 from engram.sessions import SessionState, TierName

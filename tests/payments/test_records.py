@@ -11,7 +11,6 @@ from sqlalchemy import Connection, select
 
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
-from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations, retention
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
 from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
@@ -19,7 +18,8 @@ from engram.payments.refund_rules import RefundTerms
 from engram.payments.refunds import settle_up
 from engram.payments.reservations import Known, Reserved
 from engram.payments.rules import PaymentEvent
-from engram.sessions import EndReason, Session, SessionEvent, SessionState
+from engram.payments.tables import answered_requests
+from engram.sessions import EndReason, Session, SessionEvent, SessionState, history
 from tests.payments import builders
 from tests.payments.builders import BOB, NOW, ROOMY, instant, reservation
 
@@ -144,8 +144,8 @@ def test_a_refused_payment_may_be_tried_again_by_the_same_request_for_the_same_s
     assert books.payment() == again.payment
     assert again.payment.reason is None
     assert (books.session().state, books.session().end_reason) == (SessionState.PAYMENT_PENDING, None)
-    history = [event.event for event in books.run(sessions.records.events_since, "session of a nonce")]
-    assert history == ["payment_pending", "failed", "payment_pending"]
+    events = [event.event for event in books.run(history.events_since, "session of a nonce")]
+    assert events == ["payment_pending", "failed", "payment_pending"]
 
 
 def test_a_session_that_was_stopped_never_comes_back_by_its_payment(books: Books) -> None:

@@ -22,7 +22,7 @@ from engram.payments.outcomes import NotSent, Pending, Rejected, Settled, Settle
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_rules import Ended, Next, RefundTerms
 from engram.payments.rules import EXPIRED
-from engram.sessions import ClockInstants, EndReason, SessionEvent
+from engram.sessions import ClockInstants, EndReason, SessionEvent, history
 from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault
 from tests.payments import builders
@@ -235,7 +235,7 @@ async def test_a_lost_node_gives_back_the_outage_and_the_time_that_was_left(auto
 
         happen(SessionEvent.DEGRADE, 100.0)
         happen(SessionEvent.RECOVER, 520.0)
-        outage_s = shop.read(lambda c: refunds._outage_s(c, session_id))
+        outage_s = shop.read(lambda c: history.outage_s(c, session_id))
         assert outage_s == pytest.approx(420.0, abs=1)
         (refund,) = end(shop, session_id, reason=EndReason.NODE_LOST)
         assert 99_000 < refund.amount <= 100_000

@@ -15,7 +15,7 @@ from engram.provisioning import NodeBackend as Backend
 from engram.provisioning import node_keys
 from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watch
 from engram.provisioning.fleet import Fleet
-from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records, rules
+from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, history, records, rules
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
 from tests.fakes.nodes import InMemoryProvisioner
@@ -99,7 +99,7 @@ class World:
         return self.ledger.write_now(lambda c: records.transition(c, session_id, event, self.instants.now()))
 
     def states(self, session_id: str = "s") -> list[str]:
-        return [e.event for e in self.ledger.write_now(lambda c: records.events_since(c, session_id))]
+        return [e.event for e in self.ledger.write_now(lambda c: history.events_since(c, session_id))]
 
 
 def _insert(connection: Connection, session: Session) -> None:

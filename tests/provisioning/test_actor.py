@@ -16,7 +16,7 @@ from engram.provisioning import NodeSpec, Unavailable, actor, records
 from engram.provisioning.actor import PROVISIONER, Provisioner
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.protocol import NodeExited, SessionChanged
-from engram.sessions import EndReason, SessionEvent, SessionState, TierName
+from engram.sessions import EndReason, SessionEvent, SessionState, TierName, counts
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
 from tests.crashes import may_crash
@@ -135,6 +135,16 @@ async def test_an_extension_that_is_being_paid_for_pauses_expiry(autojump_clock:
         assert world.state() == "active"
         await trio.sleep(200.0)
         assert world.state() == "expired"
+
+
+async def test_counts_that_other_hands_made_wrong_are_corrected_at_start(
+    autojump_clock: MockClock, world: World
+) -> None:
+    world.sell()
+    world.ledger.write_now(lambda c: c.exec_driver_sql("UPDATE session_counts SET sessions = 7"))
+    async with running(world.fleet):
+        await until(world, "active")
+    assert world.ledger.write_now(counts.by_state) == {SessionState.ACTIVE: 1}
 
 
 async def test_used_time_is_written_down_every_minute(autojump_clock: MockClock, world: World) -> None:

@@ -9,10 +9,11 @@ from sqlalchemy import update
 from trio.testing import MockClock
 
 from engram.ledger.inline import open_inline
-from engram.ledger.schema import nodes, sessions
 from engram.provisioning import NoCapacity, NodeState, Rejected, Unavailable, Unknown, node_keys, records, saga
 from engram.provisioning.fleet import END_GRACE_S, Pokes
+from engram.provisioning.tables import nodes
 from engram.sessions import SessionEvent, SessionState
+from engram.sessions.tables import sessions
 from tests.provisioning.fleets import CONTROLLER, World, replaced
 
 

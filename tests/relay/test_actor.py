@@ -11,13 +11,13 @@ from sqlalchemy import select, update
 from actors import ActorRef, ChildSpec, Intensity, Registry, SupervisorSpec, open_system
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
-from engram.ledger.schema import relay_log, relay_outbox
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
 from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Answered, Outcome, Unknown, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
 from engram.relay.signer import Signed
+from engram.relay.tables import relay_log, relay_outbox
 from engram.telemetry.metrics import Metrics
 from tests.crashes import may_crash
 from tests.relay.samples import SIGNER, queue, rng, write

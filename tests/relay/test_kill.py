@@ -10,7 +10,7 @@ import trio
 from sqlalchemy import select
 
 from engram.ledger import open_inline
-from engram.ledger.schema import relay_log, relay_outbox
+from engram.relay.tables import relay_log, relay_outbox
 from tests.fakes.responder import Answer, Asked, Responder
 from tests.relay.samples import write
 from tests.sampling import sample

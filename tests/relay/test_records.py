@@ -5,10 +5,10 @@ import pytest
 from sqlalchemy import select
 
 from engram.ledger import InlineLedger, open_inline
-from engram.ledger.schema import relay_log, relay_outbox
 from engram.relay import EntryState, NoSuchEntry, NotAbandoned, is_signed, records, scores_payload
 from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Unknown
 from engram.relay.rules import Decision, RetryPolicy, decide
+from engram.relay.tables import relay_log, relay_outbox
 from tests.relay.samples import NOW, SIGNER, payload, queue, rng, write
 
 

@@ -13,10 +13,10 @@ from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.clock import TrioClock
 from engram.hotkeys import ss58
 from engram.ledger import InlineLedger, open_inline
-from engram.ledger.schema import relay_outbox
 from engram.relay import records as relay_records
 from engram.relay import rounds
 from engram.relay.rounds import MemoryRounds, RoundLosses, RoundPorts
+from engram.relay.tables import relay_outbox
 from engram.sessions import Session, SessionState, TierName, records
 from engram.stats import NodeStats, StatsView
 from engram.telemetry.metrics import Metrics

@@ -23,6 +23,9 @@ from engram.sessions import (
     SessionState,
     SystemInstants,
     TierName,
+    counts,
+    history,
+    paid_clock,
     records,
     rules,
 )
@@ -113,7 +116,7 @@ def test_history_is_appended_with_each_transition(ledger: InlineLedger, instants
     to_active(ledger, instants)
     end = EndReason.NODE_LOST
     ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, instants.now(), reason=end, error="gone"))
-    events = ledger.write_now(lambda c: records.events_since(c, "s"))
+    events = ledger.write_now(lambda c: history.events_since(c, "s"))
     assert [e.event for e in events] == ["payment_pending", "provisioning", "active", "stopping"]
     assert json.loads(events[-1].data) == {
         "from": "active",
@@ -121,7 +124,7 @@ def test_history_is_appended_with_each_transition(ledger: InlineLedger, instants
         "reason": "node_lost",
         "error": "gone",
     }
-    assert ledger.write_now(lambda c: records.events_since(c, "s", events[-2].id)) == [events[-1]]
+    assert ledger.write_now(lambda c: history.events_since(c, "s", events[-2].id)) == [events[-1]]
 
 
 def test_paid_time_is_settled_when_the_session_stops(
@@ -143,20 +146,20 @@ def test_checkpoints_carry_paid_time_over_a_reboot(
     to_active(ledger, instants)
     clock.advance(100.0)
     clock.jump(86_400.0)
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     instants.boot = "boot-2"
     clock.advance(200.0)
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert rules.remaining_s(session, instants.now()) == 3300.0
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert session.used_s == 300.0
     assert session.counted == instants.now()
     clock.jump(-1e6)
     instants.boot = "boot-3"
-    ledger.write_now(lambda c: records.checkpoint_paid_time(c, instants.now()))
+    ledger.write_now(lambda c: paid_clock.checkpoint(c, instants.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
     assert session.used_s == 300.0
@@ -168,17 +171,17 @@ def test_what_has_run_out_is_found_and_an_extension_adds_its_seconds_once(
     to_active(ledger, instants)
     clock.advance(3_600.0)
     assert ledger.write_now(lambda c: records.hold_extension(c, "s"))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     assert ledger.write_now(lambda c: records.add_seconds(c, "s", 1800.0, 50_000, clock.now()))
     ledger.write_now(lambda c: records.release_extension(c, "s"))
     ledger.write_now(lambda c: records.release_extension(c, "s"))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     clock.advance(1_799.0)
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     clock.advance(1.0)
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == ["s"]
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == ["s"]
     ledger.write_now(lambda c: records.transition(c, "s", SessionEvent.END, instants.now()))
-    assert ledger.write_now(lambda c: records.expired(c, instants.now())) == []
+    assert ledger.write_now(lambda c: paid_clock.expired(c, instants.now())) == []
     assert not ledger.write_now(lambda c: records.add_seconds(c, "s", 1800.0, 50_000, clock.now()))
     session = ledger.write_now(lambda c: records.get(c, "s"))
     assert session is not None
@@ -210,10 +213,10 @@ def test_counts_and_lists(ledger: InlineLedger, instants: ClockInstants) -> None
             records.insert_session(connection, a_session(f"s{number}", state))
 
     ledger.write_now(insert_all)
-    assert ledger.write_now(lambda c: records.count_live(c, b"\1" * 32)) == 4
-    assert ledger.write_now(lambda c: records.count_live(c, b"\2" * 32)) == 0
-    assert ledger.write_now(records.count_held) == 5
-    assert ledger.write_now(records.count_by_state) == dict.fromkeys(SessionState, 1)
+    assert ledger.write_now(lambda c: counts.taken(c, b"\1" * 32)) == (4, 5)
+    assert ledger.write_now(lambda c: counts.taken(c, b"\2" * 32)) == (0, 5)
+    assert ledger.write_now(counts.held) == 5
+    assert ledger.write_now(counts.by_state) == dict.fromkeys(SessionState, 1)
     assert len(ledger.write_now(lambda c: records.list_by_controller(c, b"\1" * 32))) == len(SessionState)
     page = ledger.write_now(lambda c: records.list_in_states(c, set(SessionState), limit=3, after_id="s1"))
     assert [s.id for s in page] == ["s2", "s3", "s4"]
@@ -296,7 +299,7 @@ class SessionLife(RuleBasedStateMachine):
 
     @rule()
     def checkpoint(self) -> None:
-        self.ledger.write_now(lambda c: records.checkpoint_paid_time(c, self.instants.now()))
+        self.ledger.write_now(lambda c: paid_clock.checkpoint(c, self.instants.now()))
 
     @rule()
     def extend(self) -> None:
@@ -324,14 +327,14 @@ class SessionLife(RuleBasedStateMachine):
         left = max(0.0, self.paid - self.used)
         if self.state in ("active", "degraded"):
             assert abs(rules.remaining_s(session, self.instants.now()) - left) < 1e-3
-            found = self.ledger.write_now(lambda c: records.expired(c, self.instants.now()))
+            found = self.ledger.write_now(lambda c: paid_clock.expired(c, self.instants.now()))
             if left > 1e-3:
                 assert not found
             elif left == 0.0 and self.used > self.paid + 1e-3:
                 overdue = self.used - self.paid
                 if self.holds == 0 or abs(overdue - rules.EXTENSION_PAUSE_S) > 1e-3:
                     assert bool(found) == (self.holds == 0 or overdue > rules.EXTENSION_PAUSE_S)
-        events = self.ledger.write_now(lambda c: records.events_since(c, "s"))
+        events = self.ledger.write_now(lambda c: history.events_since(c, "s"))
         assert [e.event for e in events if e.event != "extended"][-1] == self.state
 
     def teardown(self) -> None:

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection
 
+from engram.cli.at_rest import read_at_rest
 from engram.cli.doctor.finding import Finding
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
-from engram.ledger.connection import reading_engine
 from engram.ledger.migrations import MIGRATIONS
-from engram.ledger.schema import payments, refunds
-from engram.payments.model import PaymentState, RefundState
+from engram.payments import records as payment_records
+from engram.payments.model import RefundState
+from engram.sessions import counts
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """Upserts, partial indexes and everything else the ledger is written with."""
@@ -70,7 +70,10 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
             "ledger", "good", f"sound, schema version {report.schema_version}, {size}; the next start brings it up"
         )
         return
-    yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
+    if miscounted := read_at_rest(path, counts.problems):
+        yield Finding("ledger", "bad", f"{path}: {'; '.join(miscounted)}")
+    else:
+        yield Finding("ledger", "good", f"sound, schema version {report.schema_version}, {size}")
     waiting = read_waiting(path, now())
     if waiting is None:
         yield Finding("ledger", "note", "what waits in it cannot be read")
@@ -84,32 +87,18 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
 
 def read_waiting(path: Path, now: float) -> Waiting | None:
     """Return what waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
-    if not path.is_file():
-        return None
-    engine = reading_engine(path)
-    try:
-        with engine.connect() as connection:
-            return _read(connection, now)
-    except SQLAlchemyError:
-        return None
-    finally:
-        engine.dispose()
+    return read_at_rest(path, lambda connection: _read(connection, now))
 
 
 def _read(connection: Connection, now: float) -> Waiting:
-    def count(*conditions: ColumnElement[bool]) -> int:
-        return connection.execute(select(func.count()).select_from(payments).where(*conditions)).scalar_one()
-
-    unsent = refunds.c.state != str(RefundState.REFUNDED)
-    number, owed = connection.execute(
-        select(func.count(), func.coalesce(func.sum(refunds.c.amount), 0)).where(unsent)
-    ).one()
+    parts = payment_records.refunds_by_state(connection)
+    unsent = [part for state, part in parts.items() if state is not RefundState.REFUNDED]
     return Waiting(
         environment=facts.get(connection, "environment"),
-        quarantined=count(payments.c.quarantined_at.is_not(None)),
-        long_unknown=count(payments.c.state == str(PaymentState.UNKNOWN), payments.c.created_at < now - LONG_UNKNOWN_S),
-        refunds=number,
-        owed=owed,
+        quarantined=payment_records.count_quarantined(connection),
+        long_unknown=payment_records.count_unknown(connection, now - LONG_UNKNOWN_S),
+        refunds=sum(number for number, _ in unsent),
+        owed=sum(units for _, units in unsent),
     )
 
 

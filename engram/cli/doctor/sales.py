@@ -10,18 +10,16 @@ from pathlib import Path
 
 import msgspec
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from config.model import Settings
+from engram.cli.at_rest import read_at_rest
 from engram.cli.doctor.finding import Finding
 from engram.gateway import rules, sales_switch
 from engram.gateway.standing_facts import fixed_facts
 from engram.ledger import facts
-from engram.ledger.connection import reading_engine
 from engram.payments.purchase_answer import NoRoom
 from engram.provisioning import capacity, node_keys
-from engram.sessions import TierName
-from engram.sessions import records as session_records
+from engram.sessions import HELD, TierName, counts
 from engram.sessions.rules import tiers
 
 
@@ -36,7 +34,7 @@ def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterat
 
     A lasting reason is bad, one that passes is a note.
     """
-    found = rules.reasons(_facts(settings, _read(ledger), others))
+    found = rules.reasons(_facts(settings, read_at_rest(ledger, _query) or _InLedger(), others))
     for reason in found:
         yield Finding("sales", "bad" if reason.lasting else "note", f"nothing can be sold: {reason.text}")
     if not found:
@@ -68,24 +66,10 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
-def _read(path: Path) -> _InLedger:
-    """Return the ledger's counts; zeros when there is no ledger yet, or it cannot be read (reported separately)."""
-    if not path.is_file():
-        return _InLedger()
-    engine = reading_engine(path)
-    try:
-        with engine.connect() as connection:
-            return _query(connection)
-    except SQLAlchemyError:
-        return _InLedger()
-    finally:
-        engine.dispose()
-
-
 def _query(connection: Connection) -> _InLedger:
     switch = facts.get(connection, sales_switch.KEY)
     return _InLedger(
         selling=None if switch is None else switch == "on",
         keys=node_keys.count_usable(connection),
-        held=session_records.count_held(connection),
+        held=sum(count for state, count in counts.scan(connection).items() if state in HELD),
     )

@@ -6,12 +6,15 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from engram.cli import output
+from engram.cli.at_rest import read_at_rest
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.operate.running import ask_folder
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.control.commands import BackupLedger
 from engram.control.model import BackupMade
 from engram.ledger import LEDGER_FILE, LedgerError, backup, data_folder
+from engram.ledger.migrations import MIGRATIONS
+from engram.sessions import counts
 
 app = App(
     name="ledger",
@@ -76,6 +79,8 @@ def check_ledger(
         report = backup.check(path or _folder(sources) / LEDGER_FILE)
     except LedgerError as error:
         raise CommandFailed(str(error)) from None
+    if report.schema_version == len(MIGRATIONS):
+        report.problems.extend(read_at_rest(Path(report.path), counts.problems) or [])
     if show.json:
         output.document(report)
     else:

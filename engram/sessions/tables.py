@@ -1,9 +1,8 @@
-"""Compute sessions, what happened to them, the nodes that serve them and the node keys they lease."""
+"""Compute sessions, what happened to them, how many are in which state, and the clock of paid time."""
 
 from sqlalchemy import Index, Integer, LargeBinary, Text
-from sqlalchemy.dialects.sqlite import REAL
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata, one_of
 
 sessions = Table(
     "sessions",
@@ -21,11 +20,9 @@ sessions = Table(
     Column("ended_at", REAL),
     Column("end_reason", Text),  # why it is stopping, or ended
     Column("error", Text),
-    # Paid time used up, as of the checkpoint (wall, monotonic, boot id of the machine).
+    # Paid time used up, and what the paid clock read then; null while none runs.
     Column("used_s", REAL, nullable=False, server_default="0"),
-    Column("counted_wall", REAL),
-    Column("counted_monotonic", REAL),
-    Column("counted_boot", Text),
+    Column("counted_from", REAL),
     Column("pending_extensions", Integer, nullable=False, server_default="0"),
     # The node that serves it.
     Column("node_token", Text),
@@ -38,6 +35,36 @@ sessions = Table(
 )
 Index("ix_sessions_controller", sessions.c.controller, sessions.c.created_at)
 Index("ix_sessions_state", sessions.c.state)
+Index(
+    "ix_sessions_live",
+    sessions.c.controller,
+    sqlite_where=one_of(sessions.c.state, ("active", "degraded", "payment_pending", "provisioning")),
+)
+Index(
+    "ix_sessions_ends",
+    sessions.c.counted_from + sessions.c.paid_s - sessions.c.used_s,
+    sqlite_where=sessions.c.counted_from.is_not(None),
+)
+
+paid_clock = Table(
+    "paid_clock",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("reads_s", REAL, nullable=False),
+    # The instant at which it read that.
+    Column("wall", REAL, nullable=False),
+    Column("monotonic", REAL, nullable=False),
+    Column("boot", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+session_counts = Table(
+    "session_counts",
+    metadata,
+    Column("state", Text, primary_key=True),
+    Column("sessions", Integer, nullable=False),
+    sqlite_strict=True,
+)
 
 session_events = Table(
     "session_events",
@@ -51,39 +78,3 @@ session_events = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_session_events_session", session_events.c.session_id, session_events.c.id)
-
-nodes = Table(
-    "nodes",
-    metadata,
-    Column("token", Text, primary_key=True),  # begins with this ledger's id
-    Column("session_id", Text, nullable=False),
-    Column("backend", Text, nullable=False),
-    Column("state", Text, nullable=False),  # launching | running | gone
-    Column("port", Integer),  # held until the node is gone
-    Column("reference", Text),  # JSON of the backend: pid and its start time, deployment, …
-    Column("hotkey", LargeBinary),
-    Column("created_at", REAL, nullable=False),
-    Column("gone_at", REAL),
-    sqlite_strict=True,
-)
-Index("ix_nodes_session", nodes.c.session_id)
-Index("uq_nodes_live_port", nodes.c.port, unique=True, sqlite_where=nodes.c.state != "gone")
-
-node_keys = Table(
-    "node_keys",
-    metadata,
-    Column("public_key", LargeBinary, primary_key=True),
-    Column("path", Text, nullable=False),  # wallet hotkey file, mode 0600
-    Column("source", Text, nullable=False),  # added | generated
-    Column("added_at", REAL, nullable=False),
-    Column("retired_at", REAL),
-    Column("session_id", Text),  # lease
-    Column("leased_at", REAL),
-    sqlite_strict=True,
-)
-Index(
-    "uq_node_keys_session",
-    node_keys.c.session_id,
-    unique=True,
-    sqlite_where=node_keys.c.session_id.is_not(None),
-)

@@ -1,8 +1,8 @@
-"""Facts about the ledger itself and switches the operator set: `ledger_id`, `selling`."""
+"""Facts about the ledger itself and switches the operator set: `ledger_id`, `environment`, `selling`."""
 
 from sqlalchemy import Text
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.sql import Column, Table, metadata
 
 meta = Table(
     "meta",

@@ -1,9 +1,8 @@
 """The relay's outbox (waiting, delivered and dead letters) and the log of its attempts."""
 
 from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
-from sqlalchemy.dialects.sqlite import REAL
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 relay_outbox = Table(
     "relay_outbox",

@@ -1,9 +1,8 @@
 """The play-money facilitator's books."""
 
 from sqlalchemy import Integer, LargeBinary, PrimaryKeyConstraint, Text
-from sqlalchemy.dialects.sqlite import REAL
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 play_accounts = Table(
     "play_accounts",

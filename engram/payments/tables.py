@@ -1,9 +1,8 @@
 """Payments by x402, their refunds, and the signed requests that were already answered."""
 
 from sqlalchemy import Index, Integer, LargeBinary, PrimaryKeyConstraint, Text
-from sqlalchemy.dialects.sqlite import REAL
 
-from engram.ledger.schema._base import Column, Table, metadata
+from engram.ledger.sql import REAL, Column, Table, metadata
 
 payments = Table(
     "payments",

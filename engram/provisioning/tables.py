@@ -1,0 +1,41 @@
+"""The nodes that serve sessions, and the node keys that they lease."""
+
+from sqlalchemy import Index, Integer, LargeBinary, Text
+
+from engram.ledger.sql import REAL, Column, Table, metadata
+
+nodes = Table(
+    "nodes",
+    metadata,
+    Column("token", Text, primary_key=True),  # begins with this ledger's id
+    Column("session_id", Text, nullable=False),
+    Column("backend", Text, nullable=False),
+    Column("state", Text, nullable=False),  # launching | running | gone
+    Column("port", Integer),  # held until the node is gone
+    Column("reference", Text),  # JSON of the backend: pid and its start time, deployment, …
+    Column("hotkey", LargeBinary),
+    Column("created_at", REAL, nullable=False),
+    Column("gone_at", REAL),
+    sqlite_strict=True,
+)
+Index("ix_nodes_session", nodes.c.session_id)
+Index("uq_nodes_live_port", nodes.c.port, unique=True, sqlite_where=nodes.c.state != "gone")
+
+node_keys = Table(
+    "node_keys",
+    metadata,
+    Column("public_key", LargeBinary, primary_key=True),
+    Column("path", Text, nullable=False),  # wallet hotkey file, mode 0600
+    Column("source", Text, nullable=False),  # added | generated
+    Column("added_at", REAL, nullable=False),
+    Column("retired_at", REAL),
+    Column("session_id", Text),  # lease
+    Column("leased_at", REAL),
+    sqlite_strict=True,
+)
+Index(
+    "uq_node_keys_session",
+    node_keys.c.session_id,
+    unique=True,
+    sqlite_where=node_keys.c.session_id.is_not(None),
+)

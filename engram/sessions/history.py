@@ -1,0 +1,78 @@
+"""What happened to sessions, in the ledger. Functions are called inside `ledger.write` or `ledger.read`."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select
+
+from engram.ledger import Prepared
+from engram.sessions.model import EventRecord, SessionState
+from engram.sessions.tables import session_events
+
+_INSERT = Prepared(insert(session_events), ["session_id", "at", "event", "data"])
+_STATES = sorted(map(str, SessionState))
+
+
+def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
+    """Add a row to the session's history; returns its id."""
+    data = msgspec.json.encode(details).decode()
+    return _INSERT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": data})
+
+
+def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
+    """The session's history after event `after_id`, oldest first."""
+    query = (
+        select(session_events)
+        .where(session_events.c.session_id == session_id, session_events.c.id > after_id)
+        .order_by(session_events.c.id)
+        .limit(limit)
+    )
+    return [EventRecord(*row) for row in connection.execute(query)]
+
+
+def newest_event_id(connection: Connection) -> int:
+    """Id of the newest event of any session, 0 when there is none."""
+    newest: int = connection.execute(select(func.coalesce(func.max(session_events.c.id), 0))).scalar_one()
+    return newest
+
+
+def newest_event(connection: Connection, session_id: str) -> EventRecord:
+    """The newest event of a session; every session has one."""
+    query = (
+        select(session_events)
+        .where(session_events.c.session_id == session_id)
+        .order_by(session_events.c.id.desc())
+        .limit(1)
+    )
+    return EventRecord(*connection.execute(query).one())
+
+
+def changed_since(connection: Connection, event_id: int, limit: int = 10_000) -> dict[str, int]:
+    """Sessions with events after `event_id`, each with its newest event's id. Reads at most `limit` events."""
+    query = (
+        select(session_events.c.session_id, session_events.c.id)
+        .where(session_events.c.id > event_id)
+        .order_by(session_events.c.id)
+        .limit(limit)
+    )
+    return dict(connection.execute(query).all())
+
+
+def outage_s(connection: Connection, session_id: str) -> float:
+    """Seconds that the session had a node no more, as its history tells."""
+    query = (
+        select(session_events.c.at, session_events.c.event)
+        .where(session_events.c.session_id == session_id, session_events.c.event.in_(_STATES))
+        .order_by(session_events.c.id)
+    )
+    total, since = 0.0, None
+    for at, event in connection.execute(query):
+        if since is not None:
+            total += max(0.0, at - since)
+        since = at if event == str(SessionState.DEGRADED) else None
+    return total
+
+
+def forget(connection: Connection, session_ids: Collection[str]) -> None:
+    """Drop the history of these sessions."""
+    connection.execute(delete(session_events).where(session_events.c.session_id.in_(session_ids)))
