@@ -120,7 +120,7 @@ async def test_an_export_gives_everything_and_says_at_its_end_why_there_is_no_ro
         assert page.body["count"] == 1
         stream: Any = await endpoints.export_stream(service, signed(CONTROLLER, "export-stream", {}))
         end = await stream._end(1)
-        assert (end["commitment"], cid in end["error"]) == (None, True)
+        assert (end.commitment, cid in end.error) == (None, True)
 
 
 async def test_a_namespace_is_not_hashed_for_more_than_a_part_of_the_time(
