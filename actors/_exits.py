@@ -30,7 +30,7 @@ class ExitReason(msgspec.Struct, frozen=True):
         return self.kind == "killed" or self.kind == "crashed"
 
     def __str__(self) -> str:
-        """One line of at most 200 characters and the kind."""
+        """Return one line of at most 200 characters and the kind."""
         told = self.detail or ("" if self.error is None else f"{type(self.error).__name__}: {self.error}")
         told = " ".join(told.split())
         if len(told) > _TOLD_AT_MOST:
@@ -76,5 +76,5 @@ def _twin(error: BaseException) -> BaseException:
 
 
 def crashed(error: BaseException) -> ExitReason:
-    """The reason of an actor from which `error` escaped."""
+    """Return the reason of an actor from which `error` escaped."""
     return ExitReason("crashed", error=error)

@@ -65,13 +65,13 @@ class Asked(msgspec.Struct, eq=False):
     """Where its actor keeps it for a later reply."""
 
     def unwrap(self) -> object:
-        """Returns the reply or raises the error, in the caller's task."""
+        """Return the reply or raise the error, in the caller's task."""
         if self.error is not None:
             raise self.error
         return self.reply
 
     def settle(self, reply: object) -> bool:
-        """Wakes the caller with the reply. False when it was gone: the reply is late."""
+        """Wake the caller with the reply. False when it was gone: the reply is late."""
         if self.done:
             return False
         self.done = True
@@ -80,7 +80,7 @@ class Asked(msgspec.Struct, eq=False):
         return True
 
     def refuse(self, error: Exception) -> bool:
-        """Wakes the caller with an error. False when it was gone."""
+        """Wake the caller with an error. False when it was gone."""
         if self.done:
             return False
         self.done = True
@@ -89,7 +89,7 @@ class Asked(msgspec.Struct, eq=False):
         return True
 
     def fail(self, reason: ExitReason | None) -> None:
-        """Nobody will reply."""
+        """Fail the call: there will be no reply."""
         self.refuse(ActorDown(self.mailbox.name, reason, taken=self.taken))
 
     def expire(self) -> None:
@@ -98,7 +98,7 @@ class Asked(msgspec.Struct, eq=False):
             self._abandon()
 
     def abort(self, _: object) -> trio.lowlevel.Abort:
-        """The caller is cancelled."""
+        """Give up: the caller is cancelled."""
         self._abandon()
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -119,7 +119,7 @@ class _Woken:
     """The outcome of a wait that brings nothing."""
 
     def unwrap(self) -> None:
-        """Returns."""
+        """Return."""
 
 
 _WOKEN: Final = cast("Outcome[None]", _Woken())
@@ -177,7 +177,7 @@ class Mailbox:
         self.accepts: set[type] = set()
         self.consumer: trio.lowlevel.Task | None = None
         self.senders: deque[Blocked | Asked] | None = None
-        """Those who wait for room; None when nobody does, and then only `limit` rules."""
+        """Senders that wait for room; None when there are none, and then only `limit` applies."""
         self.timers: Timers | None = None
         self.owner: Worker | None = None
         self.down: ExitReason | None = None
@@ -187,7 +187,7 @@ class Mailbox:
         self.task: trio.lowlevel.Task | None = None
         """The task of its owner's life."""
         self.thread = 0
-        """The identity of the thread that alone may use it; 0 while nobody owns it."""
+        """The identity of the only thread that may use it; 0 while it has no owner."""
         self.senders_since = 0
         """What `taken` was when senders last had a turn, or began to wait."""
         self.waiting: list[Wait] | None = None
@@ -209,7 +209,7 @@ class Mailbox:
         self._reset_limit()
 
     def close(self, reason: ExitReason) -> None:
-        """Nobody will take what is in it: dead letters and failed callers."""
+        """Close it: its messages become dead letters, its callers fail."""
         owner = self.owner
         self.owner, self.down, self.limit, self.thread = None, without_frames(reason), 0, 0
         queue, self.queue = self.queue, deque()
@@ -219,7 +219,7 @@ class Mailbox:
             owner.supervisor.system.spawn(self._turn_down_rest, self.name, queue, senders, reason)
 
     def _turn_down(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> bool:
-        """Disposes of so much as may be done in one step. True when there is more."""
+        """Dispose of so much as may be done in one step. True when there is more."""
         for _ in range(_CLOSED_AT_ONCE):
             if queue:
                 self.dispose(queue.popleft(), "down", reason)
@@ -240,7 +240,7 @@ class Mailbox:
             more = self._turn_down(queue, senders, reason)
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
-        """Makes a dead letter of a queued or taken item; its caller, if any, is told."""
+        """Make a dead letter of a queued or taken item, and fail its caller, if any."""
         if isinstance(item, Asked):
             if item.abandoned and not item.taken:
                 return
@@ -249,7 +249,7 @@ class Mailbox:
         self.dead_letter(item, cause)
 
     def dead_letter(self, message: object, cause: DeadLetterCause) -> None:
-        """Publishes the loss of `message`."""
+        """Publish the loss of `message`."""
         events = self.events
         if events is not None:
             events.counters.dead_letters += 1
@@ -306,7 +306,7 @@ class Mailbox:
     # --- the senders' side
 
     def require_thread(self) -> None:
-        """Raises WrongThread when another thread than its system's runs this."""
+        """Raise WrongThread when another thread than its system's runs this."""
         if self.thread and self.thread != get_ident():
             raise WrongThread(self.name)
 
@@ -322,7 +322,7 @@ class Mailbox:
             reschedule(consumer, _WOKEN)
 
     def make_room(self, message: object) -> bool:
-        """The slow path of tell: True when `message` may be put now, False when the policy dropped it.
+        """Return the slow path of tell: True when `message` may be put now, False when the policy dropped it.
 
         Raises ActorDown, WrongMessage and, when the policy is to refuse, MailboxFull.
         """
@@ -347,12 +347,12 @@ class Mailbox:
                 return False
 
     def must_wait(self, message: object) -> bool:
-        """The slow path of send and call: True when others wait for room already, or there is none. Raises
+        """Return the slow path of send and call: True when others wait for room already, or there is none. Raises
         ActorDown and WrongMessage."""
         return not self._has_room(message) or self.senders is not None
 
     def add_sender(self, waiter: Blocked | Asked) -> None:
-        """Lets it wait for room behind everybody who waits."""
+        """Queue a sender for room, behind those that wait already."""
         if self.senders is None:
             self.senders = deque()
             self.senders_since = self.taken
@@ -360,7 +360,7 @@ class Mailbox:
         self.senders.append(waiter)
 
     async def wait_for_room(self, waiter: Blocked) -> None:
-        """Puts its message once there is room, after everybody who waited before. Raises ActorDown."""
+        """Put its message once there is room, after earlier senders. Raises ActorDown."""
         self.add_sender(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -371,7 +371,7 @@ class Mailbox:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def note_abandoned(self) -> None:
-        """A call in it, or whoever waits for room, has given up. Those are swept out when they are most of it: one by
+        """Note that a queued call or waiting sender has given up. Those are swept out when they are most of it: one by
         one, each would have to be found among all."""
         self.abandoned += 1
         waiting = len(self.senders or ())
@@ -422,11 +422,11 @@ class Mailbox:
 
     @property
     def path(self) -> str:
-        """The path of its owner in the tree; its name while nobody owns it."""
+        """The path of its owner in the tree; its name while it has no owner."""
         return self.name if self.owner is None else self.owner.path
 
     def links(self) -> list[Link]:
-        """What its consumer waits for, whether or not something else may end these waits."""
+        """Return what its consumer waits for, whether or not something else may end these waits."""
         return [(wait.target, wait.left_s()) for wait in self.waiting or ()]
 
     def wait_begins(self, wait: Wait) -> None:
@@ -441,7 +441,7 @@ class Mailbox:
             self.waiting.remove(wait)
 
     def oldest_age_s(self) -> float | None:
-        """How long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound
+        """Return how long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound
         that is off by less than one slice of the consumer. None when the mailbox is empty."""
         return trio.current_time() - self._oldest_since if self.queue else None
 

@@ -54,7 +54,7 @@ class ActorRef(Generic[M_contra]):
 
     @property
     def path(self) -> str:
-        """Where in the tree its holder is; the name while nobody holds it."""
+        """The path of its holder in the tree; the name while it is not held."""
         return self._mailbox.path
 
     @property
@@ -63,7 +63,7 @@ class ActorRef(Generic[M_contra]):
         return self._mailbox.owner is not None
 
     def tell(self, message: M_contra) -> None:
-        """Puts `message` into the mailbox, at once. No reply, no proof that it was handled.
+        """Put `message` into the mailbox, at once. No reply, no proof that it was handled.
 
         Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage, WrongThread.
         """
@@ -110,7 +110,7 @@ class ActorRef(Generic[M_contra]):
             mailbox.wake()
 
     async def call(self: ActorRef[M], message: Asks[M, R], timeout: float = 5.0) -> R:
-        """Puts `message` (waiting for room within `timeout` seconds) and returns the reply.
+        """Put `message` (waiting for room within `timeout` seconds) and return the reply.
 
         Cancelled or expired while queued, the message is never handled; once taken it is handled to its end and a
         late reply is dropped and counted.
@@ -149,19 +149,19 @@ class ActorRef(Generic[M_contra]):
 
 
 def make_ref(mailbox: Mailbox) -> ActorRef[Any]:
-    """The only constructor of references."""
+    """Return the only constructor of references."""
     ref: ActorRef[Any] = object.__new__(ActorRef)
     ref._mailbox = mailbox  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the constructor is closed
     return ref
 
 
 def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
-    """What `ref` refers to."""
+    """Return what `ref` refers to."""
     return ref._mailbox  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # same module
 
 
 def settle_reply(asked: Asked, reply: object) -> bool:
-    """Replies, unless `reply` is not what the message names: then that is the outcome. False when too late."""
+    """Reply, unless `reply` is not what the message names: then that is the outcome. False when too late."""
     kind = type(asked.message)
     fine = fine_replies.get(kind)
     if fine is None or type(reply) not in fine:
@@ -191,11 +191,11 @@ class ReplyTo:
 
     @property
     def wanted(self) -> bool:
-        """True while somebody waits for the reply."""
+        """Whether a caller still waits for the reply."""
         return self._asked is not None and not self._asked.done
 
     def reply(self, value: object) -> None:
-        """Replies; a reply that nobody waits for any more is dropped and counted."""
+        """Reply; a reply that comes too late is dropped and counted."""
         if self._asked is not None:
             self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
@@ -203,7 +203,7 @@ class ReplyTo:
                 self._count_late()
 
     def refuse(self, error: Exception) -> None:
-        """Raises `error` at the caller."""
+        """Raise `error` at the caller."""
         if self._asked is not None:
             self._asked.mailbox.require_thread()
             self._worker_kept.discard(self._asked)
@@ -223,25 +223,25 @@ class Registry:
         self._supervisors: dict[str, Supervisor] = {}
 
     def ref(self, actor: type[Actor[M]], name: str) -> ActorRef[M]:
-        """The reference that resolves to whoever holds `name` when it is used. `actor` gives it its type."""
+        """Return a reference that resolves to the holder of `name` at each use. `actor` gives it its type."""
         del actor
         return make_ref(self.mailbox(name))
 
     def supervisor(self, name: str) -> SupervisorRef:
-        """The supervisor that holds `name` when the reference is used."""
+        """Return the supervisor that holds `name` when the reference is used."""
         from actors._administration import SupervisorRef
 
         return SupervisorRef(lambda: self.find_supervisor(name))
 
     def mailbox(self, name: str) -> Mailbox:
-        """The mailbox of a name, made when needed and dropped when nobody refers to it."""
+        """Return the mailbox of a name, created on demand and dropped once nothing refers to it."""
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             mailbox = self._mailboxes[name] = Mailbox(name)
         return mailbox
 
     def find_supervisor(self, name: str) -> Supervisor:
-        """Raises SupervisorDown when nobody holds the name."""
+        """Raise SupervisorDown when the name is not held."""
         try:
             return self._supervisors[name]
         except KeyError:
@@ -252,7 +252,7 @@ class Registry:
         return self._supervisors.setdefault(name, supervisor) is supervisor
 
     def release_supervisor(self, name: str, supervisor: Supervisor) -> None:
-        """Gives the name back if `supervisor` holds it."""
+        """Give the name back if `supervisor` holds it."""
         if self._supervisors.get(name) is supervisor:
             del self._supervisors[name]
 

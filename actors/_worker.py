@@ -91,7 +91,7 @@ class Worker:
         self._open: trio.CancelScope | None = None
         """The scope that the task is in; a life that crashed leaves it to the next one."""
         self._cut = False
-        """That scope is cancelled; which nobody but this object does. (`cancel_called` reads the clock.)"""
+        """Whether that scope is cancelled; only this object does so. (`cancel_called` reads the clock.)"""
         self._begun = False
         self._reporting = False
         self._again = False
@@ -109,7 +109,7 @@ class Worker:
     # --- orders of the supervisor
 
     def begin(self, made: Actor[Any] | Job, serial: int) -> None:
-        """Starts a life. The report of the former life may be under way: then the task goes on with this one."""
+        """Start a life. The report of the former life may be under way: then the task goes on with this one."""
         self._made, self._serial = made, serial
         self._begun, self._told, self._why, self.info = False, None, None, None
         self._context = Context(self)
@@ -149,7 +149,7 @@ class Worker:
             self._cancel(self._told)
 
     def ask_stop(self) -> None:
-        """The end is wanted: after the message at hand, with `on_stop`."""
+        """Stop after the message at hand, running `on_stop`."""
         if self._told is not None or self._context is None:
             return
         self._told = SHUTDOWN
@@ -161,7 +161,7 @@ class Worker:
             self._nudge()
 
     def kill(self) -> None:
-        """The end is wanted now."""
+        """Stop now."""
         self._told = self._told or KILLED
         self._cancel(KILLED)
         for scope in tuple(self._cleanups or ()):
@@ -170,7 +170,7 @@ class Worker:
 
     @property
     def ends_at_once(self) -> bool:
-        """True when a stop cancels whatever it waits for, so that nobody waits for that through it."""
+        """Whether a stop cancels what it waits for, so that no other actor waits for that through it."""
         cancelled = isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)
         return cancelled or self.child.spec.shutdown == "brutal_kill"
 
@@ -232,7 +232,7 @@ class Worker:
         self.supervisor.feed(Started(self.child.spec.id, self._serial, self.timers.now()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
-        """Ends this life for a reason of its own."""
+        """End this life for a reason of its own."""
         if context is not self._context or self._told is not None:
             return
         self._told = reason
@@ -243,7 +243,7 @@ class Worker:
             self._nudge()
 
     def require_life(self, context: Context) -> None:
-        """Raises ActorDown when the life of `context` is over: what it starts would belong to the next one."""
+        """Raise ActorDown when the life of `context` is over: what it starts would belong to the next one."""
         if context is not self._context:
             raise ActorDown(self.path)
 
@@ -290,7 +290,7 @@ class Worker:
         return scope
 
     def tell_from_timer(self, message: object) -> None:
-        """A timer's message: nobody is there to be told of a full mailbox."""
+        """Put a timer's message; a full mailbox makes it a dead letter, since there is no caller to refuse."""
         mailbox = self.mailbox
         try:
             if not mailbox.make_room(message):
@@ -350,7 +350,7 @@ class Worker:
             supervisor.feed(StartFailed(child_id, self._serial, reason, at))
 
     async def _live(self) -> ExitReason | None:
-        """Returns why the life ended; None when the start declined."""
+        """Return why the life ended; None when the start declined."""
         made = self._made
         assert made is not None
         if self._begun:
@@ -423,7 +423,7 @@ class Worker:
         return bool(scope.__exit__(None if error is None else type(error), error, None))
 
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
-        """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
+        """Run `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
         limit = self.child.spec.shutdown
         task = trio.lowlevel.current_task()
         try:
@@ -456,7 +456,7 @@ class Worker:
         self._asides_gone = None
 
     async def _consume(self, actor: Actor[Any], task: trio.lowlevel.Task) -> None:
-        """Handles messages until the end is wanted or one crashes."""
+        """Handle messages until the end is wanted or one crashes."""
         mailbox = self.mailbox
         queue = mailbox.queue
         take = queue.popleft
