@@ -11,7 +11,7 @@ import trio
 
 from actors._exits import NORMAL, ExitReason
 from actors._interrupts import let_in, protect
-from actors._mailbox import Asked
+from actors._mailbox import PendingCall
 from actors._refs import ActorRef, ReplyTo, make_ref
 from actors._specs import MailboxPolicy, require_seconds
 
@@ -109,12 +109,12 @@ class Timer:
 class Context:
     """What an actor or job may do beyond handling messages, in the thread of its system. Valid for one life."""
 
-    __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "asked")
+    __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "pending_call")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.asked: Asked | None = None
-        self._kept: set[Asked] | None = None
+        self.pending_call: PendingCall | None = None
+        self._kept: set[PendingCall] | None = None
         self._timers: set[Timer] | None = None
         self._stop_requested: trio.Event | None = None
         self._stopping = False
@@ -138,8 +138,8 @@ class Context:
         """Used by the worker: this life is over."""
         for timer in tuple(self._timers or ()):
             timer.cancel()
-        for asked in tuple(self._kept or ()):
-            asked.fail(reason)
+        for pending_call in tuple(self._kept or ()):
+            pending_call.fail(reason)
 
     @property
     def name(self) -> str:
@@ -171,14 +171,14 @@ class Context:
     def reply_to(self) -> ReplyTo:
         """Return the right to reply to the message at hand later; `handle` then returns LATER."""
         self._worker.supervisor.system.require_thread()
-        asked, self.asked = self.asked, None
+        pending_call, self.pending_call = self.pending_call, None
         if self._kept is None:
             self._kept = set()
-        return ReplyTo(asked, self._kept)
+        return ReplyTo(pending_call, self._kept)
 
     def require_taken(self) -> None:
         """Raise TypeError when `handle` returned LATER but did not take the right to reply."""
-        if self.asked is not None:
+        if self.pending_call is not None:
             raise TypeError("handle returned LATER without having taken context.reply_to()")
 
     def ready(self, info: object = None) -> None:

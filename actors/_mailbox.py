@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actors._worker import Worker
 
 
-class Node(Protocol):
+class WaitNode(Protocol):
     """Something that can wait, in the search for cycles."""
 
     @property
@@ -41,11 +41,11 @@ class Node(Protocol):
     def links(self) -> list[Link]: ...
 
 
-Link = tuple[Node, float]
+Link = tuple[WaitNode, float]
 """What is waited for, and the seconds after which that wait ends by itself (infinity for never)."""
 
 
-class Asked(msgspec.Struct, eq=False):
+class PendingCall(msgspec.Struct, eq=False):
     """A message with a reply slot; what a mailbox holds for a call. Only one task waits for it.
 
     It is also the outcome that its caller is woken with (`unwrap`), which saves making one for each reply.
@@ -61,7 +61,7 @@ class Asked(msgspec.Struct, eq=False):
     abandoned: bool = False
     reply: object = None
     error: Exception | None = None
-    kept: set[Asked] | None = None
+    kept: set[PendingCall] | None = None
     """Where its actor keeps it for a later reply."""
 
     def unwrap(self) -> object:
@@ -150,7 +150,7 @@ class Mailbox:
         "_accepted",
         "_marks",
         "_oldest_since",
-        "_told_high",
+        "_reported_high",
         "abandoned",
         "accepts",
         "consumer",
@@ -176,7 +176,7 @@ class Mailbox:
         self.limit = 0
         self.accepts: set[type] = set()
         self.consumer: trio.lowlevel.Task | None = None
-        self.senders: deque[Blocked | Asked] | None = None
+        self.senders: deque[Blocked | PendingCall] | None = None
         """Senders that wait for room; None when there are none, and then only `limit` applies."""
         self.timers: Timers | None = None
         self.owner: Worker | None = None
@@ -194,7 +194,7 @@ class Mailbox:
         """What its consumer waits for."""
         self.taken = 0
         self._accepted: tuple[type, ...] | None = ()
-        self._told_high = False
+        self._reported_high = False
         self._oldest_since = 0.0
         self._marks: deque[tuple[int, float]] | None = None
 
@@ -218,14 +218,14 @@ class Mailbox:
         if self._turn_down(queue, senders, reason) and owner is not None:
             owner.supervisor.system.spawn(self._turn_down_rest, self.name, queue, senders, reason)
 
-    def _turn_down(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> bool:
+    def _turn_down(self, queue: deque[object], senders: deque[Blocked | PendingCall], reason: ExitReason) -> bool:
         """Dispose of so much as may be done in one step. True when there is more."""
         for _ in range(_CLOSED_AT_ONCE):
             if queue:
                 self.dispose(queue.popleft(), "down", reason)
             elif senders:
                 waiter = senders.popleft()
-                if isinstance(waiter, Asked):
+                if isinstance(waiter, PendingCall):
                     waiter.fail(reason)
                 elif not waiter.abandoned:
                     waiter.wake(Error(ActorDown(self.name, reason)))
@@ -233,7 +233,9 @@ class Mailbox:
                 return False
         return bool(queue or senders)
 
-    async def _turn_down_rest(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> None:
+    async def _turn_down_rest(
+        self, queue: deque[object], senders: deque[Blocked | PendingCall], reason: ExitReason
+    ) -> None:
         more = True
         while more:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -241,7 +243,7 @@ class Mailbox:
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
         """Make a dead letter of a queued or taken item, and fail its caller, if any."""
-        if isinstance(item, Asked):
+        if isinstance(item, PendingCall):
             if item.abandoned and not item.taken:
                 return
             item.fail(reason)
@@ -271,8 +273,8 @@ class Mailbox:
         while marks and marks[0][0] <= self.taken:
             self._oldest_since = marks.popleft()[1]
         if depth <= self.policy.bound // 2:
-            if self._told_high:
-                self._told_high = False
+            if self._reported_high:
+                self._reported_high = False
                 self._reset_limit()
             if self.senders is not None:
                 self._admit(self.senders)
@@ -280,7 +282,7 @@ class Mailbox:
             # Those who tell keep it full: whoever waits has waited for a whole mailbox.
             self._admit(self.senders)
 
-    def _admit(self, senders: deque[Blocked | Asked]) -> None:
+    def _admit(self, senders: deque[Blocked | PendingCall]) -> None:
         room = self.policy.bound - len(self.queue)
         self.senders_since = self.taken
         if not self.queue:
@@ -290,7 +292,7 @@ class Mailbox:
             if waiter.abandoned:
                 self.abandoned -= 1
                 continue
-            if isinstance(waiter, Asked):
+            if isinstance(waiter, PendingCall):
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
@@ -335,7 +337,7 @@ class Mailbox:
                 raise MailboxFull(self.name, self.policy.bound)
             case "drop_oldest":
                 for at, item in enumerate(self.queue):
-                    if type(item) is not Asked:  # somebody waits for the reply to a call
+                    if type(item) is not PendingCall:  # somebody waits for the reply to a call
                         del self.queue[at]
                         self.dead_letter(item, "dropped_oldest")
                         self.taken += 1
@@ -351,7 +353,7 @@ class Mailbox:
         ActorDown and WrongMessage."""
         return not self._has_room(message) or self.senders is not None
 
-    def add_sender(self, waiter: Blocked | Asked) -> None:
+    def add_sender(self, waiter: Blocked | PendingCall) -> None:
         """Queue a sender for room, behind those that wait already."""
         if self.senders is None:
             self.senders = deque()
@@ -387,8 +389,8 @@ class Mailbox:
         if depth >= bound and self.abandoned:
             self._purge()
             depth = len(self.queue)
-        if not self._told_high and depth >= _high_water(bound):
-            self._told_high = True
+        if not self._reported_high and depth >= _high_water(bound):
+            self._reported_high = True
             if self.senders is None:
                 self.limit = bound
             if self.events is not None and self.events.listening:
@@ -405,7 +407,7 @@ class Mailbox:
         raise WrongMessage(self.name, kind)
 
     def _purge(self) -> None:
-        kept = [item for item in self.queue if not (isinstance(item, Asked) and item.abandoned)]
+        kept = [item for item in self.queue if not (isinstance(item, PendingCall) and item.abandoned)]
         self.taken += len(self.queue) - len(kept)
         self.queue.clear()
         self.queue.extend(kept)
@@ -416,7 +418,7 @@ class Mailbox:
 
     def _reset_limit(self) -> None:
         bound = self.policy.bound
-        self.limit = 0 if self.senders is not None else bound if self._told_high else _high_water(bound)
+        self.limit = 0 if self.senders is not None else bound if self._reported_high else _high_water(bound)
 
     # --- what can be observed
 

@@ -10,7 +10,7 @@ from trio.lowlevel import current_task, wait_task_rescheduled
 
 from actors._errors import ReplyTypeError, SupervisorDown
 from actors._interrupts import protect
-from actors._mailbox import Asked, Blocked, Mailbox
+from actors._mailbox import Blocked, Mailbox, PendingCall
 from actors._messages import Asks, reply_classes
 from actors._waits import Wait, asker, attached, refuse_cycle
 
@@ -129,21 +129,21 @@ class ActorRef(Generic[M_contra]):
             me = attached(me)
         if me is not None:
             refuse_cycle(me, mailbox, timeout)
-        asked = Asked(message, mailbox, timeout, current_task())
+        call = PendingCall(message, mailbox, timeout, current_task())
         waits = (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message)
-        mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
+        mailbox.timers.expire(call, timeout)  # type: ignore[union-attr]  # an open mailbox has them
         if waits:
-            mailbox.add_sender(asked)
+            mailbox.add_sender(call)
         else:
-            queue.append(asked)
+            queue.append(call)
             if len(queue) == 1:
                 mailbox.wake()
         if me is None:
-            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]  # settle_reply checked it
-        wait = Wait(mailbox, asked)
+            return await wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]  # settle_reply checked it
+        wait = Wait(mailbox, call)
         me.wait_begins(wait)
         try:
-            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]
+            return await wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]
         finally:
             me.wait_ends(wait)
 
@@ -160,16 +160,16 @@ def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
     return ref._mailbox  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # same module
 
 
-def settle_reply(asked: Asked, reply: object) -> bool:
+def settle_reply(call: PendingCall, reply: object) -> bool:
     """Reply, unless `reply` is not what the message names: then that is the outcome. False when too late."""
-    kind = type(asked.message)
+    kind = type(call.message)
     fine = fine_replies.get(kind)
     if fine is None or type(reply) not in fine:
         wanted = reply_classes(kind)
         if wanted is not None and not isinstance(reply, wanted):
-            return asked.refuse(ReplyTypeError(kind, type(reply)))
+            return call.refuse(ReplyTypeError(kind, type(reply)))
         fine_replies.setdefault(kind, set()).add(type(reply))
-    return asked.settle(reply)
+    return call.settle(reply)
 
 
 fine_replies: dict[type, set[type]] = {}
@@ -180,39 +180,39 @@ fine_replies: dict[type, set[type]] = {}
 class ReplyTo:
     """The right to reply to one message later, once. Taken with `context.reply_to()`."""
 
-    __slots__ = ("_asked", "_worker_kept")
+    __slots__ = ("_call", "_worker_kept")
 
-    def __init__(self, asked: Asked | None, kept: set[Asked]) -> None:
-        self._asked = asked
+    def __init__(self, call: PendingCall | None, kept: set[PendingCall]) -> None:
+        self._call = call
         self._worker_kept = kept
-        if asked is not None and not asked.done:
-            kept.add(asked)
-            asked.kept = kept
+        if call is not None and not call.done:
+            kept.add(call)
+            call.kept = kept
 
     @property
     def wanted(self) -> bool:
         """Whether a caller still waits for the reply."""
-        return self._asked is not None and not self._asked.done
+        return self._call is not None and not self._call.done
 
     def reply(self, value: object) -> None:
         """Reply; a reply that comes too late is dropped and counted."""
-        if self._asked is not None:
-            self._asked.mailbox.require_thread()
-            self._worker_kept.discard(self._asked)
-            if not settle_reply(self._asked, value):
+        if self._call is not None:
+            self._call.mailbox.require_thread()
+            self._worker_kept.discard(self._call)
+            if not settle_reply(self._call, value):
                 self._count_late()
 
     def refuse(self, error: Exception) -> None:
         """Raise `error` at the caller."""
-        if self._asked is not None:
-            self._asked.mailbox.require_thread()
-            self._worker_kept.discard(self._asked)
-            if not self._asked.refuse(error):
+        if self._call is not None:
+            self._call.mailbox.require_thread()
+            self._worker_kept.discard(self._call)
+            if not self._call.refuse(error):
                 self._count_late()
 
     def _count_late(self) -> None:
-        if self._asked is not None and self._asked.mailbox.events is not None:
-            self._asked.mailbox.events.counters.late_replies += 1
+        if self._call is not None and self._call.mailbox.events is not None:
+            self._call.mailbox.events.counters.late_replies += 1
 
 
 class Registry:

@@ -641,8 +641,8 @@ def _count(s: State, child: Child, at: float, out: Actions) -> bool:
     else:
         child.status = Status.STOPPED
         out.append(GivingUp(child.spec.id, reason))
-        told = f"{child.spec.id!r} reached the restart intensity"
-        _begin_end(s, ExitReason("shutdown", told, reason.error), out)
+        detail = f"{child.spec.id!r} reached the restart intensity"
+        _begin_end(s, ExitReason("shutdown", detail, reason.error), out)
     return False
 
 

@@ -118,7 +118,7 @@ class Supervisor:
         self.path = path
         self.parent = parent
         self.serial = 0
-        self.restarts_told = 0
+        self.restarts_reported = 0
         self.name: str | None = None
         self.state = new_state(spec)
         self.slots: dict[str, Worker | Supervisor] = {}
@@ -189,7 +189,7 @@ class Supervisor:
         sub = Supervisor(self.system, spec, self.path_of(child.spec.id), (self, child))
         former = self.slots.get(child.spec.id)
         if isinstance(former, Supervisor):
-            sub.restarts_told = former.restarts_told
+            sub.restarts_reported = former.restarts_reported
         sub.serial = serial
         self.slots[child.spec.id] = sub
         sub.boot(child.spec.name or spec.name)
@@ -206,11 +206,11 @@ class Supervisor:
         at = trio.current_time()
         restarts = 0 if self.parent is None else self.parent[1].restarts
         if self.system.events.listening:
-            if restarts > self.restarts_told:
+            if restarts > self.restarts_reported:
                 self.system.events.publish(Restarted(self.path, "supervisor", restarts, at))
             else:
                 self.system.events.publish(Started(self.path, "supervisor", at))
-        self.restarts_told = restarts
+        self.restarts_reported = restarts
         if self.parent is None:
             self.system.root_booted()
         else:

@@ -21,7 +21,7 @@ from actors._events import Restarted, StartSlow, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from actors._interrupts import protect, run_unprotected
-from actors._mailbox import Accepted, Asked, Mailbox
+from actors._mailbox import Accepted, Mailbox, PendingCall
 from actors._messages import LATER, Ignore, Refuse, message_classes
 from actors._refs import fine_replies, settle_reply
 from actors._specs import MailboxPolicy
@@ -65,13 +65,13 @@ class Worker:
         "_scope",
         "_serial",
         "_stop_at",
-        "_told",
+        "_stop_reason",
         "_why",
         "child",
         "info",
         "mailbox",
         "path",
-        "restarts_told",
+        "restarts_reported",
         "supervisor",
         "timers",
     )
@@ -83,7 +83,7 @@ class Worker:
         self.path = path
         self.timers = supervisor.system.timers
         self.info: object = None
-        self.restarts_told = 0
+        self.restarts_reported = 0
         self._made: Actor[Any] | Job | None = None
         self._serial = 0
         self._context: Context | None = None
@@ -98,7 +98,7 @@ class Worker:
         self._stop_at = 0.0
         self._carried = 0.0
         """When the slice of the former life ends, if this one goes on in it; else 0."""
-        self._told: ExitReason | None = None
+        self._stop_reason: ExitReason | None = None
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
@@ -111,7 +111,7 @@ class Worker:
     def begin(self, made: Actor[Any] | Job, serial: int) -> None:
         """Start a life. The report of the former life may be under way: then the task goes on with this one."""
         self._made, self._serial = made, serial
-        self._begun, self._told, self._why, self.info = False, None, None, None
+        self._begun, self._stop_reason, self._why, self.info = False, None, None, None
         self._context = Context(self)
         if isinstance(made, Actor):
             kind: type[Actor[Any]] = type(made)
@@ -144,15 +144,15 @@ class Worker:
         self.supervisor.system.note_slow(StartSlow(self.path, "worker", seconds, trio.current_time()))
 
     def _give_up_start(self, seconds: float, serial: int) -> None:
-        if self._serial == serial and not self._begun and self._told is None:
-            self._told = crashed(StartTimeout(self.path, seconds))
-            self._cancel(self._told)
+        if self._serial == serial and not self._begun and self._stop_reason is None:
+            self._stop_reason = crashed(StartTimeout(self.path, seconds))
+            self._cancel(self._stop_reason)
 
     def ask_stop(self) -> None:
         """Stop after the message at hand, running `on_stop`."""
-        if self._told is not None or self._context is None:
+        if self._stop_reason is not None or self._context is None:
             return
-        self._told = SHUTDOWN
+        self._stop_reason = SHUTDOWN
         self._context.note_stop_requested()
         if not self._begun or (isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)):
             self._cancel(SHUTDOWN)
@@ -162,7 +162,7 @@ class Worker:
 
     def kill(self) -> None:
         """Stop now."""
-        self._told = self._told or KILLED
+        self._stop_reason = self._stop_reason or KILLED
         self._cancel(KILLED)
         for scope in tuple(self._cleanups or ()):
             scope.shield = False
@@ -223,19 +223,19 @@ class Worker:
         system = self.supervisor.system
         if system.events.listening:
             restarts, at = self.child.restarts, trio.current_time()
-            if restarts > self.restarts_told:
+            if restarts > self.restarts_reported:
                 system.events.publish(Restarted(self.path, "worker", restarts, at))
             else:
                 system.events.publish(StartedEvent(self.path, "worker", at))
-        self.restarts_told = self.child.restarts
+        self.restarts_reported = self.child.restarts
         self.child.forget_frames()
         self.supervisor.feed(Started(self.child.spec.id, self._serial, self.timers.now()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
         """End this life for a reason of its own."""
-        if context is not self._context or self._told is not None:
+        if context is not self._context or self._stop_reason is not None:
             return
-        self._told = reason
+        self._stop_reason = reason
         if isinstance(self._made, Job):
             self._cancel(reason)
         else:
@@ -274,7 +274,7 @@ class Worker:
             self._asides.discard(scope)
         if error is not None:
             if self._why is None:
-                self._told = self._told or crashed(error)
+                self._stop_reason = self._stop_reason or crashed(error)
                 self._cancel(crashed(error))
             self.supervisor.system.note_interrupt(error)
         if not self._asides and self._asides_gone is not None:
@@ -386,7 +386,7 @@ class Worker:
             error = escaped
         try:
             if error is None:
-                return self._told or NORMAL
+                return self._stop_reason or NORMAL
             if self._cut:
                 try:
                     if self._leave_scope(error):
@@ -443,7 +443,7 @@ class Worker:
     async def _wait_for_something(self) -> None:
         """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
         mailbox = self.mailbox
-        if not mailbox.queue and mailbox.senders is None and self._told is None:
+        if not mailbox.queue and mailbox.senders is None and self._stop_reason is None:
             mailbox.consumer = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
@@ -476,12 +476,12 @@ class Worker:
                 while queue:
                     item = take()
                     taken += 1
-                    if type(item) is Asked:
+                    if type(item) is PendingCall:
                         if item.abandoned:
                             mailbox.abandoned -= 1
                             continue
                         item.taken = True
-                        context.asked = item
+                        context.pending_call = item
                         try:
                             reply = await handle(item.message)
                         except Refuse as refusal:
@@ -499,7 +499,7 @@ class Worker:
                                 settled = settle_reply(item, reply)
                         if not settled and mailbox.events is not None:
                             mailbox.events.counters.late_replies += 1
-                        context.asked = None
+                        context.pending_call = None
                     else:
                         try:
                             await handle(item)
@@ -525,7 +525,7 @@ class Worker:
             raise
 
     def _is_over(self) -> bool:
-        return self._told is not None
+        return self._stop_reason is not None
 
     def _abort_park(self, _: object) -> trio.lowlevel.Abort:
         self.mailbox.consumer = None
