@@ -11,7 +11,7 @@ import trio
 
 from actors._exits import NORMAL, ExitReason
 from actors._interrupts import let_in, protect
-from actors._mailbox import Asked
+from actors._mailbox import PendingCall
 from actors._refs import ActorRef, ReplyTo, make_ref
 from actors._specs import MailboxPolicy, require_seconds
 
@@ -48,8 +48,8 @@ class Actor(Generic[M_contra]):
         `Ignore` a start with nothing to run."""
 
     async def handle(self, message: M_contra) -> object:
-        """Handles one message. What it returns is the reply (LATER: given by `context.reply_to()`); for a message
-        that was told it is dropped. `Refuse(error)` raises `error` at the caller and the actor goes on."""
+        """Handle one message. What it returns is the reply (LATER: given by `context.reply_to()`); for a message
+        sent by `tell` it is dropped. `Refuse(error)` raises `error` at the caller and the actor goes on."""
         raise NotImplementedError
 
     async def on_stop(self, reason: ExitReason) -> None:
@@ -74,7 +74,7 @@ class DrainingJob(Job):
 
 @final
 class Timer:
-    """A message that will be told."""
+    """A message to be sent later."""
 
     __slots__ = ("_entry", "_timers")
 
@@ -109,12 +109,12 @@ class Timer:
 class Context:
     """What an actor or job may do beyond handling messages, in the thread of its system. Valid for one life."""
 
-    __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "asked")
+    __slots__ = ("_kept", "_stop_requested", "_stopping", "_timers", "_worker", "pending_call")
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self.asked: Asked | None = None
-        self._kept: set[Asked] | None = None
+        self.pending_call: PendingCall | None = None
+        self._kept: set[PendingCall] | None = None
         self._timers: set[Timer] | None = None
         self._stop_requested: trio.Event | None = None
         self._stopping = False
@@ -138,8 +138,8 @@ class Context:
         """Used by the worker: this life is over."""
         for timer in tuple(self._timers or ()):
             timer.cancel()
-        for asked in tuple(self._kept or ()):
-            asked.fail(reason)
+        for pending_call in tuple(self._kept or ()):
+            pending_call.fail(reason)
 
     @property
     def name(self) -> str:
@@ -169,16 +169,16 @@ class Context:
         return SupervisorRef(lambda: self._worker.supervisor)
 
     def reply_to(self) -> ReplyTo:
-        """The right to reply to the message at hand later; `handle` then returns LATER."""
+        """Return the right to reply to the message at hand later; `handle` then returns LATER."""
         self._worker.supervisor.system.require_thread()
-        asked, self.asked = self.asked, None
+        pending_call, self.pending_call = self.pending_call, None
         if self._kept is None:
             self._kept = set()
-        return ReplyTo(asked, self._kept)
+        return ReplyTo(pending_call, self._kept)
 
     def require_taken(self) -> None:
-        """Raises TypeError when `handle` returned LATER and nobody has the right to reply."""
-        if self.asked is not None:
+        """Raise TypeError when `handle` returned LATER but did not take the right to reply."""
+        if self.pending_call is not None:
             raise TypeError("handle returned LATER without having taken context.reply_to()")
 
     def ready(self, info: object = None) -> None:
@@ -188,12 +188,12 @@ class Context:
         self._worker.ready(self, info)
 
     def stop(self, reason: ExitReason = NORMAL) -> None:
-        """Ends this life once the message at hand is handled (its reply is given). For a job: cancels it."""
+        """End this life once the message at hand is handled (its reply is given). For a job: cancels it."""
         self._worker.supervisor.system.require_thread()
         self._worker.stop_self(self, reason)
 
     def after(self, seconds: float, message: object) -> Timer:
-        """Tells itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life.
+        """Tell itself `message` after `seconds`; a dead letter if there is no room then. Ends with this life.
 
         Raises ValueError unless `seconds` is finite and >= 0, and ActorDown once this life is over.
         """
@@ -214,13 +214,13 @@ class Context:
         return timer
 
     def start_soon(self, run: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
-        """Runs `run(*args)` in a task of this life: it is cancelled when the life ends, and an error from it is a
+        """Run `run(*args)` in a task of this life: it is cancelled when the life ends, and an error from it is a
         crash of the actor."""
         self._worker.supervisor.system.require_thread()
         self._worker.start_aside(self, run, args)
 
     def cleanup(self) -> trio.CancelScope:
-        """A scope in which a stopped job may still wait; a kill ends it."""
+        """Return a scope in which a stopped job may still wait; a kill ends it."""
         self._worker.supervisor.system.require_thread()
         return self._worker.cleanup_scope()
 

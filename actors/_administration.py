@@ -1,4 +1,4 @@
-"""What can be asked of a running supervisor: its children listed, started, stopped, restarted, deleted."""
+"""Requests to a running supervisor: list, start, stop, restart and delete its children."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SupervisorRef:
         self._resolve = resolve
 
     async def start_child(self, spec: ChildSpec | SupervisorSpec) -> ActorRef[Any] | None:
-        """Adds a child and starts it; returns once its start is done. None for a supervisor or an ignored start.
+        """Add a child and start it; returns once its start is done. None for a supervisor or an ignored start.
 
         Raises StartFailed (the child is not kept), AlreadyStarted, AlreadyPresent, MaxChildren, InvalidSpec.
         """
@@ -68,7 +68,7 @@ class SupervisorRef:
         return supervisor.ref_of(child.id)
 
     async def stop_child(self, child: str | ActorRef[Any]) -> None:
-        """Stops a child, by id; in a dynamic supervisor also by reference. Stopping a stopped one is fine.
+        """Stop a child, by id; in a dynamic supervisor also by reference. Stopping a stopped one is fine.
 
         Raises NotFound, and NotAllowed for a reference to a static child.
         """
@@ -79,7 +79,7 @@ class SupervisorRef:
             await supervisor.ask(child_id, lambda request: StopChild(request, child_id), stops=True)
 
     async def restart_child(self, child_id: str) -> ActorRef[Any] | None:
-        """Starts a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the
+        """Start a stopped or disabled child again. Raises NotFound, ChildRunning, ChildRestarting, StartFailed (the
         child stays listed), NotAllowed (a dynamic child that is not disabled)."""
         supervisor = self._resolve()
         supervisor.refuse_own_end(child_id)
@@ -87,28 +87,28 @@ class SupervisorRef:
         return supervisor.ref_of(child_id)
 
     async def delete_child(self, child_id: str) -> None:
-        """Forgets a stopped or disabled child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (a dynamic
+        """Forget a stopped or disabled child. Raises NotFound, ChildRunning, ChildRestarting, NotAllowed (a dynamic
         child that is not disabled)."""
         supervisor = self._resolve()
         supervisor.refuse_own_end(child_id)
         await supervisor.ask(child_id, lambda request: DeleteChild(request, child_id))
 
     async def children(self) -> list[ChildInfo]:
-        """All children, the newest first."""
+        """Return all children, the newest first."""
         supervisor = self._resolve()
         return [_info(supervisor, child) for child in reversed(supervisor.state.children.values())]
 
     async def child(self, child_id: str) -> ChildInfo:
-        """One child. Raises NotFound."""
+        """Return one child. Raises NotFound."""
         supervisor = self._resolve()
         return _info(supervisor, _known(supervisor, child_id))
 
     async def spec(self, child_id: str) -> ChildSpec:
-        """The specification of one child, defaults filled in. Raises NotFound."""
+        """Return the specification of one child, defaults filled in. Raises NotFound."""
         return _known(self._resolve(), child_id).spec
 
     async def count(self) -> ChildCount:
-        """How many children there are."""
+        """Return how many children there are."""
         children = self._resolve().state.children.values()
         supervisors = sum(child.spec.kind == "supervisor" for child in children)
         alive = (Status.STARTING, Status.RUNNING, Status.STOPPING)
@@ -128,7 +128,7 @@ def _not_found(supervisor: Supervisor, what: str) -> NoReturn:
 
 
 def _id_of(supervisor: Supervisor, ref: ActorRef[Any]) -> str | None:
-    """The id of the dynamic child behind `ref`; None when that is forgotten. Raises NotFound for a foreign one."""
+    """Return the id of the dynamic child behind `ref`; None when it was deleted. Raises NotFound for a foreign one."""
     if not supervisor.state.dynamic:
         raise NotAllowed(f"{supervisor.path!r} stops its children by id")
     mailbox = mailbox_of(ref)
@@ -159,7 +159,7 @@ def _info(supervisor: Supervisor, child: Child) -> ChildInfo:
 
 
 def state_of(child: Child) -> str:
-    """The state that is shown for a child: a restart under way is one, also while its start runs."""
+    """Return the state that is shown for a child: a restart under way is one, also while its start runs."""
     return Status.RESTARTING.value if child.in_restart else child.status.value
 
 

@@ -27,7 +27,7 @@ class MailboxFull(ActorsError):
 
 
 class ActorDown(ActorsError):
-    """Nobody answers at `name`. With `taken` the message had been taken: whether it took effect is unknown."""
+    """No actor answers at `name`. With `taken` the message had been taken: whether it took effect is unknown."""
 
     def __init__(self, name: str, reason: ExitReason | None = None, *, taken: bool = False) -> None:
         super().__init__(f"{name!r} is down" + ("" if reason is None else f": {reason}"))

@@ -89,7 +89,7 @@ class GaveUp(msgspec.Struct, frozen=True):
 
 class DeadLetter(msgspec.Struct, frozen=True):
     """`message` to `name` was not handled to its end: it crashed its actor, was cut off by a kill, lay in a mailbox
-    that was closed, was dropped by the mailbox's policy, was told and refused, or a timer found no room."""
+    that was closed, was dropped by the mailbox's policy, was refused by its actor, or a timer found no room."""
 
     name: str
     message: object
@@ -145,7 +145,7 @@ class Subscription:
         """Events lost because `bound` of them waited; the oldest go first."""
 
     def put(self, event: ActorEvent) -> None:
-        """Takes an event; never waits."""
+        """Take an event; never waits."""
         if len(self._events) >= self._bound:
             self._events.popleft()
             self.dropped += 1
@@ -164,7 +164,7 @@ class Subscription:
 
 
 class EventStream:
-    """Where a system's events go. Costs nothing while nobody listens."""
+    """The events of a system. Publishing costs nothing while there are no listeners."""
 
     def __init__(self) -> None:
         self._listeners: tuple[Callable[[ActorEvent], None], ...] = ()
@@ -175,7 +175,7 @@ class EventStream:
 
     @contextmanager
     def listen(self, callback: Callable[[ActorEvent], None]) -> Iterator[None]:
-        """Calls `callback` with every event while the context is open: on the loop, at once, it must not block.
+        """Call `callback` with every event while the context is open: on the loop, at once, it must not block.
         An error from it is counted in `counters.listener_errors` and goes no further; KeyboardInterrupt and
         SystemExit end the system. A callback for good is added with `add_listener`."""
         self.add_listener(callback)
@@ -190,7 +190,7 @@ class EventStream:
         self.listening = True
 
     def remove_listener(self, callback: Callable[[ActorEvent], None]) -> None:
-        """Raises ValueError when `callback` does not listen."""
+        """Raise ValueError when `callback` does not listen."""
         listeners = list(self._listeners)
         listeners.remove(callback)
         self._listeners = tuple(listeners)
@@ -198,8 +198,10 @@ class EventStream:
 
     @contextmanager
     def subscribe(self, bound: int = 1024) -> Iterator[Subscription]:
-        """The events as an async iterator that holds at most `bound` of them. Raises ValueError unless that is a whole
-        number >= 1."""
+        """Return the events as an async iterator that buffers at most `bound` of them.
+
+        Raises ValueError unless that is a whole number >= 1.
+        """
         if not is_whole(bound, 1):
             raise ValueError(f"subscribe(bound) is {bound!r}; wanted a whole number >= 1")
         subscription = Subscription(bound, self.counters)
@@ -207,7 +209,7 @@ class EventStream:
             yield subscription
 
     def publish(self, event: ActorEvent) -> None:
-        """Hands `event` to every listener."""
+        """Hand `event` to every listener."""
         for listener in self._listeners:
             try:
                 listener(event)

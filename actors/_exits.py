@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-_TOLD_AT_MOST = 200
+_DETAIL_AT_MOST = 200
 
 ExitKind = Literal["normal", "shutdown", "killed", "crashed"]
 
@@ -30,12 +30,12 @@ class ExitReason(msgspec.Struct, frozen=True):
         return self.kind == "killed" or self.kind == "crashed"
 
     def __str__(self) -> str:
-        """One line of at most 200 characters and the kind."""
-        told = self.detail or ("" if self.error is None else f"{type(self.error).__name__}: {self.error}")
-        told = " ".join(told.split())
-        if len(told) > _TOLD_AT_MOST:
-            told = told[: _TOLD_AT_MOST - 1] + "\N{HORIZONTAL ELLIPSIS}"
-        return f"{self.kind} ({told})" if told else self.kind
+        """Return one line of at most 200 characters and the kind."""
+        detail = self.detail or ("" if self.error is None else f"{type(self.error).__name__}: {self.error}")
+        detail = " ".join(detail.split())
+        if len(detail) > _DETAIL_AT_MOST:
+            detail = detail[: _DETAIL_AT_MOST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+        return f"{self.kind} ({detail})" if detail else self.kind
 
 
 NORMAL: Final = ExitReason("normal")
@@ -76,5 +76,5 @@ def _twin(error: BaseException) -> BaseException:
 
 
 def crashed(error: BaseException) -> ExitReason:
-    """The reason of an actor from which `error` escaped."""
+    """Return the reason of an actor from which `error` escaped."""
     return ExitReason("crashed", error=error)

@@ -20,7 +20,7 @@ Ts = TypeVarTuple("Ts")
 
 
 def interrupt_in(error: BaseException, *, replaced: bool = False) -> KeyboardInterrupt | SystemExit | None:
-    """Returns the first interrupt that `error` is or holds as a group; None when there is none.
+    """Return the first interrupt that `error` is or holds as a group; None when there is none.
 
     With `replaced` also a KeyboardInterrupt during whose handling `error` was raised (a `finally` that raises). A
     SystemExit that was turned into another error is not looked for: that is how a parser's errors are translated.
@@ -50,7 +50,7 @@ def interrupt_in(error: BaseException, *, replaced: bool = False) -> KeyboardInt
 
 
 def protect(namespace: Mapping[str, object]) -> None:
-    """Keeps KeyboardInterrupt out of every function of a module, given its `globals()`, and out of what they call."""
+    """Keep KeyboardInterrupt out of every function of a module, given its `globals()`, and out of what they call."""
     module = namespace["__name__"]
     for found in tuple(namespace.values()):
         if getattr(found, "__module__", None) != module:
@@ -79,18 +79,18 @@ def _protect(code: types.CodeType) -> None:
 
 
 def let_in(hook: object) -> None:
-    """Lets KeyboardInterrupt be raised in `hook`, a function of users that this package calls on its hot path."""
+    """Let KeyboardInterrupt be raised in `hook`, a function of users that this package calls on its hot path."""
     if isinstance(hook, types.FunctionType):
         disable_ki_protection(hook)
 
 
 @disable_ki_protection
 def call_unprotected(run: Callable[[], T]) -> T:
-    """Calls a function of users: KeyboardInterrupt may be raised in it."""
+    """Call a function of users: KeyboardInterrupt may be raised in it."""
     return run()
 
 
 @disable_ki_protection
 async def run_unprotected(run: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    """Runs an async function of users: KeyboardInterrupt may be raised in it."""
+    """Run an async function of users: KeyboardInterrupt may be raised in it."""
     return await run(*args)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actors._worker import Worker
 
 
-class Node(Protocol):
+class WaitNode(Protocol):
     """Something that can wait, in the search for cycles."""
 
     @property
@@ -41,11 +41,11 @@ class Node(Protocol):
     def links(self) -> list[Link]: ...
 
 
-Link = tuple[Node, float]
+Link = tuple[WaitNode, float]
 """What is waited for, and the seconds after which that wait ends by itself (infinity for never)."""
 
 
-class Asked(msgspec.Struct, eq=False):
+class PendingCall(msgspec.Struct, eq=False):
     """A message with a reply slot; what a mailbox holds for a call. Only one task waits for it.
 
     It is also the outcome that its caller is woken with (`unwrap`), which saves making one for each reply.
@@ -61,17 +61,17 @@ class Asked(msgspec.Struct, eq=False):
     abandoned: bool = False
     reply: object = None
     error: Exception | None = None
-    kept: set[Asked] | None = None
+    kept: set[PendingCall] | None = None
     """Where its actor keeps it for a later reply."""
 
     def unwrap(self) -> object:
-        """Returns the reply or raises the error, in the caller's task."""
+        """Return the reply or raise the error, in the caller's task."""
         if self.error is not None:
             raise self.error
         return self.reply
 
     def settle(self, reply: object) -> bool:
-        """Wakes the caller with the reply. False when it was gone: the reply is late."""
+        """Wake the caller with the reply. False when it was gone: the reply is late."""
         if self.done:
             return False
         self.done = True
@@ -80,7 +80,7 @@ class Asked(msgspec.Struct, eq=False):
         return True
 
     def refuse(self, error: Exception) -> bool:
-        """Wakes the caller with an error. False when it was gone."""
+        """Wake the caller with an error. False when it was gone."""
         if self.done:
             return False
         self.done = True
@@ -89,7 +89,7 @@ class Asked(msgspec.Struct, eq=False):
         return True
 
     def fail(self, reason: ExitReason | None) -> None:
-        """Nobody will reply."""
+        """Fail the call: there will be no reply."""
         self.refuse(ActorDown(self.mailbox.name, reason, taken=self.taken))
 
     def expire(self) -> None:
@@ -98,7 +98,7 @@ class Asked(msgspec.Struct, eq=False):
             self._abandon()
 
     def abort(self, _: object) -> trio.lowlevel.Abort:
-        """The caller is cancelled."""
+        """Give up: the caller is cancelled."""
         self._abandon()
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -119,7 +119,7 @@ class _Woken:
     """The outcome of a wait that brings nothing."""
 
     def unwrap(self) -> None:
-        """Returns."""
+        """Return."""
 
 
 _WOKEN: Final = cast("Outcome[None]", _Woken())
@@ -150,7 +150,7 @@ class Mailbox:
         "_accepted",
         "_marks",
         "_oldest_since",
-        "_told_high",
+        "_reported_high",
         "abandoned",
         "accepts",
         "consumer",
@@ -176,8 +176,8 @@ class Mailbox:
         self.limit = 0
         self.accepts: set[type] = set()
         self.consumer: trio.lowlevel.Task | None = None
-        self.senders: deque[Blocked | Asked] | None = None
-        """Those who wait for room; None when nobody does, and then only `limit` rules."""
+        self.senders: deque[Blocked | PendingCall] | None = None
+        """Senders that wait for room; None when there are none, and then only `limit` applies."""
         self.timers: Timers | None = None
         self.owner: Worker | None = None
         self.down: ExitReason | None = None
@@ -187,14 +187,14 @@ class Mailbox:
         self.task: trio.lowlevel.Task | None = None
         """The task of its owner's life."""
         self.thread = 0
-        """The identity of the thread that alone may use it; 0 while nobody owns it."""
+        """The identity of the only thread that may use it; 0 while it has no owner."""
         self.senders_since = 0
         """What `taken` was when senders last had a turn, or began to wait."""
         self.waiting: list[Wait] | None = None
         """What its consumer waits for."""
         self.taken = 0
         self._accepted: tuple[type, ...] | None = ()
-        self._told_high = False
+        self._reported_high = False
         self._oldest_since = 0.0
         self._marks: deque[tuple[int, float]] | None = None
 
@@ -209,7 +209,7 @@ class Mailbox:
         self._reset_limit()
 
     def close(self, reason: ExitReason) -> None:
-        """Nobody will take what is in it: dead letters and failed callers."""
+        """Close it: its messages become dead letters, its callers fail."""
         owner = self.owner
         self.owner, self.down, self.limit, self.thread = None, without_frames(reason), 0, 0
         queue, self.queue = self.queue, deque()
@@ -218,14 +218,14 @@ class Mailbox:
         if self._turn_down(queue, senders, reason) and owner is not None:
             owner.supervisor.system.spawn(self._turn_down_rest, self.name, queue, senders, reason)
 
-    def _turn_down(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> bool:
-        """Disposes of so much as may be done in one step. True when there is more."""
+    def _turn_down(self, queue: deque[object], senders: deque[Blocked | PendingCall], reason: ExitReason) -> bool:
+        """Dispose of so much as may be done in one step. True when there is more."""
         for _ in range(_CLOSED_AT_ONCE):
             if queue:
                 self.dispose(queue.popleft(), "down", reason)
             elif senders:
                 waiter = senders.popleft()
-                if isinstance(waiter, Asked):
+                if isinstance(waiter, PendingCall):
                     waiter.fail(reason)
                 elif not waiter.abandoned:
                     waiter.wake(Error(ActorDown(self.name, reason)))
@@ -233,15 +233,17 @@ class Mailbox:
                 return False
         return bool(queue or senders)
 
-    async def _turn_down_rest(self, queue: deque[object], senders: deque[Blocked | Asked], reason: ExitReason) -> None:
+    async def _turn_down_rest(
+        self, queue: deque[object], senders: deque[Blocked | PendingCall], reason: ExitReason
+    ) -> None:
         more = True
         while more:
             await trio.lowlevel.cancel_shielded_checkpoint()
             more = self._turn_down(queue, senders, reason)
 
     def dispose(self, item: object, cause: DeadLetterCause, reason: ExitReason | None) -> None:
-        """Makes a dead letter of a queued or taken item; its caller, if any, is told."""
-        if isinstance(item, Asked):
+        """Make a dead letter of a queued or taken item, and fail its caller, if any."""
+        if isinstance(item, PendingCall):
             if item.abandoned and not item.taken:
                 return
             item.fail(reason)
@@ -249,7 +251,7 @@ class Mailbox:
         self.dead_letter(item, cause)
 
     def dead_letter(self, message: object, cause: DeadLetterCause) -> None:
-        """Publishes the loss of `message`."""
+        """Publish the loss of `message`."""
         events = self.events
         if events is not None:
             events.counters.dead_letters += 1
@@ -279,8 +281,8 @@ class Mailbox:
         while marks and marks[0][0] <= self.taken:
             self._oldest_since = marks.popleft()[1]
         if depth <= self.policy.bound // 2:
-            if self._told_high:
-                self._told_high = False
+            if self._reported_high:
+                self._reported_high = False
                 self._reset_limit()
             if self.senders is not None:
                 self._admit(self.senders)
@@ -288,7 +290,7 @@ class Mailbox:
             # Those who tell keep it full: whoever waits has waited for a whole mailbox.
             self._admit(self.senders)
 
-    def _admit(self, senders: deque[Blocked | Asked]) -> None:
+    def _admit(self, senders: deque[Blocked | PendingCall]) -> None:
         room = self.policy.bound - len(self.queue)
         self.senders_since = self.taken
         if not self.queue:
@@ -298,7 +300,7 @@ class Mailbox:
             if waiter.abandoned:
                 self.abandoned -= 1
                 continue
-            if isinstance(waiter, Asked):
+            if isinstance(waiter, PendingCall):
                 self.queue.append(waiter)
             else:
                 self.queue.append(waiter.message)
@@ -314,7 +316,7 @@ class Mailbox:
     # --- the senders' side
 
     def require_thread(self) -> None:
-        """Raises WrongThread when another thread than its system's runs this."""
+        """Raise WrongThread when another thread than its system's runs this."""
         if self.thread and self.thread != get_ident():
             raise WrongThread(self.name)
 
@@ -330,7 +332,7 @@ class Mailbox:
             reschedule(consumer, _WOKEN)
 
     def make_room(self, message: object) -> bool:
-        """The slow path of tell: True when `message` may be put now, False when the policy dropped it.
+        """Return the slow path of tell: True when `message` may be put now, False when the policy dropped it.
 
         Raises ActorDown, WrongMessage and, when the policy is to refuse, MailboxFull.
         """
@@ -343,7 +345,7 @@ class Mailbox:
                 raise MailboxFull(self.name, self.policy.bound)
             case "drop_oldest":
                 for at, item in enumerate(self.queue):
-                    if type(item) is not Asked:  # somebody waits for the reply to a call
+                    if type(item) is not PendingCall:  # somebody waits for the reply to a call
                         del self.queue[at]
                         self.dead_letter(item, "dropped_oldest")
                         self.taken += 1
@@ -355,12 +357,12 @@ class Mailbox:
                 return False
 
     def must_wait(self, message: object) -> bool:
-        """The slow path of send and call: True when others wait for room already, or there is none. Raises
+        """Return the slow path of send and call: True when others wait for room already, or there is none. Raises
         ActorDown and WrongMessage."""
         return not self._has_room(message) or self.senders is not None
 
-    def add_sender(self, waiter: Blocked | Asked) -> None:
-        """Lets it wait for room behind everybody who waits."""
+    def add_sender(self, waiter: Blocked | PendingCall) -> None:
+        """Queue a sender for room, behind those that wait already."""
         if self.senders is None:
             self.senders = deque()
             self.senders_since = self.taken
@@ -368,7 +370,7 @@ class Mailbox:
         self.senders.append(waiter)
 
     async def wait_for_room(self, waiter: Blocked) -> None:
-        """Puts its message once there is room, after everybody who waited before. Raises ActorDown."""
+        """Put its message once there is room, after earlier senders. Raises ActorDown."""
         self.add_sender(waiter)
 
         def abort(_: object) -> trio.lowlevel.Abort:
@@ -379,7 +381,7 @@ class Mailbox:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def note_abandoned(self) -> None:
-        """A call in it, or whoever waits for room, has given up. Those are swept out when they are most of it: one by
+        """Note that a queued call or waiting sender has given up. Those are swept out when they are most of it: one by
         one, each would have to be found among all."""
         self.abandoned += 1
         waiting = len(self.senders or ())
@@ -395,8 +397,8 @@ class Mailbox:
         if depth >= bound and self.abandoned:
             self._purge()
             depth = len(self.queue)
-        if not self._told_high and depth >= _high_water(bound):
-            self._told_high = True
+        if not self._reported_high and depth >= _high_water(bound):
+            self._reported_high = True
             if self.senders is None:
                 self.limit = bound
             if self.events is not None and self.events.listening:
@@ -413,7 +415,7 @@ class Mailbox:
         raise WrongMessage(self.name, kind)
 
     def _purge(self) -> None:
-        kept = [item for item in self.queue if not (isinstance(item, Asked) and item.abandoned)]
+        kept = [item for item in self.queue if not (isinstance(item, PendingCall) and item.abandoned)]
         self.taken += len(self.queue) - len(kept)
         self.queue.clear()
         self.queue.extend(kept)
@@ -424,17 +426,17 @@ class Mailbox:
 
     def _reset_limit(self) -> None:
         bound = self.policy.bound
-        self.limit = 0 if self.senders is not None else bound if self._told_high else _high_water(bound)
+        self.limit = 0 if self.senders is not None else bound if self._reported_high else _high_water(bound)
 
     # --- what can be observed
 
     @property
     def path(self) -> str:
-        """The path of its owner in the tree; its name while nobody owns it."""
+        """The path of its owner in the tree; its name while it has no owner."""
         return self.name if self.owner is None else self.owner.path
 
     def links(self) -> list[Link]:
-        """What its consumer waits for, whether or not something else may end these waits."""
+        """Return what its consumer waits for, whether or not something else may end these waits."""
         return [(wait.target, wait.left_s()) for wait in self.waiting or ()]
 
     def wait_begins(self, wait: Wait) -> None:
@@ -449,7 +451,7 @@ class Mailbox:
             self.waiting.remove(wait)
 
     def oldest_age_s(self) -> float | None:
-        """How long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound
+        """Return how long the oldest message has waited: exact when it came into an empty mailbox, else an upper bound
         that is off by less than one slice of the consumer. None when the mailbox is empty."""
         return trio.current_time() - self._oldest_since if self.queue else None
 

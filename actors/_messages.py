@@ -34,7 +34,7 @@ class Asks(Protocol[MessageT_co, ReplyT_co]):
 
 class Refuse(Exception):
     """Raised in `handle`: `error` is raised at the caller and the actor goes on. For the refusals that belong to
-    the actor's domain; a message that was told instead becomes a dead letter."""
+    the actor's domain; a message without a caller becomes a dead letter."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -60,7 +60,7 @@ LATER: Final = Later()
 
 
 def classes_of(annotation: object) -> tuple[type, ...] | None:
-    """The classes that a type expression stands for; None when they cannot be told at run time."""
+    """Return the classes that a type expression stands for; None when they cannot be known at run time."""
     if annotation is None:
         return (type(None),)
     origin = typing.get_origin(annotation)
@@ -83,7 +83,7 @@ _reply_classes: dict[type, tuple[type, ...] | None] = {}
 
 
 def reply_classes(message_type: type) -> tuple[type, ...] | None:
-    """The classes that a reply to this message may have; None when any may."""
+    """Return the classes that a reply to this message may have; None when any may."""
     try:
         return _reply_classes[message_type]
     except KeyError:
@@ -101,8 +101,10 @@ def reply_classes(message_type: type) -> tuple[type, ...] | None:
 
 
 def message_classes(actor_type: type) -> tuple[type, ...] | None:
-    """The classes of message that an actor class takes, from its `Actor[...]` base; None when it does not say. Raises
-    TypeError when a name in quotes cannot be found."""
+    """Return the classes of message that an actor class takes, from its `Actor[...]` base; None when it does not say.
+
+    Raises TypeError when a name in quotes cannot be found.
+    """
     base: Any
     for base in actor_type.__mro__:
         for parent in base.__dict__.get("__orig_bases__", ()):

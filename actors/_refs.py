@@ -10,7 +10,7 @@ from trio.lowlevel import current_task, wait_task_rescheduled
 
 from actors._errors import ActorDown, MailboxFull, ReplyTypeError, SupervisorDown
 from actors._interrupts import protect
-from actors._mailbox import Asked, Blocked, Mailbox
+from actors._mailbox import Blocked, Mailbox, PendingCall
 from actors._messages import Asks, reply_classes
 from actors._waits import Wait, asker, attached, refuse_cycle
 
@@ -55,7 +55,7 @@ class ActorRef(Generic[M_contra]):
 
     @property
     def path(self) -> str:
-        """Where in the tree its holder is; the name while nobody holds it."""
+        """The path of its holder in the tree; the name while it is not held."""
         return self._mailbox.path
 
     @property
@@ -64,7 +64,7 @@ class ActorRef(Generic[M_contra]):
         return self._mailbox.owner is not None
 
     def tell(self, message: M_contra) -> None:
-        """Puts `message` into the mailbox, at once. No reply, no proof that it was handled.
+        """Put `message` into the mailbox, at once. No reply, no proof that it was handled.
 
         Raises MailboxFull (policy "refuse"), ActorDown, WrongMessage, WrongThread.
         """
@@ -134,7 +134,7 @@ class ActorRef(Generic[M_contra]):
             mailbox.wake()
 
     async def call(self: ActorRef[M], message: Asks[M, R], timeout: float = 5.0) -> R:
-        """Puts `message` (waiting for room within `timeout` seconds) and returns the reply.
+        """Put `message` (waiting for room within `timeout` seconds) and return the reply.
 
         Cancelled or expired while queued, the message is never handled; once taken it is handled to its end and a
         late reply is dropped and counted.
@@ -153,47 +153,47 @@ class ActorRef(Generic[M_contra]):
             me = attached(me)
         if me is not None:
             refuse_cycle(me, mailbox, timeout)
-        asked = Asked(message, mailbox, timeout, current_task())
+        call = PendingCall(message, mailbox, timeout, current_task())
         waits = (len(queue) >= mailbox.limit or type(message) not in mailbox.accepts) and mailbox.must_wait(message)
-        mailbox.timers.expire(asked, timeout)  # type: ignore[union-attr]  # an open mailbox has them
+        mailbox.timers.expire(call, timeout)  # type: ignore[union-attr]  # an open mailbox has them
         if waits:
-            mailbox.add_sender(asked)
+            mailbox.add_sender(call)
         else:
-            queue.append(asked)
+            queue.append(call)
             if len(queue) == 1:
                 mailbox.wake()
         if me is None:
-            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]  # settle_reply checked it
-        wait = Wait(mailbox, asked)
+            return await wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]  # settle_reply checked it
+        wait = Wait(mailbox, call)
         me.wait_begins(wait)
         try:
-            return await wait_task_rescheduled(asked.abort)  # type: ignore[no-any-return]
+            return await wait_task_rescheduled(call.abort)  # type: ignore[no-any-return]
         finally:
             me.wait_ends(wait)
 
 
 def make_ref(mailbox: Mailbox) -> ActorRef[Any]:
-    """The only constructor of references."""
+    """Return the only constructor of references."""
     ref: ActorRef[Any] = object.__new__(ActorRef)
     ref._mailbox = mailbox  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # the constructor is closed
     return ref
 
 
 def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
-    """What `ref` refers to."""
+    """Return what `ref` refers to."""
     return ref._mailbox  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # same module
 
 
-def settle_reply(asked: Asked, reply: object) -> bool:
-    """Replies, unless `reply` is not what the message names: then that is the outcome. False when too late."""
-    kind = type(asked.message)
+def settle_reply(call: PendingCall, reply: object) -> bool:
+    """Reply, unless `reply` is not what the message names: then that is the outcome. False when too late."""
+    kind = type(call.message)
     fine = fine_replies.get(kind)
     if fine is None or type(reply) not in fine:
         wanted = reply_classes(kind)
         if wanted is not None and not isinstance(reply, wanted):
-            return asked.refuse(ReplyTypeError(kind, type(reply)))
+            return call.refuse(ReplyTypeError(kind, type(reply)))
         fine_replies.setdefault(kind, set()).add(type(reply))
-    return asked.settle(reply)
+    return call.settle(reply)
 
 
 fine_replies: dict[type, set[type]] = {}
@@ -204,39 +204,39 @@ fine_replies: dict[type, set[type]] = {}
 class ReplyTo:
     """The right to reply to one message later, once. Taken with `context.reply_to()`."""
 
-    __slots__ = ("_asked", "_worker_kept")
+    __slots__ = ("_call", "_worker_kept")
 
-    def __init__(self, asked: Asked | None, kept: set[Asked]) -> None:
-        self._asked = asked
+    def __init__(self, call: PendingCall | None, kept: set[PendingCall]) -> None:
+        self._call = call
         self._worker_kept = kept
-        if asked is not None and not asked.done:
-            kept.add(asked)
-            asked.kept = kept
+        if call is not None and not call.done:
+            kept.add(call)
+            call.kept = kept
 
     @property
     def wanted(self) -> bool:
-        """True while somebody waits for the reply."""
-        return self._asked is not None and not self._asked.done
+        """Whether a caller still waits for the reply."""
+        return self._call is not None and not self._call.done
 
     def reply(self, value: object) -> None:
-        """Replies; a reply that nobody waits for any more is dropped and counted."""
-        if self._asked is not None:
-            self._asked.mailbox.require_thread()
-            self._worker_kept.discard(self._asked)
-            if not settle_reply(self._asked, value):
+        """Reply; a reply that comes too late is dropped and counted."""
+        if self._call is not None:
+            self._call.mailbox.require_thread()
+            self._worker_kept.discard(self._call)
+            if not settle_reply(self._call, value):
                 self._count_late()
 
     def refuse(self, error: Exception) -> None:
-        """Raises `error` at the caller."""
-        if self._asked is not None:
-            self._asked.mailbox.require_thread()
-            self._worker_kept.discard(self._asked)
-            if not self._asked.refuse(error):
+        """Raise `error` at the caller."""
+        if self._call is not None:
+            self._call.mailbox.require_thread()
+            self._worker_kept.discard(self._call)
+            if not self._call.refuse(error):
                 self._count_late()
 
     def _count_late(self) -> None:
-        if self._asked is not None and self._asked.mailbox.events is not None:
-            self._asked.mailbox.events.counters.late_replies += 1
+        if self._call is not None and self._call.mailbox.events is not None:
+            self._call.mailbox.events.counters.late_replies += 1
 
 
 class Registry:
@@ -254,18 +254,18 @@ class Registry:
             mailbox.events = events
 
     def ref(self, actor: type[Actor[M]], name: str) -> ActorRef[M]:
-        """The reference that resolves to whoever holds `name` when it is used. `actor` gives it its type."""
+        """Return a reference that resolves to the holder of `name` at each use. `actor` gives it its type."""
         del actor
         return make_ref(self.mailbox(name))
 
     def supervisor(self, name: str) -> SupervisorRef:
-        """The supervisor that holds `name` when the reference is used."""
+        """Return the supervisor that holds `name` when the reference is used."""
         from actors._administration import SupervisorRef
 
         return SupervisorRef(lambda: self.find_supervisor(name))
 
     def mailbox(self, name: str) -> Mailbox:
-        """The mailbox of a name, made when needed and dropped when nobody refers to it."""
+        """Return the mailbox of a name, created on demand and dropped once nothing refers to it."""
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             mailbox = self._mailboxes[name] = Mailbox(name)
@@ -273,7 +273,7 @@ class Registry:
         return mailbox
 
     def find_supervisor(self, name: str) -> Supervisor:
-        """Raises SupervisorDown when nobody holds the name."""
+        """Raise SupervisorDown when the name is not held."""
         try:
             return self._supervisors[name]
         except KeyError:
@@ -284,7 +284,7 @@ class Registry:
         return self._supervisors.setdefault(name, supervisor) is supervisor
 
     def release_supervisor(self, name: str, supervisor: Supervisor) -> None:
-        """Gives the name back if `supervisor` holds it."""
+        """Give the name back if `supervisor` holds it."""
         if self._supervisors.get(name) is supervisor:
             del self._supervisors[name]
 

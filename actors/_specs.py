@@ -38,7 +38,7 @@ def _finite(value: object) -> bool:
 def require_seconds(
     value: object, name: str, *, above_zero: bool = False, endless: bool = False, at_most: float = math.inf
 ) -> None:
-    """Raises ValueError unless `value` is a number from 0 to `at_most`. Infinity only when `endless`, 0 unless
+    """Raise ValueError unless `value` is a number from 0 to `at_most`. Infinity only when `endless`, 0 unless
     `above_zero`. NaN and bools are none: every number that reaches the shared timers comes through here, because one
     of them out of order would hold up the deadlines of all."""
     fine = _finite(value) and 0 <= value <= at_most and not (above_zero and value == 0)  # type: ignore[operator]
@@ -134,7 +134,7 @@ class Backoff(msgspec.Struct, frozen=True):
         _require(reset is None or (_finite(reset) and reset >= 0), "reset_after_s", f"wanted seconds, got {reset!r}")
 
     def delay_s(self, attempt: int, roll: float) -> float:
-        """Seconds to wait before restart number `attempt` (from 0); `roll` is a uniform draw from [0, 1)."""
+        """Return seconds to wait before restart number `attempt` (from 0); `roll` is a uniform draw from [0, 1)."""
         if self.factor == 1:
             plain = self.min_s
         elif attempt * math.log(self.factor) >= math.log(self.max_s) - math.log(self.min_s):
@@ -300,6 +300,6 @@ def child_of(spec: ChildSpec | SupervisorSpec) -> ChildSpec:
 
 
 def require_fits(child: ChildSpec, supervisor: SupervisorSpec) -> None:
-    """Raises InvalidSpec when `child` may not live under `supervisor`."""
+    """Raise InvalidSpec when `child` may not live under `supervisor`."""
     if child.significant and supervisor.auto_shutdown == "never":
         raise InvalidSpec("significant", f"{supervisor.id!r} never shuts down by itself (auto_shutdown is 'never')")

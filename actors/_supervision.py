@@ -117,7 +117,7 @@ class StartFailed(msgspec.Struct, frozen=True):
 
 
 class Exited(msgspec.Struct, frozen=True):
-    """The child's life is over, by itself or because it was told."""
+    """The child's life is over, by itself or because it was stopped."""
 
     id: str
     serial: int
@@ -170,7 +170,7 @@ class DeleteChild(msgspec.Struct, frozen=True):
 
 
 class Withdraw(msgspec.Struct, frozen=True):
-    """Whoever made the request is gone: drop it if it waits, undo the start it asked for unless that is done."""
+    """The requester is gone: drop the request if it waits, undo the start it asked for unless that is done."""
 
     request: object
 
@@ -193,7 +193,7 @@ Event = Boot | Started | Ignored | StartFailed | Exited | RetryDue | StopTimedOu
 
 
 class Start(msgspec.Struct, frozen=True):
-    """Start a life of the child; answer with Started, Ignored, StartFailed or (when told to stop) Exited."""
+    """Start a life of the child; answer with Started, Ignored, StartFailed or (when stopped meanwhile) Exited."""
 
     id: str
     serial: int
@@ -336,13 +336,13 @@ class Child:
     window: deque[float] | None = None
     """Times of its restarts when they are counted for this child alone."""
     start_request: object | None = None
-    """Whoever waits for its start."""
+    """The requester that waits for its start."""
     added: bool = False
     """The pending start request is the one that added it."""
     stop_requests: list[object] | None = None
 
     def forget_frames(self) -> None:
-        """Lets go of the dead life, which the traceback of its error holds."""
+        """Let go of the dead life, which the traceback of its error holds."""
         if self.last_exit is not None and self.last_exit.error is not None:
             self.last_exit = without_frames(self.last_exit)
 
@@ -386,7 +386,7 @@ class State:
 
 
 def new_state(spec: SupervisorSpec) -> State:
-    """The state of a supervisor that has not booted."""
+    """Return the state of a supervisor that has not booted."""
     return State(spec, children={child.id: Child(child_of(child)) for child in spec.children})
 
 
@@ -394,7 +394,7 @@ Actions = list[Action]
 
 
 def decide(state: State, event: Event) -> tuple[State, Actions]:
-    """Takes one event. The actions are to be performed in their order, before the next event is given."""
+    """Take one event. The actions are to be performed in their order, before the next event is given."""
     actions: Actions = []
     _RULES[type(event)](state, event, actions)
     while state.backlog and state.plan is None and state.phase is Phase.UP:
@@ -620,7 +620,7 @@ def _restart(s: State, child: Child, at: float, out: Actions) -> None:
 
 
 def _count(s: State, child: Child, at: float, out: Actions) -> bool:
-    """Counts a restart; False when that was one too many, which is then dealt with."""
+    """Count a restart; False when that was one too many, which is then dealt with."""
     alone = child.spec.intensity is not None or child.spec.on_exceed == "disable"
     if alone and child.window is None:
         child.window = deque()
@@ -641,8 +641,8 @@ def _count(s: State, child: Child, at: float, out: Actions) -> bool:
     else:
         child.status = Status.STOPPED
         out.append(GivingUp(child.spec.id, reason))
-        told = f"{child.spec.id!r} reached the restart intensity"
-        _begin_end(s, ExitReason("shutdown", told, reason.error), out)
+        detail = f"{child.spec.id!r} reached the restart intensity"
+        _begin_end(s, ExitReason("shutdown", detail, reason.error), out)
     return False
 
 
@@ -690,7 +690,7 @@ def _begin(s: State, child: Child, out: Actions) -> None:
 
 
 def _advance(s: State, out: Actions) -> None:
-    """Takes the plan as far as it goes without waiting."""
+    """Take the plan as far as it goes without waiting."""
     plan = s.plan
     assert plan is not None
     while plan.stop:
@@ -727,7 +727,7 @@ def _mark_stopping(child: Child, out: Actions) -> None:
 
 
 def _ask_stop(child: Child, out: Actions) -> float | None:
-    """Returns the seconds after which it is to be killed; None when no timer is wanted."""
+    """Return the seconds after which it is to be killed; None when no timer is wanted."""
     _mark_stopping(child, out)
     match child.spec.shutdown:
         case "brutal_kill":
@@ -759,7 +759,7 @@ def _stop_timed_out(s: State, event: StopTimedOut, out: Actions) -> None:
 
 
 def _stopped(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
-    """A child that was told to stop did."""
+    """Take note that a stopping child has ended."""
     s.alive -= 1
     child.status = Status.STOPPED
     requests, child.stop_requests = child.stop_requests, None

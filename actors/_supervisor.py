@@ -118,7 +118,7 @@ class Supervisor:
         self.path = path
         self.parent = parent
         self.serial = 0
-        self.restarts_told = 0
+        self.restarts_reported = 0
         self.name: str | None = None
         self.state = new_state(spec)
         self.slots: dict[str, Worker | Supervisor] = {}
@@ -132,7 +132,7 @@ class Supervisor:
     # --- events in, actions out
 
     def feed(self, event: Event) -> None:
-        """Takes an event and performs what follows. An event that comes up meanwhile is taken next. Raises
+        """Take an event and perform what follows. An event that comes up meanwhile is taken next. Raises
         WrongThread."""
         system = self.system
         if system.thread != get_ident():
@@ -189,13 +189,13 @@ class Supervisor:
         sub = Supervisor(self.system, spec, self.path_of(child.spec.id), (self, child))
         former = self.slots.get(child.spec.id)
         if isinstance(former, Supervisor):
-            sub.restarts_told = former.restarts_told
+            sub.restarts_reported = former.restarts_reported
         sub.serial = serial
         self.slots[child.spec.id] = sub
         sub.boot(child.spec.name or spec.name)
 
     def boot(self, name: str | None) -> None:
-        """Starts the children; the outcome is reported to the parent, or to the system by the root."""
+        """Start the children; the outcome is reported to the parent, or to the system by the root."""
         if name is not None:
             if not self.system.registry.hold_supervisor(name, self):
                 raise NameTaken(name, make_ref(Mailbox(self.system.registry.find_supervisor(name).path)))
@@ -206,11 +206,11 @@ class Supervisor:
         at = trio.current_time()
         restarts = 0 if self.parent is None else self.parent[1].restarts
         if self.system.events.listening:
-            if restarts > self.restarts_told:
+            if restarts > self.restarts_reported:
                 self.system.events.publish(Restarted(self.path, "supervisor", restarts, at))
             else:
                 self.system.events.publish(Started(self.path, "supervisor", at))
-        self.restarts_told = restarts
+        self.restarts_reported = restarts
         if self.parent is None:
             self.system.root_booted()
         else:
@@ -349,7 +349,7 @@ class Supervisor:
                 return SupervisorDown(f"{self.path!r} is {self.state.phase.value}")
 
     async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
-        """Feeds the event of a request and waits for its answer."""
+        """Feed the event of a request and wait for its answer."""
         self.system.require_thread()
         if self.system.aborted:
             raise SupervisorDown(f"{self.path!r} is {Phase.ENDED.value}")
@@ -385,13 +385,13 @@ class Supervisor:
                 me.wait_ends(wait)
 
     def refuse_own_end(self, child_id: str) -> None:
-        """Raises CallCycle when the current task is inside child `id`: it would wait for its own end."""
+        """Raise CallCycle when the current task is inside child `id`: it would wait for its own end."""
         me = asker.get()
         if me is not None and attached(me) is not None and _inside(me.path, self.path_of(child_id)):
             raise CallCycle((me.path, f"{self.path}/{child_id}"))
 
     def _turn_down_requests_from(self, child_id: str) -> None:
-        """Whoever is asked to stop must not wait for a request that this supervisor takes up only afterwards."""
+        """Fail the waits of a stopping child for requests that this supervisor takes up only afterwards."""
         if not self._requests or not self.state.backlog:
             return
         held = [getattr(event, "request", None) for event in self.state.backlog]
@@ -405,7 +405,7 @@ class Supervisor:
     # --- what can be observed
 
     def links(self) -> list[Link]:
-        """The children that it waits for before it takes up anything else."""
+        """Return the children that it waits for before it takes up anything else."""
         state = self.state
         if state.phase is Phase.ENDING:
             return [
@@ -416,7 +416,7 @@ class Supervisor:
         return []
 
     def nodes(self, child_id: str) -> list[Link]:
-        """What stands for child `id` in the search for cycles, while it is starting or stopping."""
+        """Return what stands for child `id` in the search for cycles, while it is starting or stopping."""
         slot = self.slots.get(child_id)
         child = self.state.children.get(child_id)
         if slot is None or (child is not None and child.status is Status.RUNNING):
@@ -427,7 +427,7 @@ class Supervisor:
         return [(slot.mailbox, slot.stops_within_s if stopping else slot.starts_within_s)]
 
     def below(self, child_id: str) -> list[Link]:
-        """Every worker whose end is waited for when child `child_id` is stopped."""
+        """Return every worker whose end is waited for when child `child_id` is stopped."""
         slot = self.slots.get(child_id)
         if slot is None:
             return []
@@ -436,7 +436,7 @@ class Supervisor:
         return [link for inner in slot.slots for link in slot.below(inner)]
 
     def workers(self) -> Iterator[Worker]:
-        """Every worker below it."""
+        """Return every worker below it."""
         for slot in tuple(self.slots.values()):
             if isinstance(slot, Worker):
                 yield slot
@@ -444,7 +444,7 @@ class Supervisor:
                 yield from slot.workers()
 
     def abandon(self, reason: ExitReason) -> None:
-        """Supervision is at fault: kills every worker below it and lets nobody wait for any of them."""
+        """Handle a fault of supervision itself: kill every worker below and wake all that wait for them."""
         for request in tuple(self._requests):
             self._settle(request, "down", None)
         for slot in tuple(self.slots.values()):

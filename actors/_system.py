@@ -91,7 +91,7 @@ class System:
     # --- for users
 
     def tree(self) -> list[NodeInfo]:
-        """Every node, parents before children, siblings in the order of their start."""
+        """Return every node, parents before children, siblings in the order of their start."""
         root = self.root
         error = None if self.outcome is None else self.outcome.error
         nodes = [NodeInfo(root.path, "supervisor", root.state.phase.value, 0, error)]
@@ -99,7 +99,7 @@ class System:
         return nodes
 
     async def stop(self) -> None:
-        """Stops the tree in order and returns when nothing of it runs. Raises CallCycle inside an actor of it, which
+        """Stop the tree in order and return when nothing of it runs. Raises CallCycle inside an actor of it, which
         may call `request_stop`."""
         me = asker.get()
         if me is not None and attached(me) is not None and me.owner is not None and me.owner.supervisor.system is self:
@@ -108,19 +108,19 @@ class System:
         await self.ended.wait()
 
     def request_stop(self) -> None:
-        """Begins to stop the tree in order. Raises WrongThread."""
+        """Begin to stop the tree in order. Raises WrongThread."""
         self.require_thread()
         self._stopping = True
         self.root.feed(Shutdown())
 
     async def wait(self) -> None:
-        """Returns when the tree has ended. When it gave up, whoever opened the system gets SystemFailed."""
+        """Return when the tree has ended. When it gave up, `open_system` raises SystemFailed."""
         await self.ended.wait()
 
     # --- for the shell
 
     def require_thread(self) -> None:
-        """Raises WrongThread when another thread than its own runs this."""
+        """Raise WrongThread when another thread than its own runs this."""
         if self.thread != get_ident():
             raise WrongThread(self.root.path)
 
@@ -134,7 +134,7 @@ class System:
         self._nursery.start_soon(run, *args, name=name)
 
     def note_crash(self, path: str, kind: Kind, reason: ExitReason, *, starting: bool) -> None:
-        """Tells whoever wants to know of a crash."""
+        """Publish a crash."""
         log = self._log
         if log is None and not self.events.listening and not witnesses:
             return
@@ -146,13 +146,13 @@ class System:
             log.crashed(event)
 
     def note_gave_up(self, event: GaveUp) -> None:
-        """Tells whoever wants to know of it."""
+        """Publish it."""
         self.events.publish(event)
         if self._log is not None:
             self._log.gave_up(event)
 
     def note_slow(self, event: StartSlow) -> None:
-        """Says whom a boot or a restart waits for."""
+        """Say whom a boot or a restart waits for."""
         self.events.publish(event)
         if self._log is not None:
             self._log.slow(event)
@@ -165,7 +165,7 @@ class System:
             self.interrupted(found)
 
     def interrupted(self, interrupt: BaseException) -> None:
-        """Ends the system because of `interrupt`."""
+        """End the system because of `interrupt`."""
         if self.interrupt is None:
             self.interrupt = interrupt
             self.request_stop()
@@ -173,7 +173,7 @@ class System:
             self.kill()
 
     def abort(self, fault: BaseException) -> None:
-        """Supervision itself is at fault: whoever opened the system gets `fault`, and every child is killed."""
+        """Handle a fault of supervision itself: kill every child, and raise `fault` from `open_system`."""
         self.aborted = True
         if self.interrupt is None:
             self.interrupt = fault
@@ -195,7 +195,7 @@ class System:
             self._body.cancel()
 
     def failure(self, escaped: BaseException | None) -> BaseException | None:
-        """What comes out of `open_system`, from whose block `escaped` came."""
+        """Return what comes out of `open_system`, from whose block `escaped` came."""
         if self.interrupt is not None:
             return self.interrupt
         lost = self._failure_of_tree()
@@ -216,7 +216,7 @@ class System:
         return outcome.error if isinstance(outcome.error, StartFailed) else StartFailed(self.root.path, outcome)
 
     async def run_in(self, nursery: trio.Nursery, body: trio.CancelScope) -> None:
-        """Boots the tree."""
+        """Boot the tree."""
         self._nursery, self._body = nursery, body
         nursery.start_soon(self.timers.run, name="actors timers")
         self.root.boot(self.root.spec.name)
@@ -225,7 +225,7 @@ class System:
         self.entered = True
 
     async def close(self) -> None:
-        """Stops whatever still runs; then the nursery can end. A KeyboardInterrupt meanwhile is noted, and a second
+        """Stop whatever still runs; then the nursery can end. A KeyboardInterrupt meanwhile is noted, and a second
         one kills: trio delivers it here in spite of the shield."""
         with trio.CancelScope(shield=True):
             if not self.ended.is_set():
@@ -237,7 +237,7 @@ class System:
                     self.interrupted(interrupt)
 
     def kill(self) -> None:
-        """Ends everything at once: no stop hooks, no waiting."""
+        """End everything at once: no stop hooks, no waiting."""
         self.require_thread()
         self._stopping = True
         self.root.feed(Kill())
@@ -274,7 +274,7 @@ def open_system(
     log_crashes: bool = True,
     slow_start_s: float = 10.0,
 ) -> AbstractAsyncContextManager[System]:
-    """Starts the tree, gives it to the block, and stops it in order when the block ends, however it ends.
+    """Start the tree, give it to the block, and stop it in order when the block ends, however it ends.
 
     When the tree ends by itself the block is cancelled. Raises StartFailed when the boot fails and SystemFailed when
     the root gives up. An error of the block itself comes out as it is. When the block is cancelled from outside, the
@@ -323,7 +323,7 @@ class _Opening:
         return failure is None
 
     async def _end(self, error: BaseException | None) -> BaseException | None:
-        """Stops the tree; returns what comes out of the block that `error`, if any, ended."""
+        """Stop the tree; returns what comes out of the block that `error`, if any, ended."""
         system, escaped = self._system, error
         try:
             if self._body.__exit__(None if error is None else type(error), error, None):

@@ -35,7 +35,7 @@ class TimerEntry:
         self.callback: Callable[[], None] | None = callback
 
     def require_thread(self) -> None:
-        """Raises WrongThread when another thread than the timers' own runs this."""
+        """Raise WrongThread when another thread than the timers' own runs this."""
         if self._timers.thread != get_ident():
             raise WrongThread("timer")
 
@@ -93,7 +93,7 @@ class Timers:
         return len(self._heap)
 
     def at(self, deadline: float, callback: Callable[[], None]) -> TimerEntry:
-        """Calls `callback` once trio's clock has reached `deadline`; in the order of deadlines."""
+        """Call `callback` once trio's clock has reached `deadline`; in the order of deadlines."""
         entry = TimerEntry(self, callback)
         self._count = count = self._count + 1
         heapq.heappush(self._heap, (deadline, count, entry))
@@ -104,7 +104,7 @@ class Timers:
         return entry
 
     def expire(self, entry: Expiring, timeout_s: float) -> None:
-        """Expires `entry` after `timeout_s`, unless it is done by then. Raises ValueError for what is no timeout."""
+        """Expire `entry` after `timeout_s`, unless it is done by then. Raises ValueError for what is no timeout."""
         if type(timeout_s) is not float:  # True, 1 and 1+0j would find the lane of 1.0
             require_seconds(timeout_s, "timeout", endless=True)
         lane = self._lanes.get(timeout_s)
@@ -125,7 +125,7 @@ class Timers:
             lane.armed = self.at(entry.deadline + self._offset, lambda: self._expire_due(timeout_s, lane))
 
     def _sweep_lanes(self) -> None:
-        """Drops the lanes in which nobody waits any more: timeouts that are seldom the same make many."""
+        """Drop empty lanes: timeouts that rarely repeat create many."""
         for timeout_s, lane in tuple(self._lanes.items()):
             if all(one.done for one in lane.entries):
                 del self._lanes[timeout_s]

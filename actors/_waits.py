@@ -16,13 +16,13 @@ import trio
 
 from actors._errors import CallCycle
 from actors._interrupts import protect
-from actors._mailbox import Asked, Link, Mailbox, Node
+from actors._mailbox import Link, Mailbox, PendingCall, WaitNode
 
 asker: Final[ContextVar[Mailbox | None]] = ContextVar("actors_asker", default=None)
 """The mailbox whose handler the current task is, or was started by, if any."""
 
 _USUAL_S: Final = 5.0
-"""What a wait without an end counts as beside one that has an end: the default timeout of a call."""
+"""The length at which a wait without a timeout is compared with one that has one: the default timeout of a call."""
 _MOST_LINKS: Final = 10_000
 _MOST_BRANCHES: Final = 50
 """A search that meets more of them finds nothing: then the deadlines decide."""
@@ -42,7 +42,7 @@ class Wait:
 
     __slots__ = ("cancelled_at", "target", "task", "wanted")
 
-    def __init__(self, target: Node, wanted: Wanted) -> None:
+    def __init__(self, target: WaitNode, wanted: Wanted) -> None:
         self.target = target
         self.wanted = wanted
         self.task = trio.lowlevel.current_task()
@@ -52,13 +52,13 @@ class Wait:
     def binds(self) -> bool:
         """False when it is over, or when its reply was put off and so depends on no handler."""
         wanted = self.wanted
-        return not wanted.done and not (isinstance(wanted, Asked) and wanted.kept is not None)
+        return not wanted.done and not (isinstance(wanted, PendingCall) and wanted.kept is not None)
 
     def left_s(self) -> float:
-        """Seconds until it ends by itself; infinity for never."""
+        """Return seconds until it ends by itself; infinity for never."""
         left_s = self.cancelled_at - trio.current_time()
         wanted = self.wanted
-        if isinstance(wanted, Asked) and wanted.mailbox.timers is not None:
+        if isinstance(wanted, PendingCall) and wanted.mailbox.timers is not None:
             left_s = min(left_s, wanted.deadline - wanted.mailbox.timers.raw())
         return left_s
 
@@ -71,8 +71,8 @@ def attached(me: Mailbox) -> Mailbox | None:
     return None if task is None else me
 
 
-def refuse_cycle(start: Mailbox, target: Node, timeout_s: float = math.inf) -> None:
-    """Raises CallCycle when the wait of the current task for `target`, of at most `timeout_s`, could not be answered
+def refuse_cycle(start: Mailbox, target: WaitNode, timeout_s: float = math.inf) -> None:
+    """Raise CallCycle when the wait of the current task for `target`, of at most `timeout_s`, could not be answered
     because `target` waits, through whatever chain, for the handler of `start`, and nothing else would end one of these
     waits well before the others."""
     if target is not start and isinstance(target, Mailbox) and not target.waiting:
@@ -88,8 +88,10 @@ def refuse_cycle(start: Mailbox, target: Node, timeout_s: float = math.inf) -> N
 
 
 def _binding_waits(mailbox: Mailbox, beginning: trio.lowlevel.Task | None = None) -> list[Link] | None:
-    """What the handler of `mailbox` waits for, but for the wait that is `beginning`; None when something else may end
-    its waits."""
+    """Return what the handler of `mailbox` waits for, except the wait that is `beginning`.
+
+    None when something else may end its waits.
+    """
     task, waits = mailbox.task, mailbox.waiting or []
     if task is None or not all(wait.binds for wait in waits):
         return None
@@ -119,8 +121,10 @@ class _Search:
     def __init__(self) -> None:
         self._links_left = _MOST_LINKS
 
-    def back_from(self, node: Node, trail: tuple[Node, ...], left_s: tuple[float, ...]) -> tuple[Node, ...] | None:
-        """Returns a circle when `node` cannot go on before the first of `trail` does; an empty one when another circle
+    def back_from(
+        self, node: WaitNode, trail: tuple[WaitNode, ...], left_s: tuple[float, ...]
+    ) -> tuple[WaitNode, ...] | None:
+        """Return a circle when `node` cannot go on before the first of `trail` does; an empty one when another circle
         holds it; None when it may go on. Each of `trail` waits for the next, the last for `node`, and these waits end
         by themselves after `left_s`."""
         nodes, ends = list(trail), list(left_s)
@@ -143,12 +147,12 @@ class _Search:
             ends.append(end)
 
     def _back_from_each(
-        self, links: list[Link], trail: tuple[Node, ...], left_s: tuple[float, ...]
-    ) -> tuple[Node, ...] | None:
-        """A handler may go on when one of its waits ends; a request waits for every child that it names."""
+        self, links: list[Link], trail: tuple[WaitNode, ...], left_s: tuple[float, ...]
+    ) -> tuple[WaitNode, ...] | None:
+        """Search every link: a handler goes on when one of its waits ends, a request waits for every child it names."""
         self._links_left -= _MOST_LINKS // _MOST_BRANCHES
         one_is_enough = not isinstance(trail[-1], Mailbox)
-        circle: tuple[Node, ...] = ()
+        circle: tuple[WaitNode, ...] = ()
         for node, end in links:
             found = self.back_from(node, trail, (*left_s, end))
             if (found is not None) is one_is_enough:

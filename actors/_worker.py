@@ -21,7 +21,7 @@ from actors._events import Restarted, StartSlow, Stopped
 from actors._events import Started as StartedEvent
 from actors._exits import KILLED, NORMAL, SHUTDOWN, ExitReason, crashed
 from actors._interrupts import protect, run_unprotected
-from actors._mailbox import Accepted, Asked, Mailbox
+from actors._mailbox import Accepted, Mailbox, PendingCall
 from actors._messages import LATER, Ignore, Refuse, message_classes
 from actors._refs import fine_replies, settle_reply
 from actors._specs import MailboxPolicy
@@ -65,13 +65,13 @@ class Worker:
         "_scope",
         "_serial",
         "_stop_at",
-        "_told",
+        "_stop_reason",
         "_why",
         "child",
         "info",
         "mailbox",
         "path",
-        "restarts_told",
+        "restarts_reported",
         "supervisor",
         "timers",
     )
@@ -83,7 +83,7 @@ class Worker:
         self.path = path
         self.timers = supervisor.system.timers
         self.info: object = None
-        self.restarts_told = 0
+        self.restarts_reported = 0
         self._made: Actor[Any] | Job | None = None
         self._serial = 0
         self._context: Context | None = None
@@ -91,14 +91,14 @@ class Worker:
         self._open: trio.CancelScope | None = None
         """The scope that the task is in; a life that crashed leaves it to the next one."""
         self._cut = False
-        """That scope is cancelled; which nobody but this object does. (`cancel_called` reads the clock.)"""
+        """Whether that scope is cancelled; only this object does so. (`cancel_called` reads the clock.)"""
         self._begun = False
         self._reporting = False
         self._again = False
         self._stop_at = 0.0
         self._carried = 0.0
         """When the slice of the former life ends, if this one goes on in it; else 0."""
-        self._told: ExitReason | None = None
+        self._stop_reason: ExitReason | None = None
         self._why: ExitReason | None = None
         self._asides: set[trio.CancelScope] | None = None
         self._asides_gone: trio.Event | None = None
@@ -109,9 +109,9 @@ class Worker:
     # --- orders of the supervisor
 
     def begin(self, made: Actor[Any] | Job, serial: int) -> None:
-        """Starts a life. The report of the former life may be under way: then the task goes on with this one."""
+        """Start a life. The report of the former life may be under way: then the task goes on with this one."""
         self._made, self._serial = made, serial
-        self._begun, self._told, self._why, self.info = False, None, None, None
+        self._begun, self._stop_reason, self._why, self.info = False, None, None, None
         self._context = Context(self)
         if isinstance(made, Actor):
             kind: type[Actor[Any]] = type(made)
@@ -144,15 +144,15 @@ class Worker:
         self.supervisor.system.note_slow(StartSlow(self.path, "worker", seconds, trio.current_time()))
 
     def _give_up_start(self, seconds: float, serial: int) -> None:
-        if self._serial == serial and not self._begun and self._told is None:
-            self._told = crashed(StartTimeout(self.path, seconds))
-            self._cancel(self._told)
+        if self._serial == serial and not self._begun and self._stop_reason is None:
+            self._stop_reason = crashed(StartTimeout(self.path, seconds))
+            self._cancel(self._stop_reason)
 
     def ask_stop(self) -> None:
-        """The end is wanted: after the message at hand, with `on_stop`."""
-        if self._told is not None or self._context is None:
+        """Stop after the message at hand, running `on_stop`."""
+        if self._stop_reason is not None or self._context is None:
             return
-        self._told = SHUTDOWN
+        self._stop_reason = SHUTDOWN
         self._context.note_stop_requested()
         if not self._begun or (isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)):
             self._cancel(SHUTDOWN)
@@ -161,8 +161,8 @@ class Worker:
             self._nudge()
 
     def kill(self) -> None:
-        """The end is wanted now."""
-        self._told = self._told or KILLED
+        """Stop now."""
+        self._stop_reason = self._stop_reason or KILLED
         self._cancel(KILLED)
         for scope in tuple(self._cleanups or ()):
             scope.shield = False
@@ -170,7 +170,7 @@ class Worker:
 
     @property
     def ends_at_once(self) -> bool:
-        """True when a stop cancels whatever it waits for, so that nobody waits for that through it."""
+        """Whether a stop cancels what it waits for, so that no other actor waits for that through it."""
         cancelled = isinstance(self._made, Job) and not isinstance(self._made, DrainingJob)
         return cancelled or self.child.spec.shutdown == "brutal_kill"
 
@@ -223,19 +223,19 @@ class Worker:
         system = self.supervisor.system
         if system.events.listening:
             restarts, at = self.child.restarts, trio.current_time()
-            if restarts > self.restarts_told:
+            if restarts > self.restarts_reported:
                 system.events.publish(Restarted(self.path, "worker", restarts, at))
             else:
                 system.events.publish(StartedEvent(self.path, "worker", at))
-        self.restarts_told = self.child.restarts
+        self.restarts_reported = self.child.restarts
         self.child.forget_frames()
         self.supervisor.feed(Started(self.child.spec.id, self._serial, self.timers.now()))
 
     def stop_self(self, context: Context, reason: ExitReason) -> None:
-        """Ends this life for a reason of its own."""
-        if context is not self._context or self._told is not None:
+        """End this life for a reason of its own."""
+        if context is not self._context or self._stop_reason is not None:
             return
-        self._told = reason
+        self._stop_reason = reason
         if isinstance(self._made, Job):
             self._cancel(reason)
         else:
@@ -243,7 +243,7 @@ class Worker:
             self._nudge()
 
     def require_life(self, context: Context) -> None:
-        """Raises ActorDown when the life of `context` is over: what it starts would belong to the next one."""
+        """Raise ActorDown when the life of `context` is over: what it starts would belong to the next one."""
         if context is not self._context:
             raise ActorDown(self.path)
 
@@ -274,7 +274,7 @@ class Worker:
             self._asides.discard(scope)
         if error is not None:
             if self._why is None:
-                self._told = self._told or crashed(error)
+                self._stop_reason = self._stop_reason or crashed(error)
                 self._cancel(crashed(error))
             self.supervisor.system.note_interrupt(error)
         if not self._asides and self._asides_gone is not None:
@@ -290,7 +290,7 @@ class Worker:
         return scope
 
     def tell_from_timer(self, message: object) -> None:
-        """A timer's message: nobody is there to be told of a full mailbox."""
+        """Put a timer's message; a full mailbox makes it a dead letter, since there is no caller to refuse."""
         mailbox = self.mailbox
         try:
             if not mailbox.make_room(message):
@@ -350,7 +350,7 @@ class Worker:
             supervisor.feed(StartFailed(child_id, self._serial, reason, at))
 
     async def _live(self) -> ExitReason | None:
-        """Returns why the life ended; None when the start declined."""
+        """Return why the life ended; None when the start declined."""
         made = self._made
         assert made is not None
         if self._begun:
@@ -386,7 +386,7 @@ class Worker:
             error = escaped
         try:
             if error is None:
-                return self._told or NORMAL
+                return self._stop_reason or NORMAL
             if self._cut:
                 try:
                     if self._leave_scope(error):
@@ -423,7 +423,7 @@ class Worker:
         return bool(scope.__exit__(None if error is None else type(error), error, None))
 
     async def _stop_hook(self, made: Actor[Any], reason: ExitReason) -> ExitReason:
-        """Runs `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
+        """Run `on_stop` for at most the shutdown time. A crash stays the reason whatever becomes of it."""
         limit = self.child.spec.shutdown
         task = trio.lowlevel.current_task()
         try:
@@ -443,7 +443,7 @@ class Worker:
     async def _wait_for_something(self) -> None:
         """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
         mailbox = self.mailbox
-        if not mailbox.queue and mailbox.senders is None and self._told is None:
+        if not mailbox.queue and mailbox.senders is None and self._stop_reason is None:
             mailbox.consumer = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(_never_abort)
 
@@ -456,7 +456,7 @@ class Worker:
         self._asides_gone = None
 
     async def _consume(self, actor: Actor[Any], task: trio.lowlevel.Task) -> None:
-        """Handles messages until the end is wanted or one crashes."""
+        """Handle messages until the end is wanted or one crashes."""
         mailbox = self.mailbox
         queue = mailbox.queue
         take = queue.popleft
@@ -476,12 +476,12 @@ class Worker:
                 while queue:
                     item = take()
                     taken += 1
-                    if type(item) is Asked:
+                    if type(item) is PendingCall:
                         if item.abandoned:
                             mailbox.abandoned -= 1
                             continue
                         item.taken = True
-                        context.asked = item
+                        context.pending_call = item
                         try:
                             reply = await handle(item.message)
                         except Refuse as refusal:
@@ -499,7 +499,7 @@ class Worker:
                                 settled = settle_reply(item, reply)
                         if not settled and mailbox.events is not None:
                             mailbox.events.counters.late_replies += 1
-                        context.asked = None
+                        context.pending_call = None
                     else:
                         try:
                             await handle(item)
@@ -525,7 +525,7 @@ class Worker:
             raise
 
     def _is_over(self) -> bool:
-        return self._told is not None
+        return self._stop_reason is not None
 
     def _abort_park(self, _: object) -> trio.lowlevel.Abort:
         self.mailbox.consumer = None

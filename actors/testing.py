@@ -37,14 +37,14 @@ class Journal(Generic[M]):
         self._changed = trio.Event()
 
     async def next(self, timeout_s: float = 5.0) -> M:
-        """The next message not yet returned by this method. Raises trio.TooSlowError."""
+        """Return the next message not yet returned by this method. Raises trio.TooSlowError."""
         with trio.fail_after(timeout_s):
             while not self._unread:
                 await self._changed.wait()
         return self._unread.popleft()
 
     async def wait_until(self, true: Callable[[Journal[M]], bool], timeout_s: float = 5.0) -> None:
-        """Returns once `true(self)` holds. Raises trio.TooSlowError."""
+        """Return once `true(self)` holds. Raises trio.TooSlowError."""
         with trio.fail_after(timeout_s):
             while not true(self):
                 await self._changed.wait()
@@ -70,7 +70,7 @@ class Probe(Actor[Any], Generic[M]):
         self.replies = replies or {}
 
     async def on_start(self, context: Context) -> None:
-        """Counts the start."""
+        """Count the start."""
         self.journal.starts += 1
         self.journal.note()
 
@@ -104,7 +104,7 @@ class Recorder:
         return self.of(DeadLetter)
 
     def of(self, kind: type[E]) -> list[E]:
-        """Those of one class."""
+        """Return those of one class."""
         return [event for event in self.events if isinstance(event, kind)]
 
     def put(self, event: ActorEvent) -> None:
@@ -114,7 +114,7 @@ class Recorder:
         changed.set()
 
     async def wait_for(self, kind: type[E], true: Callable[[E], bool] | None = None, timeout_s: float = 5.0) -> E:
-        """The first event of the class, past or to come, for which `true` holds. Raises trio.TooSlowError."""
+        """Return the first event of the class, past or to come, for which `true` holds. Raises trio.TooSlowError."""
         with trio.fail_after(timeout_s):
             while True:
                 for event in self.of(kind):
@@ -164,7 +164,7 @@ class Crashes:
 
 @contextmanager
 def no_unexpected_crashes(*expected: type[BaseException]) -> Iterator[Crashes]:
-    """Raises AssertionError at its end when an actor, a job or a start crashed by an error of no `expected` class, in
+    """Raise AssertionError at its end when an actor, a job or a start crashed by an error of no `expected` class, in
     any system of this process; also when a supervisor restarted it and nobody noticed. The log has the tracebacks.
 
     Works around `trio.run` and inside it. Interrupts are no crashes. In pytest, write a fixture of it.
@@ -182,7 +182,7 @@ def no_unexpected_crashes(*expected: type[BaseException]) -> Iterator[Crashes]:
 
 
 async def settle() -> None:
-    """Returns when every other task waits for something; virtual time stands still."""
+    """Return when every other task waits for something; virtual time stands still."""
     await trio.testing.wait_all_tasks_blocked()
 
 

@@ -22,7 +22,7 @@ SIGNATURE_HEADER = "X-Gateway-Sig"
 
 
 def message(status: int, request_timestamp: int | str, body: bytes) -> bytes:
-    """The bytes that are signed. `request_timestamp` is the request's X-Timestamp, whatever its form."""
+    """Return the bytes that are signed. `request_timestamp` is the request's X-Timestamp, whatever its form."""
     return f"engram-gateway:{status}:{request_timestamp}:{hashlib.sha256(body).hexdigest()}".encode()
 
 

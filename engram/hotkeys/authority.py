@@ -33,11 +33,11 @@ _NOTHING: Final = (None, "")
 
 _NO_LETTERS: Final = re.compile(r"[\W_]+")
 _LONGEST_SPELLED: Final = 256
-"""Of a name with what is not compared; a longer one is no spelling that a client could take for one of these."""
+"""Longest name that is compared; a longer one cannot be mistaken for one of these."""
 
 
 def _folded(name: str) -> str:
-    """The name as it is compared; empty for one that is too long to be any of them."""
+    """Return the name in the form in which names are compared; empty when it is too long to be one of them."""
     if len(name) > _LONGEST_SPELLED:
         return ""
     letters = _NO_LETTERS.sub("", name)
@@ -54,7 +54,7 @@ _PRIVACY: Final = frozenset(
 
 
 def _core(name: str) -> str:
-    """The folded name without what is put before names that are no standard's (`x-`) or this program's (`engram-`)."""
+    """Return the folded name without the prefixes `x-` (not standardized) and `engram-` (this program's)."""
     return _folded(name).removeprefix("x").removeprefix("engram")
 
 

@@ -19,17 +19,17 @@ class _Serialized(msgspec.Struct, frozen=True):
 
 
 def is_encrypted(content: bytes) -> bool:
-    """Whether these are the bytes of an encrypted key file, of any age."""
+    """Return whether these are the bytes of an encrypted key file, in any format."""
     return content.startswith(_ENCRYPTED)
 
 
 def is_legacy(content: bytes) -> bool:
-    """Whether these are the bytes of a key file encrypted in a form that is no longer written."""
+    """Return whether these are the bytes of a key file encrypted in an obsolete format."""
     return content.startswith(_LEGACY)
 
 
 def encipher(content: bytes, password: str) -> bytes:
-    """The bytes of a key file encrypted as NaCl (argon2i); takes 3 to 6 s of CPU."""
+    """Return the bytes of a key file encrypted as NaCl (argon2i); takes 3 to 6 s of CPU."""
     import bittensor_core
 
     enciphered: bytes = bittensor_core.encrypt_keyfile_data(content, password)
@@ -45,7 +45,7 @@ def new_mnemonic() -> str:
 
 
 def key_file_of(mnemonic: str) -> bytes:
-    """The plain bytes of the key file of these words, phrase and seed included. Raises MalformedHotkey."""
+    """Return the plain bytes of the key file of these words, phrase and seed included. Raises MalformedHotkey."""
     import bittensor_core
 
     try:
@@ -58,7 +58,7 @@ def key_file_of(mnemonic: str) -> bytes:
 
 
 def key_file_of_seed(seed: bytes) -> bytes:
-    """The plain bytes of the key file of a 32-byte seed, seed included."""
+    """Return the plain bytes of the key file of a 32-byte seed, seed included."""
     import bittensor_core
 
     content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair.create_from_seed(seed))
@@ -66,7 +66,7 @@ def key_file_of_seed(seed: bytes) -> bytes:
 
 
 def private_key_of_uri(uri: str) -> bytes:
-    """The 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
+    """Return the 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
     import bittensor_core
 
     try:
@@ -79,7 +79,7 @@ def private_key_of_uri(uri: str) -> bytes:
 
 
 def decipher(content: bytes, password: str) -> bytes:
-    """The plain bytes of an encrypted key file; takes 3 to 6 s of CPU.
+    """Return the plain bytes of an encrypted key file; takes 3 to 6 s of CPU.
 
     Raises WrongPassword, or WalletFileError when no password could open it.
     """

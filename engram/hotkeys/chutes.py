@@ -26,7 +26,7 @@ _READING: Final = frozenset({"GET", "HEAD"})
 
 
 def of_miner(purpose: str = "") -> Scheme:
-    """What a miner signs for a validator's route; `purpose` is the route's, signed when there is no body."""
+    """Return the bytes that a miner signs for a validator's route; `purpose` stands in for an absent body."""
     return Scheme(
         name="chutes-miner",
         headers={
@@ -45,7 +45,7 @@ def of_miner(purpose: str = "") -> Scheme:
 
 
 def of_validator(purpose: str = "") -> Scheme:
-    """What a validator signs for a miner's route; `purpose` is the route's, signed when there is no body."""
+    """Return the bytes that a validator signs for a miner's route; `purpose` stands in for an absent body."""
     return Scheme(
         name="chutes-validator",
         headers={

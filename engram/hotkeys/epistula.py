@@ -96,7 +96,7 @@ def verify_answer(
 
 
 def secret_messages(receiver: PublicKey, now_ms: int) -> tuple[bytes, bytes, bytes]:
-    """What the three secret signatures of version 2 sign, as the Python reference does.
+    """Return what the three secret signatures of version 2 sign, as the Python reference does.
 
     Their intervals are 1 ms apart, by a slip of the reference; receivers do not look at them.
     """
@@ -123,14 +123,14 @@ def _v2_messages(parts: Signable) -> tuple[bytes]:
 
 
 def stripped_body_messages(parts: Signable) -> Iterator[bytes]:
-    """The message of version 2; for a GET without a body also that of `{}`, which CDNs drop from GETs."""
+    """Return the message of version 2; for a GET without a body also that of `{}`, which CDNs drop from GETs."""
     yield from _v2_messages(parts)
     if parts.method == "GET" and not parts.body:
         yield from _v2_messages(msgspec.structs.replace(parts, body=b"{}"))
 
 
 def sorted_body_messages(parts: Signable) -> Iterator[bytes]:
-    """The raw body; then what hone makes of it, which is not what was sent: another spelling of the same JSON."""
+    """Yield the raw body, then hone's spelling of it: the same JSON with sorted keys, not the bytes that were sent."""
     yield parts.body
     with contextlib.suppress(MalformedJson):
         yield json.dumps(parse_object(parts.body), sort_keys=True).encode("ascii")

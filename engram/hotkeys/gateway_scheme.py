@@ -23,7 +23,7 @@ AUTH_HEADERS: Final = frozenset({b"x-hotkey", b"x-timestamp", b"x-sig", b"x-sig-
 
 
 def message(method: str, raw_path: bytes, timestamp: str, body: bytes | None) -> bytes:
-    """The bytes that are signed; `body` is covered when it is not None (version 2)."""
+    """Return the bytes that are signed; `body` is covered when it is not None (version 2)."""
     text = b"engram-cloud:%s:%s:%s" % (method.encode("ascii"), raw_path, timestamp.encode("ascii"))
     return text if body is None else text + b":" + hashlib.sha256(body).hexdigest().encode("ascii")
 

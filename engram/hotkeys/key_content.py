@@ -1,4 +1,4 @@
-"""What stands in a key file: its JSON, the forms it is encrypted in, and the key that it holds.
+"""The content of a key file: its JSON, its encryption formats, and the key that it holds.
 
 The JSON has `publicKey`, `accountId`, `privateKey`, `secretPhrase`, `secretSeed`, `ss58Address`, `cryptoType`; files of
 keys made from a URI carry neither phrase nor seed, so `privateKey` is what is read first. The oldest files are nothing
@@ -44,12 +44,12 @@ _PUBLIC_FILE: Final = wire.decoder(_PublicFile)
 
 
 def unmarked(content: bytes) -> bytes:
-    """The bytes without a byte order mark."""
+    """Return the bytes without a byte order mark."""
     return content.removeprefix(_MARK)
 
 
 def plain(path: Path, content: bytes, password: str | None) -> bytes:
-    """Return the content deciphered, or as it is when it is not encrypted. `path` stands in messages.
+    """Return the content, decrypted if it is encrypted. `path` is for error messages.
 
     Raises WalletEncrypted (a password is needed), WrongPassword, WalletFileError (no known form).
     """
@@ -67,7 +67,7 @@ def plain(path: Path, content: bytes, password: str | None) -> bytes:
 
 
 def keypair(path: Path, content: bytes) -> Keypair:
-    """Return the key in the plain content of a key file. `path` stands in messages.
+    """Return the key in the plain content of a key file. `path` is for error messages.
 
     Raises WalletFileError: damaged, not sr25519, no private key, address and key disagree.
     """
@@ -89,7 +89,7 @@ def keypair(path: Path, content: bytes) -> Keypair:
 
 
 def public_key(path: Path, content: bytes) -> PublicKey:
-    """Return the key that the content of a `…pub.txt` names. `path` stands in messages. Raises WalletFileError."""
+    """Return the key that the content of a `…pub.txt` names. `path` is for error messages. Raises WalletFileError."""
     try:
         fields = _PUBLIC_FILE.decode(unmarked(content))
         return parse_hotkey(fields.address or fields.public_key or fields.account_id or "")

@@ -43,12 +43,12 @@ class Keypair:
 
     @classmethod
     def generate(cls) -> "Keypair":
-        """A new key pair from the operating system's secure source."""
+        """Return a new key pair from the operating system's secure source."""
         return cls.from_seed(secrets.token_bytes(32))
 
     @classmethod
     def from_seed(cls, seed: bytes) -> "Keypair":
-        """The key pair of a 32-byte mini secret. Raises MalformedHotkey unless it has 32 bytes."""
+        """Return the key pair of a 32-byte mini secret. Raises MalformedHotkey unless it has 32 bytes."""
         if len(seed) != 32:
             raise MalformedHotkey(f"a seed has 32 bytes, not {len(seed)}")
         _, private_key = sr25519.pair_from_seed(seed)
@@ -56,7 +56,7 @@ class Keypair:
 
     @classmethod
     def from_uri(cls, uri: str) -> "Keypair":
-        """The key pair of a secret URI: a mnemonic, or a path such as `//Alice` from the well-known dev phrase.
+        """Return the key pair of a secret URI: a mnemonic, or a path such as `//Alice` from the well-known dev phrase.
 
         Raises MalformedHotkey.
         """
@@ -68,7 +68,7 @@ class Keypair:
         return signature
 
     def private_key(self) -> bytes:
-        """The 64 secret bytes, for writing a wallet file and for nothing else."""
+        """Return the 64 secret bytes, for writing a wallet file only."""
         return self.__private_key
 
     def __eq__(self, other: object) -> bool:
@@ -85,7 +85,7 @@ class Keypair:
 
 
 def verify(public_key: PublicKey, message: bytes, signature: bytes, *, allow_wrapped: bool = True) -> bool:
-    """Whether `signature` is `public_key`'s over `message`.
+    """Return whether `signature` is `public_key`'s over `message`.
 
     With `allow_wrapped`, a signature over `<Bytes>` + message + `</Bytes>` counts too: wallet extensions make that
     one. Never raises: a key or signature of the wrong length or off the curve is simply not valid. The neutral

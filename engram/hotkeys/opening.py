@@ -1,7 +1,7 @@
 """The public key of an encrypted key file, found in a process of its own.
 
-Deciphering one takes 2.4 s of CPU and holds the interpreter lock all that time (measured, bittensor-core 0.1.5): in a
-thread it would stop the loop. `python -P -m engram.hotkeys.opening` reads a request on standard input.
+Decryption takes 2.4 s of CPU and holds the interpreter lock throughout (measured, bittensor-core 0.1.5): in a thread it
+would stop the loop. `python -P -m engram.hotkeys.opening` reads a request on standard input.
 """
 
 import os
@@ -31,7 +31,7 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 async def public_key_of(path: Path, password: str) -> PublicKey:
-    """The file's public key. Raises WalletFileError, also for a wrong password or when it takes longer than 25 s."""
+    """Return the file's public key. Raises WalletFileError, also for a wrong password or after TIMEOUT_S."""
     # The child finds this package where this process found it; the password is in no argument and no variable.
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     with trio.move_on_after(TIMEOUT_S):
@@ -53,10 +53,10 @@ async def public_key_of(path: Path, password: str) -> PublicKey:
 
 
 def answer_to(request: bytes) -> bytes:
-    """What the process answers to a request on its standard input."""
-    asked = wire.decode(request, _Request)
+    """Return the child's answer to a request on its standard input."""
+    opening = wire.decode(request, _Request)
     try:
-        return msgspec.json.encode(_Answer(read_private_hotkey_file(asked.path, asked.password).public_key))
+        return msgspec.json.encode(_Answer(read_private_hotkey_file(opening.path, opening.password).public_key))
     except HotkeyError as error:
         return msgspec.json.encode(_Answer(error=str(error)))
 

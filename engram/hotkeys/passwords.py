@@ -31,11 +31,11 @@ _HEAD_BYTES: Final = 64
 _MAX_BYTES: Final = 4_096
 
 Ask = Callable[[str], str]
-"""Shows a question and returns what is typed, unseen."""
+"""Shows a prompt and returns what is typed, without echo."""
 
 
 def at_terminal() -> Ask | None:
-    """How to ask at the terminal that this process was started from; None when there is none."""
+    """Return a prompt on the terminal of this process; None when there is no terminal."""
     return getpass.getpass if sys.stdin is not None and sys.stdin.isatty() else None
 
 
@@ -48,7 +48,7 @@ def password_for(
     role: Role = "hotkey",
     descriptor: int | None = None,
 ) -> str | None:
-    """The password of this key file; None when it is not encrypted, or cannot be read (its reading says why).
+    """Return the password of this key file; None when it is not encrypted, or cannot be read (opening it reports why).
 
     Blocks while it asks. `setting` is what names `password_file` (empty: none is named) and `descriptor`; `environ` and
     `ask` may be no sources. Raises WalletEncrypted when there is no password anywhere, WalletFileError when its file is
@@ -80,7 +80,9 @@ def given(
     role: Role,
     descriptor: int | None = None,
 ) -> str | None:
-    """The password that is given without a question, for a key file that may be there or not; None when none is.
+    """Return the password given for a key file, without a prompt; None when none is given.
+
+    The file need not exist.
 
     As `password_for`. Raises WalletFileError.
     """
@@ -92,7 +94,7 @@ def given(
 
 
 def line_of_file(path: Path, setting: str, what: str = "password") -> str:
-    """The only line of a file of mode 0600. `setting` names the file, `what` is in it. Raises WalletFileError."""
+    """Return the only line of a file of mode 0600. Raises WalletFileError, naming `what` it holds and its `setting`."""
     try:
         if not is_private(path):
             raise WalletFileError(f"the {what} file {path} ({setting}) is open to other users: chmod 600 {path}")
@@ -104,7 +106,7 @@ def line_of_file(path: Path, setting: str, what: str = "password") -> str:
 
 
 def line_of_descriptor(descriptor: int, setting: str, what: str = "password") -> str:
-    """The next line that an open descriptor gives, and not a byte more. Blocks. Raises WalletFileError."""
+    """Return the next line of an open descriptor, without reading beyond it. Blocks. Raises WalletFileError."""
     where = f"file descriptor {descriptor} ({setting})"
     content = b""
     try:
@@ -145,7 +147,7 @@ def _from_environment(key_file: Path, environ: Mapping[str, str], role: Role) ->
 
 
 def variables_of(key_file: Path) -> Iterator[str]:
-    """The names under which bittensor-wallet looks for the password of this key file: as written, and in full.
+    """Return the names under which bittensor-wallet looks for the password of this key file: as written, and in full.
 
     >>> list(variables_of(Path("/srv/.bittensor/wallets/W/coldkey")))
     ['BT_PW__SRV__BITTENSOR_WALLETS_W_COLDKEY']
@@ -156,7 +158,7 @@ def variables_of(key_file: Path) -> Iterator[str]:
 
 
 def unscrambled(name: str, value: str) -> str:
-    """The password in a variable of bittensor-wallet: base64 of its bytes, each XORed with one of the name's.
+    """Return the password in a variable of bittensor-wallet: base64 of its bytes, each XORed with one of the name's.
 
     Raises WalletFileError when the value is none of these.
 

@@ -55,7 +55,7 @@ _KEYSTORE: Final = wire.decoder(_Keystore)
 
 
 def is_encrypted(content: bytes) -> bool:
-    """Whether the keystore needs a password. Raises WalletFileError when it is no keystore of an sr25519 key."""
+    """Return whether the keystore needs a password. Raises WalletFileError unless it is one of an sr25519 key."""
     return _parsed(content).encoding.type != ["none"]
 
 
@@ -151,7 +151,7 @@ def _pair(content: bytes) -> Keypair:
 
 
 def _is_address_of(address: str, pair: Keypair) -> bool:
-    """Keystores name the address by the prefix of whatever network was chosen, or in hex."""
+    """Return the public key of a keystore's address, which has any network's prefix or is hex."""
     if address == "0x" + pair.public_key.hex():
         return True
     return ss58.key_of_any_prefix(address) == pair.public_key

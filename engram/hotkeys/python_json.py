@@ -48,7 +48,7 @@ class ReadObject:
     """A JSON object and what its canonical texts need, read once."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises MalformedJson as `parse_object` does."""
+        """Raise MalformedJson as `parse_object` does."""
         self._content = content
         self.fields: JsonObject = _less(_load(content), frozenset())
 
@@ -162,7 +162,7 @@ def _parse(content: bytes, decoder: json.JSONDecoder) -> JsonValue:
 
 
 def _depth(value: JsonValue) -> int:
-    """Levels of containers in `value`; counted level by level, since recursion is what is to be avoided."""
+    """Return the nesting depth of `value`, counted level by level to avoid recursion."""
     depth, level = 0, [value]
     while containers := [item for item in level if isinstance(item, list | dict)]:
         depth += 1

@@ -40,11 +40,11 @@ class TimeUnit(msgspec.Struct, frozen=True):
     per_second: int
 
     def to_ms(self, text: str) -> int:
-        """The moment in unix milliseconds, rounded down; `text` matches `spelling`."""
+        """Return the moment in unix milliseconds, rounded down; `text` matches `spelling`."""
         return int(text) * 1000 // self.per_second
 
     def spell(self, now_ns: int) -> str:
-        """The moment `now_ns` (unix nanoseconds), rounded down to this unit."""
+        """Return the moment `now_ns` (unix nanoseconds), rounded down to this unit."""
         return str(now_ns * self.per_second // 1_000_000_000)
 
 
@@ -105,7 +105,7 @@ class Scheme(msgspec.Struct, frozen=True):
     """Accepted values of the version; absent means the first."""
     allow_wrapped: bool = True
     prefixes: dict[Part, str] = {}
-    """Text that a value must start with, in any case, and that is no part of it (an Authorization scheme)."""
+    """Prefix that is removed from the value (an Authorization scheme), matched in any case."""
     repeatable: frozenset[str] = frozenset()
     """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
@@ -245,7 +245,7 @@ def check_window(timestamp_ms: int, now_ms: int, *, past_ms: int, future_ms: int
 
 
 def spelled(name: str) -> str:
-    """A lower-case header name as people write it.
+    """Return a lower-case header name as people write it.
 
     >>> spelled("x-chutes-hotkey")
     'X-Chutes-Hotkey'
@@ -276,8 +276,10 @@ def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
 
 
 def _glance(scheme: Scheme, body: bytes) -> JsonObject:
-    """The signing fields of a body, without reading the rest of it: that costs 35 ms for a body of the largest size,
-    which is not spent on a request that nobody known has signed."""
+    """Return the signing fields of a body without decoding the rest.
+
+    Decoding the largest body takes 35 ms, too much to spend on a request without a known signer.
+    """
     if len(body) > scheme.max_body_bytes:
         raise AuthError("malformed", f"a {scheme.name} body may have {scheme.max_body_bytes} bytes")
     try:
@@ -289,7 +291,7 @@ def _glance(scheme: Scheme, body: bytes) -> JsonObject:
 
 @lru_cache(maxsize=16)
 def _glancer(names: tuple[str, ...]) -> "msgspec.json.Decoder[msgspec.Struct]":
-    """Decodes these fields of an object and skips the others."""
+    """Decode these fields of an object and skip the others."""
     fields = [
         (f"field_{number}", int | str | None, msgspec.field(name=name, default=None))
         for number, name in enumerate(names)
@@ -317,7 +319,7 @@ def _values_of(scheme: Scheme, fields: Mapping[str, JsonValue]) -> Values:
 
 
 def _demand(scheme: Scheme, values: Values, carriers: Mapping[str, Part]) -> None:
-    """Refuses unless all that is required and carried by these is there."""
+    """Raise unless all required fields that these carriers hold are present."""
     for part in _AS_DEMANDED:
         if part in scheme.required and not values.get(part) and part in carriers.values():
             open_elsewhere = part == "receiver" and not scheme.names_receiver

@@ -73,7 +73,7 @@ def decode(address: str) -> PublicKey:
 
 
 def key_of_any_prefix(address: str) -> PublicKey | None:
-    """Return the key in an address of any network, to compare it with a key that is known; None when it is none."""
+    """Return the key in an address of any network, for comparison with a known key; None when malformed."""
     if not 46 <= len(address) <= 52 or not set(address) <= _DIGITS.keys():
         return None
     number = 0

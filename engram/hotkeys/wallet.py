@@ -32,7 +32,7 @@ def _opened(path: Path, content: bytes, password: str | None) -> Keypair:
 
 
 def read_private_hotkey_file(path: str | Path, password: str | None = None) -> Keypair:
-    """As `read_hotkey_file`, of a file that nobody but its owner may read or write; for whoever signs with it.
+    """Read a key to sign with, as `read_hotkey_file`, from a file that only its owner may read or write.
 
     Raises WalletFileError for one that is encrypted in an old form, too, naming the command that converts it.
     """
@@ -59,12 +59,12 @@ def write_hotkey_file(path: str | Path, keypair: Keypair) -> None:
 
 
 def is_private(path: str | Path) -> bool:
-    """Whether nobody but the owner may read or write the file."""
+    """Return whether only the owner may read or write the file."""
     return os.stat(path).st_mode & _OF_OTHERS == 0
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """The file's bytes, and the mode of the very file that they were read from."""
+    """Return the file's bytes, and the mode of the very file that they were read from."""
     try:
         with open(path, "rb", opener=_open) as file:
             mode = os.fstat(file.fileno()).st_mode

@@ -31,7 +31,7 @@ class KeyChecked(msgspec.Struct, frozen=True, omit_defaults=True):
     """`coldkey`, or `hotkey NAME`."""
     file: str
     form: str
-    """plain, encrypted, `old form` (encrypted in one that is no longer written), public (no secret here), damaged."""
+    """plain, encrypted, `old form` (an obsolete encryption), public (no secret here), damaged."""
     opened: bool
     """Whether the secret was opened: only then it is known that it holds the key."""
     address: str | None = None
@@ -45,7 +45,7 @@ def check(folder: Path, password_of: PasswordOf) -> list[KeyChecked]:
 
 
 def _keys(folder: Path) -> Iterator[tuple[Path, Role]]:
-    """The secret files, those too of which only the public file is there."""
+    """Return the secret files, those too of which only the public file is there."""
     if os.path.lexists(folder / "coldkey") or (folder / f"coldkey{_PUBLIC}").exists():
         yield folder / "coldkey", "coldkey"
     hotkeys = folder / "hotkeys"

@@ -52,22 +52,22 @@ class WalletFolder(msgspec.Struct, frozen=True):
         return self.folder / "coldkeypub.txt"
 
     def hotkey(self, password: str | None = None) -> Keypair:
-        """The hotkey's key pair; blocks, for seconds when it is encrypted.
+        """Return the hotkey's key pair; blocks, for seconds when it is encrypted.
 
         Raises WalletFileError (missing, damaged, open to others), WalletEncrypted, WrongPassword.
         """
         return wallet.read_private_hotkey_file(self.hotkey_path, password)
 
     def coldkey(self, password: str | None = None) -> Keypair:
-        """The coldkey's key pair; as `hotkey`."""
+        """Return the coldkey's key pair; as `hotkey`."""
         return wallet.read_private_hotkey_file(self.coldkey_path, password)
 
     def hotkey_public(self) -> PublicKey:
-        """The hotkey's public key, by its `…pub.txt`; no secret is touched. Raises WalletFileError."""
+        """Return the hotkey's public key, by its `…pub.txt`; no secret is touched. Raises WalletFileError."""
         return read_public_file(self.hotkey_public_path)
 
     def coldkey_public(self) -> PublicKey:
-        """The coldkey's public key; no secret is touched. Raises WalletFileError."""
+        """Return the coldkey's public key; no secret is touched. Raises WalletFileError."""
         return read_public_file(self.coldkey_public_path)
 
 
@@ -79,7 +79,7 @@ def _check_name(what: str, name: str) -> None:
 
 
 def read_public_file(path: Path) -> PublicKey:
-    """The key that a `…pub.txt` file names. Raises WalletFileError."""
+    """Return the key that a `…pub.txt` file names. Raises WalletFileError."""
     return key_content.public_key(path, wallet.read_key_bytes(path))
 
 

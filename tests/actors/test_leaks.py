@@ -25,7 +25,7 @@ from actors import (
     open_system,
 )
 from actors._exits import without_frames
-from actors._mailbox import Asked
+from actors._mailbox import PendingCall
 from actors.testing import settle
 from tests.actors.messages import Add, Boom, Counter, Crash, Ping
 from tests.crashes import may_crash
@@ -62,14 +62,14 @@ async def test_a_dropped_right_to_reply_goes_with_its_caller(autojump_clock: Moc
                 with trio.move_on_after(1):
                     await ref.call(Ping())
 
-        before = _living(Asked)
+        before = _living(PendingCall)
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(caller)
             await settle()
-            assert _living(Asked) >= before + 200
+            assert _living(PendingCall) >= before + 200
         await trio.sleep(10)
-        assert _living(Asked) <= before + 1
+        assert _living(PendingCall) <= before + 1
 
 
 class Heavy(Counter):

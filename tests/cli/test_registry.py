@@ -537,7 +537,5 @@ def test_the_archive_is_a_network_too(run: Run, wallets: Path) -> None:
 def test_a_network_that_is_none_is_a_mistake_of_the_command_line_that_names_those_there_are(run: Run) -> None:
     ran = run("registry", "check", "--network", "fynney")
     assert ran.code == 2
-    assert (
-        "'fynney' is neither one of finney, test, archive, local, recorded nor a URL such as wss://host:443" in ran.err
-    )
+    assert "'fynney' is neither one of finney, test, archive, local, recorded nor a URL such as wss://" in ran.err
     assert run("registry", "check", "--network", "ftp://a").code == 2

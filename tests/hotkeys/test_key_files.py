@@ -169,7 +169,7 @@ def writes(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [*HOTKEYS.glob("*.py"), *COMMANDS.glob("wallet*.py"), COMMANDS / "hotkeys.py", COMMANDS / "passwords.py"],
+    [*HOTKEYS.glob("*.py"), *(COMMANDS / "wallet").glob("*.py")],
     ids=lambda path: path.stem,
 )
 def test_of_what_deals_with_keys_one_module_alone_writes_files(path: Path) -> None:
