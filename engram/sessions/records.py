@@ -45,7 +45,7 @@ _PROGRESS = frozenset(
         "quarantined_at",
     }
 )
-"""Columns that transitions change; to name the others as well would have SQLite write their indexes anew."""
+"""Columns that transitions change; naming the others as well would make SQLite rewrite their indexes."""
 _UPDATE = Prepared(
     update(sessions)
     .where(sessions.c.id == bindparam("row"), sessions.c.state == bindparam("was"))
@@ -146,12 +146,12 @@ def transition(
     del change["id"]
     if _UPDATE.change(connection, change) != 1:
         return None
-    told: dict[str, object] = {"from": before.state, "event": event}
+    details: dict[str, object] = {"from": before.state, "event": event}
     if after.end_reason:
-        told["reason"] = after.end_reason
+        details["reason"] = after.end_reason
     if error:
-        told["error"] = error
-    append_event(connection, session_id, now.wall, state, told)
+        details["error"] = error
+    append_event(connection, session_id, now.wall, state, details)
     return after
 
 
@@ -172,8 +172,8 @@ def remove_unpaid(connection: Connection, session_id: str) -> bool:
 
 def forget(connection: Connection, session_ids: Sequence[str], payment_ids: Sequence[str]) -> None:
     """Drop those of the sessions whose first payment is among `payment_ids`, with their history."""
-    theirs = select(sessions.c.id).where(sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids))
-    ids = list(connection.execute(theirs).scalars())
+    unpaid = select(sessions.c.id).where(sessions.c.id.in_(session_ids), sessions.c.payment_id.in_(payment_ids))
+    ids = list(connection.execute(unpaid).scalars())
     connection.execute(delete(session_events).where(session_events.c.session_id.in_(ids)))
     connection.execute(delete(sessions).where(sessions.c.id.in_(ids)))
 
@@ -284,8 +284,8 @@ def release_quarantine(connection: Connection, session_id: str) -> None:
 
 def append_event(connection: Connection, session_id: str, at: float, event: str, details: Mapping[str, object]) -> int:
     """Add a row to the session's history; returns its id."""
-    told = msgspec.json.encode(details).decode()
-    return _INSERT_EVENT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": told})
+    data = msgspec.json.encode(details).decode()
+    return _INSERT_EVENT.insert(connection, {"session_id": session_id, "at": at, "event": str(event), "data": data})
 
 
 def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
