@@ -8,7 +8,7 @@ from engram.stats.model import Target
 
 
 def targets(connection: Connection) -> list[Target]:
-    """Every running session with a node."""
+    """Return every running session that has a node."""
     query = select(sessions.c.id, sessions.c.node_endpoint, sessions.c.state, sessions.c.node_hotkey).where(
         sessions.c.state.in_(sorted(RUNNING)), sessions.c.node_endpoint.is_not(None)
     )
