@@ -35,7 +35,7 @@ class ControlClient:
     def call(self, command: Command[R], *, timeout_s: float | None = None) -> R:
         """Carry out `command` and return its answer.
 
-        Raises NotRunning (nothing was asked), Refused, OutcomeUnknown (sent, but no answer within the deadline), or
+        Raises NotRunning (nothing was sent), Refused, OutcomeUnknown (sent, but no answer within the deadline), or
         ProtocolError.
         """
         deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
@@ -64,7 +64,7 @@ class ControlClient:
 
 @contextmanager
 def socket_address(path: Path) -> Generator[str]:
-    """An address for `path` that fits into a unix socket's 107 bytes, good inside the `with` block.
+    """Return an address for `path` that fits into a unix socket's 107 bytes, good inside the `with` block.
 
     Raises FileNotFoundError when the folder is missing.
     """

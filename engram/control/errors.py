@@ -9,7 +9,7 @@ class ControlError(Exception):
 
 @final
 class NotRunning(ControlError):
-    """No process serves this data folder; nothing was asked."""
+    """No process serves this data folder; nothing was sent."""
 
 
 @final

@@ -74,7 +74,7 @@ class GatewayOperations:
         self._password_of = password_of
 
     async def carry_out(self, line: bytes) -> object:
-        """The answer to one command line. Raises Refused, or msgspec.DecodeError for no command."""
+        """Return the answer to one command line. Raises Refused, or msgspec.DecodeError for no command."""
         command = commands.decoder.decode(line)
         try:
             return await self._carry_out(command)

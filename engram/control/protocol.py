@@ -26,7 +26,7 @@ class Command(msgspec.Struct, Generic[R], frozen=True, kw_only=True, tag_field="
 
 
 def reply_type(command: type[Command[R]]) -> type[R]:
-    """The type of the answer to a command, from its declaration."""
+    """Return the type of the answer to a command, from its declaration."""
     (base,) = command.__orig_bases__  # type: ignore[attr-defined]  # set by typing on every subclass of a Generic
     reply: type[R] = get_args(base)[0]
     return reply
@@ -39,7 +39,7 @@ class _Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def encode_command(command: Command[R]) -> bytes:
-    """One line. Raises ProtocolError above MAX_COMMAND_BYTES."""
+    """Return the command as one line. Raises ProtocolError above MAX_COMMAND_BYTES."""
     line = msgspec.json.encode(command) + b"\n"
     if len(line) > MAX_COMMAND_BYTES:
         raise ProtocolError(f"the command has {len(line)} bytes, at most {MAX_COMMAND_BYTES} are taken")
@@ -47,12 +47,12 @@ def encode_command(command: Command[R]) -> bytes:
 
 
 def encode_success(result: object) -> bytes:
-    """The answer line of a command that was carried out."""
+    """Return the answer line of a command that was carried out."""
     return msgspec.json.encode(_Outcome(ok=msgspec.Raw(msgspec.json.encode(result)))) + b"\n"
 
 
 def encode_refusal(code: str, message: str) -> bytes:
-    """The answer line of a command that was not."""
+    """Return the answer line of a command that was refused."""
     return msgspec.json.encode(_Outcome(code=code, error=message)) + b"\n"
 
 

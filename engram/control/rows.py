@@ -20,7 +20,7 @@ from engram.sessions import EventRecord, Instant, Session, rules
 
 
 def session_row(session: Session, now: Instant) -> SessionRow:
-    """A line of `engram sessions list`."""
+    """Return a line of `engram sessions list`."""
     return SessionRow(
         session_id=session.id,
         controller_hotkey=ss58.encode(session.controller),
@@ -40,12 +40,12 @@ def session_row(session: Session, now: Instant) -> SessionRow:
 
 
 def event_row(event: EventRecord) -> EventRow:
-    """A line of a session's history."""
+    """Return a line of a session's history."""
     return EventRow(event.id, event.at, event.event, wire.decode(event.data, dict[str, object]))
 
 
 def payment_row(payment: Payment) -> PaymentRow:
-    """A line of `engram payments list`; without payload, nonce and signature."""
+    """Return a line of `engram payments list`; without payload, nonce and signature."""
     return PaymentRow(
         payment_id=payment.id,
         state=str(payment.state),
@@ -68,7 +68,7 @@ def payment_row(payment: Payment) -> PaymentRow:
 
 
 def refund_row(refund: Refund) -> RefundRow:
-    """One part of a refund."""
+    """Return one part of a refund."""
     return RefundRow(
         number=refund.number,
         state=str(refund.state),
@@ -81,7 +81,7 @@ def refund_row(refund: Refund) -> RefundRow:
 
 
 def dead_letter_row(entry: Entry) -> DeadLetterRow:
-    """A line of `engram relay dlq list`."""
+    """Return a line of `engram relay dlq list`."""
     return DeadLetterRow(
         id=entry.id,
         kind=entry.kind,
@@ -97,12 +97,12 @@ def dead_letter_row(entry: Entry) -> DeadLetterRow:
 
 
 def attempt_row(line: LogLine) -> AttemptRow:
-    """One attempt to deliver."""
+    """Return one attempt to deliver."""
     return AttemptRow(line.at, line.status, line.http_status)
 
 
 def node_key_row(key: NodeKey) -> NodeKeyRow:
-    """A line of `engram hotkeys pool list`; the path is where the key lies, never the key."""
+    """Return a line of `engram hotkeys pool list`; the path is where the key lies, never the key."""
     return NodeKeyRow(
         hotkey=ss58.encode(key.public_key),
         path=key.path,

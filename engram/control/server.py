@@ -35,7 +35,7 @@ class Operations(Protocol):
 
 
 def control_job(data_dir: str | Path, operations: Operations) -> Callable[[Context], Awaitable[None]]:
-    """The job that serves the control socket of `data_dir`, whose lock the process holds."""
+    """Return the job that serves the control socket of `data_dir`, whose lock the process holds."""
 
     async def serve(context: Context) -> None:
         listener = listen(Path(data_dir) / SOCKET_FILE)
@@ -49,7 +49,7 @@ def control_job(data_dir: str | Path, operations: Operations) -> Callable[[Conte
 
 
 def listen(path: Path) -> trio.SocketListener:
-    """A listener at `path`, mode 0600, in place of whatever a dead process left there. Raises OSError."""
+    """Open a listener at `path`, mode 0600, replacing what a dead process left there. Raises OSError."""
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -89,7 +89,7 @@ def _serve_connection_with(operations: Operations) -> Callable[[trio.SocketStrea
             try:
                 await _converse(stream, operations, silent)
             except trio.BrokenResourceError:
-                pass  # the operator went away; what was asked has been carried out or not, and the ledger says which
+                pass  # the operator went away; the ledger shows whether the command was carried out
             finally:
                 open_connections.release()
 
@@ -116,7 +116,7 @@ async def _converse(stream: trio.SocketStream, operations: Operations, silent: d
 
 
 async def _next_line(stream: trio.SocketStream, buffered: bytearray) -> bytes | None:
-    """The next line without its end; one that is too long is returned cut to the bound; None at the end."""
+    """Return the next line without its end; one that is too long is returned cut to the bound; None at the end."""
     while (end := buffered.find(b"\n")) < 0:
         if len(buffered) >= MAX_COMMAND_BYTES:
             return bytes(buffered[:MAX_COMMAND_BYTES])

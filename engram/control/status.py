@@ -40,7 +40,7 @@ def status_of(
     event_streams: Callable[[], int],
     extra: Callable[[], Awaitable[dict[str, dict[str, object]]]],
 ) -> Callable[[], Awaitable[SystemStatus]]:
-    """What to await for the status; the process counts as started now."""
+    """Return what to await for the status; uptime counts from this call."""
     started_at, started = clock.now(), clock.monotonic()
     libraries = {name: _version(name) for name in LIBRARIES}
 
@@ -72,7 +72,7 @@ def status_of(
 
 
 def tree_node(node: NodeInfo) -> TreeNode:
-    """A node of the live tree, its last error as text."""
+    """Return a node of the live tree, its last error as text."""
     return TreeNode(
         path=node.path,
         kind=str(node.kind),

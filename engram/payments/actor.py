@@ -44,9 +44,9 @@ PURCHASES: Final = "purchases"
 REREAD_S: Final = 2.0
 """Open facts are looked for this often."""
 WAITING: Final = 512
-"""Buyers that may wait for an answer at once; the next is told to come back."""
+"""Buyers that may wait for an answer at once; the next gets `busy`."""
 WATCHED_AT_ONCE: Final = 2
-"""Looks for money on given up payments: anybody can make these for nothing, and a node of the chain may be metered."""
+"""Chain lookups for given-up payments: anyone can create these for free, and chain nodes are metered."""
 QUEUED: Final = 1_024
 """Payments that wait for a child; those beyond are found by the next reading."""
 FOLLOW_UP_S: Final = 0.05
@@ -102,7 +102,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
         context.ref.tell(Reread())
 
     async def handle(self, message: VerifierMessage) -> object:
-        """Each message is quick; a purchase is served in a task of its own."""
+        """Handle a message quickly; a purchase is served in a task of its own."""
         match message:
             case Purchase():
                 if self._serving >= WAITING:
@@ -264,7 +264,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             _log.warning("payments_not_reread", cause=type(error).__name__)
 
     async def _wake_refunds(self) -> None:
-        """Refunds that nobody could send when they fell due; there may be a key now."""
+        """Wake refunds that fell due while there was no key to send them."""
         if not self._work.sends_refunds:
             return
         with suppress(LedgerError):  # they wait for the next start, and the operator sees them
@@ -272,7 +272,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             await self._ledger.write(lambda connection: refunds.wake(connection, at))
 
     async def _forget(self, now: float) -> None:
-        """Drop what is not kept for ever, so much at once that nobody waits for it."""
+        """Drop what is not kept forever, in portions small enough not to delay buyers."""
         keys_before, unpaid_before = now - REPLAY_KEYS_KEPT_S, now - retention.UNPAID_KEPT_S
         await self._ledger.write(lambda connection: records.forget_answered_requests(connection, keys_before))
         dropped = await self._ledger.write(lambda connection: retention.forget_unpaid(connection, unpaid_before))

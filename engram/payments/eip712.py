@@ -37,7 +37,7 @@ def digest(authorization: Authorization, network: Network) -> bytes:
 
 
 def recover(authorization: Authorization, network: Network, signature: bytes) -> bytes | None:
-    """Returns the 20-byte address that signed, or None when the signature is none.
+    """Return the 20-byte address that signed, or None when the signature is none.
 
     Only the canonical form counts: 65 bytes, v 27 or 28, s in the lower half of the order (the other half is a
     second spelling of the same signature, which token contracts refuse).
@@ -56,7 +56,7 @@ def recover(authorization: Authorization, network: Network, signature: bytes) ->
 
 
 def sign(authorization: Authorization, network: Network, key: PrivateKey) -> bytes:
-    """Returns the 65-byte signature of `key` (r, s, v with v 27 or 28, low s)."""
+    """Return the 65-byte signature of `key` (r, s, v with v 27 or 28, low s)."""
     signature = key.sign_recoverable(digest(authorization, network), hasher=None)
     return signature[:64] + bytes((signature[64] + 27,))
 

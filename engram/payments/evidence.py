@@ -41,7 +41,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Paid(msgspec.Struct, frozen=True, tag=True):
-    """It moved the money, whoever submitted it."""
+    """The authorization moved the money, by whichever submitter."""
 
     transaction: str
     final: bool
@@ -61,7 +61,7 @@ class Unused(msgspec.Struct, frozen=True, tag=True):
 
 
 class NoEvidence(msgspec.Struct, frozen=True, tag=True):
-    """The chain could not be asked, or its answers do not fit together."""
+    """The chain could not be read, or its answers contradict each other."""
 
     why: str
 
@@ -73,7 +73,7 @@ class Evidence(Protocol):
     """Who can look at the chain. Nothing is raised for what the other side does."""
 
     async def look(self, question: Question) -> Finding:
-        """What became of the authorization, as far as the chain tells now."""
+        """Return what became of the authorization, as far as the chain shows now."""
         ...
 
 
@@ -86,7 +86,7 @@ class Watch(StrEnum):
 
 
 def about(payment: Payment, transaction: str | None = None) -> Question:
-    """The question about a buyer's payment; `transaction` as the facilitator names it now, if it does."""
+    """Return the question about a buyer's payment; `transaction` is the one the facilitator names now, if any."""
     return Question(
         asset=payment.asset,
         payer=payment.payer,
@@ -99,13 +99,13 @@ def about(payment: Payment, transaction: str | None = None) -> Question:
 
 
 def about_refund(payment: Payment, refund: Refund, sender: bytes) -> Question:
-    """The question about a refund that was signed."""
+    """Return the question about a signed refund."""
     since = refund.signed_at if refund.signed_at is not None else refund.created_at
     return Question(payment.asset, sender, refund.nonce, refund.address, refund.amount, since)
 
 
 def decide(payment: Payment, finding: Finding, now: float) -> PaymentEvent | Watch:
-    """Returns what `finding` means for the payment in its state at `now` (unix seconds)."""
+    """Return what `finding` means for the payment in its state at `now` (unix seconds)."""
     match payment.state, finding:
         case PaymentState.UNKNOWN, Paid():
             return PaymentEvent.SETTLED
@@ -132,7 +132,7 @@ def decide(payment: Payment, finding: Finding, now: float) -> PaymentEvent | Wat
 
 
 def after_look(refund: Refund, finding: Finding) -> Next | None:
-    """Returns what is done with a refund that was sent before; None: send the identical one again."""
+    """Return what is done with a refund that was sent before; None: send the identical one again."""
     match finding:
         case Paid(_, True):
             return Next.CONFIRM
@@ -145,17 +145,17 @@ def after_look(refund: Refund, finding: Finding) -> Next | None:
 
 
 def is_final(finding: Finding) -> bool:
-    """True when the money is with us for good."""
+    """Return whether the payment has all its confirmations."""
     return isinstance(finding, Paid) and finding.final
 
 
 def transaction_of(finding: Finding) -> str | None:
-    """The transaction that moved the money."""
+    """Return the hash of the transaction that moved the money."""
     return finding.transaction if isinstance(finding, Paid) else None
 
 
 def word(finding: Finding) -> str:
-    """A finding in a word, for the log."""
+    """Return a finding as one word, for the log."""
     match finding:
         case Paid(_, final):
             return "paid" if final else "paid_not_final"

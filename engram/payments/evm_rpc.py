@@ -1,4 +1,4 @@
-"""An EVM chain's own word on an EIP-3009 authorization, by JSON-RPC.
+"""Evidence of an EIP-3009 authorization from an EVM chain, by JSON-RPC.
 
 Proof of payment is AuthorizationUsed(payer, nonce) followed at once by Transfer(payer, payee, amount), both logged by
 the pinned token in one successful receipt. "At once" matters: a payer could use several nonces for transfers to
@@ -30,7 +30,7 @@ TRANSFER: Final = "0x" + keccak256(b"Transfer(address,address,uint256)").hex()
 _STATE: Final = keccak256(b"authorizationState(address,bytes32)")[:4].hex()
 
 RANGE_BLOCKS: Final = 2_000
-"""Blocks asked for logs at once: what common providers allow."""
+"""Blocks in one eth_getLogs: what common providers allow."""
 RANGES: Final = 20
 HEAD_KEPT_S: Final = 1.0
 """Looks of the same second share the newest block and the final one; events are always looked for to the end."""
@@ -43,7 +43,7 @@ _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
 
 
 class RpcFailed(Exception):
-    """The node gave no answer that can be used; the message says in a word why."""
+    """The node gave no usable answer; the message is a word that says why."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -72,13 +72,13 @@ class Log(msgspec.Struct, frozen=True):
 
 
 def json_rpc(http: HttpClient, url: str, timeout_s: float) -> RpcCall:
-    """Returns a way to call the node at `url`."""
+    """Return a way to call the node at `url`."""
 
     async def call(method: str, params: list[object]) -> object:
-        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         try:
             answer = await http.request(
-                "POST", url, json=asked, read_s=timeout_s, total_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
+                "POST", url, json=request, read_s=timeout_s, total_s=timeout_s, max_bytes=MAX_ANSWER_BYTES
             )
             body = strict_json(answer.content)
         except (HttpError, MalformedPayment) as error:
@@ -109,7 +109,7 @@ class EvmRpc:
         self._checked = False
 
     async def look(self, question: Question) -> Finding:
-        """What became of the authorization."""
+        """Return what became of the authorization."""
         try:
             await self._check_chain()
             head = await self._read_head()
@@ -129,12 +129,12 @@ class EvmRpc:
             return NoEvidence(str(failed))
 
     async def block(self, which: str) -> Block:
-        """A block's number and time; `which` is a tag or a hex number. Raises RpcFailed."""
-        told = _object(await self._call("eth_getBlockByNumber", [which, False]))
-        return Block(_quantity(told, "number"), _quantity(told, "timestamp"))
+        """Read a block's number and time; `which` is a tag or a hex number. Raises RpcFailed."""
+        block = _object(await self._call("eth_getBlockByNumber", [which, False]))
+        return Block(_quantity(block, "number"), _quantity(block, "timestamp"))
 
     async def _read_head(self) -> Head:
-        """One reading for all who want it at the same time; its failure is theirs, too. Raises RpcFailed."""
+        """Read the head once for all callers that wait; a failed reading fails for all of them. Raises RpcFailed."""
         began = trio.current_time()
         async with self._reading_head:
             now = trio.current_time()
@@ -158,7 +158,7 @@ class EvmRpc:
         self._checked = True
 
     async def _block_at(self, moment: float, head: Head) -> int:
-        """The first block that is not older than `moment` (unix seconds); the newest when all are."""
+        """Return the first block that is not older than `moment` (unix seconds); the newest when all are."""
         low, high = 0, head.latest.number
         while low < high:
             middle = (low + high) // 2
@@ -169,30 +169,30 @@ class EvmRpc:
         return low
 
     async def _event(self, question: Question, latest: Block, first: int) -> Log | None:
-        """The event that used the authorization up, looked for in the RANGES from block `first` on."""
+        """Return the event that used the authorization, searched in RANGES from block `first` on."""
         for begin in range(first, min(latest.number + 1, first + RANGE_BLOCKS * RANGES), RANGE_BLOCKS):
             end = begin + RANGE_BLOCKS - 1
-            asked = {
+            query = {
                 "address": "0x" + question.asset.hex(),
                 "topics": [[USED, CANCELED], _topic(question.payer), "0x" + question.nonce.hex()],
                 "fromBlock": hex(begin),
                 "toBlock": hex(end) if end < latest.number else "latest",
             }
-            told = await self._call("eth_getLogs", [asked])
-            if not isinstance(told, list):
+            logs = await self._call("eth_getLogs", [query])
+            if not isinstance(logs, list):
                 raise RpcFailed("rpc_malformed_logs")
-            for log in map(_log, told):
+            for log in map(_log, logs):
                 if log.topics[1:] == (_topic(question.payer), "0x" + question.nonce.hex()):
                     return log
         return None
 
     async def _paid_in(self, question: Question, head: Head) -> Paid | None:
-        """The proof in the transaction that is named, None when it is not there: then the logs say where."""
+        """Return the proof from the named transaction, None when it is not there: then the logs are searched."""
         if question.transaction is None:
             return None
         try:
             in_order = await self._receipt(question.transaction)
-        except RpcFailed:  # whatever was named: it must not hide what the logs show
+        except RpcFailed:  # a wrong name must not hide what the logs show
             return None
         for log, following in pairwise(in_order):
             if _uses(log, question) and _pays(following, question) and log.transaction == question.transaction:
@@ -200,7 +200,7 @@ class EvmRpc:
         return None
 
     async def _receipt(self, transaction: str) -> list[Log]:
-        """The events of a transaction that succeeded, in their order. Raises RpcFailed."""
+        """Return the events of a successful transaction in order. Raises RpcFailed."""
         receipt = _object(await self._call("eth_getTransactionReceipt", [transaction]))
         logs = receipt.get("logs")
         if not isinstance(logs, list) or _quantity(receipt, "status") != 1:
@@ -220,21 +220,21 @@ class EvmRpc:
         return Spent("used_otherwise", final)
 
     async def _is_used(self, question: Question, final_block: Block) -> bool:
-        asked = {
+        query = {
             "to": "0x" + question.asset.hex(),
             "data": "0x" + _STATE + _topic(question.payer)[2:] + question.nonce.hex(),
         }
-        return bool(_number(await self._call("eth_call", [asked, hex(final_block.number)])))
+        return bool(_number(await self._call("eth_call", [query, hex(final_block.number)])))
 
 
 def _first_block(question: Question, latest: Block) -> int:
-    """The first block in which the authorization may have been used, by the clock."""
+    """Return the first block in which the authorization may have been used, by the clock."""
     back = ceil(max(0.0, latest.timestamp - question.since + SLACK_S) / FASTEST_BLOCK_S)
     return max(latest.number - back, _oldest_block(latest))
 
 
 def _oldest_block(latest: Block) -> int:
-    """As far back as is looked at all: for a chain that was faster, or a clock that was ahead."""
+    """Return the oldest block that is searched: for a faster chain, or a clock that was ahead."""
     return max(0, latest.number - RANGE_BLOCKS * RANGES + 1)
 
 
@@ -258,14 +258,14 @@ def _topic(address: bytes) -> str:
     return "0x" + (bytes(12) + address).hex()
 
 
-def _object(told: object) -> Mapping[str, object]:
-    if not isinstance(told, dict):
+def _object(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
         raise RpcFailed("rpc_malformed")
-    return told
+    return value
 
 
-def _log(told: object) -> Log:
-    found = _object(told)
+def _log(value: object) -> Log:
+    found = _object(value)
     topics, address, data, transaction = (found.get(key) for key in ("topics", "address", "data", "transactionHash"))
     if (
         not isinstance(topics, list)
@@ -286,11 +286,11 @@ def _log(told: object) -> Log:
     )
 
 
-def _quantity(told: Mapping[str, object], key: str) -> int:
-    return _number(told.get(key))
+def _quantity(fields: Mapping[str, object], key: str) -> int:
+    return _number(fields.get(key))
 
 
-def _number(told: object) -> int:
-    if not isinstance(told, str) or not _QUANTITY.fullmatch(told):
+def _number(value: object) -> int:
+    if not isinstance(value, str) or not _QUANTITY.fullmatch(value):
         raise RpcFailed("rpc_malformed_number")
-    return int(told, 16)
+    return int(value, 16)

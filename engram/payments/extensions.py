@@ -35,7 +35,7 @@ _REFUND_TERMS_SCHEMA: Final[Mapping[str, object]] = {"type": "object", "required
 
 
 class Discovery(msgspec.Struct, frozen=True):
-    """How what is offered is asked for: the JSON body of a POST, and what comes back."""
+    """The request that an offer answers: the JSON body of a POST, and an example of the answer."""
 
     body: Mapping[str, object]
     """An example."""
@@ -47,7 +47,7 @@ class Discovery(msgspec.Struct, frozen=True):
 def declared(
     discovery: Discovery | None, refund_terms: PublishedTerms | None, *, identifier_required: bool
 ) -> dict[str, object]:
-    """Returns the `extensions` of a PaymentRequired; those that are None are left out."""
+    """Return the `extensions` of a PaymentRequired; those that are None are left out."""
     found: dict[str, object] = {
         PAYMENT_IDENTIFIER: {"info": {"required": identifier_required}, "schema": _IDENTIFIER_SCHEMA}
     }
@@ -59,7 +59,7 @@ def declared(
 
 
 def _brief_bazaar(discovery: Discovery) -> dict[str, object]:
-    """Returns the `bazaar` extension of a 402: how to ask, and a schema of the body alone."""
+    """Return the `bazaar` extension of a 402: how to ask, and a schema of the body alone."""
     described = {"type": "object", "properties": {"body": discovery.schema}, "required": ["body"]}
     return {
         "info": {"input": _input(discovery)},
@@ -72,7 +72,7 @@ def _input(discovery: Discovery) -> dict[str, object]:
 
 
 def bazaar(discovery: Discovery) -> dict[str, object]:
-    """Returns the whole `bazaar` extension: what a catalogue shows, and its schema."""
+    """Return the whole `bazaar` extension: what a catalogue shows, and its schema."""
     return {
         "info": {
             "input": _input(discovery),
@@ -105,7 +105,7 @@ def bazaar(discovery: Discovery) -> dict[str, object]:
 
 
 def identifier_in(extensions: object) -> str | None:
-    """Returns the payment identifier of a PaymentPayload's `extensions`, None without one. Raises MalformedPayment."""
+    """Return the payment identifier of a PaymentPayload's `extensions`, None without one. Raises MalformedPayment."""
     if extensions is None:
         return None
     if not isinstance(extensions, dict):
@@ -116,9 +116,9 @@ def identifier_in(extensions: object) -> str | None:
     info = extension.get("info") if isinstance(extension, dict) else None
     if not isinstance(info, dict):
         raise MalformedPayment("extensions.payment-identifier.info must be a JSON object")
-    told = info.get("id")
-    if told is None:
+    identifier = info.get("id")
+    if identifier is None:
         return None
-    if not isinstance(told, str) or not _IDENTIFIER.fullmatch(told):
+    if not isinstance(identifier, str) or not _IDENTIFIER.fullmatch(identifier):
         raise MalformedPayment("a payment identifier has 16 to 128 characters of A-Z a-z 0-9 _ -")
-    return told
+    return identifier

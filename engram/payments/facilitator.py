@@ -20,7 +20,7 @@ class Facilitator(Protocol):
     """Who verifies and settles payments. Nothing is raised for what the other side does."""
 
     async def verify(self, transfer: Transferable) -> Verification:
-        """Would it be settled? Moves nothing."""
+        """Verify that a transfer would be settled. Moves nothing."""
         ...
 
     async def settle(self, transfer: Transferable) -> Settlement:
@@ -30,7 +30,7 @@ class Facilitator(Protocol):
 
 @final
 class HttpFacilitator:
-    """A facilitator at `base_url` (asked for at each request: an embedded one gets its port late)."""
+    """A facilitator at `base_url` (read at each request: an embedded one gets its port late)."""
 
     def __init__(
         self, http: HttpClient, base_url: Callable[[], str], *, verify_timeout_s: float, settle_timeout_s: float
@@ -72,7 +72,7 @@ class HttpFacilitator:
 
 
 def request_body(transfer: Transferable) -> bytes:
-    """The body of /verify and /settle: the stored payload and requirements, byte for byte the same each time."""
+    """Return the body of /verify and /settle: the stored payload and requirements, byte for byte the same each time."""
     return msgspec.json.encode(
         {
             "x402Version": 2,

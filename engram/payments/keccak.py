@@ -30,7 +30,7 @@ def checksummed(address: bytes) -> str:
 
 
 def parse_address(text: str) -> bytes:
-    """Returns the 20 bytes of an address as an operator writes it.
+    """Return the 20 bytes of an address as an operator writes it.
 
     All lower or all upper case is taken as it is; mixed case must be the EIP-55 checksum. Raises MalformedAddress.
     """

@@ -1,4 +1,7 @@
-"""Payments: what is asked for, what is presented, and what the ledger keeps of it. Amounts are atomic units (int)."""
+"""Payments: the requirements we offer, the payload a buyer presents, the record the ledger keeps.
+
+Amounts are atomic units (int).
+"""
 
 from enum import StrEnum
 from typing import Protocol
@@ -61,7 +64,7 @@ class Quote(msgspec.Struct, frozen=True):
     refund_terms: PublishedTerms | None = None
     """When money comes back; not shown when None."""
     discovery: Discovery | None = None
-    """How it is asked for, for catalogues."""
+    """How a request for it looks, for catalogues."""
     identifier_required: bool = False
     """Payments must bear a payment-identifier."""
 
@@ -72,7 +75,7 @@ class Quote(msgspec.Struct, frozen=True):
 
 
 class Authorization(msgspec.Struct, frozen=True):
-    """An EIP-3009 TransferWithAuthorization. Whoever holds it, signed, can submit it: it is a bearer instrument."""
+    """An EIP-3009 TransferWithAuthorization. Anyone who holds it signed can submit it: it is a bearer instrument."""
 
     payer: bytes
     pay_to: bytes
@@ -131,7 +134,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     kind: PaymentKind
     session_id: str
     controller: bytes
-    """32-byte public key of the phone that asked."""
+    """32-byte public key of the hotkey that signed the request."""
     request_hash: bytes
     network: str
     """CAIP-2 id. (network, asset, payer, nonce) are the canonical authorization: what makes it one payment."""
@@ -156,7 +159,7 @@ class Payment(msgspec.Struct, frozen=True, kw_only=True):
     """Why it was rejected, or the last answer that left it unknown."""
     transaction_hash: str | None = None
     attempts: int = 0
-    """Settlements asked for so far."""
+    """Settlements requested so far."""
     next_attempt_at: float | None = None
     """When its work is due; None when nothing is to be done, or the operator has to."""
     crashes: int = 0

@@ -63,7 +63,7 @@ NETWORKS: Final[Mapping[str, Network]] = MappingProxyType(
 
 
 def short_name(network: str) -> str:
-    """Returns x402's v1 name of a network given by either name, which our answers use; an unknown name as it is.
+    """Return x402's v1 name of a network given by either name, which our answers use; an unknown name as it is.
 
     >>> short_name("eip155:84532"), short_name("base")
     ('base-sepolia', 'base')
@@ -73,7 +73,7 @@ def short_name(network: str) -> str:
 
 
 def find(name: str) -> Network:
-    """Returns the network of that name (CAIP-2 or v1). Raises UnknownNetwork, which lists what can be taken."""
+    """Return the network of that name (CAIP-2 or v1). Raises UnknownNetwork, which lists what can be taken."""
     network = NETWORKS.get(name)
     if network is None:
         raise UnknownNetwork(f"network {name[:64]!r} cannot be taken; known: {', '.join(sorted(NETWORKS))}")

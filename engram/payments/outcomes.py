@@ -50,7 +50,7 @@ class Invalid(msgspec.Struct, frozen=True, tag=True):
 
 
 class Unavailable(msgspec.Struct, frozen=True, tag=True):
-    """No verdict; a verification moves nothing, so it may be asked again."""
+    """No verdict; a verification moves nothing, so it may be repeated."""
 
     why: str
 

@@ -41,7 +41,7 @@ Outcome = TypeVar("Outcome")
 
 @final
 class PaymentWork:
-    """Makes the jobs; holds what all of them need."""
+    """Makes one job a payment, and holds what the jobs share."""
 
     def __init__(self, ports: PaymentPorts, verifier: ActorRef[VerifierMessage]) -> None:
         self._ledger: Final = ports.ledger
@@ -60,7 +60,7 @@ class PaymentWork:
         return self._refunding.sends
 
     def job(self, payment_id: str, fresh: Payment | None = None) -> Job:
-        """A job that works on the payment; `fresh` is its record when it was reserved a moment ago."""
+        """Return the job that works on a payment; `fresh` is its record when it was reserved a moment ago."""
 
         async def run(context: Context) -> None:
             context.ready()
@@ -80,7 +80,7 @@ class PaymentWork:
             # Not this payment's fault; its row says where to go on.
             _log.warning("payment_interrupted", payment_id=payment_id, cause=type(error).__name__)
         except Exception:
-            # Supervision seam: whatever this payment's work trips over is counted against it, and then crashes it.
+            # Supervision seam: any other error is counted against this payment and crashes its child.
             counted = await self._ledger.write(
                 lambda connection: records.count_crash(connection, payment_id, self._instants.now().wall)
             )
@@ -93,7 +93,7 @@ class PaymentWork:
         match payment.state:
             case PaymentState.RESERVED:
                 await self._verify(payment)
-            case PaymentState.SETTLING:  # found, not made by us just now: it may have been asked for
+            case PaymentState.SETTLING:  # read from the ledger: a settlement may be on its way
                 unknown = await self._advance(payment, PaymentEvent.UNCLEAR, reason=rules.INTERRUPTED)
                 if unknown is not None:
                     await self._reconcile(unknown)
@@ -123,15 +123,18 @@ class PaymentWork:
             case Invalid(reason) if self._evidence is not None:
                 await self._invalid(payment, reason, await self._evidence.look(evidence.about(payment)))
             case Invalid(reason):
-                told = rules.kept_refusal(reason, proven=NETWORKS[payment.network].play)
-                await self._advance(payment, PaymentEvent.REFUSED, reason=told)
+                kept = rules.kept_refusal(reason, proven=NETWORKS[payment.network].play)
+                await self._advance(payment, PaymentEvent.REFUSED, reason=kept)
             case Unavailable(why):
                 _log.warning("facilitator_unavailable", payment_id=payment.id, cause=why)
                 await self._advance(payment, PaymentEvent.REFUSED, reason=rules.NOT_REACHED)
 
     async def _invalid(self, payment: Payment, reason: str, finding: Finding) -> None:
-        """Somebody may have submitted it before us, whatever the facilitator calls that: it counts as paid when it
-        paid us, and is told as refused only when the money cannot have moved."""
+        """Decide a payment that the facilitator calls invalid by what the chain shows.
+
+        Someone may have submitted it before us. It counts as paid when it paid us, and is refused only when the money
+        cannot have moved.
+        """
         match finding:
             case Paid():
                 settling = await self._advance(payment, PaymentEvent.VERIFIED)
@@ -149,8 +152,8 @@ class PaymentWork:
         settlement = await self._timed("settle", self._facilitator.settle(payment))
         kill_points.point("settle:after")
         if isinstance(settlement, Settled) and self._evidence is not None:
-            asked = evidence.about(payment, settlement.transaction)
-            finding = await self._timed("look", self._evidence.look(asked))
+            question = evidence.about(payment, settlement.transaction)
+            finding = await self._timed("look", self._evidence.look(question))
             await self._prove(payment, settlement, finding)
             return
         if isinstance(settlement, Rejected) and payment.state is PaymentState.SETTLING and self._evidence is not None:
@@ -171,18 +174,21 @@ class PaymentWork:
             )
         await self._advance(payment, event, reason=_reason(settlement), transaction=_transaction(settlement))
 
-    async def _prove(self, payment: Payment, told: Settled, finding: Finding) -> None:
-        """A facilitator's success counts as paid only when the chain shows this very authorization's transfer."""
+    async def _prove(self, payment: Payment, settled: Settled, finding: Finding) -> None:
+        """Count a facilitator's success as paid only when the chain shows the transfer of this authorization."""
         if isinstance(finding, Paid):
             await self._found(payment, PaymentEvent.SETTLED, finding)
             return
         _log.warning("success_not_on_chain", payment_id=payment.id, finding=evidence.word(finding))
         await self._advance(
-            payment, PaymentEvent.UNCLEAR, reason=f"success_but_{evidence.word(finding)}", transaction=told.transaction
+            payment,
+            PaymentEvent.UNCLEAR,
+            reason=f"success_but_{evidence.word(finding)}",
+            transaction=settled.transaction,
         )
 
     async def _reconcile(self, payment: Payment) -> None:
-        """The chain's own word first; without one the facilitator is asked again, with the identical payload."""
+        """Read the chain; where it does not decide, settle again with the identical payload."""
         if self._evidence is not None:
             finding = await self._timed("look", self._evidence.look(evidence.about(payment)))
             decided = evidence.decide(payment, finding, self._instants.now().wall)
@@ -192,7 +198,7 @@ class PaymentWork:
         await self._settle(payment)
 
     async def _watch(self, payment: Payment) -> None:
-        """See that a settled payment stays, and that none arrives on one that was given up."""
+        """Check that a settled payment stays settled, and that no money arrives on one that was given up."""
         at: float | None = None
         if self._evidence is not None:
             finding = await self._timed("look", self._evidence.look(evidence.about(payment)))

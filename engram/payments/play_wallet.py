@@ -30,10 +30,10 @@ class PlayWallet:
         return checksummed(self.address)
 
     def pay(self, payment_required: str, now: float, nonce: bytes) -> str:
-        """Returns the PAYMENT-SIGNATURE header that pays the first play offer of a PAYMENT-REQUIRED header.
+        """Return the PAYMENT-SIGNATURE header that pays the first play offer of a PAYMENT-REQUIRED header.
 
         `now` is unix seconds, `nonce` 32 random bytes. Raises MalformedPayment, and NotForPlay when only real money
-        is asked for.
+        is offered.
         """
         offers = x402.decode_challenge(payment_required)
         if not offers:
@@ -44,7 +44,7 @@ class PlayWallet:
         raise NotForPlay(f"{offers[0].network.caip2} wants real money")
 
     def sign_payment(self, requirements: Requirements, now: float, nonce: bytes) -> str:
-        """Returns the PAYMENT-SIGNATURE header that meets `requirements`. Raises NotForPlay off the play network."""
+        """Return the PAYMENT-SIGNATURE header that meets `requirements`. Raises NotForPlay off the play network."""
         if not requirements.network.play:
             raise NotForPlay(f"{requirements.network.caip2} wants real money")
         authorization = Authorization(

@@ -1,4 +1,4 @@
-"""What the payment verifier is asked, and its answers."""
+"""Messages of the payment verifier."""
 
 from typing import TypeAlias
 
@@ -70,7 +70,7 @@ class WorkOn(Message[None], frozen=True):
 
 
 class Reread(Message[None], frozen=True):
-    """Look for open facts nobody works on."""
+    """Start work on open payments that have no child."""
 
 
 VerifierMessage: TypeAlias = Purchase | Advanced | Ended | WorkOn | Reread

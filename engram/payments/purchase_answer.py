@@ -29,7 +29,7 @@ class Refused(msgspec.Struct, frozen=True, tag=True):
 
 
 class Conflict(msgspec.Struct, frozen=True, tag=True):
-    """This payment was presented before with another request: 409. Nothing of that request is told."""
+    """This payment was presented before with another request: 409. The answer reveals nothing of that request."""
 
     message: str
 

@@ -26,7 +26,7 @@ from engram.sessions import EndReason
 REFUND_VALID_S: Final = 600
 """How long a signed refund is good for."""
 RESIGN_MARGIN_S: Final = 600.0
-"""Where no chain can be asked, a refund is signed again only this long after it expired, and only when the facilitator
+"""Where no chain can be read, a refund is signed again only this long after it expired, and only when the facilitator
 calls it expired, too. Both bear the same nonce: at most one of them can ever be used."""
 
 
@@ -51,7 +51,7 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 def owed_s(ended: Ended, terms: RefundTerms) -> float:
-    """Returns the paid seconds that go back; infinite when nothing was delivered.
+    """Return the paid seconds that go back; infinite when nothing was delivered.
 
     >>> terms = RefundTerms(early_stop_share=0.5, outage_free_s=60.0, min_part=0)
     >>> owed_s(Ended(EndReason.USER, True, 3600.0, 1600.0, 70.0), terms)
@@ -72,7 +72,7 @@ def owed_s(ended: Ended, terms: RefundTerms) -> float:
 
 
 def parts(paid: Sequence[Payment], seconds: float, min_part: int) -> list[tuple[Payment, int]]:
-    """Returns what of each payment goes back when `seconds` in all do, the newest payment first."""
+    """Return what of each payment goes back when `seconds` in all do, the newest payment first."""
     found = []
     for payment in sorted(paid, key=lambda each: (each.created_at, each.id), reverse=True):
         taken = min(payment.seconds, seconds)
@@ -95,7 +95,7 @@ class Next(StrEnum):
 
 
 def after_answer(settlement: Settlement, *, play: bool, valid_before: int, now: float) -> Next:
-    """Returns what the facilitator's answer to a sent refund means when no chain was asked."""
+    """Return what the facilitator's answer to a sent refund means when no chain was read."""
     match settlement:
         case Settled():
             return Next.CONFIRM
@@ -105,8 +105,8 @@ def after_answer(settlement: Settlement, *, play: bool, valid_before: int, now: 
             return Next.WAIT
 
 
-def told(settlement: Settlement) -> str:
-    """An answer in a word, for whoever looks why a refund is not there yet."""
+def word(settlement: Settlement) -> str:
+    """Return an answer as one word, for the operator who looks why a refund has not arrived."""
     match settlement:
         case Settled():
             return "settled"

@@ -54,7 +54,7 @@ class Refunding:
                 return
 
     async def _part(self, payment: Payment, refund: Refund) -> bool:
-        """True when the part is paid, so that the next one may follow."""
+        """Return whether the part is paid, so that the next one may follow."""
         if self._key is None:
             await self._park(refund, NO_KEY, None)
             return False
@@ -69,7 +69,7 @@ class Refunding:
         return await self._send(self._key, payment, refund)
 
     async def _has_arrived(self, payment: Payment) -> bool:
-        """Nothing is given back of what a reorganisation may still take away."""
+        """Return whether the payment is final: what a reorganization may still take away is not refunded."""
         return self._evidence is None or is_final(await self._evidence.look(about(payment)))
 
     async def _sign(self, key: RefundKey, payment: Payment, refund: Refund) -> Refund | None:
@@ -115,7 +115,7 @@ class Refunding:
                 key, payment, refund, Next.CONFIRM if proven else Next.WAIT, transaction_of(finding), word(finding)
             )
         transaction = settlement.transaction if isinstance(settlement, Settled) else None
-        return await self._go_on(key, payment, refund, found, transaction, refund_rules.told(settlement))
+        return await self._go_on(key, payment, refund, found, transaction, refund_rules.word(settlement))
 
     async def _go_on(
         self, key: RefundKey, payment: Payment, refund: Refund, found: Next, transaction: str | None, answer: str

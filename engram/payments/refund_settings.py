@@ -19,7 +19,7 @@ KEY_FILE: Final = "refund-key"
 
 
 def open_refund_key(settings: Settings, folder: Path) -> RefundKey | None:
-    """The key that sends refunds; None when the operator does it. Play money has one made for it at the first start.
+    """Return the key that sends refunds; None when the operator does it. Play money gets one at the first start.
 
     Raises UnusableRefundKey.
     """
@@ -32,7 +32,7 @@ def open_refund_key(settings: Settings, folder: Path) -> RefundKey | None:
 
 
 def with_play_recipient(settings: Settings, key: RefundKey | None) -> Settings:
-    """The settings in which play money goes to the refund key, where the profile names nobody's address."""
+    """Return settings in which play money goes to the refund key, where the profile leaves the recipient open."""
     payments = settings.payments
     if key is None or not networks.find(payments.network).play or payments.recipient != PLAY_RECIPIENT:
         return settings
@@ -41,7 +41,7 @@ def with_play_recipient(settings: Settings, key: RefundKey | None) -> Settings:
 
 
 def refund_terms(payments: PaymentSettings) -> RefundTerms:
-    """The terms as the settings grant them."""
+    """Return the refund terms that the settings grant."""
     return RefundTerms(
         early_stop_share=payments.early_stop_refund_percent / 100,
         outage_free_s=payments.outage_free_s,
@@ -50,7 +50,7 @@ def refund_terms(payments: PaymentSettings) -> RefundTerms:
 
 
 def published(payments: PaymentSettings) -> PublishedTerms:
-    """The same terms as buyers are told. Raises UnknownNetwork."""
+    """Return the refund terms in the form shown to buyers. Raises UnknownNetwork."""
     granted = refund_terms(payments)
     by_itself = bool(payments.refund_key_file) or networks.find(payments.network).play
     return PublishedTerms(

@@ -99,7 +99,7 @@ def sign(
 
 
 def confirm(connection: Connection, refund: Refund, transaction: str | None, now: Instant) -> bool:
-    """The part was paid. False when it was known before."""
+    """Record that a part was paid. Returns False when that was known."""
     after = msgspec.structs.replace(
         refund, state=RefundState.REFUNDED, transaction_hash=transaction, answer=None, updated_at=now.wall
     )
@@ -139,7 +139,7 @@ def wait(connection: Connection, refund: Refund, answer: str, now: Instant) -> N
 
 
 def park(connection: Connection, refund: Refund, answer: str, now: Instant, *, until: float | None) -> None:
-    """It cannot be sent now for a reason that is not the facilitator's; None: until the operator does something."""
+    """Postpone a part for a reason of ours; None: until the operator acts."""
     if _change(connection, refund, msgspec.structs.replace(refund, answer=answer, updated_at=now.wall)):
         _look_again(connection, refund.payment_id, until)
 
@@ -158,7 +158,7 @@ def wake(connection: Connection, at: float) -> int:
 
 
 def _is_ours(connection: Connection, payment: Payment) -> bool:
-    """It was paid, and not all of it goes back already (because it never bought anything)."""
+    """Return whether the payment was paid and does not go back in full already."""
     spoken_for = sum(part.amount for part in records.refunds_of(connection, payment.id))
     return rules.was_paid(payment) and spoken_for < payment.amount
 

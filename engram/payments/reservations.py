@@ -79,20 +79,20 @@ def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: Limits) -
 
 
 def reserve(connection: Connection, reservation: Reservation) -> ReservationAnswer:
-    """Write RESERVED, the session, the replay key and the holds in one go, or say why not (nothing is written)."""
-    asked = reservation.payment
-    known = records.find_authorization(connection, asked.key)
+    """Write RESERVED, the session, the replay key and the holds, or return why not (nothing is written)."""
+    wanted = reservation.payment
+    known = records.find_authorization(connection, wanted.key)
     if known is not None:
-        found = known_answer(known, asked.controller, asked.request_hash)
+        found = known_answer(known, wanted.controller, wanted.request_hash)
         if isinstance(found, Conflict) or not _may_retry(connection, known):
             return found
-    answered = _answered(connection, asked.controller, reservation.message_hash, asked.request_hash)
-    if (answer := answered or _identified(connection, asked)) is not None:
+    answered = _answered(connection, wanted.controller, reservation.message_hash, wanted.request_hash)
+    if (answer := answered or _identified(connection, wanted)) is not None:
         return answer
     refused = _room(connection, reservation)
     if refused is not None:
         return refused
-    payment = _retried(connection, known, asked) if known else _inserted(connection, asked)
+    payment = _retried(connection, known, wanted) if known else _inserted(connection, wanted)
     if reservation.session is not None:
         session = msgspec.structs.replace(reservation.session, id=payment.session_id, payment_id=payment.id)
         sessions.records.insert_session(connection, session)
@@ -111,7 +111,7 @@ def limits_of(settings: Settings, places: int) -> Limits:
 
 
 def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Known | Conflict:
-    """What is said to a request that presents a known authorization."""
+    """Return the answer to a request that presents a known authorization."""
     if (known.controller, known.request_hash) == (controller, request_hash):
         return Known(known)
     return Conflict("this payment was presented with another request: sign a new one")
@@ -136,7 +136,7 @@ def lost_answer(known: Payment | None, order: Order) -> PurchaseAnswer:
 
 
 def _may_retry(connection: Connection, known: Payment) -> bool:
-    """Nothing was ever broadcast for it and nobody stopped its session, so the same request may try again."""
+    """Return whether the same request may try again: nothing was broadcast and its session was not stopped."""
     if known.state is not PaymentState.REJECTED or known.transaction_hash or known.quarantined_at:
         return False
     if known.kind is PaymentKind.EXTENSION:
@@ -162,7 +162,7 @@ def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> 
 
 
 def _answered(
-    connection: Connection, controller: bytes, message_hash: bytes | None, asked: bytes
+    connection: Connection, controller: bytes, message_hash: bytes | None, request_hash: bytes
 ) -> Known | Replayed | None:
     if message_hash is None:
         return None
@@ -170,58 +170,58 @@ def _answered(
     row = statements.ANSWERED_REQUEST.values(connection, key)
     if row is None:
         return None
-    payment_id, request_hash = row
+    payment_id, first_hash = row
     answered = records.get(connection, payment_id)
     if answered is not None and answered.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None  # no money moved by it: it was answered with a 402, which uses nothing up
-    if request_hash != asked or answered is None:
+    if request_hash != first_hash or answered is None:
         return Replayed("this signed request was used before for something else: sign with a new timestamp")
     return Known(answered)
 
 
-def _identified(connection: Connection, asked: Payment) -> Conflict | None:
-    """The buyer's own word for a purchase stands for one payment; one that moved no money gives it free again."""
-    if asked.identifier is None:
+def _identified(connection: Connection, wanted: Payment) -> Conflict | None:
+    """Refuse a payment-identifier that stands for another payment; one that moved no money frees it."""
+    if wanted.identifier is None:
         return None
-    who = {"controller": asked.controller, "identifier": asked.identifier}
+    who = {"controller": wanted.controller, "identifier": wanted.identifier}
     if statements.PAYMENT_BY_IDENTIFIER.values(connection, who) is None:
         return None
     return Conflict("this payment identifier stands for another payment: send that one again, or use a new identifier")
 
 
 def _room(connection: Connection, reservation: Reservation) -> NoRoom | None:
-    asked, limits = reservation.payment, reservation.limits
-    who = {"payer": asked.payer, "controller": asked.controller, "client_address": asked.client_address}
+    wanted, limits = reservation.payment, reservation.limits
+    who = {"payer": wanted.payer, "controller": wanted.controller, "client_address": wanted.client_address}
     counted = statements.OPEN_PAYMENTS.values(connection, who)
     assert counted is not None, "counting always gives a row"
     of_payer, of_hotkey, from_address = counted
     if max(of_payer, of_hotkey) >= limits.holds_per_payer or (
-        asked.client_address and from_address >= limits.holds_per_address
+        wanted.client_address and from_address >= limits.holds_per_address
     ):
         return NoRoom(
             "too_many_open_payments", "earlier payments are still being settled: wait for them", RETRY_AFTER_S
         )
     if reservation.session is not None:
-        return records.room(connection, asked.controller, limits)
-    extended = sessions.records.get(connection, asked.session_id)
-    if extended is None or extended.controller != asked.controller:
+        return records.room(connection, wanted.controller, limits)
+    extended = sessions.records.get(connection, wanted.session_id)
+    if extended is None or extended.controller != wanted.controller:
         return NoRoom("session_over", "there is no such session to extend", RETRY_AFTER_S)
     if extended.state is SessionState.PAYMENT_PENDING:
         return NoRoom("session_not_paid", "the session is not paid yet: extend it once it is", RETRY_AFTER_S)
-    if not sessions.records.hold_extension(connection, asked.session_id):
+    if not sessions.records.hold_extension(connection, wanted.session_id):
         return NoRoom("session_over", "the session has ended: buy a new one", RETRY_AFTER_S)
     return None
 
 
-def _inserted(connection: Connection, asked: Payment) -> Payment:
-    statements.INSERT_PAYMENT.change(connection, records.columns_of(asked))
-    return asked
+def _inserted(connection: Connection, payment: Payment) -> Payment:
+    statements.INSERT_PAYMENT.change(connection, records.columns_of(payment))
+    return payment
 
 
-def _retried(connection: Connection, known: Payment, asked: Payment) -> Payment:
-    """The known payment begins anew, under its own id and its session's."""
+def _retried(connection: Connection, known: Payment, again: Payment) -> Payment:
+    """Start a known payment over, under its own id and its session's."""
     payment = msgspec.structs.replace(
-        asked,
+        again,
         id=known.id,
         session_id=known.session_id,
         created_at=known.created_at,

@@ -16,7 +16,7 @@ AT_ONCE: Final = 500
 UNPAID_KEPT_S: Final = 86_400.0
 """How long buyers and the operator can still see what became of an attempt that moved no money."""
 WATCHED_KEPT_S: Final = 30 * 86_400.0
-"""How much longer an attempt is kept of which the chain could not be asked yet whether it moved none."""
+"""How much longer an attempt is kept while the chain cannot be read to see that it moved nothing."""
 _UNPAID: Final = (str(PaymentState.REJECTED), str(PaymentState.VOID))
 
 
@@ -24,7 +24,7 @@ def forget_unpaid(connection: Connection, before: float, limit: int = AT_ONCE) -
     """Drop payments that are rejected or void since before `before` (unix seconds), with the sessions they never paid.
 
     Whatever was once settled, is owed back or in quarantine stays, so does a session with a node to destroy, and for
-    WATCHED_KEPT_S what the chain is still to be asked about.
+    WATCHED_KEPT_S what still has to be looked up on the chain.
     Returns how many payments were dropped, at most `limit`.
     """
     query = (

@@ -22,8 +22,8 @@
 | refunding  | refund_confirmed | refunded   |                                                               |
 
 Everything else leaves the payment as it is. `unknown` is left only by proof: a success with a transaction, or that
-the authorization expired unused. Settling is committed before it is asked for, so a payment that is found in
-`settling` by nobody's work was interrupted and is `unclear`.
+the authorization expired unused. Settling is committed before it is requested, so a payment found in
+`settling` without a child was interrupted and is `unclear`.
 """
 
 import hashlib
@@ -145,13 +145,13 @@ TRANSITIONS: Final[Mapping[tuple[PaymentState, PaymentEvent], Decision]] = Mappi
 
 
 def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Decision | None:
-    """Returns what `event` does to a payment in `state`, or None when it does not apply."""
+    """Return what `event` does to a payment in `state`, or None when it does not apply."""
     decision = TRANSITIONS.get((state, event))
     if decision is None:
         return None
     match event, delivery:
         case PaymentEvent.VERIFIED, Delivery.IMPOSSIBLE:
-            return Decision(PaymentState.REJECTED, (Effect.RELEASE,))  # nobody wants it any more: take no money
+            return Decision(PaymentState.REJECTED, (Effect.RELEASE,))  # no longer wanted: take no money
         case PaymentEvent.SETTLED, Delivery.IMPOSSIBLE:
             return Decision(PaymentState.REFUND_DUE, (Effect.RELEASE, Effect.REFUND))
         case PaymentEvent.SETTLED, Delivery.DELIVERED:
@@ -166,10 +166,10 @@ def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Deci
             return decision
 
 
-# What is believed of a payment before anybody is asked.
+# Checks of a payment before the facilitator is called.
 
 AHEAD_S: Final = 120
-"""An authorization may be good for this much longer than we asked for: clocks differ."""
+"""An authorization may be valid for this much longer than we required: clocks differ."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -180,7 +180,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def refusal(payload: Payload, requirements: Requirements, now: float, min_validity_left_s: float) -> Refusal | None:
-    """Returns why `payload` does not meet our own `requirements` at `now` (unix seconds), or None when it does.
+    """Return why `payload` does not meet our own `requirements` at `now` (unix seconds), or None when it does.
 
     Compares everything the client says with what we recomputed, then recovers the signer (about 0.1 ms).
     """
@@ -267,15 +267,15 @@ _OUTCOME_STATUSES = range(200, 500)
 
 
 def read_settlement(status: int, body: object, network: str, payer: bytes) -> Settlement:
-    """Returns what an answered POST /settle means. `network` is the CAIP-2 id it was asked for, `payer` who pays.
+    """Return what an answered POST /settle means. `network` is the CAIP-2 id of the payment, `payer` who pays.
 
     Facilitators answer outcomes as 200, some as 4xx with the same JSON. Anything that is not clearly a success of
     this payer's on our network or a refusal before broadcasting is Unknown. Naming the payer is optional in x402.
     """
     if status not in _OUTCOME_STATUSES or not isinstance(body, dict) or not isinstance(body.get("success"), bool):
         return Unknown(f"http_{status}")
-    told = body.get("transaction")
-    transaction = told.lower() if isinstance(told, str) and _TRANSACTION.fullmatch(told) else None
+    named = body.get("transaction")
+    transaction = named.lower() if isinstance(named, str) and _TRANSACTION.fullmatch(named) else None
     if body["success"]:
         ours = canonical_network(str(body.get("network"))) == network and not _names_another(body, payer)
         if status != 200 or transaction is None or not ours:
@@ -284,13 +284,13 @@ def read_settlement(status: int, body: object, network: str, payer: bytes) -> Se
     reason = _reason(body.get("errorReason"))
     if reason == PENDING:
         return Pending(transaction)
-    if reason in BEFORE_BROADCAST and told in ("", None):
+    if reason in BEFORE_BROADCAST and named in ("", None):
         return Rejected(reason)
     return Unknown(reason, transaction)
 
 
 def read_verification(status: int, body: object, payer: bytes) -> Verification:
-    """Returns what an answered POST /verify means; a verdict about another payer is none."""
+    """Return what an answered POST /verify means; a verdict about another payer is none."""
     if status not in _OUTCOME_STATUSES or not isinstance(body, dict) or not isinstance(body.get("isValid"), bool):
         return Unavailable(f"http_{status}")
     if not body["isValid"]:
@@ -301,7 +301,7 @@ def read_verification(status: int, body: object, payer: bytes) -> Verification:
 
 
 def kept_refusal(reason: str, *, proven: bool) -> str:
-    """Returns what a refused verification is kept as; `proven`: the refusing side knows that no money has moved.
+    """Return what a refused verification is kept as; `proven`: the refusing side knows that no money has moved.
 
     >>> kept_refusal("insufficient_funds", proven=False), kept_refusal(NONCE_USED, proven=False)
     ('insufficient_funds', 'authorization_may_be_used')
@@ -310,14 +310,14 @@ def kept_refusal(reason: str, *, proven: bool) -> str:
 
 
 def _names_another(body: Mapping[object, object], payer: bytes) -> bool:
-    told = body.get("payer")
-    return told is not None and (not isinstance(told, str) or told.lower() != "0x" + payer.hex())
+    named = body.get("payer")
+    return named is not None and (not isinstance(named, str) or named.lower() != "0x" + payer.hex())
 
 
 def settlement_event(
     state: PaymentState, settlement: Settlement, *, play: bool, valid_before: int, now: float
 ) -> PaymentEvent:
-    """Returns the event that an answer to a settlement is, for a payment in `settling` (asked once) or `unknown`.
+    """Return the event that an answer to a settlement is, for a payment in `settling` (sent once) or `unknown`.
 
     For a payment in `unknown` a refusal proves nothing about the request before it; only play money's books, which
     know every authorization they ever took, prove by "expired" that it was never used.
@@ -335,11 +335,11 @@ def settlement_event(
             assert_never(settlement)
 
 
-def _reason(told: object) -> str:
-    return told if isinstance(told, str) and _REASON.fullmatch(told) else "unnamed_reason"
+def _reason(value: object) -> str:
+    return value if isinstance(value, str) and _REASON.fullmatch(value) else "unnamed_reason"
 
 
-# What a buyer is told.
+# Answers to buyers.
 
 NOT_REACHED: Final = "facilitator_unavailable"
 INTERRUPTED: Final = "interrupted"
@@ -350,7 +350,7 @@ UNAVAILABLE_RETRY_S: Final = 5
 
 
 def answer(payment: Payment) -> PurchaseAnswer:
-    """Returns what the buyer of `payment` is told as it stands: an open outcome is never told as a failure."""
+    """Return the answer to the buyer of `payment` as it stands; an open outcome is never a failure."""
     match payment.state:
         case PaymentState.RESERVED | PaymentState.SETTLING | PaymentState.UNKNOWN:
             return StillPending(payment, PENDING_RETRY_S)
@@ -381,23 +381,23 @@ def answer(payment: Payment) -> PurchaseAnswer:
 
 
 def key_of(payload: Payload, requirements: Requirements) -> AuthorizationKey:
-    """Returns the canonical authorization of a presented payment, on our own network and token whatever it says."""
+    """Return the canonical authorization of a presented payment, on our own network and token whatever it says."""
     network, signed = requirements.network, payload.authorization
     return AuthorizationKey(network.caip2, network.asset, signed.payer, signed.nonce)
 
 
 def was_paid(payment: Payment) -> bool:
-    """True when the money is, or was, with us, or will be again: its block was reorganised away."""
+    """Return whether the money reached us, also when its block was reorganized away since."""
     return payment.state in PAID or (payment.state is PaymentState.UNKNOWN and payment.settled_at is not None)
 
 
 def is_decided(payment: Payment) -> bool:
-    """True when waiting longer tells a buyer nothing new."""
+    """Return whether the answer to the buyer is final for now, so that waiting longer is no use."""
     return payment.state not in OPEN or payment.quarantined_at is not None
 
 
 def is_stale(payment: Payment, now: float, reserve_ttl_s: float) -> bool:
-    """True for a reservation that never began to settle and is given up."""
+    """Return whether a reservation never began to settle and is to be given up."""
     return payment.state is PaymentState.RESERVED and now - payment.updated_at >= reserve_ttl_s
 
 
@@ -413,7 +413,7 @@ QUARANTINE_AFTER: Final = 5
 
 
 def retry_delay_s(attempts: int) -> float:
-    """Returns the seconds until an unknown settlement is asked for again.
+    """Return the seconds until an unknown settlement is tried again.
 
     >>> [retry_delay_s(attempts) for attempts in (1, 2, 3, 10)]
     [1.0, 2.0, 4.0, 60.0]
@@ -422,7 +422,7 @@ def retry_delay_s(attempts: int) -> float:
 
 
 def watch_delay_s(waited_s: float) -> float:
-    """Returns the seconds until the chain is looked at again for what may still change, after `waited_s` of that.
+    """Return the seconds until the chain is looked at again for what may still change, after `waited_s` of that.
 
     >>> [watch_delay_s(waited_s) for waited_s in (0.0, 600.0, 86_400.0)]
     [15.0, 60.0, 120.0]
@@ -431,18 +431,18 @@ def watch_delay_s(waited_s: float) -> float:
 
 
 def refund_nonce(network: str, asset: bytes, payer: bytes, nonce: bytes, number: int) -> bytes:
-    """Returns the nonce that part `number` of a payment's refund has for ever, so that it cannot be paid twice."""
+    """Return the nonce that part `number` of a payment's refund has for ever, so that it cannot be paid twice."""
     parts = (b"engram refund", network.encode(), asset, payer, nonce, str(number).encode())
     return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
 
 
-def refundable(paid: int, refunded: int, asked: int | None) -> int:
-    """Returns the atomic units that a refund of `asked` (None: all) may be, when `refunded` are spoken for already."""
+def refundable(paid: int, refunded: int, wanted: int | None) -> int:
+    """Return the atomic units that a refund of `wanted` (None: all) may be, when `refunded` are committed already."""
     left = max(0, paid - refunded)
-    return left if asked is None else max(0, min(asked, left))
+    return left if wanted is None else max(0, min(wanted, left))
 
 
 def request_hash(method: str, raw_path: bytes, controller: bytes, body: bytes) -> bytes:
-    """Returns what makes two requests the same: method, raw path, controller key and body, each with its length."""
+    """Return what makes two requests the same: method, raw path, controller key and body, each with its length."""
     parts = (method.encode(), raw_path, controller, body)
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).digest()

@@ -1,4 +1,4 @@
-"""The x402 wire forms: what we ask with a 402, what a buyer presents, what is told to a facilitator.
+"""The x402 wire forms: our 402, the payment a buyer presents, the body sent to a facilitator.
 
 Reading is strict, because a second spelling of one payment must never count as a second payment: standard base64
 with exact padding, JSON objects without duplicate keys, decimal strings, hex of exact size. Whatever is wrong
@@ -47,7 +47,7 @@ _UINT256_MAX = 2**256 - 1
 
 
 def find_payload(headers: Headers) -> Payload | None:
-    """Returns the payment in a request's headers, or None when it carries none.
+    """Return the payment in a request's headers, or None when it carries none.
 
     Raises MalformedPayment when there is one that cannot be read, or more than one; UnprovenReceipt for a bare
     transaction hash or a development receipt.
@@ -61,7 +61,7 @@ def find_payload(headers: Headers) -> Payload | None:
 
 
 def decode_payload(header: str) -> Payload:
-    """Returns the payment in a PAYMENT-SIGNATURE (v2) or X-PAYMENT (v1) header; its version says which it is.
+    """Return the payment in a PAYMENT-SIGNATURE (v2) or X-PAYMENT (v1) header; its version says which it is.
 
     Raises MalformedPayment, UnprovenReceipt.
     """
@@ -69,7 +69,7 @@ def decode_payload(header: str) -> Payload:
 
 
 def parse_payload(document: object) -> Payload:
-    """Returns the payment in a decoded JSON PaymentPayload. Raises MalformedPayment, UnprovenReceipt."""
+    """Return the payment in a decoded JSON PaymentPayload. Raises MalformedPayment, UnprovenReceipt."""
     body = _object(document, "the payment")
     if "payload" not in body and ("txHash" in body or "devMode" in body):
         raise UnprovenReceipt(
@@ -113,7 +113,7 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
-    """Returns the headers and body fields of a 402 for `quote`; the surface adds `error`, `code`, `request_id`."""
+    """Return the headers and body fields of a 402 for `quote`; the surface adds `error`, `code`, `request_id`."""
     requirements = quote.requirements
     network = requirements.network
     recipient = checksummed(requirements.pay_to)
@@ -202,7 +202,7 @@ def listed(payload: JsonObject, quote: Quote) -> JsonObject:
 
 
 def receipt_headers(payment: Payment) -> tuple[tuple[str, str], ...]:
-    """Returns PAYMENT-RESPONSE (v2) and X-PAYMENT-RESPONSE (v1) of a settled payment; nothing for one that is not.
+    """Return PAYMENT-RESPONSE (v2) and X-PAYMENT-RESPONSE (v1) of a settled payment; nothing for one that is not.
 
     They differ in the network's name: v1 clients refuse CAIP-2 ids.
     """
@@ -223,7 +223,7 @@ def receipt_headers(payment: Payment) -> tuple[tuple[str, str], ...]:
 
 
 def decode_challenge(header: str) -> list[Requirements]:
-    """Returns the offers of a PAYMENT-REQUIRED header that are `exact` on a known network and its known token.
+    """Return the offers of a PAYMENT-REQUIRED header that are `exact` on a known network and its known token.
 
     Raises MalformedPayment.
     """
@@ -234,7 +234,7 @@ def decode_challenge(header: str) -> list[Requirements]:
 
 
 def parse_requirements(offer: Mapping[str, object]) -> Requirements | None:
-    """Returns x402 v2 PaymentRequirements as ours, None when scheme, network, token or its EIP-712 name are others.
+    """Return x402 v2 PaymentRequirements as ours, None when scheme, network, token or its EIP-712 name are others.
 
     Raises MalformedPayment.
     """
@@ -271,7 +271,7 @@ def canonical_network(name: str) -> str:
 
 
 def strict_json(text: str | bytes) -> object:
-    """Returns the JSON value. Duplicate keys, NaN, absurd depth or digits raise MalformedPayment."""
+    """Return the JSON value. Duplicate keys, NaN, absurd depth or digits raise MalformedPayment."""
     try:
         if isinstance(text, bytes):
             text = text.decode(json.detect_encoding(text), "surrogatepass")  # as json.loads reads bytes

@@ -190,7 +190,7 @@ async def _saga(fleet: Fleet, session_id: str, context: Context) -> None:
 
 
 def node_watch(fleet: Fleet) -> Job:
-    """The backend's watch: limits, and nodes that end."""
+    """Run the backend's watch: limits, and nodes that end."""
     provisioner = fleet.registry.ref(Provisioner, PROVISIONER)
 
     def exited(token: str) -> None:

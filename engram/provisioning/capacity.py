@@ -13,7 +13,7 @@ CPU_FACTOR = 8
 
 
 def memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
-    """The machine's memory, or the limit of this process's own container when that is lower."""
+    """Return the machine's memory, or the limit of this process's own container when that is lower."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     try:
         for line in meminfo.read_text(encoding="ascii").splitlines():
@@ -30,6 +30,6 @@ def memory_bytes(meminfo: Path = Path("/proc/meminfo")) -> int:
 
 
 def places(setting: int, host_memory_bytes: int, host_cpus: int, lite_memory_bytes: int) -> int:
-    """Nodes at once: what fits if all are of the smallest size, and no more than `setting` (0: no setting)."""
+    """Return how many nodes of the smallest size fit, at most `setting` (0: not set)."""
     fitting = max(1, min(host_memory_bytes * MEMORY_FACTOR // lite_memory_bytes, host_cpus * CPU_FACTOR))
     return min(setting, fitting) if setting else fitting

@@ -1,11 +1,11 @@
-"""Limits by cgroup v2, where this process was given a subtree of its own to rule.
+"""Limits by cgroup v2, where a subtree was delegated to this process.
 
 That is so when the gateway runs in a leaf (`…/engram.service/gateway`) of a delegated group (`…/engram.service`) that
 has the memory and cpu controllers, as systemd 254 and newer make it with `Delegate=memory cpu` and
 `DelegateSubgroup=gateway`. Each node gets a group beside that leaf. Everywhere else the limits are reported as not
 enforced.
 
-A group is delegated when whoever manages it has marked it (https://systemd.io/CGROUP_DELEGATION): that it can be
+A group is delegated when its manager has marked it (https://systemd.io/CGROUP_DELEGATION): that it can be
 written says nothing, root may write every group. An older systemd ignores `DelegateSubgroup=` and leaves the gateway in
 the unit's own group, whose parent is `system.slice`: not ours. A leaf made here would not help it: systemd cannot put
 the next gateway into a group that hands controllers on to the nodes that stayed (EBUSY).
@@ -49,7 +49,7 @@ def find(
     own: Path = Path("/proc/self/cgroup"),
     attribute: Callable[[Path, str], bytes] | None = None,
 ) -> NodeGroups | None:
-    """The group above this process's own, where it was delegated to us; None when limits cannot be set this way.
+    """Return the group above this process's own, if it was delegated to us; None when limits cannot be set this way.
 
     `attribute` reads an extended attribute, or raises OSError (os.getxattr).
     """

@@ -14,11 +14,11 @@ class Rejected(ProvisioningError):
 
 
 class Unavailable(ProvisioningError):
-    """The backend could not be asked. Nothing was started or changed."""
+    """The backend could not be reached. Nothing was started or changed."""
 
 
 class Unknown(ProvisioningError):
-    """It was asked and the outcome is not known: look (`inspect`, or the same call again) before anything else."""
+    """The request was sent and its outcome is not known: `inspect`, or repeat the same call, before anything else."""
 
 
 class UnknownBackend(ProvisioningError):

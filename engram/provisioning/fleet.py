@@ -22,7 +22,7 @@ than an extension that is being paid for puts expiry off."""
 
 
 class Pokes:
-    """Sagas that run, by session. Outlives restarts of the actors that use it; a poke that nobody hears is lost."""
+    """Sagas that run, by session. Outlives restarts of the actors that use it; a poke without a listener is lost."""
 
     def __init__(self) -> None:
         self._waking: dict[str, trio.Event] = {}
@@ -43,7 +43,7 @@ class Pokes:
         return event.is_set()
 
     def listen(self, session_id: str) -> None:
-        """From now on a poke is kept for the next sleep."""
+        """Keep pokes for the next sleep from now on."""
         self._waking.setdefault(session_id, trio.Event())
 
     def forget(self, session_id: str) -> None:
@@ -52,7 +52,7 @@ class Pokes:
 
 
 async def no_ports() -> Collection[int]:
-    """Where nodes do not share a machine with others."""
+    """Return no ports: nodes do not share a machine with other programs."""
     return ()
 
 

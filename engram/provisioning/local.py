@@ -301,7 +301,7 @@ class LocalBackend:
 
 
 def _require_free(host: str, port: int) -> None:
-    """Raises NoCapacity when another program has the port: the node could not listen, and would only be waited for."""
+    """Raise NoCapacity when another program has the port, on which the node could never listen."""
     try:
         with socket.create_server((host, port)):
             return
@@ -336,5 +336,5 @@ def _disk() -> Iterator[None]:
 
 
 def scrubbed(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of an environment a node may see: nothing that could be a secret."""
+    """Return the environment without anything that could be a secret, for a node."""
     return {name: value for name, value in environment.items() if name in _PASSED_ON}

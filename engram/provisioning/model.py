@@ -1,4 +1,4 @@
-"""Nodes: what is asked for, what a backend says of one, what the ledger holds of one."""
+"""Nodes: the order for one, what a backend reports of it, what the ledger holds of it."""
 
 from enum import StrEnum
 
@@ -21,7 +21,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None
     """The port held for it in the ledger; None where the backend finds one."""
     ends_at: float
-    """Unix time at which the node ends by itself if nobody told it otherwise."""
+    """Unix time at which the node ends by itself unless it is extended."""
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from engram.provisioning.model import Node, NodeSpec, Offers
 class NodeBackend(Protocol):
     """Starts, finds and removes nodes.
 
-    Every call may raise Unavailable (not asked, nothing changed) and Unknown (asked, outcome not known); `launch`
+    Every call may raise Unavailable (not sent, nothing changed) and Unknown (sent, outcome not known); `launch`
     also NoCapacity and Rejected. A call may be repeated at any time.
     """
 
@@ -19,7 +19,7 @@ class NodeBackend(Protocol):
         ...
 
     async def offers(self) -> Offers:
-        """What it can hold."""
+        """Return what the backend can hold."""
         ...
 
     async def launch(self, spec: NodeSpec) -> Node:
@@ -31,7 +31,7 @@ class NodeBackend(Protocol):
         ...
 
     async def inspect(self, token: str) -> Node | None:
-        """What is known of the node; None when nothing of it is left."""
+        """Return the state of the node; None when nothing of it is left."""
         ...
 
     async def extend(self, token: str, ends_at: float) -> None:
@@ -47,7 +47,7 @@ class NodeBackend(Protocol):
         ...
 
     async def list(self) -> Sequence[Node]:
-        """All nodes of this ledger, dead ones that left something behind included."""
+        """Return all nodes of this ledger, including dead ones that left something behind."""
         ...
 
     async def watch(self, exited: Callable[[str], None]) -> None:

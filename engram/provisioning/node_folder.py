@@ -1,4 +1,4 @@
-"""The folder of one local node: what it is told (launch.json), what runs (node.json), what it stores, what it says.
+"""The folder of a local node: its launch file (launch.json), its process (node.json), its store, its log.
 
 nodes/<session_id>/launch.json   the node's orders, mode 0600 (engram.nodes.launch.LaunchFile)
 nodes/<session_id>/node.json     token, port, and the process that was started: boot id, pid, start time
@@ -38,7 +38,7 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What all nodes of this machine are told alike."""
+    """Settings that all nodes of this machine share."""
 
     host: str
     netuid: int
@@ -80,7 +80,7 @@ def write_node(folder: Path, node: NodeFile) -> None:
 
 
 def read_node(folder: Path) -> NodeFile | None:
-    """The node file; None when it is missing or damaged. Blocks."""
+    """Read the node file; None when it is missing or damaged. Blocks."""
     try:
         return wire.decode((folder / NODE_FILE).read_bytes(), NodeFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -115,7 +115,7 @@ def remove(folder: Path) -> None:
 
 
 def size_bytes(folder: Path) -> int:
-    """Bytes on disk under `folder`. Walks it all: blocks."""
+    """Return the bytes on disk under `folder`. Walks all of it; blocks."""
     total = 0
     for path, _, files in os.walk(folder):
         for name in files:

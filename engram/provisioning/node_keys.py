@@ -63,7 +63,7 @@ def retire(connection: Connection, public_key: bytes, at: float) -> NodeKey:
 
 
 def list_keys(connection: Connection) -> list[NodeKey]:
-    """The whole pool, retired keys included, oldest first."""
+    """Return the whole pool, retired keys included, oldest first."""
     query = select(node_keys).order_by(node_keys.c.added_at, node_keys.c.public_key)
     return [_key(row) for row in connection.execute(query).mappings()]
 
@@ -96,7 +96,7 @@ def lease(connection: Connection, session_id: str, controller: bytes, at: float)
 
 
 def leased(connection: Connection, session_id: str) -> NodeKey | None:
-    """The key that the session leases."""
+    """Return the key that the session leases."""
     row = connection.execute(select(node_keys).where(node_keys.c.session_id == session_id)).mappings().first()
     return None if row is None else _key(row)
 
@@ -107,7 +107,7 @@ def release(connection: Connection, session_id: str) -> None:
 
 
 def is_free(connection: Connection) -> bool:
-    """True when a key can be leased."""
+    """Return whether a key can be leased."""
     query = (
         select(node_keys.c.public_key)
         .where(node_keys.c.session_id.is_(None), node_keys.c.retired_at.is_(None))
@@ -117,7 +117,7 @@ def is_free(connection: Connection) -> bool:
 
 
 def count_usable(connection: Connection) -> int:
-    """How many keys serve nodes or may: leased ones, and those that are free and not retired."""
+    """Count the keys that serve nodes or may: leased ones, and those that are free and not retired."""
     usable = or_(node_keys.c.session_id.is_not(None), node_keys.c.retired_at.is_(None))
     return connection.execute(select(func.count()).select_from(node_keys).where(usable)).scalar_one()
 

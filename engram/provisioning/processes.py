@@ -1,4 +1,4 @@
-"""Processes of this machine, told apart by more than their pid: a pid is reused, its start time is not.
+"""Processes of this machine, identified by pid and start time, since a pid alone is reused.
 
 Linux only: /proc and pidfds. A zombie counts as dead. Functions that scan all of /proc say so; call them in a thread.
 """
@@ -53,12 +53,12 @@ def _listening_ports() -> frozenset[int]:
 
 
 def boot_id() -> str:
-    """Names the current boot of the kernel."""
+    """Return the id of the current boot of the kernel."""
     return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def status(pid: int) -> Status | None:
-    """What /proc says of `pid`; None when there is no such process."""
+    """Read `pid` in /proc; None when there is no such process."""
     try:
         line = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -68,13 +68,13 @@ def status(pid: int) -> Status | None:
 
 
 def identify(pid: int, boot: str) -> ProcessId | None:
-    """The identity of the process that has `pid` now; None when there is none, or only its zombie."""
+    """Return the identity of the process that has `pid` now; None when there is none, or only its zombie."""
     found = status(pid)
     return None if found is None or _is_zombie(found) else ProcessId(pid, found.start_ticks, boot)
 
 
 def is_alive(process: ProcessId, boot: str) -> bool:
-    """True while this very process runs."""
+    """Return whether this very process runs."""
     found = status(process.pid)
     return (
         process.boot == boot
@@ -163,7 +163,7 @@ def signal_session(process: ProcessId, number: signal.Signals) -> int:
 
 
 def all_processes() -> Iterator[Status]:
-    """Every process there is. Scans /proc."""
+    """Return every process. Scans /proc."""
     for entry in os.scandir(PROC):
         if entry.name.isdigit():
             found = status(int(entry.name))
@@ -172,7 +172,7 @@ def all_processes() -> Iterator[Status]:
 
 
 def rss_by_session() -> dict[int, int]:
-    """Resident bytes of each session, by its leader's pid. Scans /proc."""
+    """Return the resident bytes of each session, by its leader's pid. Scans /proc."""
     summed: dict[int, int] = {}
     for found in all_processes():
         summed[found.session] = summed.get(found.session, 0) + found.rss_bytes

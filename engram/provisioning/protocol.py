@@ -1,4 +1,4 @@
-"""What the provisioner is told. All of it are hints: whatever is lost is found again by the next look at the ledger."""
+"""Messages of the provisioner. All are hints: what is lost is found by the next reading of the ledger."""
 
 import msgspec
 

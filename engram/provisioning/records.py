@@ -22,7 +22,7 @@ def new_token(connection: Connection, suffix: str) -> str:
 
 
 def is_ours(token: str, ledger_id: str) -> bool:
-    """True when the token was made by the ledger of that id."""
+    """Return whether the token was made by the ledger of that id."""
     return bool(ledger_id) and token.startswith(f"{ledger_id}-")
 
 

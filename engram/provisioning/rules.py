@@ -65,7 +65,7 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     """Nothing was started and never will be."""
     UNANSWERED = "unanswered"
-    """Not asked, or the outcome is not known."""
+    """Not sent, or the outcome is not known."""
     UNHEALTHY = "unhealthy"
     """The node ended, or did not become healthy in time."""
     LOST = "lost"
@@ -96,17 +96,17 @@ class Saga(msgspec.Struct, frozen=True):
 
 
 def begin(limit: int) -> Saga:
-    """The saga before anything is known; its first step is to read the facts."""
+    """Return a saga that knows nothing yet; its first step is to read the facts."""
     return Saga(Facts(SessionState.PAYMENT_PENDING, node=False, attempts=0), limit)
 
 
 def wait_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Return the seconds to wait after so many failures in a row."""
     return _WAITS_S[min(failures, len(_WAITS_S)) - 1] if failures > 0 else 0.0
 
 
 def decide(saga: Saga, event: Facts | Outcome) -> tuple[Saga, Effect | None]:
-    """Returns the saga after `event` and the step to take now; None when there is nothing left to do."""
+    """Return the saga after `event` and the step to take now; None when there is nothing left to do."""
     if isinstance(event, Facts):
         saga = msgspec.structs.replace(saga, facts=event)
         step = _from_facts(saga)

@@ -245,7 +245,7 @@ class Worker:
             return Outcome.LOST
         look_at = trio.current_time() + _LOOK_EVERY_S
         patience_s = self._fleet.settings.launch_timeout_s
-        if self._fell_silent:  # it has been asked in vain for a while, and what it stored survives a new start
+        if self._fell_silent:  # it has not answered for a while, and what it stored survives a restart
             patience_s = min(patience_s, SILENT_S)
         with trio.move_on_after(patience_s):
             while True:

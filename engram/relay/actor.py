@@ -1,6 +1,6 @@
 """relay_emitter: works the outbox off, in the order in which it was filled, at its own pace.
 
-The sending goes on beside the mailbox, so that a receiver that hangs delays nobody who asks how the relay stands.
+The sending goes on beside the mailbox, so that a hanging receiver does not delay status requests.
 """
 
 from random import Random
@@ -37,7 +37,7 @@ class Submits(Protocol):
     """The port to the receiver."""
 
     async def submit(self, signed: Signed) -> Outcome:
-        """Sends once, within its own deadline; never raises."""
+        """Send once, within its own deadline; never raises."""
         ...
 
 
@@ -119,7 +119,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
                 await trio.sleep(backoff_s(self._unreachable_in_a_row - 1, self._policy, self._rng))
 
     async def _try_next(self, receiver: Submits) -> Outcome | None:
-        """One attempt at the oldest entry that is due; None when none is."""
+        """Try the oldest entry that is due once; None when none is."""
         entry = await self._claim()
         if entry is None:
             return None

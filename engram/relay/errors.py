@@ -1,4 +1,4 @@
-"""What can go wrong when the relay is asked for something."""
+"""Errors of the relay."""
 
 
 class RelayError(Exception):

@@ -35,7 +35,7 @@ class ScoresPayload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeMemory(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway knows of one node; None for what the node has not told yet."""
+    """What the gateway knows of one node; None for what the node has not reported yet."""
 
     vectors: int | None = None
     root_hex: str | None = None
@@ -118,7 +118,7 @@ class LogLine(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """The receiver answered; `retry_after_s` is what it asked for, None when it did not."""
+    """The receiver answered; `retry_after_s` is its Retry-After, None without one."""
 
     http_status: int
     retry_after_s: float | None = None

@@ -21,7 +21,7 @@ class Receiver:
         self._timeout_s = timeout_s
 
     async def submit(self, signed: Signed) -> Outcome:
-        """Sends the payload once and tells what is known of it. Redirects are answers, not orders. Never raises."""
+        """Send the payload once and return what is known of it. Redirects are not followed. Never raises."""
         try:
             response = await self._http.request(
                 "POST",
@@ -44,6 +44,6 @@ class Receiver:
 
 
 def retry_after_s(text: str) -> float | None:
-    """Seconds of a Retry-After header in its numeric form (RFC 9110 10.2.3); None for anything else."""
+    """Return the seconds of a Retry-After header in its numeric form (RFC 9110 10.2.3); None for anything else."""
     digits = text.strip()
     return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None

@@ -1,6 +1,6 @@
 """The outbox and its log in the ledger. Functions run inside `ledger.write` or `ledger.read`.
 
-An entry is written by whoever learned it, in the transaction of what was learned; only the emitter claims entries and
+An entry is written in the transaction that learns its facts; only the emitter claims entries and
 only the operator's commands touch dead letters.
 """
 
@@ -201,12 +201,12 @@ def dlq_show(connection: Connection, entry_id: int) -> tuple[Entry, list[LogLine
 
 
 def dlq_retry(connection: Connection, entry_id: int, now: float) -> None:
-    """Puts a dead letter back with all its attempts. Raises NoSuchEntry or NotAbandoned."""
+    """Put a dead letter back with all its attempts. Raises NoSuchEntry or NotAbandoned."""
     _leave_dlq(connection, entry_id, EntryState.PENDING, now)
 
 
 def dlq_retry_all(connection: Connection, now: float) -> Sequence[int]:
-    """Puts every dead letter back with all its attempts; their numbers."""
+    """Put every dead letter back with all its attempts; their numbers."""
     abandoned = relay_outbox.c.state == EntryState.ABANDONED
     ids = connection.scalars(select(relay_outbox.c.id).where(abandoned).order_by(relay_outbox.c.id)).all()
     for entry_id in ids:

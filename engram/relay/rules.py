@@ -7,7 +7,7 @@ Theory of operation. An entry of the outbox goes
 | pending   | its time has come               | sending   | + 1      |                                 |
 | sending   | 2xx                             | delivered |          |                                 |
 | sending   | a refusal that repeats (4xx, 3xx)| abandoned |         |                                 |
-| sending   | 408 409 425 429 5xx, or unknown | pending   |          | 10 s, 20 s, … 300 s, or as asked|
+| sending   | 408 409 425 429 5xx, or unknown | pending   |          | 10 s … 300 s, or Retry-After    |
 | sending   | the same at the tenth attempt   | abandoned |          |                                 |
 | sending   | receiver unreachable            | pending   | - 1      | the relay waits as a whole      |
 | abandoned | `engram relay dlq retry`        | pending   | 0        | now                             |
@@ -53,7 +53,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """What becomes of an entry. `next_attempt_at` is unix seconds and counts only while `pending`."""
+    """Decide what becomes of an entry. `next_attempt_at` is unix seconds and counts only while `pending`."""
 
     state: EntryState
     attempts: int
@@ -62,7 +62,7 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Decision:
-    """What becomes of an entry whose attempt number `attempts` (from 1) ended so."""
+    """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so."""
     reason = describe(outcome)
     match outcome:
         case Answered() if 200 <= outcome.http_status < 300:
@@ -83,12 +83,12 @@ def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng
 
 
 def is_transient(http_status: int) -> bool:
-    """Whether the same request may be taken later."""
+    """Return whether the same request may be accepted later."""
     return http_status in TRANSIENT_STATUSES or http_status >= 500
 
 
 def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:
-    """Seconds to wait after `failures` earlier ones: doubling, ± 20 %, never outside the policy's bounds.
+    """Return the seconds to wait after `failures` earlier ones: doubling, ± 20 %, never outside the policy's bounds.
 
     >>> [round(backoff_s(n, RetryPolicy(), Random(1))) for n in range(7)]
     [10, 17, 34, 68, 137, 248, 248]
@@ -100,7 +100,7 @@ def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:
 
 
 def describe(outcome: Outcome) -> str:
-    """The outcome in words, for the operator."""
+    """Describe the outcome for the operator."""
     match outcome:
         case Answered():
             return f"the receiver answered {outcome.http_status}"
@@ -113,7 +113,7 @@ def describe(outcome: Outcome) -> str:
 
 
 def log_status(outcome: Outcome) -> str:
-    """The word for the log: `ok`, `http_NNN`, `error` (nothing was sent) or `unknown`."""
+    """Return the word for the log: `ok`, `http_NNN`, `error` (nothing was sent) or `unknown`."""
     match outcome:
         case Answered():
             return "ok" if 200 <= outcome.http_status < 300 else f"http_{outcome.http_status}"
@@ -186,7 +186,7 @@ SIGNATURE_FIELDS = ("validator_hotkey", "signature", "signed_hash")
 def scores_payload(
     scores: Mapping[str, MinerScore], *, netuid: int, block: int, uid: int, round_ts: float
 ) -> ScoresPayload:
-    """The payload of a validator's round. `round_ts` is unix seconds."""
+    """Return the payload of a validator's round. `round_ts` is unix seconds."""
     return ScoresPayload(
         netuid=netuid,
         block=block,
@@ -200,7 +200,7 @@ def scores_payload(
 def memory_payload(
     nodes: Mapping[str, NodeMemory], *, netuid: int, block: int, source: str, round_ts: float
 ) -> MemoryPayload:
-    """The payload of managed nodes, by node hotkey. `source` tells apart what is learned in one millisecond."""
+    """Return the payload of managed nodes, by node hotkey. `source` keeps nonces of one millisecond apart."""
     return MemoryPayload(
         netuid=netuid,
         block=block,
@@ -212,7 +212,7 @@ def memory_payload(
 
 
 def memory_of(stats: Mapping[str, object], root_hex: str | None = None) -> NodeMemory:
-    """What is relayed of a node's own /stats; what is missing or no number counts as not told."""
+    """What is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
     return NodeMemory(
         vectors=_count(stats.get("vectors")),
         root_hex=root_hex,

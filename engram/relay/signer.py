@@ -30,7 +30,7 @@ class PayloadSigner:
 
     @classmethod
     def of(cls, keypair: Keypair) -> "PayloadSigner":
-        """The signer of a key pair."""
+        """Return the signer of a key pair."""
         return cls(keypair.ss58, keypair.sign)
 
     def sign(self, payload: bytes) -> Signed:
@@ -43,7 +43,7 @@ class PayloadSigner:
 
 
 def is_signed(document: Mapping[str, object]) -> bool:
-    """Whether the payload is signed by the hotkey it names, over what it holds. Never raises."""
+    """Return whether the payload is signed by the hotkey it names, over what it holds. Never raises."""
     hotkey, signature = document.get("validator_hotkey"), document.get("signature")
     if not isinstance(hotkey, str) or not isinstance(signature, str):
         return False

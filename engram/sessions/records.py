@@ -55,7 +55,7 @@ _PROGRESS = frozenset(
         "quarantined_at",
     }
 )
-"""Columns that transitions change; to name the others as well would have SQLite write their indexes anew."""
+"""Columns that transitions change; naming the others as well would make SQLite rewrite their indexes."""
 _UPDATE = Prepared(
     update(sessions)
     .where(sessions.c.id == bindparam("row"), sessions.c.state == bindparam("was"))
@@ -208,12 +208,12 @@ def transition(
     if _UPDATE.change(connection, change) != 1:
         return None
     counts.move(connection, before.state, state)
-    told: dict[str, object] = {"from": before.state, "event": event}
+    details: dict[str, object] = {"from": before.state, "event": event}
     if after.end_reason:
-        told["reason"] = after.end_reason
+        details["reason"] = after.end_reason
     if error:
-        told["error"] = error
-    history.append_event(connection, session_id, now.wall, state, told)
+        details["error"] = error
+    history.append_event(connection, session_id, now.wall, state, details)
     return after
 
 

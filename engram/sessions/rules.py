@@ -68,7 +68,7 @@ _SIZES = {TierName.LITE: (1, 2, 10), TierName.STANDARD: (2, 4, 20), TierName.PRO
 
 
 def next_state(state: SessionState, event: SessionEvent, end_reason: EndReason | None) -> SessionState | None:
-    """Returns the state that `event` leads to, or None when it does not apply in `state`.
+    """Return the state that `event` leads to, or None when it does not apply in `state`.
 
     `end_reason` is the one the session has already; it decides where `destroyed` leads (absent: stopped).
     """
@@ -78,7 +78,7 @@ def next_state(state: SessionState, event: SessionEvent, end_reason: EndReason |
 
 
 def end_reason_of(event: SessionEvent, given: EndReason | None) -> EndReason | None:
-    """Returns the end reason that a session gets by `event`; None when the event ends nothing."""
+    """Return the end reason that a session gets by `event`; None when the event ends nothing."""
     match event:
         case SessionEvent.END:
             return given or EndReason.USER
@@ -94,7 +94,7 @@ def end_reason_of(event: SessionEvent, given: EndReason | None) -> EndReason | N
 
 
 def tiers(lite_usd_per_hour: float) -> Mapping[TierName, Tier]:
-    """Returns what is on sale when an hour of `lite` costs this many dollars; prices scale 1 : 2 : 3.6."""
+    """Return what is on sale when an hour of `lite` costs this many dollars; prices scale 1 : 2 : 3.6."""
     return MappingProxyType(
         {
             name: Tier(name, *size, usd_micros_per_hour=pricing.hour_units(lite_usd_per_hour, name))
@@ -104,14 +104,14 @@ def tiers(lite_usd_per_hour: float) -> Mapping[TierName, Tier]:
 
 
 def tier_named(table: Mapping[TierName, Tier], name: object) -> Tier:
-    """Returns the tier of that name. Raises UnknownTier with the names there are."""
+    """Return the tier of that name. Raises UnknownTier with the names there are."""
     if isinstance(name, str) and name in table:
         return table[TierName(name)]
     raise UnknownTier(f"Unknown tier {name!r}. Valid: {[str(known) for known in table]}")
 
 
 def paid_seconds(hours: object, min_hours: float, max_hours: float) -> float:
-    """Returns `hours` in seconds. Raises InvalidDuration unless it is a finite number within the limits."""
+    """Return `hours` in seconds. Raises InvalidDuration unless it is a finite number within the limits."""
     wrong = InvalidDuration(f"duration_hours must be between {min_hours:g} and {max_hours:g}.")
     if isinstance(hours, bool) or not isinstance(hours, int | float):
         raise wrong
@@ -121,7 +121,7 @@ def paid_seconds(hours: object, min_hours: float, max_hours: float) -> float:
 
 
 def price(tier: Tier, hours: float) -> int:
-    """Returns the price of `hours` (finite) in micro-dollars, which are also atomic USDC units (6 decimals).
+    """Return the price of `hours` (finite) in micro-dollars, which are also atomic USDC units (6 decimals).
 
     Exact: `hours` is taken as the decimal number it is written as, and only the product is rounded (half up).
     """
@@ -132,7 +132,7 @@ def price(tier: Tier, hours: float) -> int:
 
 
 def elapsed_s(since: Instant, now: Instant) -> float:
-    """Returns the seconds from `since` to `now`, never negative.
+    """Return the seconds from `since` to `now`, never negative.
 
     Within one boot of the machine the wall clock does not matter; across a reboot it is all there is.
     """
@@ -142,21 +142,21 @@ def elapsed_s(since: Instant, now: Instant) -> float:
 
 
 def used_s(session: Session, now: Instant) -> float:
-    """Returns the paid seconds used up by `now`."""
+    """Return the paid seconds used up by `now`."""
     if session.counted is None:
         return session.used_s
     return session.used_s + elapsed_s(session.counted, now)
 
 
 def remaining_s(session: Session, now: Instant) -> float:
-    """Returns what is left of the paid time: all of it until the node is active, nothing once it is stopping."""
+    """Return what is left of the paid time: all of it until the node is active, nothing once it is stopping."""
     if session.state not in LIVE:
         return 0.0
     return max(0.0, session.paid_s - used_s(session, now))
 
 
 def expires_at(session: Session, now: Instant) -> float:
-    """Returns the unix time at which paid time ends; provisional until the node is active.
+    """Return the unix time at which paid time ends; provisional until the node is active.
 
     While paid time runs it is the same at each reading, as long as the wall clock is not set: it is reckoned from where
     the time was last counted. A clock that was set since moves it by whole seconds.
@@ -176,17 +176,17 @@ cancelling the authorization while it is settled), and shall not live on that. N
 
 
 def has_expired(session: Session, now: Instant) -> bool:
-    """True when the paid time of a running session is used up, and an extension that is being paid for has had its
+    """Return whether the paid time of a running session is used up, and an extension that is being paid for has had its
     EXTENSION_PAUSE_S."""
     pause_s = EXTENSION_PAUSE_S if session.pending_extensions else 0.0
     return session.state in RUNNING and session.paid_s - used_s(session, now) <= -pause_s
 
 
 def takes_time(session: Session) -> bool:
-    """True while seconds may still be added to the session."""
+    """Return whether seconds may still be added to the session."""
     return session.state in LIVE
 
 
 def is_over(session: Session) -> bool:
-    """True when nothing of the session is left."""
+    """Return whether nothing of the session is left."""
     return session.state in TERMINAL

@@ -57,7 +57,7 @@ class StatsPorts(msgspec.Struct, frozen=True, kw_only=True):
 class _Watched:
     """A session that is polled."""
 
-    __slots__ = ("asked", "degraded", "endpoint", "failures", "gone", "hotkey", "polls", "proved", "session_id")
+    __slots__ = ("challenged", "degraded", "endpoint", "failures", "gone", "hotkey", "polls", "proved", "session_id")
 
     def __init__(self, target: Target) -> None:
         self.session_id = target.session_id
@@ -68,7 +68,7 @@ class _Watched:
         self.hotkey = target.hotkey
         self.polls = rules.PROVE_EVERY
         """Since it was challenged last."""
-        self.asked = self.proved = 0
+        self.challenged = self.proved = 0
         """Challenges that were answered, and those that were met."""
 
 
@@ -191,12 +191,12 @@ class StatsPoller(Actor[StatsMessage]):
             watched.polls = 0
             proved = await self._prove(watched.endpoint, watched.hotkey, stats.vectors)
             if proved is not None:
-                watched.asked += 1
+                watched.challenged += 1
                 watched.proved += proved
         watched.polls += 1
         return msgspec.structs.replace(
             stats,
-            proof_rate=round(watched.proved / watched.asked, 6) if watched.asked else stats.proof_rate,
+            proof_rate=round(watched.proved / watched.challenged, 6) if watched.challenged else stats.proof_rate,
             block=self._block() if stats.block is None else stats.block,
         )
 

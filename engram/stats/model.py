@@ -1,4 +1,4 @@
-"""What a node says of itself, as of when it was asked."""
+"""What a node reports of itself, as of one poll."""
 
 import msgspec
 

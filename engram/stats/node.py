@@ -13,7 +13,7 @@ MAX_ANSWER_BYTES = 65_536
 
 
 async def stats(http: HttpClient, endpoint: str, settings: StatsSettings) -> NodeStats:
-    """Returns the node's stats, over a connection of their own. Raises HttpError; BadAnswer when they are none."""
+    """Return the node's stats, over a connection of their own. Raises HttpError; BadAnswer when they are none."""
     answer = await http.request(
         "GET",
         endpoint + node.STATS.path,

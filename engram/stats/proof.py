@@ -1,7 +1,7 @@
 """Challenging a node: one of its public records, chosen at random, by a fresh nonce.
 
 Shown is that the node commits to the record now, under a root that it signs together with our nonce. Whether it holds
-the vector's bytes is for validators, who have them to compare. Private records are nobody's to ask for.
+the vector's bytes is for validators, who have them to compare. Private records are never challenge for.
 """
 
 import random
@@ -48,7 +48,7 @@ class Prover:
     async def __call__(self, endpoint: str, node: PublicKey, records: int) -> bool | None:
         """Return whether the node proved one of its `records` public records (at least 1).
 
-        None: it could not be asked, or the record was gone meanwhile; nothing follows from that. Raises no HttpError.
+        None: it could not be reached, or the record was gone meanwhile; nothing follows from that. Raises no HttpError.
         """
         try:
             page = await self._post(
@@ -73,11 +73,11 @@ class Prover:
         if answer.status != 200:
             return None if answer.status in (404, 408, 429) else False
         try:
-            told = wire.decode(answer.content, Possession)
-            inclusion = wire.convert(told.inclusion, keyed_tree.Shown)
-            root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
-            asked = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, told.count, expires_at)
-            signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
+            shown = wire.decode(answer.content, Possession)
+            inclusion = wire.convert(shown.inclusion, keyed_tree.Shown)
+            root, signature = bytes.fromhex(shown.root_hex), bytes.fromhex(shown.signature.removeprefix("0x"))
+            challenge = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, shown.count, expires_at)
+            signed = proofs.transcript(challenge) + bytes.fromhex(shown.proof)
             return keyed_tree.verify(inclusion, cid, root) is not None and verify(node, signed, signature)
         except (ValueError, OverflowError, msgspec.DecodeError, RecursionError):
             return False

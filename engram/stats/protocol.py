@@ -1,4 +1,4 @@
-"""What the stats poller is told."""
+"""Messages of the stats poller."""
 
 import msgspec
 

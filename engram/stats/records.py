@@ -8,7 +8,7 @@ from engram.stats.model import Target
 
 
 def targets(connection: Connection) -> list[Target]:
-    """Every running session with a node."""
+    """Return every running session that has a node."""
     return [
         Target(one.session_id, one.endpoint, one.state is SessionState.DEGRADED, one.hotkey)
         for one in session_records.list_running(connection)

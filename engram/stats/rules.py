@@ -17,7 +17,7 @@ class Verdict(StrEnum):
 
 
 def verdict(*, answered: bool, failures: int, degraded: bool, limit: int) -> Verdict:
-    """Returns what follows; `failures` in a row include this poll, `degraded` is the state before it."""
+    """Return what follows; `failures` in a row include this poll, `degraded` is the state before it."""
     if answered:
         return Verdict.RECOVER if degraded else Verdict.NOTHING
     if failures % limit:
@@ -39,7 +39,7 @@ def proof_is_due(polls: int, records: int) -> bool:
 
 
 def next_poll_s(interval_s: float, jitter: float, roll: float) -> float:
-    """Seconds to the next poll: the interval, moved by up to `jitter` of itself; `roll` is uniform in [0, 1).
+    """Return the seconds to the next poll: the interval, up to `jitter` of it more or less; `roll` in [0, 1).
 
     >>> next_poll_s(30.0, 0.2, 0.0), next_poll_s(30.0, 0.2, 0.5)
     (24.0, 30.0)
@@ -48,5 +48,5 @@ def next_poll_s(interval_s: float, jitter: float, roll: float) -> float:
 
 
 def first_poll_s(interval_s: float, roll: float, *, at_boot: bool) -> float:
-    """Seconds to the first poll: spread over the whole interval for all that run at boot, soon for a new one."""
+    """Return the seconds to the first poll: spread over the interval for sessions found at boot, soon for others."""
     return roll * interval_s if at_boot else roll

@@ -1,4 +1,4 @@
-"""What was last learned of each node, in memory: whoever serves requests reads it without waiting."""
+"""The last stats of each node, in memory, so that requests read them without waiting."""
 
 from collections.abc import Iterator
 from typing import final
@@ -22,17 +22,17 @@ class StatsView:
         self._outdated = True
 
     def take_outdated(self) -> bool:
-        """Whether there was a hint since the last look; for the poller."""
+        """Return whether there was a hint since the last call; for the poller."""
         outdated, self._outdated = self._outdated, False
         return outdated
 
     def get(self, session_id: str) -> tuple[NodeStats, float] | None:
-        """The last stats and their age in seconds; None when the node never answered."""
+        """Return the last stats and their age in seconds; None when the node never answered."""
         sample = self._samples.get(session_id)
         return None if sample is None else (sample.stats, max(0.0, self._clock.monotonic() - sample.at))
 
     def sample(self, session_id: str) -> Sample | None:
-        """The last stats and when they came."""
+        """Return the last stats and when they came."""
         return self._samples.get(session_id)
 
     def items(self) -> Iterator[tuple[str, Sample]]:

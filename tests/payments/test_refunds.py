@@ -306,7 +306,7 @@ def test_a_refund_is_signed_again_only_when_it_has_expired_unused(
     play: bool, settlement: Settlement, late_s: float, wanted: Next
 ) -> None:
     assert refund_rules.after_answer(settlement, play=play, valid_before=1_000, now=1_000 + late_s) is wanted
-    assert refund_rules.told(settlement)
+    assert refund_rules.word(settlement)
 
 
 def test_play_books_say_expired_at_once_a_chains_facilitator_after_a_margin() -> None:
