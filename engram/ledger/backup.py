@@ -3,12 +3,12 @@
 import contextlib
 import os
 import shutil
-import sqlite3
 from pathlib import Path
 
 import msgspec
 
 from engram import files
+from engram.durable.driver import sqlite3
 from engram.ledger.connection import LEDGER_FILE, reading_uri
 from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
 from engram.ledger.migrations import MIGRATIONS

@@ -8,6 +8,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool, StaticPool
 
+from engram.durable.driver import sqlite3
 from engram.ledger import migrations
 from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
 
@@ -79,6 +80,7 @@ def _engine(path: Path | None, pool: type[StaticPool] | type[NullPool]) -> Engin
     url = sqlalchemy.URL.create("sqlite", database=str(path) if path else None)
     return sqlalchemy.create_engine(
         url,
+        module=sqlite3,
         poolclass=pool,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,

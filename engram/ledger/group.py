@@ -11,7 +11,6 @@ raises) -> COMMIT -> everybody is answered. What can fail, and what is then true
 | COMMIT: I/O error | not known | CommitUnknown to all; the process ends |
 """
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection
 
 from engram import kill_points
+from engram.durable.driver import sqlite3
 from engram.ledger.errors import CommitUnknown, LedgerError, LedgerUnavailable
 from engram.ledger.prepared import driver
 

@@ -6,7 +6,6 @@ interrupted after `MOST_STEPS` steps of SQLite's virtual machine (about a millis
 never waits for a lock. Where the lane cannot answer, `LaneClosed` says so and the caller reads as usual. SQLite only.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
@@ -16,6 +15,7 @@ import sqlalchemy
 from sqlalchemy import Column, UniqueConstraint, bindparam, select
 from sqlalchemy.dialects import sqlite
 
+from engram.durable.driver import sqlite3
 from engram.ledger.connection import reading_uri
 
 MOST_ROWS: Final = 256

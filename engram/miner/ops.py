@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from config.model import HttpSettings
 from engram.chain import ChainStatus
 from engram.chain.registry.announce_view import AnnouncementStatus
 from engram.clock import Clock, Ids
+from engram.durable.driver import sqlite3
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http import exchange
 from engram.http.app import App, new_app

@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import shutil
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.upkeep import backups, data_files

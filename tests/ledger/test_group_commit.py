@@ -1,11 +1,11 @@
 """Group commit: one durable COMMIT for many, each request alone in its fate."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
+from engram.durable.driver import sqlite3
 from engram.ledger import InlineLedger, LedgerUnavailable, LedgerUnusable, open_inline
 from engram.ledger.connection import open_writer, reading_engine
 from engram.ledger.facts import get, ledger_id, put

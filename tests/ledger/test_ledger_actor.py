@@ -1,7 +1,6 @@
 """The threaded ledger behind its actor: answers after COMMIT, survives a crash of its actor, ends on I/O errors."""
 
 import contextlib
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +12,7 @@ import trio
 from sqlalchemy import Connection
 
 from actors import ActorDown, ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
+from engram.durable.driver import sqlite3
 from engram.ledger import LEDGER_FILE, CommitUnknown, LedgerActor, LedgerClient, LedgerError
 from engram.ledger import group as group_commit
 from engram.ledger.facts import get, put

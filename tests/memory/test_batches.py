@@ -1,7 +1,6 @@
 """Batches in the truth and the store: one write, told of in pieces."""
 
 import contextlib
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import trio
 import trio.testing
 
 from engram.clock import SeededIds, SystemClock
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC

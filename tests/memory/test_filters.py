@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engram.durable.driver import sqlite3
 from engram.memory import filters, rules
 from engram.memory.errors import InvalidRequest
 from engram.memory.filters import EVERYTHING, Condition, Filter

@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import qdrant_edge as edge
 import trio
 
 from engram.clock import SeededIds, SystemClock
+from engram.durable.driver import sqlite3
 from engram.memory.filters import EVERYTHING
 from engram.memory.index import edge_build, edge_shard, patience
 from engram.memory.index.edge_index import EdgeIndex

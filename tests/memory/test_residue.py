@@ -1,11 +1,11 @@
 """What was deleted or overwritten in a database can be read in none of its files, wherever SQLite had moved it."""
 
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.memory.model import PUBLIC, Entry
 from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.store.conversations import Message

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 from engram.clock import SeededIds, SystemClock
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Deleted, Upserted

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any, Literal
 import pytest
 
 from config.model import MinerSettings
+from engram.durable.driver import sqlite3
 from engram.hotkeys import miner_scheme
 from engram.memory.model import PUBLIC
 from engram.memory.proof.keyed_tree import KeyedTree, entry_of

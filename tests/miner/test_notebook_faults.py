@@ -1,6 +1,5 @@
 """Shares, conversations and attestations on a disk that is full, read-only or damaged: told, and over when that is."""
 
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
 from engram.miner import endpoints

@@ -1,6 +1,5 @@
 """`engram miner verify`, `backup`, `restore`, `repair`, `erase`: the data folder of a node."""
 
-import sqlite3
 import sys
 import time
 import uuid
@@ -16,6 +15,7 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.data_folder import Data, progress, truth_of
 from engram.cli.options import SHOW, Show
+from engram.durable.driver import sqlite3
 
 if TYPE_CHECKING:
     from engram.memory.upkeep.verify import Checked

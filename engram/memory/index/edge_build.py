@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from engram import crash_reports
+from engram.durable.driver import sqlite3
 from engram.memory.index import edge_shard
 from engram.memory.index.edge_wire import Place, wire
 from engram.memory.index.parent_death import die_with

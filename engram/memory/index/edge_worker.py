@@ -12,7 +12,6 @@ import gc
 import os
 import select
 import signal
-import sqlite3
 import sys
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from engram import crash_reports
+from engram.durable.driver import sqlite3
 from engram.memory.index.edge_build import reader
 from engram.memory.index.edge_rebuild import Rebuild
 from engram.memory.index.edge_shards import Shards

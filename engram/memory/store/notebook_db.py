@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, final
@@ -17,6 +16,7 @@ from typing import TypeVar, final
 import msgspec
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.upkeep import residue
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import queue
-import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Generic, TypeVar
 import trio
 
 from engram.clock import Clock, Ids
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 from engram.memory.store import deletions, record_sql

@@ -8,13 +8,13 @@ it. A deletion is kept until the index has flushed past it; the row itself is ov
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
 from engram import wire
+from engram.durable.driver import sqlite3
 from engram.memory.filters import Condition, Filter
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
 

@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engram import files
+from engram.durable.driver import sqlite3
 from engram.memory.errors import MemoryAreaError, TruthUnavailable
 
 LOCK = "lock"

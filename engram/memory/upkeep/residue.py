@@ -9,9 +9,10 @@ that takes 0.4 s for 32 MiB, during which writes wait, so larger ones are left a
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from pathlib import Path
 from typing import Final
+
+from engram.durable.driver import sqlite3
 
 COMPACTED_UP_TO: Final = 32 * 1024**2
 """Bytes of a database that is written anew."""

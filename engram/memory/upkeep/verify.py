@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sqlite3
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from engram import wire
+from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest
 from engram.memory.model import PUBLIC

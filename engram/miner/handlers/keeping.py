@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.hotkeys import PublicKey, ss58
 from engram.memory import rules
 from engram.memory.errors import InvalidInput, InvalidRequest, NotFound

@@ -1,0 +1,1 @@
+"""One SQLite foundation under ledger and memory."""
