@@ -57,7 +57,9 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
             raw.close()
         if code_of(error) in _DAMAGED:
             remedy = database.remedy(path) if path else ""
-            raise database.unusable(f"{place} is not usable as {database.name}: {error}; {remedy}") from error
+            raise database.unusable(
+                f"{place} is not a usable {database.name.removeprefix('the ')}: {error}; {remedy}"
+            ) from error
         raise database.not_done(
             f"{place} cannot be opened: {error}. Check the disk's space, mount and permissions"
         ) from error

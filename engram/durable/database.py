@@ -65,7 +65,14 @@ def is_fault(error: Exception) -> bool:
     return code_of(original(error)) in _FAULTS
 
 
+def is_undecodable(error: BaseException | None) -> bool:
+    """Whether the driver could not decode a text, which its error quotes: nothing of what is stored is to be shown."""
+    return str(error).startswith("Could not decode to UTF-8")
+
+
 def text_of(error: BaseException | None) -> str:
     """Return what an operator should know of SQLite's error and do about it."""
     found = original(error)
+    if is_undecodable(found):
+        return "a text is not UTF-8"
     return f"{found}; {_HINTS.get(code_of(found) or 0, 'check the disk')}"

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, NoReturn, TypeVar, final
 
 import msgspec
 import trio
@@ -67,6 +67,7 @@ class Writer(Generic[H]):
         self._next: Request[H] | None = None  # did not fit into the last group
         self._unanswered = 0
         self._over: DurableError | None = None
+        self._lost = trio.Event()
         self._uncleared = erased_before
         self._clear_at = 0.0
         self._connection_in_use = threading.Lock()
@@ -79,6 +80,14 @@ class Writer(Generic[H]):
             self._token = trio.lowlevel.current_trio_token()
             self._thread = threading.Thread(target=self._run, name=f"{self._path.name}-writer", daemon=True)
             self._thread.start()
+
+    async def run(self, ready: Callable[[], None]) -> NoReturn:
+        """Start, and wait for the fault that ends the writer. Raises what everyone who waited for it was answered."""
+        self.start()
+        ready()
+        await self._lost.wait()
+        assert self._over is not None
+        raise self._over
 
     def submit(self, request: Request[H]) -> None:
         """Queue a transaction; its outcome comes to `request.deliver` on the trio thread."""
@@ -192,6 +201,7 @@ class Writer(Generic[H]):
                 self._on_group(group)
             if fatal is not None:
                 self._refuse_waiting(fatal)
+                self._lost.set()
                 self._on_fatal(fatal)
 
         assert self._token is not None

@@ -63,7 +63,7 @@ def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(Spoilt, match="put a backup"):
         open_writer(DATABASE, path)
     path.write_bytes(b"this is no database, it is a letter to my aunt" * 100)
-    with pytest.raises(Spoilt, match=r"not usable as the box.*put a backup"):
+    with pytest.raises(Spoilt, match=r"not a usable box.*put a backup"):
         open_writer(DATABASE, path)
 
 
