@@ -284,7 +284,7 @@ def test_records_that_are_gone_are_not_replaced_by_none(data: Path, run: Run) ->
     (data / TRUTH).write_bytes(b"")
     with pytest.raises(RecordsMissing, match="engram miner restore"):
         folder.refuse_lost(data)
-    assert "missing or empty" in run("miner", "verify", str(data)).err
+    assert "truth.db is empty" in run("miner", "verify", str(data)).err
 
 
 def exported(path: Path) -> list[dict[str, Any]]:

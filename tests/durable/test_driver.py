@@ -60,3 +60,17 @@ def test_the_standard_library_can_read_what_it_wrote(tmp_path: Path) -> None:
         [sys.executable, "-c", script, tmp_path / "a.db"], capture_output=True, text=True, check=True, env=os.environ
     )
     assert done.stdout == "kept\n"
+
+
+def test_nothing_else_opens_a_file_in_use() -> None:
+    """Connections are made by the foundation; elsewhere only on copies of one's own, before they are put in place."""
+    engram = Path(__file__).parents[2] / "engram"
+    found = {
+        str(path.relative_to(engram)) for path in engram.rglob("*.py") if "sqlite3.connect(" in path.read_text("utf-8")
+    }
+    assert found == {
+        "durable/connection.py",
+        "durable/copies.py",
+        "memory/upkeep/backups.py",
+        "memory/upkeep/salvage.py",
+    }

@@ -121,9 +121,7 @@ def restore(
             if not force:
                 backups.refuse_over(data)
             kept = backups.restore(source, data, str(uuid.uuid4()))
-            former = str(kept) if any(kept.iterdir()) else ""
-            if not former:
-                kept.rmdir()
+            former = str(kept) if kept.exists() else ""
     output.record({"restored": str(data), "records": held.records, "former_files": former}, json=show.json)
 
 

@@ -44,6 +44,8 @@ DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
 """What reading a row raises that SQLite finds nothing wrong with."""
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
+RETIRED_INDEXES: Final = ("records_ref", "records_group")
+"""Filled by an older SQLite (3.40), which ended a text of JSON at its first NUL, and made again under other names."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
 _decode_metadata = wire.decoder(dict[str, str]).decode
 
@@ -60,12 +62,10 @@ def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
 
 
 def index_references(connection: sqlite3.Connection) -> None:
-    """Makes the indexes of references, in a database that was made before there were any too.
-
-    Older SQLite (3.40) ends a text of JSON at its first NUL: indexes that it filled are made again under other names.
-    """
+    """Makes the indexes of references, in a database that was made before there were any too."""
+    for name in RETIRED_INDEXES:
+        connection.execute(f"DROP INDEX IF EXISTS {name}")
     for key in REFERENCES:
-        connection.execute(f"DROP INDEX IF EXISTS records{key}")
         connection.execute(
             f"CREATE INDEX IF NOT EXISTS records_by{key} ON records (namespace, {_reference(key)})"
             f" WHERE {_reference(key)} IS NOT NULL"
