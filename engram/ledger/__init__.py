@@ -1,10 +1,10 @@
 """Durable facts: SQLite with one writer, group commit, and replies only after COMMIT."""
 
+from engram.durable import Commits, Group
 from engram.ledger.actor import CountCommits, LedgerActor, LedgerClient, Transact
 from engram.ledger.connection import LEDGER_FILE
 from engram.ledger.errors import CommitUnknown, FolderInUse, LedgerError, LedgerUnavailable, LedgerUnusable
 from engram.ledger.folder import data_folder
-from engram.ledger.group import Commits, Group
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.ledger.lane import LaneClosed, Lookup, Row, lookup
 from engram.ledger.port import Ledger

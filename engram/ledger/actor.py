@@ -1,6 +1,7 @@
 """The ledger as an actor: it owns the writer and answers each transaction after its COMMIT. It calls nobody."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast, final
 
@@ -8,17 +9,18 @@ import trio
 from sqlalchemy import Connection
 
 from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, Message
-from engram.ledger.connection import LEDGER_FILE, reading_engine
+from engram.durable import Commits, DurableError, Group, Outcome, Readers, Request, Writer
+from engram.ledger.connection import LEDGER, LEDGER_FILE
 from engram.ledger.errors import LedgerError
-from engram.ledger.group import Commits, Group, Outcome, Transaction
 from engram.ledger.lane import Lane, Lookup, Row
-from engram.ledger.prepared import driver
-from engram.ledger.writer import Request, Writer
 
 T = TypeVar("T")
+Transaction = Callable[[Connection], object]
 
 WRITE_TIMEOUT_S = 30.0
 """A disk that has not committed after this is told to callers as an unknown outcome (actors.CallTimeout)."""
+READ_BUDGET_S = 30.0
+"""A report over a large ledger takes seconds; what takes longer is given up."""
 READERS = 4
 
 
@@ -48,13 +50,13 @@ class LedgerActor(Actor[Transact | CountCommits]):
         self._path = folder / LEDGER_FILE
         self._on_fatal = on_fatal
         self._on_group = on_group
-        self._writer: Writer | None = None
+        self._writer: Writer[Connection] | None = None
         self._context: Context | None = None
 
     async def on_start(self, context: Context) -> None:
-        writer = Writer(self._path, self._on_fatal, self._on_group)
-        await writer.open()
-        self._writer, self._context = writer, context
+        opening = partial(Writer, LEDGER, self._path, on_fatal=self._lost, on_group=self._on_group)
+        self._writer, self._context = await trio.to_thread.run_sync(opening), context
+        self._writer.start()
 
     async def handle(self, message: Transact | CountCommits) -> object:
         assert self._writer is not None
@@ -77,7 +79,11 @@ class LedgerActor(Actor[Transact | CountCommits]):
     async def on_stop(self, reason: ExitReason) -> None:
         if self._writer is not None:
             with trio.CancelScope(shield=True):
-                await self._writer.close()
+                await trio.to_thread.run_sync(self._writer.close)
+
+    def _lost(self, error: DurableError) -> None:
+        assert isinstance(error, LedgerError)
+        self._on_fatal(error)
 
 
 @final
@@ -86,16 +92,14 @@ class LedgerClient:
 
     def __init__(self, ref: ActorRef[Transact | CountCommits], folder: Path) -> None:
         self._ref = ref
-        self._engine = reading_engine(folder / LEDGER_FILE)
-        self._limiter = trio.CapacityLimiter(READERS)
-        self._idle: list[Connection] = []
+        self._readers = Readers(LEDGER, folder / LEDGER_FILE, READERS)
         self._lane = Lane(folder / LEDGER_FILE)
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         return cast("T", await self._ref.call(Transact(transaction), timeout=WRITE_TIMEOUT_S))
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        return await trio.to_thread.run_sync(self._read, query, limiter=self._limiter)
+        return await self._readers.read(query, READ_BUDGET_S)
 
     def rows(self, lookup: Lookup, *values: object) -> list[Row]:
         return self._lane.rows(lookup, *values)
@@ -107,21 +111,4 @@ class LedgerClient:
     def close(self) -> None:
         """Close the readers' connections."""
         self._lane.close()
-        while self._idle:
-            self._idle.pop().close()
-        self._engine.dispose()
-
-    def _read(self, query: Callable[[Connection], T]) -> T:
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._engine.connect()
-        try:
-            raw = driver(connection)
-            raw.execute("BEGIN")
-            try:
-                return query(connection)
-            finally:
-                raw.execute("ROLLBACK")
-        finally:
-            self._idle.append(connection)
+        self._readers.close()

@@ -1,19 +1,21 @@
 """What can go wrong with the ledger, told in three answers: not done, unknown, wrong file."""
 
+from engram.durable import NotDone, OutcomeUnknown, Unusable
+
 
 class LedgerError(Exception):
     """Base of the ledger's errors; never raised itself."""
 
 
-class LedgerUnavailable(LedgerError):
+class LedgerUnavailable(LedgerError, NotDone):
     """The transaction was not made: the disk is full or read-only, or the ledger is closed. Nothing was lost."""
 
 
-class CommitUnknown(LedgerError):
+class CommitUnknown(LedgerError, OutcomeUnknown):
     """COMMIT failed in a way that leaves open whether it took effect. The process ends; booting finds out."""
 
 
-class LedgerUnusable(LedgerError):
+class LedgerUnusable(LedgerError, Unusable):
     """The file cannot be opened as a ledger: damaged, newer than this program, or not a ledger at all."""
 
 

@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engram.files import in_the_way
-from engram.ledger.backup import finish_restore
+from engram.ledger.backup import LOCK_FILE, finish_restore
 from engram.ledger.errors import FolderInUse, LedgerUnavailable
-
-LOCK_FILE = "engram.lock"
 
 
 @contextlib.contextmanager

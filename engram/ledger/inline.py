@@ -7,10 +7,12 @@ from typing import TypeVar, final
 import trio
 from sqlalchemy import Connection
 
-from engram.ledger.connection import open_writer
+from engram.durable import Commits
+from engram.durable.group import run_group
+from engram.ledger.connection import LEDGER, open_writer
 from engram.ledger.errors import LedgerUnavailable
-from engram.ledger.group import Commits, run_group
 from engram.ledger.lane import LaneClosed, Lookup, Row
+from engram.ledger.prepared import driver
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class InlineLedger:
             raise LedgerUnavailable("the ledger is closed")
         if self.before_commit:
             self.before_commit()
-        outcome = run_group(self._connection, [transaction], self.commits)[0]
+        (outcome,) = run_group(LEDGER, driver(self._connection), self._connection, [transaction], self.commits)
         if self.after_commit:
             self.after_commit()
         if outcome.error is not None:

@@ -6,7 +6,6 @@ interrupted after `MOST_STEPS` steps of SQLite's virtual machine (about a millis
 never waits for a lock. Where the lane cannot answer, `LaneClosed` says so and the caller reads as usual. SQLite only.
 """
 
-import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
@@ -16,7 +15,8 @@ import sqlalchemy
 from sqlalchemy import Column, UniqueConstraint, bindparam, select
 from sqlalchemy.dialects import sqlite
 
-from engram.ledger.connection import reading_uri
+from engram.durable.connection import open_reader
+from engram.durable.driver import sqlite3
 
 MOST_ROWS: Final = 256
 MOST_STEPS: Final = 20_000
@@ -85,8 +85,7 @@ class Lane:
             self._connection = None
 
     def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(reading_uri(self._path), uri=True, timeout=0, isolation_level=None)
-        connection.execute("PRAGMA query_only=ON")
+        connection = open_reader(self._path, timeout_s=0)
         connection.set_progress_handler(self._too_long, _STEPS_A_LOOK)
         self._connection = connection
         return connection

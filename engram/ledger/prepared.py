@@ -5,7 +5,6 @@ SQLAlchemy's, from the one description of the tables; only its execution is left
 SQLite keeps them (the ledger's columns are integers, reals, text and bytes). SQLite only.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, final
 
@@ -13,6 +12,7 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, Delete, Insert, Select, Update
 from sqlalchemy.dialects import sqlite
 
+from engram.durable.driver import sqlite3
 from engram.ledger.lane import Row
 
 Statement: TypeAlias = Select[*tuple[Any, ...]] | Insert | Update | Delete

@@ -1,5 +1,7 @@
 """What can go wrong with the memory of a node."""
 
+from engram.durable.errors import NotDone, OutcomeUnknown, Unusable
+
 
 class MemoryAreaError(Exception):
     """Base of this area's errors; never raised itself."""
@@ -21,7 +23,7 @@ class QuotaExceeded(MemoryAreaError):
     """The data folder has reached what the node may use; nothing was stored."""
 
 
-class TruthUnavailable(MemoryAreaError):
+class TruthUnavailable(MemoryAreaError, NotDone):
     """The database could not do it (disk full, read-only, closed); nothing was changed."""
 
 
@@ -29,11 +31,11 @@ class RecordDamaged(TruthUnavailable):
     """A record is not what its CID says any more: it is neither served nor proved."""
 
 
-class WriteUnknown(MemoryAreaError):
+class WriteUnknown(MemoryAreaError, OutcomeUnknown):
     """A commit failed in a way that leaves open whether it happened; reading will tell."""
 
 
-class TruthUnreadable(MemoryAreaError):
+class TruthUnreadable(MemoryAreaError, Unusable):
     """The database cannot be opened: damaged, or written by a newer program."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from engram.api.serving import Endpoints
 from engram.chain import ChainStatus
 from engram.chain.registry.announce_view import AnnouncementStatus
 from engram.clock import Clock, Ids
+from engram.durable.driver import sqlite3
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
 from engram.http.app import App, new_app
 from engram.http.authority import AuthorityGate

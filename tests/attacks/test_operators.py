@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.gateway import probes
 from engram.ledger import LEDGER_FILE, backup, facts
 from engram.ledger.connection import open_writer

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sqlite3
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ import pytest
 from config import Loaded
 from engram.cli import roles
 from engram.cli.output import duration, printable, usd
+from engram.durable.driver import sqlite3
 from engram.hotkeys import wallet
 from engram.ledger import LEDGER_FILE, data_folder, open_inline
 from tests.cli.conftest import Run

@@ -1,7 +1,6 @@
 """`engram doctor` on a ledger and a SQLite that are right, and that are wrong in one thing each."""
 
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from sqlalchemy import Connection
 
 from engram.cli.doctor import ledger
 from engram.cli.doctor.finding import Finding
+from engram.durable import driver
+from engram.durable.driver import sqlite3
 from engram.ledger import LEDGER_FILE, facts, open_inline
 from engram.payments import records, reservations
 from engram.payments.rules import PaymentEvent
@@ -146,14 +147,15 @@ def test_the_doctor_leaves_a_ledger_in_use_alone(here: Path, run: Run) -> None:
     ("version", "verdict", "said"),
     [((3, 34, 1), "bad", "too old"), ((3, 40, 1), "note", "WAL-reset"), ((3, 51, 3), "good", "3.51.3")],
 )
-def test_sqlite_is_judged_by_its_version(
-    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], verdict: str, said: str
-) -> None:
-    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
-    monkeypatch.setattr(sqlite3, "sqlite_version", ".".join(map(str, version)))
-    finding = ledger.sqlite()
+def test_sqlite_is_judged_by_its_version(version: tuple[int, ...], verdict: str, said: str) -> None:
+    finding = ledger.sqlite(".".join(map(str, version)))
     assert finding.verdict == verdict
     assert said in finding.text
+
+
+def test_the_sqlite_in_use_is_named_and_good() -> None:
+    finding = ledger.sqlite()
+    assert (finding.verdict, finding.text) == ("good", driver.VERSION)
 
 
 def test_the_doctors_table_has_a_line_for_each_finding(here: Path, run: Run) -> None:

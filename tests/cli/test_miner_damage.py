@@ -3,12 +3,12 @@
 import contextlib
 import random
 import shutil
-import sqlite3
 import struct
 from pathlib import Path
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.model import PUBLIC, Entry
 from engram.memory.store import record_sql

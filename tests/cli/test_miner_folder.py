@@ -6,7 +6,6 @@ import json
 import os
 import pty
 import shutil
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.upkeep import backups, data_files
@@ -285,7 +285,7 @@ def test_records_that_are_gone_are_not_replaced_by_none(data: Path, run: Run) ->
     (data / TRUTH).write_bytes(b"")
     with pytest.raises(RecordsMissing, match="engram miner restore"):
         folder.refuse_lost(data)
-    assert "missing or empty" in run("miner", "verify", str(data)).err
+    assert "truth.db is empty" in run("miner", "verify", str(data)).err
 
 
 def exported(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from config.model import MinerSettings
 from engram.cli.miner import ingest
 from engram.cli.miner.ingest import LineRefused, read_line
+from engram.durable.driver import sqlite3
 from engram.hotkeys import wallet
 from tests.cli.conftest import Run
 from tests.miner.endpoints import SHARE

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from tests.e2e.buyer import Buyer
 from tests.e2e.gateway_process import ROOT, GatewayProcess
 

@@ -7,7 +7,6 @@ has the money back, and nothing moved twice.
 
 import contextlib
 import http.client
-import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from engram.durable.driver import sqlite3
 from engram.ledger import LEDGER_FILE
 from engram.payments import rules
 from tests.evm import node

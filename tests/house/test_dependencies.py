@@ -86,3 +86,10 @@ def test_no_file_names_a_folder_of_the_machine_it_was_written_on() -> None:
             if of_a_machine.search(line):
                 found.append(f"{name}:{number}: {line.strip()[:120]}")
     assert found == []
+
+
+def test_every_file_of_sqlite_is_opened_by_one_library() -> None:
+    """A process that opened one by two libraries would not exclude itself: the kernel's locks belong to the process."""
+    driver = {("pysqlite3", "engram/durable/driver.py"), ("sqlite3", "engram/durable/driver.py")}
+    found = {each for each in imported("actors", "config", "engram", "tests") if each[0] in {"sqlite3", "pysqlite3"}}
+    assert found == driver

@@ -115,6 +115,39 @@ def test_a_restore_cut_anywhere_leaves_the_former_ledger_or_the_restored_one(
     assert check(folder / LEDGER_FILE).problems == []
 
 
+def test_a_restore_that_the_version_before_had_decided_on_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    ledger = open_inline(folder / LEDGER_FILE)
+    ledger.write_now(lambda c: put(c, "a", "restored"))
+    backup(folder / LEDGER_FILE, folder / f"{LEDGER_FILE}.restoring")
+    ledger.write_now(lambda c: put(c, "a", "former"))
+    log = (folder / f"{LEDGER_FILE}-wal").read_bytes()
+    ledger.close()
+    (folder / f"{LEDGER_FILE}-wal").write_bytes(log)
+    with data_folder(folder):
+        ledger = open_inline(folder / LEDGER_FILE)
+        assert ledger.write_now(lambda c: get(c, "a")) == "restored"
+        ledger.close()
+
+
+def test_a_damaged_ledger_is_kept_as_it_is_when_a_backup_takes_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    ledger = open_inline(folder / LEDGER_FILE)
+    ledger.write_now(lambda c: put(c, "a", "then"))
+    backup(folder / LEDGER_FILE, tmp_path / "copy.sqlite3")
+    ledger.close()
+    (folder / LEDGER_FILE).write_bytes(b"junk" * 5_000)
+    kept = restore(tmp_path / "copy.sqlite3", folder)
+    assert kept.read_bytes() == b"junk" * 5_000
+    ledger = open_inline(folder / LEDGER_FILE)
+    assert ledger.write_now(lambda c: get(c, "a")) == "then"
+    ledger.close()
+    (folder / LEDGER_FILE).unlink()
+    assert restore(tmp_path / "copy.sqlite3", folder) == folder / LEDGER_FILE
+
+
 def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

@@ -1,15 +1,15 @@
 """Group commit: one durable COMMIT for many, each request alone in its fate."""
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
+from engram.durable.driver import sqlite3
 from engram.ledger import InlineLedger, LedgerUnavailable, LedgerUnusable, open_inline
 from engram.ledger.connection import open_writer, reading_engine
 from engram.ledger.facts import get, ledger_id, put
-from engram.ledger.group import Commits, Transaction, run_group
+from tests.ledger.groups import Commits, Transaction, run_group
 
 
 @pytest.fixture

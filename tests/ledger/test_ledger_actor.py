@@ -1,7 +1,6 @@
 """The threaded ledger behind its actor: answers after COMMIT, survives a crash of its actor, ends on I/O errors."""
 
 import contextlib
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,8 +12,9 @@ import trio
 from sqlalchemy import Connection
 
 from actors import ActorDown, ChildSpec, Intensity, Registry, SupervisorSpec, System, open_system
-from engram.ledger import LEDGER_FILE, CommitUnknown, LedgerActor, LedgerClient, LedgerError
-from engram.ledger import group as group_commit
+from engram.durable import Outcome
+from engram.durable.driver import sqlite3
+from engram.ledger import LEDGER_FILE, CommitUnknown, LedgerActor, LedgerClient, LedgerError, LedgerUnavailable
 from engram.ledger.facts import get, put
 
 
@@ -94,14 +94,40 @@ async def test_a_commit_of_unknown_outcome_is_told_as_unknown_and_reported_as_fa
     async with running(tmp_path, fatal) as (_, ledger):
         await ledger.write(lambda connection: put(connection, "a", "1"))
 
-        def broken(connection: Connection, transactions: list, commits: group_commit.Commits) -> list:
-            error = CommitUnknown("COMMIT failed: disk I/O error")
-            return [group_commit.Outcome(error=error) for _ in transactions]
+        def broken(*given: object) -> list[Outcome]:
+            return [Outcome(error=CommitUnknown("COMMIT failed: disk I/O error"))]
 
-        monkeypatch.setattr("engram.ledger.writer.run_group", broken)
+        monkeypatch.setattr("engram.durable.writer.run_group", broken)
         with pytest.raises(CommitUnknown):
             await ledger.write(lambda connection: put(connection, "b", "2"))
         assert len(fatal) == 1
+
+
+async def test_a_writer_that_fails_ends_the_process_and_hangs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fatal: list[LedgerError] = []
+    async with running(tmp_path, fatal) as (_, ledger):
+
+        def broken(*given: object) -> list[Outcome]:
+            raise RuntimeError("a fault of ours")
+
+        monkeypatch.setattr("engram.durable.writer.run_group", broken)
+        with trio.fail_after(10):
+            with pytest.raises(CommitUnknown, match="a fault of ours"):
+                await ledger.write(lambda connection: put(connection, "a", "1"))
+            with pytest.raises(LedgerUnavailable, match="a fault of ours"):
+                await ledger.write(lambda connection: put(connection, "b", "1"))
+        assert len(fatal) == 1
+
+
+async def test_a_query_that_takes_too_long_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engram.ledger.actor.READ_BUDGET_S", 0.05)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
+    async with running(tmp_path, []) as (_, ledger):
+        with pytest.raises(LedgerUnavailable, match="takes too long"):
+            await ledger.read(lambda connection: connection.exec_driver_sql(endless).scalar())
+        assert await ledger.read(lambda connection: get(connection, "a")) is None
 
 
 async def test_a_closed_tree_answers_actor_down(tmp_path: Path) -> None:

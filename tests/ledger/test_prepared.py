@@ -9,10 +9,10 @@ from sqlalchemy import bindparam, insert, select, update
 
 from engram.ledger import LEDGER_FILE, InlineLedger, LedgerUnavailable, Prepared, open_inline
 from engram.ledger.facts import get
-from engram.ledger.group import Commits, run_group
 from engram.ledger.tables import meta
 from engram.sessions import records
 from engram.sessions.tables import session_events, sessions
+from tests.ledger.groups import Commits, run_group
 from tests.sessions.test_records import a_session
 
 PUT = Prepared(insert(meta))

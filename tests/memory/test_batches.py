@@ -1,7 +1,6 @@
 """Batches in the truth and the store: one write, told of in pieces."""
 
 import contextlib
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import trio
 import trio.testing
 
 from engram.clock import SeededIds, SystemClock
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
@@ -63,7 +63,7 @@ async def test_other_tasks_have_their_turn_while_a_batch_is_told_of(tmp_path: Pa
 async def test_batches_share_a_transaction_as_long_as_it_stays_small(tmp_path: Path, nursery: trio.Nursery) -> None:
     truth = open_truth(tmp_path)
     commits: list[str] = []
-    truth._writer.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
+    truth._writer.raw.set_trace_callback(lambda statement: commits.append(statement) if statement == "COMMIT" else None)
     async with trio.open_nursery() as batches:
         for first in range(5):
             batches.start_soon(truth.put_all, [entry(vector(1 + first, i)) for i in range(100)])
@@ -79,8 +79,8 @@ async def test_a_batch_that_does_not_fit_is_stored_not_at_all(tmp_path: Path, nu
     truth = open_truth(tmp_path)
     nursery.start_soon(truth.run, lambda: None)
     await truth.put(entry(vector(1)))
-    pages = truth._writer.execute("PRAGMA page_count").fetchone()[0]
-    truth._writer.execute(f"PRAGMA max_page_count = {pages + 20}")
+    pages = truth._writer.raw.execute("PRAGMA page_count").fetchone()[0]
+    truth._writer.raw.execute(f"PRAGMA max_page_count = {pages + 20}")
     with pytest.raises(TruthUnavailable, match="full"):
         await truth.put_all([entry(vector(3, i), text="x" * 4_000) for i in range(64)])
     assert (await truth.count()).public == 1

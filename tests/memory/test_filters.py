@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import sqlite3
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engram.durable.driver import sqlite3
 from engram.memory import filters, rules
 from engram.memory.errors import InvalidRequest
 from engram.memory.filters import EVERYTHING, Condition, Filter
@@ -163,10 +163,28 @@ async def test_a_reference_is_found_by_an_index_and_not_by_reading_the_namespace
         connection.set_trace_callback(None)
         select = next(each for each in steps if each.startswith("SELECT"))
         plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {select}"))
-        assert "records_ref" in plan
-        connection.executescript("DROP INDEX records_ref; DROP INDEX records_group")
+        assert "records_by_ref" in plan
+        connection.executescript("DROP INDEX records_by_ref; DROP INDEX records_by_group")
     async with opened(tmp_path, lambda truth: ExactIndex()) as it:  # as a database that was made before there were any
         assert len(await it.store.page("mine", filters.one_of("_ref", ["7"]), 10)) == 1
     with contextlib.closing(sqlite3.connect(tmp_path / "truth.db")) as connection:
         names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    assert names >= {"records_ref", "records_group"}
+    assert names >= {"records_by_ref", "records_by_group"}
+
+
+async def test_an_index_that_an_older_sqlite_filled_is_made_again(tmp_path: Path) -> None:
+    """SQLite 3.40 ended a text of JSON at its first NUL; an index that it filled would miss the row, and damage it."""
+    async with opened(tmp_path, lambda truth: ExactIndex()) as it:
+        stored = await it.store.put(entry(vector(1), "mine", _ref="a\0b"))
+    with contextlib.closing(sqlite3.connect(tmp_path / "truth.db", isolation_level=None)) as connection:
+        connection.executescript("DROP INDEX records_by_ref; DROP INDEX records_by_group")
+        cut = "substr(json_extract(metadata, '$._ref'), 1, 1)"  # what 3.40 took for the reference
+        connection.execute(f"CREATE INDEX records_ref ON records (namespace, {cut})")
+    async with opened(tmp_path, lambda truth: ExactIndex()) as it:
+        assert await it.store.page("mine", filters.one_of("_ref", ["a\0b"]), 10) == [stored]
+        assert await it.store.page("mine", filters.one_of("_ref", ["a"]), 10) == []
+    with contextlib.closing(sqlite3.connect(tmp_path / "truth.db")) as connection:
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert "records_by_ref" in names
+    assert "records_ref" not in names

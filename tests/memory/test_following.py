@@ -4,7 +4,6 @@ import errno
 import math
 import os
 import signal
-import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory import indexed_store
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.filters import EVERYTHING, Filter

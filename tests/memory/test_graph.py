@@ -4,7 +4,6 @@ import contextlib
 import os
 import random
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -17,6 +16,8 @@ import qdrant_edge as edge
 import trio
 
 from engram.clock import SeededIds, SystemClock
+from engram.durable.connection import open_reader
+from engram.durable.driver import sqlite3
 from engram.memory.filters import EVERYTHING
 from engram.memory.index import edge_build, edge_shard, patience
 from engram.memory.index.edge_index import EdgeIndex
@@ -153,7 +154,7 @@ def test_a_built_shard_has_a_graph_over_everything(tmp_path: Path) -> None:
             record_sql.put(connection, entry(numbers), 1.0)
         connection.commit()
     placed: list[int] = []
-    with contextlib.closing(edge_build.reader(tmp_path / "truth.db")) as connection:
+    with contextlib.closing(open_reader(tmp_path / "truth.db")) as connection:
         assert edge_build.build(connection, tmp_path / "shard", dimension, "public", placed.append) == amount
     assert sum(placed) == amount
     shard = edge.EdgeShard.load(str(tmp_path / "shard"))

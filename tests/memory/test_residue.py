@@ -1,21 +1,22 @@
 """What was deleted or overwritten in a database can be read in none of its files, wherever SQLite had moved it."""
 
 import random
-import sqlite3
 from pathlib import Path
 
 import pytest
 
+from engram.durable import erasing
+from engram.durable.connection import BUSY_TIMEOUT_MS
+from engram.durable.driver import sqlite3
+from engram.durable.erasing import COMPACTED_UP_TO
 from engram.memory.model import PUBLIC, Entry
 from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.store.conversations import Message
 from engram.memory.store.key_shares import Share
 from engram.memory.store.notebook_db import Notebook
-from engram.memory.upkeep import residue
 from tests.sampling import NIGHTLY, SEED
 
 OWNER = bytes(32)
-BUSY_MS = 10
 SEEDS = range(SEED, SEED + (20 if NIGHTLY else 2))
 
 
@@ -60,10 +61,10 @@ def test_no_overwritten_chat_title_or_share_remains(tmp_path: Path, number: int)
         held[kind, conv] = mark
         written.add(mark)
     connection.execute("COMMIT")
-    assert residue.cleared(connection, tmp_path / "notebook.db", BUSY_MS)
+    assert erasing.cleared(connection, tmp_path / "notebook.db", COMPACTED_UP_TO)
     left = content(tmp_path)
     assert {mark for mark in written if mark.encode() in left} == set(held.values())
-    assert connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY_MS,)
+    assert connection.execute("PRAGMA busy_timeout").fetchone() == (BUSY_TIMEOUT_MS,)
     connection.close()
 
 
@@ -85,7 +86,7 @@ def test_no_deleted_record_remains(tmp_path: Path, number: int) -> None:
         record_sql.put(connection, Entry(PUBLIC, cid, vector, text, {"m": mark}, "v1", None), 1.0)
         held[cid] = mark
     connection.execute("COMMIT")
-    assert residue.cleared(connection, tmp_path / "truth.db", BUSY_MS)
+    assert erasing.cleared(connection, tmp_path / "truth.db", COMPACTED_UP_TO)
     left = content(tmp_path)
     shown = {mark for step in range(1_500) if (mark := f"<{step:08d}>").encode() in left}
     assert shown == set(held.values())
@@ -98,9 +99,9 @@ def test_a_reader_is_waited_for_by_nobody(tmp_path: Path) -> None:
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM t").fetchall()
     connection.execute("INSERT INTO t VALUES (1)")
-    assert not residue.cleared(connection, tmp_path / "a.db", BUSY_MS)
+    assert not erasing.cleared(connection, tmp_path / "a.db", COMPACTED_UP_TO)
     reader.close()
-    assert residue.cleared(connection, tmp_path / "a.db", BUSY_MS)
+    assert erasing.cleared(connection, tmp_path / "a.db", COMPACTED_UP_TO)
     connection.close()
     assert not residue_of_a_database_that_is_gone(tmp_path)
 
@@ -110,20 +111,17 @@ def residue_of_a_database_that_is_gone(folder: Path) -> bool:
     connection.execute("CREATE TABLE t (x)")
     (folder / "b.db").unlink()
     try:
-        return residue.cleared(connection, folder / "b.db", BUSY_MS)
+        return erasing.cleared(connection, folder / "b.db", COMPACTED_UP_TO)
     finally:
         connection.close()
 
 
-def test_a_large_database_is_not_written_anew_but_its_log_is_emptied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(residue, "COMPACTED_UP_TO", 0)
+def test_a_large_database_is_not_written_anew_but_its_log_is_emptied(tmp_path: Path) -> None:
     connection = writer(tmp_path / "a.db")
     connection.execute("CREATE TABLE t (x)")
     connection.executemany("INSERT INTO t VALUES (?)", [("x" * 9_000,)] * 100)
     connection.execute("DELETE FROM t")
-    assert residue.cleared(connection, tmp_path / "a.db", BUSY_MS)
+    assert erasing.cleared(connection, tmp_path / "a.db", compacted_up_to=0)
     assert (tmp_path / "a.db-wal").stat().st_size == 0
     assert (tmp_path / "a.db").stat().st_size > 500_000
     assert b"xxxx" not in content(tmp_path)

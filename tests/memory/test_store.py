@@ -5,7 +5,6 @@ import math
 import os
 import random
 import signal
-import sqlite3
 import subprocess
 import sys
 import uuid
@@ -17,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 
+from engram.durable.driver import sqlite3
 from engram.memory import filters
 from engram.memory.errors import IndexUnavailable
 from engram.memory.filters import EVERYTHING

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,10 +11,12 @@ import pytest
 import trio
 
 from engram.clock import SeededIds, SystemClock
-from engram.memory.errors import TruthUnavailable, TruthUnreadable
+from engram.durable.driver import sqlite3
+from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC, Deleted, Upserted
 from engram.memory.store import record_sql
+from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from tests.memory.stores import entry, until, vector
 
@@ -64,11 +65,11 @@ async def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, nursery: tr
     truth = open_truth(tmp_path)
     nursery.start_soon(truth.run, lambda: None)
     kept = await truth.put(entry(vector(1)))
-    truth._writer.execute("PRAGMA max_page_count = 1")
+    truth._writer.raw.execute("PRAGMA max_page_count = 1")
     with pytest.raises(TruthUnavailable, match="full"):
         for i in range(200):
             await truth.put(entry(vector(3, i), text="x" * 4_000))
-    truth._writer.execute("PRAGMA max_page_count = 1000000")
+    truth._writer.raw.execute("PRAGMA max_page_count = 1000000")
     assert (await truth.put(entry(vector(1, 7)))).id > kept.id
     assert await truth.get(PUBLIC, kept.cid) == kept
     nursery.cancel_scope.cancel()
@@ -167,6 +168,89 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(TruthUnavailable):
         open_truth(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("store", ["records", "notebook"])
+async def test_a_writer_that_fails_ends_the_process_and_hangs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    """What runs the writer raises, again when it is run again: the tree gives up, and opening finds out."""
+
+    def broken(*given: object) -> list[object]:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("engram.durable.writer.run_group", broken)
+    opened: Truth | Notebook = open_truth(tmp_path) if store == "records" else Notebook.open(tmp_path / "notebook.db")
+
+    async def write() -> None:
+        if isinstance(opened, Truth):
+            await opened.put(entry(vector(1)))
+        else:
+            await opened.write(lambda connection: None)
+
+    ended: list[Exception] = []
+
+    async def run() -> None:
+        for _ in range(2):
+            try:
+                await opened.run(lambda: None)
+            except WriteUnknown as error:
+                ended.append(error)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            with pytest.raises(WriteUnknown, match="a fault of ours"):
+                await write()
+            with pytest.raises(TruthUnavailable, match="a fault of ours"):
+                await write()
+    assert len(ended) == 2
+    opened.close()
+
+
+@pytest.mark.parametrize("store", ["records", "notebook"])
+@pytest.mark.parametrize("point", ["begin:3", "commit:3"])
+def test_kill_minus_nine_around_a_commit_loses_nothing_that_was_acknowledged(
+    tmp_path: Path, store: str, point: str
+) -> None:
+    environment = os.environ | {"ENGRAM_KILL_AT": f"{store}:{point}", "ENGRAM_TEST_KILL": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", KEEPER, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    acknowledged = {line for line in done.stdout.split() if line.startswith(store)}
+    assert len(acknowledged) == 2
+    table, name = ("records", "truth.db") if store == "records" else ("key_shares", "notebook.db")
+    connection = sqlite3.connect(tmp_path / name)
+    kept = connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    connection.close()
+    assert kept == (2 if point.startswith("begin") else 3)
+
+
+KEEPER = """
+import sys, trio
+from pathlib import Path
+from engram.clock import SystemClock, SeededIds
+from engram.memory.store import key_shares
+from engram.memory.store.notebook_db import Notebook
+from engram.memory.store.record_db import Truth
+from tests.memory.stores import entry, vector
+
+async def main():
+    folder = Path(sys.argv[1])
+    truth = Truth.open(folder / "truth.db", SystemClock(), SeededIds(1))
+    notebook = Notebook.open(folder / "notebook.db")
+    share = key_shares.Share(1, "00", 2, 3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(truth.run, lambda: None)
+        for number in range(9):
+            await truth.put(entry(vector(1, number)))
+            print(f"records{number}", flush=True)
+            await notebook.write(lambda c: key_shares.put(c, "owner", str(number), share, 1.0, 100))
+            print(f"notebook{number}", flush=True)
+
+trio.run(main)
+"""
 
 
 WRITER = """

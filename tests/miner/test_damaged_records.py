@@ -1,7 +1,6 @@
 """A record that the disk has changed while the node runs is neither served nor proved nor committed to."""
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import RecordDamaged
 from engram.memory.model import PUBLIC
 from engram.memory.proof import soundness

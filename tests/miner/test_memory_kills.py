@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import Any, Literal
 import pytest
 
 from config.model import MinerSettings
+from engram.durable.driver import sqlite3
 from engram.hotkeys import miner_scheme
 from engram.memory.model import PUBLIC
 from engram.memory.proof.keyed_tree import KeyedTree, entry_of
@@ -106,10 +106,10 @@ def step(
             results = answer.get("results", [])
         case 3:
             fields = {"query_vector_b64": packed(), "top_k": 10}
+            with known.lock:  # before asking: another lane may delete while the answer is on its way
+                gone = known.deleted[namespace] - known.doubtful
             status, answer = running.ask("POST", "/QuerySynapse", body_of("QuerySynapse", namespace, fields, stamps))
             assert status in _TOLD, (status, answer)
-            with known.lock:
-                gone = known.deleted[namespace] - known.doubtful
             assert not {hit["cid"] for hit in answer.get("results", [])} & gone
             return
         case _ if len(mine) > 8:

@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.memory.embed import weights
 from engram.memory.model import PUBLIC
 from engram.memory.proof.keyed_tree import KeyedTree, entry_of

@@ -1,6 +1,5 @@
 """Shares, conversations and attestations on a disk that is full, read-only or damaged: told, and over when that is."""
 
-import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
 from engram.miner.service import Service
@@ -89,13 +89,13 @@ async def test_a_disk_that_turns_read_only_is_told_and_still_read(small_disk: Pa
         assert (await said(service, 0)).status == 200
         assert (await deposit(service, CONTROLLER, "vault")).status == 200
         # What a filesystem does to itself after an error: files that are open for writing cannot be written any more.
-        service.notebook._connection.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
+        service.notebook._writer.raw.execute("PRAGMA query_only = ON")  # pyright: ignore[reportPrivateUsage]
         assert_told(await said(service, 1), "readonly")
         assert_told(await deposit(service, CONTROLLER, "later"), "readonly")
         assert await kept(service, 0) == 1
         share = await endpoints.get_key_share(service, encoded(in_namespace(CONTROLLER, "vault")))
         assert share.status == 200
-        service.notebook._connection.execute("PRAGMA query_only = OFF")  # pyright: ignore[reportPrivateUsage]
+        service.notebook._writer.raw.execute("PRAGMA query_only = OFF")  # pyright: ignore[reportPrivateUsage]
         assert (await said(service, 1)).status == 200
 
 

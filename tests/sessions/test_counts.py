@@ -15,9 +15,9 @@ from sqlalchemy import Connection
 
 from engram.clock import ManualClock
 from engram.ledger.connection import open_writer
-from engram.ledger.group import Commits, run_group
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.sessions import HELD, LIVE, ClockInstants, EndReason, Session, SessionEvent, SessionState, counts, records
+from tests.ledger.groups import Commits, run_group
 from tests.ledger.test_migrations import former
 from tests.sessions.test_records import a_session
 

@@ -4,7 +4,6 @@ import importlib.metadata
 import platform
 import shutil
 import socket
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from engram.cli.doctor.finding import Finding, Verdict
 from engram.cli.failures import Exit
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
+from engram.durable import driver
 from engram.ledger import LEDGER_FILE
 
 LIBRARIES: Final = (
@@ -46,7 +46,7 @@ def version(*, show: Show = SHOW) -> None:
         {
             "engram": __version__,
             "python": platform.python_version(),
-            "sqlite": sqlite3.sqlite_version,
+            "sqlite": driver.VERSION,
             **{name: _installed(name) or "not installed" for name in LIBRARIES},
         },
         json=show.json,

@@ -3,7 +3,6 @@
 The ledger may be in use: it is only read.
 """
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from sqlalchemy import Connection
 
 from engram.cli.at_rest import read_at_rest
 from engram.cli.doctor.finding import Finding
+from engram.durable import driver
 from engram.ledger import LedgerUnusable, facts
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
@@ -23,8 +23,6 @@ from engram.sessions import counts
 
 OLDEST_SQLITE: Final = (3, 35, 0)
 """Upserts, partial indexes and everything else the ledger is written with."""
-WAL_FIX: Final = (3, 51, 3)
-"""The SQLite release that mends the WAL-reset bug: two connections that write or checkpoint at once."""
 LONG_UNKNOWN_S: Final = 3_600.0
 
 
@@ -39,18 +37,18 @@ class Waiting(msgspec.Struct, frozen=True):
     """Atomic units of all refunds that were not sent yet."""
 
 
-def sqlite() -> Finding:
-    """Return whether this SQLite can hold a ledger."""
-    found = sqlite3.sqlite_version
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        return Finding("sqlite", "bad", f"{found} is too old, {_dotted(OLDEST_SQLITE)} or newer is needed")
-    if sqlite3.sqlite_version_info >= WAL_FIX:
-        return Finding("sqlite", "good", found)
+def sqlite(version: str = driver.VERSION) -> Finding:
+    """Return whether the SQLite library in use, of that version, can hold a ledger."""
+    found = tuple(map(int, version.split(".")))
+    if found < OLDEST_SQLITE:
+        return Finding("sqlite", "bad", f"{version} is too old, {_dotted(OLDEST_SQLITE)} or newer is needed")
+    if not driver.has_wal_reset_bug(found):
+        return Finding("sqlite", "good", version)
     return Finding(
         "sqlite",
         "note",
-        f"{found} has the WAL-reset bug (fixed in {_dotted(WAL_FIX)}); Engram writes and checkpoints by one connection"
-        " of one process, which cannot meet it: let no other program write the ledger",
+        f"{version} has the WAL-reset bug (fixed in {_dotted(driver.WAL_RESET_FIXED)}); Engram writes and checkpoints"
+        " by one connection of one process, which cannot meet it: let no other program write the ledger",
     )
 
 

@@ -1,7 +1,6 @@
 """`engram miner`: start a memory miner, look after the index of one; what else there is comes from miner_*.py."""
 
 import os
-import sqlite3
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter
@@ -14,6 +13,7 @@ from engram.cli.miner.folder import backup, erase, repair, restore, verify
 from engram.cli.miner.ingest import ingest
 from engram.cli.miner.use import query, stats
 from engram.cli.output import complain
+from engram.durable.driver import sqlite3
 
 KEY_VARIABLE: Final = "QDRANT_API_KEY"
 _INDEX = "index"

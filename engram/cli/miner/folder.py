@@ -1,6 +1,5 @@
 """`engram miner verify`, `backup`, `restore`, `repair`, `erase`: the data folder of a node."""
 
-import sqlite3
 import sys
 import time
 import uuid
@@ -16,6 +15,7 @@ from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.data_folder import Data, progress, truth_of
 from engram.cli.options import SHOW, Show
+from engram.durable.driver import sqlite3
 
 if TYPE_CHECKING:
     from engram.memory.upkeep.verify import Checked
@@ -121,9 +121,7 @@ def restore(
             if not force:
                 backups.refuse_over(data)
             kept = backups.restore(source, data, str(uuid.uuid4()))
-            former = str(kept) if any(kept.iterdir()) else ""
-            if not former:
-                kept.rmdir()
+            former = str(kept) if kept.exists() else ""
     output.record({"restored": str(data), "records": held.records, "former_files": former}, json=show.json)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from engram import crash_reports
+from engram.durable.connection import open_reader
+from engram.durable.driver import sqlite3
 from engram.memory.index import edge_shard
 from engram.memory.index.edge_wire import Place, wire
 from engram.memory.index.parent_death import die_with
@@ -33,19 +34,11 @@ def main(arguments: list[str]) -> int:
     if not die_with(int(arguments[5])):
         return 0
     os.nice(int(arguments[6]))
-    with contextlib.closing(reader(truth_path)) as connection:
+    with contextlib.closing(open_reader(truth_path)) as connection:
         if record_sql.read_meta(connection, "truth_id") != arguments[3]:
             return _WRONG_TRUTH
         build(connection, folder, int(arguments[2]), name)
     return 0
-
-
-def reader(truth_path: Path) -> sqlite3.Connection:
-    """Opens the record database for reading; never checkpoints while the writer lives."""
-    connection = sqlite3.connect(truth_path, isolation_level=None, timeout=5.0)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    return connection
 
 
 def build(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from engram.durable.connection import open_reader
 from engram.memory.index import edge_build, edge_shard, edge_shards
 from engram.memory.store import record_sql
 
@@ -23,7 +24,7 @@ def reindex(truth_path: Path, index: Path, on_progress: Callable[[int, int], Non
     building, old = index.with_name(f"{index.name}.building"), index.with_name(f"{index.name}.old")
     for left in (building, old):
         shutil.rmtree(left, ignore_errors=True)
-    with contextlib.closing(edge_build.reader(truth_path)) as connection:
+    with contextlib.closing(open_reader(truth_path)) as connection:
         first = connection.execute("SELECT length(embedding) FROM records LIMIT 1").fetchone()
         if first is None:
             shutil.rmtree(index, ignore_errors=True)

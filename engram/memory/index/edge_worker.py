@@ -12,7 +12,6 @@ import gc
 import os
 import select
 import signal
-import sqlite3
 import sys
 import time
 from collections import deque
@@ -21,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from engram import crash_reports
-from engram.memory.index.edge_build import reader
+from engram.durable.connection import open_reader
+from engram.durable.driver import sqlite3
 from engram.memory.index.edge_rebuild import Rebuild
 from engram.memory.index.edge_shards import Shards
 from engram.memory.index.edge_wire import (
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     shards = _open(folder, dimension, truth_id)
     rebuild = truth = None
     if len(arguments) > 4:
-        truth = reader(Path(arguments[4]))
+        truth = open_reader(Path(arguments[4]))
         rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
     gc.collect()  # what was imported stays: no full collection looks through it again
     gc.freeze()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import trio
 
+from engram.durable.connection import open_reader
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
-from engram.memory.index import edge_build
 from engram.memory.index.qdrant_index import QdrantIndex
 from engram.memory.store import record_sql
 
@@ -30,7 +30,7 @@ async def push(
 
     Raises IndexUnavailable (what was marked stays), TruthUnavailable (there are no records).
     """
-    with contextlib.closing(edge_build.reader(truth_path)) as connection:
+    with contextlib.closing(open_reader(truth_path)) as connection:
         first = connection.execute("SELECT length(embedding) FROM records LIMIT 1").fetchone()
         if first is None:
             raise TruthUnavailable(f"{truth_path} has no records")

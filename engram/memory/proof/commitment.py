@@ -7,13 +7,13 @@ Trees of private namespaces are built when asked for and followed as long as the
 
 from __future__ import annotations
 
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import final
 
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory.model import PUBLIC, Change, Deleted
 from engram.memory.proof import keyed_tree, merkle, proofs, rfc6962
 from engram.memory.proof.keyed_tree import KeyedTree

@@ -8,7 +8,6 @@ most a twentieth of the time (12 µs a record).
 from __future__ import annotations
 
 import functools
-import sqlite3
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Final, final
@@ -16,6 +15,7 @@ from typing import Final, final
 import msgspec
 import trio
 
+from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import RecordDamaged
 from engram.memory.store.record_db import Truth

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from typing import final
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import MemoryAreaError, QuotaExceeded, TruthUnavailable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
 

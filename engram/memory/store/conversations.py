@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import deque
 from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from engram import wire
+from engram.durable.driver import sqlite3
 from engram.memory.errors import InvalidRequest, NotFound, QuotaExceeded
 
 MAX_MESSAGES = 200

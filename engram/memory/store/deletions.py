@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.memory.model import Deleted
 from engram.memory.store import record_sql
 

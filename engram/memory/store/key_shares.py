@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sqlite3
 from collections.abc import Mapping
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.memory.errors import InvalidRequest, MemoryAreaError, QuotaExceeded
 
 MAX_SHARE_HEX = 8_192

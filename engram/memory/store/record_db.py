@@ -1,83 +1,94 @@
 """The truth: every record a node holds, in a SQLite database of its own. What is acknowledged is on disk.
 
-One writer: requests wait in a bounded queue; those that wait are written in one transaction and answered after
-its COMMIT (WAL, synchronous=FULL). Statements only fail when the database does, so the group stands or falls
-together. Readers are query_only and never checkpoint, so that the writer is the only connection that does.
+What waits is written in one transaction (engram.durable) and answered after its COMMIT, once its changes were handed
+on. A record that cannot be read fails the request that needs it, and no other.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import queue
-import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import trio
 
 from engram.clock import Clock, Ids
+from engram.durable import Database, DurableError, Outcome, Readers, Request, Writer
+from engram.durable.driver import sqlite3
+from engram.durable.erasing import COMPACTED_UP_TO, QUIET_S
+from engram.durable.readers import READ_BUDGET_S
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.model import Change, Counts, Deleted, Entry, Excerpt, Record
 from engram.memory.store import deletions, record_sql
 from engram.memory.store.deletions import Batch, May
-from engram.memory.upkeep import residue
 
 T = TypeVar("T")
 
-_LARGEST_GROUP = 256
-"""Entries of one transaction, or of one request if that has more."""
 _TOLD_AT_ONCE = 32
 """Changes told of between two turns of other tasks: about 1 ms."""
 _READERS = 2
-_BUSY_MS = 5_000
-_QUIET_S = residue.QUIET_S
-_READ_BUDGET_S = 2.0
-"""A read that takes longer (a filter over very many records) is given up, so that readers stay free."""
-_LARGEST_CHECKED = 256 * 1024**2
-"""Bytes up to which a database is checked page by page when opened (about a second)."""
-_HELP = "put a backup in its place with `engram miner restore BACKUP {0} --force`, or `engram miner repair {0}`"
+_WAITING = 1_024
+_QUIET_S = QUIET_S
 
 Transaction = Callable[[sqlite3.Connection], tuple[T, Sequence[Change]]]
 
 
-class _Write(Generic[T]):
-    """A transaction that waits for its turn, then for its commit."""
+def remedy(path: Path) -> str:
+    """Return what to do about a damaged file of a node."""
+    return (
+        f"put a backup in its place with `engram miner restore BACKUP {path.parent} --force`,"
+        f" or save what is whole with `engram miner repair {path.parent}`"
+    )
 
-    def __init__(self, transaction: Transaction[T], entries: int) -> None:
-        self.transaction = transaction
-        self.entries = entries
+
+def database(ids: Ids) -> Database[sqlite3.Connection]:
+    """Return what the foundation must know of the record database; a new one gets its id from `ids`."""
+    return Database[sqlite3.Connection](
+        name="the record database",
+        migrations=(lambda connection: record_sql.create_schema(connection, ids.uuid4()),),
+        wrap=lambda connection: connection,
+        not_done=TruthUnavailable,
+        unknown=WriteUnknown,
+        unusable=TruthUnreadable,
+        remedy=remedy,
+        fault=_fault,
+        erases=lambda value: any(isinstance(change, Deleted) for change in value[1]),
+        kill_point="records:",
+        compacted_up_to=COMPACTED_UP_TO,
+    )
+
+
+class _Write:
+    """A transaction that waits for its turn, for its commit, then for its changes to be handed on."""
+
+    def __init__(self) -> None:
+        self.outcome = Outcome()
         self.done = trio.Event()
-        self.result: T | None = None
-        self.error: Exception | None = None
-
-    async def outcome(self) -> T:
-        await self.done.wait()
-        if self.error is not None:
-            raise self.error
-        return self.result  # type: ignore[return-value]  # set with `done` whenever there is no error
 
 
 class Truth:
     """Open it with `open`, keep `run` running, close it at the end. All methods are for the trio thread."""
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, clock: Clock) -> None:
-        self._path = path
-        self._writer = writer
+    def __init__(self, path: Path, clock: Clock, ids: Ids) -> None:
+        kept = database(ids)
         self._clock = clock
-        self._waiting: list[_Write[object]] = []
+        self._writer = Writer(kept, path, erased_before=True, on_fatal=self._fail, quiet_s=_QUIET_S)
+        self._readers = Readers(kept, path, _READERS)
+        self._room = trio.CapacityLimiter(_WAITING)
+        self._committed: list[_Write] = []
         self._arrived = trio.Event()
-        self._room = trio.CapacityLimiter(4 * _LARGEST_GROUP)
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
-        self._reading = trio.CapacityLimiter(_READERS)
-        for _ in range(_READERS):
-            self._readers.put(_connect_reader(path))
-        self.truth_id = record_sql.read_meta(writer, "truth_id") or ""
-        self.pruned_to = int(record_sql.read_meta(writer, "pruned_to") or 0)
+        self._fatal: DurableError | None = None
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called on the trio thread with the changes of each commit, in order, in pieces, before anyone is answered."""
+        try:
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: records are found without, slower
+                record_sql.index_references(self._writer.raw)
+            self.truth_id = record_sql.read_meta(self._writer.raw, "truth_id") or ""
+            self.pruned_to = int(record_sql.read_meta(self._writer.raw, "pruned_to") or 0)
+        except BaseException:
+            self._writer.close()
+            raise
 
     @classmethod
     def open(cls, path: Path, clock: Clock, ids: Ids) -> Truth:
@@ -87,48 +98,32 @@ class Truth:
         full or read-only.
         """
         try:
-            connection = _connect_writer(path)
-            try:
-                _prepare(path, connection, ids)
-                return cls(path, connection, clock)
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise TruthUnavailable(f"{path}: {error}") from error
-            raise TruthUnreadable(f"{path}: {error}; {_HELP.format(path.parent)}") from error
+            return cls(path, clock, ids)
+        except sqlite3.Error as error:
+            raise TruthUnreadable(f"{path}: {error}; {remedy(path)}") from error
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Writes what is asked for, group by group, until cancelled; takes what was deleted out of the files when that
-        is quiet after a deletion."""
+        """Writes what is asked for, until cancelled. Raises WriteUnknown when the writer has failed, which ends the
+        process: opening again finds out what was written."""
+        self._writer.start()
         ready()
-        erased = True  # for all that is known of the files that were found
-        while True:
-            with trio.move_on_after(_QUIET_S if erased else math.inf) as quiet:
-                await self._arrived.wait()
-            if quiet.cancelled_caught:
-                erased = not await trio.to_thread.run_sync(residue.cleared, self._writer, self._path, _BUSY_MS)
-                continue
+        while self._fatal is None:
+            await self._arrived.wait()
             self._arrived = trio.Event()
-            while self._waiting:
-                group = self._next_group()
-                changes: list[Change] = []
-                try:
-                    with trio.CancelScope(shield=True):
-                        changes = await trio.to_thread.run_sync(self._commit, group)
-                    erased = erased or any(isinstance(change, Deleted) for change in changes)
-                    for start in range(0, len(changes), _TOLD_AT_ONCE):
-                        self.on_changes(changes[start : start + _TOLD_AT_ONCE])
-                        await trio.lowlevel.cancel_shielded_checkpoint()
-                finally:
-                    for write in group:
-                        write.done.set()
+            committed, self._committed = self._committed, []
+            changes = [change for write in committed for change in write.outcome.value[1]]
+            try:
+                for start in range(0, len(changes), _TOLD_AT_ONCE):
+                    self.on_changes(changes[start : start + _TOLD_AT_ONCE])
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+            finally:
+                for write in committed:
+                    write.done.set()
+        raise self._fatal
 
     def close(self) -> None:
         """Closes all connections; blocking."""
-        while not self._readers.empty():
-            self._readers.get().close()
+        self._readers.close()
         self._writer.close()
 
     async def put(self, entry: Entry) -> Record:
@@ -186,134 +181,41 @@ class Truth:
         """Returns the next changes after `sequence`, in order."""
         return await self.read(lambda connection: record_sql.changes_since(connection, sequence, limit))
 
-    async def read(self, query: Callable[[sqlite3.Connection], T], budget_s: float = _READ_BUDGET_S) -> T:
+    async def read(self, query: Callable[[sqlite3.Connection], T], budget_s: float = READ_BUDGET_S) -> T:
         """Runs a query on a consistent snapshot in a thread.
 
         Raises TruthUnavailable when it cannot be had, or not within `budget_s` seconds.
         """
-        return await trio.to_thread.run_sync(self._read, query, budget_s, limiter=self._reading)
+        return await self._readers.read(query, budget_s)
 
     async def _write(self, transaction: Transaction[T], entries: int = 1) -> T:
+        write = _Write()
+
+        def deliver(outcome: Outcome) -> None:
+            write.outcome = outcome
+            if outcome.error is not None:
+                write.done.set()
+            else:
+                self._committed.append(write)
+                self._arrived.set()
+
         async with self._room:
-            write = _Write(transaction, entries)
-            self._waiting.append(write)  # type: ignore[arg-type]  # the queue holds writes of any result
-            self._arrived.set()
-            return await write.outcome()
+            self._writer.submit(Request(transaction, deliver, entries))
+            await write.done.wait()
+        if write.outcome.error is not None:
+            raise write.outcome.error
+        result: T = write.outcome.value[0]
+        return result
 
-    def _next_group(self) -> list[_Write[object]]:
-        count = entries = 0
-        for write in self._waiting:
-            entries += write.entries
-            if count and entries > _LARGEST_GROUP:
-                break
-            count += 1
-        group, self._waiting = self._waiting[:count], self._waiting[count:]
-        return group
+    def _fail(self, error: DurableError) -> None:
+        self._fatal = error
+        self._arrived.set()
 
-    def _read(self, query: Callable[[sqlite3.Connection], T], budget_s: float) -> T:
-        connection = self._readers.get()
-        deadline = time.monotonic() + budget_s
-        connection.set_progress_handler(lambda: time.monotonic() > deadline, 100_000)
-        try:
-            connection.execute("BEGIN")
-            try:
-                return query(connection)
-            finally:
-                connection.execute("ROLLBACK")
-        except sqlite3.Error as error:
-            raise TruthUnavailable(f"the record database cannot be read: {record_sql.fault_of(error)}") from error
-        except record_sql.DAMAGED as error:
-            # an open cursor in its frames would keep this reader at this snapshot
-            raise TruthUnavailable(record_sql.fault_of(error)) from error.with_traceback(None)
-        finally:
-            self._readers.put(connection)
 
-    def _commit(self, group: Sequence[_Write[object]]) -> list[Change]:
-        connection = self._writer
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            changes = [change for write in group for change in _attempt(connection, write)]
-        except sqlite3.Error as error:
-            _roll_back(connection)
-            _fail(group, TruthUnavailable(f"the record database cannot be written: {record_sql.fault_of(error)}"))
-            return []
-        except record_sql.DAMAGED as error:
-            _roll_back(connection)
-            _fail(group, TruthUnavailable(record_sql.fault_of(error)))
-            return []
-        except BaseException:
-            _roll_back(connection)
-            _fail(group, TruthUnavailable("the record database is restarting"))
-            raise
-        try:
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            still_open = connection.in_transaction
-            _roll_back(connection)
-            outcome = TruthUnavailable if still_open else WriteUnknown
-            _fail(group, outcome(f"the record database cannot be written: {error}"))
-            return []
-        return changes
+def _fault(error: Exception) -> str | None:
+    return record_sql.fault_of(error) if isinstance(error, (sqlite3.Error, *record_sql.DAMAGED)) else None
 
 
 def _free_bytes(connection: sqlite3.Connection) -> int:
     pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size"))
     return int(pages) * int(size)
-
-
-def _attempt(connection: sqlite3.Connection, write: _Write[object]) -> Sequence[Change]:
-    before = connection.total_changes
-    try:
-        write.result, changes = write.transaction(connection)
-    except (sqlite3.Error, *record_sql.DAMAGED) as error:
-        if connection.total_changes != before or not record_sql.is_damage(error):
-            raise
-        write.error = TruthUnavailable(record_sql.fault_of(error))
-        return []
-    return changes
-
-
-def _fail(group: Sequence[_Write[object]], error: Exception) -> None:
-    for write in group:
-        write.error = error
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        connection.execute("ROLLBACK")
-
-
-def _connect_writer(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_reader(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")
-    return connection
-
-
-def _prepare(path: Path, connection: sqlite3.Connection, ids: Ids) -> None:
-    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if found > record_sql.SCHEMA_VERSION:
-        raise TruthUnreadable(f"the record database has schema {found}, this program knows {record_sql.SCHEMA_VERSION}")
-    if path.stat().st_size <= _LARGEST_CHECKED:
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise TruthUnreadable(f"{path} is damaged: {verdict}; {_HELP.format(path.parent)}")
-    if found == 0:
-        connection.execute("BEGIN IMMEDIATE")
-        record_sql.create_schema(connection, ids.uuid4())
-        connection.execute("COMMIT")
-    else:
-        with contextlib.suppress(sqlite3.OperationalError):  # a disk that is full: records are found without, slower
-            record_sql.index_references(connection)

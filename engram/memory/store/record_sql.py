@@ -8,13 +8,14 @@ it. A deletion is kept until the index has flushed past it; the row itself is ov
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
 from engram import wire
+from engram.durable.database import is_undecodable, text_of
+from engram.durable.driver import sqlite3
 from engram.memory.filters import Condition, Filter
 from engram.memory.model import PUBLIC, Change, Counts, Deleted, Entry, Excerpt, Record, Upserted
 
@@ -39,13 +40,12 @@ CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, names
 """
 REFERENCES: Final = ("_ref", "_group")
 """Keys of metadata by which clients look records up under names of their own; found by an index, not by reading all."""
-_NUL = "\\u0000"
-"""As it stands in stored metadata."""
 DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
 """What reading a row raises that SQLite finds nothing wrong with."""
-_TOLD_WITH_THE_TEXT = "Could not decode to UTF-8"
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
 """A record as it lies in the database; see `of_row`."""
+RETIRED_INDEXES: Final = ("records_ref", "records_group")
+"""Filled by an older SQLite (3.40), which ended a text of JSON at its first NUL, and made again under other names."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
 _decode_metadata = wire.decoder(dict[str, str]).decode
 
@@ -63,9 +63,11 @@ def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
 
 def index_references(connection: sqlite3.Connection) -> None:
     """Makes the indexes of references, in a database that was made before there were any too."""
+    for name in RETIRED_INDEXES:
+        connection.execute(f"DROP INDEX IF EXISTS {name}")
     for key in REFERENCES:
         connection.execute(
-            f"CREATE INDEX IF NOT EXISTS records{key} ON records (namespace, {_reference(key)})"
+            f"CREATE INDEX IF NOT EXISTS records_by{key} ON records (namespace, {_reference(key)})"
             f" WHERE {_reference(key)} IS NOT NULL"
         )
 
@@ -173,14 +175,9 @@ def page(
             clauses.append(f"{_reference(condition.key)} IN ({_marks(condition.values)})")
             order = "+id"  # else SQLite reads the whole namespace in this order instead of the index of references
         else:
-            values.append(_as_sqlite_reads(condition.key))
+            values.append(condition.key)
             clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {_entry(condition)})")
-        values += map(_as_sqlite_reads, condition.values or ())
-    if conditions:
-        connection.create_function("holds", 1, lambda metadata: _holds(metadata, conditions), deterministic=True)
-        clauses.append(f"(instr(metadata, '{_NUL}') = 0 OR holds(metadata))")
-    if any(map(_needs_nul, conditions.conditions)):
-        clauses.append(f"instr(metadata, '{_NUL}') > 0")
+        values += condition.values or ()
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM records WHERE {' AND '.join(clauses)} ORDER BY {order} LIMIT ? OFFSET ?",
         (*values, limit, offset),
@@ -249,31 +246,17 @@ def fault_of(error: Exception) -> str:
     cannot decode."""
     if not is_damage(error):
         return str(error)
-    reason = "a text is not UTF-8" if str(error).startswith(_TOLD_WITH_THE_TEXT) else str(error)
+    reason = text_of(error) if is_undecodable(error) else str(error)
     return f"a record is damaged ({reason}): `engram miner verify` names it"
 
 
 def is_damage(error: Exception) -> bool:
     """Whether a row cannot be read, and not the database as a whole."""
-    return isinstance(error, DAMAGED) or str(error).startswith(_TOLD_WITH_THE_TEXT)
-
-
-def _as_sqlite_reads(text: str) -> str:
-    """SQLite's JSON ends a text at its first NUL: what it finds equal is then looked at by `_holds`."""
-    return text.partition("\0")[0]
-
-
-def _holds(metadata: str, conditions: Filter) -> bool:
-    return conditions.holds(_decode_metadata(metadata))
+    return isinstance(error, DAMAGED) or is_undecodable(error)
 
 
 def _entry(condition: Condition) -> str:
     return "entry.key = ?" + ("" if condition.values is None else f" AND entry.value IN ({_marks(condition.values)})")
-
-
-def _needs_nul(condition: Condition) -> bool:
-    values = condition.values
-    return "\0" in condition.key or (values is not None and all("\0" in value for value in values))
 
 
 def _reference(key: str) -> str:

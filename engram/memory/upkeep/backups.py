@@ -12,13 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from engram import files, wire
+from engram.durable.driver import sqlite3
 from engram.memory.errors import MemoryAreaError
 from engram.memory.store import notebook_db as notebooks
 from engram.memory.store import record_sql

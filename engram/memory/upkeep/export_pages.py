@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import base64
 import json
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.memory.model import PUBLIC
 from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from engram import wire
+from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import MemoryAreaError
 from engram.memory.model import Entry

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from engram.durable.driver import sqlite3
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest
 from engram.memory.model import PUBLIC

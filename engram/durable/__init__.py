@@ -1,0 +1,26 @@
+"""One SQLite foundation under ledger and memory: what holds for one file holds for all.
+
+A file is opened with the same settings, check and migrations (`connection`); written by one thread in group commits
+that answer done, refused, failed or unknown (`writer`, `group`); read on snapshots within a time (`readers`); rid of
+what was deleted (`erasing`); copied while in use (`copies`) and replaced going forward only (`restoring`).
+"""
+
+from engram.durable.database import Database
+from engram.durable.errors import DurableError, NotDone, OutcomeUnknown, Unusable
+from engram.durable.group import Commits, Group, Outcome
+from engram.durable.readers import Readers
+from engram.durable.writer import Request, Writer
+
+__all__ = [
+    "Commits",
+    "Database",
+    "DurableError",
+    "Group",
+    "NotDone",
+    "Outcome",
+    "OutcomeUnknown",
+    "Readers",
+    "Request",
+    "Unusable",
+    "Writer",
+]

@@ -1,0 +1,123 @@
+"""Opening a file the one right way: WAL, synchronous=FULL, one connection that writes and checkpoints.
+
+Readers cannot write and never checkpoint, not even when the last of them closes: they open the file read-only. Two
+connections that write or checkpoint at the same moment are what SQLite's WAL-reset bug needs.
+"""
+
+import time
+from pathlib import Path
+from typing import Final, TypeVar
+
+from engram.durable.database import Database
+from engram.durable.driver import code_of, sqlite3
+
+H = TypeVar("H")
+
+BUSY_TIMEOUT_MS: Final = 5_000
+LARGEST_CHECKED: Final = 256 * 1024**2
+"""Bytes up to which a file is checked page by page whenever it is opened (about a second). Larger ones are checked by
+`engram ledger check` and `engram miner verify`: a start must not take minutes."""
+_STEPS_A_LOOK: Final = 100_000
+"""Instructions of SQLite's virtual machine between two looks at the time: below 1 ms."""
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_WRITER_PRAGMAS: Final = (
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "secure_delete = ON",
+    "wal_autocheckpoint = 1000",
+    "temp_store = MEMORY",
+)
+_READER_PRAGMAS: Final = ("query_only = ON", "wal_autocheckpoint = 0", "temp_store = MEMORY")
+
+
+def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Connection, H]:
+    """Open, check and migrate a file, a new one too; return the writing connection and what transactions are given.
+
+    `path` None is a private database in memory (tests). Blocks. Raises the database's `unusable` when the file is
+    damaged, no database, or newer than this program, and `not_done` when the disk refuses.
+    """
+    place = str(path) if path else "memory"
+    raw: sqlite3.Connection | None = None
+    try:
+        raw = sqlite3.connect(
+            path or ":memory:", isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_MS / 1000
+        )
+        for pragma in _WRITER_PRAGMAS:
+            raw.execute(f"PRAGMA {pragma}")
+        _refuse_newer(database, raw)
+        if path and path.stat().st_size <= LARGEST_CHECKED:
+            verdict = raw.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if verdict != "ok":
+                raise database.unusable(f"{place} is damaged ({verdict}); {database.remedy(path)}")
+        handle = database.wrap(raw)
+        migrate(database, raw, handle)
+    except sqlite3.Error as error:
+        if raw is not None:
+            raw.close()
+        if code_of(error) in _DAMAGED:
+            remedy = database.remedy(path) if path else ""
+            raise database.unusable(
+                f"{place} is not a usable {database.name.removeprefix('the ')}: {error}; {remedy}"
+            ) from error
+        raise database.not_done(
+            f"{place} cannot be opened: {error}. Check the disk's space, mount and permissions"
+        ) from error
+    except BaseException:
+        if raw is not None:
+            raw.close()
+        raise
+    return raw, handle
+
+
+def open_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite3.Connection:
+    """Open a file for reading only. Raises sqlite3.Error."""
+    raw = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro",  # as a URI, whatever signs the name has (`?`, `#`, `%`)
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=timeout_s,
+    )
+    try:
+        for pragma in _READER_PRAGMAS:
+            raw.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
+def limit(raw: sqlite3.Connection, budget_s: float) -> None:
+    """Interrupt what a connection does from `budget_s` seconds on."""
+    deadline = time.monotonic() + budget_s
+    raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_A_LOOK)
+
+
+def version(raw: sqlite3.Connection) -> int:
+    """Return the schema version of an open file; 0 for a new one. Raises sqlite3.Error."""
+    return int(raw.execute("PRAGMA user_version").fetchone()[0])
+
+
+def migrate(database: Database[H], raw: sqlite3.Connection, handle: H) -> None:
+    """Bring an open file to this program's version, each step in a transaction of its own. Raises what a step does."""
+    found = version(raw)
+    for number, step in enumerate(database.migrations[found:], start=found + 1):
+        raw.execute("BEGIN IMMEDIATE")
+        try:
+            step(handle)
+            raw.execute(f"PRAGMA user_version = {number}")
+            raw.execute("COMMIT")
+        except BaseException:
+            if raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+
+def _refuse_newer(database: Database[H], raw: sqlite3.Connection) -> None:
+    found, known = version(raw), len(database.migrations)
+    if found > known:
+        raise database.unusable(
+            f"{database.name} has schema version {found}, this program knows up to {known}: "
+            "run the newer Engram that wrote it, or restore an older backup"
+        )

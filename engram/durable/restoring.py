@@ -1,0 +1,67 @@
+"""Putting files in the place of others so that a crash leaves the former ones or the new ones, never a mixture.
+
+The new files are made ready in a folder beside their place. Its rename to `restoring` decides: from then on `finish`,
+which whoever claims the folder next calls too, goes forward only. A log of a former file never meets a new one.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from engram import files
+
+RESTORING: Final = "restoring"
+"""A folder with files that are decided on."""
+_ASIDE: Final = "aside"
+
+
+def put_in_place(
+    incoming: Path, folder: Path, kept_as: str, names: Sequence[str], obsolete: Sequence[str] = ()
+) -> Path:
+    """Put the files `names` of `incoming` (on the folder's disk) in the place of those that are there.
+
+    The former ones go to the folder `{kept_as}-1`, `-2`, …, which is returned; it is not made when there were none.
+    `obsolete` are folders that belong to the former files and are removed. The caller has claimed the folder. Blocks.
+    Raises OSError.
+    """
+    number = 1
+    while (kept := folder / f"{kept_as}-{number}").exists():
+        number += 1
+    (incoming / _ASIDE).write_text(kept.name, encoding="ascii")
+    for path in (*incoming.iterdir(), incoming):
+        files.sync(path)
+    incoming.rename(folder / RESTORING)
+    files.sync(folder)
+    finish(folder, names, obsolete)
+    return kept
+
+
+def finish(folder: Path, names: Sequence[str], obsolete: Sequence[str] = ()) -> None:
+    """Finish what a crash left of `put_in_place`; else nothing. The caller has claimed the folder. Raises OSError."""
+    restoring = folder / RESTORING
+    if not restoring.exists():
+        return
+    aside = restoring / _ASIDE
+    if aside.exists():
+        kept = folder / Path(aside.read_text(encoding="ascii")).name
+        for name in names:
+            if (restoring / name).exists():
+                _set_aside(folder, name, kept)
+                (restoring / name).rename(folder / name)
+                files.sync(folder)
+        for each in obsolete:
+            shutil.rmtree(folder / each, ignore_errors=True)
+        aside.unlink()
+    restoring.rmdir()
+    files.sync(folder)
+
+
+def _set_aside(folder: Path, name: str, kept: Path) -> None:
+    for former in (f"{name}-wal", f"{name}-shm", name):
+        if (folder / former).exists():
+            kept.mkdir(mode=0o700, exist_ok=True)
+            (folder / former).rename(kept / former)
+    if kept.exists():
+        files.sync(kept)
+    files.sync(folder)
