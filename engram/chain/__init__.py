@@ -1,7 +1,6 @@
 """The Bittensor chain: the syncer, and the view of the subnets that everybody else reads."""
 
-from engram.chain.answer import MetagraphAnswer, metagraph_answer
-from engram.chain.errors import ChainError, SubnetNotSynced, UnknownField
+from engram.chain.errors import ChainError
 from engram.chain.model import (
     Axon,
     AxonMoved,
@@ -23,16 +22,12 @@ __all__ = [
     "ChainError",
     "ChainStatus",
     "Metagraph",
-    "MetagraphAnswer",
     "Neuron",
     "PermitLost",
     "Registered",
     "Removed",
     "Replaced",
     "SubnetChange",
-    "SubnetNotSynced",
     "SubnetParameters",
     "Subnets",
-    "UnknownField",
-    "metagraph_answer",
 ]

@@ -1,7 +1,5 @@
 """What can go wrong between Engram and the chain."""
 
-from collections.abc import Sequence
-
 from engram.chain.model import Fork
 
 
@@ -84,25 +82,6 @@ class EndpointsForked(AnswersDiffer):
             f"{other.hash}): one of them is on another fork or another chain, and neither is believed"
         )
         self.fork = fork
-
-
-class SubnetNotSynced(ChainError):
-    """Nothing is known of this subnet (yet). `synced` names those of which something is."""
-
-    def __init__(self, netuid: int, synced: Sequence[int]) -> None:
-        names = ", ".join(str(number) for number in synced) or "none"
-        super().__init__(f"subnet {netuid} is not synced here; synced: {names}")
-        self.netuid = netuid
-        self.synced = tuple(synced)
-
-
-class UnknownField(ChainError):
-    """`fields=` asked for something a neuron does not have."""
-
-    def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
-        super().__init__(f"unknown fields {', '.join(unknown)}; known: {', '.join(known)}")
-        self.unknown = tuple(unknown)
-        self.known = tuple(known)
 
 
 class CallNotComposable(ChainError):

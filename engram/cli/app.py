@@ -26,9 +26,9 @@ _COMMANDS: Final = (
     ("gateway", "roles:gateway", "Start the gateway.", "engram gateway --profile local --port 9100"),
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
-    ("status", "status:status", "Show how the running process is.", "engram status --json"),
-    ("version", "doctor:version", "Show versions.", "engram version"),
-    ("doctor", "doctor:doctor", "Look for what could keep Engram from working here.", "engram doctor"),
+    ("status", "operate.status:status", "Show how the running process is.", "engram status --json"),
+    ("version", "doctor.doctor:version", "Show versions.", "engram version"),
+    ("doctor", "doctor.doctor:doctor", "Look for what could keep Engram from working here.", "engram doctor"),
 )
 """Name, where the function is, what it does, an example."""
 _MORE: Final = {
@@ -46,16 +46,16 @@ _MORE: Final = {
 """What the help of the command itself says too: its docstring is not read, for that would import it."""
 _GROUPS: Final = (
     ("config", "settings", "Show and check settings."),
-    ("sessions", "sessions", "Sessions of the running gateway."),
-    ("payments", "payments", "Payments of the running gateway."),
-    ("selling", "selling", "Stop or go on selling; what was sold is served."),
-    ("hotkeys", "hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
-    ("wallet", "wallet", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
-    ("ledger", "ledger", "Back up, restore and check the ledger."),
-    ("miner", "miner", "Start a memory miner; or use one, check it, back it up, take its memory along."),
-    ("relay", "relay", "What is relayed to another network."),
-    ("registry", "registry", "Where miners serve, as they have committed it on the chain."),
-    ("subnet", "subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),
+    ("sessions", "operate.sessions", "Sessions of the running gateway."),
+    ("payments", "operate.payments", "Payments of the running gateway."),
+    ("selling", "operate.selling", "Stop or go on selling; what was sold is served."),
+    ("hotkeys", "wallet.hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
+    ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
+    ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
+    ("miner", "miner.command", "Start a memory miner; or use one, check it, back it up, take its memory along."),
+    ("relay", "operate.relay", "What is relayed to another network."),
+    ("registry", "chain.registry", "Where miners serve, as they have committed it on the chain."),
+    ("subnet", "chain.subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),
 )
 """Name, module of the commands, what they are about."""
 

@@ -10,8 +10,6 @@ from quart import Response, request
 
 from config.model import Settings
 from engram import __version__
-from engram.chain.answer import metagraph_answer
-from engram.chain.errors import SubnetNotSynced, UnknownField
 from engram.gateway.answers import (
     HealthAnswer,
     IdentityAnswer,
@@ -20,7 +18,8 @@ from engram.gateway.answers import (
     ReasonAnswer,
     TermsAnswer,
 )
-from engram.gateway.replies import reply, shortened
+from engram.gateway.metagraph import MetagraphAnswers
+from engram.gateway.replies import reply
 from engram.gateway.rules import Reason
 from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe, Services
@@ -84,9 +83,11 @@ def add_public_routes(app: App, services: Services) -> None:
     async def show_terms() -> Response:
         return reply(_terms(services))
 
+    netuids, metagraphs = settings.chain.netuids, MetagraphAnswers(services.subnets)
+
     @app.get("/bittensor/metagraph")
     async def show_metagraph() -> Response:
-        return _metagraph(services)
+        return await _metagraph(metagraphs, netuids[0] if netuids else 0)
 
 
 def add_probes(app: App, probes: Mapping[str, Probe], sales: Sales) -> None:
@@ -128,25 +129,15 @@ async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
     return checks
 
 
-def _metagraph(services: Services) -> Response:
-    netuids = services.settings.chain.netuids
-    text = request.args.get("netuid", str(netuids[0]) if netuids else "0")
+async def _metagraph(metagraphs: MetagraphAnswers, default_netuid: int) -> Response:
+    text = request.args.get("netuid", str(default_netuid))
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_NETUID):
         raise ApiError(400, "bad_netuid", f"netuid must be a whole number from 0 to {MAX_NETUID}.")
-    try:
-        answer = metagraph_answer(
-            services.subnets, int(text), request.args.get("fields"), request.headers.get("If-None-Match")
-        )
-    except SubnetNotSynced as missing:
-        raise ApiError(
-            404, "netuid_not_synced", str(missing), extra={"synced": list(services.subnets.synced)}
-        ) from None
-    except UnknownField as unknown:
-        raise ApiError(400, "unknown_field", shortened(str(unknown))) from None
+    answer = await metagraphs.answer(int(text), request.args.get("fields"), request.headers.get("If-None-Match"))
     response = Response(answer.body, status=answer.status, content_type="application/json")
     response.headers["ETag"] = answer.etag
     response.headers["Age"] = str(int(answer.age_s))
-    response.headers["Cache-Control"] = "public, max-age=6"
+    response.headers["Cache-Control"] = "max-age=6"
     if answer.status == 304:
         del response.headers["Content-Type"]
     return response

@@ -144,7 +144,7 @@ class Edge:
             current.body = await self._read_body(scope, receive, current)
             current.route = scope["path"]
             status, body, headers = await fast()
-            await respond(send, status, b"" if method == "HEAD" else body, headers)
+            await respond(send, status, body, headers)
 
     def _require_one_reading(self, raw_path: bytes) -> None:
         """Raise ApiError 404 for a path that two routers would read differently."""
@@ -201,6 +201,10 @@ class Edge:
 
 _CLOSE = (("connection", "close"),)
 _LATER = (*_CLOSE, ("Retry-After", "2"))
+_UNCACHED = (b"cache-control", b"no-store")
+"""Of every answer that says nothing itself: caches would choose how long to keep it (RFC 9111, section 4.2.2)."""
+_CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
+"""Of every 401 (RFC 9110, section 15.5.2): a request is signed by a hotkey, in headers or in its body."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -226,7 +230,12 @@ class _Answering:
     async def __call__(self, message: Any) -> None:
         if message["type"] == "http.response.start":
             self._current.status = message["status"]
-            await self._send({**message, "headers": [*message["headers"], *self._extra]})
+            headers = [*message["headers"], *self._extra]
+            if all(name != b"cache-control" for name, _ in headers):
+                headers.append(_UNCACHED)
+            if message["status"] == 401:
+                headers.append(_CHALLENGE)
+            await self._send({**message, "headers": headers})
         else:
             await self._send(message)
 

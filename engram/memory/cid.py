@@ -7,7 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import struct
 from collections.abc import Mapping
+
+import msgspec
+
+from engram import wire
 
 PREFIX = "v1"
 _DIGEST_LENGTH = 64
@@ -33,3 +39,18 @@ def is_cid(text: str) -> bool:
     """Says whether the text has the form of a CID."""
     version, separator, digest = text.partition("::")
     return version == PREFIX and separator == "::" and len(digest) == _DIGEST_LENGTH and _HEX.issuperset(digest)
+
+
+def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
+    """Returns what is wrong with a record as it is stored, None when its CID says what it holds."""
+    try:
+        decoded = wire.decode(metadata, dict[str, str])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return "its metadata is no JSON object of strings"
+    computed = compute(embedding, decoded, model_version)
+    if computed != cid:
+        return f"its vector and metadata give {computed}"
+    # A sum of numbers of 32 bits is finite when all of them are, and four times as quick as looking at each.
+    if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
+        return "its vector has numbers that are none"
+    return None

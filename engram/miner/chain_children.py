@@ -17,6 +17,7 @@ from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.model import EndpointHealth
+from engram.chain.read.endpoint_health import after_failure
 from engram.chain.read.endpoints import nodes
 from engram.chain.read.watched import watch
 from engram.chain.registry.announce_journal import AnnouncementFile
@@ -27,7 +28,6 @@ from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
 from engram.chain.sync.fork_folder import ForkFolder
 from engram.chain.sync.gauges import count_changes, measure
-from engram.chain.sync.rules import after_failure
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.http.client import HttpClient

@@ -15,28 +15,21 @@ from engram.chain.model import (
     Removed,
     Replaced,
 )
-from engram.chain.sync.rules import (
+from engram.chain.read.endpoint_health import (
     BACKOFF_MAX_S,
     JITTER,
     RETRY_AFTER_MAX_S,
-    HeadVerdict,
-    Opinion,
-    Support,
     after_busy,
     after_failure,
     after_hang,
     after_refused_head,
     after_success,
-    changes,
     choose,
-    is_live,
-    judge_head,
-    may_act,
     next_poll_s,
-    opinion_of,
-    support_of,
     witnesses,
 )
+from engram.chain.read.head_opinions import Opinion, is_live, opinion_of
+from engram.chain.sync.rules import HeadVerdict, Support, changes, judge_head, may_act, support_of
 from tests.chain.samples import key, metagraph, neuron
 
 OURS = Head(100, b"a" * 32)

@@ -9,10 +9,10 @@ import trio
 from engram.chain.errors import EndpointBusy, EndpointUnreachable
 from engram.chain.model import EndpointHealth
 from engram.chain.read.commitments import read_commitments
+from engram.chain.read.endpoint_health import HANG_S, after_failure
 from engram.chain.read.node import RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.read.watched import LATE_S, Watched, preferred, watch
-from engram.chain.sync.rules import HANG_S, after_failure
 from engram.clock import TrioClock
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain

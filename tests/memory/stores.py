@@ -13,9 +13,9 @@ from engram.memory import cid
 from engram.memory.filters import Filter
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index, Match
+from engram.memory.indexed_store import IndexedStore
 from engram.memory.model import PUBLIC, Change, Entry, Excerpt, Record, Upserted
 from engram.memory.rules import unpack_vector
-from engram.memory.store.indexed_store import IndexedStore
 from engram.memory.store.record_db import Truth
 
 DIMENSION = 8

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import trio
 
+from engram.memory import indexed_store
 from engram.memory.errors import IndexUnavailable, TruthUnavailable
 from engram.memory.filters import EVERYTHING, Filter
 from engram.memory.index import edge_index
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Match
 from engram.memory.model import PUBLIC, Change, Upserted
-from engram.memory.store import indexed_store, record_db
+from engram.memory.store import record_db
 from tests.descriptors import open_descriptors
 from tests.memory.stores import ExactIndex, entry, opened, until, vector
 

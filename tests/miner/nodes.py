@@ -21,10 +21,10 @@ import trio
 from engram.clock import Clock, SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme, wallet
 from engram.memory.embed.hash_embedder import HashEmbedder
+from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
 from engram.memory.rules import Limits
 from engram.memory.store.attestations import Attestations
-from engram.memory.store.indexed_store import IndexedStore
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.auth import Gate

@@ -8,7 +8,7 @@ import pytest
 
 from engram.hotkeys import Keypair
 from engram.memory.errors import IndexUnavailable
-from engram.memory.store.indexed_store import IndexedStore
+from engram.memory.indexed_store import IndexedStore
 from engram.miner import endpoints
 from engram.miner.service import Service
 from tests.miner.nodes import CONTROLLER, STAMPS, STRANGER, encoded, in_namespace, serving, signed

@@ -6,9 +6,8 @@ import msgspec
 
 from engram import wire
 from engram.chain.errors import AnswerMalformed, CallNotComposable, SubnetUnknown
-from engram.chain.read.runtime import RuntimeTypes, Value
+from engram.chain.read.runtime import SUBTENSOR, RuntimeTypes, Value
 from engram.chain.read.view import View
-from engram.chain.submit.calls import SUBTENSOR
 from engram.hotkeys import PublicKey, ss58
 
 PALLET: Final = "Commitments"

@@ -5,18 +5,13 @@ from typing import TypeVar
 import msgspec
 
 from engram import wire
-from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable, RuntimeApiMissing
-from engram.chain.model import Claim, Fork, Head
+from engram.chain.errors import AnswerMalformed, CallRefused, RuntimeApiMissing
+from engram.chain.model import Head
 from engram.chain.read.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, Codec
 from engram.chain.read.node import Json, Node, RpcCall
-from engram.chain.sync.rules import Opinion, is_live, opinion_of
 
 T = TypeVar("T")
 HASH_BYTES = 32
-HEADER_BYTES = 16_384
-"""Of JSON; a header has some 1,000. Larger ones are no evidence worth keeping."""
-_MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
-"""Key of Timestamp.Now: twox128 of both names, in every Substrate chain."""
 
 
 class HeadReading(msgspec.Struct, frozen=True):
@@ -74,76 +69,11 @@ async def read_hash_at(node: Node, number: int) -> bytes | None:
     return None if found is None else hash_of(node, found)
 
 
-async def read_finalized_number(node: Node) -> int:
-    """Number of the newest finalized block."""
-    at = hex_of(await finalized_hash(node))
-    (answer,) = await node.ask([RpcCall("chain_getHeader", (at,))])
-    return _number(node, convert(node, answered(node, answer), _Header).number)
-
-
-class Stance(msgspec.Struct, frozen=True):
-    """What an endpoint says of a head that another one, its source, named."""
-
-    opinion: Opinion
-    behind: Head | None = None
-    """Its own finalized block, where that is lower than the head: to be held against the source (`compared`)."""
-    contested: tuple[Head, Head] | None = None
-    """Where it is OTHER: the source's block and its own, both finalized and of one number."""
-
-
-async def stance(node: Node, head: Head, now_s: float) -> Stance:
-    """What this node has at the number of a head that its source named; `now_s` is unix time. Raises as `ask`."""
-    if await read_hash_at(node, head.number) == head.hash:
-        return Stance(Opinion.SAME)
+async def read_finalized(node: Node) -> Head:
+    """The newest finalized block."""
     at = await finalized_hash(node)
     (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(at),))])
-    its = Head(_number(node, convert(node, answered(node, answer), _Header).number), at)
-    if its.number < head.number:
-        return Stance(Opinion.NOT_YET if is_live(await _made_ms(node, at), now_s) else Opinion.NONE, behind=its)
-    # Read again: the first one may have been a block that was not to become the finalized one.
-    found = await read_hash_at(node, head.number)
-    judged = opinion_of(head, found, its.number)
-    if judged is Opinion.OTHER and found is not None:
-        return Stance(judged, contested=(head, Head(head.number, found)))
-    return Stance(judged)
-
-
-async def compared(its: Stance, source: Node) -> Stance:
-    """The stance of an endpoint that has finalized less, once its finalized block is held against the source's.
-
-    An endpoint on another fork that stands still would otherwise contradict nothing. Raises as `ask` of the source.
-    """
-    if its.behind is None:
-        return its
-    there = await read_hash_at(source, its.behind.number)
-    if there in (None, its.behind.hash):
-        return its
-    assert there is not None
-    return Stance(Opinion.OTHER, contested=(Head(its.behind.number, there), its.behind))
-
-
-async def read_fork(one: Node, other: Node, contested: tuple[Head, Head], now_s: float) -> Fork:
-    """Both headers of a number at which two endpoints differ, as evidence. Never raises for the endpoints' sake."""
-    ours, its = contested
-    return Fork(now_s, await _claim(one, ours), await _claim(other, its))
-
-
-async def _claim(node: Node, head: Head) -> Claim:
-    at = hex_of(head.hash)
-    try:
-        (header,) = await node.ask([RpcCall("chain_getHeader", (at,))])
-    except (EndpointBusy, EndpointUnreachable, AnswerMalformed):
-        header = None
-    if isinstance(header, CallRefused) or len(msgspec.json.encode(header)) > HEADER_BYTES:
-        header = None
-    return Claim(node.name, head.number, at, header)
-
-
-async def _made_ms(node: Node, block_hash: bytes) -> int | None:
-    (answer,) = await node.ask([RpcCall("state_getStorage", (_MADE_AT, hex_of(block_hash)))])
-    if answer is None or isinstance(answer, CallRefused):
-        return None
-    return int.from_bytes(octets_of(node, answer)[:8], "little")
+    return Head(_number(node, convert(node, answered(node, answer), _Header).number), at)
 
 
 async def read_metadata(node: Node, reading: HeadReading) -> bytes:

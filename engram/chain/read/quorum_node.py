@@ -22,11 +22,10 @@ from engram.chain.errors import (
     HeadAwaited,
 )
 from engram.chain.model import Head
+from engram.chain.read.head_opinions import Opinion, compared, read_fork, stance
 from engram.chain.read.hedging import hedged
 from engram.chain.read.node import Json, Node, RpcCall
-from engram.chain.read.queries import compared, read_fork, stance
 from engram.chain.read.watched import preferred
-from engram.chain.sync.rules import Opinion
 from engram.clock import Clock, SystemClock
 
 _COMPARED: Final = frozenset({"state_call", "state_getStorage", "state_getKeysPaged", "state_queryStorageAt"})

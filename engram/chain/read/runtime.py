@@ -16,6 +16,8 @@ from engram.chain.read.codec import SS58_PREFIX, unwrap_metadata
 ERA_BLOCKS = 64
 """An extrinsic may be included in this many blocks after the finalized one it was signed at."""
 SR25519 = 1
+SUBTENSOR = "SubtensorModule"
+"""The pallet that holds the subnets."""
 
 Value: TypeAlias = object
 """A decoded SCALE value: numbers, texts, lists and dicts by the metadata's own names."""

@@ -21,9 +21,9 @@ import trio
 
 from engram.chain.errors import EndpointBusy, EndpointUnreachable
 from engram.chain.model import EndpointHealth
+from engram.chain.read.endpoint_health import after_busy, after_hang, after_success
 from engram.chain.read.hedging import HEDGE_S
 from engram.chain.read.node import Json, Node, RpcCall
-from engram.chain.sync.rules import after_busy, after_hang, after_success
 from engram.clock import Clock
 
 HUNG_S: Final = 0.3

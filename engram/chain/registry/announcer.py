@@ -39,9 +39,9 @@ from engram.chain.registry.announce_rules import (
     unsent,
 )
 from engram.chain.registry.announce_view import Announcements
+from engram.chain.registry.protocol import Look
 from engram.chain.submit import calls
 from engram.chain.submit.submit_extrinsic import Waiting, submit
-from engram.chain.sync.protocol import Look
 from engram.hotkeys import Keypair
 
 log = structlog.get_logger(__name__)

@@ -3,12 +3,11 @@
 import ipaddress
 
 from engram.chain.errors import CallNotComposable
-from engram.chain.read.runtime import Call
+from engram.chain.read.runtime import SUBTENSOR, Call
 from engram.hotkeys import PublicKey
 
 COMMITMENT_BYTES = 128
 """The largest Raw field of a commitment."""
-SUBTENSOR = "SubtensorModule"
 HTTP_PROTOCOL = 4
 """What miners that serve HTTP over TCP announce (source: bittensor's axon)."""
 IDENTITY = "IdentitiesV2"

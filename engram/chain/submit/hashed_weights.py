@@ -27,9 +27,8 @@ import msgspec
 from engram.chain.errors import AnswerMalformed
 from engram.chain.read.node import Node
 from engram.chain.read.queries import read_hash_at
-from engram.chain.read.runtime import ERA_BLOCKS, Call
+from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, Call
 from engram.chain.read.view import View
-from engram.chain.submit.calls import SUBTENSOR
 from engram.chain.submit.scale import u16s
 from engram.hotkeys import PublicKey, ss58
 

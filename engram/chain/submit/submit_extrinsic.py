@@ -40,7 +40,7 @@ from engram.chain.errors import (
 )
 from engram.chain.model import Head
 from engram.chain.read.node import Node, RpcCall
-from engram.chain.read.queries import answered, convert, hex_of, read_finalized_number, read_hash_at
+from engram.chain.read.queries import answered, convert, hex_of, read_finalized, read_hash_at
 from engram.chain.read.quorum_node import Agreeing
 from engram.chain.read.runtime import Call, Era, Event, Signed
 from engram.chain.read.view import View, read_storage, view_at
@@ -170,7 +170,7 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
         while True:
             node = nodes[place % len(nodes)]
             try:
-                head = await read_finalized_number(node)
+                head = (await read_finalized(node)).number
                 while seen < min(head, era.last_block):
                     found = await _look(node, nodes, view, seen + 1, signed)
                     if found is not None:
@@ -199,7 +199,7 @@ async def _absent_at_two(nodes: Sequence[Node], view: View, signed: Signed, era:
     clean = 0
     for node in nodes:
         try:
-            if await read_finalized_number(node) < era.last_block:
+            if (await read_finalized(node)).number < era.last_block:
                 continue
             for number in range(era.birth + 1, era.last_block + 1):
                 if await _look(node, nodes, view, number, signed) is not None:

@@ -22,10 +22,9 @@ import msgspec
 from engram import wire
 from engram.chain.errors import ChainError, RuntimeApiMissing
 from engram.chain.model import Metagraph
-from engram.chain.read.runtime import Call
+from engram.chain.read.runtime import SUBTENSOR, Call
 from engram.chain.read.view import View
 from engram.chain.submit import calls, hashed_weights
-from engram.chain.submit.calls import SUBTENSOR
 from engram.chain.submit.hashed_weights import HashedCommit, read_genesis
 from engram.chain.submit.scale import octets, u16s
 from engram.hotkeys import PublicKey

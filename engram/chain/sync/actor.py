@@ -15,7 +15,6 @@ import trio
 
 from actors import Actor, Context, MailboxPolicy, Timer
 from config.model import ChainSettings
-from engram.chain.answer import prepare
 from engram.chain.errors import (
     AnswerMalformed,
     AnswersDiffer,
@@ -29,36 +28,21 @@ from engram.chain.errors import (
 )
 from engram.chain.model import EndpointHealth, Fork, Head, HeadWatch, Metagraph, SubnetChange
 from engram.chain.read.codec import Codec
-from engram.chain.read.node import Node
-from engram.chain.read.queries import (
-    HeadReading,
-    Stance,
-    compared,
-    finalized_hash,
-    read_fork,
-    read_head,
-    read_metadata,
-    read_metagraph_bytes,
-    stance,
-)
-from engram.chain.sync.protocol import Poll
-from engram.chain.sync.refused_heads import refusal, way_out
-from engram.chain.sync.rules import (
-    HeadVerdict,
-    Opinion,
-    Support,
+from engram.chain.read.endpoint_health import (
     after_busy,
     after_failure,
     after_refused_head,
     after_success,
-    changes,
     choose,
-    judge_head,
-    may_act,
     next_poll_s,
-    support_of,
     witnesses,
 )
+from engram.chain.read.head_opinions import Opinion, Stance, compared, read_fork, stance
+from engram.chain.read.node import Node
+from engram.chain.read.queries import HeadReading, finalized_hash, read_head, read_metadata, read_metagraph_bytes
+from engram.chain.sync.protocol import Poll
+from engram.chain.sync.refused_heads import refusal, way_out
+from engram.chain.sync.rules import HeadVerdict, Support, changes, judge_head, may_act, support_of
 from engram.chain.sync.subnets import Subnets
 from engram.clock import Clock
 
@@ -176,7 +160,6 @@ class MetagraphSyncer(Actor[Poll]):
             found = () if held is None else changes(held, fresh)
             self._subnets.publish(fresh, found)
             _log_changes(fresh, found)
-            await prepare(self._subnets, fresh)
         if fault is not None:
             raise fault
 

@@ -39,15 +39,11 @@ one is asked in the same poll. One whose head was refused still answers for the 
 """
 
 import enum
-from collections.abc import Collection, Sequence
-from random import Random
-
-import msgspec
+from collections.abc import Collection
 
 from engram.chain.model import (
     Axon,
     AxonMoved,
-    EndpointHealth,
     Head,
     HeadWatch,
     Metagraph,
@@ -57,18 +53,7 @@ from engram.chain.model import (
     Replaced,
     SubnetChange,
 )
-
-BACKOFF_MIN_S = 2.0
-BACKOFF_MAX_S = 120.0
-BUSY_MIN_S = 15.0
-"""A refusal for load without Retry-After sets aside at least this long."""
-RETRY_AFTER_MAX_S = 3_600.0
-JITTER = 0.2
-POLL_MIN_S = 1.0
-LIVE_S = 180.0
-"""A finalized block is some 36 s old on a healthy chain."""
-HANG_S = 600.0
-"""A command does not ask an endpoint that hung again before this, while another one can be asked."""
+from engram.chain.read.head_opinions import Opinion
 
 
 class HeadVerdict(enum.Enum):
@@ -81,17 +66,6 @@ class HeadVerdict(enum.Enum):
     FORKED = "forked"
     OVERTAKEN = "overtaken"
     RESTARTED = "restarted"
-
-
-class Opinion(enum.Enum):
-    """What another endpoint has at the number of a head."""
-
-    SAME = "same"
-    OTHER = "other"
-    NOT_YET = "not_yet"
-    """No finalized block yet, though its newest one is of now."""
-    NONE = "none"
-    """No finalized block yet, on a chain that may stand still; or no answer."""
 
 
 class Support(enum.Enum):
@@ -133,16 +107,6 @@ def judge_head(
     return HeadVerdict.SAME if seen.number == watch.head.number else HeadVerdict.BEHIND
 
 
-def opinion_of(head: Head, its_hash: bytes | None, its_finalized: int) -> Opinion:
-    """What an endpoint with `its_hash` at the number of `head`, and finalized up to `its_finalized`, says of it.
-
-    Blocks beyond the finalized one may still be replaced and contradict nothing.
-    """
-    if its_hash == head.hash:
-        return Opinion.SAME
-    return Opinion.NONE if its_hash is None or its_finalized < head.number else Opinion.OTHER
-
-
 def support_of(opinions: Collection[Opinion]) -> Support:
     """How a head stands with the others: one that has it outweighs those that have another."""
     if Opinion.SAME in opinions:
@@ -150,11 +114,6 @@ def support_of(opinions: Collection[Opinion]) -> Support:
     if Opinion.OTHER in opinions:
         return Support.CONTRADICTED
     return Support.AWAITED if Opinion.NOT_YET in opinions else Support.ALONE
-
-
-def is_live(made_ms: int | None, now_s: float) -> bool:
-    """Whether an endpoint whose finalized block was made then (unix ms; None: it does not say) follows the chain."""
-    return made_ms is not None and now_s - made_ms / 1000 <= LIVE_S
 
 
 def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool, only_endpoint: bool = False) -> bool:
@@ -171,63 +130,6 @@ def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool, only_end
             return only_endpoint
         case _:
             return False
-
-
-def after_success() -> EndpointHealth:
-    """The health of an endpoint that answered well."""
-    return EndpointHealth()
-
-
-def after_failure(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
-    """Sets the endpoint aside for 2 s, 4 s, … 120 s, ± 20 %."""
-    return _set_aside(health, error, now_s, _backoff_s(health, rng))
-
-
-def after_hang(health: EndpointHealth, error: str, now_s: float) -> EndpointHealth:
-    """Sets the endpoint aside for 10 minutes: a command that waits for it once waits no second time."""
-    return _set_aside(health, error, now_s, HANG_S)
-
-
-def after_refused_head(health: EndpointHealth, error: str, now_s: float, rng: Random) -> EndpointHealth:
-    """Asks for no head of this endpoint as long as after a failure; it still answers for the heads of others."""
-    aside = _set_aside(health, error, now_s, _backoff_s(health, rng))
-    return msgspec.structs.replace(aside, silent_until_s=health.silent_until_s)
-
-
-def after_busy(
-    health: EndpointHealth, error: str, retry_after_s: float | None, now_s: float, rng: Random
-) -> EndpointHealth:
-    """Sets the endpoint aside for as long as it asked (at most an hour), else for 15 s, 30 s, … 120 s, ± 20 %.
-
-    What it asked is never shortened by the jitter.
-    """
-    if retry_after_s is None:
-        wait_s = _jittered(min(BACKOFF_MAX_S, BUSY_MIN_S * 2.0 ** min(health.failures, 10)), rng)
-    else:
-        wait_s = min(RETRY_AFTER_MAX_S, max(POLL_MIN_S, retry_after_s)) * (1.0 + JITTER * rng.random())
-    return _set_aside(health, error, now_s, wait_s)
-
-
-def choose(healths: Sequence[EndpointHealth], now_s: float, passed: Collection[int] = ()) -> int | None:
-    """The first endpoint in order that may be asked now and is none of `passed`; None when there is none."""
-    for number, health in enumerate(healths):
-        if health.not_before_s <= now_s and number not in passed:
-            return number
-    return None
-
-
-def witnesses(healths: Sequence[EndpointHealth], asked: int, now_s: float) -> list[int]:
-    """The endpoints that may be asked about an answer of endpoint `asked`: those not set aside come first."""
-    others = [place for place in range(len(healths)) if place != asked and healths[place].silent_until_s <= now_s]
-    return sorted(others, key=lambda place: healths[place].not_before_s > now_s)
-
-
-def next_poll_s(healths: Sequence[EndpointHealth], poll_s: float, now_s: float, failed: bool) -> float:
-    """Seconds to the next poll: `poll_s`, sooner after a failure if an endpoint may be asked sooner."""
-    if not failed:
-        return poll_s
-    soonest_s = min(health.not_before_s for health in healths) - now_s
-    return min(poll_s, max(POLL_MIN_S, soonest_s))
 
 
 def changes(old: Metagraph, new: Metagraph) -> tuple[SubnetChange, ...]:
@@ -254,16 +156,3 @@ def changes(old: Metagraph, new: Metagraph) -> tuple[SubnetChange, ...]:
 
 def _address(axon: Axon | None) -> tuple[str, int] | None:
     return None if axon is None else (axon.ip, axon.port)
-
-
-def _backoff_s(health: EndpointHealth, rng: Random) -> float:
-    return _jittered(min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2.0 ** min(health.failures, 10)), rng)
-
-
-def _jittered(wait_s: float, rng: Random) -> float:
-    return wait_s * (1.0 + JITTER * (2.0 * rng.random() - 1.0))
-
-
-def _set_aside(health: EndpointHealth, error: str, now_s: float, wait_s: float) -> EndpointHealth:
-    until_s = now_s + wait_s
-    return EndpointHealth(health.failures + 1, until_s, error, silent_until_s=until_s)

@@ -6,7 +6,6 @@ from typing import assert_never, final
 
 import msgspec
 
-from engram.chain.bodies import Bodies
 from engram.chain.model import (
     AxonMoved,
     ChainStatus,
@@ -49,7 +48,6 @@ class Subnets:
     """What is known of the subnets now. A failed sync leaves the last good metagraph in place, with its age."""
 
     def __init__(self, clock: Clock, netuids: Sequence[int], stall_after_s: float) -> None:
-        self.bodies = Bodies()
         self._clock = clock
         self._netuids = tuple(netuids)
         self._stall_after_s = stall_after_s

@@ -7,10 +7,10 @@ import msgspec
 
 from engram import wire
 from engram.chain.model import RAO_PER_TAO, EndpointHealth, Metagraph
-from engram.chain.read.runtime import Call
+from engram.chain.read.runtime import SUBTENSOR, Call
 from engram.chain.read.view import open_view
 from engram.chain.submit import weights
-from engram.chain.submit.calls import IDENTITY, SUBTENSOR
+from engram.chain.submit.calls import IDENTITY
 from engram.chain.submit.submit_extrinsic import Included
 from engram.cli.chain.common import Chain, PublicHotkey
 from engram.cli.chain.endpoints import endpoints, read_back, send

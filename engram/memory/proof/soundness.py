@@ -19,7 +19,6 @@ import trio
 from engram.memory import cid as cids
 from engram.memory.errors import RecordDamaged
 from engram.memory.store.record_db import Truth
-from engram.memory.upkeep.verify import fault_of
 
 _LEAST_BETWEEN_S: Final = 1.0
 _SHARE: Final = 20
@@ -93,5 +92,5 @@ def _page(connection: sqlite3.Connection, namespace: str | None, after: int) -> 
         f"SELECT id, cid, embedding, metadata, model_version FROM records WHERE {where}id > ? ORDER BY id LIMIT ?",
         (*values, after, _PAGE),
     ).fetchall()
-    bad = next((str(row[1]) for row in rows if fault_of(*row[1:]) is not None), None)
+    bad = next((str(row[1]) for row in rows if cids.fault_of(*row[1:]) is not None), None)
     return bad, rows[-1][0] if len(rows) == _PAGE else None

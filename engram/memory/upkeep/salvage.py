@@ -12,11 +12,12 @@ from pathlib import Path
 import msgspec
 
 from engram import wire
+from engram.memory import cid as cids
 from engram.memory.errors import MemoryAreaError
 from engram.memory.model import Entry
 from engram.memory.store import notebook_db as notebooks
 from engram.memory.store import record_sql
-from engram.memory.upkeep import data_files, verify
+from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, STORES, TRUTH, Progress
 
 _KEPT = "damaged"
@@ -114,7 +115,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
 
     def entry(self) -> Entry | None:
         """Returns what was stored, None when it is not what its CID says."""
-        if verify.fault_of(self.cid, self.embedding, self.metadata, self.model_version) is not None:
+        if cids.fault_of(self.cid, self.embedding, self.metadata, self.model_version) is not None:
             return None
         if self.text is not None:
             self.text.encode()  # a damaged text is not written on

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from engram import wire
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest
 from engram.memory.model import PUBLIC
@@ -87,7 +84,7 @@ def _records(path: Path, on_progress: Progress) -> Checked:
                 isinstance(text, str) for text in (namespace, cid, metadata, model_version)
             ):
                 raise sqlite3.DatabaseError(f"the columns of record {cid} have other types than they must")
-            reason = fault_of(cid, embedding, metadata, model_version)
+            reason = cids.fault_of(cid, embedding, metadata, model_version)
             dimension = dimension or len(embedding)
             if reason is None and len(embedding) != dimension:
                 reason = f"its vector has {len(embedding) // 4} numbers, others have {dimension // 4}"
@@ -112,21 +109,6 @@ def _records(path: Path, on_progress: Progress) -> Checked:
         bad=bad,
         problems=problems,
     )
-
-
-def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
-    """Returns what is wrong with a record as it is stored, None when its CID says what it holds."""
-    try:
-        decoded = wire.decode(metadata, dict[str, str])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return "its metadata is no JSON object of strings"
-    computed = cids.compute(embedding, decoded, model_version)
-    if computed != cid:
-        return f"its vector and metadata give {computed}"
-    # A sum of numbers of 32 bits is finite when all of them are, and four times as quick as looking at each.
-    if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
-        return "its vector has numbers that are none"
-    return None
 
 
 def _notebook(path: Path) -> tuple[dict[str, int], list[str]]:
