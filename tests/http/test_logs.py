@@ -109,6 +109,10 @@ def test_a_log_that_cannot_be_written_troubles_nobody(json_lines: bool) -> None:
             logging.getLogger("library").warning("a warning")
         with contextlib.suppress(OSError):
             full.close()
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    structlog.get_logger("x").info("again")
+    assert [line["event"] for line in lines(stream)] == ["again"]
 
 
 def test_half_a_surrogate_pair_is_written_as_an_escape() -> None:
@@ -176,6 +180,11 @@ def test_lines_of_requests_that_cannot_be_written_trouble_nobody() -> None:
         logs.write_held()
         with contextlib.suppress(OSError):
             full.close()
+    stream = io.StringIO()
+    logs.configure("INFO", json=True, stream=stream)
+    answered()
+    logs.write_held()
+    assert len(lines(stream)) == 1  # none of those that could not be written is held back
 
 
 @pytest.mark.parametrize("json_lines", [True, False])

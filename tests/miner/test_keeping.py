@@ -290,9 +290,15 @@ async def test_a_batch_gives_the_cids_of_single_ingests_and_a_result_for_each(tm
         assert endpoints.health(service).body["vectors"] == 3
         found: Any = (await endpoints.query(service, encoded({"query_vector_b64": packed}))).body["results"]
         assert len(found) == 3
-        refused: list[dict[str, Any]] = [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}]
-        for bad in refused:
-            assert (await endpoints.ingest_batch(service, encoded(bad))).status == 400
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}], ids=["none", "empty", "number", "257"]
+)
+async def test_what_is_no_batch_is_a_400_and_stores_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        assert (await endpoints.ingest_batch(service, encoded(fields))).status == 400
+        assert endpoints.health(service).body["vectors"] == 0
 
 
 async def test_a_batch_is_stored_in_the_namespace_it_names(tmp_path: Path) -> None:
@@ -330,10 +336,22 @@ async def test_the_controller_takes_everything_along(tmp_path: Path) -> None:
             assert all(len(base64.b64decode(record["embedding_b64"])) == 4 * DIMENSION for record in records)
             after = page["next"]
         assert texts == ["public", "mine"]
+
+
+async def test_an_export_is_for_the_controller_alone(tmp_path: Path) -> None:
+    async with serving(tmp_path, tenants="anyone") as service:
+        await endpoints.ingest(service, signed(STRANGER, "IngestSynapse", {"text": "theirs", "namespace": "notes"}))
         for body, status in ((b"{}", 401), (signed(STRANGER, "export", {}), 403)):
-            assert (await endpoints.export(service, body)).status == status
-        for fields in ({"after": -1}, {"after": "x"}, {"limit": True}, {"limit": -1}):
-            assert (await endpoints.export(service, signed(CONTROLLER, "export", fields))).status == 400
+            answer = await endpoints.export(service, body)
+            assert (answer.status, "records" in answer.body) == (status, False)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"after": -1}, {"after": "x"}, {"limit": True}, {"limit": -1}, {"kind": "everything"}]
+)
+async def test_a_page_of_an_export_that_cannot_be_is_a_400(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        assert (await endpoints.export(service, signed(CONTROLLER, "export", fields))).status == 400
 
 
 async def test_the_second_form_of_a_proof_needs_the_bytes_and_binds_everything(tmp_path: Path) -> None:
@@ -352,8 +370,18 @@ async def test_the_second_form_of_a_proof_needs_the_bytes_and_binds_everything(t
         assert verify(NODE.public_key, signed_text, bytes.fromhex(given["signature"][2:]))
         assert keyed_tree.verify(given["inclusion"], cid, root) == proofs.embedding_hash(embedding)
         assert "embedding_hash" not in given
-        for changed in ({"version": 3}, {"version": True}, {"expires_at": expires + 10_000}, {"expires_at": 1e300}):
-            assert (await endpoints.challenge(service, encoded({**asked, **changed}))).status == 400
+
+
+@pytest.mark.parametrize("changed", [{"version": 3}, {"version": True}, {"expires_at": 10_000}, {"expires_at": 1e300}])
+async def test_a_challenge_of_no_version_or_of_another_time_is_a_400(tmp_path: Path, changed: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        cid = str((await endpoints.ingest(service, encoded({"raw_embedding": UP}))).body["cid"])
+        now = int(time.time())
+        asked = {"cid": cid, "nonce_hex": "11" * 32, "expires_at": now + 60, "version": 2}
+        assert (await endpoints.challenge(service, encoded(asked))).status == 200
+        if changed.get("expires_at") == 10_000:
+            changed = {"expires_at": now + 10_000}
+        assert (await endpoints.challenge(service, encoded({**asked, **changed}))).status == 400
 
 
 async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners(tmp_path: Path) -> None:
@@ -362,15 +390,19 @@ async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners
         mine = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
         own = opened(await endpoints.commitment(service, mine))
         assert (own["count"], str(own["signed"]).startswith("engram-commitment:keyed-1:notes:")) == (1, True)
-        theirs = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
-        assert (await endpoints.commitment(service, theirs)).status == 403
-        anew = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
-        assert (await endpoints.commitment(service, {**anew, "form": "legacy"})).status == 400
+        others = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
+        assert (await endpoints.commitment(service, others)).status == 403
         assert (await endpoints.commitment(service, {"scope": "all"})).status == 401
-        assert (await endpoints.commitment(service, {"scope": "some"})).status == 400
-        assert (await endpoints.commitment(service, {"form": "new"})).status == 400
         everything = chat_parameters(CONTROLLER, "commitment", scope="all")
         assert opened(await endpoints.commitment(service, everything))["count"] == 1
+
+
+async def test_a_commitment_of_no_scope_or_form_is_a_400(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await endpoints.ingest(service, signed(CONTROLLER, "IngestSynapse", {"text": "mine", "namespace": "notes"}))
+        mine = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
+        for parameters in ({**mine, "form": "legacy"}, {"scope": "some"}, {"form": "new"}):
+            assert (await endpoints.commitment(service, parameters)).status == 400
 
 
 def test_a_damaged_notebook_is_refused_with_its_name(tmp_path: Path) -> None:
@@ -464,8 +496,6 @@ async def test_an_export_takes_pages_of_every_kind_and_of_the_controller_alone(t
                 after = page["next"]
             assert len(found) == amount
             assert all(each["owner"] == CONTROLLER.public_key.hex() for each in found)
-        bad = signed(CONTROLLER, "export", {"kind": "everything"})
-        assert (await endpoints.export(service, bad)).status == 400
 
 
 async def test_a_page_of_an_export_is_bounded_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
