@@ -98,6 +98,10 @@ def _places(tree: ast.AST, scope: str = "") -> Iterator[tuple[str, ast.AST]]:
             continue
         name = getattr(child, "name", None) if isinstance(child, ast.FunctionDef | ast.ClassDef) else None
         inner = f"{scope}.{name}".lstrip(".") if name else scope
+        if isinstance(child, ast.ClassDef):  # its keywords, as frozen=True, are declarations, which mypy holds
+            for statement in child.body:
+                yield from _places(ast.List([statement]), inner)  # type: ignore[list-item]  # as below
+            continue
         if isinstance(child, ast.FunctionDef):
             for part in (*child.args.defaults, *child.body):
                 yield from _places(ast.List([part]), inner)  # type: ignore[list-item]  # whatever it holds is walked
