@@ -1,9 +1,10 @@
-"""Check the tests of the rules by mutation: `python scripts/mutation.py [AREA …] [--write]`.
+"""Check the tests of the rules by mutation: `python scripts/mutation.py [AREA …] [WORD …] [--write]`.
 
 Each mutant is the rules file with one small fault (a comparison, a boundary, a constant, a word of a table). The tests
 named in AREAS run against it in a process forked from one in which everything heavy is imported; the file itself is
 never touched. A mutant that they let live must be in `tests/mutation-survivors.txt`, with the reason; exit status 1
 when one is not, or when one is listed and dies. `--write` adds those that are missing, for a reason to be filled in.
+WORDs must all stand in the name of a mutant: to try again what has survived.
 
 mutmut 3 leaves code outside functions alone, and here the rules are tables.
 """
@@ -213,14 +214,16 @@ def _run(path: Path, code: str | None, tests: tuple[str, ...]) -> int:
     return int(pytest.main([*options, *tests]))
 
 
-def survivors(area: str) -> list[str]:
-    """Names of the mutants that the tests of an area let live."""
+def survivors(area: str, words: list[str]) -> list[str]:
+    """Names of the mutants that the tests of an area let live, of those whose names have all these words."""
     file, tests = AREAS[area]
     path = ROOT / file
     if not lives(path, None, tests):
         raise SystemExit(f"{area}: its tests fail without a mutant")
     found, count, began = [], 0, time.monotonic()
     for mutant in mutants(path):
+        if not all(word in mutant.name for word in words):
+            continue
         count += 1
         if lives(path, mutant.code, tests):
             found.append(mutant.name)
@@ -244,11 +247,14 @@ def main(arguments: list[str]) -> int:
     for name in HEAVY:
         importlib.import_module(name)
     areas = [argument for argument in arguments if argument in AREAS] or [*AREAS]
+    words = [argument for argument in arguments if argument not in AREAS and argument != "--write"]
     known = listed()
-    found = [name for area in areas for name in survivors(area)]
+    found = [name for area in areas for name in survivors(area, words)]
     files = tuple(f"{AREAS[area][0]} " for area in areas)
     new = [name for name in found if not known.get(name)]
-    dead = [name for name in known if name.startswith(files) and name not in found]
+    dead = [
+        name for name in known if name.startswith(files) and name not in found and all(word in name for word in words)
+    ]
     if "--write" in arguments:
         with LIST.open("a", encoding="utf-8") as stream:
             stream.writelines(f"{name}  # \n" for name in new if name not in known)

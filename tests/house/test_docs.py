@@ -33,7 +33,9 @@ def test_every_link_within_the_documentation_leads_somewhere(page: Path) -> None
 
 def test_every_page_is_in_the_index() -> None:
     linked = LINKED.findall((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))
-    assert sorted(link for link in linked if not link.startswith("../")) == [page.name for page in PAGES if page.name != "index.md"]
+    assert sorted(link for link in linked if not link.startswith("../")) == [
+        page.name for page in PAGES if page.name != "index.md"
+    ]
 
 
 def test_what_differs_from_the_original_stands_on_one_page_which_the_others_name() -> None:
