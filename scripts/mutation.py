@@ -29,7 +29,7 @@ AREAS: dict[str, tuple[str, tuple[str, ...]]] = {
     "provisioning": ("engram/provisioning/rules.py", ("tests/provisioning/test_rules.py",)),
     "payments": (
         "engram/payments/rules.py",
-        ("tests/payments/test_rules.py", "tests/payments/test_records.py", "tests/payments/test_facilitators.py"),
+        ("tests/payments/test_rule_tables.py", "tests/payments/test_rules.py"),
     ),
     "refunds": ("engram/payments/refund_rules.py", ("tests/payments/test_refund_terms.py",)),
 }
