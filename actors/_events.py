@@ -9,6 +9,7 @@
 | StartSlow         | a start is not acknowledged after a while; said once          | path, kind, seconds           |
 | GaveUp            | restarts exceeded the intensity                               | path, child, reason, disabled |
 | DeadLetter        | a message was taken and lost, or had nobody left to take it   | name, message, cause          |
+| HintLost          | a hint found its mailbox down or full                         | name, message, cause          |
 | MailboxHighWater  | a mailbox filled up to 3/4 (again, after it was down to 1/2)  | name, depth, bound            |
 
 Every event has `at`, seconds of the system's clock. Counters are kept whether or not anybody listens.
@@ -96,6 +97,15 @@ class DeadLetter(msgspec.Struct, frozen=True):
     at: float
 
 
+class HintLost(msgspec.Struct, frozen=True):
+    """`message` was put by `ActorRef.hint`, and `name` was down or its mailbox full."""
+
+    name: str
+    message: object
+    cause: Literal["down", "full"]
+    at: float
+
+
 class MailboxHighWater(msgspec.Struct, frozen=True):
     """A mailbox is filling up."""
 
@@ -105,7 +115,7 @@ class MailboxHighWater(msgspec.Struct, frozen=True):
     at: float
 
 
-ActorEvent = Started | Restarted | Stopped | Crashed | StartSlow | GaveUp | DeadLetter | MailboxHighWater
+ActorEvent = Started | Restarted | Stopped | Crashed | StartSlow | GaveUp | DeadLetter | HintLost | MailboxHighWater
 
 
 class Counters(msgspec.Struct):
@@ -114,6 +124,8 @@ class Counters(msgspec.Struct):
     dead_letters: int = 0
     late_replies: int = 0
     """Replies given after their caller was gone."""
+    hints_lost: int = 0
+    """Hints that found their mailbox down or full; those that its policy dropped are dead letters."""
     refused_messages: int = 0
     """Messages refused with MailboxFull."""
     dropped_events: int = 0

@@ -21,7 +21,7 @@ from outcome import Error, Outcome
 from trio.lowlevel import reschedule
 
 from actors._errors import ActorDown, CallTimeout, MailboxFull, WrongMessage, WrongThread
-from actors._events import DeadLetter, DeadLetterCause, EventStream, MailboxHighWater
+from actors._events import DeadLetter, DeadLetterCause, EventStream, HintLost, MailboxHighWater
 from actors._exits import ExitReason, without_frames
 from actors._interrupts import protect
 from actors._specs import MailboxPolicy
@@ -255,6 +255,14 @@ class Mailbox:
             events.counters.dead_letters += 1
             if events.listening:
                 events.publish(DeadLetter(self.name, message, cause, trio.current_time()))
+
+    def lose_hint(self, message: object, *, full: bool) -> None:
+        """Counts and publishes the loss of a hint."""
+        events = self.events
+        if events is not None:
+            events.counters.hints_lost += 1
+            if events.listening:
+                events.publish(HintLost(self.name, message, "full" if full else "down", trio.current_time()))
 
     # --- the consumer's side
 

@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 from trio.lowlevel import current_task, wait_task_rescheduled
 
-from actors._errors import ReplyTypeError, SupervisorDown
+from actors._errors import ActorDown, MailboxFull, ReplyTypeError, SupervisorDown
 from actors._interrupts import protect
 from actors._mailbox import Asked, Blocked, Mailbox
 from actors._messages import Asks, reply_classes
@@ -17,6 +17,7 @@ from actors._waits import Wait, asker, attached, refuse_cycle
 if TYPE_CHECKING:
     from actors._actor import Actor
     from actors._administration import SupervisorRef
+    from actors._events import EventStream
     from actors._supervisor import Supervisor
 
 M = TypeVar("M")
@@ -77,6 +78,29 @@ class ActorRef(Generic[M_contra]):
         queue.append(message)
         if not depth:
             mailbox.wake()
+
+    def hint(self, message: M_contra) -> bool:
+        """As `tell`, for a message whose loss costs time only: the receiver also looks for itself. Returns False when
+        it was lost, which is counted and published (HintLost; DeadLetter where the mailbox's policy dropped it).
+
+        Raises WrongMessage, WrongThread.
+        """
+        mailbox = self._mailbox
+        if get_ident() != mailbox.thread:
+            mailbox.require_thread()
+        queue = mailbox.queue
+        depth = len(queue)
+        if depth >= mailbox.limit or type(message) not in mailbox.accepts:
+            try:
+                if not mailbox.make_room(message):
+                    return False
+            except (ActorDown, MailboxFull) as error:
+                mailbox.lose_hint(message, full=isinstance(error, MailboxFull))
+                return False
+        queue.append(message)
+        if not depth:
+            mailbox.wake()
+        return True
 
     async def send(self, message: M_contra) -> None:
         """As `tell`, but waits for room; in the order of arrival among those who wait. Cancelled while it waits,
@@ -221,6 +245,13 @@ class Registry:
     def __init__(self) -> None:
         self._mailboxes: WeakValueDictionary[str, Mailbox] = WeakValueDictionary()
         self._supervisors: dict[str, Supervisor] = {}
+        self._events: EventStream | None = None
+
+    def attach(self, events: EventStream) -> None:
+        """Used by the system: what is lost on the way to a name that nothing has held yet is counted there."""
+        self._events = events
+        for mailbox in self._mailboxes.values():
+            mailbox.events = events
 
     def ref(self, actor: type[Actor[M]], name: str) -> ActorRef[M]:
         """The reference that resolves to whoever holds `name` when it is used. `actor` gives it its type."""
@@ -238,6 +269,7 @@ class Registry:
         mailbox = self._mailboxes.get(name)
         if mailbox is None:
             mailbox = self._mailboxes[name] = Mailbox(name)
+            mailbox.events = self._events
         return mailbox
 
     def find_supervisor(self, name: str) -> Supervisor:

@@ -61,6 +61,7 @@ class System:
         self.registry = registry
         self.rng = rng
         self.events = events
+        registry.attach(events)
         events.on_listener_error = self.note_interrupt
         self.timers = Timers()
         self.thread = get_ident()

@@ -29,17 +29,17 @@ from bench.support.report import print_line
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.errors import CallRefused
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.codec import Codec
 from engram.chain.read.commitments import read_commitments
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.read.node import RpcCall
-from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.recorded import RecordedEndpoint
 from engram.chain.read.recorded.node import EPOCH_S, Recording, read_recording
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.chain.read.runtime import RuntimeTypes
 from engram.chain.read.view import open_view
-from engram.chain.registry.registrations import entry
+from engram.chain.registry.registrations import registry_entry
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
 from engram.cli.chain import upstream
@@ -100,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """JSON-RPC over HTTP/1.1."""
 
     protocol_version = "HTTP/1.1"
-    node = RecordedNode(STEPS)
+    node = RecordedEndpoint(STEPS)
     seen: ClassVar[list[str]] = []
     """Bodies of requests that nobody has read yet at /seen."""
 
@@ -143,7 +143,7 @@ def _reply(number: int, answer: object) -> dict[str, Any]:
 
 
 def serve() -> None:
-    Handler.node = RecordedNode(STEPS, with_commitments(read_recording()))
+    Handler.node = RecordedEndpoint(STEPS, with_commitments(read_recording()))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
@@ -156,11 +156,11 @@ def decode() -> tuple[dict[str, float], dict[str, float], bytes]:
     """Returns what decoding the subnet costs, what the yardstick does, and the values of the subnet as JSON."""
     recording = read_recording()
     codec = Codec(bytes.fromhex(recording.metadata[2:]), 293, 1)
-    node = RecordedNode(ManualClock(EPOCH_S), recording)
+    node = RecordedEndpoint(ManualClock(EPOCH_S), recording)
     call = RpcCall("state_call", ("SubnetInfoRuntimeApi_get_metagraph", "0xc201", recording.hash))
     (answer,) = trio.run(node.ask, [call])
     assert isinstance(answer, str)
-    scale, head = bytes.fromhex(answer[2:]), Head(recording.block, bytes.fromhex(recording.hash[2:]))
+    scale, head = bytes.fromhex(answer[2:]), FinalizedBlock(recording.block, bytes.fromhex(recording.hash[2:]))
     document = json.dumps(codec.decode_fields(scale), default=str).encode()
     took: list[float] = []
     bare: list[float] = []
@@ -183,7 +183,7 @@ async def sync(url: str, document: bytes) -> tuple[dict[str, float], dict[str, f
     subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
 
     def start() -> MetagraphSyncer:
-        return MetagraphSyncer(nodes(settings, client, clock), subnets, settings, clock, Random(1))
+        return MetagraphSyncer(open_endpoints(settings, client, clock), subnets, settings, clock, Random(1))
 
     async with open_system(SupervisorSpec("root", [ChildSpec("chain", start, name="chain")]), registry=registry):
         ref = registry.ref(MetagraphSyncer, "chain")
@@ -225,7 +225,7 @@ async def sync(url: str, document: bytes) -> tuple[dict[str, float], dict[str, f
 async def check(url: str) -> tuple[dict[str, float], dict[str, float]]:
     """`engram registry check` of 256 commitments, from the first request to the last line."""
     client = HttpClient()
-    node = JsonRpcNode(client, url, 15.0)
+    node = JsonRpcEndpoint(client, url, 15.0)
     whole: list[float] = []
     reading: list[float] = []
     for _ in range(CHECKS):
@@ -235,7 +235,7 @@ async def check(url: str) -> tuple[dict[str, float], dict[str, float]]:
         opened = time.process_time()
         commitments = await read_commitments(view, NETUID)
         read = time.process_time()
-        entries = [entry(commitment) for commitment in commitments]
+        entries = [registry_entry(commitment) for commitment in commitments]
         with contextlib.redirect_stdout(io.StringIO()):
             print("\n".join(upstream.check(entries, NETUID, "bench", True, None)))
         whole.append(time.process_time() - started)

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import trio
 
-from actors import ChildSpec, Context, Job, SupervisorSpec
+from actors import ChildSpec, Context, Job
 from bench.support import bare_reconciler, static_checks
 from bench.support.paying import Phone
 from bench.support.report import print_line
@@ -66,35 +66,31 @@ def serve(folder: Path, facilitator_url: str, rpc_url: str, lag_every_s: float, 
     """
     import config
     import run
+    from bench.support.shop import Shared, sell_without_fleet
 
     lags: list[tuple[float, float]] = []
 
-    class Shop(run.Gateway):
-        def children(self) -> list[ChildSpec | SupervisorSpec]:
-            self.room = LIMITLESS
-            process = self.process
+    def measuring(p: Shared) -> ChildSpec:
+        async def measure(context: Context) -> None:
+            context.ready()
+            try:
+                while True:
+                    due = trio.current_time() + lag_every_s
+                    await trio.sleep_until(due)
+                    lags.append((time.monotonic(), trio.current_time() - due))
+            finally:
+                waited = [
+                    sample.value
+                    for metric in p.metrics.facilitator_seconds.collect()
+                    for sample in metric.samples
+                    if sample.name.endswith("_sum") and sample.labels["call"] != "look"
+                ]
+                found = {"facilitator_s": sum(waited), "lags": lags}
+                (folder / "measured.json").write_text(json.dumps(found))
 
-            async def measure(context: Context) -> None:
-                context.ready()
-                try:
-                    while True:
-                        due = trio.current_time() + lag_every_s
-                        await trio.sleep_until(due)
-                        lags.append((time.monotonic(), trio.current_time() - due))
-                finally:
-                    waited = [
-                        sample.value
-                        for metric in process.metrics.facilitator_seconds.collect()
-                        for sample in metric.samples
-                        if sample.name.endswith("_sum") and sample.labels["call"] != "look"
-                    ]
-                    told = {"facilitator_s": sum(waited), "lags": lags}
-                    (folder / "measured.json").write_text(json.dumps(told))
+        return ChildSpec("measure", lambda: Job(measure))
 
-            http = process.listeners["gateway"].child("http", self._gateway_app)
-            return [self._payments(), ChildSpec("measure", lambda: Job(measure)), http]
-
-    run.Gateway = Shop  # type: ignore[misc]  # the one part that is a double
+    sell_without_fleet(measuring)
     flags = {
         "data_dir": str(folder),
         "payments.network": BASE_SEPOLIA.caip2,

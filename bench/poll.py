@@ -24,10 +24,12 @@ from bench.support.report import print_line
 from bench.support.sessions import fill
 from config.model import StatsSettings
 from engram.clock import SystemClock
+from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.ledger import LedgerActor, LedgerClient
 from engram.sessions import SystemInstants
-from engram.stats import StatsPoller, StatsView, ask_stats
+from engram.stats import StatsPoller, StatsPorts, StatsView, ask_stats
+from engram.telemetry.metrics import Metrics
 
 QUICK = "--quick" in sys.argv
 NODES = 5_000
@@ -88,10 +90,19 @@ async def measure(folder: Path) -> dict[str, float]:
     view = StatsView(clock)
     settings = StatsSettings()
     pollers: list[StatsPoller] = []
+    ports = StatsPorts(
+        ledger=ledger,
+        ask=partial(_ask, http, settings),
+        view=view,
+        instants=SystemInstants(),
+        settings=settings,
+        rng=random.Random(1),
+        hints=Hints(),
+        metrics=Metrics(),
+    )
 
     def start() -> StatsPoller:
-        ask = partial(_ask, http, settings)
-        pollers.append(StatsPoller(ledger, ask, view, SystemInstants(), settings, random.Random(1)))
+        pollers.append(StatsPoller(ports))
         return pollers[-1]
 
     spec = SupervisorSpec(

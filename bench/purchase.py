@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from actors import ChildSpec, Context, Job, SupervisorSpec
+from actors import ChildSpec, Context, Job
 from bench.support.paying import Phone
 from bench.support.report import print_line
 from engram.http.client import HttpClient
@@ -56,27 +56,23 @@ def serve(facilitator_url: str, folder: str, ready_fd: int) -> int:
     """The gateway without a fleet: whoever pays gets a session that stays `provisioning`."""
     import config
     import run
+    from bench.support.shop import Shared, sell_without_fleet
 
     counted = Path(folder) / "counted.json"
 
-    class Shop(run.Gateway):
-        def children(self) -> list[ChildSpec | SupervisorSpec]:
-            self.room = 1_000_000
-            process = self.process
+    def counting(p: Shared) -> ChildSpec:
+        async def count(context: Context) -> None:
+            context.ready()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with context.cleanup():
+                    commits = await p.ledger.commits()
+                    counted.write_text(json.dumps({"commits": commits.commits}))
 
-            async def count(context: Context) -> None:
-                context.ready()
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    with context.cleanup():
-                        commits = await process.ledger.commits()
-                        counted.write_text(json.dumps({"commits": commits.commits}))
+        return ChildSpec("count", lambda: Job(count))
 
-            http = process.listeners["gateway"].child("http", self._gateway_app)
-            return [self._payments(), ChildSpec("count", lambda: Job(count)), http]
-
-    run.Gateway = Shop  # type: ignore[misc]  # the one part that is a double
+    sell_without_fleet(counting)
     flags = NO_LIMITS | {"payments.facilitator_url": facilitator_url, "data_dir": folder}
     del flags["environment"]
     loaded = config.load("local", environ={}, flags=flags, env_files=())

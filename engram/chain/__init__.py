@@ -1,4 +1,4 @@
-"""The Bittensor chain: the syncer, and the view of the subnets that everybody else reads."""
+"""The Bittensor chain: reading it, syncing subnets into memory, sending extrinsics, and the registry of miners."""
 
 from engram.chain.errors import ChainError
 from engram.chain.model import (

@@ -1,5 +1,7 @@
 """What can go wrong between Engram and the chain."""
 
+from typing import Final
+
 from engram.chain.model import Fork
 
 
@@ -8,7 +10,7 @@ class ChainError(Exception):
 
 
 class EndpointUnreachable(ChainError):
-    """No answer came from the endpoint: not connected, timed out, or cut off half way.
+    """The endpoint did not answer: no connection, a timeout, or a connection that closed half way.
 
     `may_have_arrived` is False when nothing left this machine.
     """
@@ -21,8 +23,8 @@ class EndpointUnreachable(ChainError):
 class EndpointBusy(ChainError):
     """The endpoint refuses to serve us now: HTTP 403/429/503, JSON-RPC -32004/-32005.
 
-    `retry_after_s` is what the endpoint asked for, None when it did not say. `may_have_arrived`: a proxy may have
-    said so after it had passed the request on (HTTP 503).
+    `retry_after_s` is the endpoint's own Retry-After, None when it sent none. `may_have_arrived` is True for HTTP 503,
+    which a proxy may send after it has passed the request on.
     """
 
     def __init__(self, reason: str, retry_after_s: float | None = None, *, may_have_arrived: bool = False) -> None:
@@ -57,15 +59,15 @@ class SubnetUnknown(ChainError):
 
 
 class HeadRefused(ChainError):
-    """The endpoint's finalized head may not be acted on: it stands still, lies behind, or is on another fork."""
+    """The endpoint's finalized head is not accepted: it is stalled, behind, or on another fork."""
 
 
 class AnotherNetwork(ChainError):
-    """The endpoint serves another network than the one that was named. Nothing was signed."""
+    """The endpoint serves a different network from the one requested. Nothing was signed."""
 
 
 class HeadAwaited(ChainError):
-    """An endpoint is ahead: another one follows the chain as well, and has not finalized this block yet."""
+    """The endpoint is ahead: another one that follows the chain has not finalized this block yet."""
 
 
 class AnswersDiffer(ChainError):
@@ -79,7 +81,7 @@ class EndpointsForked(AnswersDiffer):
         one, other = fork.one, fork.other
         super().__init__(
             f"{one.endpoint} and {other.endpoint} have different finalized blocks {one.block} ({one.hash} and "
-            f"{other.hash}): one of them is on another fork or another chain, and neither is believed"
+            f"{other.hash}): one of them is on another fork or another chain, and neither is trusted"
         )
         self.fork = fork
 
@@ -103,7 +105,7 @@ class SubmitRefused(ChainError):
 
 
 class RefusedInBlock(ChainError):
-    """The extrinsic was included and refused by the runtime; only its nonce (and fee, if any) was used up.
+    """The extrinsic was included and the runtime refused it; it used up its nonce, and its fee if there is one.
 
     `name` is the error's name in the metadata, `block` the number of the finalized block.
     """
@@ -117,16 +119,16 @@ class RefusedInBlock(ChainError):
 
 
 class NeverIncluded(ChainError):
-    """The extrinsic's era has passed on the finalized chain without it: it was not, and will never be, included."""
+    """The extrinsic's era has passed on the finalized chain: it was not included and never will be."""
 
 
 class OutcomeUnknown(ChainError):
-    """Sent, and not seen in a finalized block in the time given; until `expires_at_block` it may still come."""
+    """Sent, but not seen in a finalized block in time; it may still be included until `expires_at_block`."""
 
     def __init__(self, extrinsic_hash: bytes, expires_at_block: int, why: str) -> None:
         super().__init__(
             f"0x{extrinsic_hash.hex()} was sent and not seen in a finalized block ({why}); "
-            f"it may be included until block {expires_at_block}: look before sending again"
+            f"it may be included until block {expires_at_block}: check before sending again"
         )
         self.extrinsic_hash = extrinsic_hash
         self.expires_at_block = expires_at_block
@@ -144,8 +146,63 @@ class NotReadBack(ChainError):
 
     def __init__(self, extrinsic_hash: bytes, block: int, why: str) -> None:
         super().__init__(
-            f"0x{extrinsic_hash.hex()} stands in finalized block {block} and succeeded there, but what the chain holds "
-            f"could not be read back ({why}): look before sending again"
+            f"0x{extrinsic_hash.hex()} is in finalized block {block} and succeeded there, but what the chain holds "
+            f"could not be read back ({why}): check before sending again"
         )
         self.extrinsic_hash = extrinsic_hash
         self.block = block
+
+
+class NotHeld(ChainError):
+    """The call was included and succeeded, but the chain does not hold what was written, in that very block."""
+
+    def __init__(self, block: int, held: str) -> None:
+        super().__init__(f"included in block {block}, but the chain {held}")
+        self.block = block
+
+
+class NotPaid(ChainError):
+    """A registration was not paid for: the subnet takes none, or the cost exceeds the limit or the balance."""
+
+
+class NotRegistered(ChainError):
+    """The hotkey is not registered on the subnet. Nothing was sent."""
+
+    def __init__(self, address: str, netuid: int) -> None:
+        super().__init__(f"not sent: {address} is not registered on subnet {netuid}")
+
+
+class WeightsRejected(ChainError):
+    """The chain would refuse these weights now, for the reasons in `objections`. Nothing was sent."""
+
+    def __init__(self, objections: list[str]) -> None:
+        super().__init__("\n".join(["not sent, the chain would refuse it", *objections]))
+        self.objections = objections
+
+
+class NoCommitKept(ChainError):
+    """The folder keeps no commit of this hotkey on this subnet of this chain."""
+
+
+class RevealFailed(ChainError):
+    """The chain dropped a timelocked commit without setting its weights."""
+
+    def __init__(self, commit_block: int, seen_block: int) -> None:
+        super().__init__(
+            f"committed in block {commit_block}, but at block {seen_block} the chain holds neither the commit nor "
+            "these weights: the reveal failed, or other weights were set since"
+        )
+
+
+class RevealAwaited(ChainError):
+    """A timelocked commit was not revealed in the time given; the chain may still do it."""
+
+    def __init__(self, commit_block: int, seen_block: int) -> None:
+        super().__init__(
+            f"committed in block {commit_block}, and not yet revealed at block {seen_block}, later than expected: "
+            "the chain may still do it"
+        )
+
+
+TRANSIENT: Final = (EndpointBusy, EndpointUnreachable, AnswerMalformed, AnswersDiffer, CallRefused, HeadAwaited)
+"""Faults of the moment: another endpoint, or the same one later, may answer."""

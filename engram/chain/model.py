@@ -1,4 +1,4 @@
-"""What Engram knows of a subnet, and the values that the syncing of it turns on."""
+"""Subnets, their neurons and blocks, and the status of syncing them."""
 
 import msgspec
 
@@ -9,7 +9,7 @@ RAO_PER_TAO = 1_000_000_000
 
 
 class Axon(msgspec.Struct, frozen=True):
-    """Where a neuron says it serves. `ip` is in text form (IPv4 or IPv6, unbracketed)."""
+    """The address that a neuron announces. `ip` is text (IPv4 or IPv6, without brackets)."""
 
     ip: str
     port: int
@@ -38,7 +38,7 @@ class Neuron(msgspec.Struct, frozen=True, kw_only=True):
     last_update_block: int
     registered_at_block: int
     axon: Axon | None
-    """None: it never announced one, or announced something that is no address."""
+    """None when it never announced one, or announced something that is not an address."""
     trust_u16: int | None
     rank_u16: int | None
     pruning_score_u16: int | None
@@ -46,7 +46,7 @@ class Neuron(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubnetParameters(msgspec.Struct, frozen=True, kw_only=True):
-    """The subnet's own rules that registering, weighing and serving obey."""
+    """The subnet's hyperparameters for registration, weights and serving."""
 
     tempo: int
     max_uids: int
@@ -84,16 +84,16 @@ class Metagraph(msgspec.Struct, frozen=True, kw_only=True):
     """Second endpoint that gave the same bytes; None when there was none to ask."""
 
     def neuron(self, hotkey: bytes) -> Neuron | None:
-        """The neuron of this 32-byte hotkey, None when it is not registered."""
+        """Return the neuron of this 32-byte hotkey, None when it is not registered."""
         uid = self.uid_by_hotkey.get(hotkey)
         return None if uid is None else self.neurons[uid]
 
     def age_s(self, now_s: float) -> float:
-        """Seconds since this was read, by the monotonic clock that the reader hands in."""
+        """Return the seconds since this was read; `now_s` is monotonic."""
         return max(0.0, now_s - self.read_at_s)
 
 
-class Head(msgspec.Struct, frozen=True):
+class FinalizedBlock(msgspec.Struct, frozen=True):
     """A finalized block."""
 
     number: int
@@ -101,18 +101,18 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A finalized block as an endpoint tells it."""
+    """A finalized block as one endpoint reports it."""
 
     endpoint: str
     block: int
     hash: str
     """`0x` and hex."""
     header: object = None
-    """As it came; None when the endpoint gave none, or one that is too large to be one."""
+    """As received; None when the endpoint sent none, or one that is too large to be a header."""
 
 
 class Fork(msgspec.Struct, frozen=True):
-    """Two endpoints whose finalized blocks of one number differ: the evidence that one is on another fork."""
+    """Evidence of a fork: two endpoints have different finalized blocks of one number."""
 
     seen_at_s: float
     """Unix time."""
@@ -130,7 +130,7 @@ class Registered(msgspec.Struct, frozen=True, tag=True):
 
 
 class Replaced(msgspec.Struct, frozen=True, tag=True):
-    """A uid that another hotkey holds now. Nothing learned of the old holder applies to the new one."""
+    """A uid that another hotkey holds now. What was learned about the old hotkey does not apply to the new one."""
 
     netuid: int
     block: int
@@ -140,7 +140,7 @@ class Replaced(msgspec.Struct, frozen=True, tag=True):
 
 
 class Removed(msgspec.Struct, frozen=True, tag=True):
-    """A uid that no longer exists: the subnet was trimmed or began anew."""
+    """A uid that no longer exists: the subnet was trimmed or restarted."""
 
     netuid: int
     block: int
@@ -158,7 +158,7 @@ class PermitLost(msgspec.Struct, frozen=True, tag=True):
 
 
 class AxonMoved(msgspec.Struct, frozen=True, tag=True):
-    """A hotkey serves elsewhere; `axon` is None when it serves no longer."""
+    """A hotkey announced another address; `axon` is None when it withdrew its announcement."""
 
     netuid: int
     block: int
@@ -171,21 +171,21 @@ SubnetChange = Registered | Replaced | Removed | PermitLost | AxonMoved
 
 
 class EndpointHealth(msgspec.Struct, frozen=True):
-    """How an endpoint has behaved. Times are monotonic seconds."""
+    """The recent behavior of an endpoint. Times are monotonic seconds."""
 
     failures: int = 0
-    """In a row."""
+    """Consecutive failures."""
     not_before_s: float = 0.0
-    """Its head is not asked for again before this."""
+    """Earliest time to ask for its finalized head again."""
     last_error: str = ""
     silent_until_s: float = 0.0
-    """Nothing at all is asked of it before this: it was busy, not reached, or not understood."""
+    """Earliest time to ask it anything: it was busy, unreachable, or gave a malformed answer."""
 
 
 class HeadWatch(msgspec.Struct, frozen=True):
-    """The newest finalized block acted on, and when it became known (monotonic seconds)."""
+    """The newest finalized block that was accepted, and when (monotonic seconds)."""
 
-    head: Head
+    head: FinalizedBlock
     advanced_at_s: float
 
 
@@ -197,11 +197,11 @@ class SubnetStatus(msgspec.Struct, frozen=True):
     age_s: float | None
     neurons: int
     error: str
-    """Of the last try; empty when it succeeded."""
+    """Why the last sync failed; empty when it succeeded."""
 
 
 class ChainStatus(msgspec.Struct, frozen=True):
-    """The syncing of the chain as /status and /metrics show it."""
+    """The status of the syncer, for /status and /metrics."""
 
     network: str
     endpoint: str

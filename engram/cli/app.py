@@ -1,4 +1,4 @@
-"""The tree of commands. What a command needs is imported when it runs, so that `engram --help` is quick."""
+"""The tree of commands. A command's modules are imported when it runs, so that `engram --help` is fast."""
 
 import io
 import os
@@ -26,38 +26,38 @@ _COMMANDS: Final = (
     ("gateway", "roles:gateway", "Start the gateway.", "engram gateway --profile local --port 9100"),
     ("facilitator", "roles:facilitator", "Start the play-money facilitator.", "engram facilitator --port 4021"),
     ("demo", "roles:demo", "Buy a node with play money, use it, stop it.", "engram demo"),
-    ("status", "operate.status:status", "Show how the running process is.", "engram status --json"),
+    ("status", "operate.status:status", "Show the status of the running process.", "engram status --json"),
     ("version", "doctor.doctor:version", "Show versions.", "engram version"),
-    ("doctor", "doctor.doctor:doctor", "Look for what could keep Engram from working here.", "engram doctor"),
+    ("doctor", "doctor.doctor:doctor", "Check for problems that keep Engram from working here.", "engram doctor"),
 )
-"""Name, where the function is, what it does, an example."""
+"""Name, module and function, help, example."""
 _MORE: Final = {
     "run": "--host and --port are those of the first role named. Ctrl-C or SIGTERM stops the process; a second one "
     "ends it at once.",
     "gateway": "It sells sessions, and runs and watches their nodes. Ctrl-C or SIGTERM stops it; a second one ends it "
     "at once.",
-    "facilitator": "A process of its own, for the profile local alone.",
-    "demo": "It needs no network and nothing that runs already.",
-    "status": "Counts, ages, and the supervision tree, as the process itself tells them.",
-    "version": "Those of Engram, Python, SQLite and the libraries that matter.",
-    "doctor": "Settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and whether "
-    "anything could be sold. Changes nothing. The exit status is 1 when something is bad.",
+    "facilitator": "It runs as its own process, for the local profile only.",
+    "demo": "It needs no network and no running process.",
+    "status": "Counts, ages, and the supervision tree, as the running process reports them.",
+    "version": "Versions of Engram, Python, SQLite and the main libraries.",
+    "doctor": "Checks settings, disk, data folder, ledger, ports, facilitator, chain, the libraries of nodes, and "
+    "whether anything can be sold. Changes nothing. The exit status is 1 when something is bad.",
 }
-"""What the help of the command itself says too: its docstring is not read, for that would import it."""
+"""More help of each command: reading its docstring would import its module."""
 _GROUPS: Final = (
     ("config", "settings", "Show and check settings."),
     ("sessions", "operate.sessions", "Sessions of the running gateway."),
     ("payments", "operate.payments", "Payments of the running gateway."),
-    ("selling", "operate.selling", "Stop or go on selling; what was sold is served."),
-    ("hotkeys", "wallet.hotkeys", "Make hotkeys, and manage the pool that nodes bear."),
+    ("selling", "operate.selling", "Stop or resume selling; sold sessions keep being served."),
+    ("hotkeys", "wallet.hotkeys", "Create hotkeys, and manage the pool of hotkeys for nodes."),
     ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
-    ("miner", "miner.command", "Start a memory miner; or use one, check it, back it up, take its memory along."),
+    ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
     ("relay", "operate.relay", "What is relayed to another network."),
-    ("registry", "chain.registry", "Where miners serve, as they have committed it on the chain."),
-    ("subnet", "chain.subnet", "Register a hotkey on a subnet, see how it stands, announce a node, set weights."),
+    ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
+    ("subnet", "chain.subnet", "Register a hotkey on a subnet, show its status, announce a node, set weights."),
 )
-"""Name, module of the commands, what they are about."""
+"""Name of the group, its module, its help."""
 
 for _name, _where, _help, _example in _COMMANDS:
     _text = f"{_help}\n\n{_MORE[_name]}"
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         crash_reports.enable()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A terminal of another encoding shows escapes: what strangers have written is no reason to end.
+            # A terminal with another encoding shows escapes: text from strangers must not end the command.
             stream.reconfigure(errors="backslashreplace")
     try:
         result = app(
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; there is nobody to tell, not even at exit.
+        # The reader of our output is gone; nothing can be reported, not even at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     return result if isinstance(result, int) else Exit.DONE

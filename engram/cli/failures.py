@@ -1,10 +1,10 @@
-"""Why a command ends without having done what was asked; expected, told in one line, never a traceback."""
+"""Expected failures of commands: one line of text and an exit code, never a traceback."""
 
 import enum
 
 
 class Exit(enum.IntEnum):
-    """What a command's end means to a script."""
+    """Exit codes, for scripts."""
 
     DONE = 0
     FAILED = 1

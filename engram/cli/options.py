@@ -1,4 +1,4 @@
-"""Options that commands share: where the settings come from, and how answers are shown."""
+"""Options shared by commands: the sources of settings, and the output format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Sources:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """How an answer is shown."""
+    """The output format."""
 
     json: Annotated[bool, Parameter(help="One JSON document instead of a table.", negative="")] = False
 

@@ -1,4 +1,4 @@
-"""Answers: tables on a terminal, tab-separated lines when piped, JSON when asked for.
+"""Output of commands: tables on a terminal, tab-separated lines when piped, JSON when asked for.
 
 What is shown may come from nodes and clients: control characters never reach the terminal, markup is not read, and a
 tab or line break inside a value never breaks a line in two.
@@ -24,7 +24,7 @@ class Column(msgspec.Struct, frozen=True):
 
 
 def moment(value: float | None) -> str:
-    """Unix seconds as UTC.
+    """Return Unix seconds as UTC text.
 
     >>> moment(1_716_000_000)
     '2024-05-18T02:40:00Z'
@@ -35,7 +35,7 @@ def moment(value: float | None) -> str:
 
 
 def duration(value: float | None) -> str:
-    """Seconds in hours, minutes and seconds.
+    """Return seconds as text in hours, minutes and seconds.
 
     >>> duration(3_725), duration(59.4), duration(90_000)
     ('1h02m', '59s', '25h00m')
@@ -90,7 +90,7 @@ def table(lines: Sequence[Sequence[str]], titles: Sequence[str]) -> None:
 def record(
     item: msgspec.Struct | Mapping[str, object], formats: Mapping[str, Format] | None = None, *, json: bool
 ) -> None:
-    """Show one thing, a field a line."""
+    """Show one record, one field per line."""
     if json:
         document(item)
         return
@@ -114,18 +114,18 @@ def document(value: object) -> None:
 
 
 def say(text: str) -> None:
-    """Tell that it was done."""
+    """Report success."""
     sys.stdout.write(printable(text) + "\n")
 
 
 def complain(text: str) -> None:
-    """Tell on standard error why it was not."""
+    """Report a failure on standard error."""
     for line in text.splitlines() or [""]:
         sys.stderr.write(f"engram: {printable(line)}\n")
 
 
 class Progress:
-    """One line on a terminal that says how far a long wait has come; nothing where standard error is no terminal."""
+    """A line of progress for long waits; shows nothing unless standard error is a terminal."""
 
     def __init__(self) -> None:
         self._on_terminal = sys.stderr.isatty()
@@ -138,14 +138,14 @@ class Progress:
         self.end()
 
     def show(self, text: str) -> None:
-        """Put the text in the place of what was shown before."""
+        """Replace the line."""
         if self._on_terminal:
             sys.stderr.write(f"\r\x1b[K{printable(text)}")
             sys.stderr.flush()
             self._shown = True
 
     def end(self) -> None:
-        """Leave the line to what comes next."""
+        """Clear the line."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

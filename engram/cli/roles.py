@@ -9,18 +9,20 @@ from typing import Annotated, Final
 from cyclopts import Parameter
 
 import config
+import run as composition
 from config.keys import nearest
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
 ROLES: Final = ("gateway", "miner", "facilitator")
+"""As they are listed; composition.ROLES says where each is."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Listening:
-    """Where the process listens, and how it tells."""
+    """Where the process listens and logs."""
 
     host: Annotated[str | None, Parameter(help="Address to listen on.")] = None
     port: Annotated[int | None, Parameter(converter=whole, help="Port to listen on; 0 takes a free one.")] = None
@@ -34,7 +36,7 @@ class Listening:
     ] = None
 
     def flags(self, role: str) -> Flags:
-        """The settings given here, for the surface of `role`."""
+        """Return these options as settings of the role's surface."""
         surface: Flags = {f"{role}.host": self.host, f"{role}.port": self.port} if role in _SURFACES else {}
         return surface | {"ops.port": self.ops_port, "log.level": self.log_level}
 
@@ -74,7 +76,7 @@ def facilitator(*, sources: Sources = SOURCES, listening: Listening = LISTENING)
 
 
 def check_roles(roles: Sequence[str]) -> None:
-    """Raise CommandFailed when a role is none of ours."""
+    """Raise CommandFailed for an unknown role."""
     for role in roles:
         if role not in ROLES:
             raise CommandFailed(f"there is no role {role!r}, only {', '.join(ROLES)}{nearest(role, ROLES)}", Exit.USAGE)
@@ -87,8 +89,6 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
-    import run as composition
-
     return composition.main(roles, loaded, ready_fd=listening.ready_fd, launch=launch)
 
 
@@ -98,7 +98,9 @@ def _check_descriptor(descriptor: int | None) -> None:
     try:
         os.fstat(descriptor)
     except (OSError, OverflowError):
-        raise CommandFailed(f"--ready-fd {descriptor} is no open file descriptor of this process", Exit.USAGE) from None
+        raise CommandFailed(
+            f"--ready-fd {descriptor} is not an open file descriptor of this process", Exit.USAGE
+        ) from None
 
 
 def _launch_file(files: Sequence[Path]) -> Path | None:
@@ -109,7 +111,7 @@ def _launch_file(files: Sequence[Path]) -> Path | None:
 
 
 def demo() -> int:
-    """Run the main job on this machine: buy a node with play money, store and find texts, stop it."""
+    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it."""
     from engram import demo as main_job
 
     return main_job.main()

@@ -1,4 +1,4 @@
-"""`engram config`: show what is in force and where it came from; check it without starting anything."""
+"""`engram config`: show the effective settings and their sources; check them without starting anything."""
 
 from typing import Annotated
 
@@ -60,7 +60,7 @@ def check_config(
     *roles: Annotated[str, Parameter(help="Roles that would be started; gateway when none is named.")],
     sources: Sources = SOURCES,
 ) -> None:
-    """Tell whether a process of these roles would start with the effective settings."""
+    """Check whether these roles would start with the effective settings."""
     check_roles(roles)
     loaded = sources.load()
     config.check(loaded.settings, roles or ("gateway",))
@@ -68,4 +68,4 @@ def check_config(
         output.say(f"note: {caution.key}: {caution.message}")
     for unread in loaded.unread:
         output.say(f"note: {unread.key}: {unread.message}")
-    output.say(f"the settings are right for {', '.join(roles or ('gateway',))} on {loaded.profile}")
+    output.say(f"the settings are valid for {', '.join(roles or ('gateway',))} on {loaded.profile}")

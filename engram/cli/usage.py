@@ -1,4 +1,4 @@
-"""What is said of a command line that cannot be understood: what is wrong, and where the right one is explained."""
+"""Messages for wrong command lines: what is wrong, and which help to read."""
 
 from cyclopts import (
     App,
@@ -11,7 +11,7 @@ from cyclopts import (
 
 
 def in_words(error: CycloptsError) -> str:
-    """Two lines: what is wrong, and the help to read."""
+    """Return two lines: what is wrong, and the help to read."""
     chain = list(error.command_chain or ())
     named = " ".join(["engram", *chain])
     match error:
@@ -27,7 +27,7 @@ def in_words(error: CycloptsError) -> str:
 
 
 def shown_default(default: object) -> str | None:
-    """The default of an option as its help shows it; None when the option simply has no effect unless it is given."""
+    """Return the default of an option for its help; None when the option has no effect unless it is given."""
     return None if default is False or default in (None, (), "") else str(default)
 
 

@@ -21,6 +21,7 @@ from engram.control.model import (
     SessionPage,
     SystemStatus,
 )
+from engram.hints import Hints
 from engram.hotkeys import HotkeyError, MalformedHotkey, opening, parse_hotkey, ss58, wallet
 from engram.ledger import LEDGER_FILE, Ledger, LedgerError, backup
 from engram.payments import records as payment_records
@@ -44,22 +45,6 @@ class SellingSwitch(Protocol):
 
     async def switch(self, *, on: bool) -> None:
         """Set it, durably."""
-        ...
-
-
-class Hints(Protocol):
-    """Tells owners that their facts changed; never raises."""
-
-    def session_changed(self, session_id: str) -> None:
-        """A session is to be looked at."""
-        ...
-
-    def payments_changed(self) -> None:
-        """Open payments are to be looked at."""
-        ...
-
-    def outbox_changed(self) -> None:
-        """The relay's outbox is to be looked at."""
         ...
 
 

@@ -14,18 +14,21 @@ from typing import Final, final
 
 import msgspec
 import trio
-from quart import Response, request
 from sqlalchemy import Connection
 
+from engram.api import gateway as api
+from engram.api.call import Call
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
 from engram.gateway import records
-from engram.gateway.caller import identify, leave_unsigned
+from engram.gateway.caller import Caller
 from engram.gateway.feed import StreamsFull
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
 from engram.gateway.tickets import Admission, Lineage
 from engram.gateway.views import NodeStats, session_answer
-from engram.http.app import App
 from engram.http.errors import ApiError
+from engram.http.request import Answer, Stream
 from engram.http.sse import EventSink, event_stream
 from engram.sessions import TERMINAL, EventRecord, Session
 from engram.sessions import records as session_records
@@ -39,41 +42,42 @@ RENEW_EVERY_S: Final = 600.0
 MAX_EVENT_ID: Final = 2**63 - 1
 
 
-def add_event_routes(app: App, services: Services) -> None:
-    """Add the event stream."""
+def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
+    """Bind the event stream."""
 
-    @app.get("/sessions/<session_id>/events")
-    async def stream_events(session_id: str) -> Response:
-        session, admission = await _admitted(services, session_id)
-        after = _last_event_id()
+    async def stream_events(call: Call[NoBody, Caller]) -> Answer | Stream:
+        session, admission = await _admitted(services, call)
+        after = _last_event_id(call)
         if after is not None and session.state in TERMINAL:
-            _, missed = await services.ledger.read(_news(session_id, after))
+            _, missed = await services.ledger.read(_news(session.id, after))
             if not missed:
-                return Response(b"", status=204)
+                return Answer(204, b"", media="")
         try:
             services.feed.admit(session.controller)
         except StreamsFull:
             raise ApiError(
                 429, "too_many_streams", "Too many event streams are open; close one.", headers=(("Retry-After", "5"),)
             ) from None
-        leave_unsigned()
-        if request.method == "HEAD":
-            return Response(b"", content_type="text/event-stream; charset=utf-8")
+        if call.http.method == "HEAD":
+            call.http.signed_at = None  # a stream has no body to sign
+            return Answer(200, b"", media=call.route.stream)
         if admission is not None:
             if not services.tickets.open(admission):
                 raise _bad_ticket()
-            services.feed.poke(session_id)  # an older stream of this reader sees that it is over
+            services.feed.poke(session.id)  # an older stream of this reader sees that it is over
         marks = _Marks(services, None if admission is None else admission.lineage)
         return event_stream(lambda sink: _tell(services, sink, session, after, marks))
 
+    endpoints.bind(api.STREAM_EVENTS, stream_events)
 
-async def _admitted(services: Services, session_id: str) -> tuple[Session, Admission | None]:
+
+async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, Admission | None]:
     """The session, and by which ticket or renewal its stream may be opened (None: by a signature)."""
-    ticket = request.args.get("ticket")
+    session_id, ticket = call.path("session_id"), call.query("ticket")
     if ticket is None:
-        return await owned(services, await identify(services), session_id), None
+        return await owned(services, call.caller, session_id), None
     now = services.clock.now()
-    _, _, renewal = _last_event_text().partition(".")
+    _, _, renewal = _last_event_text(call).partition(".")
     admission = services.tickets.find(ticket, session_id, now) or services.tickets.find(renewal, session_id, now)
     if admission is None:
         raise _bad_ticket()
@@ -87,14 +91,14 @@ def _bad_ticket() -> ApiError:
     return ApiError(401, "bad_ticket", "The ticket is not good (any more) for this session; ask for another.")
 
 
-def _last_event_text() -> str:
+def _last_event_text(call: Call[NoBody, Caller]) -> str:
     """The id the reader saw last. The header is EventSource's, the query parameter for a page's first connection."""
-    return request.headers.get("Last-Event-ID") or request.args.get("last_event_id") or ""
+    return call.header("Last-Event-ID") or call.query("last_event_id") or ""
 
 
-def _last_event_id() -> int | None:
+def _last_event_id(call: Call[NoBody, Caller]) -> int | None:
     """Where the reader was."""
-    text, _, _ = _last_event_text().partition(".")
+    text, _, _ = _last_event_text(call).partition(".")
     if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_EVENT_ID):
         return None
     return int(text)

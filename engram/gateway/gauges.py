@@ -11,9 +11,9 @@ from engram.chain.sync.subnets import Subnets
 from engram.gateway.feed import EventFeed
 from engram.ledger import Ledger
 from engram.ledger.schema import nodes, payments, relay_outbox, sessions
+from engram.payments import RefundState
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
-from engram.payments.model import RefundState
 from engram.sessions import SessionState
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics

@@ -3,28 +3,30 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from quart import Response
 
-from engram.gateway.replies import reply
-from engram.http.app import App
+from engram.api import gateway_ops as api
+from engram.api.call import Call
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.gateway.caller import Caller
+from engram.http.request import Answer
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 
 
-def add_ops_routes(
-    app: App,
+def bind_ops(
+    endpoints: Endpoints[Caller],
     status: Callable[[], Awaitable[msgspec.Struct]],
     metrics: Metrics,
     refresh: Callable[[], Awaitable[None]],
 ) -> None:
-    """Add /status (JSON) and /metrics (Prometheus); `refresh` is awaited before each scrape."""
+    """Bind /status (JSON) and /metrics (Prometheus); `refresh` is awaited before each scrape."""
 
-    @app.get("/status")
-    async def show_status() -> Response:
-        return reply(await status())
+    async def show_status(_: Call[NoBody, Caller]) -> object:
+        return await status()
 
-    @app.get("/metrics")
-    async def show_metrics() -> Response:
+    async def show_metrics(_: Call[NoBody, Caller]) -> Answer:
         await refresh()
-        response = Response(metrics.render(), content_type=CONTENT_TYPE)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return Answer(200, metrics.render(), media=CONTENT_TYPE)
+
+    endpoints.bind(api.STATUS, show_status)
+    endpoints.bind(api.METRICS, show_metrics)

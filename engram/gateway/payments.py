@@ -2,26 +2,24 @@
 
 from collections.abc import Sequence
 
-from quart import Response
 from sqlalchemy import Connection
 
-from engram.gateway.answers import PaymentAnswer, RefundAnswer
-from engram.gateway.caller import identify
-from engram.gateway.replies import reply
+from engram.api import gateway as api
+from engram.api.call import Call
+from engram.api.gateway_model import PaymentAnswer, RefundAnswer
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.gateway.caller import Caller
 from engram.gateway.services import Services
-from engram.http.app import App
 from engram.http.errors import ApiError
-from engram.payments import records
-from engram.payments.model import Payment, Refund
-from engram.payments.networks import short_name
+from engram.payments import Payment, Refund, records, short_name
 
 
-def add_payment_routes(app: App, services: Services) -> None:
-    """Add the endpoint under /payments."""
+def bind_payments(endpoints: Endpoints[Caller], services: Services) -> None:
+    """Bind the endpoint under /payments."""
 
-    @app.get("/payments/<payment_id>")
-    async def show_payment(payment_id: str) -> Response:
-        caller = await identify(services)
+    async def show_payment(call: Call[NoBody, Caller]) -> PaymentAnswer:
+        payment_id = call.path("payment_id")
 
         def query(connection: Connection) -> tuple[Payment | None, list[Refund]]:
             return records.get(connection, payment_id), records.refunds_of(connection, payment_id)
@@ -29,9 +27,11 @@ def add_payment_routes(app: App, services: Services) -> None:
         payment, refunds = await services.ledger.read(query)
         if payment is None:
             raise ApiError(404, "not_found", "Payment not found.")
-        if payment.controller != caller.public_key:
+        if payment.controller != call.caller.public_key:
             raise ApiError(403, "not_yours", "Not your payment.")
-        return reply(payment_answer(payment, refunds))
+        return payment_answer(payment, refunds)
+
+    endpoints.bind(api.SHOW_PAYMENT, show_payment)
 
 
 def payment_answer(payment: Payment, refunds: Sequence[Refund]) -> PaymentAnswer:

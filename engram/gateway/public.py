@@ -4,33 +4,36 @@ import contextlib
 from collections.abc import Mapping
 from typing import Final
 
-import msgspec
 import trio
-from quart import Response, request
 
 from config.model import Settings
 from engram import __version__
-from engram.gateway.answers import (
+from engram.api import gateway as api
+from engram.api.call import Call, Reply
+from engram.api.gateway_model import (
     HealthAnswer,
     IdentityAnswer,
     NodesAnswer,
     ReadyAnswer,
     ReasonAnswer,
     TermsAnswer,
+    TiersAnswer,
 )
+from engram.api.openapi import JSON
+from engram.api.refund_terms import PublishedTerms
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.gateway.caller import Caller
 from engram.gateway.metagraph import MetagraphAnswers
-from engram.gateway.replies import reply
 from engram.gateway.rules import Reason
 from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe, Services
 from engram.gateway.views import tiers_answer
-from engram.http.app import App
-from engram.http.asgi import JSON
-from engram.http.edge import FastAnswer
 from engram.http.errors import ApiError
+from engram.http.request import Answer, json_answer
 from engram.ledger import LedgerError
 from engram.payments.refund_settings import published
-from engram.payments.refund_terms import PublishedTerms
+from engram.provisioning.backend_factory import BACKENDS
 from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
@@ -38,77 +41,68 @@ PROBE_S: Final = 2.0
 """A part that does not say within this that it is well counts as unwell."""
 MAX_NETUID: Final = 65_535
 
-_PROBE_HEADERS: Final = (JSON, (b"cache-control", b"no-store"))
-_NOTES: Final = {
-    "akash": "Nodes provisioned on Akash on demand — no fixed pool limit.",
-    "docker": "Nodes run as containers on the operator's own hosts.",
-    "local": "Nodes run as processes on the gateway's own machine.",
-}
 
-
-def add_public_routes(app: App, services: Services) -> None:
-    """Add the endpoints that need no signature."""
-    add_probes(app, services.probes, services.shop.sales)
+def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
+    """Bind the endpoints that need no signature."""
+    bind_probes(endpoints, services.probes, services.shop.sales)
     settings = services.settings
     tiers = tiers_answer(rules.tiers(settings.pricing.lite_usd_per_hour))
 
-    @app.get("/tiers")
-    async def show_tiers() -> Response:
-        return reply(tiers)
+    async def show_tiers(_: Call[NoBody, Caller]) -> TiersAnswer:
+        return tiers
 
-    @app.get("/nodes")
-    async def show_nodes() -> Response:
-        backend = settings.provisioning.backend
+    async def show_nodes(_: Call[NoBody, Caller]) -> NodesAnswer:
+        note = BACKENDS[settings.provisioning.backend].note
         found = await services.shop.sales.reasons()
-        return reply(
-            NodesAnswer(
-                _NOTES[backend], settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found)
-            )
+        return NodesAnswer(note, settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found))
+
+    async def show_identity(_: Call[NoBody, Caller]) -> IdentityAnswer:
+        return IdentityAnswer(
+            hotkey=services.keypair.ss58,
+            public_key=services.keypair.public_key.hex(),
+            scheme="engram-cloud",
+            sig_versions=[1, 2],
+            environment=settings.environment,
+            version=__version__,
         )
 
-    @app.get("/identity")
-    async def show_identity() -> Response:
-        return reply(
-            IdentityAnswer(
-                hotkey=services.keypair.ss58,
-                public_key=services.keypair.public_key.hex(),
-                scheme="engram-cloud",
-                sig_versions=[1, 2],
-                environment=settings.environment,
-                version=__version__,
-            )
-        )
-
-    @app.get("/terms")
-    async def show_terms() -> Response:
-        return reply(_terms(services))
+    async def show_terms(_: Call[NoBody, Caller]) -> TermsAnswer:
+        return _terms(services)
 
     netuids, metagraphs = settings.chain.netuids, MetagraphAnswers(services.subnets)
 
-    @app.get("/bittensor/metagraph")
-    async def show_metagraph() -> Response:
-        return await _metagraph(metagraphs, netuids[0] if netuids else 0)
+    async def show_metagraph(call: Call[NoBody, Caller]) -> Answer:
+        return await _metagraph(metagraphs, netuids[0] if netuids else 0, call)
+
+    async def show_openapi(_: Call[NoBody, Caller]) -> Answer:
+        return Answer(200, api.openapi_document())
+
+    endpoints.bind(api.TIERS, show_tiers)
+    endpoints.bind(api.NODES, show_nodes)
+    endpoints.bind(api.IDENTITY, show_identity)
+    endpoints.bind(api.TERMS, show_terms)
+    endpoints.bind(api.METAGRAPH, show_metagraph)
+    endpoints.bind(api.OPENAPI, show_openapi)
 
 
-def add_probes(app: App, probes: Mapping[str, Probe], sales: Sales) -> None:
-    """Add /health (the process answers) and /ready (it can do its work, and whether it sells)."""
+def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales: Sales) -> None:
+    """Bind /health (the process answers) and /ready (it can do its work, and whether it sells)."""
+    healthy = json_answer(HealthAnswer("ok", SERVICE))
 
-    healthy = msgspec.json.encode(HealthAnswer("ok", SERVICE))
+    async def health(_: Call[NoBody, Caller]) -> Answer:
+        return healthy
 
-    async def health() -> FastAnswer:
-        return 200, healthy, _PROBE_HEADERS
-
-    async def ready() -> FastAnswer:
+    async def ready(_: Call[NoBody, Caller]) -> Reply[ReadyAnswer]:
         checks = await readiness(probes)
         well = not any(checks.values())
         found: tuple[Reason, ...] = ()
         with trio.move_on_after(PROBE_S), contextlib.suppress(LedgerError):  # the probes say so
             found = await sales.reasons()
-        body = msgspec.json.encode(ReadyAnswer(well, checks, _shown(found)))
-        return (200, body, _PROBE_HEADERS) if well else (503, body, (*_PROBE_HEADERS, (b"retry-after", b"2")))
+        answer = ReadyAnswer(well, checks, _shown(found))
+        return Reply(answer) if well else Reply(answer, (("Retry-After", "2"),), 503)
 
-    app.fast("/health", health)
-    app.fast("/ready", ready)
+    endpoints.bind(api.HEALTH, health)
+    endpoints.bind(api.READY, ready)
 
 
 def _shown(found: tuple[Reason, ...]) -> list[ReasonAnswer]:
@@ -129,18 +123,14 @@ async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
     return checks
 
 
-async def _metagraph(metagraphs: MetagraphAnswers, default_netuid: int) -> Response:
-    text = request.args.get("netuid", str(default_netuid))
+async def _metagraph(metagraphs: MetagraphAnswers, default_netuid: int, call: Call[NoBody, Caller]) -> Answer:
+    asked = call.query("netuid")
+    text = str(default_netuid) if asked is None else asked
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_NETUID):
         raise ApiError(400, "bad_netuid", f"netuid must be a whole number from 0 to {MAX_NETUID}.")
-    answer = await metagraphs.answer(int(text), request.args.get("fields"), request.headers.get("If-None-Match"))
-    response = Response(answer.body, status=answer.status, content_type="application/json")
-    response.headers["ETag"] = answer.etag
-    response.headers["Age"] = str(int(answer.age_s))
-    response.headers["Cache-Control"] = "max-age=6"
-    if answer.status == 304:
-        del response.headers["Content-Type"]
-    return response
+    shown = await metagraphs.answer(int(text), call.query("fields"), call.header("If-None-Match"))
+    headers = (("ETag", shown.etag), ("Age", str(int(shown.age_s))), ("Cache-Control", call.route.cache))
+    return Answer(shown.status, shown.body, headers, "" if shown.status == 304 else JSON)
 
 
 def _terms(services: Services) -> TermsAnswer:

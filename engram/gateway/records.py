@@ -3,28 +3,13 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, func, select
 
-from engram.ledger import Ledger, Prepared
-from engram.ledger.schema import answered_requests, payments, session_events
+from engram.ledger import Ledger
+from engram.ledger.schema import payments, session_events
 from engram.payments import records as payment_records
-from engram.payments.model import Payment, PaymentState
 from engram.sessions import EventRecord, Session
 from engram.sessions import records as session_records
-
-_ANSWERED = Prepared(
-    select(answered_requests.c.request_hash, answered_requests.c.payment_id).where(
-        answered_requests.c.public_key == bindparam("public_key"),
-        answered_requests.c.message_hash == bindparam("message_hash"),
-    )
-)
-
-
-class Answered(msgspec.Struct, frozen=True):
-    """A signed request that was answered before, and the payment it was answered for."""
-
-    request_hash: bytes
-    payment: Payment
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -80,18 +65,6 @@ def sessions_changed_since(connection: Connection, event_id: int, limit: int = 1
     )
     query = select(recent.c.session_id, func.max(recent.c.id).label("newest")).group_by(recent.c.session_id)
     return {row["session_id"]: row["newest"] for row in connection.execute(query).mappings()}
-
-
-def answered(connection: Connection, public_key: bytes, message_hash: bytes) -> Answered | None:
-    """What was answered to a signed message; None when it used nothing up (it was never paid)."""
-    row = _ANSWERED.values(connection, {"public_key": public_key, "message_hash": message_hash})
-    if row is None:
-        return None
-    request_hash, payment_id = row
-    payment = payment_records.get(connection, payment_id)
-    if payment is None or payment.state in (PaymentState.REJECTED, PaymentState.VOID):
-        return None
-    return Answered(request_hash, payment)
 
 
 def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[Found]:

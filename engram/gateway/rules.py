@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 
 from config.pricing import MOST_UNITS
-from engram.payments.purchase_answer import NoRoom
+from engram.payments import NoRoom
 
 LEAST_FREE_BYTES: Final = 64 * 1024**2
 """A node takes half of that before anything is stored in it."""

@@ -14,7 +14,7 @@ from engram.clock import Clock
 from engram.gateway.rules import CODES, Facts, Reason, reasons
 from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger, LedgerError
-from engram.payments.purchase_answer import NoRoom
+from engram.payments import NoRoom
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 

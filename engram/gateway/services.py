@@ -1,4 +1,4 @@
-"""What the gateway's surface needs of the rest; run.py puts it together."""
+"""What the gateway's surface needs of the rest; engram/roles puts it together."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol

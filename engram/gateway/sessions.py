@@ -1,14 +1,17 @@
 """A hotkey's own sessions: look, list, stop, and get a ticket for the event stream."""
 
+from engram.api import gateway as api
+from engram.api.call import Call
+from engram.api.gateway_model import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
 from engram.gateway import records
-from engram.gateway.answers import SessionAnswer, SessionsAnswer, StoppedAnswer, TicketAnswer
-from engram.gateway.caller import Caller, identify_request, use_up
-from engram.gateway.replay_guard import Once
+from engram.gateway.caller import Caller, consume_signature
 from engram.gateway.services import Services
 from engram.gateway.tickets import LIFETIME_S
 from engram.gateway.views import session_answer
-from engram.hotkeys import MalformedHotkey, parse_hotkey
-from engram.http.direct import Answer, Direct, Request, json_answer
+from engram.hotkeys import MalformedHotkey, gateway_scheme, parse_hotkey
+from engram.hotkeys.replay_guard import SingleUse
 from engram.http.errors import ApiError
 from engram.ledger import LaneClosed
 from engram.sessions import EndReason, Session, SessionEvent
@@ -17,18 +20,16 @@ from engram.sessions import records as session_records
 LISTED = 200
 
 
-def add_session_routes(direct: Direct, services: Services) -> None:
-    """Add the endpoints under /sessions that cost nothing."""
-    once = Once(started_ms=int(services.clock.now() * 1000))
+def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
+    """Bind the endpoints under /sessions that cost nothing."""
+    tickets = SingleUse(started_ms=int(services.clock.now() * 1000), window_ms=gateway_scheme.WINDOW_MS)
 
-    async def show_session(request: Request) -> Answer:
-        caller = identify_request(services, request)
-        return json_answer(_shown(services, _require(caller, await _looked_up(services, request.parameters[0]))))
+    async def show_session(call: Call[NoBody, Caller]) -> SessionAnswer:
+        return _shown(services, _require(call.caller, await _looked_up(services, call.path("session_id"))))
 
-    async def stop_session(request: Request) -> Answer:
-        (session_id,) = request.parameters
-        caller = identify_request(services, request)
-        await owned(services, caller, session_id)
+    async def stop_session(call: Call[NoBody, Caller]) -> StoppedAnswer:
+        session_id = call.path("session_id")
+        await owned(services, call.caller, session_id)
         now = services.instants.now()
         await services.ledger.write(
             lambda connection: session_records.transition(
@@ -37,29 +38,28 @@ def add_session_routes(direct: Direct, services: Services) -> None:
         )
         services.session_changed(session_id)
         services.feed.poke(session_id)
-        return json_answer(StoppedAnswer(True, session_id))
+        return StoppedAnswer(True, session_id)
 
-    async def list_sessions(request: Request) -> Answer:
-        caller = identify_request(services, request)
-        if not _is(request.parameters[0], caller):
+    async def list_sessions(call: Call[NoBody, Caller]) -> SessionsAnswer:
+        caller = call.caller
+        if not _is(call.path("hotkey"), caller):
             raise ApiError(403, "not_yours", "Can only list your own sessions.")
         listed = await services.ledger.read(
             lambda connection: records.of_controller(connection, caller.public_key, LISTED)
         )
-        return json_answer(SessionsAnswer([_shown(services, found) for found in listed]))
+        return SessionsAnswer([_shown(services, found) for found in listed])
 
-    async def issue_ticket(request: Request) -> Answer:
-        (session_id,) = request.parameters
-        caller = identify_request(services, request)
-        await owned(services, caller, session_id)
-        use_up(services, once, caller)
+    async def issue_ticket(call: Call[NoBody, Caller]) -> TicketAnswer:
+        session_id = call.path("session_id")
+        await owned(services, call.caller, session_id)
+        consume_signature(services, tickets, call.caller)
         ticket = services.tickets.issue(session_id, services.clock.now())
-        return json_answer(TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}"))
+        return TicketAnswer(ticket, LIFETIME_S, f"/sessions/{session_id}/events?ticket={ticket}")
 
-    direct.bind("GET", "/sessions/<session_id>", show_session)
-    direct.bind("DELETE", "/sessions/<session_id>", stop_session)
-    direct.bind("GET", "/sessions/hotkey/<hotkey>", list_sessions)
-    direct.bind("POST", "/sessions/<session_id>/ticket", issue_ticket)
+    endpoints.bind(api.SHOW_SESSION, show_session)
+    endpoints.bind(api.STOP_SESSION, stop_session)
+    endpoints.bind(api.LIST_SESSIONS, list_sessions)
+    endpoints.bind(api.ISSUE_TICKET, issue_ticket)
 
 
 async def owned(services: Services, caller: Caller, session_id: str) -> Session:

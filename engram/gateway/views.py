@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from engram.gateway.answers import SessionAnswer, TierAnswer, TiersAnswer
+from engram.api.gateway_model import SessionAnswer, TierAnswer, TiersAnswer
 from engram.hotkeys import ss58
 from engram.sessions import Instant, Session, Tier, TierName, rules
 

@@ -13,7 +13,7 @@ from engram.hotkeys.errors import (
     WrongPassword,
 )
 from engram.hotkeys.keypair import Keypair, verify
-from engram.hotkeys.replays import Noted, ReplayStore
+from engram.hotkeys.replay_guard import Noted, ReplayStore
 from engram.hotkeys.scheme import Scheme, SignedRequest, sign_fields, sign_headers, verify_fields, verify_signed
 from engram.hotkeys.ss58 import PublicKey, parse_hotkey
 from engram.hotkeys.verifier import Verifier

@@ -37,9 +37,9 @@ class AuthError(HotkeyError):
     """A signed request was refused.
 
     `code` is one of missing_header, duplicate_header, malformed, bad_version, signed_for_missing,
-    signed_for_mismatch, stale, future, before_start, bad_signature, replay (all of which HTTP tells as 401),
-    not_permitted (403) and busy (503). `skew_ms` is the request's timestamp minus our clock (positive: the sender's
-    clock is ahead), or None when no timestamp could be read.
+    signed_for_mismatch, stale, future, before_start, bad_signature, replay, bound_elsewhere (HTTP 401; 403 for a
+    node's namespaces), not_permitted (403) and busy (503). `skew_ms` is the request's timestamp minus our clock
+    (positive: the sender's clock is ahead), or None when no timestamp could be read.
     """
 
     def __init__(self, code: str, message: str, skew_ms: int | None = None) -> None:

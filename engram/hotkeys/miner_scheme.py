@@ -11,7 +11,7 @@ Version 2 of it, marked by `namespace_sig_version: 2`, holds for one request onl
 `engram-ns-2:{endpoint}:{namespace}:{timestamp_ms}:{body_hash}`, the hash being that of the body without namespace and
 signing fields. A body that names a receiver (`signed_for`) is bound to it, since both hashes cover that field.
 
-Otherwise nothing binds the receiving miner: callers add `not_before_ms` and a replay guard (replays.py).
+Otherwise nothing binds the receiving miner: callers add `not_before_ms` and a replay guard (replay_guard.py).
 """
 
 import hashlib

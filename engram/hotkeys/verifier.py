@@ -6,17 +6,13 @@ key signed.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, final
+from typing import final
 
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.python_json import JsonValue
-from engram.hotkeys.replays import Noted, ReplayStore
+from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS, ReplayStore
 from engram.hotkeys.scheme import Scheme, SignedRequest, spelled, verify_fields, verify_signed
 from engram.hotkeys.ss58 import PublicKey
-
-CLOCKS_AHEAD_MS: Final = 2_000
-"""How far senders' clocks are taken to be ahead of ours: by so much a process that has just started distrusts stamps,
-since the one before it may have taken them."""
 
 
 @final
@@ -133,16 +129,13 @@ class Verifier:
 
     def _note(self, signed: SignedRequest, scheme: Scheme, method: str, now_ms: int) -> None:
         expires_ms = signed.timestamp_ms + max(scheme.past_ms, self._longest_ms)
-        match self._replays.note(signed.replay_key, expires_ms=expires_ms, now_ms=now_ms):
-            case Noted.NEW:
-                return
-            case Noted.SEEN:
-                if method not in scheme.repeatable:
-                    raise AuthError("replay", "this request was received before; sign a new one", signed.skew_ms)
-            case Noted.FORGOTTEN:
-                raise AuthError("stale", "the request is too old to know whether it is new", signed.skew_ms)
-            case Noted.FULL:
-                raise AuthError("busy", "too many signed requests at once; try again later", signed.skew_ms)
+        self._replays.require_new(
+            signed.replay_key,
+            expires_ms=expires_ms,
+            now_ms=now_ms,
+            skew_ms=signed.skew_ms,
+            repeatable=method in scheme.repeatable,
+        )
 
 
 def _listed(names: set[bytes], between: str) -> str:

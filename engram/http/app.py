@@ -4,7 +4,7 @@ Handlers are Quart's; what they need of the request beside Quart's own is in `ex
 as ApiError; anything else that a handler raises is a 500 with a request id, logged with its cause.
 """
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast, final
 
 import structlog
@@ -13,18 +13,18 @@ from quart import Response
 from quart.wrappers.response import DataBody
 from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIHTTPConnection
-from quart_trio.wrappers import TrioRequest
+from quart_trio.wrappers import TrioRequest, TrioResponse
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from config.model import HttpSettings
 from engram.clock import Clock, Ids
 from engram.http import exchange
-from engram.http.asgi import Receive, Send, error_body, respond
+from engram.http.asgi import HeaderLines, Receive, Send, error_body, header_lines, respond
 from engram.http.cors import Cors
-from engram.http.edge import Edge, FastPath, rate_limited
+from engram.http.edge import Edge, FastAnswer, rate_limited
 from engram.http.errors import ApiError
 from engram.http.limits import BodyRoom, ClientAddress, Limiter
-from engram.http.sse import EventStream
+from engram.http.request import Stream
 from engram.telemetry.metrics import Metrics
 
 _BODIES_BYTES = 134_217_728
@@ -64,14 +64,34 @@ class App(QuartTrio):
     draining: trio.Event
     """Set when the server stops: event streams end, running requests finish."""
 
-    def fast(self, path: str, answer: FastPath) -> None:
+    def fast(self, path: str, answer: Callable[[], Awaitable[FastAnswer]]) -> None:
         """Answer GET and HEAD of `path` without Quart, limits and access log."""
-        self.edge.fast(path, answer)
+        self.edge.fast(path, lambda scope: answer())
 
     def limit_hotkey(self, public_key: bytes) -> None:
         """Count a request whose signature held. Raises ApiError 429 when this hotkey calls too often."""
         if wait_s := self.hotkey_limiter.take(public_key):
             raise rate_limited(wait_s)
+
+    async def make_response(self, result: Any) -> Any:
+        """As Quart's; a handler may return a Stream too."""
+        return _StreamResponse(result) if isinstance(result, Stream) else await super().make_response(result)
+
+    async def stream(self, stream: Stream, receive: Receive, send: Send, headers: HeaderLines | None = None) -> None:
+        """Send a stream, with `headers` where a framework has completed its own. Raises ApiError 503."""
+        if self.draining.is_set() or self.open_event_streams >= self.max_event_streams:
+            raise ApiError(503, "too_many_streams", "no more event streams now", (("Retry-After", "5"),))
+        lines = headers if headers is not None else header_lines(stream.headers.items())
+        await send({"type": "http.response.start", "status": 200, "headers": lines})
+        self.open_event_streams += 1
+        gauge = self.metrics.http_event_streams.labels(self.surface)
+        gauge.set(self.open_event_streams)
+        try:
+            await stream.run(receive, send, self.draining)
+        finally:
+            self.open_event_streams -= 1
+            gauge.set(self.open_event_streams)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def new_app(
@@ -164,30 +184,23 @@ class _HttpConnection(TrioASGIHTTPConnection):
         response = await self.app.handle_request(request)
         if request.url_rule is not None:
             current.route = request.url_rule.rule
-        if isinstance(response, EventStream):
-            await self._stream(response, receive, send)
+        if isinstance(response, _StreamResponse):
+            await self.app.stream(response.stream, receive, send, header_lines(response.headers))
         elif isinstance(response, Response) and isinstance(response.response, DataBody):
             response.headers.pop("Content-Length", None)
-            lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-            await respond(send, response.status_code, bytes(response.response.data), lines)
+            await respond(send, response.status_code, bytes(response.response.data), header_lines(response.headers))
         else:
             await self._send_response(send, response)
 
-    async def _stream(self, response: EventStream, receive: Receive, send: Send) -> None:
-        app = self.app
-        if app.draining.is_set() or app.open_event_streams >= app.max_event_streams:
-            raise ApiError(503, "too_many_streams", "no more event streams now", (("Retry-After", "5"),))
-        lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-        await send({"type": "http.response.start", "status": 200, "headers": lines})
-        app.open_event_streams += 1
-        gauge = app.metrics.http_event_streams.labels(app.surface)
-        gauge.set(app.open_event_streams)
-        try:
-            await response.run(receive, send, app.draining)
-        finally:
-            app.open_event_streams -= 1
-            gauge.set(app.open_event_streams)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+@final
+class _StreamResponse(TrioResponse):
+    """A stream on its way through Quart."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(b"", 200, headers=stream.headers)
+        self.headers.pop("Content-Length", None)
+        self.stream = stream
 
 
 async def _on_api_error(error: ApiError) -> Response:

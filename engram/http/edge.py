@@ -17,7 +17,7 @@ import structlog
 
 from engram.clock import Ids
 from engram.http import exchange
-from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, respond
+from engram.http.asgi import JSON, AsgiApp, HeaderLines, Receive, Scope, Send, error_body, header_lines, respond
 from engram.http.cors import Cors
 from engram.http.errors import ApiError
 from engram.http.head import Refused
@@ -26,7 +26,7 @@ from engram.telemetry import logs
 from engram.telemetry.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
-FastPath: TypeAlias = Callable[[], Awaitable[FastAnswer]]
+FastPath: TypeAlias = Callable[[Scope], Awaitable[FastAnswer]]
 """Answers without a framework: status, body and headers. For /health and /ready, which load balancers ask for often."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
@@ -121,7 +121,7 @@ class Edge:
         client = self._client_address.of(str(peer[0]), forwarded)
         current = exchange.Exchange(request_id or self.request_id(), client)
         current.origin = origin
-        scope[exchange.KEY] = current
+        exchange.open_in(scope, current)
         return current
 
     async def _answer(self, scope: Scope, current: exchange.Exchange, receive: Receive, send: "_Answering") -> None:
@@ -143,7 +143,7 @@ class Edge:
         else:
             current.body = await self._read_body(scope, receive, current)
             current.route = scope["path"]
-            status, body, headers = await fast()
+            status, body, headers = await fast(scope)
             await respond(send, status, body, headers)
 
     def _require_one_reading(self, raw_path: bytes) -> None:
@@ -231,13 +231,20 @@ class _Answering:
         if message["type"] == "http.response.start":
             self._current.status = message["status"]
             headers = [*message["headers"], *self._extra]
-            if all(name != b"cache-control" for name, _ in headers):
+            if not _says_how_long(headers):
                 headers.append(_UNCACHED)
             if message["status"] == 401:
                 headers.append(_CHALLENGE)
             await self._send({**message, "headers": headers})
         else:
             await self._send(message)
+
+
+def _says_how_long(headers: HeaderLines) -> bool:
+    for name, _ in headers:  # noqa: SIM110 -- any() with a generator costs twice as much, at every request
+        if name == b"cache-control":
+            return True
+    return False
 
 
 def refuse_encoded(headers: HeaderLines) -> None:
@@ -275,5 +282,5 @@ def _incomplete(refused: Refused | None) -> ApiError:
 async def _send_error(error: ApiError, current: exchange.Exchange, send: _Answering) -> None:
     if current.status:
         return  # The head is out: cutting the connection is all that can still be told.
-    headers = [JSON, *((name.lower().encode("ascii"), value.encode("latin-1")) for name, value in error.headers)]
-    await respond(send, error.status, error_body(error.message, error.code, current.request_id, error.extra), headers)
+    body = error_body(error.message, error.code, current.request_id, error.extra)
+    await respond(send, error.status, body, [JSON, *header_lines(error.headers)])

@@ -1,15 +1,9 @@
-"""What is known of the request being answered, beside its framework's own objects."""
+"""What is known of the request being answered, whatever framework answers it."""
 
-from typing import Any, TypeVar, cast, final
+from contextvars import ContextVar
+from typing import Final, cast, final
 
-import msgspec
-from quart import request
-
-from engram import wire
 from engram.http.asgi import Scope
-from engram.http.errors import ApiError
-
-T = TypeVar("T")
 
 KEY = "engram.exchange"
 """Where an ASGI scope carries it."""
@@ -36,35 +30,25 @@ class Exchange:
         self.status = 0
 
 
+_current: Final = ContextVar[Exchange]("engram.http.exchange")
+
+
+def open_in(scope: Scope, exchange: Exchange) -> None:
+    """Let `exchange` be that of the scope, and the current one of this task."""
+    scope[KEY] = exchange
+    _current.set(exchange)
+
+
 def of(scope: Scope) -> Exchange:
     """The exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
     return cast(Exchange, scope[KEY])
 
 
 def current() -> Exchange:
-    """The exchange being answered; inside a request of Quart only."""
-    scope: Any = request.scope
-    return of(scope)
+    """The exchange being answered by this task. Raises LookupError where none is."""
+    return _current.get()
 
 
 def request_id() -> str:
-    """The id of the request being answered; inside a request of Quart only."""
+    """The id of the request being answered by this task."""
     return current().request_id
-
-
-def client_address() -> str:
-    """The address of the client being answered; inside a request of Quart only."""
-    return current().client
-
-
-def decode(type_: type[T]) -> T:
-    """The request's body as JSON of this msgspec type; inside a request of Quart only.
-
-    Raises ApiError 400 `bad_json` for what is no JSON, 422 `invalid` naming the field that does not fit.
-    """
-    try:
-        return wire.decode(current().body, type_)
-    except msgspec.ValidationError as error:
-        raise ApiError(422, "invalid", f"{error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ApiError(400, "bad_json", "Invalid JSON body.") from None

@@ -8,7 +8,7 @@ import msgspec
 import structlog
 import trio
 
-from actors import Backoff, ChildSpec, Context, DrainingJob
+from actors import Context, DrainingJob
 from config.model import HttpSettings
 from engram.http import descriptors
 from engram.http.app import App
@@ -63,8 +63,9 @@ class Listener:
         address = self.bound or Address(self._host, self._port, secure=self._certificates is not None)
         return address.url
 
-    def child(self, name: str, app: Callable[[], App]) -> ChildSpec:
-        """The server as a child of the tree; `app` makes its application again at each start."""
+    def job(self, app: Callable[[], App]) -> DrainingJob:
+        """The server. `app` makes its application, at each start of the job; the job's ChildSpec needs a `shutdown` of
+        SLACK_S more than the time to drain."""
 
         async def run(context: Context) -> None:
             port = self._port if self.bound is None else self.bound.port
@@ -79,7 +80,7 @@ class Listener:
                 certificates=self._certificates,
             )
 
-        return ChildSpec(name, lambda: DrainingJob(run), shutdown=self._drain_s + SLACK_S, backoff=Backoff(0.1, 5.0))
+        return DrainingJob(run)
 
 
 @final

@@ -9,9 +9,9 @@ from typing import Any, TypeAlias, final
 
 import msgspec
 import trio
-from quart_trio.wrappers import TrioResponse
 
 from engram.http.asgi import Receive, Send
+from engram.http.request import Stream
 
 HEARTBEAT_S = 15.0
 _RETRY_MS = 2_000
@@ -52,17 +52,15 @@ class EventSink:
 Producer: TypeAlias = Callable[[EventSink], Awaitable[None]]
 
 
-class EventStream(TrioResponse):
+class EventStream(Stream):
     """The answer of a handler whose body is produced while it is sent."""
 
     def __init__(self, produce: Producer, heartbeat_s: float) -> None:
-        super().__init__(
-            b"",
-            200,
-            headers={"Cache-Control": "no-cache, no-store", "X-Accel-Buffering": "no"},
-            content_type="text/event-stream; charset=utf-8",
-        )
-        self.headers.pop("Content-Length", None)
+        self.headers = {
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-cache, no-store",
+            "X-Accel-Buffering": "no",
+        }
         self._produce = produce
         self._heartbeat_s = heartbeat_s
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from config.environment import PROFILE_VARIABLE
 from config.model import MinerSettings
 from engram import crash_reports
-from engram.miner.node import main
+from engram.roles.miner import main
 
 if __name__ == "__main__":
     crash_reports.enable()

@@ -1,51 +1,38 @@
-"""The routes of a node: HTTP in, an endpoint asked, HTTP out."""
+"""A node's applications: its rows, bound to their handlers."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-import msgspec
-from quart import Response, request
+from functools import partial
 
 from config.model import HttpSettings
+from engram.api import node
+from engram.api.serving import AddRoute, Endpoints
 from engram.clock import Clock, Ids
-from engram.http import exchange
 from engram.http.app import App, new_app
-from engram.http.asgi import HeaderLines
 from engram.http.authority import AuthorityGate
-from engram.miner import authority, endpoints
-from engram.miner.answers import Answer
-from engram.miner.direct import COMMITMENT, Direct, Posted
-from engram.miner.openapi import openapi_document
+from engram.http.router import Router
+from engram.miner import authority
+from engram.miner.handlers import (
+    attestations,
+    batches,
+    conversations,
+    exports,
+    health,
+    ingest,
+    keyshares,
+    listing,
+    proofs,
+    query,
+)
 from engram.miner.service import Service
+from engram.miner.surface import NodeSurface
 from engram.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """As the original: 256 vectors written as JSON."""
 
-_JSON = "application/json"
-
 NAMED = (b"/retrieve/", b"/attestation/", b"/chat-history/", b"/conversations/")
 """Below these stand names that clients choose, with whatever slashes."""
-
-POSTED: dict[str, Posted] = {
-    "/IngestSynapse": endpoints.ingest,
-    "/IngestBatch": endpoints.ingest_batch,
-    "/QuerySynapse": endpoints.query,
-    "/ChallengeSynapse": endpoints.challenge,
-    "/RepairSynapse": endpoints.repair,
-    "/KeyShareSynapse": endpoints.put_key_share,
-    "/KeyShareRetrieve": endpoints.get_key_share,
-    "/AttestNamespace": endpoints.attest,
-    "/list": endpoints.listing,
-    "/LookupBatch": endpoints.look_up,
-    "/DeleteBatch": endpoints.delete_batch,
-    "/prove-memory": endpoints.prove_memory,
-    "/export": endpoints.export,
-    "/chat-history": endpoints.save_chat,
-    "/conversations": endpoints.make_conversation,
-}
-"""Endpoints that take a body and nothing else; answered without Quart (direct.py)."""
 
 
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
@@ -59,75 +46,40 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
         max_body_bytes=settings.max_body_bytes,
         free_below=NAMED,
     )
-    app.fast("/health", _fast(lambda: endpoints.health(service)))
-    app.fast("/stats", _fast(lambda: endpoints.stats(service)))
-    app.edge.put_behind(lambda inner: Direct(inner, service, POSTED))
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
-    _add_records(app, service)
-    _add_conversations(app, service)
-
-    @app.get(COMMITMENT)
-    async def commitment() -> Response:
-        return _response(await endpoints.commitment(service, request.args))
-
-    @app.get("/attestation/<path:namespace>")
-    async def attestation(namespace: str) -> Response:
-        return _response(await endpoints.attestation(service, namespace))
-
-    @app.get("/metagraph")
-    async def metagraph() -> Response:
-        return _response(await endpoints.metagraph(service))
-
-    @app.get("/openapi.json")
-    async def openapi() -> Response:
-        return Response(openapi_document(), 200, content_type=_JSON)
-
+    bind(Router(app), service)
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))  # the outermost: nothing goes past it
     return app
 
 
-def _add_records(app: App, service: Service) -> None:
-    @app.get("/retrieve/<path:cid>")
-    async def retrieve(cid: str) -> Response:
-        return _response(await endpoints.retrieve(service, cid, request.args))
-
-    @app.delete("/retrieve/<path:cid>")
-    async def delete(cid: str) -> Response:
-        return _response(await endpoints.delete(service, cid, exchange.current().body))
-
-    @app.post("/export-stream")
-    async def export_stream() -> Response:
-        answer = await endpoints.export_stream(service, exchange.current().body)
-        return _response(answer) if isinstance(answer, Answer) else answer
-
-
-def _add_conversations(app: App, service: Service) -> None:
-    @app.get("/chat-history/<path:user_id>")
-    async def chat_history(user_id: str) -> Response:
-        return _response(await endpoints.chat_history(service, user_id, request.args))
-
-    @app.get("/conversations/<path:user_id>")
-    async def conversations(user_id: str) -> Response:
-        return _response(await endpoints.list_conversations(service, user_id, request.args))
-
-    @app.patch("/conversations/<path:conv_id>")
-    async def rename(conv_id: str) -> Response:
-        return _response(await endpoints.rename_conversation(service, conv_id, exchange.current().body))
-
-    @app.delete("/conversations/<path:conv_id>")
-    async def forget(conv_id: str) -> Response:
-        return _response(await endpoints.delete_conversation(service, conv_id, exchange.current().body))
-
-
-def _response(answer: Answer) -> Response:
-    response = Response(msgspec.json.encode(answer.body), answer.status, content_type=_JSON)
-    for name, value in answer.headers:
-        response.headers.add(name, value)
-    return response
-
-
-def _fast(answer: Callable[[], Answer]) -> Callable[[], Awaitable[tuple[int, bytes, HeaderLines]]]:
-    async def fast() -> tuple[int, bytes, HeaderLines]:
-        told = answer()
-        return told.status, msgspec.json.encode(told.body), [(b"content-type", _JSON.encode())]
-
-    return fast
+def bind(router: AddRoute, service: Service) -> None:
+    """Answers every row of the node."""
+    endpoints = Endpoints(router, NodeSurface(service.disguise, service.metrics))
+    endpoints.bind(node.HEALTH, partial(health.health, service))
+    endpoints.bind(node.STATS, partial(health.stats, service))
+    endpoints.bind(node.INGEST, partial(ingest.ingest, service))
+    endpoints.bind(node.INGEST_BATCH, partial(ingest.ingest_batch, service))
+    endpoints.bind(node.QUERY, partial(query.query, service))
+    endpoints.bind(node.LIST, partial(listing.listing, service))
+    endpoints.bind(node.LOOK_UP, partial(listing.look_up, service))
+    endpoints.bind(node.DELETE_BATCH, partial(batches.delete_batch, service))
+    endpoints.bind(node.RETRIEVE, partial(query.retrieve, service))
+    endpoints.bind(node.DELETE, partial(ingest.delete, service))
+    endpoints.bind(node.REPAIR, partial(ingest.repair, service))
+    endpoints.bind(node.CHALLENGE, partial(proofs.challenge, service))
+    endpoints.bind(node.COMMITMENT, partial(proofs.commitment, service))
+    endpoints.bind(node.PROVE_MEMORY, partial(proofs.prove_memory, service))
+    endpoints.bind(node.EXPORT, partial(exports.export, service))
+    endpoints.bind(node.EXPORT_STREAM, partial(exports.export_stream, service))
+    endpoints.bind(node.PUT_KEY_SHARE, partial(keyshares.put_key_share, service))
+    endpoints.bind(node.GET_KEY_SHARE, partial(keyshares.get_key_share, service))
+    endpoints.bind(node.ATTEST, partial(attestations.attest, service))
+    endpoints.bind(node.ATTESTATION, partial(attestations.attestation, service))
+    endpoints.bind(node.METAGRAPH, partial(health.metagraph, service))
+    endpoints.bind(node.CHAT_HISTORY, partial(conversations.chat_history, service))
+    endpoints.bind(node.SAVE_CHAT, partial(conversations.save_chat, service))
+    endpoints.bind(node.CONVERSATIONS, partial(conversations.list_conversations, service))
+    endpoints.bind(node.MAKE_CONVERSATION, partial(conversations.make_conversation, service))
+    endpoints.bind(node.RENAME_CONVERSATION, partial(conversations.rename_conversation, service))
+    endpoints.bind(node.DELETE_CONVERSATION, partial(conversations.delete_conversation, service))
+    endpoints.bind(node.OPENAPI, health.document)
+    endpoints.require_all(node.ROUTES)

@@ -16,20 +16,32 @@ import msgspec
 import trio
 
 from engram.clock import Clock
-from engram.hotkeys import AuthError, Noted, PublicKey, ReplayStore, miner_scheme, ss58
+from engram.hotkeys import AuthError, PublicKey, ReplayStore, miner_scheme, ss58
 from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
+from engram.hotkeys.replay_guard import FirstUse, ReplayFloor
 from engram.hotkeys.scheme import SignedRequest
 from engram.memory import rules
 from engram.memory.model import PUBLIC
 from engram.miner import authority
 from engram.miner.errors import Refused
 from engram.miner.namespace_keys import NamespaceKeys
-from engram.miner.namespace_replay import FirstUses
-from engram.miner.replay_floor import StampsAhead
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000
 """Signed requests of one key within a minute: 1,600/s, and a third of what there is room for."""
+_READS = frozenset(
+    {
+        "QuerySynapse",
+        "list",
+        "LookupBatch",
+        "retrieve",
+        "ChallengeSynapse",
+        "commitment",
+        "prove-memory",
+        "KeyShareRetrieve",
+    }
+)
+"""Endpoints that change nothing. Like the original, a node answers the same request again, by a version 1 signature."""
 _LARGEST_BUT_BATCHES = 1_048_576
 _READ_ON_THE_LOOP = 16_384
 """Bytes of a body up to which it is parsed and verified on the loop: about 1 ms."""
@@ -89,22 +101,25 @@ class Gate:
         clock: Clock,
         node: PublicKey | None = None,
         tenants: Literal["controller", "anyone"] = "controller",
-        ahead: StampsAhead | None = None,
+        floor: ReplayFloor | None = None,
     ) -> None:
         """`node` is this node's own key, which a request may name as its one receiver (`signed_for`).
 
-        Without `ahead` a stamp of a clock that runs ahead may be taken again by the next process.
+        Without `floor` a request stamped ahead of the clock may be accepted again by the next process.
         """
         self.controller = controller
         self.require_signature = require_signature
         self._node = "" if node is None else ss58.encode(node)
         self._tenants = tenants
         self._clock = clock
-        self._ahead = ahead
-        self._started_ms = max(self._now_ms(), 0 if ahead is None else ahead.before_ms)
+        self._floor = floor
+        self._raising_floor = trio.Lock()
+        self._started_ms = max(self._now_ms(), 0 if floor is None else floor.ms)
         self._replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
         self._request_replays = ReplayStore(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
-        self._first_uses = FirstUses(bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE)
+        self._first_uses = FirstUse(
+            window_ms=miner_scheme.NAMESPACE_WINDOW_MS, bound=_REMEMBERED, per_sender=_REMEMBERED_OF_ONE
+        )
         self._keys = NamespaceKeys()
         self._reading = trio.CapacityLimiter(1)
 
@@ -130,8 +145,8 @@ class Gate:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
         if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
             caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
-        if self._ahead is not None and (caller.request or caller.named or caller.named_by):
-            await self._keep(self._ahead, caller)
+        if self._floor is not None and (caller.request or caller.named or caller.named_by):
+            await self._cover(self._floor, caller)
         try:
             return self._admitted(caller)
         except Refused as refused:
@@ -210,12 +225,16 @@ class Gate:
             raise Refused(403, "not_owner", "Only the controller of this node may stand for its public namespace.")
         return owner
 
-    async def _keep(self, ahead: StampsAhead, caller: Caller) -> None:
+    async def _cover(self, floor: ReplayFloor, caller: Caller) -> None:
         stamps = [each.timestamp_ms for each in (caller.request, caller.named) if isinstance(each, SignedRequest)]
         if isinstance(caller.named_by, PublicKey):
             stamps.append(int(str(caller.fields["namespace_timestamp_ms"])))
+        latest_ms = max(stamps, default=0)
+        if floor.covers(latest_ms, now_ms=self._now_ms()):
+            return
         try:
-            await ahead.keep(max(stamps, default=0))
+            async with self._raising_floor:
+                await trio.to_thread.run_sync(floor.raise_above, latest_ms)
         except OSError as error:
             why = f"What is stamped ahead of this node's clock cannot be taken now ({error.strerror}); stamp it anew."
             raise Refused(503, "stamp_not_kept", why) from error
@@ -270,23 +289,30 @@ class Gate:
         fields, now_ms = caller.fields, self._now_ms()
         try:
             signed = miner_scheme.verify_namespace(fields, now_ms, self._started_ms)
-            signature = str(fields["namespace_sig"])
-            self._first_uses.require_first(signed, signature, caller.endpoint, caller.body_sha256, now_ms)
         except AuthError as error:
             return _does_not_hold(error)
-        except Refused as refused:
-            return refused
+        try:
+            self._first_uses.accept(
+                signed,
+                str(fields["namespace_sig"]),
+                caller.endpoint,
+                caller.body_sha256,
+                now_ms=now_ms,
+                repeatable=caller.endpoint in _READS,
+            )
+        except AuthError as error:
+            return _not_new(error)
         return signed.public_key
 
     def _is_new(self, replays: ReplayStore, request: SignedRequest, window_ms: int) -> bool:
         expires_ms = request.timestamp_ms + window_ms
-        match replays.note(request.replay_key, expires_ms=expires_ms, now_ms=self._now_ms()):
-            case Noted.NEW:
-                return True
-            case Noted.SEEN | Noted.FORGOTTEN:
-                return False
-            case Noted.FULL:
-                raise Refused(503, "busy", "Too many signed requests at once; try again in a minute.")
+        try:
+            replays.require_new(request.replay_key, expires_ms=expires_ms, now_ms=self._now_ms())
+        except AuthError as error:
+            if error.code == "busy":
+                raise _not_new(error) from error
+            return False
+        return True
 
     def _of(self, owner: PublicKey, name: str, *, bound: bool) -> Space:
         return Space(name if owner == self.controller else f"{owner.hex()}:{name}", name, owner, bound)
@@ -332,6 +358,18 @@ def _names_private(fields: Mapping[str, JsonValue]) -> bool:
 
 def _does_not_hold(error: AuthError) -> Refused:
     return Refused(403, "namespace_signature", f"The namespace signature does not hold: {error.message}.")
+
+
+def _not_new(error: AuthError) -> Refused:
+    """What the replay guard refuses."""
+    match error.code:
+        case "busy":
+            return Refused(503, "busy", "Too many signed requests at once; try again in a minute.")
+        case "bound_elsewhere":
+            text = "This namespace signature came with another request before: sign each request by itself."
+            return Refused(403, "namespace_signature_used", text)
+        case _:
+            return Refused(403, "replayed", "This signed request was received before.")
 
 
 def _not_the_controllers() -> Refused:

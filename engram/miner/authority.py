@@ -1,7 +1,7 @@
 """Which fields of authority each operation of a node understands, in one table; all others are refused.
 
 An operation is named as it is signed, and no two share a name: a signature made for one is good for no other.
-`require` is applied where a body is read (access.py), to whatever came, signed or not. A field that contradicts another
+`require` is applied where a body is read (auth.py), to whatever came, signed or not. A field that contradicts another
 is refused as one that is not understood: both would have to be obeyed. What asks for privacy within another field, as
 `{"synapse": {"namespace": …}}` does, is refused too; metadata, filters and messages are a client's own.
 """

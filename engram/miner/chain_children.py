@@ -11,17 +11,16 @@ from typing import Final
 import msgspec
 import structlog
 
-from actors import Backoff, ChildSpec, Intensity
 from config.addresses import announced_at, is_public
 from config.model import ChainSettings, MinerSettings
 from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_failure
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.read.watched import watch
 from engram.chain.registry.announce_journal import AnnouncementFile
-from engram.chain.registry.announce_rules import Place, Verdict, place_of
+from engram.chain.registry.announce_rules import AnnounceVerdict, ServingAddress, serving_address
 from engram.chain.registry.announce_view import Announcements
 from engram.chain.registry.announcer import Announcer
 from engram.chain.sync.actor import MetagraphSyncer
@@ -38,20 +37,18 @@ from engram.nodes.launch import LaunchFile
 from engram.telemetry.metrics import Metrics
 
 ANNOUNCEMENT: Final = "announcement.json"
-_BACKOFF: Final = Backoff(1.0, 60.0)
-_FOR_EVER: Final = Intensity(1_000_000, 1.0)
 
 _log = structlog.get_logger("engram.miner")
 
 
 class Following(msgspec.Struct, frozen=True):
-    """What the node knows of its subnet, the children that keep it up to date, and what /status tells of them.
-
-    A failing chain ends no node.
-    """
+    """What the node knows of its subnet, what starts the actors that keep it up to date, and what /status shows."""
 
     subnet: Subnet
-    children: tuple[ChildSpec, ...] = ()
+    syncer: Callable[[], MetagraphSyncer] | None = None
+    """None: the node follows no chain."""
+    announcer: Callable[[], Announcer] | None = None
+    """None: it announces nothing."""
     status: Callable[[], OnChain] = OnChain
 
 
@@ -68,14 +65,19 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     def syncer() -> MetagraphSyncer:
         return MetagraphSyncer(
-            nodes(chain, HttpClient(), clock), subnets, chain, clock, rng, healths=healths, keep_fork=forks.keep
+            open_endpoints(chain, HttpClient(), clock),
+            subnets,
+            chain,
+            clock,
+            rng,
+            healths=healths,
+            keep_fork=forks.keep,
         )
 
-    children = [ChildSpec("chain", syncer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable")]
     metrics.before_scrape(lambda: measure(metrics, subnets))
     count_changes(metrics, subnets)
     if wanted is None:
-        return Following(SyncedSubnet(subnets, launch.netuid), tuple(children), lambda: OnChain(subnets.status()))
+        return Following(SyncedSubnet(subnets, launch.netuid), syncer=syncer, status=lambda: OnChain(subnets.status()))
     if is_loopback(launch.host) and not is_loopback(wanted.ip):
         _log.warning("announced_but_on_loopback", listens_on=launch.host, announced=wanted.text)
     announcements = Announcements(subnets, launch.netuid, keypair.public_key, wanted, clock)
@@ -83,26 +85,26 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     def announcer() -> Announcer:
         set_aside = partial(after_failure, rng=rng)
-        own = watch(nodes(chain, HttpClient(), clock), clock, rng, healths=healths, set_aside=set_aside)
+        own = watch(open_endpoints(chain, HttpClient(), clock), clock, rng, healths=healths, set_aside=set_aside)
         return Announcer(
-            announcements, own, keypair, journal, told=lambda outcome: metrics.announcements.labels(outcome).inc()
+            announcements, own, keypair, journal, on_outcome=lambda outcome: metrics.announcements.labels(outcome).inc()
         )
 
-    children.append(ChildSpec("announcer", announcer, backoff=_BACKOFF, intensity=_FOR_EVER, on_exceed="disable"))
     metrics.before_scrape(lambda: _measure(metrics, announcements))
     return Following(
         SyncedSubnet(subnets, launch.netuid),
-        tuple(children),
-        lambda: OnChain(subnets.status(), announcements.status()),
+        syncer=syncer,
+        announcer=announcer,
+        status=lambda: OnChain(subnets.status(), announcements.status()),
     )
 
 
-def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
+def _wanted(launch: LaunchFile, settings: MinerSettings) -> ServingAddress | None:
     """Where the node is to be announced; None: nowhere. The launch's own environment decides what may be."""
     if not settings.announce:
         return None
     try:
-        place = place_of(settings.announce, launch.port)
+        place = serving_address(settings.announce, launch.port)
         address, _ = announced_at(settings.announce)
     except ValueError as error:
         raise NodeError(f"miner.announce: {error}") from None
@@ -115,5 +117,5 @@ def _wanted(launch: LaunchFile, settings: MinerSettings) -> Place | None:
 
 def _measure(metrics: Metrics, announcements: Announcements) -> None:
     verdict = announcements.status().verdict
-    for each in Verdict:
+    for each in AnnounceVerdict:
         metrics.announcement.labels(each.value).set(each is verdict)

@@ -5,32 +5,38 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
 import trio
-from quart import Response, request
 
 from actors import Context, DrainingJob
 from config.model import HttpSettings
+from engram.api import node_ops
+from engram.api.call import Call
+from engram.api.node_ops import Administer, Administered, NamespaceCount
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
 from engram.chain import ChainStatus
 from engram.chain.registry.announce_view import AnnouncementStatus
 from engram.clock import Clock, Ids
 from engram.hotkeys import MalformedHotkey, parse_hotkey, ss58
-from engram.http import exchange
 from engram.http.app import App, new_app
 from engram.http.authority import AuthorityGate
 from engram.http.errors import ApiError
 from engram.http.listener import serve
+from engram.http.request import Answer
+from engram.http.router import Router
 from engram.http.sockets import Address
 from engram.memory.errors import InvalidRequest, NotFound
 from engram.memory.filters import EVERYTHING
 from engram.memory.model import PUBLIC
 from engram.miner import authority
-from engram.miner.answers import Answer, plain, told_openly
-from engram.miner.auth import parse
+from engram.miner.auth import Caller, parse
 from engram.miner.handlers.health import health
 from engram.miner.service import Service
+from engram.miner.surface import NodeSurface
 from engram.telemetry.metrics import CONTENT_TYPE, Metrics
 
 HOST = "127.0.0.1"
@@ -50,7 +56,6 @@ def ops_app(
 ) -> App:
     """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
 
     def refresh() -> None:
         counts = service.store.count()
@@ -58,32 +63,24 @@ def ops_app(
 
     metrics.before_scrape(refresh)
 
-    @app.get("/metrics")
-    async def scrape() -> Response:
-        return Response(metrics.render(), 200, content_type=CONTENT_TYPE)
+    async def scrape(_: Call[NoBody, Caller]) -> Answer:
+        return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
-    @app.get("/status")
-    async def status() -> Response:
-        return _response(Answer(200, _status(service, chain())))
+    async def status(_: Call[NoBody, Caller]) -> object:
+        return _status(service, chain())
 
-    @app.get("/health")
-    async def alive() -> Response:
-        return _response(health(service))
+    async def wallets(_: Call[NoBody, Caller]) -> object:
+        return {"wallets": service.statistics.wallets()}
 
-    @app.post("/namespace")
-    async def namespace() -> Response:
-        if request.headers.get("Origin"):  # a page in the operator's browser must not reach this
-            raise ApiError(403, "browser", "This is not for web pages.")
-        return _response(await administer(service, exchange.current().body))
-
-    @app.get("/wallet-stats")
-    async def wallets() -> Response:
-        return _response(Answer(200, {"wallets": service.statistics.wallets()}))
-
-    @app.get("/wallet-stats/<hotkey>")
-    async def wallet(hotkey: str) -> Response:
-        return _response(await _wallet(service, hotkey))
-
+    endpoints = Endpoints(Router(app), NodeSurface(service.disguise, metrics))
+    endpoints.bind(node_ops.METRICS, scrape)
+    endpoints.bind(node_ops.STATUS, status)
+    endpoints.bind(node_ops.HEALTH, partial(health, service))
+    endpoints.bind(node_ops.NAMESPACE, partial(administer, service))
+    endpoints.bind(node_ops.WALLETS, wallets)
+    endpoints.bind(node_ops.WALLET, partial(_wallet, service))
+    endpoints.require_all(node_ops.ROUTES)
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))
     return app
 
 
@@ -101,25 +98,22 @@ def _status(service: Service, chain: OnChain) -> dict[str, object]:
     }
 
 
-async def administer(service: Service, body: bytes) -> Answer:
+async def administer(service: Service, call: Call[Administer, Caller]) -> Administered:
     """POST /namespace: `{"action": "list"}` counts records by namespace; `{"action": "delete", "namespace": …}` erases
     one as `list` names it. There is nothing to create or rotate: a namespace begins with its first record."""
-
-    async def act() -> Answer:
-        fields = parse(body, "namespace").fields
-        match fields.get("action"):
-            case "list":
-                counted = await service.truth.read(_counted)
-                return Answer(200, {"namespaces": [{"namespace": name, "records": n} for name, n in counted]})
-            case "delete":
-                name = fields.get("namespace")
-                if not isinstance(name, str) or name in ("", PUBLIC):
-                    raise InvalidRequest("namespace must name a private namespace, as the action list does.")
-                return Answer(200, {"deleted": await _erase(service, name), "namespace": name})
-            case _:
-                raise InvalidRequest("action must be list or delete.")
-
-    return await told_openly(act, plain)
+    if call.header("Origin"):  # a page in the operator's browser must not reach this
+        raise ApiError(403, "browser", "This is not for web pages.")
+    fields = parse(call.http.body, call.route.signed_as).fields
+    match fields.get("action"):
+        case "list":
+            return Administered(namespaces=await service.truth.read(_counted))
+        case "delete":
+            name = fields.get("namespace")
+            if not isinstance(name, str) or name in ("", PUBLIC):
+                raise InvalidRequest("namespace must name a private namespace, as the action list does.")
+            return Administered(deleted=await _erase(service, name), namespace=name)
+        case _:
+            raise InvalidRequest("action must be list or delete.")
 
 
 def ops_job(app: App, port: int, folder: Path, *, drain_s: float) -> DrainingJob:
@@ -151,18 +145,15 @@ class _Noting:
         self._context.ready(info)
 
 
-async def _wallet(service: Service, hotkey: str) -> Answer:
-    async def act() -> Answer:
-        try:
-            wanted = ss58.encode(parse_hotkey(hotkey))
-        except MalformedHotkey as error:
-            raise InvalidRequest(f"{error}") from error
-        found = [each for each in service.statistics.wallets() if each["hotkey"] == wanted]
-        if not found:
-            raise NotFound
-        return Answer(200, found[0])
-
-    return await told_openly(act, plain)
+async def _wallet(service: Service, call: Call[NoBody, Caller]) -> object:
+    try:
+        wanted = ss58.encode(parse_hotkey(call.path("hotkey")))
+    except MalformedHotkey as error:
+        raise InvalidRequest(f"{error}") from error
+    found = [each for each in service.statistics.wallets() if each["hotkey"] == wanted]
+    if not found:
+        raise NotFound
+    return found[0]
 
 
 async def _erase(service: Service, name: str) -> int:
@@ -173,13 +164,6 @@ async def _erase(service: Service, name: str) -> int:
     return erased
 
 
-def _counted(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+def _counted(connection: sqlite3.Connection) -> list[NamespaceCount]:
     rows = connection.execute("SELECT namespace, count(*) FROM records GROUP BY namespace ORDER BY namespace")
-    return [(str(name), int(count)) for name, count in rows]
-
-
-def _response(answer: Answer) -> Response:
-    response = Response(msgspec.json.encode(answer.body), answer.status, content_type="application/json")
-    for name, value in answer.headers:
-        response.headers.add(name, value)
-    return response
+    return [NamespaceCount(str(name), int(count)) for name, count in rows]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from typing import final
+from collections.abc import Callable, Mapping
+from typing import Any, final
+from urllib.parse import parse_qsl
 
 import msgspec
 import structlog
 
+from engram.api.call import Call
+from engram.api.node_model import Noise
 from engram.clock import Clock
 from engram.hotkeys import Keypair
+from engram.hotkeys.python_json import JsonValue
 from engram.memory import rules
 from engram.memory.embed import noise
 from engram.memory.embed.protocol import Embedder
@@ -21,9 +25,9 @@ from engram.memory.store.attestations import ANONYMOUS, Attestations, tier
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.protocol import Store
 from engram.memory.store.record_db import Truth
-from engram.miner.answers import Asked, Disguise
 from engram.miner.auth import Caller, Gate, Space, private_name
 from engram.miner.cursors import Cursors
+from engram.miner.disguise import Disguise
 from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -46,17 +50,9 @@ class Identity(msgspec.Struct, frozen=True):
     keypair: Keypair
 
 
-class Noise(msgspec.Struct, frozen=True):
-    """Noise on private vectors, and its epsilon at `delta`: above 10 or so it protects nothing."""
-
-    sigma: float
-    epsilon: float
-    delta: float = noise.DELTA
-
-
 @final
 class Service:
-    """Holds the parts; the endpoints are functions on it (endpoints.py)."""
+    """Holds the parts; the endpoints are functions on it (handlers/)."""
 
     def __init__(
         self,
@@ -100,21 +96,30 @@ class Service:
         self.soundness = Soundness(truth, self._damage_met)
         self.searchable = searchable
         self.ready = ready
-        self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma)) if noise_sigma > 0 else None
+        self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma), noise.DELTA) if noise_sigma > 0 else None
         self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss
         self.exports_open = 0
         """Streamed exports on their way."""
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)
 
-    async def space(self, asked: Asked, caller: Caller) -> Space:
-        """Returns the namespace that a request names, after noting that its answer must be disguised.
+    async def admit(self, call: Call[Any, Caller]) -> Caller:
+        """Returns who signed a request for its row's operation, as Gate.admit does."""
+        if call.route.takes_body:
+            return await self.gate.admit(call.http.body, call.route.signed_as)
+        query = call.http.query_string.decode("latin-1")
+        parameters = dict(reversed(parse_qsl(query, keep_blank_values=True, encoding="utf-8", errors="replace")))
+        return await self.gate.admit_reading(_as_body(parameters, call.http.parameters), call.route.signed_as)
 
-        Raises as Gate.space does.
+    async def enter(self, call: Call[Any, Caller]) -> tuple[Caller, Space]:
+        """Returns who calls and which namespace the request names, after noting whether its answer must be disguised.
+
+        Raises as Gate.admit and Gate.space do.
         """
+        caller = await self.admit(call)
         self.statistics.used_by(caller.signer)
-        asked.is_private = asked.is_private or private_name(caller.fields) is not None
-        return await self.gate.space(caller)
+        call.is_private = call.is_private or private_name(caller.fields) is not None
+        return caller, await self.gate.space(caller)
 
     def _damage_met(self, cid: str) -> None:
         self.metrics.damaged_records.inc()
@@ -132,3 +137,13 @@ class Service:
         if held is None or (space.key != PUBLIC and held.owner != space.owner):
             return ANONYMOUS
         return tier(self.subnet.stake_tao(held.owner))
+
+
+def _as_body(parameters: Mapping[str, str], path: Mapping[str, str]) -> bytes:
+    """Returns the parameters of a GET as the body that signatures cover: names of the path win."""
+    typed: dict[str, JsonValue] = {**parameters, **path}
+    for name in ("namespace_timestamp_ms", "namespace_sig_version", "nonce"):
+        value = parameters.get(name)
+        if value is not None and value.isascii() and value.isdigit() and len(value) <= 16:
+            typed[name] = int(value)
+    return msgspec.json.encode(typed)

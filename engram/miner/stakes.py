@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, final
 
+from engram.api import node_model
 from engram.chain import Metagraph, Neuron, Subnets
 from engram.hotkeys import PublicKey, ss58
 
@@ -27,7 +28,7 @@ class Subnet(Protocol):
         """The stake of a hotkey, in TAO."""
         ...
 
-    def neurons(self) -> list[dict[str, object]]:
+    def neurons(self) -> list[node_model.Neuron]:
         """All neurons, as /metagraph tells them."""
         ...
 
@@ -46,7 +47,7 @@ class NoSubnet:
         """None."""
         return None
 
-    def neurons(self) -> list[dict[str, object]]:
+    def neurons(self) -> list[node_model.Neuron]:
         """Nobody."""
         return []
 
@@ -58,7 +59,7 @@ class SyncedSubnet:
     def __init__(self, subnets: Subnets, netuid: int) -> None:
         self._subnets = subnets
         self._netuid = netuid
-        self._told: tuple[int, list[dict[str, object]]] | None = None
+        self._told: tuple[int, list[node_model.Neuron]] | None = None
         self._addresses: dict[PublicKey, str] = {}
 
     @property
@@ -78,7 +79,7 @@ class SyncedSubnet:
         neuron = None if found is None else found.neuron(hotkey)
         return None if neuron is None else neuron.stake_rao / _RAO_PER_TAO
 
-    def neurons(self) -> list[dict[str, object]]:
+    def neurons(self) -> list[node_model.Neuron]:
         """All neurons; written down once a block (5 ms for 256 at first, then under 1 ms)."""
         found = self._metagraph()
         if found is None:
@@ -95,11 +96,11 @@ class SyncedSubnet:
         return self._subnets.get(self._netuid)
 
 
-def _told(neuron: Neuron, address: str) -> dict[str, object]:
-    return {
-        "uid": neuron.uid,
-        "hotkey": address,
-        "ip": neuron.axon.ip if neuron.axon else "0.0.0.0",  # noqa: S104 -- the original's word for none
-        "port": neuron.axon.port if neuron.axon else 0,
-        "incentive": round(neuron.incentive_u16 / _U16, 6),
-    }
+def _told(neuron: Neuron, address: str) -> node_model.Neuron:
+    return node_model.Neuron(
+        uid=neuron.uid,
+        hotkey=address,
+        ip=neuron.axon.ip if neuron.axon else "0.0.0.0",  # noqa: S104 -- the original's word for none
+        port=neuron.axon.port if neuron.axon else 0,
+        incentive=round(neuron.incentive_u16 / _U16, 6),
+    )

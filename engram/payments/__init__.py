@@ -1,1 +1,55 @@
-"""x402 payments: quotes, the 402, the payment state machine, its records, facilitators and the payment verifier."""
+"""Payments by x402: offers, verification, settlement, refunds.
+
+What is named here is the area's public face, together with the facade in `purchasing`, which is a module of its own so
+that a client of ours (the SDK) reads the wire forms without a ledger.
+"""
+
+from engram.payments.errors import (
+    MalformedAddress,
+    MalformedPayment,
+    PaymentError,
+    UnknownNetwork,
+    UnprovenReceipt,
+    UnusableRefundKey,
+)
+from engram.payments.model import Payment, PaymentKind, PaymentState, Quote, Refund, RefundState, Requirements
+from engram.payments.networks import short_name
+from engram.payments.purchase_answer import (
+    Bought,
+    Conflict,
+    Malformed,
+    NoRoom,
+    PurchaseAnswer,
+    Refused,
+    Replayed,
+    StillPending,
+    Unavailable,
+)
+from engram.payments.x402 import receipt_headers
+
+__all__ = [
+    "Bought",
+    "Conflict",
+    "Malformed",
+    "MalformedAddress",
+    "MalformedPayment",
+    "NoRoom",
+    "Payment",
+    "PaymentError",
+    "PaymentKind",
+    "PaymentState",
+    "PurchaseAnswer",
+    "Quote",
+    "Refund",
+    "RefundState",
+    "Refused",
+    "Replayed",
+    "Requirements",
+    "StillPending",
+    "Unavailable",
+    "UnknownNetwork",
+    "UnprovenReceipt",
+    "UnusableRefundKey",
+    "receipt_headers",
+    "short_name",
+]

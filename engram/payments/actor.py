@@ -2,11 +2,9 @@
 reads the open facts again every few seconds, so that nothing depends on a message that arrived."""
 
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, final
 
-import msgspec
 import structlog
 import trio
 
@@ -20,21 +18,29 @@ from actors import (
     MailboxPolicy,
     MaxChildren,
     ReplyTo,
-    SupervisorRef,
 )
-from config.model import Settings
-from engram.clock import Ids
-from engram.ledger import Ledger, LedgerError
-from engram.payments import records, refunds, retention, rules, x402
-from engram.payments.model import AuthorizationKey, DuePayment, Limits, Payment, PaymentKind, PaymentState
+from engram.ledger import LedgerError
+from engram.payments import records, refunds, retention, rules
+from engram.payments.model import AuthorizationKey, DuePayment, Payment, PaymentState
 from engram.payments.payment_worker import PaymentWork
-from engram.payments.protocol import Advanced, Ended, Extension, NewSession, Purchase, Reread, VerifierMessage, WorkOn
+from engram.payments.ports import PaymentPorts
+from engram.payments.protocol import Advanced, Ended, Purchase, Reread, VerifierMessage, WorkOn
 from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
-from engram.payments.reservations import Known, Reservation, ReservationAnswer, Reserved, known_answer, reserve
-from engram.sessions import Instants, Session, SessionState
+from engram.payments.reservations import (
+    Known,
+    ReservationAnswer,
+    Reserved,
+    known_answer,
+    limits_of,
+    reservation_of,
+    reserve,
+)
 
 _log = structlog.get_logger("engram.payments")
 
+PAYMENT_VERIFIER: Final = "payment_verifier"
+PURCHASES: Final = "purchases"
+"""Registered names."""
 REREAD_S: Final = 2.0
 """Open facts are looked for this often."""
 WAITING: Final = 512
@@ -54,18 +60,6 @@ NEXT_PAGE_S: Final = 0.25
 """A full page is followed by the next one this soon after it is worked off."""
 
 
-class Wiring(msgspec.Struct, frozen=True):
-    """What the verifier is given from outside. `places` is how many sessions may hold a node, asked each time."""
-
-    settings: Settings
-    ledger: Ledger
-    instants: Instants
-    ids: Ids
-    purchases: SupervisorRef
-    places: Callable[[], int]
-    work: PaymentWork
-
-
 class _Waiter:
     """A buyer waiting for a payment to be decided."""
 
@@ -83,10 +77,12 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     mailbox = MailboxPolicy(bound=2_048)
 
-    def __init__(self, wiring: Wiring) -> None:
-        self._wiring = wiring
-        self._payments = wiring.settings.payments
-        self._ledger = wiring.ledger
+    def __init__(self, ports: PaymentPorts) -> None:
+        self._ports = ports
+        self._purchases = ports.registry.supervisor(PURCHASES)
+        self._work = PaymentWork(ports, ports.registry.ref(PaymentVerifier, PAYMENT_VERIFIER))
+        self._payments = ports.settings.payments
+        self._ledger = ports.ledger
         self._serving = 0
         self._waiters: dict[AuthorizationKey, list[_Waiter]] = {}
         self._running: set[str] = set()
@@ -141,19 +137,21 @@ class PaymentVerifier(Actor[VerifierMessage]):
         reply_to.reply(answer)
 
     async def _buy(self, purchase: Purchase, deadline: float) -> PurchaseAnswer:
-        now = self._wiring.instants.now()
-        requirements = purchase.quote.requirements
-        key = rules.key_of(purchase.payload, requirements)
+        now, order = self._ports.instants.now(), purchase.order
+        requirements = order.quote.requirements
         refusal = rules.refusal(purchase.payload, requirements, now.wall, self._payments.min_validity_left_s)
         found: ReservationAnswer
         if refusal is None:
-            reservation = self._reservation(purchase)
+            limits = limits_of(self._ports.settings, self._ports.places())
+            reservation = reservation_of(purchase, self._ports.ids, now, limits)
             found = await self._ledger.write(lambda connection: reserve(connection, reservation))
         else:  # it cannot be a new payment, but it may be one that we know
-            known = await self._ledger.read(lambda connection: records.find_authorization(connection, key))
-            if known is None or (known.state is PaymentState.REJECTED and not _differs(known, purchase)):
+            known = await self._ledger.read(lambda connection: records.find_authorization(connection, purchase.key))
+            if known is None:
                 return Refused(refusal.reason, refusal.message)
-            found = known_answer(known, purchase.controller, purchase.request_hash)
+            found = known_answer(known, order.controller, order.request_hash)
+            if isinstance(found, Known) and known.state is PaymentState.REJECTED:
+                return Refused(refusal.reason, refusal.message)
         match found:
             case Reserved(payment):
                 return await self._wait(payment, deadline, fresh=True)
@@ -196,50 +194,6 @@ class PaymentVerifier(Actor[VerifierMessage]):
                 waiter.payment = payment
                 waiter.decided.set()
 
-    def _reservation(self, purchase: Purchase) -> Reservation:
-        wiring, now = self._wiring, self._wiring.instants.now()
-        requirements, signed = purchase.quote.requirements, purchase.payload.authorization
-        wanted = purchase.wanted
-        payload = x402.payload_json(signed, purchase.payload.signature, requirements)
-        if not requirements.network.play:  # play money's facilitator has no catalogue
-            payload = x402.listed(payload, purchase.quote)
-        payment = Payment(
-            id=wiring.ids.uuid4(),
-            state=PaymentState.RESERVED,
-            kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
-            session_id=wiring.ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
-            controller=purchase.controller,
-            request_hash=purchase.request_hash,
-            network=requirements.network.caip2,
-            asset=requirements.network.asset,
-            payer=signed.payer,
-            nonce=signed.nonce,
-            pay_to=signed.pay_to,
-            amount=requirements.amount,
-            valid_after=signed.valid_after,
-            valid_before=signed.valid_before,
-            payload=msgspec.json.encode(payload),
-            requirements=msgspec.json.encode(x402.requirements_json(requirements)),
-            seconds=wanted.seconds,
-            client_address=purchase.client_address,
-            created_at=now.wall,
-            updated_at=now.wall,
-            next_attempt_at=now.wall,
-            identifier=purchase.payload.identifier,
-        )
-        session = _session(payment, wanted, requirements.network.v1_name)
-        return Reservation(payment, session, purchase.message_hash, self.limits(), now)
-
-    def limits(self) -> Limits:
-        """The limits as they are now."""
-        settings = self._wiring.settings
-        return Limits(
-            places=min(self._wiring.places(), settings.sessions.live_in_all),
-            live_per_hotkey=settings.sessions.live_per_hotkey,
-            holds_per_payer=settings.payments.holds_per_payer,
-            holds_per_address=settings.payments.holds_per_address,
-        )
-
     # Children.
 
     async def _start(self, payment_id: str, fresh: Payment | None = None) -> None:
@@ -252,12 +206,12 @@ class PaymentVerifier(Actor[VerifierMessage]):
         self._running.add(payment_id)
         spec = ChildSpec(
             payment_id,
-            start=lambda: self._wiring.work.job(payment_id, fresh),
+            start=lambda: self._work.job(payment_id, fresh),
             restart="temporary",
             shutdown=self._payments.settle_timeout_s,
         )
         try:
-            await self._wiring.purchases.start_child(spec)
+            await self._purchases.start_child(spec)
         except AlreadyStarted:  # its last child is about to be gone, or runs since before a restart of ours
             self._running.discard(payment_id)
             self.context.after(FOLLOW_UP_S, WorkOn(payment_id))
@@ -291,10 +245,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _reread(self) -> None:
         try:
-            self._running = {child.id for child in await self._wiring.purchases.children()}
+            self._running = {child.id for child in await self._purchases.children()}
             self._reconciling &= self._running
             self._watching &= self._running
-            now = self._wiring.instants.now().wall
+            now = self._ports.instants.now().wall
             page = 2 * self._payments.concurrency + PAGE
             due = await self._ledger.read(lambda connection: records.due(connection, now, page))
             idle = [payment for payment in due if payment.id not in self._running]
@@ -311,10 +265,10 @@ class PaymentVerifier(Actor[VerifierMessage]):
 
     async def _wake_refunds(self) -> None:
         """Refunds that nobody could send when they fell due; there may be a key now."""
-        if not self._wiring.work.sends_refunds:
+        if not self._work.sends_refunds:
             return
         with suppress(LedgerError):  # they wait for the next start, and the operator sees them
-            at = self._wiring.instants.now().wall
+            at = self._ports.instants.now().wall
             await self._ledger.write(lambda connection: refunds.wake(connection, at))
 
     async def _forget(self, now: float) -> None:
@@ -324,23 +278,3 @@ class PaymentVerifier(Actor[VerifierMessage]):
         dropped = await self._ledger.write(lambda connection: retention.forget_unpaid(connection, unpaid_before))
         if dropped < retention.AT_ONCE:  # else the next reading goes on
             self._forgotten_at = now
-
-
-def _differs(known: Payment, purchase: Purchase) -> bool:
-    return isinstance(known_answer(known, purchase.controller, purchase.request_hash), Conflict)
-
-
-def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:
-    if isinstance(wanted, Extension):
-        return None
-    return Session(
-        id=payment.session_id,
-        controller=payment.controller,
-        state=SessionState.PAYMENT_PENDING,
-        tier=wanted.tier,
-        paid_s=wanted.seconds,
-        amount_usd_micros=payment.amount,
-        network=network,
-        payment_id=payment.id,
-        created_at=payment.created_at,
-    )

@@ -15,8 +15,8 @@ from typing import Final
 
 import msgspec
 
+from engram.api.refund_terms import PublishedTerms
 from engram.payments.errors import MalformedPayment
-from engram.payments.refund_terms import PublishedTerms
 
 PAYMENT_IDENTIFIER: Final = "payment-identifier"
 BAZAAR: Final = "bazaar"

@@ -5,9 +5,9 @@ from typing import Protocol
 
 import msgspec
 
+from engram.api.refund_terms import PublishedTerms
 from engram.payments.extensions import Discovery
 from engram.payments.networks import Network
-from engram.payments.refund_terms import PublishedTerms
 
 
 class PaymentState(StrEnum):

@@ -5,7 +5,7 @@ and is taken up again from its row. It ends at a decided payment, or in `unknown
 when its next attempt is due.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final, TypeVar, final
 
 import structlog
@@ -13,10 +13,9 @@ import trio
 
 from actors import ActorRef, ActorsError, Context, Job
 from engram import kill_points
-from engram.ledger import Ledger, LedgerError
+from engram.ledger import LedgerError
 from engram.payments import evidence, records, rules
-from engram.payments.evidence import Evidence, Finding, NoEvidence, Paid, Spent, Unused, Watch
-from engram.payments.facilitator import Facilitator
+from engram.payments.evidence import Finding, NoEvidence, Paid, Spent, Unused, Watch
 from engram.payments.model import Payment, PaymentState
 from engram.payments.networks import NETWORKS
 from engram.payments.outcomes import (
@@ -30,45 +29,30 @@ from engram.payments.outcomes import (
     Unknown,
     Valid,
 )
+from engram.payments.ports import PaymentPorts
 from engram.payments.protocol import Advanced, Ended, VerifierMessage
 from engram.payments.refund_sender import Refunding
 from engram.payments.rules import PaymentEvent
-from engram.sessions import Instants
-from engram.telemetry.metrics import Metrics
 
 _log = structlog.get_logger("engram.payments")
 
 Outcome = TypeVar("Outcome")
-OnSettled = Callable[[str], None]
-"""A hint that the session of this id was paid for, or extended. Losing it loses nothing."""
 
 
 @final
 class PaymentWork:
     """Makes the jobs; holds what all of them need."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        facilitator: Facilitator,
-        instants: Instants,
-        verifier: ActorRef[VerifierMessage],
-        on_settled: OnSettled,
-        metrics: Metrics,
-        refunding: Refunding,
-        evidence: Evidence | None = None,
-        reserve_ttl_s: float,
-    ) -> None:
-        self._ledger: Final = ledger
-        self._facilitator: Final = facilitator
-        self._instants: Final = instants
+    def __init__(self, ports: PaymentPorts, verifier: ActorRef[VerifierMessage]) -> None:
+        self._ledger: Final = ports.ledger
+        self._facilitator: Final = ports.facilitator
+        self._instants: Final = ports.instants
         self._verifier: Final = verifier
-        self._on_settled: Final = on_settled
-        self._metrics: Final = metrics
-        self._refunding: Final = refunding
-        self._evidence: Final = evidence
-        self._reserve_ttl_s: Final = reserve_ttl_s
+        self._hints: Final = ports.hints
+        self._metrics: Final = ports.metrics
+        self._refunding: Final = Refunding(ports)
+        self._evidence: Final = ports.evidence
+        self._reserve_ttl_s: Final = ports.settings.payments.reserve_ttl_s
 
     @property
     def sends_refunds(self) -> bool:
@@ -83,7 +67,7 @@ class PaymentWork:
             try:
                 await self._run(payment_id, fresh)
             finally:
-                self._tell(Ended(payment_id))
+                self._verifier.hint(Ended(payment_id))
 
         return Job(run)
 
@@ -102,7 +86,7 @@ class PaymentWork:
             )
             if counted is not None and counted.quarantined_at is not None:
                 _log.error("payment_quarantined", payment_id=payment_id, crashes=counted.crashes)
-                self._tell(Advanced(counted))
+                self._verifier.hint(Advanced(counted))
             raise
 
     async def _drive(self, payment: Payment) -> None:
@@ -120,9 +104,9 @@ class PaymentWork:
             case PaymentState.SETTLED | PaymentState.REJECTED | PaymentState.VOID:
                 if payment.next_attempt_at is not None:
                     await self._watch(payment)
-                self._tell(Advanced(payment))
+                self._verifier.hint(Advanced(payment))
             case _:
-                self._tell(Advanced(payment))
+                self._verifier.hint(Advanced(payment))
 
     async def _verify(self, payment: Payment) -> None:
         if rules.is_stale(payment, self._instants.now().wall, self._reserve_ttl_s):
@@ -244,9 +228,9 @@ class PaymentWork:
             self._metrics.payment_seconds.labels(str(after.state)).observe(max(0.0, now.wall - after.created_at))
         if after.state in rules.PAID:
             _log.info("payment_settled", payment_id=after.id, session=after.session_id, state=str(after.state))
-            self._hint(after.session_id)
+            self._hints.session_changed(after.session_id)
         if rules.is_decided(after):
-            self._tell(Advanced(after))
+            self._verifier.hint(Advanced(after))
         return after
 
     async def _timed(self, call: str, outcome: Awaitable[Outcome]) -> Outcome:
@@ -255,20 +239,6 @@ class PaymentWork:
         word = type(known).__name__.lower()
         self._metrics.facilitator_seconds.labels(call, word).observe(trio.current_time() - began)
         return known
-
-    def _tell(self, message: Advanced | Ended) -> None:
-        try:
-            self._verifier.tell(message)
-        except ActorsError as error:
-            self._metrics.hints_lost.labels("payment_verifier").inc()
-            _log.info("hint_lost", to="payment_verifier", cause=type(error).__name__)
-
-    def _hint(self, session_id: str) -> None:
-        try:
-            self._on_settled(session_id)
-        except ActorsError as error:
-            self._metrics.hints_lost.labels("provisioner").inc()
-            _log.info("hint_lost", to="provisioner", cause=type(error).__name__)
 
 
 def _reason(settlement: Settlement) -> str | None:

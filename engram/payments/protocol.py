@@ -5,7 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from actors import Message
-from engram.payments.model import Payload, Payment, Quote
+from engram.payments.model import AuthorizationKey, Payload, Payment, Quote
 from engram.payments.purchase_answer import PurchaseAnswer
 from engram.sessions import TierName
 
@@ -27,10 +27,9 @@ class Extension(msgspec.Struct, frozen=True, tag=True):
 Wanted: TypeAlias = NewSession | Extension
 
 
-class Purchase(Message[PurchaseAnswer], frozen=True):
-    """Buy `wanted` for `quote`, paid with `payload`. Answered within settings.payments.answer_within_s."""
+class Order(msgspec.Struct, frozen=True):
+    """A signed request for something that costs money."""
 
-    payload: Payload
     quote: Quote
     wanted: Wanted
     controller: bytes
@@ -41,6 +40,15 @@ class Purchase(Message[PurchaseAnswer], frozen=True):
     """sha256 of the signed message, the replay key with `controller`; None where signatures are switched off."""
     client_address: str
     """Address whose open payments are counted; empty for one that is exempt."""
+
+
+class Purchase(Message[PurchaseAnswer], frozen=True):
+    """Buy what is ordered, paid with `payload`. Answered within settings.payments.answer_within_s."""
+
+    order: Order
+    payload: Payload
+    key: AuthorizationKey
+    """rules.key_of the payload, on our own network and token."""
 
 
 class Advanced(Message[None], frozen=True):

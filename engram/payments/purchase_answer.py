@@ -40,6 +40,13 @@ class Replayed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class Malformed(msgspec.Struct, frozen=True, tag=True):
+    """The payment cannot be read, or lacks what we require: 400."""
+
+    code: str
+    message: str
+
+
 class NoRoom(msgspec.Struct, frozen=True, tag=True):
     """Nothing can be sold now; no money moved.
 
@@ -60,4 +67,4 @@ class Unavailable(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: int
 
 
-PurchaseAnswer: TypeAlias = Bought | StillPending | Refused | Conflict | Replayed | NoRoom | Unavailable
+PurchaseAnswer: TypeAlias = Bought | StillPending | Refused | Conflict | Replayed | Malformed | NoRoom | Unavailable

@@ -9,18 +9,17 @@ from typing import Final, final
 
 import structlog
 
+from config.pricing import units_of
 from engram import kill_points
-from engram.ledger import Ledger
 from engram.payments import refund_rules, refunds
-from engram.payments.evidence import Evidence, about, about_refund, after_look, is_final, transaction_of, word
-from engram.payments.facilitator import Facilitator
+from engram.payments.evidence import about, about_refund, after_look, is_final, transaction_of, word
 from engram.payments.model import Payment, Refund, RefundState, RefundTransfer
 from engram.payments.networks import NETWORKS
 from engram.payments.outcomes import Settled
+from engram.payments.ports import PaymentPorts
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_rules import REFUND_VALID_S, Next
 from engram.payments.refunds import NO_KEY, PARK_S, NotSigned
-from engram.sessions import Instants
 
 _log = structlog.get_logger("engram.payments")
 
@@ -34,23 +33,13 @@ PARTS_AT_ONCE: Final = 16
 class Refunding:
     """Works on payments in `refund_due` and `refunding`."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        facilitator: Facilitator,
-        instants: Instants,
-        key: RefundKey | None,
-        daily_limit: int,
-        evidence: Evidence | None = None,
-    ) -> None:
-        """`key` None: refunds wait for the operator. `daily_limit` in atomic units."""
-        self._ledger: Final = ledger
-        self._facilitator: Final = facilitator
-        self._instants: Final = instants
-        self._key: Final = key
-        self._daily_limit: Final = daily_limit
-        self._evidence: Final = evidence
+    def __init__(self, ports: PaymentPorts) -> None:
+        self._ledger: Final = ports.ledger
+        self._facilitator: Final = ports.facilitator
+        self._instants: Final = ports.instants
+        self._key: Final = ports.refund_key
+        self._daily_limit: Final = units_of(ports.settings.payments.refund_daily_usd)
+        self._evidence: Final = ports.evidence
 
     @property
     def sends(self) -> bool:

@@ -8,11 +8,11 @@ import msgspec
 from config.model import PaymentSettings, Settings
 from config.pricing import units_of
 from config.rules import PLAY_RECIPIENT
+from engram.api.refund_terms import PublishedTerms
 from engram.payments import networks, refund_key
 from engram.payments.keccak import checksummed
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_rules import RefundTerms
-from engram.payments.refund_terms import PublishedTerms
 
 KEY_FILE: Final = "refund-key"
 """In the data folder, where the `local` environment keeps the key it makes itself."""

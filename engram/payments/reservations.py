@@ -5,10 +5,13 @@ from typing import TypeAlias
 import msgspec
 from sqlalchemy import Connection
 
+from config.model import Settings
 from engram import sessions
-from engram.payments import records, statements
+from engram.clock import Ids
+from engram.payments import records, rules, statements, x402
 from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
-from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
+from engram.payments.protocol import Extension, NewSession, Order, Purchase
+from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Replayed, Unavailable
 from engram.payments.records import RETRY_AFTER_S
 from engram.sessions import EndReason, Instant, Session, SessionState
 
@@ -40,16 +43,52 @@ class Known(msgspec.Struct, frozen=True):
 ReservationAnswer: TypeAlias = Reserved | Known | Conflict | Replayed | NoRoom
 
 
+def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: Limits) -> Reservation:
+    """Return what RESERVED writes for a purchase, with fresh ids."""
+    order, signed = purchase.order, purchase.payload.authorization
+    requirements, wanted = order.quote.requirements, order.wanted
+    payload = x402.payload_json(signed, purchase.payload.signature, requirements)
+    if not requirements.network.play:  # play money's facilitator has no catalogue
+        payload = x402.listed(payload, order.quote)
+    payment = Payment(
+        id=ids.uuid4(),
+        state=PaymentState.RESERVED,
+        kind=PaymentKind.SESSION if isinstance(wanted, NewSession) else PaymentKind.EXTENSION,
+        session_id=ids.uuid4() if isinstance(wanted, NewSession) else wanted.session_id,
+        controller=order.controller,
+        request_hash=order.request_hash,
+        network=requirements.network.caip2,
+        asset=requirements.network.asset,
+        payer=signed.payer,
+        nonce=signed.nonce,
+        pay_to=signed.pay_to,
+        amount=requirements.amount,
+        valid_after=signed.valid_after,
+        valid_before=signed.valid_before,
+        payload=msgspec.json.encode(payload),
+        requirements=msgspec.json.encode(x402.requirements_json(requirements)),
+        seconds=wanted.seconds,
+        client_address=order.client_address,
+        created_at=now.wall,
+        updated_at=now.wall,
+        next_attempt_at=now.wall,
+        identifier=purchase.payload.identifier,
+    )
+    session = _session(payment, wanted, requirements.network.v1_name)
+    return Reservation(payment, session, order.message_hash, limits, now)
+
+
 def reserve(connection: Connection, reservation: Reservation) -> ReservationAnswer:
     """Write RESERVED, the session, the replay key and the holds in one go, or say why not (nothing is written)."""
     asked = reservation.payment
     known = records.find_authorization(connection, asked.key)
     if known is not None:
-        answer = known_answer(known, asked.controller, asked.request_hash)
-        if isinstance(answer, Conflict) or not _may_retry(connection, known):
-            return answer
-    if (said := _replayed(connection, reservation) or _identified(connection, asked)) is not None:
-        return said
+        found = known_answer(known, asked.controller, asked.request_hash)
+        if isinstance(found, Conflict) or not _may_retry(connection, known):
+            return found
+    answered = _answered(connection, asked.controller, reservation.message_hash, asked.request_hash)
+    if (answer := answered or _identified(connection, asked)) is not None:
+        return answer
     refused = _room(connection, reservation)
     if refused is not None:
         return refused
@@ -61,11 +100,39 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
     return Reserved(payment)
 
 
+def limits_of(settings: Settings, places: int) -> Limits:
+    """Return the limits that hold now; `places` is how many sessions may hold a node."""
+    return Limits(
+        places=min(places, settings.sessions.live_in_all),
+        live_per_hotkey=settings.sessions.live_per_hotkey,
+        holds_per_payer=settings.payments.holds_per_payer,
+        holds_per_address=settings.payments.holds_per_address,
+    )
+
+
 def known_answer(known: Payment, controller: bytes, request_hash: bytes) -> Known | Conflict:
     """What is said to a request that presents a known authorization."""
     if (known.controller, known.request_hash) == (controller, request_hash):
         return Known(known)
     return Conflict("this payment was presented with another request: sign a new one")
+
+
+def answered_request(connection: Connection, order: Order) -> Known | Replayed | None:
+    """Return the payment that the same signed request was answered with; None when that used nothing up."""
+    return _answered(connection, order.controller, order.message_hash, order.request_hash)
+
+
+def lost_answer(known: Payment | None, order: Order) -> PurchaseAnswer:
+    """Return the answer to an order whose purchase may go on: what the verifier said of it did not arrive."""
+    answer = None if known is None else known_answer(known, order.controller, order.request_hash)
+    match answer:
+        case Known(payment) if payment.state is not PaymentState.REJECTED:
+            return rules.answer(payment)
+        case Conflict():
+            return answer
+        case _:  # not recorded yet, or about to be tried again
+            text = "It is not known yet what became of this payment; send it again."
+            return Unavailable("outcome_unknown", text, rules.PENDING_RETRY_S)
 
 
 def _may_retry(connection: Connection, known: Payment) -> bool:
@@ -78,11 +145,28 @@ def _may_retry(connection: Connection, known: Payment) -> bool:
     return session is not None and session.end_reason is EndReason.PAYMENT
 
 
-def _replayed(connection: Connection, reservation: Reservation) -> Known | Replayed | None:
-    if reservation.message_hash is None:
+def _session(payment: Payment, wanted: NewSession | Extension, network: str) -> Session | None:
+    if isinstance(wanted, Extension):
         return None
-    asked = reservation.payment
-    key = {"public_key": asked.controller, "message_hash": reservation.message_hash}
+    return Session(
+        id=payment.session_id,
+        controller=payment.controller,
+        state=SessionState.PAYMENT_PENDING,
+        tier=wanted.tier,
+        paid_s=wanted.seconds,
+        amount_usd_micros=payment.amount,
+        network=network,
+        payment_id=payment.id,
+        created_at=payment.created_at,
+    )
+
+
+def _answered(
+    connection: Connection, controller: bytes, message_hash: bytes | None, asked: bytes
+) -> Known | Replayed | None:
+    if message_hash is None:
+        return None
+    key = {"public_key": controller, "message_hash": message_hash}
     row = statements.ANSWERED_REQUEST.values(connection, key)
     if row is None:
         return None
@@ -90,7 +174,7 @@ def _replayed(connection: Connection, reservation: Reservation) -> Known | Repla
     answered = records.get(connection, payment_id)
     if answered is not None and answered.state in (PaymentState.REJECTED, PaymentState.VOID):
         return None  # no money moved by it: it was answered with a 402, which uses nothing up
-    if request_hash != asked.request_hash or answered is None:
+    if request_hash != asked or answered is None:
         return Replayed("this signed request was used before for something else: sign with a new timestamp")
     return Known(answered)
 

@@ -1,4 +1,4 @@
-"""Reading the facilitator's /supported at start and every minute."""
+"""Reads the facilitator's /supported at start and every `interval_s`."""
 
 from collections.abc import Callable
 from typing import Final, final
@@ -8,9 +8,9 @@ import trio
 
 from actors import Context
 from engram.http.client import HttpClient, HttpError
-from engram.payments.breaker import Kind, Standing, Supported, read_supported
 from engram.payments.errors import MalformedPayment
 from engram.payments.networks import Network
+from engram.payments.supported import FacilitatorStatus, Kind, Supported, read_supported
 from engram.payments.x402 import strict_json
 
 MAX_ANSWER_BYTES: Final = 262_144
@@ -22,19 +22,24 @@ _log = structlog.get_logger("engram.payments")
 
 @final
 class SupportedPoller:
-    """Keeps `standing.supported` fresh."""
+    """Keeps FacilitatorStatus.supported fresh."""
 
     def __init__(
-        self, http: HttpClient, base_url: Callable[[], str], network: Network, standing: Standing, interval_s: float
+        self,
+        http: HttpClient,
+        base_url: Callable[[], str],
+        network: Network,
+        status: FacilitatorStatus,
+        interval_s: float,
     ) -> None:
         self._http = http
         self._base_url = base_url
         self._network = network
-        self._standing = standing
+        self._status = status
         self._interval_s = interval_s
 
     async def run(self, context: Context) -> None:
-        """A job; it is ready when the facilitator was asked once, whatever came of it."""
+        """Run the job; it is ready once the facilitator was asked for the first time, answered or not."""
         failures = 0 if await self.read() else 1
         context.ready()
         while True:
@@ -60,12 +65,12 @@ class SupportedPoller:
         if found is None:
             _log.warning("supported_not_read", cause=f"http_{answer.status}")
             return False
-        if found != self._standing.supported:
+        if found != self._status.supported:
             self._changed(found)
         return True
 
     def _changed(self, found: Supported) -> None:
-        self._standing.supported = found
+        self._status.supported = found
         match found.kind:
             case None:
                 _log.error("facilitator_does_not_settle_here", network=self._network.caip2)

@@ -12,11 +12,12 @@ from engram.provisioning.errors import (
     UnknownBackend,
 )
 from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
-from engram.provisioning.node_backend import Provisioner
+from engram.provisioning.node_backend import NodeBackend
 
 __all__ = [
     "NoCapacity",
     "Node",
+    "NodeBackend",
     "NodeKey",
     "NodeKeyError",
     "NodeRecord",
@@ -24,7 +25,6 @@ __all__ = [
     "NodeState",
     "Offers",
     "OtherBackend",
-    "Provisioner",
     "ProvisioningError",
     "Rejected",
     "Unavailable",

@@ -1,10 +1,8 @@
 """The provisioner: sees which sessions have work left and starts a saga for each; stops what has run out.
 
-fleet              rest_for_one
-├─ sagas           dynamic: one job a session, only while there is work to do; never restarted by the supervisor,
-│                  but started again by the next sweep, with a growing pause, until the session is quarantined
-├─ node_watch      the backend's watch: limits and exits
-└─ provisioner
+Its sagas are the children of the dynamic supervisor `sagas`: one job a session, only while there is work to do; never
+restarted by the supervisor, but started again by the next sweep, with a growing pause, until the session is
+quarantined.
 """
 
 from collections.abc import Sequence
@@ -17,26 +15,20 @@ from sqlalchemy import Connection
 
 from actors import (
     Actor,
-    ActorDown,
-    ActorRef,
     ActorsError,
     AlreadyPresent,
     AlreadyStarted,
     ChildSpec,
     Context,
     Job,
-    MailboxFull,
     MailboxPolicy,
     MaxChildren,
-    Registry,
-    SupervisorRef,
-    SupervisorSpec,
 )
 from engram.ledger import LedgerUnavailable
 from engram.provisioning import node_keys, records, saga
 from engram.provisioning.errors import Unavailable, Unknown
 from engram.provisioning.fleet import Fleet
-from engram.provisioning.node_backend import Provisioner as Backend
+from engram.provisioning.node_backend import NodeBackend as Backend
 from engram.provisioning.protocol import (
     CheckNodes,
     CheckpointTime,
@@ -68,17 +60,16 @@ class Provisioner(Actor[FleetMessage]):
 
     mailbox = MailboxPolicy(bound=1_024, when_full="drop_newest")
 
-    def __init__(self, fleet: Fleet, sagas: SupervisorRef, expiry_interval_s: float) -> None:
+    def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._sagas = sagas
-        self._expiry_interval_s = expiry_interval_s
+        self._sagas = fleet.registry.supervisor(SAGAS)
         self._paused_until: dict[str, float] = {}
 
     async def on_start(self, context: Context) -> None:
         self.context = context
         context.every(SWEEP_S, Sweep(), jitter=0.1)
         context.every(CHECK_NODES_S, CheckNodes(), jitter=0.1)
-        context.every(self._expiry_interval_s, Expire(), jitter=0.1)
+        context.every(self._fleet.expiry_interval_s, Expire(), jitter=0.1)
         context.every(CHECKPOINT_S, CheckpointTime(), jitter=0.1)
         for message in (Sweep(), CheckNodes(), Expire()):
             context.ref.tell(message)
@@ -107,7 +98,7 @@ class Provisioner(Actor[FleetMessage]):
 
     async def _sweep(self) -> None:
         if self._fleet.new_key is None:
-            self._fleet.on_keys(await self._fleet.ledger.read(node_keys.count_usable))
+            self._fleet.hints.keys_counted(await self._fleet.ledger.read(node_keys.count_usable))
         for session_id, crashes in await self._fleet.ledger.read(records.open_work):
             now = trio.current_time()
             if crashes:
@@ -165,7 +156,7 @@ class Provisioner(Actor[FleetMessage]):
         for first in range(0, len(expired), _EXPIRE_AT_ONCE):
             some = expired[first : first + _EXPIRE_AT_ONCE]
             for session_id in await self._fleet.ledger.write(partial(_end_expired, session_ids=some, now=now)):
-                self._fleet.on_changed(session_id)
+                self._fleet.hints.session_moved(session_id)
                 await self._start_saga(session_id)
 
     async def _start_saga(self, session_id: str) -> bool:
@@ -193,36 +184,18 @@ async def _saga(fleet: Fleet, session_id: str, context: Context) -> None:
     await saga.run(fleet, session_id)
 
 
-def fleet_spec(fleet: Fleet, registry: Registry, expiry_interval_s: float) -> SupervisorSpec:
-    """The supervision tree of this area."""
-    provisioner: ActorRef[FleetMessage] = registry.ref(Provisioner, PROVISIONER)
+def node_watch(fleet: Fleet) -> Job:
+    """The backend's watch: limits, and nodes that end."""
+    provisioner = fleet.registry.ref(Provisioner, PROVISIONER)
 
     def exited(token: str) -> None:
-        if not _hint(provisioner, NodeExited(token)):
-            fleet.on_hint_lost()
+        provisioner.hint(NodeExited(token))
 
     async def watch(context: Context) -> None:
         context.ready()
         await fleet.backend.watch(exited)
 
-    return SupervisorSpec(
-        "fleet",
-        [
-            SupervisorSpec(SAGAS, strategy="dynamic", max_children=SAGAS_AT_ONCE, name=SAGAS),
-            ChildSpec("node_watch", lambda: Job(watch)),
-            ChildSpec(
-                PROVISIONER,
-                lambda: Provisioner(fleet, registry.supervisor(SAGAS), expiry_interval_s),
-                name=PROVISIONER,
-            ),
-        ],
-        strategy="rest_for_one",
-    )
-
-
-def session_changed(provisioner: ActorRef[FleetMessage], session_id: str) -> bool:
-    """Hint that the session has work; never raises. False when the hint was lost: the next sweep finds the fact."""
-    return _hint(provisioner, SessionChanged(session_id))
+    return Job(watch)
 
 
 async def stop_all(backend: Backend) -> None:
@@ -239,11 +212,3 @@ async def _stop(backend: Backend, token: str) -> None:
         await backend.stop(token)
     except (Unavailable, Unknown) as error:
         _log.error("node_not_stopped", node=token, reason=str(error))
-
-
-def _hint(provisioner: ActorRef[FleetMessage], message: FleetMessage) -> bool:
-    try:
-        provisioner.tell(message)
-    except (ActorDown, MailboxFull):
-        return False  # the caller counts it
-    return True

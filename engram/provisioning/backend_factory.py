@@ -1,80 +1,53 @@
-"""The backend that the settings name."""
+"""The backends, one row each. To add one: a file that makes it from the settings, and its row here."""
 
-import os
-import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 import msgspec
 
-from config.model import MinerSettings, Settings
-from engram.nodes import launch
-from engram.provisioning import capacity, cgroups
+from config.model import Settings
 from engram.provisioning.errors import UnknownBackend
-from engram.provisioning.local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
-from engram.provisioning.model import Offers
-from engram.provisioning.node_backend import Provisioner
-from engram.provisioning.node_folder import NodeSettings
-from engram.sessions import TierName, rules
+from engram.provisioning.local_factory import local_backend
+from engram.provisioning.node_backend import NodeBackend
 
-NODES_FOLDER = "nodes"
-CACHE_FOLDER = "cache"
-BUILT = ("local",)
+Factory: TypeAlias = Callable[[Settings, Path, str, Path], NodeBackend]
+"""Settings, the locked data folder, the ledger's id, and the folder that holds the package."""
+
+
+class BackendRow(msgspec.Struct, frozen=True):
+    """One value of `provisioning.backend`."""
+
+    name: str
+    note: str
+    """Where nodes run, for buyers: GET /nodes."""
+    section: str
+    """The section of the settings that is this backend's own."""
+    make: Factory | None
+    """None: not built into this version."""
+
+
+BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
+    {
+        row.name: row
+        for row in (
+            BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
+            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", None),
+            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", None),
+        )
+    }
+)
+BUILT: Final = tuple(row.name for row in BACKENDS.values() if row.make is not None)
 """What `provisioning.backend` may name in this version."""
 
 
-def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> Provisioner:
-    """Returns the backend; `data_dir` is the locked folder, `root` the folder that holds the package.
-
-    Raises UnknownBackend, saying which setting to change.
-    """
-    if settings.provisioning.backend not in BUILT:
+def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> NodeBackend:
+    """Return the backend that the settings name. Raises UnknownBackend, saying which setting to change."""
+    name = settings.provisioning.backend
+    if (make := BACKENDS[name].make) is None:
         raise UnknownBackend(
-            f"provisioning.backend = {settings.provisioning.backend!r} is not built into this version; "
-            "set provisioning.backend to 'local'"
+            f"provisioning.backend = {name!r} is not built into this version; "
+            f"set provisioning.backend to {' or '.join(map(repr, BUILT))}"
         )
-    groups = cgroups.find()
-    lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
-    miner = settings.miner
-    return LocalBackend(
-        LocalSettings(
-            nodes_dir=data_dir / NODES_FOLDER,
-            ledger_id=ledger_id,
-            command=(sys.executable, "-m", "engram.miner"),  # not run.py: a node needs nothing of the gateway
-            common=NodeSettings(
-                host=settings.provisioning.node_host,
-                netuid=miner.netuid,
-                environment=settings.environment,
-                miner=_with_absolute_paths(miner),
-                embedder=msgspec.structs.replace(
-                    launch.embedder_of(miner), cache_dir=miner.cache_dir or str(data_dir / CACHE_FOLDER)
-                ),
-                chain_endpoints=settings.chain.endpoints if settings.chain.source == "rpc" else (),
-                chain_reset_after_s=settings.chain.reset_after_s,
-            ),
-            offers=Offers(
-                backend="local",
-                places=capacity.places(
-                    settings.provisioning.places, capacity.memory_bytes(), os.cpu_count() or 1, lite.memory_bytes
-                ),
-                first_port=settings.provisioning.first_port,
-                port_count=PORT_COUNT,
-                not_enforced=() if groups else ("cpu",),
-            ),
-            grace_s=settings.provisioning.destroy_grace_s,
-            watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=scrubbed(os.environ) | _embedding_key(miner) | {"PYTHONPATH": str(root)},
-        ),
-        groups,
-    )
-
-
-def _with_absolute_paths(miner: MinerSettings) -> MinerSettings:
-    """A node's working folder is another one."""
-    path = miner.hotkey_password_file
-    return msgspec.structs.replace(miner, hotkey_password_file=str(Path(path).expanduser().absolute()) if path else "")
-
-
-def _embedding_key(miner: MinerSettings) -> dict[str, str]:
-    """The key of the embedding server, for nodes that ask one; the launch files on disk do not hold it."""
-    key = os.environ.get(launch.API_KEY_VARIABLE)
-    return {launch.API_KEY_VARIABLE: key} if key and miner.embedder == "openai" else {}
+    return make(settings, data_dir, ledger_id, root)

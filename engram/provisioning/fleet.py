@@ -6,11 +6,14 @@ import msgspec
 import trio
 from sqlalchemy import Connection
 
+from actors import Registry
 from config.model import ProvisioningSettings
 from engram.clock import Ids
+from engram.hints import Hints
 from engram.ledger import Ledger
-from engram.provisioning.node_backend import Provisioner
+from engram.provisioning.node_backend import NodeBackend
 from engram.sessions import Instants, Tier, TierName
+from engram.telemetry.metrics import Metrics
 
 LAUNCHES_AT_ONCE = 8
 END_GRACE_S = 180.0
@@ -54,10 +57,11 @@ async def no_ports() -> Collection[int]:
 
 
 class Fleet(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a saga may use."""
+    """The ports of the provisioner and of its sagas."""
 
+    registry: Registry
     ledger: Ledger
-    backend: Provisioner
+    backend: NodeBackend
     instants: Instants
     ids: Ids
     settings: ProvisioningSettings
@@ -65,23 +69,16 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     is_healthy: Callable[[str, str], Awaitable[bool]]
     """(endpoint, token): the node answers /health and echoes its launch token. Raises nothing for a node that is not
     there."""
-    on_failed: Callable[[Connection, str], None]
-    """(connection, session id), in the transaction that gives the session up: the refund is due."""
-    on_ended: Callable[[Connection, str], None] = lambda connection, session_id: None
-    """(connection, session id), in the transaction that ends a session whose node is confirmed gone."""
+    settle_up: Callable[[Connection, str], None]
+    """(connection, session id), in the transaction that gives a session up, or ends one whose node is confirmed gone:
+    makes due what is to be refunded."""
+    metrics: Metrics
+    hints: Hints
+    expiry_interval_s: float
     new_key: Callable[[], Awaitable[None]] | None = None
     """Adds a fresh key to the pool; None where keys are only added by the operator."""
-    on_changed: Callable[[str], None] = lambda session_id: None
-    """A session is in another state; after the commit. A hint: must not raise or block."""
-    on_launch: Callable[[str, float], None] = lambda outcome, seconds: None
-    """A launch ended: `healthy`, `unhealthy`, `refused`, `rejected` or `unanswered`, and the seconds it took."""
-    on_hint_lost: Callable[[], None] = lambda: None
-    """A hint did not reach the provisioner; its next look at the ledger finds the fact."""
     taken_ports: Callable[[], Awaitable[Collection[int]]] = no_ports
     """Ports that programs of this machine listen on now; none of them is given to a node."""
-    on_keys: Callable[[int], None] = lambda count: None
-    """How many keys the pool has for nodes, leased ones included; told every few seconds where none are made on
-    demand, so that no more is sold than can be served."""
     turns: trio.CapacityLimiter = msgspec.field(default_factory=lambda: trio.CapacityLimiter(LAUNCHES_AT_ONCE))
     """Held from a launch to the first healthy answer: all nodes of a machine that booted start a few at a time."""
     pokes: Pokes = msgspec.field(default_factory=Pokes)

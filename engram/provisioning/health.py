@@ -2,20 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 
-import msgspec
-
+from engram.api import node
+from engram.api.node_model import Health
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
 
 CONNECT_S = 2.0
 TOTAL_S = 4.0
-
-
-class _Health(msgspec.Struct):
-    status: str = ""
-    launch_token: str = ""
-    ready: bool = True
-    """A node of an earlier version does not say."""
 
 
 def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
@@ -28,14 +21,14 @@ def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
         try:
             answer = await http.request(
                 "GET",
-                f"{endpoint}/health",
+                endpoint + node.HEALTH.path,
                 connect_s=CONNECT_S,
                 read_s=TOTAL_S,
                 total_s=TOTAL_S,
                 max_bytes=65_536,
                 fresh=True,
             )
-            health = answer.decode(_Health)
+            health = answer.decode(Health)
         except HttpError:
             return False
         return answer.status == 200 and health.status == "ok" and health.ready and health.launch_token == token

@@ -6,7 +6,7 @@ from typing import Protocol
 from engram.provisioning.model import Node, NodeSpec, Offers
 
 
-class Provisioner(Protocol):
+class NodeBackend(Protocol):
     """Starts, finds and removes nodes.
 
     Every call may raise Unavailable (not asked, nothing changed) and Unknown (asked, outcome not known); `launch`

@@ -127,7 +127,10 @@ class Worker:
             return
         failed = event is not Outcome.DONE
         if step is Effect.AWAIT_HEALTH or (step is Effect.LAUNCH and failed):
-            self._fleet.on_launch(str(event) if failed else "healthy", trio.current_time() - self._launched_at)
+            metrics, backend = self._fleet.metrics, self._fleet.backend.name
+            metrics.launches.labels(backend, str(event) if failed else "healthy").inc()
+            if not failed:
+                metrics.launch_seconds.labels(backend).observe(trio.current_time() - self._launched_at)
             self._launched_at = None
 
     async def _reread(self) -> Facts | None:
@@ -318,7 +321,7 @@ class Worker:
         given_up = self._transition(connection, SessionEvent.PROVISION_FAILED, _GAVE_UP)
         if given_up:
             node_keys.release(connection, self._id)
-            self._fleet.on_failed(connection, self._id)
+            self._fleet.settle_up(connection, self._id)
         return given_up
 
     def _finish(self, connection: Connection) -> bool:
@@ -327,7 +330,7 @@ class Worker:
         finished = self._transition(connection, SessionEvent.DESTROYED)
         if finished:
             node_keys.release(connection, self._id)
-            self._fleet.on_ended(connection, self._id)
+            self._fleet.settle_up(connection, self._id)
         return finished
 
     def _transition(self, connection: Connection, event: SessionEvent, error: str | None = None) -> bool:
@@ -337,5 +340,5 @@ class Worker:
     async def _commit(self, work: Callable[[Connection], bool]) -> Outcome:
         won = await self._fleet.ledger.write(work)
         if won:
-            self._fleet.on_changed(self._id)
+            self._fleet.hints.session_moved(self._id)
         return Outcome.DONE if won else Outcome.LOST

@@ -3,10 +3,10 @@
 The sending goes on beside the mailbox, so that a receiver that hangs delays nobody who asks how the relay stands.
 """
 
-from collections.abc import Callable
 from random import Random
-from typing import Protocol, assert_never, final
+from typing import Final, Protocol, assert_never, final
 
+import msgspec
 import structlog
 import trio
 
@@ -17,11 +17,15 @@ from engram.ledger import Ledger
 from engram.relay import records
 from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
+from engram.relay.rounds import RoundLosses
 from engram.relay.rules import Decision, RetryPolicy, backoff_s, decide, describe, log_status
 from engram.relay.signer import PayloadSigner, Signed
+from engram.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
+RELAY_EMITTER: Final = "relay_emitter"
+"""Its registered name."""
 REREAD_S = 15.0
 """The outbox is read again after this at the latest, hint or not."""
 PURGE_S = 3_600.0
@@ -37,33 +41,35 @@ class Submits(Protocol):
         ...
 
 
+class EmitterPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports of the emitter."""
+
+    ledger: Ledger
+    receiver: Submits | None
+    """None: nothing is sent."""
+    signer: PayloadSigner
+    policy: RetryPolicy
+    clock: Clock
+    rng: Random
+    metrics: Metrics
+    losses: RoundLosses
+
+
 @final
 class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
     """Off (and only telling how the outbox stands) while there is no receiver."""
 
     mailbox = MailboxPolicy(bound=64, when_full="drop_newest")
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        receiver: Submits | None,
-        signer: PayloadSigner,
-        policy: RetryPolicy,
-        clock: Clock,
-        rng: Random,
-        attempted: Callable[[str], None] = lambda status: None,
-        not_queued: Callable[[], int] = lambda: 0,
-    ) -> None:
-        """`attempted` is told the log's word for the outcome of each attempt (a counter, say); `not_queued` returns
-        how many payloads never reached the outbox."""
-        self._attempted = attempted
-        self._not_queued = not_queued
-        self._ledger = ledger
-        self._receiver = receiver
-        self._signer = signer
-        self._policy = policy
-        self._clock = clock
-        self._rng = rng
+    def __init__(self, ports: EmitterPorts) -> None:
+        self._ledger = ports.ledger
+        self._receiver = ports.receiver
+        self._signer = ports.signer
+        self._policy = ports.policy
+        self._clock = ports.clock
+        self._rng = ports.rng
+        self._metrics = ports.metrics
+        self._losses = ports.losses
         self._grew = trio.Event()
         self._attempt = trio.Lock()
         self._failures_in_a_row = 0
@@ -89,7 +95,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
 
     async def _status(self) -> RelayStatus:
         enabled, failures = self._receiver is not None, self._failures_in_a_row
-        not_queued = self._not_queued()
+        not_queued = self._losses.payloads
         return await self._ledger.read(
             lambda connection: records.status(
                 connection, enabled=enabled, failures_in_a_row=failures, not_queued=not_queued
@@ -145,7 +151,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
         await self._ledger.write(lambda connection: records.settle(connection, entry, outcome, decision, now))
-        self._attempted(log_status(outcome))
+        self._metrics.relay_sends.labels(log_status(outcome)).inc()
         delivered = decision.state is EntryState.DELIVERED
         self._failures_in_a_row = 0 if delivered else self._failures_in_a_row + 1
         self._unreachable_in_a_row = self._unreachable_in_a_row + 1 if isinstance(outcome, Unreachable) else 0

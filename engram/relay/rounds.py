@@ -10,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from actors import Context
 from engram.clock import Clock
+from engram.hints import Hints
 from engram.hotkeys import ss58
 from engram.ledger import Ledger, LedgerError
 from engram.ledger.schema import sessions
@@ -17,6 +18,7 @@ from engram.relay import records
 from engram.relay.model import Enqueued, NodeMemory
 from engram.relay.rules import memory_of, memory_payload
 from engram.stats import NodeStats, StatsView
+from engram.telemetry.metrics import Metrics
 
 NODES_A_PAYLOAD: Final = 256
 """More nodes than that make several payloads, so that none outgrows a receiver's body limit."""
@@ -28,33 +30,46 @@ _log = structlog.get_logger(__name__)
 
 
 @final
+class RoundLosses:
+    """Counts the payloads that never reached the outbox; they are not made again. Outlives the rounds' restarts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._counted = {reason: metrics.relay_not_queued.labels(reason) for reason in LOST}
+        self.payloads = 0
+
+    def add(self, reason: str, payloads: int) -> None:
+        """`reason` is one of LOST."""
+        self._counted[reason].inc(payloads)
+        self.payloads += payloads
+
+
+class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports of the rounds."""
+
+    ledger: Ledger
+    view: StatsView
+    clock: Clock
+    netuid: int
+    block: Callable[[], int | None]
+    """The newest finalized block, None while there is none."""
+    interval_s: float
+    hints: Hints
+    losses: RoundLosses
+
+
+@final
 class MemoryRounds:
     """The job that queues one round every `interval_s`; a node that has not answered since the last one is left out."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        view: StatsView,
-        clock: Clock,
-        *,
-        netuid: int,
-        block: Callable[[], int | None],
-        interval_s: float,
-        on_queued: Callable[[], None],
-        on_lost: Callable[[str, int], None] = lambda reason, payloads: None,
-    ) -> None:
-        """`block` is the newest finalized block, None while there is none; `on_queued` is a hint, after the commit.
-
-        `on_lost` gets one of LOST and how many payloads were not queued for it; they are not made again.
-        """
-        self._ledger = ledger
-        self._view = view
-        self._clock = clock
-        self._netuid = netuid
-        self._block = block
-        self._interval_s = interval_s
-        self._on_queued = on_queued
-        self._on_lost = on_lost
+    def __init__(self, ports: RoundPorts) -> None:
+        self._ledger = ports.ledger
+        self._view = ports.view
+        self._clock = ports.clock
+        self._netuid = ports.netuid
+        self._block = ports.block
+        self._interval_s = ports.interval_s
+        self._hints = ports.hints
+        self._losses = ports.losses
 
     async def run(self, context: Context) -> None:
         """Runs until cancelled."""
@@ -83,12 +98,12 @@ class MemoryRounds:
         if refused := outcomes.count(Enqueued.REFUSED):
             self._lost("outbox_full", refused, bound=records.OPEN_BOUND)
         if queued := outcomes.count(Enqueued.QUEUED):
-            self._on_queued()
+            self._hints.outbox_changed()
         return queued
 
     def _lost(self, reason: str, payloads: int, **facts: object) -> None:
         _log.error("relay_round_not_queued", reason=reason, payloads=payloads, **facts)
-        self._on_lost(reason, payloads)
+        self._losses.add(reason, payloads)
 
     def _queue(self, connection: Connection, fresh: Mapping[str, NodeStats], block: int, now: float) -> list[Enqueued]:
         nodes: dict[str, NodeMemory] = {}

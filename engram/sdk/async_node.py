@@ -6,6 +6,7 @@ from typing import Literal, Self, final
 
 import trio
 
+from engram.api.node_model import Commitment
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
@@ -15,7 +16,7 @@ from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
 from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
-from engram.sdk.node_calls import Commitment, Embed, NodeCalls, Where
+from engram.sdk.node_calls import Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
 from engram.sdk.walk_rules import LookUp, Walk
 

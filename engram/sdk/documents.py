@@ -25,17 +25,18 @@ from typing import Final, TypeAlias, TypeVar, final
 import msgspec
 
 from engram import wire
+from engram.api.node_model import Hit, Listing, Reference, References, known
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.memory.rules import MAX_BATCH, MAX_TOP_K
 from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import MalformedAnswer, NodeRefused
 from engram.sdk.node import NodeClient
-from engram.sdk.node_calls import Call, Reference, References, StoredText, Texts, Walked, Where, floats
+from engram.sdk.node_calls import Call, Where, floats
 from engram.sdk.walk_rules import Cursors
 
 T = TypeVar("T")
-Pages = TypeVar("Pages", References, Texts, Walked)
+Pages = TypeVar("Pages", References, Listing)
 
 BATCH: Final = 128
 """Documents stored in one request: the largest ones have room in its 10 MiB."""
@@ -111,11 +112,11 @@ class Documents:
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         """The documents of these ids, in their order; ids that nothing is kept under are passed over."""
-        newest: dict[str, StoredText] = {}
+        newest: dict[str, Reference] = {}
         refs = [self._ref("id", each) for each in ids]
         for some in _in_batches(dict.fromkeys(refs)):
             for page in self._pages(partial(self._client.calls.look_up_texts, "_ref", some)):
-                newest |= {str(record.metadata.get("_ref")): record for record in page.records}
+                newest |= {str((known(record.metadata) or {}).get("_ref")): record for record in page.records}
         return [self._read(newest[ref]) for ref in refs if ref in newest]
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -161,7 +162,7 @@ class Documents:
         put = {self._ref("id", document.id): cid for (document, _), cid in zip(batch, cids, strict=True)}
         kept: dict[str, list[str]] = {ref: [] for ref in put}
         for each in self._references("_ref", list(put)):
-            kept[each.value].append(each.cid)
+            kept[str(each.value)].append(each.cid)
         older = [kept[ref][: kept[ref].index(cid)] for ref, cid in put.items() if cid in kept[ref]]
         self._take_out([cid for each in older for cid in each])
         prevail = [kept[ref][-1:] == [cid] for ref, cid in put.items()]
@@ -181,8 +182,9 @@ class Documents:
         item: JsonObject = {"raw_embedding": floats(vector), "metadata": metadata | clear}
         return item if blank or not document.text else item | {"text": document.text}
 
-    def _read(self, record: StoredText) -> Document:
-        sealed = record.metadata.get(encryption.FIELD)
+    def _read(self, record: Hit | Reference) -> Document:
+        metadata, text = known(record.metadata) or {}, known(record.text) or ""
+        sealed = metadata.get(encryption.FIELD)
         if isinstance(sealed, str):
             if self._cipher is None:
                 raise Undecryptable("the documents here are encrypted: make the client with their cipher")
@@ -191,8 +193,8 @@ class Documents:
         elif self._cipher is not None:
             raise Undecryptable("a document here is not encrypted, so whoever made it had not the cipher")
         else:
-            document = _document(str(record.metadata.get("_doc")), record.text or "")
-        if record.metadata.get("_ref") != self._ref("id", document.id):
+            document = _document(str(metadata.get("_doc")), text)
+        if metadata.get("_ref") != self._ref("id", document.id):
             raise MalformedAnswer(f"the node gave document {document.id!r} as another one, or as one of this namespace")
         return document
 
@@ -210,7 +212,7 @@ class Documents:
         cursors = Cursors()
         while not cursors.ended:
             page = self._ask(lambda: make(cursors.after))
-            cursors.follow(page.next)
+            cursors.follow(known(page.next))
             yield page
 
     def _take_out(self, cids: Iterable[str]) -> int:

@@ -10,9 +10,10 @@ from typing import Final, final
 import msgspec
 
 from engram import wire
+from engram.api.node_model import Commitment, ExportEnd
 from engram.memory.upkeep.export_pages import KINDS
 from engram.sdk.errors import MalformedAnswer, NotReached, OutcomeUnknown
-from engram.sdk.node_calls import Call, Commitment, NodeCalls, ready
+from engram.sdk.node_calls import Call, NodeCalls, ready
 from engram.sdk.transport import Answer, error_of
 
 MAX_LINE_BYTES: Final = 8_388_608
@@ -33,11 +34,6 @@ class Exported(msgspec.Struct, frozen=True):
     id: int
     fields: dict[str, object]
     """Everything, `kind` and `id` too: `engram miner ingest` takes a line of this as JSON."""
-
-
-class _End(msgspec.Struct, frozen=True):
-    count: int
-    commitment: Commitment | None = None
 
 
 @final
@@ -95,7 +91,7 @@ class Export:
         try:
             fields = wire.decode(line, dict[str, object])
             if fields.get("kind") == "end":
-                self._end(wire.convert(fields, _End))
+                self._end(wire.convert(fields, ExportEnd))
                 return None
             head = wire.convert(fields, _Head)
             at = (_place(head.kind), head.id)
@@ -107,7 +103,7 @@ class Export:
         self._came += 1
         return Exported(head.kind, head.id, fields)
 
-    def _end(self, end: _End) -> None:
+    def _end(self, end: ExportEnd) -> None:
         if end.count != self._came:
             raise MalformedAnswer(f"the node says that it sent {end.count} documents, {self._came} came")
         self._check(end.commitment)

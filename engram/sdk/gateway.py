@@ -14,11 +14,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from typing import Final, Self, TypeVar, final
-from urllib.parse import quote
 
 import msgspec
 
 from engram import wire
+from engram.api import gateway as api
+from engram.api.gateway_model import BoughtAnswer, CreateSessionBody, ExtendSessionBody
+from engram.api.route import NoBody, Route
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import AuthError, Keypair, PublicKey, answers, gateway_scheme, parse_hotkey
 from engram.payments import x402
@@ -37,10 +39,11 @@ from engram.sdk.errors import (
     WaitedTooLong,
 )
 from engram.sdk.model import Event, Identity, Payment, Session, Stopped, Tier
-from engram.sdk.transport import Answer, ErrorBody, Transport, error_of
+from engram.sdk.transport import Answer, Transport, error_of
 from engram.sdk.wallet import Wallet
 
-T = TypeVar("T")
+A = TypeVar("A")
+Q = TypeVar("Q")
 
 POLL_S: Final = 0.5
 PAID_ATTEMPTS: Final = 4
@@ -49,14 +52,6 @@ STREAM_SILENCE_S: Final = 45.0
 """The gateway sends a heartbeat every 15 s."""
 RECONNECTS: Final = 5
 """Connections lost in a row, with nothing received between, before `events` gives up."""
-
-
-class _Tiers(msgspec.Struct, frozen=True):
-    tiers: list[Tier]
-
-
-class _Sessions(msgspec.Struct, frozen=True):
-    sessions: list[Session]
 
 
 @final
@@ -94,15 +89,15 @@ class GatewayClient:
 
     def tiers(self) -> list[Tier]:
         """What can be bought, cheapest first."""
-        return self._public("/tiers", _Tiers).tiers
+        return self._public(api.TIERS).tiers
 
     def identity(self) -> Identity:
         """The key that signs the gateway's answers."""
-        return self._public("/identity", Identity)
+        return self._public(api.IDENTITY)
 
     def health(self) -> dict[str, object]:
         """`{"status":"ok","service":"engram-cloud-gateway"}`."""
-        return self._public("/health", dict[str, object])
+        return msgspec.structs.asdict(self._public(api.HEALTH))
 
     def create_session(self, tier: str = "standard", *, hours: float = 1.0, max_usd: float | None = None) -> Session:
         """Buy a session and return it, paid but not yet active.
@@ -111,27 +106,27 @@ class GatewayClient:
         payment is sent again and names the same session. Raises PaymentNeeded (no wallet, or dearer than `max_usd`),
         PaymentRefused, ApiError, Impostor, NotReached, OutcomeUnknown.
         """
-        return self._buy("/sessions", {"tier": tier, "duration_hours": hours}, max_usd)
+        return self._buy(api.CREATE_SESSION, CreateSessionBody(tier, hours), max_usd)
 
     def extend(self, session_id: str, *, hours: float, max_usd: float | None = None) -> Session:
         """Buy more time for a live session. Raises like `create_session`."""
-        return self._buy(_session_path(session_id, "/extend"), {"duration_hours": hours}, max_usd)
+        return self._buy(api.EXTEND_SESSION, ExtendSessionBody(hours), max_usd, session_id=session_id)
 
     def get(self, session_id: str) -> Session:
         """The session as it is now. Raises ApiError (404, 403)."""
-        return self._signed("GET", _session_path(session_id), Session)
+        return self._signed(api.SHOW_SESSION, session_id=session_id)
 
     def sessions(self) -> list[Session]:
         """All sessions of this hotkey, the newest first."""
-        return self._signed("GET", f"/sessions/hotkey/{self._keypair.ss58}", _Sessions).sessions
+        return self._signed(api.LIST_SESSIONS, hotkey=self._keypair.ss58).sessions
 
     def payment(self, payment_id: str) -> Payment:
         """A payment of this hotkey. Raises ApiError (404)."""
-        return self._signed("GET", f"/payments/{quote(payment_id, safe='')}", Payment)
+        return self._signed(api.SHOW_PAYMENT, payment_id=payment_id)
 
     def stop(self, session_id: str) -> Stopped:
         """Stop a session for good; its node is destroyed soon after. Repeating it is harmless."""
-        return self._signed("DELETE", _session_path(session_id), Stopped)
+        return self._signed(api.STOP_SESSION, session_id=session_id)
 
     def wait_active(self, session_id: str, *, timeout_s: float = 180.0) -> Session:
         """Wait until the node of a session answers. Raises SessionOver, WaitedTooLong, ApiError."""
@@ -165,7 +160,7 @@ class GatewayClient:
             self._sleep(min(10.0, 0.5 * 2**lost))
 
     def _stream(self, session_id: str, last_event_id: str | None) -> Iterator[Event]:
-        path = _session_path(session_id, "/events")
+        path = api.STREAM_EVENTS.url(session_id=session_id)
         headers = self._auth("GET", path, b"") | {"accept": "text/event-stream"}
         if last_event_id is not None:
             headers["last-event-id"] = last_event_id
@@ -189,14 +184,14 @@ class GatewayClient:
                 raise WaitedTooLong(f"session {session_id} is {session.status}, not {what}, after {timeout_s:g} s")
             self._sleep(POLL_S)
 
-    def _buy(self, path: str, fields: dict[str, object], max_usd: float | None) -> Session:
-        body = msgspec.json.encode(fields)
-        asked = self._send("POST", path, body)
-        if asked.status == 202:
-            return _decode(asked, Session)
+    def _buy(self, route: Route[Q, BoughtAnswer], order: Q, max_usd: float | None, **names: str) -> Session:
+        path, body = route.url(**names), msgspec.json.encode(order)
+        asked = self._send(route.method, path, body)
+        if asked.status == route.success.status:
+            return _decode(asked, route)
         if asked.status != 402:
             raise error_of(asked, verified=True)
-        return self._pay(path, body, self._payment(asked, max_usd))
+        return self._pay(route, path, body, self._payment(asked, max_usd))
 
     def _payment(self, asked: Answer, max_usd: float | None) -> dict[str, str]:
         required = asked.headers.get("payment-required", "")
@@ -208,39 +203,39 @@ class GatewayClient:
         payment = self._wallet.pay(required, self._clock.now(), secrets.token_bytes(32))
         return {"PAYMENT-SIGNATURE": payment}
 
-    def _pay(self, path: str, body: bytes, payment: dict[str, str]) -> Session:
+    def _pay(self, route: Route[Q, BoughtAnswer], path: str, body: bytes, payment: dict[str, str]) -> Session:
         """Send the paid request until it is answered: the payment stays the same one, so that it is taken once."""
         for attempt in range(1, PAID_ATTEMPTS + 1):
             try:
-                answer = self._send("POST", path, body, payment)
+                answer = self._send(route.method, path, body, payment)
             except (NotReached, OutcomeUnknown) as lost:
                 error: SdkError = lost
                 wait_s: float | None = POLL_S * 2**attempt
             except ApiError as refused:  # before the signature was looked at
                 error, wait_s = refused, _wait_s(refused)
             else:
-                if answer.status == 202:
-                    return _decode(answer, Session)
-                if answer.status == 402:
-                    raise PaymentRefused(_decode(answer, ErrorBody).error)
+                if answer.status == route.success.status:
+                    return _decode(answer, route)
                 refusal = error_of(answer, verified=True)
+                if answer.status == 402:
+                    raise PaymentRefused(refusal.message)
                 error, wait_s = refusal, _wait_s(refusal)
             if wait_s is None or attempt == PAID_ATTEMPTS:
                 raise error
             self._sleep(wait_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _public(self, path: str, kind: type[T]) -> T:
-        answer = self._transport.request("GET", path)
-        if answer.status != 200:
+    def _public(self, route: Route[NoBody, A]) -> A:
+        answer = self._transport.request(route.method, route.path)
+        if answer.status != route.success.status:
             raise error_of(answer)
-        return _decode(answer, kind)
+        return _decode(answer, route)
 
-    def _signed(self, method: str, path: str, kind: type[T]) -> T:
-        answer = self._send(method, path, None)
-        if answer.status != 200:
+    def _signed(self, route: Route[NoBody, A], **names: str) -> A:
+        answer = self._send(route.method, route.url(**names), None)
+        if answer.status != route.success.status:
             raise error_of(answer, verified=True)
-        return _decode(answer, kind)
+        return _decode(answer, route)
 
     def _send(self, method: str, path: str, body: bytes | None, payment: dict[str, str] | None = None) -> Answer:
         """Send a signed request. What it returns is signed by the gateway; unsigned refusals are raised as ApiError."""
@@ -283,12 +278,9 @@ def _wait_s(error: ApiError) -> float | None:
     return None
 
 
-def _session_path(session_id: str, under: str = "") -> str:
-    return f"/sessions/{quote(session_id, safe='')}{under}"
-
-
-def _decode(answer: Answer, kind: type[T]) -> T:
+def _decode(answer: Answer, route: Route[Q, A]) -> A:
+    assert route.success.answer is not None
     try:
-        return wire.decode(answer.body, kind)
+        return wire.decode(answer.body, route.success.answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedAnswer(f"a {answer.status} answer could not be read: {error}") from None

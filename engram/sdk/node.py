@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Self, TypeVar, final
 
+from engram.api.node_model import Commitment
 from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.python_json import JsonValue
@@ -21,7 +22,7 @@ from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
 from engram.sdk.export_rules import SILENCE_S, Export, Exported
 from engram.sdk.model import Hit, Memory
-from engram.sdk.node_calls import Call, Commitment, Embed, NodeCalls, Where
+from engram.sdk.node_calls import Call, Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Transport
 from engram.sdk.walk_rules import LookUp, Walk

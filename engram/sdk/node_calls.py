@@ -8,12 +8,16 @@ import base64
 import secrets
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Final, Generic, Literal, TypeAlias, TypeVar, final
-from urllib.parse import quote, urlencode
+from typing import Any, Generic, Literal, TypeAlias, TypeVar, final
+from urllib.parse import urlencode
 
 import msgspec
 
 from engram import wire
+from engram.api import node
+from engram.api import node_model as model
+from engram.api.node_model import Commitment, known
+from engram.api.route import Route
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
 from engram.hotkeys.python_json import JsonObject, JsonValue
@@ -24,7 +28,7 @@ from engram.sdk import encryption
 from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import Impostor, MalformedAnswer, NodeRefused
 from engram.sdk.model import Hit, Memory
-from engram.sdk.shamir import MOST_SHARES, Share
+from engram.sdk.shamir import Share
 from engram.sdk.transport import Answer, error_of
 
 T = TypeVar("T")
@@ -35,7 +39,6 @@ Where: TypeAlias = Mapping[str, JsonValue]
 """Metadata that must be equal; see engram.memory.filters."""
 _CHALLENGE_S = 30
 _PUBLIC = "__public__"
-_MOST_SHARE_BYTES: Final = 65_536
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True):
@@ -45,161 +48,6 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
     path: str
     body: bytes | None
     read: Callable[[Answer], T]
-
-
-class Commitment(msgspec.Struct, frozen=True):
-    """A signed root over a namespace. `built_at` is unix seconds."""
-
-    root_hex: str
-    count: int
-    built_at: float
-    hotkey: str
-    signed: str
-    signature: str
-
-
-class _Ingested(msgspec.Struct, frozen=True):
-    cid: str | None = None
-    error: str | None = None
-    text_kept: bool = True
-    owner: str | None = None
-    owner_reason: str | None = None
-    """Miners that do not say whose a record is say no reason either."""
-
-    def outcome(self, item: JsonObject, sender: str | None) -> str | NodeRefused:
-        """The content id of what was stored of an item, or why it was not; metadata are always kept whole.
-
-        `sender` is whose it must be; None: anybody's.
-        """
-        metadata = item.get("metadata")
-        if not self.cid:
-            return NodeRefused(self.error or "the node stored nothing and did not say why")
-        if sender is not None and (self.owner_reason is not None or self.owner not in (None, sender)):
-            reason = self.owner_reason or "stored_first_by_other"
-            return NodeRefused(
-                f"{self.cid} is stored, and belongs to {self.owner or 'nobody'} ({reason}), so you cannot delete it:"
-                " sign anew with the clock set right, or store it with metadata of your own. strict=False takes it so",
-                code="not_owner",
-                cid=self.cid,
-                owner=self.owner,
-            )
-        if self.text_kept or (isinstance(metadata, dict) and metadata.get("text") == item.get("text")):
-            return self.cid
-        return NodeRefused(
-            f"the text was not kept: {self.cid} is there with another text that has the same vector and metadata;"
-            " add metadata that tells the two apart"
-        )
-
-
-class _Batch(msgspec.Struct, frozen=True):
-    results: list[_Ingested]
-
-
-class _Found(msgspec.Struct, frozen=True):
-    results: list[Hit] = []
-    error: str | None = None
-
-
-class StoredText(msgspec.Struct, frozen=True):
-    """A record with the text that it was made from; `score` when it was searched for. Nothing is decrypted."""
-
-    cid: str
-    metadata: dict[str, object] = {}
-    text: str | None = None
-    score: float = 0.0
-
-
-class _FoundTexts(msgspec.Struct, frozen=True):
-    results: list[StoredText] = []
-    error: str | None = None
-
-
-class _Page(msgspec.Struct, frozen=True):
-    records: list[Memory]
-
-
-class Reference(msgspec.Struct, frozen=True):
-    """A record that was looked up, and the value by which it was found."""
-
-    cid: str
-    value: str
-
-
-class References(msgspec.Struct, frozen=True):
-    """A page of them; `next` is the cursor behind it."""
-
-    records: list[Reference]
-    next: str | None = None
-
-
-class Texts(msgspec.Struct, frozen=True):
-    """A page of whole records; `next` is the cursor behind it."""
-
-    records: list[StoredText]
-    next: str | None = None
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """A record of a walk. `embedding_hash` is the SHA-256 (hex) of its vector, which the root covers."""
-
-    cid: str
-    embedding_hash: str
-    metadata: dict[str, object] = {}
-    text: str | None = None
-
-
-class Walked(msgspec.Struct, frozen=True):
-    """A page of a walk, and the root that its namespace had; None where it changed faster than it was read."""
-
-    records: list[Listed]
-    next: str | None = None
-    commitment: Commitment | None = None
-
-
-class _Share(msgspec.Struct, frozen=True):
-    share_index: Annotated[int, msgspec.Meta(ge=1, le=MOST_SHARES)]
-    share_hex: Annotated[str, msgspec.Meta(min_length=2, max_length=2 * _MOST_SHARE_BYTES)]
-    threshold: Annotated[int, msgspec.Meta(ge=2, le=MOST_SHARES)]
-    total: int
-
-
-class _Deleted(msgspec.Struct, frozen=True):
-    deleted: bool
-
-
-class _DeletedOne(msgspec.Struct, frozen=True):
-    deleted: bool
-    error: str | None = None
-    code: str = ""
-
-    def outcome(self) -> bool | NodeRefused:
-        if self.deleted or self.code == "not_found":
-            return self.deleted
-        return NodeRefused(self.error or "the node deleted nothing and did not say why")
-
-
-class _DeletedBatch(msgspec.Struct, frozen=True):
-    results: list[_DeletedOne]
-
-
-class _Stored(msgspec.Struct, frozen=True):
-    stored: bool = False
-
-
-class _Possession(msgspec.Struct, frozen=True):
-    proof: str
-    root_hex: str
-    count: int
-    signature: str
-    inclusion: keyed_tree.Shown
-
-
-class _Inclusion(msgspec.Struct, frozen=True):
-    root_hex: str
-    count: int
-    signed: str
-    signature: str
-    proof: str
 
 
 @final
@@ -268,12 +116,12 @@ class NodeCalls:
         listed: list[JsonValue] = [_packed(item) for item in items]
 
         def read(answer: Answer) -> list[str | NodeRefused]:
-            results = checked(answer, _Batch).results
+            results = checked(answer, model.IngestedBatch).results
             if len(results) != len(items):
                 raise MalformedAnswer(f"{len(items)} items were sent, the node answered for {len(results)}")
-            return [each.outcome(item, self._sender) for each, item in zip(results, items, strict=True)]
+            return [_stored(each, item, self._sender) for each, item in zip(results, items, strict=True)]
 
-        return self._post("IngestBatch", {"items": listed}, read)
+        return self._post(node.INGEST_BATCH, {"items": listed}, read)
 
     def query(self, text: str, top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a text; it is embedded here when there is an embedder."""
@@ -283,44 +131,45 @@ class NodeCalls:
             raise ValueError(_NEEDS_EMBEDDER)
         return self._query({"query_text": text}, top_k, where)
 
-    def query_texts(self, vector: Sequence[float], top_k: int, where: Where) -> Call[list[StoredText]]:
+    def query_texts(self, vector: Sequence[float], top_k: int, where: Where) -> Call[list[model.Hit]]:
         """Find the nearest records to a vector, with their texts, by metadata that the node can read."""
 
-        def read(answer: Answer) -> list[StoredText]:
-            found = checked(answer, _FoundTexts)
-            if found.error:
-                raise NodeRefused(found.error)
-            return found.results
-
         fields: JsonObject = {"query_vector": floats(vector), "top_k": top_k}
-        return self._post("QuerySynapse", fields | filter_of(where), read)
+        return self._post(node.QUERY, fields | filter_of(where), _found)
 
-    def look_up(self, key: str, values: Sequence[str], after: str | None = None) -> Call[References]:
+    def look_up(self, key: str, values: Sequence[str], after: str | None = None) -> Call[model.References]:
         """Find the ids of the records whose metadata `key` is one of up to 256 values, oldest first."""
         fields: JsonObject = {"key": key, "values": list(values), "whole": False, "after": after}
-        return self._post("LookupBatch", fields, lambda answer: checked(answer, References))
 
-    def look_up_texts(self, key: str, values: Sequence[str], after: str | None = None) -> Call[Texts]:
+        def read(answer: Answer) -> model.References:
+            page = checked(answer, model.References)
+            if any(known(each.value) is None for each in page.records):
+                raise MalformedAnswer("the node did not say which value a record was found by")
+            return page
+
+        return self._post(node.LOOK_UP, fields, read)
+
+    def look_up_texts(self, key: str, values: Sequence[str], after: str | None = None) -> Call[model.References]:
         """The same with texts and metadata; nothing is decrypted."""
         fields: JsonObject = {"key": key, "values": list(values), "after": after}
-        return self._post("LookupBatch", fields, lambda answer: checked(answer, Texts))
+        return self._post(node.LOOK_UP, fields, lambda answer: checked(answer, model.References))
 
     def delete_batch(self, cids: Sequence[str]) -> Call[list[bool | NodeRefused]]:
         """Take up to 256 memories out in one request."""
 
         def read(answer: Answer) -> list[bool | NodeRefused]:
-            results = checked(answer, _DeletedBatch).results
+            results = checked(answer, model.DeletedBatch).results
             if len(results) != len(cids):
                 raise MalformedAnswer(f"{len(cids)} ids were sent, the node answered for {len(results)}")
-            return [each.outcome() for each in results]
+            return [_deleted(each) for each in results]
 
-        return self._post("DeleteBatch", {"cids": list(cids)}, read)
+        return self._post(node.DELETE_BATCH, {"cids": list(cids)}, read)
 
-    def walk(self, after: str | None, where: Where | None, *, readable: bool = False) -> Call[Walked]:
+    def walk(self, after: str | None, where: Where | None, *, readable: bool = False) -> Call[model.Listing]:
         """List by a cursor, oldest first; None begins. `readable` metadata are such as are never encrypted."""
         conditions = filter_of(where or {}) if readable else self._filter(where)
         fields: JsonObject = {"limit": rules.MAX_LIST_LIMIT, "after": after}
-        return self._post("list", fields | conditions, lambda answer: checked(answer, Walked))
+        return self._post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
 
     def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:
         """What came as ids, metadata and texts, decrypted. Raises Undecryptable."""
@@ -339,60 +188,60 @@ class NodeCalls:
         fields: JsonObject = {"limit": limit, "offset": offset}
 
         def read(answer: Answer) -> list[Memory]:
-            return self._opened(checked(answer, _Page).records)
+            return self._opened([_memory(each) for each in checked(answer, model.Listing).records])
 
-        return self._post("list", fields | self._filter(where), read)
+        return self._post(node.LIST, fields | self._filter(where), read)
 
     def get(self, cid: str) -> Call[Memory | None]:
         """One memory; None when the node has none under that id for this hotkey."""
-        fields = self._signed("retrieve", {"cid": cid})
+        fields = self._signed(node.RETRIEVE, {"cid": cid})
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})
 
         def read(answer: Answer) -> Memory | None:
             if answer.status == 404:
                 return None
-            found = checked(answer, Memory)
+            found = _memory(checked(answer, model.Retrieved))
             if found.cid != cid:
                 raise MalformedAnswer(f"the node was asked for {cid} and gave {found.cid}")
             return self._decrypted(found)
 
-        return Call("GET", f"/retrieve/{quote(cid, safe='')}" + (f"?{query}" if query else ""), None, read)
+        return Call("GET", _target(node.RETRIEVE.url(cid=cid), query), None, read)
 
     def delete(self, cid: str) -> Call[bool]:
         """Take a memory out; False when there was none."""
 
         def read(answer: Answer) -> bool:
-            return answer.status != 404 and checked(answer, _Deleted).deleted
+            return answer.status != 404 and checked(answer, model.Deleted).deleted
 
-        body = msgspec.json.encode(self._signed("DeleteSynapse", {"cid": cid}))
-        return Call("DELETE", f"/retrieve/{quote(cid, safe='')}", body, read)
+        body = msgspec.json.encode(self._signed(node.DELETE, {"cid": cid}))
+        return Call("DELETE", node.DELETE.url(cid=cid), body, read)
 
-    def commitment(self, node: PublicKey) -> Call[Commitment]:
+    def commitment(self, key: PublicKey) -> Call[Commitment]:
         """The root over the namespace, checked against the node's signature."""
-        query = urlencode(self._named("commitment", {}))
+        query = urlencode(self._named(node.COMMITMENT, {}))
 
         def read(answer: Answer) -> Commitment:
-            told = checked(answer, Commitment)
-            self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+            told = checked(answer, model.Commitment)
+            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
             return told
 
-        return Call("GET", "/commitment" + (f"?{query}" if query else ""), None, read)
+        return Call("GET", _target(node.COMMITMENT.path, query), None, read)
 
-    def prove(self, cid: str, node: PublicKey) -> Call[str | None]:
+    def prove(self, cid: str, key: PublicKey) -> Call[str | None]:
         """The embedding hash that the node has committed to; None: it has committed to not having the memory."""
 
         def read(answer: Answer) -> str | None:
-            told = checked(answer, _Inclusion)
-            self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+            told = checked(answer, model.Proved)
+            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
             try:
                 shown = wire.decode(told.proof, keyed_tree.Shown)
                 return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
 
-        return self._post("prove-memory", {"cid": cid}, read)
+        return self._post(node.PROVE_MEMORY, {"cid": cid}, read)
 
-    def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> Call[bool]:
+    def challenge(self, cid: str, embedding: bytes, key: PublicKey) -> Call[bool]:
         """Whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
         nonce, validator = secrets.token_bytes(32), self._keypair.public_key if self._keypair else bytes(32)
         expires_at = int(self._clock.now()) + _CHALLENGE_S
@@ -402,25 +251,27 @@ class NodeCalls:
         def read(answer: Answer) -> bool:
             if answer.status == 404:
                 return False
-            told = checked(answer, _Possession)
+            told = checked(answer, model.Possession)
+            inclusion = _inclusion(told)
             try:
                 root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
                 name = self.namespace or _PUBLIC
-                asked = proofs.Challenge(node, validator, nonce, cid, name, root, told.count, expires_at)
+                asked = proofs.Challenge(key, validator, nonce, cid, name, root, told.count, expires_at)
                 signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
-                held = keyed_tree.verify(told.inclusion, cid, root) == proofs.embedding_hash(embedding)
+                held = keyed_tree.verify(inclusion, cid, root) == proofs.embedding_hash(embedding)
             except (ValueError, OverflowError):
                 return False
-            return held and verify(node, signed, signature) and proofs.verify_possession(told.proof, embedding, asked)
+            return held and verify(key, signed, signature) and proofs.verify_possession(told.proof, embedding, asked)
 
-        return self._post("ChallengeSynapse", fields, read)
+        return self._post(node.CHALLENGE, fields, read)
 
     def export_stream(self, kind: str, after: int) -> Call[None]:
         """Everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
         if self._keypair is None:
             raise ValueError("a node gives its memory to its controller alone: make the client with that keypair")
-        body = miner_scheme.sign_body(self._keypair, "export-stream", {"kind": kind, "after": after}, self._stamp_ms())
-        return Call("POST", "/export-stream", msgspec.json.encode(body), ready)
+        fields: JsonObject = {"kind": kind, "after": after}
+        body = miner_scheme.sign_body(self._keypair, node.EXPORT_STREAM.signed_as, fields, self._stamp_ms())
+        return Call("POST", node.EXPORT_STREAM.path, msgspec.json.encode(body), ready)
 
     def require_whole(self, node: PublicKey, told: Commitment | None) -> None:
         """Check the root over all that a node holds. Raises Impostor."""
@@ -434,10 +285,10 @@ class NodeCalls:
         fields |= {"threshold": threshold, "total": total} | ({"replace": True} if replace else {})
 
         def read(answer: Answer) -> None:
-            if not checked(answer, _Stored).stored:
+            if not checked(answer, model.Kept).stored:
                 raise NodeRefused("the node did not keep the share and did not say why")
 
-        return self._post("KeyShareSynapse", fields, read)
+        return self._post(node.PUT_KEY_SHARE, fields, read)
 
     def get_share(self) -> Call[tuple[Share, int] | None]:
         """The share that was left, with its threshold; None when there is none."""
@@ -445,13 +296,13 @@ class NodeCalls:
         def read(answer: Answer) -> tuple[Share, int] | None:
             if answer.status == 404:
                 return None
-            told = checked(answer, _Share)
+            told = checked(answer, model.KeyShare)
             try:
                 return Share(told.share_index, bytes.fromhex(told.share_hex)), told.threshold
             except ValueError as error:
                 raise MalformedAnswer(f"the node's share could not be read: {error}") from error
 
-        return self._post("KeyShareRetrieve", {}, read)
+        return self._post(node.GET_KEY_SHARE, {}, read)
 
     def _item(self, text: str | None, vector: Sequence[float] | None, metadata: Mapping[str, JsonValue]) -> JsonObject:
         if vector is None and text is not None and self._embed is not None:
@@ -470,21 +321,21 @@ class NodeCalls:
 
     def _ingest(self, item: JsonObject) -> Call[str]:
         def read(answer: Answer) -> str:
-            outcome = checked(answer, _Ingested).outcome(item, self._sender)
+            outcome = _stored(checked(answer, model.Ingested), item, self._sender)
             if isinstance(outcome, NodeRefused):
                 raise outcome
             return outcome
 
-        return self._post("IngestSynapse", item, read)
+        return self._post(node.INGEST, item, read)
 
     def _query(self, fields: JsonObject, top_k: int, where: Where | None) -> Call[list[Hit]]:
         def read(answer: Answer) -> list[Hit]:
-            found = checked(answer, _Found)
-            if found.error:
-                raise NodeRefused(found.error)
-            return self._opened(found.results)
+            hits = [
+                Hit(each.cid, each.score, each.metadata, each.trust_tier, known(each.text)) for each in _found(answer)
+            ]
+            return self._opened(hits)
 
-        return self._post("QuerySynapse", fields | {"top_k": top_k} | self._filter(where), read)
+        return self._post(node.QUERY, fields | {"top_k": top_k} | self._filter(where), read)
 
     def _filter(self, where: Where | None) -> JsonObject:
         if where and self.cipher is not None:
@@ -528,20 +379,22 @@ class NodeCalls:
         if not holds or not signed.startswith(expected):
             raise Impostor(f"the commitment is not signed by {ss58.encode(node)}")
 
-    def _post(self, endpoint: str, fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
-        return Call("POST", f"/{endpoint}", msgspec.json.encode(self._signed(endpoint, fields)), read)
+    def _post(self, route: Route[Any, Any], fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
+        return Call("POST", route.path, msgspec.json.encode(self._signed(route, fields)), read)
 
-    def _signed(self, endpoint: str, fields: JsonObject) -> JsonObject:
+    def _signed(self, route: Route[Any, Any], fields: JsonObject) -> JsonObject:
         if self._keypair is None:
             return fields
-        return miner_scheme.sign_body(self._keypair, endpoint, self._named(endpoint, fields), self._stamp_ms())
+        return miner_scheme.sign_body(self._keypair, route.signed_as, self._named(route, fields), self._stamp_ms())
 
-    def _named(self, endpoint: str, fields: JsonObject) -> JsonObject:
+    def _named(self, route: Route[Any, Any], fields: JsonObject) -> JsonObject:
         if self._keypair is None or self.namespace is None:
             return fields
         if self._version == 1:
             return fields | miner_scheme.sign_namespace(self._keypair, self.namespace, self._stamp_ms())
-        return miner_scheme.sign_namespace_request(self._keypair, endpoint, self.namespace, fields, self._stamp_ms())
+        return miner_scheme.sign_namespace_request(
+            self._keypair, route.signed_as, self.namespace, fields, self._stamp_ms()
+        )
 
     def _stamp_ms(self) -> int:
         """Strictly ascending: a node takes one request of a kind a millisecond."""
@@ -562,6 +415,69 @@ def filter_of(where: Where) -> JsonObject:
     except InvalidRequest as error:
         raise ValueError(str(error)) from None
     return {"filter": dict(where)} if where else {}
+
+
+def belongs_to(result: model.Result, sender: str | None) -> bool:
+    """Whether what was stored is the sender's (None: whoever that is), or the miner does not say whose it is."""
+    return sender is None or (known(result.owner_reason) is None and known(result.owner) in (None, sender))
+
+
+def keeps_text(result: model.Result) -> bool:
+    """Whether the text that came is the one that is kept."""
+    return known(result.text_kept) is not False
+
+
+def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str | NodeRefused:
+    """The content id of what was stored of an item, or why it was not; metadata are always kept whole.
+
+    `sender` is whose it must be; None: anybody's.
+    """
+    metadata, owner = item.get("metadata"), known(result.owner)
+    if not result.cid:
+        return NodeRefused(result.error or "the node stored nothing and did not say why")
+    if not belongs_to(result, sender):
+        reason = known(result.owner_reason) or "stored_first_by_other"
+        return NodeRefused(
+            f"{result.cid} is stored, and belongs to {owner or 'nobody'} ({reason}), so you cannot delete it:"
+            " sign anew with the clock set right, or store it with metadata of your own. strict=False takes it so",
+            code="not_owner",
+            cid=result.cid,
+            owner=owner,
+        )
+    if keeps_text(result) or (isinstance(metadata, dict) and metadata.get("text") == item.get("text")):
+        return result.cid
+    return NodeRefused(
+        f"the text was not kept: {result.cid} is there with another text that has the same vector and metadata;"
+        " add metadata that tells the two apart"
+    )
+
+
+def _deleted(result: model.DeletedResult) -> bool | NodeRefused:
+    if result.deleted or result.code == "not_found":
+        return result.deleted
+    return NodeRefused(result.error or "the node deleted nothing and did not say why")
+
+
+def _found(answer: Answer) -> list[model.Hit]:
+    found = checked(answer, model.Found)
+    if found.error:
+        raise NodeRefused(found.error)
+    return found.results
+
+
+def _memory(record: model.Record) -> Memory:
+    return Memory(record.cid, record.metadata, known(record.text))
+
+
+def _inclusion(told: model.Possession) -> keyed_tree.Shown:
+    try:
+        return wire.convert(told.inclusion, keyed_tree.Shown)
+    except msgspec.ValidationError as error:
+        raise MalformedAnswer(f"the node's proof could not be read: {error}") from None
+
+
+def _target(path: str, query: str) -> str:
+    return f"{path}?{query}" if query else path
 
 
 def ready(answer: Answer) -> None:

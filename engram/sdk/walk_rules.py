@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import final
 
+from engram.api.node_model import Commitment, Listed, Listing, Reference, References, known
 from engram.hotkeys import PublicKey
 from engram.memory.proof.keyed_tree import KeyedTree, key_of
 from engram.memory.rules import MAX_BATCH
 from engram.sdk.errors import ListingIncomplete, MalformedAnswer
 from engram.sdk.model import Memory
-from engram.sdk.node_calls import Call, Commitment, Listed, NodeCalls, StoredText, Texts, Walked, Where
+from engram.sdk.node_calls import Call, NodeCalls, Where
 
 
 @final
@@ -27,17 +28,17 @@ class Walk:
         self._entries: dict[str, bytes] = {}
         self._root: Commitment | None = None
 
-    def request(self) -> Call[Walked]:
+    def request(self) -> Call[Listing]:
         """The next page."""
         return self._calls.walk(self._cursors.after, self._where)
 
-    def take(self, page: Walked) -> list[Memory]:
+    def take(self, page: Listing) -> list[Memory]:
         """The memories of a page. Raises MalformedAnswer for one that goes back."""
         fresh = [each for each in page.records if each.cid not in self._entries]  # stored again, one is listed again
         self._entries |= {each.cid: _entry(each) for each in fresh}
-        self._cursors.follow(page.next)
-        self.done, self._root = page.next is None, page.commitment
-        return self._calls.memories([(each.cid, each.metadata, each.text) for each in fresh])
+        self._cursors.follow(known(page.next))
+        self.done, self._root = known(page.next) is None, known(page.commitment)
+        return self._calls.memories([(each.cid, each.metadata, known(each.text)) for each in fresh])
 
     def check(self) -> None:
         """Check the end, when the walk is done.
@@ -76,7 +77,7 @@ class Cursors:
 
 def _entry(listed: Listed) -> bytes:
     try:
-        return key_of(listed.cid) + bytes.fromhex(listed.embedding_hash)
+        return key_of(listed.cid) + bytes.fromhex(known(listed.embedding_hash) or "none")
     except ValueError as error:
         raise MalformedAnswer(f"the node's embedding hash of {listed.cid} is none: {error}") from None
 
@@ -90,18 +91,18 @@ class LookUp:
         self._key = key
         self._left = list(dict.fromkeys(values))
         self._cursors = Cursors()
-        self._found: dict[str, StoredText] = {}
+        self._found: dict[str, Reference] = {}
 
     @property
     def done(self) -> bool:
         """Whether all values have been looked up."""
         return not self._left
 
-    def request(self) -> Call[Texts]:
+    def request(self) -> Call[References]:
         """The next page."""
         return self._calls.look_up_texts(self._key, self._left[:MAX_BATCH], self._cursors.after)
 
-    def take(self, page: Texts) -> None:
+    def take(self, page: References) -> None:
         """Take a page in. Raises MalformedAnswer for one that goes back."""
         self._found |= {each.cid: each for each in page.records}
         self._cursors.follow(page.next)
@@ -111,4 +112,6 @@ class LookUp:
 
     def memories(self) -> list[Memory]:
         """What was found, decrypted. Raises Undecryptable."""
-        return self._calls.memories([(each.cid, each.metadata, each.text) for each in self._found.values()])
+        return self._calls.memories(
+            [(each.cid, known(each.metadata) or {}, known(each.text)) for each in self._found.values()]
+        )

@@ -1,10 +1,11 @@
 """What managed nodes say of themselves: the poller and what it learned."""
 
-from engram.stats.actor import StatsPoller
-from engram.stats.model import NodeStats, Sample
+from engram.api.node_model import NodeStats
+from engram.stats.actor import StatsPoller, StatsPorts
+from engram.stats.model import Sample
 from engram.stats.node import stats as ask_stats
 from engram.stats.proof import Prover
 from engram.stats.protocol import Reread
 from engram.stats.view import StatsView
 
-__all__ = ["NodeStats", "Prover", "Reread", "Sample", "StatsPoller", "StatsView", "ask_stats"]
+__all__ = ["NodeStats", "Prover", "Reread", "Sample", "StatsPoller", "StatsPorts", "StatsView", "ask_stats"]

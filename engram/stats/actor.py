@@ -11,15 +11,18 @@ import trio
 
 from actors import Actor, Context, MailboxPolicy
 from config.model import StatsSettings
+from engram.api.node_model import NodeStats
+from engram.hints import Hints
 from engram.http.errors import HttpError
 from engram.ledger import Ledger, LedgerUnavailable
 from engram.sessions import Instants, SessionEvent
 from engram.sessions import records as session_records
 from engram.stats import records, rules
-from engram.stats.model import NodeStats, Target
+from engram.stats.model import Target
 from engram.stats.protocol import Reread, StatsMessage
 from engram.stats.rules import Verdict
 from engram.stats.view import StatsView
+from engram.telemetry.metrics import Metrics
 
 REREAD_S = 10.0
 TICK_S = 0.05
@@ -32,6 +35,23 @@ Ask = Callable[[str], Awaitable[NodeStats]]
 Prove = Callable[[str, bytes, int], Awaitable[bool | None]]
 """(endpoint, the node's public key, its public records) -> whether it met a challenge, None when that is not known;
 raises no HttpError."""
+
+
+class StatsPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports of the poller."""
+
+    ledger: Ledger
+    ask: Ask
+    view: StatsView
+    instants: Instants
+    settings: StatsSettings
+    rng: random.Random
+    hints: Hints
+    metrics: Metrics
+    prove: Prove | None = None
+    """Challenges a node now and then."""
+    block: Callable[[], int | None] = lambda: None
+    """Stands in for a node that knows of no chain."""
 
 
 class _Watched:
@@ -77,42 +97,21 @@ class StatsPoller(Actor[StatsMessage]):
 
     mailbox = MailboxPolicy(bound=64, when_full="drop_newest")
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        ask: Ask,
-        view: StatsView,
-        instants: Instants,
-        settings: StatsSettings,
-        rng: random.Random,
-        *,
-        on_sample: Callable[[str, NodeStats], None] = lambda session_id, stats: None,
-        on_changed: Callable[[str], None] = lambda session_id: None,
-        on_unresponsive: Callable[[str], None] = lambda session_id: None,
-        on_poll: Callable[[bool, float], None] = lambda answered, seconds: None,
-        prove: Prove | None = None,
-        block: Callable[[], int | None] = lambda: None,
-    ) -> None:
-        """Listeners are hints: they must neither raise nor block. `on_sample` gets each answer, `on_changed` each
-        session that was degraded or recovered, `on_unresponsive` one whose node does not answer, `on_poll` whether a
-        node answered and after how many seconds. `prove` challenges a node now and then; `block` is what stands in
-        for a node that knows of no chain."""
-        self._ledger = ledger
-        self._ask = ask
-        self._view = view
-        self._instants = instants
-        self._settings = settings
-        self._rng = rng
-        self._on_sample = on_sample
-        self._on_changed = on_changed
-        self._on_unresponsive = on_unresponsive
-        self._on_poll = on_poll
-        self._prove = prove
-        self._block = block
+    def __init__(self, ports: StatsPorts) -> None:
+        self._ledger = ports.ledger
+        self._ask = ports.ask
+        self._view = ports.view
+        self._instants = ports.instants
+        self._settings = ports.settings
+        self._rng = ports.rng
+        self._hints = ports.hints
+        self._metrics = ports.metrics
+        self._prove = ports.prove
+        self._block = ports.block
         self._watched: dict[str, _Watched] = {}
         self._due: list[tuple[float, int, _Watched]] = []
         self._serial = 0
-        self._room = trio.Semaphore(settings.concurrency)
+        self._room = trio.Semaphore(ports.settings.concurrency)
         self.polls = 0
 
     async def on_start(self, context: Context) -> None:
@@ -174,11 +173,12 @@ class StatsPoller(Actor[StatsMessage]):
             answered = True
             if not watched.gone:
                 self._view.put(watched.session_id, stats)
-                self._on_sample(watched.session_id, stats)
+                self._hints.node_observed(watched.session_id)
         finally:
             self._room.release()
         self.polls += 1
-        self._on_poll(answered, trio.current_time() - began)
+        self._metrics.polls.labels("answered" if answered else "failed").inc()
+        self._metrics.poll_seconds.observe(trio.current_time() - began)
         if watched.gone:
             return
         wait_s = rules.next_poll_s(self._settings.interval_s, self._settings.jitter, self._rng.random())
@@ -212,9 +212,9 @@ class StatsPoller(Actor[StatsMessage]):
                 return
             case Verdict.DEGRADE:
                 await self._transition(watched, SessionEvent.DEGRADE, degraded=True)
-                self._on_unresponsive(watched.session_id)
+                self._hints.session_changed(watched.session_id)
             case Verdict.REMIND:
-                self._on_unresponsive(watched.session_id)
+                self._hints.session_changed(watched.session_id)
             case Verdict.RECOVER:
                 await self._transition(watched, SessionEvent.RECOVER, degraded=False)
 
@@ -229,4 +229,4 @@ class StatsPoller(Actor[StatsMessage]):
             return
         watched.degraded = degraded
         if won is not None:
-            self._on_changed(watched.session_id)
+            self._hints.node_turned(watched.session_id)

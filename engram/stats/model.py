@@ -2,21 +2,7 @@
 
 import msgspec
 
-
-class NodeStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """A node's /stats; null: not known to the node either. Rates are shares of 1, times milliseconds."""
-
-    status: str = "ok"
-    vectors: int = 0
-    peers: int | None = None
-    uid: int | None = None
-    queries_today: int = 0
-    p50_latency_ms: float | None = None
-    proof_rate: float | None = None
-    uptime_pct: float | None = None
-    block: int | None = None
-    avg_score: float | None = None
-    hotkey: str | None = None
+from engram.api.node_model import NodeStats
 
 
 class Sample(msgspec.Struct, frozen=True):

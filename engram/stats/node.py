@@ -4,9 +4,10 @@ import msgspec
 
 from config.model import StatsSettings
 from engram import wire
+from engram.api import node
+from engram.api.node_model import NodeStats
 from engram.http.client import HttpClient
 from engram.http.errors import BadAnswer
-from engram.stats.model import NodeStats
 
 MAX_ANSWER_BYTES = 65_536
 
@@ -15,7 +16,7 @@ async def stats(http: HttpClient, endpoint: str, settings: StatsSettings) -> Nod
     """Returns the node's stats, over a connection of their own. Raises HttpError; BadAnswer when they are none."""
     answer = await http.request(
         "GET",
-        f"{endpoint}/stats",
+        endpoint + node.STATS.path,
         connect_s=settings.connect_timeout_s,
         read_s=settings.timeout_s,
         total_s=settings.timeout_s,

@@ -6,12 +6,15 @@ the vector's bytes is for validators, who have them to compare. Private records 
 
 import random
 import secrets
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 
 from config.model import StatsSettings
 from engram import wire
+from engram.api import node as api
+from engram.api.node_model import Listing, Possession
+from engram.api.route import Route
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.hotkeys.keypair import verify
@@ -26,22 +29,6 @@ VALID_S: Final = 60
 FARTHEST: Final = 10_000
 """Only of so many of a node's records one is chosen: a page far behind is long to find."""
 MAX_ANSWER_BYTES: Final = 262_144
-
-
-class _Listed(msgspec.Struct, frozen=True):
-    cid: str
-
-
-class _Page(msgspec.Struct, frozen=True):
-    records: list[_Listed]
-
-
-class _Possession(msgspec.Struct, frozen=True):
-    proof: str
-    root_hex: str
-    count: int
-    signature: str
-    inclusion: keyed_tree.Shown
 
 
 @final
@@ -65,9 +52,9 @@ class Prover:
         """
         try:
             page = await self._post(
-                endpoint, "list", {"limit": 1, "offset": self._rng.randrange(min(records, FARTHEST))}
+                endpoint, api.LIST, {"limit": 1, "offset": self._rng.randrange(min(records, FARTHEST))}
             )
-            found = page.decode(_Page).records if page.status == 200 else []
+            found = page.decode(Listing).records if page.status == 200 else []
             return await self._challenge(endpoint, node, found[0].cid) if found else None
         except HttpError:
             return None
@@ -82,25 +69,26 @@ class Prover:
             "expires_at": expires_at,
             "version": 2,
         }
-        answer = await self._post(endpoint, "ChallengeSynapse", fields)
+        answer = await self._post(endpoint, api.CHALLENGE, fields)
         if answer.status != 200:
             return None if answer.status in (404, 408, 429) else False
         try:
-            told = wire.decode(answer.content, _Possession)
+            told = wire.decode(answer.content, Possession)
+            inclusion = wire.convert(told.inclusion, keyed_tree.Shown)
             root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
             asked = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, told.count, expires_at)
             signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
-            return keyed_tree.verify(told.inclusion, cid, root) is not None and verify(node, signed, signature)
+            return keyed_tree.verify(inclusion, cid, root) is not None and verify(node, signed, signature)
         except (ValueError, OverflowError, msgspec.DecodeError, RecursionError):
             return False
 
-    async def _post(self, endpoint: str, name: str, fields: JsonObject) -> Response:
+    async def _post(self, endpoint: str, route: Route[Any, Any], fields: JsonObject) -> Response:
         """Raises HttpError."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         return await self._http.request(
             "POST",
-            f"{endpoint}/{name}",
-            json=sign_body(self._keypair, name, fields, self._last_ms),
+            endpoint + route.path,
+            json=sign_body(self._keypair, route.signed_as, fields, self._last_ms),
             connect_s=self._settings.connect_timeout_s,
             read_s=self._settings.timeout_s,
             total_s=self._settings.timeout_s,

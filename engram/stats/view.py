@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from typing import final
 
+from engram.api.node_model import NodeStats
 from engram.clock import Clock
-from engram.stats.model import NodeStats, Sample
+from engram.stats.model import Sample
 
 
 @final

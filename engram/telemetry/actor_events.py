@@ -6,7 +6,18 @@ from typing import Final
 
 import structlog
 
-from actors import ActorEvent, Crashed, DeadLetter, GaveUp, MailboxHighWater, Restarted, Started, StartSlow, Stopped
+from actors import (
+    ActorEvent,
+    Crashed,
+    DeadLetter,
+    GaveUp,
+    HintLost,
+    MailboxHighWater,
+    Restarted,
+    Started,
+    StartSlow,
+    Stopped,
+)
 from engram.telemetry.metrics import Metrics
 
 TRACEBACK_LINES: Final = 40
@@ -33,6 +44,9 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
                 if cause in ("dropped_newest", "dropped_oldest"):  # only mailboxes that take hints drop any
                     metrics.hints_lost.labels(name).inc()
                 _log.warning("dead_letter", actor=name, kind=type(message).__name__, cause=cause)
+            case HintLost(name=name, message=message, cause=cause):
+                metrics.hints_lost.labels(name).inc()
+                _log.info("hint_lost", to=name, kind=type(message).__name__, cause=cause)
             case MailboxHighWater(name=name, depth=depth, bound=bound):
                 _log.warning("mailbox_filling", actor=name, depth=depth, bound=bound)
             case Started(path=path) | Stopped(path=path):

@@ -147,7 +147,7 @@ async def test_significant_children_that_end_are_no_failure_of_the_tree(autojump
     ):
         began = trio.current_time()
         await registry.supervisor("root").start_child(child)
-        await trio.sleep_forever()
+        await trio.Event().wait()
     assert trio.current_time() - began == pytest.approx(1.0)
 
 

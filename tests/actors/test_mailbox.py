@@ -19,6 +19,7 @@ from actors import (
     Counters,
     DeadLetter,
     EventStream,
+    HintLost,
     Intensity,
     Job,
     MailboxFull,
@@ -69,6 +70,74 @@ async def test_a_full_mailbox_refuses_a_tell(autojump_clock: MockClock) -> None:
         assert (caught.value.name, caught.value.bound) == ("a", 10)
         assert await ref.call(Add(1)) == 11
         assert system.events.counters.refused_messages == 1
+
+
+async def test_a_hint_is_delivered_like_a_tell(autojump_clock: MockClock) -> None:
+    async with open_system(one(Ten)) as system:
+        ref = system.registry.ref(Ten, "a")
+        assert all(ref.hint(Add(1)) for _ in range(5))
+        assert await ref.call(Add(1)) == 6
+        assert system.events.counters.hints_lost == 0
+
+
+async def test_a_hint_to_a_full_mailbox_is_counted_instead_of_raised(autojump_clock: MockClock) -> None:
+    async with open_system(one(Ten)) as system:
+        ref = system.registry.ref(Ten, "a")
+        with recording(system.events) as recorder:
+            assert [ref.hint(Add(1)) for _ in range(12)] == [True] * 10 + [False] * 2
+            assert [(lost.name, lost.message, lost.cause) for lost in recorder.of(HintLost)] == [
+                ("a", Add(1), "full")
+            ] * 2
+        assert system.events.counters.hints_lost == 2
+
+
+async def test_a_hint_before_the_first_start_and_after_the_end_is_counted(autojump_clock: MockClock) -> None:
+    registry, events = Registry(), EventStream()
+    early, answers = registry.ref(Counter, "later"), list[bool]()
+
+    def first() -> Job:
+        answers.extend([early.hint(Add(1)), registry.ref(Counter, "never").hint(Add(1))])
+
+        async def run(context: Context) -> None:
+            context.ready()
+            await trio.sleep_forever()
+
+        return Job(run)
+
+    tree = SupervisorSpec("root", [ChildSpec("first", first), ChildSpec("later", Counter, name="later")])
+    with recording(events) as recorder:
+        async with open_system(tree, registry=registry, events=events):
+            assert early.hint(Add(1))
+        assert early.hint(Add(1)) is False
+        assert [(lost.name, lost.cause) for lost in recorder.of(HintLost)] == [
+            ("later", "down"),
+            ("never", "down"),
+            ("later", "down"),
+        ]
+    assert answers == [False, False]
+    assert events.counters.hints_lost == 3
+
+
+async def test_a_hint_that_the_policy_drops_is_a_dead_letter_and_false(autojump_clock: MockClock) -> None:
+    class One(Probe[Any]):
+        mailbox = MailboxPolicy(bound=1, when_full="drop_newest")
+
+    async with open_system(one(lambda: One(Journal()))) as system:
+        ref = system.registry.ref(One, "a")
+        with recording(system.events) as recorder:
+            assert (ref.hint(Ping()), ref.hint(Ping())) == (True, False)
+            assert [letter.cause for letter in recorder.dead_letters] == ["dropped_newest"]
+            assert recorder.of(HintLost) == []
+
+
+async def test_a_hint_before_any_system_is_only_false() -> None:
+    assert Registry().ref(Counter, "a").hint(Add(1)) is False
+
+
+async def test_a_wrong_hint_is_refused_like_any_message(autojump_clock: MockClock) -> None:
+    async with open_system(one(Ten)) as system:
+        with pytest.raises(WrongMessage):
+            system.registry.ref(Counter, "a").hint("no message")  # type: ignore[arg-type]  # the point of the test
 
 
 @pytest.mark.parametrize(("policy", "kept"), [("drop_oldest", [2, 3]), ("drop_newest", [1, 2])])

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
+from engram.chain.model import Axon, FinalizedBlock, Metagraph, Neuron, SubnetParameters
 from engram.chain.read.codec import Codec
 from engram.chain.read.recorded.node import read_recording
 
@@ -48,11 +48,11 @@ def encoded(**changed: object) -> bytes:
     return octets
 
 
-def recorded_head() -> Head:
-    return Head(1100, bytes.fromhex(recorded_metagraph()["block_hash"][2:]))
+def recorded_head() -> FinalizedBlock:
+    return FinalizedBlock(1100, bytes.fromhex(recorded_metagraph()["block_hash"][2:]))
 
 
-def read(scale_bytes: bytes, netuid: int = 450, head: Head | None = None) -> Metagraph:
+def read(scale_bytes: bytes, netuid: int = 450, head: FinalizedBlock | None = None) -> Metagraph:
     fields = codec().decode_fields(scale_bytes)
     return codec().metagraph(fields, netuid, head or recorded_head(), read_at_s=0.0, endpoint="recording", witness=None)
 

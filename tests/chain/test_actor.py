@@ -12,8 +12,8 @@ from config.model import ChainSettings
 from engram.chain import AxonMoved, Replaced, SubnetChange, Subnets
 from engram.chain.errors import CallRefused, EndpointBusy
 from engram.chain.model import Fork
-from engram.chain.read.node import Node
-from engram.chain.read.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.recorded import RECORDED_NETWORK, RecordedEndpoint
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
 from engram.clock import TrioClock
@@ -43,7 +43,7 @@ class Syncing:
 
 @asynccontextmanager
 async def syncing(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     netuids: tuple[int, ...] = (450,),
     *,
     reset_after_s: float = 0.0,
@@ -237,7 +237,7 @@ async def test_when_no_head_advances_anywhere_the_chain_is_stalled(
         await trio.sleep(90)
         status = running.subnets.status()
         assert status.stalled
-        assert "stands still" in status.error
+        assert "is stalled" in status.error
         nursery.start_soon(live, chain)
         await trio.sleep(130)
         assert not running.subnets.status().stalled
@@ -266,7 +266,7 @@ async def test_an_endpoint_that_lies_behind_is_not_acted_on(autojump_clock: Cloc
         ahead.down = unreachable("ahead")
         await trio.sleep(24)
         assert running.block == 1110
-        assert "lies behind ours" in running.subnets.status().endpoints["behind"].last_error
+        assert "is behind ours" in running.subnets.status().endpoints["behind"].last_error
         behind.head = 1111
         await trio.sleep(24)
         assert running.block == 1111
@@ -600,7 +600,7 @@ async def test_an_endpoint_that_hangs_holds_up_no_shutdown(autojump_clock: Clock
 
 
 async def test_the_recorded_chain_syncs_without_any_network(autojump_clock: Clock) -> None:
-    async with syncing([RecordedNode(TrioClock())]) as running:
+    async with syncing([RecordedEndpoint(TrioClock())]) as running:
         first = running.block
         await trio.sleep(61)
         assert first is not None

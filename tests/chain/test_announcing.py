@@ -12,11 +12,11 @@ from actors import Backoff, ChildSpec, Intensity, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.read.node import Json, Node, RpcCall
-from engram.chain.registry.announce_rules import Attempt, Place, Verdict
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
+from engram.chain.registry.announce_rules import AnnounceVerdict, Attempt, ServingAddress
 from engram.chain.registry.announce_view import Announcements
 from engram.chain.registry.announcer import Announcer
-from engram.chain.submit.submit_extrinsic import Waiting
+from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.clock import TrioClock
 from engram.hotkeys import Keypair
@@ -26,7 +26,7 @@ from tests.fakes.chain import ChainDouble, rehotkeyed, unreachable
 from tests.fakes.living_chain import LivingChain
 
 MINER = Keypair.from_uri("//sn450//hot//7")
-SIX = Place("2001:db8::1", 8091)
+SIX = ServingAddress("2001:db8::1", 8091)
 BLOCK_S = 12
 SUBMIT = "author_submitExtrinsic"
 Clock = trio.testing.MockClock
@@ -85,11 +85,11 @@ class Living:
         for item, value in storage.items():
             self.chain.put(value, "SubtensorModule", item, 450)
         self.journal = MemoryJournal()
-        self.nodes: tuple[Node, ...] = (self.chain,)
-        self.followed: Node | None = None
+        self.nodes: tuple[ChainEndpoint, ...] = (self.chain,)
+        self.followed: ChainEndpoint | None = None
         """What the syncer follows, where it is not the chain."""
         self.outcomes: list[str] = []
-        self.waiting = Waiting()
+        self.waiting = InclusionWait()
         self.told: Callable[[str], None] = self.outcomes.append
         self.announcements: Announcements
 
@@ -98,7 +98,7 @@ class Living:
         return self.chain.asked.count(SUBMIT)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> AnnounceVerdict:
         return self.announcements.status().verdict
 
     def held(self) -> tuple[int, int, int] | None:
@@ -107,7 +107,7 @@ class Living:
 
     @asynccontextmanager
     async def announcing(
-        self, wanted: Place = HERE, *, until: Verdict | None = None, settled: bool = False
+        self, wanted: ServingAddress = HERE, *, until: AnnounceVerdict | None = None, settled: bool = False
     ) -> AsyncIterator[None]:
         settings, clock = ChainSettings(), TrioClock()
         subnets = Subnets(clock, settings.netuids, settings.stall_after_s)
@@ -139,7 +139,7 @@ class Living:
             MINER,
             self.journal,
             waiting=self.waiting,
-            told=lambda outcome: self.told(outcome),
+            on_outcome=lambda outcome: self.told(outcome),
         )
 
     async def _live(self) -> None:
@@ -159,9 +159,9 @@ class Living:
         """The chain says so, and the announcer knows what became of the one it sent."""
 
         def settled() -> bool:
-            attempt = self.announcements.standing.attempt
+            attempt = self.announcements.state.attempt
             known = attempt is None or attempt.included_at_block is not None
-            return self.verdict is Verdict.ANNOUNCED and known and not self.announcements.standing.why
+            return self.verdict is AnnounceVerdict.ANNOUNCED and known and not self.announcements.state.why
 
         await self.until(settled)
         await self.blocks(2)
@@ -171,7 +171,9 @@ class Living:
 
 
 @pytest.mark.parametrize(("place", "axon"), [(HERE, (0xCB007105, 8091, 4)), (SIX, ((0x20010DB8 << 96) + 1, 8091, 6))])
-async def test_a_node_announces_itself_once(place: Place, axon: tuple[int, int, int], autojump_clock: Clock) -> None:
+async def test_a_node_announces_itself_once(
+    place: ServingAddress, axon: tuple[int, int, int], autojump_clock: Clock
+) -> None:
     living = Living()
     async with living.announcing(place, settled=True):
         assert living.held() == axon
@@ -197,7 +199,7 @@ async def test_another_address_or_port_is_announced_when_the_serving_limit_allow
     async with living.announcing(settled=True):
         axon = living.chain.get("SubtensorModule", "Axons", 450, MINER.public_key)
     first = axon["block"]
-    async with living.announcing(Place(HERE.ip, 9000), until=Verdict.RATE_LIMITED):
+    async with living.announcing(ServingAddress(HERE.ip, 9000), until=AnnounceVerdict.RATE_LIMITED):
         assert living.announcements.status().until_block == first + 50
         await living.until(lambda: living.chain.head >= first + 49)
         assert living.sent == 1
@@ -210,7 +212,7 @@ async def test_another_address_or_port_is_announced_when_the_serving_limit_allow
 async def test_it_waits_until_its_hotkey_is_registered(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.metagraphs["0xc201"] = rehotkeyed(MINER.public_key, bytes(range(32)))
-    async with living.announcing(until=Verdict.UNREGISTERED):
+    async with living.announcing(until=AnnounceVerdict.UNREGISTERED):
         await living.blocks(10)
         assert living.sent == 0
         living.chain.metagraphs["0xc201"] = lambda scale: scale
@@ -223,11 +225,11 @@ async def test_one_of_unknown_outcome_is_waited_for_to_its_last_block_and_only_t
 ) -> None:
     living = Living()
     living.chain.drop_submissions = True
-    async with living.announcing(until=Verdict.IN_FLIGHT):
+    async with living.announcing(until=AnnounceVerdict.IN_FLIGHT):
         expires = living.announcements.status().expires_at_block
         assert expires is not None
         await living.until(lambda: living.outcomes == ["unknown"])
-        assert "look before sending again" in living.announcements.status().error
+        assert "check before sending again" in living.announcements.status().error
         assert living.journal.attempt is not None
         living.chain.drop_submissions = False
         await living.until(lambda: living.chain.head > expires - 1)
@@ -239,7 +241,7 @@ async def test_one_of_unknown_outcome_is_waited_for_to_its_last_block_and_only_t
 async def test_one_that_came_after_all_is_not_sent_again(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.include = False
-    async with living.announcing(until=Verdict.IN_FLIGHT):
+    async with living.announcing(until=AnnounceVerdict.IN_FLIGHT):
         await living.until(lambda: living.outcomes == ["unknown"])
         living.chain.include = True
         await living.announced()
@@ -250,12 +252,12 @@ async def test_one_that_came_after_all_is_not_sent_again(autojump_clock: Clock) 
 async def test_a_process_that_was_killed_leaves_no_second_one_in_flight(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.include = False
-    async with living.announcing(until=Verdict.IN_FLIGHT):
+    async with living.announcing(until=AnnounceVerdict.IN_FLIGHT):
         await living.until(lambda: living.sent == 1)
         noted = living.journal.attempt
     assert noted is not None
     assert living.journal.attempt == noted
-    async with living.announcing(Place(HERE.ip, 9000), until=Verdict.IN_FLIGHT):
+    async with living.announcing(ServingAddress(HERE.ip, 9000), until=AnnounceVerdict.IN_FLIGHT):
         await living.until(lambda: living.chain.head >= noted.expires_at_block)
         assert living.sent == 1
         living.chain.include = True
@@ -268,7 +270,7 @@ async def test_a_refusal_is_told_by_its_name_and_tried_again_later(autojump_cloc
     living = Living()
     living.chain.refuse[SUBMIT] = CallRefused(1010, "Invalid Transaction: Custom error: 12")
     with capture_logs() as logs:
-        async with living.announcing(until=Verdict.SET_ASIDE):
+        async with living.announcing(until=AnnounceVerdict.SET_ASIDE):
             status = living.announcements.status()
             assert status.error.startswith("ServingRateLimitExceeded: ")
             assert (status.failures, status.expires_at_block, living.journal.attempt) == (1, None, None)
@@ -287,7 +289,7 @@ async def test_a_refusal_inside_the_block_is_told_by_its_name(autojump_clock: Cl
     # The metagraph knows the hotkey and the storage does not: the block alone refuses.
     key = living.chain._key("SubtensorModule", "Uids", 450, MINER.public_key)
     living.chain.states[living.chain.head][key] = None
-    async with living.announcing(until=Verdict.SET_ASIDE):
+    async with living.announcing(until=AnnounceVerdict.SET_ASIDE):
         assert "NotRegistered" in living.announcements.status().error
         assert living.outcomes == ["refused"]
 
@@ -301,7 +303,7 @@ async def test_an_announcement_that_was_reorganised_away_is_sent_again(autojump_
         assert block is not None
         living.chain.reorganise(block)
         living.chain.pool.clear()
-        await living.until(lambda: living.verdict is Verdict.IN_FLIGHT)
+        await living.until(lambda: living.verdict is AnnounceVerdict.IN_FLIGHT)
         assert living.sent == 1
         await living.announced()
         assert living.sent == 2
@@ -312,7 +314,7 @@ async def test_a_runtime_upgrade_while_one_is_in_flight_drops_it_and_the_next_is
 ) -> None:
     living = Living()
     living.chain.include = False
-    async with living.announcing(until=Verdict.IN_FLIGHT):
+    async with living.announcing(until=AnnounceVerdict.IN_FLIGHT):
         await living.until(lambda: living.sent == 1)
         living.chain.upgrade(294)
         living.chain.include = True
@@ -325,9 +327,9 @@ async def test_endpoints_that_cannot_be_asked_send_nothing_and_are_asked_again(a
     living = Living()
     async with living.announcing(settled=True):
         pass
-    async with living.announcing(SIX, until=Verdict.DUE):
+    async with living.announcing(SIX, until=AnnounceVerdict.DUE):
         living.chain.down = EndpointBusy("double: HTTP 429", 100.0)
-        await living.until(lambda: living.verdict is Verdict.SET_ASIDE)
+        await living.until(lambda: living.verdict is AnnounceVerdict.SET_ASIDE)
         assert living.announcements.status().retry_in_s > 80
         assert living.sent == 1
         living.chain.down = unreachable()
@@ -356,13 +358,13 @@ async def test_only_what_may_have_arrived_counts_as_sent(
         await living.until(lambda: len(living.outcomes) == 1)
         assert living.outcomes == [outcome]
         in_flight = outcome == "unknown"
-        assert living.verdict is (Verdict.IN_FLIGHT if in_flight else Verdict.SET_ASIDE)
+        assert living.verdict is (AnnounceVerdict.IN_FLIGHT if in_flight else AnnounceVerdict.SET_ASIDE)
         assert (living.journal.attempt is not None) is in_flight
 
 
 async def test_one_that_was_never_included_is_told_so_and_the_next_is_sent(autojump_clock: Clock) -> None:
     living = Living()
-    living.waiting = Waiting(patience_s=100 * BLOCK_S)
+    living.waiting = InclusionWait(patience_s=100 * BLOCK_S)
     living.chain.drop_submissions = True
     async with living.announcing():
         await living.until(lambda: living.outcomes == ["never"])
@@ -384,7 +386,7 @@ async def test_a_note_that_cannot_be_taken_back_hurts_nothing(autojump_clock: Cl
 async def test_nothing_is_sent_that_could_not_be_noted_before(autojump_clock: Clock) -> None:
     living = Living()
     living.journal.broken = True
-    async with living.announcing(until=Verdict.SET_ASIDE):
+    async with living.announcing(until=AnnounceVerdict.SET_ASIDE):
         assert "No space left" in living.announcements.status().error
         assert living.sent == 0
         living.journal.broken = False
@@ -396,7 +398,7 @@ async def test_the_newest_block_is_looked_at_before_anything_is_sent(autojump_cl
     async with living.announcing(settled=True):
         pass
     living.followed = ChainDouble("lagging")
-    async with living.announcing(until=Verdict.SET_ASIDE):
+    async with living.announcing(until=AnnounceVerdict.SET_ASIDE):
         assert living.announcements.status().error.endswith("newer than what was synced, says: announced")
     assert living.sent == 1
 
@@ -415,7 +417,7 @@ async def test_a_stop_does_not_wait_for_a_block(autojump_clock: Clock) -> None:
 async def test_a_crash_of_the_announcer_forgets_nothing_that_is_in_flight(autojump_clock: Clock) -> None:
     living = Living()
     living.chain.include = False
-    async with living.announcing(until=Verdict.IN_FLIGHT):
+    async with living.announcing(until=AnnounceVerdict.IN_FLIGHT):
         await living.until(lambda: living.outcomes == ["unknown"])
 
         def crash(outcome: str) -> None:
@@ -426,7 +428,7 @@ async def test_a_crash_of_the_announcer_forgets_nothing_that_is_in_flight(autoju
         await living.until(lambda: living.sent == 2)
         living.journal.attempt = None
         await living.blocks(30)
-        assert (living.sent, living.verdict) == (2, Verdict.IN_FLIGHT)
+        assert (living.sent, living.verdict) == (2, AnnounceVerdict.IN_FLIGHT)
         living.chain.include = True
         await living.announced()
         assert living.sent == 2

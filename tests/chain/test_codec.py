@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
-from engram.chain.model import Axon, Head, Metagraph
+from engram.chain.model import Axon, FinalizedBlock, Metagraph
 from engram.chain.read.codec import Codec, unwrap_metadata
 from engram.chain.read.recorded.node import compact
 from engram.hotkeys import ss58
@@ -34,7 +34,7 @@ PER_UID = (
 )
 
 
-def typed(fields: Fields | None, netuid: int = 450, head: Head | None = None) -> Metagraph:
+def typed(fields: Fields | None, netuid: int = 450, head: FinalizedBlock | None = None) -> Metagraph:
     return codec().metagraph(fields, netuid, head or recorded_head(), read_at_s=5.0, endpoint="recording", witness=None)
 
 

@@ -2,19 +2,19 @@ import pytest
 
 from config.model import ChainSettings
 from engram.chain.errors import AnotherNetwork
-from engram.chain.read.endpoints import GENESIS, check_genesis, http_url, nodes
-from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.endpoints import GENESIS, check_genesis, http_url, open_endpoints
+from engram.chain.read.recorded import RecordedEndpoint
 from engram.clock import ManualClock
 from engram.http.client import HttpClient
 
 
 def named(settings: ChainSettings) -> list[str]:
-    return [node.name for node in nodes(settings, HttpClient(), ManualClock())]
+    return [node.name for node in open_endpoints(settings, HttpClient(), ManualClock())]
 
 
 def test_the_local_profile_reads_the_recording() -> None:
-    (node,) = nodes(ChainSettings(source="recorded"), HttpClient(), ManualClock())
-    assert isinstance(node, RecordedNode)
+    (node,) = open_endpoints(ChainSettings(source="recorded"), HttpClient(), ManualClock())
+    assert isinstance(node, RecordedEndpoint)
 
 
 def test_configured_endpoints_are_asked_in_their_order() -> None:
@@ -39,7 +39,7 @@ def test_addresses_of_other_schemes_stay_as_they_are() -> None:
     ("network", "served"), [("test", "finney"), ("local", "finney"), ("finney", "test"), ("archive", "test")]
 )
 def test_another_known_network_than_the_named_one_is_refused(network: str, served: str) -> None:
-    with pytest.raises(AnotherNetwork, match=f"one of {served}, not of {network}"):
+    with pytest.raises(AnotherNetwork, match=f"serves {served}, not {network}"):
         check_genesis(network, GENESIS[served])
 
 

@@ -5,7 +5,7 @@ from typing import get_args
 import msgspec
 
 from engram.chain import Subnets
-from engram.chain.model import EndpointHealth, Head, HeadWatch, PermitLost, Registered, SubnetChange
+from engram.chain.model import EndpointHealth, FinalizedBlock, HeadWatch, PermitLost, Registered, SubnetChange
 from engram.chain.sync.gauges import KINDS, count_changes, measure
 from engram.chain.sync.subnets import SyncState
 from engram.clock import ManualClock
@@ -40,7 +40,7 @@ def test_a_chain_that_was_never_read_grows_old_and_stalls() -> None:
     measure(metrics, subnets)
     assert "engram_chain_head_age_seconds 61.0" in lines(metrics)
     assert (subnets.status().stalled, subnets.status().head_age_s) == (True, None)
-    subnets.note(SyncState(watch=HeadWatch(Head(9, bytes(32)), clock.monotonic())))
+    subnets.note(SyncState(watch=HeadWatch(FinalizedBlock(9, bytes(32)), clock.monotonic())))
     assert not subnets.status().stalled
 
 

@@ -16,14 +16,14 @@ from engram.chain.read.view import View, open_view, view_at
 from engram.chain.submit import hashed_weights
 from engram.chain.submit.hashed_weights import HashedCommit, Stage, Window, committed_at, stage, window
 from engram.chain.submit.kept_commits import KEPT_AT_MOST, KeptCommitError, KeptCommits
-from engram.chain.submit.submit_extrinsic import Waiting, submit
-from engram.chain.submit.weights import WeightsInvalid, WeightsPlan, objections, plan, stands, upscale
+from engram.chain.submit.submit_extrinsic import InclusionWait, submit
+from engram.chain.submit.weights import WeightsInvalid, WeightsPlan, holds, objections, plan, upscale
 from engram.hotkeys import Keypair
 from tests.fakes.hashing_chain import COMMITS_AT_MOST, HashingChain
 
 ALICE, EVE = Keypair.from_uri("//Alice"), Keypair.from_uri("//Eve")
 SALT = tuple(range(16))
-QUICK = Waiting(0.01, 5.0)
+QUICK = InclusionWait(0.01, 5.0)
 U16 = st.integers(0, 65_535)
 VECTOR = st.lists(U16, max_size=300)
 
@@ -220,7 +220,7 @@ async def committed(chain: HashingChain) -> tuple[View, HashedCommit, Window]:
     view, made, hashed = await planned(chain)
     done = await submit(view, [chain], made.call, ALICE, QUICK)
     there = await view_at(chain, done.block.hash, view)
-    assert await stands(there, made, 450, 0)
+    assert await holds(there, made, 450, 0)
     at = await committed_at(there, hashed)
     assert at is not None
     assert at == done.block.number

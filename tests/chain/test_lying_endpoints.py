@@ -10,8 +10,8 @@ from engram.chain.errors import AnswersDiffer, HeadAwaited, NotReadBack, Outcome
 from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.submit.calls import set_commitment
-from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
-from engram.cli.chain.endpoints import read_back
+from engram.chain.submit.sender import Sender
+from engram.chain.submit.submit_extrinsic import Included, InclusionWait, submit
 from engram.clock import Clock, SystemClock, TrioClock
 from engram.hotkeys import Keypair
 from tests.chain.samples import metadata, scale
@@ -22,7 +22,7 @@ from tests.fakes.living_chain import LivingChain
 
 MockClock = trio.testing.MockClock
 HIDDEN = scale()[-40:]
-QUICK = Waiting(poll_s=0.01, patience_s=1.0)
+QUICK = InclusionWait(poll_s=0.01, patience_s=1.0)
 
 
 def made_now(clock: Clock) -> Callable[[int], float]:
@@ -205,4 +205,4 @@ async def test_what_two_endpoints_read_back_differently_is_not_told_as_a_failure
     done = Included(view.head, bytes(32), 0, ())
     other.put(11, "SubtensorModule", "Tempo", 450)
     with pytest.raises(NotReadBack, match="differ on state_getStorage"):
-        await read_back(view, [one, other], done, lambda there: there.storage("SubtensorModule", "Tempo", 450))
+        await Sender([one, other]).read_back(view, done, lambda there: there.storage("SubtensorModule", "Tempo", 450))

@@ -13,7 +13,7 @@ from engram.chain.read.commitments import read_commitments
 from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.view import open_view
 from engram.chain.submit import calls
-from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.submit_extrinsic import InclusionWait, submit
 from engram.hotkeys import Keypair
 from tests.fakes.living_chain import LivingChain
 from tests.sampling import NIGHTLY, SEED
@@ -53,13 +53,13 @@ async def test_nonsense_is_an_error_of_the_chain(method: str, answer: Any, late:
         await read_commitments(view, 450)
         await view.storage("SubtensorModule", "Burn", 450)
         await view.metagraph(450, 0.0)
-        await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, Waiting(0.001, 0.2))
+        await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, InclusionWait(0.001, 0.2))
     chain.replace.clear()
     before = chain.nonces.get(MINER.public_key, 0) + len(chain.pool)
     assert before <= 1  # submitted at most once, whether it is in a block yet or not
     view = await open_view([chain])
     assert len((await view.metagraph(450, 0.0)).neurons) == 256
-    await submit(view, [chain], calls.set_commitment(450, b"a:2"), MINER, Waiting(0.001, 0.2))
+    await submit(view, [chain], calls.set_commitment(450, b"a:2"), MINER, InclusionWait(0.001, 0.2))
     assert chain.nonces[MINER.public_key] == before + 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from engram.chain.errors import CallRefused, SubmitRefused
 from engram.chain.read.node import RpcCall
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.chain.read.view import open_view
 from engram.chain.submit.calls import set_commitment
 from engram.chain.submit.pool_refusals import ADVICE, CUSTOM_NAMES, POOL_CODES, SENTENCES, pool_refusal
@@ -92,7 +92,7 @@ async def test_what_stands_in_the_error_objects_data_is_read_as_well(data: objec
 
         server.shape = refusing
         http = HttpClient()
-        node = JsonRpcNode(http, server.url, 5.0)
+        node = JsonRpcEndpoint(http, server.url, 5.0)
         view = await open_view([node])
         with pytest.raises(SubmitRefused, match="HotKeyNotRegisteredInNetwork") as refused:
             await submit(view, [node], set_commitment(450, b"a:1"), Keypair.from_uri("//sn450//hot//7"))

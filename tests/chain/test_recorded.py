@@ -4,9 +4,9 @@ import msgspec
 import pytest
 
 from engram.chain.errors import CallRefused
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.node import RpcCall
-from engram.chain.read.recorded import RECORDED_NETWORK, RecordedNode
+from engram.chain.read.recorded import RECORDED_NETWORK, RecordedEndpoint
 from engram.chain.read.recorded.node import EPOCH_S, RECORDING, read_recording
 from engram.clock import ManualClock
 from tests.chain.samples import read, recorded_metagraph, rpc_recordings
@@ -16,7 +16,7 @@ from tests.fakes.living_chain import LivingChain
 HASH = recorded_metagraph()["block_hash"]
 
 
-async def ask(node: RecordedNode, method: str, *params: object) -> object:
+async def ask(node: RecordedEndpoint, method: str, *params: object) -> object:
     (answer,) = await node.ask([RpcCall(method, params)])
     return answer
 
@@ -39,7 +39,7 @@ OWN_WORDS = {"system_chain", "system_name", "system_version", "chain_getBlock"}
     ids=lambda call: f"{call['method']} {str(call['params'])[:20]}",
 )
 async def test_it_answers_as_the_node_did(call: dict[str, object]) -> None:
-    node = RecordedNode(ManualClock(EPOCH_S))
+    node = RecordedEndpoint(ManualClock(EPOCH_S))
     params = call["params"]
     assert isinstance(params, list)
     if call["method"] == "state_call" and params[0] == "Metadata_metadata_versions":
@@ -82,13 +82,13 @@ def test_the_tests_double_answers_as_the_node_did(call: dict[str, Any]) -> None:
 
 
 async def test_it_says_that_it_is_a_recording() -> None:
-    assert await ask(RecordedNode(ManualClock()), "system_chain") == RECORDED_NETWORK
+    assert await ask(RecordedEndpoint(ManualClock()), "system_chain") == RECORDED_NETWORK
     assert "record" in RECORDED_NETWORK
 
 
 async def test_its_head_advances_one_block_per_twelve_seconds_of_the_clock() -> None:
     clock = ManualClock(EPOCH_S)
-    node = RecordedNode(clock)
+    node = RecordedEndpoint(clock)
     first = await ask(node, "chain_getFinalizedHead")
     clock.advance(11.9)
     assert await ask(node, "chain_getFinalizedHead") == first == HASH
@@ -105,17 +105,17 @@ async def test_its_head_advances_one_block_per_twelve_seconds_of_the_clock() -> 
 
 async def test_its_metagraph_is_of_the_block_asked_for() -> None:
     clock = ManualClock(EPOCH_S + 90_000_000)
-    node = RecordedNode(clock)
+    node = RecordedEndpoint(clock)
     head = await ask(node, "chain_getFinalizedHead")
     answer = await ask(node, "state_call", "SubnetInfoRuntimeApi_get_metagraph", "0xc201", head)
     assert isinstance(answer, str)
     assert isinstance(head, str)
-    metagraph = read(bytes.fromhex(answer[2:]), head=Head(node.head, bytes.fromhex(head[2:])))
+    metagraph = read(bytes.fromhex(answer[2:]), head=FinalizedBlock(node.head, bytes.fromhex(head[2:])))
     assert metagraph.block == node.head == 1100 + 7_500_000
 
 
 async def test_processes_that_share_a_clock_share_a_chain() -> None:
-    one, other = RecordedNode(ManualClock()), RecordedNode(ManualClock())
+    one, other = RecordedEndpoint(ManualClock()), RecordedEndpoint(ManualClock())
     assert await ask(one, "chain_getFinalizedHead") == await ask(other, "chain_getFinalizedHead")
 
 
@@ -133,20 +133,20 @@ async def test_processes_that_share_a_clock_share_a_chain() -> None:
     ],
 )
 async def test_what_it_cannot_answer_is_refused(method: str, params: tuple[object, ...], code: int) -> None:
-    answer = await ask(RecordedNode(ManualClock()), method, *params)
+    answer = await ask(RecordedEndpoint(ManualClock()), method, *params)
     assert isinstance(answer, CallRefused)
     assert answer.code == code
 
 
 @pytest.mark.parametrize("method", ["author_submitExtrinsic", "system_accountNextIndex"])
 async def test_whoever_would_write_is_told_that_it_can_only_be_read(method: str) -> None:
-    answer = await ask(RecordedNode(ManualClock()), method, "0x")
+    answer = await ask(RecordedEndpoint(ManualClock()), method, "0x")
     assert isinstance(answer, CallRefused)
     assert "can only be read" in answer.message
 
 
 async def test_blocks_outside_the_recording_are_unknown() -> None:
-    node = RecordedNode(ManualClock(EPOCH_S))
+    node = RecordedEndpoint(ManualClock(EPOCH_S))
     assert await ask(node, "chain_getBlockHash", 1101) is None
     assert await ask(node, "chain_getBlockHash", 7) is None
     assert await ask(node, "chain_getBlock", "0x" + "11" * 32) is None
@@ -154,7 +154,7 @@ async def test_blocks_outside_the_recording_are_unknown() -> None:
 
 
 async def test_storage_is_read_page_by_page() -> None:
-    node = RecordedNode(ManualClock())
+    node = RecordedEndpoint(ManualClock())
     keys: list[str] = []
     while page := await ask(node, "state_getKeysPaged", "0x", 1_000, keys[-1] if keys else None):
         assert isinstance(page, list)

@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.addresses import is_public
-from engram.chain.read.commitments import Commitment, decode_commitments
+from engram.chain.read.commitments import HotkeyCommitment, decode_commitments
 from engram.chain.read.runtime import RuntimeTypes
-from engram.chain.registry.registrations import InvalidRegistration, Registration, entry, parse_text, registration
+from engram.chain.registry.registrations import (
+    InvalidRegistration,
+    Registration,
+    parse_text,
+    registration,
+    registry_entry,
+)
 from tests.chain.samples import DATA, metadata
 
 KEY = bytes(range(32))
@@ -20,7 +26,7 @@ TYPES = RuntimeTypes(metadata(), 293, 1)
 
 
 def read(payload: bytes | None) -> tuple[Registration | None, str, str]:
-    found = entry(Commitment(KEY, "5", 1, payload, "Raw"))
+    found = registry_entry(HotkeyCommitment(KEY, "5", 1, payload, "Raw"))
     return found.registration, found.error_type, found.error
 
 
@@ -87,7 +93,7 @@ def test_a_commitment_without_a_text_is_missing_data(payload: bytes | None) -> N
 
 @given(st.binary(max_size=128))
 def test_whatever_bytes_are_committed_are_an_entry(payload: bytes) -> None:
-    found = entry(Commitment(KEY, "5", 1, payload, "Raw"))
+    found = registry_entry(HotkeyCommitment(KEY, "5", 1, payload, "Raw"))
     assert (found.registration is None) == bool(found.error)
     assert found.length == len(payload)
 
@@ -162,7 +168,7 @@ def test_whatever_octets_stand_in_storage_are_entries(values: list[bytes]) -> No
     entries = [(f"0x{prefix}{'00' * 8}{bytes([n] * 32).hex()}", "0x" + value.hex()) for n, value in enumerate(values)]
     found = decode_commitments(TYPES, entries)
     assert [one.hotkey for one in found] == [bytes([n] * 32) for n in range(len(values))]
-    assert all(entry(one).error or entry(one).registration for one in found)
+    assert all(registry_entry(one).error or registry_entry(one).registration for one in found)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +198,7 @@ def test_a_commitment_without_a_field_is_an_entry() -> None:
 def test_the_recorded_commitments_are_read_as_they_are() -> None:
     recorded = json.loads(gzip.decompress((DATA / "commitment-flows.json.gz").read_bytes()))
     ((changes,),) = [[one["changes"] for one in recorded["all_commitments_after"]]]
-    entries = [entry(one) for one in decode_commitments(TYPES, [tuple(change) for change in changes])]
+    entries = [registry_entry(one) for one in decode_commitments(TYPES, [tuple(change) for change in changes])]
     assert [(one.raw, one.block) for one in entries if one.registration] == [
         ("13.89.38.129:9999", 1101),
         ("[2001:db8::1]:8091", 1102),

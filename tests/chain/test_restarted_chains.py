@@ -79,7 +79,7 @@ async def test_a_chain_that_stands_still_is_no_other_chain(autojump_clock: Clock
         held = running.subnets.get(450)
         await trio.sleep(2 * RESET_S)
         assert running.subnets.get(450) is held
-        assert "the finalized head stands still at block 1100" in running.subnets.status().error
+        assert "the finalized head is stalled at block 1100" in running.subnets.status().error
 
 
 async def test_an_endpoint_that_lags_behind_for_a_while_is_no_other_chain(

@@ -6,7 +6,7 @@ import trio
 
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
 from engram.chain.read.node import RpcCall
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.http.client import HttpClient
 from tests.fakes.chain import ChainDouble, ChainServer, Fault, Shape
 from tests.fakes.responder import Answer
@@ -31,8 +31,8 @@ async def http() -> AsyncIterator[HttpClient]:
 
 
 @pytest.fixture
-async def node(server: ChainServer, http: HttpClient) -> JsonRpcNode:
-    return JsonRpcNode(http, server.url, timeout_s=2.0)
+async def node(server: ChainServer, http: HttpClient) -> JsonRpcEndpoint:
+    return JsonRpcEndpoint(http, server.url, timeout_s=2.0)
 
 
 def answering(status: int, content: bytes = b"", **headers: str) -> Fault:
@@ -42,30 +42,30 @@ def answering(status: int, content: bytes = b"", **headers: str) -> Fault:
     return fault
 
 
-async def test_a_batch_is_answered_in_the_order_of_the_calls(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_a_batch_is_answered_in_the_order_of_the_calls(server: ChainServer, node: JsonRpcEndpoint) -> None:
     server.shape = lambda replies: list(reversed(replies))
     assert await node.ask([NAME, HEAD]) == ["bittensor", server.double.hash(1100)]
     assert await node.ask([]) == []
 
 
-async def test_a_single_call_is_sent_without_a_batch(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_a_single_call_is_sent_without_a_batch(server: ChainServer, node: JsonRpcEndpoint) -> None:
     assert await node.ask([NAME]) == ["bittensor"]
 
 
-async def test_a_refused_call_stands_in_its_place_and_hurts_no_other(node: JsonRpcNode) -> None:
+async def test_a_refused_call_stands_in_its_place_and_hurts_no_other(node: JsonRpcEndpoint) -> None:
     refused, name = await node.ask([RpcCall("no_such_method"), NAME])
     assert isinstance(refused, CallRefused)
     assert (refused.code, refused.message, name) == (-32601, "Method not found", "bittensor")
 
 
-async def test_an_endpoints_words_are_cut_short(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_an_endpoints_words_are_cut_short(server: ChainServer, node: JsonRpcEndpoint) -> None:
     server.double.refuse["system_chain"] = CallRefused(1, "x" * 100_000)
     (refused,) = await node.ask([NAME])
     assert isinstance(refused, CallRefused)
     assert len(str(refused)) < 400
 
 
-async def test_a_server_without_batches_is_asked_one_by_one(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_a_server_without_batches_is_asked_one_by_one(server: ChainServer, node: JsonRpcEndpoint) -> None:
     server.batches = False
     for _ in range(2):
         assert await node.ask([NAME, HEAD]) == ["bittensor", server.double.hash(1100)]
@@ -87,7 +87,7 @@ async def test_a_server_without_batches_is_asked_one_by_one(server: ChainServer,
         lambda replies: [],
     ],
 )
-async def test_answers_to_other_questions_are_refused(server: ChainServer, node: JsonRpcNode, shape: Shape) -> None:
+async def test_answers_to_other_questions_are_refused(server: ChainServer, node: JsonRpcEndpoint, shape: Shape) -> None:
     server.shape = shape
     with pytest.raises(AnswerMalformed):
         await node.ask([NAME, HEAD])
@@ -96,7 +96,7 @@ async def test_answers_to_other_questions_are_refused(server: ChainServer, node:
 @pytest.mark.parametrize(
     "content", [b"", b"<html>", b"\xff\xfe", b"[" * 100_000, b'{"id":1', b"null", b'{"id":1,"result":"\xff"}']
 )
-async def test_garbage_is_refused(server: ChainServer, node: JsonRpcNode, content: bytes) -> None:
+async def test_garbage_is_refused(server: ChainServer, node: JsonRpcEndpoint, content: bytes) -> None:
     server.fault = answering(200, content)
     with pytest.raises(AnswerMalformed):
         await node.ask([NAME])
@@ -116,7 +116,7 @@ async def test_garbage_is_refused(server: ChainServer, node: JsonRpcNode, conten
     ],
 )
 async def test_a_refusal_for_load_keeps_what_the_endpoint_asked_for(
-    server: ChainServer, node: JsonRpcNode, status: int, headers: dict[str, str], retry_after_s: float | None
+    server: ChainServer, node: JsonRpcEndpoint, status: int, headers: dict[str, str], retry_after_s: float | None
 ) -> None:
     server.fault = answering(status, b"", **headers)
     with pytest.raises(EndpointBusy) as busy:
@@ -126,7 +126,7 @@ async def test_a_refusal_for_load_keeps_what_the_endpoint_asked_for(
 
 @pytest.mark.parametrize("code", [-32004, -32005])
 async def test_the_quota_codes_mean_busy_in_a_call_and_for_a_whole_batch(
-    server: ChainServer, node: JsonRpcNode, code: int
+    server: ChainServer, node: JsonRpcEndpoint, code: int
 ) -> None:
     server.double.refuse["system_chain"] = CallRefused(code, "quota exceeded")
     with pytest.raises(EndpointBusy, match="quota exceeded"):
@@ -141,7 +141,7 @@ async def test_the_quota_codes_mean_busy_in_a_call_and_for_a_whole_batch(
 
 
 @pytest.mark.parametrize("status", [301, 404, 500, 502])
-async def test_any_other_status_is_no_answer(server: ChainServer, node: JsonRpcNode, status: int) -> None:
+async def test_any_other_status_is_no_answer(server: ChainServer, node: JsonRpcEndpoint, status: int) -> None:
     server.fault = answering(status, location="http://127.0.0.1:1/")
     with pytest.raises(EndpointUnreachable, match=str(status)):
         await node.ask([NAME])
@@ -150,10 +150,10 @@ async def test_any_other_status_is_no_answer(server: ChainServer, node: JsonRpcN
 async def test_a_late_answer_is_not_waited_for(server: ChainServer, http: HttpClient) -> None:
     server.double.delay_s = 60.0
     with trio.fail_after(5), pytest.raises(EndpointUnreachable):
-        await JsonRpcNode(http, server.url, timeout_s=0.2).ask([NAME])
+        await JsonRpcEndpoint(http, server.url, timeout_s=0.2).ask([NAME])
 
 
-async def test_a_connection_cut_before_the_answer_is_no_answer(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_a_connection_cut_before_the_answer_is_no_answer(server: ChainServer, node: JsonRpcEndpoint) -> None:
     async def cut(body: bytes) -> None:
         return None
 
@@ -167,12 +167,12 @@ async def test_nobody_listening_is_unreachable(http: HttpClient) -> None:
         await bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         with pytest.raises(EndpointUnreachable) as told:
-            await JsonRpcNode(http, url, timeout_s=2.0).ask([NAME])
+            await JsonRpcEndpoint(http, url, timeout_s=2.0).ask([NAME])
         assert not told.value.may_have_arrived
 
 
 async def test_an_oversized_answer_is_refused(
-    server: ChainServer, node: JsonRpcNode, monkeypatch: pytest.MonkeyPatch
+    server: ChainServer, node: JsonRpcEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engram.chain.read.rpc.MAX_ANSWER_BYTES", 1_000)
     server.double.chain_name = "x" * 2_000
@@ -180,7 +180,7 @@ async def test_an_oversized_answer_is_refused(
         await node.ask([NAME])
 
 
-async def test_truncated_json_of_any_length_is_refused(server: ChainServer, node: JsonRpcNode) -> None:
+async def test_truncated_json_of_any_length_is_refused(server: ChainServer, node: JsonRpcEndpoint) -> None:
     whole = b'{"jsonrpc":"2.0","id":1,"result":{"a":[1,2,{"b":"c"}]}}'
     for length in Random(SEED).sample(range(len(whole)), 12):
         server.fault = answering(200, whole[:length])
@@ -189,6 +189,6 @@ async def test_truncated_json_of_any_length_is_refused(server: ChainServer, node
 
 
 def test_the_name_of_an_endpoint_holds_no_credentials() -> None:
-    node = JsonRpcNode(HttpClient(), "https://user:secret@node.example:8443/v1/key-123?token=abc", 1.0)
+    node = JsonRpcEndpoint(HttpClient(), "https://user:secret@node.example:8443/v1/key-123?token=abc", 1.0)
     assert node.name == "https://node.example:8443"
     assert "secret" not in repr(node)

@@ -8,7 +8,7 @@ from engram.chain.model import (
     Axon,
     AxonMoved,
     EndpointHealth,
-    Head,
+    FinalizedBlock,
     HeadWatch,
     PermitLost,
     Registered,
@@ -32,7 +32,7 @@ from engram.chain.read.head_opinions import Opinion, is_live, opinion_of
 from engram.chain.sync.rules import HeadVerdict, Support, changes, judge_head, may_act, support_of
 from tests.chain.samples import key, metagraph, neuron
 
-OURS = Head(100, b"a" * 32)
+OURS = FinalizedBlock(100, b"a" * 32)
 WATCH = HeadWatch(OURS, advanced_at_s=0.0)
 HERE = Axon("13.89.38.129", 9999, 1, 4, 5)
 THERE = Axon("13.89.38.130", 9999, 1, 4, 6)
@@ -41,22 +41,22 @@ THERE = Axon("13.89.38.130", 9999, 1, 4, 6)
 @pytest.mark.parametrize(
     ("watch", "seen", "ours_on_its_chain", "now_s", "verdict"),
     [
-        (None, Head(1, b"x" * 32), None, 0.0, HeadVerdict.ADVANCED),
-        (WATCH, Head(101, b"b" * 32), OURS.hash, 999.0, HeadVerdict.ADVANCED),
-        (WATCH, Head(101, b"b" * 32), b"z" * 32, 0.0, HeadVerdict.FORKED),
-        (WATCH, Head(101, b"b" * 32), None, 60.0, HeadVerdict.FORKED),
-        (WATCH, Head(101, b"b" * 32), b"z" * 32, 60.1, HeadVerdict.OVERTAKEN),
-        (WATCH, Head(101, b"b" * 32), None, 60.1, HeadVerdict.OVERTAKEN),
-        (WATCH, Head(100, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
-        (WATCH, Head(100, b"b" * 32), None, 999.0, HeadVerdict.FORKED),
+        (None, FinalizedBlock(1, b"x" * 32), None, 0.0, HeadVerdict.ADVANCED),
+        (WATCH, FinalizedBlock(101, b"b" * 32), OURS.hash, 999.0, HeadVerdict.ADVANCED),
+        (WATCH, FinalizedBlock(101, b"b" * 32), b"z" * 32, 0.0, HeadVerdict.FORKED),
+        (WATCH, FinalizedBlock(101, b"b" * 32), None, 60.0, HeadVerdict.FORKED),
+        (WATCH, FinalizedBlock(101, b"b" * 32), b"z" * 32, 60.1, HeadVerdict.OVERTAKEN),
+        (WATCH, FinalizedBlock(101, b"b" * 32), None, 60.1, HeadVerdict.OVERTAKEN),
+        (WATCH, FinalizedBlock(100, b"b" * 32), None, 0.0, HeadVerdict.FORKED),
+        (WATCH, FinalizedBlock(100, b"b" * 32), None, 999.0, HeadVerdict.FORKED),
         (WATCH, OURS, OURS.hash, 60.0, HeadVerdict.SAME),
         (WATCH, OURS, OURS.hash, 60.1, HeadVerdict.STALLED),
-        (WATCH, Head(99, b"c" * 32), None, 60.0, HeadVerdict.BEHIND),
-        (WATCH, Head(99, b"c" * 32), None, 60.1, HeadVerdict.STALLED),
+        (WATCH, FinalizedBlock(99, b"c" * 32), None, 60.0, HeadVerdict.BEHIND),
+        (WATCH, FinalizedBlock(99, b"c" * 32), None, 60.1, HeadVerdict.STALLED),
     ],
 )
 def test_a_head_is_judged_by_the_table(
-    watch: HeadWatch | None, seen: Head, ours_on_its_chain: bytes | None, now_s: float, verdict: HeadVerdict
+    watch: HeadWatch | None, seen: FinalizedBlock, ours_on_its_chain: bytes | None, now_s: float, verdict: HeadVerdict
 ) -> None:
     assert judge_head(watch, seen, ours_on_its_chain, now_s, stall_after_s=60.0) is verdict
 
@@ -64,19 +64,19 @@ def test_a_head_is_judged_by_the_table(
 @pytest.mark.parametrize(
     ("seen", "ours_on_its_chain", "still_s", "verdict"),
     [
-        (Head(99, b"c" * 32), None, 600.0, HeadVerdict.STALLED),
-        (Head(99, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
-        (Head(1, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
-        (Head(100, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
-        (Head(101, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
-        (Head(101, b"c" * 32), b"z" * 32, 600.0, HeadVerdict.OVERTAKEN),
-        (Head(101, b"c" * 32), b"z" * 32, 600.1, HeadVerdict.RESTARTED),
-        (Head(101, b"c" * 32), OURS.hash, 600.1, HeadVerdict.ADVANCED),
+        (FinalizedBlock(99, b"c" * 32), None, 600.0, HeadVerdict.STALLED),
+        (FinalizedBlock(99, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (FinalizedBlock(1, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (FinalizedBlock(100, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (FinalizedBlock(101, b"c" * 32), None, 600.1, HeadVerdict.RESTARTED),
+        (FinalizedBlock(101, b"c" * 32), b"z" * 32, 600.0, HeadVerdict.OVERTAKEN),
+        (FinalizedBlock(101, b"c" * 32), b"z" * 32, 600.1, HeadVerdict.RESTARTED),
+        (FinalizedBlock(101, b"c" * 32), OURS.hash, 600.1, HeadVerdict.ADVANCED),
         (OURS, None, 600.1, HeadVerdict.STALLED),
     ],
 )
 def test_what_is_not_of_our_chain_is_another_start_after_the_time_that_is_set(
-    seen: Head, ours_on_its_chain: bytes | None, still_s: float, verdict: HeadVerdict
+    seen: FinalizedBlock, ours_on_its_chain: bytes | None, still_s: float, verdict: HeadVerdict
 ) -> None:
     watch = HeadWatch(OURS, 1_000.0)
     now_s = 1_000.0 + still_s

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engram.chain.errors import AnswerMalformed, CallNotComposable
-from engram.chain.read.runtime import Call, RuntimeTypes
+from engram.chain.read.runtime import RuntimeCall, RuntimeTypes
 from tests.chain.samples import metadata
 
 INFO = {"weight": {"ref_time": 1, "proof_size": 0}, "class": "Normal", "pays_fee": "No"}
@@ -56,14 +56,14 @@ def test_events_that_are_none_are_refused(octets: bytes) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        Call("Nothing", "at_all", {}),
-        Call("SubtensorModule", "serve_axon", {"netuid": 450}),
-        Call("SubtensorModule", "burned_register", {"netuid": 70_000, "hotkey": bytes(32)}),
-        Call("SubtensorModule", "burned_register", {"netuid": 1, "hotkey": bytes(31)}),
-        Call("SubtensorModule", "burned_register", {"netuid": "one", "hotkey": bytes(32)}),
+        RuntimeCall("Nothing", "at_all", {}),
+        RuntimeCall("SubtensorModule", "serve_axon", {"netuid": 450}),
+        RuntimeCall("SubtensorModule", "burned_register", {"netuid": 70_000, "hotkey": bytes(32)}),
+        RuntimeCall("SubtensorModule", "burned_register", {"netuid": 1, "hotkey": bytes(31)}),
+        RuntimeCall("SubtensorModule", "burned_register", {"netuid": "one", "hotkey": bytes(32)}),
     ],
 )
-def test_a_call_that_does_not_fit_the_runtime_is_refused(call: Call) -> None:
+def test_a_call_that_does_not_fit_the_runtime_is_refused(call: RuntimeCall) -> None:
     with pytest.raises(CallNotComposable, match=rf"runtime 293: {call.pallet}\.{call.function}"):
         types().compose(call)
 

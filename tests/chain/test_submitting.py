@@ -21,16 +21,16 @@ from engram.chain.errors import (
 )
 from engram.chain.read.commitments import read_commitment
 from engram.chain.read.node import RpcCall
-from engram.chain.read.runtime import Call, Era, RuntimeTypes
+from engram.chain.read.runtime import Era, RuntimeCall, RuntimeTypes
 from engram.chain.read.view import open_view
 from engram.chain.submit import calls
 from engram.chain.submit.pool_refusals import pool_refusal
-from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
+from engram.chain.submit.submit_extrinsic import Included, InclusionWait, submit
 from engram.hotkeys import Keypair, ss58, verify
 from tests.chain.samples import DATA, metadata
 from tests.fakes.living_chain import LivingChain
 
-QUICK = Waiting(poll_s=0.01, patience_s=5.0)
+QUICK = InclusionWait(poll_s=0.01, patience_s=5.0)
 REGISTERED = "//sn450//hot//7"
 
 
@@ -232,7 +232,7 @@ async def test_an_upgrade_whose_metadata_is_refused_after_the_sending_is_no_fail
 
     view = await open_view([chain := Upgrading()])
     with pytest.raises(OutcomeUnknown, match="Execution failed"):
-        await submit(view, [chain], calls.set_commitment(450, b"1"), keypair(REGISTERED), Waiting(0.01, 0.2))
+        await submit(view, [chain], calls.set_commitment(450, b"1"), keypair(REGISTERED), InclusionWait(0.01, 0.2))
 
 
 async def test_a_server_that_runs_no_such_call_did_not_take_it() -> None:
@@ -327,7 +327,7 @@ async def test_an_endpoint_that_fails_while_it_is_watched_is_replaced_by_another
 
 async def test_a_runtime_without_the_call_is_a_clear_error() -> None:
     with pytest.raises(CallNotComposable, match=r"runtime 293: Commitments\.set_nothing"):
-        types().compose(Call("Commitments", "set_nothing", {}))
+        types().compose(RuntimeCall("Commitments", "set_nothing", {}))
     with pytest.raises(CallNotComposable, match="at most 128 bytes"):
         calls.set_commitment(450, b"x" * 129)
     with pytest.raises(CallNotComposable):
@@ -359,7 +359,7 @@ class Sharing:
 
 
 EMPTY_BLOCK: dict[str, Any] = {"block": {"extrinsics": []}}
-SHORT = Waiting(poll_s=0.01, patience_s=1.0)
+SHORT = InclusionWait(poll_s=0.01, patience_s=1.0)
 
 
 async def test_a_503_after_the_sending_is_resolved_by_looking() -> None:

@@ -9,10 +9,10 @@ import trio
 
 from engram.chain.errors import AnswerMalformed, CallNotComposable
 from engram.chain.read.commitments import read_commitment
-from engram.chain.read.runtime import Call, Era
+from engram.chain.read.runtime import Era, RuntimeCall
 from engram.chain.read.view import open_view
 from engram.chain.submit import calls
-from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.submit_extrinsic import InclusionWait, submit
 from engram.chain.submit.substrate import SubstrateComposer
 from engram.hotkeys import Keypair, verify
 from tests.fakes.chain import ChainServer
@@ -20,8 +20,8 @@ from tests.fakes.living_chain import LivingChain
 from tests.sampling import sample
 
 KEY = Keypair.from_uri("//sn450//hot//7")
-QUICK = Waiting(0.01, 20.0)
-CALLS: list[Callable[[], Call]] = [
+QUICK = InclusionWait(0.01, 20.0)
+CALLS: list[Callable[[], RuntimeCall]] = [
     lambda: calls.set_commitment(450, b"13.89.38.129:9999"),
     lambda: calls.set_commitment(450, b""),
     lambda: calls.set_commitment(450, bytes(range(128))),
@@ -33,7 +33,7 @@ CALLS: list[Callable[[], Call]] = [
 
 
 @pytest.mark.parametrize("make", sample("calls composed by both", CALLS, 1))
-async def test_both_codecs_compose_the_same_extrinsic(make: Callable[[], Call]) -> None:
+async def test_both_codecs_compose_the_same_extrinsic(make: Callable[[], RuntimeCall]) -> None:
     chain = LivingChain()
     view = await open_view([chain])
     call = make()
@@ -65,7 +65,7 @@ async def test_a_call_that_is_none_is_a_clear_error() -> None:
     view = await open_view([chain])
     era, genesis = Era(view.head.number, view.head.hash), bytes.fromhex(chain.hash(0)[2:])
     with pytest.raises(CallNotComposable):
-        await SubstrateComposer(chain).compose(Call("Commitments", "set_nothing", {}), KEY, 0, era, genesis)
+        await SubstrateComposer(chain).compose(RuntimeCall("Commitments", "set_nothing", {}), KEY, 0, era, genesis)
 
 
 @pytest.mark.nightly

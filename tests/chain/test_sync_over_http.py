@@ -10,7 +10,7 @@ import trio
 from actors import ChildSpec, Registry, SupervisorSpec, open_system
 from config.model import ChainSettings
 from engram.chain import Subnets
-from engram.chain.read.endpoints import nodes
+from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.protocol import Poll
 from engram.clock import SystemClock
@@ -49,7 +49,7 @@ async def syncing(*urls: str) -> AsyncIterator[Syncing]:
     registry = Registry()
     spec = ChildSpec(
         "chain",
-        lambda: MetagraphSyncer(nodes(settings, http, clock), subnets, settings, clock, Random(7)),
+        lambda: MetagraphSyncer(open_endpoints(settings, http, clock), subnets, settings, clock, Random(7)),
         name="chain",
     )
     async with open_system(SupervisorSpec("root", [spec]), registry=registry):

@@ -15,8 +15,8 @@ from engram.chain.read.node import Json, RpcCall
 from engram.chain.read.runtime import Era
 from engram.chain.read.view import View, open_view, view_at
 from engram.chain.submit import calls
-from engram.chain.submit.submit_extrinsic import Waiting, submit
-from engram.chain.submit.weights import plan, stands, upscale
+from engram.chain.submit.submit_extrinsic import InclusionWait, submit
+from engram.chain.submit.weights import holds, plan, upscale
 from engram.hotkeys import Keypair
 from tests.chain.samples import metadata as recorded_metadata
 from tests.chain.test_actor import syncing
@@ -25,7 +25,7 @@ from tests.fakes.living_chain import LivingChain
 from tests.fakes.newer_runtime import NEW_EXTENSIONS, SPEC_VERSION, UpgradingChain
 
 Clock = trio.testing.MockClock
-QUICK = Waiting(poll_s=0.01, patience_s=5.0)
+QUICK = InclusionWait(poll_s=0.01, patience_s=5.0)
 ALICE, MINER, STRANGER = (Keypair.from_uri(uri) for uri in ("//Alice", "//sn450//hot//7", "//nobody"))
 NEWER = bytes.fromhex(newer_runtime.metadata()[2:])
 
@@ -214,7 +214,7 @@ async def test_weights_are_committed_by_the_newer_call() -> None:
     assert made.call.function == "commit_timelocked_weights"
     assert made.call.arguments["commit_reveal_version"] == 6
     done = await submit(view, [chain], made.call, ALICE, QUICK)
-    assert await stands(await view_at(chain, done.block.hash, view), made, 450, 0)
+    assert await holds(await view_at(chain, done.block.hash, view), made, 450, 0)
 
 
 # --- a runtime that asks for more than the codec knows ---------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from engram.chain.errors import AnswerMalformed, EndpointUnreachable, RuntimeApiMissing, SubnetUnknown
 from engram.chain.read.commitments import read_commitments
 from engram.chain.read.node import RpcCall
-from engram.chain.read.recorded import RecordedNode
+from engram.chain.read.recorded import RecordedEndpoint
 from engram.chain.read.view import open_view, view_at
 from engram.clock import ManualClock
 from tests.fakes.chain import unreachable
@@ -40,7 +40,7 @@ async def test_everything_is_read_at_one_block() -> None:
 
 
 async def test_the_recording_that_ships_is_read_as_any_chain() -> None:
-    view = await open_view([RecordedNode(ManualClock())])
+    view = await open_view([RecordedEndpoint(ManualClock())])
     (found,) = await read_commitments(view, 450)
     assert found.payload == b"x" * 128
     assert await view.storage("SubtensorModule", "Tempo", 450) == 10

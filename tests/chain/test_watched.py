@@ -12,7 +12,7 @@ from engram.chain.read.commitments import read_commitments
 from engram.chain.read.endpoint_health import HANG_S, after_failure
 from engram.chain.read.node import RpcCall
 from engram.chain.read.view import open_view
-from engram.chain.read.watched import LATE_S, Watched, preferred, watch
+from engram.chain.read.watched import LATE_S, WatchedEndpoint, preferred, watch
 from engram.clock import TrioClock
 from tests.fakes.chain import unreachable
 from tests.fakes.living_chain import LivingChain
@@ -37,7 +37,7 @@ def answer(chain: LivingChain) -> None:
     chain.delay_s, chain.down = 0.0, None
 
 
-async def a_whole_command(nodes: tuple[Watched, ...]) -> None:
+async def a_whole_command(nodes: tuple[WatchedEndpoint, ...]) -> None:
     """Every stage that the commands have: a head, metadata, the head held, storage, maps, a metagraph."""
     view = await open_view(nodes)
     assert await view.storage("SubtensorModule", "Tempo", 450) == 10

@@ -12,16 +12,16 @@ from engram.chain.errors import RefusedInBlock
 from engram.chain.model import Metagraph
 from engram.chain.read.runtime import RuntimeTypes
 from engram.chain.read.view import open_view, view_at
-from engram.chain.submit.submit_extrinsic import Waiting, submit
+from engram.chain.submit.submit_extrinsic import InclusionWait, submit
 from engram.chain.submit.weights import (
     DRAND_GENESIS_S,
     Weights,
     WeightsInvalid,
     crv3_payload,
+    holds,
     objections,
     plan,
     reveal_round,
-    stands,
     upscale,
 )
 from engram.hotkeys import Keypair
@@ -130,10 +130,10 @@ async def test_weights_are_sent_as_the_subnet_demands_and_read_back(commit_revea
     view, _, made = await planned(chain)
     assert made.call.function == ("commit_crv3_weights" if commit_reveal else "set_weights")
     assert (made.commit is not None) is commit_reveal
-    done = await submit(view, [chain], made.call, ALICE, Waiting(0.01, 5.0))
-    assert await stands(await view_at(chain, done.block.hash, view), made, 450, 0)
+    done = await submit(view, [chain], made.call, ALICE, InclusionWait(0.01, 5.0))
+    assert await holds(await view_at(chain, done.block.hash, view), made, 450, 0)
     before = await view_at(chain, bytes.fromhex(chain.hash(done.block.number - 1)[2:]), view)
-    assert not await stands(before, made, 450, 0)
+    assert not await holds(before, made, 450, 0)
 
 
 async def test_open_weights_where_commits_are_demanded_are_refused_by_name() -> None:
@@ -141,7 +141,7 @@ async def test_open_weights_where_commits_are_demanded_are_refused_by_name() -> 
     view, _, made = await planned(chain)
     chain.put(True, "SubtensorModule", "CommitRevealWeightsEnabled", 450)
     with pytest.raises(RefusedInBlock, match="CommitRevealEnabled"):
-        await submit(view, [chain], made.call, ALICE, Waiting(0.01, 5.0))
+        await submit(view, [chain], made.call, ALICE, InclusionWait(0.01, 5.0))
 
 
 @pytest.mark.parametrize("scheduled", [True, False])

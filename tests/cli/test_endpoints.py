@@ -102,7 +102,7 @@ def test_a_check_of_endpoints_on_different_forks_fails_with_both_headers(run: Ru
     assert (ran.code, ran.out) == (Exit.FORKED, "")
     message, evidence = ran.err.splitlines()
     assert "have different finalized blocks 1100" in message
-    assert message.endswith("neither is believed; nothing was sent")
+    assert message.endswith("neither is trusted; nothing was sent")
     reported = json.loads(evidence.removeprefix("engram: evidence: "))
     assert {reported["one"]["endpoint"], reported["other"]["endpoint"]} == set(forked[1::2])
     assert reported["one"]["header"]["number"] == reported["other"]["header"]["number"] == hex(1100)

@@ -64,7 +64,7 @@ class TimelockingChain(LivingChain):
 
 @pytest.fixture
 def chain(monkeypatch: pytest.MonkeyPatch) -> TimelockingChain:
-    monkeypatch.setattr("engram.cli.chain.follow.BLOCK_S", 0.0)
+    monkeypatch.setattr("engram.chain.submit.reveal.BLOCK_S", 0.0)
     return TimelockingChain()
 
 
@@ -143,7 +143,7 @@ def test_following_outlasts_an_endpoint_that_fails_for_a_while(
 
 def test_following_is_bounded(subnet: Subnet, chain: TimelockingChain, monkeypatch: pytest.MonkeyPatch) -> None:
     chain.never = True
-    monkeypatch.setattr("engram.cli.chain.sending.patience_for", lambda *given: 0.3)
+    monkeypatch.setattr("engram.chain.submit.reveal.patience_s", lambda *given: 0.3)
     ran = subnet("--online", "--follow")
     assert (ran.code, "not yet revealed at block" in ran.err) == (Exit.UNKNOWN, True)
 
@@ -168,7 +168,7 @@ def test_nothing_is_followed_that_was_not_sent(subnet: Subnet, chain: Timelockin
 def test_weights_committed_by_hash_are_revealed_by_following_them(
     run: Run, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.cli.chain.revealing.BLOCK_S", 0.0)
+    monkeypatch.setattr("engram.chain.submit.reveal.BLOCK_S", 0.0)
     chain = HashingChain()
     with served(chain) as server:
         ran = command_for(run, server, here)("--online", "--follow", "--format", "json")

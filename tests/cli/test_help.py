@@ -111,7 +111,7 @@ def test_help_loads_nothing_heavy(module: str) -> None:
         (["config", "show", "gatway"], "did you mean 'gateway'"),
         (["config", "show", "nonsense"], "engram config show` lists them all"),
         (["config", "check", "gatway"], "there is no role 'gatway'"),
-        (["gateway", "--ready-fd", "77"], "--ready-fd 77 is no open file descriptor"),
+        (["gateway", "--ready-fd", "77"], "--ready-fd 77 is not an open file descriptor"),
         (["payments", "refunded", "p", "--part", "1", "--transaction", "0x12"], "--transaction 0x12 is not 0x and 64"),
         (["payments", "refunded", "p", "--part", "0", "--transaction", "0x" + "0" * 64], "--part 0"),
         (["miner"], "engram miner --config launch.json"),
@@ -124,7 +124,7 @@ def test_help_loads_nothing_heavy(module: str) -> None:
             "engram registry register needs --address\nengram: see engram registry register --help",
         ),
         (["registry", "check", "--bogus"], "see engram registry check --help"),
-        (["subnet", "set-weights", "3"], "'3' is no UID=WEIGHT such as 3=0.7"),
+        (["subnet", "set-weights", "3"], "'3' is not UID=WEIGHT, such as 3=0.7"),
         (["subnet", "set-weights", "3=1", "--file", "x"], "not both"),
     ],
 )

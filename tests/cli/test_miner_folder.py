@@ -21,12 +21,13 @@ from engram.memory.errors import TruthUnavailable
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.upkeep import backups, data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, StoreDamaged
-from engram.miner import endpoints, folder
+from engram.miner import folder
 from engram.miner.errors import RecordsMissing
 from tests.cli.conftest import Run
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import attested, deposit
 from tests.miner.nodes import CONTROLLER, encoded, serving, signed
-from tests.miner.test_keeping import attested, deposit
 from tests.shared import NO_MOUNT
 
 PUBLIC, PRIVATE = 40, 20

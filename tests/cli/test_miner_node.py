@@ -15,8 +15,8 @@ from engram.cli.miner import ingest
 from engram.cli.miner.ingest import LineRefused, read_line
 from engram.hotkeys import wallet
 from tests.cli.conftest import Run
+from tests.miner.endpoints import SHARE
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, encoded, node, signed
-from tests.miner.test_keeping import SHARE
 from tests.sdk.doubles import Told, scripted
 
 pytestmark = pytest.mark.serial

@@ -197,7 +197,7 @@ def test_a_commit_that_is_not_seen_is_unknown_and_has_its_own_exit_code(registry
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online", "--patience", "0.2")
     assert ran.code == 4
     assert "OutcomeUnknown" in ran.out
-    assert "look before sending again" in ran.out
+    assert "check before sending again" in ran.out
     assert ran.err.startswith("sending 0x")
     assert ran.err.splitlines()[0].split()[1].rstrip(",") in ran.out
 
@@ -351,7 +351,7 @@ def test_probing_refuses_addresses_that_are_not_public(registry: Registry, chain
     assert "Check Endpoint: invalid" in lines
     (entry,) = [one for one in json.loads(registry("check", "--probe", "--format", "json").out) if one["valid"]]
     assert entry["endpoint_valid"] is False
-    assert "not of the public internet" in entry["endpoint_error"]
+    assert "not a public address" in entry["endpoint_error"]
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
@@ -391,7 +391,7 @@ def test_a_commit_that_cannot_be_read_back_is_no_failure(registry: Registry, cha
     ran = registry("register", "--address", "13.89.38.129", "--port", "9999", "--online")
     assert ran.code == 4
     assert "NotReadBack" in ran.out
-    assert "stands in finalized block" in ran.out
+    assert "is in finalized block" in ran.out
 
 
 def test_endpoints_that_differ_are_told(run: Run, server: ChainServer, chain: LivingChain) -> None:
@@ -537,5 +537,7 @@ def test_the_archive_is_a_network_too(run: Run, wallets: Path) -> None:
 def test_a_network_that_is_none_is_a_mistake_of_the_command_line_that_names_those_there_are(run: Run) -> None:
     ran = run("registry", "check", "--network", "fynney")
     assert ran.code == 2
-    assert "'fynney' is none of finney, test, archive, local, recorded, and no URL such as wss://host:443" in ran.err
+    assert (
+        "'fynney' is neither one of finney, test, archive, local, recorded nor a URL such as wss://host:443" in ran.err
+    )
     assert run("registry", "check", "--network", "ftp://a").code == 2

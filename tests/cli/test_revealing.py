@@ -107,7 +107,7 @@ def test_weights_are_committed_kept_and_revealed_in_their_window(
 def test_waiting_reveals_as_soon_as_the_window_opens(
     subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.cli.chain.revealing.BLOCK_S", 0.0)
+    monkeypatch.setattr("engram.chain.submit.reveal.BLOCK_S", 0.0)
     sent = commit(subnet)
     (done,) = as_json(subnet("reveal-weights", "--wait", "--online"))["commits"]
     assert done["stage"] == "revealed"
@@ -118,7 +118,7 @@ def test_waiting_reveals_as_soon_as_the_window_opens(
 def test_waiting_outlasts_an_answer_that_is_none(
     answer: Json, subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.cli.chain.revealing.BLOCK_S", 0.0)
+    monkeypatch.setattr("engram.chain.submit.reveal.BLOCK_S", 0.0)
     commit(subnet)
     sealing, broken = chain.seal, chain.head + 3
 
@@ -139,7 +139,7 @@ def test_waiting_outlasts_an_answer_that_is_none(
 def test_waiting_is_not_ended_by_a_commit_whose_window_was_missed(
     subnet: Subnet, chain: HashingChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engram.cli.chain.revealing.BLOCK_S", 0.0)
+    monkeypatch.setattr("engram.chain.submit.reveal.BLOCK_S", 0.0)
     missed = commit(subnet)
     seal_until(chain, missed["reveal_until_block"] + 1)
     commit(subnet)

@@ -9,7 +9,7 @@ import pytest
 from cyclopts import App
 
 from engram.cli.app import app
-from engram.cli.chain.common import Wallet, coldkey_of, hotkey_of
+from engram.cli.chain.common import WalletOptions, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed
 from engram.hotkeys import Keypair, WrongPassword, key_content, wallet_folder
 from tests.cli.chains import served, write_wallet
@@ -59,7 +59,7 @@ def with_a_wallet(node: App) -> set[str]:
         if function is None:
             continue
         parameters = inspect.signature(function, eval_str=True).parameters.values()
-        if any(isinstance(parameter.default, Wallet) for parameter in parameters):
+        if any(isinstance(parameter.default, WalletOptions) for parameter in parameters):
             found.add(" ".join(path))
     return found
 
@@ -138,7 +138,7 @@ def test_a_secret_that_is_not_of_its_public_file_signs_nothing(run: Run, here: P
     root = write_wallet(here / "wallets", "w", hotkey=MINER, coldkey=COLDKEY)
     wallet_folder.write_public(root / "w" / "hotkeys" / "hotpub.txt", STRANGER)
     ran = run("wallet", "sign", "text", "--wallet.path", str(root), "--wallet.name", "w", "--wallet.hotkey", "hot")
-    assert (ran.code, "hotpub.txt is not of the key in" in ran.err) == (1, True)
+    assert (ran.code, "hotpub.txt does not match the key in" in ran.err) == (1, True)
 
 
 def test_a_damaged_public_file_without_a_secret_is_named(run: Run, here: Path) -> None:
@@ -165,7 +165,7 @@ def test_each_key_has_a_password_of_its_own(run: Run, here: Path, monkeypatch: p
     password.write_text("of the hotkey\n")
     password.chmod(0o600)
     monkeypatch.setenv("ENGRAM_COLDKEY_PASSWORD", "of the coldkey")
-    keys = Wallet(name="w", hotkey="hot", path=root, hotkey_password_file=password)
+    keys = WalletOptions(name="w", hotkey="hot", path=root, hotkey_password_file=password)
     for opened in (hotkey_of, coldkey_of):
         with pytest.raises(CommandFailed, match="wrong password for the key file"):
             opened(keys)

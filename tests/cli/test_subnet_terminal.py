@@ -128,7 +128,7 @@ def test_without_a_terminal_it_pays_only_when_told_so(register: list[str], tmp_p
 
     refused = piped()
     assert refused.returncode == 1
-    assert "There is no terminal to ask at: --yes pays" in refused.stderr
+    assert "There is no terminal to confirm on: --yes pays" in refused.stderr
     assert chain.burned == []
     agreed = piped("--yes")
     assert agreed.returncode == 0, agreed.stderr

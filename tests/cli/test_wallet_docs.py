@@ -34,7 +34,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             base64.b64decode(content[5:]) if content.startswith(b"$NACL") else content.removeprefix(VAULT)
         ),
     )
-    typed = {"the 12 or 24 words (unseen): ": WORDS}
+    typed = {"the 12 or 24 words (hidden): ": WORDS}
     monkeypatch.setattr(passwords, "at_terminal", lambda: lambda question: typed.get(question, "a password"))
 
 

@@ -213,7 +213,7 @@ def test_words_are_typed_unseen(tmp_path: Path) -> None:
     environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [*COMMAND, "wallet", "import", "words", "--as", "hotkey", *NAMED]
     with OnTerminal(command, cwd=tmp_path, environ=environ) as terminal:
-        terminal.until("the 12 or 24 words (unseen): ")
+        terminal.until("the 12 or 24 words (hidden): ")
         terminal.type(WORDS + "\n")
         code, shown = terminal.end()
     assert (code, PAIR.ss58 in shown) == (0, True), shown

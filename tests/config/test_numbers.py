@@ -139,7 +139,7 @@ def _sold_right(settings: Settings) -> None:
         ):
             tier = rules.tiers(settings.pricing.lite_usd_per_hour)[name]
             seconds = rules.paid_seconds(hours, settings.sessions.min_hours, settings.sessions.max_hours)
-            quote = shop.quote_session(tier, hours)
+            quote = shop.quotes.session(tier, hours)
             amount = quote.requirements.amount
             assert 1 <= amount <= MOST_UNITS < 2**63
             assert seconds > 0

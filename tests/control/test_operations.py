@@ -28,26 +28,11 @@ from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName
 from engram.sessions import records as session_records
+from tests.fakes.hints import RecordedHints
 from tests.hotkeys.test_passwords import ENCRYPTED, PASSWORD, SEED, password_file
 from tests.payments import builders
 
 R = TypeVar("R")
-
-
-class Hints:
-    """Counts them."""
-
-    def __init__(self) -> None:
-        self.given: list[str] = []
-
-    def session_changed(self, session_id: str) -> None:
-        self.given.append(session_id)
-
-    def payments_changed(self) -> None:
-        self.given.append("payments")
-
-    def outbox_changed(self) -> None:
-        self.given.append("outbox")
 
 
 class Switch:
@@ -67,7 +52,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.clock = ManualClock()
         self.ledger = open_inline(folder / LEDGER_FILE)
-        self.hints, self.switch = Hints(), Switch()
+        self.hints, self.switch = RecordedHints(), Switch()
         instants = ClockInstants(self.clock)
         self.now = instants.now
         self.password_file = ""
@@ -146,7 +131,7 @@ async def test_an_operators_stop_is_durable_and_hinted(desk: Desk) -> None:
     desk.add_session("a")
     stopped = await desk.ask(cmd.StopSession(session_id="a"))
     assert (stopped.changed, stopped.message) == (True, "a is stopping")
-    assert desk.hints.given == ["a"]
+    assert desk.hints.given == ["session_changed a"]
     shown = await desk.ask(cmd.ShowSession(session_id="a"))
     assert shown.session.end_reason == "stopped_by_operator"
     again = await desk.ask(cmd.StopSession(session_id="a"))
@@ -181,7 +166,7 @@ async def test_payments_are_shown_without_what_could_pay(desk: Desk) -> None:
     assert reservation.payment.nonce.hex() not in text
     assert (await desk.ask(cmd.ListPayments(state="settled"))).rows == []
     assert (await desk.ask(cmd.ReleasePayment(payment_id=row.payment_id))).changed
-    assert desk.hints.given == ["payments"]
+    assert desk.hints.given == ["payments_changed"]
     with pytest.raises(Refused):
         await desk.ask(cmd.ShowPayment(payment_id="x"))
     with pytest.raises(Refused):
@@ -281,7 +266,7 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -
     abandon(desk, 1)
     await desk.ask(cmd.DiscardDeadLetter(id=1))
     assert (await desk.ask(cmd.ShowDeadLetter(id=1))).entry.state == "discarded"
-    assert set(desk.hints.given) == {"outbox"}
+    assert set(desk.hints.given) == {"outbox_changed"}
     with pytest.raises(Refused):
         await desk.ask(cmd.ShowDeadLetter(id=2))
 

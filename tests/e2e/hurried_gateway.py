@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
     sys.setswitchinterval(1e-6)
-    from engram.provisioning import backend_factory, capacity, local, node_folder
+    from engram.provisioning import capacity, local, local_factory, node_folder
     from tests.fakes import fake_node
 
     vars(capacity).update(CPU_FACTOR=1_000, MEMORY_FACTOR=1_000)
@@ -35,5 +35,5 @@ if __name__ == "__main__":
         return local.LocalSettings(**settings)
 
     vars(node_folder).update(move_end=move_end_together)
-    vars(backend_factory).update(LocalSettings=with_stub_nodes)
+    vars(local_factory).update(LocalSettings=with_stub_nodes)
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")

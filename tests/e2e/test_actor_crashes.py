@@ -10,7 +10,6 @@ import pytest
 import trio
 
 import config
-import run
 from actors import Actor, Context
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.control import server
@@ -28,6 +27,9 @@ from engram.provisioning.actor import Provisioner
 from engram.provisioning.local import LocalBackend
 from engram.relay.actor import RelayEmitter
 from engram.relay.protocol import OutboxGrew
+from engram.roles import gateway, gateway_ports, shared
+from engram.roles.process import Process
+from engram.roles.shared import Shared
 from engram.stats import Reread, StatsPoller
 from tests.e2e.buyer import Buyer, balance
 from tests.e2e.gateway_process import with_ports_of_its_own
@@ -44,24 +46,25 @@ OPENING_BALANCE = 1_000_000_000
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[run.Process]:
+async def running(folder: Path) -> AsyncIterator[Shared]:
     file = folder / "settings.toml"
     file.write_text(with_ports_of_its_own(SETTINGS))
     flags: dict[str, str | float | None] = {"data_dir": str(folder / "data"), "gateway.port": 0, "ops.port": 0}
     loaded = config.load("local", files=[file], environ={}, flags=flags, env_files=())
     with data_folder(Path(loaded.settings.data_dir)) as data:
-        process = run.Process(("gateway",), loaded.settings, data, None)
+        process = Process("engram", shared.REFUSALS)
+        parts = shared.open_shared(process, [gateway.open_role], loaded.settings, data)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(process.run)
-            await booted(process)
-            yield process
+            nursery.start_soon(process.run, parts)
+            await booted(parts)
+            yield parts
             assert process.system is not None
             process.system.request_stop()
 
 
-async def booted(process: run.Process) -> None:
+async def booted(process: Shared) -> None:
     with trio.fail_after(30):
-        while process.listeners["gateway"].bound is None:  # noqa: ASYNC110 - a process under test has no event to offer
+        while "gateway" not in process.listeners or process.listeners["gateway"].bound is None:  # noqa: ASYNC110 - a process under test has no event to offer
             await trio.sleep(0.02)
 
 
@@ -82,12 +85,12 @@ class Injection:
         monkeypatch.setattr(actor, "handle", handle)
 
 
-async def purchase(process: run.Process) -> None:
+async def purchase(process: Shared) -> None:
     """A whole purchase, from quote to stopped, by a phone that tries again when it is told to."""
     await trio.to_thread.run_sync(partial(_purchase, process))
 
 
-def _purchase(process: run.Process) -> None:
+def _purchase(process: Shared) -> None:
     buyer, url = Buyer(), process.listeners["gateway"].url
     buyer.quote(url)
     for _ in range(20):
@@ -213,7 +216,7 @@ async def test_a_crashed_control_socket_is_restarted_and_purchases_go_on(
 
     original = server.control_job
     crashing = Crashing(serve)
-    monkeypatch.setattr(server, "control_job", control_job)
+    monkeypatch.setattr(gateway_ports, "control_job", control_job)
     async with running(tmp_path) as process:
         crashing.armed.set()
         with trio.fail_after(30):

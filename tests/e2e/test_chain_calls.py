@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from engram.api.gateway import ROUTES
 from engram.chain.read.node import Json, RpcCall
-from engram.gateway.operations import OPERATIONS
 from engram.hotkeys import gateway_scheme
 from tests.cli.chains import served
 from tests.e2e.buyer import Buyer
@@ -72,12 +72,12 @@ def url(chain: Counted) -> Iterator[str]:
 
 def requests(session_id: str, payment_id: str, hotkey: str) -> list[tuple[str, str]]:
     """Every operation of the document, of things that are there and of things that are not."""
-    found = []
-    for operation in OPERATIONS:
+    found: list[tuple[str, str]] = []
+    for route in ROUTES:
         for path_ids in ((session_id, payment_id, hotkey), ("none", "none", "none")):
             session, payment, key = path_ids
-            path = operation.path.format(session_id=session, payment_id=payment, hotkey=key)
-            found.append((operation.method.upper(), path))
+            path = route.path.format(session_id=session, payment_id=payment, hotkey=key)
+            found.append((route.method, path))
     queries = ("netuid=450", "netuid=451", "netuid=0", "netuid=65535", "fields=uid,axon", "fields=none", "netuid=x")
     return found + [("GET", f"/bittensor/metagraph?{query}") for query in queries]
 

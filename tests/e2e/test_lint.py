@@ -44,7 +44,8 @@ def complaints(raw: bytes, uri: str) -> list[str]:
 ORIGIN = ("Origin: https://wallet.example",)
 PREFLIGHT = (*ORIGIN, "Access-Control-Request-Method: GET")
 SIGNED = ("X-Hotkey: 5", "X-Sig: 00", "X-Timestamp: 1")
-REFUSED = [
+Asked = tuple[str, str, bytes, tuple[str, ...]]
+REFUSED: list[Asked] = [
     ("GET", "/nothing", b"", ()),
     ("GET", "//health", b"", ()),
     ("PUT", "/health", b"{}", ()),
@@ -63,7 +64,9 @@ def paths(port: int) -> Iterator[tuple[str, str]]:
 
 
 def lint(port: int) -> dict[str, list[str]]:
-    asked = [(method, path, b"{}" if method in ("POST", "PATCH") else b"", ()) for method, path in paths(port)]
+    asked: list[Asked] = [
+        (method, path, b"{}" if method in ("POST", "PATCH") else b"", ()) for method, path in paths(port)
+    ]
     asked += [(method, path, body, SIGNED) for method, path, body, _ in asked if "/sessions" in path]
     assert len(asked) > 15
     found = {}

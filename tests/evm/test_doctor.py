@@ -161,7 +161,7 @@ def test_a_refund_key_that_owns_less_than_is_owed_is_a_fault(doctor: Doctor, tmp
     chain.mint(address, 99_999)
     status, found = doctor(payments__refund_key_file=str(key))
     assert (status, found["refunds"][0]) == (1, "bad")
-    assert "$0.10 are owed back" in found["refunds"][1]
+    assert "$0.10 of refunds are due" in found["refunds"][1]
     chain.mint(address, 1)
     assert doctor(payments__refund_key_file=str(key))[1]["refunds"][0] == "note"
 

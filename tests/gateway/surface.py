@@ -27,19 +27,21 @@ from engram.gateway.services import Services
 from engram.gateway.tickets import Tickets
 from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair, gateway_scheme
-from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
+from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
 from engram.http.sockets import Address
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import outcomes
-from engram.payments.actor import PaymentVerifier
+from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.model import Transferable
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.play_wallet import PlayWallet
-from engram.payments.supervision import PAYMENT_VERIFIER, supervision
+from engram.payments.ports import PaymentPorts
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
+from tests.fakes.hints import RecordedHints
+from tests.payments.branch import payments_branch
 
 RECIPIENT = "0x" + "11" * 20
 PHONE = Keypair.from_seed(hashlib.sha256(b"phone").digest())
@@ -77,6 +79,18 @@ class KnownStats:
 
     def latest(self, session_id: str) -> NodeStats | None:
         return self.by_session.get(session_id)
+
+
+class ShownHints(RecordedHints):
+    """Of these, open event streams take note too."""
+
+    def __init__(self, feed: EventFeed) -> None:
+        super().__init__()
+        self._feed = feed
+
+    def session_changed(self, session_id: str) -> None:
+        super().session_changed(session_id)
+        self._feed.poke(session_id)
 
 
 class Gateway(msgspec.Struct):
@@ -173,8 +187,8 @@ async def running_gateway(
     registry, clock, metrics, ids = Registry(), ManualClock(now), Metrics(), SeededIds(1)
     instants = ClockInstants(clock)
     ledger = open_inline()
-    facilitator, stats, hinted = ScriptedFacilitator(), KnownStats(), list[str]()
-    feed = EventFeed(ledger)
+    facilitator, stats, feed = ScriptedFacilitator(), KnownStats(), EventFeed(ledger)
+    hints = ShownHints(feed)
     subnets = Subnets(clock, settings.chain.netuids, 60.0)
     selling = Selling(ledger, default=settings.gateway.selling)
     tree: list[NodeInfo] = []
@@ -204,7 +218,7 @@ async def running_gateway(
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
         not_enforced=lambda: ("cpu",),
-        session_changed=hinted.append,
+        session_changed=hints.session_changed,
     )
 
     async def nothing_else() -> dict[str, dict[str, object]]:
@@ -217,25 +231,21 @@ async def running_gateway(
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
     ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, lambda: tree))
 
-    def hint(session_id: str) -> None:
-        hinted.append(session_id)
-        feed.poke(session_id)
-
-    payments = supervision(
+    ports = PaymentPorts(
         registry=registry,
         settings=settings,
         ledger=ledger,
         facilitator=facilitator,
         instants=instants,
         ids=ids,
-        places=lambda: places,
-        on_settled=hint,
         metrics=metrics,
+        hints=hints,
+        places=lambda: places,
     )
     root = SupervisorSpec(
         "root",
         (
-            msgspec.structs.replace(payments, name="payments"),
+            msgspec.structs.replace(payments_branch(ports), name="payments"),
             ChildSpec("feed", start=lambda: Job(feed.run)),
             ChildSpec("http", start=lambda: http_job(public, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
             ChildSpec("ops", start=lambda: http_job(ops, "127.0.0.1", 0, settings=settings.http, drain_s=2.0)),
@@ -257,7 +267,7 @@ async def running_gateway(
                 stats=stats,
                 selling=selling,
                 feed=feed,
-                hinted=hinted,
+                hinted=hints.changed,
                 client=client,
                 public=public,
                 system=system,

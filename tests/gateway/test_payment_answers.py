@@ -3,7 +3,7 @@
 import base64
 import json
 import secrets
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -12,10 +12,10 @@ import msgspec
 import pytest
 import trio
 
-from engram.gateway.pricing import Shop
 from engram.hotkeys import Keypair
 from engram.payments import outcomes, x402
 from engram.payments.play_wallet import PlayWallet
+from engram.payments.quotes import Quotes
 from engram.sessions.rules import tiers
 from tests.gateway.surface import PHONE, STRANGER, Gateway, local_settings, running_gateway
 from tests.gateway.test_purchases import assert_error
@@ -97,10 +97,10 @@ def test_payment_required_stays_small_enough_for_every_client(sections: dict[str
     """For all tiers, all paths, the longest URL, and words of a facilitator that mean ill."""
     settings = local_settings(**sections)
     url = settings.gateway.public_url or "http://127.0.0.1:9000"
-    shop = cast(Any, Shop)(settings, lambda: url, None, None, None, lambda: 1)
+    quotes = Quotes(settings, lambda: url)
     for tier in tiers(settings.pricing.lite_usd_per_hour).values():
         for hours in (settings.sessions.min_hours, settings.sessions.max_hours - 0.001):
-            for quote in (shop.quote_session(tier, hours), shop.quote_extension(str(UUID(int=0)), tier, hours)):
+            for quote in (quotes.session(tier, hours), quotes.extension(str(UUID(int=0)), tier, hours)):
                 header = dict(x402.challenge(quote, error).headers)["PAYMENT-REQUIRED"]
                 assert len("PAYMENT-REQUIRED: ") + len(header) < CLIENTS_TAKE_BYTES, quote
                 assert x402.decode_challenge(header) == [quote.requirements]

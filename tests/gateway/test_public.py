@@ -8,9 +8,9 @@ import jsonschema
 import pytest
 import trio
 
+from engram.api.gateway import ROUTES, openapi_document
+from engram.api.route import Route
 from engram.gateway import probes
-from engram.gateway.openapi import openapi_document
-from engram.gateway.operations import OPERATIONS
 from engram.gateway.public import readiness
 from engram.hotkeys import Keypair
 from tests.chain import samples
@@ -160,10 +160,10 @@ def _schema(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     return schema | {"components": document["components"]}
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.id)
-def test_every_example_is_what_its_schema_says(operation: Any) -> None:
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.id)
+def test_every_example_is_what_its_schema_says(route: Route[Any, Any]) -> None:
     document: dict[str, Any] = json.loads(openapi_document())
-    described = document["paths"][operation.path][operation.method]
+    described = document["paths"][route.plain_path][route.method.lower()]
     bodies = [described["requestBody"]] if "requestBody" in described else []
     for each in [*bodies, *described["responses"].values()]:
         content = each.get("content", {}).get("application/json")

@@ -11,7 +11,7 @@ import trio
 
 from engram.ledger import InlineLedger, LaneClosed
 from engram.payments import outcomes
-from engram.payments.supervision import PAYMENT_VERIFIER
+from engram.payments.actor import PAYMENT_VERIFIER
 from engram.sessions import SessionEvent
 from tests.gateway.surface import GATEWAY, STRANGER, running_gateway
 

@@ -3,14 +3,13 @@
 import pytest
 import trio
 
-from engram.gateway.replay_guard import Once
+from engram.gateway.caller import Caller, consume_signature
 from engram.gateway.tickets import LIFETIME_S
-from engram.hotkeys.verifier import CLOCKS_AHEAD_MS
+from engram.hotkeys import gateway_scheme
+from engram.hotkeys.replay_guard import SingleUse
 from engram.http.errors import ApiError
 from tests.gateway.surface import PHONE, STRANGER, Gateway, running_gateway
 from tests.gateway.test_purchases import assert_error
-
-NOW_MS = 1_700_000_000_000
 
 
 async def sent_again(gateway: Gateway, method: str, path: str, times: int = 2) -> list[int]:
@@ -80,45 +79,11 @@ async def test_a_request_of_before_the_start_gets_no_ticket() -> None:
         assert refused.json()["clock_skew_ms"] < 0
 
 
-def code(guard: Once, stamp_ms: int, *, message: bytes = b"m" * 32, now_ms: int = NOW_MS) -> str:
-    try:
-        guard.take(PHONE.public_key, message, stamp_ms, now_ms=now_ms)
-    except ApiError as refused:
-        return refused.code
-    return ""
-
-
-def test_a_full_memory_refuses_for_now_and_forgets_nothing() -> None:
-    guard = Once(started_ms=0, bound=2)
-    messages = [bytes([number]) * 32 for number in range(3)]
-    assert [code(guard, NOW_MS, message=each) for each in messages] == ["", "", "busy"]
-    assert code(guard, NOW_MS, message=messages[0]) == "replayed"
-    with pytest.raises(ApiError) as full:
-        guard.take(PHONE.public_key, messages[2], NOW_MS, now_ms=NOW_MS)
-    assert (full.value.status, dict(full.value.headers)) == (503, {"Retry-After": "5"})
-    assert code(guard, NOW_MS + 62_000, message=messages[2], now_ms=NOW_MS + 62_000) == ""
-
-
-def test_one_hotkey_cannot_use_up_the_room_of_all() -> None:
-    guard = Once(started_ms=0, per_sender=1)
-    assert [code(guard, NOW_MS, message=bytes([number]) * 32) for number in range(2)] == ["", "busy"]
-    guard.take(STRANGER.public_key, b"m" * 32, NOW_MS, now_ms=NOW_MS)
-
-
-def test_a_request_is_remembered_as_long_as_its_stamp_passes() -> None:
-    guard = Once(started_ms=0)
-    assert code(guard, NOW_MS + 60_000) == ""
-    assert code(guard, NOW_MS + 60_000, now_ms=NOW_MS + 120_000) == "replayed"
-
-
-def test_a_clock_that_is_set_back_lets_nothing_in_again() -> None:
-    guard = Once(started_ms=0)
-    assert code(guard, NOW_MS) == ""
-    assert code(guard, NOW_MS + 100_000, message=b"n" * 32, now_ms=NOW_MS + 100_000) == ""
-    assert code(guard, NOW_MS) == "stale"
-
-
-def test_what_the_process_before_may_have_taken_is_refused() -> None:
-    guard = Once(started_ms=NOW_MS)
-    told = [code(guard, NOW_MS + offset_ms) for offset_ms in (-1, 0, CLOCKS_AHEAD_MS - 1, CLOCKS_AHEAD_MS)]
-    assert told == ["before_start"] * 3 + [""]
+async def test_a_full_guard_is_answered_503_with_a_time_to_come_again() -> None:
+    async with running_gateway() as gateway:
+        full = SingleUse(started_ms=0, window_ms=gateway_scheme.WINDOW_MS, bound=0)
+        caller = Caller(PHONE.public_key, b"m" * 32, int(gateway.clock.now() * 1000))
+        with pytest.raises(ApiError) as refused:
+            consume_signature(gateway.services, full, caller)
+        assert (refused.value.status, refused.value.code) == (503, "busy")
+        assert dict(refused.value.headers) == {"Retry-After": "5"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from engram.hotkeys import PublicKey, Verifier, ss58
 from engram.hotkeys.errors import AuthError
-from engram.hotkeys.replays import ReplayStore
+from engram.hotkeys.replay_guard import ReplayStore
 from engram.hotkeys.scheme import Scheme, SignedRequest
 
 RECORDED: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "epistula_http_vectors.json").read_bytes())

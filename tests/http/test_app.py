@@ -24,18 +24,10 @@ def settings(**changes: object) -> HttpSettings:
     return msgspec.structs.replace(SETTINGS, **changes)
 
 
-class Order(msgspec.Struct):
-    hours: float
-
-
 def routed(app: App) -> App:
-    @app.post("/typed")
-    async def typed() -> dict[str, float]:
-        return {"hours": exchange.decode(Order).hours}
-
     @app.get("/hello/<name>")
     async def hello(name: str) -> dict[str, str]:
-        return {"hello": name, "request_id": exchange.request_id(), "client": exchange.client_address()}
+        return {"hello": name, "request_id": exchange.request_id(), "client": exchange.current().client}
 
     @app.post("/json")
     async def take_json() -> dict[str, object]:
@@ -121,11 +113,6 @@ async def test_what_nobody_expected_is_a_500_that_tells_its_id_and_nothing_else(
         ("POST", "/json", b"{not json", 400, "bad_request"),
         ("POST", "/json", b"\xff\xfe", 400, "bad_request"),
         ("POST", "/json", b"[" * 100_000, 400, "bad_request"),
-        ("POST", "/typed", b"", 400, "bad_json"),
-        ("POST", "/typed", b"\xff", 400, "bad_json"),
-        ("POST", "/typed", b'{"hours":[' * 20_000, 422, "invalid"),
-        ("POST", "/typed", b'{"hours":"x"}', 422, "invalid"),
-        ("POST", "/typed", b'{"hours":1.5}', 200, None),
         ("POST", "/json", b"x" * 300_000, 413, "body_too_large"),
         ("GET", "/hello/" + "x" * 5_000, b"", 200, None),
         ("GET", "/%00%ff%2e%2e/", b"", 404, "not_found"),

@@ -1,6 +1,6 @@
 from prometheus_client.parser import text_string_to_metric_families
 
-from actors import DeadLetter
+from actors import DeadLetter, HintLost
 from engram.telemetry.actor_events import observer
 from engram.telemetry.metrics import TABLE, Metrics
 
@@ -63,3 +63,11 @@ def test_a_hint_dropped_by_a_full_mailbox_is_counted_as_one_that_is_lost() -> No
     value = metrics.registry.get_sample_value
     assert value("engram_hints_lost_total", {"to": "provisioner"}) == 1
     assert value("engram_dead_letters_total", {"reason": "dropped_newest"}) == 1
+
+
+def test_a_hint_that_found_no_room_or_no_actor_is_counted() -> None:
+    metrics = Metrics()
+    observer(metrics)(HintLost("provisioner", object(), "down", 0.0))
+    value = metrics.registry.get_sample_value
+    assert value("engram_hints_lost_total", {"to": "provisioner"}) == 1
+    assert value("engram_dead_letters_total", {"reason": "down"}) is None

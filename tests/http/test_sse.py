@@ -1,9 +1,10 @@
 import msgspec
 import pytest
 import trio
-from quart import Response
 
 from engram.http.app import App
+from engram.http.request import Request, Stream
+from engram.http.router import Router
 from engram.http.sse import EventSink, event_stream, render
 from tests.http.harness import SETTINGS, Raw, connect, get, make_app, serving
 
@@ -13,22 +14,22 @@ def ended() -> trio.Event:
     return trio.Event()
 
 
-@pytest.fixture
-def app(ended: trio.Event) -> App:
-    return with_streams(make_app(), ended)
+@pytest.fixture(params=[False, True], ids=["quart", "hot"])
+def app(ended: trio.Event, request: pytest.FixtureRequest) -> App:
+    return with_streams(make_app(), ended, hot=request.param)
 
 
-def with_streams(app: App, ended: trio.Event, heartbeat_s: float = 15.0) -> App:
-    @app.get("/three")
-    async def three() -> Response:
+def with_streams(app: App, ended: trio.Event, heartbeat_s: float = 15.0, *, hot: bool = False) -> App:
+    router = Router(app)
+
+    async def three(_: Request) -> Stream:
         async def produce(sink: EventSink) -> None:
             for number in range(3):
                 await sink.send({"n": number}, event="count", event_id=str(number))
 
         return event_stream(produce)
 
-    @app.get("/endless")
-    async def endless() -> Response:
+    async def endless(_: Request) -> Stream:
         async def produce(sink: EventSink) -> None:
             try:
                 await sink.send("first")
@@ -38,6 +39,8 @@ def with_streams(app: App, ended: trio.Event, heartbeat_s: float = 15.0) -> App:
 
         return event_stream(produce, heartbeat_s=heartbeat_s)
 
+    router.add("GET", "/three", three, hot=hot)
+    router.add("GET", "/endless", endless, hot=hot)
     return app
 
 
@@ -109,14 +112,14 @@ async def test_streams_beyond_the_bound_are_refused(ended: trio.Event) -> None:
 
 
 async def test_a_producer_that_fails_ends_its_stream_and_nothing_else(app: App) -> None:
-    @app.get("/fails")
-    async def fails() -> Response:
+    async def fails(_: Request) -> Stream:
         async def produce(sink: EventSink) -> None:
             await sink.send("before")
             raise KeyError("lost")
 
         return event_stream(produce)
 
+    Router(app).add("GET", "/fails", fails, hot=True)
     async with serving(app) as running:
         async with connect(running) as client:
             await client.send(get("/fails"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from config.model import MinerSettings
 from engram.memory.index.edge_index import EdgeIndex
-from engram.miner.node import main
+from engram.roles.miner import main
 
 if __name__ == "__main__":
     EdgeIndex.__init__.__kwdefaults__ = {**(EdgeIndex.__init__.__kwdefaults__ or {}), "graph_from": 20}

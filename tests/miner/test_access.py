@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from engram.clock import ManualClock
-from engram.hotkeys import Keypair, miner_scheme, verify
+from engram.hotkeys import AuthError, Keypair, miner_scheme, verify
+from engram.hotkeys.replay_guard import FirstUse
 from engram.memory.filters import EVERYTHING
-from engram.miner import endpoints
-from engram.miner.answers import RETRY
-from engram.miner.endpoints import Answer, Service
-from engram.miner.errors import Refused
-from engram.miner.namespace_replay import FirstUses
+from engram.miner.service import Service
+from engram.miner.surface import RETRY
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import encoded, in_namespace, serving, signed
 
 ANNA = Keypair.from_seed(bytes([11]) * 32)
@@ -188,27 +188,27 @@ def test_no_other_signature_can_be_made_of_one(tmp_path: Path) -> None:
 
 def test_what_has_no_room_is_refused_for_now_and_nothing_is_forgotten_for_it() -> None:
     now_ms = 1_750_000_000_000
-    uses = FirstUses(bound=3, per_sender=3)
+    uses = FirstUse(window_ms=miner_scheme.NAMESPACE_WINDOW_MS, bound=3, per_sender=3)
 
     def use(number: int, body: bytes, later_ms: int = 0) -> str:
         fields = miner_scheme.sign_namespace(ANNA, "notes", now_ms + later_ms) if number else kept
         one = miner_scheme.verify_namespace(fields, now_ms + later_ms)
         try:
-            uses.require_first(one, str(fields["namespace_sig"]), "list", body, now_ms + later_ms)
-        except Refused as refused:
-            return f"{refused.status} {refused.code}"
+            uses.accept(one, str(fields["namespace_sig"]), "list", body, now_ms=now_ms + later_ms, repeatable=True)
+        except AuthError as refused:
+            return refused.code
         return "admitted"
 
     kept = miner_scheme.sign_namespace(ANNA, "notes", now_ms)
     assert use(0, b"one") == "admitted"
-    assert [use(number, b"two") for number in (1, 2)] == ["503 busy"] * 2
-    assert [use(0, b"one"), use(0, b"two")] == ["admitted", "403 namespace_signature_used"]
+    assert [use(number, b"two") for number in (1, 2)] == ["busy"] * 2
+    assert [use(0, b"one"), use(0, b"two")] == ["admitted", "bound_elsewhere"]
     assert use(3, b"two", 200_000) == "admitted"
 
 
 async def test_a_node_that_has_no_room_says_when_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(tmp_path, tenants="anyone") as service:
-        monkeypatch.setattr(service.gate, "_first_uses", FirstUses(bound=1, per_sender=1))
+        monkeypatch.setattr(service.gate, "_first_uses", FirstUse(window_ms=60_000, bound=1, per_sender=1))
         answer = await endpoints.listing(service, encoded(in_namespace(ANNA, "notes")))
         assert refusal(answer) == (503, "busy")
         assert answer.headers == RETRY

@@ -19,12 +19,12 @@ from engram.hotkeys import authority as names
 from engram.hotkeys import miner_scheme
 from engram.miner import authority, namespace_keys
 from engram.miner.app import make_app
-from engram.miner.openapi import OPERATIONS, Operation
 from engram.miner.ops import ops_app
 from engram.miner.service import Service
 from tests.hotkeys.test_authority import SPELLINGS
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, STAMPS, STRANGER, encoded, in_namespace, serving, signed
+from tests.miner.operations import OPERATIONS, Operation
 from tests.sampling import NIGHTLY, SEED
 
 KEY = "0123456789abcdef"

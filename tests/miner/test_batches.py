@@ -1,5 +1,7 @@
 """Batches: deleting and looking up many records in one request, and walking a namespace that changes meanwhile."""
 
+import base64
+import struct
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from engram.memory import padding
 from engram.memory.batch_rules import check_lookup
 from engram.memory.errors import InvalidRequest
 from engram.memory.proof.keyed_tree import KeyedTree, key_of
-from engram.miner import endpoints as answers
-from engram.miner.answers import Answer
 from engram.miner.cursors import Cursors
 from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints as answers
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import CONTROLLER, NODE, STAMPS, STRANGER, encoded, in_namespace, serving, signed
+
+UP = [1.0] + [0.0] * (DIMENSION - 1)
 
 ABSENT = "v1::" + "0" * 64
 
@@ -261,3 +265,48 @@ async def test_answers_to_private_batches_are_padded_in_size_and_time(tmp_path: 
             assert trio.current_time() - began >= 0.02, name
             size = len(msgspec.json.encode(answer.body))
             assert size == padding.padded_size(size), name
+
+
+async def test_a_batch_gives_the_cids_of_single_ingests_and_a_result_for_each(tmp_path: Path) -> None:
+    packed = base64.b64encode(struct.pack(f"<{DIMENSION}f", *UP)).decode()
+    items: list[Any] = [
+        {"text": "one", "metadata": {"n": 1}},
+        {"raw_embedding": UP},
+        {"raw_embedding_b64": packed, "metadata": {"b": True}},
+        {"raw_embedding": [1.0]},
+        {"raw_embedding_b64": "???"},
+        {"raw_embedding_b64": packed[:8]},
+        {"raw_embedding_b64": packed, "raw_embedding": UP},
+        {"text": " "},
+        5,
+    ]
+    async with serving(tmp_path) as service:
+        answer = await answers.ingest_batch(service, encoded({"items": items}))
+        results: Any = answer.body["results"]
+        assert (answer.status, answer.body["stored"]) == (200, 3)
+        for item, result in zip(items[:3], results, strict=False):
+            single = (await answers.ingest(service, encoded(item))).body
+            assert single == result
+        assert all(result["cid"] is None and result["error"] for result in results[3:])
+        assert answers.health(service).body["vectors"] == 3
+        found: Any = (await answers.query(service, encoded({"query_vector_b64": packed}))).body["results"]
+        assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}], ids=["none", "empty", "number", "257"]
+)
+async def test_what_is_no_batch_is_a_400_and_stores_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        assert (await answers.ingest_batch(service, encoded(fields))).status == 400
+        assert answers.health(service).body["vectors"] == 0
+
+
+async def test_a_batch_is_stored_in_the_namespace_it_names(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        items = [{"text": f"text {i}"} for i in range(80)]
+        body = signed(CONTROLLER, "IngestBatch", {"items": items, "namespace": "notes"})
+        assert (await answers.ingest_batch(service, body)).body["stored"] == 80
+        assert answers.health(service).body["vectors"] == 0
+        listed = await answers.listing(service, encoded({**in_namespace(CONTROLLER, "notes"), "limit": 200}))
+        assert listed.body["count"] == 80

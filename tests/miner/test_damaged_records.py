@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 from engram.memory.errors import RecordDamaged
 from engram.memory.model import PUBLIC
 from engram.memory.proof import soundness
-from engram.miner import endpoints
-from engram.miner.endpoints import Answer
 from engram.miner.handlers.proofs import signed_whole
 from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import CONTROLLER, encoded, serving, signed
 
 UP = [1.0] + [0.0] * (DIMENSION - 1)

@@ -18,10 +18,10 @@ from trio.testing import MockClock
 from config.model import MinerSettings
 from engram.memory.errors import TruthUnavailable
 from engram.memory.upkeep.export_pages import Kind, Page
-from engram.miner import endpoints
 from engram.miner.handlers.export_stream import AT_ONCE, ExportStream
+from tests.miner import endpoints
+from tests.miner.endpoints import SHARE
 from tests.miner.nodes import CONTROLLER, STRANGER, NodeProcess, node, serving, signed
-from tests.miner.test_keeping import SHARE
 
 
 class Taken:

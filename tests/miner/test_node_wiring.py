@@ -5,7 +5,9 @@ import random
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import msgspec
 import pytest
 import trio
 from trio.testing import MockClock
@@ -16,9 +18,9 @@ from engram.memory.embed.minilm import MiniLmEmbedder
 from engram.memory.errors import IndexUnavailable, MemoryAreaError
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
-from engram.miner.node import INDEX_BACKOFF, INDEX_INTENSITY
 from engram.nodes import launch
 from engram.nodes.launch import EmbedderLaunch, LaunchFileError
+from engram.roles import miner
 from tests.fakes.chain import ChainDouble, ChainServer
 from tests.fakes.responder import Answer, Asked, Responder
 from tests.miner.nodes import NodeProcess, node
@@ -104,7 +106,7 @@ async def test_a_chain_is_believed_when_two_of_its_endpoints_agree(
         give_up = time.monotonic() + 15
         while time.monotonic() < give_up:
             told = running.get("/metagraph")
-            if told["block"] is not None or "chain endpoints differ" in running.log():
+            if told["block"] is not None or "chain_endpoints_differ" in running.log():
                 return told
             time.sleep(0.02)
         raise AssertionError(running.log())
@@ -123,7 +125,9 @@ async def test_an_index_that_cannot_run_for_an_hour_does_not_end_the_node(autoju
         context.ready()
         raise IndexUnavailable("the disk is full")
 
-    store = ChildSpec("store", lambda: Job(fails), backoff=INDEX_BACKOFF, intensity=INDEX_INTENSITY)
+    (store,) = [child for child in miner.tree(Mock(), Mock()).children if child.id == "store"]
+    assert isinstance(store, ChildSpec)
+    store = msgspec.structs.replace(store, start=lambda: Job(fails))
     async with open_system(SupervisorSpec("node", [store]), rng=random.Random(1)):
         with trio.move_on_after(3_600) as hour:
             await trio.sleep_forever()

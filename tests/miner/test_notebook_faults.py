@@ -10,10 +10,10 @@ import pytest
 
 from engram.memory.errors import TruthUnavailable, TruthUnreadable, WriteUnknown
 from engram.memory.store.notebook_db import Notebook
-from engram.miner import endpoints
-from engram.miner.endpoints import Answer, Service
+from engram.miner.service import Service
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer, attested, chat_parameters, deposit, fetch
 from tests.miner.nodes import CONTROLLER, encoded, in_namespace, serving, signed
-from tests.miner.test_keeping import attested, chat_parameters, deposit, fetch
 from tests.shared import NO_MOUNT
 
 
@@ -156,3 +156,11 @@ async def test_an_attestation_whose_commit_is_not_known_is_told_as_it_is_on_disk
         answer = await endpoints.attest(service, attested(CONTROLLER, "notes"))
         assert (answer.status, answer.body["code"]) == (503, "unknown")
         assert (await endpoints.attestation(service, "notes")).body["attested"] is True
+
+
+def test_a_damaged_notebook_is_refused_with_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.db"
+    Notebook.open(path).close()
+    path.write_bytes(b"not a database, but long enough to be looked at as one" * 100)
+    with pytest.raises(TruthUnreadable, match=r"notebook\.db"):
+        Notebook.open(path)

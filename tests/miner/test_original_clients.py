@@ -20,9 +20,9 @@ from config.model import HttpSettings
 from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import Keypair, miner_scheme
 from engram.memory.proof import proofs
-from engram.miner import endpoints
 from engram.miner.app import make_app
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
 from tests.miner.nodes import STRANGER, serving
 
 EMBEDDING = [0.25] + [0.0] * (DIMENSION - 1)

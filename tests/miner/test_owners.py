@@ -9,8 +9,8 @@ import pytest
 from engram.hotkeys import Keypair
 from engram.memory.errors import IndexUnavailable
 from engram.memory.indexed_store import IndexedStore
-from engram.miner import endpoints
 from engram.miner.service import Service
+from tests.miner import endpoints
 from tests.miner.nodes import CONTROLLER, STAMPS, STRANGER, encoded, in_namespace, serving, signed
 
 TEXT = {"text": "whose is this"}

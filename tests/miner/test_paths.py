@@ -7,10 +7,11 @@ import pytest
 
 from engram.clock import SeededIds, SystemClock
 from engram.http.authority import MOST_BYTES, MOST_NAMES
-from engram.miner.app import POSTED, make_app
+from engram.miner.app import make_app
 from tests.http.harness import SETTINGS, Raw, connect, get, post
 from tests.http.harness import serving as listening
 from tests.miner.nodes import serving
+from tests.miner.operations import POSTED
 
 
 @pytest.fixture

@@ -14,11 +14,10 @@ from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import miner_scheme
 from engram.miner import namespace_keys
 from engram.miner.app import make_app
-from engram.miner.openapi import OPERATIONS, Operation
-from engram.miner.schemas import Schema
 from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
 from tests.miner.nodes import CONTROLLER, STAMPS, encoded, serving, signed
+from tests.miner.operations import OPERATIONS, Operation, Schema
 from tests.miner.test_authority import endpoint
 from tests.sampling import sample
 

@@ -22,9 +22,10 @@ from engram.memory.cid import is_cid
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.embed.protocol import Cut
 from engram.memory.proof import keyed_tree, merkle
-from engram.miner import endpoints as answers
-from engram.miner.endpoints import Answer, Service
+from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints as answers
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import CONTROLLER, NODE, STRANGER, encoded, in_namespace, serving, signed
 
 UP = [1.0] + [0.0] * (DIMENSION - 1)
@@ -437,7 +438,7 @@ async def test_anonymous_records_never_fill_what_is_the_controllers(tmp_path: Pa
         assert refusal["code"] == "over_quota"
         assert "controller's" in str(refusal["error"])
         batch = (await answers.ingest_batch(service, encoded({"items": [{"text": "more"}]}))).body["results"]
-        assert batch[0]["code"] == "over_quota"  # type: ignore[index]  # an answer's fields are objects
+        assert batch[0]["code"] == "over_quota"
         mine = signed(CONTROLLER, "IngestSynapse", {"text": "mine"})
         assert (await answers.ingest(service, mine)).body["error"] is None
 

@@ -9,17 +9,21 @@ import pytest
 from engram import files
 from engram.clock import ManualClock
 from engram.hotkeys import miner_scheme
+from engram.hotkeys.replay_guard import ReplayFloor
 from engram.miner import auth
 from engram.miner.errors import Refused
-from engram.miner.replay_floor import NAME, StampsAhead
 from tests.miner.nodes import CONTROLLER, encoded, signed
 
 AHEAD_MS = 29_000
 
 
+def floor_in(folder: Path, clock: ManualClock) -> ReplayFloor:
+    return ReplayFloor(folder, now_ms=stamped(clock, 0), longest_ms=miner_scheme.NAMESPACE_WINDOW_MS)
+
+
 def begun(folder: Path, clock: ManualClock) -> auth.Gate:
     return auth.Gate(
-        controller=CONTROLLER.public_key, require_signature=True, clock=clock, ahead=StampsAhead(folder, clock)
+        controller=CONTROLLER.public_key, require_signature=True, clock=clock, floor=floor_in(folder, clock)
     )
 
 
@@ -68,16 +72,16 @@ async def test_stamps_of_a_clock_that_is_right_are_not_written(tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
-async def test_one_write_is_enough_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_write_is_enough_for_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, synced = ManualClock(), list[Path]()
     monkeypatch.setattr(files, "sync", synced.append)
-    ahead = StampsAhead(tmp_path, clock)
+    floor = floor_in(tmp_path, clock)
     second = stamped(clock, 5_000) // 1_000 * 1_000
     for number in range(1_000):
-        await ahead.keep(second + number)
-    await ahead.keep(second - 1)
+        floor.raise_above(second + number)
+    floor.raise_above(second - 1)
     assert len(synced) == 1
-    assert StampsAhead(tmp_path, clock).before_ms == second + 1_000
+    assert floor_in(tmp_path, clock).ms == second + 1_000
 
 
 async def test_what_cannot_be_kept_is_refused_to_be_stamped_anew(
@@ -97,7 +101,7 @@ async def test_what_cannot_be_kept_is_refused_to_be_stamped_anew(
 
 @pytest.mark.parametrize("content", [b"99999999999999", b"torn\x00", b""])
 async def test_a_time_that_no_window_reaches_holds_for_one_window(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / NAME).write_bytes(content)
+    (tmp_path / ReplayFloor.NAME).write_bytes(content)
     clock = ManualClock()
     gate = begun(tmp_path, clock)
     assert not await took(gate, by_body(stamped(clock, 0)))

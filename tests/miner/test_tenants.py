@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from engram.clock import ManualClock
 from engram.hotkeys import Keypair, miner_scheme
 from engram.memory.padding import SIZES
-from engram.miner import endpoints
-from engram.miner.endpoints import Answer, Service
+from engram.miner.service import Service
 from tests.memory.stores import DIMENSION
+from tests.miner import endpoints
+from tests.miner.endpoints import Answer
 from tests.miner.nodes import CONTROLLER, NODE, encoded, serving, signed
 
 ANNA = Keypair.from_seed(bytes([11]) * 32)
@@ -327,17 +328,16 @@ async def test_what_is_refused_before_anything_is_looked_at_is_disguised_as_well
 
 
 def test_an_answer_that_took_longer_than_a_bucket_is_counted() -> None:
-    from engram.miner.answers import Asked, Disguise
+    from engram.miner.disguise import Disguise
 
     late: list[int] = []
 
     async def main() -> float:
         disguise = Disguise(0.1, lambda: late.append(1))
-        asked = Asked()
+        arrived_s = trio.current_time()
         await trio.sleep(0.25)
-        answer = await disguise.of(asked, Answer(200, {}))
-        assert len(msgspec.json.encode(answer.body)) == SIZES[0]
-        return trio.current_time() - asked.arrived_s
+        assert len(await disguise.encoded({}, arrived_s)) == SIZES[0]
+        return float(trio.current_time() - arrived_s)
 
     assert trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0)) == pytest.approx(0.3)
     assert late == [1]

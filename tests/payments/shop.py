@@ -8,24 +8,28 @@ import msgspec
 import trio
 from sqlalchemy import Connection
 
-from actors import ActorRef, Registry, System, open_system
+from actors import ActorRef, EventStream, Registry, System, open_system
 from config.model import Settings
 from engram import sessions
 from engram.clock import SeededIds, TrioClock
+from engram.hints import Hints
 from engram.ledger import InlineLedger, open_inline
-from engram.payments import records
-from engram.payments.actor import PaymentVerifier
+from engram.payments import records, rules
+from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.evidence import Evidence
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import Payment, Quote, Refund
-from engram.payments.protocol import NewSession, Purchase, VerifierMessage, Wanted
+from engram.payments.ports import PaymentPorts
+from engram.payments.protocol import NewSession, Order, Purchase, VerifierMessage, Wanted
 from engram.payments.purchase_answer import PurchaseAnswer
 from engram.payments.refund_key import RefundKey
-from engram.payments.supervision import PAYMENT_VERIFIER, supervision
 from engram.sessions import ClockInstants, EndReason, Session, SessionEvent, TierName
+from engram.telemetry.actor_events import observer
 from engram.telemetry.metrics import Metrics
 from tests.fakes.facilitator import FakeFacilitator
+from tests.fakes.hints import RecordedHints
 from tests.payments import builders
+from tests.payments.branch import payments_branch
 
 T = TypeVar("T")
 HOUR = NewSession(TierName.LITE, 3600.0)
@@ -48,8 +52,7 @@ class Shop:
         self.clock = clock
         self.settings = settings
         self.metrics = Metrics()
-        self.hints: list[str] = []
-        self.on_settled: Callable[[str], None] = self.hints.append
+        self.hints = RecordedHints()
         self.system: System | None = None
 
     def purchase(
@@ -65,8 +68,7 @@ class Shop:
     ) -> Purchase:
         quote = quote or builders.quote(amount)
         signed = builders.authorization(text, value=quote.requirements.amount, valid_before=int(self.clock.now()) + 120)
-        return Purchase(
-            payload=builders.payload(signed, quote.requirements),
+        order = Order(
             quote=quote,
             wanted=wanted,
             controller=controller,
@@ -74,6 +76,8 @@ class Shop:
             message_hash=builders.nonce(f"message {message or text}"),
             client_address="",
         )
+        payload = builders.payload(signed, quote.requirements)
+        return Purchase(order, payload, rules.key_of(payload, quote.requirements))
 
     async def buy(self, purchase: Purchase) -> PurchaseAnswer:
         return await self.verifier.call(purchase, timeout=self.settings.payments.answer_within_s + 0.5)
@@ -122,6 +126,7 @@ async def open_shop(
     refund_key: RefundKey | None = None,
     through: Facilitator | None = None,
     evidence: Evidence | None = None,
+    hints: Hints | None = None,
 ) -> AsyncIterator[Shop]:
     """A running shop; limits on hotkeys and payers are wide unless `settings` says otherwise."""
     own = ledger is None
@@ -131,7 +136,7 @@ async def open_shop(
     settings = settings or wide()
     registry = Registry()
     shop = Shop(ledger, facilitator, registry.ref(PaymentVerifier, PAYMENT_VERIFIER), clock, settings)
-    spec = supervision(
+    ports = PaymentPorts(
         registry=registry,
         settings=settings,
         ledger=ledger,
@@ -139,14 +144,16 @@ async def open_shop(
         instants=ClockInstants(clock),
         ids=SeededIds(len(shop.payments())),
         places=lambda: places,
-        on_settled=lambda session_id: shop.on_settled(session_id),
         metrics=shop.metrics,
+        hints=hints or shop.hints,
         refund_key=refund_key,
         evidence=evidence,
     )
-    async with open_system(spec, registry=registry) as system:
-        shop.system = system
-        yield shop
+    events = EventStream()
+    with events.listen(observer(shop.metrics)):
+        async with open_system(payments_branch(ports), registry=registry, events=events) as system:
+            shop.system = system
+            yield shop
     if own:
         ledger.close()
 

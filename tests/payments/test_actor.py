@@ -8,18 +8,21 @@ import trio
 from sqlalchemy import func, select
 from trio.testing import MockClock
 
-from actors import ActorDown, Crashed, MailboxFull
+from actors import ActorDown, Crashed
 from actors.testing import recording
 from engram.clock import ManualClock
+from engram.hints import Hints
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.schema import answered_requests
 from engram.payments import records, reservations
 from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
 from engram.payments.networks import BASE
-from engram.payments.protocol import Extension, NewSession
+from engram.payments.protocol import Extension, NewSession, Purchase
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
 from engram.payments.rules import PaymentEvent
+from engram.provisioning.actor import PROVISIONER, Provisioner
+from engram.provisioning.protocol import SessionChanged
 from engram.sessions import SessionState, TierName
 from tests.crashes import may_crash
 from tests.fakes.facilitator import FakeFacilitator, Fault
@@ -41,16 +44,17 @@ async def test_a_payment_buys_a_session(autojump_clock: MockClock) -> None:
         assert answer.payment.state is PaymentState.SETTLED
         session = shop.session(answer.payment.session_id)
         assert (session.state, session.paid_s, session.network) == (SessionState.PROVISIONING, 3600.0, "engram-play")
-        assert shop.hints == [session.id]
+        assert shop.hints.changed == [session.id]
         assert shop.facilitator.transfers == 1
 
 
 async def test_a_hint_that_is_lost_is_counted_and_costs_the_payment_nothing(autojump_clock: MockClock) -> None:
-    def lose(session_id: str) -> None:
-        raise MailboxFull("provisioner", 1)
+    class ToNobody(Hints):
+        def session_changed(self, session_id: str) -> None:
+            assert shop.system is not None
+            assert not shop.system.registry.ref(Provisioner, PROVISIONER).hint(SessionChanged(session_id))
 
-    async with open_shop() as shop:
-        shop.on_settled = lose
+    async with open_shop(hints=ToNobody()) as shop:
         answer = await shop.buy(shop.purchase())
         assert isinstance(answer, Bought)
         assert shop.payment().state is PaymentState.SETTLED
@@ -103,10 +107,10 @@ async def test_a_used_payment_buys_nothing_else_and_discloses_nothing(
         first = shop.purchase()
         await shop.buy(first)
         other = shop.purchase(**({"request": "a nonce", "message": "another"} | changes))
-        replayed = msgspec.structs.replace(other, payload=first.payload)
+        replayed = msgspec.structs.replace(other, payload=first.payload, key=first.key)
         answer = await shop.buy(replayed)
         assert isinstance(answer, Conflict)
-        assert first.request_hash.hex() not in answer.message
+        assert first.order.request_hash.hex() not in answer.message
 
 
 async def test_the_same_request_gets_its_session_again_also_when_its_payment_has_expired(
@@ -135,13 +139,17 @@ async def test_a_signed_request_is_not_replayed_with_another_payment_for_another
         assert shop.facilitator.transfers == 1
 
 
+def with_order(purchase: Purchase, **changes: Any) -> Purchase:
+    return msgspec.structs.replace(purchase, order=msgspec.structs.replace(purchase.order, **changes))
+
+
 async def test_a_payment_on_other_terms_asks_nobody(autojump_clock: MockClock) -> None:
     async with open_shop() as shop:
         cheap = shop.purchase(quote=builders.quote(1))
-        answer = await shop.buy(msgspec.structs.replace(cheap, quote=builders.quote(100_000)))
+        answer = await shop.buy(with_order(cheap, quote=builders.quote(100_000)))
         assert isinstance(answer, Refused)
         assert answer.code == "invalid_payment_requirements"
-        elsewhere = await shop.buy(msgspec.structs.replace(cheap, quote=builders.quote(1, BASE)))
+        elsewhere = await shop.buy(with_order(cheap, quote=builders.quote(1, BASE)))
         assert isinstance(elsewhere, Refused)
         assert elsewhere.code == "network_mismatch"
         assert (shop.facilitator.verifications, shop.payments()) == (0, [])
@@ -230,7 +238,7 @@ async def test_a_refused_payment_that_has_expired_meanwhile_is_told_so(autojump_
         answer = await shop.buy(purchase)
         assert isinstance(answer, Refused)
         assert answer.code == "invalid_exact_evm_payload_authorization_valid_before"
-        assert isinstance(await shop.buy(msgspec.structs.replace(purchase, controller=builders.BOB)), Conflict)
+        assert isinstance(await shop.buy(with_order(purchase, controller=builders.BOB)), Conflict)
 
 
 async def test_a_stopped_session_stays_stopped_when_its_request_comes_again(autojump_clock: MockClock) -> None:
@@ -445,7 +453,7 @@ async def test_a_reservation_that_was_interrupted_long_ago_is_given_up_and_may_c
         assert shop.payment().reason == "interrupted"
         assert shop.facilitator.verifications == 0
         again = shop.purchase()
-        same = msgspec.structs.replace(again, request_hash=old.payment.request_hash)
+        same = with_order(again, request_hash=old.payment.request_hash)
         assert isinstance(await shop.buy(same), Bought)
     ledger.close()
 
@@ -459,7 +467,7 @@ async def test_the_verifier_may_crash_while_payments_are_worked_on(autojump_cloc
 
             async def crash() -> None:
                 await shop.facilitator.settle_called.wait()
-                broken = msgspec.structs.replace(shop.purchase("broken"), quote=None)
+                broken = with_order(shop.purchase("broken"), quote=None)
                 shop.verifier.tell(broken)
 
             nursery.start_soon(crash)

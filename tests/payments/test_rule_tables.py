@@ -1,6 +1,8 @@
 """The tables of the payment rules, written out: each row of them, each bound from both sides, each value that is kept
 for ever."""
 
+import itertools
+
 import pytest
 
 from engram.payments import rules
@@ -46,18 +48,16 @@ unknown   voided    owed        void        forgive
 
 
 def test_the_arrows_between_states_are_these_and_no_others() -> None:
-    drawn = {}
-    for state, event, after, *effects in map(str.split, ARROWS.strip().splitlines()):
-        for delivery in Delivery:
-            drawn[state, event, str(delivery)] = (after, effects)
-    for state, event, delivery, after, *effects in map(str.split, OTHERWISE.strip().splitlines()):
+    drawn: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
+    for row in ARROWS.strip().splitlines():
+        state, event, after, *effects = row.split()
+        drawn |= {(state, event, delivery): (after, effects) for delivery in Delivery}
+    for row in OTHERWISE.strip().splitlines():
+        state, event, delivery, after, *effects = row.split()
         drawn[state, event, delivery] = (after, effects)
-    for state in PaymentState:
-        for event in PaymentEvent:
-            for delivery in Delivery:
-                decision = rules.decide(state, event, delivery)
-                found = None if decision is None else (decision.state, [*decision.effects])
-                assert found == drawn.get((state, event, delivery)), (state, event, delivery)
+    for case in itertools.product(PaymentState, PaymentEvent, Delivery):
+        decision = rules.decide(*case)
+        assert (None if decision is None else (decision.state, [*decision.effects])) == drawn.get(case), case
 
 
 @pytest.mark.parametrize(

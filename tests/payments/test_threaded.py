@@ -10,18 +10,21 @@ import trio
 
 from actors import ActorRef, ChildSpec, Registry, SupervisorSpec, open_system
 from engram.clock import SystemClock, SystemIds
-from engram.facilitator import supervision as facilitator_branch
+from engram.facilitator.ports import FacilitatorPorts, application
+from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
 from engram.ledger import LedgerActor, LedgerClient
-from engram.payments import records, supervision
-from engram.payments.actor import PaymentVerifier
+from engram.payments import records, rules
+from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
 from engram.payments.facilitator import HttpFacilitator
-from engram.payments.protocol import NewSession, Purchase, VerifierMessage
+from engram.payments.ports import PaymentPorts
+from engram.payments.protocol import NewSession, Order, Purchase, VerifierMessage
 from engram.payments.purchase_answer import Bought, Conflict, NoRoom
 from engram.sessions import SystemInstants, TierName
 from engram.telemetry.metrics import Metrics
 from tests.payments import builders
+from tests.payments.branch import payments_branch
 from tests.payments.shop import wide
 
 Verifier = ActorRef[VerifierMessage]
@@ -32,41 +35,38 @@ async def open_branch(folder: Path, places: int = 1_000) -> AsyncIterator[tuple[
     registry, settings = Registry(), wide()
     listener = Listener("127.0.0.1", 0, settings.http, 1.0)
     ledger, http, metrics = LedgerClient(registry.ref(LedgerActor, "ledger"), folder), HttpClient(), Metrics()
+    facilitator = application(
+        FacilitatorPorts(settings=settings, ledger=ledger, clock=SystemClock(), ids=SystemIds(), metrics=metrics)
+    )
     tree = SupervisorSpec(
         "root",
         (
             ChildSpec("ledger", lambda: LedgerActor(folder, lambda error: None), name="ledger"),
-            facilitator_branch.supervision(
-                settings=settings,
-                ledger=ledger,
-                clock=SystemClock(),
-                ids=SystemIds(),
-                metrics=metrics,
-                listener=listener,
-            ),
-            supervision.supervision(
-                registry=registry,
-                settings=settings,
-                ledger=ledger,
-                facilitator=HttpFacilitator(http, lambda: listener.url, verify_timeout_s=5, settle_timeout_s=5),
-                instants=SystemInstants(),
-                ids=SystemIds(),
-                places=lambda: places,
-                on_settled=lambda session_id: None,
-                metrics=metrics,
+            ChildSpec("facilitator", lambda: listener.job(facilitator)),
+            payments_branch(
+                PaymentPorts(
+                    registry=registry,
+                    settings=settings,
+                    ledger=ledger,
+                    facilitator=HttpFacilitator(http, lambda: listener.url, verify_timeout_s=5, settle_timeout_s=5),
+                    instants=SystemInstants(),
+                    ids=SystemIds(),
+                    metrics=metrics,
+                    hints=Hints(),
+                    places=lambda: places,
+                )
             ),
         ),
     )
     async with open_system(tree, registry=registry):
-        yield registry.ref(PaymentVerifier, supervision.PAYMENT_VERIFIER), ledger
+        yield registry.ref(PaymentVerifier, PAYMENT_VERIFIER), ledger
         await http.aclose()
     ledger.close()
 
 
 def purchase(text: str, *, request: str | None = None, controller: str = "alice") -> Purchase:
     signed = builders.authorization(text, valid_before=int(time.time()) + 120)
-    return Purchase(
-        payload=builders.payload(signed),
+    order = Order(
         quote=builders.quote(),
         wanted=NewSession(TierName.LITE, 3600.0),
         controller=builders.nonce(controller),
@@ -74,6 +74,8 @@ def purchase(text: str, *, request: str | None = None, controller: str = "alice"
         message_hash=builders.nonce(f"message of {request or text}"),
         client_address="",
     )
+    payload = builders.payload(signed)
+    return Purchase(order, payload, rules.key_of(payload, order.quote.requirements))
 
 
 async def test_fifty_racing_posts_with_one_payment_buy_one_session(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import trio
 import trio.testing
 from trio.testing import MockClock
 
-from engram.provisioning import NodeSpec, Provisioner
+from engram.provisioning import NodeBackend, NodeSpec
 from engram.sessions import Tier, TierName, rules
 
 LEDGER_ID = "0123abcd"
@@ -21,7 +21,7 @@ def token(word: str, ledger_id: str = LEDGER_ID) -> str:
 class Bench:
     """A backend under test and the means to look at it from outside."""
 
-    def __init__(self, backend: Provisioner) -> None:
+    def __init__(self, backend: NodeBackend) -> None:
         self.backend = backend
 
     async def spec(self, session_id: str = "s1", word: str = "t1") -> NodeSpec:
@@ -40,7 +40,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def watched(backend: Provisioner) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
+async def watched(backend: NodeBackend) -> AsyncIterator[trio.MemoryReceiveChannel[str]]:
     """The backend's watch running; yields the tokens of nodes that ended."""
     send, receive = trio.open_memory_channel[str](100)
     async with trio.open_nursery() as nursery:

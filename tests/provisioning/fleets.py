@@ -7,12 +7,17 @@ from pathlib import Path
 import msgspec
 from sqlalchemy import Connection
 
+from actors import ChildSpec, Registry, SupervisorSpec
 from config.model import ProvisioningSettings
 from engram.clock import Clock, SeededIds, TrioClock
 from engram.ledger.inline import InlineLedger
-from engram.provisioning import Provisioner, node_keys
+from engram.provisioning import NodeBackend as Backend
+from engram.provisioning import node_keys
+from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watch
 from engram.provisioning.fleet import Fleet
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records, rules
+from engram.telemetry.metrics import Metrics
+from tests.fakes.hints import RecordedHints
 from tests.fakes.nodes import InMemoryProvisioner
 
 CONTROLLER = b"\1" * 32
@@ -28,12 +33,16 @@ class World:
         self.double = double or InMemoryProvisioner(startup_s=2.0)
         self.instants = ClockInstants(clock or TrioClock())
         self.failed: list[str] = []
-        self.changed: list[str] = []
+        self.ended: list[str] = []
+        self.hints = RecordedHints()
+        self.metrics = Metrics()
+        self.registry = Registry()
         self.keys = 0
         self.fleet = self.make_fleet(self.double)
 
-    def make_fleet(self, backend: Provisioner) -> Fleet:
+    def make_fleet(self, backend: Backend) -> Fleet:
         return Fleet(
+            registry=self.registry,
             ledger=self.ledger,
             backend=backend,
             instants=self.instants,
@@ -41,10 +50,17 @@ class World:
             settings=ProvisioningSettings(attempts=3, launch_timeout_s=30.0),
             tiers=rules.tiers(0.10),
             is_healthy=self.double.is_healthy,
-            on_failed=lambda connection, session_id: self.failed.append(session_id),
+            settle_up=self._settle_up,
+            metrics=self.metrics,
+            hints=self.hints,
+            expiry_interval_s=5.0,
             new_key=self.new_key,
-            on_changed=self.changed.append,
         )
+
+    def _settle_up(self, connection: Connection, session_id: str) -> None:
+        session = records.get(connection, session_id)
+        assert session is not None
+        (self.failed if session.state is SessionState.FAILED else self.ended).append(session_id)
 
     async def new_key(self) -> None:
         self.keys += 1
@@ -88,6 +104,19 @@ class World:
 
 def _insert(connection: Connection, session: Session) -> None:
     records.insert_session(connection, session)
+
+
+def fleet_branch(fleet: Fleet) -> SupervisorSpec:
+    """That branch of the gateway's tree."""
+    return SupervisorSpec(
+        "fleet",
+        [
+            SupervisorSpec(SAGAS, strategy="dynamic", max_children=SAGAS_AT_ONCE, name=SAGAS),
+            ChildSpec("node_watch", lambda: node_watch(fleet)),
+            ChildSpec(PROVISIONER, lambda: Provisioner(fleet), name=PROVISIONER),
+        ],
+        strategy="rest_for_one",
+    )
 
 
 def replaced(fleet: Fleet, **changes: object) -> Fleet:

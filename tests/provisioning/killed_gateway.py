@@ -10,8 +10,10 @@ from pathlib import Path
 
 import trio
 
+from actors import Registry
 from config.model import ProvisioningSettings
 from engram.clock import SystemIds
+from engram.hints import Hints
 from engram.http.client import HttpClient
 from engram.ledger import facts, open_inline
 from engram.nodes.launch import EmbedderLaunch
@@ -21,6 +23,7 @@ from engram.provisioning.health import health_probe
 from engram.provisioning.local import LocalBackend, LocalSettings
 from engram.provisioning.node_folder import NodeSettings
 from engram.sessions import SystemInstants, rules
+from engram.telemetry.metrics import Metrics
 from tests.fakes import fake_node
 
 
@@ -41,6 +44,7 @@ async def run(folder: Path, first_port: int) -> None:
         )
     )
     fleet = Fleet(
+        registry=Registry(),
         ledger=ledger,
         backend=backend,
         instants=SystemInstants(),
@@ -48,7 +52,10 @@ async def run(folder: Path, first_port: int) -> None:
         settings=ProvisioningSettings(health_interval_s=0.02),
         tiers=rules.tiers(0.10),
         is_healthy=health_probe(HttpClient()),
-        on_failed=lambda connection, session_id: None,
+        settle_up=lambda connection, session_id: None,
+        metrics=Metrics(),
+        hints=Hints(),
+        expiry_interval_s=5.0,
         new_key=partial(node_keys.generate, ledger, folder / "hotkeys", 0.0),
     )
     await saga.run(fleet, "s")

@@ -13,14 +13,14 @@ from actors import Registry, System, open_system
 from engram.ledger import LedgerUnavailable
 from engram.ledger.inline import open_inline
 from engram.provisioning import NodeSpec, Unavailable, actor, records
-from engram.provisioning.actor import PROVISIONER, Provisioner, fleet_spec, session_changed
+from engram.provisioning.actor import PROVISIONER, Provisioner
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.protocol import NodeExited, SessionChanged
 from engram.sessions import EndReason, SessionEvent, SessionState, TierName
 from engram.sessions import records as session_records
 from engram.sessions import rules as session_rules
 from tests.crashes import may_crash
-from tests.provisioning.fleets import World, replaced
+from tests.provisioning.fleets import World, fleet_branch, replaced
 
 
 @pytest.fixture
@@ -32,8 +32,7 @@ def world() -> Iterator[World]:
 
 @asynccontextmanager
 async def running(fleet: Fleet) -> AsyncIterator[System]:
-    registry = Registry()
-    async with open_system(fleet_spec(fleet, registry, 5.0), registry=registry, rng=random.Random(1)) as system:
+    async with open_system(fleet_branch(fleet), registry=fleet.registry, rng=random.Random(1)) as system:
         yield system
 
 
@@ -47,7 +46,7 @@ async def test_a_hint_brings_a_paid_session_its_node_at_once(autojump_clock: Moc
     async with running(world.fleet) as system:
         await trio.sleep(0.5)
         world.sell()
-        assert session_changed(system.registry.ref(Provisioner, PROVISIONER), "s") is True
+        assert system.registry.ref(Provisioner, PROVISIONER).hint(SessionChanged("s"))
         await until(world, "active", within_s=2.5)
 
 
@@ -59,7 +58,7 @@ async def test_a_lost_hint_is_found_by_the_sweep(autojump_clock: MockClock, worl
 
 
 def test_a_hint_to_a_fleet_that_is_down_is_lost_and_raises_nothing(world: World) -> None:
-    assert session_changed(Registry().ref(Provisioner, PROVISIONER), "s") is False
+    assert not Registry().ref(Provisioner, PROVISIONER).hint(SessionChanged("s"))
 
 
 async def test_a_killed_node_is_back_within_ten_seconds(autojump_clock: MockClock, world: World) -> None:
@@ -248,7 +247,7 @@ async def test_an_extended_session_tells_its_node_the_new_end(autojump_clock: Mo
         await trio.sleep(1.0)
         before = world.double.specs[token].ends_at
         world.ledger.write_now(lambda c: session_records.add_seconds(c, "s", 3600.0, 1, 0.0))
-        session_changed(system.registry.ref(Provisioner, PROVISIONER), "s")
+        system.registry.ref(Provisioner, PROVISIONER).hint(SessionChanged("s"))
         await trio.sleep(1.0)
         assert world.double.specs[token].ends_at == pytest.approx(before + 3600.0, abs=2.0)
 
@@ -273,13 +272,12 @@ async def test_a_crash_of_the_provisioner_loses_no_work(
 
 
 async def test_where_no_keys_are_made_their_number_is_told(autojump_clock: MockClock, world: World) -> None:
-    told: list[int] = []
-    async with running(replaced(world.fleet, new_key=None, on_keys=told.append)):
+    async with running(replaced(world.fleet, new_key=None)):
         await trio.sleep(1.0)
         await world.new_key()
         await world.new_key()
         world.sell()
         await until(world, "active")
         await trio.sleep(3.0)
-    assert told[0] == 0
-    assert told[-1] == 2
+    assert world.hints.keys[0] == 0
+    assert world.hints.keys[-1] == 2

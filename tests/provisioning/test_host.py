@@ -3,12 +3,14 @@
 import errno
 import socket
 from pathlib import Path
+from typing import get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from config.model import ProvisioningSettings, Settings
 from engram.provisioning import UnknownBackend, capacity, cgroups, processes
-from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.backend_factory import BACKENDS, make_backend
 
 GB = 1024**3
 
@@ -36,6 +38,11 @@ def test_a_backend_that_is_not_there_is_a_clear_configuration_error(tmp_path: Pa
     settings = Settings(provisioning=ProvisioningSettings(backend=name))  # type: ignore[arg-type]  # a literal
     with pytest.raises(UnknownBackend, match=r"set provisioning\.backend to 'local'"):
         make_backend(settings, tmp_path, "0123abcd", Path("run.py"))
+
+
+def test_every_backend_of_the_settings_has_a_row_with_its_section() -> None:
+    assert get_args(get_type_hints(ProvisioningSettings)["backend"]) == tuple(BACKENDS)
+    assert {row.section for row in BACKENDS.values()} <= {field.name for field in msgspec.structs.fields(Settings)}
 
 
 async def test_the_local_backend_offers_what_the_settings_allow(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ async def test_a_paid_session_gets_a_node_and_its_clock_starts_when_it_is_active
     assert session.counted == world.instants.now()
     assert session.node_endpoint == "http://127.0.0.1:20000"
     assert session.node_hotkey not in (None, CONTROLLER)
-    assert world.changed == ["s"]
+    assert world.hints.moved == ["s"]
     spec = world.double.specs[session.node_token or ""]
     assert spec.ends_at == pytest.approx(world.instants.now().wall + 3600.0 + END_GRACE_S)
     node = world.ledger.write_now(lambda c: records.live_node(c, "s"))

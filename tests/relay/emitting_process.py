@@ -11,10 +11,12 @@ from engram.clock import SystemClock
 from engram.http.client import HttpClient
 from engram.ledger import open_inline
 from engram.relay import RetryPolicy
-from engram.relay.actor import RelayEmitter
+from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.records import enqueue
+from engram.relay.rounds import RoundLosses
+from engram.telemetry.metrics import Metrics
 from tests.relay.samples import SIGNER, payload
 
 
@@ -24,17 +26,23 @@ async def main() -> None:
     clock, registry = SystemClock(), Registry()
     ledger.write_now(lambda connection: enqueue(connection, payload(1), clock.now()))
     policy = RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1)
-    delivered = trio.Event()
-    receiver = Receiver(HttpClient(), url, timeout_s=2.0)
-
-    def start() -> RelayEmitter:
-        return RelayEmitter(ledger, receiver, SIGNER, policy, clock, Random(1), lambda word: delivered.set())
-
-    async with open_system(SupervisorSpec("root", [ChildSpec("relay", start, name="relay")]), registry=registry):
-        status = await registry.ref(RelayEmitter, "relay").call(GetRelayStatus())
-        if status.outbox_pending:
-            with trio.fail_after(30):
-                await delivered.wait()
+    metrics = Metrics()
+    ports = EmitterPorts(
+        ledger=ledger,
+        receiver=Receiver(HttpClient(), url, timeout_s=2.0),
+        signer=SIGNER,
+        policy=policy,
+        clock=clock,
+        rng=Random(1),
+        metrics=metrics,
+        losses=RoundLosses(metrics),
+    )
+    tree = SupervisorSpec("root", [ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")])
+    async with open_system(tree, registry=registry):
+        emitter = registry.ref(RelayEmitter, "relay")
+        with trio.fail_after(30):
+            while (await emitter.call(GetRelayStatus())).outbox_pending:  # noqa: ASYNC110  # no event crosses the actor
+                await trio.sleep(0.01)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import relay_log, relay_outbox
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
-from engram.relay.actor import RelayEmitter
+from engram.relay.actor import EmitterPorts, RelayEmitter
 from engram.relay.model import Answered, Outcome, Unknown, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
+from engram.relay.rounds import RoundLosses
 from engram.relay.signer import Signed
+from engram.telemetry.metrics import Metrics
 from tests.crashes import may_crash
 from tests.relay.samples import SIGNER, queue, rng, write
 
@@ -31,8 +33,8 @@ class ReceiverDouble:
         self.sent: list[Signed] = []
         self.times: list[float] = []
         self.hangs_s = 0.0
-        self.attempted: list[str] = []
-        """What the emitter told of each attempt."""
+        self.metrics = Metrics()
+        """Where the emitter counts its attempts."""
 
     async def submit(self, signed: Signed) -> Outcome:
         self.sent.append(signed)
@@ -59,12 +61,19 @@ def receiver() -> ReceiverDouble:
 
 @asynccontextmanager
 async def emitting(ledger: InlineLedger, receiver: ReceiverDouble | None) -> AsyncIterator[ActorRef]:
-    def start() -> RelayEmitter:
-        attempted = receiver.attempted.append if receiver else print
-        return RelayEmitter(ledger, receiver, SIGNER, RetryPolicy(), TrioClock(), rng(), attempted)
-
-    spec = SupervisorSpec("root", [ChildSpec("relay", start, name="relay")], intensity=Intensity(3, 5.0))
-    registry = Registry()
+    metrics = receiver.metrics if receiver else Metrics()
+    ports = EmitterPorts(
+        ledger=ledger,
+        receiver=receiver,
+        signer=SIGNER,
+        policy=RetryPolicy(),
+        clock=TrioClock(),
+        rng=rng(),
+        metrics=metrics,
+        losses=RoundLosses(metrics),
+    )
+    start = ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")
+    spec, registry = SupervisorSpec("root", [start], intensity=Intensity(3, 5.0)), Registry()
     async with open_system(spec, registry=registry):
         yield registry.ref(RelayEmitter, "relay")
 
@@ -122,7 +131,9 @@ async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
         assert max(waits) <= 300.2
         assert len({signed.body for signed in receiver.sent}) == 1
         assert states(ledger) == ["abandoned"]
-        assert log_of(ledger) == receiver.attempted == ["http_503"] * 10
+        assert log_of(ledger) == ["http_503"] * 10
+        counted = receiver.metrics.registry.get_sample_value
+        assert counted("engram_relay_sends_total", {"outcome": "http_503"}) == 10
         found = await status(ref)
         assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 10, 10)
 

@@ -16,9 +16,11 @@ from engram.ledger import InlineLedger, open_inline
 from engram.ledger.schema import relay_outbox
 from engram.relay import records as relay_records
 from engram.relay import rounds
-from engram.relay.rounds import MemoryRounds
+from engram.relay.rounds import MemoryRounds, RoundLosses, RoundPorts
 from engram.sessions import Session, SessionState, TierName, records
 from engram.stats import NodeStats, StatsView
+from engram.telemetry.metrics import Metrics
+from tests.fakes.hints import RecordedHints
 from tests.relay.samples import write
 
 Clock = trio.testing.MockClock
@@ -61,21 +63,24 @@ class Feeding:
     def __init__(self, ledger: InlineLedger) -> None:
         self.view = StatsView(TrioClock())
         self.block: int | None = 1100
-        self.hints = 0
-        self.lost: list[tuple[str, int]] = []
-        self.rounds = MemoryRounds(
-            ledger,
-            self.view,
-            TrioClock(),
+        self.hints, self.metrics = RecordedHints(), Metrics()
+        self.losses = RoundLosses(self.metrics)
+        ports = RoundPorts(
+            ledger=ledger,
+            view=self.view,
+            clock=TrioClock(),
             netuid=450,
             block=lambda: self.block,
             interval_s=600.0,
-            on_queued=self.hint,
-            on_lost=lambda reason, payloads: self.lost.append((reason, payloads)),
+            hints=self.hints,
+            losses=self.losses,
         )
+        self.rounds = MemoryRounds(ports)
 
-    def hint(self) -> None:
-        self.hints += 1
+    def lost(self, reason: str) -> tuple[float | None, int]:
+        """Payloads lost for that reason as the metric counts them, and all as /status does."""
+        counted = self.metrics.registry.get_sample_value("engram_relay_not_queued_total", {"reason": reason})
+        return counted, self.losses.payloads
 
 
 async def test_a_round_holds_every_node_that_answered_in_it(ledger: InlineLedger, autojump_clock: Clock) -> None:
@@ -93,7 +98,7 @@ async def test_a_round_holds_every_node_that_answered_in_it(ledger: InlineLedger
     assert isinstance(nodes, dict)
     assert list(nodes) == [ss58.encode(hotkey(2))]
     assert nodes[ss58.encode(hotkey(2))]["vectors"] == 22
-    assert feeding.hints == 1
+    assert feeding.hints.given == ["outbox_changed"]
 
 
 async def test_no_payload_names_a_session_or_a_controller(ledger: InlineLedger, autojump_clock: Clock) -> None:
@@ -111,8 +116,8 @@ async def test_without_answers_or_a_block_nothing_is_queued(ledger: InlineLedger
     feeding.view.put(add_session(ledger, 1), NodeStats())
     feeding.block = None
     assert await feeding.rounds.queue_round() == 0
-    assert (queued(ledger), feeding.hints) == ([], 0)
-    assert feeding.lost == [("no_block", 1)]
+    assert (queued(ledger), feeding.hints.given) == ([], [])
+    assert feeding.lost("no_block") == (1, 1)
 
 
 async def test_what_a_full_outbox_refuses_is_logged_and_counted(
@@ -125,7 +130,7 @@ async def test_what_a_full_outbox_refuses_is_logged_and_counted(
         feeding.view.put(add_session(ledger, number), NodeStats(vectors=number))
     with capture_logs() as lines:
         assert await feeding.rounds.queue_round() == 2
-    assert (feeding.lost, feeding.hints) == ([("outbox_full", 3)], 1)
+    assert (feeding.lost("outbox_full"), feeding.hints.given) == ((3, 3), ["outbox_changed"])
     (line,) = lines
     assert (line["event"], line["log_level"], line["reason"]) == ("relay_round_not_queued", "error", "outbox_full")
     assert (line["payloads"], line["bound"]) == (3, 2)
@@ -162,4 +167,4 @@ async def test_a_ledger_that_cannot_write_costs_one_round(ledger: InlineLedger, 
     async with open_system(SupervisorSpec("root", [ChildSpec("rounds", lambda: Job(feeding.rounds.run))])) as system:
         await trio.sleep(601)
         assert all(node.restarts == 0 for node in system.tree())
-    assert feeding.lost == [("ledger", 1)]
+    assert feeding.lost("ledger") == (1, 1)

@@ -13,7 +13,7 @@ import msgspec
 
 from engram import wire
 from engram.chain.errors import AnswerMalformed, RuntimeApiMissing, SubnetUnknown
-from engram.chain.model import Axon, Head, Metagraph, Neuron, SubnetParameters
+from engram.chain.model import Axon, FinalizedBlock, Metagraph, Neuron, SubnetParameters
 from engram.chain.read.type_names import check_type_names
 
 SS58_PREFIX = 42
@@ -121,7 +121,7 @@ class Codec:
         self._addresses: dict[str, bytes] = {}
 
     def metagraph_params(self, netuid: int) -> str:
-        """The encoded argument of the metagraph call, as 0x hex. Raises SubnetUnknown when no netuid can be it."""
+        """Return the encoded argument of the metagraph call, as 0x hex. Raises SubnetUnknown when out of range."""
         try:
             encoded: bytes = self._runtime.encode(self._netuid_type, netuid)
         except (ValueError, OverflowError) as error:
@@ -129,7 +129,7 @@ class Codec:
         return "0x" + encoded.hex()
 
     def decode_fields(self, scale: bytes) -> dict[str, object] | None:
-        """All fields of a metagraph by the runtime's own names; None for an unknown subnet.
+        """Return all fields of a metagraph by the runtime's own names; None for an unknown subnet.
 
         Raises AnswerMalformed when the bytes are not exactly one value of the type.
         """
@@ -143,13 +143,13 @@ class Codec:
         self,
         fields: dict[str, object] | None,
         netuid: int,
-        head: Head,
+        head: FinalizedBlock,
         *,
         read_at_s: float,
         endpoint: str,
         witness: str | None,
     ) -> Metagraph:
-        """The typed metagraph of decoded fields.
+        """Return the typed metagraph of decoded fields.
 
         Raises SubnetUnknown, or AnswerMalformed when the fields contradict each other, the netuid or the block
         that was asked for.
@@ -217,7 +217,7 @@ class Codec:
 
 
 def unwrap_metadata(answer: bytes) -> bytes:
-    """The metadata inside the `Option<OpaqueMetadata>` that the runtime answers. Raises AnswerMalformed."""
+    """Return the metadata inside the `Option<OpaqueMetadata>` that the runtime answers. Raises AnswerMalformed."""
     if answer[:1] != b"\x01":
         raise AnswerMalformed(f"the runtime has no metadata of version {METADATA_VERSION}")
     mode = answer[1] & 3 if len(answer) > 1 else 3
@@ -231,7 +231,7 @@ def unwrap_metadata(answer: bytes) -> bytes:
     return metadata
 
 
-def _check(raw: _RawMetagraph, netuid: int, head: Head) -> None:
+def _check(raw: _RawMetagraph, netuid: int, head: FinalizedBlock) -> None:
     if raw.netuid != netuid:
         raise AnswerMalformed(f"asked for subnet {netuid}, answered subnet {raw.netuid}")
     if raw.block != head.number:
@@ -266,7 +266,7 @@ def _parameters(raw: _RawMetagraph) -> SubnetParameters:
 
 
 def _axon(raw: _RawAxon) -> Axon | None:
-    """Anyone may announce anything: what is no address is no axon, and no reason to refuse the subnet."""
+    """Return None for an announcement that is not an address: anyone may announce anything."""
     if raw.port == 0 or raw.ip == 0:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Reads what hotkeys have committed on a subnet. Whatever stands there is an entry, never an exception."""
+"""Reads what hotkeys have committed on a subnet. A commitment that cannot be read is an entry too, not an error."""
 
 from typing import Final
 
@@ -16,22 +16,22 @@ ACCOUNT_BYTES: Final = 32
 SUBNETS: Final = "NetworksAdded"
 
 
-class Commitment(msgspec.Struct, frozen=True):
-    """What one hotkey has committed."""
+class HotkeyCommitment(msgspec.Struct, frozen=True):
+    """The commitment of one hotkey."""
 
     hotkey: PublicKey
     address: str
     """The hotkey as the chain's tools write it."""
     block: int | None
-    """When; None where the entry could not be read."""
+    """Block of the commitment; None when the entry could not be read."""
     payload: bytes | None
     """The first field's bytes; None when it has none (a hash, a timelock, nothing)."""
     kind: str
     """The field's name in the metadata (`Raw17`, `Sha256`, `TimelockEncrypted` …), or what is wrong."""
 
 
-async def read_commitments(view: View, netuid: int) -> list[Commitment]:
-    """Every commitment of a subnet at the view's block, in the order of the storage keys.
+async def read_commitments(view: View, netuid: int) -> list[HotkeyCommitment]:
+    """Return every commitment of a subnet at the view's block, in the order of the storage keys.
 
     Raises SubnetUnknown: a subnet that does not exist is no subnet without commitments.
     """
@@ -48,8 +48,8 @@ async def read_commitments(view: View, netuid: int) -> list[Commitment]:
     return decode_commitments(view.types, entries)
 
 
-async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> Commitment | None:
-    """What this hotkey has committed, None when it has not."""
+async def read_commitment(view: View, netuid: int, hotkey: PublicKey) -> HotkeyCommitment | None:
+    """Return the commitment of this hotkey, None when it has none."""
     value = await view.storage(PALLET, ITEM, netuid, hotkey)
     return None if value is None else _commitment(hotkey, ss58.encode(hotkey), value)
 
@@ -65,8 +65,8 @@ async def _demand_subnet(view: View, netuid: int) -> None:
         raise SubnetUnknown(netuid)
 
 
-def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[Commitment]:
-    """Keys and values in hex, as storage gives them; an entry that cannot be read says so in `kind`."""
+def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> list[HotkeyCommitment]:
+    """Decode keys and values in hex, as storage gives them; an entry that cannot be read says so in `kind`."""
     try:
         pairs = types.changes(PALLET, ITEM, entries, 1)
     except AnswerMalformed:
@@ -79,13 +79,13 @@ def decode_commitments(types: RuntimeTypes, entries: list[tuple[str, str]]) -> l
     ]
 
 
-def _alone(types: RuntimeTypes, entry: tuple[str, str]) -> Commitment:
+def _alone(types: RuntimeTypes, entry: tuple[str, str]) -> HotkeyCommitment:
     account = _account(entry[0])
     address = ss58.encode(account)
     try:
         ((_, value),) = types.changes(PALLET, ITEM, [entry], 1)
     except AnswerMalformed as error:
-        return Commitment(account, address, None, None, f"unreadable: {error}")
+        return HotkeyCommitment(account, address, None, None, f"unreadable: {error}")
     return _commitment(account, address, value)
 
 
@@ -98,22 +98,22 @@ class _Registration(msgspec.Struct):
     info: _Info
 
 
-def _commitment(hotkey: PublicKey, address: str, value: Value) -> Commitment:
+def _commitment(hotkey: PublicKey, address: str, value: Value) -> HotkeyCommitment:
     try:
         registration = wire.convert(value, _Registration)
     except msgspec.ValidationError as error:
-        return Commitment(hotkey, address, None, None, f"unreadable: {error}")
+        return HotkeyCommitment(hotkey, address, None, None, f"unreadable: {error}")
     match registration.info.fields:
         case []:
-            return Commitment(hotkey, address, registration.block, None, "no field")
+            return HotkeyCommitment(hotkey, address, registration.block, None, "no field")
         case [str(name), *_]:
-            return Commitment(hotkey, address, registration.block, None, name)
+            return HotkeyCommitment(hotkey, address, registration.block, None, name)
         case [{**field}, *_] if len(field) == 1:
             ((variant, held),) = field.items()
             raw = str(variant).startswith(("Raw", "BigRaw"))
-            return Commitment(hotkey, address, registration.block, _payload(held) if raw else None, str(variant))
+            return HotkeyCommitment(hotkey, address, registration.block, _payload(held) if raw else None, str(variant))
         case _:
-            return Commitment(hotkey, address, registration.block, None, "of no known form")
+            return HotkeyCommitment(hotkey, address, registration.block, None, "of no known form")
 
 
 def _payload(held: Value) -> bytes | None:
@@ -135,5 +135,5 @@ def _payload(held: Value) -> bytes | None:
 
 
 def _account(key: str) -> PublicKey:
-    """The account that ends a key of the map."""
+    """Return the account that ends a key of the map."""
     return bytes.fromhex(key[-64:])

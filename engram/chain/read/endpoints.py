@@ -1,12 +1,12 @@
-"""The endpoints that the settings name."""
+"""The endpoints of the chain, by settings or by the network's name."""
 
 from collections.abc import Sequence
 
 from config.model import ChainSettings
 from engram.chain.errors import AnotherNetwork
-from engram.chain.read.node import Node
-from engram.chain.read.recorded import RecordedNode
-from engram.chain.read.rpc import JsonRpcNode
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.recorded import RecordedEndpoint
+from engram.chain.read.rpc import JsonRpcEndpoint
 from engram.clock import Clock
 from engram.http.client import HttpClient
 
@@ -16,44 +16,44 @@ PUBLIC_ENDPOINTS = {
     "archive": ("https://archive.chain.opentensor.ai:443",),
     "local": ("http://127.0.0.1:9944",),
 }
-"""Asked where `chain.endpoints` is empty (source: bittensor 11.3)."""
+"""Used when `chain.endpoints` is empty (source: bittensor 11.3)."""
 
 GENESIS = {
     "finney": bytes.fromhex("2f0555cc76fc2840a25a6ea3b9637146806f1f44b090c175ffde2a7e5ab36c03"),
     "test": bytes.fromhex("8f9cf856bf558a14440e75569c9e58594757048d7b3a84b5d25f6bd978263105"),
 }
-"""Hashes of block 0; every signature names the one of its chain."""
+"""Hashes of block 0, which every signature includes."""
 ALIASES = {"archive": "finney"}
-"""Endpoints of a network that go by another name: those of `archive` keep the state of every block of finney."""
+"""Other names of a network: the endpoints of `archive` keep the state of every block of finney."""
 
 
 def check_genesis(network: str | None, genesis: bytes) -> None:
-    """Raises AnotherNetwork when this is the first block of another known network than `network` (None: any will do).
+    """Raise AnotherNetwork when this genesis belongs to a known network other than `network` (None allows any).
 
-    What is signed for it would hold there, and cost there, whatever the endpoint calls itself.
+    A signature would be valid there, and cost there, whatever name the endpoint gives itself.
     """
     named = None if network is None else ALIASES.get(network, network)
     its = next((name for name, known in GENESIS.items() if known == genesis), named)
     if network is not None and its != named:
-        raise AnotherNetwork(f"the endpoint is one of {its}, not of {network}: nothing was signed")
+        raise AnotherNetwork(f"the endpoint serves {its}, not {network}: nothing was signed")
 
 
-def nodes(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[Node]:
-    """The nodes to sync from, in the order in which they are tried.
+def open_endpoints(settings: ChainSettings, http: HttpClient, clock: Clock) -> Sequence[ChainEndpoint]:
+    """Return the endpoints to sync from, in the order in which they are tried.
 
-    Addresses of websockets are asked by HTTP, which the same ports serve. Raises ValueError when the settings name
+    Websocket addresses are reached by HTTP, which the same ports serve. Raises ValueError when the settings name
     no endpoint and a network that has no public one.
     """
     if settings.source == "recorded":
-        return (RecordedNode(clock),)
+        return (RecordedEndpoint(clock),)
     urls = settings.endpoints or PUBLIC_ENDPOINTS.get(settings.network, ())
     if not urls:
         known = ", ".join(PUBLIC_ENDPOINTS)
         raise ValueError(f"chain.endpoints is empty and chain.network {settings.network!r} is none of {known}")
-    return tuple(JsonRpcNode(http, http_url(url), settings.call_timeout_s) for url in urls)
+    return tuple(JsonRpcEndpoint(http, http_url(url), settings.call_timeout_s) for url in urls)
 
 
 def http_url(url: str) -> str:
-    """`ws://` and `wss://` addresses as `http://` and `https://`; others as they are."""
+    """Return `ws://` and `wss://` addresses as `http://` and `https://`, others unchanged."""
     scheme, separator, rest = url.partition("://")
     return {"ws": "http", "wss": "https"}.get(scheme, scheme) + separator + rest

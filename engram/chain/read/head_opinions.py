@@ -1,12 +1,12 @@
-"""What other endpoints say of a finalized head that one of them named."""
+"""What other endpoints say about a finalized head that one of them reported."""
 
 import enum
 
 import msgspec
 
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.model import Claim, Fork, Head
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.model import Claim, FinalizedBlock, Fork
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import hex_of, octets_of, read_finalized, read_hash_at
 
 LIVE_S = 180.0
@@ -14,20 +14,20 @@ LIVE_S = 180.0
 
 
 class Opinion(enum.Enum):
-    """What another endpoint has at the number of a head."""
+    """What another endpoint has at the block number of a head."""
 
     SAME = "same"
     OTHER = "other"
     NOT_YET = "not_yet"
-    """No finalized block yet, though its newest one is of now."""
+    """No finalized block there yet, though its newest one is recent."""
     NONE = "none"
-    """No finalized block yet, on a chain that may stand still; or no answer."""
+    """No finalized block there yet and no recent one either; or no answer."""
 
 
-def opinion_of(head: Head, its_hash: bytes | None, its_finalized: int) -> Opinion:
-    """What an endpoint with `its_hash` at the number of `head`, and finalized up to `its_finalized`, says of it.
+def opinion_of(head: FinalizedBlock, its_hash: bytes | None, its_finalized: int) -> Opinion:
+    """Return the opinion of an endpoint that has `its_hash` at the number of `head` and has finalized `its_finalized`.
 
-    Blocks beyond the finalized one may still be replaced and contradict nothing.
+    Blocks beyond the finalized one may still be replaced, so they contradict nothing.
     """
     if its_hash == head.hash:
         return Opinion.SAME
@@ -35,12 +35,12 @@ def opinion_of(head: Head, its_hash: bytes | None, its_finalized: int) -> Opinio
 
 
 def is_live(made_ms: int | None, now_s: float) -> bool:
-    """Whether an endpoint whose finalized block was made then (unix ms; None: it does not say) follows the chain."""
+    """Return whether an endpoint follows the chain; `made_ms` is its finalized block's Unix time, None if unknown."""
     return made_ms is not None and now_s - made_ms / 1000 <= LIVE_S
 
 
 HEADER_BYTES = 16_384
-"""Of JSON; a header has some 1,000. Larger ones are no evidence worth keeping."""
+"""Largest JSON of a header that is kept as evidence; a header has about 1,000."""
 
 
 _MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
@@ -48,17 +48,17 @@ _MADE_AT = "0xf0c365c3cf59d671eb72da0e7a4113c49f1f0515f462cdcf84e0f1d6045dfcbb"
 
 
 class Stance(msgspec.Struct, frozen=True):
-    """What an endpoint says of a head that another one, its source, named."""
+    """What an endpoint says about a head that another one, the source, reported."""
 
     opinion: Opinion
-    behind: Head | None = None
-    """Its own finalized block, where that is lower than the head: to be held against the source (`compared`)."""
-    contested: tuple[Head, Head] | None = None
-    """Where it is OTHER: the source's block and its own, both finalized and of one number."""
+    behind: FinalizedBlock | None = None
+    """Its own finalized block when that is lower than the head, to compare with the source's (`compared`)."""
+    contested: tuple[FinalizedBlock, FinalizedBlock] | None = None
+    """For OTHER: the source's block and its own, both finalized and of one number."""
 
 
-async def stance(node: Node, head: Head, now_s: float) -> Stance:
-    """What this node has at the number of a head that its source named; `now_s` is unix time. Raises as `ask`."""
+async def stance(node: ChainEndpoint, head: FinalizedBlock, now_s: float) -> Stance:
+    """Return the stance of this endpoint on a head of its source; `now_s` is Unix time. Raises as `ask`."""
     if await read_hash_at(node, head.number) == head.hash:
         return Stance(Opinion.SAME)
     its = await read_finalized(node)
@@ -68,14 +68,14 @@ async def stance(node: Node, head: Head, now_s: float) -> Stance:
     found = await read_hash_at(node, head.number)
     judged = opinion_of(head, found, its.number)
     if judged is Opinion.OTHER and found is not None:
-        return Stance(judged, contested=(head, Head(head.number, found)))
+        return Stance(judged, contested=(head, FinalizedBlock(head.number, found)))
     return Stance(judged)
 
 
-async def compared(its: Stance, source: Node) -> Stance:
-    """The stance of an endpoint that has finalized less, once its finalized block is held against the source's.
+async def compared(its: Stance, source: ChainEndpoint) -> Stance:
+    """Return the stance of an endpoint that has finalized less, after comparing its finalized block with the source's.
 
-    An endpoint on another fork that stands still would otherwise contradict nothing. Raises as `ask` of the source.
+    Otherwise a stalled endpoint on another fork would contradict nothing. Raises as `ask` of the source.
     """
     if its.behind is None:
         return its
@@ -83,16 +83,18 @@ async def compared(its: Stance, source: Node) -> Stance:
     if there in (None, its.behind.hash):
         return its
     assert there is not None
-    return Stance(Opinion.OTHER, contested=(Head(its.behind.number, there), its.behind))
+    return Stance(Opinion.OTHER, contested=(FinalizedBlock(its.behind.number, there), its.behind))
 
 
-async def read_fork(one: Node, other: Node, contested: tuple[Head, Head], now_s: float) -> Fork:
-    """Both headers of a number at which two endpoints differ, as evidence. Never raises for the endpoints' sake."""
+async def read_fork(
+    one: ChainEndpoint, other: ChainEndpoint, contested: tuple[FinalizedBlock, FinalizedBlock], now_s: float
+) -> Fork:
+    """Return both headers of the contested block as evidence. A header that cannot be had is None."""
     ours, its = contested
     return Fork(now_s, await _claim(one, ours), await _claim(other, its))
 
 
-async def _claim(node: Node, head: Head) -> Claim:
+async def _claim(node: ChainEndpoint, head: FinalizedBlock) -> Claim:
     at = hex_of(head.hash)
     try:
         (header,) = await node.ask([RpcCall("chain_getHeader", (at,))])
@@ -103,7 +105,7 @@ async def _claim(node: Node, head: Head) -> Claim:
     return Claim(node.name, head.number, at, header)
 
 
-async def _made_ms(node: Node, block_hash: bytes) -> int | None:
+async def _made_ms(node: ChainEndpoint, block_hash: bytes) -> int | None:
     (answer,) = await node.ask([RpcCall("state_getStorage", (_MADE_AT, hex_of(block_hash)))])
     if answer is None or isinstance(answer, CallRefused):
         return None

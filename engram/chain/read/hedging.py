@@ -1,4 +1,4 @@
-"""Asks several endpoints the same, each in its turn, without waiting for one that is slow."""
+"""Hedged requests: asks several endpoints in turn, without waiting for a slow one."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -6,8 +6,7 @@ from typing import Final
 import trio
 
 HEDGE_S: Final = 0.5
-"""An endpoint that has not answered by then is no longer waited for alone: the next one is asked as well. A connection
-over TLS to another continent, and an answer on it, take about as long."""
+"""After this the next endpoint is asked as well. Connecting over TLS to another continent takes about as long."""
 
 
 async def hedged(asks: Sequence[Callable[[], Awaitable[bool]]], *, at_once: int = 1, hedge_s: float = HEDGE_S) -> bool:

@@ -6,7 +6,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 Json: TypeAlias = object
-"""Any decoded JSON value; whoever reads it checks what it is."""
+"""Any decoded JSON value; the reader checks its type."""
 
 
 class RpcCall(msgspec.Struct, frozen=True):
@@ -16,16 +16,16 @@ class RpcCall(msgspec.Struct, frozen=True):
     params: tuple[Json, ...] = ()
 
 
-class Node(Protocol):
+class ChainEndpoint(Protocol):
     """One endpoint of the chain: a JSON-RPC server, or the recording that answers like one."""
 
     @property
     def name(self) -> str:
-        """What logs and /status call it; no credentials."""
+        """Its name in logs and /status, without credentials."""
         ...
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
-        """Answers in the order of the calls; a call that was refused has its CallRefused in the place.
+        """Return the answers in the order of the calls; a refused call has a CallRefused in its place.
 
         Returns within the endpoint's deadline. Raises EndpointUnreachable, EndpointBusy or AnswerMalformed when
         there is no answer for any of them.

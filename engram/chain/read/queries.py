@@ -1,4 +1,4 @@
-"""Reads the chain through one node: a finalized head, the runtime's types, a subnet; all at one block hash."""
+"""Reads the chain through one endpoint: a finalized head, the runtime's types, a subnet, all at one block hash."""
 
 from typing import TypeVar
 
@@ -6,23 +6,23 @@ import msgspec
 
 from engram import wire
 from engram.chain.errors import AnswerMalformed, CallRefused, RuntimeApiMissing
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.codec import METADATA_CALL, METADATA_PARAMS, METAGRAPH_CALL, Codec
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 
 T = TypeVar("T")
 HASH_BYTES = 32
 
 
 class HeadReading(msgspec.Struct, frozen=True):
-    """What a node says of its finalized head."""
+    """A finalized head as an endpoint reports it."""
 
-    head: Head
+    head: FinalizedBlock
     spec_version: int
     transaction_version: int
     chain_name: str
     hash_at_ours: bytes | None
-    """The node's block at the number that was asked about; None when none was, or when it knows none."""
+    """The endpoint's block at the number requested; None when none was requested, or it has none."""
 
 
 class _Header(msgspec.Struct):
@@ -34,14 +34,14 @@ class _RuntimeVersion(msgspec.Struct):
     transactionVersion: int  # noqa: N815 - the node's own name
 
 
-async def finalized_hash(node: Node) -> bytes:
-    """Hash of the newest finalized block."""
+async def finalized_hash(node: ChainEndpoint) -> bytes:
+    """Return the hash of the newest finalized block."""
     (answer,) = await node.ask([RpcCall("chain_getFinalizedHead")])
     return hash_of(node, answered(node, answer))
 
 
-async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadReading:
-    """The block of this hash, the runtime at it, and the node's hash at block number `ours`."""
+async def read_head(node: ChainEndpoint, block_hash: bytes, ours: int | None) -> HeadReading:
+    """Return the block of this hash, the runtime at it, and the node's hash at block number `ours`."""
     calls = _head_calls(block_hash)
     if ours is not None:
         calls.append(RpcCall("chain_getBlockHash", (ours,)))
@@ -52,8 +52,8 @@ async def read_head(node: Node, block_hash: bytes, ours: int | None) -> HeadRead
     return msgspec.structs.replace(reading, hash_at_ours=hash_of(node, at_ours[0]))
 
 
-async def read_head_and_metadata(node: Node, block_hash: bytes) -> tuple[HeadReading, bytes]:
-    """The block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
+async def read_head_and_metadata(node: ChainEndpoint, block_hash: bytes) -> tuple[HeadReading, bytes]:
+    """Return the block of this hash and the runtime's metadata at it, in one request. Raises RuntimeApiMissing."""
     metadata = RpcCall("state_call", (METADATA_CALL, METADATA_PARAMS, hex_of(block_hash)))
     head, version, name, answer = await node.ask([*_head_calls(block_hash), metadata])
     reading = _head_reading(node, block_hash, head, version, name)
@@ -62,30 +62,30 @@ async def read_head_and_metadata(node: Node, block_hash: bytes) -> tuple[HeadRea
     return reading, octets_of(node, answer)
 
 
-async def read_hash_at(node: Node, number: int) -> bytes | None:
-    """The node's block of this number, finalized or not; None when it has none yet."""
+async def read_hash_at(node: ChainEndpoint, number: int) -> bytes | None:
+    """Return the node's block of this number, finalized or not; None when it has none yet."""
     (answer,) = await node.ask([RpcCall("chain_getBlockHash", (number,))])
     found = answered(node, answer)
     return None if found is None else hash_of(node, found)
 
 
-async def read_finalized(node: Node) -> Head:
-    """The newest finalized block."""
+async def read_finalized(node: ChainEndpoint) -> FinalizedBlock:
+    """Return the newest finalized block."""
     at = await finalized_hash(node)
     (answer,) = await node.ask([RpcCall("chain_getHeader", (hex_of(at),))])
-    return Head(_number(node, convert(node, answered(node, answer), _Header).number), at)
+    return FinalizedBlock(_number(node, convert(node, answered(node, answer), _Header).number), at)
 
 
-async def read_metadata(node: Node, reading: HeadReading) -> bytes:
-    """The runtime's metadata at this head: 0.5 MB, asked for once per runtime version. Raises RuntimeApiMissing."""
+async def read_metadata(node: ChainEndpoint, reading: HeadReading) -> bytes:
+    """Return the runtime's metadata at this head (0.5 MB, read once per version). Raises RuntimeApiMissing."""
     try:
         return await state_call(node, METADATA_CALL, METADATA_PARAMS, reading.head)
     except CallRefused as error:
         raise RuntimeApiMissing(f"{node.name}: runtime {reading.spec_version}: {error}") from error
 
 
-async def read_metagraph_bytes(node: Node, codec: Codec, netuid: int, head: Head) -> bytes:
-    """SCALE bytes of the metagraph of a subnet at this block."""
+async def read_metagraph_bytes(node: ChainEndpoint, codec: Codec, netuid: int, head: FinalizedBlock) -> bytes:
+    """Return the SCALE bytes of a subnet's metagraph at this block."""
     return await state_call(node, METAGRAPH_CALL, codec.metagraph_params(netuid), head)
 
 
@@ -94,14 +94,14 @@ def _head_calls(block_hash: bytes) -> list[RpcCall]:
     return [RpcCall("chain_getHeader", (at,)), RpcCall("state_getRuntimeVersion", (at,)), RpcCall("system_chain")]
 
 
-def _head_reading(node: Node, block_hash: bytes, head: Json, version: Json, name: Json) -> HeadReading:
+def _head_reading(node: ChainEndpoint, block_hash: bytes, head: Json, version: Json, name: Json) -> HeadReading:
     runtime = convert(node, answered(node, version), _RuntimeVersion)
     header = convert(node, answered(node, head), _Header)
     for number in (runtime.specVersion, runtime.transactionVersion):
         if not 0 <= number < 2**32:
             raise AnswerMalformed(f"{node.name}: a runtime of version {number}")
     return HeadReading(
-        head=Head(_number(node, header.number), block_hash),
+        head=FinalizedBlock(_number(node, header.number), block_hash),
         spec_version=runtime.specVersion,
         transaction_version=runtime.transactionVersion,
         chain_name=convert(node, answered(node, name), str)[:100],
@@ -109,8 +109,8 @@ def _head_reading(node: Node, block_hash: bytes, head: Json, version: Json, name
     )
 
 
-def answered(node: Node, answer: Json) -> Json:
-    """The answer of one call. Raises CallRefused, naming the node, when it was refused."""
+def answered(node: ChainEndpoint, answer: Json) -> Json:
+    """Return the answer of one call. Raises CallRefused, naming the node, when it was refused."""
     if isinstance(answer, CallRefused):
         raise CallRefused(answer.code, f"{node.name}: {answer.message}")
     return answer
@@ -121,24 +121,24 @@ def hex_of(octets: bytes) -> str:
     return "0x" + octets.hex()
 
 
-async def state_call(node: Node, method: str, params: str, head: Head) -> bytes:
-    """SCALE bytes that a runtime call answers at this block."""
+async def state_call(node: ChainEndpoint, method: str, params: str, head: FinalizedBlock) -> bytes:
+    """Return the SCALE bytes that a runtime call answers at this block."""
     (answer,) = await node.ask([RpcCall("state_call", (method, params, hex_of(head.hash)))])
     return octets_of(node, answered(node, answer))
 
 
-def hash_of(node: Node, answer: Json) -> bytes:
-    """A block hash. Raises AnswerMalformed."""
+def hash_of(node: ChainEndpoint, answer: Json) -> bytes:
+    """Return a block hash. Raises AnswerMalformed."""
     octets = octets_of(node, answer)
     if len(octets) != HASH_BYTES:
         raise AnswerMalformed(f"{node.name}: a block hash of {len(octets)} bytes")
     return octets
 
 
-def octets_of(node: Node, answer: Json) -> bytes:
-    """The bytes of `0x…`. Raises AnswerMalformed."""
+def octets_of(node: ChainEndpoint, answer: Json) -> bytes:
+    """Return the bytes of `0x…`. Raises AnswerMalformed."""
     if not isinstance(answer, str) or not answer.startswith("0x"):
-        raise AnswerMalformed(f"{node.name}: no hex string where bytes were asked for")
+        raise AnswerMalformed(f"{node.name}: expected bytes as a hex string")
     try:
         octets = bytes.fromhex(answer[2:])
     except ValueError as error:
@@ -148,7 +148,7 @@ def octets_of(node: Node, answer: Json) -> bytes:
     return octets
 
 
-def _number(node: Node, text: str) -> int:
+def _number(node: ChainEndpoint, text: str) -> int:
     try:
         number = int(text, 16)
     except ValueError as error:
@@ -158,8 +158,8 @@ def _number(node: Node, text: str) -> int:
     return number
 
 
-def convert(node: Node, answer: Json, kind: type[T]) -> T:
-    """The answer as this type. Raises AnswerMalformed, naming the node."""
+def convert(node: ChainEndpoint, answer: Json, kind: type[T]) -> T:
+    """Return the answer as this type. Raises AnswerMalformed, naming the node."""
     try:
         return wire.convert(answer, kind)
     except msgspec.ValidationError as error:

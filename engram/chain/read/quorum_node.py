@@ -1,8 +1,8 @@
-"""Asks a second endpoint the same as the first, where honest answers cannot differ: reads at one block hash.
+"""Confirms answers by a second endpoint, where honest answers cannot differ: reads at one block hash.
 
-Two are asked at once, and the first two that agree are taken; a third is asked when one of them is slow or fails, and
-any two that differ end it. An answer that no other can give is believed only where none of them follows the chain:
-an endpoint that makes blocks up would only have to be ahead (`hold`).
+Two endpoints are asked at once and the first two answers that agree are taken. A third is asked when one of them is
+slow or fails; two that differ are an error. An unconfirmed answer is accepted only when no other endpoint follows the
+chain: otherwise an endpoint that invents blocks would only have to be ahead (`hold`).
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ from engram.chain.errors import (
     EndpointUnreachable,
     HeadAwaited,
 )
-from engram.chain.model import Head
+from engram.chain.model import FinalizedBlock
 from engram.chain.read.head_opinions import Opinion, compared, read_fork, stance
 from engram.chain.read.hedging import hedged
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.chain.read.watched import preferred
 from engram.clock import Clock, SystemClock
 
@@ -34,14 +34,14 @@ _CLOCK: Final = SystemClock()
 
 
 @final
-class Agreeing:
-    """A Node: the answers of `node`, which the first of `others` that knows the block must give too.
+class QuorumEndpoint:
+    """A ChainEndpoint whose answers come from `node` and are confirmed by one of `others`.
 
-    One that does not answer is not asked again; when none can be asked, `node` alone is believed. When `node` fails,
-    two of the others that agree stand in for it, where all that is asked can be compared.
+    An endpoint that does not answer is not asked again; when none is left, `node` alone is trusted. When `node` fails,
+    two of the others that agree stand in for it, provided every call can be compared.
     """
 
-    def __init__(self, node: Node, others: Sequence[Node], clock: Clock = _CLOCK) -> None:
+    def __init__(self, node: ChainEndpoint, others: Sequence[ChainEndpoint], clock: Clock = _CLOCK) -> None:
         self._node = node
         self._others = list(others)
         self._clock = clock
@@ -51,7 +51,7 @@ class Agreeing:
         return self._node.name
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
-        """See Node. Raises AnswersDiffer when two endpoints answer otherwise."""
+        """See ChainEndpoint. Raises AnswersDiffer when two endpoints answer differently."""
         places = [place for place, call in enumerate(calls) if call.method in _COMPARED]
         if not places or not self._others:
             return await self._node.ask(calls)
@@ -60,26 +60,26 @@ class Agreeing:
         await hedged([comparison.ask_first, *others], at_once=2)
         return comparison.taken()
 
-    async def _ask_other(self, other: Node, comparison: "_Comparison") -> bool:
+    async def _ask_other(self, other: ChainEndpoint, comparison: "_Comparison") -> bool:
         try:
             return await comparison.ask_other(other)
         except _SILENT:
             self._leave_out(other)
             return False
 
-    async def hold(self, head: Head) -> None:
-        """Raise unless another endpoint has this block, or none of them can tell.
+    async def hold(self, head: FinalizedBlock) -> None:
+        """Raise unless another endpoint has this block, or no other endpoint can say.
 
-        An endpoint whose finalized block is lower is compared at that lower one. Raises EndpointsForked, with both
-        headers, when another endpoint has another finalized block of one number; HeadAwaited when none has it yet, and
-        one of them follows the chain: it will have it, or another.
+        An endpoint whose finalized block is lower is compared at that block. Raises EndpointsForked, with both headers,
+        when another endpoint has a different finalized block of one number; HeadAwaited when none has this block yet
+        but one follows the chain and will soon.
         """
         awaited: list[str] = []
         others = [partial(self._holds, other, head, awaited) for other in preferred(self._others)]
         if not await hedged(others) and awaited:
             raise HeadAwaited(f"{awaited[-1]} has not finalized block {head.number} of {self.name} yet")
 
-    async def _holds(self, other: Node, head: Head, awaited: list[str]) -> bool:
+    async def _holds(self, other: ChainEndpoint, head: FinalizedBlock, awaited: list[str]) -> bool:
         try:
             its = await stance(other, head, self._clock.now())
         except _SILENT:
@@ -102,26 +102,26 @@ class Agreeing:
                 assert_never(its.opinion)
         return False
 
-    def _leave_out(self, silent: Node) -> None:
+    def _leave_out(self, silent: ChainEndpoint) -> None:
         self._others = [other for other in self._others if other is not silent]
 
 
 class _Comparison:
-    """The answers to one question, as they come in."""
+    """The answers to one batch of calls, as they arrive."""
 
-    def __init__(self, node: Node, calls: Sequence[RpcCall], places: Sequence[int]) -> None:
+    def __init__(self, node: ChainEndpoint, calls: Sequence[RpcCall], places: Sequence[int]) -> None:
         self._node = node
         self._calls = calls
         self._places = places
         self._heard: list[tuple[str, list[Json]]] = []
-        """By endpoint, the answers to the calls that can be compared."""
+        """Endpoint name, and its answers to the calls that can be compared."""
         self._first: list[Json] | None = None
         self._first_ended = trio.Event()
         self._failure: ChainError = EndpointUnreachable(f"{node.name}: no answer")
         self._stand_in: list[Json] | None = None
 
     async def ask_first(self) -> bool:
-        """Ask `node` all of it; True when the question is settled."""
+        """Send `node` all calls; return whether the answers are settled."""
         try:
             self._first = await self._node.ask(self._calls)
         except ChainError as error:
@@ -133,8 +133,8 @@ class _Comparison:
         refused = all(isinstance(answer, CallRefused) for answer in comparable)
         return refused or self._agrees(self._node.name, comparable)
 
-    async def ask_other(self, other: Node) -> bool:
-        """Ask another endpoint what can be compared; True when the question is settled. Raises as its `ask`."""
+    async def ask_other(self, other: ChainEndpoint) -> bool:
+        """Send another endpoint the comparable calls; return whether the answers are settled. Raises as its `ask`."""
         answers = await other.ask([self._calls[place] for place in self._places])
         if any(isinstance(answer, CallRefused) for answer in answers):
             return False
@@ -148,7 +148,7 @@ class _Comparison:
         return False
 
     def taken(self) -> list[Json]:
-        """The answers that are believed. Raises how the node failed, when nothing stands in for it."""
+        """Return the settled answers. Raises the node's failure when no other endpoint stands in for it."""
         if self._first is not None:
             return self._first
         if self._stand_in is not None:
@@ -156,9 +156,9 @@ class _Comparison:
         raise self._failure
 
     def _agrees(self, name: str, answers: list[Json]) -> bool:
-        """Whether an earlier endpoint gave the same. Raises AnswersDiffer when one gave something else.
+        """Return whether an earlier endpoint gave the same answers. Raises AnswersDiffer when one gave others.
 
-        A call that an endpoint refused is not compared.
+        Calls that an endpoint refused are not compared.
         """
         for earlier, known in self._heard:
             for place, one, other in zip(self._places, known, answers, strict=True):

@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES = 4_000_000
 """A metagraph of 4,096 uids is 1.5 MB of hex, metadata 0.5 MB today."""
 CONNECT_S = 5.0
 ERROR_TEXT = 300
-"""Characters of an endpoint's own words that reach logs and /status."""
+"""Characters of an endpoint's error text that reach logs and /status."""
 BUSY_STATUSES = frozenset({403, 429, 503})
 BUSY_CODES = frozenset({-32004, -32005})
 """How public endpoints refuse for load or quota (source: bittensor 11.3)."""
@@ -30,8 +30,8 @@ class _Error(msgspec.Struct):
 
     def __post_init__(self) -> None:
         data = self.data if isinstance(self.data, str) else msgspec.json.encode(self.data).decode()
-        told = f"{self.message}: {data}" if self.data else self.message
-        self.message = told[:ERROR_TEXT]
+        text = f"{self.message}: {data}" if self.data else self.message
+        self.message = text[:ERROR_TEXT]
 
 
 class _Reply(msgspec.Struct):
@@ -46,7 +46,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 @final
-class JsonRpcNode:
+class JsonRpcEndpoint:
     """One HTTP(S) endpoint. `timeout_s` bounds each `ask` as a whole."""
 
     def __init__(self, http: HttpClient, url: str, timeout_s: float) -> None:
@@ -118,7 +118,7 @@ class JsonRpcNode:
         return response.content
 
     def _refused_as_a_whole(self, error: _Error) -> None:
-        """A server without batches says so in one error object (jsonrpsee: -32005 as well); it is asked singly."""
+        """Stop batching for a server that answers a batch with one error object (jsonrpsee: also -32005)."""
         if "batch" not in error.message.lower():
             self._raise_if_busy(error)
             raise AnswerMalformed(f"{self._name}: {error.message} ({error.code})")
@@ -130,7 +130,7 @@ class JsonRpcNode:
             if reply.id is None or not first <= reply.id < first + count or reply.id in by_id:
                 if reply.error is not None:
                     self._raise_if_busy(reply.error)
-                raise AnswerMalformed(f"{self._name}: answer to a question that was not asked")
+                raise AnswerMalformed(f"{self._name}: answer to a call that was not made")
             by_id[reply.id] = reply
         if len(by_id) != count:
             raise AnswerMalformed(f"{self._name}: {len(by_id)} answers to {count} calls")
@@ -150,7 +150,7 @@ class JsonRpcNode:
 
 
 def name_of(url: str) -> str:
-    """Scheme, host and port of an endpoint: what may be shown of it. Raises ValueError when it is no HTTP URL."""
+    """Return scheme, host and port of an endpoint, without credentials. Raises ValueError for other than HTTP."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("an endpoint is an http, https, ws or wss URL")
@@ -163,7 +163,7 @@ class _Headers(Protocol):
 
 
 def _retry_after_s(headers: _Headers) -> float | None:
-    """Seconds of Retry-After (RFC 9110 10.2.3); a date counts from the answer's own Date, so that clocks may differ."""
+    """Return the seconds of Retry-After (RFC 9110 10.2.3); a date is relative to the answer's own Date header."""
     text = (headers.get("retry-after") or "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
@@ -172,7 +172,7 @@ def _retry_after_s(headers: _Headers) -> float | None:
 
 
 def _unix_s(text: str) -> float | None:
-    """Unix time of an HTTP date, None when it is none."""
+    """Return the Unix time of an HTTP date, None when it is malformed."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (ValueError, OverflowError):

@@ -1,7 +1,6 @@
-"""What the runtime's metadata says of storage, calls, events and errors (bittensor-core), for whoever writes.
+"""Storage, calls, events and errors of a runtime, by its own metadata (bittensor-core).
 
-As in codec.py nothing of the layout is written down here: hashers, types, indices and the signed extensions come
-from the metadata of the runtime that is asked.
+As in codec.py, no layout is written down here: hashers, types, indices and signed extensions come from the metadata.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from engram.chain.errors import AnswerMalformed, CallNotComposable
 from engram.chain.read.codec import SS58_PREFIX, unwrap_metadata
 
 ERA_BLOCKS = 64
-"""An extrinsic may be included in this many blocks after the finalized one it was signed at."""
+"""Number of blocks, after the finalized one it was signed at, that may include an extrinsic."""
 SR25519 = 1
 SUBTENSOR = "SubtensorModule"
 """The pallet that holds the subnets."""
@@ -23,7 +22,7 @@ Value: TypeAlias = object
 """A decoded SCALE value: numbers, texts, lists and dicts by the metadata's own names."""
 
 
-class Call(msgspec.Struct, frozen=True):
+class RuntimeCall(msgspec.Struct, frozen=True):
     """One call of a pallet, by the metadata's own names."""
 
     pallet: str
@@ -31,8 +30,8 @@ class Call(msgspec.Struct, frozen=True):
     arguments: dict[str, Value]
 
 
-class Event(msgspec.Struct, frozen=True):
-    """One event of a block. `extrinsic` is the place of the extrinsic that caused it, None outside of any."""
+class RuntimeEvent(msgspec.Struct, frozen=True):
+    """One event of a block. `extrinsic` is the index of the extrinsic that caused it, None when none did."""
 
     pallet: str
     name: str
@@ -41,7 +40,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Era(msgspec.Struct, frozen=True):
-    """When an extrinsic may be included: from the block `birth` on, for ERA_BLOCKS."""
+    """The blocks that may include an extrinsic: ERA_BLOCKS of them from `birth` on."""
 
     birth: int
     birth_hash: bytes
@@ -57,7 +56,7 @@ class Era(msgspec.Struct, frozen=True):
         return {"period": ERA_BLOCKS, "current": self.birth}
 
 
-class Signed(msgspec.Struct, frozen=True):
+class SignedExtrinsic(msgspec.Struct, frozen=True):
     """A signed extrinsic as it goes to the endpoint."""
 
     octets: bytes
@@ -66,7 +65,7 @@ class Signed(msgspec.Struct, frozen=True):
 
 @final
 class RuntimeTypes:
-    """The types of one runtime version, beside those of the metagraph.
+    """The types of one runtime version, those of the metagraph excepted.
 
     Raises AnswerMalformed when `metadata` is not what `Metadata_metadata_at_version(15)` answers.
     """
@@ -93,7 +92,7 @@ class RuntimeTypes:
         return key
 
     def has_storage(self, pallet: str, item: str) -> bool:
-        """Whether the runtime keeps such an item."""
+        """Return whether the runtime keeps such an item."""
         try:
             self.core.storage_entry(pallet, item)
         except (KeyError, ValueError):
@@ -101,7 +100,7 @@ class RuntimeTypes:
         return True
 
     def storage_value(self, pallet: str, item: str, octets: bytes | None) -> Value:
-        """The value that `octets` hold; what the metadata gives when there is none (None where it is optional)."""
+        """Decode an item's value; `octets` None gives the default of the metadata, or None for an optional item."""
         try:
             entry = self.core.storage_entry(pallet, item)
         except (KeyError, ValueError) as error:
@@ -113,12 +112,12 @@ class RuntimeTypes:
         return self.decode(entry.value_type, octets)
 
     def encode_storage(self, pallet: str, item: str, value: Value) -> bytes:
-        """The octets of a value of this item."""
+        """Return the octets of a value of this item."""
         octets: bytes = self.core.encode(self.core.storage_entry(pallet, item).value_type, value)
         return octets
 
     def decode(self, type_name: str, octets: bytes) -> Value:
-        """Raises AnswerMalformed when the octets are not exactly one value of the type."""
+        """Decode one value. Raises AnswerMalformed when the octets are not exactly one value of the type."""
         try:
             value: Value = self.core.decode(type_name, octets)
         except ValueError as error:
@@ -128,15 +127,15 @@ class RuntimeTypes:
     # calls
 
     def has_call(self, pallet: str, function: str) -> bool:
-        """Whether the runtime has such a call."""
+        """Return whether the runtime has such a call."""
         if not self._calls:
             described = self.core.metadata_ir()
             pallets = msgspec.json.decode(described) if isinstance(described, str) else described
             self._calls = {one["name"]: {call["name"] for call in one["calls"]} for one in pallets["pallets"]}
         return function in self._calls.get(pallet, ())
 
-    def compose(self, call: Call) -> bytes:
-        """The octets of a call. Raises CallNotComposable, naming the call."""
+    def compose(self, call: RuntimeCall) -> bytes:
+        """Return the octets of a call. Raises CallNotComposable, naming the call."""
         try:
             octets: bytes = self.core.compose_call(call.pallet, call.function, call.arguments)
         except (KeyError, ValueError, OverflowError, TypeError) as error:
@@ -144,8 +143,10 @@ class RuntimeTypes:
         return octets
 
     def signature_payload(self, call: bytes, nonce: int, era: Era, genesis: bytes) -> bytes:
-        """What a signer signs for this call. Raises CallNotComposable: the runtime may have signed extensions of which
-        the codec knows none."""
+        """Return the payload that is signed for this call.
+
+        Raises CallNotComposable when the runtime has a signed extension that the codec does not know.
+        """
         try:
             payload: bytes = self.core.signature_payload(
                 call,
@@ -160,8 +161,8 @@ class RuntimeTypes:
             raise self._missing("what is signed", error) from error
         return payload
 
-    def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> Signed:
-        """The whole extrinsic and its hash. Raises CallNotComposable."""
+    def extrinsic(self, call: bytes, public_key: bytes, signature: bytes, nonce: int, era: Era) -> SignedExtrinsic:
+        """Return the whole extrinsic and its hash. Raises CallNotComposable."""
         try:
             octets, digest = self.core.encode_signed_extrinsic(
                 call,
@@ -175,23 +176,24 @@ class RuntimeTypes:
             )
         except (KeyError, ValueError, OverflowError, TypeError) as error:
             raise self._missing("a signed extrinsic", error) from error
-        return Signed(bytes(octets), bytes(digest))
+        return SignedExtrinsic(bytes(octets), bytes(digest))
 
     # events
 
-    def events(self, octets: bytes | None) -> tuple[Event, ...]:
-        """The events of a block (`System.Events`)."""
+    def events(self, octets: bytes | None) -> tuple[RuntimeEvent, ...]:
+        """Return the events of a block (`System.Events`)."""
         records = self.storage_value("System", "Events", octets)
         if not isinstance(records, list):
             raise AnswerMalformed("the events of a block are no list")
         try:
             return tuple(
-                Event(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"]) for one in records
+                RuntimeEvent(one["module_id"], one["event_id"], one["extrinsic_idx"], one["attributes"])
+                for one in records
             )
         except (KeyError, TypeError) as error:
             raise AnswerMalformed(f"the events of a block are of no known form: {error}") from error
 
-    def refusal(self, failure: Event) -> tuple[str, str]:
+    def refusal(self, failure: RuntimeEvent) -> tuple[str, str]:
         """Name and explanation of a System.ExtrinsicFailed, by the metadata."""
         error = failure.attributes.get("dispatch_error") if isinstance(failure.attributes, Mapping) else None
         match error:

@@ -19,18 +19,18 @@ T = TypeVar("T")
 NAMES_BYTES: Final = 4_000_000
 _HEAD: Final = b"meta\x0f"
 _OWN: Final = 8
-"""What brackets and commas, or a primitive's name, come to."""
+"""Bytes of the brackets and commas around a name, or of a primitive's name."""
 
 
 @lru_cache(maxsize=2)
 def check_type_names(metadata: bytes) -> None:
-    """Takes 10 ms of CPU for metadata that is new. Raises AnswerMalformed."""
+    """Raise AnswerMalformed for metadata whose type names are too long. Takes 10 ms of CPU once per metadata."""
     if metadata.startswith(_HEAD):
         _add_up(_Types(metadata).read())
 
 
 def _add_up(types: "dict[int, tuple[int, list[int]]]") -> None:
-    """Raises AnswerMalformed when the names are too long in all, or one is spelled by itself."""
+    """Raise AnswerMalformed when all names together are too long, or a name contains itself."""
     sizes: dict[int, int] = {}
     begun: set[int] = set()
     total = 0
@@ -63,7 +63,7 @@ class _Types:
         self._place = len(_HEAD)
 
     def read(self) -> dict[int, tuple[int, list[int]]]:
-        """Raises AnswerMalformed."""
+        """Raise AnswerMalformed."""
         try:
             return dict(self._many(self._type))
         except IndexError:

@@ -1,7 +1,4 @@
-"""The chain at one finalized block: what the commands look at before they write.
-
-Read through one endpoint; where several are given, what a second one answers must be the same.
-"""
+"""The chain at one finalized block, read through one endpoint and confirmed by a second where several are given."""
 
 import re
 from collections.abc import Sequence
@@ -20,10 +17,10 @@ from engram.chain.errors import (
     HeadAwaited,
     RuntimeApiMissing,
 )
-from engram.chain.model import Head, Metagraph
+from engram.chain.model import FinalizedBlock, Metagraph
 from engram.chain.read.codec import Codec
 from engram.chain.read.hedging import hedged
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import (
     HeadReading,
     answered,
@@ -35,37 +32,39 @@ from engram.chain.read.queries import (
     read_head_and_metadata,
     read_metagraph_bytes,
 )
-from engram.chain.read.quorum_node import Agreeing
+from engram.chain.read.quorum_node import QuorumEndpoint
 from engram.chain.read.runtime import RuntimeTypes, Value
 from engram.chain.read.watched import preferred
 
 _NO_HEAD = (EndpointBusy, EndpointUnreachable, AnswerMalformed, CallRefused)
 KEYS_AT_ONCE = 1_000
-"""Substrate nodes answer no more keys in one page."""
+"""Largest page of keys that Substrate nodes return."""
 _HEX = re.compile(r"0x(?:[0-9a-f]{2})*")
 KEYS_AT_MOST = 50_000
-"""A map larger than this is refused: it is no subnet's."""
+"""A larger map is refused: no subnet has that many entries."""
 
 
 @final
 class View:
     """One finalized block. Everything read through it is read at the same hash."""
 
-    def __init__(self, node: Node, reading: HeadReading, metadata: bytes, others: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, node: ChainEndpoint, reading: HeadReading, metadata: bytes, others: Sequence[ChainEndpoint] = ()
+    ) -> None:
         self.node = node
-        """What is written goes to this one."""
-        self._reader = Agreeing(node, others)
+        """The endpoint that extrinsics are sent to."""
+        self._reader = QuorumEndpoint(node, others)
         self.reading = reading
         self.types = RuntimeTypes(metadata, reading.spec_version, reading.transaction_version)
         self.metadata = metadata
 
     @property
-    def head(self) -> Head:
+    def head(self) -> FinalizedBlock:
         """The block."""
         return self.reading.head
 
     async def storage(self, pallet: str, item: str, *parameters: Value) -> Value:
-        """One storage item, decoded; its default when it was never written. Raises CallNotComposable."""
+        """Return one storage item, decoded; its default when it was never written. Raises CallNotComposable."""
         key = self.types.storage_key(pallet, item, *parameters)
         return self.types.storage_value(pallet, item, await read_storage(self._reader, key, self.head.hash))
 
@@ -89,7 +88,7 @@ class View:
             page = convert(self.node, answered(self.node, answer), list[str])
             rising = sorted({*page}) == page and (after is None or not page or page[0] > after)
             if not rising or any(not key.startswith(prefix) or _HEX.fullmatch(key) is None for key in page):
-                raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not asked for")
+                raise AnswerMalformed(f"{self.node.name}: keys of {pallet}.{item} that were not requested")
             keys += page
             if len(page) < KEYS_AT_ONCE:
                 break
@@ -97,25 +96,25 @@ class View:
                 raise AnswerMalformed(f"{self.node.name}: more than {KEYS_AT_MOST} entries in {pallet}.{item}")
         found: list[tuple[str, str]] = []
         for first in range(0, len(keys), KEYS_AT_ONCE):
-            asked = keys[first : first + KEYS_AT_ONCE]
-            (answer,) = await self._reader.ask([RpcCall("state_queryStorageAt", (asked, at))])
-            found += _changes(self.node, answered(self.node, answer), asked)
+            batch = keys[first : first + KEYS_AT_ONCE]
+            (answer,) = await self._reader.ask([RpcCall("state_queryStorageAt", (batch, at))])
+            found += _changes(self.node, answered(self.node, answer), batch)
             await trio.lowlevel.checkpoint()
         return found
 
     async def metagraph(self, netuid: int, now_s: float) -> Metagraph:
-        """The subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
+        """Return the subnet at this block. Raises SubnetUnknown, RuntimeApiMissing, AnswerMalformed."""
         codec = Codec(self.metadata, self.reading.spec_version, self.reading.transaction_version)
         scale = await read_metagraph_bytes(self._reader, codec, netuid, self.head)
         fields = codec.decode_fields(scale)
         return codec.metagraph(fields, netuid, self.head, read_at_s=now_s, endpoint=self.node.name, witness=None)
 
 
-async def open_view(nodes: Sequence[Node]) -> View:
-    """The newest finalized block, of the first endpoint that gives one; what is read of it is held against the others.
+async def open_view(nodes: Sequence[ChainEndpoint]) -> View:
+    """Return the newest finalized block of the first endpoint that answers, to be read with confirmation by the others.
 
-    One that is ahead of the others is passed over: what it alone knows cannot be held against anything. One that is
-    slow is asked after those that answered.
+    An endpoint that is ahead of all others is skipped: what it alone knows cannot be confirmed. A slow one is asked
+    after those that answered.
 
     Raises the last endpoint's ChainError, with what was wrong with the others as its notes, or AnswersDiffer.
     """
@@ -123,7 +122,7 @@ async def open_view(nodes: Sequence[Node]) -> View:
     for node, known in await _answering(nodes, failures):
         try:
             others = [other for other in nodes if other is not node]
-            agreeing = Agreeing(node, others)
+            agreeing = QuorumEndpoint(node, others)
             block_hash = await finalized_hash(node) if known is None else known
             reading, metadata = await read_head_and_metadata(agreeing, block_hash)
             await agreeing.hold(reading.head)
@@ -135,10 +134,12 @@ async def open_view(nodes: Sequence[Node]) -> View:
     raise failures[-1]
 
 
-async def _answering(nodes: Sequence[Node], failures: list[ChainError]) -> list[tuple[Node, bytes | None]]:
-    """The nodes that may give a view, the first that answered in front, with the finalized head that it named.
+async def _answering(
+    nodes: Sequence[ChainEndpoint], failures: list[ChainError]
+) -> list[tuple[ChainEndpoint, bytes | None]]:
+    """Return the endpoints that can give a view, with their finalized heads, the first that answered in front.
 
-    Each is asked in its turn, without waiting for one that is slow; `failures` learns why one is left out.
+    They are asked in turn without waiting for a slow one; `failures` collects why others are left out.
     """
     order = preferred(nodes)
     heads: dict[int, bytes | None] = dict.fromkeys(range(len(order)))
@@ -156,8 +157,10 @@ async def _answering(nodes: Sequence[Node], failures: list[ChainError]) -> list[
     return [(order[place], heads[place]) for place in sorted(heads, key=lambda place: heads[place] is None)]
 
 
-async def view_at(node: Node, block_hash: bytes, known: View | None = None, others: Sequence[Node] = ()) -> View:
-    """The block of this hash, held against `others`; `known` spares reading the metadata while the runtime is the same.
+async def view_at(
+    node: ChainEndpoint, block_hash: bytes, known: View | None = None, others: Sequence[ChainEndpoint] = ()
+) -> View:
+    """Return the block of this hash, confirmed by `others`; `known` supplies the metadata if the runtime is the same.
 
     Raises AnswersDiffer.
     """
@@ -165,16 +168,16 @@ async def view_at(node: Node, block_hash: bytes, known: View | None = None, othe
         reading = await read_head(node, block_hash, None)
         if known.reading.spec_version == reading.spec_version:
             return View(node, reading, known.metadata, others)
-    return View(node, *await read_head_and_metadata(Agreeing(node, others), block_hash), others)
+    return View(node, *await read_head_and_metadata(QuorumEndpoint(node, others), block_hash), others)
 
 
-async def read_storage(node: Node, key: bytes, block_hash: bytes) -> bytes | None:
-    """The octets of one storage item at a block, None when there are none."""
+async def read_storage(node: ChainEndpoint, key: bytes, block_hash: bytes) -> bytes | None:
+    """Return the octets of one storage item at a block, None when there are none."""
     (answer,) = await node.ask([RpcCall("state_getStorage", (hex_of(key), hex_of(block_hash)))])
     return _optional(node, answered(node, answer))
 
 
-def _optional(node: Node, answer: object) -> bytes | None:
+def _optional(node: ChainEndpoint, answer: object) -> bytes | None:
     return None if answer is None else octets_of(node, answer)
 
 
@@ -182,9 +185,9 @@ class _ChangeSet(msgspec.Struct):
     changes: list[tuple[str, str | None]]
 
 
-def _changes(node: Node, answer: object, asked: Sequence[str]) -> list[tuple[str, str]]:
+def _changes(node: ChainEndpoint, answer: object, batch: Sequence[str]) -> list[tuple[str, str]]:
     sets = convert(node, answer, list[_ChangeSet])
     changes = [change for one in sets for change in one.changes]
-    if {key for key, _ in changes} - set(asked) or len({key for key, _ in changes}) != len(changes):
-        raise AnswerMalformed(f"{node.name}: storage that was not asked for")
+    if {key for key, _ in changes} - set(batch) or len({key for key, _ in changes}) != len(changes):
+        raise AnswerMalformed(f"{node.name}: storage that was not requested")
     return [(key, value) for key, value in changes if value is not None]

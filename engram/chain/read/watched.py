@@ -1,6 +1,6 @@
-"""Remembers how each endpoint behaved, so that one that hangs costs its timeout once and not at every question.
+"""Remembers the health of each endpoint, so that one that hangs costs its timeout once and not at every call.
 
-| how a question ended                          | what follows for its endpoint                                       |
+| how a call ended                              | what follows for its endpoint                                       |
 |-----------------------------------------------|---------------------------------------------------------------------|
 | answered                                      | it may be asked first again                                         |
 | not reached, after more than HUNG_S           | set aside: not asked while another endpoint can be                  |
@@ -8,8 +8,8 @@
 | refused for load                              | set aside for as long as it asked                                   |
 | given up, because others had answered already | asked last                                                          |
 
-The last endpoint that is not set aside is always asked. A command keeps this for its own time, a process for all that
-ask the same endpoints in it.
+The last endpoint that is not set aside is always asked. A command keeps the health while it runs, a process for all
+readers of the same endpoints.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,23 +23,29 @@ from engram.chain.errors import EndpointBusy, EndpointUnreachable
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_busy, after_hang, after_success
 from engram.chain.read.hedging import HEDGE_S
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.clock import Clock
 
 HUNG_S: Final = 0.3
-"""A failure that took longer costs too much to have it again."""
+"""A failure that took longer than this sets its endpoint aside."""
 LATE_S: Final = 60.0
-"""An endpoint that others were faster than is asked after them for so long."""
+"""Time for which an endpoint that was slower than others is asked last."""
 SetAside = Callable[[EndpointHealth, str, float], EndpointHealth]
 """The health after a failure: the health before it, why, and the monotonic time."""
 
 
 @final
-class Watched:
-    """A Node that is not asked while it is set aside; see the table above."""
+class WatchedEndpoint:
+    """A ChainEndpoint that is not asked while it is set aside; see the table above."""
 
     def __init__(
-        self, node: Node, place: int, healths: list[EndpointHealth], clock: Clock, rng: Random, set_aside: SetAside
+        self,
+        node: ChainEndpoint,
+        place: int,
+        healths: list[EndpointHealth],
+        clock: Clock,
+        rng: Random,
+        set_aside: SetAside,
     ) -> None:
         self._node = node
         self._place = place
@@ -54,14 +60,14 @@ class Watched:
 
     @property
     def is_late(self) -> bool:
-        """Whether other endpoints are asked before it."""
+        """Whether it is asked after the others."""
         return self._health.not_before_s > self._clock.monotonic()
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
-        """See Node. Raises EndpointUnreachable at once, with nothing sent, while it is set aside."""
+        """See ChainEndpoint. Raises EndpointUnreachable at once, with nothing sent, while it is set aside."""
         started_s = self._clock.monotonic()
         health = self._health
-        if health.silent_until_s > started_s and self._another_may_be_asked(started_s):
+        if health.silent_until_s > started_s and self._another_is_available(started_s):
             why = f"not asked again for now, after: {health.last_error}"
             raise EndpointUnreachable(f"{self.name}: {why}", may_have_arrived=False)
         try:
@@ -93,23 +99,23 @@ class Watched:
     def _health(self, health: EndpointHealth) -> None:
         self._healths[self._place] = health
 
-    def _another_may_be_asked(self, now_s: float) -> bool:
+    def _another_is_available(self, now_s: float) -> bool:
         return any(health.silent_until_s <= now_s for health in self._healths)
 
 
 def watch(
-    nodes: Sequence[Node],
+    nodes: Sequence[ChainEndpoint],
     clock: Clock,
     rng: Random,
     *,
     healths: list[EndpointHealth] | None = None,
     set_aside: SetAside = after_hang,
-) -> tuple[Watched, ...]:
-    """The nodes, watched together; `healths` (one a node, in their order) are shared with who asks them otherwise."""
+) -> tuple[WatchedEndpoint, ...]:
+    """Return the endpoints with shared health; `healths` (one each, in order) may be shared with other readers too."""
     shared = [EndpointHealth() for _ in nodes] if healths is None else healths
-    return tuple(Watched(node, place, shared, clock, rng, set_aside) for place, node in enumerate(nodes))
+    return tuple(WatchedEndpoint(node, place, shared, clock, rng, set_aside) for place, node in enumerate(nodes))
 
 
-def preferred(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes in their order, those that were late last."""
-    return sorted(nodes, key=lambda node: isinstance(node, Watched) and node.is_late)
+def preferred(nodes: Sequence[ChainEndpoint]) -> list[ChainEndpoint]:
+    """Return the endpoints in their order, late ones last."""
+    return sorted(nodes, key=lambda node: isinstance(node, WatchedEndpoint) and node.is_late)

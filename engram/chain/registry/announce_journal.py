@@ -1,4 +1,4 @@
-"""The announcement that may be in flight, as a small file beside what the node stores."""
+"""Persists the announcement that may be in flight, in a small file of the node's data folder."""
 
 from pathlib import Path
 from typing import final
@@ -17,18 +17,18 @@ log = structlog.get_logger(__name__)
 
 @final
 class AnnouncementFile:
-    """A Journal in one file, of mode 0600, replaced as a whole; missing: nothing is in flight."""
+    """An AnnouncementJournal in one file of mode 0600, replaced atomically; without it nothing is in flight."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     async def load(self) -> Attempt | None:
-        """See Journal."""
+        """See AnnouncementJournal."""
         return await trio.to_thread.run_sync(self._read)
 
     async def keep(self, attempt: Attempt | None) -> None:
-        """See Journal."""
-        # Not abandoned when cancelled: half of a write is never left behind.
+        """See AnnouncementJournal."""
+        # Not abandoned on cancellation: a write always completes.
         await trio.to_thread.run_sync(self._write, attempt)
 
     def _read(self) -> Attempt | None:

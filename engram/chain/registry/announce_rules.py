@@ -1,7 +1,7 @@
-"""Whether a node announces itself now (serve_axon), and what is known of the last time it did. Pure.
+"""Decides whether a node announces itself now (serve_axon). Pure.
 
-Theory of operation. What the chain says of the hotkey is compared with what it should say, again and again; nothing is
-done once and taken for done for ever. The first row that fits decides:
+Theory of operation. The address on the chain is compared with the wanted one again and again; an announcement that was
+made once is not assumed to last. The first row that applies decides:
 
 | what is known                                              | verdict      | what the announcer does                |
 |------------------------------------------------------------|--------------|----------------------------------------|
@@ -14,9 +14,9 @@ done once and taken for done for ever. The first row that fits decides:
 | else                                                       | DUE          | reads the newest block; if this is its |
 |                                                            |              | verdict too, sends one                 |
 
-One that was sent counts as in flight until its era is over, unless the block at hand holds it: included in a block that
-was reorganised away, it waits in the pools again. Only what certainly cannot come (refused, never sent, its era over)
-is forgotten sooner. It is noted outside the process before it is sent, so that kill -9 sends no second one.
+An announcement counts as in flight until its era is over, unless the current block holds it: when its block is
+reorganized away, it waits in the pools again. It is forgotten sooner only when it certainly cannot be included
+(refused, never sent, era over). It is journaled before it is sent, so that kill -9 does not lead to a second one.
 """
 
 import enum
@@ -32,26 +32,26 @@ from engram.hotkeys import PublicKey
 
 REFUSED_MIN_S: Final = 300.0
 REFUSED_MAX_S: Final = 14_400.0
-"""What refuses once (a limit, a missing registration) refuses again a block later."""
+"""A refusal (a limit, a missing registration) repeats a block later, so the pause is long."""
 UNSENT_MIN_S: Final = 12.0
 UNSENT_MAX_S: Final = 600.0
 RETRY_AFTER_MAX_S: Final = 3_600.0
 
 
-class Place(msgspec.Struct, frozen=True):
-    """Where a node is reached. `ip` is in the one text form that `ipaddress` gives, without brackets."""
+class ServingAddress(msgspec.Struct, frozen=True):
+    """The address that a node serves at. `ip` is in the form of `ipaddress`, without brackets."""
 
     ip: str
     port: int
 
     @property
     def text(self) -> str:
-        """For people: IPv6 in brackets."""
+        """Text for people, with IPv6 in brackets."""
         return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
 
 
-class Seen(msgspec.Struct, frozen=True):
-    """What one finalized block says of a hotkey."""
+class HotkeyOnChain(msgspec.Struct, frozen=True):
+    """A hotkey in one finalized block."""
 
     block: int
     registered: bool
@@ -62,7 +62,7 @@ class Seen(msgspec.Struct, frozen=True):
 class Attempt(msgspec.Struct, frozen=True):
     """An announcement that was sent, or is about to be: blocks `birth` + 1 to `expires_at_block` may take it."""
 
-    place: Place
+    place: ServingAddress
     birth: int
     expires_at_block: int
     extrinsic_hash: str = ""
@@ -70,18 +70,18 @@ class Attempt(msgspec.Struct, frozen=True):
     included_at_block: int | None = None
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """What is remembered between two looks. Times are monotonic seconds."""
+class AnnouncementState(msgspec.Struct, frozen=True):
+    """The state kept between two checks. Times are monotonic seconds."""
 
     attempt: Attempt | None = None
     failures: int = 0
     """In a row."""
     not_before_s: float = 0.0
     why: str = ""
-    """Why the last one failed or is not known; empty after one that was included."""
+    """Why the last announcement failed or its outcome is unknown; empty after one that was included."""
 
 
-class Verdict(enum.Enum):
+class AnnounceVerdict(enum.Enum):
     """See the table above."""
 
     UNREAD = "unread"
@@ -93,23 +93,23 @@ class Verdict(enum.Enum):
     DUE = "due"
 
 
-class Decision(msgspec.Struct, frozen=True):
-    """A verdict, and the block it is good until where a block ends it."""
+class AnnounceDecision(msgspec.Struct, frozen=True):
+    """A verdict, and the block at which it ends, if a block ends it."""
 
-    verdict: Verdict
+    verdict: AnnounceVerdict
     until_block: int | None = None
 
 
-def place_of(text: str, own_port: int) -> Place:
-    """The place that `miner.announce` names, at the node's own port when it names none. Raises ValueError."""
+def serving_address(text: str, own_port: int) -> ServingAddress:
+    """Return the address of `miner.announce`, with the node's own port by default. Raises ValueError."""
     address, port = announced_at(text)
-    return Place(str(address), port or own_port)
+    return ServingAddress(str(address), port or own_port)
 
 
-def seen_in(metagraph: Metagraph, hotkey: PublicKey) -> Seen:
-    """What the metagraph says of the hotkey."""
+def hotkey_on_chain(metagraph: Metagraph, hotkey: PublicKey) -> HotkeyOnChain:
+    """Return the hotkey's entry in the metagraph."""
     neuron = metagraph.neuron(hotkey)
-    return Seen(
+    return HotkeyOnChain(
         block=metagraph.block,
         registered=neuron is not None,
         axon=None if neuron is None else neuron.axon,
@@ -117,96 +117,98 @@ def seen_in(metagraph: Metagraph, hotkey: PublicKey) -> Seen:
     )
 
 
-def is_at(axon: Axon | None, place: Place) -> bool:
-    """Whether the axon says this place, however its address is written."""
+def is_at(axon: Axon | None, place: ServingAddress) -> bool:
+    """Return whether the axon is at this address, however it is written."""
     return axon is not None and axon.port == place.port and _same_address(axon.ip, place.ip)
 
 
-def decide(wanted: Place, seen: Seen | None, standing: Standing, now_s: float) -> Decision:
-    """Whether to announce now; see the table above."""
+def decide(
+    wanted: ServingAddress, seen: HotkeyOnChain | None, state: AnnouncementState, now_s: float
+) -> AnnounceDecision:
+    """Return whether to announce now; see the table above."""
     if seen is None:
-        return Decision(Verdict.UNREAD)
+        return AnnounceDecision(AnnounceVerdict.UNREAD)
     if is_at(seen.axon, wanted):
-        return Decision(Verdict.ANNOUNCED)
-    if standing.attempt is not None and may_come(standing.attempt, seen):
-        return Decision(Verdict.IN_FLIGHT, standing.attempt.expires_at_block + 1)
+        return AnnounceDecision(AnnounceVerdict.ANNOUNCED)
+    if state.attempt is not None and may_come(state.attempt, seen):
+        return AnnounceDecision(AnnounceVerdict.IN_FLIGHT, state.attempt.expires_at_block + 1)
     if not seen.registered:
-        return Decision(Verdict.UNREGISTERED)
-    if now_s < standing.not_before_s:
-        return Decision(Verdict.SET_ASIDE)
+        return AnnounceDecision(AnnounceVerdict.UNREGISTERED)
+    if now_s < state.not_before_s:
+        return AnnounceDecision(AnnounceVerdict.SET_ASIDE)
     due = 0 if seen.axon is None else seen.axon.block + seen.serving_rate_limit_blocks
     if seen.block < due:
-        return Decision(Verdict.RATE_LIMITED, due)
-    return Decision(Verdict.DUE)
+        return AnnounceDecision(AnnounceVerdict.RATE_LIMITED, due)
+    return AnnounceDecision(AnnounceVerdict.DUE)
 
 
-def may_come(attempt: Attempt, seen: Seen) -> bool:
-    """Whether a block after this finalized one may still take it.
+def may_come(attempt: Attempt, seen: HotkeyOnChain) -> bool:
+    """Return whether a block after this finalized one may still include the attempt.
 
-    A block more than an era before it was signed is of a chain that began anew: it was never signed for that one.
+    A block more than an era older than its birth is of a restarted chain, for which it was not signed.
     """
     if is_at(seen.axon, attempt.place) and seen.axon is not None and seen.axon.block > attempt.birth:
         return False
     return attempt.birth - ERA_BLOCKS <= seen.block <= attempt.expires_at_block
 
 
-def about_to_send(standing: Standing, place: Place, birth: int) -> Standing:
-    """One is being signed for the blocks after the finalized block `birth`."""
-    return msgspec.structs.replace(standing, attempt=Attempt(place, birth, birth + ERA_BLOCKS), why="")
+def about_to_send(state: AnnouncementState, place: ServingAddress, birth: int) -> AnnouncementState:
+    """Return the state while an attempt is signed for the blocks after the finalized block `birth`."""
+    return msgspec.structs.replace(state, attempt=Attempt(place, birth, birth + ERA_BLOCKS), why="")
 
 
-def signed(standing: Standing, extrinsic_hash: bytes, last_block: int) -> Standing:
-    """It is on its way, under this hash."""
-    return _attempted(standing, extrinsic_hash="0x" + extrinsic_hash.hex(), expires_at_block=last_block)
+def signed(state: AnnouncementState, extrinsic_hash: bytes, last_block: int) -> AnnouncementState:
+    """Return the state once the attempt is sent under this hash."""
+    return _attempted(state, extrinsic_hash="0x" + extrinsic_hash.hex(), expires_at_block=last_block)
 
 
-def included(standing: Standing, block: int) -> Standing:
-    """It stands in this finalized block and did what it should."""
-    return msgspec.structs.replace(_attempted(standing, included_at_block=block), failures=0, not_before_s=0.0, why="")
+def included(state: AnnouncementState, block: int) -> AnnouncementState:
+    """Return the state once this finalized block includes the attempt."""
+    return msgspec.structs.replace(_attempted(state, included_at_block=block), failures=0, not_before_s=0.0, why="")
 
 
-def arrived(standing: Standing, axon: Axon) -> Standing:
-    """The chain says where the node serves, whatever was known of it before."""
-    attempt = standing.attempt
+def arrived(state: AnnouncementState, axon: Axon) -> AnnouncementState:
+    """Return the state once the chain holds the wanted address, by whichever announcement."""
+    attempt = state.attempt
     if attempt is not None and attempt.included_at_block is None:
         attempt = msgspec.structs.replace(attempt, included_at_block=axon.block)
-    return Standing(attempt)
+    return AnnouncementState(attempt)
 
 
-def refused(standing: Standing, why: str, now_s: float) -> Standing:
-    """The chain or a pool refused it, by this name; nothing of it is left. Set aside for 5 min, 10 min, … 4 h."""
-    wait_s = _doubled(REFUSED_MIN_S, REFUSED_MAX_S, standing.failures)
-    return Standing(None, standing.failures + 1, now_s + wait_s, why)
+def refused(state: AnnouncementState, why: str, now_s: float) -> AnnouncementState:
+    """Return the state after the chain or a pool refused the attempt: pause for 5 min, 10 min, … 4 h."""
+    wait_s = _doubled(REFUSED_MIN_S, REFUSED_MAX_S, state.failures)
+    return AnnouncementState(None, state.failures + 1, now_s + wait_s, why)
 
 
-def unsent(standing: Standing, why: str, now_s: float, retry_after_s: float | None) -> Standing:
-    """The one that was about to be sent never left this machine. Set aside as by `postponed`."""
-    return msgspec.structs.replace(postponed(standing, why, now_s, retry_after_s), attempt=None)
+def unsent(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
+    """Return the state when the attempt never left this machine: pause as by `postponed`."""
+    return msgspec.structs.replace(postponed(state, why, now_s, retry_after_s), attempt=None)
 
 
-def postponed(standing: Standing, why: str, now_s: float, retry_after_s: float | None) -> Standing:
-    """None was begun. Set aside as long as the endpoint asked (at most 1 h), else for 12 s, 24 s, … 10 min."""
+def postponed(state: AnnouncementState, why: str, now_s: float, retry_after_s: float | None) -> AnnouncementState:
+    """Return the state when no attempt was made: pause for Retry-After (at most 1 h), else 12 s, 24 s, … 10 min."""
     if retry_after_s is None:
-        wait_s = _doubled(UNSENT_MIN_S, UNSENT_MAX_S, standing.failures)
+        wait_s = _doubled(UNSENT_MIN_S, UNSENT_MAX_S, state.failures)
     else:
         wait_s = min(RETRY_AFTER_MAX_S, max(UNSENT_MIN_S, retry_after_s))
-    return Standing(standing.attempt, standing.failures + 1, now_s + wait_s, why)
+    return AnnouncementState(state.attempt, state.failures + 1, now_s + wait_s, why)
 
 
-def never(standing: Standing, why: str) -> Standing:
-    """Its era is over without it."""
-    return msgspec.structs.replace(standing, attempt=None, why=why)
+def never(state: AnnouncementState, why: str) -> AnnouncementState:
+    """Return the state once the era is over without the attempt."""
+    return msgspec.structs.replace(state, attempt=None, why=why)
 
 
-def unknown(standing: Standing, why: str) -> Standing:
-    """What became of it is not known; it stays in flight until its era is over."""
-    return msgspec.structs.replace(standing, why=why)
+def unknown(state: AnnouncementState, why: str) -> AnnouncementState:
+    """Return the state when the outcome is unknown: the attempt stays in flight until its era is over."""
+    return msgspec.structs.replace(state, why=why)
 
 
-def _attempted(standing: Standing, **changed: object) -> Standing:
-    attempt = standing.attempt
+def _attempted(state: AnnouncementState, **changed: object) -> AnnouncementState:
+    attempt = state.attempt
     return msgspec.structs.replace(
-        standing, attempt=None if attempt is None else msgspec.structs.replace(attempt, **changed)
+        state, attempt=None if attempt is None else msgspec.structs.replace(attempt, **changed)
     )
 
 

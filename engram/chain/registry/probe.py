@@ -1,8 +1,8 @@
-"""Asks registered miners whether they are who they say: `GET https://address:port/check/HOTKEY` is 200.
+"""Checks that registered miners are reachable: `GET https://address:port/check/HOTKEY` must answer 200.
 
-The addresses are chosen by strangers. So names are resolved here, an address that is not of the public internet is
-not connected to unless told, the address that was judged is the one that is connected to, no redirect is followed,
-nothing but the status is used, and everything is bounded.
+Strangers choose the addresses. Therefore names are resolved here and the connection goes to the address that was
+checked; private addresses are refused unless allowed; redirects are not followed; only the status is used; every
+size, time and number of connections is bounded.
 """
 
 import socket
@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from config.addresses import is_public_host
-from engram.chain.registry.registrations import Entry, Registration
+from engram.chain.registry.registrations import Registration, RegistryEntry
 from engram.hotkeys import PublicKey, ss58
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
@@ -25,7 +25,7 @@ Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 
 class Probing(msgspec.Struct, frozen=True):
-    """How miners are asked."""
+    """How miners are probed."""
 
     timeout_s: float = 3.0
     """For one miner, resolving included."""
@@ -34,8 +34,8 @@ class Probing(msgspec.Struct, frozen=True):
     scheme: Literal["https", "http"] = "https"
 
 
-class Probed(msgspec.Struct, frozen=True):
-    """What a miner answered."""
+class ProbeResult(msgspec.Struct, frozen=True):
+    """The result of probing one miner."""
 
     valid: bool
     reason: str
@@ -43,24 +43,24 @@ class Probed(msgspec.Struct, frozen=True):
 
 
 async def resolve(host: str, port: int) -> list[str]:
-    """By the machine's resolver."""
+    """Resolve by the system's resolver."""
     found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
-async def probe(
+async def probe_all(
     http: HttpClient,
-    entries: Sequence[Entry],
+    entries: Sequence[RegistryEntry],
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
-) -> dict[PublicKey, Probed]:
-    """Asks every entry that is a registration, at most `at_once` of them at a time. Never raises for a miner's sake."""
-    answers: dict[PublicKey, Probed] = {}
+) -> dict[PublicKey, ProbeResult]:
+    """Probe every registered endpoint, at most `at_once` at a time. A miner that fails is a result, not an error."""
+    answers: dict[PublicKey, ProbeResult] = {}
     limit = trio.CapacityLimiter(probing.at_once)
 
     async def one(hotkey: PublicKey, registration: Registration) -> None:
         async with limit:
-            answers[hotkey] = await ask(http, registration, hotkey, probing, resolving)
+            answers[hotkey] = await probe_one(http, registration, hotkey, probing, resolving)
 
     async with trio.open_nursery() as nursery:
         for entry in entries:
@@ -69,25 +69,25 @@ async def probe(
     return answers
 
 
-async def ask(
+async def probe_one(
     http: HttpClient,
     registration: Registration,
     hotkey: PublicKey,
     probing: Probing = Probing(),  # noqa: B008 - frozen
     resolving: Resolve = resolve,
-) -> Probed:
-    """Asks one miner."""
+) -> ProbeResult:
+    """Probe one miner."""
     url = f"{probing.scheme}://{registration.text}/check/{ss58.encode(hotkey)}"
     with trio.move_on_after(probing.timeout_s):
         try:
             addresses = [registration.address]
             if not probing.allow_private and not is_public_host(registration.address):
-                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not a public address")
             if registration.ip is None:
                 addresses = await resolving(registration.address, registration.port)
             address = _acceptable(addresses, probing.allow_private)
             if address is None:
-                return Probed(False, f"not asked: {registration.address} is not of the public internet")
+                return ProbeResult(False, f"not asked: {registration.address} is not a public address")
             response = await http.request(
                 "GET",
                 url,
@@ -98,13 +98,13 @@ async def ask(
                 address=address,
             )
         except (HttpError, OSError, UnicodeError) as error:
-            return Probed(False, str(error).removesuffix(": "))
-        return Probed(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
-    return Probed(False, f"no answer within {probing.timeout_s:g} s")
+            return ProbeResult(False, str(error).removesuffix(": "))
+        return ProbeResult(response.status == 200, "" if response.status == 200 else f"HTTP {response.status}")
+    return ProbeResult(False, f"no answer within {probing.timeout_s:g} s")
 
 
 def _acceptable(addresses: Sequence[str], allow_private: bool) -> str | None:
-    """The first address that may be connected to; None when any is not public, for such a name is not honest."""
+    """Return the first address; None when there is none, or when any is private and private ones are not allowed."""
     if not addresses:
         return None
     public = all(is_public_host(address) for address in addresses)

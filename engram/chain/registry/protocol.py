@@ -4,4 +4,4 @@ from actors import Message
 
 
 class Look(Message[None], frozen=True):
-    """Compare what the chain says of the node with where it serves, and announce that if it is due."""
+    """Compare the address on the chain with the node's own, and announce that if it is due."""

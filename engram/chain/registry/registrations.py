@@ -1,4 +1,4 @@
-"""What a commitment says of where a miner serves: the text `address:port`, written strictly and read with patience.
+"""Where a miner serves, as committed on the chain: the text `address:port`, written strictly and read leniently.
 
 | text                        | read as                                   | written |
 |-----------------------------|-------------------------------------------|---------|
@@ -19,7 +19,8 @@ import msgspec
 
 from config.addresses import is_public_host
 from engram.chain.errors import ChainError
-from engram.chain.read.commitments import Commitment
+from engram.chain.read.commitments import HotkeyCommitment, read_commitments
+from engram.chain.read.view import View
 from engram.chain.submit.calls import COMMITMENT_BYTES
 from engram.hotkeys import PublicKey
 
@@ -28,11 +29,11 @@ PORT_BYTES: Final = 5
 _HOST_LABEL: Final = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)\Z")
 _DIGITS: Final = re.compile(r"[0-9]{1,5}\Z")
 _NUMERIC_LABEL: Final = re.compile(r"(?:[0-9]+|0[xX][0-9a-fA-F]*)\Z")
-"""What ends in such a label is a number to resolvers (`0x7f.1` is 127.0.0.1), never a name."""
+"""Resolvers read a name whose last label is numeric as an address (`0x7f.1` is 127.0.0.1)."""
 
 
 class InvalidRegistration(ChainError):
-    """The message is the one that the documents name; further lines explain it. Nothing was sent."""
+    """The address or port cannot be committed. The first line is the documented message. Nothing was sent."""
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -44,7 +45,7 @@ class Registration(msgspec.Struct, frozen=True):
 
     @property
     def text(self) -> str:
-        """As it is committed."""
+        """The text that is committed."""
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
     @property
@@ -56,25 +57,25 @@ class Registration(msgspec.Struct, frozen=True):
             return None
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """One commitment and what it was read as."""
+class RegistryEntry(msgspec.Struct, frozen=True):
+    """One commitment, and the registration that it holds."""
 
     hotkey: PublicKey
     address: str
     """The hotkey as the chain's tools write it."""
     block: int | None
     raw: str
-    """The payload as text; bytes that are no UTF-8 are written as escapes."""
+    """The payload as text; bytes that are not UTF-8 are escaped."""
     length: int
     """Bytes of the payload."""
     registration: Registration | None
     error_type: str = ""
     error: str = ""
-    """Why it is no registration; empty when it is one."""
+    """Why it is not a registration; empty when it is one."""
 
 
 def registration(address: str, port: str, *, allow_private: bool = False) -> Registration:
-    """What would be committed. Raises InvalidRegistration."""
+    """Return the registration to commit. Raises InvalidRegistration."""
     if len(address.encode()) > ADDRESS_BYTES:
         raise InvalidRegistration(f"Address '{address}' exceeds maximum length of {ADDRESS_BYTES}")
     if len(port.encode()) > PORT_BYTES:
@@ -97,7 +98,7 @@ def registration(address: str, port: str, *, allow_private: bool = False) -> Reg
 
 
 def parse_text(text: str) -> Registration:
-    """The registration that a committed text is. Raises ValueError with the documents' message."""
+    """Parse a committed text. Raises ValueError with the documented message."""
     address, colon, port = text.rpartition(":")
     if not colon:
         raise ValueError(f"Invalid compressed string format: {text}")
@@ -107,11 +108,18 @@ def parse_text(text: str) -> Registration:
     return Registration(_address(address), _port(port))
 
 
-def entry(commitment: Commitment) -> Entry:
-    """What a commitment was read as. Never raises."""
+async def read_entries(view: View, netuid: int) -> list[RegistryEntry]:
+    """Return every commitment of a subnet as an entry. Raises as `read_commitments`."""
+    return [registry_entry(commitment) for commitment in await read_commitments(view, netuid)]
+
+
+def registry_entry(commitment: HotkeyCommitment) -> RegistryEntry:
+    """Return the entry of a commitment, valid or not."""
     hotkey, address, block, payload = commitment.hotkey, commitment.address, commitment.block, commitment.payload
     if not payload:
-        return Entry(hotkey, address, block, "", 0, None, "MissingData", "No valid chain string found in commitment")
+        return RegistryEntry(
+            hotkey, address, block, "", 0, None, "MissingData", "No valid chain string found in commitment"
+        )
     raw = payload.decode("utf-8", "backslashreplace")
     try:
         found = parse_text(payload.decode("utf-8"))
@@ -120,8 +128,8 @@ def entry(commitment: Commitment) -> Entry:
     except ValueError as error:
         reason = str(error)
     else:
-        return Entry(hotkey, address, block, raw, len(payload), found)
-    return Entry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
+        return RegistryEntry(hotkey, address, block, raw, len(payload), found)
+    return RegistryEntry(hotkey, address, block, raw, len(payload), None, "ValueError", reason)
 
 
 def _address(text: str) -> str:

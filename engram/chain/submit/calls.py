@@ -3,27 +3,27 @@
 import ipaddress
 
 from engram.chain.errors import CallNotComposable
-from engram.chain.read.runtime import SUBTENSOR, Call
+from engram.chain.read.runtime import SUBTENSOR, RuntimeCall
 from engram.hotkeys import PublicKey
 
 COMMITMENT_BYTES = 128
 """The largest Raw field of a commitment."""
 HTTP_PROTOCOL = 4
-"""What miners that serve HTTP over TCP announce (source: bittensor's axon)."""
+"""Protocol number of HTTP over TCP (source: bittensor's axon)."""
 IDENTITY = "IdentitiesV2"
-"""Where the runtime keeps what set_identity writes."""
+"""Storage item that set_identity writes."""
 IDENTITY_FIELDS = ("name", "url", "github_repo", "image", "discord", "description", "additional")
 
 
-def set_commitment(netuid: int, payload: bytes) -> Call:
+def set_commitment(netuid: int, payload: bytes) -> RuntimeCall:
     """Commit up to 128 bytes under the signer on this subnet. Raises CallNotComposable when there are more."""
     if len(payload) > COMMITMENT_BYTES:
         raise CallNotComposable(f"a commitment has at most {COMMITMENT_BYTES} bytes, not {len(payload)}")
     field = {f"Raw{len(payload)}": payload}
-    return Call("Commitments", "set_commitment", {"netuid": netuid, "info": {"fields": [[field]]}})
+    return RuntimeCall("Commitments", "set_commitment", {"netuid": netuid, "info": {"fields": [[field]]}})
 
 
-def serve_axon(netuid: int, ip: str, port: int, version: int) -> Call:
+def serve_axon(netuid: int, ip: str, port: int, version: int) -> RuntimeCall:
     """Announce where the signer serves. `ip` is a literal IPv4 or IPv6 address. Raises CallNotComposable."""
     try:
         address = ipaddress.ip_address(ip)
@@ -41,15 +41,15 @@ def serve_axon(netuid: int, ip: str, port: int, version: int) -> Call:
         "placeholder1": 0,
         "placeholder2": 0,
     }
-    return Call(SUBTENSOR, "serve_axon", arguments)
+    return RuntimeCall(SUBTENSOR, "serve_axon", arguments)
 
 
-def burned_register(netuid: int, hotkey: PublicKey) -> Call:
+def burned_register(netuid: int, hotkey: PublicKey) -> RuntimeCall:
     """Register a hotkey; the signer is the coldkey that pays the burn."""
-    return Call(SUBTENSOR, "burned_register", {"netuid": netuid, "hotkey": hotkey})
+    return RuntimeCall(SUBTENSOR, "burned_register", {"netuid": netuid, "hotkey": hotkey})
 
 
-def set_weights(netuid: int, uids: tuple[int, ...], weights: tuple[int, ...], version_key: int) -> Call:
+def set_weights(netuid: int, uids: tuple[int, ...], weights: tuple[int, ...], version_key: int) -> RuntimeCall:
     """Set weights in the open."""
     arguments: dict[str, object] = {
         "netuid": netuid,
@@ -57,12 +57,12 @@ def set_weights(netuid: int, uids: tuple[int, ...], weights: tuple[int, ...], ve
         "weights": list(weights),
         "version_key": version_key,
     }
-    return Call(SUBTENSOR, "set_weights", arguments)
+    return RuntimeCall(SUBTENSOR, "set_weights", arguments)
 
 
-def set_identity(fields: dict[str, str]) -> Call:
-    """Link a coldkey to what it is elsewhere; `fields` are of IDENTITY_FIELDS. Raises CallNotComposable."""
+def set_identity(fields: dict[str, str]) -> RuntimeCall:
+    """Set the identity of a coldkey; `fields` are of IDENTITY_FIELDS. Raises CallNotComposable."""
     unknown = sorted(set(fields) - set(IDENTITY_FIELDS))
     if unknown:
         raise CallNotComposable(f"an identity has no {', '.join(unknown)}")
-    return Call(SUBTENSOR, "set_identity", {name: fields.get(name, "").encode() for name in IDENTITY_FIELDS})
+    return RuntimeCall(SUBTENSOR, "set_identity", {name: fields.get(name, "").encode() for name in IDENTITY_FIELDS})

@@ -1,27 +1,31 @@
-"""From a call to a signed extrinsic, by bittensor-core; substrate.py does it by substrate-interface."""
+"""Composes and signs extrinsics by bittensor-core; substrate.py does it by substrate-interface."""
 
 from typing import Protocol, final
 
-from engram.chain.read.runtime import Call, Era, RuntimeTypes, Signed
+from engram.chain.read.runtime import Era, RuntimeCall, RuntimeTypes, SignedExtrinsic
 from engram.hotkeys import Keypair
 
 
 class Composer(Protocol):
     """Composes and signs. The key never leaves the process."""
 
-    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
-        """The signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
+    async def compose(
+        self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
+    ) -> SignedExtrinsic:
+        """Return the signed extrinsic. Raises CallNotComposable when the runtime does not have the call as given."""
         ...
 
 
 @final
 class CoreComposer:
-    """By bittensor-core and the metadata of the runtime: under 1 ms, no network."""
+    """Composes by bittensor-core and the runtime's metadata, in under 1 ms and without requests."""
 
     def __init__(self, types: RuntimeTypes) -> None:
         self._types = types
 
-    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+    async def compose(
+        self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
+    ) -> SignedExtrinsic:
         """See Composer."""
         octets = self._types.compose(call)
         signature = keypair.sign(self._types.signature_payload(octets, nonce, era, genesis))

@@ -1,4 +1,4 @@
-"""Weights committed by their hash, and revealed later by whoever committed them: commit-reveal before timelocks.
+"""Weights committed by their hash and revealed later by the same hotkey: commit-reveal before timelocks.
 
 The commit is blake2b-256 of SCALE (AccountId hotkey, u16 netuid, Vec<u16> uids, Vec<u16> values, Vec<u16> salt,
 u64 version key). The chain takes the reveal in one epoch only, `reveal_period` epochs after that of the commit:
@@ -25,9 +25,10 @@ from typing import Final
 import msgspec
 
 from engram.chain.errors import AnswerMalformed
-from engram.chain.read.node import Node
+from engram.chain.model import SubnetParameters
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.queries import read_hash_at
-from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, Call
+from engram.chain.read.runtime import ERA_BLOCKS, SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
 from engram.chain.submit.scale import u16s
 from engram.hotkeys import PublicKey, ss58
@@ -40,10 +41,10 @@ SALT_WORDS: Final = 16
 
 
 class HashedCommit(msgspec.Struct, frozen=True, kw_only=True):
-    """What opens a commit. Its repr shows neither weights nor salt."""
+    """All that is needed to reveal a commit. Its repr shows neither weights nor salt."""
 
     genesis: bytes
-    """Hash of the chain's first block: which chain it is."""
+    """Hash of the chain's first block, which identifies the chain."""
     netuid: int
     hotkey: PublicKey
     uids: tuple[int, ...]
@@ -51,25 +52,25 @@ class HashedCommit(msgspec.Struct, frozen=True, kw_only=True):
     version_key: int
     salt: tuple[int, ...]
     signed_at_block: int
-    """Finalized block at which the commit was made; it may be included for ERA_BLOCKS after it."""
+    """Finalized block at which the commit was signed; it may be included for ERA_BLOCKS after it."""
 
     def __repr__(self) -> str:
         return f"HashedCommit(netuid={self.netuid}, hotkey={ss58.encode(self.hotkey)}, hash=0x{self.hash.hex()})"
 
     @property
     def hash(self) -> bytes:
-        """What the chain is given until the reveal."""
+        """The hash that the chain holds until the reveal."""
         netuid, key = self.netuid.to_bytes(2, "little"), self.version_key.to_bytes(8, "little")
         octets = self.hotkey + netuid + u16s(self.uids) + u16s(self.values) + u16s(self.salt) + key
         return hashlib.blake2b(octets, digest_size=32).digest()
 
     @property
-    def commit_call(self) -> Call:
+    def commit_call(self) -> RuntimeCall:
         """The call that commits."""
-        return Call(SUBTENSOR, COMMIT, {"netuid": self.netuid, "commit_hash": self.hash})
+        return RuntimeCall(SUBTENSOR, COMMIT, {"netuid": self.netuid, "commit_hash": self.hash})
 
     @property
-    def reveal_call(self) -> Call:
+    def reveal_call(self) -> RuntimeCall:
         """The call that reveals."""
         arguments: dict[str, object] = {
             "netuid": self.netuid,
@@ -78,18 +79,18 @@ class HashedCommit(msgspec.Struct, frozen=True, kw_only=True):
             "salt": list(self.salt),
             "version_key": self.version_key,
         }
-        return Call(SUBTENSOR, REVEAL, arguments)
+        return RuntimeCall(SUBTENSOR, REVEAL, arguments)
 
 
 class Window(msgspec.Struct, frozen=True):
-    """The blocks that may hold the reveal, both included."""
+    """The first and the last block that may include the reveal."""
 
     first_block: int
     last_block: int
 
 
 class Stage(Enum):
-    """What may be done with a commit now; see above."""
+    """What can be done with a commit now; see the table above."""
 
     WAITING = "waiting"
     OPEN = "open"
@@ -99,19 +100,24 @@ class Stage(Enum):
 
 
 def fresh_salt() -> tuple[int, ...]:
-    """A salt that nobody can guess."""
+    """Return a random salt of SALT_WORDS words."""
     return tuple(secrets.randbits(16) for _ in range(SALT_WORDS))
 
 
 def window(commit_block: int, netuid: int, tempo: int, period_epochs: int) -> Window:
-    """When a commit of this block may be revealed."""
+    """Return the blocks that may include the reveal of a commit included in this block."""
     epoch = (commit_block + netuid + 1) // (tempo + 1) + period_epochs
     first = max(0, epoch * (tempo + 1) - netuid - 1)
     return Window(first, epoch * (tempo + 1) - netuid - 1 + tempo)
 
 
+def window_of(commit: HashedCommit, commit_block: int, parameters: SubnetParameters) -> Window:
+    """Return the window of a commit that is included in this block."""
+    return window(commit_block, commit.netuid, parameters.tempo, parameters.commit_reveal_period_tempos)
+
+
 def stage(held: Window | None, signed_at_block: int, head_block: int) -> Stage:
-    """What may be done; `held` is the commit's window, None when the chain does not hold it at `head_block`."""
+    """Return the stage of a commit; `held` is its window, None when the chain does not hold it at `head_block`."""
     if held is None:
         return Stage.UNSEEN if head_block < signed_at_block + ERA_BLOCKS else Stage.GONE
     soonest = head_block + 1
@@ -120,16 +126,16 @@ def stage(held: Window | None, signed_at_block: int, head_block: int) -> Stage:
     return Stage.OPEN if soonest <= held.last_block else Stage.EXPIRED
 
 
-async def read_genesis(node: Node) -> bytes:
-    """Which chain this is, by the hash of its first block."""
+async def read_genesis(node: ChainEndpoint) -> bytes:
+    """Return the hash of the chain's first block."""
     genesis = await read_hash_at(node, 0)
     if genesis is None:
-        raise AnswerMalformed(f"{node.name}: knows no block 0")
+        raise AnswerMalformed(f"{node.name}: has no block 0")
     return genesis
 
 
 async def committed_at(view: View, commit: HashedCommit) -> int | None:
-    """The block in which the chain took the commit; None when it does not hold it (any more)."""
+    """Return the block that included the commit; None when the chain does not hold it now."""
     held = await view.storage(SUBTENSOR, HELD, commit.netuid, commit.hotkey)
     if held is None:
         return None

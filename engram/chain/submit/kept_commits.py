@@ -1,7 +1,7 @@
-"""What opens commits that are not revealed yet, on disk: a folder of mode 0700 with one file of mode 0600 for each.
+"""Keeps unrevealed commits on disk: a folder of mode 0700 with one file of mode 0600 for each.
 
-A file is written and synced before its commit is sent, because a commit whose salt is lost is weights that are never
-set; it goes when the reveal stands on the chain, or when no reveal can come any more.
+A file is written and synced before its commit is sent, because weights whose salt is lost can never be set. It is
+removed once the chain holds the reveal, or once no reveal is possible any more.
 """
 
 import os
@@ -40,17 +40,17 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @final
 class KeptCommits:
-    """The folder."""
+    """The commits in one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def path(self, commit: HashedCommit) -> Path:
-        """Where this commit is kept."""
-        return self._folder / f"{commit.netuid}-{commit.hash.hex()[:32]}.json"
+        """Return the file of this commit."""
+        return self.folder / f"{commit.netuid}-{commit.hash.hex()[:32]}.json"
 
     def keep(self, commit: HashedCommit) -> Path:
-        """Write what opens the commit, durably. Raises KeptCommitError; then the commit must not be sent."""
+        """Write the commit and its salt durably. Raises KeptCommitError; then the commit must not be sent."""
         path = self.path(commit)
         file = _File(
             engram_weight_commit=_FORMAT,
@@ -65,22 +65,22 @@ class KeptCommits:
             commit_hash="0x" + commit.hash.hex(),
         )
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if len(self._names()) >= KEPT_AT_MOST:
-                raise KeptCommitError(f"{self._folder} holds {KEPT_AT_MOST} commits: reveal them, or clear it")
+                raise KeptCommitError(f"{self.folder} holds {KEPT_AT_MOST} commits: reveal them, or clear it")
             files.put(path, msgspec.json.format(msgspec.json.encode(file), indent=2) + b"\n")
         except OSError as error:
             raise KeptCommitError(f"cannot keep the salt in {path}: {error.strerror}") from None
         return path
 
     def of(self, genesis: bytes, netuid: int, hotkey: PublicKey) -> list[HashedCommit]:
-        """The commits of this hotkey on this subnet of this chain. Raises KeptCommitError for a file that is none."""
+        """Return the commits of this hotkey on this subnet of this chain. Raises KeptCommitError for a damaged file."""
         found = [_read(path) for path in self._names() if path.name.startswith(f"{netuid}-")]
         mine = [one for one in found if (one.genesis, one.netuid, one.hotkey) == (genesis, netuid, hotkey)]
         return sorted(mine, key=lambda commit: commit.signed_at_block)
 
     def forget(self, commit: HashedCommit) -> None:
-        """Remove what opens the commit; nothing when it is not there."""
+        """Remove the commit's file, if it exists."""
         try:
             self.path(commit).unlink(missing_ok=True)
         except OSError as error:
@@ -88,11 +88,11 @@ class KeptCommits:
 
     def _names(self) -> list[Path]:
         try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix == ".json")
+            return sorted(path for path in self.folder.iterdir() if path.suffix == ".json")
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise KeptCommitError(f"cannot read {self._folder}: {error.strerror}") from None
+            raise KeptCommitError(f"cannot read {self.folder}: {error.strerror}") from None
 
 
 def _read(path: Path) -> HashedCommit:
@@ -116,5 +116,5 @@ def _read(path: Path) -> HashedCommit:
     except OSError as error:
         raise KeptCommitError(f"cannot read {path}: {error.strerror}") from None
     except (msgspec.DecodeError, MalformedHotkey, ValueError, OverflowError):
-        raise KeptCommitError(f"{path} is damaged, or no kept commit") from None
+        raise KeptCommitError(f"{path} is damaged, or is not a kept commit") from None
     return commit

@@ -1,4 +1,4 @@
-"""What a transaction pool refuses with: its name, what that means, and what to do.
+"""Why a transaction pool refuses an extrinsic: the error's name, its meaning, and what to do.
 
 | what the pool answers                                            | the name                                        |
 |------------------------------------------------------------------|-------------------------------------------------|
@@ -65,7 +65,7 @@ CUSTOM_NAMES: Final = MappingProxyType(
         255: "BadRequest",
     }
 )
-"""What subtensor's own checks refuse with before a block does. From 25 on its runtimes number them differently."""
+"""Errors of subtensor's own checks in the pool. From 25 on, runtimes number them differently."""
 
 SENTENCES: Final = MappingProxyType(
     {
@@ -86,39 +86,39 @@ SENTENCES: Final = MappingProxyType(
         "could not find an unsigned validator": "noUnsignedValidator",
     }
 )
-"""How nodes word what others give as JSON."""
+"""Sentences that some nodes send in place of the JSON name."""
 
 ADVICE: Final = MappingProxyType(
     {
         "call": "the runtime takes no such call now: its version or its settings forbid it",
         "payment": "the account cannot pay the fee: send TAO to the key that signs",
         "future": "an earlier transaction of this key is missing: wait until it is in a block, or send it again",
-        "stale": "another transaction of this key was faster: run the command again",
-        "badProof": "the signature does not hold on this chain: see that --network and the endpoint are of one chain, "
+        "stale": "another transaction of this key came first: run the command again",
+        "badProof": "the signature is not valid on this chain: check that --network and the endpoint are of one chain, "
         "and run the command again if the runtime was just upgraded",
         "ancientBirthBlock": "it was signed too many blocks ago, or the endpoint is on another chain: run it again",
         "exhaustsResources": "the next block is full: run the command again in a minute",
-        "badSigner": "this key may not make this call: see which key the call needs, hotkey or coldkey",
+        "badSigner": "this key may not make this call: check which key the call needs, hotkey or coldkey",
         "indeterminateImplicit": "the endpoint could not check what was signed: try another endpoint",
-        "unknownOrigin": "the runtime does not take this kind of signature: see that Engram knows this runtime",
+        "unknownOrigin": "the runtime does not take this kind of signature: check that Engram supports this runtime",
         "cannotLookup": "the endpoint does not know the account or the block that was signed for: try another endpoint",
         "banned": "the pool refused this very transaction shortly before: wait half an hour, or use another endpoint",
         "priorityTooLow": "another transaction with this nonce waits in the pool: wait until it is in a block",
         "immediatelyDropped": "the endpoint's pool is full: run the command again in a minute, or use another endpoint",
-        "verificationError": "the endpoint's runtime failed at it: try another endpoint",
-        "ColdkeySwapAnnounced": "the coldkey is about to be swapped, and until then it can send nothing",
-        "ColdkeySwapDisputed": "the swap of the coldkey is disputed, and until that is settled it can send nothing",
-        "BalanceTooLow": "the coldkey has less TAO than this takes",
-        "SubnetNotExists": "the network has no such subnet: see --netuid and --network",
+        "verificationError": "the endpoint's runtime failed while checking it: try another endpoint",
+        "ColdkeySwapAnnounced": "the coldkey is about to be swapped and can send nothing until then",
+        "ColdkeySwapDisputed": "the swap of the coldkey is disputed; it can send nothing until that is settled",
+        "BalanceTooLow": "the coldkey has too little TAO for this",
+        "SubnetNotExists": "the network has no such subnet: check --netuid and --network",
         "HotkeyAccountDoesntExist": "the hotkey is not registered anywhere: engram subnet register",
         "RateLimitExceeded": "too many of these calls in too few blocks: wait and run the command again",
         "HotKeyNotRegisteredInNetwork": "the hotkey is not registered on this subnet: engram subnet register",
-        "InvalidIpAddress": "the address is none that the chain takes",
+        "InvalidIpAddress": "the chain does not accept this address",
         "ServingRateLimitExceeded": "the last announcement is too few blocks old: engram subnet status, then wait",
         "InvalidPort": "the chain does not take this port: 1 to 65535",
-        "InvalidRevealRound": "the drand round is over or too far ahead: see that this machine's clock is right",
+        "InvalidRevealRound": "the drand round is over or too far ahead: check this machine's clock",
         "CommitNotFound": "the chain holds no such commit: it was revealed, has expired, or was never included",
-        "CommitBlockNotInRevealRange": "too early or too late: engram subnet reveal-weights tells the window",
+        "CommitBlockNotInRevealRange": "too early or too late: engram subnet reveal-weights shows the window",
         "UidNotFound": "the subnet has no such uid (any more)",
         "BadRequest": "the runtime refuses it without saying why",
     }
@@ -126,7 +126,7 @@ ADVICE: Final = MappingProxyType(
 
 
 def pool_refusal(refused: CallRefused) -> SubmitRefused:
-    """What a pool's error object says, by the runtime's own word where there is one; its text is kept."""
+    """Translate a pool's error object, by the runtime's own name where there is one; its text is kept."""
     name = _name(refused)
     advice = ADVICE.get(name, "")
     if name.startswith("custom error"):

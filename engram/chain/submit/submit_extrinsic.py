@@ -1,21 +1,21 @@
-"""Sends one signed extrinsic and tells truthfully what became of it.
+"""Sends one signed extrinsic and determines its outcome on the finalized chain.
 
 Theory of operation. The extrinsic is signed for the 64 blocks after a finalized one (its era) with the account's next
-nonce, and sent once: sending is never repeated, because an answer that was lost may belong to an extrinsic that was
-taken. From then on only finalized blocks are looked at:
+nonce, and sent once: it is never sent again, because a lost answer may belong to an extrinsic that was accepted.
+From then on only finalized blocks count:
 
-| seen                                             | told as                                  |
+| seen                                             | outcome                                  |
 |--------------------------------------------------|------------------------------------------|
 | the pool's error object                          | SubmitRefused (nothing was written)      |
 | nothing left this machine, or refused for load   | EndpointUnreachable, EndpointBusy        |
-| any other error, HTTP 503, or no answer          | what the blocks say, as below            |
+| any other error, HTTP 503, or no answer          | decided by the blocks, as below          |
 | in a finalized block, System.ExtrinsicSuccess    | Included                                 |
 | in a finalized block, System.ExtrinsicFailed     | RefusedInBlock, by the error's name      |
 | the era has passed on the finalized chain        | NeverIncluded                            |
 | none of these in `patience_s`                    | OutcomeUnknown                           |
 
-Where several endpoints are given, none is believed alone: another one that has finalized this far must have the same
-block and the same events, and the era is looked through at two of them. Until then the outcome is unknown.
+Where several endpoints are given, none is trusted alone: another one that has finalized as much must have the same
+block and events, and the era must be searched at two of them. Until then the outcome is unknown.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,24 +25,23 @@ import msgspec
 import trio
 
 from engram.chain.errors import (
+    TRANSIENT,
     AnswerMalformed,
-    AnswersDiffer,
     CallNotComposable,
     CallRefused,
     EndpointBusy,
     EndpointUnreachable,
-    HeadAwaited,
     NeverIncluded,
     OutcomeUnknown,
     RefusedInBlock,
     RuntimeApiMissing,
     SubmitRefused,
 )
-from engram.chain.model import Head
-from engram.chain.read.node import Node, RpcCall
+from engram.chain.model import FinalizedBlock
+from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import answered, convert, hex_of, read_finalized, read_hash_at
-from engram.chain.read.quorum_node import Agreeing
-from engram.chain.read.runtime import Call, Era, Event, Signed
+from engram.chain.read.quorum_node import QuorumEndpoint
+from engram.chain.read.runtime import Era, RuntimeCall, RuntimeEvent, SignedExtrinsic
 from engram.chain.read.view import View, read_storage, view_at
 from engram.chain.submit.compose import Composer, CoreComposer
 from engram.chain.submit.pool_refusals import pool_refusal
@@ -52,60 +51,51 @@ POLL_S: Final = 2.0
 PATIENCE_S: Final = 180.0
 """Finality takes some 36 s on a healthy chain."""
 NONCE_TRIES: Final = 3
-"""A pool that refuses a nonce as taken is asked for the next one this often; nothing was written by then."""
+"""Attempts with a new nonce when the pool says that the nonce is taken; nothing was written by then."""
 _NONCE_TAKEN: Final = frozenset({"stale", "priorityTooLow"})
 _SEEN_BEFORE: Final = frozenset({"alreadyImported", "banned"})
-"""What was signed a moment ago is known already: something on the way has sent it twice, and pools ban for half an hour
-what a block has included."""
+"""The pool knows the extrinsic already: something on the way sent it twice, and pools ban for half an hour what a block
+has included."""
 _NOT_TAKEN: Final = frozenset({*range(1_000, 1_100), -32_700, -32_600, -32_601, -32_602})
-"""Codes of author_ calls and of requests that JSON-RPC servers refuse to run; with any other it may have been taken."""
-_UNTOLD: Final = (
-    EndpointBusy,
-    EndpointUnreachable,
-    AnswerMalformed,
-    AnswersDiffer,
-    HeadAwaited,
-    CallRefused,
-    CallNotComposable,
-    RuntimeApiMissing,
-)
-"""What leaves the outcome open: the next endpoint is asked."""
+"""Codes of refused author_ calls and of invalid requests; after any other code the extrinsic may have been accepted."""
+_UNTOLD: Final = (*TRANSIENT, CallNotComposable, RuntimeApiMissing)
+"""Errors that leave the outcome open: the next endpoint is asked."""
 
 
-class Waiting(msgspec.Struct, frozen=True):
-    """How long and how often the finalized chain is looked at."""
+class InclusionWait(msgspec.Struct, frozen=True):
+    """How often the finalized chain is polled, and for how long."""
 
     poll_s: float = POLL_S
     patience_s: float = PATIENCE_S
 
 
 class Included(msgspec.Struct, frozen=True):
-    """The extrinsic stands in a finalized block and did what it should."""
+    """An extrinsic in a finalized block, with System.ExtrinsicSuccess."""
 
-    block: Head
+    block: FinalizedBlock
     extrinsic_hash: bytes
     nonce: int
-    events: tuple[Event, ...]
+    events: tuple[RuntimeEvent, ...]
     """Its own events."""
 
 
-Sending = Callable[[bytes, int], None]
-"""Told the extrinsic's hash and the last block that may include it, just before it is sent."""
+BeforeSending = Callable[[bytes, int], None]
+"""Called with the extrinsic's hash and the last block that may include it, just before it is sent."""
 
 
-Judging = Callable[[bytes], None]
-"""Told the hash of the chain's first block before anything is signed for it; refuses by raising."""
+CheckGenesis = Callable[[bytes], None]
+"""Called with the genesis hash before anything is signed for it; refuses by raising."""
 
 
 async def submit(
     view: View,
-    nodes: Sequence[Node],
-    call: Call,
+    nodes: Sequence[ChainEndpoint],
+    call: RuntimeCall,
     keypair: Keypair,
-    waiting: Waiting = Waiting(),  # noqa: B008 - frozen
+    waiting: InclusionWait = InclusionWait(),  # noqa: B008 - frozen
     composer: Composer | None = None,
-    sending: Sending = lambda digest, last_block: None,
-    judging: Judging = lambda genesis: None,
+    sending: BeforeSending = lambda digest, last_block: None,
+    judging: CheckGenesis = lambda genesis: None,
 ) -> Included:
     """Sign `call`, send it to the view's endpoint, and wait for a finalized block with it, asking `nodes` in turn.
 
@@ -116,7 +106,7 @@ async def submit(
     node, era = view.node, Era(view.head.number, view.head.hash)
     genesis = await read_hash_at(node, 0)
     if genesis is None:
-        raise AnswerMalformed(f"{node.name}: knows no block 0")
+        raise AnswerMalformed(f"{node.name}: has no block 0")
     judging(genesis)
     refused: SubmitRefused | None = None
     taken: set[int] = set()
@@ -138,8 +128,8 @@ async def submit(
     raise refused or SubmitRefused("stale", "")
 
 
-async def next_nonce(node: Node, keypair: Keypair) -> int:
-    """The account's next nonce, with what already waits in the endpoint's pool."""
+async def next_nonce(node: ChainEndpoint, keypair: Keypair) -> int:
+    """Return the account's next nonce, counting what waits in the endpoint's pool."""
     (answer,) = await node.ask([RpcCall("system_accountNextIndex", (keypair.ss58,))])
     nonce = convert(node, answered(node, answer), int)
     if not 0 <= nonce < 2**32:
@@ -147,8 +137,8 @@ async def next_nonce(node: Node, keypair: Keypair) -> int:
     return nonce
 
 
-async def _send(node: Node, signed: Signed) -> None:
-    """Returns when it was taken or when it may have been. Raises SubmitRefused when it was not."""
+async def _send(node: ChainEndpoint, signed: SignedExtrinsic) -> None:
+    """Send; return when it was accepted or may have been. Raises SubmitRefused when it was not."""
     try:
         (answer,) = await node.ask([RpcCall("author_submitExtrinsic", (hex_of(signed.octets),))])
     except (EndpointBusy, EndpointUnreachable) as error:
@@ -163,7 +153,9 @@ async def _send(node: Node, signed: Signed) -> None:
             raise refusal
 
 
-async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, nonce: int, waiting: Waiting) -> Included:
+async def _watch(
+    view: View, nodes: Sequence[ChainEndpoint], signed: SignedExtrinsic, era: Era, nonce: int, waiting: InclusionWait
+) -> Included:
     seen, why = view.head.number, "no finalized block since"
     place = 0
     with trio.move_on_after(waiting.patience_s):
@@ -192,8 +184,8 @@ async def _watch(view: View, nodes: Sequence[Node], signed: Signed, era: Era, no
     raise OutcomeUnknown(signed.hash, era.last_block, why)
 
 
-async def _absent_at_two(nodes: Sequence[Node], view: View, signed: Signed, era: Era) -> bool:
-    """Whether two endpoints (or the only one) have finalized the whole era and none of its blocks holds it."""
+async def _absent_at_two(nodes: Sequence[ChainEndpoint], view: View, signed: SignedExtrinsic, era: Era) -> bool:
+    """Return whether two endpoints (or the only one) have finalized the whole era without the extrinsic."""
     if len(nodes) == 1:
         return True
     clean = 0
@@ -221,16 +213,16 @@ class _SignedBlock(msgspec.Struct):
 
 
 async def _look(
-    node: Node, nodes: Sequence[Node], view: View, number: int, signed: Signed
-) -> tuple[Head, View, int, bytes | None] | None:
-    """Where it stands in the finalized block of this number, and the block's events; None when it is not in it.
+    node: ChainEndpoint, nodes: Sequence[ChainEndpoint], view: View, number: int, signed: SignedExtrinsic
+) -> tuple[FinalizedBlock, View, int, bytes | None] | None:
+    """Return the extrinsic's position in this finalized block and the block's events; None when it is not in it.
 
-    Raises AnswersDiffer when it is, and another of `nodes` has another block or other events there; HeadAwaited while
-    none of them has that block.
+    Raises AnswersDiffer when another of `nodes` has another block or other events there; HeadAwaited while none of
+    them has that block.
     """
     at = await read_hash_at(node, number)
     if at is None:
-        raise AnswerMalformed(f"{node.name}: knows no block {number}")
+        raise AnswerMalformed(f"{node.name}: has no block {number}")
     (answer,) = await node.ask([RpcCall("chain_getBlock", (hex_of(at),))])
     extrinsics = convert(node, answered(node, answer), _SignedBlock).block.extrinsics
     ours = hex_of(signed.octets)
@@ -238,20 +230,22 @@ async def _look(
     if place is None:
         return None
     others = [other for other in nodes if other is not node]
-    block, agreeing = Head(number, at), Agreeing(node, others)
+    block, agreeing = FinalizedBlock(number, at), QuorumEndpoint(node, others)
     await agreeing.hold(block)
     there = await view_at(node, at, view, others)
     key = there.types.storage_key("System", "Events")
     return block, there, place, await read_storage(agreeing, key, at)
 
 
-def _judged(block: Head, there: View, place: int, octets: bytes | None, signed: Signed, nonce: int) -> Included:
+def _judged(
+    block: FinalizedBlock, there: View, place: int, octets: bytes | None, signed: SignedExtrinsic, nonce: int
+) -> Included:
     events = tuple(event for event in there.types.events(octets) if event.extrinsic == place)
     ends = [event for event in events if event.pallet == "System" and event.name.startswith("Extrinsic")]
     match ends:
-        case [Event(name="ExtrinsicSuccess")]:
+        case [RuntimeEvent(name="ExtrinsicSuccess")]:
             return Included(block, signed.hash, nonce, events)
-        case [Event(name="ExtrinsicFailed") as failure]:
+        case [RuntimeEvent(name="ExtrinsicFailed") as failure]:
             name, explanation = there.types.refusal(failure)
             raise RefusedInBlock(name, explanation, block.number, signed.hash)
         case _:

@@ -1,9 +1,8 @@
-"""Composes and signs by substrate-interface, where the operator prefers it (the extra `chain`).
+"""Composes and signs by substrate-interface, when the operator prefers it (the extra `chain`).
 
-It is given no socket: its requests go through our node, with our deadlines. Each extrinsic has an instance and a
-worker thread of its own, for an instance must never be shared; building one holds the interpreter for 0.9 s of CPU
-(metadata V14 in Python), so this is for commands and not for a process that serves. The secret stays outside of it:
-it is handed a signer.
+It gets no socket: its requests go through our endpoint, with our deadlines. Each extrinsic has its own instance and
+worker thread, because an instance must not be shared. Building one holds the interpreter for 0.9 s of CPU (metadata
+V14 in Python), so this is for commands, not for servers. It never sees the secret, only a signer.
 """
 
 from typing import Any, final
@@ -11,8 +10,8 @@ from typing import Any, final
 import trio
 
 from engram.chain.errors import AnswerMalformed, CallNotComposable, CallRefused
-from engram.chain.read.node import Node, RpcCall
-from engram.chain.read.runtime import Call, Era, Signed
+from engram.chain.read.node import ChainEndpoint, RpcCall
+from engram.chain.read.runtime import Era, RuntimeCall, SignedExtrinsic
 from engram.hotkeys import Keypair
 
 SR25519 = 1
@@ -22,14 +21,16 @@ SR25519 = 1
 class SubstrateComposer:
     """A Composer that asks `node` for what it needs."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ChainEndpoint) -> None:
         self._node = node
 
-    async def compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+    async def compose(
+        self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes
+    ) -> SignedExtrinsic:
         """See Composer. Raises AnswerMalformed when the endpoint names another genesis block."""
         return await trio.to_thread.run_sync(self._compose, call, keypair, nonce, era, genesis)
 
-    def _compose(self, call: Call, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> Signed:
+    def _compose(self, call: RuntimeCall, keypair: Keypair, nonce: int, era: Era, genesis: bytes) -> SignedExtrinsic:
         from substrateinterface import SubstrateInterface
         from substrateinterface.exceptions import SubstrateRequestException
 
@@ -41,18 +42,18 @@ class SubstrateComposer:
             extrinsic = substrate.create_signed_extrinsic(
                 call=composed, keypair=_Signer(keypair), era=era.described, nonce=nonce
             )
-            theirs = substrate.get_block_hash(0)
+            genesis_there = substrate.get_block_hash(0)
         except SubstrateRequestException as error:
             raise AnswerMalformed(f"{self._node.name}: {error}") from error
         except (ValueError, NotImplementedError, TypeError, KeyError) as error:
             raise CallNotComposable(f"{call.pallet}.{call.function}: {error}") from error
-        if theirs != "0x" + genesis.hex():
+        if genesis_there != "0x" + genesis.hex():
             raise AnswerMalformed(f"{self._node.name}: another genesis block than before")
-        return Signed(bytes(extrinsic.data.data), bytes(extrinsic.extrinsic_hash))
+        return SignedExtrinsic(bytes(extrinsic.data.data), bytes(extrinsic.extrinsic_hash))
 
 
 def _in_hex(value: Any) -> Any:
-    """Octets as 0x hex, which it takes for every kind of them."""
+    """Return octets as 0x hex, which substrate-interface accepts wherever it takes octets."""
     match value:
         case bytes():
             return "0x" + value.hex()
@@ -68,7 +69,7 @@ def _in_hex(value: Any) -> Any:
 class _OurTransport:
     """substrate-interface's own seam: one JSON-RPC payload in, its answer out. Called in the worker thread."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ChainEndpoint) -> None:
         self._node = node
 
     def rpc_request(self, payload: dict[str, Any], result_handler: object = None) -> dict[str, Any]:
@@ -94,5 +95,5 @@ class _Signer:
         self.ss58_address = keypair.ss58
 
     def sign(self, payload: Any) -> bytes:
-        """Signs a ScaleBytes or bytes."""
+        """Sign a ScaleBytes or bytes."""
         return self._keypair.sign(bytes(getattr(payload, "data", payload)))

@@ -1,4 +1,4 @@
-"""What setting weights on a subnet takes: the subnet's own rules decide the call, and what is wrong is told before.
+"""Plans weights for a subnet: its own rules decide the call, and objections are known before anything is sent.
 
 | the subnet says            | the runtime has               | what is sent                                        |
 |----------------------------|-------------------------------|-----------------------------------------------------|
@@ -22,7 +22,7 @@ import msgspec
 from engram import wire
 from engram.chain.errors import ChainError, RuntimeApiMissing
 from engram.chain.model import Metagraph
-from engram.chain.read.runtime import SUBTENSOR, Call
+from engram.chain.read.runtime import SUBTENSOR, RuntimeCall
 from engram.chain.read.view import View
 from engram.chain.submit import calls, hashed_weights
 from engram.chain.submit.hashed_weights import HashedCommit, read_genesis
@@ -34,7 +34,7 @@ BLOCK_S: Final = 12.0
 DRAND_GENESIS_S: Final = 1_692_803_367
 DRAND_PERIOD_S: Final = 3
 PULSE_DELAY_ROUNDS: Final = 24
-"""The chain learns of a pulse this much later at worst (source: bittensor-drand)."""
+"""Longest delay until the chain knows a pulse (source: bittensor-drand)."""
 _TIMELOCKED: Final = "commit_timelocked_weights"
 _CRV3: Final = "commit_crv3_weights"
 _SCHEDULE: Final = ("LastEpochBlock", "PendingEpochAt", "SubnetEpochIndex", "BlocksSinceLastStep")
@@ -46,27 +46,27 @@ class WeightsInvalid(ChainError):
 
 
 class Weights(msgspec.Struct, frozen=True):
-    """As the chain takes them: rising uids, the largest weight 65,535, none 0."""
+    """Weights as the chain takes them: ascending uids, the largest weight 65,535, none 0."""
 
     uids: tuple[int, ...]
     values: tuple[int, ...]
 
 
 class WeightsPlan(msgspec.Struct, frozen=True):
-    """What would be sent."""
+    """The call that sets or commits weights."""
 
-    call: Call
+    call: RuntimeCall
     weights: Weights
     version_key: int
     commit: bytes | None = None
-    """The encrypted weights, where the subnet demands them."""
+    """The encrypted weights, where the subnet requires them."""
     reveal_round: int | None = None
     hashed: HashedCommit | None = None
-    """What the reveal takes, where only a hash is sent: kept before that is."""
+    """What the reveal needs, where only a hash is sent; kept on disk before sending."""
 
 
 def upscale(given: Mapping[int, float], metagraph: Metagraph, own_uid: int | None = None) -> Weights:
-    """The weights scaled so that the largest is 65,535. Raises WeightsInvalid, naming what is wrong.
+    """Return the weights scaled so that the largest is 65,535. Raises WeightsInvalid, naming what is wrong.
 
     A single weight on `own_uid`, the signer's, is bound by no limit of the subnet (source: subtensor, weights.rs).
     """
@@ -94,9 +94,9 @@ def upscale(given: Mapping[int, float], metagraph: Metagraph, own_uid: int | Non
 
 
 def objections(metagraph: Metagraph, hotkey: PublicKey, version_key: int, weights: Weights | None = None) -> list[str]:
-    """Why the chain would refuse weights of this hotkey now, in words; empty when it would take them.
+    """Return why the chain would refuse weights of this hotkey now; empty when it would accept them.
 
-    `weights` are those to be set: a single one on itself needs no permit.
+    A hotkey whose only weight is on itself needs no permit.
     """
     neuron, parameters = metagraph.neuron(hotkey), metagraph.parameters
     if neuron is None:
@@ -114,7 +114,7 @@ def objections(metagraph: Metagraph, hotkey: PublicKey, version_key: int, weight
 
 
 def reveal_round(block: int, netuid: int, tempo: int, period_epochs: int, now_s: float) -> int:
-    """The drand round at which weights committed now may be read: when their reveal epoch begins.
+    """Return the drand round at which weights committed now may be read: when their reveal epoch begins.
 
     `now_s` is Unix time. Epochs of runtimes before the stateful schedule: (block + netuid + 1) // (tempo + 1).
     """
@@ -125,7 +125,7 @@ def reveal_round(block: int, netuid: int, tempo: int, period_epochs: int, now_s:
 
 
 def reveal_about_s(reveal_round: int) -> float:
-    """Unix time at which the chain reveals what was encrypted to this drand round, to a minute or two.
+    """Return the Unix time at which the chain reveals weights encrypted to this drand round, to a minute or two.
 
     The chain learns of a round by PULSE_DELAY_ROUNDS after it.
     """
@@ -133,7 +133,7 @@ def reveal_about_s(reveal_round: int) -> float:
 
 
 class Revealing(enum.Enum):
-    """What became of weights that were committed under a timelock; see `revealing`."""
+    """The state of weights that were committed under a timelock; see `revealing`."""
 
     COMMITTED = "committed"
     REVEALED = "revealed"
@@ -141,7 +141,7 @@ class Revealing(enum.Enum):
 
 
 def revealing(*, is_held: bool, weights_stand: bool) -> Revealing:
-    """What became of a commit that the chain once held.
+    """Return the state of a commit that the chain once held.
 
     | the chain holds the commit | the weights are these | it is     |
     |----------------------------|-----------------------|-----------|
@@ -155,14 +155,14 @@ def revealing(*, is_held: bool, weights_stand: bool) -> Revealing:
 
 
 async def read_revealing(view: View, plan: WeightsPlan, netuid: int, uid: int) -> Revealing:
-    """What became of the commit of `plan`, at a block after the one that took it."""
-    is_held = await stands(view, plan, netuid, uid)
+    """Return the state of the plan's commit, at a block after the one that included it."""
+    is_held = await holds(view, plan, netuid, uid)
     opened = msgspec.structs.replace(plan, commit=None)
-    return revealing(is_held=is_held, weights_stand=not is_held and await stands(view, opened, netuid, uid))
+    return revealing(is_held=is_held, weights_stand=not is_held and await holds(view, opened, netuid, uid))
 
 
 def crv3_payload(weights: Weights, version_key: int) -> bytes:
-    """What is encrypted: SCALE of (Vec<u16> uids, Vec<u16> values, u64 version key)."""
+    """Return the payload to encrypt: SCALE of (Vec<u16> uids, Vec<u16> values, u64 version key)."""
     return u16s(weights.uids) + u16s(weights.values) + version_key.to_bytes(8, "little")
 
 
@@ -175,10 +175,10 @@ async def plan(
     now_s: float,
     salt: Callable[[], tuple[int, ...]] = hashed_weights.fresh_salt,
 ) -> WeightsPlan:
-    """The call that the subnet demands. Encrypting takes 4 ms of CPU. Raises RuntimeApiMissing, WeightsInvalid."""
+    """Return the call that the subnet requires. Encrypting takes 4 ms. Raises RuntimeApiMissing, WeightsInvalid."""
     netuid, parameters = metagraph.netuid, metagraph.parameters
     if not 0 <= version_key < 2**64:
-        raise WeightsInvalid(f"a version key is of 0 to 2**64 - 1, not {version_key}")
+        raise WeightsInvalid(f"a version key is from 0 to 2**64 - 1, not {version_key}")
     if not parameters.commit_reveal_weights_enabled:
         call = calls.set_weights(netuid, weights.uids, weights.values, version_key)
         return WeightsPlan(call, weights, version_key)
@@ -188,15 +188,15 @@ async def plan(
         at = reveal_round(metagraph.block, netuid, parameters.tempo, parameters.commit_reveal_period_tempos, now_s)
         commit = _encrypted(crv3_payload(weights, version_key), at)
         arguments: dict[str, object] = {"netuid": netuid, "commit": commit, "reveal_round": at}
-        return WeightsPlan(Call(SUBTENSOR, _CRV3, arguments), weights, version_key, commit, at)
+        return WeightsPlan(RuntimeCall(SUBTENSOR, _CRV3, arguments), weights, version_key, commit, at)
     if all(view.types.has_call(SUBTENSOR, name) for name in (hashed_weights.COMMIT, hashed_weights.REVEAL)):
         hashed = await _hashed(view, metagraph, weights, hotkey, version_key, salt)
         return WeightsPlan(hashed.commit_call, weights, version_key, hashed=hashed)
-    raise RuntimeApiMissing(f"runtime {view.types.spec_version} knows no way to commit weights that Engram knows")
+    raise RuntimeApiMissing(f"runtime {view.types.spec_version} has no way to commit weights that Engram supports")
 
 
-async def stands(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
-    """Whether the block of the view holds what was sent."""
+async def holds(view: View, plan: WeightsPlan, netuid: int, uid: int) -> bool:
+    """Return whether the view's block holds the weights, or the commit, of the plan."""
     if plan.hashed is not None:
         return await hashed_weights.committed_at(view, plan.hashed) is not None
     if plan.commit is None:
@@ -264,7 +264,7 @@ async def _timelocked(
         "reveal_round": at,
         "commit_reveal_version": version,
     }
-    return WeightsPlan(Call(SUBTENSOR, _TIMELOCKED, arguments), weights, version_key, bytes(commit), at)
+    return WeightsPlan(RuntimeCall(SUBTENSOR, _TIMELOCKED, arguments), weights, version_key, bytes(commit), at)
 
 
 def _encrypted(payload: bytes, at: int) -> bytes:

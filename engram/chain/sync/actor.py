@@ -1,7 +1,7 @@
-"""metagraph_syncer: follows the finalized head and keeps the view of the subnets fresh.
+"""metagraph_syncer: follows the finalized head and keeps the subnets in memory up to date.
 
-It alone talks to the chain; everybody else reads `Subnets`. Whatever an endpoint does, the last good metagraph
-stays in place and its age tells how old it is.
+It alone reads the chain while the process serves; all others read `Subnets`. Whatever an endpoint does, the last good
+metagraph stays in place with its age.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ from engram.chain.errors import (
     RuntimeApiMissing,
     SubnetUnknown,
 )
-from engram.chain.model import EndpointHealth, Fork, Head, HeadWatch, Metagraph, SubnetChange
+from engram.chain.model import EndpointHealth, FinalizedBlock, Fork, HeadWatch, Metagraph, SubnetChange
 from engram.chain.read.codec import Codec
 from engram.chain.read.endpoint_health import (
     after_busy,
@@ -38,7 +38,7 @@ from engram.chain.read.endpoint_health import (
     witnesses,
 )
 from engram.chain.read.head_opinions import Opinion, Stance, compared, read_fork, stance
-from engram.chain.read.node import Node
+from engram.chain.read.node import ChainEndpoint
 from engram.chain.read.queries import HeadReading, finalized_hash, read_head, read_metadata, read_metagraph_bytes
 from engram.chain.sync.protocol import Poll
 from engram.chain.sync.refused_heads import refusal, way_out
@@ -61,7 +61,7 @@ KeepFork = Callable[[Fork], Awaitable[None]]
 
 
 async def _keep_no_fork(fork: Fork) -> None:
-    """For a process without a data folder: the log tells of it."""
+    """Keep nothing, for a process without a data folder; the log has the fork."""
 
 
 @final
@@ -72,7 +72,7 @@ class MetagraphSyncer(Actor[Poll]):
 
     def __init__(
         self,
-        nodes: Sequence[Node],
+        nodes: Sequence[ChainEndpoint],
         subnets: Subnets,
         settings: ChainSettings,
         clock: Clock,
@@ -81,8 +81,8 @@ class MetagraphSyncer(Actor[Poll]):
         healths: list[EndpointHealth] | None = None,
         keep_fork: KeepFork = _keep_no_fork,
     ) -> None:
-        """`healths` (one a node, in their order) are shared with who asks the nodes too; else those that an earlier
-        life of this actor noted are gone on from."""
+        """`healths` (one a node, in order) may be shared with other readers; None continues with those that this actor
+        noted before its restart."""
         if not nodes:
             raise ValueError("the chain needs at least one endpoint (chain.endpoints)")
         self._nodes = tuple(nodes)
@@ -95,7 +95,7 @@ class MetagraphSyncer(Actor[Poll]):
         self._rng = rng
         self._codec: Codec | None = None
         self._disputed: set[str] = set()
-        """What endpoints differed about and no two have agreed on since."""
+        """Subjects on which endpoints differed, and no two have agreed since."""
         self._heads_differ = False
         """Endpoints had different finalized blocks of one number, and no two have agreed on a new head since."""
         self._polling = trio.CancelScope()
@@ -114,12 +114,12 @@ class MetagraphSyncer(Actor[Poll]):
         self._timer = self._context.after(wait_s, Poll())
 
     async def _end_poll_at_stop(self, stop_requested: trio.Event) -> None:
-        """An endpoint that hangs holds up nobody's shutdown."""
+        """Cancel a poll in progress at shutdown."""
         await stop_requested.wait()
         self._polling.cancel()
 
     async def _poll(self) -> bool:
-        """Asks the endpoints in turn until one serves; True when one did."""
+        """Sync through the endpoints in turn until one serves; return whether one did."""
         ahead: set[int] = set()
         for _ in self._nodes:
             place = choose(self._healths, self._clock.monotonic(), ahead)
@@ -132,7 +132,7 @@ class MetagraphSyncer(Actor[Poll]):
                 self._failed(place, error)
                 continue
             except HeadAwaited as error:
-                log.debug("chain endpoint is ahead", endpoint=node.name, reason=str(error))
+                log.debug("chain_endpoint_ahead", endpoint=node.name, reason=str(error))
                 ahead.add(place)
                 continue
             if self._healths[place] is health:
@@ -141,7 +141,7 @@ class MetagraphSyncer(Actor[Poll]):
             return True
         return False
 
-    async def _sync(self, node: Node) -> None:
+    async def _sync(self, node: ChainEndpoint) -> None:
         read_at_s = self._clock.monotonic()
         head, codec = await self._finalized_head(node, read_at_s)
         fault: AnswerMalformed | CallRefused | None = None
@@ -163,8 +163,8 @@ class MetagraphSyncer(Actor[Poll]):
         if fault is not None:
             raise fault
 
-    async def _finalized_head(self, node: Node, now_s: float) -> tuple[Head, Codec]:
-        """The head to read at, and the types at it. Raises HeadRefused when it may not be acted on."""
+    async def _finalized_head(self, node: ChainEndpoint, now_s: float) -> tuple[FinalizedBlock, Codec]:
+        """Return the head to read at and the types at it. Raises HeadRefused when the head is not accepted."""
         watch = self._subnets.state.watch
         block_hash = await finalized_hash(node)
         if watch is not None and self._codec is not None and block_hash == watch.head.hash:
@@ -178,14 +178,19 @@ class MetagraphSyncer(Actor[Poll]):
         elsewhere = verdict is HeadVerdict.RESTARTED
         if codec is None or codec.spec_version != reading.spec_version or elsewhere:
             self._codec = codec = await self._agreed_codec(node, reading)
-            log.info("chain runtime read", spec_version=reading.spec_version, endpoint=node.name)
+            log.info("chain_runtime_read", spec_version=reading.spec_version, endpoint=node.name)
         if verdict is not HeadVerdict.SAME:
             watch = HeadWatch(reading.head, now_s)
         self._note(network=reading.chain_name, spec_version=reading.spec_version, watch=watch)
         return reading.head, codec
 
     def _judge(
-        self, node: Node, watch: HeadWatch | None, seen: Head, hash_at_ours: bytes | None, now_s: float
+        self,
+        node: ChainEndpoint,
+        watch: HeadWatch | None,
+        seen: FinalizedBlock,
+        hash_at_ours: bytes | None,
+        now_s: float,
     ) -> HeadVerdict:
         settings = self._settings
         verdict = judge_head(watch, seen, hash_at_ours, now_s, settings.stall_after_s, settings.reset_after_s)
@@ -198,9 +203,11 @@ class MetagraphSyncer(Actor[Poll]):
     def _way_out(self) -> str:
         return way_out(len(self._nodes), self._settings.reset_after_s)
 
-    async def _hold_against_others(self, node: Node, head: Head, verdict: HeadVerdict) -> None:
-        """Asks the others about a new head until one has it too. Raises HeadRefused when it may not be acted on, and
-        HeadAwaited when it may not be yet."""
+    async def _hold_against_others(self, node: ChainEndpoint, head: FinalizedBlock, verdict: HeadVerdict) -> None:
+        """Compare a new head with the other endpoints until one has it too.
+
+        Raises HeadRefused when it is not accepted, HeadAwaited when it is not accepted yet.
+        """
         opinions: dict[int, Opinion] = {}
         forked: dict[int, Fork] = {}
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
@@ -222,7 +229,7 @@ class MetagraphSyncer(Actor[Poll]):
                 self._heads_differ = True
                 names = " and ".join(self._nodes[place].name for place in forked)
                 block = min(fork.one.block for fork in forked.values())
-                log.error("chain heads differ", block=block, one=node.name, other=names)
+                log.error("chain_heads_differ", block=block, one=node.name, other=names)
                 raise HeadRefused(f"{node.name}: its finalized block {block} is another one at {names}")
             case Support.AWAITED:
                 names = " and ".join(self._nodes[at].name for at, its in opinions.items() if its is Opinion.NOT_YET)
@@ -236,12 +243,12 @@ class MetagraphSyncer(Actor[Poll]):
             why = "heads differed" if fresh else f"it does not descend from ours{self._way_out}"
             raise HeadRefused(f"{node.name}: no second endpoint has its finalized block {head.number}, and {why}")
         if verdict is HeadVerdict.OVERTAKEN:
-            log.error("chain fork followed, ours is dead", block=head.number, endpoint=node.name)
+            log.error("chain_fork_followed", block=head.number, endpoint=node.name)
         if verdict is HeadVerdict.RESTARTED:
             after_s = self._settings.reset_after_s
-            log.error("chain reset, begun again at another", block=head.number, endpoint=node.name, after_s=after_s)
+            log.error("chain_reset_followed", block=head.number, endpoint=node.name, after_s=after_s)
 
-    async def _stance(self, place: int, head: Head) -> Stance:
+    async def _stance(self, place: int, head: FinalizedBlock) -> Stance:
         try:
             return await stance(self._nodes[place], head, self._clock.now())
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
@@ -250,30 +257,37 @@ class MetagraphSyncer(Actor[Poll]):
             pass
         return Stance(Opinion.NONE)
 
-    async def _read(self, node: Node, codec: Codec, netuid: int, head: Head, read_at_s: float) -> Metagraph:
+    async def _read(
+        self, node: ChainEndpoint, codec: Codec, netuid: int, head: FinalizedBlock, read_at_s: float
+    ) -> Metagraph:
         endpoint, witness, scale = await self._agreed(
-            node, f"subnet {netuid}", head, lambda asked: read_metagraph_bytes(asked, codec, netuid, head)
+            node, f"subnet {netuid}", head, lambda endpoint: read_metagraph_bytes(endpoint, codec, netuid, head)
         )
         fields = codec.decode_fields(scale)
         await trio.lowlevel.checkpoint()
         return codec.metagraph(fields, netuid, head, read_at_s=read_at_s, endpoint=endpoint, witness=witness)
 
-    async def _agreed_codec(self, node: Node, reading: HeadReading) -> Codec:
-        """The types of the runtime. Raises HeadRefused when endpoints differ on its metadata: it decides what every
-        byte means, so one endpoint's own would do as well as another metagraph."""
+    async def _agreed_codec(self, node: ChainEndpoint, reading: HeadReading) -> Codec:
+        """Return the types of the runtime.
+
+        Raises HeadRefused when endpoints differ on its metadata: with metadata of its own, one endpoint could make the
+        metagraph's bytes mean anything.
+        """
         about = f"the metadata of runtime {reading.spec_version}"
         try:
-            *_, metadata = await self._agreed(node, about, reading.head, lambda asked: read_metadata(asked, reading))
+            *_, metadata = await self._agreed(
+                node, about, reading.head, lambda endpoint: read_metadata(endpoint, reading)
+            )
         except AnswersDiffer as error:
             raise HeadRefused(str(error)) from error
         return Codec(metadata, reading.spec_version, reading.transaction_version)
 
     async def _agreed(
-        self, node: Node, about: str, head: Head, asking: Callable[[Node], Awaitable[bytes]]
+        self, node: ChainEndpoint, about: str, head: FinalizedBlock, asking: Callable[[ChainEndpoint], Awaitable[bytes]]
     ) -> tuple[str, str | None, bytes]:
-        """Bytes that two endpoints gave, and their names; those of `node` alone when no other can be asked.
+        """Return the bytes that two endpoints gave and their names; those of `node` alone when no other can be asked.
 
-        Raises AnswersDiffer when others answer but no two the same; and, after that, until two agree again.
+        Raises AnswersDiffer when others answer but no two agree, and from then on until two agree again.
         """
         answers = [(node.name, await asking(node))]
         for place in witnesses(self._healths, self._nodes.index(node), self._clock.monotonic()):
@@ -289,14 +303,14 @@ class MetagraphSyncer(Actor[Poll]):
                 return same, other.name, octets
             answers.append((other.name, octets))
             self._disputed.add(about)
-            log.error("chain endpoints differ", about=about, block=head.number, one=node.name, other=other.name)
+            log.error("chain_endpoints_differ", about=about, block=head.number, one=node.name, other=other.name)
         if about in self._disputed:
             names = " and ".join(name for name, _ in answers)
             raise AnswersDiffer(f"{about} at block {head.number}: no two endpoints agree ({names} answered)")
         return node.name, None, answers[0][1]
 
-    async def _second_opinion(self, place: int, asking: Callable[[Node], Awaitable[bytes]]) -> bytes | None:
-        """The bytes of another endpoint, None when it does not answer or is not so far yet."""
+    async def _second_opinion(self, place: int, asking: Callable[[ChainEndpoint], Awaitable[bytes]]) -> bytes | None:
+        """Return the bytes of another endpoint; None when it does not answer, or has not reached the block."""
         try:
             return await asking(self._nodes[place])
         except (EndpointBusy, EndpointUnreachable, AnswerMalformed) as error:
@@ -314,7 +328,7 @@ class MetagraphSyncer(Actor[Poll]):
             self._healths[place] = after_refused_head(health, str(error), now_s, self._rng)
         else:
             self._healths[place] = after_failure(health, str(error), now_s, self._rng)
-        log.warning("chain endpoint failed", endpoint=self._nodes[place].name, error=str(error))
+        log.warning("chain_endpoint_failed", endpoint=self._nodes[place].name, error=str(error))
         self._note(failures=self._subnets.state.failures + 1, error=str(error))
 
     def _note_subnet(self, netuid: int, error: str) -> None:
@@ -329,4 +343,4 @@ class MetagraphSyncer(Actor[Poll]):
 def _log_changes(metagraph: Metagraph, found: Sequence[SubnetChange]) -> None:
     if found:
         kinds = Counter(type(change).__name__ for change in found)
-        log.info("chain subnet changed", netuid=metagraph.netuid, block=metagraph.block, **kinds)
+        log.info("chain_subnet_changed", netuid=metagraph.netuid, block=metagraph.block, **kinds)

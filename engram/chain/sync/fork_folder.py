@@ -1,7 +1,7 @@
-"""The evidence of forks, one small JSON file for each, in the data folder: what an operator shows to an endpoint's own.
+"""Keeps evidence of forks in the data folder, one JSON file each, for an operator to show to the endpoint's owner.
 
 `chain-forks/BLOCK-HASH-HASH.json` (the first 16 digits of either hash) holds both headers as they came. The newest
-FORKS_KEPT files stay.
+FORKS_KEPT files are kept.
 """
 
 from pathlib import Path
@@ -22,13 +22,13 @@ log = structlog.get_logger(__name__)
 
 @final
 class ForkFolder:
-    """Keeps forks; the same one once."""
+    """The evidence of forks in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     async def keep(self, fork: Fork) -> None:
-        """Write the file, unless it is there. A disk that refuses is logged and hurts no sync."""
+        """Write the file unless it exists. A disk error is logged and does not stop syncing."""
         try:
             path = await trio.to_thread.run_sync(self._write, fork)
         except OSError as error:

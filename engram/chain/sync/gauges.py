@@ -1,4 +1,4 @@
-"""What /metrics tells of the syncing of the chain."""
+"""The metrics of the syncer."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +17,7 @@ KINDS: Final[dict[type[SubnetChange], str]] = {
 
 
 def count_changes(metrics: Metrics, subnets: Subnets) -> None:
-    """Count every change from now on; once for each pair of them."""
+    """Count every change from now on. Call once for each registry and subnets."""
 
     def changed(changes: Sequence[SubnetChange]) -> None:
         for change in changes:
@@ -27,7 +27,7 @@ def count_changes(metrics: Metrics, subnets: Subnets) -> None:
 
 
 def measure(metrics: Metrics, subnets: Subnets) -> None:
-    """Set the gauges to how things stand now."""
+    """Set the gauges to the current values."""
     for netuid in subnets.synced:
         metagraph = subnets.get(netuid)
         if metagraph is not None:

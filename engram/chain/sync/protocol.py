@@ -4,4 +4,4 @@ from actors import Message
 
 
 class Poll(Message[None], frozen=True):
-    """Read the finalized head now, and the subnets if it is new. Answered when that is done, well or not."""
+    """Read the finalized head now, and the subnets if it is new. Replies when done, whether it succeeded or not."""

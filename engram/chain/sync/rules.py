@@ -1,7 +1,7 @@
-"""Decisions of the syncing of the chain: what changed, whom to ask, and whether a head may be acted on.
+"""Decides whether a finalized head is accepted, and what changed between two metagraphs. Pure.
 
-Theory of operation. A poll asks one endpoint, the first in the configured order that is not set aside, for its
-finalized head, and judges that head against the newest one acted on:
+Theory of operation. A poll asks the first configured endpoint that is not set aside for its finalized head, and judges
+that head against the newest accepted one:
 
 | head seen                        | verdict   | what the syncer does                                     |
 |----------------------------------|-----------|----------------------------------------------------------|
@@ -14,14 +14,14 @@ finalized head, and judges that head against the newest one acted on:
 | the same, higher, ours is dead   | OVERTAKEN | follow it if a second endpoint has it                    |
 | not ours, after `reset_after_s`  | RESTARTED | follow it if a second endpoint has it, or there is none  |
 
-Ours is dead when nothing that descends from it could be acted on for `stall_after_s`. Without OVERTAKEN, a fork taken
-while no other endpoint could be asked would be ours for ever. RESTARTED is the way out where endpoints began again
-elsewhere (another fork, an older block, a new chain), for operators who set `reset_after_s` (0: never): the syncer
-begins again at the head that is there, as it would after a restart of its process.
+Ours is dead when no descendant of it was accepted for `stall_after_s`. Without OVERTAKEN, a fork accepted while no
+other endpoint was reachable would be ours for ever. RESTARTED is for endpoints that restarted elsewhere (another fork,
+an older block, a new chain) and operators who set `reset_after_s` (0: never): the syncer continues at the head that is
+there, as it would after a restart of its process.
 
-What descends from ours may still be one endpoint's own fork, so a head that is new is held against the other
-endpoints before it is acted on, one after the other until one of them has the same block at that number. One that has
-finalized less is compared at its own finalized block, so that a fork that stands still is seen too:
+A descendant of ours may still be one endpoint's own fork, so a new head is compared with the other endpoints, one
+after the other, until one of them has the same block at that number. One that has finalized less is compared at its
+own finalized block, so that a stalled fork is seen too:
 
 | verdict   | one has it too: CONFIRMED | none can tell: ALONE            | only others: CONTRADICTED |
 |-----------|---------------------------|---------------------------------|---------------------------|
@@ -30,9 +30,9 @@ finalized less is compared at its own finalized block, so that a fork that stand
 | RESTARTED | act on it                 | refuse, unless it is the only   | refuse; heads differ      |
 |           |                           | endpoint that is configured     |                           |
 
-Once heads differed, nothing new is acted on until two endpoints have the same one. AWAITED is a head that no other has
-finalized yet, one of which follows the chain: then that one's own head is the next to be judged, and nobody is set
-aside. Else whoever makes blocks up would only have to be ahead, for all that nobody else knows is true of them.
+Once heads differed, no new head is accepted until two endpoints have the same one. AWAITED is a head that no other
+endpoint has finalized yet although one follows the chain: that one's own head is judged next, and no endpoint is set
+aside. Otherwise an endpoint that invents blocks would only have to be ahead, where none can contradict it.
 
 An endpoint that fails is set aside for a time that doubles, or for as long as it asked (Retry-After), and the next
 one is asked in the same poll. One whose head was refused still answers for the heads of others.
@@ -44,7 +44,7 @@ from collections.abc import Collection
 from engram.chain.model import (
     Axon,
     AxonMoved,
-    Head,
+    FinalizedBlock,
     HeadWatch,
     Metagraph,
     PermitLost,
@@ -57,7 +57,7 @@ from engram.chain.read.head_opinions import Opinion
 
 
 class HeadVerdict(enum.Enum):
-    """What a finalized head is to us; see the table above."""
+    """How a finalized head relates to ours; see the first table above."""
 
     ADVANCED = "advanced"
     SAME = "same"
@@ -69,7 +69,7 @@ class HeadVerdict(enum.Enum):
 
 
 class Support(enum.Enum):
-    """How a head stands with the other endpoints; see the second table above."""
+    """Whether other endpoints confirm a head; see the second table above."""
 
     CONFIRMED = "confirmed"
     AWAITED = "awaited"
@@ -79,16 +79,16 @@ class Support(enum.Enum):
 
 def judge_head(
     watch: HeadWatch | None,
-    seen: Head,
+    seen: FinalizedBlock,
     ours_on_its_chain: bytes | None,
     now_s: float,
     stall_after_s: float,
     reset_after_s: float = 0.0,
 ) -> HeadVerdict:
-    """Judges a finalized head.
+    """Judge a finalized head.
 
     `ours_on_its_chain` is the hash that the endpoint gives for the number of our newest block; None when it
-    knows none. It is not looked at for a head lower than ours. `reset_after_s` 0 means never.
+    knows none. It is ignored for a head lower than ours. `reset_after_s` 0 means never.
     """
     if watch is None:
         return HeadVerdict.ADVANCED
@@ -108,7 +108,7 @@ def judge_head(
 
 
 def support_of(opinions: Collection[Opinion]) -> Support:
-    """How a head stands with the others: one that has it outweighs those that have another."""
+    """Return the support for a head: one endpoint that has it outweighs those that have another."""
     if Opinion.SAME in opinions:
         return Support.CONFIRMED
     if Opinion.OTHER in opinions:
@@ -117,9 +117,9 @@ def support_of(opinions: Collection[Opinion]) -> Support:
 
 
 def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool, only_endpoint: bool = False) -> bool:
-    """Whether a new head is acted on. `heads_differ`: some did, and no two endpoints have had the same since.
+    """Return whether a new head is accepted. `heads_differ`: some did, and no two endpoints have agreed since.
 
-    `only_endpoint`: no other one is configured, so that no other one will ever confirm it.
+    `only_endpoint`: no other one is configured that could confirm it.
     """
     match verdict, support:
         case ((HeadVerdict.ADVANCED | HeadVerdict.OVERTAKEN | HeadVerdict.RESTARTED), Support.CONFIRMED):
@@ -133,9 +133,9 @@ def may_act(verdict: HeadVerdict, support: Support, heads_differ: bool, only_end
 
 
 def changes(old: Metagraph, new: Metagraph) -> tuple[SubnetChange, ...]:
-    """What happened between two metagraphs of one subnet, by uid.
+    """Return the changes between two metagraphs of one subnet, by uid.
 
-    A replaced uid is one event only: permit and axon of another hotkey are no news about this one.
+    A replaced uid is one change: permit and axon of the new hotkey are not changes of the old one.
     """
     netuid, block = new.netuid, new.block
     found: list[SubnetChange] = []

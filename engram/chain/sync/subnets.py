@@ -1,4 +1,4 @@
-"""The in-memory view of the subnets: the syncer writes it, everybody else reads it without waiting."""
+"""The subnets in memory: the syncer writes them, all others read them without waiting."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,16 +23,16 @@ from engram.clock import Clock
 from engram.hotkeys import ss58
 
 CHANGES_KEPT = 1_000
-"""Newest changes kept; older ones are forgotten."""
+"""Number of newest changes kept."""
 CHANGES_SHOWN = 20
-"""Of these in /status."""
+"""Number of these in /status."""
 
 
 class SyncState(msgspec.Struct, frozen=True):
-    """How the syncing stands, beside the metagraphs."""
+    """The state of the syncer, apart from the metagraphs."""
 
     network: str = ""
-    """What the chain calls itself (`system_chain`); empty until it was asked."""
+    """The chain's own name (`system_chain`); empty before the first read."""
     endpoint: str = ""
     spec_version: int | None = None
     watch: HeadWatch | None = None
@@ -45,7 +45,7 @@ class SyncState(msgspec.Struct, frozen=True):
 
 @final
 class Subnets:
-    """What is known of the subnets now. A failed sync leaves the last good metagraph in place, with its age."""
+    """The newest metagraph of each subnet. A failed sync leaves the last good one in place, with its age."""
 
     def __init__(self, clock: Clock, netuids: Sequence[int], stall_after_s: float) -> None:
         self._clock = clock
@@ -58,7 +58,7 @@ class Subnets:
         self._listeners: list[Callable[[Sequence[SubnetChange]], None]] = []
 
     def get(self, netuid: int) -> Metagraph | None:
-        """The newest metagraph; None when the subnet has not been read (yet)."""
+        """Return the newest metagraph; None when the subnet has not been read (yet)."""
         return self._metagraphs.get(netuid)
 
     @property
@@ -68,12 +68,12 @@ class Subnets:
 
     @property
     def state(self) -> SyncState:
-        """How the syncing stands."""
+        """The state of the syncer."""
         return self._state
 
     @property
     def block(self) -> int | None:
-        """Number of the newest finalized block acted on."""
+        """Number of the newest accepted finalized block."""
         return None if self._state.watch is None else self._state.watch.head.number
 
     @property
@@ -83,11 +83,11 @@ class Subnets:
 
     @property
     def now_s(self) -> float:
-        """The monotonic clock that ages are counted on."""
+        """Now, by the monotonic clock of the ages."""
         return self._clock.monotonic()
 
     def age_s(self, netuid: int) -> float | None:
-        """Seconds since the metagraph was read; None when there is none."""
+        """Return the seconds since the metagraph was read; None when there is none."""
         metagraph = self.get(netuid)
         return None if metagraph is None else metagraph.age_s(self.now_s)
 
@@ -98,11 +98,11 @@ class Subnets:
         return max(0.0, self.now_s - (self._since_s if watch is None else watch.advanced_at_s))
 
     def listen(self, listener: Callable[[Sequence[SubnetChange]], None]) -> None:
-        """Calls `listener` with the changes of each new metagraph; it must neither wait nor raise."""
+        """Call `listener` with the changes of each new metagraph; it must neither wait nor raise."""
         self._listeners.append(listener)
 
     def status(self) -> ChainStatus:
-        """For /status and /metrics."""
+        """Return the status for /status and /metrics."""
         now_s = self.now_s
         state = self._state
         head_age_s = None if state.watch is None else max(0.0, now_s - state.watch.advanced_at_s)
@@ -122,7 +122,7 @@ class Subnets:
         )
 
     def publish(self, metagraph: Metagraph, changes: Sequence[SubnetChange]) -> None:
-        """Puts a newer metagraph in place and tells the listeners what changed. For the syncer only."""
+        """Replace the metagraph and call the listeners with the changes. For the syncer only."""
         self._metagraphs[metagraph.netuid] = metagraph
         self._recent.extend(changes)
         if changes:
@@ -130,7 +130,7 @@ class Subnets:
                 listener(changes)
 
     def note(self, state: SyncState) -> None:
-        """Puts the state of the syncing in place. For the syncer only."""
+        """Replace the state of the syncer. For the syncer only."""
         self._state = state
 
     def _subnet_status(self, netuid: int, now_s: float) -> SubnetStatus:
@@ -145,7 +145,7 @@ class Subnets:
 
 
 def in_words(change: SubnetChange) -> str:
-    """One line for people: where, who, what."""
+    """Return one line for people: where, who, what."""
     where = f"subnet {change.netuid} block {change.block} uid {change.uid}"
     hotkey = ss58.encode(change.hotkey)
     match change:

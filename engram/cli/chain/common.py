@@ -1,9 +1,10 @@
-"""What the commands about the chain share: which network, which wallet, and how answers are shown."""
+"""Options shared by the chain's commands: network, wallet, output format; and the translation of its errors."""
 
 import math
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from engram.chain.errors import EndpointsForked
 
 T = TypeVar("T")
-_DEBUG: Final = "Tell on standard error what is asked of the chain, and how long it took."
-_INFO: Final = "Accepted, so that older command lines go on working; that much is told anyway."
+_DEBUG: Final = "Log each call to the chain, with its duration, to standard error."
+_INFO: Final = "Accepted for older command lines; this much is always shown."
 _FILE: Final = "File of mode 0600 with the password of an encrypted {}."
 _DESCRIPTOR: Final = "Open file descriptor whose next line is the password of an encrypted {}."
 Form = Literal["upstream", "table", "json"]
@@ -32,7 +33,7 @@ DEFAULT_NETWORK: Final = "finney"
 
 
 def in_seconds(type_: object, value: float) -> None:
-    """For cyclopts. Raises ValueError: what is no time to wait would be found out after something was sent."""
+    """Validate a time for cyclopts. Raises ValueError here, not after something was sent."""
     del type_  # cyclopts hands it in
     if not 0 < value < math.inf:
         raise ValueError(f"a time is more than 0 seconds, not {value:g}")
@@ -46,15 +47,15 @@ def _is_url(network: str | None) -> bool:
 
 
 def is_network(type_: object, value: str | None) -> None:
-    """For cyclopts. Raises ValueError."""
+    """Validate a network for cyclopts. Raises ValueError."""
     del type_  # cyclopts hands it in
     if value is not None and not _is_url(value) and value not in NETWORKS:
-        raise ValueError(f"{value!r} is none of {', '.join(NETWORKS)}, and no URL such as wss://host:443")
+        raise ValueError(f"{value!r} is neither one of {', '.join(NETWORKS)} nor a URL such as wss://host:443")
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Chain:
+class ChainOptions:
     """Which subnet of which network."""
 
     netuid: Annotated[int, Parameter(converter=whole, help="The subnet.")] = 11
@@ -62,8 +63,8 @@ class Chain:
         str | None,
         Parameter(
             name=["--network", "--subtensor.network"],
-            help="finney (the mainnet, meant when nothing is named), test, archive (the mainnet with its old blocks), "
-            "local (a node of your own), recorded (read only), or an endpoint's URL (ws, wss, http, https).",
+            help="finney (the mainnet, the default), test, archive (the mainnet with its old blocks), "
+            "local (your own node), recorded (read only), or an endpoint's URL (ws, wss, http, https).",
             validator=is_network,
         ),
     ] = None
@@ -77,7 +78,7 @@ class Chain:
     ] = ()
     timeout: Annotated[float, Parameter(help="Seconds for one request to the chain.", validator=in_seconds)] = 15.0
     composer: Annotated[
-        Literal["core", "substrate-interface"], Parameter(help="The library that composes what is signed.")
+        Literal["core", "substrate-interface"], Parameter(help="Library that composes the extrinsics.")
     ] = "core"
     logging_debug: Annotated[bool, Parameter(name="--logging.debug", help=_DEBUG, negative="")] = False
     logging_trace: Annotated[bool, Parameter(name="--logging.trace", help="As --logging.debug.", negative="")] = False
@@ -85,26 +86,26 @@ class Chain:
 
     @property
     def network_name(self) -> str | None:
-        """The network that was named; None when none was, or an endpoint in its place."""
+        """The name of the network; None when none was given, or a URL in its place."""
         return None if _is_url(self.network) else self.network
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The endpoints that were given, one in the place of a network first."""
+        """The endpoints that were given, a URL in place of a network first."""
         return (self.network, *self.endpoint) if self.network and _is_url(self.network) else self.endpoint
 
     @property
     def debug(self) -> bool:
-        """Whether to tell what is asked of the chain."""
+        """Whether to log each call to the chain."""
         return self.logging_debug or self.logging_trace
 
     @property
     def named(self) -> str:
-        """The network as it is shown: what was named, else the endpoints. Raises CommandFailed as `check`."""
+        """The network's name, or else the endpoints, for output. Raises CommandFailed as `check`."""
         return self.network_name or ", ".join(self.check()) or DEFAULT_NETWORK
 
     def check(self) -> list[str]:
-        """The endpoints that were given, as they may be shown. Raises CommandFailed when one is none."""
+        """Return the given endpoints without credentials. Raises CommandFailed when one is malformed."""
         from engram.chain.read.endpoints import http_url
         from engram.chain.read.rpc import name_of
 
@@ -117,7 +118,7 @@ class Chain:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Wallet:
+class WalletOptions:
     """Which keys."""
 
     name: Annotated[str, Parameter(name="--wallet.name", help="The wallet, named as its coldkey.")] = "default"
@@ -130,18 +131,18 @@ class Wallet:
 
     @property
     def folder(self) -> WalletFolder:
-        """Where the files lie. Raises CommandFailed when a name is none."""
+        """The wallet's folder. Raises CommandFailed for an invalid name."""
         try:
             return WalletFolder(self.name, self.hotkey, self.path)
         except InvalidWalletName as error:
             raise CommandFailed(str(error), Exit.USAGE) from None
 
     def key_path(self, role: Role) -> Path:
-        """The file of the secret. Raises CommandFailed as `folder`."""
+        """Return the path of the secret key. Raises CommandFailed as `folder`."""
         return self.folder.coldkey_path if role == "coldkey" else self.folder.hotkey_path
 
     def password(self, role: Role) -> str | None:
-        """The password of the key's file; asks for it. None when it is not encrypted. Raises CommandFailed."""
+        """Return the password of the key file, prompting for it; None when not encrypted. Raises CommandFailed."""
         file, descriptor = self._password_options(role)
         path = self.key_path(role)
         return _read(
@@ -151,7 +152,7 @@ class Wallet:
         )
 
     def given_password(self, role: Role, path: Path | None = None) -> str | None:
-        """The password that is given for the key's file (or for `path`), be it there or not; asks nothing.
+        """Return the password given for the key file (or for `path`), which need not exist; never prompts.
 
         Raises CommandFailed.
         """
@@ -172,7 +173,7 @@ class Wallet:
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class FormatOptions:
     """How answers are shown."""
 
     format: Annotated[
@@ -181,35 +182,52 @@ class Shown:
 
     @property
     def form(self) -> Form:
-        """What to show, now that it is known where it goes."""
+        """The format, which depends on where the output goes."""
         return self.format or ("table" if sys.stdout.isatty() else "upstream")
 
 
-CHAIN = Chain()
-WALLET = Wallet()
-SHOWN = Shown()
+CHAIN = ChainOptions()
+WALLET = WalletOptions()
+SHOWN = FormatOptions()
 
 
 def run(command: Callable[[], Awaitable[T]]) -> T:
-    """Runs an asynchronous command; what the chain refuses is a CommandFailed with the exit code that it means."""
+    """Run an asynchronous command. Raises CommandFailed, see `failing`."""
     import trio
 
-    from engram.chain import ChainError
-    from engram.chain.errors import EndpointsForked, EndpointUnreachable, NotReadBack, OutcomeUnknown
+    with failing():
+        return trio.run(command)
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn what the chain refuses into a CommandFailed with its exit code."""
+    from engram.chain.errors import (
+        ChainError,
+        EndpointsForked,
+        EndpointUnreachable,
+        NotReadBack,
+        OutcomeUnknown,
+        RevealAwaited,
+        RevealFailed,
+    )
 
     try:
-        return trio.run(command)
+        yield
     except EndpointsForked as forked:
         raise CommandFailed(fork_in_words(forked), Exit.FORKED) from None
     except (NotReadBack, OutcomeUnknown) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None
+    except (RevealAwaited, RevealFailed) as error:
+        exit_code = Exit.UNKNOWN if isinstance(error, RevealAwaited) else Exit.FAILED
+        raise CommandFailed(f"{error} (`engram subnet status` shows the last update)", exit_code) from None
     except EndpointUnreachable as error:
         lines = [*getattr(error, "__notes__", ()), f"{error}; --endpoint or --network asks another endpoint"]
         raise CommandFailed("\n".join(lines)) from None
     except (ChainError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
     except msgspec.ValidationError as error:
-        raise CommandFailed(f"the chain holds something of no known form: {error}") from None
+        raise CommandFailed(f"the chain's answer has an unknown form: {error}") from None
     except BaseExceptionGroup as group:
         # Ctrl-C while several miners are asked arrives in the group of their tasks.
         if group.subgroup(KeyboardInterrupt) is not None:
@@ -218,12 +236,12 @@ def run(command: Callable[[], Awaitable[T]]) -> T:
 
 
 def fork_in_words(forked: "EndpointsForked") -> str:
-    """The message, and on a second line the headers of both endpoints: the evidence."""
+    """Return the message, and on a second line the headers of both endpoints as evidence."""
     return f"{forked}; nothing was sent\nevidence: {msgspec.json.encode(forked.fork).decode()}"
 
 
 class PublicHotkey(msgspec.Struct, frozen=True):
-    """A hotkey whose secret stays shut; what a dry run shows of it."""
+    """A hotkey without its secret, for dry runs."""
 
     public_key: PublicKey
 
@@ -233,25 +251,25 @@ class PublicHotkey(msgspec.Struct, frozen=True):
         return ss58.encode(self.public_key)
 
 
-def hotkey_of(wallet: Wallet) -> Keypair:
-    """The wallet's hotkey, which signs; asks for a password when there is one. Raises CommandFailed."""
+def hotkey_of(wallet: WalletOptions) -> Keypair:
+    """Return the wallet's hotkey for signing, prompting for a password if it is encrypted. Raises CommandFailed."""
     return _opened(wallet, "hotkey")
 
 
-def coldkey_of(wallet: Wallet) -> Keypair:
-    """The wallet's coldkey, which signs; asks for its password. Raises CommandFailed."""
+def coldkey_of(wallet: WalletOptions) -> Keypair:
+    """Return the wallet's coldkey for signing, prompting for its password. Raises CommandFailed."""
     return _opened(wallet, "coldkey")
 
 
-def hotkey_to(wallet: Wallet, *, sign: bool) -> Keypair | PublicHotkey:
-    """The wallet's hotkey; its secret is opened only to `sign`. Raises CommandFailed."""
+def hotkey_to(wallet: WalletOptions, *, sign: bool) -> Keypair | PublicHotkey:
+    """Return the wallet's hotkey, with its secret only if it will `sign`. Raises CommandFailed."""
     return hotkey_of(wallet) if sign else PublicHotkey(public_hotkey_of(wallet))
 
 
-def public_hotkey_of(wallet: Wallet) -> PublicKey:
-    """The wallet's hotkey, for commands that sign nothing with it: by its `…pub.txt` if there is one.
+def public_hotkey_of(wallet: WalletOptions) -> PublicKey:
+    """Return the wallet's public hotkey, from its `…pub.txt` if there is one.
 
-    The secret is opened only where no public file is. Raises CommandFailed, also when the secret is open to others.
+    The secret is opened only without a public file. Raises CommandFailed, also when other users can read the secret.
     """
     folder = wallet.folder
     there = folder.hotkey_path.exists()
@@ -264,8 +282,8 @@ def public_hotkey_of(wallet: Wallet) -> PublicKey:
     return hotkey_of(wallet).public_key
 
 
-def public_coldkey_of(wallet: Wallet) -> PublicKey | None:
-    """What is public of the coldkey; None when the wallet does not say. Reads no secret."""
+def public_coldkey_of(wallet: WalletOptions) -> PublicKey | None:
+    """Return the public coldkey, None when the wallet has no public file. Reads no secret."""
     try:
         return wallet.folder.coldkey_public()
     except HotkeyError:
@@ -279,7 +297,7 @@ def _is_open_to_others(path: Path) -> bool:
         return False
 
 
-def _opened(wallet: Wallet, role: Role) -> Keypair:
+def _opened(wallet: WalletOptions, role: Role) -> Keypair:
     path = wallet.key_path(role)
     try:
         keypair = read_private_hotkey_file(path)
@@ -291,7 +309,7 @@ def _opened(wallet: Wallet, role: Role) -> Keypair:
         raise CommandFailed(f"{error}{hint}") from None
     public = path.with_name(f"{path.name}pub.txt")
     if public.exists() and _read(lambda: read_public_file(public)) != keypair.public_key:
-        raise CommandFailed(f"{public} is not of the key in {path}, which is {keypair.ss58}; nothing was sent")
+        raise CommandFailed(f"{public} does not match the key in {path}, which is {keypair.ss58}; nothing was sent")
     return keypair
 
 

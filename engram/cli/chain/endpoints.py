@@ -1,61 +1,33 @@
-"""The endpoints of the chain that a command asks."""
+"""The endpoints of the chain that a command asks, and what it sends through them."""
 
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from random import Random
-from typing import Final, TypeVar
-
-import trio
 
 from config.model import ChainSettings
-from engram.chain.errors import (
-    AnswerMalformed,
-    AnswersDiffer,
-    CallNotComposable,
-    CallRefused,
-    EndpointBusy,
-    EndpointUnreachable,
-    NotReadBack,
-    RuntimeApiMissing,
-)
 from engram.chain.model import EndpointHealth
-from engram.chain.read.endpoints import check_genesis, nodes
-from engram.chain.read.node import Node
-from engram.chain.read.runtime import Call
-from engram.chain.read.view import View, view_at
+from engram.chain.read.endpoints import open_endpoints
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.view import View
 from engram.chain.read.watched import watch
-from engram.chain.submit.compose import Composer, CoreComposer
-from engram.chain.submit.submit_extrinsic import Included, Waiting, submit
+from engram.chain.submit.sender import Sender
+from engram.chain.submit.submit_extrinsic import InclusionWait
 from engram.chain.submit.substrate import SubstrateComposer
-from engram.cli.chain.common import DEFAULT_NETWORK, Chain
-from engram.cli.chain.trace import Traced
+from engram.cli.chain.common import DEFAULT_NETWORK, ChainOptions
+from engram.cli.chain.trace import TracedEndpoint
 from engram.clock import SystemClock
-from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
-
-T = TypeVar("T")
-READ_BACK_ROUNDS: Final = 3
-READ_BACK_PAUSE_S: Final = 0.5
-_NOT_READ: Final = (
-    EndpointBusy,
-    EndpointUnreachable,
-    AnswerMalformed,
-    AnswersDiffer,
-    CallRefused,
-    CallNotComposable,
-    RuntimeApiMissing,
-)
-"""Says nothing of what the chain holds: an endpoint failed, or the runtime was upgraded to another layout."""
 
 
 @asynccontextmanager
-async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -> AsyncIterator[Sequence[Node]]:
-    """The nodes in the order in which they are tried; their connections end with the block. Raises CommandFailed.
+async def endpoints(
+    chain: ChainOptions, healths: list[EndpointHealth] | None = None
+) -> AsyncIterator[Sequence[ChainEndpoint]]:
+    """Yield the endpoints in the order in which they are tried; their connections end with the block.
 
-    One that hangs costs the command its timeout once: what is learned of it is kept for the command's own time. A
-    command that opens them twice hands in one list of `healths`, empty at first.
+    One that hangs costs the command its timeout once: its health is remembered for the whole command. A command that
+    opens them twice passes one list of `healths`, empty at first. Raises CommandFailed for a malformed URL.
     """
     chain.check()
     network = chain.network_name or DEFAULT_NETWORK
@@ -67,43 +39,32 @@ async def endpoints(chain: Chain, healths: list[EndpointHealth] | None = None) -
     )
     http, clock = HttpClient(), SystemClock()
     try:
-        asked = nodes(settings, http, clock)
+        opened = open_endpoints(settings, http, clock)
         known = [] if healths is None else healths
-        known += [EndpointHealth() for _ in asked[len(known) :]]
-        yield watch([Traced(node) for node in asked] if chain.debug else asked, clock, Random(), healths=known)
+        known += [EndpointHealth() for _ in opened[len(known) :]]
+        yield watch(
+            [TracedEndpoint(node) for node in opened] if chain.debug else opened, clock, Random(), healths=known
+        )
     finally:
         await http.aclose()
 
 
-async def send(
-    chain: Chain, view: View, nodes: Sequence[Node], call: Call, keypair: Keypair, patience_s: float
-) -> Included:
-    """Submits a call as the options say; raises as `submit`."""
-    composer: Composer = CoreComposer(view.types) if chain.composer == "core" else SubstrateComposer(view.node)
-    waiting = Waiting(min(2.0, patience_s / 20), patience_s)
-    judging = partial(check_genesis, chain.network_name)
-    return await submit(view, nodes, call, keypair, waiting, composer, _told, judging)
+def sender(chain: ChainOptions, nodes: Sequence[ChainEndpoint], patience_s: float) -> Sender:
+    """Return a Sender for these options."""
+    return Sender(
+        nodes,
+        network=chain.network_name,
+        waiting=InclusionWait(min(2.0, patience_s / 20), patience_s),
+        composer=None if chain.composer == "core" else _substrate,
+        sending=_report_sending,
+    )
 
 
-async def read_back(view: View, nodes: Sequence[Node], done: Included, look: Callable[[View], Awaitable[T]]) -> T:
-    """What `look` finds in the block that holds a call, by the first endpoint that tells and no other contradicts.
-
-    Raises NotReadBack.
-    """
-    why = ""
-    for lap in range(READ_BACK_ROUNDS):
-        for node in (view.node, *(other for other in nodes if other is not view.node)):
-            others = [other for other in nodes if other is not node]
-            try:
-                return await look(await view_at(node, done.block.hash, view, others))
-            except _NOT_READ as error:
-                why = str(error)
-        if lap < READ_BACK_ROUNDS - 1:
-            await trio.sleep(READ_BACK_PAUSE_S)
-    raise NotReadBack(done.extrinsic_hash, done.block.number, why)
+def _substrate(view: View) -> SubstrateComposer:
+    return SubstrateComposer(view.node)
 
 
-def _told(digest: bytes, last_block: int) -> None:
-    """Whoever interrupts the waiting must know what to look for."""
+def _report_sending(digest: bytes, last_block: int) -> None:
+    """Name the extrinsic on standard error, so that a user who interrupts the wait can look for it."""
     sys.stderr.write(f"sending 0x{digest.hex()}, which may be included until block {last_block}\n")
     sys.stderr.flush()

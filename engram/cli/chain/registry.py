@@ -13,10 +13,10 @@ from engram.cli.chain.common import (
     CHAIN,
     SHOWN,
     WALLET,
-    Chain,
+    ChainOptions,
     Form,
-    Shown,
-    Wallet,
+    FormatOptions,
+    WalletOptions,
     fork_in_words,
     hotkey_of,
     in_seconds,
@@ -28,19 +28,19 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.hotkeys import Keypair, PublicKey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.registry.probe import Probed
-    from engram.chain.registry.registrations import Entry
+    from engram.chain.registry.probe import ProbeResult
+    from engram.chain.registry.registrations import RegistryEntry
     from engram.chain.submit.submit_extrinsic import Included
 
 app = App(
     name="registry",
-    help="Where miners serve, as they have committed it on the chain.",
+    help="Endpoints of miners, as committed on the chain.",
     help_epilogue="Example: `engram registry check --network finney --netuid 11`",
 )
 
-Probe = Annotated[bool, Parameter(help="Ask every registered miner whether it is who it says.", negative="")]
+Probe = Annotated[bool, Parameter(help="Probe every registered endpoint, as validators do.", negative="")]
 AllowPrivate = Annotated[
-    bool, Parameter(name="--allow-private", help="Addresses that are not of the public internet too.", negative="")
+    bool, Parameter(name="--allow-private", help="Accept addresses outside the public internet.", negative="")
 ]
 _EXPLAINED = {
     "AccountNotAllowedCommit": "the hotkey is not registered on this subnet: engram subnet register",
@@ -51,7 +51,7 @@ _EXPLAINED = {
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """What became of a registration."""
+    """A registration that was committed, or would be."""
 
     hotkey: str
     coldkey: str | None
@@ -77,9 +77,9 @@ def register(
     online: Annotated[bool, Parameter(help="Commit it; without this nothing is sent.", negative="")] = False,
     allow_private: AllowPrivate = False,
     patience: Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)] = 180.0,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Commit where your miner serves, and read it back from a finalized block."""
     from engram.chain.registry.registrations import InvalidRegistration, registration
@@ -145,15 +145,15 @@ def register(
 @app.command(name="check", help_epilogue="Example: `engram registry check --network finney --netuid 11 --verbose`")
 def check(
     *,
-    verbose: Annotated[bool, Parameter(help="Why invalid entries are invalid.", negative="")] = False,
+    verbose: Annotated[bool, Parameter(help="Explain why entries are invalid.", negative="")] = False,
     probe: Probe = False,
     allow_private: AllowPrivate = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Show every commitment of the subnet: those that say where a miner serves, and those that do not."""
-    del wallet  # accepted as upstream does; nothing of it is read
+    """Show every commitment of the subnet, valid endpoints and others."""
+    del wallet  # accepted as upstream does, and ignored
     form, network = shown.form, chain.named
     entries, probed = run(lambda: _entries(chain, probe, allow_private))
     if form == "json":
@@ -176,68 +176,56 @@ def read(
     *,
     probe: Probe = False,
     allow_private: AllowPrivate = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Show every commitment that holds a text, of older formats too."""
-    del wallet  # accepted as upstream does; nothing of it is read
+    """Show every commitment that holds a text, older formats included."""
+    del wallet  # accepted as upstream does, and ignored
     form = shown.form
     entries, probed = run(lambda: _entries(chain, probe, allow_private))
-    told = [entry for entry in entries if entry.raw]
+    texts = [entry for entry in entries if entry.raw]
     if form == "json":
-        output.document([_as_json(entry, probed) for entry in told])
-    elif not told:
+        output.document([_as_json(entry, probed) for entry in texts])
+    elif not texts:
         _warn("No registrations found")
     elif form == "table":
-        _table(told, probed, True)
+        _table(texts, probed, True)
     else:
-        _write(upstream.read(told, probed))
+        _write(upstream.read(texts, probed))
     return Exit.DONE
 
 
-async def _commit(chain: Chain, keypair: Keypair, text: str, patience_s: float) -> "Included":
-    from engram.chain.errors import CommitReplaced
-    from engram.chain.read.commitments import read_commitment
+async def _commit(chain: ChainOptions, keypair: Keypair, text: str, patience_s: float) -> "Included":
     from engram.chain.read.view import open_view
-    from engram.chain.submit import calls
-    from engram.cli.chain.endpoints import endpoints, read_back, send
+    from engram.chain.registry.publish import commit
+    from engram.cli.chain.endpoints import endpoints, sender
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        call = calls.set_commitment(chain.netuid, text.encode())
-        done = await send(chain, view, nodes, call, keypair, patience_s)
-        held = await read_back(
-            view, nodes, done, lambda there: read_commitment(there, chain.netuid, keypair.public_key)
-        )
-    if held is None or held.payload != text.encode():
-        raise CommitReplaced(done.block.number, "nothing" if held is None else repr(held.payload))
-    return done
+        return await commit(sender(chain, nodes, patience_s), await open_view(nodes), chain.netuid, text, keypair)
 
 
 async def _entries(
-    chain: Chain, probing: bool, allow_private: bool
-) -> "tuple[list[Entry], dict[PublicKey, Probed] | None]":
-    from engram.chain.read.commitments import read_commitments
+    chain: ChainOptions, probing: bool, allow_private: bool
+) -> "tuple[list[RegistryEntry], dict[PublicKey, ProbeResult] | None]":
     from engram.chain.read.view import open_view
-    from engram.chain.registry.probe import Probing, probe
-    from engram.chain.registry.registrations import entry
+    from engram.chain.registry.probe import Probing, probe_all
+    from engram.chain.registry.registrations import read_entries
     from engram.cli.chain.endpoints import endpoints
     from engram.http.client import HttpClient
 
     async with endpoints(chain) as nodes:
-        view = await open_view(nodes)
-        entries = [entry(commitment) for commitment in await read_commitments(view, chain.netuid)]
+        entries = await read_entries(await open_view(nodes), chain.netuid)
     if not probing:
         return entries, None
     http = HttpClient()
     try:
-        return entries, await probe(http, entries, Probing(allow_private=allow_private))
+        return entries, await probe_all(http, entries, Probing(allow_private=allow_private))
     finally:
         await http.aclose()
 
 
-def _as_json(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> dict[str, object]:
+def _as_json(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult] | None") -> dict[str, object]:
     there = entry.registration
     shown: dict[str, object] = {
         "hotkey": entry.address,
@@ -256,12 +244,12 @@ def _as_json(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> dic
     return shown
 
 
-def _table(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None", verbose: bool) -> None:
+def _table(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, ProbeResult] | None", verbose: bool) -> None:
     titles = ["hotkey", "block", "address", "port", "endpoint", "problem"]
     lines = []
     for entry in entries:
         there, answer = entry.registration, None if probed is None else probed.get(entry.hotkey)
-        told = "" if answer is None else "valid" if answer.valid else f"invalid: {answer.reason}"
+        reached = "" if answer is None else "valid" if answer.valid else f"invalid: {answer.reason}"
         problem = "" if there is not None else entry.error if verbose else entry.raw or entry.error
         lines.append(
             [
@@ -269,7 +257,7 @@ def _table(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | Non
                 str(entry.block or ""),
                 "" if there is None else there.address,
                 "" if there is None else str(there.port),
-                output.printable(told),
+                output.printable(reached),
                 output.printable(problem),
             ]
         )

@@ -1,6 +1,5 @@
-"""`engram subnet`: register a hotkey, see how it stands, announce a node, set weights, link identities."""
+"""`engram subnet`: register a hotkey, show its status, announce a node, set weights, link identities."""
 
-import json as json_text
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,12 @@ from engram.cli.chain.common import (
     CHAIN,
     SHOWN,
     WALLET,
-    Chain,
+    ChainOptions,
+    FormatOptions,
     PublicHotkey,
-    Shown,
-    Wallet,
+    WalletOptions,
     coldkey_of,
+    failing,
     hotkey_of,
     hotkey_to,
     in_seconds,
@@ -32,13 +32,13 @@ from engram.cli.numbers import whole
 from engram.hotkeys import Keypair, MalformedHotkey, PublicKey, parse_hotkey, ss58
 
 if TYPE_CHECKING:
-    from engram.chain.model import EndpointHealth, Metagraph
-    from engram.cli.chain.sending import Sent
-    from engram.cli.chain.standing import Standing
+    from engram.chain.model import EndpointHealth
+    from engram.chain.registry.hotkey_status import HotkeyStatus
+    from engram.cli.chain.subnet_calls import Sent
 
 app = App(
     name="subnet",
-    help="Register a hotkey on a subnet, see how it stands, announce a node, set weights.",
+    help="Register a hotkey on a subnet, show its status, announce a node, set weights.",
     help_epilogue="Example: `engram subnet status --network finney --netuid 11 --wallet.name W --wallet.hotkey H`",
 )
 
@@ -46,12 +46,12 @@ Online = Annotated[bool, Parameter(help="Send it; without this nothing is sent."
 Patience = Annotated[float, Parameter(help="Seconds to wait for a finalized block.", validator=in_seconds)]
 Commits = Annotated[
     Path | None,
-    Parameter(help="Folder of what opens weights committed by hash; weight-commits beside the wallets by default."),
+    Parameter(help="Folder for the salts of weights committed by hash; by default weight-commits next to the wallets."),
 ]
 COMMITS = "weight-commits"
 PATIENCE_S = 180.0
 ALPHA_RAO = 1_000_000_000
-"""Of one alpha, as upstream writes emissions."""
+"""Rao in one alpha, the unit in which upstream prints emissions."""
 
 
 @app.command(
@@ -63,22 +63,22 @@ def register(
     yes: Annotated[bool, Parameter(help="Pay without asking.", negative="")] = False,
     max_cost: Annotated[float | None, Parameter(help="Refuse to pay more than this many TAO.")] = None,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be agreed to."""
+    """Register the hotkey by burning TAO of its coldkey; the cost is shown first and must be confirmed."""
     from engram.chain.model import RAO_PER_TAO
     from engram.chain.submit import calls
-    from engram.cli.chain.sending import Sent, before_register, burn, included
+    from engram.chain.submit.register import require_payable
+    from engram.cli.chain.subnet_calls import Sent, burn, included, read_terms
 
     hotkey = public_hotkey_of(wallet)
     payer = public_coldkey_of(wallet)
     if payer is None:
-        raise CommandFailed(f"{wallet.folder.coldkey_public_path} names no coldkey that could pay")
+        raise CommandFailed(f"{wallet.folder.coldkey_public_path} does not name a coldkey to pay with")
     healths: list[EndpointHealth] = []
-    metagraph, balance_rao = run(lambda: before_register(chain, payer, healths))
-    held = metagraph.neuron(hotkey)
+    terms = run(lambda: read_terms(chain, hotkey, payer, healths))
     call = calls.burned_register(chain.netuid, hotkey)
     sent = Sent(
         call=f"{call.pallet}.{call.function}",
@@ -86,23 +86,25 @@ def register(
         netuid=chain.netuid,
         online=False,
         arguments={"netuid": chain.netuid, "hotkey": ss58.encode(hotkey)},
-        cost_tao=metagraph.parameters.burn_rao / RAO_PER_TAO,
-        balance_tao=balance_rao / RAO_PER_TAO,
+        cost_tao=terms.burn_rao / RAO_PER_TAO,
+        balance_tao=terms.balance_rao / RAO_PER_TAO,
     )
-    if held is not None:
-        _show(msgspec.structs.replace(sent, uid=held.uid), shown, f"already registered as uid {held.uid}")
+    if terms.uid is not None:
+        _show(msgspec.structs.replace(sent, uid=terms.uid), shown, f"already registered as uid {terms.uid}")
         return Exit.DONE
-    _may_pay(metagraph, sent, max_cost)
-    told = f"Registering on subnet {sent.netuid} burns {sent.cost_tao:.9f} TAO of {sent.balance_tao:.9f}."
+    with failing():
+        require_payable(terms, max_cost)
+    offer = f"Registering on subnet {sent.netuid} burns {sent.cost_tao:.9f} TAO of {sent.balance_tao:.9f}."
     if yes:
-        sys.stderr.write(told + "\n")
-    elif not _agreed(told):
+        sys.stderr.write(offer + "\n")
+    elif not _agreed(offer):
         raise CommandFailed("nothing was paid")
     coldkey = _coldkey(wallet, payer)
     # Between the agreement and the payment the cost may have risen.
-    limit_rao = metagraph.parameters.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
-    done, uid = run(lambda: burn(chain, call, coldkey, hotkey, limit_rao, patience, healths))
-    _show(included(msgspec.structs.replace(sent, uid=uid), done), shown, f"registered as uid {uid}")
+    limit_rao = terms.burn_rao if max_cost is None else max_cost * RAO_PER_TAO
+    done = run(lambda: burn(chain, coldkey, hotkey, limit_rao, patience, healths))
+    sent = included(msgspec.structs.replace(sent, uid=done.uid), done.included)
+    _show(sent, shown, f"registered as uid {done.uid}")
     return Exit.DONE
 
 
@@ -113,25 +115,27 @@ def register(
 def status(
     *,
     hotkey: Annotated[str | None, Parameter(help="An address in place of the wallet's hotkey.")] = None,
-    probe: Annotated[bool, Parameter(help="Ask the committed endpoint, as validators do.")] = True,
-    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    probe: Annotated[bool, Parameter(help="Probe the committed endpoint, as validators do.")] = True,
+    allow_private: Annotated[bool, Parameter(help="Allow private addresses.", negative="")] = False,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
     """Show uid, stake, permit, incentive, emission, last update, and whether validators reach the endpoint."""
-    from engram.cli.chain.standing import standing_of
+    from engram.chain.registry.probe import Probing
+    from engram.cli.chain.subnet_calls import read_status
 
     public_key = _named(hotkey, wallet)
-    standing = run(lambda: standing_of(chain, public_key, probing=probe, allow_private=allow_private))
+    probing = Probing(allow_private=allow_private) if probe else None
+    found = run(lambda: read_status(chain, public_key, probing))
     if shown.form == "json":
-        output.document(standing)
+        output.document(found)
     elif shown.form == "upstream":
-        for title, value in _upstream_lines(standing):
+        for title, value in _upstream_lines(found):
             sys.stdout.write(f"{title}: {output.printable(str(value))}\n")
     else:
-        output.record(standing, json=False)
-    return Exit.DONE if standing.registered else Exit.FAILED
+        output.record(found, json=False)
+    return Exit.DONE if found.registered else Exit.FAILED
 
 
 @app.command(
@@ -143,19 +147,19 @@ def serve(
     ip: Annotated[str, Parameter(help="IPv4 or IPv6 address that the node serves at.")],
     port: Annotated[int, Parameter(converter=whole, help="Its port, 1 to 65535.")],
     version: Annotated[int, Parameter(converter=whole, help="Version of the node's interface.")] = 1,
-    allow_private: Annotated[bool, Parameter(help="Private addresses too.", negative="")] = False,
+    allow_private: Annotated[bool, Parameter(help="Allow private addresses.", negative="")] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Announce where the node of the hotkey serves (serve_axon)."""
+    """Announce the address of the hotkey's node (serve_axon)."""
     from config.addresses import is_public_host
     from engram.chain import ChainError
-    from engram.chain.registry.announce_rules import Place
+    from engram.chain.registry.announce_rules import ServingAddress
     from engram.chain.submit import calls
-    from engram.cli.chain.sending import announce
+    from engram.cli.chain.subnet_calls import announce
 
     try:
         call = calls.serve_axon(chain.netuid, ip.strip("[]"), port, version)
@@ -165,7 +169,11 @@ def serve(
         raise CommandFailed(f"{ip} cannot be reached from the internet (--allow-private announces it)")
     keypair = hotkey_to(wallet, sign=online)
     sent = run(lambda: announce(chain, call, keypair, online, patience))
-    _show(sent, shown, f"{Place(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent")
+    _show(
+        sent,
+        shown,
+        f"{ServingAddress(ip.strip('[]'), port).text} is announced" if online else "dry run: nothing was sent",
+    )
     return Exit.DONE
 
 
@@ -174,21 +182,21 @@ def serve(
     help_epilogue="Example: `engram subnet set-weights 3=0.7 9=0.3 --netuid 11 --wallet.name W --online`",
 )
 def set_weights(
-    *weights: Annotated[str, Parameter(help="UID=WEIGHT; only their proportions count.")],
+    *weights: Annotated[str, Parameter(help="UID=WEIGHT; only the proportions matter.")],
     file: Annotated[Path | None, Parameter(help="JSON object of uid and weight, in place of the arguments.")] = None,
-    version_key: Annotated[int | None, Parameter(converter=whole, help="The subnet's own when not given.")] = None,
+    version_key: Annotated[int | None, Parameter(converter=whole, help="Default: the subnet's own.")] = None,
     commits: Commits = None,
     online: Online = False,
     follow: Annotated[
         bool, Parameter(help="With --online: wait until committed weights are revealed, hours if need be.", negative="")
     ] = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Set weights, in the open or committed for a later reveal, as the subnet demands."""
-    from engram.cli.chain.sending import in_words, weigh
+    """Set weights, openly or committed for a later reveal, as the subnet requires."""
+    from engram.cli.chain.weights import in_words, weigh
 
     given = _weights(weights, file)
     if follow and not online:
@@ -216,36 +224,36 @@ def reveal_weights(
     ] = False,
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Reveal weights that were committed by hash, where the runtime knows no timelocks."""
+    """Reveal weights that were committed by hash, where the runtime has no timelocks."""
     keypair = hotkey_to(wallet, sign=online)
     folder = commits or wallet.path.parent / COMMITS
     return _reveal(chain, keypair, folder, shown, online=online, wait=wait, patience_s=patience)
 
 
 def _reveal(
-    chain: Chain,
+    chain: ChainOptions,
     keypair: Keypair | PublicHotkey,
     folder: Path,
-    shown: Shown,
+    shown: FormatOptions,
     *,
     online: bool,
     wait: bool,
     patience_s: float,
 ) -> int:
-    from engram.cli.chain.revealing import reveal
+    from engram.cli.chain.weights import reveal_commits
 
-    told = run(lambda: reveal(chain, keypair, folder, online=online, wait=wait, patience_s=patience_s))
+    found = run(lambda: reveal_commits(chain, keypair, folder, online=online, wait=wait, patience_s=patience_s))
     if shown.form == "json":
-        output.document(told)
+        output.document(found)
     else:
-        for one in told.commits:
+        for one in found.commits:
             output.record(msgspec.structs.asdict(one), {}, json=False)
-        output.say(f"at block {told.block}" if online else f"dry run at block {told.block}: nothing was sent")
-    return Exit.FAILED if any(one.stage in ("expired", "gone") for one in told.commits) else Exit.DONE
+        output.say(f"at block {found.block}" if online else f"dry run at block {found.block}: nothing was sent")
+    return Exit.FAILED if any(one.stage in ("expired", "gone") for one in found.commits) else Exit.DONE
 
 
 @app.command(
@@ -254,25 +262,24 @@ def _reveal(
 )
 def link(
     *,
-    name: Annotated[str, Parameter(help="Who you are, as others shall read it.")] = "",
-    url: Annotated[str, Parameter(help="Your site.")] = "",
-    github: Annotated[str, Parameter(help="Account or repository at GitHub.")] = "",
-    github_id: Annotated[
-        str, Parameter(help="What your pull requests are tagged with; the last part of --github when not given.")
-    ] = "",
-    discord: Annotated[str, Parameter(help="Name at Discord.")] = "",
-    image: Annotated[str, Parameter(help="URL of a picture.")] = "",
-    description: Annotated[str, Parameter(help="What you do.")] = "",
-    additional: Annotated[str, Parameter(help="Whatever else shall stand there.")] = "",
+    name: Annotated[str, Parameter(help="Your public name.")] = "",
+    url: Annotated[str, Parameter(help="Your web site.")] = "",
+    github: Annotated[str, Parameter(help="Account or repository on GitHub.")] = "",
+    github_id: Annotated[str, Parameter(help="Tag for your pull requests; by default the last part of --github.")] = "",
+    discord: Annotated[str, Parameter(help="Name on Discord.")] = "",
+    image: Annotated[str, Parameter(help="URL of an image.")] = "",
+    description: Annotated[str, Parameter(help="A description of what you do.")] = "",
+    additional: Annotated[str, Parameter(help="Any additional text.")] = "",
     online: Online = False,
     patience: Patience = PATIENCE_S,
-    chain: Chain = CHAIN,
-    wallet: Wallet = WALLET,
-    shown: Shown = SHOWN,
+    chain: ChainOptions = CHAIN,
+    wallet: WalletOptions = WALLET,
+    shown: FormatOptions = SHOWN,
 ) -> int:
-    """Link the wallet to what it is elsewhere: an identity on the chain, and a statement signed by the hotkey."""
+    """Link the wallet to its owner: an identity on the chain, and a statement signed by the hotkey."""
     from engram.chain.submit import calls
-    from engram.cli.chain.sending import Sent, included, link_identity
+    from engram.chain.submit.identity import link_statement
+    from engram.cli.chain.subnet_calls import Sent, included, link_identity
 
     fields = {
         "name": name,
@@ -289,7 +296,7 @@ def link(
     hotkey = hotkey_of(wallet)
     call = calls.set_identity(given)
     payer = public_coldkey_of(wallet)
-    statement = f"link:{hotkey.ss58}:{json_text.dumps(given, sort_keys=True, ensure_ascii=False)}"
+    statement = link_statement(hotkey.ss58, given)
     sent = Sent(
         call=f"{call.pallet}.{call.function}",
         signer="" if payer is None else ss58.encode(payer),
@@ -299,7 +306,7 @@ def link(
     )
     if online:
         coldkey = _coldkey(wallet, payer)
-        done = run(lambda: link_identity(chain, call, coldkey, patience))
+        done = run(lambda: link_identity(chain, given, coldkey, patience))
         sent = included(msgspec.structs.replace(sent, signer=coldkey.ss58), done)
     if shown.form == "upstream":
         sys.stdout.write(f"Registered hotkey: {hotkey.ss58}\n")
@@ -311,38 +318,28 @@ def link(
     return Exit.DONE
 
 
-# what is said
+# output and confirmation
 
 
-def _may_pay(metagraph: "Metagraph", sent: "Sent", max_cost: float | None) -> None:
-    cost, balance = sent.cost_tao or 0.0, sent.balance_tao or 0.0
-    if not metagraph.parameters.registration_allowed:
-        raise CommandFailed(f"SubNetRegistrationDisabled: subnet {sent.netuid} takes no registrations now")
-    if max_cost is not None and not cost <= max_cost:  # Not a number is no limit that one could mean.
-        raise CommandFailed(f"registering costs {cost:.9f} TAO, more than --max-cost {max_cost:g}; nothing was paid")
-    if balance < cost:
-        raise CommandFailed(f"registering costs {cost:.9f} TAO, {sent.signer} has {balance:.9f}; nothing was paid")
-
-
-def _agreed(told: str) -> bool:
+def _agreed(offer: str) -> bool:
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{told} There is no terminal to ask at: --yes pays")
-    sys.stderr.write(f"{told} Pay? [y/N] ")
+        raise CommandFailed(f"{offer} There is no terminal to confirm on: --yes pays")
+    sys.stderr.write(f"{offer} Pay? [y/N] ")
     sys.stderr.flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _coldkey(wallet: Wallet, payer: PublicKey | None) -> Keypair:
-    """The coldkey that signs. Raises CommandFailed when it is not the one whose address was shown."""
+def _coldkey(wallet: WalletOptions, payer: PublicKey | None) -> Keypair:
+    """Return the coldkey. Raises CommandFailed when it is not the one whose address was shown."""
     coldkey = coldkey_of(wallet)
     if payer not in (None, coldkey.public_key):
         raise CommandFailed(
-            f"{wallet.folder.coldkey_public_path} is not of the key in {wallet.folder.coldkey_path}; nothing was sent"
+            f"{wallet.folder.coldkey_public_path} does not match {wallet.folder.coldkey_path}; nothing was sent"
         )
     return coldkey
 
 
-def _named(address: str | None, wallet: Wallet) -> PublicKey:
+def _named(address: str | None, wallet: WalletOptions) -> PublicKey:
     if address is None:
         return public_hotkey_of(wallet)
     try:
@@ -367,7 +364,7 @@ def _weights(pairs: Sequence[str], file: Path | None) -> dict[int, float]:
     except OSError as error:
         raise CommandFailed(f"cannot read {file}: {error.strerror}") from None
     except (ValueError, msgspec.DecodeError) as error:
-        raise CommandFailed(f"no weights: {error}", Exit.USAGE) from None
+        raise CommandFailed(f"invalid weights: {error}", Exit.USAGE) from None
     return given
 
 
@@ -376,35 +373,35 @@ def _weight(pair: str) -> tuple[int, float]:
     try:
         return int(uid), float(weight)
     except ValueError:
-        raise ValueError(f"{pair!r} is no UID=WEIGHT such as 3=0.7") from None
+        raise ValueError(f"{pair!r} is not UID=WEIGHT, such as 3=0.7") from None
 
 
-def _upstream_lines(standing: "Standing") -> list[tuple[str, object]]:
-    if not standing.registered:
-        return [("Hotkey", standing.hotkey), ("Registered", False)]
+def _upstream_lines(found: "HotkeyStatus") -> list[tuple[str, object]]:
+    if not found.registered:
+        return [("Hotkey", found.hotkey), ("Registered", False)]
     return [
-        ("UID", standing.uid),
-        ("Stake", standing.stake_tao),
-        ("Validator Permit", standing.validator_permit),
-        ("Incentive", standing.incentive),
-        ("Emission", (standing.emission_rao or 0) / ALPHA_RAO),
-        ("Last Update", standing.last_update_block),
-        ("Axon", standing.axon or "none"),
-        ("Committed Endpoint", standing.committed or f"none ({standing.commitment_error})"),
-        ("Check Endpoint", _reached(standing)),
+        ("UID", found.uid),
+        ("Stake", found.stake_tao),
+        ("Validator Permit", found.validator_permit),
+        ("Incentive", found.incentive),
+        ("Emission", (found.emission_rao or 0) / ALPHA_RAO),
+        ("Last Update", found.last_update_block),
+        ("Axon", found.axon or "none"),
+        ("Committed Endpoint", found.committed or f"none ({found.commitment_error})"),
+        ("Check Endpoint", _reached(found)),
     ]
 
 
-def _reached(standing: "Standing") -> str:
-    if standing.reachable is None:
+def _reached(found: "HotkeyStatus") -> str:
+    if found.reachable is None:
         return "not asked"
-    return "valid" if standing.reachable else f"invalid ({standing.unreachable_because})"
+    return "valid" if found.reachable else f"invalid ({found.unreachable_because})"
 
 
-def _show(sent: "Sent", shown: Shown, words: str) -> None:
+def _show(sent: "Sent", shown: FormatOptions, words: str) -> None:
     if shown.form == "json":
         output.document(sent)
         return
-    told = {name: value for name, value in msgspec.structs.asdict(sent).items() if value not in (None, [], {})}
-    output.record(told, {"arguments": lambda value: msgspec.json.encode(value).decode()}, json=False)
+    filled = {name: value for name, value in msgspec.structs.asdict(sent).items() if value not in (None, [], {})}
+    output.record(filled, {"arguments": lambda value: msgspec.json.encode(value).decode()}, json=False)
     output.say(words)

@@ -1,4 +1,4 @@
-"""What `--logging.debug` tells on standard error: each question to an endpoint, how long it took, how it ended."""
+"""`--logging.debug`: logs each call to an endpoint to standard error, with its duration and result."""
 
 import sys
 from collections.abc import Sequence
@@ -7,18 +7,18 @@ from typing import Final, final
 import trio
 
 from engram.chain.errors import CallRefused, ChainError
-from engram.chain.read.node import Json, Node, RpcCall
+from engram.chain.read.node import ChainEndpoint, Json, RpcCall
 from engram.cli.output import printable
 
 _NAMED_BY_FIRST: Final = frozenset({"state_call"})
-"""Methods whose first parameter says what is asked; other parameters are keys and hashes that tell a reader little."""
+"""Methods whose first parameter is shown too; other parameters are keys and hashes."""
 
 
 @final
-class Traced:
-    """A Node that tells what is asked of `node`. What is signed is never told: it is a parameter."""
+class TracedEndpoint:
+    """A ChainEndpoint that logs the calls to `node`. Signed extrinsics are parameters, which are not logged."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: ChainEndpoint) -> None:
         self._node = node
 
     @property
@@ -26,21 +26,21 @@ class Traced:
         return self._node.name
 
     async def ask(self, calls: Sequence[RpcCall]) -> list[Json]:
-        """See Node."""
-        asked = ", ".join(_named(call) for call in calls)
+        """See ChainEndpoint."""
+        named = ", ".join(_named(call) for call in calls)
         started_s = trio.current_time()
         try:
             answers = await self._node.ask(calls)
         except ChainError as error:
-            self._tell(asked, started_s, f"{type(error).__name__}: {error}")
+            self._report(named, started_s, f"{type(error).__name__}: {error}")
             raise
         refused = [str(answer) for answer in answers if isinstance(answer, CallRefused)]
-        self._tell(asked, started_s, "refused: " + "; ".join(refused) if refused else "answered")
+        self._report(named, started_s, "refused: " + "; ".join(refused) if refused else "answered")
         return answers
 
-    def _tell(self, asked: str, started_s: float, how: str) -> None:
+    def _report(self, calls: str, started_s: float, how: str) -> None:
         took_ms = (trio.current_time() - started_s) * 1_000
-        sys.stderr.write(printable(f"debug: {self.name}: {asked}: {how} in {took_ms:.0f} ms") + "\n")
+        sys.stderr.write(printable(f"debug: {self.name}: {calls}: {how} in {took_ms:.0f} ms") + "\n")
 
 
 def _named(call: RpcCall) -> str:

@@ -1,4 +1,4 @@
-"""The registry's answers in the very lines of the scripts that it takes the place of."""
+"""The registry's output in the exact lines of the scripts that it replaces."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
@@ -7,8 +7,8 @@ from engram.cli.output import printable
 from engram.hotkeys import PublicKey
 
 if TYPE_CHECKING:
-    from engram.chain.registry.probe import Probed
-    from engram.chain.registry.registrations import Entry
+    from engram.chain.registry.probe import ProbeResult
+    from engram.chain.registry.registrations import RegistryEntry
 
 WIDE: Final = 100
 LINE: Final = 80
@@ -17,7 +17,7 @@ MARK: Final = 20
 
 
 def summary(coldkey: str, hotkey: str, network: str, netuid: int, text: str) -> Iterator[str]:
-    """What `register` is about to commit."""
+    """Return the lines of `register` before it commits."""
     yield "=== Registration Summary ==="
     yield f"Coldkey: {coldkey}"
     yield f"Hotkey: {hotkey}"
@@ -28,9 +28,13 @@ def summary(coldkey: str, hotkey: str, network: str, netuid: int, text: str) -> 
 
 
 def check(
-    entries: "Sequence[Entry]", netuid: int, network: str, verbose: bool, probed: "Mapping[PublicKey, Probed] | None"
+    entries: "Sequence[RegistryEntry]",
+    netuid: int,
+    network: str,
+    verbose: bool,
+    probed: "Mapping[PublicKey, ProbeResult] | None",
 ) -> Iterator[str]:
-    """The answer of `check`."""
+    """Return the lines of `check`."""
     valid = [entry for entry in entries if entry.registration is not None]
     invalid = [entry for entry in entries if entry.registration is None]
     yield ""
@@ -57,8 +61,8 @@ def check(
     yield "=" * LINE
 
 
-def read(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None") -> Iterator[str]:
-    """The answer of `read`: every entry that holds a text, of whatever format."""
+def read(entries: "Sequence[RegistryEntry]", probed: "Mapping[PublicKey, ProbeResult] | None") -> Iterator[str]:
+    """Return the lines of `read`: every entry that holds a text, in any format."""
     yield ""
     yield "=" * WIDE
     yield f"MINER REGISTRATIONS (Total: {len(entries)})"
@@ -79,7 +83,7 @@ def read(entries: "Sequence[Entry]", probed: "Mapping[PublicKey, Probed] | None"
         yield "-" * LINE
 
 
-def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Iterator[str]:
+def _valid(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult] | None") -> Iterator[str]:
     if entry.registration is None:
         return
     yield ""
@@ -93,7 +97,7 @@ def _valid(entry: "Entry", probed: "Mapping[PublicKey, Probed] | None") -> Itera
     yield "-" * SHORT
 
 
-def _invalid(entry: "Entry", verbose: bool) -> Iterator[str]:
+def _invalid(entry: "RegistryEntry", verbose: bool) -> Iterator[str]:
     yield ""
     yield f"Hotkey: {entry.address}"
     if verbose:
@@ -106,10 +110,10 @@ def _invalid(entry: "Entry", verbose: bool) -> Iterator[str]:
     yield "-" * SHORT
 
 
-def _status(entry: "Entry", probed: "Mapping[PublicKey, Probed]") -> str:
+def _status(entry: "RegistryEntry", probed: "Mapping[PublicKey, ProbeResult]") -> str:
     answer = probed.get(entry.hotkey)
     return "valid" if answer is not None and answer.valid else "invalid"
 
 
-def _block(entry: "Entry") -> int:
+def _block(entry: "RegistryEntry") -> int:
     return entry.block or 0

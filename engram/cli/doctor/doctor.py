@@ -1,4 +1,4 @@
-"""`engram version` and `engram doctor`: what runs here, and what could keep Engram from working."""
+"""`engram version` and `engram doctor`: versions, and problems that keep Engram from working."""
 
 import importlib.metadata
 import platform
@@ -41,7 +41,7 @@ FREE_BYTES: Final = 1_000_000_000
 
 
 def version(*, show: Show = SHOW) -> None:
-    """Show the versions of Engram, Python, SQLite and the libraries that matter."""
+    """Show the versions of Engram, Python, SQLite and the main libraries."""
     output.record(
         {
             "engram": __version__,

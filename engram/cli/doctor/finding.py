@@ -1,4 +1,4 @@
-"""What the doctor says of one thing it looked at."""
+"""One result of the doctor."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ Verdict = Literal["good", "note", "bad"]
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. Only `bad` keeps Engram from working."""
+    """The result of one check. Only `bad` keeps Engram from working."""
 
     what: str
     verdict: Verdict

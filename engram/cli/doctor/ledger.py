@@ -40,7 +40,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 def sqlite() -> Finding:
-    """Whether this SQLite can hold a ledger."""
+    """Return whether this SQLite can hold a ledger."""
     found = sqlite3.sqlite_version
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         return Finding("sqlite", "bad", f"{found} is too old, {_dotted(OLDEST_SQLITE)} or newer is needed")
@@ -83,7 +83,7 @@ def ledger(path: Path, environment: str, now: Callable[[], float] = time.time) -
 
 
 def read_waiting(path: Path, now: float) -> Waiting | None:
-    """What waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
+    """Return what waits in the ledger at `now` (unix seconds); None when it cannot be read, or there is none."""
     if not path.is_file():
         return None
     engine = reading_engine(path)

@@ -18,11 +18,11 @@ from config.rules import EMBEDDED, checksummed
 from engram.cli.doctor.finding import Finding
 from engram.http.client import HttpClient, HttpError
 from engram.payments import networks, refund_key
-from engram.payments.breaker import read_supported
 from engram.payments.errors import MalformedPayment, UnknownNetwork, UnusableRefundKey
 from engram.payments.evm_rpc import EvmRpc, RpcCall, RpcFailed, json_rpc
 from engram.payments.keccak import keccak256
 from engram.payments.networks import Network
+from engram.payments.supported import read_supported
 from engram.payments.x402 import strict_json
 
 TIMEOUT_S: Final = 5.0
@@ -119,12 +119,12 @@ class _Look:
                 "facilitator",
                 "note",
                 f"{shown} settles `exact` on {name} and names {found.kind.transfer_method[:40]!r} as its transfer"
-                f" method; our offers ask for {OUR_METHOD}: see that a small payment settles",
+                f" method; our offers ask for {OUR_METHOD}: check that a small payment settles",
             )
         else:
             yield Finding("facilitator", "good", f"{shown} settles `exact` on {name}")
-        if not self._payments.rpc_url and (told := _date(answer.headers.get("date"))) is not None:
-            yield _clock("the facilitator's", told, (began + self._now()) / 2)
+        if not self._payments.rpc_url and (served_at := _date(answer.headers.get("date"))) is not None:
+            yield _clock("the facilitator's", served_at, (began + self._now()) / 2)
 
     async def _chain(self) -> AsyncIterator[Finding]:
         shown = mask_url(self._payments.rpc_url)
@@ -142,7 +142,7 @@ class _Look:
             async for finding in self._refund_float(call):
                 yield finding
         except RpcFailed as failed:
-            yield Finding("chain", "bad", f"{shown} gives no answer that can be used: {failed}")
+            yield Finding("chain", "bad", f"{shown} gives no usable answer: {failed}")
 
     async def _token(self, call: RpcCall) -> Finding:
         address = checksummed("0x" + self._network.asset.hex())
@@ -158,7 +158,7 @@ class _Look:
                 "token",
                 "bad",
                 f"{address} calls itself {name!r}, version {version!r}, {decimals} decimals; buyers sign for"
-                f" {wanted[0]!r}, version {wanted[1]!r}, {wanted[2]} decimals: their signatures would not hold",
+                f" {wanted[0]!r}, version {wanted[1]!r}, {wanted[2]} decimals: their signatures would be invalid",
             )
         return Finding("token", "good", f"{address} is {name!r}, version {version!r}, {decimals} decimals")
 
@@ -178,7 +178,7 @@ class _Look:
         if balance == 0:
             yield Finding("refunds", "bad", f"{owns}: no refund can be sent; send it USDC")
         elif balance < self._owed:
-            yield Finding("refunds", "bad", f"{owns}, and ${self._owed / 1e6:,.2f} are owed back: send it USDC")
+            yield Finding("refunds", "bad", f"{owns}, and ${self._owed / 1e6:,.2f} of refunds are due: send it USDC")
         elif balance < daily * 1_000_000:
             yield Finding("refunds", "note", f"{owns}, less than payments.refund_daily_usd ({daily:g})")
         else:
@@ -190,23 +190,23 @@ class _Look:
         except UnusableRefundKey as error:
             return Finding("refunds", "bad", str(error))
         address = checksummed("0x" + key.address.hex())
-        return Finding("refunds", "note", f"{address} sends them; what it owns is not known without payments.rpc_url")
+        return Finding("refunds", "note", f"{address} sends them; its balance is unknown without payments.rpc_url")
 
     async def _ask(self, call: RpcCall, signature: str, arguments: bytes = b"") -> bytes | None:
-        """The contract's answer, None when it does not know the question."""
+        """Return the contract's answer, None when it does not have the function."""
         data = "0x" + (keccak256(signature.encode())[:4] + arguments).hex()
         try:
-            told = await call("eth_call", [{"to": "0x" + self._network.asset.hex(), "data": data}, "latest"])
+            returned = await call("eth_call", [{"to": "0x" + self._network.asset.hex(), "data": data}, "latest"])
         except RpcFailed:
             return None
         try:
-            return bytes.fromhex(told[2:]) if isinstance(told, str) else None
+            return bytes.fromhex(returned[2:]) if isinstance(returned, str) else None
         except ValueError:
             return None
 
 
 def _recipient(address: str) -> Finding | None:
-    """None for what the settings' own check refuses: the settings' own line says so."""
+    """Check the recipient's checksum; None for an address that the check of settings refuses."""
     if not _ADDRESS.fullmatch(address):
         return None
     digits = address[2:]
@@ -214,16 +214,16 @@ def _recipient(address: str) -> Finding | None:
         return Finding(
             "recipient",
             "note",
-            f"{address} carries no checksum, so a typo is not seen; as EIP-55: {checksummed(address)}",
+            f"{address} has no checksum, so a typo would go unnoticed; as EIP-55: {checksummed(address)}",
         )
     if checksummed(address) != address:
         return Finding("recipient", "bad", f"{address} has a wrong checksum; if it is right: {checksummed(address)}")
     return Finding("recipient", "good", f"{address} has a valid checksum")
 
 
-def _clock(whose: str, theirs: float, ours: float, *, behind_s: float = SKEW_S) -> Finding:
-    """`behind_s` is how old the other clock's word may be."""
-    ahead = ours - theirs
+def _clock(whose: str, other: float, ours: float, *, behind_s: float = SKEW_S) -> Finding:
+    """Compare our clock with another; `behind_s` is how old the other's time may be."""
+    ahead = ours - other
     if ahead < -SKEW_S:
         return Finding("clock", "bad", f"our clock is {-ahead:.0f} s behind {whose}: set it by NTP")
     if ahead > behind_s:
@@ -239,7 +239,7 @@ def _date(header: str | None) -> float | None:
 
 
 def _text(answer: bytes | None) -> str | None:
-    """An ABI-encoded string."""
+    """Return an ABI-encoded string."""
     if answer is None or len(answer) < 64:
         return None
     length = int.from_bytes(answer[32:64], "big")

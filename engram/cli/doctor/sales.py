@@ -1,4 +1,4 @@
-"""Whether a gateway with these settings could sell anything now, by the rule of /ready and the 503 (gateway/rules.py).
+"""Checks whether a gateway with these settings could sell anything now, by the rules of /ready (gateway/rules.py).
 
 The ledger and the disk are looked at; what only a running process knows (the chain it reads, its breaker) is left out.
 """
@@ -69,7 +69,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _read(path: Path) -> _InLedger:
-    """What the ledger holds; nothing where there is none yet, or it cannot be read (its own finding says so)."""
+    """Return the ledger's counts; zeros when there is no ledger yet, or it cannot be read (reported separately)."""
     if not path.is_file():
         return _InLedger()
     engine = reading_engine(path)

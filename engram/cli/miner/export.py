@@ -121,6 +121,8 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
 
 
 def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Document]:
+    from engram.api.node import EXPORT
+    from engram.api.node_model import ExportedPage
     from engram.cli.wallet.passwords import signing_key
     from engram.hotkeys import miner_scheme
     from engram.memory.upkeep.export_pages import KINDS
@@ -138,8 +140,8 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
                 after: int | None = number if kind == at else 0
                 while after is not None:
                     stamp = max(time.time_ns() // 10**6, stamp + 1)
-                    body = miner_scheme.sign_body(keypair, "export", {"kind": kind, "after": after}, stamp)
-                    page = checked(transport.request("POST", "/export", body=msgspec.json.encode(body)), _Page)
+                    body = miner_scheme.sign_body(keypair, EXPORT.signed_as, {"kind": kind, "after": after}, stamp)
+                    page = checked(transport.request("POST", EXPORT.path, body=msgspec.json.encode(body)), ExportedPage)
                     behind = after
                     for document in page.records:
                         behind = _behind(document, kind, behind)
@@ -159,11 +161,6 @@ def _behind(document: Document, kind: str, after: int) -> int:
     if type(number) is not int or number <= after or document.get("kind") != kind:
         raise CommandFailed(f"the node's export is not as one is: behind {kind} {after} it gave {str(number)[:40]}")
     return number
-
-
-class _Page(msgspec.Struct, frozen=True):
-    records: list[Document]
-    next: int | None
 
 
 def _write_parquet(documents: Iterator[Document], partial: Path) -> int:

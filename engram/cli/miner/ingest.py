@@ -11,6 +11,8 @@ import msgspec
 from cyclopts import Parameter
 
 from engram import wire
+from engram.api import node as api
+from engram.api import node_model as model
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.data_folder import progress
@@ -20,7 +22,7 @@ from engram.cli.options import SHOW, Show
 from engram.hotkeys import authority
 from engram.hotkeys.python_json import JsonObject, JsonValue, MalformedJson, ReadObject
 from engram.sdk.errors import NotReached, OutcomeUnknown
-from engram.sdk.node_calls import checked
+from engram.sdk.node_calls import belongs_to, checked, keeps_text
 from engram.sdk.transport import Answer, Transport, error_of
 
 _SUFFIX: Final = ".ingested"
@@ -69,27 +71,6 @@ class Ingested(msgspec.Struct, frozen=True):
     resumed_after_lines: int
 
 
-class _Result(msgspec.Struct, frozen=True):
-    cid: str | None = None
-    error: str | None = None
-    code: str = ""
-    text_kept: bool = True
-    owner: str | None = None
-    owner_reason: str | None = None
-    """Miners that do not say whose a record is say no reason either."""
-
-    def belongs_to(self, sender: str | None) -> bool:
-        return sender is None or (self.owner_reason is None and self.owner in (None, sender))
-
-
-class _Batch(msgspec.Struct, frozen=True):
-    results: list[_Result]
-
-
-class _Health(msgspec.Struct, frozen=True):
-    hotkey: str
-
-
 class LineRefused(ValueError):
     """A line is no memory; the text says why."""
 
@@ -116,7 +97,7 @@ def ingest(
         with open(file, "rb") as opened, answered():
             transport = Transport(url, timeout_s=120.0)
             try:
-                hotkey = checked(_patiently(transport, "GET", "/health", None), _Health).hotkey
+                hotkey = checked(_patiently(transport, "GET", api.HEALTH.path, None), model.Health).hotkey
                 work = Work(opened, file, f"{hotkey} {node.namespace or ''}", transport, signer, node, batch)
                 with progress("bytes") as told:
                     done = work.run(lambda at: told(at, size))
@@ -197,15 +178,15 @@ class Work:
         def body() -> bytes:
             return msgspec.json.encode(self._signer.signed("IngestBatch", {"items": items}, lines[0].namespace))
 
-        results = checked(_patiently(self._transport, "POST", "/IngestBatch", body), _Batch).results
+        results = checked(_patiently(self._transport, "POST", api.INGEST_BATCH.path, body), model.IngestedBatch).results
         if len(results) != len(lines):
             raise CommandFailed(f"the node gave {len(results)} results for {len(lines)} lines")
         for line, result in zip(lines, results, strict=True):
-            if result.cid is not None and not result.text_kept:
+            if result.cid is not None and not keeps_text(result):
                 self._refuse(line.number, f"{result.cid} is there with another text of the same vector and metadata")
             elif result.cid is not None:
                 self._stored += 1
-                if not result.belongs_to(self._signer.ss58):
+                if not belongs_to(result, self._signer.ss58):
                     self._note_owner(line.number, result)
                 if line.cid not in (None, result.cid):
                     output.complain(f"line {line.number}: stored as {result.cid}, which is not its cid {line.cid}")
@@ -214,10 +195,11 @@ class Work:
             else:
                 self._refuse(line.number, result.error or "the node did not say why")
 
-    def _note_owner(self, number: int, result: _Result) -> None:
+    def _note_owner(self, number: int, result: model.Result) -> None:
         self._not_owned += 1
         if self._not_owned <= _TOLD_AT_MOST:
-            reason, owner = result.owner_reason or "stored_first_by_other", result.owner or "nobody"
+            reason = model.known(result.owner_reason) or "stored_first_by_other"
+            owner = model.known(result.owner) or "nobody"
             output.complain(f"line {number}: {result.cid} is stored, and belongs to {owner} ({reason}), not to --key")
         elif self._not_owned == _TOLD_AT_MOST + 1:
             output.complain("more lines belong to others; only their number is told from here on")

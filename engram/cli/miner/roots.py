@@ -6,13 +6,15 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from engram.api import node
+from engram.api.node_model import Commitment, Health
 from engram.cli.failures import CommandFailed
 from engram.cli.wallet.passwords import signing_key
 from engram.clock import SystemClock
 from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey, verify
 from engram.miner import folder
 from engram.sdk.errors import Impostor
-from engram.sdk.node_calls import Commitment, NodeCalls, checked
+from engram.sdk.node_calls import NodeCalls, checked
 from engram.sdk.transport import Transport
 
 _WITHIN_S = 60.0
@@ -25,31 +27,28 @@ class Roots(msgspec.Struct, frozen=True):
     whole: str
 
 
-class _Health(msgspec.Struct, frozen=True):
-    launch_token: str
-    hotkey: str
-
-
 def roots_of_node(data: Path, key: Path | None) -> Roots:
     """Asks the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
 
     Raises SdkError, Impostor when another process answers at its address or a signature does not hold, CommandFailed.
     """
-    node = folder.read_node_file(data)
-    if node is None:
+    there = folder.read_node_file(data)
+    if there is None:
         raise Impostor(f"{data / folder.NODE_FILE} does not say where the node is")
-    transport = Transport(node.url, timeout_s=_WITHIN_S)
+    transport = Transport(there.url, timeout_s=_WITHIN_S)
     try:
-        told = checked(transport.request("GET", "/health"), _Health)
-        if told.launch_token != node.launch_token:
-            raise Impostor(f"another node answers at {node.url}")
+        told = checked(transport.request("GET", node.HEALTH.path), Health)
+        if told.launch_token != there.launch_token:
+            raise Impostor(f"another node answers at {there.url}")
         hotkey = parse_hotkey(told.hotkey)
         call = NodeCalls(SystemClock()).commitment(hotkey)
         public = call.read(transport.request(call.method, call.path)).root_hex
         if key is None:
             return Roots(public, "")
-        fields = miner_scheme.sign_body(signing_key(key), "commitment", {"scope": "all"}, time.time_ns() // 10**6)
-        whole = checked(transport.request("GET", f"/commitment?{urlencode(fields)}"), Commitment)
+        fields = miner_scheme.sign_body(
+            signing_key(key), node.COMMITMENT.signed_as, {"scope": "all"}, time.time_ns() // 10**6
+        )
+        whole = checked(transport.request("GET", f"{node.COMMITMENT.path}?{urlencode(fields)}"), Commitment)
     except HotkeyError as error:
         raise CommandFailed(f"{error}") from None
     finally:

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from engram.api import node_model as model
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.target import NODE, Node, answered
@@ -25,18 +26,6 @@ class Found(msgspec.Struct, frozen=True):
     cid: str
     text: str
     metadata: dict[str, object]
-
-
-class _Result(msgspec.Struct, frozen=True):
-    cid: str
-    score: float
-    metadata: dict[str, object] = {}
-    text: str | None = None
-
-
-class _Results(msgspec.Struct, frozen=True):
-    results: list[_Result] = []
-    error: str | None = None
 
 
 _COLUMNS = (
@@ -71,13 +60,14 @@ def query(
         call = calls.query(text, top, conditions or None)
         transport = Transport(url, timeout_s=60.0)
         try:
-            told = checked(transport.request(call.method, call.path, body=call.body), _Results)
+            told = checked(transport.request(call.method, call.path, body=call.body), model.Found)
         finally:
             transport.close()
     if told.error:
         raise CommandFailed(told.error)
     found = [
-        Found(hit.score, hit.cid, hit.text or str(hit.metadata.get("text", "")), hit.metadata) for hit in told.results
+        Found(hit.score, hit.cid, model.known(hit.text) or str(hit.metadata.get("text", "")), hit.metadata)
+        for hit in told.results
     ]
     output.rows(found, _COLUMNS, json=show.json)
 

@@ -31,7 +31,7 @@ def backup_ledger(
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """Write a consistent copy of the ledger; the process may go on selling meanwhile."""
+    """Write a consistent copy of the ledger; the process may keep selling meanwhile."""
     folder, path = _folder(sources), target.resolve()
     try:
         made = ask_folder(folder, BackupLedger(path=str(path)), timeout_s=BACKUP_S)
@@ -52,7 +52,7 @@ def _back_up_at_rest(folder: Path, target: Path) -> BackupMade:
 
 @app.command(name="restore", help_epilogue="Example: `engram ledger restore /var/backups/engram-2026-11-20.db`")
 def restore_ledger(source: Source, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Put a backup in place of the ledger, which is kept beside it. No process may be running."""
+    """Replace the ledger by a backup; the old one is kept next to it. No process may be running."""
     try:
         with data_folder(_folder(sources)) as locked:
             kept = backup.restore(source, locked)
@@ -71,7 +71,7 @@ def check_ledger(
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> int:
-    """Read the whole ledger (or a backup) and tell what is wrong with it."""
+    """Check the whole ledger, or a backup, and list its problems."""
     try:
         report = backup.check(path or _folder(sources) / LEDGER_FILE)
     except LedgerError as error:

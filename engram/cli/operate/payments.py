@@ -74,12 +74,12 @@ def show_payment(payment_id: PaymentId, *, sources: Sources = SOURCES, show: Sho
 def export_payments(
     *,
     csv: Annotated[
-        bool, Parameter(help="Comma-separated values with a heading; else a JSON document.", negative="")
+        bool, Parameter(help="Write comma-separated values with a heading instead of JSON.", negative="")
     ] = False,
     state: Annotated[str, Parameter(help="Only those in this state.")] = "",
     sources: Sources = SOURCES,
 ) -> None:
-    """Write every payment for the books, the newest first."""
+    """Export every payment for accounting, newest first."""
     payments = list(_all(sources, state))
     if csv:
         _write_csv(payments)
@@ -98,13 +98,13 @@ def _write_csv(payments: list[PaymentRow]) -> None:
 
 
 def _harmless(value: object) -> object:
-    """A spreadsheet must not run what a client wrote: text that would be a formula gets a quote before it."""
+    """Quote text that a spreadsheet would run as a formula: clients write some of it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 @app.command(name="release", help_epilogue="Example: `engram payments release 4f1a…`")
 def release_payment(payment_id: PaymentId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Let a payment in quarantine be worked on again."""
+    """Release a payment from quarantine, so that it is worked on again."""
     done(ask(sources, ReleasePayment(payment_id=payment_id)), f"{payment_id} is released", json=show.json)
 
 
@@ -112,15 +112,15 @@ def release_payment(payment_id: PaymentId, *, sources: Sources = SOURCES, show: 
 def note_refund(
     payment_id: PaymentId,
     *,
-    part: Annotated[int, Parameter(converter=whole, help="Number of the refund, as `engram payments show` tells.")],
+    part: Annotated[int, Parameter(converter=whole, help="Number of the refund, as `engram payments show` shows it.")],
     transaction: Annotated[str, Parameter(help="Hash of the transaction that paid it: 0x and 64 hex digits.")],
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """Note that you have sent a refund by hand, so that the gateway never sends it."""
+    """Record a refund that you sent by hand, so that the gateway never sends it."""
     if _TRANSACTION.fullmatch(transaction) is None:
         raise CommandFailed(f"--transaction {transaction} is not 0x and 64 hex digits", Exit.USAGE)
     if part < 1:
-        raise CommandFailed(f"--part {part} is no number of a refund; they begin at 1", Exit.USAGE)
+        raise CommandFailed(f"--part {part} is not the number of a refund; they begin at 1", Exit.USAGE)
     noted = ask(sources, NoteRefund(payment_id=payment_id, number=part, transaction=transaction))
-    done(noted, f"part {part} of {payment_id} is noted as paid back", json=show.json)
+    done(noted, f"part {part} of {payment_id} is recorded as paid back", json=show.json)

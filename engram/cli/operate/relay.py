@@ -1,4 +1,4 @@
-"""`engram relay dlq`: what the relay gave up on."""
+"""`engram relay dlq`: the entries that the relay abandoned."""
 
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDea
 from engram.control.model import DeadLetterRow
 
 app = App(name="relay", help="What is relayed to another network.", help_epilogue="Example: `engram relay dlq list`")
-dlq = App(name="dlq", help="What the relay gave up on.", help_epilogue="Example: `engram relay dlq list`")
+dlq = App(name="dlq", help="Entries that the relay abandoned.", help_epilogue="Example: `engram relay dlq list`")
 app.command(dlq)
 
 _COLUMNS = (
@@ -71,5 +71,5 @@ def retry_letter(
 
 @dlq.command(name="discard", help_epilogue="Example: `engram relay dlq discard 12`")
 def discard_letter(number: Number, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Give an abandoned entry up for good."""
+    """Discard an abandoned entry permanently."""
     done(ask(sources, DiscardDeadLetter(id=number)), f"{number} is discarded", json=show.json)

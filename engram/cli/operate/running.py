@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def ask(sources: Sources, command: Command[R], *, timeout_s: float = 30.0) -> R:
-    """Return the running process's answer. Raises ConfigError, or CommandFailed when there is none or it is no."""
+    """Return the running process's answer. Raises ConfigError, or CommandFailed when it refuses or is not running."""
     return ask_folder(Path(sources.load().settings.data_dir), command, timeout_s=timeout_s)
 
 
@@ -30,7 +30,7 @@ def ask_folder(data_dir: Path, command: Command[R], *, timeout_s: float = 30.0) 
 
 
 def done(outcome: Done, otherwise: str, *, json: bool) -> None:
-    """Tell what became of a command; `otherwise` is said when the process gave no words of its own."""
+    """Report the result of a command; `otherwise` is the text when the process sent none."""
     if json:
         output.document(outcome)
     else:

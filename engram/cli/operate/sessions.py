@@ -44,7 +44,7 @@ def list_sessions(
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """List sessions, those in quarantine included."""
+    """List sessions, including those in quarantine."""
     output.rows(list(_all(sources, state)), _COLUMNS, json=show.json)
 
 
@@ -83,11 +83,11 @@ def _facts(data: dict[str, object]) -> str:
 
 @app.command(name="stop", help_epilogue="Example: `engram sessions stop 0d7c…`")
 def stop_session(session_id: SessionId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Stop a session for good: its node is destroyed and nothing comes back."""
+    """Stop a session permanently: its node and memory are destroyed."""
     done(ask(sources, StopSession(session_id=session_id)), f"{session_id} is stopping", json=show.json)
 
 
 @app.command(name="release", help_epilogue="Example: `engram sessions release 0d7c…`")
 def release_session(session_id: SessionId, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Let a session in quarantine be worked on again."""
+    """Release a session from quarantine, so that it is worked on again."""
     done(ask(sources, ReleaseSession(session_id=session_id)), f"{session_id} is released", json=show.json)

@@ -1,4 +1,4 @@
-"""`engram status`: the running process in one screen."""
+"""`engram status`: the running process on one screen."""
 
 from engram.cli import output
 from engram.cli.operate.running import ask
@@ -18,7 +18,7 @@ _COLUMNS = (
 
 
 def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
-    """Show how the running process is: counts, ages, and its supervision tree."""
+    """Show the status of the running process: counts, ages, and its supervision tree."""
     found = ask(sources, GetStatus())
     if show.json:
         output.document(found)

@@ -1,4 +1,4 @@
-"""`engram wallet check` and `engram wallet export`: whether the files are in order, and a keystore for polkadot-js."""
+"""`engram wallet check` and `engram wallet export`: check a wallet's files, export a key to polkadot-js."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet, coldkey_of, hotkey_of
+from engram.cli.chain.common import WALLET, WalletOptions, coldkey_of, hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
@@ -18,7 +18,7 @@ from engram.hotkeys import HotkeyError, key_files
 from engram.hotkeys.passwords import Role
 from engram.hotkeys.wallet_check import check
 
-NO_TERMINAL = "--open asks at a terminal, and there is none: give the passwords by file, descriptor or variable"
+NO_TERMINAL = "--open prompts on a terminal, and there is none: give the passwords by file, descriptor or variable"
 _COLUMNS = (
     Column("key", "key"),
     Column("form", "form"),
@@ -32,9 +32,9 @@ def check_wallet(
     name: Annotated[str | None, Parameter(help="The wallet, in place of --wallet.name.")] = None,
     *,
     open_encrypted: Annotated[
-        bool, Parameter(name="--open", help="Ask for the passwords of encrypted keys.", negative="")
+        bool, Parameter(name="--open", help="Prompt for the passwords of encrypted keys.", negative="")
     ] = False,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> int:
     """Check each key of a wallet: its files, who may read them, that secret and public file are of one key.
@@ -69,9 +69,9 @@ def export(
     keystore_password_fd: Annotated[
         int | None, Parameter(converter=whole, help="Descriptor whose next line is its password.")
     ] = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
 ) -> None:
-    """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there."""
+    """Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over an existing file."""
     from engram.hotkeys import polkadot_keystore
 
     pair = coldkey_of(wallet) if role == "coldkey" else hotkey_of(wallet)

@@ -8,7 +8,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet, hotkey_of, public_coldkey_of, public_hotkey_of
+from engram.cli.chain.common import WALLET, WalletOptions, hotkey_of, public_coldkey_of, public_hotkey_of
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import SHOW, Show
 from engram.cli.wallet.passwords import PASSWORD, Password, new_password
@@ -24,7 +24,7 @@ app = App(
 app.command(
     "engram.cli.wallet.imports:app",
     name="import",
-    help="Bring a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
+    help="Import a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
 )
 app.command(
     "engram.cli.wallet.check:check_wallet",
@@ -35,21 +35,21 @@ app.command(
 app.command(
     "engram.cli.wallet.check:export",
     name="export",
-    help="Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over a file that is there.",
+    help="Write a key as a keystore (JSON, encrypted) that polkadot-js imports; never over an existing file.",
     help_epilogue="Example: `engram wallet export key.json --as hotkey --wallet.name W --wallet.hotkey H`",
 )
-Reveal = Annotated[bool, Parameter(help="Show the secret too; whoever reads it owns the key.", negative="")]
+Reveal = Annotated[bool, Parameter(help="Show the secret too; anyone who reads it owns the key.", negative="")]
 
 
 class WalletShown(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What is shown of a wallet."""
+    """A wallet as it is shown."""
 
     name: str
     hotkey_name: str
     coldkey: str | None
     hotkey: str
     hotkey_public_key: str
-    """64 hex digits, as `controller_public_key` of a launch file wants them."""
+    """64 hex digits, the form of `controller_public_key` in a launch file."""
     hotkey_file: str
     coldkey_public_key: str | None = None
     hotkey_mnemonic: str | None = None
@@ -58,7 +58,7 @@ class WalletShown(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """A signature and by whom."""
+    """A signature and its signer."""
 
     hotkey: str
     signature: str
@@ -70,13 +70,13 @@ def new_wallet(
     *,
     plain: Annotated[bool, Parameter(help="Do not encrypt the coldkey.", negative="")] = False,
     encrypt_hotkey: Annotated[
-        bool, Parameter(help="Encrypt the hotkey too; whoever signs with it then needs the password.", negative="")
+        bool, Parameter(help="Encrypt the hotkey too; signing then needs the password.", negative="")
     ] = False,
     reveal: Reveal = False,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
-    """Make a wallet: an encrypted coldkey (unless it is there) and a hotkey that must not exist yet."""
+    """Create a wallet: an encrypted coldkey (unless it exists) and a hotkey that must not exist yet."""
     folder = wallet.folder
     mnemonics = {"coldkey": new_mnemonic(), "hotkey": new_mnemonic()}
     made_coldkey = not folder.coldkey_path.exists() and not folder.coldkey_public_path.exists()
@@ -101,12 +101,12 @@ def new_wallet(
             coldkey_mnemonic=mnemonics["coldkey"] if made_coldkey else None,
         )
     else:
-        sys.stderr.write("the words of the keys were not shown (--reveal): the key files alone hold them, copy those\n")
-    output.record(_told(shown), json=show.json)
+        sys.stderr.write("the keys' words were not shown (see --reveal): only the key files hold them; back those up\n")
+    output.record(_filled(shown), json=show.json)
 
 
 @app.command(name="show", help_epilogue="Example: `engram wallet show --wallet.name W --wallet.hotkey H`")
-def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+def show_wallet(*, reveal: Reveal = False, wallet: WalletOptions = WALLET, show: Show = SHOW) -> None:
     """Show the addresses of a wallet."""
     if reveal:
         keypair = hotkey_of(wallet)
@@ -114,11 +114,13 @@ def show_wallet(*, reveal: Reveal = False, wallet: Wallet = WALLET, show: Show =
         shown = msgspec.structs.replace(shown, hotkey_private_key="0x" + keypair.private_key().hex())
     else:
         shown = _shown(wallet, public_hotkey_of(wallet))
-    output.record(_told(shown), json=show.json)
+    output.record(_filled(shown), json=show.json)
 
 
 @app.command(name="sign", help_epilogue="Example: `engram wallet sign 'a message' --wallet.name W --wallet.hotkey H`")
-def sign(message: Annotated[str, Parameter(help="The text.")], *, wallet: Wallet = WALLET, show: Show = SHOW) -> None:
+def sign(
+    message: Annotated[str, Parameter(help="The text.")], *, wallet: WalletOptions = WALLET, show: Show = SHOW
+) -> None:
     """Sign a text with the hotkey."""
     keypair = hotkey_of(wallet)
     output.record(Signature(keypair.ss58, keypair.sign(message.encode()).hex()), json=show.json)
@@ -131,7 +133,7 @@ def verify_signature(
     hotkey: Annotated[str, Parameter(help="Address, or 64 hex digits of the public key.")],
     signature: Annotated[str, Parameter(help="128 hex digits.")],
 ) -> int:
-    """Tell whether a signature over a text is a hotkey's; the exit code says so too."""
+    """Verify a hotkey's signature over a text; the exit code is 1 when it is invalid."""
     try:
         public_key = parse_hotkey(hotkey)
     except MalformedHotkey as error:
@@ -164,7 +166,7 @@ def convert(path: Annotated[Path, Parameter(help="The key file.")], *, password:
         output.say(f"{path} is encrypted in the current form; the old file is kept as {kept}")
 
 
-def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
+def _shown(wallet: WalletOptions, hotkey: PublicKey) -> WalletShown:
     coldkey = public_coldkey_of(wallet)
     folder = wallet.folder
     return WalletShown(
@@ -178,5 +180,5 @@ def _shown(wallet: Wallet, hotkey: PublicKey) -> WalletShown:
     )
 
 
-def _told(shown: WalletShown) -> dict[str, object]:
+def _filled(shown: WalletShown) -> dict[str, object]:
     return {name: value for name, value in msgspec.structs.asdict(shown).items() if value is not None}

@@ -1,4 +1,4 @@
-"""`engram hotkeys`: key files, and the pool of keys that nodes bear."""
+"""`engram hotkeys`: key files, and the pool of hotkeys for nodes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,12 @@ from engram.hotkeys.wallet_folder import read_public_file
 
 app = App(
     name="hotkeys",
-    help="Make hotkeys, and manage the pool that nodes bear.",
+    help="Create hotkeys, and manage the pool of hotkeys for nodes.",
     help_epilogue="Example: `engram hotkeys new keys/node-1`",
 )
 pool = App(
     name="pool",
-    help="Miner hotkeys that nodes bear; each is leased to one session at a time.",
+    help="Hotkeys for nodes; each is leased to one session at a time.",
     help_epilogue="Example: `engram hotkeys pool list`",
 )
 app.command(pool)
@@ -33,7 +33,7 @@ Hotkey = Annotated[str, Parameter(help="Its address, as `engram hotkeys pool lis
 
 
 class HotkeyFile(msgspec.Struct, frozen=True):
-    """What may be shown of a key file."""
+    """The public part of a key file."""
 
     ss58: str
     public_key: str
@@ -43,7 +43,7 @@ class HotkeyFile(msgspec.Struct, frozen=True):
 
 @app.command(name="new", help_epilogue="Example: `engram hotkeys new keys/node-1`")
 def new_hotkey(path: Annotated[Path, Parameter(help="File to write.")], *, show: Show = SHOW) -> None:
-    """Make an sr25519 hotkey and write it to a wallet file (mode 0600) that must not exist yet."""
+    """Create an sr25519 hotkey and write it to a new wallet file (mode 0600)."""
     keypair = Keypair.generate()
     try:
         wallet.write_hotkey_file(path, keypair)
@@ -106,5 +106,5 @@ def retire_key(
     sources: Sources = SOURCES,
     show: Show = SHOW,
 ) -> None:
-    """Lease a hotkey no more; a session that has it keeps it to its end."""
+    """Retire a hotkey from the pool; a session that leases it keeps it to its end."""
     done(ask(sources, RetireNodeKey(hotkey=hotkey)), f"{hotkey} is retired", json=show.json)

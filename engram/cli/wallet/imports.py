@@ -1,6 +1,7 @@
 """`engram wallet import`: a key from words, a seed, a keystore of polkadot-js, or the public part alone.
 
-A secret is typed unseen, or comes from a file or a descriptor; never from an argument, which others can read.
+A secret is typed at a hidden prompt, or comes from a file or a descriptor; never from an argument, which other users
+can read.
 """
 
 import os
@@ -12,7 +13,7 @@ import msgspec
 from cyclopts import App, Parameter
 
 from engram.cli import output
-from engram.cli.chain.common import WALLET, Wallet
+from engram.cli.chain.common import WALLET, WalletOptions
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
@@ -34,10 +35,10 @@ from engram.hotkeys.wallet import read_key_bytes
 
 app = App(
     name="import",
-    help="Bring a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
+    help="Import a key into a wallet: words, a seed, a keystore of polkadot-js, or a public key.",
     help_epilogue="Example: `engram wallet import words --as coldkey --wallet.name W`",
 )
-As = Annotated[Role, Parameter(name="--as", help="Which key of the wallet it becomes.")]
+As = Annotated[Role, Parameter(name="--as", help="The key of the wallet that it becomes.")]
 Address = Annotated[str | None, Parameter(help="Write nothing unless the key has this address.")]
 Encrypt = Annotated[
     bool | None,
@@ -50,7 +51,7 @@ Derive = Annotated[str, Parameter(help="Derivation path, such as //hard/soft.")]
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Secret:
-    """Where the words or the seed come from; a terminal asks for them unseen."""
+    """Where the words or the seed come from; by default a hidden prompt on the terminal."""
 
     secret_file: Annotated[Path | None, Parameter(help="File of mode 0600 with the secret in one line.")] = None
     secret_fd: Annotated[
@@ -58,7 +59,7 @@ class Secret:
     ] = None
 
     def read(self, what: str) -> str:
-        """The secret. Raises CommandFailed."""
+        """Return the secret. Raises CommandFailed."""
         return _line(self.secret_file, self.secret_fd, "secret", what)
 
 
@@ -66,7 +67,7 @@ SECRET: Final = Secret()
 
 
 class Imported(msgspec.Struct, frozen=True):
-    """A key that is in the wallet now."""
+    """A key that was imported."""
 
     key: str
     address: str
@@ -84,15 +85,15 @@ def words(
     derive: Derive = "",
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
-    """Restore a key from its 12 or 24 words, which are typed unseen; `//path` and `///password` may follow them."""
+    """Restore a key from its 12 or 24 words, typed at a hidden prompt; `//path` and `///password` may follow them."""
     _refuse_arguments(arguments)
     _refuse_taken(wallet, role)
     try:
         restoring.check_derivation(derive)
-        restored = restoring.from_words(secret.read("the 12 or 24 words (unseen): "), derive)
+        restored = restoring.from_words(secret.read("the 12 or 24 words (hidden): "), derive)
     except MalformedHotkey as error:
         raise CommandFailed(str(error)) from None
     _write(wallet, role, restored, address, encrypt, show)
@@ -106,15 +107,15 @@ def seed(
     derive: Derive = "",
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
-    """Restore a key from its seed, 64 hex digits that are typed unseen; `//path` and `///password` may follow them."""
+    """Restore a key from its seed, 64 hex digits typed at a prompt; `//path` and `///password` may follow them."""
     _refuse_arguments(arguments)
     _refuse_taken(wallet, role)
     try:
         restoring.check_derivation(derive)
-        restored = restoring.from_seed(secret.read("the seed, 64 hex digits (unseen): "), derive)
+        restored = restoring.from_seed(secret.read("the seed, 64 hex digits (hidden): "), derive)
     except MalformedHotkey as error:
         raise CommandFailed(str(error)) from None
     _write(wallet, role, restored, address, encrypt, show)
@@ -131,7 +132,7 @@ def keystore(
     ] = None,
     address: Address = None,
     encrypt: Encrypt = None,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
     """Import a keystore as polkadot-js exports it: the JSON file of one sr25519 key."""
@@ -155,10 +156,10 @@ def public(
     key: Annotated[str, Parameter(help="Address, 64 hex digits, or a …pub.txt file.")],
     *,
     role: As,
-    wallet: Wallet = WALLET,
+    wallet: WalletOptions = WALLET,
     show: Show = SHOW,
 ) -> None:
-    """Write the public file of a key alone: enough for all that the key does not sign."""
+    """Import only the public key: enough for every command that does not sign with it."""
     try:
         public_key = parse_hotkey(key)
     except MalformedHotkey as error:
@@ -178,7 +179,7 @@ def public(
 
 
 def keystore_password(file: Path | None, descriptor: int | None, question: str) -> str:
-    """The password of a keystore; typed where none is given. Raises CommandFailed."""
+    """Return the password of a keystore, prompting if none is given. Raises CommandFailed."""
     return _line(file, descriptor, "keystore-password", question)
 
 
@@ -191,14 +192,19 @@ def _refuse_arguments(arguments: tuple[str, ...]) -> None:
         )
 
 
-def _refuse_taken(wallet: Wallet, role: Role) -> None:
+def _refuse_taken(wallet: WalletOptions, role: Role) -> None:
     path = wallet.key_path(role)
     if os.path.lexists(path):
         raise CommandFailed(f"{path} exists already, and no key file is replaced; choose another name")
 
 
 def _write(
-    wallet: Wallet, role: Role, restored: restoring.Restored, address: str | None, encrypt: bool | None, show: Show
+    wallet: WalletOptions,
+    role: Role,
+    restored: restoring.Restored,
+    address: str | None,
+    encrypt: bool | None,
+    show: Show,
 ) -> None:
     path, place = wallet.key_path(role), _public_path(wallet, role)
     pair = restored.keypair
@@ -227,7 +233,7 @@ def _expect(pair: Keypair, address: str | None, place: Path) -> None:
             raise CommandFailed(f"the key is {pair.ss58}, and {where} {ss58.encode(expected)}; nothing was written")
 
 
-def _public_path(wallet: Wallet, role: Role) -> Path:
+def _public_path(wallet: WalletOptions, role: Role) -> Path:
     folder = wallet.folder
     return folder.coldkey_public_path if role == "coldkey" else folder.hotkey_public_path
 
@@ -243,7 +249,7 @@ def _line(file: Path | None, descriptor: int | None, option: str, question: str)
             return line_of_descriptor(descriptor, f"--{option}-fd", what)
     except HotkeyError as error:
         raise CommandFailed(str(error)) from None
-    return typed(question, f"there is no terminal to ask at: give --{option}-file or --{option}-fd")
+    return typed(question, f"there is no terminal to prompt on: give --{option}-file or --{option}-fd")
 
 
 def _show(role: Role, key: PublicKey, path: Path, *, encrypted: bool, show: Show) -> None:

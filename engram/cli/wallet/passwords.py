@@ -1,4 +1,4 @@
-"""Passwords of key files on the command line: asked for unseen, or from a file, a descriptor or the environment."""
+"""Passwords of key files: from a hidden prompt, a file, a descriptor or the environment."""
 
 import os
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-from engram.cli.chain.common import Wallet
+from engram.cli.chain.common import WalletOptions
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.hotkeys import HotkeyError, Keypair, WalletEncrypted, wallet
@@ -17,7 +17,7 @@ from engram.hotkeys.passwords import PASSWORD_VARIABLE, VARIABLES, Role, at_term
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Password:
-    """Where the password of the file comes from that a command names by its path."""
+    """The source of a key file's password."""
 
     password_file: Annotated[Path | None, Parameter(help="File of mode 0600 with the password.")] = None
     password_fd: Annotated[
@@ -25,7 +25,7 @@ class Password:
     ] = None
 
     def of(self, path: Path) -> str:
-        """The password of that key file; asks for it. Raises CommandFailed."""
+        """Return the password of the key file, prompting for it. Raises CommandFailed."""
         if self.password_file is not None and self.password_fd is not None:
             raise CommandFailed("give --password-file or --password-fd, not both", Exit.USAGE)
         file = "" if self.password_file is None else str(self.password_file.expanduser())
@@ -40,12 +40,12 @@ PASSWORD: Final = Password()
 
 
 def role_of(path: Path) -> Role:
-    """Which key a file holds, by its name in a wallet."""
+    """Return whether a file holds a coldkey or a hotkey, by its path in a wallet."""
     return "coldkey" if path.name == "coldkey" else "hotkey"
 
 
-def new_password(wallet: Wallet, role: Role) -> str:
-    """The password that is to encrypt a new key file; typed twice where it is asked for. Raises CommandFailed."""
+def new_password(wallet: WalletOptions, role: Role) -> str:
+    """Return the password for a new key file; a prompt asks for it twice. Raises CommandFailed."""
     if os.environ.get(PASSWORD_VARIABLE) == "":
         raise CommandFailed(f"{PASSWORD_VARIABLE} is empty, and an empty password protects nothing")
     found = wallet.given_password(role)
@@ -61,7 +61,7 @@ def new_password(wallet: Wallet, role: Role) -> str:
 
 
 def signing_key(path: Path) -> Keypair:
-    """The key in a file that a command names; asks for its password when it is encrypted. Raises HotkeyError."""
+    """Return the key in a file, prompting for its password when it is encrypted. Raises HotkeyError."""
     role = role_of(path)
     try:
         password = password_for(path, "", "", os.environ, at_terminal(), role=role)
@@ -73,7 +73,7 @@ def signing_key(path: Path) -> Keypair:
 
 
 def typed(question: str, otherwise: str) -> str:
-    """What is typed at the terminal, unseen. Raises CommandFailed with `otherwise` when there is none."""
+    """Return what is typed at a hidden prompt. Raises CommandFailed with `otherwise` without a terminal."""
     ask = at_terminal()
     if ask is None:
         raise CommandFailed(otherwise)

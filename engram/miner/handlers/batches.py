@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec import UNSET
+
+from engram.api.call import Call
+from engram.api.node_model import DeleteBatch, DeletedBatch, DeletedResult
 from engram.memory import batch_rules
 from engram.memory.store.deletions import May
-from engram.miner.answers import Answer, Asked, plain, told
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
 from engram.miner.service import Service
@@ -18,28 +21,25 @@ _REASONS: Final = {
 }
 
 
-async def delete_batch(service: Service, body: bytes) -> Answer:
+async def delete_batch(service: Service, call: Call[DeleteBatch, Caller]) -> DeletedBatch:
     """POST /DeleteBatch: takes up to 256 records out, all in one transaction; a result for each, in their order.
 
     As for a single one, the signed body names the CIDs; what is not there, or another's, changes nothing for the rest.
     """
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "DeleteBatch")
-        space = await service.space(asked, caller)
-        may = _right_to_delete(service, caller, space)
-        cids = batch_rules.check_deletions(caller.fields)
-        outcomes = await service.store.delete_all(space.key, cids, may)
-        results: list[dict[str, object]] = []
-        for cid, outcome in zip(cids, outcomes, strict=True):
-            told_of = {} if outcome == "deleted" else {"code": outcome}
-            results.append({"cid": cid, "deleted": outcome == "deleted", "error": _REASONS[outcome], **told_of})
-        return Answer(200, {"results": results, "deleted": outcomes.count("deleted"), "error": None})
-
-    def form(status: int, error: str | None, **more: object) -> Answer:
-        return plain(status, error, results=[], **more)
-
-    return await told(service.disguise, act, form)
+    caller, space = await service.enter(call)
+    may = _right_to_delete(service, caller, space)
+    cids = batch_rules.check_deletions(caller.fields)
+    outcomes = await service.store.delete_all(space.key, cids, may)
+    results = [
+        DeletedResult(
+            cid=cid,
+            deleted=outcome == "deleted",
+            error=_REASONS[outcome],
+            code=UNSET if outcome == "deleted" else outcome,
+        )
+        for cid, outcome in zip(cids, outcomes, strict=True)
+    ]
+    return DeletedBatch(results=results, deleted=outcomes.count("deleted"))
 
 
 def _right_to_delete(service: Service, caller: Caller, space: Space) -> May:

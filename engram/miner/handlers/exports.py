@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
+from engram.api.call import Call
+from engram.api.node_model import Export, ExportedPage, ExportEnd, ExportPage
 from engram.hotkeys.python_json import JsonObject
 from engram.memory.errors import InvalidRequest, RecordDamaged
 from engram.memory.upkeep import export_pages
 from engram.memory.upkeep.export_pages import KINDS, MOST_ROWS, Kind, Page
-from engram.miner.answers import Answer, plain, told_openly
+from engram.miner.auth import Caller
 from engram.miner.errors import Refused
 from engram.miner.handlers.export_stream import AT_ONCE, ExportStream
 from engram.miner.handlers.proofs import signed_whole
@@ -17,7 +19,7 @@ from engram.miner.service import Service
 _READ_WITHIN_S = 10.0
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Wanted(msgspec.Struct, frozen=True):
     """What an export is to give: documents of `kind` behind number `after`."""
 
     kind: Kind
@@ -25,67 +27,56 @@ class Asked(msgspec.Struct, frozen=True):
     limit: int
 
 
-async def export(service: Service, body: bytes) -> Answer:
+async def export(service: Service, call: Call[ExportPage, Caller]) -> ExportedPage:
     """POST /export: everything that the controller may take along, in pages: public records and the controller's own,
     and with `kind` its conversations, key shares and attestations.
 
     `after` is the `next` of the page before; `next` is null on the last one. A page has at most 500 documents and about
     1 MiB; it is asked for when the last one has arrived, so an interrupted export goes on where it was.
     """
-
-    async def act() -> Answer:
-        asked = await _admitted(service, body, "export")
-        page = await _page(service, asked.kind, asked.after, asked.limit)
-        return Answer(200, {"records": page.documents, "count": len(page.documents), "next": page.next})
-
-    return await told_openly(act, plain)
+    wanted = await _admitted(service, call)
+    page = await _page(service, wanted.kind, wanted.after, wanted.limit)
+    return ExportedPage(records=page.documents, count=len(page.documents), next=page.next)
 
 
-async def export_stream(service: Service, body: bytes) -> Answer | ExportStream:
+async def export_stream(service: Service, call: Call[Export, Caller]) -> ExportStream:
     """POST /export-stream: the same in one answer, a document a line: all of `kind` behind `after`, then all of the
     kinds that follow it. The last line has `"kind": "end"`; without it the answer was cut off."""
-    made: list[ExportStream] = []
-
-    async def act() -> Answer:
-        asked = await _admitted(service, body, "export-stream")
-        if service.exports_open >= AT_ONCE:
-            raise Refused(503, "busy", f"{AT_ONCE} exports are on their way already; try again later.")
-        made.append(_stream(service, asked))
-        return Answer(200, {})
-
-    answer = await told_openly(act, plain)
-    return made[0] if made else answer
+    wanted = await _admitted(service, call)
+    if service.exports_open >= AT_ONCE:
+        raise Refused(503, "busy", f"{AT_ONCE} exports are on their way already; try again later.")
+    return _stream(service, wanted)
 
 
-def _stream(service: Service, asked: Asked) -> ExportStream:
+def _stream(service: Service, wanted: Wanted) -> ExportStream:
     async def read(kind: Kind, after: int) -> Page:
         return await _page(service, kind, after, MOST_ROWS)
 
     async def end(count: int) -> object:
         try:
-            return {"kind": "end", "count": count, "commitment": await signed_whole(service)}
+            return ExportEnd(kind="end", count=count, commitment=await signed_whole(service))
         except RecordDamaged as damaged:  # everything came, and what is whole of it is of use
-            return {"kind": "end", "count": count, "commitment": None, "error": str(damaged)}
+            return ExportEnd(kind="end", count=count, error=str(damaged))
 
     def counted(change: int) -> None:
         service.exports_open += change
 
-    return ExportStream(read, end, counted, asked.kind, asked.after)
+    return ExportStream(read, end, counted, wanted.kind, wanted.after)
 
 
-async def _admitted(service: Service, body: bytes, endpoint: str) -> Asked:
-    caller = await service.gate.admit(body, endpoint)
+async def _admitted(service: Service, call: Call[Export, Caller] | Call[ExportPage, Caller]) -> Wanted:
+    caller = await service.admit(call)
     service.gate.require_controller(caller)
-    return _asked(caller.fields)
+    return _wanted(caller.fields)
 
 
-def _asked(fields: JsonObject) -> Asked:
+def _wanted(fields: JsonObject) -> Wanted:
     after, limit = fields.get("after") or 0, fields.get("limit") or MOST_ROWS
     if type(after) is not int or type(limit) is not int or not 0 <= after < 2**62 or limit < 1:
         raise InvalidRequest("after and limit must be whole numbers, not below 0.")
     for kind in KINDS:
         if kind == fields.get("kind", "record"):
-            return Asked(kind, after, min(limit, MOST_ROWS))
+            return Wanted(kind, after, min(limit, MOST_ROWS))
     raise InvalidRequest(f"kind must be one of {', '.join(KINDS)}.")
 
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+import msgspec
 import trio
 
+from engram.api.call import Call
+from engram.api.node_model import (
+    Delete,
+    Deleted,
+    Ingest,
+    IngestBatch,
+    Ingested,
+    IngestedBatch,
+    Repair,
+    Repaired,
+    Result,
+)
 from engram.hotkeys import ss58
 from engram.memory import cid as cids
 from engram.memory import rules
@@ -22,12 +34,13 @@ from engram.memory.errors import (
 from engram.memory.model import PUBLIC, Entry, Record
 from engram.memory.rules import IngestInput
 from engram.miner import authority
-from engram.miner.answers import RETRY, Answer, Asked, error_of, plain, string, told, told_openly
 from engram.miner.auth import Caller, Space
 from engram.miner.errors import Refused
-from engram.miner.handlers.query import found_record, held_record
+from engram.miner.fields import string
+from engram.miner.handlers.query import found_record, held_record, shown
 from engram.miner.service import Service
 from engram.miner.storage import cost_bytes
+from engram.miner.surface import refusal_of
 
 _AT_ONCE = 16
 """Items of a batch between two turns of other tasks: about 0.5 ms."""
@@ -37,81 +50,58 @@ _DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
 """Words for what is wrong with a signature, where an AuthError's own would not be understood behind `signature_`."""
 
 
-async def ingest(service: Service, body: bytes) -> Answer:
+async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     """POST /IngestSynapse: stores a text or a vector. The answer comes when it is durable."""
-    began = time.perf_counter()
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "IngestSynapse")
-        space = await service.space(asked, caller)
-        checked = rules.check_ingest(caller.fields, service.limits)
-        service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
-        embedding = checked.embedding
-        if embedding is None:
-            (embedding,) = await service.embedder.embed([checked.text or ""])
-        stored = await _stored(service, caller, space, checked, embedding)
-        return Answer(200, {**stored, **await _cut(service, checked)})
-
-    answer = await told(service.disguise, act, _unstored)
-    service.metrics.ingests.labels(_outcome(answer)).inc()
-    service.metrics.ingest_seconds.observe(time.perf_counter() - began)
-    return answer
+    caller, space = await service.enter(call)
+    checked = rules.check_ingest(caller.fields, service.limits)
+    service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
+    embedding = checked.embedding
+    if embedding is None:
+        (embedding,) = await service.embedder.embed([checked.text or ""])
+    entry = _entry(service, caller, space, checked, embedding)
+    try:
+        result = _result(service, caller, space, entry, await service.store.put(entry))
+    except IndexUnavailable:  # durable; the index will follow
+        result = await _unsearchable(service, caller, space, entry)
+    return Ingested(**msgspec.structs.asdict(await _with_cut(service, checked, result)))
 
 
-async def ingest_batch(service: Service, body: bytes) -> Answer:
+async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> IngestedBatch:
     """POST /IngestBatch: up to 256 items, each as a body of /IngestSynapse; a result for each, in their order.
 
     Each stands for itself: some may be stored and others not.
     """
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "IngestBatch")
-        space = await service.space(asked, caller)
-        items = rules.check_batch(caller.fields)
-        authority.require_plain(items)
-        results = await _batch(service, caller, space, items)
-        for result in results:
-            service.metrics.ingests.labels("stored" if result["cid"] else "refused").inc()
-        stored = sum(1 for result in results if result["cid"])
-        return Answer(200, {"results": results, "stored": stored, "error": None})
-
-    def form(status: int, error: str | None, **more: object) -> Answer:
-        return plain(status, error, results=[], **more)
-
-    return await told(service.disguise, act, form)
+    caller, space = await service.enter(call)
+    items = rules.check_batch(caller.fields)
+    authority.require_plain(items)
+    results = await _batch(service, caller, space, items)
+    for result in results:
+        service.metrics.ingests.labels("stored" if result.cid else "refused").inc()
+    return IngestedBatch(results=results, stored=sum(1 for result in results if result.cid))
 
 
-async def delete(service: Service, cid: str, body: bytes) -> Answer:
+async def delete(service: Service, call: Call[Delete, Caller]) -> Deleted:
     """DELETE /retrieve/{cid}: takes a record out; signed as DeleteSynapse over a body that names the `cid`."""
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "DeleteSynapse")
-        space = await service.space(asked, caller)
-        await _require_right_to_delete(service, caller, space, cid)
-        try:
-            if not await service.store.delete(space.key, cid):
-                raise NotFound
-        except IndexUnavailable:  # durable; hits are joined with the truth, so it shows nowhere already
-            pass
-        return Answer(200, {"deleted": True, "cid": cid})
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    cid = call.path("cid")
+    await _require_right_to_delete(service, caller, space, cid)
+    try:
+        if not await service.store.delete(space.key, cid):
+            raise NotFound
+    except IndexUnavailable:  # durable; hits are joined with the truth, so it shows nowhere already
+        pass
+    return Deleted(deleted=True, cid=cid)
 
 
-async def repair(service: Service, body: bytes) -> Answer:
+async def repair(service: Service, call: Call[Repair, Caller]) -> Repaired:
     """POST /RepairSynapse: a public record with its vector, for whoever keeps a copy."""
-
-    async def act() -> Answer:
-        caller = await service.gate.admit(body, "RepairSynapse")
-        record = await found_record(service, PUBLIC, string(caller.fields, "cid"))
-        numbers = list(rules.unpack_vector(record.embedding))
-        return Answer(200, {"cid": record.cid, "embedding": numbers, "metadata": record.metadata})
-
-    return await told_openly(act, plain)
+    caller = await service.admit(call)
+    record = await found_record(service, PUBLIC, string(caller.fields, "cid"))
+    return Repaired(cid=record.cid, embedding=list(rules.unpack_vector(record.embedding)), metadata=shown(record))
 
 
-async def _batch(service: Service, caller: Caller, space: Space, items: Sequence[object]) -> list[dict[str, object]]:
-    results: list[dict[str, object]] = [{"cid": None, "error": None} for _ in items]
+async def _batch(service: Service, caller: Caller, space: Space, items: Sequence[object]) -> list[Result]:
+    results = [Result() for _ in items]
     checked: dict[int, IngestInput] = {}
     for number, item in enumerate(items):
         try:
@@ -119,8 +109,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
             service.storage.admit(cost_bytes(one, service.limits.dimension), caller.signer or space.owner)
             checked[number] = one
         except (InvalidInput, InvalidRequest, QuotaExceeded) as error:
-            _, text, more = error_of(error)
-            results[number] = {"cid": None, "error": text, **more}
+            results[number] = _refused(error)
         if number % _AT_ONCE == _AT_ONCE - 1:
             await trio.lowlevel.checkpoint()
     texts = [number for number, one in checked.items() if one.embedding is None]
@@ -136,63 +125,56 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
     if entries:
         together = await _stored_together(service, caller, space, list(entries.values()))
         for number, result in zip(entries, together, strict=True):
-            results[number] = {**result, **await _cut(service, checked[number])} if result["cid"] else result
+            results[number] = await _with_cut(service, checked[number], result) if result.cid else result
     return results
 
 
-async def _stored_together(
-    service: Service, caller: Caller, space: Space, entries: Sequence[Entry]
-) -> list[dict[str, object]]:
-    """Returns what is to be told of each of them."""
+async def _stored_together(service: Service, caller: Caller, space: Space, entries: Sequence[Entry]) -> list[Result]:
+    """Returns what became of each of them."""
     try:
         stored = await service.store.put_all(entries)
     except IndexUnavailable:  # durable; the index will follow
-        return [await _stored_unsearchable(service, caller, space, entry) for entry in entries]
+        return [await _unsearchable(service, caller, space, entry) for entry in entries]
     except TruthUnavailable as error:
-        return [{"cid": None, "error": f"{error}; try again.", "code": "store_unavailable"} for _ in entries]
+        return [Result(error=f"{error}; try again.", code="store_unavailable") for _ in entries]
     except WriteUnknown as error:
-        return [{"cid": None, "error": f"{error}; try again.", "code": "unknown"} for _ in entries]
-    return [_told(service, caller, space, *both) for both in zip(entries, stored, strict=True)]
+        return [Result(error=f"{error}; try again.", code="unknown") for _ in entries]
+    return [_result(service, caller, space, *both) for both in zip(entries, stored, strict=True)]
 
 
-async def _stored(
-    service: Service, caller: Caller, space: Space, checked: IngestInput, embedding: bytes
-) -> dict[str, object]:
-    entry = _entry(service, caller, space, checked, embedding)
-    try:
-        record = await service.store.put(entry)
-    except IndexUnavailable:  # durable; the index will follow
-        return await _stored_unsearchable(service, caller, space, entry)
-    return _told(service, caller, space, entry, record)
+def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
+    refusal = refusal_of(error)
+    assert refusal is not None
+    return Result(error=refusal.error, code=refusal.code or msgspec.UNSET)
 
 
-async def _cut(service: Service, checked: IngestInput) -> dict[str, object]:
-    """What is told of a text that its vector does not have whole."""
+async def _with_cut(service: Service, checked: IngestInput, result: Result) -> Result:
+    """Says of a text that its vector does not have whole how much it has."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
-        return {}
+        return result
     (cut,) = await service.embedder.cuts([checked.text])
-    return {} if cut is None else {"truncated": True, "tokens": cut.tokens, "tokens_used": cut.tokens_used}
+    if cut is None:
+        return result
+    return msgspec.structs.replace(result, truncated=True, tokens=cut.tokens, tokens_used=cut.tokens_used)
 
 
-async def _stored_unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> dict[str, object]:
+async def _unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> Result:
     """Whose it is is not said where it cannot be read."""
     try:
         record = await service.store.get(entry.namespace, entry.cid)
     except TruthUnavailable:
         record = None
-    told = {"cid": entry.cid, "error": None} if record is None else _told(service, caller, space, entry, record)
-    return {**told, "searchable": False}
+    result = Result(cid=entry.cid) if record is None else _result(service, caller, space, entry, record)
+    return msgspec.structs.replace(result, searchable=False)
 
 
-def _told(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> dict[str, object]:
-    told: dict[str, object] = {
-        "cid": entry.cid,
-        "error": None,
-        "owner": None if record.owner is None else ss58.encode(record.owner),
-    }
-    if (reason := _not_the_senders(caller, space, record)) is not None:
-        told["owner_reason"] = reason
-    return told if _keeps_text(service, caller, space, entry, record) else {**told, "text_kept": False}
+def _result(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> Result:
+    return Result(
+        cid=entry.cid,
+        owner=None if record.owner is None else ss58.encode(record.owner),
+        owner_reason=_not_the_senders(caller, space, record) or msgspec.UNSET,
+        text_kept=msgspec.UNSET if _keeps_text(service, caller, space, entry, record) else False,
+    )
 
 
 def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None:
@@ -237,13 +219,3 @@ async def _require_right_to_delete(service: Service, caller: Caller, space: Spac
         return  # opened by its key, which signs nothing
     if caller.fields.get("cid") != cid:
         raise Refused(401, "cid_not_signed", "The signed body must name the cid that is deleted.")
-
-
-def _unstored(status: int, error: str | None, **more: object) -> Answer:
-    return Answer(status, {"cid": None, "error": error, **more}, RETRY if status == 503 else ())
-
-
-def _outcome(answer: Answer) -> str:
-    if answer.body["cid"] is not None:
-        return "stored"
-    return "failed" if answer.status >= 500 else "refused"

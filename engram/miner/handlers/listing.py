@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
+from engram.api.call import Call
+from engram.api.node_model import List, Listed, Listing, LookUp, Reference, References
 from engram.memory import batch_rules, rules
 from engram.memory.errors import InvalidRequest
 from engram.memory.filters import Filter
@@ -14,11 +16,12 @@ from engram.memory.model import Record
 from engram.memory.proof import proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.memory.store import record_sql
-from engram.miner.answers import Answer, Asked, plain, told
 from engram.miner.auth import Caller, Space
 from engram.miner.handlers.proofs import signed_root
-from engram.miner.handlers.query import Reader
+from engram.miner.handlers.query import Reader, shown
 from engram.miner.service import Service
+
+R = TypeVar("R", Listed, Reference)
 
 MOST_BYTES: Final = 1_048_576
 """Of a page's records as JSON; one record may be larger, and is then a page of its own."""
@@ -26,69 +29,64 @@ _TRIES: Final = 5
 """Readings of a page while its namespace changes."""
 
 
-async def listing(service: Service, body: bytes) -> Answer:
+async def listing(service: Service, call: Call[List, Caller]) -> Listing:
     """POST /list: a page of the public or of a private namespace, oldest first.
 
     With `after` pages are walked by a cursor, which deletions and inserts do not move, and each names the signed root
     it belongs to; else by `offset`, which skips what moves up when something is deleted between two pages.
     """
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "list")
-        space = await service.space(asked, caller)
-        checked = rules.check_list(caller.fields)
-        reader = Reader(service, caller, space)
-        if "after" in caller.fields:
-            if checked.offset:
-                raise InvalidRequest("Send after or offset, not both.")
-            return await _walked(service, caller, space, checked)
-        page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
-        shown = [reader.sees(record) for record in page]
-        return Answer(200, {"records": shown, "count": len(shown), "offset": checked.offset, "limit": checked.limit})
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    checked = rules.check_list(caller.fields)
+    if "after" in caller.fields:
+        if checked.offset:
+            raise InvalidRequest("Send after or offset, not both.")
+        return await _walked(service, caller, space, checked)
+    reader = Reader(service, caller, space)
+    page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
+    records = [Listed(cid=record.cid, metadata=shown(record), text=reader.text(record)) for record in page]
+    return Listing(records=records, count=len(records), offset=checked.offset, limit=checked.limit)
 
 
-async def look_up(service: Service, body: bytes) -> Answer:
+async def look_up(service: Service, call: Call[LookUp, Caller]) -> References:
     """POST /LookupBatch: records whose metadata `key` is one of up to 256 `values`, oldest first, in pages."""
+    caller, space = await service.enter(call)
+    checked = batch_rules.check_lookup(caller.fields)
+    after = service.cursors.read(space.key, checked.after)
+    page = await service.truth.read(
+        lambda connection: record_sql.page(connection, space.key, checked.conditions, checked.limit, after=after)
+    )
+    reader = Reader(service, caller, space)
 
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "LookupBatch")
-        space = await service.space(asked, caller)
-        checked = batch_rules.check_lookup(caller.fields)
-        after = service.cursors.read(space.key, checked.after)
-        page = await service.truth.read(
-            lambda connection: record_sql.page(connection, space.key, checked.conditions, checked.limit, after=after)
-        )
-        reader = Reader(service, caller, space)
+    def show(record: Record) -> Reference:
+        if checked.whole:
+            return Reference(cid=record.cid, metadata=shown(record), text=reader.text(record))
+        return Reference(cid=record.cid, value=record.metadata[checked.key])
 
-        def show(record: Record) -> dict[str, object]:
-            return reader.sees(record) if checked.whole else {"cid": record.cid, "value": record.metadata[checked.key]}
-
-        shown = _bounded([show(record) for record in page])
-        return Answer(
-            200, {"records": shown, "count": len(shown), "next": _next(service, space, page, shown, checked.limit)}
-        )
-
-    return await told(service.disguise, act, plain)
+    records = _bounded([show(record) for record in page])
+    return References(records=records, count=len(records), next=_next(service, space, page, records, checked.limit))
 
 
-async def _walked(service: Service, caller: Caller, space: Space, checked: rules.ListInput) -> Answer:
+async def _walked(service: Service, caller: Caller, space: Space, checked: rules.ListInput) -> Listing:
     after = service.cursors.read(space.key, batch_rules.cursor(caller.fields))
     page, tree = await _page(service, space, checked.conditions, checked.limit, after)
     reader = Reader(service, caller, space)
-    shown = _bounded(
-        [{**reader.sees(record), "embedding_hash": proofs.embedding_hash(record.embedding)} for record in page]
+    records = _bounded(
+        [
+            Listed(
+                cid=record.cid,
+                metadata=shown(record),
+                text=reader.text(record),
+                embedding_hash=proofs.embedding_hash(record.embedding),
+            )
+            for record in page
+        ]
     )
-    return Answer(
-        200,
-        {
-            "records": shown,
-            "count": len(shown),
-            "limit": checked.limit,
-            "next": _next(service, space, page, shown, checked.limit),
-            "commitment": None if tree is None else signed_root(service, space, tree),
-        },
+    return Listing(
+        records=records,
+        count=len(records),
+        limit=checked.limit,
+        next=_next(service, space, page, records, checked.limit),
+        commitment=None if tree is None else signed_root(service, space, tree),
     )
 
 
@@ -110,10 +108,10 @@ async def _page(
     return page, None
 
 
-def _bounded(shown: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    kept: list[dict[str, object]] = []
+def _bounded(records: Sequence[R]) -> list[R]:
+    kept: list[R] = []
     size = 0
-    for each in shown:
+    for each in records:
         size += len(msgspec.json.encode(each))
         if kept and size > MOST_BYTES:
             break
@@ -121,8 +119,8 @@ def _bounded(shown: Sequence[dict[str, object]]) -> list[dict[str, object]]:
     return kept
 
 
-def _next(service: Service, space: Space, page: Sequence[Record], shown: Sequence[object], limit: int) -> str | None:
-    """The cursor behind what is shown; None behind the last record."""
-    if len(shown) == len(page) < limit:
+def _next(service: Service, space: Space, page: Sequence[Record], records: Sequence[object], limit: int) -> str | None:
+    """The cursor behind the records of a page; None behind the last record."""
+    if len(records) == len(page) < limit:
         return None
-    return service.cursors.of(space.key, page[len(shown) - 1].id)
+    return service.cursors.of(space.key, page[len(records) - 1].id)

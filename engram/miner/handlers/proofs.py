@@ -8,6 +8,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from engram.api.call import Call
+from engram.api.node_model import Challenge, Commitment, Prove, Proved, Root, StorageProof
+from engram.api.route import NoBody
 from engram.hotkeys.python_json import JsonValue
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest, NotFound, TruthUnavailable
@@ -15,9 +18,9 @@ from engram.memory.model import PUBLIC, Record
 from engram.memory.proof import merkle, proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.miner import authority
-from engram.miner.answers import Answer, Asked, from_parameters, hex32, plain, string, told
-from engram.miner.auth import EVERYBODYS, Space
+from engram.miner.auth import EVERYBODYS, Caller, Space
 from engram.miner.errors import Refused
+from engram.miner.fields import hex32, string
 from engram.miner.handlers.query import found_record
 from engram.miner.service import Service
 
@@ -26,96 +29,80 @@ FORM: Final = "keyed-1"
 LEGACY: Final = "legacy"
 
 
-async def challenge(service: Service, body: bytes) -> Answer:
+async def challenge(service: Service, call: Call[Challenge, Caller]) -> StorageProof:
     """POST /ChallengeSynapse: proves that the hash of a vector is held, in the form existing validators check; with
     `"version": 2` that the vector's bytes can be had now."""
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "ChallengeSynapse")
-        space = await service.space(asked, caller)
-        fields = caller.fields
-        version = fields.get("version", 1)
-        if type(version) is not int or version not in (1, 2):
-            raise InvalidRequest("version must be 1 or 2.")
-        nonce = hex32(fields, "nonce_hex")
-        validator = hex32(fields, "validator_hotkey_hex") if fields.get("validator_hotkey_hex") else bytes(32)
-        expires_at = _expiry(service, fields)
-        record = await _challenged(service, space, string(fields, "cid"))
-        if version == 1:
-            proof = proofs.storage_proof(record.embedding, nonce, validator)
-            shown: dict[str, object] = {"embedding_hash": proofs.embedding_hash(record.embedding), "proof": proof}
-        else:
-            if expires_at != int(expires_at) or expires_at > service.clock.now() + _LONGEST_CHALLENGE_S:
-                raise InvalidRequest(f"expires_at must be whole, at most {_LONGEST_CHALLENGE_S} s ahead.")
-            shown = await _possession(service, space, record, nonce, validator, int(expires_at))
-        if not space.is_private:
-            service.statistics.proof_given()
-        service.metrics.challenges.labels("proved").inc()
-        return Answer(200, shown)
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    fields = caller.fields
+    version = fields.get("version", 1)
+    if type(version) is not int or version not in (1, 2):
+        raise InvalidRequest("version must be 1 or 2.")
+    nonce = hex32(fields, "nonce_hex")
+    validator = hex32(fields, "validator_hotkey_hex") if fields.get("validator_hotkey_hex") else bytes(32)
+    expires_at = _expiry(service, fields)
+    record = await _challenged(service, space, string(fields, "cid"))
+    if version == 1:
+        proof = proofs.storage_proof(record.embedding, nonce, validator)
+        answer = StorageProof(embedding_hash=proofs.embedding_hash(record.embedding), proof=proof)
+    else:
+        if expires_at != int(expires_at) or expires_at > service.clock.now() + _LONGEST_CHALLENGE_S:
+            raise InvalidRequest(f"expires_at must be whole, at most {_LONGEST_CHALLENGE_S} s ahead.")
+        answer = await _possession(service, space, record, nonce, validator, int(expires_at))
+    if not space.is_private:
+        service.statistics.proof_given()
+    service.metrics.challenges.labels("proved").inc()
+    return answer
 
 
-async def commitment(service: Service, parameters: Mapping[str, str] | None = None) -> Answer:
+async def commitment(service: Service, call: Call[NoBody, Caller]) -> Root:
     """GET /commitment: the root over all public records as they are now, signed by the node.
 
     `form=legacy` gives the original's root. A private namespace's fields as parameters give its own root, to its
     owner; `scope=all` the root over everything, to the controller.
     """
-    asked_for = parameters or {}
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit_reading(from_parameters(asked_for), "commitment")
-        space = await service.space(asked, caller)
-        form = _form(caller.fields)
-        scope = caller.fields.get("scope")
-        if scope not in (None, "", "all"):
-            raise InvalidRequest("scope must be all, or be left out.")
-        if scope == "all" and space.is_private:
-            raise authority.refused("scope", "scope all covers every namespace: leave out scope or namespace.")
-        if scope == "all":
-            service.gate.require_controller(caller)
-            return Answer(200, await signed_whole(service))
-        await service.soundness.require_all(space.key)
-        if form == LEGACY:
-            legacy = await _legacy(service, space)
-            return Answer(200, _signed(service, space.name, legacy.root, len(legacy), LEGACY))
-        tree = await service.commitment.of(space.key)
-        return Answer(200, signed_root(service, space, tree))
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    form = _form(caller.fields)
+    scope = caller.fields.get("scope")
+    if scope not in (None, "", "all"):
+        raise InvalidRequest("scope must be all, or be left out.")
+    if scope == "all" and space.is_private:
+        raise authority.refused("scope", "scope all covers every namespace: leave out scope or namespace.")
+    if scope == "all":
+        service.gate.require_controller(caller)
+        return _as_answer(await signed_whole(service))
+    await service.soundness.require_all(space.key)
+    if form == LEGACY:
+        legacy = await _legacy(service, space)
+        return _as_answer(_signed(service, space.name, legacy.root, len(legacy), LEGACY))
+    return _as_answer(signed_root(service, space, await service.commitment.of(space.key)))
 
 
-async def prove_memory(service: Service, body: bytes) -> Answer:
+async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
     """POST /prove-memory: that a CID is under the root that /commitment gives, or that it is not.
 
     With `"form": "legacy"` the original's proof, which shows presence only.
     """
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "prove-memory")
-        space = await service.space(asked, caller)
-        cid = string(caller.fields, "cid")
-        if not cids.is_cid(cid):
-            raise NotFound("not found: that is no CID")
-        await service.soundness.require_all(space.key)
-        if _form(caller.fields) == LEGACY:
-            return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
-        with contextlib.suppress(NotFound):  # then it is shown that it is not there
-            await found_record(service, space.key, cid)
-        tree = await service.commitment.of(space.key)
-        shown = tree.show(cid)
-        claimed = caller.fields.get("embedding_hash")
-        if shown.embedding_hash is not None and claimed not in (None, "", shown.embedding_hash):
-            raise NotFound("not found: the CID is there with another vector")
-        signed = _signed(service, space.name, tree.root, len(tree), FORM)
-        proof = msgspec.json.encode(shown).decode()
-        return Answer(200, {**signed, "cid": cid, "included": shown.embedding_hash is not None, "proof": proof})
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    cid = string(caller.fields, "cid")
+    if not cids.is_cid(cid):
+        raise NotFound("not found: that is no CID")
+    await service.soundness.require_all(space.key)
+    if _form(caller.fields) == LEGACY:
+        return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
+    with contextlib.suppress(NotFound):  # then it is shown that it is not there
+        await found_record(service, space.key, cid)
+    tree = await service.commitment.of(space.key)
+    shown = tree.show(cid)
+    claimed = caller.fields.get("embedding_hash")
+    if shown.embedding_hash is not None and claimed not in (None, "", shown.embedding_hash):
+        raise NotFound("not found: the CID is there with another vector")
+    signed = _signed(service, space.name, tree.root, len(tree), FORM)
+    proof = msgspec.json.encode(shown).decode()
+    included = shown.embedding_hash is not None
+    return Proved(**msgspec.structs.asdict(signed), cid=cid, included=included, proof=proof)
 
 
-async def signed_whole(service: Service) -> dict[str, object]:
+async def signed_whole(service: Service) -> Commitment:
     """Returns the signed root over everything the node holds; for its controller.
 
     Raises RecordDamaged, TruthUnavailable.
@@ -125,14 +112,18 @@ async def signed_whole(service: Service) -> dict[str, object]:
     return _signed(service, "whole", root, count, FORM)
 
 
-def signed_root(service: Service, space: Space, tree: KeyedTree) -> dict[str, object]:
+def signed_root(service: Service, space: Space, tree: KeyedTree) -> Commitment:
     """Returns the signed root of a namespace, as /commitment does."""
     return _signed(service, space.name, tree.root, len(tree), FORM)
 
 
+def _as_answer(root: Commitment) -> Root:
+    return Root(**msgspec.structs.asdict(root))
+
+
 async def _possession(
     service: Service, space: Space, record: Record, nonce: bytes, validator: bytes, expires_at: int
-) -> dict[str, object]:
+) -> StorageProof:
     await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
     keypair = service.identity.keypair
@@ -141,18 +132,18 @@ async def _possession(
     )
     proof = proofs.possession_proof(record.embedding, asked)
     signature = keypair.sign(proofs.transcript(asked) + bytes.fromhex(proof))
-    return {
-        "version": 2,
-        "cid": record.cid,
-        "namespace": space.name,
-        "proof": proof,
-        "root_hex": tree.root.hex(),
-        "count": len(tree),
-        "expires_at": expires_at,
-        "miner": keypair.ss58,
-        "signature": "0x" + signature.hex(),
-        "inclusion": tree.show(record.cid),
-    }
+    return StorageProof(
+        version=2,
+        cid=record.cid,
+        namespace=space.name,
+        proof=proof,
+        root_hex=tree.root.hex(),
+        count=len(tree),
+        expires_at=expires_at,
+        miner=keypair.ss58,
+        signature="0x" + signature.hex(),
+        inclusion=tree.show(record.cid),
+    )
 
 
 async def _challenged(service: Service, space: Space, cid: str) -> Record:
@@ -171,34 +162,31 @@ async def _legacy(service: Service, space: Space) -> merkle.Tree:
     return await service.commitment.tree()
 
 
-async def _prove_legacy(service: Service, space: Space, cid: str, embedding_hash: str) -> Answer:
+async def _prove_legacy(service: Service, space: Space, cid: str, embedding_hash: str) -> Proved:
     tree = await _legacy(service, space)
     proof = tree.prove(merkle.leaf(cid, embedding_hash))
     if proof is None:
         raise NotFound
     encoded = msgspec.json.encode(proof).decode()
-    return Answer(
-        200, {**_signed(service, EVERYBODYS.name, tree.root, len(tree), LEGACY), "cid": cid, "proof": encoded}
-    )
+    signed = _signed(service, EVERYBODYS.name, tree.root, len(tree), LEGACY)
+    return Proved(**msgspec.structs.asdict(signed), cid=cid, proof=encoded)
 
 
-def _signed(
-    service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"]
-) -> dict[str, object]:
+def _signed(service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"]) -> Commitment:
     """Root and count with the time and the node's signature over
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
     signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
     keypair = service.identity.keypair
-    return {
-        "root_hex": root.hex(),
-        "count": count,
-        "built_at": built_at,
-        "hotkey": keypair.ss58,
-        "form": form,
-        "signed": signed,
-        "signature": "0x" + keypair.sign(signed.encode()).hex(),
-    }
+    return Commitment(
+        root_hex=root.hex(),
+        count=count,
+        built_at=built_at,
+        hotkey=keypair.ss58,
+        form=form,
+        signed=signed,
+        signature="0x" + keypair.sign(signed.encode()).hex(),
+    )
 
 
 def _form(fields: Mapping[str, JsonValue]) -> Literal["keyed-1", "legacy"]:

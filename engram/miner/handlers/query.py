@@ -2,60 +2,52 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
 from typing import final
 
+import trio
+from msgspec import UNSET, UnsetType
+
+from engram.api.call import Call
+from engram.api.node_model import Found, Hit, Query, Retrieved
+from engram.api.route import NoBody
 from engram.memory import cid as cids
 from engram.memory import rules
 from engram.memory.errors import NotFound
 from engram.memory.model import Excerpt, Record
-from engram.miner.answers import RETRY, Answer, Asked, from_parameters, plain, told
 from engram.miner.auth import Caller, Space
 from engram.miner.service import Service
 
 
-async def query(service: Service, body: bytes) -> Answer:
+async def query(service: Service, call: Call[Query, Caller]) -> Found:
     """POST /QuerySynapse: the nearest records of the public or of a private namespace, by cosine."""
-    began = time.perf_counter()
-
-    def latency_ms() -> float:
-        return round((time.perf_counter() - began) * 1000, 3)
-
-    def form(status: int, error: str | None, **more: object) -> Answer:
-        shown = {"results": [], "latency_ms": latency_ms(), "error": error, **more}
-        return Answer(status, shown, RETRY if status == 503 else ())
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit(body, "QuerySynapse")
-        space = await service.space(asked, caller)
-        checked = rules.check_query(caller.fields, service.limits)
-        vector = checked.embedding
-        if vector is None:
-            (vector,) = await service.embedder.embed([checked.text or ""])
-        hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
-        if not space.is_private:  # what others can see tells nothing of a tenant
-            service.statistics.query_answered(latency_ms())
-        tier, reader = service.trust_tier(space), Reader(service, caller, space)
-        results = [{**reader.sees(hit.record), "score": round(hit.score, 6), "trust_tier": tier} for hit in hits]
-        return form(200, None, results=results)
-
-    answer = await told(service.disguise, act, form)
-    outcome = "failed" if answer.status >= 500 else "refused" if answer.body["error"] else "answered"
-    service.metrics.queries.labels(outcome).inc()
-    service.metrics.query_seconds.observe(time.perf_counter() - began)
-    return answer
+    caller, space = await service.enter(call)
+    checked = rules.check_query(caller.fields, service.limits)
+    vector = checked.embedding
+    if vector is None:
+        (vector,) = await service.embedder.embed([checked.text or ""])
+    hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
+    if not space.is_private:  # what others can see tells nothing of a tenant
+        service.statistics.query_answered(round((trio.current_time() - call.arrived_s) * 1000, 3))
+    tier, reader = service.trust_tier(space), Reader(service, caller, space)
+    return Found(
+        results=[
+            Hit(
+                cid=hit.record.cid,
+                metadata=shown(hit.record),
+                text=reader.text(hit.record),
+                score=round(hit.score, 6),
+                trust_tier=tier,
+            )
+            for hit in hits
+        ]
+    )
 
 
-async def retrieve(service: Service, cid: str, parameters: Mapping[str, str]) -> Answer:
+async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
     """GET /retrieve/{cid}: one record. A private one needs the namespace's fields as query parameters."""
-
-    async def act(asked: Asked) -> Answer:
-        caller = await service.gate.admit_reading(from_parameters(parameters, cid=cid), "retrieve")
-        space = await service.space(asked, caller)
-        return Answer(200, Reader(service, caller, space).sees(await found_record(service, space.key, cid)))
-
-    return await told(service.disguise, act, plain)
+    caller, space = await service.enter(call)
+    record = await found_record(service, space.key, call.path("cid"))
+    return Retrieved(cid=record.cid, metadata=shown(record), text=Reader(service, caller, space).text(record))
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:
@@ -73,6 +65,11 @@ async def held_record(service: Service, key: str, cid: str) -> Record:
     return record
 
 
+def shown(record: Record | Excerpt) -> dict[str, object]:
+    """Returns a record's metadata as answers show them."""
+    return record.metadata  # type: ignore[return-value]  # values are text, and nobody changes them
+
+
 @final
 class Reader:
     """Somebody who may see the records of a namespace.
@@ -87,8 +84,8 @@ class Reader:
         self._signer = caller.signer
         self._all_texts = space.is_private or caller.signer == service.gate.controller
 
-    def sees(self, record: Record | Excerpt) -> dict[str, object]:
-        """Returns what is shown of a record."""
+    def text(self, record: Record | Excerpt) -> str | UnsetType:
+        """Returns the text of a record as far as this reader may see it."""
         if record.text is not None and (self._all_texts or (self._signer is not None and self._signer == record.owner)):
-            return {"cid": record.cid, "metadata": record.metadata, "text": record.text}
-        return {"cid": record.cid, "metadata": record.metadata}
+            return record.text
+        return UNSET

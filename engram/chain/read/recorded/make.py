@@ -1,4 +1,4 @@
-"""Makes `recording.json.gz` out of the files recorded from a running runtime (development only).
+"""Make `recording.json.gz` out of the files recorded from a running runtime (development only).
 
     python -m engram.chain.read.recorded.make FOLDER
 
@@ -21,7 +21,7 @@ NETUID = 450
 
 
 def make(folder: Path) -> Recording:
-    """The recording. Raises ValueError when the files do not belong together."""
+    """Return the recording. Raises ValueError when the files do not belong together."""
     answers = {
         (call["method"], json.dumps(call["params"])): call.get("result")
         for call in _load(folder / "rpc-recordings.json.gz")
@@ -47,7 +47,7 @@ def make(folder: Path) -> Recording:
 
 
 def split_at_block(codec: Codec, scale: bytes) -> MetagraphRecording:
-    """The bytes around the block number, found by changing it and looking at what the codec then reads."""
+    """Return the bytes around the block number, found by changing it and looking at what the codec then reads."""
     fields = codec.decode_fields(scale)
     if fields is None:
         raise ValueError("no metagraph in the recording")

@@ -26,7 +26,7 @@ EPOCH_S = 1_700_000_000.0
 RECORDING = Path(__file__).with_name("recording.json.gz")
 METHOD_NOT_FOUND = -32601
 _WRITING = frozenset({"author_submitExtrinsic", "system_accountNextIndex"})
-"""Asked by nobody but who is about to write."""
+"""Calls that only a writer makes."""
 INVALID_PARAMS = -32602
 UNKNOWN_BLOCK = 4003
 KEYS_AT_ONCE = 1_000
@@ -55,12 +55,12 @@ class Recording(msgspec.Struct, frozen=True):
 
 
 def read_recording(path: Path = RECORDING) -> Recording:
-    """The recording that ships with Engram; takes some 20 ms, once at start."""
+    """Return the recording that ships with Engram; takes some 20 ms, once at start."""
     return wire.decode(gzip.decompress(path.read_bytes()), Recording)
 
 
 @final
-class RecordedNode:
+class RecordedEndpoint:
     """A node of the recorded chain; it never fails and never waits."""
 
     name = "recording"
@@ -110,14 +110,14 @@ class RecordedNode:
     # blocks
 
     def _hash(self, number: int) -> str:
-        """The recorded hash for the recorded block; any other hash ends in the number it belongs to."""
+        """Return the recorded hash for the recorded block; any other hash ends in the number it belongs to."""
         if number == self._recording.block:
             return self._recording.hash
         tag = hashlib.blake2b(f"engram recorded chain {number}".encode(), digest_size=24).hexdigest()
         return f"0x{tag}{number:016x}"
 
     def _number(self, params: tuple[Json, ...], place: int) -> int | None:
-        """Number of the block named by the parameter at `place` (the head when there is none), None if unknown."""
+        """Return the number of the block at `place` in the parameters, by default the head's; None if unknown."""
         at = params[place] if len(params) > place else None
         if at is None:
             return self.head

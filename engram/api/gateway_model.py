@@ -1,0 +1,250 @@
+"""What the gateway takes and answers, field by field.
+
+The first fields of each answer are the original Engram's; phones rely on them. A field with a default is sent all the
+same, but where a Struct omits defaults: the default is what a client reads in the answer of a gateway without it.
+"""
+
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from engram.api.refund_terms import PublishedTerms
+
+UnixSeconds = Annotated[float, Meta(description="Unix seconds, UTC.")]
+Usd = Annotated[float, Meta(description="US dollars, at most 6 decimals.", ge=0)]
+NetworkName = Annotated[
+    str, Meta(description="x402's v1 name of the payment network: base, base-sepolia, engram-play.")
+]
+Hours = Annotated[
+    object, Meta(description="0.5 to 720 unless /terms says otherwise.", extra_json_schema={"type": "number"})
+]
+Hotkey = Annotated[str, Meta(description="SS58 address (prefix 42) of an sr25519 public key.")]
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Every error. `error` is for people, `code` for programs, `request_id` for the operator."""
+
+    error: str
+    code: str
+    request_id: str
+    clock_skew_ms: int | None = None
+    """401 only: the request's timestamp minus the gateway's clock; positive when the phone's clock is ahead."""
+    detail: str | None = None
+    """What exactly is wrong, where `error` is a fixed text of the original."""
+
+
+class PaymentRequiredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """402: what to pay, in the terms of x402 v1 and of the original; x402 v2 is in the PAYMENT-REQUIRED header."""
+
+    error: str
+    code: str
+    request_id: str
+    x402_version: int = msgspec.field(name="x402Version")
+    accepts: list[dict[str, object]]
+    amount_usd: Usd
+    network: NetworkName
+    recipient: str
+    protocol: str
+    docs: str
+    terms: Annotated[str, Meta(description="URL of the full terms.")]
+    refund_terms: Annotated[PublishedTerms, Meta(description="When money comes back; also an extension of the offer.")]
+
+
+class MetagraphAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A subnet at a finalized block; `neurons` unless `fields` names none of theirs."""
+
+    network: str
+    block: int
+    netuid: int
+    note: str
+    neurons: list[dict[str, object]] | None = None
+
+
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """The process answers."""
+
+    status: str
+    service: str
+
+
+class ReasonAnswer(msgspec.Struct, frozen=True):
+    """Why nothing can be bought now."""
+
+    code: str
+    message: str
+
+
+class ReadyAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the gateway can do its work; `checks` names each part and what is wrong with it (empty: nothing)."""
+
+    ready: bool
+    checks: dict[str, str]
+    cannot_sell: list[ReasonAnswer] = []
+    """Every reason why nothing can be bought; those that pass by themselves leave the gateway ready."""
+
+
+class TierAnswer(msgspec.Struct, frozen=True):
+    """One size of node and its price."""
+
+    tier: str
+    cpu_vcpu: int
+    memory_gb: int
+    storage_gb: int
+    price_akt_per_hour: Annotated[float, Meta(description="Half of price_usd_per_hour: the original app doubles it.")]
+    price_usd_per_hour: Usd
+
+
+class TiersAnswer(msgspec.Struct, frozen=True):
+    """All sizes on sale."""
+
+    tiers: list[TierAnswer]
+
+
+class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where nodes run."""
+
+    note: str
+    akash_network: str
+    available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
+    not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
+    cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
+
+
+class IdentityAnswer(msgspec.Struct, frozen=True):
+    """The gateway's own key, which signs its answers to signed requests."""
+
+    hotkey: Hotkey
+    public_key: Annotated[str, Meta(description="The same key, 64 hex digits.")] = ""
+    scheme: str = ""
+    sig_versions: list[int] = []
+    environment: str = ""
+    version: str = ""
+
+
+class TermsAnswer(msgspec.Struct, frozen=True):
+    """What a buyer may rely on."""
+
+    terms_url: str
+    min_hours: float
+    max_hours: float
+    live_sessions_per_hotkey: int
+    payment_flow: str
+    paid_time: str
+    refunds: str
+    refund_terms: Annotated[PublishedTerms, Meta(description="The same for programs, as in every 402.")]
+    early_stop: str
+    early_stop_refund_percent: Annotated[
+        int, Meta(description="Part of the remaining time's price that goes back when the owner stops.", ge=0, le=100)
+    ]
+
+
+ENDED: Final = frozenset({"stopped", "expired", "failed"})
+
+
+class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A compute session. Times are unix seconds."""
+
+    session_id: str
+    controller_hotkey: Hotkey
+    status: Annotated[
+        str,
+        Meta(
+            description="payment_pending, provisioning, active, degraded, stopping, stopped, expired or failed.",
+        ),
+    ]
+    created_at: UnixSeconds
+    expires_at: Annotated[
+        float, Meta(description="Unix seconds; until the session is active, when it would end if it became active now.")
+    ]
+    node_endpoint: str | None = None
+    node_hotkey: Hotkey | None = None
+    payment_tx: str | None = None
+    network: NetworkName = ""
+    amount_paid_usd: Usd = 0.0
+    stats: Annotated[dict[str, object], Meta(description="What was last learned from the node.")] = {}
+    error: str | None = None
+    remaining_seconds: Annotated[float, Meta(ge=0)]
+    tier: str = ""
+    payment_id: str = ""
+    end_reason: str | None = None
+    stats_age_s: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the session is over for good."""
+        return self.status in ENDED
+
+
+class BoughtAnswer(SessionAnswer, frozen=True, kw_only=True):
+    """A session that was paid for, or is being paid for (`code` payment_pending: come back after Retry-After)."""
+
+    payment_status: str = ""
+    code: Annotated[str, Meta(description="accepted, or payment_pending.")] = ""
+
+
+class SessionsAnswer(msgspec.Struct, frozen=True):
+    """A hotkey's sessions, the newest first."""
+
+    sessions: list[SessionAnswer]
+
+
+class StoppedAnswer(msgspec.Struct, frozen=True):
+    """The session stops and stays stopped."""
+
+    stopped: bool
+    session_id: str
+
+
+class TicketAnswer(msgspec.Struct, frozen=True):
+    """Opens the event stream for a client that cannot send headers (a browser's EventSource)."""
+
+    ticket: str
+    expires_in_s: int
+    url: Annotated[str, Meta(description="Path and query of the stream, ready for EventSource.")]
+
+
+class PaymentAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment and what became of it."""
+
+    payment_id: str
+    session_id: str
+    kind: str
+    status: Annotated[
+        str,
+        Meta(
+            description="reserved, settling, settled, rejected, unknown, void, refund_due, refunding or refunded.",
+        ),
+    ]
+    amount_usd: Usd
+    network: NetworkName
+    transaction: str | None = None
+    reason: str | None = None
+    created_at: UnixSeconds = 0.0
+    settled_at: UnixSeconds | None = None
+    refunds: list["RefundAnswer"] = []
+
+
+class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """One part of what goes back to the payer."""
+
+    number: int
+    status: str
+    amount_usd: Usd
+    reason: str
+    transaction: str | None
+
+
+class CreateSessionBody(msgspec.Struct, frozen=True):
+    """The body of POST /sessions. What is no tier and no number is refused by the rules, in their words."""
+
+    tier: Annotated[object, Meta(description="lite, standard or pro.", extra_json_schema={"type": "string"})] = (
+        "standard"
+    )
+    duration_hours: Hours = 1.0
+
+
+class ExtendSessionBody(msgspec.Struct, frozen=True):
+    """The body of POST /sessions/{session_id}/extend."""
+
+    duration_hours: Hours = 1.0

@@ -1,0 +1,76 @@
+"""From a row and its handler to what a router calls: identify, decode, handle, encode, finish. No framework here.
+
+What rows have in common is the surface's: who counts as a caller, how bodies are read, what errors are answered with,
+and what completes an answer (a signature, padding). A row says which of it applies.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
+
+from engram.api.call import Call, Reply, Surface
+from engram.api.route import Route
+from engram.http.request import Answer, Handler, Request, Stream
+
+A = TypeVar("A")
+C = TypeVar("C")
+Q = TypeVar("Q")
+
+Given: TypeAlias = A | Reply[A] | Answer | Stream
+"""What a handler gives back: the answer, one with headers, one that is encoded already, or a stream."""
+
+
+class AddRoute(Protocol):
+    """Where routes are put; `engram.http.router.Router` is one."""
+
+    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
+        """Answer `method` of `path` by `handler`, past the framework where it is hot."""
+
+    def add_probe(self, path: str, handler: Handler) -> None:
+        """Answer `path` before limits and log."""
+
+
+@final
+class Endpoints(Generic[C]):
+    """Binds the rows of a table to their handlers."""
+
+    def __init__(self, router: AddRoute, surface: Surface[C]) -> None:
+        self._router = router
+        self._surface = surface
+        self._bound: set[str] = set()
+
+    def bind(self, route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[A]]]) -> None:
+        """Answer a row by a handler. Raises ValueError for a row that has one already."""
+        if route.id in self._bound:
+            raise ValueError(f"{route.id} is bound twice")
+        self._bound.add(route.id)
+        served = _served(route, handler, self._surface)
+        if route.probe:
+            self._router.add_probe(route.path, served)
+        else:
+            self._router.add(route.method, route.path, served, hot=route.hot)
+
+    def require_all(self, routes: Iterable[Route[Any, Any]]) -> None:
+        """Raise ValueError unless exactly these rows have handlers."""
+        if difference := self._bound ^ {route.id for route in routes}:
+            raise ValueError(f"the table and the handlers differ in {', '.join(sorted(difference))}")
+
+
+def _served(route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[A]]], surface: Surface[C]) -> Handler:
+    async def serve(request: Request) -> Answer | Stream:
+        call: Call[Q, C] = Call(route, surface, request)
+        given: Answer | Reply[object]
+        try:
+            if route.callers:
+                call.identified(await surface.identify(call))
+            found = await handler(call)
+            if isinstance(found, Stream):
+                return found
+            given = found if isinstance(found, (Answer, Reply)) else Reply(found)
+        except Exception as error:
+            refused = surface.refuse(call, error)
+            if refused is None:
+                raise
+            given = refused
+        return await surface.finish(call, given)
+
+    return serve

@@ -1,0 +1,94 @@
+"""What a handler takes and gives, without a framework: a request that has been read, an answer that is encoded, or a
+stream."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TypeAlias, cast, final
+
+import msgspec
+import trio
+
+from engram.http import exchange
+from engram.http.asgi import Receive, Scope, Send, error_body
+from engram.http.errors import ApiError
+from engram.http.exchange import Exchange
+
+HeaderPairs: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@final
+class Request:
+    """A request whose body has been read."""
+
+    __slots__ = ("exchange", "parameters", "scope", "signed_at")
+
+    def __init__(self, scope: Scope, parameters: Mapping[str, str]) -> None:
+        self.scope = scope
+        self.exchange: Exchange = exchange.of(scope)
+        self.parameters = parameters
+        """Of the path, by their names."""
+        self.signed_at: str | None = None
+        """The stamp of a signed request: its answer is signed for it."""
+
+    @property
+    def method(self) -> str:
+        """In capitals."""
+        return cast(str, self.scope["method"])
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path's bytes as sent, without the query."""
+        return cast(bytes, self.scope["raw_path"]).partition(b"?")[0]
+
+    @property
+    def query_string(self) -> bytes:
+        """The query's bytes as sent."""
+        return cast(bytes, self.scope["query_string"])
+
+    @property
+    def lines(self) -> list[tuple[bytes, bytes]]:
+        """The header lines in the order received, names in lower case."""
+        return cast("list[tuple[bytes, bytes]]", self.scope["headers"])
+
+    @property
+    def body(self) -> bytes:
+        """The whole body."""
+        return self.exchange.body
+
+    def header(self, name: bytes) -> str | None:
+        """The first header of this name (lower case), None when there is none."""
+        found = next((value for each, value in self.lines if each == name), None)
+        return None if found is None else found.decode("latin-1")
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What goes back, encoded."""
+
+    status: int
+    body: bytes
+    headers: HeaderPairs = ()
+    media: str = "application/json"
+    """Content-Type; empty: none."""
+
+
+class Stream:
+    """What goes back, 200, while it is produced. It is cancelled when the server drains."""
+
+    headers: dict[str, str]
+
+    async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
+        """Send the body: until all was sent, the client leaves, or the server drains."""
+        raise NotImplementedError
+
+
+Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
+
+
+def json_answer(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
+    """A JSON answer."""
+    return Answer(status, msgspec.json.encode(answer), tuple(headers))
+
+
+def refusal(request: Request, refused: ApiError) -> Answer:
+    """An error in the usual form."""
+    body = error_body(refused.message, refused.code, request.exchange.request_id, refused.extra)
+    return Answer(refused.status, body, refused.headers)

@@ -1,0 +1,122 @@
+"""Where a request goes: from the Edge straight to its handler where that is hot, through Quart where it is not.
+
+A handler takes a `Request` and returns an `Answer` or a `Stream`; it knows neither ASGI nor Quart. Every route stands
+in Quart's table, which answers HEAD, other methods and odd spellings by the same handler; a hot one is found before
+Quart as well. A parameter `{name}` is one segment of the path, `{name...}` is the rest of it, slashes included.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, cast, final
+
+import msgspec
+from quart import Response
+from quart import request as quart_request
+
+from engram.http.app import App
+from engram.http.asgi import AsgiApp, HeaderLines, Receive, Scope, Send, header_lines, respond
+from engram.http.edge import FastAnswer
+from engram.http.request import Answer, Handler, Request, Stream
+
+_PARAMETER: Final = re.compile(r"\{(\w+)(\.\.\.)?\}")
+_NONE: Final[Mapping[str, str]] = {}
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    path: str
+    """In Quart's spelling, which metrics are labelled with."""
+    pattern: re.Pattern[str]
+    handler: Handler
+    hot: bool
+
+
+@final
+class Router:
+    """An ASGI layer in front of a surface's Quart application."""
+
+    def __init__(self, surface: App) -> None:
+        self._surface = surface
+        self._exact: dict[tuple[str, str], _Entry] = {}
+        self._by_depth: defaultdict[tuple[str, int], list[_Entry]] = defaultdict(list)
+        """By method and number of slashes, those first whose fixed parts come first."""
+        self._deep: defaultdict[str, list[_Entry]] = defaultdict(list)
+        self._inner: AsgiApp | None = None
+        surface.edge.put_behind(self._behind)
+
+    def _behind(self, inner: AsgiApp) -> AsgiApp:
+        self._inner = inner
+        return self
+
+    def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
+        """Answer `method` of `path` by `handler`."""
+        rule = _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
+        pattern = re.compile(_PARAMETER.sub(_group, path) + r"\Z")
+        entry = _Entry(rule, pattern, handler, hot)
+        if not pattern.groups:
+            self._exact[method, path] = entry
+        else:
+            known = self._deep[method] if "..." in path else self._by_depth[method, path.count("/")]
+            known.append(entry)
+            known.sort(key=lambda each: [part.startswith("<") for part in each.path.split("/")])
+        self._surface.add_url_rule(rule, f"{method} {path}", self._view(handler), methods=[method])
+
+    def add_probe(self, path: str, handler: Handler) -> None:
+        """Answer GET and HEAD of `path` before limits and framework, without a line in the log."""
+
+        async def answer(scope: Scope) -> FastAnswer:
+            answered = await handler(Request(scope, _NONE))
+            assert isinstance(answered, Answer), "a probe is answered at once"
+            return answered.status, answered.body, _lines(answered)
+
+        self._surface.edge.fast(path, answer)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._find(scope) if scope["type"] == "http" else None
+        if found is None:
+            assert self._inner is not None
+            await self._inner(scope, receive, send)
+            return
+        entry, parameters = found
+        request = Request(scope, parameters)
+        request.exchange.route = entry.path
+        answered = await entry.handler(request)
+        if isinstance(answered, Stream):
+            await self._surface.stream(answered, receive, send)
+        else:
+            await respond(send, answered.status, answered.body, _lines(answered))
+
+    def _find(self, scope: Scope) -> tuple[_Entry, Mapping[str, str]] | None:
+        """The hot route of a request, None where Quart is to find out."""
+        method, path = scope["method"], scope["path"]
+        if (exact := self._exact.get((method, path))) is not None:
+            return (exact, _NONE) if exact.hot else None
+        for known in (self._by_depth.get((method, path.count("/")), ()), self._deep.get(method, ())):
+            for entry in known:
+                if (match := entry.pattern.match(path)) is not None:
+                    return (entry, match.groupdict()) if entry.hot else None
+        return None
+
+    def _view(self, handler: Handler) -> Callable[..., Awaitable[Response]]:
+        async def view(**parameters: str) -> Response:
+            scope: Any = quart_request.scope
+            answered = await handler(Request(scope, parameters))
+            if isinstance(answered, Stream):
+                return cast(Response, answered)  # App.make_response takes it
+            response = Response(answered.body, answered.status, content_type=answered.media or None)
+            if not answered.media:
+                response.headers.pop("Content-Type", None)
+            for name, value in answered.headers:
+                response.headers.add(name, value)
+            return response
+
+        return view
+
+
+def _group(found: re.Match[str]) -> str:
+    return f"(?P<{found[1]}>{'[^/].*?' if found[2] else '[^/]+'})"
+
+
+def _lines(answer: Answer) -> HeaderLines:
+    lines = header_lines(answer.headers) if answer.headers else []
+    return [(b"content-type", answer.media.encode("ascii")), *lines] if answer.media else lines

@@ -1,0 +1,51 @@
+"""How answers about private namespaces are made to look alike: padded in size, delayed in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import trio
+
+from engram.memory import padding
+
+_LATENCY = "latency_ms"
+
+
+class Disguise(msgspec.Struct, frozen=True):
+    """What private answers have in common; `late` is called for one that took longer than a bucket."""
+
+    bucket_s: float
+    late: Callable[[], None]
+
+    async def encoded(self, body: object, arrived_s: float) -> bytes:
+        """Return an answer's JSON with its padding, at the time when it may go out.
+
+        Times are trio's. Without buckets (0) it goes out at once and tells its own latency.
+        """
+        now = trio.current_time()
+        if self.bucket_s <= 0:
+            return _padded(timed(body, now - arrived_s))
+        out_at = padding.answer_at(arrived_s, now, self.bucket_s)
+        content = _padded(timed(body, out_at - arrived_s))
+        if now - arrived_s > self.bucket_s:
+            self.late()
+        await trio.sleep_until(out_at)
+        return content
+
+
+def timed(body: object, took_s: float) -> object:
+    """Return a body that tells its latency, where it does."""
+    took_ms = round(took_s * 1000, 3)
+    if isinstance(body, dict):
+        return {**body, _LATENCY: took_ms} if _LATENCY in body else body
+    if isinstance(body, msgspec.Struct) and hasattr(body, _LATENCY):
+        return msgspec.structs.replace(body, latency_ms=took_ms)
+    return body
+
+
+def _padded(body: object) -> bytes:
+    content = msgspec.json.encode(body)
+    start = content[:-1] + (b'"_p":"' if content == b"{}" else b',"_p":"')
+    size = len(start) + 2
+    return start + b"x" * (padding.padded_size(size) - size) + b'"}'

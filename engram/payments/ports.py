@@ -1,0 +1,35 @@
+"""What the payments area is given from outside."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from actors import Registry
+from config.model import Settings
+from engram.clock import Ids
+from engram.hints import Hints
+from engram.ledger import Ledger
+from engram.payments.evidence import Evidence
+from engram.payments.facilitator import Facilitator
+from engram.payments.refund_key import RefundKey
+from engram.sessions import Instants
+from engram.telemetry.metrics import Metrics
+
+
+class PaymentPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """The ports of the payment verifier and of its purchases."""
+
+    registry: Registry
+    settings: Settings
+    ledger: Ledger
+    facilitator: Facilitator
+    instants: Instants
+    ids: Ids
+    metrics: Metrics
+    hints: Hints
+    places: Callable[[], int]
+    """How many sessions may hold a node, read each time."""
+    refund_key: RefundKey | None = None
+    """None: refunds wait for the operator."""
+    evidence: Evidence | None = None
+    """Where there is one, the chain is read for what became of payments."""

@@ -1,0 +1,152 @@
+"""The role `gateway`: it sells sessions, runs and watches their nodes."""
+
+import os
+from pathlib import Path
+from typing import Final, final
+
+import structlog
+import trio
+
+from actors import Backoff, ChildSpec, Intensity, Job, SupervisorSpec
+from config.model import Settings
+from engram.gateway.app import gateway_app
+from engram.hotkeys import Keypair, WalletFileError, wallet
+from engram.hotkeys.passwords import at_terminal, password_for
+from engram.http.tls import Certificates
+from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
+from engram.payments.refund_settings import open_refund_key, with_play_recipient
+from engram.provisioning import NodeBackend as Backend
+from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
+from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.records import require_backend
+from engram.relay.actor import RELAY_EMITTER, RelayEmitter
+from engram.relay.rounds import MemoryRounds
+from engram.roles.facilitator import facilitator
+from engram.roles.gateway_ports import GatewayPorts
+from engram.roles.process import spare
+from engram.roles.shared import LEDGER, Shared
+from engram.stats import StatsPoller
+from engram.telemetry.loop_lag import loop_lag_job
+
+OWN_HOTKEY: Final = "gateway-hotkey"
+STOP_NODES_S: Final = 30.0
+
+_log = structlog.get_logger("engram")
+
+
+def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
+    """The whole tree of a gateway. It starts from the top and stops from the bottom: the public surface first."""
+    rounds = ports.rounds
+    return SupervisorSpec(
+        "root",
+        [
+            ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
+            spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            *([facilitator(p)] if p.settings.payments.facilitator_url == "embedded" else []),
+            spare("chain", ports.syncer),
+            SupervisorSpec(
+                "payments",
+                [
+                    SupervisorSpec(
+                        "purchases",  # one child a payment
+                        strategy="dynamic",
+                        # The verifier keeps to the setting; children that are just ending may still be counted here.
+                        max_children=2 * p.settings.payments.concurrency,
+                        name=PURCHASES,
+                    ),
+                    ChildSpec("payment_verifier", lambda: PaymentVerifier(ports.payments), name=PAYMENT_VERIFIER),
+                    ChildSpec("facilitator_supported", lambda: Job(ports.supported.run)),
+                ],
+                strategy="rest_for_one",
+            ),
+            SupervisorSpec(
+                "fleet",
+                [
+                    SupervisorSpec("sagas", strategy="dynamic", max_children=256, name=SAGAS),  # one child a session
+                    ChildSpec("node_watch", lambda: node_watch(ports.fleet)),
+                    ChildSpec("provisioner", lambda: Provisioner(ports.fleet), name=PROVISIONER),
+                ],
+                strategy="rest_for_one",
+            ),
+            spare("stats_poller", lambda: StatsPoller(ports.stats)),
+            spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
+            spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),
+            spare("event_feed", lambda: Job(ports.feed.run)),
+            spare("control", lambda: Job(ports.control)),
+            spare("sales_watch", lambda: Job(ports.services.shop.sales.watch)),
+            ChildSpec(
+                "ops",
+                lambda: ports.ops_listener.job(ports.ops_app),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
+            ChildSpec(
+                "http",
+                lambda: ports.listener.job(lambda: gateway_app(ports.services)),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
+        ],
+        strategy="one_for_one",
+        intensity=Intensity(restarts=10, period_s=60.0),
+    )
+
+
+@final
+class Gateway:
+    """The role: its keys, and the backend that its nodes run on; see shared.Role."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Raises HotkeyError, UnusableRefundKey, OSError."""
+        self.keypair = _own_keypair(settings, folder)
+        self.certificates = _certificates(settings)
+        self.refund_key = open_refund_key(settings, folder)
+        self.settings = with_play_recipient(settings, self.refund_key)
+        self._backend: Backend | None = None
+
+    async def tree(self, shared: Shared) -> SupervisorSpec:
+        """Asks the backend what it holds. Raises UnknownBackend, OtherBackend."""
+        backend = make_backend(self.settings, shared.folder, shared.ledger_id, Path(__file__).resolve().parents[2])
+        await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
+        ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
+        self._backend = backend
+        return tree(shared, ports)
+
+    async def close(self) -> None:
+        """`shutdown.nodes = stop`: end the nodes; what they hold is kept for the next start."""
+        if self._backend is None or self.settings.shutdown.nodes != "stop":
+            return
+        with trio.move_on_after(STOP_NODES_S) as patience:
+            await stop_all(self._backend)
+        if patience.cancelled_caught:
+            _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
+
+
+open_role = Gateway
+
+
+def _own_keypair(settings: Settings, folder: Path) -> Keypair:
+    """The gateway's own key: made at the first start, and the same ever after, since phones pin it.
+
+    An encrypted one takes seconds to open, with the interpreter's lock held, and may ask for its password: before the
+    loop runs.
+    """
+    named, password_file = settings.gateway.hotkey_file, settings.gateway.hotkey_password_file
+    path = Path(named).expanduser() if named else folder / OWN_HOTKEY
+    if not path.exists():
+        if named:
+            raise WalletFileError(f"gateway.hotkey_file: there is no {path}")
+        wallet.write_hotkey_file(path, Keypair.generate())
+    password = password_for(path, password_file, "gateway.hotkey_password_file", os.environ, at_terminal())
+    return wallet.read_private_hotkey_file(path, password)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    """What the gateway speaks https by, None where it speaks http. Raises OSError naming the setting."""
+    at = settings.gateway
+    if not at.tls_certificate:
+        return None
+    try:
+        return Certificates(Path(at.tls_certificate).expanduser(), Path(at.tls_key).expanduser())
+    except OSError as error:
+        raise OSError(f"gateway.tls_certificate and gateway.tls_key cannot be used: {error}") from error

@@ -1,0 +1,335 @@
+"""What the children of a gateway are given. Areas meet only here: none of them knows another's actor."""
+
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import final
+
+import msgspec
+from sqlalchemy import Connection
+
+from actors import ActorsError, Context
+from engram.chain.read.endpoints import open_endpoints
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.fork_folder import FOLDER as FORKS
+from engram.chain.sync.fork_folder import ForkFolder
+from engram.chain.sync.subnets import Subnets
+from engram.control.model import SystemStatus
+from engram.control.operations import GatewayOperations
+from engram.control.server import control_job
+from engram.control.status import status_of
+from engram.gateway import probes
+from engram.gateway.app import ops_app
+from engram.gateway.feed import EventFeed
+from engram.gateway.gauges import gauges
+from engram.gateway.pricing import Shop
+from engram.gateway.sales_check import Conditions, Disk
+from engram.gateway.sales_switch import Selling
+from engram.gateway.services import Services
+from engram.gateway.standing_facts import fixed_facts
+from engram.gateway.tickets import Tickets
+from engram.gateway.views import NodeStats
+from engram.hotkeys import Keypair
+from engram.hotkeys.passwords import password_for
+from engram.http.app import App
+from engram.http.tls import Certificates
+from engram.payments import networks
+from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
+from engram.payments.breaker import Breaker, GuardedFacilitator
+from engram.payments.evidence import Evidence
+from engram.payments.evm_rpc import EvmRpc, json_rpc
+from engram.payments.facilitator import HttpFacilitator
+from engram.payments.ports import PaymentPorts
+from engram.payments.refund_key import RefundKey
+from engram.payments.refund_settings import refund_terms
+from engram.payments.refunds import settle_up
+from engram.payments.supported import FacilitatorStatus
+from engram.payments.supported_poller import SupportedPoller
+from engram.provisioning import NodeBackend as Backend
+from engram.provisioning import Offers, node_keys
+from engram.provisioning.actor import PROVISIONER
+from engram.provisioning.fleet import Fleet
+from engram.provisioning.health import health_probe
+from engram.provisioning.processes import listening_ports
+from engram.relay import PayloadSigner, RetryPolicy
+from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.protocol import GetRelayStatus
+from engram.relay.receiver import Receiver
+from engram.relay.rounds import RoundLosses, RoundPorts
+from engram.roles.hints import GatewayHints
+from engram.roles.shared import LEDGER, Shared
+from engram.sessions import SystemInstants
+from engram.sessions.rules import tiers
+from engram.stats import Prover, StatsPorts, StatsView, ask_stats
+
+_NEEDED = {LEDGER: "ledger", PAYMENT_VERIFIER: "payment verifier", PROVISIONER: "provisioner"}
+"""Parts that sales depend on, by their place in the tree."""
+
+
+@final
+class GatewayPorts:
+    """One struct of ports a child; `offers` is what the backend holds."""
+
+    def __init__(
+        self,
+        p: Shared,
+        keypair: Keypair,
+        refund_key: RefundKey | None,
+        certificates: Certificates | None,
+        backend: Backend,
+        offers: Offers,
+    ) -> None:
+        settings = p.settings
+        at, ops, played = settings.gateway, settings.ops, settings.facilitator
+        self._p = p
+        self._keypair = keypair
+        self._offers = offers
+        self._instants = SystemInstants()
+        self._subnets = Subnets(p.clock, settings.chain.netuids, settings.chain.stall_after_s)
+        self._standing = FacilitatorStatus(
+            Breaker(p.clock, settings.payments.breaker_failures, settings.payments.breaker_open_s)
+        )
+        self._selling = Selling(p.ledger, default=at.selling)
+        self._samples = StatsView(p.clock)
+        self.feed = EventFeed(p.ledger)
+        self._hints = GatewayHints(p.registry, self.feed, self._samples)
+        self._losses = RoundLosses(p.metrics)
+        self.listener = p.listener("gateway", at.host, at.port, certificates)
+        self.ops_listener = p.listener("ops", ops.host, ops.port)
+        named = settings.payments.facilitator_url
+        embedded = p.listener("facilitator", played.host, played.port) if named == "embedded" else None
+        url = (lambda: embedded.url) if embedded is not None else (lambda: named)
+        self.payments = self._payments(url, refund_key)
+        self.supported = self._supported(url)
+        self.fleet = self._fleet(backend)
+        self.stats = self._stats()
+        self.emitter = self._emitter()
+        self.rounds = self._rounds() if settings.relay.url else None
+        self.services = self._services()
+        self._status = self._status_of()
+        self.control = self._control()
+
+    def _places(self) -> int:
+        """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
+        room = min(self._offers.places, self._p.settings.sessions.live_in_all)
+        keys = self._hints.usable_keys
+        return room if keys is None else min(room, keys)
+
+    def syncer(self) -> MetagraphSyncer:
+        """The chain's actor."""
+        p, chain = self._p, self._p.settings.chain
+        forks = ForkFolder(p.folder / FORKS)
+        return MetagraphSyncer(
+            open_endpoints(chain, p.http, p.clock), self._subnets, chain, p.clock, p.rng, keep_fork=forks.keep
+        )
+
+    def _payments(self, url: Callable[[], str], refund_key: RefundKey | None) -> PaymentPorts:
+        p, settings = self._p, self._p.settings.payments
+        facilitator = HttpFacilitator(
+            p.http,
+            url,
+            verify_timeout_s=settings.verify_timeout_s,
+            settle_timeout_s=settings.settle_timeout_s,
+        )
+        return PaymentPorts(
+            registry=p.registry,
+            settings=p.settings,
+            ledger=p.ledger,
+            facilitator=GuardedFacilitator(facilitator, self._standing.breaker),
+            instants=self._instants,
+            ids=p.ids,
+            metrics=p.metrics,
+            hints=self._hints,
+            places=self._places,
+            refund_key=refund_key,
+            evidence=self._evidence(),
+        )
+
+    def _evidence(self) -> Evidence | None:
+        settings = self._p.settings.payments
+        if not settings.rpc_url:
+            return None
+        call = json_rpc(self._p.http, settings.rpc_url, settings.rpc_timeout_s)
+        return EvmRpc(call, networks.find(settings.network), settings.confirmations)
+
+    def _supported(self, url: Callable[[], str]) -> SupportedPoller:
+        settings = self._p.settings.payments
+        network = networks.find(settings.network)
+        return SupportedPoller(self._p.http, url, network, self._standing, settings.supported_interval_s)
+
+    def _fleet(self, backend: Backend) -> Fleet:
+        p, settings = self._p, self._p.settings
+        terms = refund_terms(settings.payments)
+
+        def give_back(connection: Connection, session_id: str) -> None:
+            settle_up(connection, session_id, terms, self._instants.now())
+
+        async def new_key() -> None:
+            await node_keys.generate(p.ledger, p.folder / node_keys.FOLDER, p.clock.now())
+
+        return Fleet(
+            registry=p.registry,
+            ledger=p.ledger,
+            backend=backend,
+            instants=self._instants,
+            ids=p.ids,
+            settings=settings.provisioning,
+            tiers=tiers(settings.pricing.lite_usd_per_hour),
+            is_healthy=health_probe(p.http),
+            settle_up=give_back,
+            metrics=p.metrics,
+            hints=self._hints,
+            expiry_interval_s=settings.stats.expiry_interval_s,
+            new_key=new_key if settings.environment == "local" else None,
+            taken_ports=listening_ports,
+        )
+
+    def _stats(self) -> StatsPorts:
+        p, settings = self._p, self._p.settings.stats
+        return StatsPorts(
+            ledger=p.ledger,
+            ask=lambda endpoint: ask_stats(p.http, endpoint, settings),
+            view=self._samples,
+            instants=self._instants,
+            settings=settings,
+            rng=p.rng,
+            hints=self._hints,
+            metrics=p.metrics,
+            prove=Prover(p.http, self._keypair, settings, p.clock, p.rng),
+            block=lambda: self._subnets.block,
+        )
+
+    def _emitter(self) -> EmitterPorts:
+        p, settings = self._p, self._p.settings.relay
+        return EmitterPorts(
+            ledger=p.ledger,
+            receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
+            signer=PayloadSigner.of(self._keypair),
+            policy=RetryPolicy(settings.attempts, settings.backoff_min_s, settings.backoff_max_s),
+            clock=p.clock,
+            rng=p.rng,
+            metrics=p.metrics,
+            losses=self._losses,
+        )
+
+    def _rounds(self) -> RoundPorts:
+        p, settings = self._p, self._p.settings
+        return RoundPorts(
+            ledger=p.ledger,
+            view=self._samples,
+            clock=p.clock,
+            netuid=settings.miner.netuid,
+            block=lambda: self._subnets.block,
+            interval_s=settings.relay.round_s,
+            hints=self._hints,
+            losses=self._losses,
+        )
+
+    def _control(self) -> Callable[[Context], Awaitable[None]]:
+        p, password_file = self._p, self._p.settings.miner.hotkey_password_file
+
+        def password_of(file: Path) -> str | None:  # as its nodes have it: they do not get the gateway's environment
+            return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
+
+        operations = GatewayOperations(
+            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, password_of
+        )
+        return control_job(p.folder, operations)
+
+    def _services(self) -> Services:
+        p, settings = self._p, self._p.settings
+
+        def public_url() -> str:
+            return settings.gateway.public_url.rstrip("/") or self.listener.url
+
+        verifier = p.registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
+        shop = Shop(settings, public_url, p.ledger, self._selling, verifier, self._places, self._conditions())
+        return Services(
+            settings=settings,
+            public_url=public_url,
+            ledger=p.ledger,
+            keypair=self._keypair,
+            clock=p.clock,
+            instants=self._instants,
+            ids=p.ids,
+            shop=shop,
+            stats=_Latest(self._samples),
+            subnets=self._subnets,
+            feed=self.feed,
+            tickets=Tickets(secrets.token_bytes(32)),
+            metrics=p.metrics,
+            probes={
+                "ledger": probes.ledger_probe(p.ledger),
+                "disk": probes.disk_probe(p.folder),
+                "chain": probes.chain_probe(self._subnets),
+                "actors": probes.parts_probe(self._missing),
+                "sales": probes.sales_probe(shop.sales),
+            },
+            session_changed=self._hints.session_changed,
+            not_enforced=lambda: self._offers.not_enforced,
+        )
+
+    def _conditions(self) -> Conditions:
+        """What sales depend on beside the ledger."""
+        p, settings = self._p, self._p.settings
+        return Conditions(
+            fixed=fixed_facts(settings),
+            usable_keys=lambda: self._hints.usable_keys,
+            places=lambda: min(self._offers.places, settings.sessions.live_in_all),
+            free_bytes=Disk(p.folder, p.clock).free_bytes,
+            chain_read=lambda: bool(self._subnets.synced) if settings.miner.announce else None,
+            facilitator=self._standing.refusal,
+        )
+
+    def _missing(self) -> list[str]:
+        """Parts that sales depend on and that do not run now."""
+        running = {node.path.rsplit("/", 1)[-1] for node in self._p.process.nodes() if node.state == "running"}
+        return [f"{name} is down" for path, name in _NEEDED.items() if path not in running]
+
+    def _status_of(self) -> Callable[[], Awaitable[SystemStatus]]:
+        p = self._p
+        return status_of(
+            p.settings.environment,
+            p.ledger,
+            p.clock,
+            self._subnets,
+            p.process.nodes,
+            self._selling.is_on,
+            lambda: self.feed.open_streams,
+            self._areas,
+        )
+
+    async def _areas(self) -> dict[str, dict[str, object]]:
+        """What /status says of each area by itself."""
+        shown: dict[str, dict[str, object]] = {
+            "ledger": msgspec.structs.asdict(await self._p.ledger.commits()),
+            "provisioning": {**msgspec.structs.asdict(self._offers), "places": self._places()},
+        }
+        emitter = self._p.registry.ref(RelayEmitter, RELAY_EMITTER)
+        with contextlib.suppress(ActorsError):
+            shown["relay"] = msgspec.structs.asdict(await emitter.call(GetRelayStatus()))
+        return shown
+
+    def ops_app(self) -> App:
+        """The operator's application."""
+        counts = gauges(self._p.metrics, self._p.ledger, self._subnets, self.feed, self._p.process.nodes)
+
+        async def refresh() -> None:
+            await counts()
+            await self.services.shop.sales.measure(self._p.metrics)
+
+        return ops_app(self.services, self._status, refresh)
+
+
+@final
+class _Latest:
+    """The poller's view, as the surface reads it."""
+
+    def __init__(self, samples: StatsView) -> None:
+        self._samples = samples
+
+    def latest(self, session_id: str) -> NodeStats | None:
+        """The newest stats of a session's node, None before the first."""
+        sample = self._samples.sample(session_id)
+        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)

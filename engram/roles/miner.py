@@ -1,0 +1,165 @@
+"""The role `miner`: a memory node, alone in its process, from its launch file."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+import structlog
+
+from actors import Actor, Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
+from config.model import MinerSettings
+from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys.passwords import at_terminal, password_for
+from engram.http.listener import http_job
+from engram.memory.errors import MemoryAreaError
+from engram.miner import folder
+from engram.miner.errors import NodeError
+from engram.miner.folder import FolderClaim
+from engram.miner.node import Node, NodePorts
+from engram.miner.ops import ops_job
+from engram.nodes import launch as launches
+from engram.nodes.launch import LaunchFile, LaunchFileError
+from engram.roles.process import Process, begin
+from engram.telemetry.loop_lag import loop_lag_job
+
+DRAIN_S: Final = 2.5
+REFUSALS: Final = (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError)
+"""What keeps a node from starting."""
+_TURN_S: Final = 0.001
+"""After which a thread that computes lets the loop go on (Python's own: 5 ms, for each thread that is in its way)."""
+
+_log = structlog.get_logger("engram.miner")
+
+
+def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
+    """The whole tree of a node. It starts from the top and stops from the bottom, and ends with its lifetime."""
+    chain, launch = node.chain, ports.launch
+    return SupervisorSpec(
+        "node",
+        [
+            ChildSpec("folder", lambda: Job(node.keep_open)),
+            ChildSpec("truth", lambda: _job(node.truth.run)),
+            ChildSpec("notebook", lambda: _job(node.notebook.run)),
+            ChildSpec(
+                "store",
+                lambda: Job(node.serve_store),
+                # Never exceeded: an index that cannot run (a full disk) ends no node that still has its records.
+                backoff=Backoff(0.05, 5.0),
+                intensity=Intensity(restarts=200, period_s=120.0),
+            ),
+            ChildSpec("embedder", lambda: _job(node.embedder.run)),
+            ChildSpec("readiness", lambda: _job(node.readiness.run), backoff=Backoff(0.5, 30.0), on_exceed="disable"),
+            ChildSpec("loop_lag", lambda: loop_lag_job(ports.metrics)),
+            ChildSpec("storage", lambda: _job(node.storage.run)),
+            ChildSpec("uptime", lambda: _job(node.uptime.run)),
+            *([_tireless("chain", chain.syncer)] if chain.syncer else []),
+            *([_tireless("announcer", chain.announcer)] if chain.announcer else []),
+            ChildSpec(
+                "ops",
+                lambda: ops_job(node.ops_app, ports.settings.ops_port, Path(launch.data_dir), drain_s=DRAIN_S),
+                shutdown=DRAIN_S + 1.0,
+                backoff=Backoff(0.2, 5.0),
+                on_exceed="disable",
+            ),
+            ChildSpec("lifetime", lambda: Job(node.live), restart="transient", significant=True),
+            ChildSpec(
+                "http",
+                lambda: http_job(node.app, launch.host, launch.port, settings=node.http, drain_s=DRAIN_S),
+                shutdown=DRAIN_S + 1.0,
+                backoff=Backoff(0.2, 5.0),
+            ),
+        ],
+        auto_shutdown="any_significant",
+    )
+
+
+def main(launch_file: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
+    """Run the node that the launch file describes until its end, SIGTERM or SIGINT; returns the exit status.
+
+    0: ended as it should; 1: failed while it ran; 2: cannot start, and standard error says what to do.
+    """
+
+    @contextmanager
+    def claimed(process: Process) -> Iterator[Miner]:
+        launch = launches.read(launch_file)
+        _redirect_output(launch)
+        begin(log_level, json_logs=not sys.stderr.isatty())
+        with folder.claim(Path(launch.data_dir)) as claim:
+            folder.refuse_lost(Path(launch.data_dir))
+            own = launch.miner or settings
+            yield Miner(process, claim, launch, launch_file, own, _keypair(launch, own))
+
+    return Process("this node", REFUSALS).live(claimed)
+
+
+@final
+class Miner:
+    """A node as what a process runs; see Program."""
+
+    def __init__(
+        self,
+        process: Process,
+        claim: FolderClaim,
+        launch: LaunchFile,
+        launch_file: Path,
+        settings: MinerSettings,
+        keypair: Keypair,
+    ) -> None:
+        """`claim` is this process's right to the data folder."""
+        self._launch = launch
+        self._ports = NodePorts(
+            settings=settings,
+            launch=launch,
+            launch_file=launch_file,
+            node_file=claim.write_node_file(launch, process.clock.now()),
+            keypair=keypair,
+            clock=process.clock,
+            ids=process.ids,
+            metrics=process.metrics,
+        )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[SupervisorSpec]:
+        """The tree's own first child closes what is opened here."""
+        yield tree(Node(self._ports), self._ports)
+
+    def started(self) -> None:
+        sys.setswitchinterval(_TURN_S)
+        _log.info("node_started", session_id=self._launch.session_id, port=self._launch.port, pid=os.getpid())
+
+    def ended(self) -> None:
+        _log.info("node_ended", session_id=self._launch.session_id)
+
+
+def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
+    """A child that may fail for ever and ends no node: a chain that cannot be reached, say."""
+    return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
+
+
+def _keypair(launch: LaunchFile, settings: MinerSettings) -> Keypair:
+    """The node's own key. Blocks, for seconds when it is encrypted: there is no loop yet to hold up."""
+    path = Path(launch.hotkey_file)
+    password = password_for(
+        path, settings.hotkey_password_file, "miner.hotkey_password_file", os.environ, at_terminal()
+    )
+    return wallet.read_private_hotkey_file(path, password)
+
+
+def _job(run: Callable[[Callable[[], None]], Awaitable[None]]) -> Job:
+    async def started(context: Context) -> None:
+        await run(context.ready)
+
+    return Job(started)
+
+
+def _redirect_output(launch: LaunchFile) -> None:
+    """Send standard output and error to the log file: a pipe would end the node with whoever reads it."""
+    if launch.log_file is None:
+        return
+    descriptor = os.open(launch.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)

@@ -1,0 +1,189 @@
+"""The life of any process: umask, limits and logs; what the program claims (a folder, keys; that may block); then, on
+the loop, signals, the supervision tree, its events observed, ready; and an exit status."""
+
+import gc
+import json
+import os
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Any, Final, Protocol, final
+
+import structlog
+import trio
+
+from actors import (
+    Actor,
+    Backoff,
+    ChildSpec,
+    EventStream,
+    Intensity,
+    Job,
+    NodeInfo,
+    Registry,
+    StartFailed,
+    SupervisorSpec,
+    System,
+    SystemFailed,
+    open_system,
+)
+from engram.clock import Clock, Ids, SystemClock, SystemIds
+from engram.http import descriptors
+from engram.telemetry import logs
+from engram.telemetry.actor_events import observer
+from engram.telemetry.metrics import Metrics
+
+EXIT_OK: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_CANNOT_START: Final = 2
+
+_log = structlog.get_logger("engram")
+
+
+class Program(Protocol):
+    """What a process runs."""
+
+    def opened(self) -> AbstractAsyncContextManager[SupervisorSpec]:
+        """Gives the tree to run; on leaving, when the tree has stopped, closes what it stood on."""
+        ...
+
+    def started(self) -> None:
+        """The whole tree runs."""
+        ...
+
+    def ended(self) -> None:
+        """The tree has stopped as it should."""
+        ...
+
+
+@final
+class Process:
+    """What all parts of a process share whatever it runs, and its life on the loop."""
+
+    def __init__(self, name: str, refusals: tuple[type[Exception], ...], ready_fd: int | None = None) -> None:
+        """`name` is who "cannot start" when one of `refusals` is raised before the tree runs."""
+        self.name = name
+        self.refusals = refusals
+        self.registry = Registry()
+        self.clock: Clock = SystemClock()
+        self.ids: Ids = SystemIds()
+        self.rng = random.Random(secrets.randbits(64))
+        self.metrics = Metrics()
+        self.system: System | None = None
+        self._ready_fd = ready_fd
+        self._lost: Callable[[], None] | None = None
+
+    def live(self, claimed: Callable[["Process"], AbstractContextManager[Program]]) -> int:
+        """Claim what the program needs, then run it until its end or a signal; returns the exit status.
+
+        0: ended as it should; 1: failed while it ran; 2: cannot start, and standard error says why.
+        """
+        try:
+            with claimed(self) as program:
+                return trio.run(self.run, program)
+        except self.refusals as error:
+            return self._cannot_start(error)
+
+    async def run(self, program: Program) -> int:
+        """The part of `live` that is on the loop."""
+        async with trio.open_nursery() as nursery:
+            boot, status = trio.CancelScope(), EXIT_OK
+            nursery.start_soon(self._stop_on_signals, boot)
+            with boot:
+                try:
+                    status = await self._run_tree(program)
+                except self.refusals as error:
+                    status = self._cannot_start(error)
+            nursery.cancel_scope.cancel()
+        return status
+
+    def nodes(self) -> list[NodeInfo]:
+        """The live tree; empty until it is up."""
+        return [] if self.system is None else self.system.tree()
+
+    def fail(self, report: Callable[[], None]) -> None:
+        """End the process, as failed, because of a loss that no restart mends; `report` logs it at the end."""
+        self._lost = report
+        if self.system is not None:
+            self.system.request_stop()
+
+    def say_ready(self, **urls: str) -> None:
+        """Log that everything serves, and write it as a JSON line to the descriptor given at the start, if any."""
+        line = {"ready": True, "pid": os.getpid(), "url": urls.get("gateway_url"), **urls}
+        _log.info("ready", **urls)
+        if self._ready_fd is not None:
+            os.write(self._ready_fd, json.dumps(line).encode() + b"\n")
+            os.close(self._ready_fd)
+
+    async def _run_tree(self, program: Program) -> int:
+        events = EventStream()
+        try:
+            with events.listen(observer(self.metrics)):
+                async with (
+                    program.opened() as tree,
+                    open_system(tree, registry=self.registry, rng=self.rng, events=events, log_crashes=False) as system,
+                ):
+                    self.system = system
+                    # What was imported and built until now stays: looked through again by each full collection, it
+                    # stops the loop for 50 to 80 ms.
+                    gc.collect()
+                    gc.freeze()
+                    program.started()
+                    await system.wait()
+        except (StartFailed, SystemFailed) as failed:
+            if isinstance(cause := _innermost(failed), OSError):
+                raise cause from failed
+            _log.error("tree_gave_up", error=str(failed))
+            return EXIT_FAILED
+        if self._lost is not None:
+            self._lost()
+            return EXIT_FAILED
+        program.ended()
+        return EXIT_OK
+
+    async def _stop_on_signals(self, boot: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                _log.info("stopping", signal=signal.Signals(number).name)
+                if self.system is None:
+                    boot.cancel()
+                else:
+                    self.system.request_stop()
+                break
+            async for number in signals:
+                _log.warning("stopping_at_once", signal=signal.Signals(number).name)
+                if self.system is not None:
+                    self.system.kill()
+
+    def _cannot_start(self, error: Exception) -> int:
+        print(f"{self.name} cannot start: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+
+
+def begin(log_level: str, *, json_logs: bool) -> None:
+    """What comes first in any process: what it writes holds signed payments and keys' paths."""
+    os.umask(0o077)
+    descriptors.raise_limit()
+    logs.configure(log_level, json=json_logs)
+
+
+def spare(name: str, start: Callable[[], Actor[Any] | Job | None]) -> ChildSpec:
+    """A child whose failures never end the process: it waits longer and longer, and is at last left down."""
+    return ChildSpec(
+        name,
+        start,
+        name=name,
+        backoff=Backoff(0.2, 30.0, reset_after_s=60.0),
+        intensity=Intensity(restarts=20, period_s=600.0),
+        on_exceed="disable",
+    )
+
+
+def _innermost(failed: StartFailed | SystemFailed) -> BaseException | None:
+    cause: BaseException | None = failed
+    while isinstance(cause, StartFailed):
+        cause = cause.__cause__
+    return cause

@@ -1,0 +1,173 @@
+"""What roles named together share: one process, one data folder, one ledger, one loop."""
+
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Final, Protocol, final
+
+import structlog
+import trio
+
+import config
+from actors import ChildSpec, SupervisorSpec
+from config.model import Settings
+from engram.hotkeys import HotkeyError
+from engram.http.client import HttpClient
+from engram.http.listener import Listener
+from engram.http.tls import Certificates
+from engram.ledger import (
+    LEDGER_FILE,
+    FolderInUse,
+    Group,
+    LedgerActor,
+    LedgerClient,
+    LedgerError,
+    LedgerUnusable,
+    data_folder,
+    facts,
+)
+from engram.ledger.connection import open_writer
+from engram.provisioning.errors import ProvisioningError
+from engram.roles.process import Process, begin
+
+LEDGER: Final = "ledger"
+"""The registered name of its actor."""
+REFUSALS: Final = (FolderInUse, HotkeyError, LedgerError, ProvisioningError, OSError, ValueError)
+"""What keeps these roles from starting."""
+
+_log = structlog.get_logger("engram")
+
+
+class Role(Protocol):
+    """One role of a process, its keys opened."""
+
+    @property
+    def settings(self) -> Settings:
+        """The process's settings as this role completes them."""
+        ...
+
+    async def tree(self, shared: "Shared") -> SupervisorSpec:
+        """The whole tree of a process that has this role alone."""
+        ...
+
+    async def close(self) -> None:
+        """After the tree has stopped."""
+        ...
+
+
+OpenRole = Callable[[Settings, Path], Role]
+"""(settings, data folder) -> the role, its keys opened: before the loop, for that may block, and ask for a password.
+Raises what is in REFUSALS."""
+
+
+@final
+class Shared:
+    """The parts that every role may use; a Program that runs all its roles in one tree."""
+
+    def __init__(
+        self, process: Process, roles: Sequence[Role], settings: Settings, folder: Path, ledger_id: str
+    ) -> None:
+        self.process = process
+        self.registry, self.metrics = process.registry, process.metrics
+        self.clock, self.ids, self.rng = process.clock, process.ids, process.rng
+        self.settings = settings
+        self.folder = folder
+        self.ledger_id = ledger_id
+        self.listeners: dict[str, Listener] = {}
+        self._roles = roles
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[SupervisorSpec]:
+        """The tree of all roles; see Program."""
+        self.http = HttpClient()
+        self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
+        try:
+            yield together([await role.tree(self) for role in self._roles])
+        finally:
+            with trio.CancelScope(shield=True):
+                for role in self._roles:
+                    await role.close()
+                await self.http.aclose()
+                self.ledger.close()
+
+    def listener(self, name: str, host: str, port: int, certificates: Certificates | None = None) -> Listener:
+        """Where the surface of that name listens; made once."""
+        settings = self.settings
+        made = Listener(host, port, settings.http, settings.shutdown.drain_s, certificates)
+        return self.listeners.setdefault(name, made)
+
+    def started(self) -> None:
+        """Say where everything serves."""
+        bound = {f"{name}_url": at.bound.url for name, at in self.listeners.items() if at.bound is not None}
+        self.process.say_ready(**bound)
+
+    def ended(self) -> None:
+        """See Program."""
+        _log.info("stopped")
+
+    def ledger_actor(self) -> LedgerActor:
+        """The ledger's only writer; when it is lost, the process ends."""
+        return LedgerActor(self.folder, self._on_ledger_lost, self._on_group)
+
+    def _on_group(self, group: Group) -> None:
+        self.metrics.ledger_commits.labels(group.word).inc()
+        self.metrics.ledger_commit_seconds.observe(group.seconds)
+        self.metrics.ledger_queue.set(group.waiting)
+        for outcome in group.outcomes:
+            self.metrics.ledger_writes.labels(outcome.word).inc()
+
+    def _on_ledger_lost(self, error: LedgerError) -> None:
+        path = str(self.folder / LEDGER_FILE)
+        self.process.fail(lambda: _log.error("ledger_lost", error=str(error), path=path))
+
+
+def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loaded, ready_fd: int | None) -> int:
+    """Run the roles in one process until SIGTERM or Ctrl-C; returns the exit status."""
+    settings = loaded.settings
+    log = settings.log
+    begin(log.level, json_logs=log.format == "json" or (log.format == "auto" and not sys.stderr.isatty()))
+    for caution in config.cautions(settings, roles):
+        _log.warning("setting_to_look_at", key=caution.key, reason=caution.message)
+    for unread in loaded.unread:
+        _log.warning("variable_not_read", name=unread.key, reason=unread.message)
+
+    @contextmanager
+    def claimed(process: Process) -> Iterator[Shared]:
+        with data_folder(Path(settings.data_dir)) as folder:
+            yield open_shared(process, openers, settings, folder)
+
+    return Process("engram", REFUSALS, ready_fd).live(claimed)
+
+
+def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
+    """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
+    ledger_id, roles = _ledger_id(folder, settings.environment), []
+    for open_role in openers:
+        role = open_role(settings, folder)
+        roles.append(role)
+        settings = role.settings
+    return Shared(process, roles, settings, folder, ledger_id)
+
+
+def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
+    """One root with the children of all; what several have (the ledger), it has once, where the first has it."""
+    children: dict[str, ChildSpec | SupervisorSpec] = {}
+    for tree in trees:
+        for child in tree.children:
+            children.setdefault(child.id, child)
+    first = trees[0]
+    return SupervisorSpec("root", list(children.values()), strategy=first.strategy, intensity=first.intensity)
+
+
+def _ledger_id(folder: Path, environment: str) -> str:
+    """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
+    connection = open_writer(folder / LEDGER_FILE)
+    try:
+        held = facts.claim_environment(connection, environment)
+        if held != environment:
+            raise LedgerUnusable(f"{folder} holds the ledger of environment {held}, not {environment}; set data_dir")
+        return facts.ledger_id(connection)
+    finally:
+        connection.close()
+        connection.engine.dispose()

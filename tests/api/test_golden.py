@@ -1,0 +1,86 @@
+"""What clients see of the endpoints, held against what they saw before the endpoints were declared in one table."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engram.api.gateway import openapi_document
+from engram.api.node import openapi_document as node_document
+from tests.api.answers import walk
+from tests.api.documents import meant
+from tests.gateway.surface import running_gateway
+
+DELIBERATE = {
+    "/components/schemas/CreateSessionBody/description": "says what refuses values of a wrong type",
+    "/components/schemas/ExtendSessionBody/properties/duration_hours/description": "was missing",
+    "/components/schemas/SessionAnswer/description": "names the unit of its times",
+    "/paths//nodes/get/responses/200/description": "says what docs/api.md said",
+    "/paths//ready/get/responses/200/description": "says what docs/api.md said",
+    "/paths//terms/get/responses/200/description": "says what docs/api.md said",
+}
+"""Where the gateway's document differs from the recorded one, and why."""
+_SHARE = "//KeyShareRetrieve/post/responses/200/content/application/json/schema/properties"
+NODE_DELIBERATE = {
+    f"{_SHARE}/share_hex/maxLength": "was missing",
+    f"{_SHARE}/share_hex/minLength": "was missing",
+    f"{_SHARE}/share_index/maximum": "was missing",
+    f"{_SHARE}/share_index/minimum": "was missing",
+    f"{_SHARE}/threshold/maximum": "was missing",
+    f"{_SHARE}/threshold/minimum": "was missing",
+    "//stats/get/responses/200/content/application/json/schema/properties/hotkey/type": "a client takes null too",
+    "//stats/get/responses/200/content/application/json/schema/properties/peers/type": "a client takes null too",
+}
+"""The same for a node's document, whose Structs are components now, once what a schema refers to stands in its place;
+besides, titles, defaults and descriptions are there that were missing."""
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+async def test_every_endpoint_of_the_gateway_answers_as_it_always_did() -> None:
+    async with running_gateway() as gateway:
+        answered = await walk(gateway)
+    recorded = golden("gateway_answers")
+    assert [each["request"] for each in answered] == [each["request"] for each in recorded]
+    for now, before in zip(answered, recorded, strict=True):
+        assert now == before
+
+
+def test_the_gateways_document_describes_the_same_requests_and_answers() -> None:
+    assert set(_differences(_unversioned(openapi_document()), golden("gateway_openapi"))) == DELIBERATE.keys()
+
+
+def test_the_nodes_document_describes_the_same_requests_and_answers() -> None:
+    now, before = _unversioned(node_document()), golden("node_openapi")
+    assert set(_differences(meant(now), meant(before))) == NODE_DELIBERATE.keys()
+    assert set(_described(before)) <= set(_described(now))
+
+
+def _unversioned(document: bytes) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads(document)
+    described["info"].pop("version")
+    return described
+
+
+def _differences(now: Any, before: Any, at: str = "") -> Iterator[str]:
+    """Where two documents differ, as JSON pointers."""
+    if isinstance(now, dict) and isinstance(before, dict):
+        for name in sorted(now.keys() | before.keys()):
+            yield from _differences(now.get(name), before.get(name), f"{at}/{name}")
+    elif now != before:
+        yield at
+
+
+def _described(node: Any) -> Iterator[str]:
+    """Every description of a document."""
+    if isinstance(node, dict):
+        if isinstance(said := node.get("description"), str):
+            yield said
+        for each in node.values():
+            yield from _described(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _described(each)

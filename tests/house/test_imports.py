@@ -1,0 +1,58 @@
+"""Imports stand at the top of a file: what a part needs is seen there, and missing at the start rather than in use."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXCEPTIONS = {
+    "run.py": "a process loads the roles that it has",
+    "actors/_actor.py": "two modules of one package that give out each other's objects",
+    "actors/_refs.py": "two modules of one package that give out each other's objects",
+    "actors/testing.py": "a module of trio that is not public, for deterministic runs alone",
+    "engram/clock.py": "the SDK's clients without a loop need a clock, and no trio",
+    "engram/chain/submit/substrate.py": "extra `chain`",
+    "engram/hotkeys/bittensor_core.py": "extra `chain`",
+    "engram/memory/embed/minilm.py": "extra `node`",
+    "engram/memory/embed/minilm_graph.py": "onnx, where weights are made",
+    "engram/miner/node.py": "extra `qdrant`",
+}
+COMMANDS = "engram/cli/"
+"""A command's module is read for the help of its whole group, so what a command needs is imported when it runs."""
+
+
+def imports_in_functions(source: str) -> Iterator[str]:
+    """The functions that import something when they are called."""
+    for function in ast.walk(ast.parse(source)):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            for node in ast.walk(function):
+                loads = isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__"))
+                if loads or isinstance(node, ast.Import | ast.ImportFrom):
+                    yield getattr(function, "name", "lambda")
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import a\nfrom b import c", []),
+        ("def f():\n    import a", ["f"]),
+        ("async def f():\n    from a import b", ["f"]),
+        ("def f():\n    return importlib.import_module(name)", ["f"]),
+        ("class A:\n    def f(self):\n        import a", ["f"]),
+        ("f = lambda: __import__('a')", ["lambda"]),
+        ("if TYPE_CHECKING:\n    import a", []),
+    ],
+)
+def test_the_search_finds_each_way_to_import_late(source: str, found: list[str]) -> None:
+    assert list(imports_in_functions(source)) == found
+
+
+def test_nothing_is_imported_inside_a_function_without_a_reason() -> None:
+    files = [
+        ROOT / "run.py",
+        *(file for name in ("actors", "config", "engram") for file in (ROOT / name).rglob("*.py")),
+    ]
+    found = {str(file.relative_to(ROOT)) for file in files if any(imports_in_functions(file.read_text()))}
+    assert {name for name in found if not name.startswith(COMMANDS)} == set(EXCEPTIONS)

@@ -1,0 +1,3 @@
+from tests.crashes import crashes
+
+__all__ = ["crashes"]

@@ -1,0 +1,128 @@
+"""The tree of each role as it is written down: names, order, strategies, restart policy."""
+
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from actors import Backoff, ChildSpec, Intensity, SupervisorSpec
+from config.model import Settings
+from engram.roles import facilitator, gateway, miner
+from engram.roles.shared import Shared, together
+
+GATEWAY = """
+root                      one_for_one
+  ledger
+  loop_lag                disable
+  facilitator
+  chain                   disable
+  payments                rest_for_one
+    purchases             dynamic
+    payment_verifier
+    facilitator_supported
+  fleet                   rest_for_one
+    sagas                 dynamic
+    node_watch
+    provisioner
+  stats_poller            disable
+  relay_emitter           disable
+  relay_rounds            disable
+  event_feed              disable
+  control                 disable
+  sales_watch             disable
+  ops
+  http
+"""
+NODE = """
+node                      one_for_one
+  folder
+  truth
+  notebook
+  store
+  embedder
+  readiness               disable
+  loop_lag
+  storage
+  uptime
+  chain                   disable
+  announcer               disable
+  ops                     disable
+  lifetime
+  http
+"""
+FACILITATOR = """
+root                      one_for_one
+  ledger
+  loop_lag                disable
+  facilitator
+"""
+
+
+def lines(spec: ChildSpec | SupervisorSpec, depth: int = 0) -> Iterator[str]:
+    policy = spec.strategy if isinstance(spec, SupervisorSpec) else spec.on_exceed.replace("escalate", "")
+    yield f"{'  ' * depth + spec.id:26}{policy}".rstrip()
+    for child in spec.children if isinstance(spec, SupervisorSpec) else ():
+        yield from lines(child, depth + 1)
+
+
+def drawn(spec: SupervisorSpec) -> str:
+    return "\n".join(["", *lines(spec), ""])
+
+
+def shared(**settings: Any) -> Any:
+    """What the trees read when they are written down; nothing of it is started."""
+    double = MagicMock(spec=Shared)
+    for name in ("registry", "metrics", "clock", "ids", "ledger"):
+        setattr(double, name, MagicMock())
+    double.settings = Settings(**settings)
+    return double
+
+
+def test_the_tree_of_a_gateway() -> None:
+    assert drawn(gateway.tree(shared(), MagicMock())) == GATEWAY
+
+
+def test_the_tree_of_a_node() -> None:
+    assert drawn(miner.tree(MagicMock(), MagicMock())) == NODE
+
+
+def test_a_node_without_a_chain_has_no_child_for_it() -> None:
+    node = MagicMock()
+    node.chain.syncer = node.chain.announcer = None
+    assert drawn(miner.tree(node, MagicMock())) == NODE.replace(f"  chain{'disable':>26}\n", "").replace(
+        f"  announcer{'disable':>22}\n", ""
+    )
+
+
+def test_the_tree_of_a_facilitator() -> None:
+    assert drawn(facilitator.tree(shared())) == FACILITATOR
+
+
+def test_roles_named_together_have_what_they_share_once() -> None:
+    p = shared()
+    assert drawn(together([facilitator.tree(p), gateway.tree(p, MagicMock())])) == GATEWAY
+
+
+def test_the_play_facilitator_is_no_part_of_a_gateway_with_another_one() -> None:
+    settings = Settings()
+    payments = type(settings.payments)(facilitator_url="https://facilitator.example")
+    assert drawn(gateway.tree(shared(payments=payments), MagicMock())) == GATEWAY.replace("  facilitator\n", "")
+
+
+def test_the_play_facilitator_refuses_to_run_outside_local() -> None:
+    with pytest.raises(ValueError, match="does not run in 'testnet'"):
+        facilitator.tree(shared(environment="testnet"))
+
+
+@pytest.mark.parametrize("name", ["chain", "stats_poller", "relay_emitter", "event_feed", "control", "sales_watch"])
+def test_what_a_gateway_can_do_without_never_ends_it(name: str) -> None:
+    (child,) = [child for child in gateway.tree(shared(), MagicMock()).children if child.id == name]
+    assert isinstance(child, ChildSpec)
+    assert (child.backoff, child.intensity) == (Backoff(0.2, 30.0, reset_after_s=60.0), Intensity(20, 600.0))
+    assert child.on_exceed == "disable"
+
+
+def test_the_public_surface_stops_first_and_the_ledger_last() -> None:
+    children = [child.id for child in gateway.tree(shared(), MagicMock()).children]
+    assert (children[0], children[-1]) == ("ledger", "http")
