@@ -167,6 +167,11 @@ def test_a_jump_of_the_wall_clock_neither_steals_nor_gives_hours() -> None:
         assert rules.remaining_s(session, Instant(wall, 50.0 + 600.0, "a")) == 3000.0
 
 
+def test_time_that_was_used_beyond_what_was_paid_leaves_nothing_and_no_debt() -> None:
+    for over_s in (0.0, 0.5, 600.0):
+        assert rules.remaining_s(a_session(), Instant(0.0, 50.0 + 3600.0 + over_s, "a")) == 0.0
+
+
 def test_across_a_reboot_the_wall_clock_counts_and_never_backwards() -> None:
     session = a_session()
     assert rules.remaining_s(session, Instant(1_600.0, 1.0, "b")) == 3000.0
