@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 LIST = ROOT / "tests" / "mutation-survivors.txt"
 AREAS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "sessions": ("engram/sessions/rules.py", ("tests/sessions",)),
+    "sessions": ("engram/sessions/rules.py", ("tests/sessions/test_rules.py", "tests/sessions/test_records.py")),
     "relay": ("engram/relay/rules.py", ("tests/relay/test_rules.py", "tests/relay/test_records.py")),
     "provisioning": ("engram/provisioning/rules.py", ("tests/provisioning/test_rules.py",)),
     "payments": (
