@@ -31,7 +31,10 @@ AREAS: dict[str, tuple[str, tuple[str, ...]]] = {
         "engram/payments/rules.py",
         ("tests/payments/test_rule_tables.py", "tests/payments/test_rules.py"),
     ),
-    "refunds": ("engram/payments/refund_rules.py", ("tests/payments/test_refund_terms.py",)),
+    "refunds": (
+        "engram/payments/refund_rules.py",
+        ("tests/payments/test_refund_rule_tables.py", "tests/payments/test_refund_terms.py"),
+    ),
 }
 """Of each area the file of its rules, and the tests that hold them; quick ones."""
 WITHIN_S = 120
