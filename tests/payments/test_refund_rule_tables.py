@@ -56,6 +56,13 @@ def test_the_time_bought_last_goes_back_first_and_parts_are_rounded_down() -> No
     assert parts(math.inf) == [("second", 90), ("first", 100)]
 
 
+def test_the_newest_is_the_one_made_last_and_of_those_made_at_once_the_last_by_id() -> None:
+    old = builders.payment("old", id="z", amount=100, seconds=10.0, created_at=NOW)
+    new = builders.payment("new", id="a", amount=100, seconds=10.0, created_at=NOW + 1)
+    twin = builders.payment("twin", id="b", amount=100, seconds=10.0, created_at=NOW + 1)
+    assert [paid.id for paid, _ in refund_rules.parts([old, new, twin], math.inf, 0)] == ["b", "a", "z"]
+
+
 def test_a_part_below_the_least_is_not_sent_and_a_whole_payment_always_is() -> None:
     assert parts(1.0, min_part=9) == [("second", 9)]
     assert parts(1.0, min_part=10) == []

@@ -172,6 +172,10 @@ def test_time_that_was_used_beyond_what_was_paid_leaves_nothing_and_no_debt() ->
         assert rules.remaining_s(a_session(), Instant(0.0, 50.0 + 3600.0 + over_s, "a")) == 0.0
 
 
+def test_what_was_used_before_the_last_count_brings_the_end_forward() -> None:
+    assert rules.expires_at(a_session(used_s=100.0), BOOT) == 4_500.0
+
+
 def test_across_a_reboot_the_wall_clock_counts_and_never_backwards() -> None:
     session = a_session()
     assert rules.remaining_s(session, Instant(1_600.0, 1.0, "b")) == 3000.0
