@@ -50,6 +50,7 @@ def parts(seconds: float, min_part: int = 0) -> list[tuple[str, int]]:
 def test_the_time_bought_last_goes_back_first_and_parts_are_rounded_down() -> None:
     assert parts(0.0) == []
     assert parts(0.01) == []
+    assert parts(0.12) == [("second", 1)]
     assert parts(1.0) == [("second", 9)]
     assert parts(10.0) == [("second", 90)]
     assert parts(12.55) == [("second", 90), ("first", 25)]
