@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram run.py tests bench
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy test-nightly coverage run lint format types bench bench-full lock clean
+.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,12 @@ test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENG
 test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
-test-nightly: setup setup-node setup-clients ## Run every kill point and long random runs as well
+test-nightly: setup setup-node setup-clients ## Run every kill point, long random runs and the check by mutation as well
 	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
+	@$(MAKE) --no-print-directory mutation ARGS=
+
+mutation: setup ## Change the rules in one place at a time: their tests must notice (ARGS="sessions relay")
+	@$(VENV)/python scripts/mutation.py $(ARGS)
 
 coverage: setup ## Run the suite and report branch coverage
 	@ENGRAM_COVERAGE=all scripts/test $(ARGS)

@@ -1,7 +1,8 @@
 """Actors against bare queues: asyncio.Queue (also on uvloop), a trio memory channel, a bare trio deque, Pykka, OTP.
 
 Rates are per CPU second of this process. Peers run in the same call, in turn with ours, and a ratio is the median of
-the ratios of the rounds. `python -m bench.actors [--quick]`; OTP's figures need `erl` on the PATH.
+the ratios of the rounds. The yardstick of restarting and stopping is bare trio tasks (bench/support/bare_tasks.py).
+`python -m bench.actors [--quick]`; OTP's figures need `erl` on the PATH.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from actors import (
     SupervisorSpec,
     open_system,
 )
+from bench.support import bare_tasks
 
 QUICK = "--quick" in sys.argv
 SCALE = 10 if QUICK else 1
@@ -480,6 +482,12 @@ def in_process(count: int) -> dict[str, float]:
     return found
 
 
+def bare_stop(count: int) -> float:
+    """Seconds that bare tasks need to stop, in a process of their own."""
+    command = [sys.executable, "-m", "bench.support.bare_tasks", str(count)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout)
+
+
 def event_stream_cost(rounds: int) -> tuple[float, float]:
     """The share of one-way throughput that a stream costs when nobody listens: mean and upper bound of its 95 %
     interval, from rounds of A B B A (A without a stream that was ever listened to, B with one that was)."""
@@ -562,11 +570,11 @@ WANTED = {
     "fanin_vs_asyncio_queue": (">=", 0.4),
     "call_deadline_vs_asyncio_queue": (">=", 0.9),
     "calls_100_vs_bare": (">=", 0.85),
-    "restart_p50_us": ("<=", 40),
-    "restart_p99_us": ("<=", 150),
+    "restart_p50_vs_yardstick": ("<=", 1.8),
+    "restart_p99_vs_yardstick": ("<=", 4),
     "spawn_vs_nursery_start": ("<=", 1.2),
     "kb_per_actor": ("<=", 8),
-    "stop_100k_s": ("<=", 5),
+    "stop_100k_vs_yardstick": ("<=", 2),
     "event_stream_cost": ("<=", 0.05),
 }
 
@@ -615,9 +623,15 @@ def main() -> None:
     calls_100 = alternate({"ours": lambda: ours_calls(100), "bare": lambda: bare_calls(100)})
     spawn_count = 10_000 // SCALE
     spawn = alternate({"ours": lambda: ours_spawn(spawn_count), "nursery": lambda: bare_spawn(spawn_count)})
-    restarts = sorted(restart_us())
+    restarts: list[float] = []
+    bare_restarts: list[float] = []
+    for _ in range(ROUNDS):
+        restarts += restart_us()
+        bare_restarts += bare_tasks.restart_us(4000 // SCALE)
+    restarts.sort()
+    bare_restarts.sort()
     many_10k = in_process(10_000)
-    many_100k = in_process(100_000)
+    many_100k, bare_stop_s = in_process(100_000), bare_stop(100_000)
     cost, cost_upper = event_stream_cost(30)
     erlang = otp()
 
@@ -625,6 +639,7 @@ def main() -> None:
         return statistics.median(rates[name])
 
     p50, p99 = statistics.median(restarts), restarts[int(len(restarts) * 0.99)]
+    bare_p50, bare_p99 = statistics.median(bare_restarts), bare_restarts[int(len(bare_restarts) * 0.99)]
     figures: dict[str, Any] = {
         "oneway_per_s": median(oneway, "ours"),
         "fanin_per_s": median(fanin, "ours"),
@@ -652,6 +667,9 @@ def main() -> None:
         "call_deadline_vs_pykka": paired(calls, "ours", "pykka"),
         "calls_100_vs_bare": paired(calls_100, "ours", "bare"),
         "spawn_vs_nursery_start": paired(spawn, "ours", "nursery"),
+        "restart_p50_vs_yardstick": p50 / bare_p50,
+        "restart_p99_vs_yardstick": p99 / bare_p99,
+        "stop_100k_vs_yardstick": many_100k["stop_s"] / bare_stop_s,
     }
     peers: dict[str, Any] = {
         "asyncio_queue": {
@@ -668,6 +686,7 @@ def main() -> None:
         "bare_trio_deque": {"calls_per_s": median(calls, "bare"), "calls_100_per_s": median(calls_100, "bare")},
         "pykka": {"oneway_per_s": median(oneway, "pykka"), "calls_per_s": median(calls, "pykka")},
         "nursery_start": {"spawn_10k_s": median(spawn, "nursery")},
+        "yardstick": {"restart_p50_us": bare_p50, "restart_p99_us": bare_p99, "stop_100k_s": bare_stop_s},
         "otp": erlang or {"oneway_per_s": None, "reason": "no erl on this machine"},
     }
     if erlang is not None:

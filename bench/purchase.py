@@ -1,19 +1,21 @@
 """Buying: from a paid POST to its 202, by 8 phones with a hotkey and a wallet each.
 
 Three processes, as in production: the gateway (its real tree without a fleet, so that the purchase is what is
-measured), the play-money facilitator, and this one with the phones. Limits are off. `python -m bench.purchase
-[--quick]`. `fsyncs_per_purchase` counts the gateway's ledger commits: each is one fsync of the write-ahead log.
+measured), the play-money facilitator, and this one with the phones. Limits are off. In turns with it the phones buy
+from the yardstick, a bare process that does the same fsyncs, signature checks and HTTP (bench/support/bare_shop.py).
+`python -m bench.purchase [--quick]`. `fsyncs_per_purchase` counts commits: each is one fsync of the write-ahead log.
 """
 
 import json
 import os
-import resource
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,15 @@ import trio
 
 from actors import ChildSpec, Context, Job
 from bench.support.paying import Phone
+from bench.support.report import print_line
+from engram.http.client import HttpClient
 
 QUICK = "--quick" in sys.argv
 PHONES = 8
 PURCHASES = 400 if QUICK else 1_600
 WARM_UP = 80
-WANTED_LEAST = {"purchases_per_s": 130.0}
-WANTED_MOST = {"p50_ms": 60.0}
+ROUNDS = 4
+WANTED = {"purchases_vs_yardstick": ">= 0.6", "p50_vs_yardstick": "<= 1.7"}
 ROOT = Path(__file__).resolve().parent.parent
 FACILITATOR = ("run.py", "facilitator", "--profile", "local", "--port", "0", "--log-level", "WARNING")
 NO_LIMITS = {
@@ -96,75 +100,99 @@ def cpu_s(pid: int) -> float:
 # --- the phones -------------------------------------------------------------------------------------------------------
 
 
-async def shop(url: str, gateway: int, facilitator: int) -> dict[str, float]:
-    phones = [Phone(url) for _ in range(PHONES)]
+class Shop:
+    """A process that sells, and the phones that buy there."""
 
-    async def visit(phone: Phone, purchases: int) -> None:
-        for _ in range(purchases):
-            await phone.buy()
+    def __init__(self, url: str, pid: int) -> None:
+        self.phones = [Phone(url) for _ in range(PHONES)]
+        self.pid = pid
+        self.taken_ms: list[float] = []
+        self.per_s: list[float] = []
+        self.cpu_ms: list[float] = []
 
-    async def crowd(purchases: int) -> None:
+    async def open(self) -> None:
+        """Ask for the price and buy until all is warm."""
+        for phone in self.phones:
+            await phone.ask_price()
+        await self._crowd(WARM_UP)
+
+    async def round(self) -> None:
+        """One round of purchases, measured."""
+        cpu, began = cpu_s(self.pid), time.perf_counter()
+        await self._crowd(PURCHASES // ROUNDS)
+        self.per_s.append(PURCHASES / ROUNDS / (time.perf_counter() - began))
+        self.cpu_ms.append((cpu_s(self.pid) - cpu) * 1000 / PURCHASES * ROUNDS)
+        self.taken_ms += [ms for phone in self.phones for ms in phone.taken_ms]
+
+    async def _crowd(self, purchases: int) -> None:
+        async def visit(phone: Phone) -> None:
+            phone.taken_ms.clear()
+            for _ in range(purchases // PHONES):
+                await phone.buy()
+
         async with trio.open_nursery() as nursery:
-            for phone in phones:
-                nursery.start_soon(visit, phone, purchases // PHONES)
+            for phone in self.phones:
+                nursery.start_soon(visit, phone)
 
-    for phone in phones:
-        await phone.ask_price()
-    await crowd(WARM_UP)
-    for phone in phones:
-        phone.taken_ms.clear()
-    cpu, facilitator_cpu, own = cpu_s(gateway), cpu_s(facilitator), resource.getrusage(resource.RUSAGE_SELF)
-    began = time.perf_counter()
-    await crowd(PURCHASES)
-    took_s = time.perf_counter() - began
-    done = resource.getrusage(resource.RUSAGE_SELF)
-    taken = sorted(ms for phone in phones for ms in phone.taken_ms)
-    return {
-        "p50_ms": statistics.median(taken),
-        "p99_ms": taken[int(len(taken) * 0.99)],
-        "purchases_per_s": len(taken) / took_s,
-        "cpu_ms_per_purchase": (cpu_s(gateway) - cpu) * 1000 / len(taken),
-        "facilitator_cpu_ms_per_purchase": (cpu_s(facilitator) - facilitator_cpu) * 1000 / len(taken),
-        "phones_cpu_ms_per_purchase": (done.ru_utime + done.ru_stime - own.ru_utime - own.ru_stime) * 1000 / len(taken),
-    }
+    def figures(self) -> dict[str, float]:
+        taken = sorted(self.taken_ms)
+        return {
+            "p50_ms": statistics.median(taken),
+            "p99_ms": taken[int(len(taken) * 0.99)],
+            "purchases_per_s": statistics.median(self.per_s),
+            "cpu_ms_per_purchase": statistics.fmean(self.cpu_ms),
+        }
+
+
+async def take_turns(ours: Shop, bare: Shop) -> None:
+    """Rounds of both, which of them begins changing."""
+    for number in range(ROUNDS):
+        for shop in (ours, bare) if number % 2 else (bare, ours):
+            await shop.round()
+
+
+async def count_bare_commits(url: str) -> int:
+    answer = await HttpClient().request("GET", f"{url}/commits")
+    return int(answer.json()["commits"])
 
 
 def main() -> None:
-    running: list[subprocess.Popen[bytes]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        gateway_folder = Path(folder) / "gateway"
-        gateway_folder.mkdir()
-        facilitator_folder = str(Path(folder) / "facilitator")
-        try:
-            facilitator, told = start(
-                [*FACILITATOR, "--data-dir", facilitator_folder, "--ready-fd"],
-            )
-            running.append(facilitator)
-            gateway, said = start(["-m", "bench.purchase", "--serve", told["facilitator_url"], str(gateway_folder)])
-            running.append(gateway)
-            figures = trio.run(shop, said["gateway_url"], gateway.pid, facilitator.pid)
-        finally:
-            for process in reversed(running):
-                process.send_signal(signal.SIGTERM)
-                process.wait(60)
-        counted = json.loads((gateway_folder / "counted.json").read_text())
-    figures["fsyncs_per_purchase"] = counted["commits"] / (PURCHASES + WARM_UP)
-    missed = [name for name, least in WANTED_LEAST.items() if figures[name] < least]
-    missed += [name for name, most in WANTED_MOST.items() if figures[name] > most]
-    line = {
-        "bench": "purchase",
-        "figures": {name: round(value, 3) for name, value in figures.items()},
-        "peers": {},
-        "ratios": {},
-        "wanted": {
-            **{name: f">= {least:g}" for name, least in WANTED_LEAST.items()},
-            **{name: f"<= {most:g}" for name, most in WANTED_MOST.items()},
-        },
-        "missed": missed,
-        "purchases": PURCHASES,
-        "phones": PHONES,
+    with ExitStack() as stack, tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "gateway").mkdir()
+        facilitator, said = start([*FACILITATOR, "--data-dir", str(folder / "facilitator"), "--ready-fd"])
+        stack.callback(end, facilitator)
+        facilitator_url = said["facilitator_url"]
+        gateway, said = start(["-m", "bench.purchase", "--serve", facilitator_url, str(folder / "gateway")])
+        stack.callback(end, gateway)
+        ours = Shop(said["gateway_url"], gateway.pid)
+        trio.run(ours.open)
+        offer, ledger = json.dumps(ours.phones[0].offer), str(folder / "gateway" / "ledger.sqlite3")
+        yardstick, said = start(["-m", "bench.support.bare_shop", facilitator_url, offer, ledger])
+        stack.callback(yardstick.kill)
+        bare = Shop(said["url"], yardstick.pid)
+        trio.run(bare.open)
+        cpu = cpu_s(facilitator.pid)
+        trio.run(take_turns, ours, bare)
+        facilitator_cpu_ms = (cpu_s(facilitator.pid) - cpu) * 1000 / (2 * PURCHASES)
+        bare_commits = trio.run(count_bare_commits, said["url"])
+        end(gateway)
+        commits = json.loads((folder / "gateway" / "counted.json").read_text())["commits"]
+    figures, theirs = ours.figures(), bare.figures()
+    figures["facilitator_cpu_ms_per_purchase"] = facilitator_cpu_ms
+    figures["fsyncs_per_purchase"] = commits / (PURCHASES + WARM_UP)
+    theirs["fsyncs_per_purchase"] = bare_commits / (PURCHASES + WARM_UP)
+    ratios = {
+        "purchases_vs_yardstick": statistics.median(map(truediv, ours.per_s, bare.per_s)),
+        "p50_vs_yardstick": figures["p50_ms"] / theirs["p50_ms"],
+        "cpu_vs_yardstick": statistics.median(map(truediv, ours.cpu_ms, bare.cpu_ms)),
     }
-    print(json.dumps(line))
+    print_line("purchase", figures, {"yardstick": theirs}, ratios, WANTED, purchases=PURCHASES, phones=PHONES)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
 
 
 if __name__ == "__main__":

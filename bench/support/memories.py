@@ -48,13 +48,13 @@ def batch(vectors: Vectors, first: int, *, as_numbers: bool = False) -> bytes:
         form = {"raw_embedding": vector.tolist()} if as_numbers else {"raw_embedding_b64": _packed(vector)}
         items.append({**form, "text": f"record {at} ".ljust(TEXT_CHARS, "."), "metadata": {}})
     number = namespace_of(first)
-    return _signed("IngestBatch", {"items": items, **({} if number is None else {"namespace": f"tenant_{number}"})})
+    return signed("IngestBatch", {"items": items, **({} if number is None else {"namespace": f"tenant_{number}"})})
 
 
 def single(vector: Vectors) -> bytes:
     """A signed request that stores one public vector with a text."""
     fields = {"raw_embedding_b64": _packed(vector), "text": "single ".ljust(TEXT_CHARS, "."), "metadata": {}}
-    return _signed("IngestSynapse", fields)
+    return signed("IngestSynapse", fields)
 
 
 def query(vector: Vectors, namespace: int | None = None) -> bytes:
@@ -62,7 +62,13 @@ def query(vector: Vectors, namespace: int | None = None) -> bytes:
     fields: dict[str, Any] = {"query_vector_b64": _packed(vector), "top_k": 10}
     if namespace is None:
         return request("POST", "/QuerySynapse", json.dumps(fields).encode())
-    return _signed("QuerySynapse", {**fields, "namespace": f"tenant_{namespace}"})
+    return signed("QuerySynapse", {**fields, "namespace": f"tenant_{namespace}"})
+
+
+def signed(endpoint: str, fields: Mapping[str, Any]) -> bytes:
+    """A request that the controller has signed."""
+    body = miner_scheme.sign_body(CONTROLLER, endpoint, fields, time.time_ns() // 1_000_000)
+    return request("POST", f"/{endpoint}", json.dumps(body).encode())
 
 
 def nearest(vectors: Vectors, wanted: Vectors) -> list[set[str]]:
@@ -83,8 +89,3 @@ def recall(wanted: Sequence[set[str]], there: Sequence[set[str]]) -> float:
 
 def _packed(vector: Vectors) -> str:
     return base64.b64encode(vector.tobytes()).decode()
-
-
-def _signed(endpoint: str, fields: Mapping[str, Any]) -> bytes:
-    body = miner_scheme.sign_body(CONTROLLER, endpoint, fields, time.time_ns() // 1_000_000)
-    return request("POST", f"/{endpoint}", json.dumps(body).encode())

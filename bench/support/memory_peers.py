@@ -217,7 +217,76 @@ class Chroma:
         """It has no end of its own."""
 
 
+class EngineAlone:
+    """The yardstick: a node's own engine and a durable row for each vector, without HTTP, signatures, CIDs or a worker.
+    Shards are configured as a node's are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._edge = importlib.import_module("qdrant_edge")
+        self._rows = Rows(folder / "rows.db")
+        there = [folder / "public", folder / "private"]
+        self._shards = [
+            self._edge.EdgeShard.load(str(path)) if path.exists() else self._create(path, private)
+            for private, path in enumerate(there)
+        ]
+
+    def _create(self, path: Path, private: int) -> Any:
+        edge = self._edge
+        path.mkdir()
+        graph = edge.HnswIndexConfig(
+            m=0 if private else 16, ef_construct=128, full_scan_threshold=4_000, payload_m=16 if private else None
+        )
+        config = edge.EdgeConfig(
+            vectors=edge.EdgeVectorParams(size=384, distance=edge.Distance.Cosine),
+            hnsw_config=graph,
+            quantization_config=edge.ScalarQuantizationConfig(
+                edge.ScalarType.Int8, quantile=0.99, memory=edge.Memory.Pinned
+            ),
+            max_search_threads=1,
+            optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=1_000),
+        )
+        shard = edge.EdgeShard.create(str(path), config)
+        if private:
+            shard.update(edge.UpdateOperation.create_field_index("ns", edge.KeywordIndexParams(is_tenant=True)))
+        return shard
+
+    def add(self, first: int, vectors: Vectors, namespace: int) -> None:
+        self._rows.add(first, vectors, namespace)
+        payload = {"ns": str(namespace)} if namespace >= 0 else {}
+        points = [self._edge.Point(first + i, vector.tolist(), payload) for i, vector in enumerate(vectors)]
+        self._shards[namespace >= 0].update(self._edge.UpdateOperation.upsert_points(points))
+
+    def optimize(self) -> None:
+        """Builds the graphs."""
+        for shard in self._shards:
+            shard.optimize()
+
+    def find(self, vector: Vectors, namespace: int) -> list[int]:
+        edge = self._edge
+        match = edge.FieldCondition("ns", match=edge.MatchValue(str(namespace)))
+        request = edge.QueryRequest(
+            limit=TOP,
+            query=edge.Query.Nearest(vector.tolist()),
+            filter=edge.Filter(must=[match]) if namespace >= 0 else None,
+            params=edge.SearchParams(
+                hnsw_ef=128, exact=False, quantization=edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
+            ),
+            with_payload=False,
+            with_vector=False,
+        )
+        numbers = [int(point.id) for point in self._shards[namespace >= 0].query(request)]
+        self._rows.texts(numbers)
+        return numbers
+
+    def close(self) -> None:
+        for shard in self._shards:
+            shard.flush()
+            shard.close()
+        self._rows.close()
+
+
 PEERS: dict[str, type[Any]] = {
+    "yardstick": EngineAlone,
     "qdrant_client_local": QdrantLocal,
     "hnswlib_sqlite": HnswlibSqlite,
     "faiss": Faiss,
@@ -289,7 +358,10 @@ def main(name: str, folder: Path, seconds: str) -> None:
         sys.stdout.flush()
         os._exit(0)
     vectors, namespaces = np.load(folder / "vectors.npy"), np.load(folder / "namespaces.npy")
-    print(json.dumps(load(peer, vectors, namespaces, float(seconds))), flush=True)
+    rates = load(peer, vectors, namespaces, float(seconds))
+    if isinstance(peer, EngineAlone):
+        peer.optimize()
+    print(json.dumps(rates), flush=True)
     for line in sys.stdin:
         told: Any = None
         match line.split():

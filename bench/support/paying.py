@@ -63,12 +63,12 @@ class Phone:
         self._url = url
         self._http = HttpClient()
         self._keypair = Keypair.generate()
-        self._offer: dict[str, Any] = {}
+        self.offer: dict[str, Any] = {}
 
     async def ask_price(self) -> None:
         asked = await self._post({})
         assert asked.status == 402, asked.content
-        self._offer = json.loads(base64.b64decode(asked.headers["payment-required"]))["accepts"][0]
+        self.offer = json.loads(base64.b64decode(asked.headers["payment-required"]))["accepts"][0]
 
     async def buy(self) -> None:
         """One paid POST, timed from when it is sent to its 202; signing the payment is not counted."""
@@ -77,7 +77,7 @@ class Phone:
 
     async def try_to_buy(self) -> Response:
         """As `buy`, whatever the answer is."""
-        payment = self.wallet.pay(self._offer)
+        payment = self.wallet.pay(self.offer)
         began = time.perf_counter()
         answer = await self._post({"PAYMENT-SIGNATURE": payment})
         self.taken_ms.append((time.perf_counter() - began) * 1000)

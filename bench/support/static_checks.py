@@ -1,4 +1,4 @@
-"""What is checked of a payment before anybody is asked: by us, and by the x402 package."""
+"""What is checked of a payment before anybody is asked: by us, by the x402 package, and by the yardstick."""
 
 import statistics
 import time
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from bench.support import bare_shop
 from bench.support.paying import Wallet
 from engram.payments import rules, x402
 from engram.payments.model import Requirements
@@ -16,17 +17,22 @@ OURS: Final = Requirements(BASE_SEPOLIA, 100_000, b"\xee" * 20, 120)
 MIN_VALIDITY_LEFT_S: Final = 20
 
 
-def measure(rounds: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Returns our CPU milliseconds a payment, and the package's; each payment is another one, by another payer."""
+def measure(rounds: int) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Returns the CPU milliseconds of a payment: ours, the package's, the yardstick's; each is of another payer."""
     offer: Any = x402.requirements_json(OURS)
     headers = [Wallet().pay(offer) for _ in range(PAYMENTS)]
     theirs = _package(offer)
-    taken: tuple[list[float], list[float]] = ([], [])
+    domain = bare_shop.domain_of(offer)
+
+    def bare(header: str) -> None:
+        bare_shop.check(header, offer, domain)
+
+    taken: tuple[list[float], list[float], list[float]] = ([], [], [])
     for _ in range(rounds):
-        for check, cpu_ms in zip((_check, theirs), taken, strict=True):
+        for check, cpu_ms in zip((_check, theirs, bare), taken, strict=True):
             cpu_ms.append(_cpu_ms(check, headers))
-    ours, package = map(statistics.median, taken)
-    return {"static_check_cpu_ms": ours}, {"static_check_cpu_ms": package}
+    ours, package, yardstick = ({"static_check_cpu_ms": statistics.median(each)} for each in taken)
+    return ours, package, yardstick
 
 
 def _cpu_ms(check: Callable[[str], None], headers: Sequence[str]) -> float:

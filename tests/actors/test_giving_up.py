@@ -123,8 +123,16 @@ async def test_a_child_that_fails_while_the_tree_stops_is_no_failure_of_the_tree
         async def on_stop(self, reason: ExitReason) -> None:
             raise Boom("while stopping")
 
-    async with open_system(SupervisorSpec("root", [ChildSpec("a", Bad)], intensity=Intensity(0, 1))):
-        pass
+    stopping: list[str] = []
+
+    class Recorded(Bad):
+        async def on_stop(self, reason: ExitReason) -> None:
+            stopping.append(str(reason))
+            await super().on_stop(reason)
+
+    async with open_system(SupervisorSpec("root", [ChildSpec("a", Recorded)], intensity=Intensity(0, 1))):
+        assert stopping == []
+    assert len(stopping) == 1
 
 
 async def test_significant_children_that_end_are_no_failure_of_the_tree(autojump_clock: MockClock) -> None:
@@ -137,8 +145,10 @@ async def test_significant_children_that_end_are_no_failure_of_the_tree(autojump
     async with open_system(
         SupervisorSpec("root", [later], auto_shutdown="any_significant", name="root"), registry=registry
     ):
+        began = trio.current_time()
         await registry.supervisor("root").start_child(child)
-        await trio.sleep_forever()
+        await trio.Event().wait()
+    assert trio.current_time() - began == pytest.approx(1.0)
 
 
 async def test_a_failed_boot_is_told_although_the_block_is_cancelled(autojump_clock: MockClock) -> None:

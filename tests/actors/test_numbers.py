@@ -173,6 +173,9 @@ def test_a_backoff_that_makes_the_intensity_unreachable_warns_where_it_is_given(
         GIVEN[way]()
 
 
-def test_an_intensity_that_can_be_reached_or_means_no_limit_warns_of_nothing() -> None:
+def test_an_intensity_that_can_be_reached_or_means_no_limit_warns_of_nothing(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
     ChildSpec("a", Counter, backoff=UNREACHABLE, intensity=Intensity(3, 60))
     ChildSpec("a", Counter, backoff=UNREACHABLE, intensity=Intensity(1_000_000, 1))
+    assert [str(warning.message) for warning in recwarn] == []

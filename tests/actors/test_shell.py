@@ -299,10 +299,11 @@ class Anything(Message["Unknown"], frozen=True):  # type: ignore[name-defined]
 
 async def test_a_reply_class_that_cannot_be_told_is_not_checked(autojump_clock: MockClock) -> None:
     registry = Registry()
-    spec = ChildSpec("a", lambda: Probe(Journal(), {Anything: lambda _: object()}), name="a")
+    reply = object()
+    spec = ChildSpec("a", lambda: Probe(Journal(), {Anything: lambda _: reply}), name="a")
     async with open_system(SupervisorSpec("root", [spec]), registry=registry):
         ref: ActorRef[Any] = registry.ref(Probe, "a")
-        await ref.call(Anything())
+        assert await ref.call(Anything()) is reply
 
 
 def test_classes_are_told_from_annotations() -> None:

@@ -145,3 +145,4 @@ async def test_evidence_is_kept_once_readable_by_its_owner_alone_and_bounded(tmp
 async def test_a_disk_that_refuses_evidence_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     await ForkFolder(tmp_path / "file").keep(fork(1))
+    assert (tmp_path / "file").read_text() == ""

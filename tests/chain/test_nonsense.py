@@ -54,6 +54,13 @@ async def test_nonsense_is_an_error_of_the_chain(method: str, answer: Any, late:
         await view.storage("SubtensorModule", "Burn", 450)
         await view.metagraph(450, 0.0)
         await submit(view, [chain], calls.set_commitment(450, b"a:1"), MINER, InclusionWait(0.001, 0.2))
+    chain.replace.clear()
+    before = chain.nonces.get(MINER.public_key, 0) + len(chain.pool)
+    assert before <= 1  # submitted at most once, whether it is in a block yet or not
+    view = await open_view([chain])
+    assert len((await view.metagraph(450, 0.0)).neurons) == 256
+    await submit(view, [chain], calls.set_commitment(450, b"a:2"), MINER, InclusionWait(0.001, 0.2))
+    assert chain.nonces[MINER.public_key] == before + 1
 
 
 @pytest.mark.parametrize("version", [-1, 2**32, 2**70])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engram.chain.errors import AnswerMalformed
 from engram.chain.read.codec import Codec, unwrap_metadata
 from engram.chain.read.type_names import check_type_names
+from tests.chain import samples
 from tests.chain.samples import metadata
 from tests.chain.test_upgrades import NEWER
 from tests.fakes import metadata_v15
@@ -37,7 +38,8 @@ def test_the_types_of_a_runtime_pass(honest: bytes) -> None:
 
 def test_types_that_contain_each_other_by_their_fields_are_not_spelled_by_them() -> None:
     field: Definition = {"name": None, "type_name": None, "docs": []}
-    Codec(grown(60, lambda last: {"composite": [{**field, "type": last}, {**field, "type": last}]}), 293, 1)
+    codec = Codec(grown(60, lambda last: {"composite": [{**field, "type": last}, {**field, "type": last}]}), 293, 1)
+    assert codec.decode_fields(samples.scale()) == Codec(metadata(), 293, 1).decode_fields(samples.scale())
 
 
 @pytest.mark.parametrize(

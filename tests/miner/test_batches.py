@@ -291,9 +291,15 @@ async def test_a_batch_gives_the_cids_of_single_ingests_and_a_result_for_each(tm
         assert answers.health(service).body["vectors"] == 3
         found: Any = (await answers.query(service, encoded({"query_vector_b64": packed}))).body["results"]
         assert len(found) == 3
-        refused: list[dict[str, Any]] = [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}]
-        for bad in refused:
-            assert (await answers.ingest_batch(service, encoded(bad))).status == 400
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"items": []}, {"items": 5}, {"items": [{}] * 257}], ids=["none", "empty", "number", "257"]
+)
+async def test_what_is_no_batch_is_a_400_and_stores_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        assert (await answers.ingest_batch(service, encoded(fields))).status == 400
+        assert answers.health(service).body["vectors"] == 0
 
 
 async def test_a_batch_is_stored_in_the_namespace_it_names(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engram import wire
 from engram.hotkeys import verify
 from engram.memory.proof import keyed_tree, proofs
@@ -34,8 +36,19 @@ async def test_the_second_form_of_a_proof_needs_the_bytes_and_binds_everything(t
             wire.convert(given["inclusion"], keyed_tree.Shown), cid, root
         ) == proofs.embedding_hash(embedding)
         assert "embedding_hash" not in given
-        for changed in ({"version": 3}, {"version": True}, {"expires_at": expires + 10_000}, {"expires_at": 1e300}):
-            assert (await endpoints.challenge(service, encoded({**asked, **changed}))).status == 400
+
+
+@pytest.mark.parametrize(
+    "changed", [{"version": 3}, {"version": True}, {"in_s": 10_000}, {"expires_at": 1e300}], ids=str
+)
+async def test_a_challenge_of_no_version_or_of_another_time_is_a_400(tmp_path: Path, changed: dict[str, Any]) -> None:
+    async with serving(tmp_path) as service:
+        cid = str((await endpoints.ingest(service, encoded({"raw_embedding": UP}))).body["cid"])
+        now = int(time.time())
+        asked = {"cid": cid, "nonce_hex": "11" * 32, "expires_at": now + 60, "version": 2}
+        assert (await endpoints.challenge(service, encoded(asked))).status == 200
+        wrong = {"expires_at": now + changed["in_s"]} if "in_s" in changed else changed
+        assert (await endpoints.challenge(service, encoded({**asked, **wrong}))).status == 400
 
 
 async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners(tmp_path: Path) -> None:
@@ -44,12 +57,16 @@ async def test_commitments_of_a_namespace_and_of_everything_are_for_their_owners
         mine = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
         own = opened(await endpoints.commitment(service, mine))
         assert (own["count"], str(own["signed"]).startswith("engram-commitment:keyed-1:notes:")) == (1, True)
-        theirs = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
-        assert (await endpoints.commitment(service, theirs)).status == 403
-        anew = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
-        assert (await endpoints.commitment(service, {**anew, "form": "legacy"})).status == 400
+        others = {key: str(value) for key, value in in_namespace(STRANGER, "notes").items()}
+        assert (await endpoints.commitment(service, others)).status == 403
         assert (await endpoints.commitment(service, {"scope": "all"})).status == 401
-        assert (await endpoints.commitment(service, {"scope": "some"})).status == 400
-        assert (await endpoints.commitment(service, {"form": "new"})).status == 400
         everything = chat_parameters(CONTROLLER, "commitment", scope="all")
         assert opened(await endpoints.commitment(service, everything))["count"] == 1
+
+
+async def test_a_commitment_of_no_scope_or_form_is_a_400(tmp_path: Path) -> None:
+    async with serving(tmp_path) as service:
+        await endpoints.ingest(service, signed(CONTROLLER, "IngestSynapse", {"text": "mine", "namespace": "notes"}))
+        mine = {key: str(value) for key, value in in_namespace(CONTROLLER, "notes").items()}
+        for parameters in ({**mine, "form": "legacy"}, {"scope": "some"}, {"form": "new"}):
+            assert (await endpoints.commitment(service, parameters)).status == 400

@@ -496,7 +496,9 @@ FIELDS = (
 
 
 def sound(answer: Answer) -> None:
-    assert answer.status < 500
+    """A 200, or a refusal that says why; never a fault of the node."""
+    assert answer.status == 200 or 400 <= answer.status < 500
+    assert answer.status == 200 or answer.body["error"]
     assert msgspec.json.encode(answer.body)
 
 

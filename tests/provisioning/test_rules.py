@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,7 +148,144 @@ def test_a_backend_that_never_answers_is_asked_only_so_often() -> None:
 
 
 def test_waits_grow_to_a_bound() -> None:
-    waits = [rules.wait_s(failures) for failures in range(12)]
-    assert waits == sorted(waits)
-    assert waits[0] == 0.0
-    assert waits[-1] == 30.0
+    assert [rules.wait_s(failures) for failures in range(9)] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0]
+    assert rules.wait_s(1_000) == 30.0
+
+
+STEPS = """
+payment_pending  none   -
+payment_pending  there  -
+provisioning     none   plan
+provisioning     there  launch
+active           none   degrade
+active           there  inspect
+degraded         none   plan
+degraded         there  launch
+stopping         none   finish
+stopping         there  destroy
+stopped          none   -
+stopped          there  destroy
+expired          none   -
+expired          there  destroy
+failed           none   -
+failed           there  destroy
+"""
+"""Session, node, and the next step."""
+
+
+@pytest.mark.parametrize("row", STEPS.strip().splitlines())
+def test_the_next_step_follows_from_the_facts(row: str) -> None:
+    session, node, step = row.split()
+    facts = Facts(SessionState(session), node == "there", attempts=LIMIT - 1)
+    saga, taken = rules.decide(rules.begin(LIMIT), facts)
+    assert (saga.facts, taken or "-") == (facts, step)
+    assert saga.doing == (step if taken else Effect.REREAD)
+
+
+def test_every_state_has_its_steps() -> None:
+    assert {row.split()[0] for row in STEPS.strip().splitlines()} == set(SessionState)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "hopeless", "step"),
+    [(LIMIT - 1, False, "plan"), (LIMIT, False, "give_up"), (LIMIT + 1, False, "give_up"), (0, True, "give_up")],
+)
+def test_a_first_launch_is_given_up_after_the_limit_or_when_it_is_hopeless(
+    attempts: int, hopeless: bool, step: str
+) -> None:
+    saga = msgspec.structs.replace(rules.begin(LIMIT), hopeless=hopeless)
+    assert rules.decide(saga, Facts(SessionState.PROVISIONING, node=False, attempts=attempts))[1] == step
+    assert rules.decide(saga, Facts(SessionState.DEGRADED, node=False, attempts=attempts))[1] == "plan"
+
+
+AFTER_DONE = {
+    "plan": "launch",
+    "launch": "await_health",
+    "await_health": "serve",
+    "serve": None,
+    "inspect": None,
+    "degrade": "reread",
+    "stop_node": "wait",
+    "destroy": "reread",
+    "give_up": None,
+    "finish": None,
+    "wait": "reread",
+    "reread": "reread",
+}
+"""What follows a step that worked."""
+
+
+def saga_doing(step: Effect, state: SessionState, failures: int = 0) -> Saga:
+    return Saga(Facts(state, node=True, attempts=1), LIMIT, doing=step, failures=failures)
+
+
+@pytest.mark.parametrize("step", Effect)
+@pytest.mark.parametrize("state", [SessionState.PROVISIONING, SessionState.ACTIVE, SessionState.DEGRADED])
+def test_what_follows_a_step_that_worked(step: Effect, state: SessionState) -> None:
+    before = saga_doing(step, state)
+    after, following = rules.decide(before, Outcome.DONE)
+    assert following == AFTER_DONE[step]
+    assert after == msgspec.structs.replace(before, doing=following or step)
+
+
+def test_a_launch_that_failed_is_waited_for_once_it_is_undone() -> None:
+    assert rules.decide(saga_doing(Effect.DESTROY, SessionState.PROVISIONING, 1), Outcome.DONE)[1] is Effect.WAIT
+    assert rules.decide(saga_doing(Effect.DESTROY, SessionState.STOPPING, 1), Outcome.DONE)[1] is Effect.REREAD
+
+
+def failed(step: Effect, outcome: Outcome, *, first: bool) -> tuple[str, int, bool]:
+    """Step, failures in a row and whether there is no hope, after a step that did not work."""
+    match outcome, step:
+        case Outcome.LOST, _:
+            return "reread", 0, False
+        case Outcome.UNHEALTHY, Effect.INSPECT:
+            return "degrade", 0, False
+        case Outcome.UNHEALTHY, _:
+            return "destroy" if first else "stop_node", 1, False
+        case Outcome.REJECTED, Effect.LAUNCH if first:
+            return "destroy", 1, True
+        case Outcome.REJECTED, _ if first:
+            return "reread", 1, True
+        case Outcome.REFUSED, Effect.LAUNCH if first:
+            return "destroy", 1, False
+        case _:
+            return "wait", 1, False
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.DONE])
+@pytest.mark.parametrize("step", Effect)
+@pytest.mark.parametrize("state", [SessionState.PROVISIONING, SessionState.DEGRADED])
+def test_what_follows_a_step_that_did_not_work(state: SessionState, step: Effect, outcome: Outcome) -> None:
+    after, following = rules.decide(saga_doing(step, state), outcome)
+    expected = failed(step, outcome, first=state is SessionState.PROVISIONING)
+    assert (following, after.failures, after.hopeless) == expected
+    assert after.doing is following
+
+
+@pytest.mark.parametrize(
+    ("step", "outcome", "state", "failures", "following", "left", "hopeless"),
+    [
+        ("launch", "unanswered", "provisioning", 8, "wait", 9, False),
+        ("launch", "unanswered", "provisioning", 9, "destroy", 0, False),
+        ("launch", "unanswered", "provisioning", 10, "destroy", 0, False),
+        ("launch", "unanswered", "degraded", 9, "wait", 10, False),
+        ("plan", "unanswered", "provisioning", 9, "wait", 10, False),
+        ("plan", "refused", "provisioning", 8, "wait", 9, False),
+        ("plan", "refused", "provisioning", 9, "reread", 10, True),
+        ("plan", "refused", "degraded", 9, "wait", 10, False),
+        ("stop_node", "refused", "provisioning", 9, "wait", 10, False),
+    ],
+)
+def test_ten_steps_in_a_row_that_bring_nothing_end_a_first_launch(
+    step: str, outcome: str, state: str, failures: int, following: str, left: int, hopeless: bool
+) -> None:
+    saga = saga_doing(Effect(step), SessionState(state), failures)
+    after, taken = rules.decide(saga, Outcome(outcome))
+    assert (taken, after.failures, after.hopeless) == (following, left, hopeless)
+
+
+def test_a_saga_begins_by_reading_and_knows_nothing() -> None:
+    assert rules.begin(LIMIT) == Saga(Facts(SessionState.PAYMENT_PENDING, node=False, attempts=0), LIMIT)
+    assert Saga(rules.begin(LIMIT).facts, LIMIT) == Saga(
+        rules.begin(LIMIT).facts, LIMIT, doing=Effect.REREAD, failures=0, hopeless=False
+    )

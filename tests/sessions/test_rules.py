@@ -92,6 +92,44 @@ def test_what_is_shown_is_what_is_charged() -> None:
     assert rules.price(rules.tiers(0.10)[TierName.PRO], 0.7) == 252_000
 
 
+ARROWS = """
+payment_pending  settled           provisioning
+payment_pending  payment_failed    failed
+payment_pending  end               stopping
+provisioning     node_ready        active
+provisioning     provision_failed  failed
+provisioning     end               stopping
+active           degrade           degraded
+degraded         recover           active
+active           end               stopping
+degraded         end               stopping
+stopping         destroyed         stopped
+"""
+"""From, by, to; `destroyed` of a session that its user stopped."""
+
+
+def test_the_arrows_between_states_are_these_and_no_others() -> None:
+    drawn = {(state, event): after for state, event, after in map(str.split, ARROWS.strip().splitlines())}
+    for state in SessionState:
+        for event in SessionEvent:
+            assert rules.next_state(state, event, None) == drawn.get((state, event)), (state, event)
+
+
+@pytest.mark.parametrize(
+    ("reason", "end"),
+    [
+        ("user", "stopped"),
+        ("operator", "stopped"),
+        ("expired", "expired"),
+        ("payment", "failed"),
+        ("provision", "failed"),
+        ("node_lost", "failed"),
+    ],
+)
+def test_where_a_destroyed_session_ends_follows_its_reason(reason: str, end: str) -> None:
+    assert rules.next_state(SessionState.STOPPING, SessionEvent.DESTROYED, EndReason[reason.upper()]) == end
+
+
 @given(st.sampled_from(SessionState), st.sampled_from(SessionEvent), st.sampled_from([None, *EndReason]))
 def test_terminal_states_are_left_by_nothing_and_entered_only_when_no_node_is_left(
     state: SessionState, event: SessionEvent, reason: EndReason | None
@@ -127,6 +165,15 @@ def test_a_jump_of_the_wall_clock_neither_steals_nor_gives_hours() -> None:
     session = a_session()
     for wall in (0.0, 1e9):
         assert rules.remaining_s(session, Instant(wall, 50.0 + 600.0, "a")) == 3000.0
+
+
+def test_time_that_was_used_beyond_what_was_paid_leaves_nothing_and_no_debt() -> None:
+    for over_s in (0.0, 0.5, 600.0):
+        assert rules.remaining_s(a_session(), Instant(0.0, 50.0 + 3600.0 + over_s, "a")) == 0.0
+
+
+def test_what_was_used_before_the_last_count_brings_the_end_forward() -> None:
+    assert rules.expires_at(a_session(used_s=100.0), BOOT) == 4_500.0
 
 
 def test_across_a_reboot_the_wall_clock_counts_and_never_backwards() -> None:
