@@ -1,7 +1,8 @@
 """The SQLite that everything durable is kept in: the library of the `pysqlite3` wheel, named here and nowhere else.
 
-Python's own SQLite is whatever the system has; the wheel's is past the WAL-reset bug. A process must not open one file
-by two SQLite libraries: the kernel's locks belong to the process, so neither would see the other's.
+Python's own SQLite is whatever the system has; the wheel's is past the WAL-reset bug. Where there is no wheel (other
+machines than Linux on x86-64), Python's own is used, and `engram doctor` names its version. A process must not open one
+file by two SQLite libraries: the kernel's locks belong to the process, so neither would see the other's.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:  # the wheel is Python's own module, built against another library, and has no types
     import sqlite3
 else:
-    from pysqlite3 import dbapi2 as sqlite3
+    try:
+        from pysqlite3 import dbapi2 as sqlite3
+    except ImportError:
+        import sqlite3
 
 __all__ = ["VERSION", "WAL_RESET_FIXED", "code_of", "has_wal_reset_bug", "sqlite3"]
 

@@ -104,4 +104,4 @@ def test_a_signed_refund_is_good_for_ten_minutes() -> None:
     ],
 )
 def test_each_answer_has_a_word(settlement: Settlement, word: str) -> None:
-    assert refund_rules.told(settlement) == word
+    assert refund_rules.word(settlement) == word

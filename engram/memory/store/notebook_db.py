@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, final
+from typing import TypeVar, cast, final
 
 import msgspec
 import trio
@@ -108,8 +108,8 @@ class Notebook:
         """
         self._writer.start()
         with trio.CancelScope(shield=True):
-            result: T = await self._writer.write(change)
-        return result
+            return cast("T", await self._writer.write(change))
+        raise AssertionError("a shielded scope is not left by cancellation")  # pyright cannot know
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Waits until cancelled. Raises WriteUnknown when the writer has failed, which ends the process."""
