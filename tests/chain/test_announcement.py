@@ -1,4 +1,4 @@
-"""Whether a node announces itself now: the table of announcement.py, row by row, and what holds for all of them."""
+"""Whether a node announces itself now: the table of announce_rules.py, row by row, and what holds for all of them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A facilitator in memory with fault switches; held to the contract of the real ones by tests/payments/contract."""
+"""A facilitator in memory with fault switches; tests/payments/test_facilitators.py holds it to the real ones' contract."""
 
 from collections import deque
 from collections.abc import Callable
