@@ -1,4 +1,4 @@
-"""A facilitator in memory with fault switches; tests/payments/test_facilitators.py holds it to the real ones' contract."""
+"""A facilitator in memory with fault switches, held to the contract in tests/payments/test_facilitators.py."""
 
 from collections import deque
 from collections.abc import Callable
