@@ -1,7 +1,6 @@
 """The tables on disk: as the version before made them, and as the areas describe them."""
 
 import importlib
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import sqlalchemy
 
 import engram
 from engram.durable import connection
+from engram.durable.driver import sqlite3
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
