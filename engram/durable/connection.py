@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final, TypeVar
 
-from engram.durable.database import Database
+from engram.durable.database import Database, original
 from engram.durable.driver import code_of, sqlite3
 
 H = TypeVar("H")
@@ -52,21 +52,20 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
                 raise database.unusable(f"{place} is damaged ({verdict}); {database.remedy(path)}")
         handle = database.wrap(raw)
         migrate(database, raw, handle)
-    except sqlite3.Error as error:
+    except BaseException as error:
         if raw is not None:
             raw.close()
-        if code_of(error) in _DAMAGED:
+        found = original(error)  # a step of a migration may raise SQLite's error wrapped
+        if not isinstance(found, sqlite3.Error):
+            raise
+        if code_of(found) in _DAMAGED:
             remedy = database.remedy(path) if path else ""
             raise database.unusable(
-                f"{place} is not a usable {database.name.removeprefix('the ')}: {error}; {remedy}"
+                f"{place} is not a usable {database.name.removeprefix('the ')}: {found}; {remedy}"
             ) from error
         raise database.not_done(
-            f"{place} cannot be opened: {error}. Check the disk's space, mount and permissions"
+            f"{place} cannot be opened: {found}. Check the disk's space, mount and permissions"
         ) from error
-    except BaseException:
-        if raw is not None:
-            raw.close()
-        raise
     return raw, handle
 
 

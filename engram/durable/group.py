@@ -121,7 +121,8 @@ def _run_one(database: Database[H], raw: sqlite3.Connection, handle: H, transact
 
 
 def _commit_failure(database: Database[H], raw: sqlite3.Connection, error: sqlite3.Error) -> DurableError:
-    done_nothing = code_of(error) in REFUSED_BY_DISK
+    # Out of memory may come after the log has the commit on disk: it is extended in memory last.
+    done_nothing = code_of(error) in REFUSED_BY_DISK - {sqlite3.SQLITE_NOMEM}
     if raw.in_transaction:
         with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back by itself
             raw.execute("ROLLBACK")

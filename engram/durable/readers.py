@@ -47,7 +47,8 @@ class Readers(Generic[H]):
                 try:
                     return query(handle)
                 finally:
-                    raw.execute("ROLLBACK")
+                    if raw.in_transaction:  # an I/O error ends it, and must not be hidden by one of ROLLBACK
+                        raw.execute("ROLLBACK")
             finally:
                 self._idle.put((raw, handle))
         except Exception as error:

@@ -64,6 +64,8 @@ def restore(source: Path, folder: Path) -> Path:
         raise LedgerUnusable(f"{source} is damaged: {report.problems[0]}; nothing was changed")
     incoming = folder / (LEDGER_FILE + ".incoming")
     try:
+        if incoming.is_file():  # version 0.1, when it was killed
+            incoming.unlink()
         incoming.mkdir(mode=0o700, exist_ok=True)
         (incoming / LEDGER_FILE).unlink(missing_ok=True)
         backup(source, incoming / LEDGER_FILE)

@@ -132,6 +132,8 @@ class Process:
                     gc.collect()
                     gc.freeze()
                     program.started()
+                    if self._lost is not None:  # while the tree was starting
+                        system.request_stop()
                     await system.wait()
         except (StartFailed, SystemFailed) as failed:
             if isinstance(cause := _innermost(failed), OSError):

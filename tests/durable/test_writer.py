@@ -14,7 +14,7 @@ import trio
 from engram.durable import DurableError, Group, OutcomeUnknown, Readers, Writer
 from engram.durable import group as group_commit
 from engram.durable import writer as writers
-from engram.durable.connection import open_reader
+from engram.durable.connection import open_reader, open_writer
 from engram.durable.driver import sqlite3
 from tests.durable.stores import DATABASE, NotKept, Unknown, names, names_on_disk, put
 from tests.memory.stores import until
@@ -232,3 +232,29 @@ def test_kill_minus_nine_around_every_commit_loses_nothing_that_was_acknowledged
     threads = threading.active_count()
     Writer(DATABASE, path).close()
     assert threading.active_count() == threads
+
+
+async def test_an_error_that_ends_the_transaction_of_a_reader_is_not_hidden_by_its_rollback(tmp_path: Path) -> None:
+    async with writing(tmp_path / "a.db"):
+        readers = Readers(DATABASE, tmp_path / "a.db", 1)
+
+        def lost(connection: sqlite3.Connection) -> None:
+            connection.execute("ROLLBACK")  # as SQLite does it by itself
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+
+        with pytest.raises(NotKept, match="disk I/O error"):
+            await readers.read(lost)
+        assert await readers.read(names) == set()
+        readers.close()
+
+
+def test_a_commit_without_memory_is_of_unknown_outcome(tmp_path: Path) -> None:
+    raw, handle = open_writer(DATABASE, tmp_path / "a.db")
+    error = sqlite3.OperationalError("out of memory")
+    error.sqlite_errorcode = sqlite3.SQLITE_NOMEM
+    assert isinstance(group_commit._commit_failure(DATABASE, handle, error), Unknown)
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    assert isinstance(group_commit._commit_failure(DATABASE, handle, error), NotKept)
+    raw.close()

@@ -148,6 +148,15 @@ def test_a_damaged_ledger_is_kept_as_it_is_when_a_backup_takes_its_place(tmp_pat
     assert restore(tmp_path / "copy.sqlite3", folder) == folder / LEDGER_FILE
 
 
+def test_what_a_killed_restore_of_the_version_before_left_hinders_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    open_inline(tmp_path / "copy.sqlite3").close()
+    (folder / (LEDGER_FILE + ".incoming")).write_bytes(b"half of a ledger")
+    assert restore(tmp_path / "copy.sqlite3", folder) == folder / LEDGER_FILE
+    assert check(folder / LEDGER_FILE).problems == []
+
+
 def test_a_damaged_backup_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

@@ -1,13 +1,18 @@
 """The tables on disk: as the version before made them, and as the areas describe them."""
 
 import importlib
-import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import sqlalchemy
 
 import engram
-from engram.ledger import open_inline
+from engram.durable import connection
+from engram.durable.driver import sqlite3
+from engram.ledger import LedgerUnavailable, open_inline
+from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.sql import metadata
 
@@ -65,3 +70,40 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "paid_clock",
         "ix_sessions_ends",
     }
+
+
+def test_a_disk_that_is_full_in_a_migration_keeps_the_program_from_starting_in_its_own_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = former(tmp_path / "ledger")
+    pragmas = (*connection._WRITER_PRAGMAS, "max_page_count = 1")
+    monkeypatch.setattr(connection, "_WRITER_PRAGMAS", pragmas)
+    with pytest.raises(LedgerUnavailable, match="cannot be opened: database or disk is full"):
+        open_inline(path)
+    monkeypatch.undo()
+    open_inline(path).close()
+    assert check(path).problems == []
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_migration_that_is_killed_goes_on_where_it_was(tmp_path: Path, step: int) -> None:
+    path = former(tmp_path / "ledger")
+    killed = f"""
+import os
+from pathlib import Path
+from engram.ledger import migrations, connection
+from engram.durable import connection as durable
+steps = list(migrations.MIGRATIONS)
+last = steps[{step}]
+def kill(c):
+    last(c)
+    os.kill(os.getpid(), 9)
+steps[{step}] = kill
+import msgspec
+durable.open_writer(msgspec.structs.replace(connection.LEDGER, migrations=tuple(steps)), Path({str(path)!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -9
+    assert check(path).schema_version == step
+    open_inline(path).close()
+    open_inline(tmp_path / "new").close()
+    assert made(path) == made(tmp_path / "new")

@@ -76,6 +76,26 @@ async def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, nursery: tr
     truth.close()
 
 
+async def test_what_was_committed_before_the_writer_failed_is_answered(tmp_path: Path) -> None:
+    truth = open_truth(tmp_path)
+    stored: list[str] = []
+
+    async def put(number: int) -> None:
+        stored.append((await truth.put(entry(vector(number)))).cid)
+
+    async with trio.open_nursery() as nursery:
+        truth._writer.start()
+        nursery.start_soon(put, 1)
+        with trio.fail_after(10):
+            await until(lambda: len(truth._committed) == 1)
+        truth._fail(WriteUnknown("COMMIT failed"))
+        with pytest.raises(WriteUnknown):
+            await truth.run(lambda: None)
+        with trio.fail_after(10):
+            await until(lambda: len(stored) == 1)
+    truth.close()
+
+
 async def test_a_read_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     truth = open_truth(tmp_path)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"

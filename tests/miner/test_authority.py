@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from quart import typing as quart_typing
 
 from config.model import HttpSettings
+from engram.api import node
 from engram.clock import SeededIds, SystemClock
 from engram.hotkeys import authority as names
 from engram.hotkeys import miner_scheme
@@ -368,3 +369,16 @@ async def test_a_signature_for_one_operation_is_good_for_no_other(tmp_path: Path
             sent = None if sent_to.method == "get" else body
             status, told = await answered(app.test_client(), sent_to.method, path, sent, query)
             assert (status == 401) == (sent_to is not made_for), (sent_to.id, told)
+
+
+def test_every_row_is_read_by_the_table_of_its_operation_and_private_where_a_namespace_may_be_named() -> None:
+    for row in node.ROUTES:
+        understood = authority.UNDERSTOOD.get(row.signed_as, frozenset())
+        path = row.url(**dict.fromkeys(row.path_parameters, "x"))
+        read = authority.read_by({"method": row.method, "path": path})
+        assert row.private == ("namespace_key" in understood), row.id
+        if row.takes_body:
+            assert read.checks_body, row.id
+            assert understood, row.id
+        elif row.signed_as:
+            assert read.query == understood, row.id

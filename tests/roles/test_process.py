@@ -107,6 +107,30 @@ def test_a_loss_that_no_restart_mends_ends_the_process_as_failed() -> None:
     assert "ended" not in life.program.seen
 
 
+def test_a_loss_while_the_tree_starts_ends_the_process_too() -> None:
+    life, reports = Life(), list[str]()
+
+    class LostAtOnce(Program):
+        @asynccontextmanager
+        async def opened(self) -> AsyncIterator[SupervisorSpec]:
+            self.process.fail(lambda: reports.append("lost"))
+            async with super().opened() as tree:
+                yield tree
+
+        def started(self) -> None:
+            self.seen.append("started")
+
+    life.program = LostAtOnce(life.process)
+
+    async def run() -> int:
+        with trio.fail_after(10):
+            return await life.process.run(life.program)
+        raise AssertionError
+
+    assert trio.run(run) == EXIT_FAILED
+    assert reports == ["lost"]
+
+
 def test_the_ready_line_names_every_url_once() -> None:
     reading, writing = os.pipe()
     life = Life(writing)

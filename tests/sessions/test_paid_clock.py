@@ -162,6 +162,10 @@ def test_paid_time_of_the_version_before_goes_on_to_the_second(tmp_path: Path, b
         f"INSERT INTO session_events (session_id, at, event, data) VALUES ('{name}', 1.0, 'active', '{{}}');"
         for name, used, wall, monotonic, booted in reversed(FORMER)
     )
+    rows += "".join(  # what happens to a session says nothing of the boot that its time was counted in
+        f"INSERT INTO session_events (session_id, at, event, data) VALUES ('left from boot a', 2.0, '{event}', '{{}}');"
+        for event in ("degraded", "active")
+    )
     rows += f"INSERT INTO sessions ({columns}, used_s) VALUES ('over', {values.replace('active', 'stopped')}, 7.0);"
     ledger = open_inline(former(tmp_path / "ledger", rows))
     now = Instant(5_020.0 + since_s, 320.0 + since_s if boot == "b" else 11.0, boot)

@@ -16,7 +16,7 @@ WHERE counted_boot = (
     SELECT counted_boot
     FROM sessions
     WHERE counted_boot IS NOT NULL
-    ORDER BY (SELECT max(id) FROM session_events WHERE session_id = sessions.id) DESC
+    ORDER BY (SELECT min(id) FROM session_events WHERE session_id = sessions.id AND event = 'active') DESC
     LIMIT 1
 )
 ORDER BY counted_monotonic DESC

@@ -107,7 +107,7 @@ class Truth:
         process: opening again finds out what was written."""
         self._writer.start()
         ready()
-        while self._fatal is None:
+        while self._fatal is None or self._committed:  # what is durable is answered before the end
             await self._arrived.wait()
             self._arrived = trio.Event()
             committed, self._committed = self._committed, []
