@@ -59,7 +59,7 @@ class SyncedSubnet:
     def __init__(self, subnets: Subnets, netuid: int) -> None:
         self._subnets = subnets
         self._netuid = netuid
-        self._told: tuple[int, list[node_model.Neuron]] | None = None
+        self._neurons: tuple[int, list[node_model.Neuron]] | None = None
         self._addresses: dict[PublicKey, str] = {}
 
     @property
@@ -84,19 +84,19 @@ class SyncedSubnet:
         found = self._metagraph()
         if found is None:
             return []
-        if self._told is None or self._told[0] != found.block:
+        if self._neurons is None or self._neurons[0] != found.block:
             known = self._addresses
             self._addresses = {
                 each.hotkey: known.get(each.hotkey) or ss58.encode(each.hotkey) for each in found.neurons
             }
-            self._told = found.block, [_told(neuron, self._addresses[neuron.hotkey]) for neuron in found.neurons]
-        return self._told[1]
+            self._neurons = found.block, [_neuron_view(neuron, self._addresses[neuron.hotkey]) for neuron in found.neurons]
+        return self._neurons[1]
 
     def _metagraph(self) -> Metagraph | None:
         return self._subnets.get(self._netuid)
 
 
-def _told(neuron: Neuron, address: str) -> node_model.Neuron:
+def _neuron_view(neuron: Neuron, address: str) -> node_model.Neuron:
     return node_model.Neuron(
         uid=neuron.uid,
         hotkey=address,

@@ -41,8 +41,8 @@ class Statistics:
     @property
     def proof_rate(self) -> float | None:
         """Share of challenges that were answered with a proof; an unknown CID is no failure; None before the first."""
-        asked = self._proofs + self._failed_proofs
-        return round(self._proofs / asked, 6) if asked else None
+        challenged = self._proofs + self._failed_proofs
+        return round(self._proofs / challenged, 6) if challenged else None
 
     @property
     def uptime_s(self) -> float:

@@ -48,8 +48,8 @@ def reindex(data: Data) -> None:
 
     truth = truth_of(data)
     try:
-        with folder.claim(data), progress("vectors") as told:
-            count = edge_reindex.reindex(truth, data / _INDEX, told)
+        with folder.claim(data), progress("vectors") as on_progress:
+            count = edge_reindex.reindex(truth, data / _INDEX, on_progress)
     except FolderInUse as error:
         raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
     except (sqlite3.Error, OSError) as error:
@@ -75,8 +75,8 @@ def push(
     truth, key = truth_of(data), os.environ.get(KEY_VARIABLE)
 
     async def run() -> int:
-        with progress("vectors") as told:
-            return await pushed(truth, to, api_key=key, on_progress=told)
+        with progress("vectors") as on_progress:
+            return await pushed(truth, to, api_key=key, on_progress=on_progress)
 
     try:
         count = trio.run(run)

@@ -112,8 +112,8 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
         from engram.memory.upkeep import export_pages
 
         truth_of(Path(source))
-        with progress("records") as told:
-            yield from export_pages.everything(Path(source), told)
+        with progress("records") as on_progress:
+            yield from export_pages.everything(Path(source), on_progress)
     except SdkError as error:
         raise CommandFailed(f"not everything came: {error}; call it again to go on") from None
     except (MemoryAreaError, HotkeyError) as error:
@@ -135,7 +135,7 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
     transport = Transport(url, timeout_s=60.0)
     done, stamp = 0, 0
     try:
-        with progress("documents") as told:
+        with progress("documents") as on_progress:
             for kind in names[names.index(at) :]:
                 after: int | None = number if kind == at else 0
                 while after is not None:
@@ -147,7 +147,7 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
                         behind = _behind(document, kind, behind)
                         yield document
                     done += len(page.records)
-                    told(done, done)
+                    on_progress(done, done)
                     if page.next is not None and not after < page.next == behind:
                         raise CommandFailed(f"the node's export goes in circles: behind {kind} {after} {page.next}")
                     after = page.next

@@ -58,9 +58,9 @@ def verify(
     from engram.miner import folder
 
     truth_of(data)
-    with _told("nothing was changed"), progress("records") as told:
+    with _folder_errors("nothing was changed"), progress("records") as on_progress:
         running = folder.is_running(data)
-        found = verify.check(data, told)
+        found = verify.check(data, on_progress)
         verdict: Verdict = "not running"
         if running:
             found, verdict = _compared(data, found, key)
@@ -96,8 +96,8 @@ def backup(
     from engram.memory.upkeep import backups
 
     truth_of(data)
-    with _told("no backup was made"), progress("pages") as told:
-        made = backups.back_up(data, target, time.time(), told)
+    with _folder_errors("no backup was made"), progress("pages") as on_progress:
+        made = backups.back_up(data, target, time.time(), on_progress)
     size = sum(file.bytes for file in made.files.values())
     output.record({"backup": str(target), "records": made.records, "bytes": size}, json=show.json)
 
@@ -115,7 +115,7 @@ def restore(
     from engram.memory.upkeep import backups
     from engram.miner import folder
 
-    with _told("nothing was changed"):
+    with _folder_errors("nothing was changed"):
         held = backups.check(source)
         with folder.claim(data):
             if not force:
@@ -134,8 +134,8 @@ def repair(data: Data, *, show: Show = SHOW) -> None:
     from engram.miner import folder
 
     truth_of(data)
-    with _told("nothing was changed"), folder.claim(data), progress("rows") as told:
-        saved = salvage.repair(data, str(uuid.uuid4()), told)
+    with _folder_errors("nothing was changed"), folder.claim(data), progress("rows") as on_progress:
+        saved = salvage.repair(data, str(uuid.uuid4()), on_progress)
     output.record(saved, json=show.json)
 
 
@@ -158,8 +158,8 @@ def erase(
         raise CommandFailed(f"{data} is no data folder of a node: nothing was erased")
     if not yes and not _agreed(f"Erase all of {data}? There is no way back. [yes/no] "):
         raise CommandFailed("nothing was erased: answer yes, or call with --yes")
-    with _told("not everything was erased; call it again"), folder.claim(data), progress("bytes") as told:
-        gone = erasure.erase(data, folder.LOCK, told)
+    with _folder_errors("not everything was erased; call it again"), folder.claim(data), progress("bytes") as on_progress:
+        gone = erasure.erase(data, folder.LOCK, on_progress)
     output.record(gone, json=show.json)
 
 
@@ -194,7 +194,7 @@ def _agreed(question: str) -> bool:
 
 
 @contextmanager
-def _told(outcome: str) -> Iterator[None]:
+def _folder_errors(outcome: str) -> Iterator[None]:
     """Raises CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
     from engram.memory.errors import MemoryAreaError
     from engram.miner.errors import FolderInUse, NodeError

@@ -31,7 +31,7 @@ _NO_LINE: Final = 16 * 1024**2
 _BATCH_BYTES: Final = 4 * 1024**2
 _TRIES: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
-_TOLD_AT_MOST: Final = 20
+_MOST_LISTED: Final = 20
 _PUBLIC: Final = "__public__"
 _UNDERSTOOD: Final = frozenset({"namespace", "is_public", "owner", "timestamp", "timestamp_ms"})
 """Of a line's fields of authority: where it goes, and what an export and other people's files tell of a record."""
@@ -99,8 +99,8 @@ def ingest(
             try:
                 hotkey = checked(_patiently(transport, "GET", api.HEALTH.path, None), model.Health).hotkey
                 work = Work(opened, file, f"{hotkey} {node.namespace or ''}", transport, signer, node, batch)
-                with progress("bytes") as told:
-                    done = work.run(lambda at: told(at, size))
+                with progress("bytes") as on_progress:
+                    done = work.run(lambda at: on_progress(at, size))
             finally:
                 transport.close()
     except OSError as error:
@@ -197,18 +197,18 @@ class Work:
 
     def _note_owner(self, number: int, result: model.Result) -> None:
         self._not_owned += 1
-        if self._not_owned <= _TOLD_AT_MOST:
+        if self._not_owned <= _MOST_LISTED:
             reason = model.known(result.owner_reason) or "stored_first_by_other"
             owner = model.known(result.owner) or "nobody"
             output.complain(f"line {number}: {result.cid} is stored, and belongs to {owner} ({reason}), not to --key")
-        elif self._not_owned == _TOLD_AT_MOST + 1:
+        elif self._not_owned == _MOST_LISTED + 1:
             output.complain("more lines belong to others; only their number is told from here on")
 
     def _refuse(self, number: int, reason: str) -> None:
         self._refused += 1
-        if self._refused <= _TOLD_AT_MOST:
+        if self._refused <= _MOST_LISTED:
             output.complain(f"line {number} is refused: {reason}")
-        elif self._refused == _TOLD_AT_MOST + 1:
+        elif self._refused == _MOST_LISTED + 1:
             output.complain("more lines are refused; only their number is told from here on")
 
     def _resume(self) -> int:
@@ -264,8 +264,8 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
         raise LineRefused("it has neither text nor embedding")
     if fields.get("metadata") is not None:
         item["metadata"] = fields["metadata"]
-    if (asked := authority.misplaced(fields, _UNDERSTOOD)) is not None:
-        raise LineRefused(f"it has {asked}, which a line cannot ask for: sign for all lines with --key")
+    if (field := authority.misplaced(fields, _UNDERSTOOD)) is not None:
+        raise LineRefused(f"it has {field}, which a line cannot ask for: sign for all lines with --key")
     named, cid = fields.get("namespace"), fields.get("cid")
     if named is not None and not isinstance(named, str):
         raise LineRefused("its namespace is no string")
@@ -314,7 +314,7 @@ def _patiently(transport: Transport, method: str, path: str, body: Callable[[], 
         else:
             if answer.status not in (429, 503) or attempt == _TRIES - 1:
                 return answer
-            told = error_of(answer).retry_after_s
-            pause_s = min(_LONGEST_PAUSE_S, max(pause_s, told or 0.0))
+            retry_after_s = error_of(answer).retry_after_s
+            pause_s = min(_LONGEST_PAUSE_S, max(pause_s, retry_after_s or 0.0))
         time.sleep(pause_s)
     raise AssertionError("unreachable")

@@ -37,10 +37,10 @@ def roots_of_node(data: Path, key: Path | None) -> Roots:
         raise Impostor(f"{data / folder.NODE_FILE} does not say where the node is")
     transport = Transport(there.url, timeout_s=_WITHIN_S)
     try:
-        told = checked(transport.request("GET", node.HEALTH.path), Health)
-        if told.launch_token != there.launch_token:
+        health = checked(transport.request("GET", node.HEALTH.path), Health)
+        if health.launch_token != there.launch_token:
             raise Impostor(f"another node answers at {there.url}")
-        hotkey = parse_hotkey(told.hotkey)
+        hotkey = parse_hotkey(health.hotkey)
         call = NodeCalls(SystemClock()).commitment(hotkey)
         public = call.read(transport.request(call.method, call.path)).root_hex
         if key is None:

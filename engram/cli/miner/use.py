@@ -60,14 +60,14 @@ def query(
         call = calls.query(text, top, conditions or None)
         transport = Transport(url, timeout_s=60.0)
         try:
-            told = checked(transport.request(call.method, call.path, body=call.body), model.Found)
+            answer = checked(transport.request(call.method, call.path, body=call.body), model.Found)
         finally:
             transport.close()
-    if told.error:
-        raise CommandFailed(told.error)
+    if answer.error:
+        raise CommandFailed(answer.error)
     found = [
         Found(hit.score, hit.cid, model.known(hit.text) or str(hit.metadata.get("text", "")), hit.metadata)
-        for hit in told.results
+        for hit in answer.results
     ]
     output.rows(found, _COLUMNS, json=show.json)
 
@@ -79,10 +79,10 @@ def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
     with answered():
         transport = Transport(url, timeout_s=30.0)
         try:
-            told: dict[str, object] = {"url": url}
+            answers: dict[str, object] = {"url": url}
             for path in ("/health", "/stats"):
                 call = calls.told(path)
-                told |= call.read(transport.request(call.method, call.path))
+                answers |= call.read(transport.request(call.method, call.path))
         finally:
             transport.close()
-    output.record({name: value for name, value in told.items() if name != "launch_token"}, json=show.json)
+    output.record({name: value for name, value in answers.items() if name != "launch_token"}, json=show.json)

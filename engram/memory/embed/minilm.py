@@ -104,10 +104,10 @@ class MiniLmEmbedder:
         return [await trio.to_thread.run_sync(model.cut, text, limiter=self._thread) for text in texts]
 
     async def _fetched(self, hub: Hub) -> Path:
-        def told(done: int, total: int) -> None:
+        def report_progress(done: int, total: int) -> None:
             self._waiting_for = f"its weights are being downloaded, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
 
-        hub.told = told
+        hub.on_progress = report_progress
         wait_s = _FIRST_WAIT_S
         while True:
             try:

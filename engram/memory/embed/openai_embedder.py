@@ -104,12 +104,12 @@ class OpenAiEmbedder:
             )
             if answer.status != 200:  # what else it says may repeat what was sent: not shown
                 raise EmbedderUnavailable(f"the embedding server answered {answer.status}")
-            told = answer.decode(_Embeddings).data
+            vectors = answer.decode(_Embeddings).data
         except HttpError as error:
             raise EmbedderUnavailable(f"the embedding server did not answer: {error}") from error
-        by_index = {each.index: each.embedding for each in told}
-        if set(by_index) != set(range(len(texts))) or len(told) != len(texts):
-            raise EmbedderUnavailable(f"the embedding server gave {len(told)} vectors for {len(texts)} texts")
+        by_index = {each.index: each.embedding for each in vectors}
+        if set(by_index) != set(range(len(texts))) or len(vectors) != len(texts):
+            raise EmbedderUnavailable(f"the embedding server gave {len(vectors)} vectors for {len(texts)} texts")
         return [self._unit(by_index[i]) for i in range(len(texts))]
 
     def _unit(self, numbers: Sequence[float]) -> bytes:

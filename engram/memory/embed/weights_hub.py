@@ -44,7 +44,7 @@ class Hub:
         self._http = http
         self._url = url.rstrip("/")
         self._folder = cache / FOLDER
-        self.told: Callable[[int, int], None] = lambda done, total: None
+        self.on_progress: Callable[[int, int], None] = lambda done, total: None
         """Called with bytes there and bytes in all, after each part."""
 
     async def fetch(self) -> Path:
@@ -101,7 +101,7 @@ class Hub:
                 await trio.to_thread.run_sync(file.write, content)
                 await trio.to_thread.run_sync(file.flush)
                 at += len(content)
-                self.told(at, total)
+                self.on_progress(at, total)
             await trio.to_thread.run_sync(os.fsync, file.fileno())
 
     async def _part(self, url: str, start: int, length: int, total: int) -> bytes:

@@ -55,7 +55,7 @@ def build(
     shard = edge_shard.create(folder, dimension, name)
     after = count = 0
     while page := record_sql.vectors_after(connection, after, _PAGE, private=name == "private"):
-        placed = [told for told in map(wire, page) if isinstance(told, Place)]
+        placed = [change for change in map(wire, page) if isinstance(change, Place)]
         shard.update(edge.UpdateOperation.upsert_points([edge_shard.point(place) for place in placed]))
         after = page[-1].id
         count += len(page)

@@ -112,8 +112,8 @@ class EdgeIndex:
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
         """Makes the changes and returns the last one that is safely on disk."""
-        told = [wire(change) for change in changes]
-        reply = await self._ask(lambda number: Apply(number, sequence, told))
+        frames = [wire(change) for change in changes]
+        reply = await self._ask(lambda number: Apply(number, sequence, frames))
         return reply.flushed if isinstance(reply, Done) else 0
 
     async def search(
@@ -200,7 +200,7 @@ class EdgeIndex:
             for waiting in self._open.values():
                 if now >= waiting.give_up_at:
                     waiting.give_up()
-                if now - waiting.asked_at > _HUNG_AFTER_S:
+                if now - waiting.sent_at > _HUNG_AFTER_S:
                     process.kill()
 
     @contextlib.asynccontextmanager
@@ -242,7 +242,7 @@ class _Reply:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
         self.is_late = False
-        self.asked_at = trio.current_time()
+        self.sent_at = trio.current_time()
         self.give_up_at = give_up_at
         self._turns = turns
 

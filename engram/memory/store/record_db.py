@@ -25,8 +25,8 @@ from engram.memory.store.deletions import Batch, May
 
 T = TypeVar("T")
 
-_TOLD_AT_ONCE = 32
-"""Changes told of between two turns of other tasks: about 1 ms."""
+_CHANGES_PER_TURN = 32
+"""Changes reported before other tasks get a turn: about 1 ms."""
 _READERS = 2
 _WAITING = 1_024
 _QUIET_S = QUIET_S
@@ -113,8 +113,8 @@ class Truth:
             committed, self._committed = self._committed, []
             changes = [change for write in committed for change in write.outcome.value[1]]
             try:
-                for start in range(0, len(changes), _TOLD_AT_ONCE):
-                    self.on_changes(changes[start : start + _TOLD_AT_ONCE])
+                for start in range(0, len(changes), _CHANGES_PER_TURN):
+                    self.on_changes(changes[start : start + _CHANGES_PER_TURN])
                     await trio.lowlevel.cancel_shielded_checkpoint()
             finally:
                 for write in committed:

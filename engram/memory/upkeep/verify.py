@@ -18,8 +18,8 @@ from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
 
-_MOST_TOLD = 1_000
-_TOLD_EVERY = 1_000
+_MOST_LISTED = 1_000
+_PROGRESS_EVERY = 1_000
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -90,11 +90,11 @@ def _records(path: Path, on_progress: Progress) -> Checked:
                 reason = f"its vector has {len(embedding) // 4} numbers, others have {dimension // 4}"
             if reason is not None:
                 bad_records += 1
-                if len(bad) < _MOST_TOLD:
+                if len(bad) < _MOST_LISTED:
                     bad.append(Bad(namespace, cid, reason))
             entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
             done += 1
-            if done % _TOLD_EVERY == 0 or done == total:
+            if done % _PROGRESS_EVERY == 0 or done == total:
                 on_progress(done, total)
         sequence = record_sql.last_sequence(connection)
     trees = {name: KeyedTree(held) for name, held in entries.items()}
@@ -114,7 +114,7 @@ def _records(path: Path, on_progress: Progress) -> Checked:
 def _notebook(path: Path) -> tuple[dict[str, int], list[str]]:
     with data_files.reading(path) as connection:
         problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
-        problems += [f"{path}: {problem}" for problem in _wrong_rows(connection)][:_MOST_TOLD]
+        problems += [f"{path}: {problem}" for problem in _wrong_rows(connection)][:_MOST_LISTED]
         counts = {
             table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
             for table in ("key_shares", "conversations", "attestations")

@@ -127,11 +127,11 @@ async def _possession(
     await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
     keypair = service.identity.keypair
-    asked = proofs.Challenge(
+    challenge = proofs.Challenge(
         keypair.public_key, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
     )
-    proof = proofs.possession_proof(record.embedding, asked)
-    signature = keypair.sign(proofs.transcript(asked) + bytes.fromhex(proof))
+    proof = proofs.possession_proof(record.embedding, challenge)
+    signature = keypair.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
     return StorageProof(
         version=2,
         cid=record.cid,
