@@ -36,7 +36,7 @@ NAMED = (b"/retrieve/", b"/attestation/", b"/chat-history/", b"/conversations/")
 
 
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
-    """Returns the application of one node."""
+    """Return the application of one node."""
     app = new_app(
         "miner",
         settings=settings,
@@ -52,7 +52,7 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
 
 
 def bind(router: AddRoute, service: Service) -> None:
-    """Answers every row of the node."""
+    """Answer every row of the node."""
     endpoints = Endpoints(router, NodeSurface(service.disguise, service.metrics))
     endpoints.bind(node.HEALTH, partial(health.health, service))
     endpoints.bind(node.STATS, partial(health.stats, service))

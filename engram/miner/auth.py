@@ -124,7 +124,7 @@ class Gate:
         self._reading = trio.CapacityLimiter(1)
 
     async def admit(self, body: bytes, endpoint: str) -> Caller:
-        """Reads a body and who signed it for that endpoint.
+        """Read a body and who signed it for that endpoint.
 
         Raises Refused: 400 when it is no JSON object, 401 when a signature is required and does not hold.
         """
@@ -154,7 +154,7 @@ class Gate:
             raise
 
     async def space(self, caller: Caller) -> Space:
-        """Returns the namespace that the request names and may use: public, or a private one.
+        """Return the namespace that the request names and may use: public, or a private one.
 
         Raises Refused (400, 401, 403), InvalidInput for an impossible name.
         """
@@ -164,7 +164,7 @@ class Gate:
         return space
 
     async def claimed(self, caller: Caller) -> Space:
-        """Returns the namespace that the request names and signs for, whoever may have one on this node; one that is
+        """Return the namespace that the request names and signs for, whoever may have one on this node; one that is
         opened by a key only where everybody may.
 
         Raises as `space` does.
@@ -189,31 +189,31 @@ class Gate:
         )
 
     def require_controller_or(self, owner: PublicKey | None, caller: Caller) -> None:
-        """Raises Refused unless the controller signed, or the owner of the record."""
+        """Raise Refused unless the controller signed, or the owner of the record."""
         signer = self.require_signer(caller)
         if signer not in (self.controller, owner):
             raise Refused(403, "not_owner", "Only the controller of this node or the owner of the record may do this.")
 
     def require_controller(self, caller: Caller) -> None:
-        """Raises Refused unless the controller signed."""
+        """Raise Refused unless the controller signed."""
         if self.require_signer(caller) != self.controller:
             raise Refused(403, "not_controller", "Only the controller of this node may do this.")
 
     def require_tenant(self, caller: Caller) -> PublicKey:
-        """Returns who signed, when they may keep things of their own here. Raises Refused."""
+        """Return who signed, when they may keep things of their own here. Raises Refused."""
         if self._tenants == "controller":
             self.require_controller(caller)
         return self.require_signer(caller)
 
     def require_signer(self, caller: Caller) -> PublicKey:
-        """Returns who signed the body. Raises Refused."""
+        """Return who signed the body. Raises Refused."""
         if caller.signer is None:
             reason = caller.doubt or "hotkey, nonce and signature are missing"
             raise Refused(401, "missing_signature", f"This must be signed by the controller or the owner: {reason}.")
         return caller.signer
 
     def attester(self, fields: Mapping[str, JsonValue]) -> PublicKey:
-        """Returns who signed an attestation. Raises Refused."""
+        """Return who signed an attestation. Raises Refused."""
         try:
             owner = miner_scheme.verify_attestation(fields, self._now_ms(), self._started_ms).public_key
         except AuthError as error:
@@ -252,7 +252,7 @@ class Gate:
         return caller
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
-        """Reads a body and looks at all signatures over the whole of it; large ones not on the loop."""
+        """Read a body and looks at all signatures over the whole of it; large ones not on the loop."""
         read = _object(body)
         digest = hashlib.sha256(body).digest() if _signs_name_alone(read.fields) else b""
         named = self._request_signed(read, endpoint) if _signs_request(read.fields) else None
@@ -322,7 +322,7 @@ class Gate:
 
 
 def private_name(fields: Mapping[str, JsonValue]) -> str | None:
-    """Returns the private namespace that a request names, not checked; None for the public one. Raises Refused(400)."""
+    """Return the private namespace that a request names, not checked; None for the public one. Raises Refused(400)."""
     name = fields.get("namespace")
     if name is None or name in ("", PUBLIC):
         return None
@@ -377,7 +377,7 @@ def _not_the_controllers() -> Refused:
 
 
 def parse(body: bytes, endpoint: str) -> ReadObject:
-    """Returns the JSON object of a body that no signature of a namespace comes with; an empty body is an empty object.
+    """Return the JSON object of a body that no signature of a namespace comes with; an empty body is an empty object.
 
     Raises Refused (400) for what is no such object, and for a field of authority that the endpoint would ignore.
     """

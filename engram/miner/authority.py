@@ -64,7 +64,7 @@ _QUERIES: Final = {
 
 
 def require(operation: str, fields: Mapping[str, object]) -> None:
-    """Raises Refused (400) for a field of authority that the operation does not understand, or that contradicts
+    """Raise Refused (400) for a field of authority that the operation does not understand, or that contradicts
     another. KeyError for an operation that the table does not have."""
     understood = UNDERSTOOD[operation]
     _require_few(fields)
@@ -85,7 +85,7 @@ def require(operation: str, fields: Mapping[str, object]) -> None:
 
 
 def require_plain(items: Sequence[object]) -> None:
-    """Raises Refused (400) for an item of a batch with a field of authority: those stand beside `items`, for all."""
+    """Raise Refused (400) for an item of a batch with a field of authority: those stand beside `items`, for all."""
     for number, item in enumerate(items):
         if not isinstance(item, dict):
             continue
@@ -103,7 +103,7 @@ def require_plain(items: Sequence[object]) -> None:
 
 
 def read_by(scope: Scope) -> Read:
-    """Returns what an endpoint takes, for the AuthorityGate: a body of what is posted is held against UNDERSTOOD.
+    """Return what an endpoint takes, for the AuthorityGate: a body of what is posted is held against UNDERSTOOD.
 
     What tells everybody the same may be signed as anything else; a signature asks for nothing there.
     """
@@ -114,7 +114,7 @@ def read_by(scope: Scope) -> Read:
 
 
 def refused(field: str, text: str) -> Refused:
-    """Returns the refusal of a field that asks for what would not be given."""
+    """Return the refusal of a field that asks for what would not be given."""
     return Refused(400, CODE, text, field=field)
 
 
@@ -124,7 +124,7 @@ def _require_few(fields: Mapping[str, object]) -> None:
 
 
 def _require_open(field: str, value: object) -> None:
-    """Raises Refused (400) where an object within a field asks for privacy."""
+    """Raise Refused (400) where an object within a field asks for privacy."""
     if isinstance(value, list):
         inner = [each for each in value[:MOST_FIELDS] if isinstance(each, dict)]
     else:

@@ -53,7 +53,7 @@ class Following(msgspec.Struct, frozen=True):
 
 
 def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock: Clock, metrics: Metrics) -> Following:
-    """Returns the parts. Raises NodeError when what is to be announced cannot be."""
+    """Return the parts. Raises NodeError when what is to be announced cannot be."""
     wanted = _wanted(launch, settings)
     if not launch.chain():
         return Following(NoSubnet())

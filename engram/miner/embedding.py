@@ -20,7 +20,7 @@ CACHE = "cache"
 
 
 def make_embedder(launch: LaunchFile, settings: MinerSettings) -> Embedder:
-    """Returns the embedder; nothing is read or asked yet but a key's file.
+    """Return the embedder; nothing is read or asked yet but a key's file.
 
     Raises LaunchFileError when it is not told all that it needs, NodeError when its key is no key.
     """

@@ -59,7 +59,7 @@ class FolderClaim:
         os.close(self._descriptor)
 
     def write_node_file(self, launch: LaunchFile, now: float) -> NodeFile:
-        """Notes atomically who owns the folder now. Raises OSError."""
+        """Note atomically who owns the folder now. Raises OSError."""
         node = NodeFile(
             launch_token=launch.launch_token,
             session_id=launch.session_id,
@@ -80,7 +80,7 @@ class FolderClaim:
 
 
 def claim(folder: Path) -> FolderClaim:
-    """Takes the folder (made when missing) for this process, before anything in it is opened.
+    """Take the folder (made when missing) for this process, before anything in it is opened.
 
     A restore that was interrupted is finished. Raises FolderInUse when another process has it, NoFolder, OSError.
     """
@@ -103,7 +103,7 @@ def claim(folder: Path) -> FolderClaim:
 
 
 def refuse_lost(folder: Path) -> None:
-    """Raises RecordsMissing for a folder whose records are gone while what goes with them is there.
+    """Raise RecordsMissing for a folder whose records are gone while what goes with them is there.
 
     SQLite would take an empty file for a new database, and throw its log away.
     """
@@ -120,7 +120,7 @@ def refuse_lost(folder: Path) -> None:
 
 
 def read_node_file(folder: Path) -> NodeFile | None:
-    """Returns the note of who owned the folder last; None when there is none, or it is damaged."""
+    """Return the note of who owned the folder last; None when there is none, or it is damaged."""
     try:
         return wire.decode((folder / NODE_FILE).read_bytes(), NodeFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -144,11 +144,11 @@ def is_running(folder: Path) -> bool:
 
 
 def boot_id() -> str:
-    """Names the current boot of the kernel."""
+    """Name the current boot of the kernel."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when the process started, in clock ticks since boot. Raises OSError when there is none."""
+    """Return when the process started, in clock ticks since boot. Raises OSError when there is none."""
     line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(line[line.rindex(")") + 2 :].split()[19])

@@ -28,7 +28,7 @@ class Lifetime:
         self._set(ends_at)
 
     async def over(self) -> None:
-        """Returns when the time is up."""
+        """Return when the time is up."""
         while True:
             left = self._left_s()
             if left > 0:

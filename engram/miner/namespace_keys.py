@@ -26,7 +26,7 @@ class NamespaceKeys:
         self._deriving = trio.CapacityLimiter(1)
 
     async def derive(self, name: str, secret: JsonValue) -> str:
-        """Returns the store's name (PBKDF2, 100,000 rounds). Raises Refused for what is too short, or no text."""
+        """Return the store's name (PBKDF2, 100,000 rounds). Raises Refused for what is too short, or no text."""
         if not isinstance(secret, str) or not _LEAST_CHARS <= len(secret) <= _MOST_CHARS:
             raise Refused(403, "namespace_key", f"namespace_key must have at least {_LEAST_CHARS} characters.")
         coded, salt = secret.encode("utf-8", "surrogatepass"), name.encode()

@@ -65,7 +65,7 @@ class Node:
     """The parts that run, and what starts those that are more than one."""
 
     def __init__(self, ports: NodePorts) -> None:
-        """Opens the databases (blocking), in a folder that this process has claimed.
+        """Open the databases (blocking), in a folder that this process has claimed.
 
         Raises MemoryAreaError, NodeError, OSError.
         """

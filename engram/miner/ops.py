@@ -54,7 +54,7 @@ class OnChain(msgspec.Struct, frozen=True):
 def ops_app(
     service: Service, *, clock: Clock, ids: Ids, metrics: Metrics, chain: Callable[[], OnChain] = OnChain
 ) -> App:
-    """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
+    """Return the operator's application; `chain` tells what is known of the chain and asks nobody."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
 
     def refresh() -> None:
@@ -117,7 +117,7 @@ async def administer(service: Service, call: Call[Administer, Caller]) -> Admini
 
 
 def ops_job(app: App, port: int, folder: Path, *, drain_s: float) -> DrainingJob:
-    """Returns the job that serves the operator on loopback and notes the address in the data folder."""
+    """Return the job that serves the operator on loopback and notes the address in the data folder."""
 
     async def run(context: Context) -> None:
         await serve(app, HOST, port, context=_Noting(context, folder), settings=HttpSettings(), drain_s=drain_s)

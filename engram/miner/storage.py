@@ -48,7 +48,7 @@ class StorageGauge:
         """Whether somebody was refused by what was measured last, or nothing was measured yet."""
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Measures again while things change, until cancelled."""
+        """Measure again while things change, until cancelled."""
         ready()
         while True:
             await trio.sleep(_MEASURE_EVERY_S)
@@ -56,7 +56,7 @@ class StorageGauge:
                 await self.measure()
 
     async def measure(self) -> int:
-        """Measures now and returns the bytes on disk."""
+        """Measure now and return the bytes on disk."""
         counted, self._is_stale = self._admitted, False
         reusable = 0
         if self._reusable is not None:
@@ -67,7 +67,7 @@ class StorageGauge:
         return self.used_bytes
 
     def admit(self, cost_bytes: int, signer: PublicKey | None) -> None:
-        """Counts what `signer` (None: nobody) is about to store. Raises QuotaExceeded; then nothing is counted."""
+        """Count what `signer` (None: nobody) is about to store. Raises QuotaExceeded; then nothing is counted."""
         after = self.used_bytes + self._admitted + cost_bytes
         self._is_stale = self._is_stale or after > self._for_others
         if after > self.quota_bytes:
@@ -80,14 +80,14 @@ class StorageGauge:
 
 
 def cost_bytes(checked: IngestInput, dimension: int) -> int:
-    """Returns what a record costs at most: the vector in database and index, each with its log, and the rest."""
+    """Return what a record costs at most: the vector in database and index, each with its log, and the rest."""
     vector = 4 * dimension
     texts = len((checked.text or "").encode()) + sum(len(k) + len(v) for k, v in checked.metadata.items()) * 4
     return 4 * vector + 2 * texts + _BYTES_PER_RECORD
 
 
 def size_on_disk(folder: Path) -> int:
-    """Returns the bytes that the files of a folder take; blocking."""
+    """Return the bytes that the files of a folder take; blocking."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:

@@ -104,12 +104,12 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Where stdout and stderr go (appended); null: they stay where they are."""
 
     def controller(self) -> bytes:
-        """Returns the controller's 32-byte public key. Raises MalformedHotkey, but not for a file that was read."""
+        """Return the controller's 32-byte public key. Raises MalformedHotkey, but not for a file that was read."""
         text = self.controller_public_key
         return bytes.fromhex(text) if len(text) == 64 and _is_hex(text) else ss58.decode(text)
 
     def chain(self) -> tuple[str, ...]:
-        """Returns the addresses of the chain, each once; none: the node knows of no chain."""
+        """Return the addresses of the chain, each once; none: the node knows of no chain."""
         return tuple(dict.fromkeys(url for url in (self.chain_endpoint, *self.chain_endpoints) if url))
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def embedder_of(settings: MinerSettings) -> EmbedderLaunch:
-    """Returns the embedder that the settings name; without `miner.cache_dir` it has no cache folder yet."""
+    """Return the embedder that the settings name; without `miner.cache_dir` it has no cache folder yet."""
     return EmbedderLaunch(
         kind=settings.embedder,
         weights_dir=settings.weights_dir or None,
@@ -130,7 +130,7 @@ def embedder_of(settings: MinerSettings) -> EmbedderLaunch:
 
 
 def write(path: Path, launch: LaunchFile) -> None:
-    """Writes the file atomically with mode 0600 (also when it was there with another mode).
+    """Write the file atomically with mode 0600 (also when it was there with another mode).
 
     Raises LaunchFileError when the launch is not a valid one, OSError when it cannot be written.
     """
@@ -146,7 +146,7 @@ def write(path: Path, launch: LaunchFile) -> None:
 
 
 def read(path: Path) -> LaunchFile:
-    """Reads and checks the file. Raises LaunchFileError saying which file and what would be right."""
+    """Read and checks the file. Raises LaunchFileError saying which file and what would be right."""
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -164,7 +164,7 @@ def read(path: Path) -> LaunchFile:
 
 
 def check(launch: LaunchFile, where: str = "launch file") -> None:
-    """Raises LaunchFileError when a field cannot be right; `where` names the source in the text."""
+    """Raise LaunchFileError when a field cannot be right; `where` names the source in the text."""
     for name, (least, most) in _BOUNDS.items():
         value = getattr(launch, name)
         if value is not None and not least <= value <= most:
@@ -209,7 +209,7 @@ def _urls(launch: LaunchFile) -> Iterator[tuple[str, str]]:
 
 
 def check_embedder(chosen: EmbedderLaunch, where: str) -> None:
-    """Raises LaunchFileError when what an `openai` embedder needs is not all there."""
+    """Raise LaunchFileError when what an `openai` embedder needs is not all there."""
     if chosen.kind == "openai" and not (chosen.url and chosen.model and 0 < chosen.dimension <= _MOST_NUMBERS):
         raise LaunchFileError(
             f"{where}: embedder openai needs url, model and dimension (at most {_MOST_NUMBERS} numbers a vector)"

@@ -14,7 +14,7 @@ Data = Annotated[Path, Parameter(help="The node's data folder (`data_dir` of its
 
 
 def truth_of(data: Path) -> Path:
-    """Returns the record database of a node's folder. Raises CommandFailed."""
+    """Return the record database of a node's folder. Raises CommandFailed."""
     truth = data / _TRUTH
     if not truth.is_file():
         raise CommandFailed(f"{truth} is not there: name the data folder of a node")

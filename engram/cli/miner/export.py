@@ -156,7 +156,7 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
 
 
 def _behind(document: Document, kind: str, after: int) -> int:
-    """Returns the number of a document that comes behind number `after`. Raises CommandFailed when none like it can."""
+    """Return the number of a document that comes behind number `after`. Raises CommandFailed when none like it can."""
     number = document.get("id")
     if type(number) is not int or number <= after or document.get("kind") != kind:
         raise CommandFailed(f"the node's export is not as one is: behind {kind} {after} it gave {str(number)[:40]}")

@@ -195,7 +195,7 @@ def _agreed(question: str) -> bool:
 
 @contextmanager
 def _folder_errors(outcome: str) -> Iterator[None]:
-    """Raises CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
+    """Raise CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
     from engram.memory.errors import MemoryAreaError
     from engram.miner.errors import FolderInUse, NodeError
 

@@ -128,7 +128,7 @@ class Work:
         self._unmarked = False
 
     def run(self, on_progress: Callable[[int], None]) -> Ingested:
-        """Sends what was not sent before. Raises CommandFailed, SdkError, OSError."""
+        """Send what was not sent before. Raises CommandFailed, SdkError, OSError."""
         resumed = self._resume()
         for lines, upto, raw in self._batches(resumed):
             if lines:
@@ -172,7 +172,7 @@ class Work:
         return line
 
     def _send(self, lines: Sequence[Line]) -> None:
-        """Sends a batch until the node has answered it. Raises CommandFailed, SdkError."""
+        """Send a batch until the node has answered it. Raises CommandFailed, SdkError."""
         items: list[JsonValue] = [line.item for line in lines]
 
         def body() -> bytes:
@@ -212,7 +212,7 @@ class Work:
             output.complain("more lines are refused; only their number is told from here on")
 
     def _resume(self) -> int:
-        """Goes to where an earlier call stopped with the same file and node, and returns the lines before that."""
+        """Go to where an earlier call stopped with the same file and node, and return the lines before that."""
         try:
             mark = wire.decode(self._mark_file.read_bytes(), Mark)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -243,7 +243,7 @@ class Work:
 
 
 def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
-    """Returns what a line asks to store, in `namespace` if that is named; None for an empty line, or no record.
+    """Return what a line asks to store, in `namespace` if that is named; None for an empty line, or no record.
 
     Raises LineRefused.
     """
@@ -300,7 +300,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _patiently(transport: Transport, method: str, path: str, body: Callable[[], bytes] | None) -> Answer:
-    """Asks until the node answers anything but "not now", at most six times; each is signed anew.
+    """Ask until the node answers anything but "not now", at most six times; each is signed anew.
 
     Raises NotReached, OutcomeUnknown, MalformedAnswer.
     """

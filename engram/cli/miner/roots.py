@@ -28,7 +28,7 @@ class Roots(msgspec.Struct, frozen=True):
 
 
 def roots_of_node(data: Path, key: Path | None) -> Roots:
-    """Asks the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
+    """Ask the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
 
     Raises SdkError, Impostor when another process answers at its address or a signature does not hold, CommandFailed.
     """

@@ -64,7 +64,7 @@ class Signer:
         return None if self._keypair is None else self._keypair.ss58
 
     def signed(self, endpoint: str, fields: JsonObject, namespace: str | None) -> JsonObject:
-        """Returns the fields signed for that endpoint; for a private namespace too. Raises ValueError without a key."""
+        """Return the fields signed for that endpoint; for a private namespace too. Raises ValueError without a key."""
         if self._keypair is None:
             if namespace is not None:
                 raise ValueError("a private namespace needs a key: it would end up public")
@@ -80,7 +80,7 @@ NODE = Node()
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Raises CommandFailed for what a node, or the way to it, may do."""
+    """Raise CommandFailed for what a node, or the way to it, may do."""
     try:
         yield
     except NotReached as error:

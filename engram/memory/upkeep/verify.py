@@ -1,4 +1,4 @@
-"""Checking a node's memory from its databases alone: every CID and root computed again, every row looked at."""
+"""Checks a node's memory from its databases alone: recomputes every CID and root, and reads every row."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PROGRESS_EVERY = 1_000
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """A record that is not what its CID says."""
+    """A record that does not match its CID."""
 
     namespace: str
     cid: str
@@ -31,7 +31,7 @@ class Bad(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `bad` has at most 1,000 of the `bad_records`; `problems` are of the databases themselves."""
+    """The result. `bad` lists at most 1,000 of the `bad_records`; `problems` concern the databases themselves."""
 
     records: int = 0
     public_records: int = 0
@@ -47,14 +47,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether nothing is wrong."""
         return not self.bad_records and not self.problems
 
 
 def check(data: Path, on_progress: Progress = lambda done, total: None) -> Checked:
-    """Reads all of a node's memory, each database at one moment; the node may run. Blocking: 26 µs a record.
+    """Check all of a node's memory, each database from one snapshot; the node may run. Blocking: 26 µs a record.
 
-    `on_progress` is told records done and in all.
+    `on_progress` is called with the records done and in all.
     """
     try:
         found = _records(data / TRUTH, on_progress)

@@ -43,7 +43,7 @@ async def delete_batch(service: Service, call: Call[DeleteBatch, Caller]) -> Del
 
 
 def _right_to_delete(service: Service, caller: Caller, space: Space) -> May:
-    """Returns whose records the caller may delete. Raises Refused for who may delete nothing here."""
+    """Return whose records the caller may delete. Raises Refused for who may delete nothing here."""
     if space.is_private:
         if not space.bound:
             text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."

@@ -46,7 +46,7 @@ class ExportStream(EventStream):
         self._after = after
 
     async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
-        """Sends the body: until all was sent, the client leaves or is too slow, or the server drains."""
+        """Send the body: until all was sent, the client leaves or is too slow, or the server drains."""
         self._counted(1)
         try:
             async with trio.open_nursery() as nursery:

@@ -130,7 +130,7 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
 
 
 async def _stored_together(service: Service, caller: Caller, space: Space, entries: Sequence[Entry]) -> list[Result]:
-    """Returns what became of each of them."""
+    """Return what became of each of them."""
     try:
         stored = await service.store.put_all(entries)
     except IndexUnavailable:  # durable; the index will follow
@@ -149,7 +149,7 @@ def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
 
 
 async def _with_cut(service: Service, checked: IngestInput, result: Result) -> Result:
-    """Says of a text that its vector does not have whole how much it has."""
+    """Say of a text that its vector does not have whole how much it has."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
         return result
     (cut,) = await service.embedder.cuts([checked.text])

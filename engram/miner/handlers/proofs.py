@@ -103,7 +103,7 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
 
 
 async def signed_whole(service: Service) -> Commitment:
-    """Returns the signed root over everything the node holds; for its controller.
+    """Return the signed root over everything the node holds; for its controller.
 
     Raises RecordDamaged, TruthUnavailable.
     """
@@ -113,7 +113,7 @@ async def signed_whole(service: Service) -> Commitment:
 
 
 def signed_root(service: Service, space: Space, tree: KeyedTree) -> Commitment:
-    """Returns the signed root of a namespace, as /commitment does."""
+    """Return the signed root of a namespace, as /commitment does."""
     return _signed(service, space.name, tree.root, len(tree), FORM)
 
 

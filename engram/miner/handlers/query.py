@@ -51,14 +51,14 @@ async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:
-    """Returns a record of a namespace, hashed. Raises NotFound, RecordDamaged, TruthUnavailable."""
+    """Return a record of a namespace, hashed. Raises NotFound, RecordDamaged, TruthUnavailable."""
     record = await held_record(service, key, cid)
     service.soundness.require(cid, record.embedding, record.metadata, record.model_version)
     return record
 
 
 async def held_record(service: Service, key: str, cid: str) -> Record:
-    """Returns a record of a namespace, whole or not. Raises NotFound, TruthUnavailable."""
+    """Return a record of a namespace, whole or not. Raises NotFound, TruthUnavailable."""
     record = await service.store.get(key, cid) if cids.is_cid(cid) else None
     if record is None:
         raise NotFound
@@ -66,7 +66,7 @@ async def held_record(service: Service, key: str, cid: str) -> Record:
 
 
 def shown(record: Record | Excerpt) -> dict[str, object]:
-    """Returns a record's metadata as answers show them."""
+    """Return a record's metadata as answers show them."""
     return record.metadata  # type: ignore[return-value]  # values are text, and nobody changes them
 
 
@@ -85,7 +85,7 @@ class Reader:
         self._all_texts = space.is_private or caller.signer == service.gate.controller
 
     def text(self, record: Record | Excerpt) -> str | UnsetType:
-        """Returns the text of a record as far as this reader may see it."""
+        """Return the text of a record as far as this reader may see it."""
         if record.text is not None and (self._all_texts or (self._signer is not None and self._signer == record.owner)):
             return record.text
         return UNSET
