@@ -1,4 +1,4 @@
-"""Fields of a request that handlers read one by one."""
+"""Reads single fields of a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node tells of its work: counters in memory, the day and the percentile by their rules."""
+"""Counters of a node's work, in memory, for /stats and /wallet-stats."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Statistics:
 
     @property
     def proof_rate(self) -> float | None:
-        """Share of challenges that were answered with a proof; an unknown CID is no failure; None before the first."""
+        """Share of challenges answered with a proof; an unknown CID is not a failure. None before the first."""
         challenged = self._proofs + self._failed_proofs
         return round(self._proofs / challenged, 6) if challenged else None
 
@@ -65,7 +65,7 @@ class Statistics:
         self._failed_proofs += 1
 
     def used_by(self, signer: PublicKey | None) -> None:
-        """Count a request by who signed it; the last 1,000 signers are remembered."""
+        """Count a request by its signer; the last 1,000 signers are remembered."""
         if signer is None:
             return
         requests, _ = self._wallets.pop(signer, (0, 0.0))
@@ -74,7 +74,7 @@ class Statistics:
             self._wallets.popitem(last=False)
 
     def wallets(self) -> list[dict[str, object]]:
-        """Return who signed requests since the start, the last one first."""
+        """Return the signers of requests since the start, most recent first."""
         return [
             {"hotkey": ss58.encode(signer), "requests": requests, "last_seen_at": seen}
             for signer, (requests, seen) in reversed(self._wallets.items())

@@ -23,7 +23,7 @@ def truth_of(data: Path) -> Path:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error when that is a terminal; yields what is to be told (done, total)."""
+    """Show a progress bar on standard error when that is a terminal; yields a callback that takes (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

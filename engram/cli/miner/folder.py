@@ -46,13 +46,13 @@ def verify(
     data: Data,
     *,
     key: Annotated[
-        Path | None, Parameter(help="The controller's hotkey file: the root over private records is compared too.")
+        Path | None, Parameter(help="The controller's hotkey file, to compare the root over private records too.")
     ] = None,
     show: Show = SHOW,
 ) -> int:
-    """Compute every CID and the commitment again from the databases, and compare with what the running node has signed.
+    """Recompute every CID and root from the databases, and compare the roots with those the running node signs.
 
-    Exits with 1 when anything is wrong, and names the CIDs; with 4 when a node runs and could not be compared.
+    Exits with 1 when something is wrong and lists the CIDs; with 4 when a running node could not be compared.
     """
     from engram.memory.upkeep import verify
     from engram.miner import folder
@@ -107,11 +107,11 @@ def restore(
     data: Data,
     *,
     force: Annotated[
-        bool, Parameter(help="Also over a folder that has records, whole or damaged.", negative="")
+        bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")
     ] = False,
     show: Show = SHOW,
 ) -> None:
-    """Put a backup in place of a node's memory. The node must be down; what was there is kept in `before-restore-N`."""
+    """Replace a node's memory by a backup. The node must be down; its former data are kept in `before-restore-N`."""
     from engram.memory.upkeep import backups
     from engram.miner import folder
 
@@ -126,9 +126,9 @@ def restore(
 
 
 def repair(data: Data, *, show: Show = SHOW) -> None:
-    """Save what is whole of damaged databases. The node must be down; the damaged files are kept in `damaged-N`.
+    """Salvage damaged databases. The node must be down; the damaged files are kept in `damaged-N`.
 
-    Only records that are what their CIDs say are taken over. What lay on damaged pages is lost; a backup has it.
+    Keeps only records that match their CIDs. Rows on damaged pages are lost, except in a backup.
     """
     from engram.memory.upkeep import salvage
     from engram.miner import folder
@@ -145,10 +145,10 @@ def erase(
     yes: Annotated[bool, Parameter(help="Erase without asking.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
-    """Overwrite and remove all of a node's data folder, so that nothing of it is readable. The node must be down.
+    """Overwrite and remove a node's whole data folder, so that it cannot be read any more. The node must be down.
 
-    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: there only
-    encryption helps. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
+    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: only encryption
+    helps there. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
     elsewhere and stay.
     """
     from engram.memory.upkeep import erasure
@@ -156,15 +156,15 @@ def erase(
 
     if not (data / folder.LOCK).is_file() and not (data / "truth.db").is_file():
         raise CommandFailed(f"{data} is no data folder of a node: nothing was erased")
-    if not yes and not _agreed(f"Erase all of {data}? There is no way back. [yes/no] "):
-        raise CommandFailed("nothing was erased: answer yes, or call with --yes")
-    with _folder_errors("not everything was erased; call it again"), folder.claim(data), progress("bytes") as on_progress:
+    if not yes and not _agreed(f"Erase all of {data}? This cannot be undone. [yes/no] "):
+        raise CommandFailed("nothing was erased: answer yes, or run it with --yes")
+    with _folder_errors("not everything was erased; run it again"), folder.claim(data), progress("bytes") as on_progress:
         gone = erasure.erase(data, folder.LOCK, on_progress)
     output.record(gone, json=show.json)
 
 
 def _compared(data: Path, found: "Checked", key: Path | None) -> "tuple[Checked, Verdict]":
-    """What was found, read again as long as the node goes on writing, and how the node's own word compares."""
+    """Return the result, rechecked while the node keeps writing, and how its signed roots compare."""
     from engram.cli.miner.roots import Roots, roots_of_node
     from engram.memory.upkeep import verify
     from engram.sdk.errors import SdkError
@@ -195,7 +195,7 @@ def _agreed(question: str) -> bool:
 
 @contextmanager
 def _folder_errors(outcome: str) -> Iterator[None]:
-    """Raise CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
+    """Raise CommandFailed for errors of a data folder; `outcome` says what state it is in then."""
     from engram.memory.errors import MemoryAreaError
     from engram.miner.errors import FolderInUse, NodeError
 

@@ -1,4 +1,4 @@
-"""What a running node says of itself, by its own signature."""
+"""The roots that a running node signs."""
 
 import time
 from pathlib import Path
@@ -21,14 +21,14 @@ _WITHIN_S = 60.0
 
 
 class Roots(msgspec.Struct, frozen=True):
-    """Roots in hex: over the public records, and over all (empty when it was not asked for)."""
+    """Roots in hex: over the public records, and over all (empty when not requested)."""
 
     public: str
     whole: str
 
 
 def roots_of_node(data: Path, key: Path | None) -> Roots:
-    """Ask the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
+    """Request the signed roots of the node that owns the folder; `key` is its controller's, for the root over all.
 
     Raises SdkError, Impostor when another process answers at its address or a signature does not hold, CommandFailed.
     """

@@ -1,4 +1,4 @@
-"""`engram miner query` and `stats`: ask a running node."""
+"""`engram miner query` and `stats`: query a running node."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ _SHOWN = 200
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A memory that was found."""
+    """A memory that a search found."""
 
     score: float
     cid: str
@@ -39,7 +39,7 @@ def query(
     text: Annotated[str, Parameter(help="What to look for, in words.")],
     *,
     node: Node = NODE,
-    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="How many, 1 to 100.")] = 10,
+    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="Number of results, 1 to 100.")] = 10,
     where: Annotated[
         tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
     ] = (),
@@ -73,7 +73,7 @@ def query(
 
 
 def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
-    """Show what a node holds and does: vectors, latency, proofs, embedder and index."""
+    """Show the state of a node: vectors, latency, proofs, embedder and index."""
     url = node.url()
     calls = NodeCalls(SystemClock())
     with answered():

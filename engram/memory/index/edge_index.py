@@ -129,7 +129,7 @@ class EdgeIndex:
             with trio.move_on_at(give_up_at) as patience:
                 await self._searching.acquire_on_behalf_of(waiting)
             if patience.cancelled_caught:
-                raise IndexUnavailable("the index was asked too much to answer in time") from None
+                raise IndexUnavailable("the index has too many open requests to answer in time") from None
         reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
         return reply.matches if isinstance(reply, Found) else []
 

@@ -241,14 +241,14 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
             locked = "WouldBlock" in str(error)
             if not locked or time.monotonic() > give_up:
-                tell(f"index: {folder} cannot be opened ({error}), building it anew")
+                tell(f"index: {folder} cannot be opened ({error}), rebuilding it")
                 (folder / "mark.json").unlink(missing_ok=True)
                 return Shards(folder, dimension, truth_id)
             time.sleep(0.05)
     try:
         shards.check()
     except Exception as error:  # noqa: BLE001  # as above
-        tell(f"index: {folder} cannot be searched ({error}), building it anew")
+        tell(f"index: {folder} cannot be searched ({error}), rebuilding it")
         shards.reset()
     return shards
 

@@ -1,4 +1,4 @@
-"""Proving: that a record is held, that it is in the commitment or is not, and the commitment itself."""
+"""Proofs that a record is stored, or is or is not in the commitment, and the commitment itself."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LEGACY: Final = "legacy"
 
 
 async def challenge(service: Service, call: Call[Challenge, Caller]) -> StorageProof:
-    """POST /ChallengeSynapse: proves that the hash of a vector is held, in the form existing validators check; with
-    `"version": 2` that the vector's bytes can be had now."""
+    """POST /ChallengeSynapse: prove that the node has the hash of a vector, in the form existing validators check; with
+    `"version": 2`, that it can read the vector's bytes now."""
     caller, space = await service.enter(call)
     fields = caller.fields
     version = fields.get("version", 1)
@@ -78,9 +78,9 @@ async def commitment(service: Service, call: Call[NoBody, Caller]) -> Root:
 
 
 async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
-    """POST /prove-memory: that a CID is under the root that /commitment gives, or that it is not.
+    """POST /prove-memory: prove that a CID is under the root that /commitment returns, or that it is not.
 
-    With `"form": "legacy"` the original's proof, which shows presence only.
+    `"form": "legacy"` returns the original's proof, which shows presence only.
     """
     caller, space = await service.enter(call)
     cid = string(caller.fields, "cid")
@@ -89,7 +89,7 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
     await service.soundness.require_all(space.key)
     if _form(caller.fields) == LEGACY:
         return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
-    with contextlib.suppress(NotFound):  # then it is shown that it is not there
+    with contextlib.suppress(NotFound):  # then the proof shows its absence
         await found_record(service, space.key, cid)
     tree = await service.commitment.of(space.key)
     shown = tree.show(cid)
@@ -173,7 +173,7 @@ async def _prove_legacy(service: Service, space: Space, cid: str, embedding_hash
 
 
 def _signed(service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"]) -> Commitment:
-    """Root and count with the time and the node's signature over
+    """Return root and count with the time and the node's signature over
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
     signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
