@@ -106,9 +106,7 @@ def restore(
     source: Annotated[Path, Parameter(help="The backup.")],
     data: Data,
     *,
-    force: Annotated[
-        bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")
-    ] = False,
+    force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
     """Replace a node's memory by a backup. The node must be down; its former data are kept in `before-restore-N`."""
@@ -147,9 +145,9 @@ def erase(
 ) -> None:
     """Overwrite and remove a node's whole data folder, so that it cannot be read any more. The node must be down.
 
-    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: only encryption
-    helps there. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
-    elsewhere and stay.
+    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: only
+    encryption helps there. The node's key, launch file and log, backups, exports, and vectors pushed to a server are
+    stored elsewhere and stay.
     """
     from engram.memory.upkeep import erasure
     from engram.miner import folder
@@ -158,7 +156,11 @@ def erase(
         raise CommandFailed(f"{data} is no data folder of a node: nothing was erased")
     if not yes and not _agreed(f"Erase all of {data}? This cannot be undone. [yes/no] "):
         raise CommandFailed("nothing was erased: answer yes, or run it with --yes")
-    with _folder_errors("not everything was erased; run it again"), folder.claim(data), progress("bytes") as on_progress:
+    with (
+        _folder_errors("not everything was erased; run it again"),
+        folder.claim(data),
+        progress("bytes") as on_progress,
+    ):
         gone = erasure.erase(data, folder.LOCK, on_progress)
     output.record(gone, json=show.json)
 

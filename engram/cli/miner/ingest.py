@@ -225,7 +225,7 @@ class Work:
             if left == 0 and self._digest.hexdigest() == mark.sha256:
                 self._bytes = mark.bytes
                 return mark.lines
-        output.complain(f"{self._mark_file.name} is of another file, node or namespace: starting at the beginning")
+        output.complain(f"{self._mark_file.name} is of another file, node or namespace: starting from the beginning")
         self._file.seek(0)
         self._digest = hashlib.sha256()
         return 0
@@ -238,7 +238,9 @@ class Work:
             os.replace(staged, self._mark_file)
         except OSError as error:
             if not self._unmarked:
-                output.complain(f"{self._mark_file} cannot be written ({error.strerror}): a later run starts at the beginning")
+                output.complain(
+                    f"{self._mark_file} cannot be written ({error.strerror}): a later run starts at the beginning"
+                )
             self._unmarked = True
 
 

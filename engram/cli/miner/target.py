@@ -40,7 +40,7 @@ class Node:
         return found.url
 
     def keypair(self) -> Keypair | None:
-        """Return the key to sign with. Raises CommandFailed when its file is invalid, or a namespace is named without a key."""
+        """Return the key to sign with. Raises CommandFailed for an invalid file, or a namespace without a key."""
         if self.key is None:
             if self.namespace is not None:
                 raise CommandFailed("a private namespace needs --key, the hotkey file that it belongs to", Exit.USAGE)
