@@ -164,7 +164,7 @@ def _behind(document: Document, kind: str, after: int) -> int:
 
 
 def _write_parquet(documents: Iterator[Document], partial: Path) -> int:
-    """Write a row for each document: columns for records, `document` (JSON) for other kinds. Raises CommandFailed, OSError."""
+    """Write a row a document: columns for records, `document` (JSON) for other kinds. Raises CommandFailed, OSError."""
     try:
         pa: Any = importlib.import_module("pyarrow")
         pq: Any = importlib.import_module("pyarrow.parquet")
