@@ -1,4 +1,4 @@
-"""What batches and walks by a cursor may ask for: pure decisions on what clients send."""
+"""Checks on batch requests and on listings by a cursor: pure functions on what clients send."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAX_LOOKUP_RECORDS = 500
 class LookupInput(msgspec.Struct, frozen=True):
     """A checked look-up of records whose metadata `key` is one of `values`.
 
-    `whole` records have their text and metadata, others their CID and the value; `after` is a cursor as it came.
+    With `whole` the records come with text and metadata, otherwise with CID and value; `after` is an undecoded cursor.
     """
 
     key: str
@@ -35,12 +35,12 @@ class LookupInput(msgspec.Struct, frozen=True):
 
 
 def check_deletions(body: Mapping[str, object]) -> list[str]:
-    """Read which CIDs are to be deleted; whether each is one is not looked at. Raises InvalidRequest."""
+    """Read which CIDs to delete, without checking their form. Raises InvalidRequest."""
     return list(_texts(body, "cids"))
 
 
 def check_lookup(body: Mapping[str, object]) -> LookupInput:
-    """Read which records are looked up. Raises InvalidRequest naming the field."""
+    """Read which records to look up. Raises InvalidRequest naming the field."""
     key = body.get("key", "_ref")
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidRequest(f"key must be a metadata key of 1 to {MAX_KEY_CHARS} characters.")
@@ -55,7 +55,7 @@ def check_lookup(body: Mapping[str, object]) -> LookupInput:
 
 
 def cursor(body: Mapping[str, object]) -> str:
-    """Read the cursor `after`; null and the empty text stand for the beginning. Raises InvalidRequest."""
+    """Read the cursor `after`; null and the empty text mean the beginning. Raises InvalidRequest."""
     after = body.get("after")
     if after is None:
         return ""

@@ -21,13 +21,13 @@ _HEX = frozenset("0123456789abcdef")
 
 
 def canonical_metadata(metadata: Mapping[str, str], model_version: str) -> bytes:
-    """Returns compact JSON in raw UTF-8, keys in byte order; `model_version` wins over a key of that name."""
+    """Return compact JSON in raw UTF-8, keys in byte order; `model_version` wins over a key of that name."""
     complete = {**metadata, "model_version": model_version}
     return json.dumps(complete, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def compute(embedding: bytes, metadata: Mapping[str, str], model_version: str = "v1") -> str:
-    """Returns the CID of a vector (f32 little-endian bytes) with normalised metadata.
+    """Return the CID of a vector (f32 little-endian bytes) with normalized metadata.
 
     The prefix is `v1` whatever `model_version` says: it names the algorithm, not the model.
     """
@@ -36,13 +36,13 @@ def compute(embedding: bytes, metadata: Mapping[str, str], model_version: str = 
 
 
 def is_cid(text: str) -> bool:
-    """Says whether the text has the form of a CID."""
+    """Return whether the text has the form of a CID."""
     version, separator, digest = text.partition("::")
     return version == PREFIX and separator == "::" and len(digest) == _DIGEST_LENGTH and _HEX.issuperset(digest)
 
 
 def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> str | None:
-    """Returns what is wrong with a record as it is stored, None when its CID says what it holds."""
+    """Return what is wrong with a stored record; None when it matches its CID."""
     try:
         decoded = wire.decode(metadata, dict[str, str])
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -50,7 +50,7 @@ def fault_of(cid: str, embedding: bytes, metadata: str, model_version: str) -> s
     computed = compute(embedding, decoded, model_version)
     if computed != cid:
         return f"its vector and metadata give {computed}"
-    # A sum of numbers of 32 bits is finite when all of them are, and four times as quick as looking at each.
+    # The sum of 32-bit numbers is finite exactly when all of them are; checking it is four times as fast.
     if len(embedding) % 4 or not math.isfinite(sum(struct.unpack(f"<{len(embedding) // 4}f", embedding))):
         return "its vector has numbers that are none"
     return None

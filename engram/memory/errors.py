@@ -24,15 +24,15 @@ class QuotaExceeded(MemoryAreaError):
 
 
 class TruthUnavailable(MemoryAreaError, NotDone):
-    """The database could not do it (disk full, read-only, closed); nothing was changed."""
+    """The database could not carry out a request (disk full, read-only, closed); nothing was changed."""
 
 
 class RecordDamaged(TruthUnavailable):
-    """A record is not what its CID says any more: it is neither served nor proved."""
+    """A record no longer matches its CID: it is neither served nor proved."""
 
 
 class WriteUnknown(MemoryAreaError, OutcomeUnknown):
-    """A commit failed in a way that leaves open whether it happened; reading will tell."""
+    """A commit failed and it is unknown whether it took effect; read the data to find out."""
 
 
 class TruthUnreadable(MemoryAreaError, Unusable):
@@ -40,15 +40,15 @@ class TruthUnreadable(MemoryAreaError, Unusable):
 
 
 class IndexUnavailable(MemoryAreaError):
-    """The vector index did not answer in time (restarting or overloaded); what was committed stays."""
+    """The vector index did not answer in time (restarting or overloaded); committed records stay."""
 
 
 class IndexRestarting(IndexUnavailable):
-    """The vector index is down and about to come back: what was asked can be asked again."""
+    """The vector index is restarting: the request may be sent again."""
 
 
 class EmbedderUnavailable(MemoryAreaError):
-    """Texts cannot be embedded now; vectors still can be stored and searched."""
+    """Texts cannot be embedded now; vectors can still be stored and searched."""
 
 
 class WeightsRefused(MemoryAreaError):

@@ -34,7 +34,7 @@ _PRUNE_EVERY = 1_000
 
 @final
 class IndexedStore:
-    """Keep `truth.run` and this object's `run` running. All methods are for the trio thread."""
+    """Keep `truth.run` and this object's `run` running. Call all methods from the trio thread."""
 
     def __init__(self, truth: Truth, index: Index) -> None:
         self._truth = truth
@@ -46,7 +46,7 @@ class IndexedStore:
         self._progress = trio.Event()
         self._usable = trio.Event()
         self.index_has_answered = False
-        """Whether the index ever came up; it searches its files before it says so."""
+        """Whether the index has come up at least once; it checks its files first."""
         self._counts = Counts(0, 0)
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
         """Called on the trio thread with the changes of each commit, in order."""
@@ -58,11 +58,11 @@ class IndexedStore:
         return self._usable.is_set()
 
     async def load(self) -> None:
-        """Reads the counts; once, before the first request."""
+        """Read the counts. Call it once, before the first request."""
         self._counts = await self._truth.read(record_sql.count, budget_s=60.0)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Runs the index and feeds it. Raises IndexUnavailable when it dies; then run it again."""
+        """Run the index and feed it. Raises IndexUnavailable when it dies; then run it again."""
         try:
             async with trio.open_nursery() as nursery:
                 flushed = await nursery.start(self._run_index)
@@ -72,27 +72,27 @@ class IndexedStore:
                 await self._follow()
         except BaseExceptionGroup as group:
             ends, other = group.split(IndexUnavailable)
-            if other is not None:  # a cancellation, or a bug: then the end of the index is only its echo
+            if other is not None:  # a cancellation or a bug: the end of the index is only a consequence
                 raise other from None
             raise IndexUnavailable(_reason(ends)) from None
         finally:
             self._following = False
-            if self._usable.is_set():  # else searches wait for this very event: keep it
+            if self._usable.is_set():  # otherwise searches wait for this very event: keep it
                 self._usable = trio.Event()
 
     async def put(self, entry: Entry) -> Record:
-        """Stores an entry durably and searchably."""
+        """Store an entry durably and searchably."""
         (record,) = await self.put_all([entry])
         return record
 
     async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
-        """Stores entries durably and searchably, all of them or none."""
+        """Store entries durably and searchably, all of them or none."""
         stored = await self._truth.put_all(entries)
         await self._reached(max(record.sequence for record in stored))
         return stored
 
     async def delete(self, namespace: str, cid: str) -> bool:
-        """Takes a record out."""
+        """Take a record out."""
         deleted = await self._truth.delete(namespace, cid)
         if deleted is None:
             return False
@@ -100,20 +100,20 @@ class IndexedStore:
         return True
 
     async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
-        """Takes records out, all in one transaction."""
+        """Take records out, all in one transaction."""
         batch = await self._truth.delete_all(namespace, cids, may)
         with contextlib.suppress(IndexUnavailable):  # durable; hits are joined with the truth, so they show nowhere
             await self._reached(batch.sequence)
         return batch.outcomes
 
     async def get(self, namespace: str, cid: str) -> Record | None:
-        """Returns the record, or None."""
+        """Return the record, or None."""
         return await self._truth.get(namespace, cid)
 
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
-        """Returns the nearest records of the namespace.
+        """Return the nearest records of the namespace.
 
-        Where some of what the index finds is deleted and it has not made that change yet, more are looked at.
+        When the index returns records that are already deleted, it is asked for more.
         """
         give_up_at, looked_at = trio.current_time() + _SEARCH_WITHIN_S, limit
         while True:
@@ -124,7 +124,7 @@ class IndexedStore:
             looked_at *= 2
 
     async def _joined(self, namespace: str, found: Sequence[Match], conditions: Filter, give_up_at: float) -> list[Hit]:
-        """Returns the records of what was found; what is not there, or not as it should be, is left out."""
+        """Return the records of the matches, without those that are gone or not what they should be."""
         unread = [match.id for match in found if match.record is None]
         there = await self._read(namespace, unread, give_up_at) if unread else {}
         hits = [
@@ -135,13 +135,13 @@ class IndexedStore:
         return [hit for hit in hits if conditions.holds(hit.record.metadata)] if conditions else hits
 
     async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
-        """Returns a page of a namespace in the order of storing."""
+        """Return a page of a namespace in the order of storing."""
         return await self._truth.read(
             lambda connection: record_sql.page(connection, namespace, conditions, limit, offset)
         )
 
     def count(self) -> Counts:
-        """Returns how many records there are."""
+        """Return how many records there are."""
         return self._counts
 
     async def _read(self, namespace: str, ids: Sequence[int], give_up_at: float) -> Mapping[int, Excerpt]:
@@ -152,10 +152,10 @@ class IndexedStore:
     async def _search(
         self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
-        """Asks the index; when it dies meanwhile, asks its successor."""
+        """Search the index; when it dies meanwhile, search its successor."""
         while True:
             usable = self._usable
-            if not usable.is_set():  # to wait for nothing would cost a pass of the loop
+            if not usable.is_set():  # waiting without need would cost a pass of the loop
                 with trio.move_on_at(give_up_at):
                     await usable.wait()
             if not usable.is_set():
@@ -163,7 +163,7 @@ class IndexedStore:
             try:
                 return await self._index.search(namespace, vector, limit, conditions, give_up_at)
             except IndexRestarting:
-                if self._usable is usable:  # its end is known here a moment before `run` knows it
+                if self._usable is usable:  # the search sees the end of the index a moment before `run` does
                     self._usable = trio.Event()
 
     def _committed(self, changes: Sequence[Change]) -> None:
@@ -179,7 +179,7 @@ class IndexedStore:
             self._pending.extend(changes)
             self._arrived.set()
         elif self._following:
-            self._following = False  # too far behind: what is dropped here is read from the truth again
+            self._following = False  # the queue is full: the changes dropped here are read from the truth later
             self._arrived.set()
         self.on_changes(changes)
 
@@ -187,7 +187,7 @@ class IndexedStore:
         await self._index.run(task_status.started)
 
     async def _catch_up(self, flushed: int) -> None:
-        """Replays what the index has not got for certain; all of it when the two do not belong together."""
+        """Replay the changes that the index may lack; all of them when it belongs to another truth."""
         if flushed < self._truth.pruned_to:
             await self._rebuild()
         else:
@@ -204,10 +204,10 @@ class IndexedStore:
         await self._replay()
 
     async def _replay(self) -> None:
-        """Feeds the index from the truth until it is level; from then on commits are followed as they come."""
+        """Feed the index from the truth until it is up to date; from then on commits are queued as they come."""
         self._pending.clear()
         while True:
-            self._following = True  # from here on: a commit that the reading below does not see is queued
+            self._following = True  # a commit that the read below misses is queued
             changes = await self._truth.changes_since(self._applied, _LARGEST_REPLAY)
             if not changes:
                 return
@@ -242,7 +242,7 @@ class IndexedStore:
         self._progress = trio.Event()
 
     async def _reached(self, sequence: int) -> None:
-        """Waits until the index has made the change."""
+        """Wait until the index has applied the change."""
         with trio.move_on_after(_APPLY_WITHIN_S):
             while self._applied < sequence:
                 await self._progress.wait()
@@ -251,7 +251,7 @@ class IndexedStore:
 
 
 def _reason(ends: BaseExceptionGroup[IndexUnavailable] | None) -> str:
-    """Why the index ended: in its own word, of which what was asked of it meanwhile has only the echo."""
+    """Return the root cause of the index's exit, without the errors that it caused in open requests."""
     found: BaseException | None = ends.split(IndexRestarting)[1] if ends is not None else None
     while isinstance(found, BaseExceptionGroup):
         found = found.exceptions[0]

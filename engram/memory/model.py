@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 PUBLIC = "__public__"
-"""The namespace everybody may read. All others are private."""
+"""The namespace that everyone may read. All others are private."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Upserted(msgspec.Struct, frozen=True):
-    """A change of the truth that the index must follow: the record with this `id` is there."""
+    """A change of the truth that the index must follow: the record with this `id` was stored."""
 
     sequence: int
     id: int
@@ -72,9 +72,9 @@ class Upserted(msgspec.Struct, frozen=True):
 
 
 class Deleted(msgspec.Struct, frozen=True):
-    """A change of the truth that the index must follow: the record with this `id` is gone.
+    """A change of the truth that the index must follow: the record with this `id` was deleted.
 
-    `cid` and `embedding` are what was deleted; they are empty in a change that is read again after a restart.
+    `cid` and `embedding` are what was deleted; they are empty in a change that is reread after a restart.
     """
 
     sequence: int

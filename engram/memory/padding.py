@@ -1,15 +1,15 @@
-"""Sizes and times that tell nothing: what a private answer is made to look like."""
+"""Padded sizes and delayed times of private answers, so that neither reveals what they hold."""
 
 from __future__ import annotations
 
 import math
 
 SIZES = (1_024, 4_096, 16_384, 65_536)
-"""Bytes that a private answer may have; a larger one is rounded up as Padmé does (at most 6.2 % more)."""
+"""Sizes in bytes to which a private answer is padded; a larger one is rounded up as Padmé does (at most 6.2 % more)."""
 
 
 def padded_size(size: int) -> int:
-    """Returns the number of bytes to which an answer of `size` bytes is padded.
+    """Return the number of bytes to which an answer of `size` bytes is padded.
 
     >>> [padded_size(n) for n in (0, 1_024, 1_025, 65_537, 100_000)]
     [1024, 1024, 4096, 67584, 100352]
@@ -23,9 +23,9 @@ def padded_size(size: int) -> int:
 
 
 def answer_at(arrived_s: float, now_s: float, bucket_s: float) -> float:
-    """Returns when to answer: the end of the bucket, counted from the arrival, in which `now_s` lies.
+    """Return when to answer: the end of the bucket, counted from the arrival, in which `now_s` lies.
 
-    What took longer than a bucket goes to the end of a later one, so that a time says a number of buckets only.
+    An answer that took longer goes out at the end of a later bucket, so that its time reveals only a number of buckets.
     `bucket_s` is above 0.
 
     >>> answer_at(5.0, 5.01, 0.1), round(answer_at(5.0, 5.13, 0.1), 6)

@@ -1,4 +1,4 @@
-"""What may be stored and how it is written down: pure decisions on what clients send.
+"""Checks on what clients store and search for: pure functions on their requests.
 
 Every text of an InvalidInput is shown to the user, so it says what would be right.
 """
@@ -31,7 +31,7 @@ MAX_METADATA_DEPTH = 16
 SMALLEST_NORM = 1e-18
 _MAX_FILTER_BYTES = 65_536
 _FAR_TOO_BIG = 4
-"""Times of a limit beyond which a size is not computed: that could take as long as reading the body did."""
+"""A size above this many times its limit is not computed exactly, as that could take as long as reading the body."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class ListInput(msgspec.Struct, frozen=True):
 
 
 def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
-    """Reads what is to be stored. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
+    """Read what to store. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "text")
     vector = _vector(body, "raw_embedding", limits.dimension)
     model_version = _text(body, "model_version") or "v1"
@@ -87,7 +87,7 @@ def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
 
 
 def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
-    """Reads what is searched for. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
+    """Read what to search for. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "query_text")
     vector = _vector(body, "query_vector", limits.dimension)
     top_k = _integer(body, "top_k", DEFAULT_TOP_K) or DEFAULT_TOP_K
@@ -102,7 +102,7 @@ def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
 
 
 def check_batch(body: Mapping[str, object]) -> list[object]:
-    """Reads the items of a batch, not checked themselves. Raises InvalidRequest."""
+    """Read the items of a batch without checking each. Raises InvalidRequest."""
     items = body.get("items")
     if not isinstance(items, list) or not 0 < len(items) <= MAX_BATCH:
         raise InvalidRequest(f"items must be a list of 1 to {MAX_BATCH} objects.")
@@ -110,14 +110,14 @@ def check_batch(body: Mapping[str, object]) -> list[object]:
 
 
 def check_item(item: object, limits: Limits) -> IngestInput:
-    """Reads one item of a batch, as `check_ingest` reads a body. Raises InvalidRequest, InvalidInput."""
+    """Read one item of a batch, as `check_ingest` reads a body. Raises InvalidRequest, InvalidInput."""
     if not isinstance(item, dict):
         raise InvalidRequest("An item must be an object.")
     return check_ingest(item, limits)
 
 
 def check_list(body: Mapping[str, object]) -> ListInput:
-    """Reads which page is asked for. Raises InvalidRequest for a wrong type or a negative number."""
+    """Read which page to list. Raises InvalidRequest for a wrong type or a negative number."""
     limit = _integer(body, "limit", DEFAULT_LIST_LIMIT)
     offset = _integer(body, "offset", 0)
     if limit < 0 or not 0 <= offset <= MAX_OFFSET:
@@ -126,7 +126,7 @@ def check_list(body: Mapping[str, object]) -> ListInput:
 
 
 def check_text(text: str, max_chars: int) -> str:
-    """Returns the text unchanged. Raises InvalidInput when it is blank, too long or not valid Unicode."""
+    """Return the text unchanged. Raises InvalidInput when it is blank, too long or not valid Unicode."""
     if not text.strip():
         raise InvalidInput("The text is empty: it must have at least one character that is not a space.")
     if len(text) > max_chars:
@@ -136,10 +136,10 @@ def check_text(text: str, max_chars: int) -> str:
 
 
 def normalise_metadata(metadata: Mapping[str, object], max_bytes: int) -> dict[str, str]:
-    """Returns the metadata as strings, written as Python's `str` writes each value (True -> "True").
+    """Return the metadata as strings, written as Python's `str` writes each value (True -> "True").
 
-    The size that counts is that of the JSON as it came, in Python's default spelling; of what is far too big no more is
-    looked at than shows it.
+    The size limit applies to the JSON as sent, in Python's default spelling; of metadata that are far too big only as
+    much is looked at as shows it.
     Raises InvalidInput when it is too big, nested deeper than MAX_METADATA_DEPTH or not valid Unicode.
     """
     if _room_left(metadata, MAX_METADATA_DEPTH, _FAR_TOO_BIG * max_bytes) < 0:
@@ -155,7 +155,7 @@ def normalise_metadata(metadata: Mapping[str, object], max_bytes: int) -> dict[s
 
 
 def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
-    """Returns the vector as f32 little-endian bytes.
+    """Return the vector as f32 little-endian bytes.
 
     Raises InvalidInput when the dimension is wrong, a number is not finite as f32, or all are (next to) zero:
     a vector without direction has no cosine.
@@ -170,12 +170,12 @@ def pack_vector(numbers: Sequence[float], dimension: int, field: str) -> bytes:
 
 
 def check_vector(packed: bytes, field: str) -> bytes:
-    """Returns the f32 little-endian vector unchanged. Raises InvalidInput when a number is not finite, or all are
+    """Return the f32 little-endian vector unchanged. Raises InvalidInput when a number is not finite, or all are
     (next to) zero."""
     numbers = unpack_vector(packed)
     if math.isfinite(whole := sum(numbers)) and abs(whole) > len(numbers) * SMALLEST_NORM:
-        return packed  # a sum that large needs such a norm; this tells of all but a few vectors, in half the time
-    norm = math.hypot(*numbers.tolist())  # spread from a list, it takes a quarter of the time
+        return packed  # a sum that large implies such a norm; this settles all but a few vectors in half the time
+    norm = math.hypot(*numbers.tolist())  # unpacked from a list it takes a quarter of the time
     if not math.isfinite(norm):
         raise InvalidInput(f"{field} must have finite numbers only.")
     if norm < SMALLEST_NORM:
@@ -184,14 +184,14 @@ def check_vector(packed: bytes, field: str) -> bytes:
 
 
 def unpack_vector(packed: bytes) -> array[float]:
-    """Returns the numbers of an f32 little-endian vector."""
+    """Return the numbers of an f32 little-endian vector."""
     numbers = array("f")
     numbers.frombytes(packed)
     return numbers
 
 
 def check_namespace(name: str) -> str:
-    """Returns the name of a namespace. Raises InvalidInput when it is not a Python identifier or too long."""
+    """Return the name of a namespace. Raises InvalidInput when it is not a Python identifier or too long."""
     if name != PUBLIC and (len(name) > MAX_NAMESPACE_CHARS or not name.isidentifier()):
         shown = name if len(name) <= MAX_NAMESPACE_CHARS else name[:MAX_NAMESPACE_CHARS] + "…"
         raise InvalidInput(
@@ -213,7 +213,7 @@ def _numbers(body: Mapping[str, object], field: str, dimension: int) -> list[flo
     value = body.get(field)
     if value is None:
         return []
-    if isinstance(value, list) and len(value) > dimension:  # not worth looking at each
+    if isinstance(value, list) and len(value) > dimension:  # too long: do not check each
         raise InvalidInput(_other_dimension(field, len(value), dimension))
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         raise InvalidRequest(f"{field} must be a list of numbers.")
@@ -273,7 +273,7 @@ def _conditions(body: Mapping[str, object]) -> Filter:
 
 
 def _room_left(value: object, depth: int, room: int) -> int:
-    """How much of `room` bytes a value leaves whose JSON has the fewest bytes that it can have; below 0: too big.
+    """Return what remains of `room` bytes after the shortest JSON of the value; below 0: too big.
 
     Raises InvalidInput for more than `depth` levels, unless it is too big before they are seen.
     """

@@ -1,6 +1,6 @@
-"""`python -m engram.miner --config FILE`: one node by its launch file, which says all that there is to say.
+"""`python -m engram.miner --config FILE`: runs one node from its launch file.
 
-Of the settings that `run.py miner --config FILE` reads it heeds one: ENGRAM_ENV=mainnet requires signatures here, too.
+Of the settings that `run.py miner --config FILE` reads, only ENGRAM_ENV applies: mainnet requires signatures here too.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A node's applications: its rows, bound to their handlers."""
+"""A node's application: its table of endpoints, bound to their handlers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from engram.miner.surface import NodeSurface
 from engram.telemetry.metrics import Metrics
 
 MAX_BODY_BYTES = 10 * 1024 * 1024
-"""As the original: 256 vectors written as JSON."""
+"""The limit of the original: 256 vectors as JSON numbers."""
 
 NAMED = (b"/retrieve/", b"/attestation/", b"/chat-history/", b"/conversations/")
-"""Below these stand names that clients choose, with whatever slashes."""
+"""What follows these paths are names that clients choose; they may contain slashes."""
 
 
 def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics) -> App:
-    """Returns the application of one node."""
+    """Return the application of one node."""
     app = new_app(
         "miner",
         settings=settings,
@@ -47,12 +47,12 @@ def make_app(service: Service, *, settings: HttpSettings, clock: Clock, ids: Ids
         free_below=NAMED,
     )
     bind(Router(app), service)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))  # the outermost: nothing goes past it
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, authority.read_by))  # outermost: every request passes it
     return app
 
 
 def bind(router: AddRoute, service: Service) -> None:
-    """Answers every row of the node."""
+    """Bind every endpoint of the node to its handler."""
     endpoints = Endpoints(router, NodeSurface(service.disguise, service.metrics))
     endpoints.bind(node.HEALTH, partial(health.health, service))
     endpoints.bind(node.STATS, partial(health.stats, service))

@@ -1,9 +1,9 @@
-"""Who asks, and what they may: signatures of bodies and namespaces, replays, whose a namespace is.
+"""Authenticates callers and authorizes access to namespaces: signatures, replays, ownership.
 
-A signature is verified or it does not count; a claimed hotkey alone is never believed. Where signatures are not
-required (local), an unsigned request, or one whose signature does not hold, may do what anyone may: store and
-find public records. A private namespace belongs to the key that signs for it: two keys that use one name have two
-namespaces, so that nobody can take, see or overwrite another's, or learn that there is one.
+Only a verified signature counts; a claimed hotkey alone never does. Where signatures are not required (local), an
+unsigned request, or one with an invalid signature, has the rights of anyone: to store and find public records. A
+private namespace belongs to the key that signs for it. Two keys that use the same name have two namespaces, so no key
+can take, see or overwrite another's, or learn that it exists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from engram.miner.namespace_keys import NamespaceKeys
 
 _REMEMBERED = 300_000
 _REMEMBERED_OF_ONE = 100_000
-"""Signed requests of one key within a minute: 1,600/s, and a third of what there is room for."""
+"""The most signed requests of one key in a minute: 1,600/s, a third of the capacity."""
 _READS = frozenset(
     {
         "QuerySynapse",
@@ -41,14 +41,15 @@ _READS = frozenset(
         "KeyShareRetrieve",
     }
 )
-"""Endpoints that change nothing. Like the original, a node answers the same request again, by a version 1 signature."""
+"""Endpoints that change nothing. As the original does, a node answers an identical request with the same version 1
+signature again."""
 _LARGEST_BUT_BATCHES = 1_048_576
 _READ_ON_THE_LOOP = 16_384
-"""Bytes of a body up to which it is parsed and verified on the loop: about 1 ms."""
+"""A body of up to this many bytes is parsed and verified on the loop: about 1 ms."""
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """What was asked and who signed it; `doubt` says why a signature that was there does not count."""
+    """A request and its signer; `doubt` says why a signature that was present does not count."""
 
     read: ReadObject
     endpoint: str
@@ -56,13 +57,13 @@ class Caller(msgspec.Struct, frozen=True):
     request: SignedRequest | None = None
     doubt: str = ""
     doubt_code: str = ""
-    """The same as a word: an AuthError's code, or `replayed`."""
+    """The code for `doubt`: an AuthError's, or `replayed`."""
     body_sha256: bytes = b""
-    """Of a body with a namespace signature of version 1, as it came; empty for others."""
+    """The digest of the raw body of a request with a version 1 namespace signature; empty for others."""
     named_by: PublicKey | Refused | None = None
-    """Who made that signature, or why it counts for nothing."""
+    """The key that made the version 1 signature, or the reason to refuse it."""
     named: SignedRequest | AuthError | None = None
-    """A namespace signature of version 2: what it says, or why it does not hold. Whether it is new is not known yet."""
+    """The version 2 namespace signature, or why it is invalid. Not yet checked for replay."""
 
     @property
     def fields(self) -> JsonObject:
@@ -71,18 +72,18 @@ class Caller(msgspec.Struct, frozen=True):
 
 
 class Space(msgspec.Struct, frozen=True):
-    """A namespace of somebody. `key` is its name in the store: another one for each owner."""
+    """A namespace with its owner. `key` is its name in the store, different for each owner."""
 
     key: str
     name: str = PUBLIC
     owner: PublicKey | None = None
-    """None: the public one's, or one opened by a `namespace_key`."""
+    """None for the public namespace and for one opened by a `namespace_key`."""
     bound: bool = False
-    """Whether the right to it was shown for this very request, not for the name alone."""
+    """Whether the signature covers this request, not only the name of the namespace."""
 
     @property
     def is_private(self) -> bool:
-        """Whether it is anything but the public one."""
+        """Whether it is not the public namespace."""
         return self.key != PUBLIC
 
 
@@ -91,7 +92,8 @@ EVERYBODYS = Space(PUBLIC)
 
 @final
 class Gate:
-    """Decides for one node. Stamps from before its start are refused, so replays need not outlive the process."""
+    """Authenticates the requests to one node. Timestamps from before its start are refused, so replays need not be kept
+    for the next process."""
 
     def __init__(
         self,
@@ -103,9 +105,9 @@ class Gate:
         tenants: Literal["controller", "anyone"] = "controller",
         floor: ReplayFloor | None = None,
     ) -> None:
-        """`node` is this node's own key, which a request may name as its one receiver (`signed_for`).
+        """`node` is this node's own key, which a request may name as its only receiver (`signed_for`).
 
-        Without `floor` a request stamped ahead of the clock may be accepted again by the next process.
+        Without `floor`, a request whose timestamp is in the future could be accepted again after a restart.
         """
         self.controller = controller
         self.require_signature = require_signature
@@ -124,9 +126,9 @@ class Gate:
         self._reading = trio.CapacityLimiter(1)
 
     async def admit(self, body: bytes, endpoint: str) -> Caller:
-        """Reads a body and who signed it for that endpoint.
+        """Read a body and verify who signed it for that endpoint.
 
-        Raises Refused: 400 when it is no JSON object, 401 when a signature is required and does not hold.
+        Raises Refused: 400 when it is not a JSON object, 401 when a required signature is missing or invalid.
         """
         caller = await self.admit_reading(body, endpoint)
         if self.require_signature and caller.signer is None:
@@ -136,14 +138,14 @@ class Gate:
         return caller
 
     async def admit_reading(self, body: bytes, endpoint: str) -> Caller:
-        """As `admit`, for what needs no signature even where they are required (a GET)."""
+        """Do as `admit` for a request that never requires a signature (a GET)."""
         if len(body) > _LARGEST_BUT_BATCHES and endpoint != "IngestBatch":
             raise Refused(413, "body_too_large", f"At most {_LARGEST_BUT_BATCHES} bytes; only batches may be larger.")
         if len(body) <= _READ_ON_THE_LOOP:
             caller = self._read(body, endpoint)
         else:
             caller = await trio.to_thread.run_sync(self._read, body, endpoint, limiter=self._reading)
-        if caller.body_sha256:  # before anything can refuse the request: whoever has seen it has its signature
+        if caller.body_sha256:  # first of all: even a refused request has exposed its signature
             caller = msgspec.structs.replace(caller, named_by=self._named_by(caller))
         if self._floor is not None and (caller.request or caller.named or caller.named_by):
             await self._cover(self._floor, caller)
@@ -154,7 +156,7 @@ class Gate:
             raise
 
     async def space(self, caller: Caller) -> Space:
-        """Returns the namespace that the request names and may use: public, or a private one.
+        """Return the namespace that the request names and may use: public, or a private one.
 
         Raises Refused (400, 401, 403), InvalidInput for an impossible name.
         """
@@ -164,8 +166,9 @@ class Gate:
         return space
 
     async def claimed(self, caller: Caller) -> Space:
-        """Returns the namespace that the request names and signs for, whoever may have one on this node; one that is
-        opened by a key only where everybody may.
+        """Return the namespace that the request names and signs for, whether or not its owner may use one on this node.
+
+        A namespace that is opened by a key is allowed only where anyone may have one.
 
         Raises as `space` does.
         """
@@ -177,7 +180,7 @@ class Gate:
         if _signs_namespace(fields):
             return self._signed_space(caller, name)
         if _opens_by_key(fields):
-            if self._tenants == "controller":  # before anything is derived from a key that anybody may make up
+            if self._tenants == "controller":  # before the costly derivation from a key that a client may invent
                 raise _not_the_controllers()
             return Space(await self._keys.derive(name, fields["namespace_key"]), name, bound=True)
         if caller.signer is not None:
@@ -189,31 +192,31 @@ class Gate:
         )
 
     def require_controller_or(self, owner: PublicKey | None, caller: Caller) -> None:
-        """Raises Refused unless the controller signed, or the owner of the record."""
+        """Raise Refused unless the controller or the owner of the record signed."""
         signer = self.require_signer(caller)
         if signer not in (self.controller, owner):
             raise Refused(403, "not_owner", "Only the controller of this node or the owner of the record may do this.")
 
     def require_controller(self, caller: Caller) -> None:
-        """Raises Refused unless the controller signed."""
+        """Raise Refused unless the controller signed."""
         if self.require_signer(caller) != self.controller:
             raise Refused(403, "not_controller", "Only the controller of this node may do this.")
 
     def require_tenant(self, caller: Caller) -> PublicKey:
-        """Returns who signed, when they may keep things of their own here. Raises Refused."""
+        """Return the signer if it may store private data on this node. Raises Refused."""
         if self._tenants == "controller":
             self.require_controller(caller)
         return self.require_signer(caller)
 
     def require_signer(self, caller: Caller) -> PublicKey:
-        """Returns who signed the body. Raises Refused."""
+        """Return the key that signed the body. Raises Refused when none did."""
         if caller.signer is None:
             reason = caller.doubt or "hotkey, nonce and signature are missing"
             raise Refused(401, "missing_signature", f"This must be signed by the controller or the owner: {reason}.")
         return caller.signer
 
     def attester(self, fields: Mapping[str, JsonValue]) -> PublicKey:
-        """Returns who signed an attestation. Raises Refused."""
+        """Return the key that signed an attestation. Raises Refused."""
         try:
             owner = miner_scheme.verify_attestation(fields, self._now_ms(), self._started_ms).public_key
         except AuthError as error:
@@ -236,7 +239,7 @@ class Gate:
             async with self._raising_floor:
                 await trio.to_thread.run_sync(floor.raise_above, latest_ms)
         except OSError as error:
-            why = f"What is stamped ahead of this node's clock cannot be taken now ({error.strerror}); stamp it anew."
+            why = f"A timestamp ahead of this node's clock is not accepted now ({error.strerror}); sign it again."
             raise Refused(503, "stamp_not_kept", why) from error
 
     def _admitted(self, caller: Caller) -> Caller:
@@ -252,7 +255,7 @@ class Gate:
         return caller
 
     def _read(self, body: bytes, endpoint: str) -> Caller:
-        """Reads a body and looks at all signatures over the whole of it; large ones not on the loop."""
+        """Read a body and verify all signatures that cover all of it."""
         read = _object(body)
         digest = hashlib.sha256(body).digest() if _signs_name_alone(read.fields) else b""
         named = self._request_signed(read, endpoint) if _signs_request(read.fields) else None
@@ -278,7 +281,7 @@ class Gate:
         if caller.named_by is not None:
             return self._of(caller.named_by, name, bound=caller.signer == caller.named_by)
         signed = caller.named
-        assert signed is not None  # looked at when the body was read
+        assert signed is not None  # verified when the body was read
         if isinstance(signed, AuthError):
             raise _does_not_hold(signed) from signed
         if not self._is_new(self._request_replays, signed, miner_scheme.NAMESPACE_WINDOW_MS):
@@ -322,7 +325,7 @@ class Gate:
 
 
 def private_name(fields: Mapping[str, JsonValue]) -> str | None:
-    """Returns the private namespace that a request names, not checked; None for the public one. Raises Refused(400)."""
+    """Return the private namespace that a request names, unchecked; None for the public one. Raises Refused(400)."""
     name = fields.get("namespace")
     if name is None or name in ("", PUBLIC):
         return None
@@ -336,12 +339,12 @@ def _signs_namespace(fields: Mapping[str, JsonValue]) -> bool:
 
 
 def _signs_name_alone(fields: Mapping[str, JsonValue]) -> bool:
-    """Whether by version 1, which names no operation."""
+    """Return whether the request has a version 1 namespace signature, which names no operation."""
     return _signs_namespace(fields) and fields.get(miner_scheme.NAMESPACE_VERSION) is None
 
 
 def _signs_request(fields: Mapping[str, JsonValue]) -> bool:
-    """Whether by version 2, which covers the whole body."""
+    """Return whether the request has a version 2 namespace signature, which covers the whole body."""
     return _signs_namespace(fields) and not _signs_name_alone(fields)
 
 
@@ -351,7 +354,7 @@ def _opens_by_key(fields: Mapping[str, JsonValue]) -> bool:
 
 
 def _names_private(fields: Mapping[str, JsonValue]) -> bool:
-    """Whether the answer must be disguised, also one that refuses before anything else is looked at."""
+    """Return whether the answer must be disguised, even when the request is refused early."""
     name = fields.get("namespace")
     return isinstance(name, str) and name not in ("", PUBLIC)
 
@@ -361,7 +364,7 @@ def _does_not_hold(error: AuthError) -> Refused:
 
 
 def _not_new(error: AuthError) -> Refused:
-    """What the replay guard refuses."""
+    """Return the answer to a request that the replay guard refuses."""
     match error.code:
         case "busy":
             return Refused(503, "busy", "Too many signed requests at once; try again in a minute.")
@@ -377,9 +380,9 @@ def _not_the_controllers() -> Refused:
 
 
 def parse(body: bytes, endpoint: str) -> ReadObject:
-    """Returns the JSON object of a body that no signature of a namespace comes with; an empty body is an empty object.
+    """Return the JSON object of a body without namespace signatures; an empty body is an empty object.
 
-    Raises Refused (400) for what is no such object, and for a field of authority that the endpoint would ignore.
+    Raises Refused (400) for any other body, and for a field of authority that the endpoint would ignore.
     """
     read = _object(body)
     authority.require(endpoint, read.fields)

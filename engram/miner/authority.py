@@ -1,9 +1,9 @@
-"""Which fields of authority each operation of a node understands, in one table; all others are refused.
+"""The fields of authority that each operation of a node understands, in one table; all others are refused.
 
-An operation is named as it is signed, and no two share a name: a signature made for one is good for no other.
-`require` is applied where a body is read (auth.py), to whatever came, signed or not. A field that contradicts another
-is refused as one that is not understood: both would have to be obeyed. What asks for privacy within another field, as
-`{"synapse": {"namespace": …}}` does, is refused too; metadata, filters and messages are a client's own.
+An operation has the name under which it is signed, and no two share a name: a signature for one is not valid for
+another. `require` checks every body when it is read (auth.py), signed or not. Fields that contradict each other are
+refused, since not both can be obeyed. A field that asks for privacy inside another field, as in
+`{"synapse": {"namespace": …}}`, is refused too; the content of metadata, filters and messages is never checked.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ UNDERSTOOD: Final[Mapping[str, frozenset[str]]] = {
     "AttestNamespace": frozenset({"namespace", "owner_hotkey", "signature", "timestamp_ms"}),
     "namespace": frozenset({"namespace"}),
 }
-"""The last is the operator's POST /namespace, which is signed by nobody."""
+"""By operation. The last is the operator's POST /namespace, which is never signed."""
 
 MOST_FIELDS: Final = 64
-"""Of a body, and of each object in it that is looked into: names are compared on the event loop."""
+"""The most fields of a body and of each checked object in it, because names are compared on the event loop."""
 _OWN: Final = frozenset({"metadata", "filter", "messages"})
-"""Fields whose content is a client's own, whatever its names are."""
+"""Fields whose content belongs to the client and is not checked."""
 
 _QUERIES: Final = {
     "/retrieve/": "retrieve",
@@ -60,12 +60,12 @@ _QUERIES: Final = {
     "/chat-history/": "chat-history",
     "/conversations/": "conversations",
 }
-"""Paths, by how they begin, of what is signed in a query."""
+"""Prefixes of the paths whose signatures are in the query, with their operations."""
 
 
 def require(operation: str, fields: Mapping[str, object]) -> None:
-    """Raises Refused (400) for a field of authority that the operation does not understand, or that contradicts
-    another. KeyError for an operation that the table does not have."""
+    """Raise Refused (400) for a field of authority that the operation does not understand, or that contradicts
+    another; KeyError for an operation that is not in the table."""
     understood = UNDERSTOOD[operation]
     _require_few(fields)
     if (name := authority.misplaced(fields, understood)) is not None:
@@ -85,7 +85,7 @@ def require(operation: str, fields: Mapping[str, object]) -> None:
 
 
 def require_plain(items: Sequence[object]) -> None:
-    """Raises Refused (400) for an item of a batch with a field of authority: those stand beside `items`, for all."""
+    """Raise Refused (400) for an item of a batch with a field of authority: those go beside `items`."""
     for number, item in enumerate(items):
         if not isinstance(item, dict):
             continue
@@ -103,9 +103,9 @@ def require_plain(items: Sequence[object]) -> None:
 
 
 def read_by(scope: Scope) -> Read:
-    """Returns what an endpoint takes, for the AuthorityGate: a body of what is posted is held against UNDERSTOOD.
+    """Return which fields of authority the AuthorityGate accepts for a request; bodies are checked against UNDERSTOOD.
 
-    What tells everybody the same may be signed as anything else; a signature asks for nothing there.
+    A GET that answers everyone alike may carry signing fields, which have no effect there.
     """
     if scope["method"] not in ("GET", "HEAD"):
         return Read(checks_body=True)
@@ -114,7 +114,7 @@ def read_by(scope: Scope) -> Read:
 
 
 def refused(field: str, text: str) -> Refused:
-    """Returns the refusal of a field that asks for what would not be given."""
+    """Return the refusal of a field that would not be obeyed."""
     return Refused(400, CODE, text, field=field)
 
 
@@ -124,7 +124,7 @@ def _require_few(fields: Mapping[str, object]) -> None:
 
 
 def _require_open(field: str, value: object) -> None:
-    """Raises Refused (400) where an object within a field asks for privacy."""
+    """Raise Refused (400) when an object inside a field asks for privacy."""
     if isinstance(value, list):
         inner = [each for each in value[:MOST_FIELDS] if isinstance(each, dict)]
     else:
@@ -138,12 +138,12 @@ def _require_open(field: str, value: object) -> None:
 
 
 def _shown(name: str) -> str:
-    """A name that a client made up, at a length that an error can bear."""
+    """Return a client's field name, shortened for an error text."""
     return name if len(name) <= 80 else name[:80] + "…"
 
 
 def _without_namespace(fields: Mapping[str, object]) -> str | None:
-    """A field that is for a private namespace where none is named."""
+    """Return a field that requires a private namespace when none is named; else None."""
     if fields.get("namespace") not in (None, "", PUBLIC):
         return None
     names = sorted(_NAMESPACE | {"namespace_key"})

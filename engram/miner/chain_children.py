@@ -1,4 +1,4 @@
-"""The chain as a node has it: the syncer of its subnet, and the announcer of where it serves."""
+"""The chain actors of a node: the syncer of its subnet and the announcer of its address."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ _log = structlog.get_logger("engram.miner")
 
 
 class Following(msgspec.Struct, frozen=True):
-    """What the node knows of its subnet, what starts the actors that keep it up to date, and what /status shows."""
+    """The node's view of its subnet, the factories of the actors that update it, and the status for /status."""
 
     subnet: Subnet
     syncer: Callable[[], MetagraphSyncer] | None = None
-    """None: the node follows no chain."""
+    """None when the node follows no chain."""
     announcer: Callable[[], Announcer] | None = None
-    """None: it announces nothing."""
+    """None when the node announces no address."""
     status: Callable[[], OnChain] = OnChain
 
 
 def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock: Clock, metrics: Metrics) -> Following:
-    """Returns the parts. Raises NodeError when what is to be announced cannot be."""
+    """Return the chain parts of the node. Raises NodeError when the address to announce is not allowed."""
     wanted = _wanted(launch, settings)
     if not launch.chain():
         return Following(NoSubnet())
@@ -100,7 +100,7 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
 
 def _wanted(launch: LaunchFile, settings: MinerSettings) -> ServingAddress | None:
-    """Where the node is to be announced; None: nowhere. The launch's own environment decides what may be."""
+    """Return the address to announce, or None. The environment of the launch file decides which are allowed."""
     if not settings.announce:
         return None
     try:

@@ -1,8 +1,8 @@
-"""Cursors of listings: where a page ended, told in a form that tells nothing else.
+"""Cursors of listings: encrypted positions that reveal nothing but where a page ended.
 
-A record's number counts everything that the node ever stored, private records of others too, so it is never shown: a
-cursor is the number and the namespace's digest, encrypted as one block under a key of this truth. It stays good over
-restarts, and over deletions and inserts; for another namespace, or after a restore, it is refused.
+A record's number counts everything that the node ever stored, also private records of others, so it is never shown. A
+cursor is the number and the namespace's digest, encrypted as one block under a key of this truth. It survives restarts,
+deletions and inserts; it is refused for another namespace and after a restore.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Cursors:
     """Makes and reads the cursors of one truth."""
 
     def __init__(self, truth_id: str) -> None:
-        """`truth_id` is random and known to the operator alone."""
+        """`truth_id` is random and known only to the operator."""
         self._key = hashlib.sha256(b"engram-list-cursor:" + truth_id.encode()).digest()
 
     def __repr__(self) -> str:

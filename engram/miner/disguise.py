@@ -1,4 +1,4 @@
-"""How answers about private namespaces are made to look alike: padded in size, delayed in time."""
+"""Disguises answers about private namespaces: pads their size and delays them to fixed times."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _LATENCY = "latency_ms"
 
 
 class Disguise(msgspec.Struct, frozen=True):
-    """What private answers have in common; `late` is called for one that took longer than a bucket."""
+    """Pads and delays private answers; `late` is called for one that took longer than a bucket."""
 
     bucket_s: float
     late: Callable[[], None]
 
     async def encoded(self, body: object, arrived_s: float) -> bytes:
-        """Return an answer's JSON with its padding, at the time when it may go out.
+        """Return the padded JSON of an answer once it may be sent.
 
-        Times are trio's. Without buckets (0) it goes out at once and tells its own latency.
+        Times are trio's. Without buckets (0) the answer is sent at once and reports its real latency.
         """
         now = trio.current_time()
         if self.bucket_s <= 0:
@@ -35,7 +35,7 @@ class Disguise(msgspec.Struct, frozen=True):
 
 
 def timed(body: object, took_s: float) -> object:
-    """Return a body that tells its latency, where it does."""
+    """Return the body with its latency filled in, if it has that field."""
     took_ms = round(took_s * 1000, 3)
     if isinstance(body, dict):
         return {**body, _LATENCY: took_ms} if _LATENCY in body else body

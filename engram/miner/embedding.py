@@ -1,4 +1,4 @@
-"""The embedder of a node, as its launch file names it, else as the settings do."""
+"""Makes the embedder that a node's launch file names, or else its settings."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ CACHE = "cache"
 
 
 def make_embedder(launch: LaunchFile, settings: MinerSettings) -> Embedder:
-    """Returns the embedder; nothing is read or asked yet but a key's file.
+    """Return the embedder; only the file with its key is read yet.
 
-    Raises LaunchFileError when it is not told all that it needs, NodeError when its key is no key.
+    Raises LaunchFileError when a required value is missing, NodeError when its key is invalid.
     """
     chosen = launch.embedder or launches.embedder_of(settings)
     launches.check_embedder(chosen, "miner.embedding_url, embedding_model, embedding_dimension")

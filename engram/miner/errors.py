@@ -1,10 +1,10 @@
-"""What keeps a node from starting or a caller from being served."""
+"""Errors that keep a node from starting, and refusals of requests."""
 
 from __future__ import annotations
 
 
 class NodeError(Exception):
-    """Base of what keeps a node from starting; never raised itself."""
+    """Base of errors that keep a node from starting; never raised itself."""
 
 
 class FolderInUse(NodeError):
@@ -12,17 +12,17 @@ class FolderInUse(NodeError):
 
 
 class NoFolder(NodeError):
-    """There is a file where the data folder should be."""
+    """A file is in the place of the data folder."""
 
 
 class RecordsMissing(NodeError):
-    """The record database is gone while what goes with it is there."""
+    """The record database is missing while files that belong to it exist."""
 
 
 class Refused(Exception):
-    """A request is refused: `status` is the HTTP status, `code` a stable word, the text tells what to do.
+    """A request is refused: `status` is the HTTP status, `code` a stable word; the text says what to do.
 
-    `field` is the one that is at fault, where it is one.
+    `field` names the field that is wrong, when it is one.
     """
 
     def __init__(self, status: int, code: str, text: str, *, field: str | None = None) -> None:
@@ -31,4 +31,4 @@ class Refused(Exception):
         self.code = code
         self.field = field
         self.names_private = False
-        """Whether the request names a private namespace, where that is known."""
+        """Whether the request is known to name a private namespace."""

@@ -1,4 +1,4 @@
-"""Fields of a request that handlers read one by one."""
+"""Reads single fields of a request."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engram.memory.errors import InvalidRequest
 
 
 def string(fields: Mapping[str, JsonValue], name: str) -> str:
-    """Returns a field of ASCII text. Raises InvalidRequest."""
+    """Return a field of ASCII text. Raises InvalidRequest."""
     value = fields.get(name)
     if not isinstance(value, str) or not value.isascii():
         raise InvalidRequest(f"{name} must be a string of ASCII characters.")
@@ -17,7 +17,7 @@ def string(fields: Mapping[str, JsonValue], name: str) -> str:
 
 
 def hex32(fields: Mapping[str, JsonValue], name: str) -> bytes:
-    """Returns a field of 32 bytes in hex. Raises InvalidRequest."""
+    """Return a field of 32 bytes in hex. Raises InvalidRequest."""
     text = string(fields, name).removeprefix("0x")
     try:
         decoded = bytes.fromhex(text)

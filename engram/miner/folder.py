@@ -1,4 +1,4 @@
-"""The data folder of a node: one owner, and a note of who that is."""
+"""The data folder of a node: the lock of its one owner, and the file that names the owner."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOCALLY = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 -- what a node 
 
 
 class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
-    """Which process owns the folder: a pid is reused, but not with the same start time in the same boot."""
+    """The process that owns the folder. A pid may be reused, but not with the same start time in the same boot."""
 
     launch_token: str
     session_id: str
@@ -38,7 +38,7 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def url(self) -> str:
-        """Where the node is reached from this machine."""
+        """The URL of the node on this machine."""
         return f"http://{_LOCALLY.get(self.host, self.host)}:{self.port}"
 
 
@@ -59,7 +59,7 @@ class FolderClaim:
         os.close(self._descriptor)
 
     def write_node_file(self, launch: LaunchFile, now: float) -> NodeFile:
-        """Notes atomically who owns the folder now. Raises OSError."""
+        """Write the owner of the folder to `node.json`, atomically. Raises OSError."""
         node = NodeFile(
             launch_token=launch.launch_token,
             session_id=launch.session_id,
@@ -80,9 +80,9 @@ class FolderClaim:
 
 
 def claim(folder: Path) -> FolderClaim:
-    """Takes the folder (made when missing) for this process, before anything in it is opened.
+    """Lock the folder (created when missing) for this process, before anything in it is opened.
 
-    A restore that was interrupted is finished. Raises FolderInUse when another process has it, NoFolder, OSError.
+    Finishes an interrupted restore. Raises FolderInUse when another process owns it, NoFolder, OSError.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,9 +103,9 @@ def claim(folder: Path) -> FolderClaim:
 
 
 def refuse_lost(folder: Path) -> None:
-    """Raises RecordsMissing for a folder whose records are gone while what goes with them is there.
+    """Raise RecordsMissing when the record database is missing but files that belong to it exist.
 
-    SQLite would take an empty file for a new database, and throw its log away.
+    SQLite would treat an empty file as a new database and discard its log.
     """
     truth = folder / data_files.TRUTH
     if truth.exists() and truth.stat().st_size > 0:
@@ -120,7 +120,7 @@ def refuse_lost(folder: Path) -> None:
 
 
 def read_node_file(folder: Path) -> NodeFile | None:
-    """Returns the note of who owned the folder last; None when there is none, or it is damaged."""
+    """Return the last owner of the folder from `node.json`; None when the file is missing or damaged."""
     try:
         return wire.decode((folder / NODE_FILE).read_bytes(), NodeFile)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -128,9 +128,9 @@ def read_node_file(folder: Path) -> NodeFile | None:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process has the folder now; where none has it, a restore that was interrupted is finished.
+    """Return whether a process owns the folder now; when none does, finish an interrupted restore.
 
-    Raises NoFolder; OSError, but not for a disk that cannot be written.
+    Raises NoFolder; OSError, except when the disk cannot be written.
     """
     try:
         with claim(folder):
@@ -144,11 +144,11 @@ def is_running(folder: Path) -> bool:
 
 
 def boot_id() -> str:
-    """Names the current boot of the kernel."""
+    """Return the id of the kernel's current boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
 def start_ticks(pid: int) -> int:
-    """Returns when the process started, in clock ticks since boot. Raises OSError when there is none."""
+    """Return when the process started, in clock ticks since boot. Raises OSError when there is no such process."""
     line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return int(line[line.rindex(")") + 2 :].split()[19])

@@ -1,4 +1,4 @@
-"""The launch file of a node, where those who start nodes may import it from: `engram.nodes.launch`."""
+"""Re-exports the launch file of a node, which is defined in `engram.nodes.launch`."""
 
 from engram.nodes.launch import SCHEMA, EmbedderLaunch, LaunchFile, LaunchFileError, check, read, write
 

@@ -1,4 +1,4 @@
-"""The end of a node: it ends by itself when its time is up, whether or not anybody is there to stop it."""
+"""Ends a node by itself when its time is up, even when the gateway is not there to stop it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _log = structlog.get_logger("engram.miner")
 
 @final
 class Lifetime:
-    """Watches the wall clock and the monotonic clock; the one that is there first counts.
+    """Watches the wall clock and the monotonic clock; the first to reach the end counts.
 
-    `read_end` reads the end (unix seconds, None for never) from the launch file anew; it is asked before the node
-    ends, since an extension moves the end there. It may raise nothing.
+    `read_end` rereads the end (unix seconds, None for never) from the launch file. It is called before the node ends,
+    because an extension changes the end there. It must not raise.
     """
 
     def __init__(self, clock: Clock, ends_at: float | None, read_end: Callable[[], float | None]) -> None:
@@ -28,7 +28,7 @@ class Lifetime:
         self._set(ends_at)
 
     async def over(self) -> None:
-        """Returns when the time is up."""
+        """Wait until the time is up."""
         while True:
             left = self._left_s()
             if left > 0:

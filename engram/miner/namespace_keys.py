@@ -1,4 +1,4 @@
-"""Namespaces that are opened by a key which comes with each request, in the original's way; nobody owns them."""
+"""Namespaces that are opened by a key in each request, as in the original; they have no owner."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _MOST_CHARS: Final = 1_024
 
 @final
 class NamespaceKeys:
-    """The store's names of such namespaces, the last used ones remembered."""
+    """Derives the store's names of such namespaces and caches the most recently used ones."""
 
     def __init__(self) -> None:
         self._derived: OrderedDict[bytes, str] = OrderedDict()
         self._deriving = trio.CapacityLimiter(1)
 
     async def derive(self, name: str, secret: JsonValue) -> str:
-        """Returns the store's name (PBKDF2, 100,000 rounds). Raises Refused for what is too short, or no text."""
+        """Return the store's name (PBKDF2, 100,000 rounds). Raises Refused for a short key or a non-string."""
         if not isinstance(secret, str) or not _LEAST_CHARS <= len(secret) <= _MOST_CHARS:
             raise Refused(403, "namespace_key", f"namespace_key must have at least {_LEAST_CHARS} characters.")
         coded, salt = secret.encode("utf-8", "surrogatepass"), name.encode()

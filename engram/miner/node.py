@@ -1,4 +1,4 @@
-"""The parts of a memory node, put together from its launch file."""
+"""Builds the parts of a memory node from its launch file."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ _log = structlog.get_logger("engram.miner")
 
 
 class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a node is given from outside."""
+    """What a node depends on from outside."""
 
     settings: MinerSettings
     launch: LaunchFile
     launch_file: Path
-    """Read again for a moved end."""
+    """Reread before the node ends, because the end may have moved."""
     node_file: NodeFile
     keypair: Keypair
     clock: Clock
@@ -62,10 +62,10 @@ class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
 
 @final
 class Node:
-    """The parts that run, and what starts those that are more than one."""
+    """The parts of a node, with factories for the jobs that combine several."""
 
     def __init__(self, ports: NodePorts) -> None:
-        """Opens the databases (blocking), in a folder that this process has claimed.
+        """Open the databases (blocking), in a folder that this process has claimed.
 
         Raises MemoryAreaError, NodeError, OSError.
         """
@@ -152,7 +152,7 @@ class Node:
             self.notebook.close()
 
     async def serve_store(self, context: Context) -> None:
-        """The job of the store: it loads what is kept in memory, once, and runs the index."""
+        """The job of the store: loads the in-memory state once and runs the index."""
         if not self._loaded:
             await self.store.load()
             await self.commitment.load(self.truth)
@@ -182,7 +182,7 @@ def _key(file: str | None) -> str | None:
 
 
 def _end_in(config: Path, launch: LaunchFile) -> float | None:
-    """The end that the launch file names now; the one known when it cannot be read or is another launch's."""
+    """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch."""
     try:
         found = launches.read(config)
     except LaunchFileError as error:

@@ -1,4 +1,4 @@
-"""What the operator of a node may ask, on a loopback listener of its own: /status, /metrics, namespaces."""
+"""The operator's endpoints of a node, on a separate loopback listener: /status, /metrics, namespaces."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _DELETED_AT_ONCE = 200
 
 
 class OnChain(msgspec.Struct, frozen=True):
-    """What a node knows of its chain; null where it was told of none, or announces nothing."""
+    """The node's view of its chain; null when it follows none or announces nothing."""
 
     syncing: ChainStatus | None = None
     announcement: AnnouncementStatus | None = None
@@ -54,7 +54,7 @@ class OnChain(msgspec.Struct, frozen=True):
 def ops_app(
     service: Service, *, clock: Clock, ids: Ids, metrics: Metrics, chain: Callable[[], OnChain] = OnChain
 ) -> App:
-    """Returns the operator's application; `chain` tells what is known of the chain and asks nobody."""
+    """Return the operator's application; `chain` returns what is known of the chain without any I/O."""
     app = new_app("ops", settings=HttpSettings(requests_per_minute_per_ip=0), clock=clock, ids=ids, metrics=metrics)
 
     def refresh() -> None:
@@ -100,7 +100,7 @@ def _status(service: Service, chain: OnChain) -> dict[str, object]:
 
 async def administer(service: Service, call: Call[Administer, Caller]) -> Administered:
     """POST /namespace: `{"action": "list"}` counts records by namespace; `{"action": "delete", "namespace": …}` erases
-    one as `list` names it. There is nothing to create or rotate: a namespace begins with its first record."""
+    one as `list` names it. Create and rotate do not exist: a namespace begins with its first record."""
     if call.header("Origin"):  # a page in the operator's browser must not reach this
         raise ApiError(403, "browser", "This is not for web pages.")
     fields = parse(call.http.body, call.route.signed_as).fields
@@ -117,7 +117,7 @@ async def administer(service: Service, call: Call[Administer, Caller]) -> Admini
 
 
 def ops_job(app: App, port: int, folder: Path, *, drain_s: float) -> DrainingJob:
-    """Returns the job that serves the operator on loopback and notes the address in the data folder."""
+    """Return the job that serves the operator on loopback and writes its address to the data folder."""
 
     async def run(context: Context) -> None:
         await serve(app, HOST, port, context=_Noting(context, folder), settings=HttpSettings(), drain_s=drain_s)
@@ -126,7 +126,7 @@ def ops_job(app: App, port: int, folder: Path, *, drain_s: float) -> DrainingJob
 
 
 class _Noting:
-    """A job's context that writes down the address before it says that it is ready."""
+    """Wraps a job's context: writes the listener's address to the data folder before reporting ready."""
 
     def __init__(self, context: Context, folder: Path) -> None:
         self._context = context

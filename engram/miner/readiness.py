@@ -1,7 +1,7 @@
-"""Whether a node can do its work: its index and its embedder have each answered once in this life.
+"""Decides whether a node is ready: its index and its embedder have each worked once since its start.
 
-A process that answers says nothing about either: without their libraries both fail only when the first text comes,
-which a buyer has paid for by then. What answered once and fails later shows in `index` and `embedder` of /health.
+A process that answers HTTP proves neither: with a library missing, both fail only at the first text, which a buyer has
+paid for by then. A later failure shows in `index` and `embedder` of /health.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engram.memory.embed.protocol import Embedder
 from engram.memory.errors import EmbedderUnavailable
 
 TEXT: Final = "engram"
-"""What the embedder is tried with; nothing is stored."""
+"""The text with which the embedder is tried; it is not stored."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 60.0
 
@@ -25,8 +25,8 @@ _log = structlog.get_logger("engram.miner")
 
 @final
 class Readiness:
-    """Tries the embedder until it answers. A node that holds records has worked before, and needs its index alone: an
-    embedding server that is down must not keep it from coming back."""
+    """Tries the embedder until it answers. A node that holds records has worked before and needs only its
+    index: an embedding server that is down must not keep it from starting again."""
 
     def __init__(
         self, embedder: Embedder, index_has_answered: Callable[[], bool], has_records: Callable[[], bool]
@@ -38,11 +38,11 @@ class Readiness:
 
     @property
     def ready(self) -> bool:
-        """Whether both have answered."""
+        """Whether both have worked."""
         return self._index_has_answered() and (self._embedded or self._has_records())
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Try the embedder, less and less often, until it answers or has failed for good."""
+        """Try the embedder with growing pauses until it answers or has failed for good."""
         ready()
         wait_s = _FIRST_WAIT_S
         while not self._embedded and self._embedder.state != "failed":

@@ -1,4 +1,4 @@
-"""The parts of a node that answer together."""
+"""The parts of a node that its endpoints share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _SECURE = random.SystemRandom()
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who this node is."""
+    """The identity of this node."""
 
     session_id: str
     launch_token: str
@@ -100,11 +100,11 @@ class Service:
         self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss
         self.exports_open = 0
-        """Streamed exports on their way."""
+        """The number of streamed exports in progress."""
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)
 
     async def admit(self, call: Call[Any, Caller]) -> Caller:
-        """Returns who signed a request for its row's operation, as Gate.admit does."""
+        """Return the caller of a request, verified for its endpoint's operation as Gate.admit does."""
         if call.route.takes_body:
             return await self.gate.admit(call.http.body, call.route.signed_as)
         query = call.http.query_string.decode("latin-1")
@@ -112,7 +112,7 @@ class Service:
         return await self.gate.admit_reading(_as_body(parameters, call.http.parameters), call.route.signed_as)
 
     async def enter(self, call: Call[Any, Caller]) -> tuple[Caller, Space]:
-        """Returns who calls and which namespace the request names, after noting whether its answer must be disguised.
+        """Return the caller and the namespace that the request names, and mark whether its answer must be disguised.
 
         Raises as Gate.admit and Gate.space do.
         """
@@ -126,13 +126,13 @@ class Service:
         _log.error("record_damaged", cid=cid, advice="engram miner verify")
 
     def as_stored(self, space: Space, embedding: bytes) -> bytes:
-        """Returns the vector as it is stored: as it came, unless it is private and noise is on."""
+        """Return the vector to store: unchanged, unless it is private and noise is on."""
         if self.noise is None or not space.is_private:
             return embedding
         return noise.blurred(embedding, self.noise.sigma, self._gauss)
 
     def trust_tier(self, space: Space) -> str:
-        """Returns the tier of who stands for a namespace with a stake, as it is now."""
+        """Return the trust tier of a namespace, from the current stake of the hotkey that attested it."""
         held = self.attestations.get(space.name)
         if held is None or (space.key != PUBLIC and held.owner != space.owner):
             return ANONYMOUS
@@ -140,7 +140,7 @@ class Service:
 
 
 def _as_body(parameters: Mapping[str, str], path: Mapping[str, str]) -> bytes:
-    """Returns the parameters of a GET as the body that signatures cover: names of the path win."""
+    """Return the parameters of a GET as the body that signatures cover; path parameters win over the query."""
     typed: dict[str, JsonValue] = {**parameters, **path}
     for name in ("namespace_timestamp_ms", "namespace_sig_version", "nonce"):
         value = parameters.get(name)

@@ -1,4 +1,4 @@
-"""What a node tells of its work: counters in memory, the day and the percentile by their rules."""
+"""Counters of a node's work, in memory, for /stats and /wallet-stats."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Statistics:
 
     @property
     def proof_rate(self) -> float | None:
-        """Share of challenges that were answered with a proof; an unknown CID is no failure; None before the first."""
-        asked = self._proofs + self._failed_proofs
-        return round(self._proofs / asked, 6) if asked else None
+        """Share of challenges answered with a proof; an unknown CID is not a failure. None before the first."""
+        challenged = self._proofs + self._failed_proofs
+        return round(self._proofs / challenged, 6) if challenged else None
 
     @property
     def uptime_s(self) -> float:
@@ -50,22 +50,22 @@ class Statistics:
         return self._clock.monotonic() - self._started_at
 
     def query_answered(self, latency_ms: float) -> None:
-        """Counts a search."""
+        """Count a search."""
         if self._day != self._today():
             self._day, self._queries = self._today(), 0
         self._queries += 1
         self._latencies_ms.append(latency_ms)
 
     def proof_given(self) -> None:
-        """Counts a challenge that was met."""
+        """Count a challenge that was met."""
         self._proofs += 1
 
     def proof_failed(self) -> None:
-        """Counts a challenge that could not be met through this node's fault."""
+        """Count a challenge that could not be met through this node's fault."""
         self._failed_proofs += 1
 
     def used_by(self, signer: PublicKey | None) -> None:
-        """Counts a request by who signed it; the last 1,000 signers are remembered."""
+        """Count a request by its signer; the last 1,000 signers are remembered."""
         if signer is None:
             return
         requests, _ = self._wallets.pop(signer, (0, 0.0))
@@ -74,7 +74,7 @@ class Statistics:
             self._wallets.popitem(last=False)
 
     def wallets(self) -> list[dict[str, object]]:
-        """Returns who signed requests since the start, the last one first."""
+        """Return the signers of requests since the start, most recent first."""
         return [
             {"hotkey": ss58.encode(signer), "requests": requests, "last_seen_at": seen}
             for signer, (requests, seen) in reversed(self._wallets.items())

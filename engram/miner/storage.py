@@ -1,4 +1,4 @@
-"""What the data folder may hold: measured now and then, counted in between."""
+"""Enforces the storage quota of the data folder: measured every few seconds, counted in between."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from engram.memory.rules import IngestInput
 
 _MEASURE_EVERY_S = 5.0
 _BYTES_PER_RECORD = 2_048
-"""Rows, keys and indexes of one record beside its own bytes (measured: below)."""
+"""Overhead of a record for rows, keys and indexes (measured: less than this)."""
 
 
 @final
 class StorageGauge:
-    """Refuses what would take the folder over its quota (bytes on disk, holes not counted).
+    """Refuses records that would take the folder over its quota (bytes on disk, without holes of sparse files).
 
-    The last `kept_share` (0 to 1) of the quota is for what `keeper` stores alone. `reusable` tells how many bytes are
-    free inside files, as where records were deleted: they do not count.
+    The last `kept_share` (0 to 1) of the quota is reserved for `keeper`. `reusable` returns how many bytes inside files
+    are free because records were deleted; they do not count.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class StorageGauge:
         """Bytes on disk when last measured."""
         self._admitted = 0
         self._is_stale = True
-        """Whether somebody was refused by what was measured last, or nothing was measured yet."""
+        """Whether the last measurement led to a refusal, or there is none yet."""
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Measures again while things change, until cancelled."""
+        """Measure again every few seconds while records are added, until cancelled."""
         ready()
         while True:
             await trio.sleep(_MEASURE_EVERY_S)
@@ -56,18 +56,18 @@ class StorageGauge:
                 await self.measure()
 
     async def measure(self) -> int:
-        """Measures now and returns the bytes on disk."""
+        """Measure now and return the bytes on disk."""
         counted, self._is_stale = self._admitted, False
         reusable = 0
         if self._reusable is not None:
-            with suppress(TruthUnavailable):  # then it is asked again the next time
+            with suppress(TruthUnavailable):  # the next measurement tries again
                 reusable = await self._reusable()
         self.used_bytes = await trio.to_thread.run_sync(size_on_disk, self._folder) - reusable
         self._admitted -= counted
         return self.used_bytes
 
     def admit(self, cost_bytes: int, signer: PublicKey | None) -> None:
-        """Counts what `signer` (None: nobody) is about to store. Raises QuotaExceeded; then nothing is counted."""
+        """Count what `signer` (None: unsigned) is about to store. Raises QuotaExceeded, and then counts nothing."""
         after = self.used_bytes + self._admitted + cost_bytes
         self._is_stale = self._is_stale or after > self._for_others
         if after > self.quota_bytes:
@@ -80,14 +80,14 @@ class StorageGauge:
 
 
 def cost_bytes(checked: IngestInput, dimension: int) -> int:
-    """Returns what a record costs at most: the vector in database and index, each with its log, and the rest."""
+    """Return the most bytes that a record takes: its vector in database and index, each with its log, and the rest."""
     vector = 4 * dimension
     texts = len((checked.text or "").encode()) + sum(len(k) + len(v) for k, v in checked.metadata.items()) * 4
     return 4 * vector + 2 * texts + _BYTES_PER_RECORD
 
 
 def size_on_disk(folder: Path) -> int:
-    """Returns the bytes that the files of a folder take; blocking."""
+    """Return the bytes that the files of a folder take; blocking."""
     total = 0
     for path, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,8 @@
-"""What the endpoints of a node share: what errors become, and how private answers are made to look alike.
+"""Turns results and errors of a node into answers, and disguises private ones.
 
-Clients of the original rely on HTTP 200 with a filled `error` where what they send breaks a rule, at the endpoints
-whose row says so; elsewhere that is 400, as what is malformed is everywhere. Missing rights get 401 or 403, and a node
-that cannot answer now 503 with Retry-After. Never 500.
+Clients of the original expect HTTP 200 with a filled `error` for a request that breaks a rule, at the endpoints whose
+table row says so; elsewhere that is 400. A malformed request is always 400, missing rights are 401 or 403, and a node
+that cannot answer now returns 503 with Retry-After. Never 500.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from engram.telemetry.metrics import Metrics
 
 RETRY: Final = (("Retry-After", "2"),)
 BROKEN_RULE: Final = 200
-"""Stands for the status that the row gives to a broken rule."""
+"""Placeholder for the status that the endpoint's row gives to a broken rule."""
 
 
 class Refusal(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an error is answered with."""
+    """The answer to an error."""
 
     status: int
     error: str
@@ -57,7 +57,7 @@ class _Counted(msgspec.Struct, frozen=True):
 
 @final
 class NodeSurface(Surface[Caller]):
-    """The surface of a node."""
+    """Makes the answers of a node."""
 
     def __init__(self, disguise: Disguise, metrics: Metrics) -> None:
         self._disguise = disguise
@@ -67,7 +67,7 @@ class NodeSurface(Surface[Caller]):
         }
 
     def refuse(self, call: Call[Any, Caller], error: Exception) -> Reply[object] | Answer | None:
-        """Return an error in the endpoint's own form; None for a fault of ours."""
+        """Return the answer to an error in the endpoint's form; None for an internal error."""
         if isinstance(error, ApiError):
             return refusal(call.http, error)
         if isinstance(error, Refused) and error.names_private:
@@ -83,7 +83,7 @@ class NodeSurface(Surface[Caller]):
         return Reply(body, RETRY if status == 503 else (), status)
 
     async def finish(self, call: Call[Any, Caller], given: Reply[object] | Answer) -> Answer:
-        """Return the answer, disguised where it is private."""
+        """Return the encoded answer, disguised when it is private."""
         if isinstance(given, Answer):
             return given
         if call.is_private:
@@ -100,7 +100,7 @@ class NodeSurface(Surface[Caller]):
 
 
 def refusal_of(error: Exception) -> Refusal | None:
-    """Return what an error of the node's areas is answered with; None for any other."""
+    """Return the answer to an expected error; None for any other."""
     match error:
         case QuotaExceeded():
             return Refusal(BROKEN_RULE, str(error), "over_quota")

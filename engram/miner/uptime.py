@@ -1,4 +1,4 @@
-"""How much of its life a node was up: noted in its database every minute, so that restarts count as what they are."""
+"""Measures a node's uptime since its first start; saved every minute, so that downtime between runs counts."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Uptime:
         return 100.0 if lived <= 1.0 else round(min(100.0, 100.0 * self._up_s() / lived), 3)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Reads what was noted and notes on, until cancelled."""
+        """Read the saved uptime, then save it every minute until cancelled."""
         ready()
         if self._born is None:
             self._up_before_s = float(await self._truth.noted(_UP) or 0.0)

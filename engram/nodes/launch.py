@@ -1,8 +1,8 @@
-"""What a node is told when it is started: one JSON file of mode 0600.
+"""The launch file of a node: one JSON file of mode 0600 with everything it needs to start.
 
 The provisioner writes it (`write`), the node reads it (`read`). It names the node's place in the ledger
 (session and launch token), its address, its folder, its own key, who may administer it, when it must end and
-what it may use. It holds no private key: `hotkey_file` is the path of the key, a file of mode 0600 as well.
+how much storage it may use. It holds no private key: `hotkey_file` is the path of the key, a file of mode 0600 as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engram.hotkeys import MalformedHotkey, ss58
 
 SCHEMA = 1
 API_KEY_VARIABLE = "OPENAI_API_KEY"
-"""Holds the key of the embedding server where no file does."""
+"""The environment variable with the embedding server's key, used when no file is named."""
 _MOST_NUMBERS = 8_192
 _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {
@@ -36,21 +36,21 @@ _BOUNDS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
         "chain_reset_after_s": (0, 31_536_000),
     }
 )
-"""The least and the most of each number; a test holds that none is left out."""
+"""The least and the greatest value of each number; a test checks that none is missing."""
 
 
 class LaunchFileError(Exception):
-    """The launch file is missing, unreadable, open to others or says something impossible."""
+    """The launch file is missing, unreadable, readable by others, or has an invalid value."""
 
 
 class EmbedderLaunch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which embedder turns texts into vectors.
 
-    `weights_dir` holds `model.safetensors` and `tokenizer.json`; without it they are downloaded from `hub_url` into
-    `cache_dir`, and without that the installed weights are used. `cache_dir` also keeps the graph built from them
+    `weights_dir` has `model.safetensors` and `tokenizer.json`. Without it they are downloaded from `hub_url` into
+    `cache_dir`; without `hub_url` the installed weights are used. `cache_dir` also keeps the graph built from them
     (all nodes of a machine may share it); without it the node's own folder is used, which counts towards its quota.
     `openai` asks the server at `url` (such as `https://api.openai.com/v1`) for vectors of `model`, which have
-    `dimension` numbers; its key, if it wants one, is the content of `api_key_file`, else of OPENAI_API_KEY.
+    `dimension` numbers; its key, if it needs one, is the content of `api_key_file` or of OPENAI_API_KEY.
     """
 
     kind: Literal["minilm", "openai", "hash"] = "minilm"
@@ -83,33 +83,33 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     controller_public_key: str
     """64 hex digits: the only key that may administer the node and use its private namespaces."""
     ends_at: float | None = None
-    """When the node ends by itself, whether or not the gateway is there; null: never."""
+    """When the node ends by itself, even without a gateway; null: never."""
     storage_bytes: int = 10 * 1024**3
     memory_bytes: int = 2 * 1024**3
     netuid: int = 450
     chain_endpoint: str = ""
     chain_endpoints: tuple[str, ...] = ()
-    """JSON-RPC addresses of the chain, each held against the others; with `chain_endpoint`, if that is named too."""
+    """JSON-RPC addresses of the chain, whose answers are compared; `chain_endpoint` is added if named."""
     chain_reset_after_s: float = 0.0
-    """The gateway's chain.reset_after_s, for the node's own following of the chain."""
+    """The gateway's chain.reset_after_s, for the node's own chain syncer."""
     environment: Literal["local", "testnet", "mainnet"] = "local"
     """On mainnet every writing or private request must be signed; elsewhere public ones need not be."""
     embedder: EmbedderLaunch | None = None
-    """null: as the settings say."""
+    """null: the embedder of the settings."""
     qdrant: QdrantLaunch | None = None
     """Where the index is; null: in the node's folder, by the embedded engine."""
     miner: MinerSettings | None = None
-    """The gateway's settings for its nodes; null: those of the node's own process."""
+    """The gateway's settings for its nodes; null: the settings of the node's process."""
     log_file: str | None = None
-    """Where stdout and stderr go (appended); null: they stay where they are."""
+    """File to which stdout and stderr are appended; null: they are not redirected."""
 
     def controller(self) -> bytes:
-        """Returns the controller's 32-byte public key. Raises MalformedHotkey, but not for a file that was read."""
+        """Return the controller's 32-byte public key. Raises MalformedHotkey, but not for a launch file from `read`."""
         text = self.controller_public_key
         return bytes.fromhex(text) if len(text) == 64 and _is_hex(text) else ss58.decode(text)
 
     def chain(self) -> tuple[str, ...]:
-        """Returns the addresses of the chain, each once; none: the node knows of no chain."""
+        """Return the addresses of the chain without duplicates; empty when the node follows no chain."""
         return tuple(dict.fromkeys(url for url in (self.chain_endpoint, *self.chain_endpoints) if url))
 
     def __repr__(self) -> str:
@@ -117,7 +117,7 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def embedder_of(settings: MinerSettings) -> EmbedderLaunch:
-    """Returns the embedder that the settings name; without `miner.cache_dir` it has no cache folder yet."""
+    """Return the embedder that the settings name; without `miner.cache_dir` it has no cache folder yet."""
     return EmbedderLaunch(
         kind=settings.embedder,
         weights_dir=settings.weights_dir or None,
@@ -130,9 +130,9 @@ def embedder_of(settings: MinerSettings) -> EmbedderLaunch:
 
 
 def write(path: Path, launch: LaunchFile) -> None:
-    """Writes the file atomically with mode 0600 (also when it was there with another mode).
+    """Write the file atomically with mode 0600, also over a file with another mode.
 
-    Raises LaunchFileError when the launch is not a valid one, OSError when it cannot be written.
+    Raises LaunchFileError when a field is invalid, OSError when it cannot be written.
     """
     check(launch)
     staged = path.with_name(f".{path.name}.{os.getpid()}")
@@ -146,7 +146,7 @@ def write(path: Path, launch: LaunchFile) -> None:
 
 
 def read(path: Path) -> LaunchFile:
-    """Reads and checks the file. Raises LaunchFileError saying which file and what would be right."""
+    """Read and check the file. Raises LaunchFileError that names the file and says what would be right."""
     try:
         with open(path, "rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -164,7 +164,7 @@ def read(path: Path) -> LaunchFile:
 
 
 def check(launch: LaunchFile, where: str = "launch file") -> None:
-    """Raises LaunchFileError when a field cannot be right; `where` names the source in the text."""
+    """Raise LaunchFileError when a field is invalid; `where` names the source in the text."""
     for name, (least, most) in _BOUNDS.items():
         value = getattr(launch, name)
         if value is not None and not least <= value <= most:
@@ -209,7 +209,7 @@ def _urls(launch: LaunchFile) -> Iterator[tuple[str, str]]:
 
 
 def check_embedder(chosen: EmbedderLaunch, where: str) -> None:
-    """Raises LaunchFileError when what an `openai` embedder needs is not all there."""
+    """Raise LaunchFileError when an `openai` embedder lacks a required field."""
     if chosen.kind == "openai" and not (chosen.url and chosen.model and 0 < chosen.dimension <= _MOST_NUMBERS):
         raise LaunchFileError(
             f"{where}: embedder openai needs url, model and dimension (at most {_MOST_NUMBERS} numbers a vector)"

@@ -139,7 +139,7 @@ def test_a_full_node_stops_the_ingest_where_it_can_go_on(here: Path, run: Run) -
     write_lines(here / "f.jsonl", *({"text": f"line {i} " + "x" * 8_000} for i in range(60)))
     with node(here / "node", storage_bytes=1_400_000, miner=MinerSettings(controller_share=0.0)) as full:
         ran = run("miner", "ingest", "f.jsonl", "--to", url(full), "--batch", "10")
-        assert (ran.code, "used up" in ran.err, "to go on" in ran.err) == (1, True, True)
+        assert (ran.code, "used up" in ran.err, "Run it again to resume" in ran.err) == (1, True, True)
         mark = json.loads((here / "f.jsonl.ingested").read_text())
         assert mark["lines"] % 10 == 0  # whole batches; of the one that was refused in the middle, some are stored
         assert 0 < mark["lines"] <= full.get("/health")["vectors"] < mark["lines"] + 10

@@ -217,7 +217,7 @@ async def test_searches_that_a_hung_worker_leaves_waiting_are_told_so_and_keep_t
         await until(lambda: both.store.usable)
         assert index.worker_pid is not None
         os.kill(index.worker_pid, signal.SIGSTOP)
-        for reason in ("did not answer in time", "did not answer in time", "asked too much"):
+        for reason in ("did not answer in time", "did not answer in time", "too many open requests"):
             with pytest.raises(IndexUnavailable, match=reason):
                 await both.store.query(PUBLIC, vector(1), 1, EVERYTHING)
         os.kill(index.worker_pid, signal.SIGCONT)

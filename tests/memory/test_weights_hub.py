@@ -43,7 +43,7 @@ async def test_files_come_in_parts_and_are_not_asked_for_again(tmp_path: Path, n
     url = await nursery.start(responder.run)
     told: list[int] = []
     source = Hub(HttpClient(), f"{url}/resolve/", tmp_path)
-    source.told = lambda done, total: told.append(done)
+    source.on_progress = lambda done, total: told.append(done)
     folder = await source.fetch()
     assert {name: (folder / name).read_bytes() for name in CONTENT} == CONTENT
     assert told[:3] == [PART_BYTES, 2 * PART_BYTES, len(CONTENT[weights.WEIGHTS])]

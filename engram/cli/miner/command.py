@@ -1,4 +1,4 @@
-"""`engram miner`: start a memory miner, look after the index of one; what else there is comes from miner_*.py."""
+"""`engram miner`: starts a memory miner, rebuilds or pushes its index, and groups the other commands."""
 
 import os
 from typing import Annotated, Final
@@ -20,7 +20,7 @@ _INDEX = "index"
 
 app = App(
     name="miner",
-    help="Start a memory miner; or use one, check it, back it up, take its memory along.",
+    help="Start a memory miner, or query, check, back up and export one.",
     help_epilogue="Example: `engram miner --config launch.json`",
 )
 app.default(roles.miner)
@@ -41,19 +41,19 @@ for _function, _example in (
 
 @app.command(help_epilogue="Example: `engram miner reindex /var/lib/engram/my-node`")
 def reindex(data: Data) -> None:
-    """Build the index anew from the records, graph and all; the node must be down. Nothing is lost when stopped."""
+    """Rebuild the index with its graphs from the records. The node must be down; it is safe to stop."""
     from engram.memory.index import edge_reindex
     from engram.miner import folder
     from engram.miner.errors import FolderInUse
 
     truth = truth_of(data)
     try:
-        with folder.claim(data), progress("vectors") as told:
-            count = edge_reindex.reindex(truth, data / _INDEX, told)
+        with folder.claim(data), progress("vectors") as on_progress:
+            count = edge_reindex.reindex(truth, data / _INDEX, on_progress)
     except FolderInUse as error:
         raise CommandFailed(f"{error}; stop it first (while it runs, it builds its graph by itself)") from None
     except (sqlite3.Error, OSError) as error:
-        raise CommandFailed(f"the index of {data} cannot be built: {error}; the old one is as it was") from None
+        raise CommandFailed(f"the index of {data} cannot be built: {error}; the old one is unchanged") from None
     complain(f"the index has {count} vectors")
 
 
@@ -63,7 +63,7 @@ def push(
     *,
     to: Annotated[str, Parameter(help=f"URL of the Qdrant server; its key is read from {KEY_VARIABLE}.")],
 ) -> None:
-    """Send the vectors to a Qdrant server. Stopped or failed, it goes on from there when called again."""
+    """Send the vectors to a Qdrant server. After a stop or failure, run it again to resume."""
     import trio
 
     from engram.memory.errors import MemoryAreaError
@@ -75,11 +75,11 @@ def push(
     truth, key = truth_of(data), os.environ.get(KEY_VARIABLE)
 
     async def run() -> int:
-        with progress("vectors") as told:
-            return await pushed(truth, to, api_key=key, on_progress=told)
+        with progress("vectors") as on_progress:
+            return await pushed(truth, to, api_key=key, on_progress=on_progress)
 
     try:
         count = trio.run(run)
     except (MemoryAreaError, sqlite3.Error) as error:
-        raise CommandFailed(f"not everything was sent: {error}; call it again to go on") from None
+        raise CommandFailed(f"not everything was sent: {error}; run it again to resume") from None
     complain(f"the server has {count} vectors")

@@ -14,7 +14,7 @@ Data = Annotated[Path, Parameter(help="The node's data folder (`data_dir` of its
 
 
 def truth_of(data: Path) -> Path:
-    """Returns the record database of a node's folder. Raises CommandFailed."""
+    """Return the record database of a node's folder. Raises CommandFailed."""
     truth = data / _TRUTH
     if not truth.is_file():
         raise CommandFailed(f"{truth} is not there: name the data folder of a node")
@@ -23,7 +23,7 @@ def truth_of(data: Path) -> Path:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error when that is a terminal; yields what is to be told (done, total)."""
+    """Show a progress bar on standard error when that is a terminal; yields a callback that takes (done, total)."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

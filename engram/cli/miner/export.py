@@ -1,4 +1,4 @@
-"""`engram miner export`: a node's memory as a file, from its folder, or over HTTP as its controller."""
+"""`engram miner export`: writes a node's memory to a file, from its folder, or over HTTP as its controller."""
 
 import base64
 import hashlib
@@ -22,28 +22,28 @@ from engram.cli.miner.data_folder import progress, truth_of
 Document = dict[str, object]
 _ROWS_AT_ONCE = 256
 _TAIL_BYTES = 64 * 1024**2
-"""Room in which the last line of an interrupted export is looked for."""
+"""How far from the end the last line of an interrupted export is searched for."""
 
 
 def export(
     source: Annotated[str, Parameter(help="A node's data folder, or the URL of a node (then with --key).")],
     target: Annotated[Path, Parameter(help="File to write; - for standard output (JSONL).", allow_leading_hyphen=True)],
     *,
-    key: Annotated[Path | None, Parameter(help="The controller's hotkey file, which signs requests to a URL.")] = None,
+    key: Annotated[Path | None, Parameter(help="The controller's hotkey file, to sign requests to a URL.")] = None,
     form: Annotated[
         Literal["jsonl", "parquet"] | None, Parameter(name="--format", help="Else by the file's ending.")
     ] = None,
 ) -> None:
-    """Write texts, vectors, metadata, and key shares, conversations and attestations to a file, one document a row.
+    """Write records, key shares, conversations and attestations to a file, one document a row.
 
-    From a folder: everything, the node may run. From a URL: what is public and the controller's own; stopped, it goes
-    on where it was when called again (JSONL). The file holds what is private: it has mode 0600.
+    From a folder: everything; the node may run. From a URL: everything public and the controller's own; after a stop,
+    run it again to resume (JSONL). The file contains private data and has mode 0600.
     """
     chosen = form or ("parquet" if target.suffix == ".parquet" else "jsonl")
     remote = source.startswith(("http://", "https://"))
     if remote and key is None:
         raise CommandFailed(
-            "a node gives its memory to its controller alone: name the hotkey file with --key", Exit.USAGE
+            "only a node's controller can export its memory: name the controller's hotkey file with --key", Exit.USAGE
         )
     if str(target) == "-":
         for document in _documents(source, key, None):
@@ -51,7 +51,7 @@ def export(
         return
     if target.exists():
         raise CommandFailed(f"{target} exists already: name another file")
-    whose = hashlib.sha256(f"{source} {key}".encode()).hexdigest()[:8]  # never goes on with another's
+    whose = hashlib.sha256(f"{source} {key}".encode()).hexdigest()[:8]  # never continue another export's file
     partial = target.with_name(f"{target.name}.{whose}.partial")
     try:
         if chosen == "parquet":
@@ -80,7 +80,7 @@ def _write_lines(source: str, key: Path | None, partial: Path, *, go_on: bool) -
 
 
 def _last_line(file: BinaryIO) -> tuple[str, int] | None:
-    """Kind and number of the last whole line; what follows it is cut off."""
+    """Return kind and number of the last complete line, and cut off what follows it."""
     from engram.memory.upkeep.export_pages import KINDS
 
     end = file.seek(0, os.SEEK_END)
@@ -100,7 +100,7 @@ def _last_line(file: BinaryIO) -> tuple[str, int] | None:
 
 
 def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> Iterator[Document]:
-    """Documents behind the one that kind and number name. Raises CommandFailed."""
+    """Yield the documents after the one that `last` names. Raises CommandFailed."""
     from engram.hotkeys import HotkeyError
     from engram.memory.errors import MemoryAreaError
     from engram.sdk.errors import SdkError
@@ -112,10 +112,10 @@ def _documents(source: str, key: Path | None, last: tuple[str, int] | None) -> I
         from engram.memory.upkeep import export_pages
 
         truth_of(Path(source))
-        with progress("records") as told:
-            yield from export_pages.everything(Path(source), told)
+        with progress("records") as on_progress:
+            yield from export_pages.everything(Path(source), on_progress)
     except SdkError as error:
-        raise CommandFailed(f"not everything came: {error}; call it again to go on") from None
+        raise CommandFailed(f"the export is incomplete: {error}; run it again to resume") from None
     except (MemoryAreaError, HotkeyError) as error:
         raise CommandFailed(str(error)) from None
 
@@ -135,7 +135,7 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
     transport = Transport(url, timeout_s=60.0)
     done, stamp = 0, 0
     try:
-        with progress("documents") as told:
+        with progress("documents") as on_progress:
             for kind in names[names.index(at) :]:
                 after: int | None = number if kind == at else 0
                 while after is not None:
@@ -147,16 +147,16 @@ def _from_node(url: str, key: Path, last: tuple[str, int] | None) -> Iterator[Do
                         behind = _behind(document, kind, behind)
                         yield document
                     done += len(page.records)
-                    told(done, done)
+                    on_progress(done, done)
                     if page.next is not None and not after < page.next == behind:
-                        raise CommandFailed(f"the node's export goes in circles: behind {kind} {after} {page.next}")
+                        raise CommandFailed(f"the node's export repeats itself: after {kind} {after} {page.next}")
                     after = page.next
     finally:
         transport.close()
 
 
 def _behind(document: Document, kind: str, after: int) -> int:
-    """Returns the number of a document that comes behind number `after`. Raises CommandFailed when none like it can."""
+    """Return the number of a document that must come after number `after`. Raises CommandFailed when it does not."""
     number = document.get("id")
     if type(number) is not int or number <= after or document.get("kind") != kind:
         raise CommandFailed(f"the node's export is not as one is: behind {kind} {after} it gave {str(number)[:40]}")
@@ -164,7 +164,7 @@ def _behind(document: Document, kind: str, after: int) -> int:
 
 
 def _write_parquet(documents: Iterator[Document], partial: Path) -> int:
-    """One row a document: columns for records, `document` (JSON) for the other kinds. Raises CommandFailed, OSError."""
+    """Write a row a document: columns for records, `document` (JSON) for other kinds. Raises CommandFailed, OSError."""
     try:
         pa: Any = importlib.import_module("pyarrow")
         pq: Any = importlib.import_module("pyarrow.parquet")

@@ -46,21 +46,21 @@ def verify(
     data: Data,
     *,
     key: Annotated[
-        Path | None, Parameter(help="The controller's hotkey file: the root over private records is compared too.")
+        Path | None, Parameter(help="The controller's hotkey file, to compare the root over private records too.")
     ] = None,
     show: Show = SHOW,
 ) -> int:
-    """Compute every CID and the commitment again from the databases, and compare with what the running node has signed.
+    """Recompute every CID and root from the databases, and compare the roots with those the running node signs.
 
-    Exits with 1 when anything is wrong, and names the CIDs; with 4 when a node runs and could not be compared.
+    Exits with 1 when something is wrong and lists the CIDs; with 4 when a running node could not be compared.
     """
     from engram.memory.upkeep import verify
     from engram.miner import folder
 
     truth_of(data)
-    with _told("nothing was changed"), progress("records") as told:
+    with _folder_errors("nothing was changed"), progress("records") as on_progress:
         running = folder.is_running(data)
-        found = verify.check(data, told)
+        found = verify.check(data, on_progress)
         verdict: Verdict = "not running"
         if running:
             found, verdict = _compared(data, found, key)
@@ -96,8 +96,8 @@ def backup(
     from engram.memory.upkeep import backups
 
     truth_of(data)
-    with _told("no backup was made"), progress("pages") as told:
-        made = backups.back_up(data, target, time.time(), told)
+    with _folder_errors("no backup was made"), progress("pages") as on_progress:
+        made = backups.back_up(data, target, time.time(), on_progress)
     size = sum(file.bytes for file in made.files.values())
     output.record({"backup": str(target), "records": made.records, "bytes": size}, json=show.json)
 
@@ -106,16 +106,14 @@ def restore(
     source: Annotated[Path, Parameter(help="The backup.")],
     data: Data,
     *,
-    force: Annotated[
-        bool, Parameter(help="Also over a folder that has records, whole or damaged.", negative="")
-    ] = False,
+    force: Annotated[bool, Parameter(help="Also replace records that exist, whole or damaged.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
-    """Put a backup in place of a node's memory. The node must be down; what was there is kept in `before-restore-N`."""
+    """Replace a node's memory by a backup. The node must be down; its former data are kept in `before-restore-N`."""
     from engram.memory.upkeep import backups
     from engram.miner import folder
 
-    with _told("nothing was changed"):
+    with _folder_errors("nothing was changed"):
         held = backups.check(source)
         with folder.claim(data):
             if not force:
@@ -126,16 +124,16 @@ def restore(
 
 
 def repair(data: Data, *, show: Show = SHOW) -> None:
-    """Save what is whole of damaged databases. The node must be down; the damaged files are kept in `damaged-N`.
+    """Salvage damaged databases. The node must be down; the damaged files are kept in `damaged-N`.
 
-    Only records that are what their CIDs say are taken over. What lay on damaged pages is lost; a backup has it.
+    Keeps only records that match their CIDs. Rows on damaged pages are lost, except in a backup.
     """
     from engram.memory.upkeep import salvage
     from engram.miner import folder
 
     truth_of(data)
-    with _told("nothing was changed"), folder.claim(data), progress("rows") as told:
-        saved = salvage.repair(data, str(uuid.uuid4()), told)
+    with _folder_errors("nothing was changed"), folder.claim(data), progress("rows") as on_progress:
+        saved = salvage.repair(data, str(uuid.uuid4()), on_progress)
     output.record(saved, json=show.json)
 
 
@@ -145,26 +143,30 @@ def erase(
     yes: Annotated[bool, Parameter(help="Erase without asking.", negative="")] = False,
     show: Show = SHOW,
 ) -> None:
-    """Overwrite and remove all of a node's data folder, so that nothing of it is readable. The node must be down.
+    """Overwrite and remove a node's whole data folder, so that it cannot be read any more. The node must be down.
 
-    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: there only
-    encryption helps. The node's key, launch file and log, backups, exports, and vectors pushed to a server lie
-    elsewhere and stay.
+    A filesystem that journals data or copies on write, snapshots and flash drives may keep older blocks: only
+    encryption helps there. The node's key, launch file and log, backups, exports, and vectors pushed to a server are
+    stored elsewhere and stay.
     """
     from engram.memory.upkeep import erasure
     from engram.miner import folder
 
     if not (data / folder.LOCK).is_file() and not (data / "truth.db").is_file():
         raise CommandFailed(f"{data} is no data folder of a node: nothing was erased")
-    if not yes and not _agreed(f"Erase all of {data}? There is no way back. [yes/no] "):
-        raise CommandFailed("nothing was erased: answer yes, or call with --yes")
-    with _told("not everything was erased; call it again"), folder.claim(data), progress("bytes") as told:
-        gone = erasure.erase(data, folder.LOCK, told)
+    if not yes and not _agreed(f"Erase all of {data}? This cannot be undone. [yes/no] "):
+        raise CommandFailed("nothing was erased: answer yes, or run it with --yes")
+    with (
+        _folder_errors("not everything was erased; run it again"),
+        folder.claim(data),
+        progress("bytes") as on_progress,
+    ):
+        gone = erasure.erase(data, folder.LOCK, on_progress)
     output.record(gone, json=show.json)
 
 
 def _compared(data: Path, found: "Checked", key: Path | None) -> "tuple[Checked, Verdict]":
-    """What was found, read again as long as the node goes on writing, and how the node's own word compares."""
+    """Return the result, rechecked while the node keeps writing, and how its signed roots compare."""
     from engram.cli.miner.roots import Roots, roots_of_node
     from engram.memory.upkeep import verify
     from engram.sdk.errors import SdkError
@@ -194,8 +196,8 @@ def _agreed(question: str) -> bool:
 
 
 @contextmanager
-def _told(outcome: str) -> Iterator[None]:
-    """Raises CommandFailed for what can go wrong with a folder; `outcome` is what then holds."""
+def _folder_errors(outcome: str) -> Iterator[None]:
+    """Raise CommandFailed for errors of a data folder; `outcome` says what state it is in then."""
     from engram.memory.errors import MemoryAreaError
     from engram.miner.errors import FolderInUse, NodeError
 

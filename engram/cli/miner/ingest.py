@@ -1,4 +1,4 @@
-"""`engram miner ingest`: a file of memories, a JSON object a line, into a running node."""
+"""`engram miner ingest`: stores a file of memories (JSON Lines) in a running node."""
 
 import hashlib
 import os
@@ -31,10 +31,10 @@ _NO_LINE: Final = 16 * 1024**2
 _BATCH_BYTES: Final = 4 * 1024**2
 _TRIES: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
-_TOLD_AT_MOST: Final = 20
+_MOST_LISTED: Final = 20
 _PUBLIC: Final = "__public__"
 _UNDERSTOOD: Final = frozenset({"namespace", "is_public", "owner", "timestamp", "timestamp_ms"})
-"""Of a line's fields of authority: where it goes, and what an export and other people's files tell of a record."""
+"""The fields of authority that a line may have: its namespace, and the facts that exports add to a record."""
 _TEXTS: Final = ("text", "model_version", "raw_embedding_b64")
 _VECTORS: Final = ("raw_embedding", "embedding", "vector")
 
@@ -46,11 +46,11 @@ class Line(msgspec.Struct, frozen=True):
     item: JsonObject
     namespace: str | None
     cid: str | None
-    """What its CID must be, where the line says."""
+    """The CID that the line gives, if any; the stored record must have it."""
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far a file was ingested: its first `bytes` bytes, which have this digest, in so many lines."""
+    """How far a file was ingested: its first `bytes` bytes, with their digest and number of lines."""
 
     node: str
     bytes: int
@@ -59,9 +59,9 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """What became of a file. `skipped` are lines that are no records (of an export) and empty ones.
+    """The result of an ingest. `skipped` counts empty lines and lines of an export that are not records.
 
-    `not_owned` are those of `stored` that belong to another key than the one that signed, or to nobody.
+    `not_owned` counts the lines of `stored` that do not belong to the key that signed.
     """
 
     stored: int
@@ -72,7 +72,7 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class LineRefused(ValueError):
-    """A line is no memory; the text says why."""
+    """A line cannot be stored; the text says why."""
 
 
 def ingest(
@@ -84,10 +84,10 @@ def ingest(
 ) -> int:
     """Store the memories of FILE, a JSON object a line: `text`, or a vector (`embedding`), or both, and `metadata`.
 
-    What `engram miner export` writes is taken too. A line's `namespace` is where it goes, unless --namespace names
-    one; private ones need --key. Lines that are refused are told with their number, and the rest goes on; so are lines
-    that do not belong to --key once they are stored, because somebody stored the same first or the clock is wrong.
-    Stopped, it goes on where it was when called again (it keeps FILE.ingested); storing a line twice is harmless.
+    Files of `engram miner export` are accepted too. A line is stored in its `namespace`, unless --namespace names one;
+    private namespaces need --key. Refused lines are reported by number and the rest is stored. Stored lines that do not
+    belong to --key are reported too: the same was stored first by another key, or the clock is wrong. After a stop, run
+    it again to resume (it keeps FILE.ingested); storing a line twice is harmless.
     """
     if not 1 <= batch <= 256:
         raise CommandFailed(f"--batch must be 1 to 256, not {batch}", Exit.USAGE)
@@ -99,8 +99,8 @@ def ingest(
             try:
                 hotkey = checked(_patiently(transport, "GET", api.HEALTH.path, None), model.Health).hotkey
                 work = Work(opened, file, f"{hotkey} {node.namespace or ''}", transport, signer, node, batch)
-                with progress("bytes") as told:
-                    done = work.run(lambda at: told(at, size))
+                with progress("bytes") as on_progress:
+                    done = work.run(lambda at: on_progress(at, size))
             finally:
                 transport.close()
     except OSError as error:
@@ -128,7 +128,7 @@ class Work:
         self._unmarked = False
 
     def run(self, on_progress: Callable[[int], None]) -> Ingested:
-        """Sends what was not sent before. Raises CommandFailed, SdkError, OSError."""
+        """Send what was not sent before. Raises CommandFailed, SdkError, OSError."""
         resumed = self._resume()
         for lines, upto, raw in self._batches(resumed):
             if lines:
@@ -142,7 +142,7 @@ class Work:
         return Ingested(self._stored, self._not_owned, self._refused, self._skipped, resumed)
 
     def _batches(self, after: int) -> Iterator[tuple[list[Line], int, list[bytes]]]:
-        """Lines of one namespace to be sent together, the number of the last line read, and the bytes read."""
+        """Yield lines of one namespace to send together, the number of the last line read, and the raw lines."""
         lines: list[Line] = []
         raws: list[bytes] = []
         size, number = 0, after
@@ -172,7 +172,7 @@ class Work:
         return line
 
     def _send(self, lines: Sequence[Line]) -> None:
-        """Sends a batch until the node has answered it. Raises CommandFailed, SdkError."""
+        """Send a batch until the node has answered it. Raises CommandFailed, SdkError."""
         items: list[JsonValue] = [line.item for line in lines]
 
         def body() -> bytes:
@@ -183,7 +183,7 @@ class Work:
             raise CommandFailed(f"the node gave {len(results)} results for {len(lines)} lines")
         for line, result in zip(lines, results, strict=True):
             if result.cid is not None and not keeps_text(result):
-                self._refuse(line.number, f"{result.cid} is there with another text of the same vector and metadata")
+                self._refuse(line.number, f"{result.cid} exists with another text for the same vector and metadata")
             elif result.cid is not None:
                 self._stored += 1
                 if not belongs_to(result, self._signer.ss58):
@@ -191,28 +191,28 @@ class Work:
                 if line.cid not in (None, result.cid):
                     output.complain(f"line {line.number}: stored as {result.cid}, which is not its cid {line.cid}")
             elif result.code in ("over_quota", "store_unavailable", "unknown"):
-                raise CommandFailed(f"line {line.number}: {result.error} Call it again to go on")
+                raise CommandFailed(f"line {line.number}: {result.error} Run it again to resume")
             else:
                 self._refuse(line.number, result.error or "the node did not say why")
 
     def _note_owner(self, number: int, result: model.Result) -> None:
         self._not_owned += 1
-        if self._not_owned <= _TOLD_AT_MOST:
+        if self._not_owned <= _MOST_LISTED:
             reason = model.known(result.owner_reason) or "stored_first_by_other"
             owner = model.known(result.owner) or "nobody"
             output.complain(f"line {number}: {result.cid} is stored, and belongs to {owner} ({reason}), not to --key")
-        elif self._not_owned == _TOLD_AT_MOST + 1:
-            output.complain("more lines belong to others; only their number is told from here on")
+        elif self._not_owned == _MOST_LISTED + 1:
+            output.complain("more lines belong to other keys; from here on they are only counted")
 
     def _refuse(self, number: int, reason: str) -> None:
         self._refused += 1
-        if self._refused <= _TOLD_AT_MOST:
+        if self._refused <= _MOST_LISTED:
             output.complain(f"line {number} is refused: {reason}")
-        elif self._refused == _TOLD_AT_MOST + 1:
-            output.complain("more lines are refused; only their number is told from here on")
+        elif self._refused == _MOST_LISTED + 1:
+            output.complain("more lines are refused; from here on they are only counted")
 
     def _resume(self) -> int:
-        """Goes to where an earlier call stopped with the same file and node, and returns the lines before that."""
+        """Go to where an earlier call stopped with the same file and node, and return the lines before that."""
         try:
             mark = wire.decode(self._mark_file.read_bytes(), Mark)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -225,7 +225,7 @@ class Work:
             if left == 0 and self._digest.hexdigest() == mark.sha256:
                 self._bytes = mark.bytes
                 return mark.lines
-        output.complain(f"{self._mark_file.name} is of another file, node or namespace: from the beginning")
+        output.complain(f"{self._mark_file.name} is of another file, node or namespace: starting from the beginning")
         self._file.seek(0)
         self._digest = hashlib.sha256()
         return 0
@@ -238,12 +238,14 @@ class Work:
             os.replace(staged, self._mark_file)
         except OSError as error:
             if not self._unmarked:
-                output.complain(f"{self._mark_file} cannot be written ({error.strerror}): a later call starts anew")
+                output.complain(
+                    f"{self._mark_file} cannot be written ({error.strerror}): a later run starts at the beginning"
+                )
             self._unmarked = True
 
 
 def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
-    """Returns what a line asks to store, in `namespace` if that is named; None for an empty line, or no record.
+    """Return the record of a line, for `namespace` if given; None for an empty line or another kind of document.
 
     Raises LineRefused.
     """
@@ -264,8 +266,8 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
         raise LineRefused("it has neither text nor embedding")
     if fields.get("metadata") is not None:
         item["metadata"] = fields["metadata"]
-    if (asked := authority.misplaced(fields, _UNDERSTOOD)) is not None:
-        raise LineRefused(f"it has {asked}, which a line cannot ask for: sign for all lines with --key")
+    if (field := authority.misplaced(fields, _UNDERSTOOD)) is not None:
+        raise LineRefused(f"it has {field}, which a line cannot ask for: sign for all lines with --key")
     named, cid = fields.get("namespace"), fields.get("cid")
     if named is not None and not isinstance(named, str):
         raise LineRefused("its namespace is no string")
@@ -276,7 +278,7 @@ def read_line(raw: bytes, number: int, namespace: str | None) -> Line | None:
 
 
 def _object(raw: bytes) -> JsonObject:
-    """A line as it would be read as an item of a batch: as deep, and as strictly."""
+    """Parse a line exactly as the node parses an item of a batch, with the same limits."""
     try:
         read = ReadObject(b'{"items":[' + raw.strip() + b"]}").fields
         msgspec.json.encode(read)
@@ -292,7 +294,7 @@ def _object(raw: bytes) -> JsonObject:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Lines with their ends. Raises CommandFailed for one without end: the file is no JSONL."""
+    """Yield lines with their line ends. Raises CommandFailed for a line without end: the file is not JSONL."""
     while raw := file.readline(_NO_LINE):
         if len(raw) == _NO_LINE:
             raise CommandFailed(f"the line that ends behind byte {file.tell()} is no line of JSON: it has no end")
@@ -300,7 +302,7 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _patiently(transport: Transport, method: str, path: str, body: Callable[[], bytes] | None) -> Answer:
-    """Asks until the node answers anything but "not now", at most six times; each is signed anew.
+    """Send a request until the node answers anything but 429 or 503, at most six times; each try is signed again.
 
     Raises NotReached, OutcomeUnknown, MalformedAnswer.
     """
@@ -314,7 +316,7 @@ def _patiently(transport: Transport, method: str, path: str, body: Callable[[], 
         else:
             if answer.status not in (429, 503) or attempt == _TRIES - 1:
                 return answer
-            told = error_of(answer).retry_after_s
-            pause_s = min(_LONGEST_PAUSE_S, max(pause_s, told or 0.0))
+            retry_after_s = error_of(answer).retry_after_s
+            pause_s = min(_LONGEST_PAUSE_S, max(pause_s, retry_after_s or 0.0))
         time.sleep(pause_s)
     raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""What a running node says of itself, by its own signature."""
+"""The roots that a running node signs."""
 
 import time
 from pathlib import Path
@@ -21,14 +21,14 @@ _WITHIN_S = 60.0
 
 
 class Roots(msgspec.Struct, frozen=True):
-    """Roots in hex: over the public records, and over all (empty when it was not asked for)."""
+    """Roots in hex: over the public records, and over all (empty when not requested)."""
 
     public: str
     whole: str
 
 
 def roots_of_node(data: Path, key: Path | None) -> Roots:
-    """Asks the node that has the folder for its signed roots; `key` is its controller's, for the one over all.
+    """Request the signed roots of the node that owns the folder; `key` is its controller's, for the root over all.
 
     Raises SdkError, Impostor when another process answers at its address or a signature does not hold, CommandFailed.
     """
@@ -37,10 +37,10 @@ def roots_of_node(data: Path, key: Path | None) -> Roots:
         raise Impostor(f"{data / folder.NODE_FILE} does not say where the node is")
     transport = Transport(there.url, timeout_s=_WITHIN_S)
     try:
-        told = checked(transport.request("GET", node.HEALTH.path), Health)
-        if told.launch_token != there.launch_token:
+        health = checked(transport.request("GET", node.HEALTH.path), Health)
+        if health.launch_token != there.launch_token:
             raise Impostor(f"another node answers at {there.url}")
-        hotkey = parse_hotkey(told.hotkey)
+        hotkey = parse_hotkey(health.hotkey)
         call = NodeCalls(SystemClock()).commitment(hotkey)
         public = call.read(transport.request(call.method, call.path)).root_hex
         if key is None:

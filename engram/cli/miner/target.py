@@ -1,4 +1,4 @@
-"""Which node a command speaks to, as whom, and in which namespace."""
+"""The node, key and namespace that a command uses."""
 
 import time
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ from engram.sdk.errors import ApiError, NotReached, OutcomeUnknown, SdkError
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A running node, and who speaks to it."""
+    """A running node and the key to sign with."""
 
     to: Annotated[str | None, Parameter(help="URL of the node.")] = None
-    data: Annotated[Path | None, Parameter(help="Its data folder, which says where it is, in place of --to.")] = None
-    key: Annotated[Path | None, Parameter(help="Hotkey file that signs; without it nothing is signed.")] = None
-    namespace: Annotated[str | None, Parameter(help="Private namespace of that key; else what is public.")] = None
+    data: Annotated[Path | None, Parameter(help="The node's data folder, to find its URL instead of --to.")] = None
+    key: Annotated[Path | None, Parameter(help="Hotkey file to sign with; without it, requests are unsigned.")] = None
+    namespace: Annotated[str | None, Parameter(help="Private namespace of that key; by default the public one.")] = None
 
     def url(self) -> str:
-        """The node's address. Raises CommandFailed when none is named."""
+        """Return the URL of the node. Raises CommandFailed when none is named."""
         from engram.miner import folder
 
         if (self.to is None) == (self.data is None):
@@ -40,7 +40,7 @@ class Node:
         return found.url
 
     def keypair(self) -> Keypair | None:
-        """Who signs. Raises CommandFailed when the file is none, or a namespace has no key."""
+        """Return the key to sign with. Raises CommandFailed for an invalid file, or a namespace without a key."""
         if self.key is None:
             if self.namespace is not None:
                 raise CommandFailed("a private namespace needs --key, the hotkey file that it belongs to", Exit.USAGE)
@@ -52,7 +52,7 @@ class Node:
 
 
 class Signer:
-    """Signs bodies for one key, each with a stamp of its own."""
+    """Signs bodies with one key, each with a unique timestamp."""
 
     def __init__(self, keypair: Keypair | None) -> None:
         self._keypair = keypair
@@ -60,11 +60,11 @@ class Signer:
 
     @property
     def ss58(self) -> str | None:
-        """Whose key it is; None without one."""
+        """The address of the key; None without a key."""
         return None if self._keypair is None else self._keypair.ss58
 
     def signed(self, endpoint: str, fields: JsonObject, namespace: str | None) -> JsonObject:
-        """Returns the fields signed for that endpoint; for a private namespace too. Raises ValueError without a key."""
+        """Return the fields signed for that endpoint; for a private namespace too. Raises ValueError without a key."""
         if self._keypair is None:
             if namespace is not None:
                 raise ValueError("a private namespace needs a key: it would end up public")
@@ -80,7 +80,7 @@ NODE = Node()
 
 @contextmanager
 def answered() -> Iterator[None]:
-    """Raises CommandFailed for what a node, or the way to it, may do."""
+    """Raise CommandFailed for errors of a node or of the connection to it."""
     try:
         yield
     except NotReached as error:

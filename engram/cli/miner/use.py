@@ -1,4 +1,4 @@
-"""`engram miner query` and `stats`: ask a running node."""
+"""`engram miner query` and `stats`: query a running node."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ _SHOWN = 200
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A memory that was found."""
+    """A memory that a search found."""
 
     score: float
     cid: str
@@ -39,7 +39,7 @@ def query(
     text: Annotated[str, Parameter(help="What to look for, in words.")],
     *,
     node: Node = NODE,
-    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="How many, 1 to 100.")] = 10,
+    top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="Number of results, 1 to 100.")] = 10,
     where: Annotated[
         tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
     ] = (),
@@ -60,29 +60,29 @@ def query(
         call = calls.query(text, top, conditions or None)
         transport = Transport(url, timeout_s=60.0)
         try:
-            told = checked(transport.request(call.method, call.path, body=call.body), model.Found)
+            answer = checked(transport.request(call.method, call.path, body=call.body), model.Found)
         finally:
             transport.close()
-    if told.error:
-        raise CommandFailed(told.error)
+    if answer.error:
+        raise CommandFailed(answer.error)
     found = [
         Found(hit.score, hit.cid, model.known(hit.text) or str(hit.metadata.get("text", "")), hit.metadata)
-        for hit in told.results
+        for hit in answer.results
     ]
     output.rows(found, _COLUMNS, json=show.json)
 
 
 def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
-    """Show what a node holds and does: vectors, latency, proofs, embedder and index."""
+    """Show the state of a node: vectors, latency, proofs, embedder and index."""
     url = node.url()
     calls = NodeCalls(SystemClock())
     with answered():
         transport = Transport(url, timeout_s=30.0)
         try:
-            told: dict[str, object] = {"url": url}
+            answers: dict[str, object] = {"url": url}
             for path in ("/health", "/stats"):
                 call = calls.told(path)
-                told |= call.read(transport.request(call.method, call.path))
+                answers |= call.read(transport.request(call.method, call.path))
         finally:
             transport.close()
-    output.record({name: value for name, value in told.items() if name != "launch_token"}, json=show.json)
+    output.record({name: value for name, value in answers.items() if name != "launch_token"}, json=show.json)

@@ -1,4 +1,4 @@
-"""An embedder without semantics: words, pairs of words and letter triples, hashed. For tests and vector-only use."""
+"""An embedder without semantics that hashes words, word pairs and letter triples. For tests and vector-only nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WORDS = re.compile(r"\w+")
 
 @final
 class HashEmbedder:
-    """Texts that share words or parts of words are near each other; meaning plays no part."""
+    """Puts texts that share words or parts of words near each other; their meaning plays no part."""
 
     def __init__(self, dimension: int = 384) -> None:
         self.dimension = dimension
@@ -40,7 +40,7 @@ class HashEmbedder:
         await trio.sleep_forever()
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        """Returns a vector for each text."""
+        """Return a vector for each text."""
         return await trio.to_thread.run_sync(self._vectors, list(texts))
 
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
@@ -52,13 +52,13 @@ class HashEmbedder:
 
 
 def hash_vector(text: str, dimension: int) -> bytes:
-    """Returns the unit vector of a text (f32 little-endian)."""
+    """Return the unit vector of a text (f32 little-endian)."""
     numbers = [0.0] * dimension
     for feature, weight in _features(text):
         digest = int.from_bytes(hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=8).digest())
         numbers[(digest >> 1) % dimension] += weight if digest & 1 else -weight
     norm = math.hypot(*numbers)
-    if norm == 0.0:  # no word at all, or features that cancel out
+    if norm == 0.0:  # the text has no words, or its features cancel out
         numbers[0] = norm = 1.0
     return struct.pack(f"<{dimension}f", *(number / norm for number in numbers))
 

@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2 on onnxruntime, in a thread (onnxruntime releases the GIL).
 
-Texts are computed one at a time: in a batch, or beside a longer text, the last bits of a vector come out
-differently (measured: 62 of 64 texts), and with them its CID; alone, the same text gives the same bytes every
-time. One thread, no memory arena: 145 MB in all, 5 to 9 ms a short text.
+Texts are embedded one at a time. In a batch the last bits of a vector depend on the other texts (measured: 62 of 64
+texts), and so does its CID; alone, the same text always gives the same bytes. One thread, no memory arena: 145 MB in
+all, 5 to 9 ms for a short text.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _WAITING = 64
 _BATCHES_AT_ONCE = 1
-"""Of requests with several texts: a text that comes alone, a search above all, waits for one text of theirs, not for
-one of each."""
+"""Requests with several texts that are embedded at the same time: one, so that a single text (a search above all) waits
+for one text of one request, not for one text of each."""
 _ANSWER_WITHIN_S = 20.0
 _FIRST_WAIT_S = 5.0
 _LONGEST_WAIT_S = 300.0
@@ -38,10 +38,11 @@ _log = structlog.get_logger("engram.memory")
 
 @final
 class MiniLmEmbedder:
-    """Loads in the background while `run` runs; `embed` waits for that.
+    """Loads the model in the background while `run` runs; `embed` waits for it.
 
-    `weights_dir` is a folder with the published files; None takes them from `hub`, without one from the installed
-    package. `cache` is a folder for the graph. A hub that cannot be reached is tried again, after 5 s to 5 min.
+    `weights_dir` is a folder with the published files. Without it they are downloaded from `hub`, and without a hub
+    they are read from the installed package. `cache` is the folder for the graph. An unreachable hub is retried after
+    5 s to 5 min.
     """
 
     dimension = minilm_graph.DIMENSION
@@ -71,7 +72,7 @@ class MiniLmEmbedder:
         return "loading" if self._model is None else "ready"
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Loads the model; texts wait for it, vectors need not."""
+        """Load the model; requests with texts wait for it, requests with vectors do not."""
         ready()
         try:
             folder = self._weights_dir
@@ -86,7 +87,7 @@ class MiniLmEmbedder:
         await trio.sleep_forever()
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        """Returns the vector of each text. Raises EmbedderUnavailable."""
+        """Return the vector of each text. Raises EmbedderUnavailable."""
         with trio.move_on_after(_ANSWER_WITHIN_S):
             async with self._batches if len(texts) > 1 else contextlib.nullcontext(), self._room:
                 await self._settled.wait()
@@ -97,17 +98,17 @@ class MiniLmEmbedder:
         raise EmbedderUnavailable(f"the embedder did not answer within {_ANSWER_WITHIN_S:g} s{reason}")
 
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
-        """Returns what is left out of each text beyond the model's tokens; nothing while the model is not there."""
+        """Return what each text has beyond the model's token limit; None for each while the model is not loaded."""
         model = self._model
         if model is None:
             return [None] * len(texts)
         return [await trio.to_thread.run_sync(model.cut, text, limiter=self._thread) for text in texts]
 
     async def _fetched(self, hub: Hub) -> Path:
-        def told(done: int, total: int) -> None:
+        def report_progress(done: int, total: int) -> None:
             self._waiting_for = f"its weights are being downloaded, {done / 1e6:.0f} of {total / 1e6:.0f} MB"
 
-        hub.told = told
+        hub.on_progress = report_progress
         wait_s = _FIRST_WAIT_S
         while True:
             try:
@@ -129,7 +130,7 @@ class _Model:
 
     @classmethod
     def load(cls, weights_dir: Path | None, cache: Path) -> _Model:
-        # Its wheels report to their maker from the import on, unless told otherwise before; a node calls nobody.
+        # The official wheels send telemetry from import on unless it is disabled first; a node must not.
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime
         from tokenizers import Tokenizer
@@ -148,7 +149,7 @@ class _Model:
         tokenizer.enable_truncation(minilm_graph.MAX_TOKENS)
         tokenizer.no_padding()
         model = cls(session, tokenizer)
-        model.vector("engram")  # what loads and cannot compute is not ready
+        model.vector("engram")  # a model that loads may still fail to compute
         return model
 
     def vector(self, text: str) -> bytes:

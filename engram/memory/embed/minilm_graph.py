@@ -2,7 +2,7 @@
 
 The graph holds no weights, only where each lies in `model.safetensors`; so it is small (50 kB), and the weights
 are mapped from a file that all nodes of a machine share. Inputs: `ids` and `mask` (int64, batch x length);
-output: `vectors` (f32, batch x 384), mean of the tokens' states, of length 1. Source: BERT (Devlin et al. 2018,
+output: `vectors` (f32, batch x 384), the normalized mean of the tokens' states. Source: BERT (Devlin et al. 2018,
 section 3) with the sizes in the model's own config.json; mean pooling as its model card says.
 """
 
@@ -29,7 +29,7 @@ _MASKED = -1e9
 
 
 def cached(weights: Path, cache: Path) -> bytes:
-    """Returns the serialised graph, built once and kept in `cache` (a folder, made when missing); blocking."""
+    """Return the serialised graph, built once and kept in `cache` (a folder, made when missing); blocking."""
     path = cache / f"minilm-{PUBLISHED[WEIGHTS][:16]}-{_GRAPH_FORMAT}.onnx"
     try:
         return path.read_bytes()
@@ -43,7 +43,7 @@ def cached(weights: Path, cache: Path) -> bytes:
 
 
 def build(weights: Path) -> bytes:
-    """Returns the serialised graph for the weights in that file. Raises WeightsRefused when one is missing."""
+    """Return the serialised graph for the weights in that file. Raises WeightsRefused when one is missing."""
     from onnx import TensorProto, helper
 
     made = _Graph(weights)
@@ -109,7 +109,7 @@ class _Graph:
         self._x = self._normalise(self._node("Add", outer, attended), f"{prefix}.output.LayerNorm")
 
     def pool(self) -> None:
-        """The mean of the tokens that are there, brought to length 1."""
+        """The mean over the unmasked tokens, normalized to length 1."""
         weights = self._node("Unsqueeze", self._ones, self._ints([2]))
         summed = self._node("ReduceSum", self._node("Mul", self._x, weights), self._ints([1]), keepdims=0)
         tokens = self._node("ReduceSum", self._ones, self._ints([1]), keepdims=1)
@@ -138,7 +138,7 @@ class _Graph:
         return name
 
     def _weight(self, name: str) -> str:
-        """Names a tensor of the weights file, by place and length."""
+        """Name a tensor of the weights file, by place and length."""
         from onnx import TensorProto
 
         if name in self._named:
@@ -177,7 +177,7 @@ class _Graph:
 
 
 def _read_header(weights: Path) -> tuple[dict[str, Any], int]:
-    """Returns what a safetensors file holds and where its data begin."""
+    """Return the tensors listed in a safetensors file and the offset at which its data begin."""
     with open(weights, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header: dict[str, Any] = json.loads(file.read(length))

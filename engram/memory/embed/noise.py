@@ -1,9 +1,9 @@
-"""Noise on private vectors, off unless somebody wants it, with the truth about what it protects.
+"""Optional noise on private vectors, off by default, and how little it protects.
 
 A stored vector becomes normalise(x / |x| + N(0, sigma^2)). As a mechanism of differential privacy (analytic Gaussian,
 Balle and Wang 2018; two unit vectors differ by at most 2) it has the epsilon that `epsilon` gives. Search needs a
 sigma below about 0.02 (measured: recall@10 is 0.98 at 0.005, 0.92 at 0.02, 0.63 at 0.1, 0.003 at 1.2), whose epsilon
-is in the thousands: that blurs, and is no privacy. An epsilon of 8 needs 1.2.
+is in the thousands: it blurs vectors but gives no privacy. An epsilon of 8 needs a sigma of 1.2.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SENSITIVITY = 2.0
 
 
 def blurred(embedding: bytes, sigma: float, gauss: Callable[[float, float], float]) -> bytes:
-    """Returns another f32 little-endian vector of length 1 near this one; `gauss(mean, sigma)` draws the noise."""
+    """Return the vector plus noise as a unit vector (f32 little-endian); `gauss(mean, sigma)` draws the noise."""
     numbers = unpack_vector(embedding)
     norm = math.hypot(*numbers)
     moved = [number / norm + gauss(0.0, sigma) for number in numbers]
@@ -28,7 +28,7 @@ def blurred(embedding: bytes, sigma: float, gauss: Callable[[float, float], floa
 
 
 def epsilon(sigma: float, delta: float = DELTA, sensitivity: float = SENSITIVITY) -> float:
-    """Returns the smallest epsilon for which noise of this sigma is (epsilon, delta)-private, within a millionth.
+    """Return the smallest epsilon for which noise of this sigma is (epsilon, delta)-private, within a millionth.
 
     `sigma` is above 0.
 

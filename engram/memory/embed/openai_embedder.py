@@ -1,4 +1,4 @@
-"""Texts to vectors by any server that answers as OpenAI's /v1/embeddings does."""
+"""Embeds texts through any server with an OpenAI-compatible /v1/embeddings endpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AT_ONCE = 4
 _WAITING = 64
 _ANSWER_WITHIN_S = 20.0
 _BYTES_PER_NUMBER = 32
-"""Room for a number of the answer as JSON."""
+"""The most bytes that one number takes in the JSON answer."""
 
 
 class _Embedding(msgspec.Struct, frozen=True):
@@ -36,8 +36,8 @@ class _Embeddings(msgspec.Struct, frozen=True):
 class OpenAiEmbedder:
     """Asks `url` (such as `https://api.openai.com/v1`) for vectors of `model`, which have `dimension` numbers.
 
-    Nothing is tried again here, and no answer is remembered: a server that answers the same text with other last
-    bits gives it another CID.
+    Neither retries nor caches. A server whose vectors for the same text differ in the last bits gives that text another
+    CID each time.
     """
 
     def __init__(self, http: HttpClient, url: str, model: str, dimension: int, api_key: str | None = None) -> None:
@@ -59,11 +59,11 @@ class OpenAiEmbedder:
 
     @property
     def state(self) -> EmbedderState:
-        """Always ready: whether the server answers is known when it is asked."""
+        """Always ready: a server that is down shows only when a text is embedded."""
         return "ready"
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Serves until cancelled."""
+        """Serve until cancelled."""
         ready()
         try:
             await trio.sleep_forever()
@@ -72,7 +72,7 @@ class OpenAiEmbedder:
                 await self._http.aclose()
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        """Returns a unit vector for each text, within 20 s. Raises EmbedderUnavailable."""
+        """Return a unit vector for each text, within 20 s. Raises EmbedderUnavailable."""
         if self._waiting >= _WAITING:
             raise EmbedderUnavailable("too many texts wait for the embedding server")
         self._waiting += 1
@@ -88,7 +88,7 @@ class OpenAiEmbedder:
         raise EmbedderUnavailable(f"the embedding server did not answer within {_ANSWER_WITHIN_S:g} s")
 
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
-        """The server does not say; most refuse what their model does not read."""
+        """Return None for each text: the server does not report truncation, and most refuse a text that is too long."""
         return [None] * len(texts)
 
     async def _ask(self, texts: Sequence[str]) -> list[bytes]:
@@ -102,14 +102,14 @@ class OpenAiEmbedder:
                 total_s=_ANSWER_WITHIN_S,
                 max_bytes=100_000 + len(texts) * self.dimension * _BYTES_PER_NUMBER,
             )
-            if answer.status != 200:  # what else it says may repeat what was sent: not shown
+            if answer.status != 200:  # its body may quote the texts that were sent, so it is not shown
                 raise EmbedderUnavailable(f"the embedding server answered {answer.status}")
-            told = answer.decode(_Embeddings).data
+            vectors = answer.decode(_Embeddings).data
         except HttpError as error:
             raise EmbedderUnavailable(f"the embedding server did not answer: {error}") from error
-        by_index = {each.index: each.embedding for each in told}
-        if set(by_index) != set(range(len(texts))) or len(told) != len(texts):
-            raise EmbedderUnavailable(f"the embedding server gave {len(told)} vectors for {len(texts)} texts")
+        by_index = {each.index: each.embedding for each in vectors}
+        if set(by_index) != set(range(len(texts))) or len(vectors) != len(texts):
+            raise EmbedderUnavailable(f"the embedding server gave {len(vectors)} vectors for {len(texts)} texts")
         return [self._unit(by_index[i]) for i in range(len(texts))]
 
     def _unit(self, numbers: Sequence[float]) -> bytes:

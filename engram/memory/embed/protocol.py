@@ -11,8 +11,8 @@ EmbedderState = Literal["loading", "ready", "failed"]
 
 
 class Cut(msgspec.Struct, frozen=True):
-    """A text that is longer than the model reads: its tokens, and how many of them, from the beginning, are in its
-    vector."""
+    """A text that is longer than the model reads: its number of tokens, and how many of them, counted from the start,
+    its vector covers."""
 
     tokens: int
     tokens_used: int
@@ -31,20 +31,20 @@ class Embedder(Protocol):
 
     @property
     def state(self) -> EmbedderState:
-        """`failed` is for good: the reason is in what `embed` raises."""
+        """`failed` is final; the reason is in the error that `embed` raises."""
         ...
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Loads the model in the background (it calls `ready` at once) and serves until cancelled."""
+        """Load the model in the background (it calls `ready` at once) and serve until cancelled."""
         ...
 
     async def embed(self, texts: Sequence[str]) -> list[bytes]:
-        """Returns a vector for each text; waits while the model is loading.
+        """Return a vector for each text; waits while the model is loading.
 
         Raises EmbedderUnavailable when it cannot be loaded or does not answer in time.
         """
         ...
 
     async def cuts(self, texts: Sequence[str]) -> list[Cut | None]:
-        """Returns for each text what `embed` leaves out of it: None for nothing, or where that is not known here."""
+        """Return for each text what `embed` cuts off; None when nothing is cut off, or when that is not known."""
         ...

@@ -1,8 +1,7 @@
-"""Where the weights of all-MiniLM-L6-v2 come from, and that they are the published ones.
+"""Finds the weights of all-MiniLM-L6-v2 and verifies that they are the published ones.
 
-They are taken from a folder that is configured, from a hub (weights_hub.py) or from the files of an installed
-package; none of that package's code is imported. Wherever they come from, only the published files (by SHA-256) are
-accepted, so that every node gives the same text the same vector.
+They come from a configured folder, from a hub (weights_hub.py) or from an installed package, whose code is never
+imported. Only the published files are accepted (by SHA-256), so that every node gives the same text the same vector.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class ModelFiles(msgspec.Struct, frozen=True):
 
 
 def find(configured: Path | None) -> ModelFiles:
-    """Returns the files of the model, verified; blocking (90 MB are hashed).
+    """Return the files of the model, verified; blocking (90 MB are hashed).
 
     Raises WeightsRefused when they are missing or not the published ones; the text says what would be right.
     """
@@ -46,7 +45,7 @@ def find(configured: Path | None) -> ModelFiles:
 
 
 def verify(path: Path, name: str) -> None:
-    """Raises WeightsRefused unless the file at `path` is the published file of that name; blocking."""
+    """Raise WeightsRefused unless the file at `path` is the published file of that name; blocking."""
     try:
         with open(path, "rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()

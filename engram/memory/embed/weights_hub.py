@@ -1,7 +1,7 @@
 """Downloading the weights of all-MiniLM-L6-v2: bounded, resumable, and accepted only when they are the published files.
 
-Parts of 4 MiB are asked for (HTTP ranges), so that little memory is held and an interrupted download goes on from
-there, also in another process. Redirects are followed as a hub gives them, never from https to http.
+Files are requested in parts of 4 MiB (HTTP ranges), so that little memory is used and an interrupted download resumes
+where it stopped, also in another process. Redirects are followed, but never from https to http.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)\Z")
 
 
 class HubUnavailable(MemoryAreaError):
-    """The hub did not give everything now; what came is kept and trying again goes on from there."""
+    """The download is incomplete; the parts that arrived are kept, and the next attempt resumes after them."""
 
 
 @final
@@ -44,13 +44,13 @@ class Hub:
         self._http = http
         self._url = url.rstrip("/")
         self._folder = cache / FOLDER
-        self.told: Callable[[int, int], None] = lambda done, total: None
-        """Called with bytes there and bytes in all, after each part."""
+        self.on_progress: Callable[[int, int], None] = lambda done, total: None
+        """Called after each part with the bytes downloaded so far and the bytes in all."""
 
     async def fetch(self) -> Path:
-        """Returns the folder with the files, downloaded if they are not there; one process downloads at a time.
+        """Return the folder with the files, downloaded if they are not there; one process downloads at a time.
 
-        Raises HubUnavailable (try again later), WeightsRefused (trying again is of no use), OSError.
+        Raises HubUnavailable (try again later), WeightsRefused (retrying does not help), OSError.
         """
         try:
             async with self._alone():
@@ -83,7 +83,7 @@ class Hub:
         resumed = part.exists()
         await self._download(name, part)
         if resumed and not await trio.to_thread.run_sync(_is_published, part, name):
-            part.unlink()  # what an earlier run left may be what is wrong
+            part.unlink()  # the part left by an earlier run may be the bad one
             await self._download(name, part)
         try:
             await trio.to_thread.run_sync(weights.verify, part, name)
@@ -101,7 +101,7 @@ class Hub:
                 await trio.to_thread.run_sync(file.write, content)
                 await trio.to_thread.run_sync(file.flush)
                 at += len(content)
-                self.told(at, total)
+                self.on_progress(at, total)
             await trio.to_thread.run_sync(os.fsync, file.fileno())
 
     async def _part(self, url: str, start: int, length: int, total: int) -> bytes:
@@ -140,7 +140,7 @@ class Hub:
 
 
 def _continued(part: Path, total: int) -> BinaryIO:
-    """Opens what an interrupted download left, at its end, or a new file."""
+    """Open what an interrupted download left, at its end, or a new file."""
     file = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
     at = min(os.fstat(file.fileno()).st_size, total)
     file.truncate(at)

@@ -1,9 +1,9 @@
-"""Building a shard with its graph from the truth, beside the one that serves.
+"""Builds a shard with its graph from the record database, while the current shard keeps serving.
 
 Started by the worker as `python -m engram.memory.index.edge_build TRUTH_DB FOLDER DIMENSION TRUTH_ID NAME PARENT_PID
 NICENESS`, at low priority at first (patience.py). It reads the record database page by page, each in a short read
-transaction, so that it never keeps the log from being checkpointed; changes made meanwhile are the worker's to bring
-in.
+transaction, so that it never keeps the log from being checkpointed; the worker applies the changes that
+were made meanwhile.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _WRONG_TRUTH = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Builds one shard. Returns the exit status."""
+    """Build one shard. Return the exit status."""
     truth_path, folder, name = Path(arguments[0]), Path(arguments[1]), arguments[4]
     if not die_with(int(arguments[5])):
         return 0
@@ -48,14 +48,15 @@ def build(
     name: str,
     on_placed: Callable[[int], None] = lambda count: None,
 ) -> int:
-    """Makes shard `name` in `folder` from the truth, graph and all, on disk at the end; returns its vectors.
+    """Build shard `name` with its graph in `folder` from the record database; return its number of vectors.
 
-    `on_placed` is told of each page how many vectors it had. Raises sqlite3.Error and what Qdrant Edge raises.
+    The shard is on disk when this returns. `on_placed` is called after each page with its number of vectors. Raises
+    sqlite3.Error and what Qdrant Edge raises.
     """
     shard = edge_shard.create(folder, dimension, name)
     after = count = 0
     while page := record_sql.vectors_after(connection, after, _PAGE, private=name == "private"):
-        placed = [told for told in map(wire, page) if isinstance(told, Place)]
+        placed = [change for change in map(wire, page) if isinstance(change, Place)]
         shard.update(edge.UpdateOperation.upsert_points([edge_shard.point(place) for place in placed]))
         after = page[-1].id
         count += len(page)

@@ -44,29 +44,29 @@ from engram.memory.index.protocol import Match
 from engram.memory.model import PUBLIC, Change
 
 GRAPH_FROM = 10_000
-"""Vectors without a graph from which one is built; up to there a search by scanning takes about 2 ms."""
+"""A graph is built from this many vectors without one; below it, a search by scanning takes about 2 ms."""
 _SEARCHES_AT_ONCE = 64
 _STOP_WITHIN_S = 1.5
 _HUNG_AFTER_S = 30.0
 _LOOK_EVERY_S = 0.25
 _SOON_S = 10.0
 _MOST_CRASHES = 2
-"""Of workers one after the other, each soon after its start, after which the files are taken to be torn."""
+"""After this many crashes in a row, each soon after the worker's start, the index files are treated as corrupt."""
 _ROOM_BYTES = 64 * 1024**2
-"""Free bytes below which a crash is laid to the full disk, and nothing is given up that could not be built anew."""
+"""With fewer free bytes than this, a worker crash is blamed on the full disk, and the index files are kept."""
 _CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE)
 
 
 @final
 class EdgeIndex:
-    """Starts the worker in `run`, talks to it from any task of the same trio loop.
+    """Starts the worker in `run`; its methods may be called from any task of the same trio loop.
 
     The worker is started from the loop's own thread: the kernel's parent-death signal is bound to the thread
     that forked, and a helper thread would end, and kill the worker, after seconds of idleness.
 
-    With `truth_path`, the record database, the worker joins what it finds with the records itself (they are read
-    where no event loop waits), and has a graph (HNSW) built beside it whenever `graph_from` vectors are without one,
-    in a niced process of its own, to which it goes over when it is level; without, every search scans.
+    With `truth_path` (the record database) the worker reads the records of its hits itself, so that the event loop does
+    not wait for them. Whenever `graph_from` vectors are without a graph (HNSW), it has one built in a separate process
+    of low priority and switches to it once it is up to date. Without `truth_path`, every search scans.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class EdgeIndex:
         """The last change that is known to be safely on disk."""
 
     async def run(self, ready: Callable[[int], None]) -> None:
-        """Runs the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs.
+        """Run the worker until cancelled. Raises IndexUnavailable when it ends by itself or hangs.
 
-        When workers crash soon after their starts, the next one builds the index anew: the engine does not tell of all
-        torn files, some end its process.
+        When workers keep crashing soon after their start, the next one rebuilds the index: the engine does not report
+        every corrupt file, some crash its process.
         """
         began = trio.current_time()
         async with self._worker() as (process, commands, replies), trio.open_nursery() as nursery:
@@ -111,44 +111,48 @@ class EdgeIndex:
         raise IndexUnavailable(f"the index worker has ended: {_end_of(process.returncode)}")
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
-        """Makes the changes and returns the last one that is safely on disk."""
-        told = [wire(change) for change in changes]
-        reply = await self._ask(lambda number: Apply(number, sequence, told))
+        """Make the changes and return the last one that is safely on disk."""
+        frames = [wire(change) for change in changes]
+        reply = await self._ask(lambda number: Apply(number, sequence, frames))
         return reply.flushed if isinstance(reply, Done) else 0
 
     async def search(
         self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
-        """Returns the nearest records of a namespace; with the record database, as they are in it now."""
+        """Return the nearest records of a namespace; with the record database, as they are in it now."""
         private_to = None if namespace == PUBLIC else namespace
         marks = wanted(conditions)
         waiting = _Reply(self._searching, give_up_at)
         try:
-            self._searching.acquire_on_behalf_of_nowait(waiting)  # to wait for nothing would cost a pass of the loop
+            self._searching.acquire_on_behalf_of_nowait(waiting)  # waiting without need would cost a pass of the loop
         except trio.WouldBlock:
             with trio.move_on_at(give_up_at) as patience:
                 await self._searching.acquire_on_behalf_of(waiting)
             if patience.cancelled_caught:
-                raise IndexUnavailable("the index was asked too much to answer in time") from None
+                raise IndexUnavailable("the index has too many open requests to answer in time") from None
         reply = await self._ask(lambda number: Search(number, private_to, vector, limit, marks), waiting)
         return reply.matches if isinstance(reply, Found) else []
 
     async def flush(self) -> int:
-        """Brings everything to disk now and returns the last change that is there."""
+        """Bring everything to disk now and return the last change that is there."""
         reply = await self._ask(Flush)
         return reply.flushed if isinstance(reply, Done) else 0
 
     async def reset(self) -> None:
-        """Throws all vectors away."""
+        """Throw all vectors away."""
         await self._ask(Reset)
 
     async def points(self) -> int:
-        """Returns how many vectors there are."""
+        """Return how many vectors there are."""
         reply = await self._ask(Count)
         return reply.points if isinstance(reply, Counted) else 0
 
     async def _ask(self, request: Callable[[int], Request], waiting: _Reply | None = None) -> Answer:
-        """Cancelled, it leaves the reply to be taken: what is asked of a worker stays bounded, hung or not."""
+        """Send a request and wait for its reply.
+
+        A cancelled request keeps its slot until the worker replies, so that the open requests stay bounded even when
+        it hangs.
+        """
         waiting = waiting or _Reply()
         if self._commands is None:
             waiting.settle(None)
@@ -192,15 +196,14 @@ class EdgeIndex:
                     waiting.settle(reply)
 
     async def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Ends waiting that lasts too long, and a worker that hangs. A cancel scope for each search would cost it a
-        fiftieth more."""
+        """End requests that waited too long, and a worker that hangs; cheaper by 2 % than a scope for each search."""
         while True:
             await trio.sleep(_LOOK_EVERY_S)
             now = trio.current_time()
             for waiting in self._open.values():
                 if now >= waiting.give_up_at:
                     waiting.give_up()
-                if now - waiting.asked_at > _HUNG_AFTER_S:
+                if now - waiting.sent_at > _HUNG_AFTER_S:
                     process.kill()
 
     @contextlib.asynccontextmanager
@@ -236,18 +239,18 @@ class EdgeIndex:
 
 
 class _Reply:
-    """A reply that is waited for; None when the worker ended first. With `turns` it has taken one of them."""
+    """A reply that a caller waits for; None when the worker ended first. With `turns` it holds one of them."""
 
     def __init__(self, turns: trio.CapacityLimiter | None = None, give_up_at: float = math.inf) -> None:
         self.arrived = trio.Event()
         self.reply: Answer | None = None
         self.is_late = False
-        self.asked_at = trio.current_time()
+        self.sent_at = trio.current_time()
         self.give_up_at = give_up_at
         self._turns = turns
 
     def give_up(self) -> None:
-        """Ends the waiting; the turn is kept until the worker answers, so that what it is asked stays bounded."""
+        """End the wait but keep the turn until the worker answers, so that its open requests stay bounded."""
         self.is_late = True
         self.arrived.set()
 
@@ -259,9 +262,9 @@ class _Reply:
 
 
 def _ends_of(process: subprocess.Popen[bytes]) -> tuple[Outlet, Inlet]:
-    """Returns this process's ends of its pipes, which nothing else holds open: the worker ends with them.
+    """Return this process's ends of the worker's pipes. Nothing else holds them open, so closing them ends the worker.
 
-    Raises OSError when there are no more descriptors; then they are closed.
+    Raises OSError when there are no more descriptors; the pipes are closed then.
     """
     assert process.stdin is not None
     assert process.stdout is not None
@@ -274,7 +277,7 @@ def _ends_of(process: subprocess.Popen[bytes]) -> tuple[Outlet, Inlet]:
 
 
 def _end_of(status: int) -> str:
-    if status == -signal.SIGBUS:  # a page of a mapped file that the disk has no block for
+    if status == -signal.SIGBUS:  # the disk has no block for a page of a mapped file
         return "killed by SIGBUS, as happens on a full disk"
     return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
@@ -286,7 +289,7 @@ def _environment() -> dict[str, str]:
 
 
 async def _reap(process: subprocess.Popen[bytes]) -> None:
-    """Waits for the worker, which ends when its stdin closes; kills it when it does not in time."""
+    """Wait for the worker, which ends when its stdin closes; kill it when it does not in time."""
     descriptor = os.pidfd_open(process.pid)
     try:
         with trio.move_on_after(_STOP_WITHIN_S):

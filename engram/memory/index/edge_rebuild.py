@@ -1,4 +1,4 @@
-"""When the index gets a graph, and the building of it: one step at a time, between the worker's requests."""
+"""Decides when a graph is built and runs the build, one step at a time between the worker's requests."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from engram.memory.index.edge_shards import Shards
 from engram.memory.index.parent_death import tell
 
 DELETED_FROM = 1_000
-"""Deleted vectors whose room is worth a build: 4 MB of 384 numbers each."""
+"""A shard with this many deleted vectors is worth rebuilding: 4 MB of vectors of 384 numbers."""
 _LOOK_EVERY_S = 0.5
 _QUIET_S = 2.0
 _STEP = 64
-"""Changes brought in between two looks at the requests: about 10 ms."""
+"""Changes applied to the copy before the worker looks at its requests again: about 10 ms."""
 _RETRY_AFTER_S = 60.0
 
 
 class Rebuild:
-    """Call `step` again and again. `graph_from` is the number of vectors without a graph that is too many."""
+    """Call `step` repeatedly. A graph is due from `graph_from` vectors without one."""
 
     def __init__(
         self,
@@ -52,25 +52,25 @@ class Rebuild:
 
     @property
     def is_levelling(self) -> bool:
-        """Whether `step` has work now; else it waits for time or for the builder."""
+        """Whether `step` has work now; otherwise it waits for time to pass or for the builder."""
         return self._levelling
 
     @property
     def wait_s(self) -> float:
-        """Seconds after which `step` is to be called at the latest."""
+        """The most seconds to wait before calling `step` again."""
         return 0.05 if self._process is not None else _LOOK_EVERY_S
 
     def noticed_change(self) -> None:
-        """Puts off a start until changes pause, unless very many vectors are without a graph."""
+        """Put off a start until changes pause, unless very many vectors are without a graph."""
         self._changed_at = time.monotonic()
 
     def step(self) -> None:
-        """Starts a builder when one is due; takes over what one has built."""
+        """Start a builder when one is due; take over the shard that one has built."""
         if self._levelling:
             if self._shards.level_copy(_STEP):
                 self._levelling = False
                 self._shards.swap()
-                # what the engine left without a graph after a build, it leaves without one again
+                # vectors that a build left without a graph would be left without one again
                 self._built = {**self._built, self._name: self._shards.graphs()[self._name][1]}
         elif self._process is not None:
             self._take_over()
@@ -91,7 +91,7 @@ class Rebuild:
                 self._start(patience.NICENESS[0])
 
     def give_up(self) -> None:
-        """Ends the builder and forgets its work."""
+        """End the builder and discard its work."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -111,14 +111,14 @@ class Rebuild:
         )
 
     def _lose_patience(self) -> None:
-        """Lets a builder that has waited long for the processor be less nice; one that may not be begins again."""
+        """Raise the priority of a builder that waits long for the processor; restart it when that is not allowed."""
         assert self._process is not None
         waited_s = time.monotonic() - self._waiting_since
         wanted = patience.niceness(waited_s, self._vectors)
         if wanted == patience.NICENESS[0] or time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + _LOOK_EVERY_S
-        may = patience.relax(self._process.pid, wanted)  # again and again: the engine makes threads that are nicer
+        may = patience.relax(self._process.pid, wanted)  # repeatedly: the engine starts new threads at the old priority
         if wanted == self._niceness:
             return
         tell(f"index: a graph is not built after {waited_s:.0f} s; its builder goes on with niceness {wanted}")
@@ -145,10 +145,10 @@ class Rebuild:
 
 
 def due(graphs: Mapping[str, tuple[int, int]], graph_from: int, *, quiet: bool) -> str | None:
-    """Returns the shard that is to be built now.
+    """Return the shard that is due for a build, or None.
 
-    One whose vectors without a graph are at least `graph_from` and a quarter of those with one; while changes
-    come in, only from five times as many, so that loading much builds seldom.
+    A shard is due when its vectors without a graph number at least `graph_from` and a quarter of those with one; while
+    changes come in, five times as many are needed, so that a bulk load causes few builds.
 
     >>> due({"public": (0, 9), "private": (0, 10)}, 10, quiet=True)
     'private'
@@ -162,9 +162,9 @@ def due(graphs: Mapping[str, tuple[int, int]], graph_from: int, *, quiet: bool) 
 
 
 def crowded(deleted: Mapping[str, int], points: Mapping[str, int], deleted_from: int) -> str | None:
-    """Returns the shard that is to be built anew because deleted vectors take a third of its room, or more.
+    """Return the shard to rebuild because deleted vectors take a third or more of its space, or None.
 
-    The engine never gives their room back: a node that deletes as much as it stores would fill its disk.
+    The engine never frees that space: a node that deletes as much as it stores would fill its disk.
 
     >>> crowded({"public": 9, "private": 10}, {"public": 2, "private": 20}, 10)
     'private'

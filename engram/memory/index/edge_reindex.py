@@ -1,4 +1,4 @@
-"""Building a node's whole index anew while the node is down: graphs and all, beside the old one, then swapped."""
+"""Rebuilds a node's whole index with its graphs while the node is down: next to the old one, then swapped in."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SAME_NAMES = {name: name for name in edge_shard.NAMES}
 
 
 def reindex(truth_path: Path, index: Path, on_progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Builds the index in folder `index` from the record database; returns how many vectors it has; blocking.
+    """Build the index in folder `index` from the record database; return how many vectors it has; blocking.
 
-    The caller has claimed the node's folder. `on_progress` is told vectors done and in all; the graph follows the
-    last of a shard and takes most of the time. Stopped at any point, it leaves the old index as it was, or none,
-    which the node builds by itself. Raises sqlite3.Error, OSError and what Qdrant Edge raises.
+    The caller has claimed the node's folder. `on_progress` is called with the vectors done and in all; the graph of a
+    shard is built after its last vector and takes most of the time. When stopped, the old index is intact or gone; the
+    node rebuilds a missing index at its start. Raises sqlite3.Error, OSError and what Qdrant Edge raises.
     """
     building, old = index.with_name(f"{index.name}.building"), index.with_name(f"{index.name}.old")
     for left in (building, old):

@@ -2,12 +2,12 @@
 
 Every call blocks and holds the GIL for its whole length (measured), so this runs in the worker process only.
 The mark (`mark.json`) says for which truth and up to which sequence the shards are safely on disk, and which
-folders they are; it is written after each flush. A folder without a readable mark is built anew from the truth.
+folders they are; it is written after each flush. A folder without a readable mark is rebuilt from the truth.
 
 A shard is replaced by a copy that another process builds from the truth: `begin_copy` names its folder and
 notes every change from then on, `open_copy` opens what was built, `level_copy` brings it up to date in small
 steps, and `swap` writes the mark that names it. A crash before that mark leaves the old shard, one after it the
-new; what no mark names is removed when the index is opened.
+new; a folder that no mark names is removed when the index is opened.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Shards:
         self._open = self._load()
 
     def apply(self, changes: Sequence[Place | Remove], sequence: int) -> None:
-        """Makes the changes in both shards."""
+        """Apply the changes to both shards."""
         for name, shard in self._open.items():
             mine = [change for change in changes if (change.private_to is not None) == (name == "private")]
             placed = [edge_shard.point(change) for change in mine if isinstance(change, Place)]
@@ -67,7 +67,7 @@ class Shards:
         self.sequence = max(self.sequence, sequence)
 
     def search(self, searches: Sequence[Search]) -> list[list[tuple[int, float]]]:
-        """Returns the hits of each search; those on the same shard share one pass."""
+        """Return the hits of each search; those on the same shard share one pass."""
         answers: list[list[tuple[int, float]]] = [[] for _ in searches]
         for name, shard in self._open.items():
             mine = [i for i, search in enumerate(searches) if (search.private_to is not None) == (name == "private")]
@@ -79,51 +79,53 @@ class Shards:
         return answers
 
     def check(self) -> None:
-        """Searches each shard. Raises what the engine does where it finds files torn, it does not find all; ValueError
-        where it finds none of the vectors that it counts."""
+        """Search each shard once as a check; it does not find every corrupt file.
+
+        Raises what the engine raises for a corrupt file, ValueError when a shard that has vectors finds none.
+        """
         search = Search(0, None, struct.pack(f"<{self._dimension}f", *[1.0] * self._dimension), 1, [])
         for name, shard in self._open.items():
-            # the graph of private vectors has no way from one namespace to another: over all of them it finds nothing
+            # the graph of private vectors does not link namespaces: a search over all of them would find nothing
             query = edge_shard.query(search, exact=name == "private")
             [found] = shard.query_batch(edge.QueryBatchRequest([query]))
             if not found and shard.count(edge.CountRequest(exact=True)) > 0:
                 raise ValueError(f"none of the {name} vectors is found")
 
     def points(self) -> int:
-        """Returns how many vectors there are."""
+        """Return how many vectors there are."""
         return sum(shard.count(edge.CountRequest(exact=True)) for shard in self._open.values())
 
     def graphs(self) -> dict[str, tuple[int, int]]:
-        """Returns for each shard how many vectors its graph has, and how many there are (about)."""
+        """Return for each shard about how many vectors its graph has, and how many there are."""
         infos = {name: shard.info() for name, shard in self._open.items()}
         return {name: (info.indexed_vectors_count, info.points_count) for name, info in infos.items()}
 
     def deleted(self) -> dict[str, int]:
-        """Returns for each shard how many vectors were taken out since it was built (about): their room is not free."""
+        """Return for each shard about how many vectors were deleted since it was built; their space is not free."""
         return dict(self._deleted)
 
     def flush(self) -> None:
-        """Brings both shards to disk, then the mark."""
+        """Bring both shards to disk, then the mark."""
         for shard in self._open.values():
             shard.flush()
         self._write_mark()
         self.flushed = self.sequence
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Flush and close."""
         self.abandon_copy()
         self.flush()
         self._close()
 
     def reset(self) -> None:
-        """Throws all vectors away."""
+        """Delete all vectors."""
         self.abandon_copy()
         self._close()
         self._clear()
         self._open = self._load()
 
     def begin_copy(self, name: str) -> Path:
-        """Notes every change of shard `name` from now on; returns where its copy is to be built."""
+        """Start noting the changes of shard `name` for its copy; return the path at which the copy is to be built."""
         generation = sum(1 for _ in self._folder.iterdir())
         while (self._folder / f"{name}-{generation}").exists():
             generation += 1
@@ -132,12 +134,12 @@ class Shards:
         return self._folder / self._copying[1]
 
     def open_copy(self) -> None:
-        """Opens what was built."""
+        """Open the copy that was built."""
         assert self._copying is not None
         self._copy = edge.EdgeShard.load(str(self._folder / self._copying[1]))
 
     def level_copy(self, at_most: int) -> bool:
-        """Makes the next `at_most` noted changes in the copy; True when none is left."""
+        """Apply the next `at_most` noted changes to the copy; return True when none is left."""
         assert self._copying is not None
         assert self._copy is not None
         taken = [number for number, _ in zip(self._changed, range(at_most), strict=False)]
@@ -148,7 +150,7 @@ class Shards:
         return not self._changed
 
     def swap(self) -> None:
-        """Goes over to the copy, which must be level; brings everything to disk."""
+        """Replace the shard by its copy, which must be up to date, and flush both shards."""
         assert self._copying is not None
         assert self._copy is not None
         name, there = self._copying
@@ -160,7 +162,7 @@ class Shards:
         shutil.rmtree(self._folder / gone, ignore_errors=True)
 
     def abandon_copy(self) -> None:
-        """Gives the copy up, whatever there is of it."""
+        """Discard the copy in whatever state it is."""
         if self._copy is not None:
             self._copy.close()
         if self._copying is not None:
@@ -214,8 +216,8 @@ def write_mark(
     shards: Mapping[str, str],
     deleted: Mapping[str, int] = MappingProxyType({}),
 ) -> None:
-    """Says durably that the shards in these folders have everything up to change `sequence` of that truth, and how many
-    vectors were taken out of them."""
+    """Write the mark to disk: the shards in these folders have everything up to change `sequence` of that truth, and
+    this many vectors were deleted from them."""
     mark = {
         "format": _FORMAT,
         "dimension": dimension,

@@ -1,4 +1,4 @@
-"""What a node and its index worker say to each other: msgpack frames over two pipes.
+"""The protocol between a node and its index worker: msgpack frames over two pipes.
 
 A frame is its length (4 bytes, little-endian) and a msgpack body. Vectors travel as f32 little-endian bytes.
 Requests are answered by `number`, not in order: searches overtake changes.
@@ -41,7 +41,7 @@ class Remove(msgspec.Struct, frozen=True, array_like=True, tag="remove"):
 
 
 class Apply(msgspec.Struct, frozen=True, array_like=True, tag="apply"):
-    """Make these changes; afterwards the index stands at `sequence`. Answered by Done."""
+    """Apply these changes; afterwards the index is at `sequence`. Answered by Done."""
 
     number: int
     sequence: int
@@ -56,7 +56,7 @@ class Search(msgspec.Struct, frozen=True, array_like=True, tag="search"):
     vector: bytes
     limit: int
     marks: list[list[str]]
-    """Of each condition: a vector must have one of these."""
+    """One group of marks for each condition: a vector must have one mark of every group."""
 
 
 class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):
@@ -66,7 +66,7 @@ class Flush(msgspec.Struct, frozen=True, array_like=True, tag="flush"):
 
 
 class Reset(msgspec.Struct, frozen=True, array_like=True, tag="reset"):
-    """Throw all vectors away; afterwards the index stands at 0. Answered by Done."""
+    """Delete all vectors; afterwards the index is at 0. Answered by Done."""
 
     number: int
 
@@ -92,7 +92,7 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
 
 class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
-    """What is nearest, best first; where records are read, only those that are there."""
+    """The nearest vectors, best first; when the worker reads the records, only those that still exist."""
 
     number: int
     matches: list[Match]
@@ -112,7 +112,7 @@ class Standing(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
 
 
 class Flushed(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
-    """Sent unasked after a flush: everything up to `sequence` is safely on disk."""
+    """Sent after a flush, not as a reply: everything up to `sequence` is safely on disk."""
 
     sequence: int
 
@@ -127,22 +127,22 @@ decode_reply = msgpack_decoder(Reply).decode
 
 
 def mark(key: str, value: str) -> str:
-    """Returns the short, fixed-length form in which a pair of metadata is searchable."""
+    """Return the mark (short, of fixed length) by which a search finds this pair of key and value."""
     return _digest(f"{len(key)}:{key}{value}")
 
 
 def presence(key: str) -> str:
-    """Returns the form in which it is searchable that metadata have a key."""
+    """Return the mark by which a search finds metadata that have this key."""
     return _digest(f"?{key}")
 
 
 def marks_of(metadata: Mapping[str, str]) -> list[str]:
-    """Returns everything by which a record with these metadata is searchable."""
+    """Return all marks of a record with these metadata."""
     return [each for key, value in metadata.items() for each in (mark(key, value), presence(key))]
 
 
 def wanted(conditions: Filter) -> list[list[str]]:
-    """Returns the marks of each condition, of which a record must have one."""
+    """Return the marks of each condition, of which a record must have one."""
     return [
         [presence(each.key)] if each.values is None else [mark(each.key, value) for value in each.values]
         for each in conditions.conditions
@@ -150,8 +150,10 @@ def wanted(conditions: Filter) -> list[list[str]]:
 
 
 def direction(packed: bytes) -> list[float]:
-    """Returns a vector as the engine takes it: it normalises by itself, but in 32-bit floating point, so that one whose
-    squares leave its range is normalised here."""
+    """Return the vector in a form that the engine can normalize.
+
+    The engine normalizes in 32-bit floating point, so a vector whose squares leave that range is normalized here first.
+    """
     packed_numbers = array("f")
     packed_numbers.frombytes(packed)
     numbers = packed_numbers.tolist()
@@ -160,7 +162,7 @@ def direction(packed: bytes) -> list[float]:
 
 
 def wire(change: Change) -> Place | Remove:
-    """Returns a change of the truth as the index is told of it."""
+    """Return a change of the truth as it is sent to the index."""
     private_to = None if change.namespace == PUBLIC else change.namespace
     if isinstance(change, Deleted):
         return Remove(change.id, private_to)
@@ -172,7 +174,7 @@ def _digest(text: str) -> str:
 
 
 def frame(message: Request | Reply) -> bytes:
-    """Returns the message as one frame."""
+    """Return the message as one frame."""
     body = encode(message)
     return HEADER.pack(len(body)) + body
 
@@ -184,7 +186,7 @@ class Frames:
         self._buffer = bytearray()
 
     def feed(self, received: bytes) -> list[bytes]:
-        """Returns the bodies that are complete now. Raises ValueError when a frame is longer than it may be."""
+        """Return the bodies that are complete now. Raises ValueError when a frame is longer than it may be."""
         self._buffer += received
         bodies: list[bytes] = []
         start = 0

@@ -1,8 +1,9 @@
 """The index worker: a process of its own, because Qdrant Edge never releases the GIL.
 
 Started by `EdgeIndex` as `python -m engram.memory.index.edge_worker FOLDER DIMENSION TRUTH_ID PARENT_PID [TRUTH_DB
-GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Searches that wait are answered before changes, in batches,
-with the records that the truth has now; graphs are built by another process and taken over between requests. It ends
+GRAPH_FROM]`; speaks `edge_wire` on stdin and stdout. Waiting searches are
+answered before changes are made, in batches, with the records as they are now. Another process builds graphs; the
+worker switches to them between requests. It ends
 when its stdin closes or its parent dies (PR_SET_PDEATHSIG), so it can never outlive the node.
 """
 
@@ -47,10 +48,10 @@ from engram.memory.model import PUBLIC
 from engram.memory.store import record_sql
 
 _SMALLEST_BATCH, _LARGEST_BATCH = 4, 32
-"""Searches answered together. Half of those that wait, so that the node has answers to hand on during the next ones:
-eight connections that ask again and again get a fifth more than with all at once, or one by one."""
+"""Bounds of a batch of searches, which is half of those that wait: the node hands on its answers during the next batch.
+Eight busy connections get a fifth more than with all at once, or one at a time."""
 _MOST_LOOKED_AT = 8_192
-"""Vectors among which a search looks for records that are still there: more changes than that never wait."""
+"""The most candidates of one search for records that still exist; no more changes than this can be pending."""
 _READ_BYTES = 1_048_576
 _FLUSH_WHEN_IDLE_S = 0.5
 _FLUSH_AT_LATEST_S = 20.0
@@ -58,7 +59,7 @@ _OPEN_WITHIN_S = 5.0
 
 
 def main(arguments: list[str]) -> int:
-    """Serves until stdin closes. Returns the exit status."""
+    """Serve until stdin closes. Return the exit status."""
     folder, dimension, truth_id, parent = (
         Path(arguments[0]),
         int(arguments[1]),
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     if not die_with(parent):
         return 0
     source, sink = os.dup(0), os.dup(1)
-    os.dup2(2, 1)  # whatever a library prints must not land between the frames
+    os.dup2(2, 1)  # output of libraries must not mix with the frames
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     shards = _open(folder, dimension, truth_id)
@@ -76,7 +77,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) > 4:
         truth = open_reader(Path(arguments[4]))
         rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
-    gc.collect()  # what was imported stays: no full collection looks through it again
+    gc.collect()  # imported modules stay for good: exempt them from full collections
     gc.freeze()
     Worker(shards, truth, rebuild, source, sink).serve()
     return 0
@@ -99,7 +100,7 @@ class Worker:
         self._flushed_at = time.monotonic()
 
     def serve(self) -> None:
-        """Answers requests until the source ends; then flushes and closes."""
+        """Answer requests until the source ends; then flush and close."""
         self._send(Standing(self._shards.flushed))
         while self._receive():
             if self._searches:
@@ -115,7 +116,7 @@ class Worker:
         self._shards.close()
 
     def _receive(self) -> bool:
-        """Takes in what has arrived; waits only when there is nothing to do. False at the end of the source."""
+        """Read the requests that have arrived, waiting only without other work. False at the end of the source."""
         idle = not self._searches and not self._others
         dirty = self._shards.sequence > self._shards.flushed
         wait = self._wait_s(dirty) if idle else 0
@@ -165,7 +166,7 @@ class Worker:
         self._write(b"".join(map(frame, replies)))
 
     def _reply(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
-        """Looks further where some of what is nearest is deleted, and that change has not come here yet."""
+        """Return the reply, looking at more candidates when the index still has some that are deleted."""
         reply, looked_at = self._joined(search, hits), search.limit
         while (
             isinstance(reply, Found)
@@ -182,7 +183,7 @@ class Worker:
         return Found(reply.number, reply.matches[: search.limit]) if isinstance(reply, Found) else reply
 
     def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
-        """One that finds a record that cannot be read fails alone: the others are of other tenants."""
+        """Join hits with their records. An unreadable record fails this search only: others are other tenants'."""
         if self._truth is None:
             return Found(search.number, [Match(number, score) for number, score in hits])
         namespace = PUBLIC if search.private_to is None else search.private_to
@@ -228,8 +229,10 @@ class Worker:
 
 
 def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
-    """Opens the shards. The lock of a predecessor that is still dying is waited for; a folder that cannot be
-    opened after that, or searched, is torn, and built anew from the truth."""
+    """Open the shards, waiting for the lock of a predecessor that is still exiting.
+
+    A folder that still cannot be opened, or not searched, is corrupt and is rebuilt from the truth.
+    """
     give_up = time.monotonic() + _OPEN_WITHIN_S
     while True:
         try:
@@ -238,14 +241,14 @@ def _open(folder: Path, dimension: int, truth_id: str) -> Shards:
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific
             locked = "WouldBlock" in str(error)
             if not locked or time.monotonic() > give_up:
-                tell(f"index: {folder} cannot be opened ({error}), building it anew")
+                tell(f"index: {folder} cannot be opened ({error}), rebuilding it")
                 (folder / "mark.json").unlink(missing_ok=True)
                 return Shards(folder, dimension, truth_id)
             time.sleep(0.05)
     try:
         shards.check()
     except Exception as error:  # noqa: BLE001  # as above
-        tell(f"index: {folder} cannot be searched ({error}), building it anew")
+        tell(f"index: {folder} cannot be searched ({error}), rebuilding it")
         shards.reset()
     return shards
 

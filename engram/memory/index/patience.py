@@ -1,7 +1,7 @@
-"""How a builder of low priority gets its work done on a machine that is never idle.
+"""Priority of a background builder, raised over time so that it finishes on a machine that is never idle.
 
-A niceness of 15 has a thirtieth of an ordinary process's share: beside a dozen busy ones that is next to nothing. So a
-builder is nice for as long as its work would take it five times over, then less, then not at all.
+At niceness 15 a process gets a thirtieth of an ordinary one's share: next to nothing among a dozen busy processes. So a
+builder keeps it for five times as long as its work should take, then runs at 5, then at 0.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Final
 NICENESS: Final = (15, 5, 0)
 _LEAST_S: Final = 5.0
 _PER_VECTOR_S: Final = 0.0005
-"""Five times what a vector of 384 numbers takes alone: 100,000 took 10 s."""
+"""Five times what a vector of 384 numbers takes on an idle machine: 100,000 took 10 s."""
 
 
 def niceness(waited_s: float, vectors: int) -> int:
-    """Returns how nice a builder of so many vectors is after so many seconds.
+    """Return the niceness of a builder of that many vectors after that many seconds.
 
     >>> [niceness(waited_s, 20_000) for waited_s in (0, 9, 10, 29, 30, 10_000)]
     [15, 15, 5, 5, 0, 0]
@@ -29,7 +29,7 @@ def niceness(waited_s: float, vectors: int) -> int:
 
 
 def relax(process: int, to: int) -> bool:
-    """Gives all threads of a child process that niceness; False where this user may not make them less nice."""
+    """Set the niceness of all threads of a child process; return False when this user may not raise their priority."""
     try:
         for thread in Path(f"/proc/{process}/task").iterdir():
             os.setpriority(os.PRIO_PROCESS, int(thread.name), to)

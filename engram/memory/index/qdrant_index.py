@@ -1,12 +1,12 @@
 """The vector index on a Qdrant server or cluster, over REST.
 
-`IndexedStore(truth, QdrantIndex(…))` is the store by URL: what is acknowledged is in our own truth either way. A
-truth has collections of its own, named after it: one for public vectors, one for all private ones, and one whose
+`IndexedStore(truth, QdrantIndex(…))` is the store by URL: acknowledged records are in our own truth either
+way. A truth has its own collections, named after it: one for public vectors, one for all private ones, and one whose
 single point says up to which change the other two have everything. That mark is written after the changes, so a
 connection that breaks in between only means that some are made once more.
 
-The client's pool is thrown away whenever a call was cancelled or failed on the way: under trio, httpx keeps a dead
-connection for every request cancelled while it connects, until the pool is full for good. gRPC is not used: its
+The client's connection pool is discarded whenever a call was cancelled or failed in transit: under trio, httpx keeps a
+dead connection for every request cancelled while it connects, until the pool is full for good. gRPC is not used: its
 Python client needs asyncio.
 """
 
@@ -41,7 +41,7 @@ _MARK_POINT: Final = 1
 
 @final
 class QdrantIndex:
-    """Talks to the server at `url`, as `Index` says; every call is bounded by 10 s and waits for the server's word."""
+    """Talks to the server at `url`, as `Index` says; every call ends within 10 s and is confirmed by the server."""
 
     def __init__(self, url: str, dimension: int, truth_id: str, *, api_key: str | None = None) -> None:
         self._url = url
@@ -60,7 +60,7 @@ class QdrantIndex:
         return f"QdrantIndex({self._url!r})"
 
     async def run(self, ready: Callable[[int], None]) -> None:
-        """Makes the collections when missing, then keeps the mark fresh. Raises IndexUnavailable when it cannot."""
+        """Make the collections when missing, then keep the mark up to date. Raises IndexUnavailable when it cannot."""
         try:
             self._up = True
             await self._create()
@@ -76,7 +76,7 @@ class QdrantIndex:
                 await self._drop_pool()
 
     async def apply(self, changes: Sequence[Change], sequence: int) -> int:
-        """Makes the changes and returns the last one that the server's mark names."""
+        """Make the changes and return the last one that the server's mark names."""
         for start in range(0, len(changes), _LARGEST_BATCH):
             batch = changes[start : start + _LARGEST_BATCH]
             for private, collection in self._collections.items():
@@ -93,7 +93,7 @@ class QdrantIndex:
         return self.flushed
 
     async def flush(self) -> int:
-        """Writes the mark and returns the change that it names."""
+        """Write the mark and return the change that it names."""
         sequence = self._sequence
         payload = {"format": _FORMAT, "dimension": self._dimension, "sequence": sequence}
         point = wire.PointStruct(id=_MARK_POINT, vector=[1.0], payload=payload)
@@ -102,21 +102,21 @@ class QdrantIndex:
         return self.flushed
 
     async def reset(self) -> None:
-        """Throws all vectors away."""
+        """Delete all vectors."""
         for collection in (self._marks, *self._collections.values()):
             await self._call(_dropping(collection))
         self._sequence = self.flushed = 0
         await self._create()
 
     async def points(self) -> int:
-        """Returns how many vectors there are."""
+        """Return how many vectors there are."""
         counts = [await self._call(_counting(collection)) for collection in self._collections.values()]
         return sum(counted.count for counted in counts)
 
     async def search(
         self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
     ) -> list[Match]:
-        """Returns the nearest records of a namespace."""
+        """Return the nearest records of a namespace."""
         private = namespace != PUBLIC
         sought = [(_MARKS, marks) for marks in wanted(conditions)]
         if private:
@@ -152,7 +152,7 @@ class QdrantIndex:
             await self._call(_indexing(collection, field, schema))
 
     async def _read_mark(self) -> int:
-        """Returns the change up to which the server has everything; forgets all of it when sizes differ."""
+        """Return the change up to which the server has everything; clear the server when the vector sizes differ."""
         found = await self._call(lambda client: client.retrieve(self._marks, [_MARK_POINT], with_payload=True))
         payload = (found[0].payload or {}) if found else {}
         if not found:
@@ -163,7 +163,7 @@ class QdrantIndex:
         return int(payload["sequence"])
 
     async def _call(self, call: Call[T]) -> T:
-        """Asks the server. Raises IndexUnavailable; IndexRestarting while this index does not run."""
+        """Ask the server. Raises IndexUnavailable; IndexRestarting while this index does not run."""
         if not self._up:
             raise IndexRestarting("the index is not connected yet")
         async with self._calling:
@@ -199,7 +199,7 @@ class QdrantIndex:
 
 
 class _Pool:
-    """A client with its connections, and how many calls are on them."""
+    """A client with its connection pool, and the number of calls that use it."""
 
     def __init__(self, client: AsyncQdrantClient) -> None:
         self.client = client

@@ -1,4 +1,4 @@
-"""Moving a node's vectors to a Qdrant server: what its mark there says is missing is sent, so it can be resumed."""
+"""Sends a node's vectors to a Qdrant server, resuming from the mark that the server keeps."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ async def push(
     api_key: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Sends to the server what it has not got yet; returns how many vectors it then has.
+    """Send to the server the vectors that it lacks; return how many it then has.
 
-    Interrupted, it goes on from the server's mark when it is called again; a server that has missed deletions
-    which the truth has forgotten since is filled anew. `on_progress` is told vectors sent and to be sent.
+    After an interruption, call it again: it resumes from the server's mark. A server that missed deletions which the
+    truth no longer lists is refilled from the start. `on_progress` is called with the vectors sent and to be sent.
 
-    Raises IndexUnavailable (what was marked stays), TruthUnavailable (there are no records).
+    Raises IndexUnavailable (the mark stays), TruthUnavailable (there are no records).
     """
     with contextlib.closing(open_reader(truth_path)) as connection:
         first = connection.execute("SELECT length(embedding) FROM records LIMIT 1").fetchone()

@@ -1,8 +1,8 @@
-"""The commitment of a node to what it holds: never stale, kept up change by change.
+"""The commitment of a node to the records it holds, updated with each change and never stale.
 
 Public records have one tree, each private namespace its own: a private root, count or proof is for its owner
-only, and no public figure moves when a private record does. `whole` covers all of them, for the controller.
-Trees of private namespaces are built when asked for and followed as long as they are kept (the last used ones).
+only, and no public figure changes with a private record. `whole` covers all namespaces, for the controller. Trees of
+private namespaces are built on demand; the most recently used ones are kept and updated.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _FOLLOWED_WITHIN_S = 1.0
 _PRIVATE_ENTRIES_KEPT = 100_000
 """Entries of private trees kept in memory together, about 400 bytes each."""
 _OF_A_TREE = 8
-"""Entries that a tree counts for besides its own: whoever may name namespaces may name many that are empty."""
+"""Added to the entries of each kept tree, because a client may name many namespaces that are empty."""
 
 
 @final
 class Commitment:
-    """Call `load` once before the first change; `follow` gets every change. All methods are for the trio thread."""
+    """Call `load` once before the first change, `follow` with every change, and all methods from the trio thread."""
 
     def __init__(self) -> None:
         self._truth: Truth | None = None
@@ -43,7 +43,7 @@ class Commitment:
         self._changes = 0
         self._sequence = 0
         self._changed_at = {PUBLIC: 0}
-        """Of the trees in memory: a number that no change of theirs is above."""
+        """No change to the trees in memory has a higher number."""
         self._followed = trio.Event()
         self._building = trio.Lock()
 
@@ -51,7 +51,7 @@ class Commitment:
         return len(self._public)
 
     async def load(self, truth: Truth) -> None:
-        """Reads all public records; once, before the first change."""
+        """Read all public records. Call it once, before the first change."""
         self._truth = truth
         self._public, self._sequence = await truth.read(
             lambda connection: _tree(connection, PUBLIC), budget_s=_LOAD_WITHIN_S
@@ -59,7 +59,7 @@ class Commitment:
         self._changed_at[PUBLIC] = self._sequence
 
     def follow(self, changes: Sequence[Change]) -> None:
-        """Takes committed changes in."""
+        """Apply committed changes to the trees in memory."""
         for change in changes:
             if change.namespace == PUBLIC:
                 self._changes += 1
@@ -76,11 +76,11 @@ class Commitment:
         self._followed = trio.Event()
 
     def public(self) -> KeyedTree:
-        """Returns the tree of the public records as they are now."""
+        """Return the tree of the public records as they are now."""
         return self._public
 
     async def of(self, namespace: str) -> KeyedTree:
-        """Returns the tree of a namespace as it is now. Raises TruthUnavailable."""
+        """Return the tree of a namespace as it is now. Raises TruthUnavailable."""
         if namespace == PUBLIC:
             return self._public
         async with self._building:
@@ -90,8 +90,8 @@ class Commitment:
             return self._private[namespace]
 
     async def as_of(self, namespace: str, sequence: int) -> KeyedTree | None:
-        """Returns the tree of a namespace as it was after change `sequence`; None when it has changed since then, or
-        when that change does not come here within a second. Raises TruthUnavailable.
+        """Return the tree of a namespace as it was after change `sequence`; None when it has changed since, or when
+        that change does not arrive here within a second. Raises TruthUnavailable.
         """
         with trio.move_on_after(_FOLLOWED_WITHIN_S):
             while self._sequence < sequence:
@@ -100,9 +100,9 @@ class Commitment:
         return tree if self._changed_at[namespace] <= sequence <= self._sequence else None
 
     async def whole(self) -> tuple[bytes, int]:
-        """Returns root and count over all namespaces: RFC 6962 over their names' hashes, roots and counts, in order.
+        """Return root and count over all namespaces: RFC 6962 over their names' hashes, roots and counts, in order.
 
-        Raises TruthUnavailable. Takes as long as it takes to read every private record that is not kept in memory.
+        Raises TruthUnavailable. Reads every private record whose tree is not kept in memory.
         """
         assert self._truth is not None
         names = await self._truth.read(_namespaces)
@@ -113,7 +113,7 @@ class Commitment:
         return whole_root(parts)
 
     async def tree(self) -> merkle.Tree:
-        """Returns the public records' tree in the form of the original; built anew after a change."""
+        """Return the public records' tree in the form of the original; it is rebuilt after a change."""
         async with self._building:
             if self._legacy is None:
                 self._legacy = await self._read_legacy()
@@ -134,7 +134,7 @@ class Commitment:
             return
         before = len(self._legacy)
         _apply_legacy(self._legacy, change)
-        if isinstance(change, Deleted) and len(self._legacy) == before:  # it was damaged: its leaf is not known
+        if isinstance(change, Deleted) and len(self._legacy) == before:  # it was damaged, so its leaf is unknown
             self._legacy = None
 
     async def _read_legacy(self) -> set[bytes]:
@@ -155,7 +155,7 @@ class Commitment:
             tree, sequence = await self._truth.read(
                 lambda connection: _tree(connection, namespace), budget_s=_LOAD_WITHIN_S
             )
-            for change in self._missed[namespace]:  # those that the snapshot has already change nothing
+            for change in self._missed[namespace]:  # changes that the snapshot already has make no difference
                 _apply(tree, change)
                 sequence = max(sequence, change.sequence)
         finally:
@@ -170,7 +170,7 @@ class Commitment:
 
 
 def whole_root(parts: Mapping[str, tuple[bytes, int]]) -> tuple[bytes, int]:
-    """Returns root and count over namespaces, each with its own root and count."""
+    """Return root and count over namespaces, each with its own root and count."""
     entries = [keyed_tree.key_of(name) + root + count.to_bytes(8) for name, (root, count) in parts.items()]
     return rfc6962.root([rfc6962.leaf(entry) for entry in sorted(entries)]), sum(count for _, count in parts.values())
 
@@ -192,7 +192,7 @@ def _apply_legacy(leaves: set[bytes], change: Change) -> None:
 
 
 def _tree(connection: sqlite3.Connection, namespace: str) -> tuple[KeyedTree, int]:
-    """The tree of a namespace, and the last change that it has."""
+    """Return the tree of a namespace and the number of the last change in it."""
     rows = connection.execute("SELECT cid, embedding FROM records WHERE namespace = ?", (namespace,))
     tree = KeyedTree(keyed_tree.entry_of(cid, embedding) for cid, embedding in rows)
     return tree, record_sql.last_sequence(connection)

@@ -1,12 +1,12 @@
-"""A Merkle tree over a set of keys, the same whatever the order of changes: inclusion and absence can be shown.
+"""A Merkle tree over a set of keys, independent of the order of changes, that can prove inclusion and absence.
 
     key = sha256(cid)        entry = key || sha256(vector bytes)
     2^16 buckets by the first 16 bits of the key; a bucket is the RFC 6962 tree of its entries in byte order
     a bucket of more than 32 entries is split on the next bit: sha256(0x02 left right), and so on down
     above the buckets a perfect tree of RFC 6962 nodes, 16 levels high
 
-An entry shows no CID, so that a bucket may be shown. The prefix 0x02 keeps a split from passing for a bucket of
-two entries, which would let absence be feigned.
+An entry reveals no CID, so a whole bucket may be shown. The prefix 0x02 keeps a split from being taken for a bucket
+of two entries, which would allow a false proof of absence.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _Known = dict[int, bytes]
 
 
 def key_of(cid: str) -> bytes:
-    """Returns the key (32 bytes) of a CID."""
+    """Return the key (32 bytes) of a CID."""
     return hashlib.sha256(cid.encode()).digest()
 
 
 def entry_of(cid: str, embedding: bytes) -> bytes:
-    """Returns the entry (64 bytes) of a record; `embedding` is f32 little-endian."""
+    """Return the entry (64 bytes) of a record; `embedding` is f32 little-endian."""
     return key_of(cid) + hashlib.sha256(embedding).digest()
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A bucket as far as a proof shows it, and the way up: `siblings` are bottom up, one for each of `depth` bits.
+    """What a proof shows of a bucket, and the path to the root: `siblings` are bottom up, one for each of `depth` bits.
 
     Inclusion gives `index`, `size` and `path`; absence gives all `entries`. All is hex.
     """
@@ -55,15 +55,15 @@ class Shown(msgspec.Struct, frozen=True):
 
 
 class KeyedTree:
-    """The tree over a set of entries. A change costs 16 hashes and the bucket's; a root is always at hand."""
+    """The tree over a set of entries. A change costs 16 hashes plus those of its bucket; the root is always current."""
 
     def __init__(self, entries: Iterable[bytes] = ()) -> None:
-        """Builds the tree, 5 µs an entry: not on the loop when there are many."""
+        """Build the tree, 5 µs an entry: not on the loop when there are many."""
         self._buckets: dict[int, list[bytes]] = {}
         self._nodes: dict[int, bytes] = {}  # by heap number: 1 is the root, 2^16 + b is bucket b; none: as if empty
         self._halves: dict[
             int, _Known
-        ] = {}  # of split buckets: a change must not cost what a crowd of ground hashes does
+        ] = {}  # of split buckets: keeps changes cheap when an attacker has ground many keys into one bucket
         self._count = 0
         for entry in entries:
             bucket = self._buckets.setdefault(_prefix(entry), [])
@@ -88,7 +88,7 @@ class KeyedTree:
         return self._nodes.get(1, _EMPTY_AT[0])
 
     def add(self, entry: bytes) -> None:
-        """Adds an entry; one that is there already stays."""
+        """Add an entry; an existing one stays."""
         bucket = self._buckets.setdefault(_prefix(entry), [])
         at = bisect_left(bucket, entry)
         if at < len(bucket) and bucket[at] == entry:
@@ -98,7 +98,7 @@ class KeyedTree:
         self._changed(entry)
 
     def discard(self, entry: bytes) -> None:
-        """Takes the entry of that key out, if it is there, whatever its vector's hash is said to be now."""
+        """Remove the entry with the key of this one, if present, even when the vector hash differs."""
         bucket = self._buckets.get(_prefix(entry), [])
         at = bisect_left(bucket, entry[:32])
         if at == len(bucket) or bucket[at][:32] != entry[:32]:
@@ -108,7 +108,7 @@ class KeyedTree:
         self._changed(entry)
 
     def show(self, cid: str) -> Shown:
-        """Returns the proof that the CID is in the tree (`index` is set), or that it is not (`entries` is set)."""
+        """Return the proof that the CID is in the tree (`index` is set), or that it is not (`entries` is set)."""
         key = key_of(cid)
         number = _prefix(key)
         entries = self._buckets.get(number, [])
@@ -158,7 +158,7 @@ class KeyedTree:
             self._halves.pop(number, None)
             return _hash(bucket, LEVELS, _LEAVES + number, {})
         known = self._halves.setdefault(number, {})
-        if len(known) > 2 * len(bucket):  # most of it is of entries that were taken out
+        if len(known) > 2 * len(bucket):  # most of it belongs to deleted entries
             known.clear()
         return _hash(bucket, LEVELS, _LEAVES + number, known)
 
@@ -168,7 +168,7 @@ class KeyedTree:
 
 
 def verify(shown: Shown, cid: str, root: bytes) -> str | None:
-    """Checks a proof against a root. Returns the embedding hash (hex) of the CID, None when it is shown to be absent.
+    """Check a proof against a root. Return the embedding hash (hex) of the CID; None when the proof shows its absence.
 
     Raises ValueError when the proof shows neither.
     """
@@ -208,7 +208,7 @@ def _bucket(shown: list[str], key: bytes, depth: int) -> bytes:
 
 
 def _hash(entries: list[bytes], depth: int, at: int, known: _Known) -> bytes:
-    """The hash of entries (in order) that share their first `depth` bits; `at` is their heap number."""
+    """Return the hash of entries (in order) that share their first `depth` bits; `at` is their heap number."""
     if len(entries) <= BUCKET_ENTRIES or depth >= DEEPEST:
         return rfc6962.root([rfc6962.leaf(entry) for entry in entries])
     zeros, ones = _split(entries, depth, at)

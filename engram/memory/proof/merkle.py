@@ -33,17 +33,17 @@ class Proof(msgspec.Struct, frozen=True):
 
 
 def leaf(cid: str, embedding_hash: str) -> bytes:
-    """Returns the leaf (32 bytes) of a record; `embedding_hash` is hex."""
+    """Return the leaf (32 bytes) of a record; `embedding_hash` is hex."""
     return hashlib.sha256(f"leaf:{cid}:{embedding_hash}".encode()).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
-    """Returns the parent of two nodes."""
+    """Return the parent of two nodes."""
     return hashlib.sha256(b"node:" + left + right).digest()
 
 
 def verify(proof: Proof, root: bytes) -> bool:
-    """Says whether the proof leads from its leaf to the root."""
+    """Return whether the proof leads from its leaf to the root."""
     current = bytes.fromhex(proof.leaf_hex)
     for step in proof.steps:
         sibling = bytes.fromhex(step.sibling)
@@ -55,7 +55,7 @@ class Tree:
     """The tree over a set of leaves; never changes."""
 
     def __init__(self, leaves: Iterable[bytes] = ()) -> None:
-        """Builds the tree: O(n log n), 2 µs a leaf, so not on the loop when there are many."""
+        """Build the tree: O(n log n), 2 µs a leaf; do not do it on the event loop for many."""
         self._layers = [sorted(set(leaves))]
         while len(self._layers[-1]) > 1:
             self._layers.append(_parents(self._layers[-1]))
@@ -69,7 +69,7 @@ class Tree:
         return self._layers[-1][0] if self._layers[0] else EMPTY_ROOT
 
     def prove(self, wanted: bytes) -> Proof | None:
-        """Returns the proof of a leaf, or None when it is not in the set."""
+        """Return the proof of a leaf, or None when it is not in the set."""
         leaves = self._layers[0]
         index = bisect_left(leaves, wanted)
         if index == len(leaves) or leaves[index] != wanted:

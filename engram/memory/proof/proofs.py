@@ -1,8 +1,8 @@
-"""Storage proofs: the form that existing validators check, and one that cannot be given without the vector.
+"""Storage proofs: the form that existing validators check, and a second that requires the vector itself.
 
 The first shows only that the hash of a vector is held. The second is an HMAC over all bytes of the vector under a
-key that nobody knows before the challenge: it shows that the bytes could be had when the challenge was answered. It
-does not show where they lie: a node may fetch them from elsewhere in time.
+key that is unknown before the challenge: it shows that the node could read the bytes when it answered. It does not show
+where they are: a node may fetch them from elsewhere in time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Challenge(msgspec.Struct, frozen=True):
 
 
 def embedding_hash(embedding: bytes) -> str:
-    """Returns the SHA-256 (hex) of the vector's f32 little-endian bytes."""
+    """Return the SHA-256 (hex) of the vector's f32 little-endian bytes."""
     return hashlib.sha256(embedding).hexdigest()
 
 
 def storage_proof(embedding: bytes, nonce: bytes, validator: bytes = bytes(KEY_BYTES)) -> str:
-    """Returns the HMAC-SHA256 (hex) of the embedding hash's ASCII hex under sha256(validator key, nonce).
+    """Return the HMAC-SHA256 (hex) of the embedding hash's ASCII hex under sha256(validator key, nonce).
 
     `nonce` and `validator` (a public key, zeros when unknown) are 32 bytes each. Raises ValueError otherwise.
     """
@@ -50,7 +50,7 @@ def storage_proof(embedding: bytes, nonce: bytes, validator: bytes = bytes(KEY_B
 
 
 def transcript(challenge: Challenge) -> bytes:
-    """Returns what the proof's key and the miner's signature cover: every field behind its length (4 bytes).
+    """Return what the proof's key and the miner's signature cover: every field behind its length (4 bytes).
 
     Raises ValueError when a key, the nonce or the root is not 32 bytes, or a number does not fit 8 bytes.
     """
@@ -66,10 +66,10 @@ def transcript(challenge: Challenge) -> bytes:
 
 
 def possession_proof(embedding: bytes, challenge: Challenge) -> str:
-    """Returns the HMAC-SHA256 (hex) over all bytes of the vector under sha256(transcript)."""
+    """Return the HMAC-SHA256 (hex) over all bytes of the vector under sha256(transcript)."""
     return hmac.new(hashlib.sha256(transcript(challenge)).digest(), embedding, hashlib.sha256).hexdigest()
 
 
 def verify_possession(proof: str, embedding: bytes, challenge: Challenge) -> bool:
-    """Says whether the proof is that of the vector; the verifier has its bytes."""
+    """Return whether the proof is that of the vector, whose bytes the verifier has."""
     return hmac.compare_digest(possession_proof(embedding, challenge).encode(), proof.encode("utf-8", "replace"))

@@ -13,17 +13,17 @@ EMPTY = hashlib.sha256(b"").digest()
 
 
 def leaf(entry: bytes) -> bytes:
-    """Returns the hash of an entry."""
+    """Return the hash of an entry."""
     return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def node(left: bytes, right: bytes) -> bytes:
-    """Returns the parent of two nodes."""
+    """Return the parent of two nodes."""
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def root(leaves: Sequence[bytes]) -> bytes:
-    """Returns the root over leaf hashes."""
+    """Return the root over leaf hashes."""
     match len(leaves):
         case 0:
             return EMPTY
@@ -35,7 +35,7 @@ def root(leaves: Sequence[bytes]) -> bytes:
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """Returns the siblings of a leaf, bottom up. `index` is in 0 … len(leaves) - 1."""
+    """Return the siblings of a leaf, bottom up. `index` is in 0 … len(leaves) - 1."""
     if len(leaves) == 1:
         return []
     split = _split(len(leaves))
@@ -45,7 +45,7 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def root_from_path(leaf_hash: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes | None:
-    """Returns the root that a path leads to from a leaf, None when no such path can be (RFC 9162, 2.1.3.2)."""
+    """Return the root that a path leads to from a leaf, None when no such path can be (RFC 9162, 2.1.3.2)."""
     if not 0 <= index < size or any(len(each) != HASH_BYTES for each in (leaf_hash, *path)):
         return None
     position, last, current = index, size - 1, leaf_hash

@@ -1,6 +1,6 @@
-"""Whether records are still what their CIDs say: hashed before anything about them is proved or signed.
+"""Checks that records still match their CIDs before anything about them is proved or signed.
 
-A bit that changed on the disk is found by nothing else while a node runs, since its trees are kept in memory. One
+Nothing else finds a bit that changed on disk while a node runs, since its trees are kept in memory. One
 record is hashed whenever it is served; all of a namespace before its root is signed, at most once a second and for at
 most a twentieth of the time (12 µs a record).
 """
@@ -22,11 +22,11 @@ from engram.memory.store.record_db import Truth
 
 _LEAST_BETWEEN_S: Final = 1.0
 _SHARE: Final = 20
-"""How many times longer than a check took it is until the next one."""
+"""The pause after a check is this many times as long as the check took."""
 _PAGE: Final = 1_000
 _NAMESPACES: Final = 1_024
 _ALL: Final = ""
-"""The name under which a check of all namespaces is remembered; no namespace has it."""
+"""The key for a check of all namespaces; no namespace has this name."""
 
 
 class _Checked(msgspec.Struct, frozen=True):
@@ -37,7 +37,7 @@ class _Checked(msgspec.Struct, frozen=True):
 
 @final
 class Soundness:
-    """For the trio thread. `on_damage` gets the CID of each damaged record, whenever it is met."""
+    """Calls `on_damage` with the CID whenever a damaged record is met. Use it from the trio thread only."""
 
     def __init__(self, truth: Truth, on_damage: Callable[[str], None]) -> None:
         self._truth = truth
@@ -46,13 +46,13 @@ class Soundness:
         self._checking = trio.Lock()
 
     def require(self, cid: str, embedding: bytes, metadata: Mapping[str, str], model_version: str) -> None:
-        """Raises RecordDamaged unless the record is what its CID says."""
+        """Raise RecordDamaged unless the record matches its CID."""
         if cids.compute(embedding, metadata, model_version) != cid:
             raise self._damaged(cid)
 
     async def require_all(self, namespace: str | None = None) -> None:
-        """Raises RecordDamaged unless all records of a namespace, or of all of them, are what their CIDs say, as far as
-        the last check tells; TruthUnavailable."""
+        """Raise RecordDamaged unless all records of a namespace (None: of all of them) matched their CIDs when last
+        checked. Raises TruthUnavailable."""
         name = _ALL if namespace is None else namespace
         async with self._checking:
             last = self._checked.get(name)
@@ -86,7 +86,7 @@ def _pause(took_s: float) -> float:
 
 
 def _page(connection: sqlite3.Connection, namespace: str | None, after: int) -> tuple[str | None, int | None]:
-    """The first damaged record of a page, and where the next page begins, if there is one."""
+    """Return the first damaged record of a page, and where the next page begins; None for neither."""
     where, values = ("namespace = ? AND ", [namespace]) if namespace is not None else ("", [])
     rows = connection.execute(
         f"SELECT id, cid, embedding, metadata, model_version FROM records WHERE {where}id > ? ORDER BY id LIMIT ?",

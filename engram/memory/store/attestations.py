@@ -1,4 +1,4 @@
-"""Who stands for a namespace with the stake of a hotkey: first come, and nobody else's from then on."""
+"""Attestations: which hotkey backs a namespace with its stake. The first hotkey to attest a namespace keeps it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from engram.memory.errors import MemoryAreaError, QuotaExceeded, TruthUnavailabl
 from engram.memory.store.notebook_db import Notebook
 
 MAX_ATTESTATIONS = 10_000
-"""Of others than the node's controller, for whom there is as much room again."""
+"""Attestations by others than the node's controller, which has as much room again."""
 _TIERS = ((1_000.0, "sovereign"), (100.0, "verified"), (1.0, "community"))
 ANONYMOUS = "anonymous"
 
 
 class AttestedByAnother(MemoryAreaError):
-    """Another key stands for this namespace."""
+    """Another key attests this namespace already."""
 
 
 class Attestation(msgspec.Struct, frozen=True):
@@ -30,7 +30,7 @@ class Attestation(msgspec.Struct, frozen=True):
 
 
 def tier(stake_tao: float | None) -> str:
-    """Returns the tier of a stake; an unknown one, or none, is anonymous.
+    """Return the tier of a stake; an unknown one, or none, is anonymous.
 
     >>> [tier(stake) for stake in (None, 0.5, 1, 99.9, 100, 1_000)]
     ['anonymous', 'anonymous', 'community', 'community', 'verified', 'sovereign']
@@ -39,28 +39,28 @@ def tier(stake_tao: float | None) -> str:
 
 
 def room_for(owner: bytes, controller: bytes) -> int:
-    """Returns how many attestations there may be for a new one of `owner` to be kept."""
+    """Return the number of attestations at which the node takes no new one from `owner`."""
     return 2 * MAX_ATTESTATIONS if owner == controller else MAX_ATTESTATIONS
 
 
 @final
 class Attestations:
-    """All of them in memory, each on disk before it counts. Call `load` once before use."""
+    """Keeps all attestations in memory; each is on disk before it counts. Call `load` once before use."""
 
     def __init__(self, notebook: Notebook) -> None:
         self._notebook = notebook
         self._held: dict[str, Attestation] = {}
 
     async def load(self) -> None:
-        """Reads them from disk. Raises TruthUnavailable."""
+        """Read them from disk. Raises TruthUnavailable."""
         self._held = {held.namespace: held for held in await self._notebook.read(_all)}
 
     def get(self, namespace: str) -> Attestation | None:
-        """Returns who stands for the namespace."""
+        """Return the attestation of the namespace, or None."""
         return self._held.get(namespace)
 
     async def put(self, made: Attestation, room: int = MAX_ATTESTATIONS) -> None:
-        """Keeps an attestation; a new one where there are fewer than `room`.
+        """Store an attestation; a new one only while there are fewer than `room`.
 
         Raises AttestedByAnother, QuotaExceeded, TruthUnavailable, WriteUnknown.
         """
@@ -68,7 +68,7 @@ class Attestations:
             await self._notebook.write(lambda connection: _put(connection, made, room))
         except WriteUnknown:
             with contextlib.suppress(TruthUnavailable):
-                await self.load()  # what is on disk counts, whatever became of the commit
+                await self.load()  # the disk is right, whatever became of the commit
             raise
         self._held[made.namespace] = made
 

@@ -1,4 +1,4 @@
-"""Conversations that clients keep on a node: by the key that signed, then by the names it gives to user and talk."""
+"""Conversations that clients keep on a node, by the key that signed and the names it gives to user and conversation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_ROLE_CHARS = 32
 
 
 class Message(msgspec.Struct, frozen=True):
-    """`ts` is what the client calls the time of the message; unix seconds of its saving where it says none."""
+    """`ts` is the time that the client gave the message, else the unix seconds at which it was saved."""
 
     role: str
     content: str
@@ -38,7 +38,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
 
 def check_id(body: Mapping[str, object], name: str) -> str:
-    """Reads a user's or a conversation's name. Raises InvalidRequest."""
+    """Read a user's or a conversation's name. Raises InvalidRequest."""
     value = body.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= MAX_ID_CHARS or not _is_unicode(value):
         raise InvalidRequest(f"{name} must be a string of 1 to {MAX_ID_CHARS} characters.")
@@ -46,7 +46,7 @@ def check_id(body: Mapping[str, object], name: str) -> str:
 
 
 def check_title(body: Mapping[str, object]) -> str:
-    """Reads a title; none is an empty one. Raises InvalidRequest."""
+    """Read a title; a missing one is empty. Raises InvalidRequest."""
     value = body.get("title") or ""
     if not isinstance(value, str) or len(value) > MAX_TITLE_CHARS or not _is_unicode(value):
         raise InvalidRequest(f"title must be a string of at most {MAX_TITLE_CHARS} characters.")
@@ -54,7 +54,7 @@ def check_title(body: Mapping[str, object]) -> str:
 
 
 def check_messages(body: Mapping[str, object]) -> list[Message]:
-    """Reads the last MAX_MESSAGES messages, which are kept. Raises InvalidRequest saying which one of them is wrong."""
+    """Read the last MAX_MESSAGES messages and drop the rest. Raises InvalidRequest naming the one that is wrong."""
     given = body.get("messages")
     if not isinstance(given, list):
         raise InvalidRequest("messages must be a list of objects with role and content.")
@@ -65,7 +65,7 @@ def check_messages(body: Mapping[str, object]) -> list[Message]:
 def save(
     connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, messages: list[Message], now: float
 ) -> None:
-    """Puts the messages in the place of those that the conversation had; makes it if need be. Raises QuotaExceeded."""
+    """Replace the messages of a conversation, creating it when it does not exist. Raises QuotaExceeded."""
     make(connection, owner, user_id, conv_id, "", now)
     before = history(connection, owner, user_id, conv_id) if any(each.ts is None for each in messages) else []
     connection.execute(
@@ -75,7 +75,7 @@ def save(
 
 
 def stamped(messages: Sequence[Message], before: Sequence[Message], now: float) -> list[Message]:
-    """Returns the messages with a time each: one that was there `before` keeps the one it had.
+    """Return the messages with a time each; one that was saved `before` keeps its time.
 
     >>> said = Message("user", "hi")
     >>> [each.ts for each in stamped([said, said, Message("user", "hi", "noon")], [Message("user", "hi", 1.0)], 2.0)]
@@ -93,7 +93,7 @@ def stamped(messages: Sequence[Message], before: Sequence[Message], now: float) 
 
 
 def history(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str) -> list[Message]:
-    """Returns the messages of a conversation; of one that is not there, none."""
+    """Return the messages of a conversation; none for an unknown one."""
     row = connection.execute(
         "SELECT messages FROM conversations WHERE owner = ? AND user_id = ? AND conv_id = ?", (owner, user_id, conv_id)
     ).fetchone()
@@ -101,7 +101,7 @@ def history(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id:
 
 
 def conversations(connection: sqlite3.Connection, owner: bytes, user_id: str) -> list[Conversation]:
-    """Returns a user's conversations, the newest first."""
+    """Return a user's conversations, newest first."""
     rows = connection.execute(
         "SELECT conv_id, title, created_at, updated_at FROM conversations WHERE owner = ? AND user_id = ?"
         " ORDER BY updated_at DESC, conv_id",
@@ -113,7 +113,7 @@ def conversations(connection: sqlite3.Connection, owner: bytes, user_id: str) ->
 def make(
     connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, title: str, now: float
 ) -> Conversation:
-    """Makes a conversation; one that is there stays as it is. Raises QuotaExceeded."""
+    """Create a conversation; an existing one stays as it is. Raises QuotaExceeded."""
     held = connection.execute("SELECT count(*) FROM conversations WHERE owner = ?", (owner,)).fetchone()[0]
     there = connection.execute(
         "SELECT conv_id, title, created_at, updated_at FROM conversations"
@@ -133,7 +133,7 @@ def make(
 
 
 def rename(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str, title: str, now: float) -> None:
-    """Gives a conversation another title. Raises NotFound."""
+    """Rename a conversation. Raises NotFound."""
     changed = connection.execute(
         "UPDATE conversations SET title = ?, updated_at = ? WHERE owner = ? AND user_id = ? AND conv_id = ?",
         (title, now, owner, user_id, conv_id),
@@ -143,7 +143,7 @@ def rename(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: 
 
 
 def delete(connection: sqlite3.Connection, owner: bytes, user_id: str, conv_id: str) -> None:
-    """Takes a conversation out. Raises NotFound."""
+    """Delete a conversation. Raises NotFound."""
     changed = connection.execute(
         "DELETE FROM conversations WHERE owner = ? AND user_id = ? AND conv_id = ?", (owner, user_id, conv_id)
     )
@@ -169,5 +169,5 @@ def _message(number: int, given: object) -> Message:
 
 
 def _is_unicode(text: str) -> bool:
-    """False for halves of surrogate pairs, which no database takes."""
+    """Return whether the text is valid Unicode; a database refuses halves of surrogate pairs."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,4 +1,4 @@
-"""Deleting many records at once: in one transaction, each by whoever may delete it."""
+"""Deletes many records in one transaction, each only if the caller may delete it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ May: TypeAlias = Callable[[bytes | None], bool]
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What became of each CID in its order, and the number of the last change (0: nothing changed)."""
+    """The result for each CID, in order, and the number of the last change (0: nothing changed)."""
 
     outcomes: list[Outcome]
     sequence: int
@@ -31,9 +31,9 @@ class Batch(msgspec.Struct, frozen=True):
 def delete_all(
     connection: sqlite3.Connection, namespace: str, cids: Sequence[str], may: May
 ) -> tuple[Batch, list[Deleted]]:
-    """Take out the records that are there and may be deleted; returns the batch and the changes.
+    """Delete the records that exist and may be deleted; return the batch and the changes.
 
-    Text and metadata are not read, so that a damaged record can be deleted among others.
+    Text and metadata are not read, so that a damaged record can be deleted too.
     """
     outcomes: list[Outcome] = []
     changes: list[Deleted] = []

@@ -1,4 +1,4 @@
-"""Shares of a namespace's key, kept for whoever split it: one a namespace and owner. What a share hides is not here."""
+"""Shares of namespace keys, kept for the owners who split them: one share for each namespace and owner."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engram.memory.errors import InvalidRequest, MemoryAreaError, QuotaExceeded
 MAX_SHARE_HEX = 8_192
 MAX_SHARES_OF_AN_OWNER = 256
 MAX_SHARES = 100_000
-"""That others than the node's controller may leave in all."""
+"""The most shares that all owners other than the node's controller may store together."""
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})+\Z")
 
 
 class ShareExists(MemoryAreaError):
-    """Another share is kept for this namespace already."""
+    """A different share is stored for this namespace already."""
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Share(msgspec.Struct, frozen=True):
 
 
 def check_share(body: Mapping[str, object]) -> Share:
-    """Reads a share. Raises InvalidRequest saying which field is wrong."""
+    """Read a share. Raises InvalidRequest saying which field is wrong."""
     numbers: list[int] = []
     for name, least in (("share_index", 1), ("threshold", 2), ("total", 2)):
         value = body.get(name)
@@ -48,13 +48,13 @@ def check_share(body: Mapping[str, object]) -> Share:
 
 
 def room_for(owner: str, controller: str) -> int:
-    """Returns how many shares there may be for one of `owner` to be kept: the controller's room nobody else takes."""
+    """Return the number of shares at which the node takes no more from `owner`; the controller has room of its own."""
     return MAX_SHARES + MAX_SHARES_OF_AN_OWNER if owner == controller else MAX_SHARES
 
 
 def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
-    """Keeps a share; the same again is harmless. Raises ShareExists for another one, QuotaExceeded when there are
-    `room` already, or too many of the owner's."""
+    """Store a share; storing the same one again is harmless. Raises ShareExists for a different one, QuotaExceeded when
+    there are `room` already, or too many of the owner's."""
     there = get(connection, owner, namespace)
     if there == share:
         return
@@ -69,13 +69,13 @@ def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share
 
 
 def replace(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
-    """Keeps a share in the place of the one that is there. Raises QuotaExceeded as `put` does."""
+    """Replace the stored share. Raises QuotaExceeded as `put` does."""
     connection.execute("DELETE FROM key_shares WHERE owner = ? AND namespace = ?", (owner, namespace))
     put(connection, owner, namespace, share, now, room)
 
 
 def get(connection: sqlite3.Connection, owner: str, namespace: str) -> Share | None:
-    """Returns the share that is kept for an owner's namespace."""
+    """Return the share stored for an owner's namespace."""
     row = connection.execute(
         "SELECT share_index, share_hex, threshold, total FROM key_shares WHERE owner = ? AND namespace = ?",
         (owner, namespace),

@@ -1,7 +1,7 @@
-"""What a node keeps beside its records: key shares, attestations, conversations. A SQLite database of its own.
+"""The SQLite database of a node's key shares, attestations and conversations.
 
-What is acknowledged is on disk. What was deleted or overwritten, by whatever change, is out of the files once nothing
-was written for a second.
+An acknowledged change is on disk. Deleted and overwritten content is gone from the files once nothing was written for a
+second.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ NOTEBOOK = Database[sqlite3.Connection](
 
 @final
 class Notebook:
-    """Open it with `open`, keep `run` running, close it at the end. All methods are for the trio thread."""
+    """Open it with `open`, keep `run` running, close it at the end. Call all methods from the trio thread."""
 
     def __init__(self, path: Path) -> None:
         self._writer = Writer(NOTEBOOK, path, erased_before=True, quiet_s=_QUIET_S)
@@ -89,7 +89,7 @@ class Notebook:
 
     @classmethod
     def open(cls, path: Path) -> Notebook:
-        """Opens or makes the database; blocking, before the loop serves anyone.
+        """Open the database, creating it when missing; blocking, so call it before the loop serves.
 
         Raises TruthUnreadable when it is damaged or newer than this program, TruthUnavailable when the disk is full or
         read-only.
@@ -97,14 +97,14 @@ class Notebook:
         return cls(path)
 
     def close(self) -> None:
-        """Closes all connections; blocking."""
+        """Close all connections; blocking."""
         self._readers.close()
         self._writer.close()
 
     async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Makes a change and returns when it is on disk, not before, even when cancelled.
+        """Make a change and return once it is on disk, not before, even when cancelled.
 
-        What `change` raises undoes it and comes back. Raises TruthUnavailable (nothing changed), WriteUnknown.
+        An error in `change` undoes it and is raised here. Raises TruthUnavailable (nothing changed), WriteUnknown.
         """
         self._writer.start()
         with trio.CancelScope(shield=True):
@@ -112,13 +112,13 @@ class Notebook:
         raise AssertionError("a shielded scope is not left by cancellation")  # pyright cannot know
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Waits until cancelled. Raises WriteUnknown when the writer has failed, which ends the process."""
+        """Wait until cancelled. Raises WriteUnknown when the writer has failed, which ends the process."""
         await self._writer.run(ready)
 
     async def empty_log(self) -> None:
-        """Takes what was deleted out of the log at once, unless a reader is in the way; it is done later then."""
+        """Remove deleted content from the log now; while a reader blocks that, it is done later."""
         await trio.to_thread.run_sync(self._writer.empty_log)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
-        """Runs a query on a consistent snapshot in a thread. Raises TruthUnavailable."""
+        """Run a query on a consistent snapshot in a thread. Raises TruthUnavailable."""
         return await self._readers.read(query)

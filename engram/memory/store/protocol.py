@@ -14,41 +14,42 @@ class Store(Protocol):
     """Records by namespace and CID. Nothing of one namespace is ever seen through another."""
 
     async def put(self, entry: Entry) -> Record:
-        """Stores an entry; when this returns it is durable and found by searches. Storing it again is harmless.
+        """Store an entry; once this returns it is durable and searchable. Storing it again is harmless.
 
         Raises TruthUnavailable (nothing stored), WriteUnknown, IndexUnavailable (durable, found later).
         """
         ...
 
     async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
-        """Stores entries (at least one) as `put` does, all of them or none. Raises as `put` does, for all of them."""
+        """Store entries (at least one) as `put` does, all of them or none. Raises as `put` does, for all of them."""
         ...
 
     async def delete(self, namespace: str, cid: str) -> bool:
-        """Takes a record out; False when there was none. Raises as `put` does."""
+        """Delete a record; return False when there was none. Raises as `put` does."""
         ...
 
     async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> list[Outcome]:
-        """Takes records out, all in one transaction, and returns what became of each in its order; they are found by
-        no search from then on. Raises TruthUnavailable (nothing deleted), WriteUnknown.
+        """Delete records in one transaction; return the result for each, in order. No search finds them any more.
+
+        Raises TruthUnavailable (nothing deleted), WriteUnknown.
         """
         ...
 
     async def get(self, namespace: str, cid: str) -> Record | None:
-        """Returns the record, or None. Raises TruthUnavailable."""
+        """Return the record, or None. Raises TruthUnavailable."""
         ...
 
     async def query(self, namespace: str, vector: bytes, limit: int, conditions: Filter) -> list[Hit]:
-        """Returns the nearest records of the namespace whose metadata meet `conditions`, best first.
+        """Return the nearest records of the namespace whose metadata meet `conditions`, best first.
 
         `vector` is f32 little-endian. Raises IndexUnavailable, TruthUnavailable.
         """
         ...
 
     async def page(self, namespace: str, conditions: Filter, limit: int, offset: int = 0) -> list[Record]:
-        """Returns a page of a namespace in the order of storing. Raises TruthUnavailable."""
+        """Return a page of a namespace in the order of storing. Raises TruthUnavailable."""
         ...
 
     def count(self) -> Counts:
-        """Returns how many records there are."""
+        """Return how many records there are."""
         ...

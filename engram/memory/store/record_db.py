@@ -1,7 +1,7 @@
 """The truth: every record a node holds, in a SQLite database of its own. What is acknowledged is on disk.
 
-What waits is written in one transaction (engram.durable) and answered after its COMMIT, once its changes were handed
-on. A record that cannot be read fails the request that needs it, and no other.
+Waiting writes share one transaction (engram.durable). Each is answered after the COMMIT, once its changes were handed
+on. An unreadable record fails only the request that needs it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from engram.memory.store.deletions import Batch, May
 
 T = TypeVar("T")
 
-_TOLD_AT_ONCE = 32
-"""Changes told of between two turns of other tasks: about 1 ms."""
+_CHANGES_PER_TURN = 32
+"""Changes reported before other tasks get a turn: about 1 ms."""
 _READERS = 2
 _WAITING = 1_024
 _QUIET_S = QUIET_S
@@ -35,7 +35,7 @@ Transaction = Callable[[sqlite3.Connection], tuple[T, Sequence[Change]]]
 
 
 def remedy(path: Path) -> str:
-    """Return what to do about a damaged file of a node."""
+    """Return the advice for a damaged file of a node."""
     return (
         f"put a backup in its place with `engram miner restore BACKUP {path.parent} --force`,"
         f" or save what is whole with `engram miner repair {path.parent}`"
@@ -43,7 +43,7 @@ def remedy(path: Path) -> str:
 
 
 def database(ids: Ids) -> Database[sqlite3.Connection]:
-    """Return what the foundation must know of the record database; a new one gets its id from `ids`."""
+    """Return the definition of the record database for engram.durable; a new one gets its id from `ids`."""
     return Database[sqlite3.Connection](
         name="the record database",
         migrations=(lambda connection: record_sql.create_schema(connection, ids.uuid4()),),
@@ -60,7 +60,7 @@ def database(ids: Ids) -> Database[sqlite3.Connection]:
 
 
 class _Write:
-    """A transaction that waits for its turn, for its commit, then for its changes to be handed on."""
+    """A write that waits for its turn, for its commit, then for its changes to be handed on."""
 
     def __init__(self) -> None:
         self.outcome = Outcome()
@@ -68,7 +68,7 @@ class _Write:
 
 
 class Truth:
-    """Open it with `open`, keep `run` running, close it at the end. All methods are for the trio thread."""
+    """Open it with `open`, keep `run` running, close it at the end. Call all methods from the trio thread."""
 
     def __init__(self, path: Path, clock: Clock, ids: Ids) -> None:
         kept = database(ids)
@@ -80,9 +80,9 @@ class Truth:
         self._arrived = trio.Event()
         self._fatal: DurableError | None = None
         self.on_changes: Callable[[Sequence[Change]], None] = lambda changes: None
-        """Called on the trio thread with the changes of each commit, in order, in pieces, before anyone is answered."""
+        """Called on the trio thread with the changes of each commit, in pieces, before its writes are answered."""
         try:
-            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: records are found without, slower
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: lookups work without the index
                 record_sql.index_references(self._writer.raw)
             self.truth_id = record_sql.read_meta(self._writer.raw, "truth_id") or ""
             self.pruned_to = int(record_sql.read_meta(self._writer.raw, "pruned_to") or 0)
@@ -92,7 +92,7 @@ class Truth:
 
     @classmethod
     def open(cls, path: Path, clock: Clock, ids: Ids) -> Truth:
-        """Opens or makes the database; blocking, before the loop serves anyone.
+        """Open the database, creating it when missing; blocking, so call it before the loop serves.
 
         Raises TruthUnreadable when it is damaged or newer than this program, TruthUnavailable when the disk is
         full or read-only.
@@ -103,8 +103,8 @@ class Truth:
             raise TruthUnreadable(f"{path}: {error}; {remedy(path)}") from error
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Writes what is asked for, until cancelled. Raises WriteUnknown when the writer has failed, which ends the
-        process: opening again finds out what was written."""
+        """Carry out writes until cancelled. Raises WriteUnknown when the writer has failed; the process then ends, and
+        its next start finds out what was written."""
         self._writer.start()
         ready()
         while self._fatal is None or self._committed:  # what is durable is answered before the end
@@ -113,8 +113,8 @@ class Truth:
             committed, self._committed = self._committed, []
             changes = [change for write in committed for change in write.outcome.value[1]]
             try:
-                for start in range(0, len(changes), _TOLD_AT_ONCE):
-                    self.on_changes(changes[start : start + _TOLD_AT_ONCE])
+                for start in range(0, len(changes), _CHANGES_PER_TURN):
+                    self.on_changes(changes[start : start + _CHANGES_PER_TURN])
                     await trio.lowlevel.cancel_shielded_checkpoint()
             finally:
                 for write in committed:
@@ -122,69 +122,69 @@ class Truth:
         raise self._fatal
 
     def close(self) -> None:
-        """Closes all connections; blocking."""
+        """Close all connections; blocking."""
         self._readers.close()
         self._writer.close()
 
     async def put(self, entry: Entry) -> Record:
-        """Stores an entry durably; one that is there already stays as it is."""
+        """Store an entry durably; an existing one stays as it is."""
         (record,) = await self.put_all([entry])
         return record
 
     async def put_all(self, entries: Sequence[Entry]) -> list[Record]:
-        """Stores entries durably, all of them or none; one that is there already stays as it is."""
+        """Store entries durably, all of them or none; an existing one stays as it is."""
         now = self._clock.now()
         return await self._write(lambda connection: record_sql.put_all(connection, entries, now), len(entries))
 
     async def delete(self, namespace: str, cid: str) -> Deleted | None:
-        """Takes a record out durably; None when there was none."""
+        """Delete a record durably; return None when there was none."""
         return await self._write(lambda connection: record_sql.delete(connection, namespace, cid))
 
     async def delete_all(self, namespace: str, cids: Sequence[str], may: May) -> Batch:
-        """Takes out durably, in one transaction, the records that are there and may be deleted."""
+        """Delete durably, in one transaction, the records that exist and may be deleted."""
         return await self._write(lambda connection: deletions.delete_all(connection, namespace, cids, may), len(cids))
 
     async def prune(self, sequence: int) -> None:
-        """Forgets deletions up to `sequence`."""
+        """Drop the list of deletions up to `sequence`."""
         await self._write(lambda connection: record_sql.prune(connection, sequence))
         self.pruned_to = max(self.pruned_to, sequence)
 
     async def note(self, facts: Mapping[str, str]) -> None:
-        """Keeps facts about the node beside the records."""
+        """Store facts about the node."""
         await self._write(lambda connection: record_sql.note(connection, facts))
 
     async def noted(self, key: str) -> str | None:
-        """Returns a fact that was kept."""
+        """Return a stored fact, or None."""
         return await self.read(lambda connection: record_sql.read_meta(connection, key))
 
     async def get(self, namespace: str, cid: str) -> Record | None:
-        """Returns the record stored under that namespace and CID."""
+        """Return the record stored under that namespace and CID."""
         return await self.read(lambda connection: record_sql.get(connection, namespace, cid))
 
     async def by_ids(self, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
-        """Returns those of the records that are there and in that namespace."""
+        """Return the records with these ids that exist in that namespace."""
         return await self.read(lambda connection: record_sql.by_ids(connection, namespace, ids)) if ids else {}
 
     async def count(self) -> Counts:
-        """Returns how many records there are."""
+        """Return how many records there are."""
         return await self.read(record_sql.count)
 
     async def free_bytes(self) -> int:
-        """Returns how many bytes of the database's file wait to be used again. Raises TruthUnavailable."""
+        """Return how many bytes of the database file are free for reuse. Raises TruthUnavailable."""
         return await self.read(_free_bytes)
 
     async def last_sequence(self) -> int:
-        """Returns the number of the last committed change."""
+        """Return the number of the last committed change."""
         return await self.read(record_sql.last_sequence)
 
     async def changes_since(self, sequence: int, limit: int) -> list[Change]:
-        """Returns the next changes after `sequence`, in order."""
+        """Return the next changes after `sequence`, in order."""
         return await self.read(lambda connection: record_sql.changes_since(connection, sequence, limit))
 
     async def read(self, query: Callable[[sqlite3.Connection], T], budget_s: float = READ_BUDGET_S) -> T:
-        """Runs a query on a consistent snapshot in a thread.
+        """Run a query on a consistent snapshot in a thread.
 
-        Raises TruthUnavailable when it cannot be had, or not within `budget_s` seconds.
+        Raises TruthUnavailable when the query fails or takes longer than `budget_s` seconds.
         """
         return await self._readers.read(query, budget_s)
 

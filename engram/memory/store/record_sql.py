@@ -1,8 +1,8 @@
 """The database of the truth: schema and statements. Plain functions on a SQLite connection.
 
-`sequence` numbers every change, puts and deletes alike, without gaps of meaning: the index follows the truth by
-it. A deletion is kept until the index has flushed past it; the row itself is overwritten with zeros at once
-(secure_delete), so that what was erased cannot be read from the file.
+`sequence` numbers every change, puts and deletes alike; the index follows the truth by it. A deletion is kept until
+the index has flushed past it; the row itself is overwritten with zeros at once
+(secure_delete), so that erased content cannot be read from the file.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ CREATE INDEX records_listing ON records (namespace, id);
 CREATE TABLE deletions (sequence INTEGER PRIMARY KEY, id INTEGER NOT NULL, namespace TEXT NOT NULL) STRICT;
 """
 REFERENCES: Final = ("_ref", "_group")
-"""Keys of metadata by which clients look records up under names of their own; found by an index, not by reading all."""
+"""Metadata keys for a client's own references; a lookup by them uses an index instead of reading the namespace."""
 DAMAGED = (msgspec.MsgspecError, json.JSONDecodeError, UnicodeDecodeError)
-"""What reading a row raises that SQLite finds nothing wrong with."""
+"""Errors of decoding a row that SQLite itself read without error."""
 Row: TypeAlias = tuple[int, str, str, bytes, str | None, str, str, bytes | None, float, int]
-"""A record as it lies in the database; see `of_row`."""
+"""The columns of a record in the database; see `of_row`."""
 RETIRED_INDEXES: Final = ("records_ref", "records_group")
-"""Filled by an older SQLite (3.40), which ended a text of JSON at its first NUL, and made again under other names."""
+"""Indexes built by an older SQLite (3.40), which cut JSON text at its first NUL; replaced under new names."""
 _COLUMNS = "id, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence"
 _decode_metadata = wire.decoder(dict[str, str]).decode
 
 
 def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
-    """Makes the tables of a new database inside the caller's transaction. `truth_id` names this truth for ever."""
+    """Create the tables of a new database in the caller's transaction. `truth_id` identifies this truth for good."""
     for statement in _SCHEMA.split(";"):
         if statement.strip():
             connection.execute(statement)
@@ -62,7 +62,7 @@ def create_schema(connection: sqlite3.Connection, truth_id: str) -> None:
 
 
 def index_references(connection: sqlite3.Connection) -> None:
-    """Makes the indexes of references, in a database that was made before there were any too."""
+    """Create the indexes of references, also in a database from before they existed."""
     for name in RETIRED_INDEXES:
         connection.execute(f"DROP INDEX IF EXISTS {name}")
     for key in REFERENCES:
@@ -73,13 +73,13 @@ def index_references(connection: sqlite3.Connection) -> None:
 
 
 def read_meta(connection: sqlite3.Connection, key: str) -> str | None:
-    """Returns one fact about the database itself."""
+    """Return one fact about the database itself."""
     row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return None if row is None else str(row[0])
 
 
 def write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
-    """Sets one fact about the database itself."""
+    """Set one fact about the database itself."""
     connection.execute(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
         (key, value),
@@ -87,20 +87,20 @@ def write_meta(connection: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def last_sequence(connection: sqlite3.Connection) -> int:
-    """Returns the number of the last change."""
+    """Return the number of the last change."""
     return int(read_meta(connection, "sequence") or 0)
 
 
 def put(connection: sqlite3.Connection, entry: Entry, now: float) -> Record:
-    """Stores an entry, as `put_all` does."""
+    """Store an entry, as `put_all` does."""
     return put_all(connection, [entry], now)[0][0]
 
 
 def put_all(
     connection: sqlite3.Connection, entries: Sequence[Entry], now: float
 ) -> tuple[list[Record], list[Upserted]]:
-    """Stores entries; returns their records, and the changes. What is there already under the same namespace and CID
-    stays; it is no change."""
+    """Store entries; return their records and the changes. An entry that exists under the same namespace and CID stays
+    and is no change."""
     found: list[Record] = []
     changes: list[Upserted] = []
     before = last_sequence(connection)
@@ -121,7 +121,7 @@ def put_all(
 
 
 def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[Deleted | None, list[Deleted]]:
-    """Takes a record out; None when there is none. The second are the changes, as for `put_all`."""
+    """Delete a record; return the deletion (None: there was no record), also as the list of changes."""
     record = get(connection, namespace, cid)
     if record is None:
         return None, []
@@ -136,7 +136,7 @@ def delete(connection: sqlite3.Connection, namespace: str, cid: str) -> tuple[De
 
 
 def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | None:
-    """Returns the record stored under that namespace and CID."""
+    """Return the record stored under that namespace and CID."""
     row = connection.execute(
         f"SELECT {_COLUMNS} FROM records WHERE namespace = ? AND cid = ?", (namespace, cid)
     ).fetchone()
@@ -144,9 +144,9 @@ def get(connection: sqlite3.Connection, namespace: str, cid: str) -> Record | No
 
 
 def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -> dict[int, Excerpt]:
-    """Returns those of the records that are there and in that namespace."""
+    """Return the records with these ids that exist in that namespace."""
     marks = _marks(ids)
-    # + keeps SQLite from searching the index of namespaces instead of the few ids
+    # + makes SQLite look up the few ids instead of walking the index of namespaces
     rows = connection.execute(
         f"SELECT id, cid, text, metadata, owner FROM records WHERE +namespace = ? AND id IN ({marks})",
         (namespace, *ids),
@@ -158,7 +158,7 @@ def by_ids(connection: sqlite3.Connection, namespace: str, ids: Sequence[int]) -
 
 
 def of_row(row: Row) -> Record:
-    """Returns the record of a row."""
+    """Return the record of a row."""
     number, namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence = row
     decoded = _decode_metadata(metadata)
     return Record(number, namespace, cid, embedding, text, decoded, model_version, owner, created_at, sequence)
@@ -167,13 +167,13 @@ def of_row(row: Row) -> Record:
 def page(
     connection: sqlite3.Connection, namespace: str, conditions: Filter, limit: int, offset: int = 0, *, after: int = 0
 ) -> list[Record]:
-    """Returns a page of a namespace, oldest first: records behind id `after` whose metadata meet `conditions`."""
+    """Return a page of a namespace, oldest first: records behind id `after` whose metadata meet `conditions`."""
     clauses, order = ["namespace = ?", "id > ?"], "id"
     values: list[str | int] = [namespace, after]
     for condition in conditions.conditions:
         if condition.values is not None and condition.key in REFERENCES:
             clauses.append(f"{_reference(condition.key)} IN ({_marks(condition.values)})")
-            order = "+id"  # else SQLite reads the whole namespace in this order instead of the index of references
+            order = "+id"  # otherwise SQLite reads the whole namespace in this order and not the index of references
         else:
             values.append(condition.key)
             clauses.append(f"EXISTS (SELECT 1 FROM json_each(metadata) AS entry WHERE {_entry(condition)})")
@@ -186,14 +186,14 @@ def page(
 
 
 def count(connection: sqlite3.Connection) -> Counts:
-    """Returns how many records there are."""
+    """Return how many records there are."""
     public = connection.execute("SELECT count(*) FROM records WHERE namespace = ?", (PUBLIC,)).fetchone()[0]
     everything = connection.execute("SELECT count(*) FROM records").fetchone()[0]
     return Counts(public=public, private=everything - public)
 
 
 def changes_since(connection: sqlite3.Connection, sequence: int, limit: int) -> list[Change]:
-    """Returns the next changes after `sequence`, at most `limit`, in order. A record put and deleted since then
+    """Return the next changes after `sequence`, at most `limit`, in order. A record put and deleted since then
     shows as deleted only."""
     puts = connection.execute(
         "SELECT sequence, id, namespace, embedding, metadata FROM records WHERE sequence > ? ORDER BY sequence LIMIT ?",
@@ -209,7 +209,7 @@ def changes_since(connection: sqlite3.Connection, sequence: int, limit: int) -> 
 
 
 def vectors_after(connection: sqlite3.Connection, after: int, limit: int, *, private: bool) -> list[Upserted]:
-    """Returns the next public (or all private) records with an id above `after`, by id, at most `limit`."""
+    """Return the next public (or all private) records with an id above `after`, by id, at most `limit`."""
     rows = connection.execute(
         "SELECT sequence, id, namespace, embedding, metadata FROM records"
         f" WHERE namespace {'<>' if private else '='} ? AND id > ? ORDER BY id LIMIT ?",
@@ -219,7 +219,7 @@ def vectors_after(connection: sqlite3.Connection, after: int, limit: int, *, pri
 
 
 def public_leaves(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]:
-    """Returns CID and vector bytes of every public record."""
+    """Return CID and vector bytes of every public record."""
     rows: Iterable[tuple[str, bytes]] = connection.execute(
         "SELECT cid, embedding FROM records WHERE namespace = ?", (PUBLIC,)
     )
@@ -227,7 +227,7 @@ def public_leaves(connection: sqlite3.Connection) -> Iterator[tuple[str, bytes]]
 
 
 def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, list[Deleted]]:
-    """Forgets the deletions up to `sequence`: the index has them safely on disk. Nothing that the index follows."""
+    """Drop the list of deletions up to `sequence`, which the index has on disk. This is no change for the index."""
     connection.execute("DELETE FROM deletions WHERE sequence <= ?", (sequence,))
     if sequence > int(read_meta(connection, "pruned_to") or 0):
         write_meta(connection, "pruned_to", str(sequence))
@@ -235,15 +235,15 @@ def prune(connection: sqlite3.Connection, sequence: int) -> tuple[None, list[Del
 
 
 def note(connection: sqlite3.Connection, facts: Mapping[str, str]) -> tuple[None, list[Deleted]]:
-    """Keeps facts about the node. Nothing that the index follows."""
+    """Store facts about the node. This is no change for the index."""
     for key, value in facts.items():
         write_meta(connection, key, value)
     return None, []
 
 
 def fault_of(error: Exception) -> str:
-    """Returns what is wrong with what was read, and nothing of what is stored: SQLite's driver quotes a text that it
-    cannot decode."""
+    """Return the error of a damaged row without any stored content: SQLite's driver quotes text that it cannot
+    decode."""
     if not is_damage(error):
         return str(error)
     reason = text_of(error) if is_undecodable(error) else str(error)
@@ -251,7 +251,7 @@ def fault_of(error: Exception) -> str:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether a row cannot be read, and not the database as a whole."""
+    """Return whether only a row is unreadable, and not the database as a whole."""
     return isinstance(error, DAMAGED) or is_undecodable(error)
 
 
@@ -260,7 +260,7 @@ def _entry(condition: Condition) -> str:
 
 
 def _reference(key: str) -> str:
-    """The expression that SQLite indexes; a row whose metadata are damaged has none."""
+    """Return the expression that SQLite indexes; it is null for a row with damaged metadata."""
     return f"CASE WHEN json_valid(metadata) THEN json_extract(metadata, '$.{key}') END"
 
 
@@ -269,7 +269,7 @@ def _marks(values: Sequence[object]) -> str:
 
 
 def _insert(connection: sqlite3.Connection, entry: Entry, sequence: int, now: float) -> Record | None:
-    """Stores an entry; None when it is there already."""
+    """Store an entry; return None when it exists already."""
     encoded = json.dumps(entry.metadata, ensure_ascii=False, separators=(",", ":"))
     cursor = connection.execute(
         "INSERT INTO records (namespace, cid, embedding, text, metadata, model_version, owner, created_at, sequence)"

@@ -1,10 +1,10 @@
-"""Backups of a node's memory: a folder with a copy of each database and a manifest that says what they must be.
+"""Backups of a node's memory: a folder with a copy of each database and a manifest of their sizes and digests.
 
     manifest.json   format, time, sizes and SHA-256 of the files, and how many records there are
     truth.db        every record
     notebook.db     key shares, attestations, conversations
 
-The index is not in it: it is built from the records. Neither is the node's own key, which lies outside its data.
+The index is left out, since it can be built from the records, and so is the node's own key, which is stored elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCHEMAS = {TRUTH: record_sql.SCHEMA_VERSION, NOTEBOOK: notebooks.SCHEMA_VERSION
 
 
 class BackupFailed(MemoryAreaError):
-    """No backup was made, or none was restored; the text says why and what is as it was."""
+    """A backup could not be made or restored; the text says why and what is unchanged."""
 
 
 class File(msgspec.Struct, frozen=True):
@@ -53,9 +53,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def back_up(data: Path, target: Path, now: float, on_progress: Progress = lambda done, total: None) -> Manifest:
-    """Copies the stores of a node, which may be running, into the new folder `target`, as each is at one moment.
+    """Copy the stores of a node, which may be running, into the new folder `target`, each from one snapshot.
 
-    `target` appears when all of it is on disk. Raises BackupFailed, StoreDamaged.
+    `target` appears once all of it is on disk. Raises BackupFailed, StoreDamaged.
     """
     target = target.absolute()
     if target.exists():
@@ -86,7 +86,7 @@ def back_up(data: Path, target: Path, now: float, on_progress: Progress = lambda
 
 
 def check(backup: Path) -> Manifest:
-    """Returns what a backup holds after reading all of it. Raises BackupFailed when it is damaged or none."""
+    """Read all of a backup and return its manifest. Raises BackupFailed when it is damaged or not a backup."""
     try:
         manifest = wire.decode((backup / MANIFEST).read_bytes(), Manifest)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -99,7 +99,7 @@ def check(backup: Path) -> Manifest:
 
 
 def refuse_over(data: Path) -> None:
-    """Raises BackupFailed when the folder has a database already, whole or damaged."""
+    """Raise BackupFailed when the folder has a database already, whole or damaged."""
     there = [data / name for name in STORES if (data / name).exists()]
     if not there:
         return
@@ -113,10 +113,10 @@ def refuse_over(data: Path) -> None:
 
 
 def restore(backup: Path, data: Path, truth_id: str) -> Path:
-    """Puts a checked backup in the place of a node's stores; returns the folder that has the former ones.
+    """Replace a node's stores by a checked backup; return the folder that keeps the former ones.
 
-    The caller has claimed the folder. `truth_id` must be new: an index or server that followed these records further
-    is then not believed. Raises BackupFailed with everything as it was.
+    The caller has claimed the folder. `truth_id` must be new, so that an index or server that is ahead of the backup is
+    rebuilt. When it raises BackupFailed, nothing was changed.
     """
     manifest = check(backup)
     incoming = data / data_files.INCOMING

@@ -1,4 +1,4 @@
-"""The files of a node's data folder that hold what it was given, and how they are copied and put in place."""
+"""The data files of a node's folder: opening them safely, copying them, and replacing them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from engram.memory.store import record_sql
 __all__ = ["RESTORING", "Progress"]
 
 LOCK = "lock"
-"""Held exclusively by whoever has the data folder."""
+"""The file whose exclusive lock the owner of the data folder holds."""
 TRUTH = "truth.db"
 NOTEBOOK = "notebook.db"
 INDEX = "index"
 STORES = (TRUTH, NOTEBOOK)
 INCOMING = ".incoming"
 REPAIRING = ".repairing"
-"""Folders in which a restore and a repair get ready; what a crash leaves of them is of no use."""
+"""Folders in which a restore or repair prepares its files; leftovers of a crash are useless."""
 _NOT_WRITABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _INDEX_FOLDERS = (INDEX, f"{INDEX}.building", f"{INDEX}.old")
 
@@ -50,7 +50,7 @@ _STORE: Final = Database[sqlite3.Connection](
 
 
 def reading(path: Path) -> AbstractContextManager[sqlite3.Connection]:
-    """Open one consistent view of a database, also while a node writes to it, or on a disk that cannot be written.
+    """Open one consistent snapshot of a database, even while a node writes to it or on a read-only disk.
 
     Raises StoreDamaged, TruthUnavailable (it may be whole), for what the body reads too.
     """
@@ -58,36 +58,36 @@ def reading(path: Path) -> AbstractContextManager[sqlite3.Connection]:
 
 
 def problems_of(connection: sqlite3.Connection) -> list[str]:
-    """Return what SQLite finds wrong with a database, at most 20 lines; not of indexes that the next start drops."""
+    """Return what SQLite finds wrong with a database, at most 20 lines, without indexes that the next start drops."""
     return [each for each in copies.problems_of(connection) if not each.endswith(record_sql.RETIRED_INDEXES)]
 
 
 def copy_database(source: Path, target: Path, on_progress: Progress = lambda done, total: None) -> None:
-    """Write one consistent copy of a database that may be in use, to disk. Raises StoreDamaged, OSError."""
+    """Copy a database that may be in use, consistently and to disk. Raises StoreDamaged, OSError."""
     copies.copy(_STORE, source, target, LOCK, on_progress)
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a process has the folder now; asks without writing, and makes no lock. Raises OSError."""
+    """Return whether a process owns the folder now, without writing or creating a lock file. Raises OSError."""
     return copies.is_claimed(folder / LOCK)
 
 
 def cannot_be_written(error: OSError) -> bool:
-    """Whether that is the disk's fault: full, or read-only."""
+    """Return whether the disk caused the error: it is full or read-only."""
     return error.errno in _NOT_WRITABLE
 
 
 def put_in_place(incoming: Path, data: Path, kept_as: str) -> Path:
-    """Put the stores of folder `incoming` (on the data folder's disk) in the place of those that are there.
+    """Replace the stores of a node by those in folder `incoming`, which is on the same disk.
 
-    The former ones go to `{kept_as}-1`, `-2`, …, which is returned; their index is removed, and the node builds it
-    again. The caller has claimed the folder. Raises OSError.
+    The former stores go to the folder `{kept_as}-1`, `-2`, …, which is returned; their index is removed and the node
+    rebuilds it. The caller has claimed the folder. Raises OSError.
     """
     return restoring.put_in_place(incoming, data, kept_as, STORES, _INDEX_FOLDERS)
 
 
 def finish(data: Path) -> None:
-    """Finishes what a crash left of `put_in_place` and of a reindexing; else nothing.
+    """Finish a `put_in_place` or a reindexing that a crash interrupted, if there is one.
 
     The caller has claimed the folder. Raises OSError.
     """
@@ -98,7 +98,7 @@ def finish(data: Path) -> None:
 
 
 def _settle_index(data: Path) -> None:
-    """Puts the old index back where a reindexing was stopped amid its swap; what else it left only fills the disk."""
+    """Restore the old index when a reindexing stopped in the middle of its swap, and remove its leftovers."""
     index, building, old = (data / name for name in _INDEX_FOLDERS)
     if old.exists() and not index.exists():
         old.rename(index)
@@ -107,6 +107,6 @@ def _settle_index(data: Path) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """Returns the SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

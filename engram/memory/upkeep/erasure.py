@@ -1,7 +1,7 @@
-"""Erasing a node's memory: every file of its folder overwritten, brought to disk, and removed.
+"""Erases a node's memory: overwrites every file of its folder, flushes it to disk, and removes it.
 
-What this cannot do: a filesystem that journals data or copies on write, a snapshot, and a flash drive that spreads its
-writes may keep older blocks; there only encryption of the disk, or of what is stored, helps.
+Limits: a filesystem that journals data or copies on write, a snapshot, and a flash drive that spreads its writes may
+keep older blocks; there only an encrypted disk, or encrypting before storing, helps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CHUNK = 1024**2
 
 
 class Erased(msgspec.Struct, frozen=True):
-    """What is gone; `shared` are files that had another name elsewhere and were removed without overwriting."""
+    """What was erased; `shared` counts files with a hard link elsewhere, which were removed without overwriting."""
 
     files: int
     bytes: int
@@ -27,7 +27,7 @@ class Erased(msgspec.Struct, frozen=True):
 
 
 def erase(data: Path, last: str, on_progress: Progress = lambda done, total: None) -> Erased:
-    """Overwrites and removes all files of a folder, and the folder itself; file `last` goes last of all.
+    """Overwrite and remove all files of a folder, and the folder itself; file `last` goes last.
 
     Databases go first. Links are removed and never followed. The caller has claimed the folder (`last` is its lock).
     Interrupted, it can be called again. Raises OSError.

@@ -1,6 +1,6 @@
-"""Taking memory along: rows of a node's databases as plain documents, in pages that are bounded in rows and bytes.
+"""Exports rows of a node's databases as plain documents, in pages that are bounded in rows and bytes.
 
-The same documents go over HTTP to the controller and into files for the operator; what `kind` says is:
+The same documents go over HTTP to the controller and into files for the operator, by `kind`:
 
 | kind | fields |
 |---|---|
@@ -32,7 +32,7 @@ Document = dict[str, object]
 KINDS: Final[tuple[Kind, ...]] = ("record", "conversation", "key_share", "attestation")
 MOST_ROWS: Final = 500
 MOST_BYTES: Final = 1_048_576
-"""Of a page's documents as JSON; one document may be larger, and is then a page of its own."""
+"""The most bytes of JSON in a page; a larger document gets its own page."""
 _FILE_PAGE = 256
 _OWNERS_HEX = "CASE WHEN typeof(owner) = 'blob' THEN lower(hex(owner)) ELSE owner END"
 
@@ -41,14 +41,14 @@ class _Source(msgspec.Struct, frozen=True):
     table: str
     columns: str
     controllers: str
-    """What holds for rows of the controller, whose public key is `?` (blob) and `?` (hex)."""
+    """The condition for rows of the controller, whose public key is `?` (blob) and `?` (hex)."""
 
 
 _SOURCES: Final[dict[Kind, _Source]] = {
     "record": _Source(
         "records",
         "namespace, cid, text, metadata, model_version, lower(hex(owner)) AS owner, created_at, embedding",
-        # Other tenants' namespaces bear their owner before a colon.
+        # Names of other tenants' namespaces begin with their owner and a colon.
         "instr(namespace, ':') = 0 AND ? IS NOT NULL AND ? IS NOT NULL",
     ),
     "conversation": _Source(
@@ -68,22 +68,22 @@ _SOURCES: Final[dict[Kind, _Source]] = {
 
 
 class Page(msgspec.Struct, frozen=True):
-    """Some documents; `next` is what the following page comes after, None behind the last one."""
+    """A page of documents; `next` is the number to continue after, None on the last page."""
 
     documents: list[Document]
     next: int | None
 
 
 def page(connection: sqlite3.Connection, kind: Kind, after: int, limit: int, controller: bytes) -> Page:
-    """Returns the next rows after number `after` that the controller may take along: everything public, its own."""
+    """Return the next rows after number `after` that the controller may export: everything public and its own."""
     source = _SOURCES[kind]
     return _page(connection, kind, after, limit, f" AND {source.controllers}", (controller, controller.hex()))
 
 
 def everything(data: Path, on_progress: Progress = lambda done, total: None) -> Iterator[Document]:
-    """Gives every document of a node's folder, each database at one moment; the node may run.
+    """Yield every document of a node's folder, each database from one snapshot; the node may run.
 
-    `on_progress` is told records given and in all. Raises StoreDamaged, TruthUnavailable.
+    `on_progress` is called with the records yielded and in all. Raises StoreDamaged, TruthUnavailable.
     """
     with data_files.reading(data / TRUTH) as connection:
         (total,) = connection.execute("SELECT count(*) FROM records").fetchone()

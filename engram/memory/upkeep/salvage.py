@@ -1,4 +1,4 @@
-"""Saving what is whole of damaged databases: rows are read one by one, and a record must be what its CID says."""
+"""Salvages damaged databases: reads rows one by one and keeps each record that matches its CID."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from engram.memory.upkeep.data_files import NOTEBOOK, STORES, TRUTH, Progress
 _KEPT = "damaged"
 _AT_ONCE = 256
 _EMPTY_IN_A_ROW = 100_000
-"""Row numbers without a readable row, after which a table whose length is unknown is taken to have ended."""
+"""After this many row numbers without a readable row, a table of unknown length is taken to have ended."""
 _RECORD = "namespace, cid, embedding, text, metadata, model_version, owner, created_at"
 _UNREADABLE = (sqlite3.Error, UnicodeError)
 """What reading damaged pages raises: the driver cannot even decode some of its messages."""
@@ -35,11 +35,11 @@ _NOTES = {
 
 
 class BeyondRepair(MemoryAreaError):
-    """Nothing can be read; everything is as it was."""
+    """No row can be read; nothing was changed."""
 
 
 class Repaired(msgspec.Struct, frozen=True):
-    """What was saved; `dropped` counts records that were read and are not what their CIDs say."""
+    """What was saved; `dropped` counts records that were read but do not match their CIDs."""
 
     records: int
     dropped: int
@@ -51,10 +51,10 @@ class Repaired(msgspec.Struct, frozen=True):
 
 
 def repair(data: Path, truth_id: str, on_progress: Progress = lambda done, total: None) -> Repaired:
-    """Writes new databases with every row that can be read, and puts them in the place of the damaged ones.
+    """Write new databases with every row that can be read, and replace the damaged ones by them.
 
-    The caller has claimed the folder. `truth_id` must be new: what the index knows is not believed then. Rows on
-    damaged pages are lost, and which ones there were cannot always be told: a backup has them.
+    The caller has claimed the folder. `truth_id` must be new, so that the index is rebuilt. Rows on damaged pages are
+    lost, and it is not always known which they were; a backup has them.
 
     Raises BeyondRepair, OSError.
     """
@@ -102,7 +102,7 @@ def _save_records(source: Path, target: Path, truth_id: str, on_progress: Progre
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
-    """A row as the schema wants it."""
+    """A row with the types that the schema requires."""
 
     namespace: str
     cid: str
@@ -114,11 +114,11 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     created_at: float
 
     def entry(self) -> Entry | None:
-        """Returns what was stored, None when it is not what its CID says."""
+        """Return the stored entry; None when it does not match its CID."""
         if cids.fault_of(self.cid, self.embedding, self.metadata, self.model_version) is not None:
             return None
         if self.text is not None:
-            self.text.encode()  # a damaged text is not written on
+            self.text.encode()  # a damaged text is not copied
         metadata = json.loads(self.metadata)
         return Entry(self.namespace, self.cid, self.embedding, self.text, metadata, self.model_version, self.owner)
 
@@ -144,7 +144,7 @@ def _save_notes(source: Path, target: Path) -> dict[str, int]:
         for table, columns in _NOTES.items():
             marks = ", ".join("?" * len(columns.split(",")))
             for _, row in _rows(old, table, columns, _first_of(old, f"SELECT max(rowid) FROM {table}")):
-                with contextlib.suppress(*_UNREADABLE):  # a row that breaks the schema is no row
+                with contextlib.suppress(*_UNREADABLE):  # a row that breaks the schema is skipped
                     new.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(row))
                     counts[table] += 1
         new.execute("COMMIT")
@@ -154,12 +154,10 @@ def _save_notes(source: Path, target: Path) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _damaged(path: Path, table: str) -> Iterator[sqlite3.Connection]:
-    """A database as far as it opens, and knows of that table. Raises BeyondRepair."""
+    """Open a damaged database. Raises BeyondRepair when it cannot be opened or lacks that table."""
     try:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute(
-                "PRAGMA writable_schema = ON"
-            )  # a schema of which a part is damaged is read all the same
+            connection.execute("PRAGMA writable_schema = ON")  # read a partly damaged schema all the same
             connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
             known = connection.execute("SELECT count(*) FROM sqlite_schema WHERE name = ?", (table,)).fetchone()[0]
             if known:
@@ -185,7 +183,7 @@ def _first_of(connection: sqlite3.Connection, *queries: str) -> int | None:
 def _rows(
     connection: sqlite3.Connection, table: str, columns: str, last: int | None
 ) -> Iterator[tuple[int, Sequence[object]]]:
-    """Every row that can be read, with its number: pages of them where that works, one by one where it does not."""
+    """Yield every readable row with its number: in pages where that works, one by one where it does not."""
     after = empty = 0
     while last is None or after < last:
         upto = after + _AT_ONCE

@@ -1,4 +1,4 @@
-"""Checking a node's memory from its databases alone: every CID and root computed again, every row looked at."""
+"""Checks a node's memory from its databases alone: recomputes every CID and root, and reads every row."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.upkeep import data_files
 from engram.memory.upkeep.data_files import NOTEBOOK, TRUTH, Progress, StoreDamaged
 
-_MOST_TOLD = 1_000
-_TOLD_EVERY = 1_000
+_MOST_LISTED = 1_000
+_PROGRESS_EVERY = 1_000
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """A record that is not what its CID says."""
+    """A record that does not match its CID."""
 
     namespace: str
     cid: str
@@ -31,7 +31,7 @@ class Bad(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found. `bad` has at most 1,000 of the `bad_records`; `problems` are of the databases themselves."""
+    """The result. `bad` lists at most 1,000 of the `bad_records`; `problems` concern the databases themselves."""
 
     records: int = 0
     public_records: int = 0
@@ -47,14 +47,14 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_sound(self) -> bool:
-        """Whether everything is as it must be."""
+        """Whether nothing is wrong."""
         return not self.bad_records and not self.problems
 
 
 def check(data: Path, on_progress: Progress = lambda done, total: None) -> Checked:
-    """Reads all of a node's memory, each database at one moment; the node may run. Blocking: 26 µs a record.
+    """Check all of a node's memory, each database from one snapshot; the node may run. Blocking: 26 µs a record.
 
-    `on_progress` is told records done and in all.
+    `on_progress` is called with the records done and in all.
     """
     try:
         found = _records(data / TRUTH, on_progress)
@@ -90,11 +90,11 @@ def _records(path: Path, on_progress: Progress) -> Checked:
                 reason = f"its vector has {len(embedding) // 4} numbers, others have {dimension // 4}"
             if reason is not None:
                 bad_records += 1
-                if len(bad) < _MOST_TOLD:
+                if len(bad) < _MOST_LISTED:
                     bad.append(Bad(namespace, cid, reason))
             entries.setdefault(namespace, []).append(keyed_tree.entry_of(cid, embedding))
             done += 1
-            if done % _TOLD_EVERY == 0 or done == total:
+            if done % _PROGRESS_EVERY == 0 or done == total:
                 on_progress(done, total)
         sequence = record_sql.last_sequence(connection)
     trees = {name: KeyedTree(held) for name, held in entries.items()}
@@ -114,7 +114,7 @@ def _records(path: Path, on_progress: Progress) -> Checked:
 def _notebook(path: Path) -> tuple[dict[str, int], list[str]]:
     with data_files.reading(path) as connection:
         problems = [f"{path}: {problem}" for problem in data_files.problems_of(connection)]
-        problems += [f"{path}: {problem}" for problem in _wrong_rows(connection)][:_MOST_TOLD]
+        problems += [f"{path}: {problem}" for problem in _wrong_rows(connection)][:_MOST_LISTED]
         counts = {
             table: int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
             for table in ("key_shares", "conversations", "attestations")

@@ -17,7 +17,7 @@ _ATTESTATION_COST_BYTES = 4_096
 
 
 async def attest(service: Service, call: Call[Attest, Caller]) -> Attested:
-    """POST /AttestNamespace: whoever signs stands for the namespace with their stake; nobody else from then on."""
+    """POST /AttestNamespace: the signing hotkey attests the namespace with its stake; no other may from then on."""
     fields = parse(call.http.body, call.route.signed_as).fields
     name = string(fields, "namespace")
     owner = service.gate.attester(fields)
@@ -33,7 +33,7 @@ async def attest(service: Service, call: Call[Attest, Caller]) -> Attested:
 
 
 async def attestation(service: Service, call: Call[NoBody, Caller]) -> Attestation:
-    """GET /attestation/{namespace}: who stands for it, and with what stake now."""
+    """GET /attestation/{namespace}: the hotkey that attested it, and its stake now."""
     name = call.path("namespace")
     held = service.attestations.get(name)
     if held is None:

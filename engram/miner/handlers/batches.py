@@ -1,4 +1,4 @@
-"""Deleting many records in one request: one signature, one transaction, one padding."""
+"""Deletes many records in one request: one signature, one transaction, one padded answer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _REASONS: Final = {
 
 
 async def delete_batch(service: Service, call: Call[DeleteBatch, Caller]) -> DeletedBatch:
-    """POST /DeleteBatch: takes up to 256 records out, all in one transaction; a result for each, in their order.
+    """POST /DeleteBatch: delete up to 256 records in one transaction; a result for each, in order.
 
-    As for a single one, the signed body names the CIDs; what is not there, or another's, changes nothing for the rest.
+    The signed body names the CIDs, as for a single one. A missing record, or another owner's, does not affect the rest.
     """
     caller, space = await service.enter(call)
     may = _right_to_delete(service, caller, space)
@@ -43,7 +43,7 @@ async def delete_batch(service: Service, call: Call[DeleteBatch, Caller]) -> Del
 
 
 def _right_to_delete(service: Service, caller: Caller, space: Space) -> May:
-    """Returns whose records the caller may delete. Raises Refused for who may delete nothing here."""
+    """Return a predicate for the records that the caller may delete. Raises Refused when it may delete none."""
     if space.is_private:
         if not space.bound:
             text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."

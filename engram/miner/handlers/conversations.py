@@ -1,4 +1,4 @@
-"""Conversations, each for the key that signs."""
+"""Conversations; each key sees only its own."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def chat_history(service: Service, call: Call[NoBody, Caller]) -> ChatHist
 
 
 async def save_chat(service: Service, call: Call[SaveChat, Caller]) -> SavedChat:
-    """POST /chat-history, signed as `SaveChat`: keeps the last 200 messages in the place of those kept before."""
+    """POST /chat-history, signed as `SaveChat`: replace the messages by the last 200 of these."""
     caller, owner, user = await _tenant(service, call)
     conv_id = _conversation_of(caller)
     messages = conversations.check_messages(caller.fields)
@@ -60,7 +60,7 @@ async def list_conversations(service: Service, call: Call[NoBody, Caller]) -> Co
 
 
 async def make_conversation(service: Service, call: Call[MakeConversation, Caller]) -> MadeConversation:
-    """POST /conversations, signed as `MakeConversation`: `user_id`, `conv_id`, `title`; one that is there stays."""
+    """POST /conversations, signed as `MakeConversation`: `user_id`, `conv_id`, `title`; an existing one stays."""
     caller, owner, user = await _tenant(service, call)
     conv_id, title = conversations.check_id(caller.fields, "conv_id"), conversations.check_title(caller.fields)
     service.storage.admit(_CHAT_COST_BYTES, owner)
@@ -87,7 +87,7 @@ async def delete_conversation(service: Service, call: Call[DeleteConversation, C
 
 
 async def _tenant(service: Service, call: Call[Any, Caller]) -> tuple[Caller, PublicKey, str]:
-    """Who signed, with their key and the user they name. Raises Refused, InvalidRequest."""
+    """Return the caller, its key and the user that the request names. Raises Refused, InvalidRequest."""
     caller = await service.admit(call)
     owner = service.gate.require_tenant(caller)
     in_path = call.http.parameters.get("conv_id")

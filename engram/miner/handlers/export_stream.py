@@ -1,8 +1,8 @@
-"""Everything in one answer, a JSON document a line, for whoever has no use for pages.
+"""Streams an export as one answer with a JSON document a line, for clients that do not want pages.
 
-It goes from the first kind to the last, page by page of the same export; only one page is in memory. The last line,
-`{"kind": "end", …}`, has the signed root over all that the node holds; an answer without it was cut off, and the
-export goes on behind its last line (`kind`, and `id` as `after`).
+It sends the same pages as /export, kind after kind, with one page in memory. The last line, `{"kind": "end", …}`, has
+the signed root over everything that the node holds. An answer without it was cut off; continue after its last line
+(`kind`, and `id` as `after`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from engram.memory.upkeep.export_pages import KINDS, Kind, Page
 CONTENT_TYPE = "application/x-ndjson"
 AT_ONCE = 2
 _TAKEN_WITHIN_S = 60.0
-"""How long a client may take for a page; one that is slower than 17 kB/s is left."""
+"""The most seconds a client may take for a page: one slower than 17 kB/s is disconnected."""
 
 ReadPage = Callable[[Kind, int], Awaitable[Page]]
 LastLine = Callable[[int], Awaitable[object]]
@@ -33,10 +33,10 @@ _log = structlog.get_logger("engram.miner")
 
 @final
 class ExportStream(EventStream):
-    """The answer of a streamed export, as the server runs event streams; `counted` is told when it begins and ends."""
+    """A streamed export, run as an event stream; `counted` is called with 1 at its start and -1 at its end."""
 
     def __init__(self, read: ReadPage, end: LastLine, counted: Callable[[int], None], first: Kind, after: int) -> None:
-        """`read` gives pages, the first one of kind `first` behind number `after`; `end` makes the last line."""
+        """`read` returns pages, starting with kind `first` after number `after`; `end` makes the last line."""
         super().__init__(_nothing, 0.0)
         self.headers["Content-Type"] = CONTENT_TYPE
         self._read = read
@@ -46,7 +46,7 @@ class ExportStream(EventStream):
         self._after = after
 
     async def run(self, receive: Receive, send: Send, draining: trio.Event) -> None:
-        """Sends the body: until all was sent, the client leaves or is too slow, or the server drains."""
+        """Send the body until it is complete, the client leaves or is too slow, or the server drains."""
         self._counted(1)
         try:
             async with trio.open_nursery() as nursery:
@@ -94,4 +94,4 @@ async def _left(receive: Receive) -> None:
 
 
 async def _nothing(_: object) -> None:
-    """What an event stream would produce; this one sends pages."""
+    """Produce nothing: this stream sends pages instead of events."""

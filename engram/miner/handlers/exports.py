@@ -1,4 +1,4 @@
-"""Everything for whoever takes their memory along before the session ends: page by page, or in one long answer."""
+"""Exports everything that the controller may take from a node, in pages or as one stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _READ_WITHIN_S = 10.0
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What an export is to give: documents of `kind` behind number `after`."""
+    """What to export: documents of `kind` after number `after`."""
 
     kind: Kind
     after: int
@@ -28,11 +28,11 @@ class Wanted(msgspec.Struct, frozen=True):
 
 
 async def export(service: Service, call: Call[ExportPage, Caller]) -> ExportedPage:
-    """POST /export: everything that the controller may take along, in pages: public records and the controller's own,
+    """POST /export: everything that the controller may export, in pages: public records and the controller's own,
     and with `kind` its conversations, key shares and attestations.
 
     `after` is the `next` of the page before; `next` is null on the last one. A page has at most 500 documents and about
-    1 MiB; it is asked for when the last one has arrived, so an interrupted export goes on where it was.
+    1 MiB; the client requests it once it has the one before, so an interrupted export can resume.
     """
     wanted = await _admitted(service, call)
     page = await _page(service, wanted.kind, wanted.after, wanted.limit)
@@ -40,8 +40,8 @@ async def export(service: Service, call: Call[ExportPage, Caller]) -> ExportedPa
 
 
 async def export_stream(service: Service, call: Call[Export, Caller]) -> ExportStream:
-    """POST /export-stream: the same in one answer, a document a line: all of `kind` behind `after`, then all of the
-    kinds that follow it. The last line has `"kind": "end"`; without it the answer was cut off."""
+    """POST /export-stream: the same in one answer, a document a line: all of `kind` after `after`, then all later
+    kinds. The last line has `"kind": "end"`; without it the answer was cut off."""
     wanted = await _admitted(service, call)
     if service.exports_open >= AT_ONCE:
         raise Refused(503, "busy", f"{AT_ONCE} exports are on their way already; try again later.")
@@ -55,7 +55,7 @@ def _stream(service: Service, wanted: Wanted) -> ExportStream:
     async def end(count: int) -> object:
         try:
             return ExportEnd(kind="end", count=count, commitment=await signed_whole(service))
-        except RecordDamaged as damaged:  # everything came, and what is whole of it is of use
+        except RecordDamaged as damaged:  # all documents were sent, and the undamaged ones are useful
             return ExportEnd(kind="end", count=count, error=str(damaged))
 
     def counted(change: int) -> None:

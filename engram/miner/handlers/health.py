@@ -1,4 +1,4 @@
-"""What a node tells of itself: alive, its work, its subnet, its document."""
+"""What a node reports about itself: health, statistics, its subnet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storing and deleting: one record, a batch, and handing one out again."""
+"""Stores records, single or in a batch, deletes one, and returns one for repair."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from engram.miner.storage import cost_bytes
 from engram.miner.surface import refusal_of
 
 _AT_ONCE = 16
-"""Items of a batch between two turns of other tasks: about 0.5 ms."""
+"""Items of a batch handled before other tasks get a turn: about 0.5 ms."""
 _NEVER_CUT_CHARS = 64
-"""Of a text that no model leaves anything out of: it is not looked at."""
+"""A text of at most this many characters is never truncated, so it is not checked."""
 _DOUBTS = {"bad_signature": "wrong", "missing_header": "incomplete"}
-"""Words for what is wrong with a signature, where an AuthError's own would not be understood behind `signature_`."""
+"""Words after `signature_` for AuthError codes that would not be understood there."""
 
 
 async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
-    """POST /IngestSynapse: stores a text or a vector. The answer comes when it is durable."""
+    """POST /IngestSynapse: store a text or a vector. The answer is sent once it is durable."""
     caller, space = await service.enter(call)
     checked = rules.check_ingest(caller.fields, service.limits)
     service.storage.admit(cost_bytes(checked, service.limits.dimension), caller.signer or space.owner)
@@ -61,7 +61,7 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
     entry = _entry(service, caller, space, checked, embedding)
     try:
         result = _result(service, caller, space, entry, await service.store.put(entry))
-    except IndexUnavailable:  # durable; the index will follow
+    except IndexUnavailable:  # durable; the index follows later
         result = await _unsearchable(service, caller, space, entry)
     return Ingested(**msgspec.structs.asdict(await _with_cut(service, checked, result)))
 
@@ -69,7 +69,7 @@ async def ingest(service: Service, call: Call[Ingest, Caller]) -> Ingested:
 async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> IngestedBatch:
     """POST /IngestBatch: up to 256 items, each as a body of /IngestSynapse; a result for each, in their order.
 
-    Each stands for itself: some may be stored and others not.
+    Items are independent: some may be stored and others not.
     """
     caller, space = await service.enter(call)
     items = rules.check_batch(caller.fields)
@@ -81,20 +81,20 @@ async def ingest_batch(service: Service, call: Call[IngestBatch, Caller]) -> Ing
 
 
 async def delete(service: Service, call: Call[Delete, Caller]) -> Deleted:
-    """DELETE /retrieve/{cid}: takes a record out; signed as DeleteSynapse over a body that names the `cid`."""
+    """DELETE /retrieve/{cid}: delete a record; signed as DeleteSynapse over a body that names the `cid`."""
     caller, space = await service.enter(call)
     cid = call.path("cid")
     await _require_right_to_delete(service, caller, space, cid)
     try:
         if not await service.store.delete(space.key, cid):
             raise NotFound
-    except IndexUnavailable:  # durable; hits are joined with the truth, so it shows nowhere already
+    except IndexUnavailable:  # durable; hits are joined with the truth, so no search shows it any more
         pass
     return Deleted(deleted=True, cid=cid)
 
 
 async def repair(service: Service, call: Call[Repair, Caller]) -> Repaired:
-    """POST /RepairSynapse: a public record with its vector, for whoever keeps a copy."""
+    """POST /RepairSynapse: a public record with its vector, to repair a copy elsewhere."""
     caller = await service.admit(call)
     record = await found_record(service, PUBLIC, string(caller.fields, "cid"))
     return Repaired(cid=record.cid, embedding=list(rules.unpack_vector(record.embedding)), metadata=shown(record))
@@ -130,10 +130,10 @@ async def _batch(service: Service, caller: Caller, space: Space, items: Sequence
 
 
 async def _stored_together(service: Service, caller: Caller, space: Space, entries: Sequence[Entry]) -> list[Result]:
-    """Returns what became of each of them."""
+    """Return the result for each."""
     try:
         stored = await service.store.put_all(entries)
-    except IndexUnavailable:  # durable; the index will follow
+    except IndexUnavailable:  # durable; the index follows later
         return [await _unsearchable(service, caller, space, entry) for entry in entries]
     except TruthUnavailable as error:
         return [Result(error=f"{error}; try again.", code="store_unavailable") for _ in entries]
@@ -149,7 +149,7 @@ def _refused(error: InvalidInput | InvalidRequest | QuotaExceeded) -> Result:
 
 
 async def _with_cut(service: Service, checked: IngestInput, result: Result) -> Result:
-    """Says of a text that its vector does not have whole how much it has."""
+    """Add to the result of a truncated text how much of it the vector covers."""
     if checked.embedding is not None or checked.text is None or len(checked.text) <= _NEVER_CUT_CHARS:
         return result
     (cut,) = await service.embedder.cuts([checked.text])
@@ -159,7 +159,7 @@ async def _with_cut(service: Service, checked: IngestInput, result: Result) -> R
 
 
 async def _unsearchable(service: Service, caller: Caller, space: Space, entry: Entry) -> Result:
-    """Whose it is is not said where it cannot be read."""
+    """Return the result of a stored entry that is not searchable yet; without an owner when it cannot be read."""
     try:
         record = await service.store.get(entry.namespace, entry.cid)
     except TruthUnavailable:
@@ -178,7 +178,7 @@ def _result(service: Service, caller: Caller, space: Space, entry: Entry, record
 
 
 def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None:
-    """Why a record that was sent does not belong to its sender; None when it does."""
+    """Return why a sent record does not belong to its sender; None when it does."""
     sender = caller.signer or space.owner
     if sender is None:
         code = caller.doubt_code
@@ -189,9 +189,9 @@ def _not_the_senders(caller: Caller, space: Space, record: Record) -> str | None
 
 
 def _keeps_text(service: Service, caller: Caller, space: Space, entry: Entry, record: Record) -> bool:
-    """Whether the text that came is the one that is kept: vector and metadata that are there already stay as they are.
+    """Return whether the stored text is the one that was sent; an existing record with this CID stays as it is.
 
-    Who may not see the text of a record is not told how it compares.
+    A caller who may not see the stored text does not learn whether it is the same.
     """
     if entry.text is None or (caller.signer is None and not space.is_private):
         return True
@@ -208,7 +208,10 @@ def _entry(service: Service, caller: Caller, space: Space, checked: IngestInput,
 
 
 async def _require_right_to_delete(service: Service, caller: Caller, space: Space, cid: str) -> None:
-    """A signature for a name alone, good for a minute and any request, deletes nothing."""
+    """Raise Refused unless the caller may delete the record.
+
+    A version 1 namespace signature, which fits any request for a minute, is not enough.
+    """
     if not space.is_private:
         owner = (await held_record(service, PUBLIC, cid)).owner
         service.gate.require_controller_or(owner, caller)
@@ -216,6 +219,6 @@ async def _require_right_to_delete(service: Service, caller: Caller, space: Spac
         text = "Deleting must be signed: the body, or the namespace with namespace_sig_version 2."
         raise Refused(401, "missing_signature", text)
     elif space.owner is None:
-        return  # opened by its key, which signs nothing
+        return  # opened by a key, so there is no signature
     if caller.fields.get("cid") != cid:
         raise Refused(401, "cid_not_signed", "The signed body must name the cid that is deleted.")

@@ -1,4 +1,4 @@
-"""Keeping a share of a namespace's key for the key that signs for it."""
+"""Stores and returns shares of a namespace's key for the key that signs for the namespace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHARE_COST_BYTES = 16_384
 
 
 async def put_key_share(service: Service, call: Call[PutKeyShare, Caller]) -> Kept:
-    """POST /KeyShareSynapse: keeps a share of a namespace's key for whoever signs for the namespace, on any node."""
+    """POST /KeyShareSynapse: store a share of a namespace's key for its signer, on any node."""
     caller, space = await _own(service, call)
     share = key_shares.check_share(caller.fields)
     replace = caller.fields.get("replace", False)
@@ -33,7 +33,7 @@ async def put_key_share(service: Service, call: Call[PutKeyShare, Caller]) -> Ke
 
 
 async def get_key_share(service: Service, call: Call[GetKeyShare, Caller]) -> KeyShare:
-    """POST /KeyShareRetrieve: gives the share back to whoever signs for the namespace."""
+    """POST /KeyShareRetrieve: return the share to the signer of the namespace."""
     _, space = await _own(service, call)
     share = await service.notebook.read(lambda connection: key_shares.get(connection, _owner(space), space.name))
     if share is None:
@@ -42,7 +42,7 @@ async def get_key_share(service: Service, call: Call[GetKeyShare, Caller]) -> Ke
 
 
 async def _own(service: Service, call: Call[PutKeyShare, Caller] | Call[GetKeyShare, Caller]) -> tuple[Caller, Space]:
-    """The namespace that the caller shows a right to; shares may be kept for namespaces of other nodes."""
+    """Return the namespace that the caller signed for; it may be a namespace of another node."""
     caller = await service.admit(call)
     if private_name(caller.fields) is None:
         raise InvalidRequest("A key share belongs to a private namespace: name it in namespace.")

@@ -1,4 +1,4 @@
-"""Listing a namespace page by page, and looking records up by references of the client's own."""
+"""Lists a namespace in pages, and looks records up by the client's own references."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from engram.miner.service import Service
 R = TypeVar("R", Listed, Reference)
 
 MOST_BYTES: Final = 1_048_576
-"""Of a page's records as JSON; one record may be larger, and is then a page of its own."""
+"""The most bytes of JSON in a page; a larger record gets its own page."""
 _TRIES: Final = 5
-"""Readings of a page while its namespace changes."""
+"""How often a page is read while its namespace changes."""
 
 
 async def listing(service: Service, call: Call[List, Caller]) -> Listing:
     """POST /list: a page of the public or of a private namespace, oldest first.
 
-    With `after` pages are walked by a cursor, which deletions and inserts do not move, and each names the signed root
-    it belongs to; else by `offset`, which skips what moves up when something is deleted between two pages.
+    `after` walks by a cursor that deletions and inserts do not move, and each page has the signed root that it belongs
+    to. `offset` skips records when others are deleted between two pages.
     """
     caller, space = await service.enter(call)
     checked = rules.check_list(caller.fields)
@@ -93,7 +93,7 @@ async def _walked(service: Service, caller: Caller, space: Space, checked: rules
 async def _page(
     service: Service, space: Space, conditions: Filter, limit: int, after: int
 ) -> tuple[list[Record], KeyedTree | None]:
-    """A page and the tree of its namespace at the same moment; None when it changes faster than it is read."""
+    """Return a page and its namespace's tree at the same moment; no tree when it changes too fast."""
     page: list[Record] = []
     for _ in range(_TRIES):
         page, sequence = await service.truth.read(
@@ -120,7 +120,7 @@ def _bounded(records: Sequence[R]) -> list[R]:
 
 
 def _next(service: Service, space: Space, page: Sequence[Record], records: Sequence[object], limit: int) -> str | None:
-    """The cursor behind the records of a page; None behind the last record."""
+    """Return the cursor after the records of a page; None after the last record."""
     if len(records) == len(page) < limit:
         return None
     return service.cursors.of(space.key, page[len(records) - 1].id)

@@ -1,4 +1,4 @@
-"""Proving: that a record is held, that it is in the commitment or is not, and the commitment itself."""
+"""Proofs that a record is stored, or is or is not in the commitment, and the commitment itself."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LEGACY: Final = "legacy"
 
 
 async def challenge(service: Service, call: Call[Challenge, Caller]) -> StorageProof:
-    """POST /ChallengeSynapse: proves that the hash of a vector is held, in the form existing validators check; with
-    `"version": 2` that the vector's bytes can be had now."""
+    """POST /ChallengeSynapse: prove that the node has the hash of a vector, in the form existing validators check; with
+    `"version": 2`, that it can read the vector's bytes now."""
     caller, space = await service.enter(call)
     fields = caller.fields
     version = fields.get("version", 1)
@@ -78,9 +78,9 @@ async def commitment(service: Service, call: Call[NoBody, Caller]) -> Root:
 
 
 async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
-    """POST /prove-memory: that a CID is under the root that /commitment gives, or that it is not.
+    """POST /prove-memory: prove that a CID is under the root that /commitment returns, or that it is not.
 
-    With `"form": "legacy"` the original's proof, which shows presence only.
+    `"form": "legacy"` returns the original's proof, which shows presence only.
     """
     caller, space = await service.enter(call)
     cid = string(caller.fields, "cid")
@@ -89,7 +89,7 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
     await service.soundness.require_all(space.key)
     if _form(caller.fields) == LEGACY:
         return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
-    with contextlib.suppress(NotFound):  # then it is shown that it is not there
+    with contextlib.suppress(NotFound):  # then the proof shows its absence
         await found_record(service, space.key, cid)
     tree = await service.commitment.of(space.key)
     shown = tree.show(cid)
@@ -103,7 +103,7 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
 
 
 async def signed_whole(service: Service) -> Commitment:
-    """Returns the signed root over everything the node holds; for its controller.
+    """Return the signed root over everything the node holds; for its controller.
 
     Raises RecordDamaged, TruthUnavailable.
     """
@@ -113,7 +113,7 @@ async def signed_whole(service: Service) -> Commitment:
 
 
 def signed_root(service: Service, space: Space, tree: KeyedTree) -> Commitment:
-    """Returns the signed root of a namespace, as /commitment does."""
+    """Return the signed root of a namespace, as /commitment does."""
     return _signed(service, space.name, tree.root, len(tree), FORM)
 
 
@@ -127,11 +127,11 @@ async def _possession(
     await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
     keypair = service.identity.keypair
-    asked = proofs.Challenge(
+    challenge = proofs.Challenge(
         keypair.public_key, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
     )
-    proof = proofs.possession_proof(record.embedding, asked)
-    signature = keypair.sign(proofs.transcript(asked) + bytes.fromhex(proof))
+    proof = proofs.possession_proof(record.embedding, challenge)
+    signature = keypair.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
     return StorageProof(
         version=2,
         cid=record.cid,
@@ -173,7 +173,7 @@ async def _prove_legacy(service: Service, space: Space, cid: str, embedding_hash
 
 
 def _signed(service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"]) -> Commitment:
-    """Root and count with the time and the node's signature over
+    """Return root and count with the time and the node's signature over
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
     signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"

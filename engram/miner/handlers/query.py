@@ -1,4 +1,4 @@
-"""Finding: by meaning, or one record by its CID."""
+"""Finds records by meaning, or one record by its CID."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def query(service: Service, call: Call[Query, Caller]) -> Found:
     if vector is None:
         (vector,) = await service.embedder.embed([checked.text or ""])
     hits = await service.store.query(space.key, vector, checked.top_k, checked.conditions)
-    if not space.is_private:  # what others can see tells nothing of a tenant
+    if not space.is_private:  # public statistics must reveal nothing about a tenant
         service.statistics.query_answered(round((trio.current_time() - call.arrived_s) * 1000, 3))
     tier, reader = service.trust_tier(space), Reader(service, caller, space)
     return Found(
@@ -51,14 +51,14 @@ async def retrieve(service: Service, call: Call[NoBody, Caller]) -> Retrieved:
 
 
 async def found_record(service: Service, key: str, cid: str) -> Record:
-    """Returns a record of a namespace, hashed. Raises NotFound, RecordDamaged, TruthUnavailable."""
+    """Return a record of a namespace, checked against its CID. Raises NotFound, RecordDamaged, TruthUnavailable."""
     record = await held_record(service, key, cid)
     service.soundness.require(cid, record.embedding, record.metadata, record.model_version)
     return record
 
 
 async def held_record(service: Service, key: str, cid: str) -> Record:
-    """Returns a record of a namespace, whole or not. Raises NotFound, TruthUnavailable."""
+    """Return a record of a namespace, unchecked. Raises NotFound, TruthUnavailable."""
     record = await service.store.get(key, cid) if cids.is_cid(cid) else None
     if record is None:
         raise NotFound
@@ -66,16 +66,16 @@ async def held_record(service: Service, key: str, cid: str) -> Record:
 
 
 def shown(record: Record | Excerpt) -> dict[str, object]:
-    """Returns a record's metadata as answers show them."""
-    return record.metadata  # type: ignore[return-value]  # values are text, and nobody changes them
+    """Return a record's metadata as answers show them."""
+    return record.metadata  # type: ignore[return-value]  # values are strings and never changed
 
 
 @final
 class Reader:
-    """Somebody who may see the records of a namespace.
+    """A caller who may see the records of a namespace.
 
-    The text that a public record was made from is for the controller and for whoever stored it: what is meant for
-    everybody is put in the metadata, as with the original.
+    The text of a public record is shown only to the controller and the key that stored it. Content for everyone belongs
+    in the metadata, as in the original.
     """
 
     __slots__ = ("_all_texts", "_signer")
@@ -85,7 +85,7 @@ class Reader:
         self._all_texts = space.is_private or caller.signer == service.gate.controller
 
     def text(self, record: Record | Excerpt) -> str | UnsetType:
-        """Returns the text of a record as far as this reader may see it."""
+        """Return the text of a record if this reader may see it."""
         if record.text is not None and (self._all_texts or (self._signer is not None and self._signer == record.owner)):
             return record.text
         return UNSET
