@@ -89,7 +89,7 @@ def load(
 
 
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
-    """The process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
+    """Yield the process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
     for name in sorted(environ):
         meant = misspelt(name, in_process=True)
         if meant is not None:
@@ -110,7 +110,7 @@ class _Reading:
         self.problems.append(Problem(where, key, message))
 
     def table(self, content: Mapping[str, Any], origin: Origin) -> None:
-        """Takes a TOML document."""
+        """Take a TOML document."""
         for name, value in content.items():
             if name in KEYS:
                 self._value(name, value, origin)
@@ -138,14 +138,14 @@ class _Reading:
             self.refuse(origin, key, str(error))
 
     def text(self, key: str, value: str, origin: Origin, shown: str) -> None:
-        """Takes the text of a variable or flag, called `shown` in a refusal."""
+        """Take the text of a variable or flag, called `shown` in a refusal."""
         try:
             self._take(key, read_text(key, value), origin)
         except ValueError as error:
             self.refuse(origin, shown, str(error))
 
     def flag(self, key: str, value: str | float) -> None:
-        """Takes a setting from the command line."""
+        """Take a setting from the command line."""
         origin = Origin("flag", key)
         if key not in KEYS:
             self.refuse(origin, "", f"there is no such setting{nearest(key, KEYS)}")
@@ -216,7 +216,7 @@ def _top_level() -> list[str]:
 
 
 def _profile(reading: _Reading, named: str | None, variables: Mapping[str, tuple[str, Origin]]) -> Environment | None:
-    """The profile to start from; None, and a problem noted, when there is none of that name."""
+    """Return the profile to start from; None, and a problem noted, when there is none of that name."""
     word, origin = named, Origin("flag", "--profile")
     if word is None:
         word, origin = variables.get(PROFILE_VARIABLE, ("local", Origin("default")))

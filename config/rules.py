@@ -239,7 +239,7 @@ def _relay_backoff(settings: Settings) -> Iterator[Refused]:
 
 
 def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
-    """What may move real value is decided by network and facilitator, whatever the profile is called."""
+    """Yield what may move real value is decided by network and facilitator, whatever the profile is called."""
     payments, environment = settings.payments, settings.environment
     worth, url = money(payments.network), payments.facilitator_url
     if not (url == EMBEDDED or is_http_url(url)):

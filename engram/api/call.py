@@ -60,11 +60,11 @@ class Call(Generic[Q, C]):
         return self.http.exchange
 
     def path(self, name: str) -> str:
-        """A parameter of the path."""
+        """Return a parameter of the path."""
         return self.http.parameters[name]
 
     def query(self, name: str) -> str | None:
-        """The first value of a query parameter that the row names, None when it is not there."""
+        """Return the first value of a query parameter that the row names, None when it is not there."""
         if self._query is None:
             pairs = parse_qsl(
                 self.http.query_string.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="replace"
@@ -73,7 +73,7 @@ class Call(Generic[Q, C]):
         return self._query.get(name)
 
     def header(self, name: str) -> str | None:
-        """The first header of that name, None when it is not there."""
+        """Return the first header of that name, None when it is not there."""
         return self.http.header(name.lower().encode("latin-1"))
 
     def identified(self, caller: C | None) -> None:
@@ -116,6 +116,6 @@ class Surface(Generic[C]):
 
 
 def encoded(route: Route[Any, Any], reply: Reply[object]) -> Answer:
-    """A reply of a row, encoded."""
+    """Return a reply of a row, encoded."""
     headers = (("Cache-Control", route.cache), *reply.headers) if route.cache else reply.headers
     return Answer(reply.status or route.success.status, msgspec.json.encode(reply.body), headers)

@@ -42,7 +42,7 @@ def _schemas(types: Sequence[type]) -> tuple[tuple[Schema, ...], dict[str, Schem
 
 
 def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
-    """All Structs that these are made of."""
+    """Return all Structs that these are made of."""
     found: set[type[msgspec.Struct]] = set()
     todo: list[Any] = [*types]
     while todo:

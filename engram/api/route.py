@@ -98,7 +98,7 @@ class Route(msgspec.Struct, Generic[Q, A], frozen=True):
         return tuple(_PARAMETER.findall(self.path))
 
     def url(self, **names: str) -> str:
-        """The path of one request, its names quoted."""
+        """Return the path of one request, its names quoted."""
         return _PARAMETER.sub(lambda found: quote(names[found[1]], safe=""), self.path)
 
     @property

@@ -41,7 +41,7 @@ def _cells(route: Route[Any, Any]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    """A row of a table.
+    """Return a row of a table.
 
     >>> _line(["---", "---"]), _line(["GET", ""])
     ('|---|---|', '| GET | |')

@@ -73,7 +73,7 @@ def copy(
 
 
 def is_claimed(lock: Path) -> bool:
-    """Whether a process holds the lock now; asks without writing, and makes none. Raises OSError."""
+    """Return whether a process holds the lock now; asks without writing, and makes none. Raises OSError."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except FileNotFoundError:

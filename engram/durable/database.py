@@ -61,7 +61,7 @@ def original(error: BaseException | None) -> BaseException | None:
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether an error is the disk's or the file's, and not that of a statement."""
+    """Return whether an error is the disk's or the file's, and not that of a statement."""
     return code_of(original(error)) in _FAULTS
 
 

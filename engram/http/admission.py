@@ -53,7 +53,7 @@ class Admission(Generic[C]):
         return self._size >= self._places
 
     def allows(self, peer: str) -> bool:
-        """Whether this address may have one more."""
+        """Return whether this address may have one more."""
         held = len(self._open.get(bucket_of(peer), ()))
         return not self._per_address or held < self._per_address or self._proxies.trusts(peer)
 
@@ -89,7 +89,7 @@ class Admission(Generic[C]):
             self._most -= 1
 
     def to_evict(self) -> C | None:
-        """The connection that goes for a new one; None when the first addresses that are looked at have none."""
+        """Return the connection that goes for a new one; None when the first addresses that are looked at have none."""
         last = None
         for bucket in self._crowded_first():
             chosen, since = None, None

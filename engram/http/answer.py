@@ -80,7 +80,10 @@ class Answer:
         self.status = status
 
     def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
-        """What is sent for a part of the body. Raises RuntimeError for a body of another length than was declared."""
+        """Return what is sent for a part of the body.
+
+        Raises RuntimeError for a body of another length than was declared.
+        """
         parts = () if self._bodiless else self._part(body, more)
         head, self._pending = self._pending, b""
         return (head, *parts) if head else parts

@@ -105,7 +105,7 @@ def new_app(
     single_headers: Iterable[bytes] = (),
     free_below: tuple[bytes, ...] = (),
 ) -> App:
-    """A surface called `name` (its metrics' label), without routes.
+    """Return a surface called `name` (its metrics' label), without routes.
 
     `max_body_bytes` replaces the setting where a surface takes more; `single_headers` are request headers that must
     not be repeated (a signature scheme's). Paths have no empty segments and no encoded slashes but below those of
@@ -149,7 +149,7 @@ def new_app(
 
 
 def _burst(per_minute: int) -> int:
-    """A sixth of a minute's requests at once, at least 10."""
+    """Return a sixth of a minute's requests at once, at least 10."""
     return max(10, per_minute // 6)
 
 

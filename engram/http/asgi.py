@@ -25,10 +25,10 @@ async def respond(send: Send, status: int, body: bytes, headers: HeaderLines = (
 
 
 def header_lines(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI has them."""
+    """Return headers as ASGI has them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
 
 def error_body(message: str, code: str, request_id: str | None, extra: Mapping[str, object] | None = None) -> bytes:
-    """The body of every error: `{"error": message, "code": code, "request_id": …, **extra}`."""
+    """Return the body of every error: `{"error": message, "code": code, "request_id": …, **extra}`."""
     return msgspec.json.encode({"error": message, "code": code, "request_id": request_id, **(extra or {})})

@@ -64,7 +64,7 @@ class AuthorityGate:
 
 
 def _misplaced(name: str, where: str) -> ApiError:
-    """The answer to a field of authority that is not understood there."""
+    """Return the answer to a field of authority that is not understood there."""
     text = f"{name} is not understood in {where}: leave it out, or send it where it counts."
     return ApiError(400, CODE, text, extra={"field": name})
 
@@ -92,6 +92,6 @@ def _check_body(body: bytes) -> None:
         fields = _decode_object(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
-    asked = {name: value for name, value in fields.items() if bytes(value) not in (b"null", b'""')}
-    if (name := authority.misplaced(asked, frozenset())) is not None:
+    carried = {name: value for name, value in fields.items() if bytes(value) not in (b"null", b'""')}
+    if (name := authority.misplaced(carried, frozenset())) is not None:
         raise _misplaced(name, "the body of this call")

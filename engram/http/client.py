@@ -40,11 +40,11 @@ class Response(msgspec.Struct, frozen=True):
     content: bytes
 
     def json(self) -> Any:
-        """The content as JSON. Raises BadAnswer when it is none."""
+        """Return the content as JSON. Raises BadAnswer when it is none."""
         return self.decode(object)
 
     def decode(self, type_: type[T]) -> T:
-        """The content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
+        """Return the content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
         try:
             return wire.decode(self.content, type_)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -67,7 +67,7 @@ class Answer:
         return self
 
     async def __anext__(self) -> bytes:
-        """The next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
+        """Return the next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
         part = await self._exchange.part()
         if part is None:
             raise StopAsyncIteration
@@ -194,7 +194,10 @@ class HttpClient:
     async def _open(
         self, target: Target, patience: Patience, connect_s: float, method: str, *, keep: bool, address: str | None
     ) -> Exchange:
-        """An exchange on a connection that stands; every one that is returned is given to `_close`. Raises NotSent."""
+        """Return an exchange on a connection that stands; every one that is returned is given to `_close`.
+
+        Raises NotSent.
+        """
         with trio.CancelScope(deadline=min(patience.due, trio.current_time() + connect_s)):
             tls = None if not target.secure else self._tls or await self._system_tls()
             connection = await self._connection(target, tls) if keep else await dial(target, tls, address)
@@ -217,7 +220,7 @@ class HttpClient:
             self._pools.leave(target.origin, exchange.wire if reusable else None)
 
     async def _system_tls(self) -> ssl.SSLContext:
-        """The machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
+        """Return the machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
         async with self._tls_lock:
             if self._tls is None:
                 self._tls = await trio.to_thread.run_sync(httpx2.create_ssl_context)

@@ -50,7 +50,7 @@ class Cors:
         self._exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode("ascii"))
 
     def headers(self, origin: bytes) -> HeaderLines:
-        """Lines to add to every answer to a request with this Origin header (b"" when it had none)."""
+        """Return lines to add to every answer to a request with this Origin header (b"" when it had none)."""
         if self._any:
             return ((b"access-control-allow-origin", b"*"), self._exposed)
         if not self._origins:
@@ -60,7 +60,7 @@ class Cors:
         return ((b"access-control-allow-origin", origin), (b"vary", b"Origin"), self._exposed)
 
     def preflight(self, origin: bytes) -> HeaderLines | None:
-        """Lines of the answer to a preflight, or None when this origin may not call."""
+        """Return lines of the answer to a preflight, or None when this origin may not call."""
         if not origin or not (self._any or origin in self._origins):
             return None
         return (

@@ -93,7 +93,7 @@ class Cycle:
             await self._discard()
 
     def scope(self) -> Scope:
-        """The request's ASGI scope."""
+        """Return the request's ASGI scope."""
         head, connection = self._head, self._connection
         path, _, query = head.target.partition(b"?")
         decoded = unquote_to_bytes(path) if b"%" in path else path
@@ -121,7 +121,7 @@ class Cycle:
     # The request's body.
 
     async def receive(self) -> Message:
-        """The next message for the application."""
+        """Return the next message for the application."""
         if not self._received and self._refused is None:
             return await self._body()
         if not self._body_taken:
@@ -157,7 +157,7 @@ class Cycle:
             connection.transport.read_due = connection.server.now + connection.server.patience.body_s
 
     async def _next(self) -> object:
-        """The next event of the body; None when the client has left within it. Raises Refused."""
+        """Return the next event of the body; None when the client has left within it. Raises Refused."""
         connection, parser = self._connection, self._connection.parser
         while (event := parser.next()) is NEED:
             if self._head.expects and not self._answer.out:
@@ -262,7 +262,7 @@ class Cycle:
         self._answer.start(message["status"], message.get("headers", ()), server.date)
 
     def _unwanted_body(self) -> bool:
-        """Whether more of the request's body is to come than will be read away for good order."""
+        """Return whether more of the request's body is to come than will be read away for good order."""
         if self._received:
             return False
         return self._head.expects or (self._head.length > self._connection.server.patience.discard_bytes)

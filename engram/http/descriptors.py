@@ -22,12 +22,12 @@ def raise_limit(wanted: int = WANTED) -> int:
 
 
 def allowed() -> int:
-    """How many descriptors this process may have."""
+    """Return how many descriptors this process may have."""
     return _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def for_connections(limit: int) -> int:
-    """Connections that each of a process's listeners may hold under `limit` descriptors.
+    """Return connections that each of a process's listeners may hold under `limit` descriptors.
 
     >>> for_connections(1024), for_connections(65536)
     (288, 21792)

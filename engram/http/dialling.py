@@ -65,7 +65,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 def _literal_family(host: str) -> socket.AddressFamily | None:
-    """The address family of a literal IP address, which needs no resolver; None for a name."""
+    """Return the address family of a literal IP address, which needs no resolver; None for a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -121,7 +121,7 @@ class Pools:
             raise
 
     def take(self, key: Origin) -> Transport | None:
-        """An idle connection that still stands, the one used last first; for a request that holds a place."""
+        """Return an idle connection that still stands, the one used last first; for a request that holds a place."""
         idle = self._origins[key].idle
         oldest = trio.current_time() - self._keep_alive_s
         while idle:

@@ -78,11 +78,11 @@ class Edge:
         self._app = layer(self._app)
 
     def cors_headers(self, origin: bytes) -> HeaderLines:
-        """What every answer to a request of this origin bears."""
+        """Return what every answer to a request of this origin bears."""
         return self._cors.headers(origin)
 
     def request_id(self) -> str:
-        """A new id for a request that brought none."""
+        """Return a new id for a request that brought none."""
         return self._ids.token(8)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +152,7 @@ class Edge:
             raise ApiError(404, "not_found", "no path here has an empty segment (//) or an encoded slash (%2F)")
 
     async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
-        """The whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
+        """Return the whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
         limit = self._max_body_bytes
         if (_declared_length(scope["headers"]) or 0) > limit:
             raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
@@ -173,7 +173,7 @@ class Edge:
             received += message.get("body", b"")
 
     def _has_room(self, current: exchange.Exchange, received: int) -> bool:
-        """Counts what has arrived, less what every connection may hold."""
+        """Count what has arrived, less what every connection may hold."""
         more = received - _UNCOUNTED_BYTES - current.held_bytes
         if more <= 0:
             return True
@@ -209,7 +209,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 def rate_limited(wait_s: float) -> ApiError:
-    """The answer to a caller that must wait `wait_s` seconds."""
+    """Return the answer to a caller that must wait `wait_s` seconds."""
     seconds = max(1, ceil(wait_s)) if wait_s != inf else 60
     return ApiError(
         429, "rate_limited", f"too many requests; try again in {seconds} s", (("Retry-After", str(seconds)),)
@@ -265,7 +265,7 @@ def refuse_encoded(headers: HeaderLines) -> None:
 
 
 def _declared_length(headers: HeaderLines) -> int | None:
-    """The request's Content-Length (the parser has checked its form), or None when it is not declared."""
+    """Return the request's Content-Length (the parser has checked its form), or None when it is not declared."""
     for name, value in headers:
         if name == b"content-length":
             return int(value)
@@ -273,7 +273,7 @@ def _declared_length(headers: HeaderLines) -> int | None:
 
 
 def _incomplete(refused: Refused | None) -> ApiError:
-    """What is answered to a body that has not come whole."""
+    """Return what is answered to a body that has not come whole."""
     if refused is None:
         return ApiError(400, "incomplete_body", "the connection ended within the body", _CLOSE)
     return ApiError(refused.status, refused.code, f"{refused}", _CLOSE)

@@ -57,5 +57,5 @@ class BadAnswer(HttpError):
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without the number that Python puts before the words of the operating system."""
+    """Return what an error says, without the number that Python puts before the words of the operating system."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -40,15 +40,15 @@ def open_in(scope: Scope, exchange: Exchange) -> None:
 
 
 def of(scope: Scope) -> Exchange:
-    """The exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
+    """Return the exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
     return cast(Exchange, scope[KEY])
 
 
 def current() -> Exchange:
-    """The exchange being answered by this task. Raises LookupError where none is."""
+    """Return the exchange being answered by this task. Raises LookupError where none is."""
     return _current.get()
 
 
 def request_id() -> str:
-    """The id of the request being answered by this task."""
+    """Return the id of the request being answered by this task."""
     return current().request_id

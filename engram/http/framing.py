@@ -96,7 +96,7 @@ class Framed(Generic[H]):
         self._trailer_lines = b""
 
     def _head(self) -> H | bytes | Mark:
-        """The state in which a message begins; the subclass's."""
+        """Return the state in which a message begins; the subclass's."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
@@ -119,7 +119,7 @@ class Framed(Generic[H]):
         return len(self._buffer)
 
     def next(self) -> H | bytes | Mark:
-        """The next event. Raises Refused."""
+        """Return the next event. Raises Refused."""
         return self._state()
 
     def _drop(self, count: int) -> None:

@@ -96,7 +96,7 @@ class Head:
 
 
 def read(raw: bytes, bounds: Bounds) -> Head:
-    """The head that these bytes are, to their empty line. Raises Refused."""
+    """Return the head that these bytes are, to their empty line. Raises Refused."""
     match = _HEAD.fullmatch(raw)
     if match is None:
         raise _why(raw)
@@ -181,7 +181,7 @@ def _judge(head: Head, bounds: Bounds) -> None:
 
 
 def _why(head: bytes) -> Refused:
-    """Why a head is no valid one, in the order in which a client would look for its mistake."""
+    """Return why a head is no valid one, in the order in which a client would look for its mistake."""
     words = head.partition(b"\r\n")[0].split(b" ")
     if len(words) == 3 and _VERSION.match(words[2]):
         method, target, version = words
@@ -195,6 +195,6 @@ def _why(head: bytes) -> Refused:
 
 
 def _origin_within(head: bytes) -> bytes:
-    """The Origin of a head that is too large, so that its page may read why."""
+    """Return the Origin of a head that is too large, so that its page may read why."""
     found = re.search(rb"\r\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,256})[ \t]*\r\n", head)
     return b"" if found is None else found[1]

@@ -22,7 +22,7 @@ class Limiter:
     """`per_minute` requests on average, `burst` at once. `per_minute` 0 allows everything."""
 
     def __init__(self, per_minute: float, burst: int, monotonic: Callable[[], float], *, table: int = _TABLE) -> None:
-        """Raises ValueError for a negative rate or a burst below 1."""
+        """Raise ValueError for a negative rate or a burst below 1."""
         if per_minute < 0 or burst < 1 or table < 1:
             raise ValueError(f"no limiter of {per_minute} a minute, {burst} at once, {table} buckets")
         self._interval_s = 60.0 / per_minute if per_minute else 0.0
@@ -62,7 +62,7 @@ class ClientAddress:
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
 
     def of(self, peer: str, forwarded: Iterable[str] = ()) -> str:
-        """The address of the client that talks to our outermost trusted proxy.
+        """Return the address of the client that talks to our outermost trusted proxy.
 
         `forwarded` are the X-Forwarded-For lines in order. Only what trusted proxies have added is believed: the list
         is walked from its end, and the first address that is not a trusted proxy's is the client. Entries that are no
@@ -83,7 +83,7 @@ class ClientAddress:
         return client
 
     def trusts(self, address: str) -> bool:
-        """Whether the address is one of our proxies."""
+        """Return whether the address is one of our proxies."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
@@ -121,7 +121,7 @@ class BodyRoom:
 
 
 def bucket_of(address: str) -> str:
-    """What an address is limited as: itself, or an IPv6 address's /64, which is one customer's."""
+    """Return what an address is limited as: itself, or an IPv6 address's /64, which is one customer's."""
     if ":" not in address:
         return address
     try:

@@ -102,7 +102,7 @@ class _Recording:
 
 
 def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s: float) -> DrainingJob:
-    """The job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
+    """Return the job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
 
     async def run(context: Context) -> None:
         await serve(app, host, port, context=context, settings=settings, drain_s=drain_s)
@@ -144,7 +144,7 @@ async def serve(
 
 
 def limits_of(app: App, settings: HttpSettings) -> Limits:
-    """What a surface's server allows by the settings, as far as the process has descriptors."""
+    """Return what a surface's server allows by the settings, as far as the process has descriptors."""
     return Limits(
         bounds=bounds(
             max_head_bytes=settings.max_header_bytes,

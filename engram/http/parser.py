@@ -28,11 +28,11 @@ class Parser(Framed[Head]):
         self._bounds = bounds
 
     def take_all(self) -> bytes:
-        """What is held, for another protocol on this connection."""
+        """Return what is held, for another protocol on this connection."""
         return self._take(len(self._buffer))
 
     def take_end(self) -> bool:
-        """Whether the body is known to have ended without more bytes; takes its END if so. Raises Refused."""
+        """Return whether the body is known to have ended without more bytes; takes its END if so. Raises Refused."""
         if self._state == self._counted:
             return not self._left and self._counted() is END
         if self._state == self._data and not self._left and self._buffer[:2] == b"\r\n":

@@ -55,7 +55,7 @@ class Request:
         return self.exchange.body
 
     def header(self, name: bytes) -> str | None:
-        """The first header of this name (lower case), None when there is none."""
+        """Return the first header of this name (lower case), None when there is none."""
         found = next((value for each, value in self.lines if each == name), None)
         return None if found is None else found.decode("latin-1")
 
@@ -84,11 +84,11 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
 
 
 def json_answer(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return Answer(status, msgspec.json.encode(answer), tuple(headers))
 
 
 def refusal(request: Request, refused: ApiError) -> Answer:
-    """An error in the usual form."""
+    """Return an error in the usual form."""
     body = error_body(refused.message, refused.code, request.exchange.request_id, refused.extra)
     return Answer(refused.status, body, refused.headers)

@@ -87,7 +87,7 @@ class Router:
             await respond(send, answered.status, answered.body, _lines(answered))
 
     def _find(self, scope: Scope) -> tuple[_Entry, Mapping[str, str]] | None:
-        """The hot route of a request, None where Quart is to find out."""
+        """Return the hot route of a request, None where Quart is to find out."""
         method, path = scope["method"], scope["path"]
         if (exact := self._exact.get((method, path))) is not None:
             return (exact, _NONE) if exact.hot else None

@@ -152,7 +152,7 @@ class Exchange:
             raise self._late("the server takes nothing", self._patience.answer_s)
 
     async def head(self) -> AnswerHead:
-        """The answer's head. Raises Interrupted."""
+        """Return the answer's head. Raises Interrupted."""
         while True:
             event = self._next()
             if isinstance(event, AnswerHead):
@@ -161,7 +161,7 @@ class Exchange:
             await self._fill(inf if self._sending else self._patience.answer_s)
 
     async def part(self) -> bytes | None:
-        """The next bytes of the answer's body, None at its end. Raises Interrupted."""
+        """Return the next bytes of the answer's body, None at its end. Raises Interrupted."""
         while not self.ended:
             event = self._next()
             if isinstance(event, bytes):

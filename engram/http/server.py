@@ -55,7 +55,7 @@ class Observer(Protocol):
     """Who is told what the server does without the application."""
 
     def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
-        """A request is answered by its connection; returns the request's id and headers to add to the answer."""
+        """Return a request is answered by its connection; return the request's id and headers to add to the answer."""
         ...
 
     def dropped(self, code: str) -> None:
@@ -67,7 +67,7 @@ class Observer(Protocol):
         ...
 
     def for_anybody(self) -> HeaderLines:
-        """Headers to add to an answer whose request was not read."""
+        """Return headers to add to an answer whose request was not read."""
         ...
 
 
@@ -180,7 +180,7 @@ class Server:
             self._observer.count(len(self._open))
 
     def next_turn(self) -> int:
-        """A number that rises, finer than the clock: who has waited longest."""
+        """Return a number that rises, finer than the clock: who has waited longest."""
         self._turn += 1
         return self._turn
 
@@ -218,7 +218,7 @@ class Server:
             sock.close()
 
     def refusal(self, refused: Refused, client: str) -> bytes:
-        """The answer to a request that no application answers; it closes the connection."""
+        """Return the answer to a request that no application answers; it closes the connection."""
         request_id, headers = self._observer.refused(refused, client)
         body = error_body(refused.message, refused.code, request_id)
         lines = [
@@ -251,7 +251,7 @@ _BUSY: Final = error_body("too many connections; try again in a moment", "busy",
 
 
 def _turned_away(headers: HeaderLines) -> bytes:
-    """The answer to a connection that there is no room for."""
+    """Return the answer to a connection that there is no room for."""
     lines = [
         b"HTTP/1.1 503 Service Unavailable",
         b"content-type: application/json",

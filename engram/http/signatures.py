@@ -123,13 +123,13 @@ def demand_signatures(app: App, verifier: Verifier, clock: Clock, *, unsigned: C
 
 
 def signed_request() -> SignedRequest:
-    """Who signed the request being answered; inside a request of Quart only, and not on paths that need none."""
+    """Return who signed the request being answered; inside a request of Quart only, and not on paths that need none."""
     scope: Any = request.scope
     return cast(SignedRequest, scope[KEY])
 
 
 def refusal(error: AuthError) -> ApiError:
-    """The answer to a request that is not believed."""
+    """Return the answer to a request that is not believed."""
     headers = (("Retry-After", str(RETRY_AFTER_S)),) if error.code == "busy" else ()
     extra = {} if error.skew_ms is None else {"clock_skew_ms": error.skew_ms}
     return ApiError(_STATUS.get(error.code, 401), error.code, error.message, headers=headers, extra=extra)

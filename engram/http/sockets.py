@@ -31,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, listener: socket.socket) -> "Address":
-        """Where this socket is bound."""
+        """Return where this socket is bound."""
         bound = listener.getsockname()
         return cls(str(bound[0]), int(bound[1]))
 
@@ -60,7 +60,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
-    """The listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
+    """Return the listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
 
     Empty where there are none, or where they were meant for another process. Raises ValueError for a descriptor that is
     no listening stream socket.

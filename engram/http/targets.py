@@ -46,7 +46,10 @@ class Target(msgspec.Struct, frozen=True):
 
 
 def target(url: str) -> Target:
-    """Where an http or https URL points; a user and a fragment in it are ignored. Raises NotSent for any other."""
+    """Return where an http or https URL points; a user and a fragment in it are ignored.
+
+    Raises NotSent for any other.
+    """
     match = _URL.fullmatch(url)
     if match is None:
         raise NotSent(f"not an http or https URL, or one with characters to be percent-encoded: {url[:200]!r}")
@@ -73,7 +76,7 @@ def head(
     is_json: bool = False,
     keep: bool = True,
 ) -> bytes:
-    """The head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
+    """Return the head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
 
     The caller's headers win over ours, but for those that say where a body ends or what becomes of the connection.
     """

@@ -24,7 +24,7 @@ class Certificates:
     """A certificate chain and its key, from two PEM files."""
 
     def __init__(self, chain: Path, key: Path) -> None:
-        """Raises OSError and ssl.SSLError (an OSError too) when they cannot be used."""
+        """Raise OSError and ssl.SSLError (an OSError too) when they cannot be used."""
         self._chain, self._key = chain, key
         self._stamps = self._look()
         self._context = self._load()
@@ -103,7 +103,7 @@ class TlsTransport(Transport):
                 return
 
     async def read(self) -> bytes:
-        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
             try:
                 return self._tls.read(READ_BYTES)
@@ -123,11 +123,11 @@ class TlsTransport(Transport):
         return False
 
     def has_bytes(self) -> bool:
-        """Whether bytes wait to be read."""
+        """Return whether bytes wait to be read."""
         return bool(self._tls.pending()) or super().has_bytes()
 
     def is_quiet(self) -> bool:
-        """Whether the connection stands and nothing but TLS's own records has come on it that was not read."""
+        """Return whether the connection stands and nothing but TLS's own records has come on it that was not read."""
         while True:
             try:
                 self._tls.read(1)
@@ -148,7 +148,7 @@ class TlsTransport(Transport):
             self._incoming.write(data)
 
     def read_now(self) -> bytes:
-        """What has arrived already; b"" when nothing has. Raises OSError."""
+        """Return what has arrived already; b"" when nothing has. Raises OSError."""
         if data := super().read_now():
             self._incoming.write(data)
         try:
@@ -182,7 +182,7 @@ class TlsTransport(Transport):
 
 
 def transports(certificates: Certificates | None, send_s: float) -> Callable[[socket.socket], Transport]:
-    """What wraps an accepted socket: plain, or in TLS where there are certificates."""
+    """Return what wraps an accepted socket: plain, or in TLS where there are certificates."""
     if certificates is None:
         return lambda sock: Transport(sock, send_s)
     return lambda sock: TlsTransport(sock, send_s, certificates.context())

@@ -51,7 +51,7 @@ class Transport:
         return True
 
     async def read(self) -> bytes:
-        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
             await self._readable()
             try:
@@ -85,14 +85,14 @@ class Transport:
             raise Late
 
     def has_bytes(self) -> bool:
-        """Whether bytes wait to be read."""
+        """Return whether bytes wait to be read."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing now, or nothing ever more
             return False
 
     def is_quiet(self) -> bool:
-        """Whether the connection stands and nothing has come on it that was not read."""
+        """Return whether the connection stands and nothing has come on it that was not read."""
         try:
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -102,7 +102,7 @@ class Transport:
         return False
 
     def read_now(self) -> bytes:
-        """What has arrived already; b"" when nothing has. Raises OSError."""
+        """Return what has arrived already; b"" when nothing has. Raises OSError."""
         try:
             return self.sock.recv(READ_BYTES)
         except BlockingIOError:

@@ -61,7 +61,7 @@ class WebSocket:
         self._events: deque[Event] = deque()
         self._head = head
         self._accepted = False
-        self._told = False  # the application has its websocket.connect
+        self._connect_sent = False  # the application has its websocket.connect
         self._closed: int | None = None
         self._text: list[str] = []
         self._bytes: list[bytes] = []
@@ -92,9 +92,9 @@ class WebSocket:
         await self._close(1000)
 
     async def receive(self) -> Message:
-        """The next message for the application."""
-        if not self._told:
-            self._told = True
+        """Return the next message for the application."""
+        if not self._connect_sent:
+            self._connect_sent = True
             return {"type": "websocket.connect"}
         while self._closed is None:
             while self._events:

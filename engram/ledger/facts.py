@@ -7,12 +7,12 @@ from engram.ledger.tables import meta
 
 
 def ledger_id(connection: Connection) -> str:
-    """Eight hex digits, made with the ledger; every node token of this ledger begins with them."""
+    """Return eight hex digits, made with the ledger; every node token of this ledger begins with them."""
     return str(connection.execute(select(meta.c.value).where(meta.c.key == "ledger_id")).scalar_one())
 
 
 def claim_environment(connection: Connection, environment: str) -> str:
-    """The environment whose ledger this is; the one asked for when it was nobody's until now.
+    """Return the environment whose ledger this is; the one asked for when it was nobody's until now.
 
     Play money's sessions must never be served for real: what was bought in one environment stays in it.
     """
@@ -21,7 +21,7 @@ def claim_environment(connection: Connection, environment: str) -> str:
 
 
 def get(connection: Connection, key: str) -> str | None:
-    """A stored switch, or None when it was never set."""
+    """Return a stored switch, or None when it was never set."""
     value = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
     return None if value is None else str(value)
 

@@ -68,7 +68,7 @@ class Lane:
         self._steps = 0
 
     def rows(self, lookup: Lookup, *values: object) -> list[Row]:
-        """The rows. Raises LaneClosed."""
+        """Return the rows. Raises LaneClosed."""
         try:
             connection = self._connection or self._open()
             self._steps = 0

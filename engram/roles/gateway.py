@@ -35,7 +35,10 @@ _log = structlog.get_logger("engram")
 
 
 def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
-    """The whole tree of a gateway. It starts from the top and stops from the bottom: the public surface first."""
+    """Return the whole tree of a gateway.
+
+    It starts from the top and stops from the bottom: the public surface first.
+    """
     rounds = ports.rounds
     return SupervisorSpec(
         "root",
@@ -97,7 +100,7 @@ class Gateway:
     """The role: its keys, and the backend that its nodes run on; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Raises HotkeyError, UnusableRefundKey, OSError."""
+        """Raise HotkeyError, UnusableRefundKey, OSError."""
         self.keypair = _own_keypair(settings, folder)
         self.certificates = _certificates(settings)
         self.refund_key = open_refund_key(settings, folder)
@@ -105,7 +108,7 @@ class Gateway:
         self._backend: Backend | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
-        """Asks the backend what it holds. Raises UnknownBackend, OtherBackend."""
+        """Ask the backend what it holds. Raises UnknownBackend, OtherBackend."""
         backend = make_backend(self.settings, shared.folder, shared.ledger_id, Path(__file__).resolve().parents[2])
         await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
         ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
@@ -126,7 +129,7 @@ open_role = Gateway
 
 
 def _own_keypair(settings: Settings, folder: Path) -> Keypair:
-    """The gateway's own key: made at the first start, and the same ever after, since phones pin it.
+    """Return the gateway's own key: made at the first start, and the same ever after, since phones pin it.
 
     An encrypted one takes seconds to open, with the interpreter's lock held, and may ask for its password: before the
     loop runs.
@@ -142,7 +145,7 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
 
 
 def _certificates(settings: Settings) -> Certificates | None:
-    """What the gateway speaks https by, None where it speaks http. Raises OSError naming the setting."""
+    """Return what the gateway speaks https by, None where it speaks http. Raises OSError naming the setting."""
     at = settings.gateway
     if not at.tls_certificate:
         return None

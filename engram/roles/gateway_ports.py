@@ -117,7 +117,7 @@ class GatewayPorts:
         return room if keys is None else min(room, keys)
 
     def syncer(self) -> MetagraphSyncer:
-        """The chain's actor."""
+        """Return the chain's actor."""
         p, chain = self._p, self._p.settings.chain
         forks = ForkFolder(p.folder / FORKS)
         return MetagraphSyncer(
@@ -271,7 +271,7 @@ class GatewayPorts:
         )
 
     def _conditions(self) -> Conditions:
-        """What sales depend on beside the ledger."""
+        """Return what sales depend on beside the ledger."""
         p, settings = self._p, self._p.settings
         return Conditions(
             fixed=fixed_facts(settings),
@@ -301,7 +301,7 @@ class GatewayPorts:
         )
 
     async def _areas(self) -> dict[str, dict[str, object]]:
-        """What /status says of each area by itself."""
+        """Return what /status says of each area by itself."""
         shown: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(await self._p.ledger.commits()),
             "provisioning": {**msgspec.structs.asdict(self._offers), "places": self._places()},
@@ -312,7 +312,7 @@ class GatewayPorts:
         return shown
 
     def ops_app(self) -> App:
-        """The operator's application."""
+        """Return the operator's application."""
         counts = gauges(self._p.metrics, self._p.ledger, self._subnets, self.feed, self._p.process.nodes)
 
         async def refresh() -> None:
@@ -330,6 +330,6 @@ class _Latest:
         self._samples = samples
 
     def latest(self, session_id: str) -> NodeStats | None:
-        """The newest stats of a session's node, None before the first."""
+        """Return the newest stats of a session's node, None before the first."""
         sample = self._samples.sample(session_id)
         return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)

@@ -35,7 +35,7 @@ _log = structlog.get_logger("engram.miner")
 
 
 def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
-    """The whole tree of a node. It starts from the top and stops from the bottom, and ends with its lifetime."""
+    """Return the whole tree of a node. It starts from the top and stops from the bottom, and ends with its lifetime."""
     chain, launch = node.chain, ports.launch
     return SupervisorSpec(
         "node",
@@ -135,12 +135,12 @@ class Miner:
 
 
 def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
-    """A child that may fail for ever and ends no node: a chain that cannot be reached, say."""
+    """Return a child that may fail for ever and ends no node: a chain that cannot be reached, say."""
     return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
 
 
 def _keypair(launch: LaunchFile, settings: MinerSettings) -> Keypair:
-    """The node's own key. Blocks, for seconds when it is encrypted: there is no loop yet to hold up."""
+    """Return the node's own key. Blocks, for seconds when it is encrypted: there is no loop yet to hold up."""
     path = Path(launch.hotkey_file)
     password = password_for(
         path, settings.hotkey_password_file, "miner.hotkey_password_file", os.environ, at_terminal()

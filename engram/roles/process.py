@@ -47,7 +47,7 @@ class Program(Protocol):
     """What a process runs."""
 
     def opened(self) -> AbstractAsyncContextManager[SupervisorSpec]:
-        """Gives the tree to run; on leaving, when the tree has stopped, closes what it stood on."""
+        """Give the tree to run; on leaving, when the tree has stopped, closes what it stood on."""
         ...
 
     def started(self) -> None:
@@ -88,7 +88,7 @@ class Process:
             return self._cannot_start(error)
 
     async def run(self, program: Program) -> int:
-        """The part of `live` that is on the loop."""
+        """Return the part of `live` that is on the loop."""
         async with trio.open_nursery() as nursery:
             boot, status = trio.CancelScope(), EXIT_OK
             nursery.start_soon(self._stop_on_signals, boot)
@@ -101,7 +101,7 @@ class Process:
         return status
 
     def nodes(self) -> list[NodeInfo]:
-        """The live tree; empty until it is up."""
+        """Return the live tree; empty until it is up."""
         return [] if self.system is None else self.system.tree()
 
     def fail(self, report: Callable[[], None]) -> None:
@@ -171,7 +171,7 @@ def begin(log_level: str, *, json_logs: bool) -> None:
 
 
 def spare(name: str, start: Callable[[], Actor[Any] | Job | None]) -> ChildSpec:
-    """A child whose failures never end the process: it waits longer and longer, and is at last left down."""
+    """Return a child whose failures never end the process: it waits longer and longer, and is at last left down."""
     return ChildSpec(
         name,
         start,

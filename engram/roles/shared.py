@@ -48,7 +48,7 @@ class Role(Protocol):
         ...
 
     async def tree(self, shared: "Shared") -> SupervisorSpec:
-        """The whole tree of a process that has this role alone."""
+        """Return the whole tree of a process that has this role alone."""
         ...
 
     async def close(self) -> None:
@@ -92,7 +92,7 @@ class Shared:
                 self.ledger.close()
 
     def listener(self, name: str, host: str, port: int, certificates: Certificates | None = None) -> Listener:
-        """Where the surface of that name listens; made once."""
+        """Return where the surface of that name listens; made once."""
         settings = self.settings
         made = Listener(host, port, settings.http, settings.shutdown.drain_s, certificates)
         return self.listeners.setdefault(name, made)
@@ -107,7 +107,7 @@ class Shared:
         _log.info("stopped")
 
     def ledger_actor(self) -> LedgerActor:
-        """The ledger's only writer; when it is lost, the process ends."""
+        """Return the ledger's only writer; when it is lost, the process ends."""
         return LedgerActor(self.folder, self._on_ledger_lost, self._on_group)
 
     def _on_group(self, group: Group) -> None:
@@ -151,7 +151,7 @@ def open_shared(process: Process, openers: Sequence[OpenRole], settings: Setting
 
 
 def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
-    """One root with the children of all; what several have (the ledger), it has once, where the first has it."""
+    """Return one root with the children of all; what several have (the ledger), it has once, where the first has it."""
     children: dict[str, ChildSpec | SupervisorSpec] = {}
     for tree in trees:
         for child in tree.children:

@@ -77,12 +77,12 @@ class AsyncNodeClient:
         await self._transport.close()
 
     async def health(self) -> dict[str, object]:
-        """Whether the node is up, and what it holds."""
-        return await self._transport.ask(self._calls.told("/health"))
+        """Return whether the node is up, and what it holds."""
+        return await self._transport.ask(self._calls.document("/health"))
 
     async def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return await self._transport.ask(self._calls.told("/stats"))
+        return await self._transport.ask(self._calls.document("/stats"))
 
     async def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store a text and return its content id; the node shows the text to whoever signs for it, and nobody else.
@@ -110,15 +110,15 @@ class AsyncNodeClient:
         return await self._transport.ask(self._calls.ingest_vectors(items))
 
     async def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
+        """Return the memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return await self._transport.ask(self._calls.query(text, top_k, where))
 
     async def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest to an embedding, best first."""
+        """Return the memories nearest to an embedding, best first."""
         return await self._transport.ask(self._calls.query_vector(vector, top_k, where))
 
     async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
-        """The memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
+        """Return the memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
         lookup = LookUp(self._calls, key, values)
         while not lookup.done:
             lookup.take(await self._transport.ask(lookup.request()))
@@ -129,16 +129,19 @@ class AsyncNodeClient:
         outcomes: list[bool | NodeRefused] = []
         for start in range(0, len(cids), MAX_BATCH):
             call = self._calls.delete_batch(cids[start : start + MAX_BATCH])
-            told = await self._transport.ask(call)
-            outcomes += told
+            answered = await self._transport.ask(call)
+            outcomes += answered
         return outcomes
 
     async def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
+        """Return a page of the memories, oldest first; at most 200.
+
+        Deletions move the rest up: `walk` skips nothing.
+        """
         return await self._transport.ask(self._calls.page(limit, offset, where))
 
     async def get(self, cid: str) -> Memory | None:
-        """The memory of this content id; None when the node does not hold it (or not for you)."""
+        """Return the memory of this content id; None when the node does not hold it (or not for you)."""
         return await self._transport.ask(self._calls.get(cid))
 
     async def delete(self, cid: str) -> bool:
@@ -146,7 +149,7 @@ class AsyncNodeClient:
         return await self._transport.ask(self._calls.delete(cid))
 
     async def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> AsyncGenerator[Memory]:
-        """All memories, oldest first, by a cursor that deletions and inserts do not move; as NodeClient.walk."""
+        """Yield all memories, oldest first, by a cursor that deletions and inserts do not move; as NodeClient.walk."""
         walk = Walk(self._calls, where, node)
         while not walk.done:
             for memory in walk.take(await self._transport.ask(walk.request())):
@@ -154,15 +157,18 @@ class AsyncNodeClient:
         walk.check()
 
     async def commitment(self, node: PublicKey) -> Commitment:
-        """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
+        """Return the signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
         return await self._transport.ask(self._calls.commitment(node))
 
     async def prove(self, cid: str, node: PublicKey) -> str | None:
-        """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
+        """Return the embedding hash that the node has committed to for this id, None when to having none.
+
+        Raises Impostor.
+        """
         return await self._transport.ask(self._calls.prove(cid, node))
 
     async def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
-        """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
+        """Return whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
         return await self._transport.ask(self._calls.challenge(cid, embedding, node))
 
     async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
@@ -170,7 +176,7 @@ class AsyncNodeClient:
         await self._transport.ask(self._calls.put_share(share, threshold, total, replace=replace))
 
     async def get_share(self) -> tuple[Share, int] | None:
-        """The share that was left and its threshold; None when there is none."""
+        """Return the share that was left and its threshold; None when there is none."""
         return await self._transport.ask(self._calls.get_share())
 
     @asynccontextmanager
@@ -185,7 +191,7 @@ class AsyncNodeClient:
         As NodeClient.export.
         """
         export = Export(
-            self._calls, after, lambda told: None if node is None else self._calls.require_whole(node, told)
+            self._calls, after, lambda commitment: None if node is None else self._calls.require_whole(node, commitment)
         )
         async with aclosing(self._exported(export)) as documents:
             yield documents

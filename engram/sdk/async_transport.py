@@ -56,12 +56,12 @@ class AsyncTransport:
                 if response.status_code == 200:
                     yield Answer(200, headers, b""), parts
                     return
-                told = bytearray()
+                content = bytearray()
                 async for part in parts:
-                    told += part
-                    if len(told) > MAX_ANSWER_BYTES:
+                    content += part
+                    if len(content) > MAX_ANSWER_BYTES:
                         break
-                yield Answer(response.status_code, headers, bytes(told)), parts
+                yield Answer(response.status_code, headers, bytes(content)), parts
 
     async def request(self, method: str, path: str, *, body: bytes | None = None) -> Answer:
         """Send a request and read the whole answer, whatever its status.

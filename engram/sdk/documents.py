@@ -111,7 +111,7 @@ class Documents:
                 self._overtaken(overtaken, self._store(overtaken, again=True))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
-        """The documents of these ids, in their order; ids that nothing is kept under are passed over."""
+        """Return the documents of these ids, in their order; ids that nothing is kept under are passed over."""
         newest: dict[str, Reference] = {}
         refs = [self._ref("id", each) for each in ids]
         for some in _in_batches(dict.fromkeys(refs)):
@@ -133,7 +133,7 @@ class Documents:
         return self._take_out([record.cid for page in pages for record in page.records if "_ref" in record.metadata])
 
     def search(self, vector: Sequence[float], k: int, where: Where | None = None) -> list[Found]:
-        """The k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
+        """Return the k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
 
         Raises ValueError for another k, for a filter that is not understood, and for one with a cipher: the node cannot
         read what it would filter by.
@@ -202,13 +202,13 @@ class Documents:
         return self._take_out([each.cid for each in self._references(key, values)])
 
     def _references(self, key: str, values: Sequence[str]) -> Iterator[Reference]:
-        """Those that are marked with these, the oldest first. What a node gives besides is passed over."""
+        """Yield those that are marked with these, the oldest first. What a node gives besides is passed over."""
         for some in _in_batches(dict.fromkeys(values)):
             for page in self._pages(partial(self._client.calls.look_up, key, some)):
                 yield from (each for each in page.records if each.value in some)
 
     def _pages(self, make: Callable[[str | None], Call[Pages]]) -> Iterator[Pages]:
-        """All pages. Raises MalformedAnswer for some that never end."""
+        """Yield all pages. Raises MalformedAnswer for some that never end."""
         cursors = Cursors()
         while not cursors.ended:
             page = self._ask(lambda: make(cursors.after))
@@ -236,7 +236,7 @@ class Documents:
 
 
 def new_id() -> str:
-    """An id for a document that came without one."""
+    """Return an id for a document that came without one."""
     return str(uuid.uuid4())
 
 

@@ -65,7 +65,7 @@ class NamespaceCipher:
     """Symmetric: whoever knows the namespace's key reads. Deriving takes about 40 ms, once."""
 
     def __init__(self, namespace: str, namespace_key: str) -> None:
-        """Raises ValueError for a key of fewer than 16 characters."""
+        """Raise ValueError for a key of fewer than 16 characters."""
         if len(namespace_key) < _LEAST_KEY_CHARS:
             raise ValueError(f"the namespace's key must have at least {_LEAST_KEY_CHARS} characters")
         self._key = hashlib.pbkdf2_hmac("sha256", namespace_key.encode(), namespace.encode(), _ROUNDS)

@@ -12,7 +12,7 @@ _data = wire.decoder(dict[str, object])
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events in `lines`. Comments (heartbeats) and unknown fields are skipped, as the standard says.
+    """Yield the events in `lines`. Comments (heartbeats) and unknown fields are skipped, as the standard says.
 
     Raises MalformedAnswer when an event's data is no JSON object.
     """

@@ -52,7 +52,7 @@ class Export:
         self._began = False
 
     def request(self) -> Call[None]:
-        """What the next connection asks for."""
+        """Return what the next connection asks for."""
         self._came = 0
         self._line.clear()
         place, number = self._at
@@ -66,7 +66,10 @@ class Export:
         self._began = True
 
     def take(self, part: bytes) -> Iterator[Exported]:
-        """The documents that end in a part of the answer. Raises MalformedAnswer, and what checking the end raises."""
+        """Yield the documents that end in a part of the answer.
+
+        Raises MalformedAnswer, and what checking the end raises.
+        """
         self._line += part
         *lines, rest = self._line.split(b"\n")
         self._line = rest

@@ -88,11 +88,11 @@ class GatewayClient:
         self._transport.close()
 
     def tiers(self) -> list[Tier]:
-        """What can be bought, cheapest first."""
+        """Return what can be bought, cheapest first."""
         return self._public(api.TIERS).tiers
 
     def identity(self) -> Identity:
-        """The key that signs the gateway's answers."""
+        """Return the key that signs the gateway's answers."""
         return self._public(api.IDENTITY)
 
     def health(self) -> dict[str, object]:
@@ -113,15 +113,15 @@ class GatewayClient:
         return self._buy(api.EXTEND_SESSION, ExtendSessionBody(hours), max_usd, session_id=session_id)
 
     def get(self, session_id: str) -> Session:
-        """The session as it is now. Raises ApiError (404, 403)."""
+        """Return the session as it is now. Raises ApiError (404, 403)."""
         return self._signed(api.SHOW_SESSION, session_id=session_id)
 
     def sessions(self) -> list[Session]:
-        """All sessions of this hotkey, the newest first."""
+        """Return all sessions of this hotkey, the newest first."""
         return self._signed(api.LIST_SESSIONS, hotkey=self._keypair.ss58).sessions
 
     def payment(self, payment_id: str) -> Payment:
-        """A payment of this hotkey. Raises ApiError (404)."""
+        """Return a payment of this hotkey. Raises ApiError (404)."""
         return self._signed(api.SHOW_PAYMENT, payment_id=payment_id)
 
     def stop(self, session_id: str) -> Stopped:
@@ -137,7 +137,7 @@ class GatewayClient:
         return self._wait(session_id, lambda session: session.ended, "over", timeout_s)
 
     def events(self, session_id: str, *, last_event_id: str | None = None) -> Iterator[Event]:
-        """The session's events as they happen (`state`, `stats`), until it is over.
+        """Yield the session's events as they happen (`state`, `stats`), until it is over.
 
         A lost connection is made again and goes on where it ended. Raises ApiError, NotReached, OutcomeUnknown.
         """
@@ -186,15 +186,15 @@ class GatewayClient:
 
     def _buy(self, route: Route[Q, BoughtAnswer], order: Q, max_usd: float | None, **names: str) -> Session:
         path, body = route.url(**names), msgspec.json.encode(order)
-        asked = self._send(route.method, path, body)
-        if asked.status == route.success.status:
-            return _decode(asked, route)
-        if asked.status != 402:
-            raise error_of(asked, verified=True)
-        return self._pay(route, path, body, self._payment(asked, max_usd))
+        answer = self._send(route.method, path, body)
+        if answer.status == route.success.status:
+            return _decode(answer, route)
+        if answer.status != 402:
+            raise error_of(answer, verified=True)
+        return self._pay(route, path, body, self._payment(answer, max_usd))
 
-    def _payment(self, asked: Answer, max_usd: float | None) -> dict[str, str]:
-        required = asked.headers.get("payment-required", "")
+    def _payment(self, answer: Answer, max_usd: float | None) -> dict[str, str]:
+        required = answer.headers.get("payment-required", "")
         price_usd = _dearest_usd(required)
         if self._wallet is None:
             raise PaymentNeeded(f"this costs {price_usd} USD: give GatewayClient a wallet to pay with")
@@ -272,7 +272,7 @@ def _dearest_usd(payment_required: str) -> float:
 
 
 def _wait_s(error: ApiError) -> float | None:
-    """How long to wait before the same paid request is sent again; None when that would change nothing."""
+    """Return how long to wait before the same paid request is sent again; None when that would change nothing."""
     if error.status == 503 or error.code == "rate_limited":
         return min(10.0, error.retry_after_s or POLL_S)
     return None

@@ -84,7 +84,7 @@ class EngramVectorStore(VectorStore):
         return [document.id for document, _ in made]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Text]:
-        """The k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
+        """Return the k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
 
         Raises ValueError for another k and for a filter that a node does not understand.
         """
@@ -98,7 +98,7 @@ class EngramVectorStore(VectorStore):
         ]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Text]:
-        """The k documents nearest to a vector; `filter` keeps those with equal metadata."""
+        """Return the k documents nearest to a vector; `filter` keeps those with equal metadata."""
         return [_text(found.document) for found in self._search(embedding, k, **kwargs)]
 
     def max_marginal_relevance_search(self, *args: Any, **kwargs: Any) -> list[Text]:
@@ -110,7 +110,7 @@ class EngramVectorStore(VectorStore):
         raise NotImplementedError(_NO_MMR)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Text]:
-        """The documents of these ids; ids that nothing is kept under are passed over."""
+        """Return the documents of these ids; ids that nothing is kept under are passed over."""
         return [_text(document) for document in self._documents.get(ids)]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:

@@ -82,13 +82,13 @@ class EngramVectorStore(BasePydanticVectorStore):
         self._documents.clear()
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by id. Raises ValueError for filters, which are not offered here."""
+        """Return nodes by id. Raises ValueError for filters, which are not offered here."""
         if filters is not None:
             raise ValueError("nodes are looked up by id here, not by filters")
         return [_node(document) for document in self._documents.get(node_ids or [])]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nearest nodes. Raises ValueError for what a node cannot do: it is never left out silently."""
+        """Return the nearest nodes. Raises ValueError for what a node cannot do: it is never left out silently."""
         if query.mode is not VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
             raise ValueError(f"a node searches by an embedding in the mode 'default', not {query.mode.value!r}")
         if query.doc_ids or query.node_ids:

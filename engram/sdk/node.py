@@ -88,12 +88,12 @@ class NodeClient:
         self._transport.close()
 
     def health(self) -> dict[str, object]:
-        """Whether the node is up, and what it holds."""
-        return self.ask(self.calls.told("/health"))
+        """Return whether the node is up, and what it holds."""
+        return self.ask(self.calls.document("/health"))
 
     def stats(self) -> dict[str, object]:
         """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return self.ask(self.calls.told("/stats"))
+        return self.ask(self.calls.document("/stats"))
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
         """Store a text and return its content id; the node shows the text to whoever signs for it, and nobody else.
@@ -121,15 +121,15 @@ class NodeClient:
         return self.ask(self.calls.ingest_vectors(items))
 
     def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
+        """Return the memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return self.ask(self.calls.query(text, top_k, where))
 
     def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest to an embedding, best first."""
+        """Return the memories nearest to an embedding, best first."""
         return self.ask(self.calls.query_vector(vector, top_k, where))
 
     def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
-        """The memories whose metadata `key` is one of these values, oldest first; 256 values a request.
+        """Return the memories whose metadata `key` is one of these values, oldest first; 256 values a request.
 
         Keys `_ref` and `_group` are found by an index, others by reading the namespace.
         """
@@ -143,16 +143,19 @@ class NodeClient:
         outcomes: list[bool | NodeRefused] = []
         for start in range(0, len(cids), MAX_BATCH):
             call = self.calls.delete_batch(cids[start : start + MAX_BATCH])
-            told = self.ask(call)
-            outcomes += told
+            answered = self.ask(call)
+            outcomes += answered
         return outcomes
 
     def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
+        """Return a page of the memories, oldest first; at most 200.
+
+        Deletions move the rest up: `walk` skips nothing.
+        """
         return self.ask(self.calls.page(limit, offset, where))
 
     def get(self, cid: str) -> Memory | None:
-        """The memory of this content id; None when the node does not hold it (or not for you)."""
+        """Return the memory of this content id; None when the node does not hold it (or not for you)."""
         return self.ask(self.calls.get(cid))
 
     def delete(self, cid: str) -> bool:
@@ -160,7 +163,7 @@ class NodeClient:
         return self.ask(self.calls.delete(cid))
 
     def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> Iterator[Memory]:
-        """All memories, oldest first, by a cursor that deletions and inserts do not move.
+        """Yield all memories, oldest first, by a cursor that deletions and inserts do not move.
 
         With `node`, the node's key, the end raises ListingIncomplete unless what was listed is what the node has
         committed to, Impostor unless it signed that; only an end without either proves that nothing was left out.
@@ -171,15 +174,18 @@ class NodeClient:
         walk.check()
 
     def commitment(self, node: PublicKey) -> Commitment:
-        """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
+        """Return the signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
         return self.ask(self.calls.commitment(node))
 
     def prove(self, cid: str, node: PublicKey) -> str | None:
-        """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
+        """Return the embedding hash that the node has committed to for this id, None when to having none.
+
+        Raises Impostor.
+        """
         return self.ask(self.calls.prove(cid, node))
 
     def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
-        """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
+        """Return whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
         return self.ask(self.calls.challenge(cid, embedding, node))
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
@@ -187,18 +193,18 @@ class NodeClient:
         self.ask(self.calls.put_share(share, threshold, total, replace=replace))
 
     def get_share(self) -> tuple[Share, int] | None:
-        """The share that was left and its threshold; None when there is none."""
+        """Return the share that was left and its threshold; None when there is none."""
         return self.ask(self.calls.get_share())
 
     def export(self, *, after: Exported | None = None, node: PublicKey | None = None) -> Iterator[Exported]:
-        """Everything that the node holds for its controller, document by document, with bounded memory.
+        """Yield everything that the node holds for its controller, document by document, with bounded memory.
 
         For the key that controls the node. A lost connection is made again and goes on where it ended; after an
         interruption `after` is the last document that came. `node` is the node's key, with which it must have signed
         the end. Raises ApiError (403: not the controller; 503: two exports at once), MalformedAnswer, Impostor,
         NotReached, OutcomeUnknown, ValueError without a keypair.
         """
-        export = Export(self.calls, after, lambda told: None if node is None else self.calls.require_whole(node, told))
+        export = Export(self.calls, after, lambda commitment: None if node is None else self.calls.require_whole(node, commitment))
         while not export.done:
             lost: NotReached | OutcomeUnknown | None = None
             try:

@@ -89,7 +89,7 @@ class NodeCalls:
         self._sender = keypair.ss58 if strict and keypair is not None else None
         self._last_ms = 0
 
-    def told(self, path: str) -> Call[dict[str, object]]:
+    def document(self, path: str) -> Call[dict[str, object]]:
         """GET something that the node tells of itself."""
         return Call("GET", path, None, lambda answer: checked(answer, dict[str, object]))
 
@@ -172,12 +172,12 @@ class NodeCalls:
         return self._post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
 
     def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:
-        """What came as ids, metadata and texts, decrypted. Raises Undecryptable."""
+        """Return what came as ids, metadata and texts, decrypted. Raises Undecryptable."""
         return self._opened([Memory(*each) for each in found])
 
-    def require_root(self, node: PublicKey, told: Commitment) -> None:
+    def require_root(self, node: PublicKey, commitment: Commitment) -> None:
         """Check a root over the namespace. Raises Impostor."""
-        self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+        self._require_root(node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
 
     def query_vector(self, vector: Sequence[float], top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a vector."""
@@ -193,7 +193,7 @@ class NodeCalls:
         return self._post(node.LIST, fields | self._filter(where), read)
 
     def get(self, cid: str) -> Call[Memory | None]:
-        """One memory; None when the node has none under that id for this hotkey."""
+        """Return one memory; None when the node has none under that id for this hotkey."""
         fields = self._signed(node.RETRIEVE, {"cid": cid})
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})
 
@@ -217,32 +217,32 @@ class NodeCalls:
         return Call("DELETE", node.DELETE.url(cid=cid), body, read)
 
     def commitment(self, key: PublicKey) -> Call[Commitment]:
-        """The root over the namespace, checked against the node's signature."""
+        """Return the root over the namespace, checked against the node's signature."""
         query = urlencode(self._named(node.COMMITMENT, {}))
 
         def read(answer: Answer) -> Commitment:
-            told = checked(answer, model.Commitment)
-            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
-            return told
+            commitment = checked(answer, model.Commitment)
+            self._require_root(key, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
+            return commitment
 
         return Call("GET", _target(node.COMMITMENT.path, query), None, read)
 
     def prove(self, cid: str, key: PublicKey) -> Call[str | None]:
-        """The embedding hash that the node has committed to; None: it has committed to not having the memory."""
+        """Return the embedding hash that the node has committed to; None: it has committed to not having the memory."""
 
         def read(answer: Answer) -> str | None:
-            told = checked(answer, model.Proved)
-            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
+            proved = checked(answer, model.Proved)
+            self._require_root(key, proved.root_hex, proved.count, proved.signed, proved.signature)
             try:
-                shown = wire.decode(told.proof, keyed_tree.Shown)
-                return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
+                shown = wire.decode(proved.proof, keyed_tree.Shown)
+                return keyed_tree.verify(shown, cid, bytes.fromhex(proved.root_hex))
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
 
         return self._post(node.PROVE_MEMORY, {"cid": cid}, read)
 
     def challenge(self, cid: str, embedding: bytes, key: PublicKey) -> Call[bool]:
-        """Whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
+        """Return whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
         nonce, validator = secrets.token_bytes(32), self._keypair.public_key if self._keypair else bytes(32)
         expires_at = int(self._clock.now()) + _CHALLENGE_S
         fields: JsonObject = {"cid": cid, "nonce_hex": nonce.hex(), "expires_at": expires_at, "version": 2}
@@ -251,33 +251,33 @@ class NodeCalls:
         def read(answer: Answer) -> bool:
             if answer.status == 404:
                 return False
-            told = checked(answer, model.Possession)
-            inclusion = _inclusion(told)
+            possession = checked(answer, model.Possession)
+            inclusion = _inclusion(possession)
             try:
-                root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
+                root, signature = bytes.fromhex(possession.root_hex), bytes.fromhex(possession.signature.removeprefix("0x"))
                 name = self.namespace or _PUBLIC
-                asked = proofs.Challenge(key, validator, nonce, cid, name, root, told.count, expires_at)
-                signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
+                challenge = proofs.Challenge(key, validator, nonce, cid, name, root, possession.count, expires_at)
+                signed = proofs.transcript(challenge) + bytes.fromhex(possession.proof)
                 held = keyed_tree.verify(inclusion, cid, root) == proofs.embedding_hash(embedding)
             except (ValueError, OverflowError):
                 return False
-            return held and verify(key, signed, signature) and proofs.verify_possession(told.proof, embedding, asked)
+            return held and verify(key, signed, signature) and proofs.verify_possession(possession.proof, embedding, challenge)
 
         return self._post(node.CHALLENGE, fields, read)
 
     def export_stream(self, kind: str, after: int) -> Call[None]:
-        """Everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
+        """Return everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
         if self._keypair is None:
             raise ValueError("a node gives its memory to its controller alone: make the client with that keypair")
         fields: JsonObject = {"kind": kind, "after": after}
         body = miner_scheme.sign_body(self._keypair, node.EXPORT_STREAM.signed_as, fields, self._stamp_ms())
         return Call("POST", node.EXPORT_STREAM.path, msgspec.json.encode(body), ready)
 
-    def require_whole(self, node: PublicKey, told: Commitment | None) -> None:
+    def require_whole(self, node: PublicKey, commitment: Commitment | None) -> None:
         """Check the root over all that a node holds. Raises Impostor."""
-        if told is None:
+        if commitment is None:
             raise Impostor(f"no commitment of {ss58.encode(node)} came with the export")
-        self._require_root(node, told.root_hex, told.count, told.signed, told.signature, name="whole")
+        self._require_root(node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature, name="whole")
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
         """Leave a share of the namespace's key with the node."""
@@ -291,14 +291,14 @@ class NodeCalls:
         return self._post(node.PUT_KEY_SHARE, fields, read)
 
     def get_share(self) -> Call[tuple[Share, int] | None]:
-        """The share that was left, with its threshold; None when there is none."""
+        """Return the share that was left, with its threshold; None when there is none."""
 
         def read(answer: Answer) -> tuple[Share, int] | None:
             if answer.status == 404:
                 return None
-            told = checked(answer, model.KeyShare)
+            share = checked(answer, model.KeyShare)
             try:
-                return Share(told.share_index, bytes.fromhex(told.share_hex)), told.threshold
+                return Share(share.share_index, bytes.fromhex(share.share_hex)), share.threshold
             except ValueError as error:
                 raise MalformedAnswer(f"the node's share could not be read: {error}") from error
 
@@ -406,7 +406,7 @@ _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the
 
 
 def filter_of(where: Where) -> JsonObject:
-    """The field of a request that keeps memories by their metadata; none without conditions.
+    """Return the field of a request that keeps memories by their metadata; none without conditions.
 
     Raises ValueError for what a node does not understand, naming what it does.
     """
@@ -418,17 +418,17 @@ def filter_of(where: Where) -> JsonObject:
 
 
 def belongs_to(result: model.Result, sender: str | None) -> bool:
-    """Whether what was stored is the sender's (None: whoever that is), or the miner does not say whose it is."""
+    """Return whether what was stored is the sender's (None: whoever that is), or the miner does not say whose it is."""
     return sender is None or (known(result.owner_reason) is None and known(result.owner) in (None, sender))
 
 
 def keeps_text(result: model.Result) -> bool:
-    """Whether the text that came is the one that is kept."""
+    """Return whether the text that came is the one that is kept."""
     return known(result.text_kept) is not False
 
 
 def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str | NodeRefused:
-    """The content id of what was stored of an item, or why it was not; metadata are always kept whole.
+    """Return the content id of what was stored of an item, or why it was not; metadata are always kept whole.
 
     `sender` is whose it must be; None: anybody's.
     """
@@ -469,9 +469,9 @@ def _memory(record: model.Record) -> Memory:
     return Memory(record.cid, record.metadata, known(record.text))
 
 
-def _inclusion(told: model.Possession) -> keyed_tree.Shown:
+def _inclusion(possession: model.Possession) -> keyed_tree.Shown:
     try:
-        return wire.convert(told.inclusion, keyed_tree.Shown)
+        return wire.convert(possession.inclusion, keyed_tree.Shown)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(f"the node's proof could not be read: {error}") from None
 
@@ -481,7 +481,7 @@ def _target(path: str, query: str) -> str:
 
 
 def ready(answer: Answer) -> None:
-    """Raises ApiError unless an answer is a good one."""
+    """Raise ApiError unless an answer is a good one."""
     if answer.status != 200:
         raise error_of(answer)
 
@@ -496,7 +496,7 @@ def checked(answer: Answer, kind: type[T]) -> T:
 
 
 def floats(vector: Sequence[float]) -> list[JsonValue]:
-    """The numbers as JSON has them; numpy's are others."""
+    """Return the numbers as JSON has them; numpy's are others."""
     return [float(number) for number in vector]
 
 

@@ -104,7 +104,7 @@ def _through(secret: bytes, points: Sequence[Share], x: int) -> bytes:
 
 
 def _at(coefficients: Sequence[bytes], x: int) -> bytes:
-    """The polynomials of all bytes at x (Horner)."""
+    """Return the polynomials of all bytes at x (Horner)."""
     length, times_x, result = len(coefficients[0]), _times(x), 0
     for coefficient in reversed(coefficients):
         multiplied = result.to_bytes(length, "little").translate(times_x)
@@ -120,7 +120,7 @@ def _weight(index: int, indexes: Sequence[int], x: int) -> int:
 
 @cache
 def _times(factor: int) -> bytes:
-    """The table that multiplies each byte by a factor."""
+    """Return the table that multiplies each byte by a factor."""
     return bytes(_EXP[_LOG[factor] + _LOG[byte]] if factor and byte else 0 for byte in range(256))
 
 

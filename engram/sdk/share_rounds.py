@@ -78,7 +78,7 @@ class Placing:
     """
 
     def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int, *, replace: bool = False) -> None:
-        """Raises ValueError for an impossible threshold, and for clients that are not in one namespace."""
+        """Raise ValueError for an impossible threshold, and for clients that are not in one namespace."""
         urls = _urls(nodes)
         self.shares = shamir.split(secret, threshold, len(urls))
         self.threshold = threshold
@@ -146,7 +146,7 @@ class Placing:
             self._unplaced[number] = NodeFault(number, self._urls[number - 1], kind, text)
 
     def sha256(self, within_s: float) -> bytes:
-        """The secret's SHA-256. Raises SharesNotPlaced unless every node keeps its share."""
+        """Return the secret's SHA-256. Raises SharesNotPlaced unless every node keeps its share."""
         if not self._unplaced:
             return self._sha256
         faults = [
@@ -165,7 +165,7 @@ class Collecting:
     """Takes in what nodes give back, until the secret is known."""
 
     def __init__(self, nodes: Sequence[Node], sha256: bytes | None, rng: random.Random) -> None:
-        """Raises ValueError for a `sha256` that is no SHA-256, and for clients that are not in one namespace."""
+        """Raise ValueError for a `sha256` that is no SHA-256, and for clients that are not in one namespace."""
         if sha256 is not None and len(sha256) != hashlib.sha256().digest_size:
             raise ValueError("sha256 must be the 32 bytes that distributing the shares returned, or None")
         self._recovery = Recovery(sha256, rng)
@@ -189,16 +189,16 @@ class Collecting:
             yield from self._recovery.add(Given(number, url, share, threshold))
 
     def ended(self) -> Iterator[None]:
-        """All have answered, or time is over: search on in what came, in small steps."""
+        """Yield all have answered, or time is over: search on in what came, in small steps."""
         if not self.found:
             yield from self._recovery.finish()
 
     def faults(self) -> list[NodeFault]:
-        """What nodes that have answered did instead of giving a right share, in the nodes' order."""
+        """Return what nodes that have answered did instead of giving a right share, in the nodes' order."""
         return sorted([*self._faults, *self._recovery.faults()], key=lambda fault: fault.number)
 
     def secret(self, within_s: float) -> bytes:
-        """The secret. Raises SharesMissing."""
+        """Return the secret. Raises SharesMissing."""
         if self._recovery.secret is not None:
             return self._recovery.secret
         slow = [_too_slow(number, url, within_s) for number, url in self._silent.items()]

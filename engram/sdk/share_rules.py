@@ -91,7 +91,7 @@ class Recovery:
         return self._basis
 
     def missing(self) -> str:
-        """Why there is no secret, in words."""
+        """Return why there is no secret, in words."""
         came, thresholds = len(self._given), self._thresholds()
         if not came:
             return "no node gave a share"
@@ -110,7 +110,7 @@ class Recovery:
         return f"{named} that give another secret: at least {wrong} of them {'is' if wrong == 1 else 'are'} wrong"
 
     def faults(self) -> list[NodeFault]:
-        """What is wrong with which share: all that can be told by now."""
+        """Return what is wrong with which share: all that can be told by now."""
         threshold = self._thresholds()[0] if self._given else 0
         if self.secret is not None:
             right = [each for each in self._given if self._right(each.share)]
@@ -120,7 +120,7 @@ class Recovery:
         for given in self._given:
             share, first = given.share, seen.setdefault((given.share.index, given.share.data), given)
             if self.secret is not None and not self._right(share):
-                found.append(NodeFault(given.number, given.url, "wrong", self._told(share)))
+                found.append(NodeFault(given.number, given.url, "wrong", self._explain(share)))
             elif first is not given:
                 text = f"gave share number {share.index}, as node {first.number} did"
                 found.append(NodeFault(given.number, given.url, "duplicate", text))
@@ -161,7 +161,7 @@ class Recovery:
     def _right(self, share: Share) -> bool:
         return _on(self._basis, share)
 
-    def _told(self, share: Share) -> str:
+    def _explain(self, share: Share) -> str:
         if len(share.data) == len(self._basis[0].data):
             for index in range(1, shamir.MOST_SHARES + 1):
                 if shamir.value_at(self._basis, index) == share.data:
@@ -174,7 +174,7 @@ def _on(basis: Sequence[Share], share: Share) -> bool:
 
 
 def _fit(threshold: int, shares: Sequence[Share]) -> bool:
-    """Whether all shares, one more than `threshold` at least, are of one secret."""
+    """Return whether all shares, one more than `threshold` at least, are of one secret."""
     distinct = list({share.index: share for share in shares}.values())
     if len({len(share.data) for share in shares}) != 1 or len(distinct) <= threshold:
         return False

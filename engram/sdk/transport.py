@@ -111,7 +111,7 @@ class Transport:
 
 
 def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
-    """The error in an answer that is none of the expected ones."""
+    """Return the error in an answer that is none of the expected ones."""
     try:
         body = wire.decode(answer.body, ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -161,7 +161,7 @@ def _bounded_lines(parts: Iterator[str]) -> Iterator[str]:
 
 @contextmanager
 def translated(method: str, url: str) -> Generator[None]:
-    """Raises the client's own errors for those of the HTTP library."""
+    """Raise the client's own errors for those of the HTTP library."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:

@@ -29,11 +29,11 @@ class Walk:
         self._root: Commitment | None = None
 
     def request(self) -> Call[Listing]:
-        """The next page."""
+        """Return the next page."""
         return self._calls.walk(self._cursors.after, self._where)
 
     def take(self, page: Listing) -> list[Memory]:
-        """The memories of a page. Raises MalformedAnswer for one that goes back."""
+        """Return the memories of a page. Raises MalformedAnswer for one that goes back."""
         fresh = [each for each in page.records if each.cid not in self._entries]  # stored again, one is listed again
         self._entries |= {each.cid: _entry(each) for each in fresh}
         self._cursors.follow(known(page.next))
@@ -99,7 +99,7 @@ class LookUp:
         return not self._left
 
     def request(self) -> Call[References]:
-        """The next page."""
+        """Return the next page."""
         return self._calls.look_up_texts(self._key, self._left[:MAX_BATCH], self._cursors.after)
 
     def take(self, page: References) -> None:
@@ -111,7 +111,7 @@ class LookUp:
             self._cursors = Cursors()
 
     def memories(self) -> list[Memory]:
-        """What was found, decrypted. Raises Undecryptable."""
+        """Return what was found, decrypted. Raises Undecryptable."""
         return self._calls.memories(
             [(each.cid, known(each.metadata) or {}, known(each.text)) for each in self._found.values()]
         )

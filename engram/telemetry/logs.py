@@ -163,7 +163,7 @@ _log = structlog.get_logger("engram.http")
 
 
 def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
-    """Notes an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
+    """Note an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
     held_by = _requests.held_by
     if held_by is None:
         if not _requests.wanted:
@@ -187,7 +187,7 @@ def request(surface: str, *, method: str, path: str, status: int, took_ms: float
 
 
 def write_held() -> None:
-    """Writes the lines of requests that wait; to be called a few times a second, and at the end."""
+    """Write the lines of requests that wait; to be called a few times a second, and at the end."""
     if _requests.held_by is not None:
         _requests.held_by.write_held()
 
@@ -210,7 +210,7 @@ def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 
 def _now() -> str:
-    """The time, UTC, as ISO 8601 has it."""
+    """Return the time, UTC, as ISO 8601 has it."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     return f"{_second(seconds)}.{nanoseconds // 1_000:06d}Z"
 

@@ -9,7 +9,7 @@ INTERVAL_S = 0.05
 
 
 def loop_lag_job(metrics: Metrics) -> Job:
-    """A job that measures for ever: `metrics.loop_lag` gets one sample each INTERVAL_S."""
+    """Return a job that measures for ever: `metrics.loop_lag` gets one sample each INTERVAL_S."""
 
     async def run(context: Context) -> None:
         context.ready()

@@ -57,13 +57,13 @@ class Counter:
         registry.register(self)
 
     def labels(self, *values: str) -> CounterChild:
-        """The counter of these label values; made when it is first asked for."""
+        """Return the counter of these label values; made when it is first asked for."""
         if (child := self._children.get(values)) is None:
             child = self._children[values] = CounterChild()
         return child
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """What a scrape reads."""
+        """Yield what a scrape reads."""
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in self._children.items():
             family.add_metric(values, child.value)
@@ -90,13 +90,13 @@ class Histogram:
         registry.register(self)
 
     def labels(self, *values: str) -> HistogramChild:
-        """The histogram of these label values; made when it is first asked for."""
+        """Return the histogram of these label values; made when it is first asked for."""
         if (child := self._children.get(values)) is None:
             child = self._children[values] = HistogramChild(self._bounds)
         return child
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What a scrape reads."""
+        """Yield what a scrape reads."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in self._children.items():
             seen, buckets = 0, []

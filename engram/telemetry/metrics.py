@@ -213,7 +213,7 @@ class Metrics:
         self._before_scrape.append(refresh)
 
     def render(self) -> bytes:
-        """The text that Prometheus reads (version 0.0.4, UTF-8)."""
+        """Return the text that Prometheus reads (version 0.0.4, UTF-8)."""
         for refresh in self._before_scrape:
             refresh()
         return generate_latest(self.registry)

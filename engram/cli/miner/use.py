@@ -81,7 +81,7 @@ def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
         try:
             told: dict[str, object] = {"url": url}
             for path in ("/health", "/stats"):
-                call = calls.told(path)
+                call = calls.document(path)
                 told |= call.read(transport.request(call.method, call.path))
         finally:
             transport.close()
