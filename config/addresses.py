@@ -113,7 +113,7 @@ def is_http_url(url: str) -> bool:
 
 
 def _is_written_out(url: str) -> bool:
-    """Return a space or a sign that cannot be seen was pasted along."""
+    """Return whether the URL is free of spaces and invisible characters, which a paste may bring along."""
     return url.isprintable() and " " not in url
 
 

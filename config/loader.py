@@ -89,7 +89,7 @@ def load(
 
 
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
-    """Yield the process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
+    """Yield a warning for each variable that looks misspelled; it may be another program's, so it is not refused."""
     for name in sorted(environ):
         meant = misspelt(name, in_process=True)
         if meant is not None:

@@ -239,7 +239,7 @@ def _relay_backoff(settings: Settings) -> Iterator[Refused]:
 
 
 def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
-    """Yield what may move real value is decided by network and facilitator, whatever the profile is called."""
+    """Yield refusals of an environment that does not match the money that network and facilitator can move."""
     payments, environment = settings.payments, settings.environment
     worth, url = money(payments.network), payments.facilitator_url
     if not (url == EMBEDDED or is_http_url(url)):

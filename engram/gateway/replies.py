@@ -20,7 +20,6 @@ _SHOWN = 300
 def json_object(body: bytes, most_values: int) -> dict[str, object]:
     """Return a request's body as a JSON object; duplicate keys are refused. Raises ApiError 400.
 
-
     `most_values` bounds the commas and brackets in the body, also those within strings: 256 KiB of empty objects would
     block the loop for 157 ms.
     """

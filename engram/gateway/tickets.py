@@ -8,8 +8,8 @@ A ticket and its renewals are one lineage, which opens one session's stream and 
 | renewal       | 1, 2, …    | the stream's event ids | while no later one of its lineage has opened | RENEWAL_S    |
 
 EventSource reconnects to the same URL with the last event id it received: the used ticket is refused, the renewal in
-the id is accepted. A renewal may open twice, because the first answer may have been lost; the newest stream of a lineage
-stays open, and its earlier streams end. Tokens are signed by this process and die with it; a client
+the id is accepted. A renewal may open twice, because the first answer may have been lost; the newest stream of a
+lineage stays open, and its earlier streams end. Tokens are signed by this process and die with it; a client
 that is refused asks for another ticket.
 """
 

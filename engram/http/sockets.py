@@ -37,7 +37,7 @@ class Address(msgspec.Struct, frozen=True):
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address that `host` names; `port` 0 takes a free one, the same for all. Raises OSError."""
+    """Listen on every address that `host` resolves to; `port` 0 picks one free port for all. Raises OSError."""
     listeners: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -93,5 +93,5 @@ def tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Without it a slow reader's progress is not seen for megabytes, and a stream runs that far ahead of it.
+        # Without it a stream runs megabytes ahead of a slow reader before its progress is noticed.
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -1,7 +1,7 @@
-"""Counters and histograms of the event loop's own thread: plain numbers, read at a scrape.
+"""Counters and histograms for the event loop's thread alone: plain numbers, read at a scrape.
 
-The client library's take a lock for each change and look their child up by text for each label: 3 to 5 us a request,
-a twentieth of a whole one. These have the same words (`labels(…).inc()`, `labels(…).observe(seconds)`) and the same
+Those of prometheus_client take a lock for each change and look up their child by its label texts: 3 to 5 µs, a
+twentieth of a whole request. These have the same methods (`labels(…).inc()`, `labels(…).observe(seconds)`) and the same
 exposition, and may be used by one thread only.
 """
 
@@ -38,7 +38,7 @@ class HistogramChild:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.buckets = [0] * (len(bounds) + 1)
-        """Observations in each bucket alone; the last is that beyond the highest bound."""
+        """Observations per bucket (not cumulative); the last bucket is above the highest bound."""
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
