@@ -29,7 +29,8 @@ MOST_NAMES: Final = 2_048
 class Read(msgspec.Struct, frozen=True):
     """What an endpoint reads: fields of authority in its query, and whether it checks its body by a table of its own.
 
-    Otherwise none are accepted in the body."""
+    Otherwise none are accepted in the body.
+    """
 
     query: frozenset[str] = frozenset()
     checks_body: bool = False

@@ -27,7 +27,7 @@ from engram.telemetry.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[Scope], Awaitable[FastAnswer]]
-"""Answers without a framework: status, body and headers. For /health and /ready, which load balancers poll.""" 
+"""Answers without a framework: status, body and headers. For /health and /ready, which load balancers poll."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
 _TWO_READINGS = re.compile(rb"//|%2[Ff]")

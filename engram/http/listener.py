@@ -122,8 +122,8 @@ async def serve(
 ) -> None:
     """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
 
-    A socket that the service manager holds under the surface's name (LISTEN_FDS) is used in place of `host` and `port`;
-    else `port` 0 takes a free one. `context.ready` is given the Address. Cancelled, it cuts everything at once. Raises
+    A socket that the service manager holds under the surface's name (LISTEN_FDS) replaces `host` and `port`; otherwise
+    `port` 0 picks a free one. `context.ready` receives the Address. Cancellation cuts every connection at once. Raises
     OSError when it cannot listen.
     """
     listeners = passed(os.environ, app.surface) or listen(host, port)

@@ -63,7 +63,7 @@ def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
     """Return the listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
 
     Empty where there are none, or where they were meant for another process. Raises ValueError for a descriptor that is
-    no listening stream socket.
+    not a listening stream socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []

@@ -127,7 +127,7 @@ class TlsTransport(Transport):
         return bool(self._tls.pending()) or super().has_bytes()
 
     def is_quiet(self) -> bool:
-        """Return whether the connection stands and nothing but TLS's own records has come on it that was not read."""
+        """Return whether the connection is open and has no unread input except TLS's own records."""
         while True:
             try:
                 self._tls.read(1)

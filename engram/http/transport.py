@@ -92,7 +92,7 @@ class Transport:
             return False
 
     def is_quiet(self) -> bool:
-        """Return whether the connection stands and nothing has come on it that was not read."""
+        """Return whether the connection is open and has no unread input."""
         try:
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

@@ -328,7 +328,9 @@ def _perform(connection: Connection, effect: Effect, payment: Payment, now: Inst
             sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
 
 
-def _open_refund(connection: Connection, payment: Payment, reason: str, now: float, requested: int | None) -> Refund | None:
+def _open_refund(
+    connection: Connection, payment: Payment, reason: str, now: float, requested: int | None
+) -> Refund | None:
     earlier = refunds_of(connection, payment.id)
     amount = rules.refundable(payment.amount, sum(refund.amount for refund in earlier), requested)
     if amount == 0:

@@ -1,4 +1,4 @@
-"""The role `facilitator`: play money's facilitator, as a process of its own or inside a `local` gateway."""
+"""The role `facilitator`: the play-money facilitator, as its own process or inside a `local` gateway."""
 
 from pathlib import Path
 from typing import final
@@ -51,7 +51,7 @@ class Facilitator:
         return tree(shared)
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: the role holds no resources."""
 
 
 open_role = Facilitator

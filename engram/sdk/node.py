@@ -204,7 +204,9 @@ class NodeClient:
         the end. Raises ApiError (403: not the controller; 503: two exports at once), MalformedAnswer, Impostor,
         NotReached, OutcomeUnknown, ValueError without a keypair.
         """
-        export = Export(self.calls, after, lambda commitment: None if node is None else self.calls.require_whole(node, commitment))
+        export = Export(
+            self.calls, after, lambda commitment: None if node is None else self.calls.require_whole(node, commitment)
+        )
         while not export.done:
             lost: NotReached | OutcomeUnknown | None = None
             try:

@@ -254,14 +254,21 @@ class NodeCalls:
             possession = checked(answer, model.Possession)
             inclusion = _inclusion(possession)
             try:
-                root, signature = bytes.fromhex(possession.root_hex), bytes.fromhex(possession.signature.removeprefix("0x"))
+                root, signature = (
+                    bytes.fromhex(possession.root_hex),
+                    bytes.fromhex(possession.signature.removeprefix("0x")),
+                )
                 name = self.namespace or _PUBLIC
                 challenge = proofs.Challenge(key, validator, nonce, cid, name, root, possession.count, expires_at)
                 signed = proofs.transcript(challenge) + bytes.fromhex(possession.proof)
                 held = keyed_tree.verify(inclusion, cid, root) == proofs.embedding_hash(embedding)
             except (ValueError, OverflowError):
                 return False
-            return held and verify(key, signed, signature) and proofs.verify_possession(possession.proof, embedding, challenge)
+            return (
+                held
+                and verify(key, signed, signature)
+                and proofs.verify_possession(possession.proof, embedding, challenge)
+            )
 
         return self._post(node.CHALLENGE, fields, read)
 
@@ -277,7 +284,9 @@ class NodeCalls:
         """Check the root over all that a node holds. Raises Impostor."""
         if commitment is None:
             raise Impostor(f"no commitment of {ss58.encode(node)} came with the export")
-        self._require_root(node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature, name="whole")
+        self._require_root(
+            node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature, name="whole"
+        )
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
         """Leave a share of the namespace's key with the node."""

@@ -63,5 +63,5 @@ def _cause(error: BaseException | None) -> dict[str, str]:
 
 
 def _branch(path: str) -> str:
-    """Return the part of a path that names no single payment or session."""
+    """Return the part of a path that does not name a single payment or session."""
     return "/".join(path.split("/")[:3])

@@ -209,7 +209,7 @@ class Metrics:
             setattr(self, row.attribute, _made(row, self.registry))
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
-        """Call `refresh` before each rendering, to set gauges that are cheaper to read than to maintain. It must not block."""
+        """Call `refresh` before each rendering, to set gauges that are not kept up to date. It must not block."""
         self._before_scrape.append(refresh)
 
     def render(self) -> bytes:
