@@ -1,4 +1,4 @@
-"""Reading server-sent events (WHATWG HTML, section 9.2), as far as the gateway uses them."""
+"""Parses server-sent events (WHATWG HTML, section 9.2), as far as the gateway uses them."""
 
 from collections.abc import Iterable, Iterator
 
