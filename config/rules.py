@@ -1,4 +1,4 @@
-"""Which settings go together in which environment. Pure: settings in, refusals out.
+"""The rules for combinations of settings in each environment. Pure functions from settings to refusals.
 
 | Rule | Why |
 |---|---|
@@ -91,7 +91,7 @@ def refusals(settings: Settings, roles: Collection[str]) -> list[Refused]:
 
 
 def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[Refused]:
-    """Return what starts all the same and should be known: the setting to look at, and why."""
+    """Return warnings about settings that do not prevent a start: the setting to check, and why."""
     found = []
     if "gateway" in roles and not is_loopback(settings.ops.host):
         found.append(

@@ -2,7 +2,7 @@
 
 `secure_delete` overwrites a row in place. That leaves two copies: the log, until its content is in the database and
 it is cut to nothing; and the unused part of a page from which rows were moved while they lived, which SQLite never
-overwrites (measured: 1 in 2,000 overwritten chats, 1 in 9,000 deleted records). Writing the file anew (VACUUM) leaves
+overwrites (measured: 1 in 2,000 overwritten chats, 1 in 9,000 deleted records). Rewriting the file (VACUUM) leaves
 none; that takes 0.4 s for 32 MiB, during which writes wait, so larger files are left as they are.
 """
 

@@ -61,7 +61,7 @@ class Bounds(msgspec.Struct, frozen=True):
 def bounds(
     *, max_head_bytes: int, max_headers: int, single_headers: Iterable[bytes] = (), websocket: bool = False
 ) -> Bounds:
-    """Bounds with `single_headers` (lower case) beside the headers that may occur once only everywhere."""
+    """Return bounds with `single_headers` (lower case) added to the headers that must not be repeated anywhere."""
     single = SINGLE | frozenset(single_headers)
     return Bounds(
         max_head_bytes=max_head_bytes,

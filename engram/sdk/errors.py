@@ -85,8 +85,8 @@ class WaitedTooLong(SdkError):
 class NodeRefused(SdkError):
     """The node refused to store or find something; the message says why.
 
-    With code `not_owner` the memory is stored under `cid`, and belongs to `owner` (SS58; None: nobody), not to who
-    sent it.
+    With code `not_owner` the memory is stored under `cid` but belongs to `owner` (SS58; None: to no key) instead of
+    its sender.
     """
 
     def __init__(self, message: str, *, code: str = "", cid: str | None = None, owner: str | None = None) -> None:

@@ -51,7 +51,7 @@ def collect_key_shares(
     """Return the secret as soon as enough nodes have returned correct shares; all nodes are called at once.
 
     `sha256` is what distributing returned. Without it (None) all nodes are waited for, and more than the threshold must
-    agree. `on_fault` is told of the nodes that are known to have failed or lied when the secret is found. Raises
+    agree. `on_fault` is called with the nodes known to have failed or lied when the secret is found. Raises
     SharesMissing, ValueError for clients that are not in one namespace.
     """
     faults: list[NodeFault] = []

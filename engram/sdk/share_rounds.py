@@ -74,7 +74,7 @@ class Placing:
 
     Before anything is placed, each node is asked what it keeps: shares of this secret stay, and the rest of their split
     is placed. So what was interrupted, or met a node that was down, is completed by doing it again. Shares of another
-    secret or split are replaced only with `replace`; else nothing is placed beside them.
+    secret or split are replaced only with `replace`; otherwise nothing is placed.
     """
 
     def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int, *, replace: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Recovers the secret from the shares of several nodes, and finds the nodes that returned wrong ones. Does no I/O.
 
-A share carries no checksum, so what can be told depends on what is known of the secret:
+A share carries no checksum, so what can be detected depends on what is known of the secret:
 
 - its SHA-256: no other one is ever taken for it, and it is found when `threshold` right shares came, however many wrong
   ones came beside them (with more than about 15 nodes: with a probability, as not every subset can be tried)
@@ -9,7 +9,7 @@ A share carries no checksum, so what can be told depends on what is known of the
 
 Once it is found, every share is held against the others: altered, bearing another share's number, given twice, or
 naming another threshold. A share that was altered and one of another secret look alike. With too few right shares,
-which of them are wrong cannot be told at all, only how many at least.
+it is not possible to say which of them are wrong, only a minimum number.
 """
 
 import hashlib
