@@ -18,7 +18,7 @@ import msgspec
 
 from config.addresses import is_base_url, is_http_url, right_origin
 from config.dotenv import parse
-from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
+from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelled
 from config.errors import ConfigError, Problem
 from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from config.model import Environment, Settings
@@ -91,7 +91,7 @@ def load(
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
     """Yield a warning for each variable that looks misspelled; it may be another program's, so it is not refused."""
     for name in sorted(environ):
-        meant = misspelt(name, in_process=True)
+        meant = misspelled(name, in_process=True)
         if meant is not None:
             yield Problem("environment", name, f"is read by nothing here; did you mean {meant!r}?")
 
@@ -247,7 +247,7 @@ def _variables(
         for line in unreadable:
             reading.refuse(origin, f"line {line}", "is not NAME=value")
         for name, value in variables.items():
-            meant = misspelt(name)
+            meant = misspelled(name)
             if meant is not None:
                 reading.refuse(origin, name, f"there is no such variable; did you mean {meant!r}?")
             elif value:

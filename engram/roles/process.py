@@ -52,11 +52,11 @@ class Program(Protocol):
         ...
 
     def started(self) -> None:
-        """Called when the whole tree is running."""
+        """Note that the whole tree is running."""
         ...
 
     def ended(self) -> None:
-        """Called when the tree has stopped normally."""
+        """Note that the tree has stopped normally."""
         ...
 
 

@@ -86,7 +86,7 @@ class AsyncTransport:
 
 @asynccontextmanager
 async def _body(response: httpx2.Response) -> AsyncGenerator[AsyncGenerator[bytes]]:
-    """The parts of an answer, which may be left at any of them.
+    """Yield the parts of an answer; the reader may stop at any of them.
 
     httpx2 closes an abandoned stream but leaves the generator under it to the garbage collector. Reading from the
     closed stream ends that generator too.

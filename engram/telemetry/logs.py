@@ -63,7 +63,7 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records of `level` and above to `stream` (standard error).
 
     What cannot be written there (a full disk, a reader that has gone) is dropped without an error.
-    `json` chooses one JSON object a line over coloured text. Called once, by the composition root.
+    `json` chooses one JSON object a line over colored text. Called once, by the composition root.
     """
     number = logging.getLevelNamesMapping()[level]
     lossy = _Lossy(stream or sys.stderr)
