@@ -69,7 +69,7 @@ def _posted(
     rule_status: int = 400,
     stream: str = "",
 ) -> Route[Q, A]:
-    """Return a row of what is posted and signed by the name of its path."""
+    """Return a POST row whose body is signed under the name of its path."""
     return _row(
         name,
         "POST",

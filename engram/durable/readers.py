@@ -29,7 +29,7 @@ class Readers(Generic[H]):
         self._idle: queue.LifoQueue[tuple[sqlite3.Connection, H]] = queue.LifoQueue()
 
     async def read(self, query: Callable[[H], T], budget_s: float = READ_BUDGET_S) -> T:
-        """Run a query on what is committed. Raises what it raises, and `not_done` when it cannot be had, or not within
+        """Run a query on committed data. Raises what it raises, and `not_done` when it cannot run, or not within
         `budget_s` seconds."""
         return await trio.to_thread.run_sync(self._read, query, budget_s, limiter=self._limiter)
 

@@ -40,7 +40,7 @@ class Patience(msgspec.Struct, frozen=True):
     body_s: float = 20.0
     """From the head to the end of the body; of a streamed body, for each part."""
     send_s: float = 30.0
-    """For the client to take what is written."""
+    """Seconds for the client to accept written bytes."""
     linger_s: float = 1.0
     linger_bytes: int = 4_194_304
     discard_bytes: int = 65_536

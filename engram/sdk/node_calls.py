@@ -438,7 +438,7 @@ def keeps_text(result: model.Result) -> bool:
 
 
 def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str | NodeRefused:
-    """Return the content id of what was stored of an item, or why it was not; metadata are always kept whole.
+    """Return the content id of a stored item, or why it was not stored; metadata are always kept whole.
 
     `sender` is the required owner; None accepts any.
     """
