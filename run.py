@@ -1,4 +1,4 @@
-"""The program's entry: the roles named on the command line, as one process.
+"""The entry point: runs the roles named on the command line in one process.
 
     python run.py ROLE [ROLE …] [--profile local|testnet|mainnet] [--port N] …
 
@@ -22,13 +22,13 @@ ROLES: Final = {
     "gateway": "engram.roles.gateway",
     "miner": "engram.roles.miner",
 }
-"""In the order in which those named together start."""
+"""In the order in which roles of one process start."""
 
 
 def main(
     roles: Sequence[str], loaded: config.Loaded, *, ready_fd: int | None = None, launch: Path | None = None
 ) -> int:
-    """Run the roles until SIGTERM or Ctrl-C; returns the exit status (0 ended as it should, 1 failed, 2 cannot start).
+    """Run the roles until SIGTERM or Ctrl-C; return the exit status (0 ended as it should, 1 failed, 2 cannot start).
 
     `ready_fd` gets one JSON line with the URLs once everything serves. `launch` is the launch file of a node.
     """
@@ -41,7 +41,7 @@ def main(
     return shared.main(roles, openers, loaded, ready_fd)
 
 
-def _module(role: str) -> Any:  # what it is, its role says
+def _module(role: str) -> Any:  # its role prints the reason
     return importlib.import_module(ROLES[role])
 
 

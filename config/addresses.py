@@ -1,6 +1,6 @@
-"""Forms of addresses: where nodes and miners are reached (`miner.announce`), what the internet reaches, and URLs.
+"""Parses and judges addresses: announced ones (`miner.announce`), public ones, and URLs.
 
-`is_public` and `is_public_host` are the one judgment of addresses: whatever announces, commits or connects asks them.
+Every part that announces, commits or connects to an address uses `is_public` and `is_public_host`.
 """
 
 import ipaddress
@@ -16,8 +16,8 @@ _FORM: Final = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+))(?:
 def announced_at(text: str) -> tuple[IpAddress, int | None]:
     """Return the address and the port that are announced; no port when the text names none.
 
-    The chain knows addresses, no names. An IPv4 address in IPv6 clothes is the IPv4 address. Raises ValueError saying
-    what would be right.
+    The chain stores addresses, not names. An IPv4-mapped IPv6 address counts as the IPv4 address. Raises ValueError
+    saying what would be valid.
 
     >>> announced_at("203.0.113.5:8091"), announced_at("[2001:db8::1]:8091"), announced_at("2001:db8::1")
     ((IPv4Address('203.0.113.5'), 8091), (IPv6Address('2001:db8::1'), 8091), (IPv6Address('2001:db8::1'), None))
@@ -77,7 +77,7 @@ _ROUTED: Final = ipaddress.IPv6Network("2000::/3")
 """All that is routed on the internet (IANA). Python takes site-local addresses, NAT64 of one's own network and IPv4 in
 deprecated forms for global ones."""
 _OF_HOSTS: Final = (ipaddress.IPv4Network("192.0.0.0/24"), ipaddress.IPv4Network("168.63.129.16/32"))
-"""What machines of Oracle and Azure reach their own host by."""
+"""Addresses by which machines of Oracle and Azure reach their own host."""
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _NOT_PUBLIC: Final = (
     "alt",
@@ -113,7 +113,7 @@ def is_http_url(url: str) -> bool:
 
 
 def _is_written_out(url: str) -> bool:
-    """A space or a sign that cannot be seen was pasted along."""
+    """Return whether the URL is free of spaces and invisible characters, which a paste may bring along."""
     return url.isprintable() and " " not in url
 
 
@@ -132,7 +132,7 @@ _ORIGIN_PORTS: Final = {"http": 80, "https": 443}
 def right_origin(text: str) -> str | None:
     """Return the origin as browsers send it, or None when the text holds none.
 
-    A slash at the end means nothing and is let pass; a path, capitals or the scheme's own port would never match.
+    A trailing slash is ignored; a path, capitals or the scheme's default port would never match.
 
     >>> right_origin("https://app.example"), right_origin("https://App.example:443/shop"), right_origin("app.example")
     ('https://app.example', 'https://app.example', None)

@@ -40,7 +40,7 @@ def parse(text: str) -> tuple[dict[str, str], list[int]]:
 
 
 def _value(text: str) -> str | None:
-    """The value of what stands after the equals sign; None when a quote is left open or text follows it."""
+    """Return the value of what stands after the equals sign; None when a quote is left open or text follows it."""
     if not text.startswith(('"', "'")):
         return _COMMENT.sub("", text).strip()
     quoted = _QUOTED.fullmatch(text)

@@ -40,15 +40,15 @@ _OF_OTHERS: Final = 0.6
 (CLOUD_SDK_VERSION, AKASH_KEYRING_BACKEND)."""
 
 
-def misspelt(name: str, *, in_process: bool = False) -> str | None:
+def misspelled(name: str, *, in_process: bool = False) -> str | None:
     """Return the variable that `name` was probably meant to be, or None when it is not ours.
 
     A `.env` file and the process (`in_process`) may hold variables of other programs; what looks like one of ours and
     is none is refused in the file, and is a warning in the process, which holds more of them.
 
-    >>> misspelt("X402_RECIPIENT_ADRESS")
+    >>> misspelled("X402_RECIPIENT_ADRESS")
     'X402_RECIPIENT_ADDRESS'
-    >>> misspelt("POSTGRES_PASSWORD")
+    >>> misspelled("POSTGRES_PASSWORD")
     """
     if name in NAMES:
         return None

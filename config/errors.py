@@ -1,10 +1,10 @@
-"""What is wrong with a configuration, all of it at once, each with what would be right."""
+"""Configuration errors: all problems at once, each with what would be valid."""
 
 import msgspec
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that is wrong: where it was written, under which key, and what would be right."""
+    """One problem: where the value was written, its key, and what would be valid."""
 
     where: str
     """The file, variable or flag."""

@@ -89,7 +89,7 @@ def read_text(key: str, text: str) -> object:
 
 
 def _parts(text: str) -> object:
-    """What a list's text holds: JSON when it stands in brackets, else parts between commas."""
+    """Return what a list's text holds: JSON when it stands in brackets, else parts between commas."""
     if not text.strip().startswith("["):
         return [part.strip() for part in text.split(",") if part.strip()]
     try:
@@ -99,7 +99,7 @@ def _parts(text: str) -> object:
 
 
 def _same_word(text: str, choices: Iterable[str]) -> str:
-    """The choice that differs from the text by case alone, else the text."""
+    """Return the choice that differs from the text by case alone, else the text."""
     return next((choice for choice in choices if choice.lower() == text.lower()), text)
 
 
@@ -114,7 +114,7 @@ def _convert(key: str, value: object, shown: str, *, strict: bool) -> object:
 
 
 def _is_enough(value: float, hint: object) -> bool:
-    """Whether a value that is not 0 has at least the size below which it would be rounded away."""
+    """Return whether a value that is not 0 has at least the size below which it would be rounded away."""
     least = _least(hint)
     return value == 0 or least is None or value >= least
 

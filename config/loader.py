@@ -1,8 +1,8 @@
 """Settings from their sources, in order: profile, TOML files, `.env` files, process environment, flags.
 
 The later source wins, key by key. Every value is checked where it is written, so that a refusal names the file (or
-variable, or flag), the key, and what would be right; all problems are found in one go. Whether the values go together
-is another question, asked by `config.rules`.
+variable, or flag), the key, and what would be right; all problems are found in one go. `config.rules` checks
+whether the values go together.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ import msgspec
 
 from config.addresses import is_base_url, is_http_url, right_origin
 from config.dotenv import parse
-from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelt
+from config.environment import ENV_FILES, PROFILE_VARIABLE, VARIABLES, misspelled
 from config.errors import ConfigError, Problem
 from config.keys import KEYS, SECTIONS, mask_url, nearest, read_text, read_value
 from config.model import Environment, Settings
@@ -47,7 +47,7 @@ class Loaded(msgspec.Struct, frozen=True):
     origins: Mapping[str, Origin]
     profile: Environment
     unread: tuple[Problem, ...] = ()
-    """Variables of the process that look like ours and are none: read by nothing, and perhaps misspelt."""
+    """Variables of the process that look like ours but are not read: perhaps misspelled."""
 
 
 def load(
@@ -63,7 +63,7 @@ def load(
     exist, `env_files` may be absent. `environ` is the process's own when None. `flags` are settings by dotted key as
     given on the command line; None means not given.
 
-    Raises ConfigError listing everything that cannot be read. The rules of the environment are not asked here: see
+    Raises ConfigError listing everything that cannot be read. Does not check the rules of the environment: see
     `config.rules.check`.
     """
     reading = _Reading()
@@ -89,9 +89,9 @@ def load(
 
 
 def _unread(environ: Mapping[str, str]) -> Iterator[Problem]:
-    """The process's variables are other programs' too: what looks misspelt is a warning here, not a refusal."""
+    """Yield a warning for each variable that looks misspelled; it may be another program's, so it is not refused."""
     for name in sorted(environ):
-        meant = misspelt(name, in_process=True)
+        meant = misspelled(name, in_process=True)
         if meant is not None:
             yield Problem("environment", name, f"is read by nothing here; did you mean {meant!r}?")
 
@@ -110,7 +110,7 @@ class _Reading:
         self.problems.append(Problem(where, key, message))
 
     def table(self, content: Mapping[str, Any], origin: Origin) -> None:
-        """Takes a TOML document."""
+        """Read a TOML document."""
         for name, value in content.items():
             if name in KEYS:
                 self._value(name, value, origin)
@@ -138,14 +138,14 @@ class _Reading:
             self.refuse(origin, key, str(error))
 
     def text(self, key: str, value: str, origin: Origin, shown: str) -> None:
-        """Takes the text of a variable or flag, called `shown` in a refusal."""
+        """Read the text of a variable or flag, which errors call `shown`."""
         try:
             self._take(key, read_text(key, value), origin)
         except ValueError as error:
             self.refuse(origin, shown, str(error))
 
     def flag(self, key: str, value: str | float) -> None:
-        """Takes a setting from the command line."""
+        """Read a setting from the command line."""
         origin = Origin("flag", key)
         if key not in KEYS:
             self.refuse(origin, "", f"there is no such setting{nearest(key, KEYS)}")
@@ -208,7 +208,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "miner.hub_url": _url,
     }
 )
-"""What a type cannot say; each raises ValueError with what would be right."""
+"""Checks beyond the type; each raises ValueError saying what would be valid."""
 
 
 def _top_level() -> list[str]:
@@ -216,7 +216,7 @@ def _top_level() -> list[str]:
 
 
 def _profile(reading: _Reading, named: str | None, variables: Mapping[str, tuple[str, Origin]]) -> Environment | None:
-    """The profile to start from; None, and a problem noted, when there is none of that name."""
+    """Return the profile to start from; None, and a problem noted, when there is none of that name."""
     word, origin = named, Origin("flag", "--profile")
     if word is None:
         word, origin = variables.get(PROFILE_VARIABLE, ("local", Origin("default")))
@@ -236,7 +236,7 @@ def _profile(reading: _Reading, named: str | None, variables: Mapping[str, tuple
 def _variables(
     reading: _Reading, environ: Mapping[str, str], env_files: Iterable[str | Path]
 ) -> dict[str, tuple[str, Origin]]:
-    """Variables by name with where each was set; an empty one counts as not set."""
+    """Return variables by name with the source of each; an empty one counts as not set."""
     found: dict[str, tuple[str, Origin]] = {}
     for path in map(Path, env_files):
         origin = Origin("env file", str(path))
@@ -247,7 +247,7 @@ def _variables(
         for line in unreadable:
             reading.refuse(origin, f"line {line}", "is not NAME=value")
         for name, value in variables.items():
-            meant = misspelt(name)
+            meant = misspelled(name)
             if meant is not None:
                 reading.refuse(origin, name, f"there is no such variable; did you mean {meant!r}?")
             elif value:
@@ -259,7 +259,7 @@ def _variables(
 
 
 _MOST_BYTES: Final = 1_048_576
-"""Of a file of settings; a device or a data file named by mistake is not read to its end."""
+"""The maximum size of a settings file, in case a device or a data file is named by mistake."""
 
 
 def _toml_file(reading: _Reading, path: Path) -> None:
@@ -293,7 +293,7 @@ def _read(reading: _Reading, path: Path, origin: Origin, *, missing_ok: bool) ->
 
 
 _SETTINGS: Final = msgspec.json.Decoder(Settings)
-"""Has msgspec build the types of all settings while this is imported, before there are threads: see engram/wire.py."""
+"""Built at import, before there are threads, so that msgspec prepares all types then: see engram/wire.py."""
 
 
 def _settings(values: Mapping[str, object]) -> Settings:

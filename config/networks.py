@@ -1,7 +1,7 @@
 """Which payment networks can be configured, and whether their money is worth anything.
 
-What a payment needs to know beyond that (asset, token names) is `engram.payments.networks`; a test holds the two
-tables together.
+What a payment needs to know beyond that (asset, token names) is `engram.payments.networks`; a test compares the
+two tables.
 """
 
 import difflib

@@ -1,6 +1,6 @@
-"""From what the operator writes in dollars to what a buyer signs: whole micro-dollars, which are atomic USDC units.
+"""Converts the operator's prices in dollars to what a buyer signs: whole micro-dollars, the atomic units of USDC.
 
-Exact: a number counts as the decimal it is written as, and only the result is rounded (half up).
+The arithmetic is exact: a number counts as the decimal that was written, and only the result is rounded (half up).
 """
 
 import math
@@ -13,7 +13,7 @@ TENTHS: Final[Mapping[str, int]] = MappingProxyType({"lite": 10, "standard": 20,
 """Price of an hour of each tier, in tenths of an hour of lite."""
 
 MOST_UNITS: Final = 10**15
-"""No session may cost more: a billion dollars. Sums of so many prices as there can be stay below 2**63."""
+"""The maximum price of a session, a billion dollars, so that sums of prices stay below 2**63."""
 
 
 def units_of(usd: float) -> int:
@@ -35,7 +35,7 @@ def hour_units(lite_usd_per_hour: float, tier: str) -> int:
 
 
 def price_units(units_per_hour: int, hours: float) -> int:
-    """Return the price of so many hours (finite), in atomic units.
+    """Return the price of a number of hours (finite), in atomic units.
 
     >>> price_units(1, 0.5), price_units(1, 0.4)
     (1, 0)

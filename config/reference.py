@@ -1,6 +1,7 @@
 """The table of all settings for the documentation, made from `config.model` itself.
 
-`python -m config.reference` writes it into docs/configuration.md, between the two marks; a test holds it there.
+`python -m config.reference` writes it into docs/configuration.md, between the two marks; a test checks that it is
+current.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""Which settings go together in which environment. Pure: settings in, refusals out.
+"""The rules for combinations of settings in each environment. Pure functions from settings to refusals.
 
 | Rule | Why |
 |---|---|
@@ -91,7 +91,7 @@ def refusals(settings: Settings, roles: Collection[str]) -> list[Refused]:
 
 
 def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[Refused]:
-    """Return what starts all the same and should be known: the setting to look at, and why."""
+    """Return warnings about settings that do not prevent a start: the setting to check, and why."""
     found = []
     if "gateway" in roles and not is_loopback(settings.ops.host):
         found.append(
@@ -239,7 +239,7 @@ def _relay_backoff(settings: Settings) -> Iterator[Refused]:
 
 
 def _environment_of_the_money(settings: Settings) -> Iterator[Refused]:
-    """What may move real value is decided by network and facilitator, whatever the profile is called."""
+    """Yield refusals of an environment that does not match the money that network and facilitator can move."""
     payments, environment = settings.payments, settings.environment
     worth, url = money(payments.network), payments.facilitator_url
     if not (url == EMBEDDED or is_http_url(url)):

@@ -1,4 +1,4 @@
-"""Effective settings as they may be shown: what could be a secret is masked."""
+"""Effective settings for display, with possible secrets masked."""
 
 from config.keys import MASK, is_secret, mask_url
 from config.loader import Loaded

@@ -1,4 +1,4 @@
-"""What a handler sees of its request, what it may give back besides a plain answer, and what a surface adds to both."""
+"""A handler's view of its request, its answers with headers, and what a surface adds to both."""
 
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar, final
@@ -25,9 +25,9 @@ class Call(Generic[Q, C]):
     """One request to an endpoint that takes `Q`, from a caller `C`."""
 
     arrived_s = 0.0
-    """On trio's clock, where the answer may have to be padded."""
+    """The time of arrival on trio's clock, for answers that may be padded."""
     is_private = False
-    """Whether it names something private; set by whoever finds out, before anything is refused for it."""
+    """Whether the request is about private data; set as soon as that is known, before any refusal for it."""
     _caller: C | None = None
     _query: Mapping[str, str] | None = None
     _request: object = _UNREAD
@@ -35,36 +35,36 @@ class Call(Generic[Q, C]):
     def __init__(self, route: Route[Q, Any], surface: "Surface[C]", http: Request) -> None:
         self.route = route
         self.http = http
-        """The request as it came, for what signatures and hashes cover."""
+        """The raw request, which signatures and hashes cover."""
         self._surface = surface
         if route.private:
             self.arrived_s = trio.current_time()
 
     @property
     def request(self) -> Q:
-        """The body, decoded when it is first looked at. Raises ApiError for one that cannot be."""
+        """The body, decoded at the first access. Raises ApiError if it cannot be decoded."""
         if self._request is _UNREAD:
             self._request = self._surface.decode(self, self.route.request)
         return self._request  # type: ignore[return-value]  # _UNREAD stands for what is not there yet
 
     @property
     def caller(self) -> C:
-        """Who calls. Raises LookupError where anyone may: the surface has not looked."""
+        """The verified caller. Raises LookupError where anyone may call, since the surface does not check then."""
         if self._caller is None:
             raise LookupError(f"{self.route.id} is open to anyone: no caller was identified")
         return self._caller
 
     @property
     def exchange(self) -> Exchange:
-        """The request as the layer in front of the application sees it: id, client, body."""
+        """The request's state in the layer in front of the application: id, client, body."""
         return self.http.exchange
 
     def path(self, name: str) -> str:
-        """A parameter of the path."""
+        """Return a path parameter."""
         return self.http.parameters[name]
 
     def query(self, name: str) -> str | None:
-        """The first value of a query parameter that the row names, None when it is not there."""
+        """Return the first value of a query parameter that the row names, None when it is not there."""
         if self._query is None:
             pairs = parse_qsl(
                 self.http.query_string.decode("latin-1"), keep_blank_values=True, encoding="utf-8", errors="replace"
@@ -73,11 +73,11 @@ class Call(Generic[Q, C]):
         return self._query.get(name)
 
     def header(self, name: str) -> str | None:
-        """The first header of that name, None when it is not there."""
+        """Return the first header of that name, None when it is not there."""
         return self.http.header(name.lower().encode("latin-1"))
 
     def identified(self, caller: C | None) -> None:
-        """Note who calls."""
+        """Record the caller."""
         self._caller = caller
 
 
@@ -87,18 +87,18 @@ class Reply(msgspec.Struct, Generic[A_co], frozen=True):
     body: A_co
     headers: HeaderPairs = ()
     status: int = 0
-    """0: the row's."""
+    """The status; 0 for the row's."""
 
 
 class Surface(Generic[C]):
-    """What all endpoints of a surface share."""
+    """The behavior that all endpoints of a surface share."""
 
     async def identify(self, call: Call[Any, C]) -> C | None:
-        """Return who calls a row that has `callers`; None: the handler is to find out. Raises ApiError."""
+        """Return the caller of a row with `callers`; None leaves the check to the handler. Raises ApiError."""
         raise NotImplementedError
 
     def decode(self, call: Call[Any, C], kind: type[Q]) -> Q:
-        """Return the body as the row's request. Raises ApiError 400 `bad_json`, 422 `invalid`."""
+        """Decode the body as the row's request. Raises ApiError 400 `bad_json`, 422 `invalid`."""
         try:
             return wire.decode(call.http.body, kind)
         except msgspec.ValidationError as error:
@@ -107,15 +107,15 @@ class Surface(Generic[C]):
             raise ApiError(400, "bad_json", "Invalid JSON body.") from None
 
     def refuse(self, call: Call[Any, C], error: Exception) -> Reply[object] | Answer | None:
-        """Return what an exception of a handler is answered with; None: it is a fault of ours."""
+        """Return the answer to a handler's exception; None for a bug, which is a 500."""
         return refusal(call.http, error) if isinstance(error, ApiError) else None
 
     async def finish(self, call: Call[Any, C], given: Reply[object] | Answer) -> Answer:
-        """Return what goes out, errors included."""
+        """Complete an answer before it is sent, errors included."""
         return given if isinstance(given, Answer) else encoded(call.route, given)
 
 
 def encoded(route: Route[Any, Any], reply: Reply[object]) -> Answer:
-    """A reply of a row, encoded."""
+    """Return a row's reply, encoded."""
     headers = (("Cache-Control", route.cache), *reply.headers) if route.cache else reply.headers
     return Answer(reply.status or route.success.status, msgspec.json.encode(reply.body), headers)

@@ -273,6 +273,6 @@ _SCHEMES: Final[dict[str, dict[str, object]]] = {
 
 @lru_cache(maxsize=1)
 def openapi_document() -> bytes:
-    """The whole document as JSON; it never changes within a process."""
+    """Return the whole document as JSON; it never changes within a process."""
     info = {"title": "Engram cloud gateway", "version": __version__, "description": _INTRODUCTION}
     return openapi.document(ROUTES, info, _SCHEMES)

@@ -152,5 +152,5 @@ EVENTS: Final = (
 
 
 def error(code: str, text: str) -> dict[str, object]:
-    """An example of an error."""
+    """Return an example of an error."""
     return {"error": text, "code": code, "request_id": "6f2d1c0b5e4f4c7a"}

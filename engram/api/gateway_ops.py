@@ -1,4 +1,4 @@
-"""The operator's listener of a gateway, beside /health and /ready: one row each. Never reachable from outside."""
+"""The operator's endpoints of a gateway besides /health and /ready, one row each. Never reachable from outside."""
 
 from typing import Final
 

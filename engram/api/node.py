@@ -69,7 +69,7 @@ def _posted(
     rule_status: int = 400,
     stream: str = "",
 ) -> Route[Q, A]:
-    """A row of what is posted and signed by the name of its path."""
+    """Return a POST row whose body is signed under the name of its path."""
     return _row(
         name,
         "POST",
@@ -310,5 +310,5 @@ ROUTES: Final[tuple[Route[Any, Any], ...]] = (
 
 @lru_cache(maxsize=1)
 def openapi_document() -> bytes:
-    """The document as JSON; it never changes within a process."""
+    """Return the document as JSON; it never changes within a process."""
     return openapi.document(ROUTES, {"title": "Engram memory node", "version": __version__})

@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 out of a table of routes and the very types that are decoded and encoded."""
+"""Generates OpenAPI 3.1 documents from a table of routes and the types that are decoded and encoded."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast, get_args, get_type_hints
@@ -42,7 +42,7 @@ def _schemas(types: Sequence[type]) -> tuple[tuple[Schema, ...], dict[str, Schem
 
 
 def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
-    """All Structs that these are made of."""
+    """Return all Structs that these are made of."""
     found: set[type[msgspec.Struct]] = set()
     todo: list[Any] = [*types]
     while todo:
@@ -55,7 +55,7 @@ def _structs(types: Iterable[type]) -> set[type[msgspec.Struct]]:
 
 
 def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
-    """Require what an answer always has: its defaults are for those who read it, unless they leave their field out."""
+    """Mark fields that are always sent as required: a default counts for readers, unless the Struct omits defaults."""
     if kind.__struct_config__.omit_defaults:
         return
     sent = [each.encode_name for each in msgspec.structs.fields(kind) if each.default is not msgspec.UNSET]
@@ -65,7 +65,7 @@ def _state_what_is_sent(kind: type[msgspec.Struct], schema: Schema) -> None:
 
 
 def _any(kind: type) -> Schema:
-    """`object` stands for any JSON value."""
+    """Return the schema of `object`, which stands for any JSON value."""
     if kind is object:
         return {"description": "Any JSON value."}
     raise NotImplementedError

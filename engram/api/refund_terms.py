@@ -1,7 +1,7 @@
-"""When money comes back, as told to buyers before they pay: in the 402 and at /terms, out of the operator's settings.
+"""The refund terms that buyers see before they pay, in the 402 and at /terms, made from the operator's settings.
 
-Under x402's flow `upfront` the specification defines no refund: what goes back is the seller's own arrangement, which
-therefore stands in the offer.
+The specification of x402's flow `upfront` defines no refund: refunds are the seller's own terms, which are therefore
+part of the offer.
 """
 
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""An endpoint as a row: all that is said about it anywhere, but for the handler."""
+"""An endpoint as a row of a table: everything about it except its handler."""
 
 import re
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
@@ -17,7 +17,7 @@ _PARAMETER: Final = re.compile(r"\{(\w+)(?:\.\.\.)?\}")
 
 
 class NoBody(msgspec.Struct, frozen=True):
-    """What endpoints take that look at no body."""
+    """The request type of endpoints that read no body."""
 
 
 class Parameter(msgspec.Struct, frozen=True):
@@ -32,73 +32,73 @@ class Response(msgspec.Struct, Generic[A], frozen=True):
     """One answer of an endpoint: its success, an error, or a success of another status."""
 
     status: int
-    """0: any that is not named."""
+    """The HTTP status; 0 stands for any other status."""
     description: str
     answer: type[A] | None = None
-    """None: no body."""
+    """The body's type; None for no body."""
     example: Example | str | None = None
     headers: tuple[str, ...] = ()
-    """Besides those that every answer has."""
+    """Headers in addition to those that every answer has."""
 
 
 class Route(msgspec.Struct, Generic[Q, A], frozen=True):
     """One method of one path, from a request `Q` to an answer `A`."""
 
     id: str
-    """Its name among all of the surface: the document's operationId."""
+    """Its unique name on the surface, the document's operationId."""
     method: Method
     path: str
     """`{name}` is one segment, `{name...}` the rest of the path with its slashes."""
     summary: str
     request: type[Q]
-    """The JSON body; NoBody where none is looked at."""
+    """The type of the JSON body; NoBody where none is read."""
     success: Response[A]
-    """Of each line or event where it is a stream."""
+    """The success answer; for a stream, the type of each line or event."""
     others: tuple[Response[Any], ...] = ()
-    """Errors first of all."""
+    """The other answers, mostly errors."""
     tag: str = ""
     parameters: tuple[Parameter, ...] = ()
-    """Of query and headers; those of the path are in `path`."""
+    """Query parameters and headers; the path's parameters are in `path`."""
     request_example: Example | None = None
     body_required: bool = True
-    """False: no body stands for an empty object."""
+    """Whether a body must be sent; if False, no body counts as an empty object."""
     cache: str = ""
-    """Cache-Control of what the handler gives back; empty: no cache keeps it."""
+    """Cache-Control of the handler's answer; empty for answers that must not be cached."""
     stream: str = ""
     """Content-Type of a stream, which has no length and is not signed; empty: the answer is one JSON document."""
     failed: Example = {}
-    """What an error's body has besides its own fields: the answer's fields, empty."""
+    """Fields of an error's body in addition to the usual ones: the answer's fields, empty."""
     rule_status: int = 400
-    """Of an error that breaks one of the endpoint's own rules: 200 where clients of the original rely on it."""
+    """The status when one of the endpoint's own rules is broken: 200 where clients of the original rely on it."""
 
     callers: tuple[str, ...] = ()
-    """Security schemes one of which must hold; empty: anyone may call."""
+    """Security schemes, one of which must hold; empty if anyone may call."""
     unsigned: str = "Unauthorized."
-    """The text of a 401 for a signature that does not hold."""
+    """The text of the 401 for an invalid signature."""
     signed_as: str = ""
     """The operation that a signed body names; empty: the signature covers method and path."""
     private: bool = False
-    """Whether an answer about something private is padded, in size and in time."""
+    """Whether answers about private data are padded, in size and in time."""
 
     hot: bool = False
-    """Whether requests go past Quart, straight to the handler."""
+    """Whether requests bypass Quart and go straight to the handler."""
     probe: bool = False
-    """Whether it is answered before limits and log, as load balancers want it."""
+    """Whether it is answered before rate limits and without a log line, for load balancers."""
     max_values: int = 1_024
-    """Of a body: values, counted by their separators. Thousands would hold up the loop."""
+    """The maximum number of values in a body, counted by separators: decoding thousands would block the loop."""
 
     @property
     def takes_body(self) -> bool:
-        """Whether a body is looked at."""
+        """Whether a body is read."""
         return self.request is not NoBody
 
     @property
     def path_parameters(self) -> tuple[str, ...]:
-        """Names in the order of the path."""
+        """The names of the path's parameters, in order."""
         return tuple(_PARAMETER.findall(self.path))
 
     def url(self, **names: str) -> str:
-        """The path of one request, its names quoted."""
+        """Return the path of a request, with its parameters percent-encoded."""
         return _PARAMETER.sub(lambda found: quote(names[found[1]], safe=""), self.path)
 
     @property

@@ -1,7 +1,8 @@
-"""From a row and its handler to what a router calls: identify, decode, handle, encode, finish. No framework here.
+"""Turns a row and its handler into a function for the router: identify, decode, handle, encode, finish.
 
-What rows have in common is the surface's: who counts as a caller, how bodies are read, what errors are answered with,
-and what completes an answer (a signature, padding). A row says which of it applies.
+The surface defines what its rows share: how callers are identified, how bodies are decoded, how errors are answered,
+and how an answer is completed (a signature, padding). A row states which of these apply. Nothing here depends on a
+framework.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -16,17 +17,17 @@ C = TypeVar("C")
 Q = TypeVar("Q")
 
 Given: TypeAlias = A | Reply[A] | Answer | Stream
-"""What a handler gives back: the answer, one with headers, one that is encoded already, or a stream."""
+"""What a handler returns: the answer, an answer with headers, an encoded answer, or a stream."""
 
 
 class AddRoute(Protocol):
-    """Where routes are put; `engram.http.router.Router` is one."""
+    """Accepts routes; implemented by `engram.http.router.Router`."""
 
     def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
-        """Answer `method` of `path` by `handler`, past the framework where it is hot."""
+        """Answer `method` of `path` with `handler`, bypassing the framework if `hot`."""
 
     def add_probe(self, path: str, handler: Handler) -> None:
-        """Answer `path` before limits and log."""
+        """Answer `path` before rate limits and without a log line."""
 
 
 @final
@@ -39,7 +40,7 @@ class Endpoints(Generic[C]):
         self._bound: set[str] = set()
 
     def bind(self, route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[A]]]) -> None:
-        """Answer a row by a handler. Raises ValueError for a row that has one already."""
+        """Answer a row with a handler. Raises ValueError for a row that has one already."""
         if route.id in self._bound:
             raise ValueError(f"{route.id} is bound twice")
         self._bound.add(route.id)

@@ -1,6 +1,6 @@
-"""The tables of endpoints in the documentation, made from the rows themselves.
+"""Generates the tables of endpoints in the documentation from the rows.
 
-`python -m engram.api.tables` writes them between the two marks of each page; a test holds them there.
+`python -m engram.api.tables` writes them between the two marks of each page; a test checks that they are current.
 """
 
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ END: Final = "<!-- end of endpoints -->"
 DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {"api.md": gateway.ROUTES, "miner.md": node.ROUTES}
 _SIGNING: Final = frozenset(node_model.Named.__struct_fields__)
-"""Every call that is signed in its body takes these; the page says once what they are."""
+"""Fields of every call that is signed in its body; the page describes them once."""
 
 
 def table(routes: Sequence[Route[Any, Any]]) -> str:
-    """Return the rows as Markdown: a request, who may send it, what a success is, which statuses there are besides.
+    """Return the rows as a Markdown table: request, callers, success, other statuses.
 
-    The last two are left out where they are the same for all rows.
+    The last two columns are left out where they are the same for all rows.
     """
     rows = [_cells(route) for route in routes]
     kept = 6 if len({tuple(row[4:]) for row in rows}) > 1 else 4
@@ -41,7 +41,7 @@ def _cells(route: Route[Any, Any]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    """A row of a table.
+    """Return a row of a Markdown table.
 
     >>> _line(["---", "---"]), _line(["GET", ""])
     ('|---|---|', '| GET | |')

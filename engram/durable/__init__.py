@@ -1,8 +1,8 @@
-"""One SQLite foundation under ledger and memory: what holds for one file holds for all.
+"""The SQLite foundation of ledger and memory, with the same guarantees for every file.
 
 A file is opened with the same settings, check and migrations (`connection`); written by one thread in group commits
-that answer done, refused, failed or unknown (`writer`, `group`); read on snapshots within a time (`readers`); rid of
-what was deleted (`erasing`); copied while in use (`copies`) and replaced going forward only (`restoring`).
+that answer done, refused, failed or unknown (`writer`, `group`); read on snapshots within a time budget (`readers`);
+cleared of deleted data (`erasing`); copied while in use (`copies`); and replaced atomically (`restoring`).
 """
 
 from engram.durable.database import Database

@@ -1,4 +1,4 @@
-"""Opening a file the one right way: WAL, synchronous=FULL, one connection that writes and checkpoints.
+"""Opens database files: WAL, synchronous=FULL, one connection that writes and checkpoints.
 
 Readers cannot write and never checkpoint, not even when the last of them closes: they open the file read-only. Two
 connections that write or checkpoint at the same moment are what SQLite's WAL-reset bug needs.
@@ -15,10 +15,10 @@ H = TypeVar("H")
 
 BUSY_TIMEOUT_MS: Final = 5_000
 LARGEST_CHECKED: Final = 256 * 1024**2
-"""Bytes up to which a file is checked page by page whenever it is opened (about a second). Larger ones are checked by
-`engram ledger check` and `engram miner verify`: a start must not take minutes."""
+"""Files up to this many bytes are checked page by page when opened (about a second). Larger ones are checked by
+`engram ledger check` and `engram miner verify`, so that a start does not take minutes."""
 _STEPS_A_LOOK: Final = 100_000
-"""Instructions of SQLite's virtual machine between two looks at the time: below 1 ms."""
+"""Instructions of SQLite's virtual machine between two checks of the time: below 1 ms."""
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _WRITER_PRAGMAS: Final = (
     "journal_mode = WAL",
@@ -32,10 +32,10 @@ _READER_PRAGMAS: Final = ("query_only = ON", "wal_autocheckpoint = 0", "temp_sto
 
 
 def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Connection, H]:
-    """Open, check and migrate a file, a new one too; return the writing connection and what transactions are given.
+    """Open, check and migrate a file, or create it; return the writing connection and the handle for transactions.
 
     `path` None is a private database in memory (tests). Blocks. Raises the database's `unusable` when the file is
-    damaged, no database, or newer than this program, and `not_done` when the disk refuses.
+    damaged, not a database, or newer than this program, and `not_done` when the disk refuses.
     """
     place = str(path) if path else "memory"
     raw: sqlite3.Connection | None = None
@@ -72,7 +72,7 @@ def open_writer(database: Database[H], path: Path | None) -> tuple[sqlite3.Conne
 def open_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite3.Connection:
     """Open a file for reading only. Raises sqlite3.Error."""
     raw = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=ro",  # as a URI, whatever signs the name has (`?`, `#`, `%`)
+        f"{path.absolute().as_uri()}?mode=ro",  # as a URI, so `?`, `#` and `%` in the name are escaped
         uri=True,
         isolation_level=None,
         check_same_thread=False,
@@ -88,7 +88,7 @@ def open_reader(path: Path, timeout_s: float = BUSY_TIMEOUT_MS / 1000) -> sqlite
 
 
 def limit(raw: sqlite3.Connection, budget_s: float) -> None:
-    """Interrupt what a connection does from `budget_s` seconds on."""
+    """Interrupt a connection's queries after `budget_s` seconds."""
     deadline = time.monotonic() + budget_s
     raw.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS_A_LOOK)
 
@@ -99,7 +99,7 @@ def version(raw: sqlite3.Connection) -> int:
 
 
 def migrate(database: Database[H], raw: sqlite3.Connection, handle: H) -> None:
-    """Bring an open file to this program's version, each step in a transaction of its own. Raises what a step does."""
+    """Migrate an open file to this program's version, each step in its own transaction. Raises what a step raises."""
     found = version(raw)
     for number, step in enumerate(database.migrations[found:], start=found + 1):
         raw.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""Reading a file as it is at one moment, copying it so, and finding what is wrong with it; it may be in use."""
+"""Reads, copies and checks one consistent snapshot of a file, also while it is in use."""
 
 import contextlib
 import fcntl
@@ -16,7 +16,7 @@ from engram.durable.database import Database
 from engram.durable.driver import code_of, sqlite3
 
 Progress: TypeAlias = Callable[[int, int], None]
-"""Called with what is done and the total, of the unit that the function names."""
+"""Called with the amount done and the total, in the unit that the function names."""
 
 _PAGES: Final = 4_096
 _NOT_NOW: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CANTOPEN})
@@ -27,12 +27,12 @@ _NO_ROOM_BESIDE: Final = frozenset(
 
 @contextlib.contextmanager
 def snapshot(database: Database[Any], path: Path, lock: str) -> Iterator[sqlite3.Connection]:
-    """Open one consistent view of a file, also while its owner writes to it.
+    """Open one consistent snapshot of a file, also while its owner writes to it.
 
-    On a disk that cannot be written, where SQLite finds no room for what it keeps beside a file, a copy of it in the
-    temporary folder is read. `lock` is the file in its folder that an owner holds.
+    On a read-only disk, where SQLite cannot create its -wal and -shm files, a copy in the temporary folder is read.
+    `lock` is the name of the file in its folder that an owner locks.
 
-    Raises the database's `unusable`, and `not_done` (it may be whole), for what the body reads too.
+    Raises the database's `unusable`, and `not_done` (the file may be sound); also for reads in the body.
     """
     if not path.is_file() or path.stat().st_size == 0:
         raise database.unusable(f"{path} {'is empty' if path.is_file() else 'does not exist'}; {database.remedy(path)}")
@@ -53,27 +53,27 @@ def snapshot(database: Database[Any], path: Path, lock: str) -> Iterator[sqlite3
 
 
 def problems_of(raw: sqlite3.Connection) -> list[str]:
-    """Return what SQLite finds wrong with a file, at most 20 lines; reads all of it."""
+    """Return the problems that SQLite finds in a file, at most 20 lines; reads the whole file."""
     return [str(row[0]) for row in raw.execute("PRAGMA integrity_check(20)") if row[0] != "ok"]
 
 
 def copy(
     database: Database[Any], source: Path, target: Path, lock: str, on_progress: Progress = lambda done, total: None
 ) -> None:
-    """Write one consistent copy of a file, which may be in use, to disk; `on_progress` counts pages.
+    """Write one consistent copy of a file, which may be in use; `on_progress` counts pages.
 
-    Raises the database's `unusable` and `not_done`, OSError (`target` exists, or its disk does not take it).
+    Raises the database's `unusable` and `not_done`, OSError (`target` exists, or its disk is full).
     """
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     with snapshot(database, source, lock) as reader, contextlib.closing(sqlite3.connect(target)) as written:
-        # The reader's open transaction keeps the copy to one moment, whatever is written meanwhile.
+        # The reader's open transaction pins the copy to one snapshot while others write.
         reader.backup(written, pages=_PAGES, progress=lambda _, left, total: on_progress(total - left, total))
         written.execute("PRAGMA journal_mode = DELETE")
     files.sync(target)
 
 
 def is_claimed(lock: Path) -> bool:
-    """Whether a process holds the lock now; asks without writing, and makes none. Raises OSError."""
+    """Return whether a process holds the lock; neither writes nor creates the file. Raises OSError."""
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except FileNotFoundError:
@@ -99,7 +99,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _copied(database: Database[Any], path: Path, lock: str, until: contextlib.ExitStack) -> Path:
-    """Copy a file that nobody writes to; the copy is there as long as `until` is open."""
+    """Copy a file that no process writes to; the copy exists while `until` is open."""
     if is_claimed(path.parent / lock):
         raise database.not_done(f"{path} cannot be read now: its disk cannot be written, and a process has it; stop it")
     try:

@@ -1,4 +1,4 @@
-"""What the foundation must know of a database. Everything that is not said here is the same for all of them."""
+"""The description of a database: everything that differs between the databases on this foundation."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,10 +31,10 @@ _FAULTS: Final = REFUSED_BY_DISK | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT
 
 
 class Database(msgspec.Struct, Generic[H], frozen=True, kw_only=True):
-    """One kind of database. `H` is what its transactions and queries are given: a connection, or a wrapper of one."""
+    """One kind of database. `H` is the handle that its transactions and queries receive: a connection or a wrapper."""
 
     name: str
-    """As it begins a sentence of an error: "the ledger"."""
+    """The subject of its error messages: "the ledger"."""
     migrations: Sequence[Callable[[H], None]]
     """Step `n` brings schema version `n` to `n + 1`, as SQLite's `user_version` counts them."""
     wrap: Callable[[sqlite3.Connection], H]
@@ -42,17 +42,17 @@ class Database(msgspec.Struct, Generic[H], frozen=True, kw_only=True):
     unknown: type[OutcomeUnknown]
     unusable: type[Unusable]
     remedy: Callable[[Path], str]
-    """What an operator does about a damaged file."""
+    """Returns what an operator should do about a damaged file."""
     fault: Callable[[Exception], str | None] = lambda error: text_of(error) if is_fault(error) else None
-    """What an exception of a transaction or query says of the database, None where it is the caller's own affair."""
+    """Returns what an exception reveals about the database; None for the caller's own errors."""
     erases: Callable[[Any], bool] = lambda value: True
     """Whether a transaction that returned this value deleted or overwrote something."""
     kill_point: str = ""
-    """Put before `begin:<n>` and `commit:<n>`, the kill points of its commits."""
+    """The prefix of `begin:<n>` and `commit:<n>`, the kill points of its commits."""
     compacted_up_to: int = 0
-    """Bytes of a file that is written anew after a deletion (engram.durable.erasing)."""
+    """Files up to this many bytes are rewritten after a deletion (engram.durable.erasing)."""
     cleared_every_s: float = 0.0
-    """Seconds between two clearings at least."""
+    """The minimum number of seconds between two clearings."""
 
 
 def original(error: BaseException | None) -> BaseException | None:
@@ -61,17 +61,17 @@ def original(error: BaseException | None) -> BaseException | None:
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether an error is the disk's or the file's, and not that of a statement."""
+    """Return whether an error is a fault of the disk or file rather than of a statement."""
     return code_of(original(error)) in _FAULTS
 
 
 def is_undecodable(error: BaseException | None) -> bool:
-    """Whether the driver could not decode a text, which its error quotes: nothing of what is stored is to be shown."""
+    """Return whether the driver failed to decode a text. Its error quotes stored data, which must not be shown."""
     return str(error).startswith("Could not decode to UTF-8")
 
 
 def text_of(error: BaseException | None) -> str:
-    """Return what an operator should know of SQLite's error and do about it."""
+    """Return SQLite's error as an operator should read it, with what to do."""
     found = original(error)
     if is_undecodable(found):
         return "a text is not UTF-8"

@@ -1,8 +1,8 @@
-"""The SQLite that everything durable is kept in: the library of the `pysqlite3` wheel, named here and nowhere else.
+"""The SQLite library of all durable data: that of the `pysqlite3` wheel, imported only here.
 
-Python's own SQLite is whatever the system has; the wheel's is past the WAL-reset bug. Where there is no wheel (other
-machines than Linux on x86-64), Python's own is used, and `engram doctor` names its version. A process must not open one
-file by two SQLite libraries: the kernel's locks belong to the process, so neither would see the other's.
+Python's own SQLite is the system's version; the wheel's has the WAL-reset bug fixed. Where there is no wheel (anything
+but Linux on x86-64) Python's own is used, and `engram doctor` reports its version. A process must not open a file
+through two SQLite libraries: POSIX locks belong to the process, so neither library would see the other's.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -18,7 +18,7 @@ else:
 __all__ = ["VERSION", "WAL_RESET_FIXED", "code_of", "has_wal_reset_bug", "sqlite3"]
 
 VERSION: Final[str] = sqlite3.sqlite_version
-"""Of the SQLite library in use."""
+"""The version of the SQLite library in use."""
 WAL_RESET_FIXED: Final = (3, 51, 3)
 """The release that fixes the WAL-reset bug, by which two connections that write or checkpoint at the same moment can
 lose a commit. Source: sqlite.org/wal.html, "The WAL-Reset Bug"."""
@@ -34,6 +34,6 @@ def has_wal_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) ->
 
 
 def code_of(error: BaseException | None) -> int | None:
-    """Return the primary result code of an error of SQLite's; None for one of the driver itself, or of other origin."""
+    """Return the primary result code of an SQLite error; None for an error of the driver or of any other origin."""
     code = getattr(error, "sqlite_errorcode", None)
     return code & 0xFF if isinstance(code, int) else None

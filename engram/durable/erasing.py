@@ -1,8 +1,8 @@
-"""Takes what was deleted or overwritten out of the files of a database.
+"""Removes deleted and overwritten data from the files of a database.
 
-`secure_delete` overwrites a row where it lies. Two places are left: the log, until its content is in the database and
+`secure_delete` overwrites a row in place. That leaves two copies: the log, until its content is in the database and
 it is cut to nothing; and the unused part of a page from which rows were moved while they lived, which SQLite never
-overwrites (measured: 1 in 2,000 overwritten chats, 1 in 9,000 deleted records). Writing the file anew (VACUUM) leaves
+overwrites (measured: 1 in 2,000 overwritten chats, 1 in 9,000 deleted records). Rewriting the file (VACUUM) leaves
 none; that takes 0.4 s for 32 MiB, during which writes wait, so larger files are left as they are.
 """
 
@@ -14,22 +14,22 @@ from engram.durable.connection import BUSY_TIMEOUT_MS
 from engram.durable.driver import sqlite3
 
 COMPACTED_UP_TO: Final = 32 * 1024**2
-"""Bytes of a file that is worth writing anew after a deletion."""
+"""Files up to this many bytes are rewritten (VACUUM) after a deletion."""
 QUIET_S: Final = 1.0
-"""Without a write, after which a file is cleared."""
+"""Seconds without a write after which a file is cleared."""
 
 
 def cleared(raw: sqlite3.Connection, path: Path, compacted_up_to: int) -> bool:
     """Clear the files of the database at `path`; blocks. `raw` is its writer, outside a transaction.
 
-    Waits for no reader and raises nothing: False while a reader or the disk is in the way.
+    Waits for no reader and raises nothing; returns False when a reader or the disk prevented it.
     """
     raw.execute("PRAGMA busy_timeout = 0")
     try:
         if not emptied(raw):
             return False
         if path.stat().st_size <= compacted_up_to:
-            with contextlib.suppress(sqlite3.Error):  # no room, or damaged: what remains possible is done
+            with contextlib.suppress(sqlite3.Error):  # disk full or file damaged: continue with the remaining steps
                 raw.execute("VACUUM")
             return emptied(raw)
         return True
@@ -40,7 +40,7 @@ def cleared(raw: sqlite3.Connection, path: Path, compacted_up_to: int) -> bool:
 
 
 def emptied(raw: sqlite3.Connection) -> bool:
-    """Bring the log's content into the database and cut it to nothing; False while a reader is in the way.
+    """Checkpoint the log and truncate it; return False when a reader prevented it.
 
     Raises sqlite3.Error.
     """

@@ -1,4 +1,4 @@
-"""What can go wrong with a database, in three answers. Each area derives its own exceptions from these."""
+"""The three kinds of database errors. Each area derives its own exceptions from them."""
 
 
 class DurableError(Exception):
@@ -10,7 +10,7 @@ class NotDone(DurableError):
 
 
 class OutcomeUnknown(DurableError):
-    """COMMIT failed in a way that leaves open whether it took effect. The process ends; opening again finds out."""
+    """COMMIT failed in a way that leaves open whether it took effect. The process ends; the next opening finds out."""
 
 
 class Unusable(DurableError):

@@ -1,7 +1,7 @@
 """Group commit: many independent transactions in one durable COMMIT.
 
 States of a group: BEGIN IMMEDIATE -> each request in a SAVEPOINT of its own (RELEASE, or ROLLBACK TO when it
-raises) -> COMMIT -> everybody is answered. What can fail, and what is then true:
+raises) -> COMMIT -> all are answered. What can fail, and what is then true:
 
 | where | what is true | answer |
 |---|---|---|
@@ -25,18 +25,18 @@ from engram.durable.errors import DurableError, OutcomeUnknown
 H = TypeVar("H")
 
 MAX_GROUP = 256
-"""Transactions in one COMMIT at most (or one that counts as more), so that the first of them never waits long."""
+"""The maximum size of one COMMIT, so that its first transaction never waits long; a larger one commits alone."""
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one transaction: its value, or the exception to raise to its caller."""
+    """The outcome of one transaction: its value, or the exception to raise to its caller."""
 
     value: Any = None
     error: Exception | None = None
 
     @property
     def word(self) -> str:
-        """`done`, `refused` (it raised, and was undone alone), `failed` (it was not taken) or `unknown`."""
+        """`done`, `refused` (it raised and was rolled back alone), `failed` (not committed) or `unknown`."""
         match self.error:
             case None:
                 return "done"
@@ -49,13 +49,13 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """One group as it was committed, for whoever measures."""
+    """Measurements of one group commit."""
 
     seconds: float
     """From BEGIN to the end of COMMIT, fsync included."""
     outcomes: Sequence[Outcome]
     waiting: int
-    """Transactions that wait for the next group."""
+    """The number of transactions waiting for the next group."""
 
     @property
     def word(self) -> str:
@@ -88,7 +88,7 @@ def run_group(
     for transaction in transactions:
         outcome = _run_one(database, raw, handle, transaction)
         outcomes.append(outcome)
-        if not raw.in_transaction:  # SQLite undid everything, not only this request
+        if not raw.in_transaction:  # SQLite rolled back everything, not only this request
             failure = outcome.error if isinstance(outcome.error, database.not_done) else None
             return _all(transactions, failure or _not_done(database, outcome.error), commits)
     kill_points.point(f"{database.kill_point}begin:{commits.commits + 1}")

@@ -1,4 +1,4 @@
-"""Readers of a database: each query on one consistent snapshot, in a thread, with a time budget."""
+"""Runs queries on consistent snapshots of a database, in threads, with a time budget."""
 
 import queue
 from collections.abc import Callable
@@ -15,12 +15,12 @@ H = TypeVar("H")
 T = TypeVar("T")
 
 READ_BUDGET_S: Final = 2.0
-"""A query that takes longer (a filter over very many rows) is given up, so that readers stay free."""
+"""A query that takes longer (a filter over very many rows) is interrupted, so that readers stay available."""
 
 
 @final
 class Readers(Generic[H]):
-    """At most so many connections as queries run at once; each opened when first needed."""
+    """A pool with one connection per concurrent query, each opened when first needed."""
 
     def __init__(self, database: Database[H], path: Path, most: int) -> None:
         self._database = database
@@ -29,12 +29,12 @@ class Readers(Generic[H]):
         self._idle: queue.LifoQueue[tuple[sqlite3.Connection, H]] = queue.LifoQueue()
 
     async def read(self, query: Callable[[H], T], budget_s: float = READ_BUDGET_S) -> T:
-        """Run a query on what is committed. Raises what it raises, and `not_done` when it cannot be had, or not within
+        """Run a query on committed data. Raises what it raises, and `not_done` when it cannot run, or not within
         `budget_s` seconds."""
         return await trio.to_thread.run_sync(self._read, query, budget_s, limiter=self._limiter)
 
     def close(self) -> None:
-        """Close the connections that no query uses."""
+        """Close the idle connections."""
         while not self._idle.empty():
             self._idle.get()[0].close()
 
@@ -55,7 +55,7 @@ class Readers(Generic[H]):
             fault = self._database.fault(error)
             if fault is None:
                 raise
-            # an open cursor in its frames would keep this reader at this snapshot
+            # a cursor in its frames would pin this reader to its snapshot
             raise self._database.not_done(f"{self._database.name} cannot be read: {fault}") from error.with_traceback(
                 None
             )

@@ -1,7 +1,8 @@
-"""Putting files in the place of others so that a crash leaves the former ones or the new ones, never a mixture.
+"""Replaces files so that a crash leaves either the old ones or the new ones, never a mixture.
 
-The new files are made ready in a folder beside their place. Its rename to `restoring` decides: from then on `finish`,
-which whoever claims the folder next calls too, goes forward only. A log of a former file never meets a new one.
+The new files are prepared in a folder next to the old ones. Renaming that folder to `restoring` is the commit: from
+then on `finish`, which the next process to claim the folder also calls, only completes the replacement. The log of an
+old file is never used with a new one.
 """
 
 import shutil
@@ -12,16 +13,16 @@ from typing import Final
 from engram import files
 
 RESTORING: Final = "restoring"
-"""A folder with files that are decided on."""
+"""The folder of files whose replacement is committed."""
 _ASIDE: Final = "aside"
 
 
 def put_in_place(
     incoming: Path, folder: Path, kept_as: str, names: Sequence[str], obsolete: Sequence[str] = ()
 ) -> Path:
-    """Put the files `names` of `incoming` (on the folder's disk) in the place of those that are there.
+    """Replace the files `names` of a folder with those in `incoming`, which is on the same disk.
 
-    The former ones go to the folder `{kept_as}-1`, `-2`, …, which is returned; it is not made when there were none.
+    The old ones are moved to the folder `{kept_as}-1`, `-2`, …, which is returned; it is not created without any.
     `obsolete` are folders that belong to the former files and are removed. The caller has claimed the folder. Blocks.
     Raises OSError.
     """
@@ -38,7 +39,7 @@ def put_in_place(
 
 
 def finish(folder: Path, names: Sequence[str], obsolete: Sequence[str] = ()) -> None:
-    """Finish what a crash left of `put_in_place`; else nothing. The caller has claimed the folder. Raises OSError."""
+    """Complete a `put_in_place` that a crash interrupted, if any. The caller has claimed the folder. Raises OSError."""
     restoring = folder / RESTORING
     if not restoring.exists():
         return
@@ -62,6 +63,7 @@ def _set_aside(folder: Path, name: str, kept: Path) -> None:
         if (folder / former).exists():
             kept.mkdir(mode=0o700, exist_ok=True)
             (folder / former).rename(kept / former)
+            (kept / former).chmod(0o600)
     if kept.exists():
         files.sync(kept)
     files.sync(folder)

@@ -1,10 +1,10 @@
-"""The one writer of a database: a thread that turns whatever waits into one group commit after another.
+"""The only writer of a database: a thread that commits waiting transactions in groups.
 
-`submit` hands a transaction over and returns at once; `deliver` is called on the trio thread with its outcome, only
-after COMMIT. What was deleted is taken out of the files when nothing was written for a while.
+`submit` queues a transaction and returns at once; `deliver` is called on the trio thread with its outcome, only after
+COMMIT. Deleted data is removed from the files when nothing was written for a while.
 
-The thread ends by `close`, after a COMMIT of unknown outcome, or by a fault of this program. Whichever of the last two
-it was, everyone who waits is answered, later ones are refused, and `on_fatal` ends the process.
+The thread ends on `close`, after a COMMIT of unknown outcome, or because of a bug. In the last two cases all waiting
+callers are answered, later ones are refused, and `on_fatal` ends the process.
 """
 
 import queue
@@ -26,11 +26,11 @@ from engram.durable.group import MAX_GROUP, Commits, Group, Outcome, run_group
 H = TypeVar("H")
 
 MOST_WAITING: Final = 8_192
-"""Transactions that are taken and not answered yet, beyond which more are refused."""
+"""The maximum number of unanswered transactions; beyond it more are refused."""
 
 
 class Request(msgspec.Struct, Generic[H], frozen=True):
-    """A transaction and who gets its outcome. `size` is what it counts in a group of at most MAX_GROUP."""
+    """A transaction and the receiver of its outcome. `size` is its weight in a group of at most MAX_GROUP."""
 
     transaction: Callable[[H], Any]
     deliver: Callable[[Outcome], None]
@@ -39,7 +39,7 @@ class Request(msgspec.Struct, Generic[H], frozen=True):
 
 @final
 class Writer(Generic[H]):
-    """Owns the writing connection from the moment it is made until `close`. All methods are for the trio thread."""
+    """Owns the writing connection until `close`. All methods must be called on the trio thread."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class Writer(Generic[H]):
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start to commit what is submitted; again is harmless."""
+        """Start to commit submitted transactions; calling it again is harmless."""
         if self._thread is None and self._over is None:
             self._token = trio.lowlevel.current_trio_token()
             self._thread = threading.Thread(target=self._run, name=f"{self._path.name}-writer", daemon=True)
             self._thread.start()
 
     async def run(self, ready: Callable[[], None]) -> NoReturn:
-        """Start, and wait for the fault that ends the writer. Raises what everyone who waited for it was answered."""
+        """Start, and wait for the fault that ends the writer. Raises the exception that waiting callers were given."""
         self.start()
         ready()
         await self._lost.wait()
@@ -103,7 +103,7 @@ class Writer(Generic[H]):
     async def write(self, transaction: Callable[[H], Any]) -> Any:
         """Run a transaction; return its value after COMMIT. Raises what it raises, `not_done` or `unknown`.
 
-        Cancelled, it is run all the same.
+        Cancellation does not withdraw it.
         """
         outcomes: list[Outcome] = []
         answered = trio.Event()
@@ -120,7 +120,7 @@ class Writer(Generic[H]):
         return outcome.value
 
     def empty_log(self) -> bool:
-        """Take what was deleted out of the log at once; blocks, but waits for no reader: False when one is there."""
+        """Remove deleted data from the log now. Blocks, but not for readers: returns False when one prevented it."""
         with self._connection_in_use:
             return erasing.cleared(self.raw, self._path, compacted_up_to=0)
 
@@ -159,7 +159,7 @@ class Writer(Generic[H]):
             self._hand_back(batch or [], Group(0.0, outcomes, 0), self._database.unknown(text))
 
     def _next_batch(self) -> list[Request[H]] | None:
-        """Wait for a group; an empty one when it is time to clear the file, None at the end."""
+        """Wait for the next group; return an empty one when it is time to clear the file, None at the end."""
         batch: list[Request[H]] = []
         size = 0
         request = self._next
@@ -208,7 +208,7 @@ class Writer(Generic[H]):
         try:
             self._token.run_sync_soon(deliver_all)
         except trio.RunFinishedError:
-            return  # nobody is left to be told
+            return  # no caller is waiting any more
 
     def _refuse_waiting(self, fatal: DurableError) -> None:
         left = [self._next] if self._next is not None else []

@@ -21,7 +21,7 @@ from engram.http.router import Router
 
 
 def gateway_app(services: Services) -> App:
-    """Everything that phones and programs may call. Who calls is in headers alone: no body or query says so."""
+    """Return the public application. Callers are identified by signed headers alone, never by a body or query."""
     app = new_app(
         "gateway",
         settings=services.settings.http,
@@ -37,14 +37,14 @@ def gateway_app(services: Services) -> App:
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
     endpoints.require_all(gateway.ROUTES)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))  # the outermost: nothing goes past it
+    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))  # the outermost layer
     return app
 
 
 def ops_app(
     services: Services, status: Callable[[], Awaitable[msgspec.Struct]], refresh: Callable[[], Awaitable[None]]
 ) -> App:
-    """What the operator may call, on a listener of its own: /status, /metrics, /health, /ready.
+    """Return the operator's application, for a listener of its own: /status, /metrics, /health, /ready.
 
     `refresh` (gauges.py) is awaited before each scrape.
     """

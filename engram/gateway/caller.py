@@ -1,4 +1,4 @@
-"""Who calls: the gateway scheme checked once per request, and the answer signed in return."""
+"""Authenticates callers by the gateway's signature scheme, once per request, and signs the answers to them."""
 
 import hashlib
 from typing import Final
@@ -13,22 +13,22 @@ from engram.http.errors import ApiError
 from engram.http.request import Answer, Request
 
 DEV_HOTKEY: Final = hashlib.sha256(b"engram dev hotkey").digest()
-"""Who asks without X-Hotkey where signature checks are switched off (loopback only)."""
+"""Stands for callers without X-Hotkey where signature checks are switched off (loopback only)."""
 BUSY_RETRY_S: Final = 5
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """A request whose signature holds (or need not)."""
+    """The verified caller of a request; not verified where signature checks are switched off."""
 
     public_key: PublicKey
     message_sha256: bytes
-    """With `public_key` the key of the replay guard."""
+    """Together with `public_key`, identifies the signature in the replay guard."""
     signed_ms: int | None = None
-    """The signature's stamp, unix ms; None where signatures are not checked."""
+    """The signature's timestamp, unix ms; None where signatures are not checked."""
 
 
 def verify(services: Services, request: Request, refusal: str) -> Caller:
-    """Return who signed a request, and note on it that its answer is to be signed.
+    """Return the signer of a request, and mark the request so that its answer is signed.
 
     `refusal` is the route's fixed 401 text. Raises ApiError 401.
     """
@@ -48,9 +48,9 @@ def verify(services: Services, request: Request, refusal: str) -> Caller:
 
 
 def consume_signature(services: Services, guard: SingleUse, caller: Caller) -> None:
-    """Accept the signature of this request for the last time.
+    """Consume the signature of this request, so that it is refused from now on.
 
-    Raises ApiError: 401 `replayed`, `before_start` or `stale`, 503 `busy` when no more can be remembered.
+    Raises ApiError: 401 `replayed`, `before_start` or `stale`, 503 `busy` when the replay guard is full.
     """
     if caller.signed_ms is None:
         return
@@ -67,7 +67,7 @@ def consume_signature(services: Services, guard: SingleUse, caller: Caller) -> N
 
 
 def signed_answer(services: Services, request: Request, answer: Answer) -> Answer:
-    """Sign the answer to a signed request; answers to strangers go out as they are."""
+    """Sign the answer to a signed request; return other answers unchanged."""
     if request.signed_at is None:
         return answer
     signed = answers.sign_answer(services.keypair, answer.status, request.signed_at, answer.body)

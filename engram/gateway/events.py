@@ -1,11 +1,11 @@
-"""GET /sessions/{id}/events: what happens to a session, as server-sent events.
+"""GET /sessions/{id}/events: a session's changes as server-sent events.
 
-`state` events carry the history's ids, so that a reader goes on after the last one it got (Last-Event-ID); `stats`
-events carry none: only the newest matter. When the session is over the stream ends with `end`, and a reader that comes
-back for more is told 204, which is how EventSource learns not to ask again.
+`state` events carry the ids of the session's history, so that a reader resumes after the last one it received
+(Last-Event-ID); `stats` events carry none, since only the newest matter. When the session is over the stream ends with
+`end`, and a reader that reconnects is answered 204, which makes EventSource stop.
 
-A stream that was opened by a ticket has a renewal of it in each id (`17.AAAA…`) and sends one at least every
-RENEW_EVERY_S, so that EventSource, which can only come back to the URL it had, finds its way in again (tickets.py).
+A stream opened by a ticket carries a renewal of it in each id (`17.AAAA…`) and sends one at least every RENEW_EVERY_S,
+because EventSource can only reconnect to the same URL, whose ticket is used up (tickets.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -34,11 +34,11 @@ from engram.sessions import TERMINAL, EventRecord, Session, history
 from engram.sessions import records as session_records
 
 PAGE: Final = 100
-"""Events read at a time."""
+"""Events per read of the ledger."""
 LONGEST_S: Final = 3_600.0
-"""A stream ends after this; the reader comes back and goes on where it was."""
+"""The longest life of a stream; the reader then reconnects and resumes where it was."""
 RENEW_EVERY_S: Final = 600.0
-"""How old the renewal may be that a reader holds: a sixth of what it is good for."""
+"""The oldest renewal that a reader may hold: a sixth of a renewal's lifetime."""
 MAX_EVENT_ID: Final = 2**63 - 1
 
 
@@ -64,7 +64,7 @@ def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
         if admission is not None:
             if not services.tickets.open(admission):
                 raise _bad_ticket()
-            services.feed.poke(session.id)  # an older stream of this reader sees that it is over
+            services.feed.poke(session.id)  # wakes an older stream of this reader, which then ends
         marks = _Marks(services, None if admission is None else admission.lineage)
         return event_stream(lambda sink: _tell(services, sink, session, after, marks))
 
@@ -72,7 +72,7 @@ def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
 
 
 async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, Admission | None]:
-    """The session, and by which ticket or renewal its stream may be opened (None: by a signature)."""
+    """Return the session and the ticket or renewal that admits the reader (None: a signature does)."""
     session_id, ticket = call.path("session_id"), call.query("ticket")
     if ticket is None:
         return await owned(services, call.caller, session_id), None
@@ -92,12 +92,15 @@ def _bad_ticket() -> ApiError:
 
 
 def _last_event_text(call: Call[NoBody, Caller]) -> str:
-    """The id the reader saw last. The header is EventSource's, the query parameter for a page's first connection."""
+    """Return the last event id that the reader received.
+
+    EventSource sends it as the header; a page's first connection sends it as the query parameter.
+    """
     return call.header("Last-Event-ID") or call.query("last_event_id") or ""
 
 
 def _last_event_id(call: Call[NoBody, Caller]) -> int | None:
-    """Where the reader was."""
+    """Return the number in the last event id; None when there is none."""
     text, _, _ = _last_event_text(call).partition(".")
     if not (text.isascii() and text.isdecimal() and len(text) <= 19 and int(text) <= MAX_EVENT_ID):
         return None
@@ -106,37 +109,37 @@ def _last_event_id(call: Call[NoBody, Caller]) -> int | None:
 
 @final
 class _Marks:
-    """The ids of one stream's events, with a renewal in each where a ticket opened it."""
+    """Makes the ids of one stream's events, with a renewal in each where a ticket opened the stream."""
 
     def __init__(self, services: Services, lineage: Lineage | None) -> None:
         self._services = services
         self._lineage = lineage
         self._opening = 0 if lineage is None else lineage.openings
         self.renew_at = inf
-        """When the reader's renewal is to be replaced, on trio's clock; never without a ticket."""
+        """When to replace the reader's renewal, on trio's clock; never without a ticket."""
 
     @property
     def superseded(self) -> bool:
-        """Whether this reader has opened another stream meanwhile."""
+        """Whether this reader has opened a newer stream."""
         return self._lineage is not None and self._lineage.openings != self._opening
 
     def id_of(self, event_id: int) -> str:
-        """The id to send for a history's event."""
+        """Return the id to send with an event of the history."""
         if self._lineage is None:
             return str(event_id)
         self.renew_at = trio.current_time() + RENEW_EVERY_S
         return f"{event_id}.{self._services.tickets.renew(self._lineage, self._services.clock.now())}"
 
     async def renew(self, sink: EventSink, event_id: int) -> None:
-        """Give the reader a new renewal, unless a signature opened its stream."""
+        """Send the reader a new renewal, unless a signature opened its stream."""
         if self._lineage is not None:
             await sink.send_id(self.id_of(event_id))
 
 
 async def _tell(services: Services, sink: EventSink, session: Session, after: int | None, marks: _Marks) -> None:
-    """Send what happens until the session is over. A reader that is slow to take it only comes to know it later."""
+    """Send events until the session is over. A slow reader delays only its own stream."""
     ends_at = services.clock.monotonic() + LONGEST_S
-    told: NodeStats | None = None
+    sent: NodeStats | None = None
     with services.feed.subscribe(session.controller, session.id) as subscription:
         if after is None:
             after = await _snapshot(services, sink, session.id, marks)
@@ -148,8 +151,8 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
                 await _state(services, sink, found, event, marks)
                 after = event.id
             stats = services.stats.latest(session.id)
-            if stats is not None and (told is None or stats.at != told.at):
-                told = stats
+            if stats is not None and (sent is None or stats.at != sent.at):
+                sent = stats
                 await _stats(services, sink, session.id, stats)
             if found.session.state in TERMINAL and not events:
                 await sink.send({"session_id": session.id, "status": found.session.state}, event="end")
@@ -162,7 +165,7 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
 
 
 async def _snapshot(services: Services, sink: EventSink, session_id: str, marks: _Marks) -> int:
-    """Tell a reader that comes for the first time how the session is; returns the newest event's id."""
+    """Send the session's current state to a new reader; return the id of the newest event."""
 
     def query(connection: Connection) -> tuple[records.Found, EventRecord]:
         return _existing(connection, session_id), history.newest_event(connection, session_id)
@@ -194,14 +197,14 @@ async def _state(services: Services, sink: EventSink, found: records.Found, even
         transaction=found.transaction,
         stats=services.stats.latest(found.session.id),
     )
-    told = {
+    data = {
         "session_id": event.session_id,
         "what": event.event,
         "at": event.at,
         "details": msgspec.Raw(event.data.encode("utf-8")),
         "session": shown,
     }
-    await sink.send(told, event="state", event_id=marks.id_of(event.id))
+    await sink.send(data, event="state", event_id=marks.id_of(event.id))
 
 
 async def _stats(services: Services, sink: EventSink, session_id: str, stats: NodeStats) -> None:

@@ -1,7 +1,7 @@
-"""Wakes event streams when something happened to their session.
+"""Wakes event streams when their session has changed.
 
-A stream holds nothing but a flag: what happened is read from the ledger by the stream itself, from the last event its
-reader has got. A slow reader therefore piles up nothing, and a lost hint costs at most one rereading interval.
+Each stream holds a flag and no queue: it reads the changes from the ledger itself, starting at the last event that its
+reader received. A slow reader therefore uses no memory, and a lost hint costs at most one polling interval.
 """
 
 from collections.abc import Generator
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 class StreamsFull(Exception):
-    """This reader has as many event streams open as one may."""
+    """This reader has the maximum number of event streams open."""
 
 
 @final
@@ -37,11 +37,11 @@ class Subscription:
         self._woken = trio.Event()
 
     def wake(self) -> None:
-        """Let the stream look again; any number of wakes before it looks are one."""
+        """Set the flag. Several wakes before the stream looks count as one."""
         self._woken.set()
 
     async def changed(self) -> None:
-        """Wait until something may have happened since the last look."""
+        """Wait until the session may have changed since the last call."""
         await self._woken.wait()
         self._woken = trio.Event()
 
@@ -51,7 +51,7 @@ class EventFeed:
     """All open event streams of this process."""
 
     def __init__(self, ledger: Ledger, *, per_reader: int = STREAMS_PER_READER) -> None:
-        """At most `per_reader` streams of one reader; all of them together are the HTTP server's to bound."""
+        """Allow at most `per_reader` streams of one reader; the HTTP server bounds their total."""
         self._ledger = ledger
         self._per_reader = per_reader
         self._open: dict[str, set[Subscription]] = {}
@@ -65,18 +65,18 @@ class EventFeed:
         return self._count
 
     def poke(self, session_id: str) -> None:
-        """A hint that something happened to a session; never raises."""
+        """Wake the streams of a session; never raises."""
         for subscription in self._open.get(session_id, ()):
             subscription.wake()
 
     def admit(self, reader: bytes) -> None:
-        """Raises StreamsFull when no stream could be opened for `reader` now."""
+        """Raise StreamsFull when no stream could be opened for `reader` now."""
         if self._readers.get(reader, 0) >= self._per_reader:
             raise StreamsFull
 
     @contextmanager
     def subscribe(self, reader: bytes, session_id: str) -> Generator[Subscription]:
-        """Count a stream in while the block runs. `reader` is the public key it counts towards.
+        """Register a stream while the block runs; it counts toward the limit of `reader` (a public key).
 
         Raises StreamsFull.
         """
@@ -98,7 +98,7 @@ class EventFeed:
                 del self._open[session_id]
 
     async def run(self, context: Context) -> None:
-        """The job that rereads the ledger for sessions whose hint was lost; idle while no stream is open."""
+        """Poll the ledger for sessions whose hint was lost; idle while no stream is open."""
         seen = await self._ledger.read(history.newest_event_id)
         context.ready()
         while True:
@@ -108,7 +108,7 @@ class EventFeed:
             await trio.sleep(REREAD_S)
             try:
                 seen = await self._reread(seen)
-            except LedgerError as error:  # the next rereading finds what this one missed
+            except LedgerError as error:  # the next poll finds what this one missed
                 _log.warning("events_not_reread", cause=type(error).__name__)
 
     async def _reread(self, seen: int) -> int:

@@ -1,4 +1,4 @@
-"""Gauges that are read at each scrape instead of being kept: counts in the ledger, ages, and the tree."""
+"""Gauges that are computed at each scrape: counts in the ledger, ages, and the supervision tree."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,13 +20,13 @@ from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 
 TREE_DEPTH = 3
-"""Children further down are counted with their supervisor: their names are ids."""
+"""Deeper children are counted under their supervisor, because their names are ids."""
 
 
 def gauges(
     metrics: Metrics, ledger: Ledger, subnets: Subnets, feed: EventFeed, tree: Callable[[], Iterable[NodeInfo]]
 ) -> Callable[[], Awaitable[None]]:
-    """What is to be awaited before each scrape (raises LedgerError); changes on the chain are counted from now on."""
+    """Return a function to await before each scrape (it raises LedgerError), and start to count chain changes."""
     count_changes(metrics, subnets)
 
     async def refresh() -> None:

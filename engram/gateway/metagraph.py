@@ -17,7 +17,7 @@ from engram.http.errors import ApiError
 HEAD_FIELDS: Final = ("network", "block", "netuid", "note")
 """The fields of the original's answer; always present."""
 BODIES_KEPT: Final = 64
-"""The least recently used body goes first."""
+"""Beyond this the least recently used body is dropped."""
 ADDRESSES_KEPT: Final = 20_000
 NEURONS_PER_STEP: Final = 64
 

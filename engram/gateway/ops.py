@@ -1,4 +1,4 @@
-"""The operator's listener: /status and /metrics, beside /health and /ready. Never reachable from outside."""
+"""The operator's listener: /status and /metrics, next to /health and /ready. Never reachable from outside."""
 
 from collections.abc import Awaitable, Callable
 

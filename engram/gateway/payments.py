@@ -1,4 +1,4 @@
-"""GET /payments/{id}: what became of a payment and of its refunds."""
+"""GET /payments/{id}: the state of a payment and of its refunds."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ def bind_payments(endpoints: Endpoints[Caller], services: Services) -> None:
 
 
 def payment_answer(payment: Payment, refunds: Sequence[Refund]) -> PaymentAnswer:
-    """The payment as its buyer sees it."""
+    """Return the payment as its buyer sees it."""
     return PaymentAnswer(
         payment_id=payment.id,
         session_id=payment.session_id,

@@ -1,4 +1,4 @@
-"""What the gateway sells with: whether anything is sold, and the purchases of the payments area."""
+"""The gateway's shop: the sales check, and the purchases of the payments area."""
 
 from collections.abc import Callable
 from typing import Final, final
@@ -25,7 +25,7 @@ class Shop:
         places: Callable[[], int],
         conditions: Conditions | None = None,
     ) -> None:
-        """`places` says how many nodes may run at once now; `conditions` what else a sale depends on.
+        """`places` returns how many nodes may run at once now; `conditions` holds everything else a sale depends on.
 
         Raises UnknownNetwork, MalformedAddress.
         """

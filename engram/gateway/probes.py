@@ -1,4 +1,4 @@
-"""What /ready asks: each probe says in a few words what is wrong with one part, or nothing."""
+"""The probes behind /ready: each returns in a few words what is wrong with one part, or an empty text."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from engram.ledger import Ledger, LedgerError, facts
 
 
 def ledger_probe(ledger: Ledger) -> Probe:
-    """Whether the ledger can be read."""
+    """Return a probe that fails when the ledger cannot be read."""
 
     async def probe() -> str:
         try:
@@ -27,18 +27,18 @@ def ledger_probe(ledger: Ledger) -> Probe:
 
 
 def disk_probe(folder: Path) -> Probe:
-    """Whether the ledger and new nodes find room on the disk of the data folder."""
+    """Return a probe that fails when the data folder's disk has no room for the ledger and new nodes."""
 
     async def probe() -> str:
-        told = await trio.to_thread.run_sync(os.statvfs, folder)
-        left = told.f_bavail * told.f_frsize
+        disk = await trio.to_thread.run_sync(os.statvfs, folder)
+        left = disk.f_bavail * disk.f_frsize
         return "" if left >= LEAST_FREE_BYTES else f"the disk has {left // 1024**2} MB left: free some space"
 
     return probe
 
 
 def sales_probe(sales: Sales) -> Probe:
-    """Whether something could be sold as things are configured; being full, or switched off, is well."""
+    """Return a probe that fails for lasting reasons not to sell; being full or switched off is not a failure."""
 
     async def probe() -> str:
         try:
@@ -50,7 +50,7 @@ def sales_probe(sales: Sales) -> Probe:
 
 
 def chain_probe(subnets: Subnets) -> Probe:
-    """Whether a subnet has been read and the finalized head goes on; a chain that stands still is told, not refused."""
+    """Return a probe that fails until a subnet has been read; a chain that stalls later does not fail it."""
 
     async def probe() -> str:
         return "" if subnets.synced else "no subnet has been read yet"
@@ -59,7 +59,7 @@ def chain_probe(subnets: Subnets) -> Probe:
 
 
 def parts_probe(missing: Callable[[], Sequence[str]]) -> Probe:
-    """Whether the actors that sales depend on run; `missing` names those that do not."""
+    """Return a probe that fails while an actor that sales depend on does not run; `missing` names those."""
 
     async def probe() -> str:
         return ", ".join(missing())

@@ -1,4 +1,4 @@
-"""What anybody may ask: is it up, what is on sale, under which terms, and how the subnet stands."""
+"""The endpoints that need no signature: health, prices, terms, nodes, and the metagraph."""
 
 import contextlib
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
 PROBE_S: Final = 2.0
-"""A part that does not say within this that it is well counts as unwell."""
+"""A probe that does not answer within this time counts as failed."""
 MAX_NETUID: Final = 65_535
 
 
@@ -86,7 +86,7 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
 
 
 def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales: Sales) -> None:
-    """Bind /health (the process answers) and /ready (it can do its work, and whether it sells)."""
+    """Bind /health (the process answers) and /ready (it can do its work; also says whether it sells)."""
     healthy = json_answer(HealthAnswer("ok", SERVICE))
 
     async def health(_: Call[NoBody, Caller]) -> Answer:
@@ -96,7 +96,7 @@ def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales
         checks = await readiness(probes)
         well = not any(checks.values())
         found: tuple[Reason, ...] = ()
-        with trio.move_on_after(PROBE_S), contextlib.suppress(LedgerError):  # the probes say so
+        with trio.move_on_after(PROBE_S), contextlib.suppress(LedgerError):  # the ledger's probe reports it
             found = await sales.reasons()
         answer = ReadyAnswer(well, checks, _shown(found))
         return Reply(answer) if well else Reply(answer, (("Retry-After", "2"),), 503)
@@ -110,7 +110,7 @@ def _shown(found: tuple[Reason, ...]) -> list[ReasonAnswer]:
 
 
 async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
-    """What is wrong with each part; empty texts for those that are well."""
+    """Return what is wrong with each part; an empty text means that the part is fine."""
     checks = dict.fromkeys(probes, "no answer in time")
 
     async def ask(name: str, probe: Probe) -> None:
@@ -124,8 +124,8 @@ async def readiness(probes: Mapping[str, Probe]) -> dict[str, str]:
 
 
 async def _metagraph(metagraphs: MetagraphAnswers, default_netuid: int, call: Call[NoBody, Caller]) -> Answer:
-    asked = call.query("netuid")
-    text = str(default_netuid) if asked is None else asked
+    netuid = call.query("netuid")
+    text = str(default_netuid) if netuid is None else netuid
     if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= MAX_NETUID):
         raise ApiError(400, "bad_netuid", f"netuid must be a whole number from 0 to {MAX_NETUID}.")
     shown = await metagraphs.answer(int(text), call.query("fields"), call.header("If-None-Match"))

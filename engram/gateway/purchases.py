@@ -1,8 +1,8 @@
-"""What costs money: POST /sessions and POST /sessions/{id}/extend.
+"""The paid endpoints: POST /sessions and POST /sessions/{id}/extend.
 
-Order of the checks, as phones rely on it: signature, JSON, tier, duration, payment, limits. A 402 uses nothing up, so
-the same signed request may come again with its payment. Whatever is decided about money is decided by the payments
-area; its PurchaseAnswer is mapped to HTTP here. A client that goes away changes nothing.
+Order of the checks, which phones rely on: signature, JSON, tier, duration, payment, limits. A 402 does not consume the
+signature, so the same signed request may be sent again with its payment. The payments area makes every decision about
+money; this module maps its PurchaseAnswer to HTTP. A client that disconnects changes nothing.
 """
 
 import ipaddress
@@ -50,20 +50,20 @@ NO_ROOM_STATUS: Final = {
     "below_minimum": 400,
 }
 LATEST_S: Final = 0.9
-"""How much longer than the verifier's promise the whole answer may take, whatever else is slow."""
+"""Seconds that the whole answer may take beyond `payments.answer_within_s`."""
 
 
 def bind_purchases(endpoints: Endpoints[Caller], services: Services) -> None:
-    """Bind the endpoints that sell."""
+    """Bind the paid endpoints."""
     tiers = rules.tiers(services.settings.pricing.lite_usd_per_hour)
 
     async def create_session(call: Call[CreateSessionBody, Caller]) -> Answer:
-        asked = call.request
+        order = call.request
         try:
-            tier = rules.tier_named(tiers, asked.tier)
+            tier = rules.tier_named(tiers, order.tier)
         except UnknownTier as unknown:
             raise ApiError(400, "unknown_tier", shortened(str(unknown))) from None
-        hours, seconds = _duration(services, asked.duration_hours)
+        hours, seconds = _duration(services, order.duration_hours)
         quote = services.shop.quotes.session(tier, hours)
         return await _sell(services, call.http, call.caller, NewSession(tier.name, seconds), quote)
 
@@ -93,7 +93,7 @@ async def _sell(services: Services, request: Request, caller: Caller, wanted: Wa
 
 
 async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> Answer:
-    """Map what became of an order to HTTP."""
+    """Map the outcome of an order to HTTP."""
     match answer:
         case Bought(payment):
             return await _bought(services, payment)
@@ -122,7 +122,7 @@ def _come_again(code: str, message: str, retry_after_s: int, status: int = 503) 
 
 
 async def _bought(services: Services, payment: Payment, retry_after_s: int | None = None) -> Answer:
-    """202 with the session; `retry_after_s` when it is not settled yet."""
+    """Return 202 with the session, and Retry-After of `retry_after_s` when the payment is not settled yet."""
     session = await _session_of(services, payment)
     pending = payment.settled_at is None
     shown = session_answer(
@@ -143,7 +143,7 @@ async def _bought(services: Services, payment: Payment, retry_after_s: int | Non
 
 
 async def _session_of(services: Services, payment: Payment) -> Session:
-    """Read the session: on the loop, a tenth of the cost of a hop to a reader; in a thread where the lane is closed."""
+    """Read the session on the loop (a tenth of a reader thread's cost), or in a thread while the lane is closed."""
     try:
         session = session_records.look(services.ledger, payment.session_id)
     except LaneClosed:
@@ -153,7 +153,7 @@ async def _session_of(services: Services, payment: Payment) -> Session:
 
 
 def _duration(services: Services, hours: object) -> tuple[float, float]:
-    """Hours as asked, and the seconds they are. Raises ApiError 400."""
+    """Return the requested hours, and the same in seconds. Raises ApiError 400."""
     limits = services.settings.sessions
     try:
         seconds = rules.paid_seconds(hours, limits.min_hours, limits.max_hours)
@@ -164,7 +164,7 @@ def _duration(services: Services, hours: object) -> tuple[float, float]:
 
 
 def _counted_address(services: Services, address: str) -> str:
-    """The buyer's address, empty where loopback is everybody's."""
+    """Return the buyer's address for the limits; empty where all buyers share loopback."""
     try:
         loopback = ipaddress.ip_address(address).is_loopback
     except ValueError:

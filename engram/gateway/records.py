@@ -1,4 +1,4 @@
-"""What the surface reads from the ledger beyond the areas' own records."""
+"""The surface's own ledger queries, which join tables of several areas."""
 
 from collections.abc import Sequence
 
@@ -19,19 +19,19 @@ class Found(msgspec.Struct, frozen=True):
 
 
 def find(connection: Connection, session_id: str) -> Found | None:
-    """The session of this id."""
+    """Return the session of this id."""
     session = session_records.get(connection, session_id)
     return None if session is None else _with_transactions(connection, [session])[0]
 
 
 def look(ledger: Ledger, session_id: str) -> Found | None:
-    """The session of this id, read on the event loop. Raises LaneClosed."""
+    """Return the session of this id, read on the event loop. Raises LaneClosed."""
     session = session_records.look(ledger, session_id)
     return None if session is None else Found(session, payment_records.look_at_transaction(ledger, session.payment_id))
 
 
 def of_controller(connection: Connection, controller: bytes, limit: int) -> list[Found]:
-    """The newest sessions of a hotkey, newest first."""
+    """Return the newest sessions of a hotkey, newest first."""
     return _with_transactions(connection, session_records.list_by_controller(connection, controller, limit))
 
 

@@ -1,4 +1,4 @@
-"""Bodies as JSON objects, and what is answered when the ledger does not."""
+"""Decodes bodies as JSON objects, and maps errors of the ledger to answers."""
 
 import json
 
@@ -18,10 +18,10 @@ _SHOWN = 300
 
 
 def json_object(body: bytes, most_values: int) -> dict[str, object]:
-    """A request's body as a JSON object, no key of which stands twice. Raises ApiError 400.
+    """Return a request's body as a JSON object; duplicate keys are refused. Raises ApiError 400.
 
-    Values are commas, arrays and objects, or their signs in strings: 256 KiB of empty objects hold up the loop for
-    157 ms.
+    `most_values` bounds the commas and brackets in the body, also those within strings: 256 KiB of empty objects would
+    block the loop for 157 ms.
     """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > most_values:
         detail = f"The body has more than {most_values} values."
@@ -37,7 +37,7 @@ def json_object(body: bytes, most_values: int) -> dict[str, object]:
 
 
 class _KeyTwice(Exception):
-    """Two readers of such an object could see two different ones."""
+    """A key occurs twice: two parsers could read the object differently."""
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -50,7 +50,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def ledger_refusal(error: LedgerError) -> ApiError:
-    """What is answered when the ledger cannot be asked: not the client's fault, and no failure of what it began."""
+    """Return the 503 for an error of the ledger; it never says that the client's request has failed."""
     _log.error("ledger_unavailable", error=str(error))
     if isinstance(error, CommitUnknown):
         code, text = "outcome_unknown", "It is not known whether this was done; ask for the state."
@@ -60,5 +60,5 @@ def ledger_refusal(error: LedgerError) -> ApiError:
 
 
 def shortened(text: str) -> str:
-    """`text`, cut when it repeats something long that a client sent."""
+    """Return `text`, truncated when it quotes something long that a client sent."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -1,5 +1,5 @@
-"""Whether anything can be sold, and why not: one pure rule behind /ready, /nodes, the 503 of a purchase, the log, the
-metric and `engram doctor`.
+"""Decides whether anything can be sold, and why not: one pure rule behind /ready, /nodes, the 503 of a purchase, the
+log, the metric and `engram doctor`.
 
 | code | the gateway cannot sell because | lasting |
 |---|---|---|
@@ -28,7 +28,7 @@ from config.pricing import MOST_UNITS
 from engram.payments import NoRoom
 
 LEAST_FREE_BYTES: Final = 64 * 1024**2
-"""A node takes half of that before anything is stored in it."""
+"""An empty node takes half of this."""
 LASTING: Final = frozenset(
     {"node_parts_missing", "price_out_of_range", "no_recipient", "no_hotkeys", "no_places", "disk_full"}
 )
@@ -46,7 +46,7 @@ CODES: Final = (
     "below_minimum",
     "no_capacity",
 )
-"""All codes, in the order in which reasons are given."""
+"""All codes, in the order in which reasons are listed."""
 
 CLOSED_RETRY_S: Final = 300
 LASTING_RETRY_S: Final = 600
@@ -55,7 +55,7 @@ CHAIN_RETRY_S: Final = 10
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rule looks at; None: not known, which is no reason."""
+    """The input of the rule. None means not known, which is no reason to refuse a sale."""
 
     selling: bool = True
     """The operator's switch."""
@@ -70,37 +70,37 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     places: int | None = None
     """Nodes that may run at once, whatever the pool of keys holds."""
     held: int | None = None
-    """Places taken by sessions."""
+    """Places that sessions occupy."""
     free_bytes: int | None = None
-    """Of the data folder's disk."""
+    """Free space on the data folder's disk."""
     chain_read: bool | None = None
-    """None where no node is announced."""
+    """Whether the chain has been read; None where nodes are not announced."""
     facilitator: NoRoom | None = None
-    """Why the facilitator would not settle now."""
+    """Why the facilitator would refuse to settle now."""
 
 
 class Reason(msgspec.Struct, frozen=True):
-    """Why nothing can be sold: for programs, for anybody, for the operator."""
+    """One reason why nothing can be sold: a code for programs, a message for buyers, a remedy for the operator."""
 
     code: str
     message: str
     remedy: str = ""
-    """What the operator does about it; empty: wait."""
+    """What the operator should do; empty when waiting is enough."""
     retry_after_s: int = 0
 
     @property
     def lasting(self) -> bool:
-        """Whether it stays until the operator does something."""
+        """Whether the reason lasts until the operator acts."""
         return self.code in LASTING
 
     @property
     def text(self) -> str:
-        """The message, and what to do."""
+        """The message and the remedy."""
         return f"{self.message.rstrip('.')}; {self.remedy}" if self.remedy else self.message
 
     @property
     def answer(self) -> NoRoom:
-        """What a buyer is answered."""
+        """The answer to a buyer."""
         return NoRoom(self.code, self.message, self.retry_after_s)
 
 
@@ -110,7 +110,7 @@ def reasons(facts: Facts) -> tuple[Reason, ...]:
 
 
 def not_ready(found: Iterable[Reason]) -> str:
-    """Return what /ready says of the lasting ones; empty when there is none."""
+    """Return what /ready reports of the lasting reasons; empty when there are none."""
     return "; ".join(reason.text for reason in found if reason.lasting)
 
 

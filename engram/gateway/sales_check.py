@@ -1,4 +1,4 @@
-"""Looks at what a sale depends on, and says why nothing can be sold; the rule itself is rules.py."""
+"""Collects the facts that a sale depends on and applies the rule of rules.py to them."""
 
 import os
 from collections.abc import Awaitable, Callable
@@ -19,17 +19,17 @@ from engram.sessions import counts
 from engram.telemetry.metrics import Metrics
 
 DISK_KEPT_S: Final = 1.0
-"""The free space is looked at again after this."""
+"""How long a reading of the free space is reused."""
 LOOK_EVERY_S: Final = 5.0
 FIRST_LOOK_S: Final = 2.0
-"""Until then the facilitator and the pool of keys have been asked."""
+"""By then the facilitator has been polled and the pool of keys counted."""
 
 _log = structlog.get_logger("engram.gateway")
 
 
 @final
 class Disk:
-    """The free space where the ledger and the nodes are."""
+    """The free space on the disk of the ledger and the nodes."""
 
     def __init__(self, folder: Path, clock: Clock) -> None:
         self._folder = folder
@@ -38,7 +38,7 @@ class Disk:
         self._free_bytes: int | None = None
 
     async def free_bytes(self) -> int | None:
-        """Bytes that are left, at most DISK_KEPT_S old; None when it cannot be told."""
+        """Return the free bytes, at most DISK_KEPT_S old; None when they cannot be read."""
         now = self._clock.monotonic()
         if now - self._read_at >= DISK_KEPT_S:
             self._read_at = now
@@ -56,21 +56,21 @@ async def _unknown() -> int | None:
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sale depends on beside the ledger; as defaults, nothing stands in the way."""
+    """Everything a sale depends on besides the ledger; with the defaults nothing prevents a sale."""
 
     fixed: Facts = Facts()
-    """What does not change while the process runs: parts, prices, recipient."""
+    """The facts that do not change while the process runs: parts, prices, recipient."""
     usable_keys: Callable[[], int | None] = lambda: None
     places: Callable[[], int | None] = lambda: None
     free_bytes: Callable[[], Awaitable[int | None]] = _unknown
     chain_read: Callable[[], bool | None] = lambda: None
     facilitator: Callable[[int | None], NoRoom | None] = lambda amount: None
-    """Why an amount (atomic units; None: any) would not be settled now."""
+    """Returns why an amount (atomic units; None: any) would not be settled now."""
 
 
 @final
 class Sales:
-    """Says why nothing can be sold."""
+    """Tells why nothing can be sold."""
 
     def __init__(self, ledger: Ledger, selling: Selling, conditions: Conditions) -> None:
         self._ledger = ledger
@@ -78,15 +78,15 @@ class Sales:
         self._conditions = conditions
 
     async def reasons(self) -> tuple[Reason, ...]:
-        """Every reason, whoever buys whatever. Raises LedgerError."""
+        """Return every reason that holds for all purchases. Raises LedgerError."""
         facts = await self._facts(None)
         held = await self._ledger.read(counts.held)
         return reasons(msgspec.structs.replace(facts, held=held))
 
     async def refusal(self, amount: int | None) -> NoRoom | None:
-        """What a buyer of something for `amount` is answered, None when it can be sold. Raises LedgerError.
+        """Return the refusal of a purchase for `amount`, None when it can be sold. Raises LedgerError.
 
-        Whether a place is free is left to the transaction that takes it.
+        Does not check for a free place: the transaction that takes the place does.
         """
         found = reasons(await self._facts(amount))
         return found[0].answer if found else None
@@ -110,9 +110,9 @@ class Sales:
             metrics.sales_blocked.labels(code).set(code in found)
 
     async def watch(self, context: Context) -> None:
-        """Tell the log, at start and whenever it changes, why nothing can be sold; lasting reasons as warnings."""
+        """Log why nothing can be sold, at start and at each change; lasting reasons are logged as warnings."""
         context.ready()
-        told: tuple[str, ...] = ()
+        logged: tuple[str, ...] = ()
         await trio.sleep(FIRST_LOOK_S)
         while True:
             try:
@@ -121,9 +121,9 @@ class Sales:
                 _log.warning("sales_unknown", reason=str(error))
             else:
                 codes = tuple(reason.code for reason in found)
-                if codes != told:
+                if codes != logged:
                     _tell(found)
-                told = codes
+                logged = codes
             await trio.sleep(LOOK_EVERY_S)
 
 

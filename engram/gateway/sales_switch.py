@@ -1,4 +1,4 @@
-"""The operator's switch: stop selling, keep serving. Durable in the ledger, so that it outlives a restart."""
+"""The operator's switch to stop selling and keep serving. It is stored in the ledger and survives a restart."""
 
 from typing import Final, final
 
@@ -9,7 +9,7 @@ KEY: Final = "selling"
 
 @final
 class Selling:
-    """Whether new sessions and extensions are sold. `default` holds until the switch is used for the first time."""
+    """Whether new sessions and extensions are sold; `default` until the switch is first used."""
 
     def __init__(self, ledger: Ledger, *, default: bool) -> None:
         self._ledger = ledger
@@ -17,7 +17,7 @@ class Selling:
         self._known: bool | None = None
 
     async def is_on(self) -> bool:
-        """Whether to sell now. The ledger is read once; after that the switch is known. Raises LedgerError."""
+        """Return whether to sell now. Reads the ledger once, then remembers the switch. Raises LedgerError."""
         if self._known is None:
             stored = await self._ledger.read(lambda connection: facts.get(connection, KEY))
             if self._known is None:
@@ -25,6 +25,6 @@ class Selling:
         return self._known
 
     async def switch(self, *, on: bool) -> None:
-        """Set it, durably. Raises LedgerError; an unknown commit shows after a restart."""
+        """Set the switch durably. Raises LedgerError; after an unknown commit, a restart shows which state holds."""
         await self._ledger.write(lambda connection: facts.put(connection, KEY, "on" if on else "off"))
         self._known = on

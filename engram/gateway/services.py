@@ -1,4 +1,4 @@
-"""What the gateway's surface needs of the rest; engram/roles puts it together."""
+"""The dependencies of the gateway's surface, composed in engram/roles."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
@@ -19,14 +19,14 @@ from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
 
 Probe = Callable[[], Awaitable[str]]
-"""What is wrong with a part, in a few words; empty when nothing is."""
+"""Returns what is wrong with a part, in a few words; empty when it is fine."""
 
 
 class StatsView(Protocol):
-    """What was last learned from the nodes."""
+    """The newest stats of the nodes."""
 
     def latest(self, session_id: str) -> NodeStats | None:
-        """The newest stats of a session's node, None before the first."""
+        """Return the newest stats of a session's node, None before the first."""
         ...
 
 
@@ -35,7 +35,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Settings
     public_url: Callable[[], str]
-    """Base URL that clients see, no slash at its end; known once the listener is bound."""
+    """Returns the base URL that clients see, without a trailing slash; known once the listener is bound."""
     ledger: Ledger
     keypair: Keypair
     """The gateway's own key."""
@@ -49,7 +49,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     tickets: Tickets
     metrics: Metrics
     probes: Mapping[str, Probe]
-    """Asked by /ready."""
+    """The probes of /ready, by name."""
     not_enforced: Callable[[], Sequence[str]] = tuple
-    """Limits of a tier that the backend cannot hold its nodes to."""
+    """Returns the limits of a tier that the backend cannot enforce on its nodes."""
     hints: Hints

@@ -1,4 +1,4 @@
-"""A hotkey's own sessions: look, list, stop, and get a ticket for the event stream."""
+"""A hotkey's own sessions: show, list, stop, and issue a ticket for the event stream."""
 
 from engram.api import gateway as api
 from engram.api.call import Call
@@ -21,7 +21,7 @@ LISTED = 200
 
 
 def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
-    """Bind the endpoints under /sessions that cost nothing."""
+    """Bind the free endpoints under /sessions."""
     tickets = SingleUse(started_ms=int(services.clock.now() * 1000), window_ms=gateway_scheme.WINDOW_MS)
 
     async def show_session(call: Call[NoBody, Caller]) -> SessionAnswer:
@@ -63,7 +63,7 @@ def bind_sessions(endpoints: Endpoints[Caller], services: Services) -> None:
 
 
 async def owned(services: Services, caller: Caller, session_id: str) -> Session:
-    """The caller's session of this id. Raises ApiError 404, or 403 when it is somebody else's."""
+    """Return the caller's session of this id. Raises ApiError 404, or 403 when it belongs to another key."""
     return (await _owned(services, caller, session_id)).session
 
 
@@ -72,7 +72,7 @@ async def _owned(services: Services, caller: Caller, session_id: str) -> records
 
 
 async def _looked_up(services: Services, session_id: str) -> records.Found | None:
-    """On the loop, since phones ask this most; in a reader's thread where the lane is closed."""
+    """Read the session on the loop, as this is the most frequent request; in a thread while the lane is closed."""
     try:
         return records.look(services.ledger, session_id)
     except LaneClosed:

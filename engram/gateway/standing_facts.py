@@ -1,4 +1,4 @@
-"""What of a sale's facts follows from settings and installation alone, for the gateway and for `engram doctor`."""
+"""The facts of a sale that follow from settings and installation alone, for the gateway and `engram doctor`."""
 
 from config.model import Settings
 from config.pricing import price_range

@@ -1,4 +1,4 @@
-"""What the gateway's endpoints share: signed callers, JSON objects, errors of the ledger, signed answers."""
+"""The parts that all gateway endpoints share: signed callers, JSON bodies, ledger errors, signed answers."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar, final
@@ -20,15 +20,15 @@ Q = TypeVar("Q")
 
 @final
 class GatewaySurface(Surface[Caller]):
-    """The public surface: whoever calls is in signed headers alone, and gets a signed answer."""
+    """The public surface: callers are identified by signed headers alone, and get signed answers."""
 
     def __init__(self, services: Services, limit: Callable[[PublicKey], None]) -> None:
-        """`limit` counts a request of a hotkey, and raises ApiError 429 when there are too many."""
+        """Take `limit`, which counts a request of a hotkey and raises ApiError 429 when there are too many."""
         self._services = services
         self._limit = limit
 
     async def identify(self, call: Call[Any, Caller]) -> Caller | None:
-        """Return who signed the request; None where a ticket stands in for a signature. Raises ApiError 401, 429."""
+        """Return the signer of the request; None where a ticket replaces the signature. Raises ApiError 401, 429."""
         if "ticket" in call.route.callers and call.query("ticket") is not None:
             return None
         caller = verify(self._services, call.http, call.route.unsigned)
@@ -43,7 +43,7 @@ class GatewaySurface(Surface[Caller]):
             raise ApiError(400, "invalid_json", INVALID_JSON, extra={"detail": str(error)}) from None
 
     def refuse(self, call: Call[Any, Caller], error: Exception) -> Answer | None:
-        """Return an ApiError's answer, and 503 where the ledger could not be used."""
+        """Return the answer to an ApiError or LedgerError (503); None for any other exception."""
         if isinstance(error, LedgerError):
             error = ledger_refusal(error)
         return refusal(call.http, error) if isinstance(error, ApiError) else None

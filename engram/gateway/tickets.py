@@ -7,9 +7,9 @@ A ticket and its renewals are one lineage, which opens one session's stream and 
 | ticket        | 0          | the URL                | once                                         | LIFETIME_S   |
 | renewal       | 1, 2, …    | the stream's event ids | while no later one of its lineage has opened | RENEWAL_S    |
 
-EventSource comes back to the same URL with the last event id it saw: the used ticket is refused, the renewal in the id
-is taken. A renewal may open twice, because the answer to the first time may have been lost; whoever opens last has the
-stream, and the streams opened before with this lineage end. Tokens are signed by this process and die with it; a client
+EventSource reconnects to the same URL with the last event id it received: the used ticket is refused, the renewal in
+the id is accepted. A renewal may open twice, because the first answer may have been lost; the newest stream of a
+lineage stays open, and its earlier streams end. Tokens are signed by this process and die with it; a client
 that is refused asks for another ticket.
 """
 
@@ -24,13 +24,13 @@ from typing import Final, final
 import msgspec
 
 LIFETIME_S: Final = 120
-"""Of a ticket."""
+"""Lifetime of a ticket."""
 RENEWAL_S: Final = 3_600
-"""Of a renewal: how long a client may be away."""
+"""Lifetime of a renewal: how long a client may stay disconnected."""
 OF_ONE_SESSION: Final = 64
-"""Lineages remembered of a session; the one unused for longest is forgotten for a further one."""
+"""Lineages remembered per session; beyond this the least recently used one is forgotten."""
 REMEMBERED: Final = 20_000
-"""Lineages remembered in all; the one unused for longest is forgotten for a further one."""
+"""Lineages remembered in total; beyond this the least recently used one is forgotten."""
 
 _HEAD: Final = struct.Struct(">QQI")
 _MAC_BYTES: Final = 16
@@ -42,13 +42,13 @@ class Lineage(msgspec.Struct):
     number: int
     session_id: str
     expires_at: float
-    """When its newest token ends, in unix seconds."""
+    """When its newest token expires, in unix seconds."""
     issued: int = 0
-    """The newest generation."""
+    """The newest generation that was issued."""
     opened: int = -1
     """The newest generation that opened a stream."""
     openings: int = 0
-    """Streams opened; only the newest of them goes on."""
+    """The number of streams opened; only the newest stays open."""
 
 
 class Admission(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ class Tickets:
     """Makes and checks tokens under one secret, and remembers which were used."""
 
     def __init__(self, secret: bytes, *, bound: int = REMEMBERED, per_session: int = OF_ONE_SESSION) -> None:
-        """Raises ValueError for a secret of less than 32 bytes."""
+        """Raise ValueError for a secret of less than 32 bytes."""
         if len(secret) < 32:
             raise ValueError("a ticket secret has at least 32 bytes")
         self._secret = secret
@@ -72,7 +72,7 @@ class Tickets:
         self._numbers = itertools.count()
         self._lineages: dict[int, Lineage] = {}
         self._of_session: dict[str, dict[int, Lineage]] = {}
-        """Both in the order in which they were issued or renewed last."""
+        """Both tables are in the order in which lineages were last issued or renewed."""
 
     def __repr__(self) -> str:
         return f"<Tickets: {len(self._lineages)} lineages>"
@@ -89,7 +89,7 @@ class Tickets:
         return self._token(lineage)
 
     def renew(self, lineage: Lineage, now_s: float) -> str:
-        """Return the next renewal of a lineage; one that was forgotten meanwhile opens nothing."""
+        """Return the next renewal of a lineage; if the lineage was forgotten meanwhile, it opens nothing."""
         lineage.issued += 1
         lineage.expires_at = int(now_s) + RENEWAL_S
         if lineage.number in self._lineages:
@@ -98,7 +98,7 @@ class Tickets:
         return self._token(lineage)
 
     def find(self, token: str, session_id: str, now_s: float) -> Admission | None:
-        """Return what `token` may open, None when it may not (any more). Uses nothing up."""
+        """Return the admission that `token` gives, None when it is used, expired or forged. Does not use the token."""
         raw = _decoded(token)
         if raw is None or len(raw) != _HEAD.size + _MAC_BYTES:
             return None
@@ -111,7 +111,7 @@ class Tickets:
         return admission if _may_open(admission) else None
 
     def open(self, admission: Admission) -> bool:
-        """Use a token up: True when it opens a stream, which then is the only one of its lineage that goes on."""
+        """Use a token; return True when it opens a stream, which then replaces the earlier ones of its lineage."""
         if not _may_open(admission):
             return False
         admission.lineage.opened = admission.generation

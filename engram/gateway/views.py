@@ -1,4 +1,4 @@
-"""Records of the ledger as the answers that clients see."""
+"""Converts records of the ledger to the answers that clients see."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from engram.sessions import Instant, Session, Tier, TierName, rules
 
 
 class NodeStats(msgspec.Struct, frozen=True):
-    """What was last learned from a node, and when (monotonic clock of this process)."""
+    """The newest stats of a node, and when they were read (this process's monotonic clock)."""
 
     stats: Mapping[str, object]
     at: float
@@ -19,7 +19,7 @@ class NodeStats(msgspec.Struct, frozen=True):
 def session_answer(
     session: Session, now: Instant, monotonic: float, *, transaction: str | None = None, stats: NodeStats | None = None
 ) -> SessionAnswer:
-    """The session as its controller sees it at `now`; `monotonic` is the clock that stats' ages are counted on."""
+    """Return the session as its controller sees it at `now`; the age of `stats` is counted to `monotonic`."""
     return SessionAnswer(
         session_id=session.id,
         controller_hotkey=ss58.encode(session.controller),
@@ -42,7 +42,7 @@ def session_answer(
 
 
 def tiers_answer(tiers: Mapping[TierName, Tier]) -> TiersAnswer:
-    """The sizes on sale."""
+    """Return the tiers on sale."""
     return TiersAnswer(
         tiers=[
             TierAnswer(

@@ -1,9 +1,9 @@
-"""Which connections a server has open, whether one more may come in, and which one goes for it under pressure.
+"""The open connections of a server: whether one more may enter, and which one is closed for it when all are taken.
 
-An address may have `per_address` connections (an IPv6 /64 counts as one address). When all places are taken, room is
-made at the cost of the address that has most of them: of its connections without a request, the one that has waited
-longest is closed. An attacker therefore evicts itself as long as any of its addresses holds more than one connection;
-addresses behind trusted proxies, where many clients stand behind one, come last.
+An address may have `per_address` connections (an IPv6 /64 counts as one address). When all places are taken, the
+address with the most connections loses one: of its connections without a request, the one that has been idle longest is
+closed. An attacker therefore evicts itself as long as any of its addresses holds more than one connection. Addresses of
+trusted proxies, which stand for many clients, are considered last.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ _ADDRESSES_LOOKED_AT: Final = 16
 
 
 class Idling(Protocol):
-    """What is asked of a connection."""
+    """What admission needs to know of a connection."""
 
     @property
     def idle_since(self) -> int | None:
-        """A number that is lower the longer it has waited for a request; None while it has one, or one is arriving."""
+        """Since which turn it has been idle (lower is longer); None while it has a request or one is arriving."""
         ...
 
 
@@ -31,7 +31,7 @@ class Admission(Generic[C]):
     """The open connections by address."""
 
     def __init__(self, places: int, per_address: int, proxies: ClientAddress) -> None:
-        """`per_address` 0 allows one address any number."""
+        """Take the bounds; `per_address` 0 sets no bound per address."""
         self._places = places
         self._per_address = per_address
         self._proxies = proxies
@@ -53,7 +53,7 @@ class Admission(Generic[C]):
         return self._size >= self._places
 
     def allows(self, peer: str) -> bool:
-        """Whether this address may have one more."""
+        """Return whether this address may have one more."""
         held = len(self._open.get(bucket_of(peer), ()))
         return not self._per_address or held < self._per_address or self._proxies.trusts(peer)
 
@@ -65,7 +65,7 @@ class Admission(Generic[C]):
         self._moved(bucket_of(peer), len(held) - 1, len(held))
 
     def leave(self, peer: str, connection: C) -> None:
-        """Count a connection out; once is enough."""
+        """Count a connection out; calling it again is harmless."""
         bucket = bucket_of(peer)
         held = self._open.get(bucket, {})
         if connection not in held:
@@ -89,7 +89,7 @@ class Admission(Generic[C]):
             self._most -= 1
 
     def to_evict(self) -> C | None:
-        """The connection that goes for a new one; None when the first addresses that are looked at have none."""
+        """Return the connection to close for a new one; None when the first addresses examined have no idle one."""
         last = None
         for bucket in self._crowded_first():
             chosen, since = None, None

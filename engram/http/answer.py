@@ -1,8 +1,8 @@
-"""What an application answers, as it goes on the wire (RFC 9112): head, then each part of the body; no I/O.
+"""Serializes an application's answer for the wire (RFC 9112): the head, then each part of the body. Does no I/O.
 
-The server frames an answer alone: by the Content-Length that the application declares, in chunks where it declares
-none, by the end of the connection in HTTP/1.0. HEAD, 204 and 304 have no body. What cannot be framed is an error of the
-application (ValueError, RuntimeError), raised before anything of it is out where that is possible.
+Framing is the server's task: by the Content-Length that the application declares, in chunks where it declares none, by
+the end of the connection in HTTP/1.0. HEAD, 204 and 304 have no body. An answer that cannot be framed is an error of
+the application (ValueError, RuntimeError), raised before any byte is sent where possible.
 """
 
 import re
@@ -17,7 +17,7 @@ _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("a
 _BAD_NAME = re.compile(rb"[^!#$%&'*+\-.^_`|~0-9A-Za-z]|\A\Z")
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"})
-"""Headers of an answer that the server writes itself; the application may only ask for them."""
+"""Headers of an answer that the server writes itself; the application's values only request them."""
 
 
 @final
@@ -28,9 +28,9 @@ class Answer:
 
     def __init__(self, head: Head) -> None:
         self.keep = head.keep
-        """Whether the connection goes on after it."""
+        """Whether the connection is kept open after it."""
         self.status = 0
-        """0 until the application has given it."""
+        """0 until the application has sent its head."""
         self._minor = head.minor
         self._bodiless = head.method == b"HEAD"
         self._left: int | None = None  # of the declared Content-Length
@@ -39,7 +39,7 @@ class Answer:
 
     @property
     def out(self) -> bool:
-        """Whether anything of it has been given to the connection."""
+        """Whether any part of it has been passed to the connection."""
         return self.status != 0 and not self._pending
 
     def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes) -> None:
@@ -80,7 +80,10 @@ class Answer:
         self.status = status
 
     def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
-        """What is sent for a part of the body. Raises RuntimeError for a body of another length than was declared."""
+        """Return the bytes to send for a part of the body.
+
+        Raises RuntimeError when the body's length differs from the declared one.
+        """
         parts = () if self._bodiless else self._part(body, more)
         head, self._pending = self._pending, b""
         return (head, *parts) if head else parts

@@ -1,20 +1,20 @@
-"""HTTP/1.1 answers out of bytes, without I/O: the counterpart of `parser` for requests that this process makes.
+"""Parses HTTP/1.1 answers to requests that this process makes: the counterpart of `parser`. Does no I/O.
 
-Rules (RFC 9112; an answer is taken as it stands or refused, never repaired):
-- a head is judged whole by one expression: HTTP/1.0 or 1.1, three digits, an optional reason, lines ended by CR LF,
-  names of token characters, values of visible characters, SP, HTAB and obs-text;
+Rules (RFC 9112; an answer is accepted as it stands or refused, never repaired):
+- a head is matched as a whole by one expression: HTTP/1.0 or 1.1, three digits, an optional reason, lines ended by CR
+  LF, names of token characters, values of visible characters, SP, HTAB and obs-text;
 - framing is unambiguous: one Content-Length (the same one repeated counts as one), or `Transfer-Encoding: chunked`
   alone and only in HTTP/1.1; never both. Without either the body ends with the connection;
 - HEAD, 204 and 304 have no body, whatever they declare (RFC 9112, 6.3);
-- 1xx are passed over, a few of them; 101 is refused, for no upgrade was requested;
+- a few 1xx answers are skipped; 101 is refused, because no upgrade was requested;
 - heads, their fields, chunk lines and trailers are bounded.
 
-States beside those of `framing`:
+States in addition to those of `framing`:
 
     head    -> Head when it is whole                      then  counted | chunk | rest
     rest    -> bytes until `end` says that none follow    then  END
 
-One answer is read by one parser. What is `held` after END belongs to no request of ours.
+A parser reads one answer. Bytes `held` after END belong to no request of ours.
 """
 
 import re
@@ -39,7 +39,7 @@ _VERSION_BEGUN = re.compile(rb"H(?:T(?:T(?:P(?:/(?:1(?:\.(?:[01](?: (?:[1-9][0-9
 
 @final
 class AnswerHead:
-    """An answer's head, and what it means for framing and for the connection."""
+    """An answer's head, and its consequences for framing and for the connection."""
 
     __slots__ = ("headers", "keep", "length", "minor", "status")
 
@@ -65,15 +65,15 @@ class AnswerParser(Framed[AnswerHead]):
     __slots__ = ("_bodyless", "_interim", "ended")
 
     def __init__(self, *, bodyless: bool = False) -> None:
-        """`bodyless` is the answer to a HEAD."""
+        """Take whether the answer has no body because the request was a HEAD."""
         super().__init__(_MAX_HEAD_BYTES, _MAX_EXTENSION_BYTES)
         self._bodyless = bodyless
         self._interim = 0
         self.ended = False
-        """Whether no bytes follow any more."""
+        """Whether the stream has ended."""
 
     def end(self) -> None:
-        """Take the end of the stream. Raises Refused when it is not the end of the answer."""
+        """Record the end of the stream. Raises Refused when the answer is incomplete."""
         if self._state != self._rest:
             raise Refused(502, "cut_short", "the connection was closed before the end of the answer")
         self.ended = True
@@ -108,7 +108,7 @@ class AnswerParser(Framed[AnswerHead]):
         return head
 
     def _half_head(self) -> Event:
-        """Refuse what can be refused already: garbage must not wait for a deadline."""
+        """Refuse an incomplete head that is already invalid, so that garbage does not wait for a deadline."""
         buffer, searched = self._buffer, self._searched
         self._searched = len(buffer)
         if len(buffer) > _MAX_HEAD_BYTES:
@@ -126,7 +126,7 @@ class AnswerParser(Framed[AnswerHead]):
 
 
 def _judge(head: AnswerHead) -> None:
-    """Set what a head means for framing and for the connection. Raises Refused for what is ambiguous."""
+    """Set framing and keep-alive from a head. Raises Refused where they are ambiguous."""
     if len(head.headers) > _MAX_FIELDS:
         raise Refused(502, "bad_answer", f"more than {_MAX_FIELDS} headers")
     chunked, options = False, b""

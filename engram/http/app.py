@@ -1,7 +1,7 @@
 """Quart applications as every surface makes them.
 
-Handlers are Quart's; what they need of the request beside Quart's own is in `exchange`. Expected refusals are raised
-as ApiError; anything else that a handler raises is a 500 with a request id, logged with its cause.
+Handlers are Quart's; `exchange` has what they need of the request in addition. Expected refusals are raised as
+ApiError; any other exception of a handler becomes a 500 with a request id and is logged with its cause.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +28,7 @@ from engram.http.request import Stream
 from engram.telemetry.metrics import Metrics
 
 _BODIES_BYTES = 134_217_728
-"""What all bodies of one surface may take in memory at once; those of one address half of it."""
+"""Bytes of request bodies in memory at once, for a whole surface; one address may use half of it."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -56,13 +56,13 @@ class App(QuartTrio):
     surface: str
     hotkey_limiter: Limiter
     single_headers: tuple[bytes, ...]
-    """Lower-case request headers that may come once only, besides those that always may."""
+    """Lower-case request headers that must not be repeated, in addition to the standard ones."""
     body_timeout_s: float
-    """From a request's head to the end of its body."""
+    """Seconds from the end of a request's head to the end of its body."""
     max_event_streams: int
     open_event_streams: int
     draining: trio.Event
-    """Set when the server stops: event streams end, running requests finish."""
+    """Set when the server stops: event streams then end, running requests finish."""
 
     def fast(self, path: str, answer: Callable[[], Awaitable[FastAnswer]]) -> None:
         """Answer GET and HEAD of `path` without Quart, limits and access log."""
@@ -105,12 +105,12 @@ def new_app(
     single_headers: Iterable[bytes] = (),
     free_below: tuple[bytes, ...] = (),
 ) -> App:
-    """A surface called `name` (its metrics' label), without routes.
+    """Return a surface called `name` (its metrics' label), without routes.
 
     `max_body_bytes` replaces the setting where a surface takes more; `single_headers` are request headers that must
-    not be repeated (a signature scheme's). Paths have no empty segments and no encoded slashes but below those of
-    `free_below`, which end with the slash. Raises ValueError for settings that mean nothing (a trusted proxy that is no
-    network).
+    not be repeated (a signature scheme's). Paths with empty segments or encoded slashes are refused, except
+    below those of `free_below`, which end with a slash. Raises ValueError for invalid settings (a trusted proxy that is
+    no network).
     """
     app = App(name, static_folder=None)
     app.surface = name
@@ -125,7 +125,7 @@ def new_app(
     limit = max_body_bytes or settings.max_body_bytes
     app.config["MAX_CONTENT_LENGTH"] = limit
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False  # else a redirect to whatever host the request names
+    app.url_map.merge_slashes = False  # otherwise Quart redirects to whatever host the request names
     app.json.sort_keys = False  # type: ignore[attr-defined]  # DefaultJSONProvider's
     app.asgi_http_class = _HttpConnection
     app.request_class = _Request
@@ -149,14 +149,14 @@ def new_app(
 
 
 def _burst(per_minute: int) -> int:
-    """A sixth of a minute's requests at once, at least 10."""
+    """Return the burst that a rate allows: a sixth of a minute's requests, at least 10."""
     return max(10, per_minute // 6)
 
 
 @final
 class _Request(TrioRequest):
     async def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        """As Quart's, which lets a body that is not UTF-8, or nested without end, become a 500."""
+        """As Quart's, except that a body that is not UTF-8 or nested too deeply is a 400 and not a 500."""
         try:
             return await super().get_json(force, silent, cache)
         except (UnicodeDecodeError, RecursionError):
@@ -169,9 +169,9 @@ class _Request(TrioRequest):
 class _HttpConnection(TrioASGIHTTPConnection):
     """Runs Quart on a request whose body has been read already.
 
-    quart-trio runs two tasks for a request, one of which waits for the client to leave and then cancels the other.
-    Here a handler is never cancelled: what it has begun is finished whether the client waits for it or not. Only
-    streams watch for the client.
+    quart-trio runs two tasks for a request, one of which waits for the client to disconnect and then cancels the other.
+    Here a handler is never cancelled: it finishes whether or not the client is still there. Only streams watch for the
+    client.
     """
 
     app: App
@@ -195,7 +195,7 @@ class _HttpConnection(TrioASGIHTTPConnection):
 
 @final
 class _StreamResponse(TrioResponse):
-    """A stream on its way through Quart."""
+    """Carries a Stream through Quart."""
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(b"", 200, headers=stream.headers)

@@ -1,4 +1,4 @@
-"""The ASGI words that our HTTP layers share, and the two answers that are given below any framework."""
+"""ASGI types and helpers that our HTTP layers share below any framework."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeAlias
@@ -14,21 +14,21 @@ HeaderLines: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 BODILESS = frozenset({204, 304})
-"""Statuses whose Content-Length would tell of another answer's body."""
+"""Statuses without a body, for which no Content-Length is sent (RFC 9110, 8.6)."""
 
 
 async def respond(send: Send, status: int, body: bytes, headers: HeaderLines = ()) -> None:
-    """Send a whole response; its length is declared, but of an answer that never has a body (RFC 9110, 8.6)."""
+    """Send a whole response; its length is declared unless the status never has a body (RFC 9110, 8.6)."""
     lines = [*headers] if status in BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def header_lines(pairs: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI has them."""
+    """Return headers as ASGI has them."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
 
 def error_body(message: str, code: str, request_id: str | None, extra: Mapping[str, object] | None = None) -> bytes:
-    """The body of every error: `{"error": message, "code": code, "request_id": …, **extra}`."""
+    """Return the body of every error: `{"error": message, "code": code, "request_id": …, **extra}`."""
     return msgspec.json.encode({"error": message, "code": code, "request_id": request_id, **(extra or {})})

@@ -1,8 +1,8 @@
-"""Refuses fields of authority that stand where an endpoint does not understand them: in its query, its body, or a
-header that names a namespace (no endpoint has one).
+"""Refuses fields of authority (key, signature, namespace) in places where the endpoint would ignore them: in its query,
+its body, or a header that names a namespace (which no endpoint reads).
 
-It stands between the Edge, which has read the body, and the application; which fields count and how names are compared
-is `engram.hotkeys.authority`'s.
+It runs between the Edge, which has read the body, and the application; `engram.hotkeys.authority` decides which fields
+count and how names are compared.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ from engram.http.errors import ApiError
 CODE: Final = "misplaced_field"
 MOST_BYTES: Final = 262_144
 MOST_NAMES: Final = 2_048
-"""Of a body that is looked at here, on the event loop: what would take longer than a few ms is refused unseen."""
+"""Fields of a body that is examined here, on the event loop; a body with more would take longer than a few ms."""
 
 
 class Read(msgspec.Struct, frozen=True):
-    """What an endpoint takes: the fields of authority that it understands in its query, and whether it holds its body
-    against a table of its own. Else none are understood in the body."""
+    """What an endpoint reads: fields of authority in its query, and whether it checks its body by a table of its own.
+
+    Otherwise none are accepted in the body.
+    """
 
     query: frozenset[str] = frozenset()
     checks_body: bool = False
@@ -45,14 +47,14 @@ _decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
 
 @final
 class AuthorityGate:
-    """An ASGI application around another one. Raises ApiError 400 that names the field."""
+    """ASGI middleware. Raises ApiError 400 naming a field of authority that would be ignored."""
 
     def __init__(self, app: AsgiApp, table: Table) -> None:
         self._app = app
         self._table = table
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application for a request none of whose fields of authority would be ignored."""
+        """Run the application, unless the request has a field of authority that would be ignored."""
         if scope["type"] == "http":
             _check_headers(scope["headers"])
             read = self._table(scope)
@@ -64,7 +66,7 @@ class AuthorityGate:
 
 
 def _misplaced(name: str, where: str) -> ApiError:
-    """The answer to a field of authority that is not understood there."""
+    """Return the error for a field of authority that is not read there."""
     text = f"{name} is not understood in {where}: leave it out, or send it where it counts."
     return ApiError(400, CODE, text, extra={"field": name})
 
@@ -92,6 +94,6 @@ def _check_body(body: bytes) -> None:
         fields = _decode_object(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return
-    asked = {name: value for name, value in fields.items() if bytes(value) not in (b"null", b'""')}
-    if (name := authority.misplaced(asked, frozenset())) is not None:
+    carried = {name: value for name, value in fields.items() if bytes(value) not in (b"null", b'""')}
+    if (name := authority.misplaced(carried, frozenset())) is not None:
         raise _misplaced(name, "the body of this call")

@@ -1,8 +1,8 @@
 """The outbound HTTP client: the only place from which requests leave this process.
 
-HTTP/1.1 on trio, our own: `targets` (what a request says), `dialling` (connections and their pools), `sending` (one
-request and its answer), `answers` (the parser). Nobody is followed or trusted beyond the one answer: no redirects, no
-cookies, no proxies, no retries, no upgrade, no decoding that was not asked for.
+Our own HTTP/1.1 on trio: `targets` (URLs and request heads), `dialling` (connections and their pools), `sending` (one
+request and its answer), `answers` (the parser). It follows no redirects, keeps no cookies, uses no proxies, retries
+nothing, upgrades nothing, and decodes only the encodings that it asked for.
 """
 
 import ssl
@@ -40,11 +40,11 @@ class Response(msgspec.Struct, frozen=True):
     content: bytes
 
     def json(self) -> Any:
-        """The content as JSON. Raises BadAnswer when it is none."""
+        """Return the content as JSON. Raises BadAnswer when it is not JSON."""
         return self.decode(object)
 
     def decode(self, type_: type[T]) -> T:
-        """The content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
+        """Return the content as JSON of this msgspec type. Raises BadAnswer when it does not fit."""
         try:
             return wire.decode(self.content, type_)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -53,21 +53,21 @@ class Response(msgspec.Struct, frozen=True):
 
 @final
 class Answer:
-    """An answer that is read as it comes: `async for part in answer`, as fast as its parts are taken."""
+    """An answer that is read as it arrives: `async for part in answer`, with back-pressure."""
 
     __slots__ = ("_exchange", "headers", "status")
 
     def __init__(self, head: AnswerHead, exchange: Exchange) -> None:
         self.status = head.status
         self.headers: Headers = head.headers
-        """Names in lower case, each line for itself, in the order in which they came."""
+        """Names in lower case, one entry per line, in the order received."""
         self._exchange = exchange
 
     def __aiter__(self) -> "Answer":
         return self
 
     async def __anext__(self) -> bytes:
-        """The next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
+        """Return the next bytes, as they were sent (no content encoding is undone). Raises Interrupted."""
         part = await self._exchange.part()
         if part is None:
             raise StopAsyncIteration
@@ -75,21 +75,21 @@ class Answer:
 
     @property
     def trailers(self) -> Headers:
-        """What followed a chunked body, once that has ended."""
+        """The trailers of a chunked body, once it has ended."""
         return self._exchange.trailers
 
 
 @final
 class HttpClient:
-    """Sends requests with deadlines and tells precisely what is known when one fails."""
+    """Sends requests with deadlines; its errors say whether a failed request may have been processed."""
 
     def __init__(
         self, *, connections_per_origin: int = 100, keep_alive_s: float = 4.0, tls: ssl.SSLContext | None = None
     ) -> None:
-        """`keep_alive_s` stays below the 5 s at which common servers close idle connections.
+        """Take how long idle connections are kept: less than the 5 s after which common servers close them.
 
-        `tls` says whom to trust (`ssl.create_default_context(cafile=…)` for one certificate alone); without it the
-        machine's authorities.
+        `tls` is the context to use (`ssl.create_default_context(cafile=…)` trusts one certificate alone); without it
+        the machine's authorities are trusted.
         """
         self._pools = Pools(connections_per_origin, keep_alive_s)
         self._tls = tls
@@ -112,10 +112,10 @@ class HttpClient:
     ) -> Response:
         """Send one request and return the whole answer, whatever its status.
 
-        `json` is encoded by msgspec and wins over `content`. `connect_s` covers waiting for a connection and making
-        it, `read_s` each wait for more of the answer, `total_s` everything. `fresh` uses a connection of its own and
-        closes it: for callers of thousands of origins, each seldom. `address` (a literal IP address, on a connection of
-        its own) is connected to in place of what the host's name means now: for callers that judged the address.
+        `json` is encoded by msgspec and wins over `content`. `connect_s` covers waiting for a connection and making it,
+        `read_s` each wait for more of the answer, `total_s` everything. `fresh` uses a new connection and closes it,
+        for callers of thousands of origins, each seldom. `address` (a literal IP address) is connected to instead of
+        resolving the host's name, on a new connection, for callers that have vetted the address.
 
         Raises NotSent (nothing left this machine; safe to try again), Interrupted (outcome unknown), TooLarge (more
         than `max_bytes`, before or after decompression), BadAnswer (an encoding we did not ask for).
@@ -154,13 +154,13 @@ class HttpClient:
         fresh: bool = False,
         address: str | None = None,
     ) -> AsyncIterator[Answer]:
-        """Send one request and read its answer as it comes, both at once and both as slowly as the slower side.
+        """Send one request and read its answer as it arrives, both at once and with back-pressure.
 
         A body of parts is sent chunked, or as `length` bytes where that is given. The block is entered with the
-        answer's head, which may come before the body has been sent; leaving it ends both: what is still to be sent is
-        not, and a connection whose answer was not read to its end is closed. `answer_s` runs from the last byte sent
-        to the answer's head and bounds each wait for room to send, `idle_s` each wait for more of the answer,
-        `total_s` everything inside the block that waits for the server.
+        answer's head, which may come before the body has been sent; leaving it ends both: the rest of the body is not
+        sent, and a connection whose answer was not read to its end is closed. `answer_s` runs from the last byte sent
+        to the answer's head and bounds each wait for room to send, `idle_s` each wait for more of the answer, `total_s`
+        everything inside the block that waits for the server.
 
         Raises NotSent and Interrupted as `request` does, and what the body's iterator raises.
         """
@@ -184,7 +184,7 @@ class HttpClient:
 
     @property
     def idle_connections(self) -> int:
-        """Connections that wait for a request."""
+        """The number of idle connections."""
         return self._pools.idle
 
     async def aclose(self) -> None:
@@ -194,7 +194,10 @@ class HttpClient:
     async def _open(
         self, target: Target, patience: Patience, connect_s: float, method: str, *, keep: bool, address: str | None
     ) -> Exchange:
-        """An exchange on a connection that stands; every one that is returned is given to `_close`. Raises NotSent."""
+        """Return an exchange on an open connection; pass every one that is returned to `_close`.
+
+        Raises NotSent.
+        """
         with trio.CancelScope(deadline=min(patience.due, trio.current_time() + connect_s)):
             tls = None if not target.secure else self._tls or await self._system_tls()
             connection = await self._connection(target, tls) if keep else await dial(target, tls, address)
@@ -217,7 +220,7 @@ class HttpClient:
             self._pools.leave(target.origin, exchange.wire if reusable else None)
 
     async def _system_tls(self) -> ssl.SSLContext:
-        """The machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
+        """Return the machine's trusted authorities; reading them takes 20 ms, so it is done once and off the loop."""
         async with self._tls_lock:
             if self._tls is None:
                 self._tls = await trio.to_thread.run_sync(httpx2.create_ssl_context)
@@ -225,7 +228,7 @@ class HttpClient:
 
 
 async def _whole(exchange: Exchange, max_bytes: int) -> tuple[int, Headers, bytes]:
-    """Status, header lines and body. Raises Interrupted, TooLarge."""
+    """Return status, header lines and body. Raises Interrupted, TooLarge."""
     head = await exchange.head()
     received = bytearray()
     while head.length <= max_bytes and len(received) <= max_bytes:

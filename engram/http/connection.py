@@ -1,16 +1,16 @@
-"""One client connection: a single task that pulls, request after request.
+"""One client connection: a single task reads and answers request after request.
 
     idle --a byte--> head --whole--> answering --last body sent, request read--> idle | lingering | closed
 
 - idle: the end of input, `idle_s`, a drain or an eviction close it; what arrived in the same instant is served first.
-- head: `head_s` after its first byte it is answered 408; what is refused is answered in its turn, then lingering.
+- head: `head_s` after its first byte it is answered 408; a refused one is answered in its turn, then lingering.
 - answering: the application runs in this task (cycle.py). Nothing is read unless it asks. When a request ends, at most
   `discard_bytes` of a body that was left unread are read away; a larger rest ends the connection.
-- lingering: our side is ended, and what still comes is read for `linger_s`, so that no reset overtakes the answer.
+- lingering: our side is closed, and input is read for `linger_s`, so that no TCP reset overtakes the answer.
 
-Back-pressure, and the order of answers and refusals, follow from the pull: there is no queue, no lock, no second task
-and no cancel scope on the path of a request. A connection notes until when it may wait (`read_due`, `write_due`); the
-server's sweeper wakes the late ones. The application is never cancelled because of its client.
+Back-pressure, and the order of answers and refusals, follow from the single task: there is no queue, no lock, no second
+task and no cancel scope on the path of a request. A connection notes its deadlines (`read_due`, `write_due`); the
+server's sweeper wakes those that are late. The application is never cancelled because of its client.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long a connection waits, in seconds, and how much it reads for good order only."""
+    """How long a connection waits, in seconds, and how much of an unread body it discards."""
 
     idle_s: float = 30.0
     """Between requests, and from connecting to the first byte."""
@@ -40,11 +40,11 @@ class Patience(msgspec.Struct, frozen=True):
     body_s: float = 20.0
     """From the head to the end of the body; of a streamed body, for each part."""
     send_s: float = 30.0
-    """For the client to take what is written."""
+    """Seconds for the client to accept written bytes."""
     linger_s: float = 1.0
     linger_bytes: int = 4_194_304
     discard_bytes: int = 65_536
-    """Of a body that the application left unread, so that the connection can go on."""
+    """Bytes of a body left unread by the application that are discarded to keep the connection open."""
 
 
 @final
@@ -76,7 +76,7 @@ class Connection:
 
     @property
     def idle_since(self) -> int | None:
-        """The server's turn since which it has waited for a request; None while it has one, or one is arriving."""
+        """The server's turn since which it has been idle; None while it has a request or one is arriving."""
         if self._answering:
             return None
         if not self._head_begun and (self.parser.held or self.transport.has_bytes()):
@@ -89,7 +89,7 @@ class Connection:
             self.transport.call_back()
 
     async def run(self) -> None:
-        """Serve until the client leaves, a deadline passes or the server drains. Raises no error of the socket."""
+        """Serve until the client disconnects, a deadline passes or the server drains. Raises no socket errors."""
         server, transport = self.server, self.transport
         try:
             if not await transport.open(server.now + self._patience.head_s):
@@ -146,7 +146,7 @@ class Connection:
         return event
 
     async def refuse(self, refused: Refused) -> None:
-        """Answer by the connection itself, and close."""
+        """Answer a request that did not reach the application, and close."""
         self._answering = True
         await self.transport.write(self.server.refusal(refused, self.client[0]))
         await self._linger()

@@ -1,4 +1,4 @@
-"""Which web pages of other origins may call a surface. Credentials (cookies) are never allowed."""
+"""CORS: the origins whose web pages may call a surface. Credentials (cookies) are never allowed."""
 
 from collections.abc import Iterable
 from typing import Final, final
@@ -33,7 +33,7 @@ ALLOWED: Final = (
     "X-Request-Id",
     "Access-Control-Expose-Headers",
 )
-"""Request headers that scripts may send. x402's own clients send the last one, a response header, with each payment."""
+"""Request headers that scripts may send. x402's clients send the last one, a response header, with each payment."""
 
 _METHODS: Final = b"GET, HEAD, POST, DELETE, PATCH, PUT"
 _MAX_AGE_S: Final = b"600"
@@ -41,16 +41,16 @@ _MAX_AGE_S: Final = b"600"
 
 @final
 class Cors:
-    """The answer's headers for each origin."""
+    """Returns the CORS headers for each origin."""
 
     def __init__(self, origins: Iterable[str]) -> None:
-        """`origins` are exact (`https://app.example`), or `*` for any; none switches it off."""
+        """Take the origins: exact (`https://app.example`), or `*` for any; none disables CORS."""
         self._origins = frozenset(each.rstrip("/").encode("ascii") for each in origins)
         self._any = b"*" in self._origins
         self._exposed = (b"access-control-expose-headers", ", ".join(EXPOSED).encode("ascii"))
 
     def headers(self, origin: bytes) -> HeaderLines:
-        """Lines to add to every answer to a request with this Origin header (b"" when it had none)."""
+        """Return the lines for every answer to a request with this Origin header (b"" when it had none)."""
         if self._any:
             return ((b"access-control-allow-origin", b"*"), self._exposed)
         if not self._origins:
@@ -60,7 +60,7 @@ class Cors:
         return ((b"access-control-allow-origin", origin), (b"vary", b"Origin"), self._exposed)
 
     def preflight(self, origin: bytes) -> HeaderLines | None:
-        """Lines of the answer to a preflight, or None when this origin may not call."""
+        """Return the lines of the answer to a preflight, or None when this origin is not allowed."""
         if not origin or not (self._any or origin in self._origins):
             return None
         return (

@@ -1,13 +1,13 @@
 """One request and its answer: the two halves of ASGI 3 (specification 2.3) over a connection.
 
-`receive` reads the body as it is asked for; once it has ended, it waits for the client to leave (or for the answer to
-end). `send` writes head and body together. What the application does wrong ends its connection only: an exception
-before the answer is a 500, after its head the connection is cut; an answer without its end, or of another length
-than it says, is cut and never kept.
+`receive` reads the body on demand; after its end it waits for the client to disconnect (or for the answer to end).
+`send` writes head and body together. A faulty application ends only its own connection: an exception before the answer
+is a 500, after its head the connection is cut; an answer that is incomplete or does not match its declared length is
+cut, and its connection is not reused.
 
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
-answer, and `extensions["engram.stream"]` lets a handler of long bodies trade the deadline of the whole body for one
-of each part.
+answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
+for each part.
 """
 
 from math import inf
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 STREAM: Final = "engram.stream"
 _READ_AHEAD_BYTES: Final = 65_536
-"""Of requests that a client sends before the answer to the current one."""
+"""Bytes of pipelined requests that are read before the current one is answered."""
 _PARTS_IN_A_TURN: Final = 64
-"""Parts of a body that are taken without a wait before other tasks get a turn: well below 1 ms."""
+"""Parts of a body that are handled in a row before other tasks run: well below 1 ms."""
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-"""From 2.4 on, what is sent to a client that has left would have to raise; here its application goes on."""
+"""Not 2.4: there `send` must raise once the client has disconnected, and here the application runs on."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -59,7 +59,7 @@ class Cycle:
         self._head = head
         self._answer = Answer(head)
         self._received = head.length == 0  # the body has been read to its end
-        self._body_taken = False  # the application has got a message of it
+        self._body_taken = False  # the application has received a message of it
         self._each_part = False
         self._refused: Refused | None = None
         self._ended = False  # the answer's last part has been sent
@@ -70,11 +70,11 @@ class Cycle:
 
     @property
     def keep(self) -> bool:
-        """Whether the connection goes on after this request."""
+        """Whether the connection is kept open after this request."""
         return self._answer.keep
 
     async def run(self) -> None:
-        """Run the application; afterwards the answer is whole, or the connection is broken."""
+        """Run the application; afterwards the answer is complete or the connection is broken."""
         connection = self._connection
         try:
             await connection.server.app(self.scope(), self.receive, self.send)
@@ -93,7 +93,7 @@ class Cycle:
             await self._discard()
 
     def scope(self) -> Scope:
-        """The request's ASGI scope."""
+        """Return the request's ASGI scope."""
         head, connection = self._head, self._connection
         path, _, query = head.target.partition(b"?")
         decoded = unquote_to_bytes(path) if b"%" in path else path
@@ -115,13 +115,13 @@ class Cycle:
         }
 
     def take_parts(self) -> None:
-        """Give each part of the body a deadline of its own, instead of one to the whole."""
+        """Set a deadline for each part of the body instead of one for the whole."""
         self._each_part = True
 
     # The request's body.
 
     async def receive(self) -> Message:
-        """The next message for the application."""
+        """Return the next message for the application."""
         if not self._received and self._refused is None:
             return await self._body()
         if not self._body_taken:
@@ -157,7 +157,7 @@ class Cycle:
             connection.transport.read_due = connection.server.now + connection.server.patience.body_s
 
     async def _next(self) -> object:
-        """The next event of the body; None when the client has left within it. Raises Refused."""
+        """Return the next event of the body; None when the client disconnected within it. Raises Refused."""
         connection, parser = self._connection, self._connection.parser
         while (event := parser.next()) is NEED:
             if self._head.expects and not self._answer.out:
@@ -187,7 +187,7 @@ class Cycle:
         self._refused = Refused(400, "incomplete_body", "the connection ended within the body")
 
     async def _client_leaves(self) -> None:
-        """Wait until the client has left or the answer has ended; what it sends ahead is kept, within a bound."""
+        """Wait until the client disconnects or the answer ends; keep pipelined input, within a bound."""
         connection = self._connection
         transport, parser = connection.transport, connection.parser
         while not (self._ended or transport.broken):
@@ -206,7 +206,7 @@ class Cycle:
             parser.feed(data)
 
     async def _discard(self) -> None:
-        """Read what is left of a small body that the application did not ask for."""
+        """Discard the rest of a small body that the application did not read."""
         dropped, most = 0, self._connection.server.patience.discard_bytes
         self._body_taken = self._each_part = False
         self._start_deadline()
@@ -221,7 +221,7 @@ class Cycle:
     # The answer.
 
     async def send(self, message: Any) -> None:
-        """Take a message of the application."""
+        """Send a message of the application."""
         kind = message["type"]
         if kind == "http.response.body":
             await self._send_body(message.get("body", b""), message.get("more_body", False))
@@ -250,7 +250,7 @@ class Cycle:
             self._end_waits()
 
     def _end_waits(self) -> None:
-        """Wake whoever waits for the client, so that it sees that the answer has ended, or that nobody reads it."""
+        """Wake the task that waits for the client, so that it sees that the answer has ended or is not read."""
         if self._idle is not None:
             self._idle.set()
         self._connection.transport.end_wait()
@@ -262,7 +262,7 @@ class Cycle:
         self._answer.start(message["status"], message.get("headers", ()), server.date)
 
     def _unwanted_body(self) -> bool:
-        """Whether more of the request's body is to come than will be read away for good order."""
+        """Return whether the rest of the request's body is too long to be discarded."""
         if self._received:
             return False
         return self._head.expects or (self._head.length > self._connection.server.patience.discard_bytes)

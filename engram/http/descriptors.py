@@ -1,18 +1,18 @@
-"""File descriptors: without one left nobody is answered and no ledger is read, so connections never take all."""
+"""Reserves file descriptors: a process that has run out can neither accept connections nor read its ledger."""
 
 import resource
 from typing import Final
 
 WANTED: Final = 65_536
-"""What the process asks for; a service's first allowance is often 1,024, below the connections that it may serve."""
+"""The soft limit to ask for; services often start with 1,024, fewer than the connections they may serve."""
 KEPT_BACK: Final = 160
-"""For the ledger's readers, running nodes, outbound requests and files."""
+"""Descriptors reserved for the ledger's readers, running nodes, outbound requests and files."""
 _LISTENERS: Final = 3
 _FEWEST: Final = 16
 
 
 def raise_limit(wanted: int = WANTED) -> int:
-    """Raise this process's own limit towards `wanted`, as far as it may; returns the limit as it is then."""
+    """Raise this process's soft limit toward `wanted`, as far as the hard limit allows; return the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -22,12 +22,12 @@ def raise_limit(wanted: int = WANTED) -> int:
 
 
 def allowed() -> int:
-    """How many descriptors this process may have."""
+    """Return how many descriptors this process may open."""
     return _finite(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def for_connections(limit: int) -> int:
-    """Connections that each of a process's listeners may hold under `limit` descriptors.
+    """Return how many connections each of a process's listeners may hold under a limit of `limit` descriptors.
 
     >>> for_connections(1024), for_connections(65536)
     (288, 21792)

@@ -1,4 +1,4 @@
-"""Connections that this process opens: the address, the socket, TLS; and the idle ones kept for each origin."""
+"""Outbound connections: resolving, connecting and TLS; and a pool of idle connections for each origin."""
 
 import ipaddress
 import os
@@ -17,7 +17,7 @@ from engram.http.tls import TlsTransport
 from engram.http.transport import Late, Transport
 
 _ORIGINS: Final = 256
-"""Origins of which idle connections are kept; beyond it those of the one unused for longest are closed."""
+"""Origins whose idle connections are kept; beyond this those of the least recently used origin are closed."""
 
 
 async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None = None) -> Transport:
@@ -33,7 +33,7 @@ async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None =
             return Transport(sock, inf)
         secured = TlsTransport(sock, inf, tls, target.host)
         await secured.shake_hands()
-    except (OSError, ValueError, Late) as error:  # ssl.SSLError is an OSError; ValueError: a name that cannot be one
+    except (OSError, ValueError, Late) as error:  # ssl.SSLError is an OSError; ValueError: not a valid host name
         sock.close()
         raise NotSent(f"no connection: {reason(error)}") from error
     except BaseException:
@@ -65,7 +65,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 def _literal_family(host: str) -> socket.AddressFamily | None:
-    """The address family of a literal IP address, which needs no resolver; None for a name."""
+    """Return the address family of a literal IP address, which needs no resolver; None for a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -80,21 +80,21 @@ class _Origin:
     def __init__(self, room: int) -> None:
         self.room = trio.Semaphore(room)
         self.in_use = 0
-        """Requests that hold a place or wait for one."""
+        """The number of requests that hold a place or wait for one."""
         self.idle: deque[tuple[float, Transport]] = deque()
-        """Connections that wait for a request, longest first, and since when."""
+        """Idle connections and since when, the longest idle first."""
 
 
 @final
 class Pools:
-    """At most `room` connections for each origin, so that a server that hangs takes no other's place.
+    """At most `room` connections for each origin, so that a server that hangs cannot exhaust the client.
 
         (none) -> dialled -> in use -> idle -> in use      one request holds one place and one connection
                      |          |        |
                      +----------+--------+-> closed        failed, cancelled, left half read | stale, unused too long
 
-    A place is held by the request's own frame and given back in its `finally`; no connection is in two states, and none
-    is known to a pool while a request has it, so a request cancelled anywhere cannot leave one behind.
+    A request holds its place in its own frame and gives it back in its `finally`. A connection in use is not known to
+    the pool, so a request that is cancelled anywhere cannot leak it.
     """
 
     def __init__(self, room: int, keep_alive_s: float) -> None:
@@ -103,7 +103,7 @@ class Pools:
         self._origins: OrderedDict[Origin, _Origin] = OrderedDict()
 
     async def enter(self, key: Origin) -> None:
-        """Take a place, waiting for one in turn; every `enter` that returned is followed by one `leave`."""
+        """Take a place, waiting for one in turn; call `leave` once for every `enter` that returned."""
         origin = self._origins.get(key)
         if origin is None:
             origin = self._origins[key] = _Origin(self._room)
@@ -121,7 +121,7 @@ class Pools:
             raise
 
     def take(self, key: Origin) -> Transport | None:
-        """An idle connection that still stands, the one used last first; for a request that holds a place."""
+        """Return the most recently used idle connection that is still open; for a request that holds a place."""
         idle = self._origins[key].idle
         oldest = trio.current_time() - self._keep_alive_s
         while idle:
@@ -132,7 +132,7 @@ class Pools:
         return None
 
     def leave(self, key: Origin, kept: Transport | None = None) -> None:
-        """Give a place back, and the connection where another request may use it."""
+        """Give a place back, and with it the connection if another request may use it."""
         origin = self._origins[key]
         origin.in_use -= 1
         if kept is not None:
@@ -147,11 +147,11 @@ class Pools:
 
     @property
     def idle(self) -> int:
-        """Connections that wait for a request."""
+        """The number of idle connections."""
         return sum(len(origin.idle) for origin in self._origins.values())
 
     def _forget(self) -> None:
-        """Close what was unused for too long, and the origins unused for longest where there are too many."""
+        """Close connections that were idle for too long, and the least recently used origins beyond the bound."""
         oldest = trio.current_time() - self._keep_alive_s
         for key, origin in list(islice(self._origins.items(), 2)):  # two for each request: none is left over
             while origin.idle and origin.idle[0][0] < oldest:

@@ -1,10 +1,10 @@
-"""The layer between connections and applications: what every surface does for every request.
+"""The layer between connections and applications: what every surface does with every request.
 
-In this order: a request id, the client's address, the rate of that address, CORS preflights, fast paths, and only
-then the body, whole and bounded, before the application runs; a path that routers would read as another one is 404.
-A preflight counts toward the rate and is never refused for it: its page could not read why, as it can of the request
-that follows. No answer is given before the body has been
-read: an answer that overtakes it hung browsers' kept-alive connections (51 of 300 on this stack).
+In this order: a request id, the client's address, its rate limit, CORS preflights, fast paths, and then the body, whole
+and bounded, before the application runs. A path that routers could read differently is 404. A preflight counts toward
+the rate but is never refused for it, because its page could not read the refusal; the request that follows can be. No
+answer is sent before the body has been read: answers that overtook it hung browsers' kept-alive connections (51 of 300
+on this stack).
 """
 
 import re
@@ -27,20 +27,20 @@ from engram.telemetry.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[Scope], Awaitable[FastAnswer]]
-"""Answers without a framework: status, body and headers. For /health and /ready, which load balancers ask for often."""
+"""Answers without a framework: status, body and headers. For /health and /ready, which load balancers poll."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
 _TWO_READINGS = re.compile(rb"//|%2[Ff]")
 """Empty segments, which some routers merge, and encoded slashes, which some take for separators."""
 _UNCOUNTED_BYTES = 65_536
-"""Of each body: the most connections that there can be hold 128 MiB of these."""
+"""Bytes of each body that are not counted; the maximum number of connections holds 128 MiB of these."""
 
 _log = structlog.get_logger("engram.http")
 
 
 @final
 class Edge:
-    """An ASGI application around another one."""
+    """ASGI middleware in front of an application."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Edge:
         cors: Cors,
         free_below: tuple[bytes, ...] = (),
     ) -> None:
-        """Below the paths `free_below` anything may stand: names that have slashes of their own."""
+        """Take the application; below the paths `free_below` names may contain slashes."""
         self._app = app
         self._surface = surface
         self._ids = ids
@@ -70,19 +70,19 @@ class Edge:
         self._fast: dict[str, FastPath] = {}
 
     def fast(self, path: str, answer: FastPath) -> None:
-        """Answer GET and HEAD of `path` by `answer`, before limits and framework."""
+        """Answer GET and HEAD of `path` with `answer`, before rate limits and the framework."""
         self._fast[path] = answer
 
     def put_behind(self, layer: Callable[[AsgiApp], AsgiApp]) -> None:
-        """Put a layer between this and what it has stood in front of so far."""
+        """Insert a layer between this and the application behind it."""
         self._app = layer(self._app)
 
     def cors_headers(self, origin: bytes) -> HeaderLines:
-        """What every answer to a request of this origin bears."""
+        """Return the headers that every answer to a request of this origin carries."""
         return self._cors.headers(origin)
 
     def request_id(self) -> str:
-        """A new id for a request that brought none."""
+        """Return a new id for a request that came without one."""
         return self._ids.token(8)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -152,7 +152,7 @@ class Edge:
             raise ApiError(404, "not_found", "no path here has an empty segment (//) or an encoded slash (%2F)")
 
     async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
-        """The whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
+        """Return the whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
         limit = self._max_body_bytes
         if (_declared_length(scope["headers"]) or 0) > limit:
             raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
@@ -173,7 +173,7 @@ class Edge:
             received += message.get("body", b"")
 
     def _has_room(self, current: exchange.Exchange, received: int) -> bool:
-        """Counts what has arrived, less what every connection may hold."""
+        """Count received bytes beyond what every connection may hold; return whether there is room for them."""
         more = received - _UNCOUNTED_BYTES - current.held_bytes
         if more <= 0:
             return True
@@ -202,14 +202,14 @@ class Edge:
 _CLOSE = (("connection", "close"),)
 _LATER = (*_CLOSE, ("Retry-After", "2"))
 _UNCACHED = (b"cache-control", b"no-store")
-"""Of every answer that says nothing itself: caches would choose how long to keep it (RFC 9111, section 4.2.2)."""
+"""Added to answers without Cache-Control: caches would choose a lifetime themselves (RFC 9111, section 4.2.2)."""
 _CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
-"""Of every 401 (RFC 9110, section 15.5.2): a request is signed by a hotkey, in headers or in its body."""
+"""Added to every 401 (RFC 9110, section 15.5.2): requests are signed by a hotkey, in headers or in the body."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 def rate_limited(wait_s: float) -> ApiError:
-    """The answer to a caller that must wait `wait_s` seconds."""
+    """Return the 429 for a caller that must wait `wait_s` seconds."""
     seconds = max(1, ceil(wait_s)) if wait_s != inf else 60
     return ApiError(
         429, "rate_limited", f"too many requests; try again in {seconds} s", (("Retry-After", str(seconds)),)
@@ -218,7 +218,7 @@ def rate_limited(wait_s: float) -> ApiError:
 
 @final
 class _Answering:
-    """Adds our headers to an answer."""
+    """Wraps `send` to add our headers to an answer."""
 
     __slots__ = ("_current", "_extra", "_send")
 
@@ -265,7 +265,7 @@ def refuse_encoded(headers: HeaderLines) -> None:
 
 
 def _declared_length(headers: HeaderLines) -> int | None:
-    """The request's Content-Length (the parser has checked its form), or None when it is not declared."""
+    """Return the request's Content-Length (the parser has checked its form), or None when it is not declared."""
     for name, value in headers:
         if name == b"content-length":
             return int(value)
@@ -273,7 +273,7 @@ def _declared_length(headers: HeaderLines) -> int | None:
 
 
 def _incomplete(refused: Refused | None) -> ApiError:
-    """What is answered to a body that has not come whole."""
+    """Return the error for a body that did not arrive whole."""
     if refused is None:
         return ApiError(400, "incomplete_body", "the connection ended within the body", _CLOSE)
     return ApiError(refused.status, refused.code, f"{refused}", _CLOSE)
@@ -281,6 +281,6 @@ def _incomplete(refused: Refused | None) -> ApiError:
 
 async def _send_error(error: ApiError, current: exchange.Exchange, send: _Answering) -> None:
     if current.status:
-        return  # The head is out: cutting the connection is all that can still be told.
+        return  # The head has been sent, so the failure can only be shown by cutting the connection.
     body = error_body(error.message, error.code, current.request_id, error.extra)
     await respond(send, error.status, body, [JSON, *header_lines(error.headers)])

@@ -1,4 +1,4 @@
-"""What goes wrong on the wire: answers that surfaces give, and requests of ours that fail."""
+"""Errors of HTTP: error answers of our surfaces, and failures of our own requests."""
 
 from collections.abc import Iterable, Mapping
 from typing import final
@@ -6,10 +6,10 @@ from typing import final
 
 @final
 class ApiError(Exception):
-    """An answer of a surface that is no success; the only exception that handlers raise towards HTTP.
+    """An error answer of a surface; the only exception that handlers raise toward HTTP.
 
     Rendered as `{"error": message, "code": code, "request_id": …, **extra}` with `status` and `headers`. `message`
-    tells a person what to do next and holds nothing secret; `code` is a stable word for programs.
+    says what to do next and contains nothing secret; `code` is a stable word for programs.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class TooLarge(HttpError):
 
 @final
 class BadAnswer(HttpError):
-    """A whole answer came back, and it is not what it should be (no JSON, an unknown encoding)."""
+    """A whole answer came back and is unusable (not JSON, an unknown encoding)."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, without the number that Python puts before the words of the operating system."""
+    """Return an error's text without the errno that Python puts before the operating system's message."""
     return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,4 +1,4 @@
-"""What is known of the request being answered, whatever framework answers it."""
+"""The state of the request being answered, independent of the framework that answers it."""
 
 from contextvars import ContextVar
 from typing import Final, cast, final
@@ -6,7 +6,7 @@ from typing import Final, cast, final
 from engram.http.asgi import Scope
 
 KEY = "engram.exchange"
-"""Where an ASGI scope carries it."""
+"""The key of an ASGI scope that holds it."""
 
 
 @final
@@ -17,16 +17,16 @@ class Exchange:
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
-        """The client's X-Request-Id where it sent a usable one, else ours."""
+        """The client's X-Request-Id if it sent a valid one, else ours."""
         self.client = client
-        """The client's address, trusted proxies taken into account."""
+        """The client's address, as seen behind trusted proxies."""
         self.origin = b""
         """The Origin header."""
         self.body = b""
         self.held_bytes = 0
-        """Of the body, counted in the room that all bodies share."""
+        """Bytes of the body that are counted against the bound that all bodies share."""
         self.route = "other"
-        """The route's pattern, once known: what metrics may be labelled with."""
+        """The route's pattern, once known: the label for metrics."""
         self.status = 0
 
 
@@ -34,21 +34,21 @@ _current: Final = ContextVar[Exchange]("engram.http.exchange")
 
 
 def open_in(scope: Scope, exchange: Exchange) -> None:
-    """Let `exchange` be that of the scope, and the current one of this task."""
+    """Make `exchange` the scope's, and the current one of this task."""
     scope[KEY] = exchange
     _current.set(exchange)
 
 
 def of(scope: Scope) -> Exchange:
-    """The exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
+    """Return the exchange of an ASGI scope. Raises KeyError outside `new_app`'s applications."""
     return cast(Exchange, scope[KEY])
 
 
 def current() -> Exchange:
-    """The exchange being answered by this task. Raises LookupError where none is."""
+    """Return the exchange being answered by this task. Raises LookupError where none is."""
     return _current.get()
 
 
 def request_id() -> str:
-    """The id of the request being answered by this task."""
+    """Return the id of the request being answered by this task."""
     return current().request_id

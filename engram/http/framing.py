@@ -1,4 +1,4 @@
-"""What requests and answers have in common: a buffer, the body's framing (RFC 9112, 6 and 7), trailers. Without I/O.
+"""The parsing that requests and answers share: buffering, body framing (RFC 9112, 6 and 7), trailers. Does no I/O.
 
 States, and what `next` returns in each:
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeAlias, TypeVar, final
 
 CHUNKED: Final = -1
-"""The length of a body that declares none."""
+"""The length of a chunked body."""
 
 TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 FIELDS: Final = rb"((?:" + TOKEN + rb"++:[\t -~\x80-\xff]*+\r\n)*+)\r\n"
@@ -28,7 +28,7 @@ _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8}+)((?:[ \t]*+;[\t -~\x80-\xff]*+)?)\r\n"
 _CHUNK_BEGUN = re.compile(rb"(?:[0-9A-Fa-f]{1,8}+(?:[ \t]*+(?:;[\t -~\x80-\xff]*+)?\r?)?)?\Z")
 _CHUNK_LINE_BYTES: Final = 1_024
 _COPIED_BYTES: Final = 512
-"""A rest of what arrived up to this size is copied; of a larger one the beginning is cut off in constant time."""
+"""Remaining input up to this size is copied; a larger buffer is trimmed at its start in constant time."""
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 H = TypeVar("H")
@@ -36,9 +36,9 @@ H = TypeVar("H")
 
 @final
 class Refused(Exception):
-    """What arrived is no valid message.
+    """The input is not a valid message.
 
-    A server answers such a request by the connection itself, in its turn, and closes after it.
+    The server answers such a request itself, in its turn, and then closes the connection.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:
@@ -66,7 +66,7 @@ class Mark:
 
 
 NEED: Final = Mark("NEED")
-"""Nothing more without more bytes."""
+"""More bytes are needed."""
 END: Final = Mark("END")
 """The body has ended."""
 
@@ -96,11 +96,11 @@ class Framed(Generic[H]):
         self._trailer_lines = b""
 
     def _head(self) -> H | bytes | Mark:
-        """The state in which a message begins; the subclass's."""
+        """Parse a message's head: the state in which a message begins. Implemented by the subclass."""
         raise NotImplementedError
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Add received bytes."""
         if not self._buffer:
             self._buffer = data
             return
@@ -110,16 +110,16 @@ class Framed(Generic[H]):
 
     @property
     def trailers(self) -> Headers:
-        """Of the chunked body that has ended last."""
+        """The trailers of the last chunked body."""
         return fields(self._trailer_lines)
 
     @property
     def held(self) -> int:
-        """Bytes that no event has given out yet."""
+        """The number of bytes not yet returned in an event."""
         return len(self._buffer)
 
     def next(self) -> H | bytes | Mark:
-        """The next event. Raises Refused."""
+        """Return the next event. Raises Refused."""
         return self._state()
 
     def _drop(self, count: int) -> None:
@@ -183,7 +183,7 @@ class Framed(Generic[H]):
         buffer = self._buffer
         searched, self._searched = self._searched, len(buffer)
         end = 2 if buffer[:2] == b"\r\n" else buffer.find(b"\r\n\r\n", max(0, searched - 3)) + 4
-        if end == 3:  # their end is not here yet
+        if end == 3:  # their end has not arrived yet
             if len(buffer) > self._max_head_bytes or BARE.search(buffer, max(0, searched - 1)):
                 raise Refused(400, "bad_trailers", "these are no valid trailers")
             return NEED
@@ -196,7 +196,7 @@ class Framed(Generic[H]):
 
 
 def fields(lines: bytes) -> Headers:
-    """Checked header or trailer lines as names in lower case and values, in the order in which they came."""
+    """Return checked header or trailer lines as names in lower case and values, in the order received."""
     headers: Headers = []
     if lines:
         for line in lines[:-2].split(b"\r\n"):

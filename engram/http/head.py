@@ -1,6 +1,6 @@
-"""What the head of a request may be (RFC 9110, 9112), and what it means for framing and for the connection.
+"""Parses the head of a request (RFC 9110, 9112) and decides framing and keep-alive from it.
 
-- It is judged whole, by one expression that says what is allowed: method in capitals, a path (or `*`) as target,
+- It is matched as a whole by one expression that lists what is allowed: method in capitals, a path (or `*`) as target,
   HTTP/1.0 or 1.1, lines ended by CR LF, names of token characters, values of visible characters, SP, HTAB and
   obs-text. No folded lines, no bare LF or CR, no space before a colon.
 - Framing is unambiguous: at most one Content-Length (digits only), or `Transfer-Encoding: chunked` alone and only in
@@ -39,29 +39,29 @@ SINGLE: Final = frozenset(
         b"x-payment",
     }
 )
-"""Request headers that may occur once only, on every surface."""
+"""Request headers that must not be repeated, on any surface."""
 _CONNECTION_FIELDS = frozenset({b"connection", b"expect", b"upgrade"})
 _NOT_OFFERED = frozenset({b"CONNECT", b"TRACE"})
 
 
 class Bounds(msgspec.Struct, frozen=True):
-    """What a request's head and framing may have."""
+    """Bounds on a request's head and framing."""
 
     max_head_bytes: int = 32_768
-    """Request line and fields, to the empty line."""
+    """Bytes of request line and fields, up to the empty line."""
     max_headers: int = 100
     max_extension_bytes: int = 1_024
-    """Chunk extensions of one body, in all."""
+    """Total bytes of chunk extensions of one body."""
     looked_at: frozenset[bytes] = SINGLE | _CONNECTION_FIELDS
     single: frozenset[bytes] = SINGLE
     websocket: bool = False
-    """Whether `Upgrade: websocket` is passed on; every other upgrade is refused."""
+    """Whether `Upgrade: websocket` is accepted; every other upgrade is refused."""
 
 
 def bounds(
     *, max_head_bytes: int, max_headers: int, single_headers: Iterable[bytes] = (), websocket: bool = False
 ) -> Bounds:
-    """Bounds with `single_headers` (lower case) beside the headers that may occur once only everywhere."""
+    """Return bounds with `single_headers` (lower case) added to the headers that must not be repeated anywhere."""
     single = SINGLE | frozenset(single_headers)
     return Bounds(
         max_head_bytes=max_head_bytes,
@@ -74,7 +74,7 @@ def bounds(
 
 @final
 class Head:
-    """A request's head: what it says, and what that means for framing and for the connection."""
+    """A request's head, and its consequences for framing and for the connection."""
 
     __slots__ = ("expects", "headers", "keep", "length", "method", "minor", "target", "upgrade")
 
@@ -86,9 +86,9 @@ class Head:
         self.headers = headers
         """Names in lower case, in the order in which they came."""
         self.keep = minor == 1
-        """Whether the client takes further answers on this connection."""
+        """Whether the connection is kept open after the answer."""
         self.length = 0
-        """Of the body, in bytes, or CHUNKED."""
+        """The body's length in bytes, or CHUNKED."""
         self.expects = False
         """Whether the client waits for 100 (Continue) before it sends the body."""
         self.upgrade = False
@@ -96,7 +96,7 @@ class Head:
 
 
 def read(raw: bytes, bounds: Bounds) -> Head:
-    """The head that these bytes are, to their empty line. Raises Refused."""
+    """Parse a head, up to and including its empty line. Raises Refused."""
     match = _HEAD.fullmatch(raw)
     if match is None:
         raise _why(raw)
@@ -127,7 +127,7 @@ def check_begun(buffer: bytes | bytearray, searched: int, bounds: Bounds) -> Non
 
 
 def _judge(head: Head, bounds: Bounds) -> None:
-    """Set what a head means for framing and for the connection. Raises Refused for what is ambiguous or not offered."""
+    """Set framing and keep-alive from a head. Raises Refused where they are ambiguous or not offered."""
     if head.method in _NOT_OFFERED:
         raise Refused(405, "method_not_allowed", f"{head.method.decode('ascii')} is not offered")
     if head.target == b"*" and head.method != b"OPTIONS":
@@ -181,7 +181,7 @@ def _judge(head: Head, bounds: Bounds) -> None:
 
 
 def _why(head: bytes) -> Refused:
-    """Why a head is no valid one, in the order in which a client would look for its mistake."""
+    """Return the reason why a head is invalid, checking in the order that helps a client find its mistake."""
     words = head.partition(b"\r\n")[0].split(b" ")
     if len(words) == 3 and _VERSION.match(words[2]):
         method, target, version = words
@@ -195,6 +195,6 @@ def _why(head: bytes) -> Refused:
 
 
 def _origin_within(head: bytes) -> bytes:
-    """The Origin of a head that is too large, so that its page may read why."""
+    """Return the Origin of a head that is too large, so that its page can read the refusal."""
     found = re.search(rb"\r\n[Oo][Rr][Ii][Gg][Ii][Nn]:[ \t]*([!-~]{1,256})[ \t]*\r\n", head)
     return b"" if found is None else found[1]

@@ -1,9 +1,9 @@
-"""How often a caller may call: token buckets by GCRA, per client address and per hotkey; and how many bytes of bodies
-are held at once.
+"""Rate limits (token buckets by GCRA, per client address and per hotkey), and a bound on the bytes of request bodies
+held at once.
 
-A bucket is one number (the time at which it would be full again), kept in a bounded table; the caller unseen for
-longest is forgotten first. Only callers that are proved may be keys where forging is cheap: addresses behind trusted
-proxies, hotkeys after their signature held.
+A bucket is one number (the time at which it will be full again), kept in a bounded table; the least recently seen
+caller is forgotten first. Only authenticated callers may be keys where forging is cheap: addresses behind trusted
+proxies, hotkeys after their signature was verified.
 """
 
 import ipaddress
@@ -19,10 +19,10 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @final
 class Limiter:
-    """`per_minute` requests on average, `burst` at once. `per_minute` 0 allows everything."""
+    """Allows `per_minute` requests on average and `burst` at once; `per_minute` 0 allows everything."""
 
     def __init__(self, per_minute: float, burst: int, monotonic: Callable[[], float], *, table: int = _TABLE) -> None:
-        """Raises ValueError for a negative rate or a burst below 1."""
+        """Raise ValueError for a negative rate or a burst below 1."""
         if per_minute < 0 or burst < 1 or table < 1:
             raise ValueError(f"no limiter of {per_minute} a minute, {burst} at once, {table} buckets")
         self._interval_s = 60.0 / per_minute if per_minute else 0.0
@@ -32,9 +32,9 @@ class Limiter:
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def take(self, key: Hashable, cost: int = 1) -> float:
-        """Take `cost` tokens of `key`'s bucket. Returns 0.0, or the seconds to wait when there are too few.
+        """Take `cost` tokens from `key`'s bucket; return 0.0, or the seconds to wait when there are too few.
 
-        A refused request takes nothing: a caller that keeps calling is still served at its rate.
+        A refused request takes no tokens, so a caller that keeps calling is still served at its rate.
         """
         if not self._interval_s:
             return 0.0
@@ -55,18 +55,18 @@ class Limiter:
 
 @final
 class ClientAddress:
-    """Who is at the other end, when trusted proxies stand between."""
+    """Finds a client's address behind trusted proxies."""
 
     def __init__(self, trusted: Iterable[str] = ()) -> None:
-        """`trusted` are networks in CIDR form, or single addresses. Raises ValueError for anything else."""
+        """Take the trusted networks: CIDR blocks or single addresses. Raises ValueError for anything else."""
         self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(each, strict=False) for each in trusted)
 
     def of(self, peer: str, forwarded: Iterable[str] = ()) -> str:
-        """The address of the client that talks to our outermost trusted proxy.
+        """Return the address of the client that talks to our outermost trusted proxy.
 
-        `forwarded` are the X-Forwarded-For lines in order. Only what trusted proxies have added is believed: the list
-        is walked from its end, and the first address that is not a trusted proxy's is the client. Entries that are no
-        addresses end the walk.
+        `forwarded` are the X-Forwarded-For lines in order. Only entries that trusted proxies added are believed: the
+        list is read from its end, and the first address that is not a trusted proxy's is the client. An entry that is
+        not an address ends the search.
         """
         if not self._trusted or not self.trusts(peer):
             return peer
@@ -83,7 +83,7 @@ class ClientAddress:
         return client
 
     def trusts(self, address: str) -> bool:
-        """Whether the address is one of our proxies."""
+        """Return whether the address is one of our proxies."""
         try:
             parsed = ipaddress.ip_address(address)
         except ValueError:
@@ -93,7 +93,7 @@ class ClientAddress:
 
 @final
 class BodyRoom:
-    """Bytes of request bodies in memory, in all and of each address, so that many at once do not fill it."""
+    """Bounds the bytes of request bodies in memory, in total and per address."""
 
     def __init__(self, in_all: int, per_address: int) -> None:
         self._in_all = in_all
@@ -102,7 +102,7 @@ class BodyRoom:
         self._sum = 0
 
     def enter(self, bucket: str, size: int) -> bool:
-        """Count bytes of an address in; False, and nothing is counted, when there is no room for them."""
+        """Count an address's bytes in; return False and count nothing when there is no room for them."""
         if self._sum + size > self._in_all or self._held[bucket] + size > self._per_address:
             return False
         self._held[bucket] += size
@@ -121,7 +121,7 @@ class BodyRoom:
 
 
 def bucket_of(address: str) -> str:
-    """What an address is limited as: itself, or an IPv6 address's /64, which is one customer's."""
+    """Return the bucket of an address: itself, or the /64 of an IPv6 address, which belongs to one customer."""
     if ":" not in address:
         return address
     try:

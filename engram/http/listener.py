@@ -1,4 +1,4 @@
-"""One HTTP surface's place in the tree: its server is restarted on the address that it had."""
+"""An HTTP surface as a child of the supervision tree: a restart of its server keeps the address."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from engram.http.tls import Certificates
 from engram.telemetry import logs
 
 SLACK_S: Final = 2.0
-"""A server that has drained for its whole time still gets this long to close."""
+"""Time to close after the full drain time, in seconds."""
 _HEAD_S: Final = 10.0
 _SEND_S = 30.0
 _LOGS_EVERY_S: Final = 0.2
@@ -30,7 +30,7 @@ _log = structlog.get_logger("engram.http")
 
 
 class Host(Protocol):
-    """What a server wants of the job it runs in (an `actors.Context` has it)."""
+    """What a server needs of the job it runs in; `actors.Context` provides it."""
 
     @property
     def stop_requested(self) -> trio.Event: ...
@@ -40,7 +40,7 @@ class Host(Protocol):
 
 @final
 class Listener:
-    """Where a surface listens. `port` 0 takes a free one at the first start, and keeps it over restarts."""
+    """Where a surface listens. `port` 0 picks a free port at the first start and keeps it over restarts."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Listener:
         drain_s: float,
         certificates: Certificates | None = None,
     ) -> None:
-        """`certificates` make it speak https."""
+        """Take the address; with `certificates` it serves https."""
         self._host, self._port = host, port
         self._settings, self._drain_s = settings, drain_s
         self._certificates = certificates
@@ -64,7 +64,7 @@ class Listener:
         return address.url
 
     def job(self, app: Callable[[], App]) -> DrainingJob:
-        """The server. `app` makes its application, at each start of the job; the job's ChildSpec needs a `shutdown` of
+        """Return the server's job. `app` makes its application at each start; the job's ChildSpec needs a `shutdown` of
         SLACK_S more than the time to drain."""
 
         async def run(context: Context) -> None:
@@ -85,7 +85,7 @@ class Listener:
 
 @final
 class _Recording:
-    """A job's context that records in its listener where it listens."""
+    """A job's context that records the bound address in its listener."""
 
     def __init__(self, context: Context, listener: Listener) -> None:
         self._context = context
@@ -102,7 +102,7 @@ class _Recording:
 
 
 def http_job(app: App, host: str, port: int, *, settings: HttpSettings, drain_s: float) -> DrainingJob:
-    """The job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
+    """Return the job that serves `app`; its ChildSpec's shutdown time must exceed `drain_s`."""
 
     async def run(context: Context) -> None:
         await serve(app, host, port, context=context, settings=settings, drain_s=drain_s)
@@ -122,8 +122,8 @@ async def serve(
 ) -> None:
     """Serve until `context.stop_requested`; then end event streams and drain for at most `drain_s` seconds.
 
-    A socket that the service manager holds under the surface's name (LISTEN_FDS) is used in place of `host` and `port`;
-    else `port` 0 takes a free one. `context.ready` is given the Address. Cancelled, it cuts everything at once. Raises
+    A socket that the service manager holds under the surface's name (LISTEN_FDS) replaces `host` and `port`; otherwise
+    `port` 0 picks a free one. `context.ready` receives the Address. Cancellation cuts every connection at once. Raises
     OSError when it cannot listen.
     """
     listeners = passed(os.environ, app.surface) or listen(host, port)
@@ -144,7 +144,7 @@ async def serve(
 
 
 def limits_of(app: App, settings: HttpSettings) -> Limits:
-    """What a surface's server allows by the settings, as far as the process has descriptors."""
+    """Return the limits of a surface's server: from its settings, capped by the process's file descriptors."""
     return Limits(
         bounds=bounds(
             max_head_bytes=settings.max_header_bytes,
@@ -171,7 +171,7 @@ async def _write_logs() -> None:
 
 @final
 class _SurfaceObserver:
-    """Counts and logs what a surface's server does without the application."""
+    """Counts and logs what a surface's server refuses or drops itself."""
 
     def __init__(self, app: App) -> None:
         self._surface = app.surface

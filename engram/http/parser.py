@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests out of bytes, without I/O: `feed` what arrived, ask `next` until it says NEED.
+"""Parses HTTP/1.1 requests, without I/O: `feed` it received bytes, then call `next` until it returns NEED.
 
 What a head may be is in head.py, how bodies and trailers (checked, and dropped here) are read in framing.py; nothing is
 repaired, a request is accepted as it stands or refused. CR LF before a request line is ignored (RFC 9112, 2.2).
@@ -28,11 +28,11 @@ class Parser(Framed[Head]):
         self._bounds = bounds
 
     def take_all(self) -> bytes:
-        """What is held, for another protocol on this connection."""
+        """Return the buffered bytes, for another protocol on this connection."""
         return self._take(len(self._buffer))
 
     def take_end(self) -> bool:
-        """Whether the body is known to have ended without more bytes; takes its END if so. Raises Refused."""
+        """Return whether the body has ended without needing more bytes; consume its END if so. Raises Refused."""
         if self._state == self._counted:
             return not self._left and self._counted() is END
         if self._state == self._data and not self._left and self._buffer[:2] == b"\r\n":
@@ -43,7 +43,7 @@ class Parser(Framed[Head]):
         return False
 
     def _head(self) -> Event:
-        if blank := _BLANK_LINES.match(self._buffer):  # bounded by the time that a head may take
+        if blank := _BLANK_LINES.match(self._buffer):  # bounded by the deadline of a head
             self._drop(blank.end())
         buffer = self._buffer
         if not buffer:

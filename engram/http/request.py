@@ -1,5 +1,4 @@
-"""What a handler takes and gives, without a framework: a request that has been read, an answer that is encoded, or a
-stream."""
+"""A handler's input and output, without a framework: a request with its body, and an encoded answer or a stream."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeAlias, cast, final
@@ -25,13 +24,13 @@ class Request:
         self.scope = scope
         self.exchange: Exchange = exchange.of(scope)
         self.parameters = parameters
-        """Of the path, by their names."""
+        """The path's parameters, by name."""
         self.signed_at: str | None = None
-        """The stamp of a signed request: its answer is signed for it."""
+        """The timestamp of a signed request, whose answer is signed over it."""
 
     @property
     def method(self) -> str:
-        """In capitals."""
+        """The method, in upper case."""
         return cast(str, self.scope["method"])
 
     @property
@@ -55,23 +54,23 @@ class Request:
         return self.exchange.body
 
     def header(self, name: bytes) -> str | None:
-        """The first header of this name (lower case), None when there is none."""
+        """Return the first header of this name (lower case), None when there is none."""
         found = next((value for each, value in self.lines if each == name), None)
         return None if found is None else found.decode("latin-1")
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What goes back, encoded."""
+    """An encoded answer."""
 
     status: int
     body: bytes
     headers: HeaderPairs = ()
     media: str = "application/json"
-    """Content-Type; empty: none."""
+    """Content-Type; empty for none."""
 
 
 class Stream:
-    """What goes back, 200, while it is produced. It is cancelled when the server drains."""
+    """A 200 answer that is sent while it is produced. It is cancelled when the server drains."""
 
     headers: dict[str, str]
 
@@ -84,11 +83,11 @@ Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Stream]]
 
 
 def json_answer(answer: object, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Answer:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return Answer(status, msgspec.json.encode(answer), tuple(headers))
 
 
 def refusal(request: Request, refused: ApiError) -> Answer:
-    """An error in the usual form."""
+    """Return the answer to an ApiError."""
     body = error_body(refused.message, refused.code, request.exchange.request_id, refused.extra)
     return Answer(refused.status, body, refused.headers)

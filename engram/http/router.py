@@ -1,8 +1,8 @@
-"""Where a request goes: from the Edge straight to its handler where that is hot, through Quart where it is not.
+"""Routes requests: from the Edge straight to the handlers of hot paths, through Quart to all others.
 
-A handler takes a `Request` and returns an `Answer` or a `Stream`; it knows neither ASGI nor Quart. Every route stands
-in Quart's table, which answers HEAD, other methods and odd spellings by the same handler; a hot one is found before
-Quart as well. A parameter `{name}` is one segment of the path, `{name...}` is the rest of it, slashes included.
+A handler takes a `Request` and returns an `Answer` or a `Stream`; it knows neither ASGI nor Quart. Every route is in
+Quart's table, which answers HEAD, other methods and unusual spellings with the same handler; hot routes are also
+matched before Quart. A parameter `{name}` is one segment of the path, `{name...}` is the rest of it, slashes included.
 """
 
 import re
@@ -25,7 +25,7 @@ _NONE: Final[Mapping[str, str]] = {}
 
 class _Entry(msgspec.Struct, frozen=True):
     path: str
-    """In Quart's spelling, which metrics are labelled with."""
+    """The path in Quart's syntax, which is also the label in metrics."""
     pattern: re.Pattern[str]
     handler: Handler
     hot: bool
@@ -39,7 +39,7 @@ class Router:
         self._surface = surface
         self._exact: dict[tuple[str, str], _Entry] = {}
         self._by_depth: defaultdict[tuple[str, int], list[_Entry]] = defaultdict(list)
-        """By method and number of slashes, those first whose fixed parts come first."""
+        """By method and number of slashes; paths with leading fixed parts first."""
         self._deep: defaultdict[str, list[_Entry]] = defaultdict(list)
         self._inner: AsgiApp | None = None
         surface.edge.put_behind(self._behind)
@@ -49,7 +49,7 @@ class Router:
         return self
 
     def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
-        """Answer `method` of `path` by `handler`."""
+        """Answer `method` of `path` with `handler`."""
         rule = _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
         pattern = re.compile(_PARAMETER.sub(_group, path) + r"\Z")
         entry = _Entry(rule, pattern, handler, hot)
@@ -62,7 +62,7 @@ class Router:
         self._surface.add_url_rule(rule, f"{method} {path}", self._view(handler), methods=[method])
 
     def add_probe(self, path: str, handler: Handler) -> None:
-        """Answer GET and HEAD of `path` before limits and framework, without a line in the log."""
+        """Answer GET and HEAD of `path` before rate limits and the framework, without a log line."""
 
         async def answer(scope: Scope) -> FastAnswer:
             answered = await handler(Request(scope, _NONE))
@@ -87,7 +87,7 @@ class Router:
             await respond(send, answered.status, answered.body, _lines(answered))
 
     def _find(self, scope: Scope) -> tuple[_Entry, Mapping[str, str]] | None:
-        """The hot route of a request, None where Quart is to find out."""
+        """Return the hot route of a request, None where Quart is to route it."""
         method, path = scope["method"], scope["path"]
         if (exact := self._exact.get((method, path))) is not None:
             return (exact, _NONE) if exact.hot else None

@@ -1,12 +1,13 @@
-"""One request and its answer on one connection: what is sent, what is read, by when, and what is known if it fails.
+"""One request and its answer on one connection: sending, reading, deadlines, and what is known after a failure.
 
     unsent -> sending -> awaiting -> reading -> done        the connection can be used again
        |         |           |          |
     NotSent      +-----------+----------+-> Interrupted     the outcome is unknown; the connection is closed
 
-What does not go into the kernel at once is sent by a task beside the one that reads: an answer may come, and end,
-before the request has. A server that stops reading (it answered already) ends the sending, not the answer. The wait
-for a head begins when the last byte of the request is sent; until then only the waits for room count.
+What does not fit into the kernel's buffer at once is sent by a second task while the first one reads, because an answer
+may arrive, and end, before the request has been sent. A server that stops reading (it has answered already) ends the
+sending, not the answer. The wait for a head starts when the last byte of the request has been sent; until then only the
+waits for room in the buffer are timed.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
@@ -26,25 +27,25 @@ from engram.http.transport import Late, Transport
 Body: TypeAlias = bytes | AsyncIterable[bytes]
 
 _AT_ONCE_BYTES: Final = 65_536
-"""What a peer's kernel takes although the peer reads nothing, so that it is sent without a second task."""
+"""Bytes that the kernels buffer even when the peer does not read, so no second task is needed to send them."""
 
 
 class Patience(msgspec.Struct, frozen=True):
-    """How long a request may wait."""
+    """The deadlines of a request."""
 
     due: float
-    """When everything ends, on trio's clock."""
+    """The deadline of the whole request, on trio's clock."""
     total_s: float
-    """What `due` was set from."""
+    """The seconds from which `due` was computed."""
     answer_s: float
-    """From the request's last byte to the first of its answer, and for room to send."""
+    """Seconds from the request's last byte to the first of its answer, and for each wait to send."""
     idle_s: float
-    """For each further part of the answer."""
+    """Seconds to wait for each further part of the answer."""
 
 
 @final
 class Exchange:
-    """A request under way. `begin`, then `upload` beside `head` and `part`; then look at `reusable`."""
+    """A request in progress. Call `begin`, then `upload` concurrently with `head` and `part`; then see `reusable`."""
 
     __slots__ = (
         "_answer",
@@ -81,17 +82,17 @@ class Exchange:
         return self.ended and not self._parser.held
 
     def close(self) -> None:
-        """Close the connection; what is still read of the answer raises ClosedResourceError."""
+        """Close the connection; reading more of the answer raises ClosedResourceError."""
         self._failure = self._failure or trio.ClosedResourceError("the answer was left before its end")
         self.wire.close()
 
     @property
     def trailers(self) -> Headers:
-        """Behind a chunked answer that has ended."""
+        """The trailers of a chunked answer that has ended."""
         return self._parser.trailers if self.ended else []
 
     async def begin(self, head: bytes, body: Body) -> bool:
-        """Send what goes without waiting for the server; returns whether all went, else `upload` is to be run."""
+        """Send what fits without waiting for the server; return whether that was everything, else run `upload`."""
         if not isinstance(body, bytes):
             self._rest, self._sending = body, True
             await self._send(head)
@@ -107,7 +108,7 @@ class Exchange:
     async def upload(self, length: int) -> None:
         """Send the rest of the body, which has `length` bytes, or is CHUNKED.
 
-        What the body's own iterator raises comes out of `head` or `part`, as its own.
+        An exception of the body's iterator is raised by `head` or `part`, unchanged.
         """
         try:
             if isinstance(self._rest, bytes):
@@ -152,7 +153,7 @@ class Exchange:
             raise self._late("the server takes nothing", self._patience.answer_s)
 
     async def head(self) -> AnswerHead:
-        """The answer's head. Raises Interrupted."""
+        """Return the answer's head. Raises Interrupted."""
         while True:
             event = self._next()
             if isinstance(event, AnswerHead):
@@ -161,7 +162,7 @@ class Exchange:
             await self._fill(inf if self._sending else self._patience.answer_s)
 
     async def part(self) -> bytes | None:
-        """The next bytes of the answer's body, None at its end. Raises Interrupted."""
+        """Return the next bytes of the answer's body, None at its end. Raises Interrupted."""
         while not self.ended:
             event = self._next()
             if isinstance(event, bytes):
@@ -214,7 +215,7 @@ class Exchange:
 
 @asynccontextmanager
 async def uploading(exchange: Exchange, length: int) -> AsyncIterator[None]:
-    """Send the rest of a request beside the block, and no longer than it; what the block raises leaves as it is."""
+    """Send the rest of a request while the block runs, and no longer; the block's exceptions pass unchanged."""
     raised: BaseException | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(exchange.upload, length)

@@ -1,12 +1,12 @@
 """Serves an ASGI 3 application on sockets: accepts, watches deadlines, makes room under pressure, drains.
 
-One nursery holds the connections, one task accepts, one sweeps every `SWEEP_S`: it keeps the coarse clock and the Date
-line, and wakes connections that have waited beyond their deadline. Asked to stop, the server takes what the kernel has
-accepted for it by then, closes idle connections after one last look, answers what was begun with `Connection: close`,
-and cuts what is left after the drain time.
+One nursery holds the connections, one task accepts, and one sweeps every `SWEEP_S`: it updates the coarse clock and the
+Date line and wakes connections that have passed their deadline. When asked to stop, the server takes over the
+connections in the kernel's queue, closes idle ones after a last check for input, answers started requests with
+`Connection: close`, and cuts the rest after the drain time.
 
-Under pressure (`max_connections`) a connection that waits for a request is closed for a new one (admission.py says
-which); where every connection has a request under way, the new one is turned away with 503.
+Under pressure (`max_connections`) an idle connection is closed to admit a new one (admission.py chooses it); when every
+connection has a request in progress, the new one is refused with 503.
 """
 
 import contextlib
@@ -32,10 +32,10 @@ from engram.http.tls import Certificates, transports
 SWEEP_S: Final = 0.25
 _ACCEPTED_AT_ONCE: Final = 64
 _ACCEPTED_AT_THE_END: Final = 4_096
-"""Connections that are taken over from the kernel's queue when the server stops; more than the queue holds."""
+"""Connections taken over from the kernel's queue when the server stops; more than the queue holds."""
 _NO_DESCRIPTORS_S: Final = 0.05
 _LEAVING: Final = 64
-"""Connections that are told why they are turned away; more at once are just closed."""
+"""Refused connections that are answered at the same time; further ones are closed without an answer."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -47,27 +47,27 @@ class Limits(msgspec.Struct, frozen=True):
     patience: Patience = Patience()
     max_connections: int = 2_000
     max_per_address: int = 0
-    """Connections of one address that is no trusted proxy; 0 allows any number."""
+    """Connections of one address that is not a trusted proxy; 0 sets no bound."""
     trusted_proxies: tuple[str, ...] = ()
 
 
 class Observer(Protocol):
-    """Who is told what the server does without the application."""
+    """Is called for what the server does without the application."""
 
     def refused(self, refused: Refused, client: str) -> tuple[str, HeaderLines]:
-        """A request is answered by its connection; returns the request's id and headers to add to the answer."""
+        """Record a request that is refused by its connection; return the request's id and headers to add."""
         ...
 
     def dropped(self, code: str) -> None:
-        """A connection was turned away (`busy`) or closed to make room (`evicted`)."""
+        """Record a connection that was refused (`busy`) or closed to make room (`evicted`)."""
         ...
 
     def count(self, connections: int) -> None:
-        """So many connections are open now."""
+        """Record how many connections are open now."""
         ...
 
     def for_anybody(self) -> HeaderLines:
-        """Headers to add to an answer whose request was not read."""
+        """Return headers to add to an answer whose request was not read."""
         ...
 
 
@@ -83,14 +83,14 @@ class Server:
         observer: Observer,
         certificates: Certificates | None = None,
     ) -> None:
-        """`certificates` make it speak TLS."""
+        """Take the application and its limits; with `certificates` the server speaks TLS."""
         self.app = app
         self.bound = bound
         self.address = (bound.host, bound.port)
         self.bounds = limits.bounds
         self.patience = limits.patience
         self.now = trio.current_time()
-        """trio's clock, as the sweeper last saw it."""
+        """trio's clock at the sweeper's last run."""
         self.date = b""
         """The Date line of answers."""
         self.draining = False
@@ -115,7 +115,7 @@ class Server:
     ) -> bool:
         """Serve until `stop` is set, then call `on_drain` and drain; closes the listeners.
 
-        Returns whether everything that was begun has been answered within `drain_s`.
+        Returns whether every started request was answered within `drain_s`.
         """
         self._tick()
         async with trio.open_nursery() as sweeping:
@@ -144,7 +144,7 @@ class Server:
                 await trio.sleep(_NO_DESCRIPTORS_S)
 
     def _take(self, listener: socket.socket, nursery: trio.Nursery, most: int = _ACCEPTED_AT_ONCE) -> bool:
-        """Accept what waits, up to `most`; returns False when the process has no descriptor left."""
+        """Accept waiting connections, up to `most`; return False when the process has no descriptor left."""
         for _ in range(most):
             try:
                 sock, peer = listener.accept()
@@ -155,7 +155,7 @@ class Server:
                 return False
             try:
                 tune(sock)
-            except OSError:  # its client has left meanwhile
+            except OSError:  # the client disconnected meanwhile
                 sock.close()
                 continue
             self._admit(sock, str(peer[0]), int(peer[1]), nursery)
@@ -180,7 +180,7 @@ class Server:
             self._observer.count(len(self._open))
 
     def next_turn(self) -> int:
-        """A number that rises, finer than the clock: who has waited longest."""
+        """Return an increasing number, finer than the clock, to order connections by how long they have waited."""
         self._turn += 1
         return self._turn
 
@@ -195,7 +195,7 @@ class Server:
 
     def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._observer.dropped("busy")
-        if not self._secure:  # a client that shakes hands would take it for a broken record
+        if not self._secure:  # a client in its TLS handshake would read it as a broken record
             with contextlib.suppress(OSError):
                 sock.send(self._turned_away)
         if self._leaving >= _LEAVING or self._secure:
@@ -205,7 +205,7 @@ class Server:
         nursery.start_soon(self._see_off, sock)
 
     async def _see_off(self, sock: socket.socket) -> None:
-        """Read what the client has sent, so that no reset overtakes the answer."""
+        """Read what the client has sent, so that no TCP reset overtakes the answer."""
         try:
             with trio.move_on_after(self.patience.linger_s), contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
@@ -218,7 +218,7 @@ class Server:
             sock.close()
 
     def refusal(self, refused: Refused, client: str) -> bytes:
-        """The answer to a request that no application answers; it closes the connection."""
+        """Return the answer to a request that does not reach the application; it closes the connection."""
         request_id, headers = self._observer.refused(refused, client)
         body = error_body(refused.message, refused.code, request_id)
         lines = [
@@ -251,7 +251,7 @@ _BUSY: Final = error_body("too many connections; try again in a moment", "busy",
 
 
 def _turned_away(headers: HeaderLines) -> bytes:
-    """The answer to a connection that there is no room for."""
+    """Return the 503 for a connection that there is no room for."""
     lines = [
         b"HTTP/1.1 503 Service Unavailable",
         b"content-type: application/json",

@@ -1,16 +1,16 @@
-"""Signatures demanded in front of an application: the one entry for surfaces whose callers sign by headers.
+"""Requires signatures in front of an application, for surfaces whose callers sign by headers.
 
-It stands between the Edge, which has read the body within its bounds, and the application, which is only run for
-requests that are believed; who signed is in the scope then. Which schemes, whose requests and what memory is the
-Verifier's (docs/signing.md).
+It runs between the Edge, which has read the body within its bounds, and the application, which is only called for
+verified requests, with the signer in the scope. The Verifier decides schemes, permitted keys and replay memory
+(docs/signing.md).
 
     refused as                  answer
     not_permitted               403
     busy                        503 with Retry-After: the memory for replays is full
     everything else             401, `clock_skew_ms` with it where the request bore a timestamp
 
-Raised as ApiError, which the Edge puts into HTTP. A request is used up before its key's rate is asked: what got 429 is
-signed anew.
+Refusals are raised as ApiError, which the Edge maps to HTTP. A signature is consumed before its key's rate limit is
+checked: after a 429 the request must be signed again.
 """
 
 from collections.abc import Callable, Collection
@@ -28,20 +28,20 @@ from engram.http.errors import ApiError
 from engram.telemetry.metrics import Metrics
 
 KEY: Final = "engram.signed"
-"""Where an ASGI scope carries who signed it, once that is known."""
+"""The key of an ASGI scope that holds its verified signer."""
 
 RETRY_AFTER_S: Final = 5
 _ON_THE_LOOP: Final = 65_536
-"""Bytes of a body up to which it is hashed and judged on the loop: well below 1 ms."""
+"""Bodies up to this many bytes are hashed and verified on the loop: well below 1 ms."""
 _POLICY_VIOLATION: Final = 1008
 
 Choose: TypeAlias = Callable[[Scope], Verifier | None]
-"""The verifier for a request; None where no signature is needed."""
+"""Returns the verifier for a request; None where no signature is needed."""
 
 
 @final
 class SignatureGate:
-    """An ASGI application around another one, inside an Edge."""
+    """ASGI middleware that requires signatures; runs inside an Edge."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class SignatureGate:
         metrics: Metrics,
         use: Callable[[PublicKey], None] | None = None,
     ) -> None:
-        """`use` counts a request of a key that is proved, and may raise ApiError (429)."""
+        """Take `use`, which counts a request of a verified key and may raise ApiError (429)."""
         self._app = app
         self._choose = choose
         self._clock = clock
@@ -63,7 +63,7 @@ class SignatureGate:
         self._judging = trio.CapacityLimiter(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application for a request that is believed. Raises ApiError for others."""
+        """Run the application for a verified request. Raises ApiError for others."""
         match scope["type"]:
             case "http":
                 if (verifier := self._choose(scope)) is not None:
@@ -106,7 +106,7 @@ class SignatureGate:
 
 
 def demand_signatures(app: App, verifier: Verifier, clock: Clock, *, unsigned: Collection[str] = ()) -> None:
-    """Let `app` answer only requests that `verifier` believes, each key at its rate.
+    """Let `app` answer only requests that `verifier` accepts, each key within its rate.
 
     `unsigned` are the exact paths that need no signature; CORS preflights and fast paths never do.
     """
@@ -123,13 +123,13 @@ def demand_signatures(app: App, verifier: Verifier, clock: Clock, *, unsigned: C
 
 
 def signed_request() -> SignedRequest:
-    """Who signed the request being answered; inside a request of Quart only, and not on paths that need none."""
+    """Return the signer of the current request; only within a Quart request on a path that requires a signature."""
     scope: Any = request.scope
     return cast(SignedRequest, scope[KEY])
 
 
 def refusal(error: AuthError) -> ApiError:
-    """The answer to a request that is not believed."""
+    """Return the error for a request that failed verification."""
     headers = (("Retry-After", str(RETRY_AFTER_S)),) if error.code == "busy" else ()
     extra = {} if error.skew_ms is None else {"clock_skew_ms": error.skew_ms}
     return ApiError(_STATUS.get(error.code, 401), error.code, error.message, headers=headers, extra=extra)

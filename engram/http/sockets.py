@@ -31,13 +31,13 @@ class Address(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, listener: socket.socket) -> "Address":
-        """Where this socket is bound."""
+        """Return where this socket is bound."""
         bound = listener.getsockname()
         return cls(str(bound[0]), int(bound[1]))
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address that `host` names; `port` 0 takes a free one, the same for all. Raises OSError."""
+    """Listen on every address that `host` resolves to; `port` 0 picks one free port for all. Raises OSError."""
     listeners: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in socket.getaddrinfo(
@@ -60,10 +60,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
 
 
 def passed(environ: Mapping[str, str], name: str) -> list[socket.socket]:
-    """The listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
+    """Return the listening sockets called `name` (LISTEN_FDNAMES) that the service manager holds for this process.
 
     Empty where there are none, or where they were meant for another process. Raises ValueError for a descriptor that is
-    no listening stream socket.
+    not a listening stream socket.
     """
     if environ.get("LISTEN_PID") != str(os.getpid()):
         return []
@@ -93,5 +93,5 @@ def tune(sock: socket.socket) -> None:
     sock.setblocking(False)
     if sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Without it a slow reader's progress is not seen for megabytes, and a stream runs that far ahead of it.
+        # Without it a stream runs megabytes ahead of a slow reader before its progress is noticed.
         sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -1,4 +1,4 @@
-"""Server-sent events: long answers that tell what happens, and end cleanly when the server drains.
+"""Server-sent events: long answers that report events and end cleanly when the server drains.
 
 A handler returns `event_stream(produce)`; `produce` sends events until there are no more. It is cancelled when the
 client leaves or the server drains. Comments keep idle streams alive through proxies.
@@ -19,7 +19,7 @@ _RETRY_MS = 2_000
 
 @final
 class EventSink:
-    """Where a producer puts its events; sending waits until the client has taken them."""
+    """The producer's side of a stream; sending waits until the client has taken the event."""
 
     __slots__ = ("_last", "_lock", "_send")
 
@@ -29,15 +29,15 @@ class EventSink:
         self._last = trio.current_time()
 
     async def send(self, data: object, *, event: str | None = None, event_id: str | None = None) -> None:
-        """Send one event: `data` as JSON, or as it is when it is text. Ids and names have no line breaks."""
+        """Send one event: `data` as JSON, or unchanged when it is text. Ids and names have no line breaks."""
         await self._write(render(data, event=event, event_id=event_id))
 
     async def send_id(self, event_id: str) -> None:
-        """Send an event id alone: readers remember it and dispatch nothing (WHATWG HTML, section 9.2.6)."""
+        """Send only an event id: readers store it and dispatch no event (WHATWG HTML, section 9.2.6)."""
         await self._write(b"id: " + event_id.encode("ascii") + b"\n\n")
 
     async def heartbeat(self, interval_s: float) -> None:
-        """Write a comment whenever nothing was sent for `interval_s`; for ever."""
+        """Write a comment whenever nothing was sent for `interval_s`; runs until cancelled."""
         while True:
             await trio.sleep_until(self._last + interval_s)
             if trio.current_time() >= self._last + interval_s:
@@ -53,7 +53,7 @@ Producer: TypeAlias = Callable[[EventSink], Awaitable[None]]
 
 
 class EventStream(Stream):
-    """The answer of a handler whose body is produced while it is sent."""
+    """An answer whose body is produced while it is sent."""
 
     def __init__(self, produce: Producer, heartbeat_s: float) -> None:
         self.headers = {
@@ -81,12 +81,12 @@ class EventStream(Stream):
 
 
 def event_stream(produce: Producer, *, heartbeat_s: float = HEARTBEAT_S) -> EventStream:
-    """The answer that sends what `produce` sends. Quart's request is not available inside `produce`."""
+    """Return the answer that sends what `produce` sends. Quart's request is not available inside `produce`."""
     return EventStream(produce, heartbeat_s)
 
 
 def render(data: object, *, event: str | None = None, event_id: str | None = None) -> bytes:
-    """One event as it goes on the wire. Raises ValueError for an id or name with a line break or NUL.
+    """Return one event in wire format. Raises ValueError for an id or name with a line break or NUL.
 
     >>> render({"state": "active"}, event="session", event_id="7")
     b'id: 7\\nevent: session\\ndata: {"state":"active"}\\n\\n'

@@ -1,4 +1,4 @@
-"""What a request of ours says on the wire: where a URL points, and its head, written or refused."""
+"""The wire form of our own requests: parses the URL and writes the head, or refuses them."""
 
 import re
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ _VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _OURS: Final = frozenset(
     {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-"""Fields of one connection (RFC 9110, 7.6.1): the client's own business, dropped from what a caller gives."""
+"""Hop-by-hop fields (RFC 9110, 7.6.1), which the client sets itself; a caller's are dropped."""
 CHUNKED: Final = -1
-"""The length of a body of which none is known."""
+"""The length of a body whose size is not known."""
 
 Origin: TypeAlias = tuple[bool, str, int]
-"""Whether TLS, host and port: what a connection can be shared by."""
+"""TLS or not, host, port: requests with equal origins may share a connection."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -32,7 +32,7 @@ class Target(msgspec.Struct, frozen=True):
 
     secure: bool
     host: str
-    """Name or literal address, in lower case, an IPv6 one without brackets."""
+    """Host name or literal address, in lower case; IPv6 without brackets."""
     port: int
     path: str
     """Path and query as they go on the wire."""
@@ -41,12 +41,12 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def origin(self) -> Origin:
-        """What its connections can be shared by."""
+        """The origin, whose requests may share connections."""
         return (self.secure, self.host, self.port)
 
 
 def target(url: str) -> Target:
-    """Where an http or https URL points; a user and a fragment in it are ignored. Raises NotSent for any other."""
+    """Parse an http or https URL; its user info and fragment are ignored. Raises NotSent for any other URL."""
     match = _URL.fullmatch(url)
     if match is None:
         raise NotSent(f"not an http or https URL, or one with characters to be percent-encoded: {url[:200]!r}")
@@ -73,9 +73,9 @@ def head(
     is_json: bool = False,
     keep: bool = True,
 ) -> bytes:
-    """The head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
+    """Return the head of a request, to its empty line; `length` is the body's, None without one. Raises NotSent.
 
-    The caller's headers win over ours, but for those that say where a body ends or what becomes of the connection.
+    The caller's headers override ours, except those for framing and for the connection.
     """
     if _METHOD.fullmatch(method) is None or method == "CONNECT":
         raise NotSent(f"not a method that can be sent: {method[:50]!r}")

@@ -1,5 +1,5 @@
-"""TLS under a connection: the standard library's engine between the socket and the parser, and certificates that are
-loaded again when their files change."""
+"""TLS for a connection: the standard library's engine between the socket and the parser, and certificates that are
+reloaded when their files change."""
 
 import contextlib
 import socket
@@ -14,7 +14,7 @@ import trio
 from engram.http.transport import READ_BYTES, Late, Transport
 
 _PART_BYTES: Final = 262_144
-"""Encrypted at once; the loop is held for about 0.1 ms."""
+"""Bytes encrypted in one step, which blocks the loop for about 0.1 ms."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -24,13 +24,13 @@ class Certificates:
     """A certificate chain and its key, from two PEM files."""
 
     def __init__(self, chain: Path, key: Path) -> None:
-        """Raises OSError and ssl.SSLError (an OSError too) when they cannot be used."""
+        """Raise OSError and ssl.SSLError (an OSError too) when they cannot be used."""
         self._chain, self._key = chain, key
         self._stamps = self._look()
         self._context = self._load()
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new connection; loaded again if the files have changed, kept if the new ones are bad."""
+        """Return the context for a new connection: reloaded if the files have changed, kept if they do not load."""
         with contextlib.suppress(OSError):
             if (stamps := self._look()) != self._stamps:
                 self._stamps = stamps
@@ -69,7 +69,7 @@ class TlsTransport(Transport):
     def __init__(
         self, sock: socket.socket, send_s: float, context: ssl.SSLContext, server_name: str | None = None
     ) -> None:
-        """The server's side, or with `server_name` the side of its client."""
+        """Be the server's side, or with `server_name` the client's."""
         super().__init__(sock, send_s)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(
@@ -78,7 +78,7 @@ class TlsTransport(Transport):
         self._lock = trio.Lock()
 
     async def open(self, due: float) -> bool:
-        """Shake hands until `due`. Returns False for a client that speaks something else."""
+        """Shake hands before `due`; return False for a client that does not speak TLS."""
         self.read_due = due
         try:
             await self.shake_hands()
@@ -96,14 +96,14 @@ class TlsTransport(Transport):
                 if not await self._fill():
                     raise ssl.SSLEOFError("the connection was closed within the handshake") from None
             except ssl.SSLError:
-                await self._flush()  # the alert that says why
+                await self._flush()  # the alert that gives the reason
                 raise
             else:
                 await self._flush()
                 return
 
     async def read(self) -> bytes:
-        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
             try:
                 return self._tls.read(READ_BYTES)
@@ -123,11 +123,11 @@ class TlsTransport(Transport):
         return False
 
     def has_bytes(self) -> bool:
-        """Whether bytes wait to be read."""
+        """Return whether bytes wait to be read."""
         return bool(self._tls.pending()) or super().has_bytes()
 
     def is_quiet(self) -> bool:
-        """Whether the connection stands and nothing but TLS's own records has come on it that was not read."""
+        """Return whether the connection is open and has no unread input except TLS's own records."""
         while True:
             try:
                 self._tls.read(1)
@@ -148,7 +148,7 @@ class TlsTransport(Transport):
             self._incoming.write(data)
 
     def read_now(self) -> bytes:
-        """What has arrived already; b"" when nothing has. Raises OSError."""
+        """Return what has arrived already; b"" when nothing has. Raises OSError."""
         if data := super().read_now():
             self._incoming.write(data)
         try:
@@ -163,7 +163,7 @@ class TlsTransport(Transport):
                 await self._flush()
 
     async def _flush(self) -> None:
-        """Send what the engine has to say; records of two tasks never mix."""
+        """Send the engine's output; records of two tasks never interleave."""
         if self._outgoing.pending:
             async with self._lock:
                 if data := self._outgoing.read():
@@ -174,7 +174,7 @@ class TlsTransport(Transport):
                         raise
 
     async def end(self) -> None:
-        """End our side by close_notify; the client's may go on."""
+        """End our side with close_notify; the client may still send."""
         with contextlib.suppress(ssl.SSLError, Late):
             self._tls.unwrap()
         await self._flush()
@@ -182,7 +182,7 @@ class TlsTransport(Transport):
 
 
 def transports(certificates: Certificates | None, send_s: float) -> Callable[[socket.socket], Transport]:
-    """What wraps an accepted socket: plain, or in TLS where there are certificates."""
+    """Return the factory of transports for accepted sockets: TLS where there are certificates, else plain."""
     if certificates is None:
         return lambda sock: Transport(sock, send_s)
     return lambda sock: TlsTransport(sock, send_s, certificates.context())

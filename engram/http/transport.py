@@ -1,8 +1,8 @@
-"""The bytes of one connection on a plain socket, with deadlines that cost nothing while they are met.
+"""Reads and writes one connection on a plain socket, with deadlines that cost nothing while they are met.
 
-A wait that may end for another reason than the socket's own is woken by `notify_closing`, which raises
-ClosedResourceError in every task that waits on it. `read` and `write` then look at why: a deadline of theirs has
-passed (the sweeper has set it to `LATE`), the server wants the connection to look again, or it was not about them.
+To end a wait early, the server calls `notify_closing`, which raises ClosedResourceError in every task that waits on the
+socket. `read` and `write` then check the reason: their deadline has passed (the sweeper has set it to `LATE`), the
+server wants the connection to check its state, or the call was meant for the other task.
 """
 
 import socket
@@ -17,11 +17,11 @@ ClientAddress: TypeAlias = tuple[str, int]
 LATE: Final = -1.0
 READ_BYTES: Final = 65_536
 _JOINED_BYTES: Final = 32_768
-"""Parts up to this size are copied together; larger ones are given to the kernel as they are."""
+"""Parts up to this size are joined; larger ones are passed to the kernel without a copy."""
 
 
 class Late(Exception):
-    """A wait for the client is over: its deadline has passed, or the server wants the connection back."""
+    """A wait for the client was ended: its deadline has passed, or the server called the connection back."""
 
 
 class Transport:
@@ -35,23 +35,23 @@ class Transport:
         self.sock = sock
         self.send_s = send_s
         self.read_due = inf
-        """When a wait for bytes ends, on trio's clock; LATE once the sweeper has found it passed."""
+        """The deadline of a wait for bytes, on trio's clock; LATE once the sweeper has seen it pass."""
         self.write_due = inf
         self.called_back = False
-        """Whether the next wait for bytes is to end at once with Late."""
+        """Whether the next wait for bytes ends at once with Late."""
         self.broken = False
-        """Whether nothing can be written any more."""
+        """Whether writing is no longer possible."""
         self.damaged = False
-        """Whether input ended by a fault of TLS and not by its sender."""
+        """Whether input ended by a TLS error instead of by its sender."""
         self._reading = False
         self._writing = False
 
     async def open(self, due: float) -> bool:
-        """Get ready to carry requests, until `due`; returns whether it is."""
+        """Prepare to carry requests, before `due`; return whether that succeeded."""
         return True
 
     async def read(self) -> bytes:
-        """The next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
+        """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
             await self._readable()
             try:
@@ -75,7 +75,7 @@ class Transport:
             self._reading = False
 
     def _check_open(self) -> None:
-        """Raise ClosedResourceError where the socket was closed between two waits; its number may be another's now."""
+        """Raise ClosedResourceError where the socket was closed between two waits: its number may have been reused."""
         if self.sock.fileno() < 0:
             raise trio.ClosedResourceError("the connection was closed")
 
@@ -85,14 +85,14 @@ class Transport:
             raise Late
 
     def has_bytes(self) -> bool:
-        """Whether bytes wait to be read."""
+        """Return whether bytes wait to be read."""
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
         except OSError:  # nothing now, or nothing ever more
             return False
 
     def is_quiet(self) -> bool:
-        """Whether the connection stands and nothing has come on it that was not read."""
+        """Return whether the connection is open and has no unread input."""
         try:
             self.sock.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
@@ -102,17 +102,17 @@ class Transport:
         return False
 
     def read_now(self) -> bytes:
-        """What has arrived already; b"" when nothing has. Raises OSError."""
+        """Return what has arrived already; b"" when nothing has. Raises OSError."""
         try:
             return self.sock.recv(READ_BYTES)
         except BlockingIOError:
             return b""
 
     async def write(self, *parts: bytes) -> None:
-        """Give bytes to the kernel, waiting for room.
+        """Pass bytes to the kernel, waiting for room.
 
-        A client that takes nothing for `send_s` is given up: the connection is `broken`, and later writes do nothing.
-        So it is when the writer is cancelled: what is lost of its bytes must not go unseen within those that follow.
+        When the client takes nothing for `send_s`, the connection is `broken` and later writes do nothing. The same
+        holds when the writer is cancelled, so that lost bytes are never followed by later ones.
         """
         if self.broken:
             return
@@ -169,11 +169,11 @@ class Transport:
             self._writing = False
 
     async def end(self) -> None:
-        """End our side; the client's may go on. Raises OSError."""
+        """End our side; the client may still send. Raises OSError."""
         self.sock.shutdown(socket.SHUT_WR)
 
     def sweep(self, now: float) -> None:
-        """Wake whoever has waited for the client beyond its deadline."""
+        """Wake tasks that have waited for the client past their deadline."""
         late = False
         if 0.0 <= self.read_due < now:
             self.read_due, late = LATE, self._reading
@@ -183,18 +183,18 @@ class Transport:
             notify_closing(self.sock)
 
     def call_back(self) -> None:
-        """End the wait for bytes that is going on, or the next one, with Late."""
+        """End the current wait for bytes, or else the next one, with Late."""
         self.called_back = True
         if self._reading:
             notify_closing(self.sock)
 
     def end_wait(self) -> None:
-        """End the wait for bytes that is going on, if there is one, with Late."""
+        """End the current wait for bytes, if any, with Late."""
         if self._reading:
             self.call_back()
 
     def close(self) -> None:
-        """Close the socket; whoever waits on it is woken."""
+        """Close the socket and wake the tasks that wait on it."""
         if self._reading or self._writing:
             notify_closing(self.sock)
         self.sock.close()

@@ -3,7 +3,7 @@
     connecting --accept--> open --close of either side, end of input, drain--> closed
                --close--> 403
 
-A client that sends nothing for `idle_s` is pinged, and closed with 1011 when it stays silent as long again. A message
+A client that sends nothing for `idle_s` is pinged, and closed with 1011 after another `idle_s` of silence. A message
 beyond `MESSAGE_BYTES` closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
 closed with 1012 (restart). The application's messages are written as they come, one frame each.
 """
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 MESSAGE_BYTES: Final = 1_048_576
 _EARLY_BYTES: Final = 65_536
-"""Of frames that come before the application has accepted."""
+"""Bytes of frames that are buffered before the application accepts."""
 _RESTARTING: Final = 1012
 _TOO_LARGE: Final = 1009
 _GONE: Final = 1006
@@ -49,7 +49,7 @@ _log = structlog.get_logger("engram.http")
 
 @final
 class WebSocket:
-    """Runs the application for one WebSocket; the connection is closed after it."""
+    """Runs the application for one WebSocket, then closes the connection."""
 
     keep = False
 
@@ -61,7 +61,7 @@ class WebSocket:
         self._events: deque[Event] = deque()
         self._head = head
         self._accepted = False
-        self._told = False  # the application has its websocket.connect
+        self._connect_sent = False  # whether the application received websocket.connect
         self._closed: int | None = None
         self._text: list[str] = []
         self._bytes: list[bytes] = []
@@ -92,9 +92,9 @@ class WebSocket:
         await self._close(1000)
 
     async def receive(self) -> Message:
-        """The next message for the application."""
-        if not self._told:
-            self._told = True
+        """Return the next message for the application."""
+        if not self._connect_sent:
+            self._connect_sent = True
             return {"type": "websocket.connect"}
         while self._closed is None:
             while self._events:
@@ -142,7 +142,7 @@ class WebSocket:
             await self._write(Ping())
 
     async def _write(self, event: Event) -> None:
-        """Send an event; one that the client's close has overtaken, or its leaving, is dropped."""
+        """Send an event; drop it when the client has closed or disconnected."""
         transport = self._connection.transport
         if self._accepted and self._wire.state is not ConnectionState.OPEN:
             return
@@ -170,7 +170,7 @@ class WebSocket:
             await self._close(_TOO_LARGE)
             return None
         if not event.data:
-            pass  # empty fragments are endless at no cost to the sender
+            pass  # empty fragments cost the sender nothing and never end
         elif isinstance(event, TextMessage):
             self._text.append(event.data)
         else:

@@ -1,4 +1,4 @@
-"""Durable facts: SQLite with one writer, group commit, and replies only after COMMIT."""
+"""The ledger of durable facts: SQLite with one writer, group commit, and replies only after COMMIT."""
 
 from engram.durable import Commits, Group
 from engram.ledger.actor import CountCommits, LedgerActor, LedgerClient, Transact

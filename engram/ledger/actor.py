@@ -1,4 +1,4 @@
-"""The ledger as an actor: it owns the writer and answers each transaction after its COMMIT. It calls nobody."""
+"""The ledger's actor: it owns the writer and answers each transaction after its COMMIT. It calls no other actor."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,9 @@ T = TypeVar("T")
 Transaction = Callable[[Connection], object]
 
 WRITE_TIMEOUT_S = 30.0
-"""A disk that has not committed after this is told to callers as an unknown outcome (actors.CallTimeout)."""
+"""If the disk has not committed after this, callers get an unknown outcome (actors.CallTimeout)."""
 READ_BUDGET_S = 30.0
-"""A report over a large ledger takes seconds; what takes longer is given up."""
+"""A report over a large ledger takes seconds; a longer query is interrupted."""
 READERS = 4
 
 
@@ -36,8 +36,8 @@ class CountCommits(Message[Commits], frozen=True):
 
 @final
 class LedgerActor(Actor[Transact | CountCommits]):
-    """Opens the file at start, closes it at stop; `on_fatal` is told of a COMMIT whose outcome is not known, `on_group`
-    of every group."""
+    """Opens the file at start and closes it at stop; calls `on_fatal` after a COMMIT of unknown outcome, and `on_group`
+    after every group."""
 
     mailbox = MailboxPolicy(bound=4096, when_full="refuse")
 
@@ -88,7 +88,7 @@ class LedgerActor(Actor[Transact | CountCommits]):
 
 @final
 class LedgerClient:
-    """The `Ledger` everybody holds: writes go to the actor, reads to short-lived threads of their own."""
+    """The `Ledger` that all areas use: writes go to the actor, reads run in threads."""
 
     def __init__(self, ref: ActorRef[Transact | CountCommits], folder: Path) -> None:
         self._ref = ref
@@ -105,7 +105,7 @@ class LedgerClient:
         return self._lane.rows(lookup, *values)
 
     async def commits(self) -> Commits:
-        """Counters of the writer."""
+        """Return the counters of the writer."""
         return await self._ref.call(CountCommits())
 
     def close(self) -> None:

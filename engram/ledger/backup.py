@@ -1,4 +1,4 @@
-"""Backing up, restoring and checking a ledger file."""
+"""Backs up, restores and checks a ledger file."""
 
 from pathlib import Path
 from typing import Final
@@ -13,13 +13,13 @@ from engram.ledger.errors import LedgerUnavailable, LedgerUnusable
 from engram.ledger.migrations import MIGRATIONS
 
 LOCK_FILE: Final = "engram.lock"
-"""Held exclusively by the process that has the data folder."""
+"""Locked exclusively by the process that owns the data folder."""
 _RESTORING_BEFORE: Final = LEDGER_FILE + ".restoring"
-"""As version 0.1 named a restored ledger that was decided on."""
+"""Version 0.1's name for a restored ledger whose replacement is committed."""
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a check found. `problems` is empty when the ledger is sound."""
+    """The result of a check. `problems` is empty when the ledger is sound."""
 
     path: str
     schema_version: int
@@ -31,7 +31,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def backup(source: Path, target: Path) -> int:
-    """Copy the ledger at `source` (which may be in use) to `target` as one consistent file; returns its bytes.
+    """Copy the ledger at `source` (which may be in use) to `target` as one consistent file; return its size in bytes.
 
     The copy is complete and on disk before `target` appears under its name. Raises LedgerUnavailable when the
     target exists or cannot be written, LedgerUnusable when the source cannot be read.
@@ -55,9 +55,9 @@ def backup(source: Path, target: Path) -> int:
 def restore(source: Path, folder: Path) -> Path:
     """Put the backup `source` in place of the ledger in `folder`, which no process may hold (take the folder's lock).
 
-    The former ledger is kept beside it, a damaged one too; returns where (or the ledger's path when there was none).
-    Raises LedgerUnusable when the backup is damaged, LedgerUnavailable when the disk does not take it; a crash at any
-    moment leaves the former ledger or the restored one.
+    The old ledger is kept in a folder next to it, even if damaged; returns that folder (or the ledger's path if there
+    was none). Raises LedgerUnusable when the backup is damaged, LedgerUnavailable when the disk is full or read-only.
+    A crash at any moment leaves either the old ledger or the restored one.
     """
     report = check(source)
     if report.problems:
@@ -76,7 +76,7 @@ def restore(source: Path, folder: Path) -> Path:
 
 
 def finish_restore(folder: Path) -> None:
-    """Put a restored ledger in its place if a restore got that far; nothing otherwise. Again after a crash."""
+    """Complete a restore that a crash interrupted after its commit, if any. Safe to repeat."""
     restoring.finish(folder, [LEDGER_FILE])
     if (folder / _RESTORING_BEFORE).exists():
         for suffix in ("-wal", "-shm"):
@@ -87,9 +87,9 @@ def finish_restore(folder: Path) -> None:
 
 
 def check(path: Path) -> Report:
-    """Read the whole file and tell what is wrong with it; it may be in use.
+    """Read the whole file and report its problems; it may be in use.
 
-    Raises LedgerUnusable when it is no ledger at all, LedgerUnavailable when it cannot be read now.
+    Raises LedgerUnusable when it is not a ledger, LedgerUnavailable when it cannot be read now.
     """
     with copies.snapshot(LEDGER, path, LOCK_FILE) as connection:
         problems = copies.problems_of(connection)

@@ -1,4 +1,4 @@
-"""The ledger's file: what the foundation must know of it, and SQLAlchemy's view of its connections."""
+"""The ledger's file: its description for engram.durable, and SQLAlchemy's view of its connections."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ LEDGER_FILE: Final = "ledger.sqlite3"
 
 
 def wrapped(raw: sqlite3.Connection) -> Connection:
-    """Return SQLAlchemy's connection over one of SQLite's, which stays its opener's to close."""
+    """Return an SQLAlchemy connection over a SQLite connection, which its opener must still close."""
     return _engine(lambda: raw, StaticPool).connect()
 
 
@@ -34,9 +34,9 @@ LEDGER: Final = Database[Connection](
 
 
 def open_writer(path: Path | None) -> Connection:
-    """Open, check and migrate the ledger; returns the writing connection. `path` None is a private one in memory.
+    """Open, check and migrate the ledger; return the writing connection. `path` None is a private one in memory.
 
-    Raises LedgerUnusable when the file is damaged, no ledger, or newer than this program, and LedgerUnavailable
+    Raises LedgerUnusable when the file is damaged, not a ledger, or newer than this program, and LedgerUnavailable
     when the disk refuses (full, read-only, no permission).
     """
     return connection.open_writer(LEDGER, path)[1]
@@ -56,5 +56,5 @@ def _engine(creator: Callable[[], sqlite3.Connection], pool: type[Pool]) -> Engi
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
-        hide_parameters=True,  # payments and keys are among them, and errors are logged
+        hide_parameters=True,  # parameters contain payments and keys, and errors are logged
     )

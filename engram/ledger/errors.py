@@ -1,4 +1,4 @@
-"""What can go wrong with the ledger, told in three answers: not done, unknown, wrong file."""
+"""The ledger's errors, in three kinds: not done, outcome unknown, unusable file."""
 
 from engram.durable import NotDone, OutcomeUnknown, Unusable
 
@@ -8,11 +8,11 @@ class LedgerError(Exception):
 
 
 class LedgerUnavailable(LedgerError, NotDone):
-    """The transaction was not made: the disk is full or read-only, or the ledger is closed. Nothing was lost."""
+    """The transaction was not committed: the disk is full or read-only, or the ledger is closed. Nothing was lost."""
 
 
 class CommitUnknown(LedgerError, OutcomeUnknown):
-    """COMMIT failed in a way that leaves open whether it took effect. The process ends; booting finds out."""
+    """COMMIT failed in a way that leaves open whether it took effect. The process ends; the next start finds out."""
 
 
 class LedgerUnusable(LedgerError, Unusable):

@@ -1,4 +1,4 @@
-"""Small facts of the ledger itself: its id, and the operator's switches."""
+"""Facts about the ledger itself: its id, its environment, and the operator's switches."""
 
 from sqlalchemy import Connection, select
 
@@ -7,21 +7,21 @@ from engram.ledger.tables import meta
 
 
 def ledger_id(connection: Connection) -> str:
-    """Eight hex digits, made with the ledger; every node token of this ledger begins with them."""
+    """Return the ledger's id: eight hex digits created with it, the prefix of all its node tokens."""
     return str(connection.execute(select(meta.c.value).where(meta.c.key == "ledger_id")).scalar_one())
 
 
 def claim_environment(connection: Connection, environment: str) -> str:
-    """The environment whose ledger this is; the one asked for when it was nobody's until now.
+    """Return the ledger's environment, which is set to `environment` if the ledger had none.
 
-    Play money's sessions must never be served for real: what was bought in one environment stays in it.
+    Sessions bought with play money must never be served for real: a ledger never changes its environment.
     """
     connection.execute(upsert(meta).values(key="environment", value=environment).on_conflict_do_nothing())
     return get(connection, "environment") or environment
 
 
 def get(connection: Connection, key: str) -> str | None:
-    """A stored switch, or None when it was never set."""
+    """Return the value of a switch, None when it was never set."""
     value = connection.execute(select(meta.c.value).where(meta.c.key == key)).scalar_one_or_none()
     return None if value is None else str(value)
 

@@ -1,4 +1,4 @@
-"""One process per data folder: an exclusive lock taken before anything in it is opened."""
+"""Allows one process per data folder, by an exclusive lock that is taken before anything in it is opened."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ from engram.ledger.errors import FolderInUse, LedgerUnavailable
 def data_folder(path: Path) -> Iterator[Path]:
     """Create `path` (mode 0700) when missing, lock it for this process, and yield it resolved.
 
-    The lock is the kernel's: it ends with the process, however that ends. Raises FolderInUse when another process
-    holds it and LedgerUnavailable when the folder cannot be made or written. A restore that a crash interrupted is
-    finished first.
+    The kernel releases the lock when the process ends, however it ends. Raises FolderInUse when another process holds
+    it and LedgerUnavailable when the folder cannot be created or written. A restore that a crash interrupted is
+    completed first.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

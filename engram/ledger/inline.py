@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @final
 class InlineLedger:
-    """Same promises as the threaded ledger. `before_commit` and `after_commit` are fault switches for tests."""
+    """A ledger with the threaded one's guarantees. `before_commit` and `after_commit` inject faults in tests."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -29,12 +29,12 @@ class InlineLedger:
         self.after_commit: Callable[[], None] | None = None
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
-        """Run `transaction` durably; raises what it raises, or LedgerUnavailable / CommitUnknown."""
+        """Run `transaction` durably. Raises what it raises, LedgerUnavailable or CommitUnknown."""
         await trio.lowlevel.checkpoint()
         return self.write_now(transaction)
 
     def write_now(self, transaction: Callable[[Connection], T]) -> T:
-        """The same without a loop."""
+        """Run `transaction` as `write` does, outside an event loop."""
         if self._closed:
             raise LedgerUnavailable("the ledger is closed")
         if self.before_commit:

@@ -1,9 +1,9 @@
-"""Reads of indexed rows on the event loop itself: no thread, no ORM, a few microseconds.
+"""Reads indexed rows on the event loop itself: no thread, no ORM, a few microseconds.
 
-A hop to a reader's thread costs ten times what such a row does. What may be read here is bounded by rule: a statement
-is made at import from a table and the columns of one of its indexes, takes at most `MOST_ROWS` rows, and is
-interrupted after `MOST_STEPS` steps of SQLite's virtual machine (about a millisecond). The connection cannot write and
-never waits for a lock. Where the lane cannot answer, `LaneClosed` says so and the caller reads as usual. SQLite only.
+A hop to a reader thread costs ten times as much as such a read. Reads are bounded: a statement is built at import from
+a table and the columns of one of its indexes, returns at most `MOST_ROWS` rows, and is interrupted after `MOST_STEPS`
+steps of SQLite's virtual machine (about a millisecond). The connection cannot write and never waits for a lock. When
+the lane cannot answer, it raises `LaneClosed` and the caller reads in a thread. SQLite only.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ class Lookup(msgspec.Struct, frozen=True):
 
 
 def lookup(columns: Sequence[Column[object]], by: Sequence[Column[object]], *, limit: int = 1) -> Lookup:
-    """Prepare the read of `columns` where the columns `by` (those of one index) have given values.
+    """Prepare a read of `columns` where the columns `by` (those of one index) have given values.
 
-    Raises ValueError for columns that are no index, and beyond MOST_ROWS rows.
+    Raises ValueError for columns that are not an index, and for more than MOST_ROWS rows.
     """
     table = by[0].table
     assert isinstance(table, sqlalchemy.Table)
@@ -68,7 +68,7 @@ class Lane:
         self._steps = 0
 
     def rows(self, lookup: Lookup, *values: object) -> list[Row]:
-        """The rows. Raises LaneClosed."""
+        """Return the rows of a lookup. Raises LaneClosed."""
         try:
             connection = self._connection or self._open()
             self._steps = 0

@@ -19,7 +19,7 @@ def _first(connection: Connection) -> None:
 
 
 def _refunds_are_sent(connection: Connection) -> None:
-    """Add what sending refunds and payment identifiers need to ledgers of before; new ones have it already."""
+    """Add the columns and tables for sent refunds and payment identifiers, which new ledgers have already."""
     for table, wanted in (
         ("payments", ("identifier TEXT",)),
         (
@@ -43,7 +43,7 @@ def _refunds_are_sent(connection: Connection) -> None:
         "CREATE INDEX IF NOT EXISTS ix_payments_identifier ON payments (controller, identifier) "
         "WHERE identifier IS NOT NULL"
     )
-    # What was owed before refunds were sent is taken up now.
+    # Refunds owed from before are sent from now on.
     connection.exec_driver_sql("UPDATE payments SET next_attempt_at = updated_at WHERE state = 'refund_due'")
 
 

@@ -1,4 +1,4 @@
-"""What every area may ask of the ledger."""
+"""The ledger's interface for all areas."""
 
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 class Ledger(Protocol):
-    """Durable facts: `write` returns after COMMIT, `read` sees only what is committed."""
+    """The ledger of durable facts: `write` returns after COMMIT, `read` sees only committed data."""
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
-        """Run a short transaction, no I/O in it; it is made alone or not at all. Raises what it raises,
-        LedgerUnavailable (not done) or CommitUnknown."""
+        """Run a short transaction without I/O, atomically. Raises what it raises, LedgerUnavailable (not done) or
+        CommitUnknown."""
         ...
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on a consistent snapshot; writing in it is refused by SQLite."""
+        """Run a query on a consistent snapshot; SQLite refuses writes in it."""
         ...
 
     def rows(self, lookup: Lookup, *values: object) -> list[Row]:
-        """Read indexed rows at once, on the loop; committed ones only. Raises LaneClosed: use `read` instead."""
+        """Read committed rows by an index, on the loop without waiting. Raises LaneClosed: then use `read`."""
         ...

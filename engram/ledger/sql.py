@@ -1,4 +1,4 @@
-"""What the areas' tables and queries are made of; all that SQLite writes in its own way is imported from here.
+"""Building blocks of the areas' tables and queries; everything specific to SQLite is imported from here.
 
 Times are unix seconds (REAL, UTC), durations seconds, money atomic units or micro-dollars (INTEGER), keys and
 hashes raw bytes, states and kinds short words.
@@ -23,5 +23,5 @@ metadata = MetaData(
 
 
 def one_of(column: ColumnElement[str], words: Iterable[str]) -> ColumnElement[bool]:
-    """The words stand in the statement: bound ones are expanded at each execution, and use no partial index."""
+    """Return `column IN (words)` with literal words: bound ones are expanded at each run and use no partial index."""
     return column.in_([literal_column(f"'{word}'") for word in sorted(words)])

@@ -39,8 +39,8 @@ RETRY_AFTER_S = 5
 
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
     """The payment with this canonical authorization, whatever else it says."""
-    asked = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
-    row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, asked)
+    parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
+    row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, parameters)
     return None if row is None else _payment(row)
 
 
@@ -328,9 +328,11 @@ def _perform(connection: Connection, effect: Effect, payment: Payment, now: Inst
             sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
 
 
-def _open_refund(connection: Connection, payment: Payment, reason: str, now: float, asked: int | None) -> Refund | None:
+def _open_refund(
+    connection: Connection, payment: Payment, reason: str, now: float, requested: int | None
+) -> Refund | None:
     earlier = refunds_of(connection, payment.id)
-    amount = rules.refundable(payment.amount, sum(refund.amount for refund in earlier), asked)
+    amount = rules.refundable(payment.amount, sum(refund.amount for refund in earlier), requested)
     if amount == 0:
         return None
     number = len(earlier) + 1

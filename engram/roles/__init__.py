@@ -1,1 +1,1 @@
-"""One file per role: its whole supervision tree, and what its parts are made of."""
+"""One file per role: its whole supervision tree, and the construction of its parts."""

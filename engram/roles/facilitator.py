@@ -1,4 +1,4 @@
-"""The role `facilitator`: play money's facilitator, as a process of its own or inside a `local` gateway."""
+"""The role `facilitator`: the play-money facilitator, as its own process or inside a `local` gateway."""
 
 from pathlib import Path
 from typing import final
@@ -12,7 +12,7 @@ from engram.telemetry.loop_lag import loop_lag_job
 
 
 def tree(p: Shared) -> SupervisorSpec:
-    """The whole tree of a facilitator by itself."""
+    """Return the whole tree of a facilitator by itself."""
     return SupervisorSpec(
         "root",
         [
@@ -26,7 +26,7 @@ def tree(p: Shared) -> SupervisorSpec:
 
 
 def facilitator(p: Shared) -> ChildSpec:
-    """The facilitator's server. Raises ValueError outside `local`."""
+    """Return the facilitator's server. Raises ValueError outside `local`."""
     at = p.settings.facilitator
     listener = p.listener("facilitator", at.host, at.port)
     app = application(
@@ -51,7 +51,7 @@ class Facilitator:
         return tree(shared)
 
     async def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: the role holds no resources."""
 
 
 open_role = Facilitator

@@ -1,4 +1,4 @@
-"""The role `gateway`: it sells sessions, runs and watches their nodes."""
+"""The role `gateway`: sells sessions, and runs and watches their nodes."""
 
 import os
 from pathlib import Path
@@ -35,7 +35,10 @@ _log = structlog.get_logger("engram")
 
 
 def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
-    """The whole tree of a gateway. It starts from the top and stops from the bottom: the public surface first."""
+    """Return the whole tree of a gateway.
+
+    Children start from the top and stop from the bottom, so the public surface stops first.
+    """
     rounds = ports.rounds
     return SupervisorSpec(
         "root",
@@ -48,7 +51,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
                 "payments",
                 [
                     SupervisorSpec(
-                        "purchases",  # one child a payment
+                        "purchases",  # one child per payment
                         strategy="dynamic",
                         # The verifier keeps to the setting; children that are just ending may still be counted here.
                         max_children=2 * p.settings.payments.concurrency,
@@ -62,7 +65,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
             SupervisorSpec(
                 "fleet",
                 [
-                    SupervisorSpec("sagas", strategy="dynamic", max_children=256, name=SAGAS),  # one child a session
+                    SupervisorSpec("sagas", strategy="dynamic", max_children=256, name=SAGAS),  # one child per session
                     ChildSpec("node_watch", lambda: node_watch(ports.fleet)),
                     ChildSpec("provisioner", lambda: Provisioner(ports.fleet), name=PROVISIONER),
                 ],
@@ -94,10 +97,10 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
 
 @final
 class Gateway:
-    """The role: its keys, and the backend that its nodes run on; see shared.Role."""
+    """The role: its keys, and the backend that runs its nodes; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        """Raises HotkeyError, UnusableRefundKey, OSError."""
+        """Raise HotkeyError, UnusableRefundKey, OSError."""
         self.keypair = _own_keypair(settings, folder)
         self.certificates = _certificates(settings)
         self.refund_key = open_refund_key(settings, folder)
@@ -105,7 +108,7 @@ class Gateway:
         self._backend: Backend | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
-        """Asks the backend what it holds. Raises UnknownBackend, OtherBackend."""
+        """Ask the backend for its capacity and return the tree. Raises UnknownBackend, OtherBackend."""
         backend = make_backend(self.settings, shared.folder, shared.ledger_id, Path(__file__).resolve().parents[2])
         await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
         ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
@@ -113,7 +116,7 @@ class Gateway:
         return tree(shared, ports)
 
     async def close(self) -> None:
-        """`shutdown.nodes = stop`: end the nodes; what they hold is kept for the next start."""
+        """End the nodes if `shutdown.nodes` is `stop`; their data is kept for the next start."""
         if self._backend is None or self.settings.shutdown.nodes != "stop":
             return
         with trio.move_on_after(STOP_NODES_S) as patience:
@@ -126,9 +129,9 @@ open_role = Gateway
 
 
 def _own_keypair(settings: Settings, folder: Path) -> Keypair:
-    """The gateway's own key: made at the first start, and the same ever after, since phones pin it.
+    """Return the gateway's own key: created at the first start and then permanent, because phones pin it.
 
-    An encrypted one takes seconds to open, with the interpreter's lock held, and may ask for its password: before the
+    Opening an encrypted key takes seconds with the GIL held and may ask for its password, so it happens before the
     loop runs.
     """
     named, password_file = settings.gateway.hotkey_file, settings.gateway.hotkey_password_file
@@ -142,7 +145,7 @@ def _own_keypair(settings: Settings, folder: Path) -> Keypair:
 
 
 def _certificates(settings: Settings) -> Certificates | None:
-    """What the gateway speaks https by, None where it speaks http. Raises OSError naming the setting."""
+    """Return the certificates for https, None where the gateway serves http. Raises OSError naming the setting."""
     at = settings.gateway
     if not at.tls_certificate:
         return None

@@ -1,4 +1,4 @@
-"""What the children of a gateway are given. Areas meet only here: none of them knows another's actor."""
+"""Builds the dependencies of a gateway's children. Areas are connected only here: none knows another's actor."""
 
 import contextlib
 import secrets
@@ -64,12 +64,12 @@ from engram.sessions.rules import tiers
 from engram.stats import Prover, StatsPorts, StatsView, ask_stats
 
 _NEEDED = {LEDGER: "ledger", PAYMENT_VERIFIER: "payment verifier", PROVISIONER: "provisioner"}
-"""Parts that sales depend on, by their place in the tree."""
+"""Children that sales depend on, by their path in the tree."""
 
 
 @final
 class GatewayPorts:
-    """One struct of ports a child; `offers` is what the backend holds."""
+    """One struct of ports per child; `offers` is the backend's capacity."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class GatewayPorts:
         self.control = self._control()
 
     def _places(self) -> int:
-        """Nodes that may run at once now: what the backend holds, and where keys are not made on demand, the pool."""
+        """Return how many nodes may run at once: the backend's capacity, bounded by the key pool where there is one."""
         room = min(self._offers.places, self._p.settings.sessions.live_in_all)
         keys = self._hints.usable_keys
         return room if keys is None else min(room, keys)
 
     def syncer(self) -> MetagraphSyncer:
-        """The chain's actor."""
+        """Return the chain's actor."""
         p, chain = self._p, self._p.settings.chain
         forks = ForkFolder(p.folder / FORKS)
         return MetagraphSyncer(
@@ -229,7 +229,7 @@ class GatewayPorts:
     def _control(self) -> Callable[[Context], Awaitable[None]]:
         p, password_file = self._p, self._p.settings.miner.hotkey_password_file
 
-        def password_of(file: Path) -> str | None:  # as its nodes have it: they do not get the gateway's environment
+        def password_of(file: Path) -> str | None:  # as on its nodes, which do not inherit the gateway's environment
             return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
 
         operations = GatewayOperations(
@@ -271,7 +271,7 @@ class GatewayPorts:
         )
 
     def _conditions(self) -> Conditions:
-        """What sales depend on beside the ledger."""
+        """Return everything sales depend on besides the ledger."""
         p, settings = self._p, self._p.settings
         return Conditions(
             fixed=fixed_facts(settings),
@@ -283,7 +283,7 @@ class GatewayPorts:
         )
 
     def _missing(self) -> list[str]:
-        """Parts that sales depend on and that do not run now."""
+        """Return the children that sales depend on and that are not running."""
         running = {node.path.rsplit("/", 1)[-1] for node in self._p.process.nodes() if node.state == "running"}
         return [f"{name} is down" for path, name in _NEEDED.items() if path not in running]
 
@@ -301,7 +301,7 @@ class GatewayPorts:
         )
 
     async def _areas(self) -> dict[str, dict[str, object]]:
-        """What /status says of each area by itself."""
+        """Return each area's own part of /status."""
         shown: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(await self._p.ledger.commits()),
             "provisioning": {**msgspec.structs.asdict(self._offers), "places": self._places()},
@@ -312,7 +312,7 @@ class GatewayPorts:
         return shown
 
     def ops_app(self) -> App:
-        """The operator's application."""
+        """Return the operator's application."""
         counts = gauges(self._p.metrics, self._p.ledger, self._subnets, self.feed, self._p.process.nodes)
 
         async def refresh() -> None:
@@ -324,12 +324,12 @@ class GatewayPorts:
 
 @final
 class _Latest:
-    """The poller's view, as the surface reads it."""
+    """Adapts the poller's view to the surface's StatsView."""
 
     def __init__(self, samples: StatsView) -> None:
         self._samples = samples
 
     def latest(self, session_id: str) -> NodeStats | None:
-        """The newest stats of a session's node, None before the first."""
+        """Return the newest stats of a session's node, None before the first."""
         sample = self._samples.sample(session_id)
         return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)

@@ -1,4 +1,4 @@
-"""The hints of a gateway: each goes to the actor that owns the facts, and to what shows them."""
+"""The hints of a gateway: each is sent to the actor that owns the facts, and to the parts that display them."""
 
 from typing import final
 
@@ -16,7 +16,7 @@ from engram.stats import StatsView
 
 @final
 class GatewayHints(Hints):
-    """Lost ones are counted by the event stream's observer, all in one metric."""
+    """Sends hints; the observer of the event stream counts lost ones in one metric."""
 
     def __init__(self, registry: Registry, feed: EventFeed, samples: StatsView) -> None:
         self._verifier = registry.ref(PaymentVerifier, PAYMENT_VERIFIER)
@@ -25,7 +25,7 @@ class GatewayHints(Hints):
         self._feed = feed
         self._samples = samples
         self.usable_keys: int | None = None
-        """None while they are made on demand, or were not counted yet."""
+        """None where keys are made on demand, or have not been counted yet."""
 
     def session_changed(self, session_id: str) -> None:
         self._provisioner.hint(SessionChanged(session_id))

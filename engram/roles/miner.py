@@ -1,4 +1,4 @@
-"""The role `miner`: a memory node, alone in its process, from its launch file."""
+"""The role `miner`: a memory node, alone in its process, configured by its launch file."""
 
 import os
 import sys
@@ -27,15 +27,15 @@ from engram.telemetry.loop_lag import loop_lag_job
 
 DRAIN_S: Final = 2.5
 REFUSALS: Final = (LaunchFileError, NodeError, HotkeyError, MemoryAreaError, OSError)
-"""What keeps a node from starting."""
+"""Exceptions that prevent a node from starting."""
 _TURN_S: Final = 0.001
-"""After which a thread that computes lets the loop go on (Python's own: 5 ms, for each thread that is in its way)."""
+"""The interpreter's switch interval: computing threads yield to the loop after this (Python's default is 5 ms)."""
 
 _log = structlog.get_logger("engram.miner")
 
 
 def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
-    """The whole tree of a node. It starts from the top and stops from the bottom, and ends with its lifetime."""
+    """Return the whole tree of a node. Children start from the top and stop from the bottom."""
     chain, launch = node.chain, ports.launch
     return SupervisorSpec(
         "node",
@@ -46,7 +46,7 @@ def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
             ChildSpec(
                 "store",
                 lambda: Job(node.serve_store),
-                # Never exceeded: an index that cannot run (a full disk) ends no node that still has its records.
+                # Unlimited: an index that cannot run (a full disk) must not end a node that still has its records.
                 backoff=Backoff(0.05, 5.0),
                 intensity=Intensity(restarts=200, period_s=120.0),
             ),
@@ -97,7 +97,7 @@ def main(launch_file: Path, settings: MinerSettings, log_level: str = "INFO") ->
 
 @final
 class Miner:
-    """A node as what a process runs; see Program."""
+    """A node as the program of a process; see Program."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Miner:
         settings: MinerSettings,
         keypair: Keypair,
     ) -> None:
-        """`claim` is this process's right to the data folder."""
+        """Take the node's parts; `claim` is this process's lock on the data folder."""
         self._launch = launch
         self._ports = NodePorts(
             settings=settings,
@@ -123,7 +123,7 @@ class Miner:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
-        """The tree's own first child closes what is opened here."""
+        """Open the node and yield its tree, whose first child closes what is opened here."""
         yield tree(Node(self._ports), self._ports)
 
     def started(self) -> None:
@@ -135,12 +135,12 @@ class Miner:
 
 
 def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
-    """A child that may fail for ever and ends no node: a chain that cannot be reached, say."""
+    """Return a child that may fail any number of times without ending the node, as when the chain is unreachable."""
     return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
 
 
 def _keypair(launch: LaunchFile, settings: MinerSettings) -> Keypair:
-    """The node's own key. Blocks, for seconds when it is encrypted: there is no loop yet to hold up."""
+    """Return the node's own key. Blocks for seconds when it is encrypted; call it before the loop runs."""
     path = Path(launch.hotkey_file)
     password = password_for(
         path, settings.hotkey_password_file, "miner.hotkey_password_file", os.environ, at_terminal()
@@ -156,7 +156,7 @@ def _job(run: Callable[[Callable[[], None]], Awaitable[None]]) -> Job:
 
 
 def _redirect_output(launch: LaunchFile) -> None:
-    """Send standard output and error to the log file: a pipe would end the node with whoever reads it."""
+    """Redirect standard output and error to the log file: a pipe would end the node when its reader exits."""
     if launch.log_file is None:
         return
     descriptor = os.open(launch.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,5 +1,6 @@
-"""The life of any process: umask, limits and logs; what the program claims (a folder, keys; that may block); then, on
-the loop, signals, the supervision tree, its events observed, ready; and an exit status."""
+"""The life of a process: umask, limits and logs; then the program's claims (a folder, keys; this may block); then, on
+the loop, signals, the supervision tree with its events observed, and readiness; and an exit status.
+"""
 
 import gc
 import json
@@ -44,27 +45,27 @@ _log = structlog.get_logger("engram")
 
 
 class Program(Protocol):
-    """What a process runs."""
+    """The program that a process runs."""
 
     def opened(self) -> AbstractAsyncContextManager[SupervisorSpec]:
-        """Gives the tree to run; on leaving, when the tree has stopped, closes what it stood on."""
+        """Open resources and return the tree to run; on exit, after the tree has stopped, close them."""
         ...
 
     def started(self) -> None:
-        """The whole tree runs."""
+        """Note that the whole tree is running."""
         ...
 
     def ended(self) -> None:
-        """The tree has stopped as it should."""
+        """Note that the tree has stopped normally."""
         ...
 
 
 @final
 class Process:
-    """What all parts of a process share whatever it runs, and its life on the loop."""
+    """The parts that every program shares, and the process's life on the loop."""
 
     def __init__(self, name: str, refusals: tuple[type[Exception], ...], ready_fd: int | None = None) -> None:
-        """`name` is who "cannot start" when one of `refusals` is raised before the tree runs."""
+        """Take the `name` for the "cannot start" message of `refusals`, which are raised before the tree runs."""
         self.name = name
         self.refusals = refusals
         self.registry = Registry()
@@ -77,7 +78,7 @@ class Process:
         self._lost: Callable[[], None] | None = None
 
     def live(self, claimed: Callable[["Process"], AbstractContextManager[Program]]) -> int:
-        """Claim what the program needs, then run it until its end or a signal; returns the exit status.
+        """Claim what the program needs, then run it until its end or a signal; return the exit status.
 
         0: ended as it should; 1: failed while it ran; 2: cannot start, and standard error says why.
         """
@@ -88,7 +89,7 @@ class Process:
             return self._cannot_start(error)
 
     async def run(self, program: Program) -> int:
-        """The part of `live` that is on the loop."""
+        """Run the part of `live` that is on the loop; return the exit status."""
         async with trio.open_nursery() as nursery:
             boot, status = trio.CancelScope(), EXIT_OK
             nursery.start_soon(self._stop_on_signals, boot)
@@ -101,11 +102,11 @@ class Process:
         return status
 
     def nodes(self) -> list[NodeInfo]:
-        """The live tree; empty until it is up."""
+        """Return the live tree; empty until it is up."""
         return [] if self.system is None else self.system.tree()
 
     def fail(self, report: Callable[[], None]) -> None:
-        """End the process, as failed, because of a loss that no restart mends; `report` logs it at the end."""
+        """End the process as failed, because of a loss that no restart repairs; `report` logs it at the end."""
         self._lost = report
         if self.system is not None:
             self.system.request_stop()
@@ -127,8 +128,8 @@ class Process:
                     open_system(tree, registry=self.registry, rng=self.rng, events=events, log_crashes=False) as system,
                 ):
                     self.system = system
-                    # What was imported and built until now stays: looked through again by each full collection, it
-                    # stops the loop for 50 to 80 ms.
+                    # Imported modules and the tree live until the end; scanning them in each full collection
+                    # would stop the loop for 50 to 80 ms.
                     gc.collect()
                     gc.freeze()
                     program.started()
@@ -166,14 +167,14 @@ class Process:
 
 
 def begin(log_level: str, *, json_logs: bool) -> None:
-    """What comes first in any process: what it writes holds signed payments and keys' paths."""
+    """Set umask, limits and logs first: the files of a process contain signed payments and paths of keys."""
     os.umask(0o077)
     descriptors.raise_limit()
     logs.configure(log_level, json=json_logs)
 
 
 def spare(name: str, start: Callable[[], Actor[Any] | Job | None]) -> ChildSpec:
-    """A child whose failures never end the process: it waits longer and longer, and is at last left down."""
+    """Return a child whose failures never end the process: restarts back off, and finally it stays down."""
     return ChildSpec(
         name,
         start,

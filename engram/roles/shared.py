@@ -1,4 +1,4 @@
-"""What roles named together share: one process, one data folder, one ledger, one loop."""
+"""The parts that roles of one process share: one data folder, one ledger, one loop."""
 
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -32,33 +32,33 @@ from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
 
 LEDGER: Final = "ledger"
-"""The registered name of its actor."""
+"""The registered name of the ledger's actor."""
 REFUSALS: Final = (FolderInUse, HotkeyError, LedgerError, ProvisioningError, OSError, ValueError)
-"""What keeps these roles from starting."""
+"""Exceptions that prevent these roles from starting."""
 
 _log = structlog.get_logger("engram")
 
 
 class Role(Protocol):
-    """One role of a process, its keys opened."""
+    """One role of a process, with its keys opened."""
 
     @property
     def settings(self) -> Settings:
-        """The process's settings as this role completes them."""
+        """The process's settings, completed by this role."""
         ...
 
     async def tree(self, shared: "Shared") -> SupervisorSpec:
-        """The whole tree of a process that has this role alone."""
+        """Return the whole tree of a process that has this role alone."""
         ...
 
     async def close(self) -> None:
-        """After the tree has stopped."""
+        """Release resources after the tree has stopped."""
         ...
 
 
 OpenRole = Callable[[Settings, Path], Role]
-"""(settings, data folder) -> the role, its keys opened: before the loop, for that may block, and ask for a password.
-Raises what is in REFUSALS."""
+"""Takes (settings, data folder), opens the keys and returns the role. Called before the loop runs, since this may block
+and ask for a password. Raises the exceptions in REFUSALS."""
 
 
 @final
@@ -79,7 +79,7 @@ class Shared:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[SupervisorSpec]:
-        """The tree of all roles; see Program."""
+        """Yield the tree of all roles; see Program."""
         self.http = HttpClient()
         self.ledger = LedgerClient(self.registry.ref(LedgerActor, LEDGER), self.folder)
         try:
@@ -92,22 +92,22 @@ class Shared:
                 self.ledger.close()
 
     def listener(self, name: str, host: str, port: int, certificates: Certificates | None = None) -> Listener:
-        """Where the surface of that name listens; made once."""
+        """Return the listener of the surface of that name, created at the first call."""
         settings = self.settings
         made = Listener(host, port, settings.http, settings.shutdown.drain_s, certificates)
         return self.listeners.setdefault(name, made)
 
     def started(self) -> None:
-        """Say where everything serves."""
+        """Log the URLs of all surfaces."""
         bound = {f"{name}_url": at.bound.url for name, at in self.listeners.items() if at.bound is not None}
         self.process.say_ready(**bound)
 
     def ended(self) -> None:
-        """See Program."""
+        """Log the end; see Program."""
         _log.info("stopped")
 
     def ledger_actor(self) -> LedgerActor:
-        """The ledger's only writer; when it is lost, the process ends."""
+        """Return the ledger's only writer, whose loss ends the process."""
         return LedgerActor(self.folder, self._on_ledger_lost, self._on_group)
 
     def _on_group(self, group: Group) -> None:
@@ -151,7 +151,7 @@ def open_shared(process: Process, openers: Sequence[OpenRole], settings: Setting
 
 
 def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
-    """One root with the children of all; what several have (the ledger), it has once, where the first has it."""
+    """Return one root with the children of all trees; a shared child (the ledger) is kept once, at its first place."""
     children: dict[str, ChildSpec | SupervisorSpec] = {}
     for tree in trees:
         for child in tree.children:

@@ -1,4 +1,4 @@
-"""A namespace's key over several nodes, for trio. All nodes are asked at once; what is late is cancelled."""
+"""A namespace's key split over several nodes, for trio. All nodes are called at once; late calls are cancelled."""
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,25 +13,25 @@ from engram.sdk.share_rules import NodeFault
 
 T = TypeVar("T")
 _LOOKING_SHARE = 1 / 3
-"""Of the time, which nodes have to say what they keep before anything is placed."""
+"""The share of the time in which nodes report what they keep, before anything is placed."""
 
 
 class Keeper(Node, Protocol):
-    """What is asked of a client here: AsyncNodeClient has it."""
+    """The interface that key shares need of a client; AsyncNodeClient provides it."""
 
     async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
-        """Leave a share."""
+        """Store a share with the node."""
         ...
 
     async def get_share(self) -> tuple[Share, int] | None:
-        """Get it back, with the threshold."""
+        """Return the stored share and its threshold."""
         ...
 
 
 async def async_distribute_key_shares(
     secret: bytes, nodes: Sequence[Keeper], threshold: int, *, within_s: float = 30.0, replace: bool = False
 ) -> bytes:
-    """Leave one share with each node, all at once, and return the secret's SHA-256.
+    """Store one share with each node, all at once, and return the secret's SHA-256.
 
     As `distribute_key_shares`. Raises SharesNotPlaced, ValueError.
     """
@@ -67,7 +67,7 @@ async def async_collect_key_shares(
     within_s: float = 30.0,
     on_fault: Callable[[NodeFault], None] = lambda fault: None,
 ) -> bytes:
-    """Return the secret as soon as enough of the nodes have given right shares; all are asked at once.
+    """Return the secret as soon as enough nodes have returned correct shares; all nodes are called at once.
 
     As `collect_key_shares`. Raises SharesMissing, ValueError.
     """
@@ -93,7 +93,7 @@ async def _at_once(
     take: Callable[[int, Outcome[T]], Awaitable[bool]],
     within_s: float,
 ) -> None:
-    """Ask all nodes and take what comes as it comes, until all came, `take` has enough or time is over."""
+    """Call all nodes and pass on each answer, until all have answered, `take` has enough or time is up."""
     send, receive = trio.open_memory_channel[tuple[int, Outcome[T]]](len(nodes))
 
     async def run(number: int, node: Keeper) -> None:

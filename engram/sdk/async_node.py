@@ -1,4 +1,4 @@
-"""The client of a memory node for trio: node.py's methods, awaited. Requests of several tasks go out at once."""
+"""The trio client of a memory node: the methods of node.py, awaited. Requests of several tasks run concurrently."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -25,8 +25,8 @@ from engram.sdk.walk_rules import LookUp, Walk
 class AsyncNodeClient:
     """Speaks for one hotkey to one node; `namespace` makes its memories private to that name and key.
 
-    With a `cipher` only ciphertext and vectors leave this side, and `embed` makes the vectors. Every method raises
-    ApiError, NotReached or OutcomeUnknown beside what it names.
+    With a `cipher` only ciphertext and vectors leave this client, and `embed` makes the vectors. Every method raises
+    ApiError, NotReached or OutcomeUnknown, in addition to what it names.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class AsyncNodeClient:
         timeout_s: float = 30.0,
         clock: Clock | None = None,
     ) -> None:
-        """With a keypair, what is stored and belongs to another key, or to nobody, raises NodeRefused with code
+        """With a keypair, storing a memory that then belongs to another key, or to none, raises NodeRefused with code
         `not_owner`, unless `strict` is off. Raises ValueError for a namespace without a key to sign for it: it would
         end up public."""
         self._calls = NodeCalls(
@@ -58,7 +58,7 @@ class AsyncNodeClient:
 
     @property
     def url(self) -> str:
-        """Where the node is."""
+        """The node's base URL."""
         return self._transport.url
 
     @property
@@ -77,22 +77,22 @@ class AsyncNodeClient:
         await self._transport.close()
 
     async def health(self) -> dict[str, object]:
-        """Whether the node is up, and what it holds."""
-        return await self._transport.ask(self._calls.told("/health"))
+        """Return the node's health and what it holds."""
+        return await self._transport.ask(self._calls.document("/health"))
 
     async def stats(self) -> dict[str, object]:
-        """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return await self._transport.ask(self._calls.told("/stats"))
+        """Return vectors, proof rate, latency and block, as the gateway polls them."""
+        return await self._transport.ask(self._calls.document("/stats"))
 
     async def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store a text and return its content id; the node shows the text to whoever signs for it, and nobody else.
+        """Store a text and return its content id; the node shows the text only to the key that signed for it.
 
         Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
         return await self._transport.ask(self._calls.ingest(text, metadata))
 
     async def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store a text, as metadata too: whoever finds it sees it, also on miners that keep no texts."""
+        """Store a text, also as metadata: everyone who finds it sees it, even on miners that keep no texts."""
         return await self.ingest(text, {**(metadata or {}), "text": text})
 
     async def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
@@ -100,53 +100,56 @@ class AsyncNodeClient:
         return await self._transport.ask(self._calls.ingest_vector(vector, metadata))
 
     async def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
-        """Store up to 256 texts with their metadata; a content id, or why not, for each."""
+        """Store up to 256 texts with their metadata; return a content id or a refusal for each."""
         return await self._transport.ask(self._calls.ingest_batch(items))
 
     async def ingest_vectors(
         self, items: Sequence[tuple[Sequence[float], Mapping[str, JsonValue]]]
     ) -> list[str | NodeRefused]:
-        """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
+        """Store up to 256 embeddings made elsewhere, with their metadata; return a content id or a refusal for each."""
         return await self._transport.ask(self._calls.ingest_vectors(items))
 
     async def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
+        """Return the memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return await self._transport.ask(self._calls.query(text, top_k, where))
 
     async def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest to an embedding, best first."""
+        """Return the memories nearest to an embedding, best first."""
         return await self._transport.ask(self._calls.query_vector(vector, top_k, where))
 
     async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
-        """The memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
+        """Return the memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
         lookup = LookUp(self._calls, key, values)
         while not lookup.done:
             lookup.take(await self._transport.ask(lookup.request()))
         return lookup.memories()
 
     async def delete_batch(self, cids: Sequence[str]) -> list[bool | NodeRefused]:
-        """Take memories out, 256 a request: True; False where there was none; for another's why not."""
+        """Delete memories, 256 a request; return for each True, False where there was none, or a refusal."""
         outcomes: list[bool | NodeRefused] = []
         for start in range(0, len(cids), MAX_BATCH):
             call = self._calls.delete_batch(cids[start : start + MAX_BATCH])
-            told = await self._transport.ask(call)
-            outcomes += told
+            answered = await self._transport.ask(call)
+            outcomes += answered
         return outcomes
 
     async def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
+        """Return a page of the memories, oldest first; at most 200.
+
+        Deletions shift the later ones: use `walk` to miss none.
+        """
         return await self._transport.ask(self._calls.page(limit, offset, where))
 
     async def get(self, cid: str) -> Memory | None:
-        """The memory of this content id; None when the node does not hold it (or not for you)."""
+        """Return the memory with this content id; None when the node does not hold it (or not for this key)."""
         return await self._transport.ask(self._calls.get(cid))
 
     async def delete(self, cid: str) -> bool:
-        """Take a memory out; False when there was none."""
+        """Delete a memory; return False when there was none."""
         return await self._transport.ask(self._calls.delete(cid))
 
     async def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> AsyncGenerator[Memory]:
-        """All memories, oldest first, by a cursor that deletions and inserts do not move; as NodeClient.walk."""
+        """Yield all memories, oldest first, by a cursor that deletions and inserts do not move; as NodeClient.walk."""
         walk = Walk(self._calls, where, node)
         while not walk.done:
             for memory in walk.take(await self._transport.ask(walk.request())):
@@ -154,23 +157,26 @@ class AsyncNodeClient:
         walk.check()
 
     async def commitment(self, node: PublicKey) -> Commitment:
-        """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
+        """Return the signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
         return await self._transport.ask(self._calls.commitment(node))
 
     async def prove(self, cid: str, node: PublicKey) -> str | None:
-        """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
+        """Return the embedding hash that the node has committed to for this id, None when it committed to having none.
+
+        Raises Impostor.
+        """
         return await self._transport.ask(self._calls.prove(cid, node))
 
     async def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
-        """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
+        """Return whether the node can read the vector's bytes (f32 little-endian) now; not where it stores them."""
         return await self._transport.ask(self._calls.challenge(cid, embedding, node))
 
     async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
-        """Leave a share of the namespace's key with the node; another one is not overwritten unless `replace`."""
+        """Store a share of the namespace's key with the node; a different one is kept unless `replace`."""
         await self._transport.ask(self._calls.put_share(share, threshold, total, replace=replace))
 
     async def get_share(self) -> tuple[Share, int] | None:
-        """The share that was left and its threshold; None when there is none."""
+        """Return the stored share and its threshold; None when there is none."""
         return await self._transport.ask(self._calls.get_share())
 
     @asynccontextmanager
@@ -185,7 +191,7 @@ class AsyncNodeClient:
         As NodeClient.export.
         """
         export = Export(
-            self._calls, after, lambda told: None if node is None else self._calls.require_whole(node, told)
+            self._calls, after, lambda commitment: None if node is None else self._calls.require_whole(node, commitment)
         )
         async with aclosing(self._exported(export)) as documents:
             yield documents

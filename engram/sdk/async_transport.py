@@ -1,4 +1,4 @@
-"""The HTTP seam of the client for trio; the promises are those of transport.py."""
+"""The HTTP transport of the trio client, with the guarantees of transport.py."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @final
 class AsyncTransport:
-    """Requests to one base URL over kept-alive connections, several at once. Follows no redirects."""
+    """Sends requests to one base URL over kept-alive connections, several at once. Follows no redirects."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self.url = url.rstrip("/")
@@ -56,12 +56,12 @@ class AsyncTransport:
                 if response.status_code == 200:
                     yield Answer(200, headers, b""), parts
                     return
-                told = bytearray()
+                content = bytearray()
                 async for part in parts:
-                    told += part
-                    if len(told) > MAX_ANSWER_BYTES:
+                    content += part
+                    if len(content) > MAX_ANSWER_BYTES:
                         break
-                yield Answer(response.status_code, headers, bytes(told)), parts
+                yield Answer(response.status_code, headers, bytes(content)), parts
 
     async def request(self, method: str, path: str, *, body: bytes | None = None) -> Answer:
         """Send a request and read the whole answer, whatever its status.
@@ -86,10 +86,10 @@ class AsyncTransport:
 
 @asynccontextmanager
 async def _body(response: httpx2.Response) -> AsyncGenerator[AsyncGenerator[bytes]]:
-    """The parts of an answer, which may be left at any of them.
+    """Yield the parts of an answer; the reader may stop at any of them.
 
-    httpx2 closes a stream that is left, and leaves a generator under it to the garbage collector. Reading on from what
-    is closed ends that too.
+    httpx2 closes an abandoned stream but leaves the generator under it to the garbage collector. Reading from the
+    closed stream ends that generator too.
     """
     parts = response.aiter_bytes()
     try:

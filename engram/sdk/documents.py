@@ -1,4 +1,4 @@
-"""Documents with ids of the caller's own, in one private namespace of a node: what vector-store adapters are made of.
+"""Documents under the caller's own ids, in one private namespace of a node: the base of the vector-store adapters.
 
 A document is one record: its vector, its text, and as metadata
 
@@ -39,13 +39,13 @@ T = TypeVar("T")
 Pages = TypeVar("Pages", References, Listing)
 
 BATCH: Final = 128
-"""Documents stored in one request: the largest ones have room in its 10 MiB."""
+"""Documents stored in one request, so that even the largest ones fit into its 10 MiB."""
 _DOCUMENTS: Final[Where] = {"_ref": {"$exists": True}}
-"""What a search and a clearing look at: other memories of the namespace are none of theirs."""
+"""Selects documents in a search and in `clear`; other memories of the namespace are left alone."""
 
 
 class Document(msgspec.Struct, frozen=True):
-    """A text and its metadata (JSON values) under an id; `group` is what it is a part of."""
+    """A text and its metadata (JSON values) under an id; `group` names the source it is a part of."""
 
     id: str
     text: str
@@ -54,7 +54,7 @@ class Document(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A document that was searched for, with the cosine similarity."""
+    """A document found by a search, with its cosine similarity."""
 
     document: Document
     score: float
@@ -68,20 +68,20 @@ class _Kept(msgspec.Struct, frozen=True, omit_defaults=True):
     metadata: dict[str, object] = {}
     group: str | None = None
     blank: str = ""
-    """A text of nothing but space, which a node takes for none."""
+    """A text of whitespace alone, which a node treats as no text."""
     again: str = ""
-    """Makes a record another one than an equal one."""
+    """Makes a record differ from an otherwise equal one."""
 
 
 @final
 class Documents:
-    """Keeps, finds and deletes documents over a blocking client; calls from several threads wait for one another.
+    """Stores, finds and deletes documents with a blocking client; calls from several threads run one at a time.
 
     Every method raises ApiError, NotReached, OutcomeUnknown; what is read, Undecryptable and MalformedAnswer.
     """
 
     def __init__(self, client: NodeClient) -> None:
-        """With the client's cipher all documents are encrypted. Raises ValueError for a client without a namespace."""
+        """Take a client, whose cipher encrypts all documents. Raises ValueError for a client without a namespace."""
         if client.namespace is None:
             raise ValueError(
                 "documents are kept in a private namespace: make the client with keypair= and namespace=; "
@@ -93,25 +93,25 @@ class Documents:
         self._one_at_a_time = threading.Lock()
 
     def add(self, documents: Sequence[tuple[Document, Sequence[float]]]) -> None:
-        """Keep documents under ids that are new. Raises NodeRefused naming a document; those before it are kept."""
+        """Store documents under new ids. Raises NodeRefused naming a document; those before it are kept."""
         for start in range(0, len(documents), BATCH):
             self._store(documents[start : start + BATCH])
 
     def put(self, documents: Sequence[tuple[Document, Sequence[float]]]) -> None:
-        """Keep documents in the place of those that have their ids; of two with one id the last. Raises like `add`.
+        """Store documents, replacing those with their ids; of two with one id the last is stored. Raises like `add`.
 
-        Interrupted, an id may have both for a while: the newer one is given, and putting it again mends it. Of several
-        that put one id at once, one prevails.
+        After an interruption an id may have both for a while: the newer one is returned, and storing it again cleans
+        up. Of several clients that store one id at once, one wins.
         """
         named = list({document.id: (document, vector) for document, vector in documents}.values())
         for start in range(0, len(named), BATCH):
             batch = named[start : start + BATCH]
             overtaken = self._overtaken(batch, self._store(batch))
-            if overtaken:  # by what somebody puts at this moment, or by the rest of a put that was interrupted
+            if overtaken:  # by a concurrent put, or by the rest of an interrupted one
                 self._overtaken(overtaken, self._store(overtaken, again=True))
 
     def get(self, ids: Sequence[str]) -> list[Document]:
-        """The documents of these ids, in their order; ids that nothing is kept under are passed over."""
+        """Return the documents with these ids, in their order; unknown ids are skipped."""
         newest: dict[str, Reference] = {}
         refs = [self._ref("id", each) for each in ids]
         for some in _in_batches(dict.fromkeys(refs)):
@@ -120,23 +120,23 @@ class Documents:
         return [self._read(newest[ref]) for ref in refs if ref in newest]
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Take documents out and return how many there were."""
+        """Delete documents; return how many there were."""
         return self._delete("_ref", [self._ref("id", each) for each in ids])
 
     def delete_group(self, group: str) -> int:
-        """Take all documents of a group out and return how many there were."""
+        """Delete all documents of a group; return how many there were."""
         return self._delete("_group", [self._ref("group", group)])
 
     def clear(self) -> int:
-        """Take all documents of the namespace out; other memories in it stay."""
+        """Delete all documents of the namespace; other memories in it stay."""
         pages = self._pages(partial(self._client.calls.walk, where=_DOCUMENTS, readable=True))
         return self._take_out([record.cid for page in pages for record in page.records if "_ref" in record.metadata])
 
     def search(self, vector: Sequence[float], k: int, where: Where | None = None) -> list[Found]:
-        """The k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
+        """Return the k documents (at most 100) nearest to a vector whose metadata meet a filter, best first.
 
-        Raises ValueError for another k, for a filter that is not understood, and for one with a cipher: the node cannot
-        read what it would filter by.
+        Raises ValueError for any other k, for an unsupported filter, and for a filter with a cipher: the node cannot
+        read encrypted metadata.
         """
         if not 1 <= k <= MAX_TOP_K:
             raise ValueError(f"{k} documents were asked for: a search finds 1 to {MAX_TOP_K}")
@@ -155,9 +155,9 @@ class Documents:
         return cids
 
     def _overtaken(self, batch: _Batch, cids: Sequence[str]) -> _Batch:
-        """Take out what was kept under the documents' ids before these records; return those that something came after.
+        """Delete older records under the documents' ids; return the documents that newer records have overtaken.
 
-        What is newer than what was put is never taken out: else two who put at once would take out each other's.
+        Newer records are never deleted: otherwise two concurrent puts would delete each other's.
         """
         put = {self._ref("id", document.id): cid for (document, _), cid in zip(batch, cids, strict=True)}
         kept: dict[str, list[str]] = {ref: [] for ref in put}
@@ -176,7 +176,7 @@ class Documents:
         kept = msgspec.json.encode(_Kept(document.id, document.metadata, document.group, blank, again)).decode()
         if self._cipher is not None:
             return {"raw_embedding": floats(vector), "metadata": clear | _sealed(self._cipher, document.text, kept)}
-        # The id of a record covers vector and metadata: with the text's digest it covers that too.
+        # A record's id covers vector and metadata; with the text's digest in them it also covers the text.
         clear |= {"_doc": kept, "_sha256": hashlib.sha256(document.text.encode()).hexdigest()}
         metadata = {key: _plain(value) for key, value in document.metadata.items() if _filterable(key, value)}
         item: JsonObject = {"raw_embedding": floats(vector), "metadata": metadata | clear}
@@ -202,13 +202,13 @@ class Documents:
         return self._take_out([each.cid for each in self._references(key, values)])
 
     def _references(self, key: str, values: Sequence[str]) -> Iterator[Reference]:
-        """Those that are marked with these, the oldest first. What a node gives besides is passed over."""
+        """Yield the records marked with these values, oldest first. Other records that a node returns are skipped."""
         for some in _in_batches(dict.fromkeys(values)):
             for page in self._pages(partial(self._client.calls.look_up, key, some)):
                 yield from (each for each in page.records if each.value in some)
 
     def _pages(self, make: Callable[[str | None], Call[Pages]]) -> Iterator[Pages]:
-        """All pages. Raises MalformedAnswer for some that never end."""
+        """Yield all pages. Raises MalformedAnswer for pages that never end."""
         cursors = Cursors()
         while not cursors.ended:
             page = self._ask(lambda: make(cursors.after))
@@ -236,7 +236,7 @@ class Documents:
 
 
 def new_id() -> str:
-    """An id for a document that came without one."""
+    """Return a new id for a document without one."""
     return str(uuid.uuid4())
 
 

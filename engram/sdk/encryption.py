@@ -42,17 +42,17 @@ class Undecryptable(SdkError):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """What is encrypted of a memory."""
+    """The encrypted parts of a memory."""
 
     text: str
     metadata: dict[str, object] = {}
 
 
 class Cipher(Protocol):
-    """Turns bytes into others that only the holder of a key reads."""
+    """Encrypts bytes so that only the holder of a key can read them."""
 
     def encrypt_raw(self, plain: bytes) -> bytes:
-        """Return the ciphertext, another one each time."""
+        """Return the ciphertext, a different one each time."""
         ...
 
     def decrypt_raw(self, sealed: bytes) -> bytes:
@@ -62,10 +62,10 @@ class Cipher(Protocol):
 
 @final
 class NamespaceCipher:
-    """Symmetric: whoever knows the namespace's key reads. Deriving takes about 40 ms, once."""
+    """Symmetric encryption under the namespace's key. Deriving the key takes about 40 ms, once."""
 
     def __init__(self, namespace: str, namespace_key: str) -> None:
-        """Raises ValueError for a key of fewer than 16 characters."""
+        """Raise ValueError for a key of fewer than 16 characters."""
         if len(namespace_key) < _LEAST_KEY_CHARS:
             raise ValueError(f"the namespace's key must have at least {_LEAST_KEY_CHARS} characters")
         self._key = hashlib.pbkdf2_hmac("sha256", namespace_key.encode(), namespace.encode(), _ROUNDS)
@@ -81,10 +81,10 @@ class NamespaceCipher:
 
 @final
 class HybridCipher:
-    """For one recipient: everybody who has the public key encrypts, only the private key reads."""
+    """Hybrid encryption for one recipient: the public key encrypts, only the private key decrypts."""
 
     def __init__(self, public_key: bytes, private_key: bytes | None = None) -> None:
-        """Both keys are 32 raw bytes (X25519). Raises ValueError for bytes that are no key."""
+        """Take keys of 32 raw bytes (X25519). Raises ValueError for bytes that are not a key."""
         self._public = import_x25519_public_key(public_key)
         self._private = None if private_key is None else import_x25519_private_key(private_key)
 

@@ -1,10 +1,10 @@
-"""What a client of the gateway or of a node may have to handle; every message says what to do next."""
+"""Errors that a client of the gateway or of a node may have to handle; every message says what to do next."""
 
 from typing import final
 
 
 class SdkError(Exception):
-    """Base; never raised itself."""
+    """Base of the SDK's errors; never raised itself."""
 
 
 @final
@@ -22,7 +22,7 @@ class OutcomeUnknown(SdkError):
 
 @final
 class ApiError(SdkError):
-    """The other side said no. `code` is a word for programs; `verified` whether the gateway signed this answer."""
+    """The server refused the request. `code` is for programs; `verified` is whether the gateway signed the answer."""
 
     def __init__(
         self,
@@ -46,25 +46,25 @@ class ApiError(SdkError):
 
 @final
 class ListingIncomplete(SdkError):
-    """What a node listed is not what it has committed to: memories were deleted meanwhile, or some were withheld.
+    """A node's listing does not match its commitment: memories were deleted meanwhile, or some were withheld.
 
-    List again; a node on which this stays so while nothing changes withholds something.
+    List again; if this repeats while nothing changes, the node withholds something.
     """
 
 
 @final
 class Impostor(SdkError):
-    """The answer does not bear the signature of the gateway's key: do not pay, do not trust it."""
+    """The answer is not signed by the expected key: do not pay, do not trust it."""
 
 
 @final
 class PaymentNeeded(SdkError):
-    """The gateway asks for money and this client has no wallet, or was told to spend less."""
+    """The gateway asks for a payment, and this client has no wallet or a lower spending limit."""
 
 
 @final
 class PaymentRefused(SdkError):
-    """The payment was not taken; `reason` is the gateway's. No money moved that it knows of."""
+    """The gateway refused the payment for `reason`. No money moved, as far as it knows."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the payment was refused: {reason}")
@@ -73,20 +73,20 @@ class PaymentRefused(SdkError):
 
 @final
 class SessionOver(SdkError):
-    """The session has ended (or failed) while it was being waited for."""
+    """The session ended (or failed) while the client waited for it."""
 
 
 @final
 class WaitedTooLong(SdkError):
-    """What was waited for has not happened in time; it may still."""
+    """The awaited state was not reached in time; it may still be reached."""
 
 
 @final
 class NodeRefused(SdkError):
-    """The node did not store or find as it was asked to; the message says why.
+    """The node refused to store or find something; the message says why.
 
-    With code `not_owner` the memory is stored under `cid`, and belongs to `owner` (SS58; None: nobody), not to who
-    sent it.
+    With code `not_owner` the memory is stored under `cid` but belongs to `owner` (SS58; None: to no key) instead of
+    its sender.
     """
 
     def __init__(self, message: str, *, code: str = "", cid: str | None = None, owner: str | None = None) -> None:
@@ -98,4 +98,4 @@ class NodeRefused(SdkError):
 
 @final
 class MalformedAnswer(SdkError):
-    """The other side answered something that is no answer of this API."""
+    """The server sent something that is not an answer of this API."""

@@ -1,4 +1,4 @@
-"""Reading server-sent events (WHATWG HTML, section 9.2), as far as the gateway uses them."""
+"""Parses server-sent events (WHATWG HTML, section 9.2), as far as the gateway uses them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,7 +12,7 @@ _data = wire.decoder(dict[str, object])
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:
-    """The events in `lines`. Comments (heartbeats) and unknown fields are skipped, as the standard says.
+    """Yield the events in `lines`. Comments (heartbeats) and unknown fields are skipped, as the standard says.
 
     Raises MalformedAnswer when an event's data is no JSON object.
     """

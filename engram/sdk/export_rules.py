@@ -1,7 +1,7 @@
-"""Taking a node's memory along, over as many connections as it takes: what is asked, and what comes; no I/O.
+"""Exports a node's memory over as many connections as needed: the requests and the parsing of answers. Does no I/O.
 
-The answer of `/export-stream` is a JSON document a line; only one line is ever in memory. A connection that ends before
-the last line (`"kind": "end"`) was cut off, and the next one goes on behind the last document that came.
+The answer of `/export-stream` has one JSON document per line; only one line is in memory at a time. A connection that
+ends before the last line (`"kind": "end"`) was cut off, and the next one resumes after the last document received.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ MAX_LINE_BYTES: Final = 8_388_608
 RECONNECTS: Final = 5
 """Connections lost in a row, with nothing received between, before an export is given up."""
 SILENCE_S: Final = 60.0
-"""How long a node may send nothing."""
+"""Seconds for which a node may send nothing."""
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """A document of a node's memory, as it is stored: what was encrypted still is.
+    """A document of a node's memory, as it is stored: encrypted data stays encrypted.
 
     `kind` is record, conversation, key_share or attestation; an export goes on behind a document by `kind` and `id`.
     engram.memory.upkeep.export_pages lists the fields.
@@ -33,15 +33,15 @@ class Exported(msgspec.Struct, frozen=True):
     kind: str
     id: int
     fields: dict[str, object]
-    """Everything, `kind` and `id` too: `engram miner ingest` takes a line of this as JSON."""
+    """All fields, including `kind` and `id`: `engram miner ingest` takes a line of this as JSON."""
 
 
 @final
 class Export:
-    """One export. Ask `request`, tell `opened`, `take` what comes; after a loss `lost`, until `done`."""
+    """One export. Send `request`, pass its answer to `opened` and `take`, a lost connection to `lost`, until `done`."""
 
     def __init__(self, calls: NodeCalls, after: Exported | None, check: Callable[[Commitment | None], None]) -> None:
-        """`check` is told the root that the node signs at the end. Raises ValueError for an unknown kind."""
+        """Take `check`, called with the root that the node signs at the end. Raises ValueError for an unknown kind."""
         self.done = False
         self._calls = calls
         self._check = check
@@ -52,21 +52,24 @@ class Export:
         self._began = False
 
     def request(self) -> Call[None]:
-        """What the next connection asks for."""
+        """Return the request for the next connection."""
         self._came = 0
         self._line.clear()
         place, number = self._at
         return self._calls.export_stream(KINDS[place], number)
 
     def opened(self, answer: Answer) -> None:
-        """Take in how the answer begins. Raises ApiError; OutcomeUnknown while a lost connection is in the way."""
+        """Check the head of the answer. Raises ApiError, or OutcomeUnknown while a lost connection blocks the node."""
         if answer.status == 503 and self._began:
             raise OutcomeUnknown(str(error_of(answer)))
         ready(answer)
         self._began = True
 
     def take(self, part: bytes) -> Iterator[Exported]:
-        """The documents that end in a part of the answer. Raises MalformedAnswer, and what checking the end raises."""
+        """Yield the documents that are completed by a part of the answer.
+
+        Raises MalformedAnswer, and what `check` raises.
+        """
         self._line += part
         *lines, rest = self._line.split(b"\n")
         self._line = rest
@@ -79,7 +82,7 @@ class Export:
             raise MalformedAnswer(f"a document of the node's export has more than {MAX_LINE_BYTES} bytes")
 
     def lost(self, error: NotReached | OutcomeUnknown | None) -> float:
-        """Return the seconds until the next connection, or raise; `error` None: the answer ended."""
+        """Return the seconds until the next connection, or raise `error`; None means that the answer was cut off."""
         self._losses += 1
         if not self._began or self._losses > RECONNECTS:
             place, number = self._at

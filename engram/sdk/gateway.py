@@ -47,7 +47,7 @@ Q = TypeVar("Q")
 
 POLL_S: Final = 0.5
 PAID_ATTEMPTS: Final = 4
-"""How often a paid request is sent again when its answer was lost; the payment stays the same one."""
+"""How often a paid request is sent when its answer is lost, always with the same payment."""
 STREAM_SILENCE_S: Final = 45.0
 """The gateway sends a heartbeat every 15 s."""
 RECONNECTS: Final = 5
@@ -88,11 +88,11 @@ class GatewayClient:
         self._transport.close()
 
     def tiers(self) -> list[Tier]:
-        """What can be bought, cheapest first."""
+        """Return what can be bought, cheapest first."""
         return self._public(api.TIERS).tiers
 
     def identity(self) -> Identity:
-        """The key that signs the gateway's answers."""
+        """Return the key that signs the gateway's answers."""
         return self._public(api.IDENTITY)
 
     def health(self) -> dict[str, object]:
@@ -102,8 +102,8 @@ class GatewayClient:
     def create_session(self, tier: str = "standard", *, hours: float = 1.0, max_usd: float | None = None) -> Session:
         """Buy a session and return it, paid but not yet active.
 
-        `max_usd` is the most that may be paid; None pays what is asked. Losing the answer is survived: the same
-        payment is sent again and names the same session. Raises PaymentNeeded (no wallet, or dearer than `max_usd`),
+        `max_usd` is the most to pay; None accepts any price. If the answer is lost, the same payment is sent again and
+        returns the same session. Raises PaymentNeeded (no wallet, or dearer than `max_usd`),
         PaymentRefused, ApiError, Impostor, NotReached, OutcomeUnknown.
         """
         return self._buy(api.CREATE_SESSION, CreateSessionBody(tier, hours), max_usd)
@@ -113,19 +113,19 @@ class GatewayClient:
         return self._buy(api.EXTEND_SESSION, ExtendSessionBody(hours), max_usd, session_id=session_id)
 
     def get(self, session_id: str) -> Session:
-        """The session as it is now. Raises ApiError (404, 403)."""
+        """Return the session as it is now. Raises ApiError (404, 403)."""
         return self._signed(api.SHOW_SESSION, session_id=session_id)
 
     def sessions(self) -> list[Session]:
-        """All sessions of this hotkey, the newest first."""
+        """Return all sessions of this hotkey, the newest first."""
         return self._signed(api.LIST_SESSIONS, hotkey=self._keypair.ss58).sessions
 
     def payment(self, payment_id: str) -> Payment:
-        """A payment of this hotkey. Raises ApiError (404)."""
+        """Return a payment of this hotkey. Raises ApiError (404)."""
         return self._signed(api.SHOW_PAYMENT, payment_id=payment_id)
 
     def stop(self, session_id: str) -> Stopped:
-        """Stop a session for good; its node is destroyed soon after. Repeating it is harmless."""
+        """Stop a session permanently; its node is destroyed soon after. Repeating it is harmless."""
         return self._signed(api.STOP_SESSION, session_id=session_id)
 
     def wait_active(self, session_id: str, *, timeout_s: float = 180.0) -> Session:
@@ -133,13 +133,13 @@ class GatewayClient:
         return self._wait(session_id, lambda session: session.status in ("active", "degraded"), "active", timeout_s)
 
     def wait_ended(self, session_id: str, *, timeout_s: float = 60.0) -> Session:
-        """Wait until a session's node is confirmed to be gone. Raises WaitedTooLong, ApiError."""
+        """Wait until a session's node is confirmed to be destroyed. Raises WaitedTooLong, ApiError."""
         return self._wait(session_id, lambda session: session.ended, "over", timeout_s)
 
     def events(self, session_id: str, *, last_event_id: str | None = None) -> Iterator[Event]:
-        """The session's events as they happen (`state`, `stats`), until it is over.
+        """Yield the session's events as they happen (`state`, `stats`), until it is over.
 
-        A lost connection is made again and goes on where it ended. Raises ApiError, NotReached, OutcomeUnknown.
+        Reconnects and resumes after a lost connection. Raises ApiError, NotReached, OutcomeUnknown.
         """
         lost = 0
         while True:
@@ -186,15 +186,15 @@ class GatewayClient:
 
     def _buy(self, route: Route[Q, BoughtAnswer], order: Q, max_usd: float | None, **names: str) -> Session:
         path, body = route.url(**names), msgspec.json.encode(order)
-        asked = self._send(route.method, path, body)
-        if asked.status == route.success.status:
-            return _decode(asked, route)
-        if asked.status != 402:
-            raise error_of(asked, verified=True)
-        return self._pay(route, path, body, self._payment(asked, max_usd))
+        answer = self._send(route.method, path, body)
+        if answer.status == route.success.status:
+            return _decode(answer, route)
+        if answer.status != 402:
+            raise error_of(answer, verified=True)
+        return self._pay(route, path, body, self._payment(answer, max_usd))
 
-    def _payment(self, asked: Answer, max_usd: float | None) -> dict[str, str]:
-        required = asked.headers.get("payment-required", "")
+    def _payment(self, answer: Answer, max_usd: float | None) -> dict[str, str]:
+        required = answer.headers.get("payment-required", "")
         price_usd = _dearest_usd(required)
         if self._wallet is None:
             raise PaymentNeeded(f"this costs {price_usd} USD: give GatewayClient a wallet to pay with")
@@ -204,14 +204,14 @@ class GatewayClient:
         return {"PAYMENT-SIGNATURE": payment}
 
     def _pay(self, route: Route[Q, BoughtAnswer], path: str, body: bytes, payment: dict[str, str]) -> Session:
-        """Send the paid request until it is answered: the payment stays the same one, so that it is taken once."""
+        """Send the paid request until it is answered, always with the same payment, so that it is charged once."""
         for attempt in range(1, PAID_ATTEMPTS + 1):
             try:
                 answer = self._send(route.method, path, body, payment)
             except (NotReached, OutcomeUnknown) as lost:
                 error: SdkError = lost
                 wait_s: float | None = POLL_S * 2**attempt
-            except ApiError as refused:  # before the signature was looked at
+            except ApiError as refused:  # refused before the signature was checked
                 error, wait_s = refused, _wait_s(refused)
             else:
                 if answer.status == route.success.status:
@@ -238,7 +238,7 @@ class GatewayClient:
         return _decode(answer, route)
 
     def _send(self, method: str, path: str, body: bytes | None, payment: dict[str, str] | None = None) -> Answer:
-        """Send a signed request. What it returns is signed by the gateway; unsigned refusals are raised as ApiError."""
+        """Send a signed request and return the gateway's signed answer. Unsigned refusals are raised as ApiError."""
         gateway = self._gateway_key()
         headers = self._auth(method, path, body or b"")
         answer = self._transport.request(method, path, body=body, headers=headers | (payment or {}))
@@ -261,7 +261,7 @@ class GatewayClient:
 
 
 def _dearest_usd(payment_required: str) -> float:
-    """The most that any of the offers asks for; what is believed is what would be signed, not the body's text."""
+    """Return the highest price among the offers, read from the terms to be signed and not from the body's text."""
     try:
         offers = x402.decode_challenge(payment_required)
     except MalformedPayment as error:
@@ -272,7 +272,7 @@ def _dearest_usd(payment_required: str) -> float:
 
 
 def _wait_s(error: ApiError) -> float | None:
-    """How long to wait before the same paid request is sent again; None when that would change nothing."""
+    """Return the seconds to wait before sending the paid request again; None when that would not help."""
     if error.status == 503 or error.code == "rate_limited":
         return min(10.0, error.retry_after_s or POLL_S)
     return None

@@ -1,7 +1,7 @@
-"""A namespace's key over several nodes: any `threshold` of them give it back, fewer know nothing of it.
+"""A namespace's key split over several nodes: any `threshold` of them restore it, fewer learn nothing about it.
 
-The blocking form of async_key_shares.py, which it runs in a thread of its own: what is late is cut off there, and
-nothing is left running. share_rules.py says what can be told of nodes that lie.
+The blocking form of async_key_shares.py, which it runs in a separate thread: late calls are cancelled there, and
+nothing is left running. share_rules.py describes how lying nodes are detected.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +24,7 @@ T = TypeVar("T")
 def distribute_key_shares(
     secret: bytes, nodes: Sequence[NodeClient], threshold: int, *, within_s: float = 30.0, replace: bool = False
 ) -> bytes:
-    """Leave one share with each node, all at once, and return the secret's SHA-256: keep it for `collect_key_shares`.
+    """Store one share with each node, all at once; return the secret's SHA-256, to be kept for `collect_key_shares`.
 
     Doing it again with the same secret, nodes and threshold completes it: shares that are there stay, and nodes that
     were down get theirs of the same split. Where nodes keep shares of another secret or split, nothing is placed beside
@@ -48,10 +48,10 @@ def collect_key_shares(
     within_s: float = 30.0,
     on_fault: Callable[[NodeFault], None] = lambda fault: None,
 ) -> bytes:
-    """Return the secret as soon as enough of the nodes have given right shares; all are asked at once.
+    """Return the secret as soon as enough nodes have returned correct shares; all nodes are called at once.
 
     `sha256` is what distributing returned. Without it (None) all nodes are waited for, and more than the threshold must
-    agree. `on_fault` is told of the nodes that are known to have failed or lied when the secret is found. Raises
+    agree. `on_fault` is called with the nodes known to have failed or lied when the secret is found. Raises
     SharesMissing, ValueError for clients that are not in one namespace.
     """
     faults: list[NodeFault] = []
@@ -67,7 +67,7 @@ def collect_key_shares(
 
 @final
 class _Keeper:
-    """A blocking client's node, asked over a connection of its own."""
+    """Calls a blocking client's node over a separate connection."""
 
     def __init__(self, node: NodeClient, timeout_s: float) -> None:
         self.url = node.url
@@ -86,7 +86,7 @@ class _Keeper:
 
 
 def _run(nodes: Sequence[NodeClient], work: Callable[[Sequence[Keeper]], Awaitable[T]], timeout_s: float) -> T:
-    """A thread, since the caller's own may be running a loop of trio or asyncio."""
+    """Run `work` in a thread, since the caller's may already run a loop of trio or asyncio."""
 
     async def run() -> T:
         async with AsyncExitStack() as closing:

@@ -27,13 +27,13 @@ class EngramVectorStore(VectorStore):
     """LangChain documents in a private namespace of a node."""
 
     def __init__(self, client: NodeClient, embedding: Embeddings) -> None:
-        """The client stays the caller's to close. Raises ValueError for one without a namespace."""
+        """Take a client, which the caller must close. Raises ValueError for one without a namespace."""
         self._documents = Documents(client)
         self._embedding = embedding
 
     @property
     def embeddings(self) -> Embeddings:
-        """What makes the vectors."""
+        """The embedding that makes the vectors."""
         return self._embedding
 
     @classmethod
@@ -64,8 +64,8 @@ class EngramVectorStore(VectorStore):
     ) -> list[str]:
         """Store texts and return their ids; those under a given id replace what was there.
 
-        Text and metadata together have room in a record: 8,192 characters and 4,096 bytes, encrypted about 2,900
-        bytes in all. Raises NodeRefused naming the one that does not fit, ValueError for lists of other lengths.
+        A record holds 8,192 characters of text and 4,096 bytes of metadata, or about 2,900 bytes in total when
+        encrypted. Raises NodeRefused naming the one that does not fit, ValueError for lists of other lengths.
         """
         listed = list(texts)
         named = [*ids] if ids is not None else [None] * len(listed)
@@ -84,21 +84,21 @@ class EngramVectorStore(VectorStore):
         return [document.id for document, _ in made]
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Text]:
-        """The k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
+        """Return the k documents (1 to 100) nearest to a query; `filter` keeps those with equal metadata.
 
         Raises ValueError for another k and for a filter that a node does not understand.
         """
         return [text for text, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Text, float]]:
-        """The same with cosines."""
+        """Return the same documents with their cosines."""
         return [
             (_text(found.document), found.score)
             for found in self._search(self._embedding.embed_query(query), k, **kwargs)
         ]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Text]:
-        """The k documents nearest to a vector; `filter` keeps those with equal metadata."""
+        """Return the k documents nearest to a vector; `filter` keeps those with equal metadata."""
         return [_text(found.document) for found in self._search(embedding, k, **kwargs)]
 
     def max_marginal_relevance_search(self, *args: Any, **kwargs: Any) -> list[Text]:
@@ -110,11 +110,11 @@ class EngramVectorStore(VectorStore):
         raise NotImplementedError(_NO_MMR)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Text]:
-        """The documents of these ids; ids that nothing is kept under are passed over."""
+        """Return the documents with these ids; unknown ids are skipped."""
         return [_text(document) for document in self._documents.get(ids)]
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
-        """Take these documents out, or all of them; ids that nothing is kept under do no harm."""
+        """Delete these documents, or all of them; unknown ids are ignored."""
         if ids is None:
             self._documents.clear()
         else:

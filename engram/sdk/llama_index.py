@@ -44,7 +44,7 @@ class EngramVectorStore(BasePydanticVectorStore):
     _documents: Documents = PrivateAttr()
 
     def __init__(self, client: NodeClient) -> None:
-        """The client stays the caller's to close. Raises ValueError for one without a namespace."""
+        """Take a client, which the caller must close. Raises ValueError for one without a namespace."""
         documents = Documents(client)
         super().__init__(stores_text=True)
         self._client = client
@@ -61,34 +61,34 @@ class EngramVectorStore(BasePydanticVectorStore):
         return "EngramVectorStore"
 
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
-        """Store nodes with their embeddings, in the place of those that have their ids. Raises NodeRefused."""
+        """Store nodes with their embeddings, replacing those with their ids. Raises NodeRefused."""
         self._documents.put([(_document(node), node.get_embedding()) for node in nodes])
         return [node.node_id for node in nodes]
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Take all nodes of a document out."""
+        """Delete all nodes of a document."""
         self._documents.delete_group(ref_doc_id)
 
     def delete_nodes(
         self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None, **delete_kwargs: Any
     ) -> None:
-        """Take nodes out by id. Raises ValueError for filters, which are not offered here."""
+        """Delete nodes by id. Raises ValueError for filters, which are not supported."""
         if filters is not None:
             raise ValueError("nodes are deleted by id here, not by filters")
         self._documents.delete(node_ids or [])
 
     def clear(self) -> None:
-        """Take all nodes out."""
+        """Delete all nodes."""
         self._documents.clear()
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Nodes by id. Raises ValueError for filters, which are not offered here."""
+        """Return nodes by id. Raises ValueError for filters, which are not supported."""
         if filters is not None:
             raise ValueError("nodes are looked up by id here, not by filters")
         return [_node(document) for document in self._documents.get(node_ids or [])]
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
-        """The nearest nodes. Raises ValueError for what a node cannot do: it is never left out silently."""
+        """Return the nearest nodes. Raises ValueError for what a node cannot do, instead of ignoring it."""
         if query.mode is not VectorStoreQueryMode.DEFAULT or query.query_embedding is None:
             raise ValueError(f"a node searches by an embedding in the mode 'default', not {query.mode.value!r}")
         if query.doc_ids or query.node_ids:

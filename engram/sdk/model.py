@@ -1,4 +1,4 @@
-"""What the gateway and a node answer. Fields this version does not know are ignored."""
+"""Answers of the gateway and of a node. Fields unknown to this version are ignored."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ class Hit(msgspec.Struct, frozen=True):
     metadata: dict[str, object] = {}
     trust_tier: str = ""
     kept_text: str | None = msgspec.field(default=None, name="text")
-    """The text that it was made from, where the node keeps and shows it: to its owner and to the node's controller."""
+    """The original text, where the node keeps it and shows it: to the owner and to the node's controller."""
 
     @property
     def text(self) -> str:
@@ -38,7 +38,7 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """A stored memory by its content id; texts as in a Hit."""
+    """A stored memory with its content id; texts as in a Hit."""
 
     cid: str
     metadata: dict[str, object] = {}

@@ -5,7 +5,7 @@
         [best] = node.query("Which animals nap together?", top_k=1)
         print(best.text, best.score)
 
-Blocking; use one client per thread (async_node.py has the same for trio). Requests are signed with the fields of the
+Blocking; use one client per thread (async_node.py is the same for trio). Requests are signed with the fields of the
 original Engram's scheme.
 """
 
@@ -34,8 +34,8 @@ T = TypeVar("T")
 class NodeClient:
     """Speaks for one hotkey to one node; `namespace` makes its memories private to that name and key.
 
-    With a `cipher` only ciphertext and vectors leave this side, and `embed` makes the vectors. Every method raises
-    ApiError, NotReached or OutcomeUnknown beside what it names.
+    With a `cipher` only ciphertext and vectors leave this client, and `embed` makes the vectors. Every method raises
+    ApiError, NotReached or OutcomeUnknown, in addition to what it names.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class NodeClient:
         clock: Clock | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """With a keypair, what is stored and belongs to another key, or to nobody, raises NodeRefused with code
+        """With a keypair, storing a memory that then belongs to another key, or to none, raises NodeRefused with code
         `not_owner`, unless `strict` is off. Raises ValueError for a namespace without a key to sign for it: it would
         end up public."""
         self.calls = NodeCalls(
@@ -69,7 +69,7 @@ class NodeClient:
 
     @property
     def url(self) -> str:
-        """Where the node is."""
+        """The node's base URL."""
         return self._transport.url
 
     @property
@@ -88,22 +88,22 @@ class NodeClient:
         self._transport.close()
 
     def health(self) -> dict[str, object]:
-        """Whether the node is up, and what it holds."""
-        return self.ask(self.calls.told("/health"))
+        """Return the node's health and what it holds."""
+        return self.ask(self.calls.document("/health"))
 
     def stats(self) -> dict[str, object]:
-        """Vectors, proof rate, latency and block, as the gateway polls them."""
-        return self.ask(self.calls.told("/stats"))
+        """Return vectors, proof rate, latency and block, as the gateway polls them."""
+        return self.ask(self.calls.document("/stats"))
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store a text and return its content id; the node shows the text to whoever signs for it, and nobody else.
+        """Store a text and return its content id; the node shows the text only to the key that signed for it.
 
         Raises NodeRefused; after OutcomeUnknown, storing the same again is harmless.
         """
         return self.ask(self.calls.ingest(text, metadata))
 
     def ingest_text(self, text: str, metadata: Mapping[str, JsonValue] | None = None) -> str:
-        """Store a text, as metadata too: whoever finds it sees it, also on miners that keep no texts."""
+        """Store a text, also as metadata: everyone who finds it sees it, even on miners that keep no texts."""
         return self.ingest(text, {**(metadata or {}), "text": text})
 
     def ingest_vector(self, vector: Sequence[float], metadata: Mapping[str, JsonValue] | None = None) -> str:
@@ -111,27 +111,27 @@ class NodeClient:
         return self.ask(self.calls.ingest_vector(vector, metadata))
 
     def ingest_batch(self, items: Sequence[tuple[str, Mapping[str, JsonValue]]]) -> list[str | NodeRefused]:
-        """Store up to 256 texts with their metadata; a content id, or why not, for each."""
+        """Store up to 256 texts with their metadata; return a content id or a refusal for each."""
         return self.ask(self.calls.ingest_batch(items))
 
     def ingest_vectors(
         self, items: Sequence[tuple[Sequence[float], Mapping[str, JsonValue]]]
     ) -> list[str | NodeRefused]:
-        """Store up to 256 embeddings made elsewhere, each with its metadata; a content id, or why not, for each."""
+        """Store up to 256 embeddings made elsewhere, with their metadata; return a content id or a refusal for each."""
         return self.ask(self.calls.ingest_vectors(items))
 
     def query(self, text: str, *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
+        """Return the memories nearest in meaning to `text`, best first; `where` keeps those with equal metadata."""
         return self.ask(self.calls.query(text, top_k, where))
 
     def query_vector(self, vector: Sequence[float], *, top_k: int = 10, where: Where | None = None) -> list[Hit]:
-        """The memories nearest to an embedding, best first."""
+        """Return the memories nearest to an embedding, best first."""
         return self.ask(self.calls.query_vector(vector, top_k, where))
 
     def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
-        """The memories whose metadata `key` is one of these values, oldest first; 256 values a request.
+        """Return the memories whose metadata `key` is one of these values, oldest first; 256 values a request.
 
-        Keys `_ref` and `_group` are found by an index, others by reading the namespace.
+        Keys `_ref` and `_group` are looked up in an index, others by scanning the namespace.
         """
         lookup = LookUp(self.calls, key, values)
         while not lookup.done:
@@ -139,31 +139,35 @@ class NodeClient:
         return lookup.memories()
 
     def delete_batch(self, cids: Sequence[str]) -> list[bool | NodeRefused]:
-        """Take memories out, 256 a request: True; False where there was none; for another's why not."""
+        """Delete memories, 256 a request; return for each True, False where there was none, or a refusal."""
         outcomes: list[bool | NodeRefused] = []
         for start in range(0, len(cids), MAX_BATCH):
             call = self.calls.delete_batch(cids[start : start + MAX_BATCH])
-            told = self.ask(call)
-            outcomes += told
+            answered = self.ask(call)
+            outcomes += answered
         return outcomes
 
     def list(self, *, limit: int = 50, offset: int = 0, where: Where | None = None) -> list[Memory]:
-        """A page of the memories, oldest first; at most 200. Deletions move the rest up: `walk` skips nothing."""
+        """Return a page of the memories, oldest first; at most 200.
+
+        Deletions shift the later ones: use `walk` to miss none.
+        """
         return self.ask(self.calls.page(limit, offset, where))
 
     def get(self, cid: str) -> Memory | None:
-        """The memory of this content id; None when the node does not hold it (or not for you)."""
+        """Return the memory with this content id; None when the node does not hold it (or not for this key)."""
         return self.ask(self.calls.get(cid))
 
     def delete(self, cid: str) -> bool:
-        """Take a memory out; False when there was none."""
+        """Delete a memory; return False when there was none."""
         return self.ask(self.calls.delete(cid))
 
     def walk(self, *, where: Where | None = None, node: PublicKey | None = None) -> Iterator[Memory]:
-        """All memories, oldest first, by a cursor that deletions and inserts do not move.
+        """Yield all memories, oldest first, by a cursor that deletions and inserts do not move.
 
-        With `node`, the node's key, the end raises ListingIncomplete unless what was listed is what the node has
-        committed to, Impostor unless it signed that; only an end without either proves that nothing was left out.
+        With `node`, the node's key, the walk ends with ListingIncomplete unless the listing matches the node's
+        commitment, and with Impostor unless the node signed that; an end without either proves that nothing was left
+        out.
         """
         walk = Walk(self.calls, where, node)
         while not walk.done:
@@ -171,34 +175,39 @@ class NodeClient:
         walk.check()
 
     def commitment(self, node: PublicKey) -> Commitment:
-        """The signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
+        """Return the signed root over this client's namespace. `node` is the node's key. Raises Impostor."""
         return self.ask(self.calls.commitment(node))
 
     def prove(self, cid: str, node: PublicKey) -> str | None:
-        """The embedding hash that the node has committed to for this id, None when to having none. Raises Impostor."""
+        """Return the embedding hash that the node has committed to for this id, None when it committed to having none.
+
+        Raises Impostor.
+        """
         return self.ask(self.calls.prove(cid, node))
 
     def challenge(self, cid: str, embedding: bytes, node: PublicKey) -> bool:
-        """Whether the node has the vector's bytes (f32 little-endian) at this moment; not where they lie."""
+        """Return whether the node can read the vector's bytes (f32 little-endian) now; not where it stores them."""
         return self.ask(self.calls.challenge(cid, embedding, node))
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
-        """Leave a share of the namespace's key with the node; another one is not overwritten unless `replace`."""
+        """Store a share of the namespace's key with the node; a different one is kept unless `replace`."""
         self.ask(self.calls.put_share(share, threshold, total, replace=replace))
 
     def get_share(self) -> tuple[Share, int] | None:
-        """The share that was left and its threshold; None when there is none."""
+        """Return the stored share and its threshold; None when there is none."""
         return self.ask(self.calls.get_share())
 
     def export(self, *, after: Exported | None = None, node: PublicKey | None = None) -> Iterator[Exported]:
-        """Everything that the node holds for its controller, document by document, with bounded memory.
+        """Yield everything that the node holds for its controller, document by document, with bounded memory.
 
-        For the key that controls the node. A lost connection is made again and goes on where it ended; after an
-        interruption `after` is the last document that came. `node` is the node's key, with which it must have signed
+        Requires the key that controls the node. Reconnects and resumes after a lost connection; after an interruption
+        pass the last document received as `after`. `node` is the node's key, with which it must have signed
         the end. Raises ApiError (403: not the controller; 503: two exports at once), MalformedAnswer, Impostor,
         NotReached, OutcomeUnknown, ValueError without a keypair.
         """
-        export = Export(self.calls, after, lambda told: None if node is None else self.calls.require_whole(node, told))
+        export = Export(
+            self.calls, after, lambda commitment: None if node is None else self.calls.require_whole(node, commitment)
+        )
         while not export.done:
             lost: NotReached | OutcomeUnknown | None = None
             try:

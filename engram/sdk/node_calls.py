@@ -1,7 +1,7 @@
-"""What a client asks of a node and how it reads the answers; no I/O, so that both clients say the same.
+"""A client's requests to a node and the parsing of its answers. Does no I/O, so that both clients share it.
 
-A namespace is signed for in every request, and with a cipher no text leaves the client: there is no way in which
-either falls back to the public namespace or to plain text.
+Every request for a namespace is signed, and with a cipher no text leaves the client: neither ever falls back to the
+public namespace or to plain text.
 """
 
 import base64
@@ -36,7 +36,7 @@ Seen = TypeVar("Seen", Hit, Memory)
 
 Embed = Callable[[str], Sequence[float]]
 Where: TypeAlias = Mapping[str, JsonValue]
-"""Metadata that must be equal; see engram.memory.filters."""
+"""A filter by metadata; see engram.memory.filters."""
 _CHALLENGE_S = 30
 _PUBLIC = "__public__"
 
@@ -52,7 +52,7 @@ class Call(msgspec.Struct, Generic[T], frozen=True):
 
 @final
 class NodeCalls:
-    """Speaks for one hotkey, in one namespace."""
+    """Makes the calls of one hotkey, in one namespace."""
 
     def __init__(
         self,
@@ -65,11 +65,12 @@ class NodeCalls:
         namespace_version: Literal[1, 2] = 2,
         strict: bool = True,
     ) -> None:
-        """`embed` makes vectors on this side; a cipher needs it. Version 1 of namespace signatures is for miners of
-        the original. A `strict` one that signs has not stored what then belongs to somebody else.
+        """Take the keys and the embedder; `embed` makes vectors in this client, and a cipher needs it. Version 1 of
+        namespace signatures is for miners of the original. With `strict` and a keypair, a memory that ends up with
+        another owner counts as not stored.
 
-        Raises ValueError for a namespace without a key to sign for it: it would end up public; and for a name that no
-        node takes: a text would be sent for nothing.
+        Raises ValueError for a namespace without a key to sign for it, since its memories would be public, and for a
+        name that every node refuses.
         """
         if namespace is not None and keypair is None:
             raise ValueError("a private namespace needs the keypair that owns it")
@@ -89,8 +90,8 @@ class NodeCalls:
         self._sender = keypair.ss58 if strict and keypair is not None else None
         self._last_ms = 0
 
-    def told(self, path: str) -> Call[dict[str, object]]:
-        """GET something that the node tells of itself."""
+    def document(self, path: str) -> Call[dict[str, object]]:
+        """Get a document that the node publishes about itself."""
         return Call("GET", path, None, lambda answer: checked(answer, dict[str, object]))
 
     def ingest(self, text: str, metadata: Mapping[str, JsonValue] | None) -> Call[str]:
@@ -112,7 +113,7 @@ class NodeCalls:
         return self.ingest_items([self._item(None, vector, metadata) for vector, metadata in items])
 
     def ingest_items(self, items: Sequence[JsonObject]) -> Call[list[str | NodeRefused]]:
-        """Store up to 256 items as they are: who calls this has encrypted what must be."""
+        """Store up to 256 items as they are; the caller has encrypted what must be encrypted."""
         listed: list[JsonValue] = [_packed(item) for item in items]
 
         def read(answer: Answer) -> list[str | NodeRefused]:
@@ -150,12 +151,12 @@ class NodeCalls:
         return self._post(node.LOOK_UP, fields, read)
 
     def look_up_texts(self, key: str, values: Sequence[str], after: str | None = None) -> Call[model.References]:
-        """The same with texts and metadata; nothing is decrypted."""
+        """Find the same records with texts and metadata; nothing is decrypted."""
         fields: JsonObject = {"key": key, "values": list(values), "after": after}
         return self._post(node.LOOK_UP, fields, lambda answer: checked(answer, model.References))
 
     def delete_batch(self, cids: Sequence[str]) -> Call[list[bool | NodeRefused]]:
-        """Take up to 256 memories out in one request."""
+        """Delete up to 256 memories in one request."""
 
         def read(answer: Answer) -> list[bool | NodeRefused]:
             results = checked(answer, model.DeletedBatch).results
@@ -166,18 +167,18 @@ class NodeCalls:
         return self._post(node.DELETE_BATCH, {"cids": list(cids)}, read)
 
     def walk(self, after: str | None, where: Where | None, *, readable: bool = False) -> Call[model.Listing]:
-        """List by a cursor, oldest first; None begins. `readable` metadata are such as are never encrypted."""
+        """List by a cursor, oldest first; None starts. `readable` names metadata that are never encrypted."""
         conditions = filter_of(where or {}) if readable else self._filter(where)
         fields: JsonObject = {"limit": rules.MAX_LIST_LIMIT, "after": after}
         return self._post(node.LIST, fields | conditions, lambda answer: checked(answer, model.Listing))
 
     def memories(self, found: Sequence[tuple[str, dict[str, object], str | None]]) -> list[Memory]:
-        """What came as ids, metadata and texts, decrypted. Raises Undecryptable."""
+        """Return found records as memories, decrypted. Raises Undecryptable."""
         return self._opened([Memory(*each) for each in found])
 
-    def require_root(self, node: PublicKey, told: Commitment) -> None:
+    def require_root(self, node: PublicKey, commitment: Commitment) -> None:
         """Check a root over the namespace. Raises Impostor."""
-        self._require_root(node, told.root_hex, told.count, told.signed, told.signature)
+        self._require_root(node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
 
     def query_vector(self, vector: Sequence[float], top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a vector."""
@@ -193,7 +194,7 @@ class NodeCalls:
         return self._post(node.LIST, fields | self._filter(where), read)
 
     def get(self, cid: str) -> Call[Memory | None]:
-        """One memory; None when the node has none under that id for this hotkey."""
+        """Return one memory; None when the node has none under that id for this hotkey."""
         fields = self._signed(node.RETRIEVE, {"cid": cid})
         query = urlencode({key: value for key, value in fields.items() if key != "cid"})
 
@@ -208,7 +209,7 @@ class NodeCalls:
         return Call("GET", _target(node.RETRIEVE.url(cid=cid), query), None, read)
 
     def delete(self, cid: str) -> Call[bool]:
-        """Take a memory out; False when there was none."""
+        """Delete a memory; False when there was none."""
 
         def read(answer: Answer) -> bool:
             return answer.status != 404 and checked(answer, model.Deleted).deleted
@@ -217,32 +218,32 @@ class NodeCalls:
         return Call("DELETE", node.DELETE.url(cid=cid), body, read)
 
     def commitment(self, key: PublicKey) -> Call[Commitment]:
-        """The root over the namespace, checked against the node's signature."""
+        """Return the root over the namespace, checked against the node's signature."""
         query = urlencode(self._named(node.COMMITMENT, {}))
 
         def read(answer: Answer) -> Commitment:
-            told = checked(answer, model.Commitment)
-            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
-            return told
+            commitment = checked(answer, model.Commitment)
+            self._require_root(key, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
+            return commitment
 
         return Call("GET", _target(node.COMMITMENT.path, query), None, read)
 
     def prove(self, cid: str, key: PublicKey) -> Call[str | None]:
-        """The embedding hash that the node has committed to; None: it has committed to not having the memory."""
+        """Return the embedding hash that the node has committed to; None: it has committed to not having the memory."""
 
         def read(answer: Answer) -> str | None:
-            told = checked(answer, model.Proved)
-            self._require_root(key, told.root_hex, told.count, told.signed, told.signature)
+            proved = checked(answer, model.Proved)
+            self._require_root(key, proved.root_hex, proved.count, proved.signed, proved.signature)
             try:
-                shown = wire.decode(told.proof, keyed_tree.Shown)
-                return keyed_tree.verify(shown, cid, bytes.fromhex(told.root_hex))
+                shown = wire.decode(proved.proof, keyed_tree.Shown)
+                return keyed_tree.verify(shown, cid, bytes.fromhex(proved.root_hex))
             except (ValueError, msgspec.DecodeError, RecursionError) as error:
                 raise Impostor(f"the node's proof does not hold: {error}") from error
 
         return self._post(node.PROVE_MEMORY, {"cid": cid}, read)
 
     def challenge(self, cid: str, embedding: bytes, key: PublicKey) -> Call[bool]:
-        """Whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
+        """Return whether the node has the vector's bytes (f32 little-endian) now, by a proof of the second form."""
         nonce, validator = secrets.token_bytes(32), self._keypair.public_key if self._keypair else bytes(32)
         expires_at = int(self._clock.now()) + _CHALLENGE_S
         fields: JsonObject = {"cid": cid, "nonce_hex": nonce.hex(), "expires_at": expires_at, "version": 2}
@@ -251,36 +252,45 @@ class NodeCalls:
         def read(answer: Answer) -> bool:
             if answer.status == 404:
                 return False
-            told = checked(answer, model.Possession)
-            inclusion = _inclusion(told)
+            possession = checked(answer, model.Possession)
+            inclusion = _inclusion(possession)
             try:
-                root, signature = bytes.fromhex(told.root_hex), bytes.fromhex(told.signature.removeprefix("0x"))
+                root, signature = (
+                    bytes.fromhex(possession.root_hex),
+                    bytes.fromhex(possession.signature.removeprefix("0x")),
+                )
                 name = self.namespace or _PUBLIC
-                asked = proofs.Challenge(key, validator, nonce, cid, name, root, told.count, expires_at)
-                signed = proofs.transcript(asked) + bytes.fromhex(told.proof)
+                challenge = proofs.Challenge(key, validator, nonce, cid, name, root, possession.count, expires_at)
+                signed = proofs.transcript(challenge) + bytes.fromhex(possession.proof)
                 held = keyed_tree.verify(inclusion, cid, root) == proofs.embedding_hash(embedding)
             except (ValueError, OverflowError):
                 return False
-            return held and verify(key, signed, signature) and proofs.verify_possession(told.proof, embedding, asked)
+            return (
+                held
+                and verify(key, signed, signature)
+                and proofs.verify_possession(possession.proof, embedding, challenge)
+            )
 
         return self._post(node.CHALLENGE, fields, read)
 
     def export_stream(self, kind: str, after: int) -> Call[None]:
-        """Everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
+        """Return everything behind number `after` of a kind, read as it comes. Raises ValueError without a key."""
         if self._keypair is None:
             raise ValueError("a node gives its memory to its controller alone: make the client with that keypair")
         fields: JsonObject = {"kind": kind, "after": after}
         body = miner_scheme.sign_body(self._keypair, node.EXPORT_STREAM.signed_as, fields, self._stamp_ms())
         return Call("POST", node.EXPORT_STREAM.path, msgspec.json.encode(body), ready)
 
-    def require_whole(self, node: PublicKey, told: Commitment | None) -> None:
+    def require_whole(self, node: PublicKey, commitment: Commitment | None) -> None:
         """Check the root over all that a node holds. Raises Impostor."""
-        if told is None:
+        if commitment is None:
             raise Impostor(f"no commitment of {ss58.encode(node)} came with the export")
-        self._require_root(node, told.root_hex, told.count, told.signed, told.signature, name="whole")
+        self._require_root(
+            node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature, name="whole"
+        )
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
-        """Leave a share of the namespace's key with the node."""
+        """Store a share of the namespace's key with the node."""
         fields: JsonObject = {"share_index": share.index, "share_hex": share.data.hex()}
         fields |= {"threshold": threshold, "total": total} | ({"replace": True} if replace else {})
 
@@ -291,14 +301,14 @@ class NodeCalls:
         return self._post(node.PUT_KEY_SHARE, fields, read)
 
     def get_share(self) -> Call[tuple[Share, int] | None]:
-        """The share that was left, with its threshold; None when there is none."""
+        """Return the stored share with its threshold; None when there is none."""
 
         def read(answer: Answer) -> tuple[Share, int] | None:
             if answer.status == 404:
                 return None
-            told = checked(answer, model.KeyShare)
+            share = checked(answer, model.KeyShare)
             try:
-                return Share(told.share_index, bytes.fromhex(told.share_hex)), told.threshold
+                return Share(share.share_index, bytes.fromhex(share.share_hex)), share.threshold
             except ValueError as error:
                 raise MalformedAnswer(f"the node's share could not be read: {error}") from error
 
@@ -343,9 +353,9 @@ class NodeCalls:
         return filter_of(where or {})
 
     def _opened(self, found: Sequence[Seen]) -> list[Seen]:
-        """As `_decrypted`; what was encrypted for others, or with another key, stays as it is among what was not.
+        """Decrypt as `_decrypted` does, but leave memories that were encrypted with another key as they are.
 
-        Raises Undecryptable in a private namespace of which this cipher opens nothing that was found.
+        Raises Undecryptable when this cipher can decrypt none of the memories found in a private namespace.
         """
         opened: list[Seen] = []
         closed: Undecryptable | None = None
@@ -397,7 +407,7 @@ class NodeCalls:
         )
 
     def _stamp_ms(self) -> int:
-        """Strictly ascending: a node takes one request of a kind a millisecond."""
+        """Return a strictly increasing timestamp: a node accepts one request of a kind per millisecond."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         return self._last_ms
 
@@ -406,9 +416,9 @@ _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the
 
 
 def filter_of(where: Where) -> JsonObject:
-    """The field of a request that keeps memories by their metadata; none without conditions.
+    """Return the field of a request that keeps memories by their metadata; none without conditions.
 
-    Raises ValueError for what a node does not understand, naming what it does.
+    Raises ValueError for an unsupported condition, naming the supported ones.
     """
     try:
         filters.parse(where)
@@ -418,19 +428,19 @@ def filter_of(where: Where) -> JsonObject:
 
 
 def belongs_to(result: model.Result, sender: str | None) -> bool:
-    """Whether what was stored is the sender's (None: whoever that is), or the miner does not say whose it is."""
+    """Return whether the stored memory is the sender's (None: anyone's), or the miner does not name the owner."""
     return sender is None or (known(result.owner_reason) is None and known(result.owner) in (None, sender))
 
 
 def keeps_text(result: model.Result) -> bool:
-    """Whether the text that came is the one that is kept."""
+    """Return whether the node keeps the text that was sent."""
     return known(result.text_kept) is not False
 
 
 def _stored(result: model.Result, item: JsonObject, sender: str | None) -> str | NodeRefused:
-    """The content id of what was stored of an item, or why it was not; metadata are always kept whole.
+    """Return the content id of a stored item, or why it was not stored; metadata are always kept whole.
 
-    `sender` is whose it must be; None: anybody's.
+    `sender` is the required owner; None accepts any.
     """
     metadata, owner = item.get("metadata"), known(result.owner)
     if not result.cid:
@@ -469,9 +479,9 @@ def _memory(record: model.Record) -> Memory:
     return Memory(record.cid, record.metadata, known(record.text))
 
 
-def _inclusion(told: model.Possession) -> keyed_tree.Shown:
+def _inclusion(possession: model.Possession) -> keyed_tree.Shown:
     try:
-        return wire.convert(told.inclusion, keyed_tree.Shown)
+        return wire.convert(possession.inclusion, keyed_tree.Shown)
     except msgspec.ValidationError as error:
         raise MalformedAnswer(f"the node's proof could not be read: {error}") from None
 
@@ -481,13 +491,13 @@ def _target(path: str, query: str) -> str:
 
 
 def ready(answer: Answer) -> None:
-    """Raises ApiError unless an answer is a good one."""
+    """Raise ApiError unless the answer is a success."""
     if answer.status != 200:
         raise error_of(answer)
 
 
 def checked(answer: Answer, kind: type[T]) -> T:
-    """Read a good answer. Raises ApiError, MalformedAnswer."""
+    """Decode a successful answer. Raises ApiError, MalformedAnswer."""
     ready(answer)
     try:
         return wire.decode(answer.body, kind)
@@ -496,12 +506,12 @@ def checked(answer: Answer, kind: type[T]) -> T:
 
 
 def floats(vector: Sequence[float]) -> list[JsonValue]:
-    """The numbers as JSON has them; numpy's are others."""
+    """Return the numbers as Python floats, which JSON can encode; numpy's cannot be."""
     return [float(number) for number in vector]
 
 
 def _packed(item: JsonObject) -> JsonObject:
-    """An item with its vector as the bytes that are stored: a quarter of the size, a tenth of the node's work."""
+    """Return an item with its vector as raw bytes: a quarter of the size, a tenth of the node's work."""
     numbers = item.get("raw_embedding")
     if not isinstance(numbers, list):
         return item

@@ -27,7 +27,7 @@ class Share(msgspec.Struct, frozen=True):
 def split(
     secret: bytes, threshold: int, total: int, *, random_bytes: Callable[[int], bytes] = secrets.token_bytes
 ) -> list[Share]:
-    """Return `total` shares of which any `threshold` give the secret, and fewer say nothing but its length.
+    """Return `total` shares of which any `threshold` give the secret, and fewer reveal nothing but its length.
 
     Raises ValueError for an empty secret, or unless 2 <= threshold <= total <= 255.
     """
@@ -50,7 +50,7 @@ def completed(
     """Return `total` shares of a split that `kept` belong to: at most one less than the threshold, or as many that give
     the secret.
 
-    What is not fixed by them is random, so fewer than the threshold still say nothing. Raises ValueError as `split`
+    The rest is random, so fewer than the threshold still reveal nothing. Raises ValueError as `split`
     does, and for shares that are not of this secret.
     """
     fresh = split(secret, threshold, total, random_bytes=random_bytes)
@@ -67,7 +67,7 @@ def completed(
 
 
 def combine(shares: Sequence[Share]) -> bytes:
-    """Return what the shares give; it is the secret when there are as many right ones as the threshold.
+    """Return the value that the shares give, which is the secret if they are correct and reach the threshold.
 
     Raises ValueError for no shares, for two of one number and for shares of different lengths.
     """
@@ -104,7 +104,7 @@ def _through(secret: bytes, points: Sequence[Share], x: int) -> bytes:
 
 
 def _at(coefficients: Sequence[bytes], x: int) -> bytes:
-    """The polynomials of all bytes at x (Horner)."""
+    """Return the polynomials of all bytes at x (Horner)."""
     length, times_x, result = len(coefficients[0]), _times(x), 0
     for coefficient in reversed(coefficients):
         multiplied = result.to_bytes(length, "little").translate(times_x)
@@ -113,14 +113,14 @@ def _at(coefficients: Sequence[bytes], x: int) -> bytes:
 
 
 def _weight(index: int, indexes: Sequence[int], x: int) -> int:
-    """Lagrange's coefficient of a share at x, which is none of the numbers; subtraction is exclusive or."""
+    """Return the Lagrange coefficient of a share at x, which is not a share's number; subtraction is XOR."""
     log = sum(_LOG[x ^ other] - _LOG[index ^ other] for other in indexes if other != index)
     return _EXP[log % 255]
 
 
 @cache
 def _times(factor: int) -> bytes:
-    """The table that multiplies each byte by a factor."""
+    """Return the table that multiplies each byte by a factor."""
     return bytes(_EXP[_LOG[factor] + _LOG[byte]] if factor and byte else 0 for byte in range(256))
 
 

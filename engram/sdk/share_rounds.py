@@ -1,5 +1,5 @@
-"""Leaving shares with many nodes and getting them back: what each answer means; no I/O, so that the blocking
-functions and those for trio tell the same.
+"""Placing shares on many nodes and collecting them: interprets each answer. Does no I/O, so that the blocking and the
+trio functions share it.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ Outcome: TypeAlias = T | SdkError
 
 
 class Node(Protocol):
-    """What is asked of a client here, of either kind."""
+    """The interface that key shares need of either client."""
 
     @property
     def url(self) -> str:
-        """Where its node is."""
+        """The base URL of its node."""
         ...
 
     @property
@@ -40,13 +40,13 @@ class _SharesError(SdkError):
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """A line for each node that did not do its part."""
+        """One line for each node that failed."""
         return tuple(str(fault) for fault in self.faults)
 
 
 @final
 class SharesMissing(_SharesError):
-    """The nodes' shares do not give the secret; `faults` says what each node did instead, as far as it can be told."""
+    """The nodes' shares do not give the secret; `faults` has each node's known failure."""
 
 
 @final
@@ -55,8 +55,8 @@ class SharesNotPlaced(_SharesError):
 
     `sha256` is the secret's, `placed` the numbers (from 1) of the nodes that do keep theirs; `left` has the others'
     numbers and shares, to be tried again by `put_share(share, threshold, total)` or by distributing the same secret to
-    the same nodes again, which completes the split. Never split the secret anew for some of the nodes: shares of two
-    splits do not go together.
+    the same nodes again, which completes the split. Never split the secret again for some of the nodes: shares of two
+    splits cannot be combined.
     """
 
     def __init__(
@@ -70,15 +70,15 @@ class SharesNotPlaced(_SharesError):
 
 @final
 class Placing:
-    """One share for each node. A node has its share when it has given it back once.
+    """Places one share on each node. A node counts as having its share once it has returned it.
 
     Before anything is placed, each node is asked what it keeps: shares of this secret stay, and the rest of their split
     is placed. So what was interrupted, or met a node that was down, is completed by doing it again. Shares of another
-    secret or split are replaced only with `replace`; else nothing is placed beside them.
+    secret or split are replaced only with `replace`; otherwise nothing is placed.
     """
 
     def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int, *, replace: bool = False) -> None:
-        """Raises ValueError for an impossible threshold, and for clients that are not in one namespace."""
+        """Raise ValueError for an impossible threshold, and for clients that are not in one namespace."""
         urls = _urls(nodes)
         self.shares = shamir.split(secret, threshold, len(urls))
         self.threshold = threshold
@@ -90,7 +90,7 @@ class Placing:
         self._unplaced: dict[int, NodeFault | None] = dict.fromkeys(range(1, len(urls) + 1))
 
     def keeps(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> None:
-        """Take in what node `number` keeps before anything is placed; what it did not say is found when placing."""
+        """Record what node `number` keeps before anything is placed; without an answer, placing finds out."""
         if isinstance(outcome, tuple):
             self._kept[number] = outcome
 
@@ -133,7 +133,7 @@ class Placing:
         return NodeFault(number, self._urls[number - 1], "wrong", text)
 
     def answered(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> None:
-        """Take in what node `number` gave back after it was told to keep its share."""
+        """Record what node `number` returned after it was sent its share."""
         if outcome == (self.shares[number - 1], self.threshold):
             del self._unplaced[number]
         elif isinstance(outcome, ApiError) and outcome.code == "share_exists":
@@ -146,7 +146,7 @@ class Placing:
             self._unplaced[number] = NodeFault(number, self._urls[number - 1], kind, text)
 
     def sha256(self, within_s: float) -> bytes:
-        """The secret's SHA-256. Raises SharesNotPlaced unless every node keeps its share."""
+        """Return the secret's SHA-256. Raises SharesNotPlaced unless every node keeps its share."""
         if not self._unplaced:
             return self._sha256
         faults = [
@@ -162,10 +162,10 @@ class Placing:
 
 @final
 class Collecting:
-    """Takes in what nodes give back, until the secret is known."""
+    """Collects the shares that nodes return, until the secret is known."""
 
     def __init__(self, nodes: Sequence[Node], sha256: bytes | None, rng: random.Random) -> None:
-        """Raises ValueError for a `sha256` that is no SHA-256, and for clients that are not in one namespace."""
+        """Raise ValueError for a `sha256` of the wrong length, and for clients that are not in one namespace."""
         if sha256 is not None and len(sha256) != hashlib.sha256().digest_size:
             raise ValueError("sha256 must be the 32 bytes that distributing the shares returned, or None")
         self._recovery = Recovery(sha256, rng)
@@ -178,7 +178,7 @@ class Collecting:
         return self._recovery.secret is not None
 
     def answered(self, number: int, outcome: Outcome[tuple[Share, int] | None]) -> Iterator[None]:
-        """Take in what a node gave, in small steps."""
+        """Process a node's answer, in small steps."""
         url = self._silent.pop(number)
         if isinstance(outcome, SdkError):
             self._faults.append(_fault(number, url, outcome))
@@ -189,16 +189,16 @@ class Collecting:
             yield from self._recovery.add(Given(number, url, share, threshold))
 
     def ended(self) -> Iterator[None]:
-        """All have answered, or time is over: search on in what came, in small steps."""
+        """Finish the search in the shares received, in small steps; call it when all have answered or time is up."""
         if not self.found:
             yield from self._recovery.finish()
 
     def faults(self) -> list[NodeFault]:
-        """What nodes that have answered did instead of giving a right share, in the nodes' order."""
+        """Return the faults of nodes that answered without a correct share, in the nodes' order."""
         return sorted([*self._faults, *self._recovery.faults()], key=lambda fault: fault.number)
 
     def secret(self, within_s: float) -> bytes:
-        """The secret. Raises SharesMissing."""
+        """Return the secret. Raises SharesMissing."""
         if self._recovery.secret is not None:
             return self._recovery.secret
         slow = [_too_slow(number, url, within_s) for number, url in self._silent.items()]

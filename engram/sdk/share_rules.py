@@ -1,6 +1,6 @@
-"""Which secret the shares of several nodes give, and which node did what instead; no I/O.
+"""Recovers the secret from the shares of several nodes, and finds the nodes that returned wrong ones. Does no I/O.
 
-A share carries no checksum, so what can be told depends on what is known of the secret:
+A share carries no checksum, so what can be detected depends on what is known of the secret:
 
 - its SHA-256: no other one is ever taken for it, and it is found when `threshold` right shares came, however many wrong
   ones came beside them (with more than about 15 nodes: with a probability, as not every subset can be tried)
@@ -9,7 +9,7 @@ A share carries no checksum, so what can be told depends on what is known of the
 
 Once it is found, every share is held against the others: altered, bearing another share's number, given twice, or
 naming another threshold. A share that was altered and one of another secret look alike. With too few right shares,
-which of them are wrong cannot be told at all, only how many at least.
+it is not possible to say which of them are wrong, only a minimum number.
 """
 
 import hashlib
@@ -31,11 +31,11 @@ _STEPS_AN_ARRIVAL: Final = 400_000
 _STEPS_AT_THE_END: Final = 4_000_000
 """A step is about 0.06 µs of one core; `_cost` has what a subset costs."""
 _MOST_THRESHOLDS: Final = 8
-"""Of those that nodes name, the ones that most of them name are tried."""
+"""How many of the thresholds that nodes name are tried, the most frequent first."""
 
 
 class NodeFault(msgspec.Struct, frozen=True):
-    """What a node did instead of keeping or giving back its share. `number` counts the nodes from 1."""
+    """A node's failure to keep or return its share. `number` counts the nodes from 1."""
 
     number: int
     url: str
@@ -47,7 +47,7 @@ class NodeFault(msgspec.Struct, frozen=True):
 
 
 class Given(msgspec.Struct, frozen=True):
-    """A share as a node gave it, with the threshold that it named."""
+    """A share as a node returned it, with the threshold that the node named."""
 
     number: int
     url: str
@@ -57,10 +57,10 @@ class Given(msgspec.Struct, frozen=True):
 
 @final
 class Recovery:
-    """Takes shares in as they come. `secret` is None until it is known."""
+    """Searches for the secret as shares arrive. `secret` is None until it is known."""
 
     def __init__(self, sha256: bytes | None, rng: random.Random) -> None:
-        """`sha256` is the secret's, None when nobody knows it; `rng` picks subsets where there are too many."""
+        """Take the secret's SHA-256, None when it is not known; `rng` picks subsets where there are too many."""
         self._sha256 = sha256
         self._rng = rng
         self._given: list[Given] = []
@@ -78,7 +78,7 @@ class Recovery:
             yield from self._search(threshold, needed, _STEPS_AN_ARRIVAL)
 
     def finish(self) -> Iterator[None]:
-        """Search on when no more shares will come, in small steps."""
+        """Finish the search when no more shares will arrive, in small steps."""
         if self._sha256 is None:
             yield from self._agree()
             return
@@ -87,11 +87,11 @@ class Recovery:
 
     @property
     def basis(self) -> Sequence[Share]:
-        """As many shares as the threshold, which give the secret; empty until it is found."""
+        """The `threshold` shares that give the secret; empty until it is found."""
         return self._basis
 
     def missing(self) -> str:
-        """Why there is no secret, in words."""
+        """Return why there is no secret, in words."""
         came, thresholds = len(self._given), self._thresholds()
         if not came:
             return "no node gave a share"
@@ -110,7 +110,7 @@ class Recovery:
         return f"{named} that give another secret: at least {wrong} of them {'is' if wrong == 1 else 'are'} wrong"
 
     def faults(self) -> list[NodeFault]:
-        """What is wrong with which share: all that can be told by now."""
+        """Return the faults known so far, by share."""
         threshold = self._thresholds()[0] if self._given else 0
         if self.secret is not None:
             right = [each for each in self._given if self._right(each.share)]
@@ -120,7 +120,7 @@ class Recovery:
         for given in self._given:
             share, first = given.share, seen.setdefault((given.share.index, given.share.data), given)
             if self.secret is not None and not self._right(share):
-                found.append(NodeFault(given.number, given.url, "wrong", self._told(share)))
+                found.append(NodeFault(given.number, given.url, "wrong", self._explain(share)))
             elif first is not given:
                 text = f"gave share number {share.index}, as node {first.number} did"
                 found.append(NodeFault(given.number, given.url, "duplicate", text))
@@ -130,7 +130,7 @@ class Recovery:
         return found
 
     def _thresholds(self) -> list[int]:
-        """As the nodes named them, what most of them say first."""
+        """Return the thresholds that nodes named, the most frequent first."""
         return [threshold for threshold, _ in Counter(each.threshold for each in self._given).most_common()]
 
     def _search(self, threshold: int, needed: Share | None, steps: int) -> Iterator[None]:
@@ -144,7 +144,7 @@ class Recovery:
             yield
 
     def _agree(self) -> Iterator[None]:
-        """Find the polynomial that so many shares are on that no other one can be told by half of those to spare."""
+        """Find the polynomial through so many shares that half of the surplus ones cannot point to another."""
         came = len(self._given)
         for threshold, named in Counter(each.threshold for each in self._given).items():
             needed = max(threshold + 1, math.ceil((came + threshold) / 2))
@@ -161,7 +161,7 @@ class Recovery:
     def _right(self, share: Share) -> bool:
         return _on(self._basis, share)
 
-    def _told(self, share: Share) -> str:
+    def _explain(self, share: Share) -> str:
         if len(share.data) == len(self._basis[0].data):
             for index in range(1, shamir.MOST_SHARES + 1):
                 if shamir.value_at(self._basis, index) == share.data:
@@ -174,7 +174,7 @@ def _on(basis: Sequence[Share], share: Share) -> bool:
 
 
 def _fit(threshold: int, shares: Sequence[Share]) -> bool:
-    """Whether all shares, one more than `threshold` at least, are of one secret."""
+    """Return whether all shares, one more than `threshold` at least, are of one secret."""
     distinct = list({share.index: share for share in shares}.values())
     if len({len(share.data) for share in shares}) != 1 or len(distinct) <= threshold:
         return False
@@ -184,7 +184,7 @@ def _fit(threshold: int, shares: Sequence[Share]) -> bool:
 def _subsets(
     shares: Sequence[Share], size: int, needed: Share | None, most: int, rng: random.Random
 ) -> Iterator[Sequence[Share]]:
-    """Subsets that can be combined: of one length, no number twice, `needed` among them. All, or `most` at random."""
+    """Yield subsets that can be combined: equal lengths, distinct numbers, with `needed`; all, or `most` at random."""
     by_length: dict[int, list[Share]] = {}
     for share in dict.fromkeys(shares):
         by_length.setdefault(len(share.data), []).append(share)

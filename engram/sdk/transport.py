@@ -1,4 +1,4 @@
-"""The client's HTTP seam: one request, one bounded answer, and errors that say whether anything was sent."""
+"""The client's HTTP transport: one request, one bounded answer, and errors that say whether anything was sent."""
 
 import ssl
 import time
@@ -26,7 +26,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """`{"error","code","request_id"}`; all may be missing in answers of things between us and the gateway."""
+    """`{"error","code","request_id"}`; all may be missing in answers of proxies in front of the gateway."""
 
     error: str = ""
     code: str = ""
@@ -35,7 +35,7 @@ class ErrorBody(msgspec.Struct, frozen=True):
 
 @final
 class Transport:
-    """Requests to one base URL over kept-alive connections. Follows no redirects. Not for use from two threads."""
+    """Requests to one base URL over kept-alive connections. Follows no redirects. Not thread-safe."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         self.url = url.rstrip("/")
@@ -111,7 +111,7 @@ class Transport:
 
 
 def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
-    """The error in an answer that is none of the expected ones."""
+    """Return the error in an unexpected answer."""
     try:
         body = wire.decode(answer.body, ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -128,7 +128,7 @@ def error_of(answer: Answer, *, verified: bool = False) -> ApiError:
 
 
 def tls_context(url: str) -> ssl.SSLContext:
-    """Whom a client of this address trusts: nobody for plain HTTP, as reading certificates takes 30 ms."""
+    """Return the TLS context for this URL; an empty one for plain HTTP, since reading certificates takes 30 ms."""
     return _trusting() if url.lower().startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
@@ -161,7 +161,7 @@ def _bounded_lines(parts: Iterator[str]) -> Iterator[str]:
 
 @contextmanager
 def translated(method: str, url: str) -> Generator[None]:
-    """Raises the client's own errors for those of the HTTP library."""
+    """Raise the client's own errors for those of the HTTP library."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:

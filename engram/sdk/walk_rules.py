@@ -1,4 +1,4 @@
-"""Many memories, page by page: a walk that proves at its end that nothing was left out, and look-ups; no I/O."""
+"""Lists memories page by page (a walk that proves its completeness at the end) and looks records up. Does no I/O."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,10 +14,10 @@ from engram.sdk.node_calls import Call, NodeCalls, Where
 
 @final
 class Walk:
-    """One walk. Ask `request`, `take` the page, until `done`."""
+    """One walk. Send `request` and `take` the page, until `done`."""
 
     def __init__(self, calls: NodeCalls, where: Where | None, node: PublicKey | None) -> None:
-        """With `node`, the node's key, the end is checked. Raises ValueError for a filter too: the root covers all."""
+        """Take `node`, the key to check the end with; with a filter too it raises ValueError: the root covers all."""
         if node is not None and where:
             raise ValueError("a filtered listing cannot be proved complete: leave out `where` or `node`")
         self.done = False
@@ -29,12 +29,12 @@ class Walk:
         self._root: Commitment | None = None
 
     def request(self) -> Call[Listing]:
-        """The next page."""
+        """Return the next page."""
         return self._calls.walk(self._cursors.after, self._where)
 
     def take(self, page: Listing) -> list[Memory]:
-        """The memories of a page. Raises MalformedAnswer for one that goes back."""
-        fresh = [each for each in page.records if each.cid not in self._entries]  # stored again, one is listed again
+        """Return the memories of a page. Raises MalformedAnswer for a cursor that goes back."""
+        fresh = [each for each in page.records if each.cid not in self._entries]  # stored again, listed again
         self._entries |= {each.cid: _entry(each) for each in fresh}
         self._cursors.follow(known(page.next))
         self.done, self._root = known(page.next) is None, known(page.commitment)
@@ -59,7 +59,7 @@ class Walk:
 
 @final
 class Cursors:
-    """Where a node's pages end; a cursor that comes again would never end."""
+    """Checks a node's cursors: a repeated cursor would loop forever."""
 
     def __init__(self) -> None:
         self.after: str | None = None
@@ -67,7 +67,7 @@ class Cursors:
         self._seen = set[str]()
 
     def follow(self, cursor: str | None) -> None:
-        """Go on behind a page. Raises MalformedAnswer."""
+        """Continue after a page. Raises MalformedAnswer."""
         if cursor is not None and cursor in self._seen:
             raise MalformedAnswer("the node's pages go round in a circle: a cursor came twice")
         self.after, self.ended = cursor, cursor is None
@@ -84,7 +84,7 @@ def _entry(listed: Listed) -> bytes:
 
 @final
 class LookUp:
-    """Records by references, 256 values a request and page by page. Ask `request`, `take` the answer, until `done`."""
+    """Looks up records, 256 values a request, page by page. Send `request` and `take` the answer, until `done`."""
 
     def __init__(self, calls: NodeCalls, key: str, values: Sequence[str]) -> None:
         self._calls = calls
@@ -99,11 +99,11 @@ class LookUp:
         return not self._left
 
     def request(self) -> Call[References]:
-        """The next page."""
+        """Return the next page."""
         return self._calls.look_up_texts(self._key, self._left[:MAX_BATCH], self._cursors.after)
 
     def take(self, page: References) -> None:
-        """Take a page in. Raises MalformedAnswer for one that goes back."""
+        """Add a page. Raises MalformedAnswer for a cursor that goes back."""
         self._found |= {each.cid: each for each in page.records}
         self._cursors.follow(page.next)
         if page.next is None:
@@ -111,7 +111,7 @@ class LookUp:
             self._cursors = Cursors()
 
     def memories(self) -> list[Memory]:
-        """What was found, decrypted. Raises Undecryptable."""
+        """Return what was found, decrypted. Raises Undecryptable."""
         return self._calls.memories(
             [(each.cid, known(each.metadata) or {}, known(each.text)) for each in self._found.values()]
         )

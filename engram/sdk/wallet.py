@@ -1,4 +1,4 @@
-"""What pays for a session."""
+"""The wallet interface of the SDK."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""Readers of a tree's event stream: what operators see in the log and count in the metrics."""
+"""Turns the events of a supervision tree into log lines and metrics."""
 
 import traceback
 from collections.abc import Callable
@@ -26,7 +26,7 @@ _log = structlog.get_logger("engram.actors")
 
 
 def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
-    """A listener for `EventStream.listen`; messages themselves are never logged, they may hold what is private."""
+    """Return a listener for `EventStream.listen`; it never logs the messages themselves, which may be private."""
 
     def observe(event: ActorEvent) -> None:
         match event:
@@ -41,7 +41,7 @@ def observer(metrics: Metrics) -> Callable[[ActorEvent], None]:
                 _log.error("supervisor_gave_up", supervisor=path, child=child, disabled=disabled)
             case DeadLetter(name=name, message=message, cause=cause):
                 metrics.dead_letters.labels(cause).inc()
-                if cause in ("dropped_newest", "dropped_oldest"):  # only mailboxes that take hints drop any
+                if cause in ("dropped_newest", "dropped_oldest"):  # only mailboxes for hints drop messages
                     metrics.hints_lost.labels(name).inc()
                 _log.warning("dead_letter", actor=name, kind=type(message).__name__, cause=cause)
             case HintLost(name=name, message=message, cause=cause):
@@ -63,5 +63,5 @@ def _cause(error: BaseException | None) -> dict[str, str]:
 
 
 def _branch(path: str) -> str:
-    """The part of a path that names no single payment or session."""
+    """Return the part of a path that does not name a single payment or session."""
     return "/".join(path.split("/")[:3])

@@ -1,8 +1,8 @@
-"""Structured logs on standard error: one line an event, JSON or for people, secrets never in either.
+"""Structured logs on standard error: one line per event, as JSON or for people, never with secrets.
 
-An event is a word (`payment_settled`) and its facts as keywords. `request_id` is bound for everything that is logged
-while a request is answered. The lines of answered requests are written many at once: each by itself, made as the
-others are, costs a tenth of a search.
+An event is a word (`payment_settled`) with its facts as keywords. `request_id` is bound to everything that is logged
+while a request is answered. The lines of answered requests are written in batches: made and written one by one, each
+would cost a tenth of a search.
 """
 
 import contextlib
@@ -42,28 +42,28 @@ _SECRET: Final = frozenset(
         "token",
     }
 )
-"""Words in a key's name that make its value a secret."""
+"""Words in a key's name that mark its value as a secret …"""
 
 _HARMLESS: Final = frozenset(["bytes", "count", "hash", "id", "ids", "network", "state", "status", "tx"])
-"""… unless the name ends in one of these: `payment_id` says which, not what."""
+"""… unless the name ends in one of these: `payment_id` identifies a payment without revealing it."""
 
 _WORD: Final = re.compile("[a-z0-9]+")
 
 _HELD: Final = 64
-"""Lines of requests that are written at once."""
+"""Lines of requests that are written in one batch."""
 
 _UNWRITABLE: Final = (OSError, ValueError)
-"""What a stream raises that is full, broken, or closed."""
+"""Exceptions of a stream that is full, broken or closed."""
 
 _TELLING: Final = (str, bytes, list, tuple, dict)
-"""What of a secret would be told by its value."""
+"""Types whose value would reveal a secret."""
 
 
 def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records of `level` and above to `stream` (standard error).
 
-    What cannot be written there (a full disk, a reader that has gone) is lost, and nobody is troubled by it.
-    `json` chooses one JSON object a line over coloured text. Called once, by the composition root.
+    What cannot be written there (a full disk, a reader that has gone) is dropped without an error.
+    `json` chooses one JSON object a line over colored text. Called once, by the composition root.
     """
     number = logging.getLevelNamesMapping()[level]
     lossy = _Lossy(stream or sys.stderr)
@@ -100,7 +100,7 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
 
 @final
 class _Lossy:
-    """A stream as loggers use it. To fail with it would end requests, and actors, for the sake of a line."""
+    """A stream for loggers that never raises: a lost line must not end a request or an actor."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -120,7 +120,7 @@ class _Lossy:
 
     def write_held(self) -> None:
         lines: list[str] = []
-        with contextlib.suppress(IndexError):  # other threads may be writing them, too
+        with contextlib.suppress(IndexError):  # other threads may write too
             while True:
                 lines.append(self._held.popleft())
         if lines:
@@ -151,11 +151,11 @@ class _RequestLine(msgspec.Struct, frozen=True):
 
 @final
 class _Requests:
-    """Where the lines of requests wait; None where they are made and written as all others."""
+    """The batch of request lines; None where they are written like all others."""
 
     held_by: _Lossy | None = None
     wanted: bool = True
-    """Whether the level lets them through at all."""
+    """Whether the log level admits them."""
 
 
 _requests: Final = _Requests()
@@ -163,7 +163,7 @@ _log = structlog.get_logger("engram.http")
 
 
 def request(surface: str, *, method: str, path: str, status: int, took_ms: float, client: str, request_id: str) -> None:
-    """Notes an answered request. As JSON the line waits for others, until `write_held` or any other line is written."""
+    """Note an answered request. As JSON the line is held until `write_held` or any other line."""
     held_by = _requests.held_by
     if held_by is None:
         if not _requests.wanted:
@@ -187,13 +187,13 @@ def request(surface: str, *, method: str, path: str, status: int, took_ms: float
 
 
 def write_held() -> None:
-    """Writes the lines of requests that wait; to be called a few times a second, and at the end."""
+    """Write the held lines of requests; call it a few times a second, and at the end."""
     if _requests.held_by is not None:
         _requests.held_by.write_held()
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor: values of secret keys, at any depth of mappings, are replaced."""
+    """Replace the values of secret keys, at any depth of mappings (a structlog processor)."""
     for key, value in event.items():
         if _is_secret(key):
             if isinstance(value, _TELLING):
@@ -204,13 +204,13 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
 
 
 def _stamp(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A structlog processor."""
+    """Add the time of an event (a structlog processor)."""
     event["timestamp"] = _now()
     return event
 
 
 def _now() -> str:
-    """The time, UTC, as ISO 8601 has it."""
+    """Return the time, UTC, as ISO 8601 has it."""
     seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
     return f"{_second(seconds)}.{nanoseconds // 1_000:06d}Z"
 
@@ -229,7 +229,7 @@ def _is_secret(key: Hashable) -> bool:
 def _encode(event: object, **_: Any) -> str:
     try:
         return msgspec.json.encode(event, enc_hook=repr).decode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair that somebody sent
+    except UnicodeEncodeError:  # an unpaired surrogate from a client
         return json_of.dumps(event, default=repr)
 
 

@@ -1,4 +1,4 @@
-"""How late the event loop wakes a task: the figure that tells when something blocks it."""
+"""Measures how late the event loop wakes a task, which shows when something blocks it."""
 
 import trio
 
@@ -9,7 +9,7 @@ INTERVAL_S = 0.05
 
 
 def loop_lag_job(metrics: Metrics) -> Job:
-    """A job that measures for ever: `metrics.loop_lag` gets one sample each INTERVAL_S."""
+    """Return a job that adds a sample to `metrics.loop_lag` every INTERVAL_S."""
 
     async def run(context: Context) -> None:
         context.ready()

@@ -1,7 +1,7 @@
-"""Counters and histograms of the event loop's own thread: plain numbers, read at a scrape.
+"""Counters and histograms for the event loop's thread alone: plain numbers, read at a scrape.
 
-The client library's take a lock for each change and look their child up by text for each label: 3 to 5 us a request,
-a twentieth of a whole one. These have the same words (`labels(…).inc()`, `labels(…).observe(seconds)`) and the same
+Those of prometheus_client take a lock for each change and look up their child by its label texts: 3 to 5 µs, a
+twentieth of a whole request. These have the same methods (`labels(…).inc()`, `labels(…).observe(seconds)`) and the same
 exposition, and may be used by one thread only.
 """
 
@@ -38,7 +38,7 @@ class HistogramChild:
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self.buckets = [0] * (len(bounds) + 1)
-        """Observations in each bucket alone; the last is that beyond the highest bound."""
+        """Observations per bucket (not cumulative); the last bucket is above the highest bound."""
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
@@ -57,13 +57,13 @@ class Counter:
         registry.register(self)
 
     def labels(self, *values: str) -> CounterChild:
-        """The counter of these label values; made when it is first asked for."""
+        """Return the counter of these label values; made when it is first asked for."""
         if (child := self._children.get(values)) is None:
             child = self._children[values] = CounterChild()
         return child
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """What a scrape reads."""
+        """Yield what a scrape reads."""
         family = CounterMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in self._children.items():
             family.add_metric(values, child.value)
@@ -90,13 +90,13 @@ class Histogram:
         registry.register(self)
 
     def labels(self, *values: str) -> HistogramChild:
-        """The histogram of these label values; made when it is first asked for."""
+        """Return the histogram of these label values; made when it is first asked for."""
         if (child := self._children.get(values)) is None:
             child = self._children[values] = HistogramChild(self._bounds)
         return child
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """What a scrape reads."""
+        """Yield what a scrape reads."""
         family = HistogramMetricFamily(self._name, self._documentation, labels=self._labelnames)
         for values, child in self._children.items():
             seen, buckets = 0, []

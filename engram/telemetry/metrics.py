@@ -1,6 +1,6 @@
-"""Every Prometheus metric of Engram, in one table. A test holds the table against the registry.
+"""Every Prometheus metric of Engram, in one table. A test compares the table with the registry.
 
-Labels are few and of known values: never a hotkey, an address, a session or a path with parameters.
+Labels have few, known values: never a hotkey, an address, a session or a path with parameters.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Metric(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = _FAST
     loop_only: bool = False
-    """Changed by the event loop's thread alone, for each request."""
+    """Whether it is changed only by the event loop's thread, for each request."""
 
 
 TABLE: Final = (
@@ -209,11 +209,11 @@ class Metrics:
             setattr(self, row.attribute, _made(row, self.registry))
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
-        """Call `refresh` before each rendering, to set gauges that are cheaper read than kept. It must not block."""
+        """Call `refresh` before each rendering, to set gauges that are not kept up to date. It must not block."""
         self._before_scrape.append(refresh)
 
     def render(self) -> bytes:
-        """The text that Prometheus reads (version 0.0.4, UTF-8)."""
+        """Return the text that Prometheus reads (version 0.0.4, UTF-8)."""
         for refresh in self._before_scrape:
             refresh()
         return generate_latest(self.registry)

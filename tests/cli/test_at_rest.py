@@ -2,12 +2,11 @@
 
 import json
 import socket
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
+import run as composition
 from config import Loaded
 from engram.cli import roles
 from engram.cli.output import duration, printable, usd
@@ -136,7 +135,7 @@ def test_a_role_is_started_with_checked_settings(here: Path, run: Run, monkeypat
         started.append((names, loaded.settings.gateway.port, ready_fd, launch))
         return 7
 
-    monkeypatch.setitem(sys.modules, "run", SimpleNamespace(main=start))
+    monkeypatch.setattr(composition, "main", start)
     assert run("gateway", "--port", "0", "--ready-fd", "2").code == 7
     assert run("run", "gateway", "facilitator").code == 7
     assert run("miner", "--config", "launch.json").code == 7

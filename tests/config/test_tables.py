@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from config.environment import NAMES, VARIABLES, misspelt, variable_of
+from config.environment import NAMES, VARIABLES, misspelled, variable_of
 from config.keys import KEYS, SECTIONS, describe, is_secret, read_text, read_value
 from config.model import Settings
 from config.networks import NETWORKS, money
@@ -32,7 +32,7 @@ def test_sections_are_the_fields_of_settings() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_known_variable_is_not_misspelt(name: str) -> None:
-    assert misspelt(name) is None
+    assert misspelled(name) is None
 
 
 def test_the_networks_that_can_be_configured_are_those_that_payments_take() -> None:

@@ -10,12 +10,6 @@ import pytest
 
 ROOT: Final = Path(__file__).parents[2]
 FORBIDDEN: Final = frozenset({"told", "asked", "whoever", "nobody", "anew", "theirs"})
-NOT_YET: Final = (
-    "engram/api", "engram/durable", "engram/gateway", "engram/http",
-    "engram/payments", "engram/roles", "engram/sdk", "engram/sessions",
-    "engram/stats", "run.py",
-)  # fmt: skip
-"""Where such names are left. This list may only shrink."""
 
 
 def names(tree: ast.AST) -> Iterator[str]:
@@ -43,12 +37,7 @@ def _words(name: str) -> list[str]:
 
 def _modules() -> list[Path]:
     found = [path for root in ("actors", "config", "engram") for path in sorted((ROOT / root).rglob("*.py"))]
-    return [path for path in [*found, ROOT / "run.py"] if not _is_left(path)]
-
-
-def _is_left(path: Path) -> bool:
-    name = path.relative_to(ROOT).as_posix()
-    return any(name == left or name.startswith(left + "/") for left in NOT_YET)
+    return [*found, ROOT / "run.py"]
 
 
 @pytest.mark.parametrize("path", _modules(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -81,7 +81,7 @@ def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
         try:
             answers: dict[str, object] = {"url": url}
             for path in ("/health", "/stats"):
-                call = calls.told(path)
+                call = calls.document(path)
                 answers |= call.read(transport.request(call.method, call.path))
         finally:
             transport.close()
