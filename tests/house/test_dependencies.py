@@ -93,3 +93,13 @@ def test_every_file_of_sqlite_is_opened_by_one_library() -> None:
     driver = {("pysqlite3", "engram/durable/driver.py"), ("sqlite3", "engram/durable/driver.py")}
     found = {each for each in imported("actors", "config", "engram", "tests") if each[0] in {"sqlite3", "pysqlite3"}}
     assert found == driver
+
+
+def test_every_area_stands_in_a_layer() -> None:
+    """What import-linter finds in no layer, it holds to no arrow."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["name"].startswith("Arrows run one way")]
+    named = {area for layer in layers for area in re.findall(r"engram\.(\w+)", layer)}
+    areas = {path.parent.name for path in (ROOT / "engram").glob("*/__init__.py")}
+    modules = {path.stem for path in (ROOT / "engram").glob("*.py")} - {"__init__"}
+    assert areas | modules <= named
