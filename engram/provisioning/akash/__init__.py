@@ -1,1 +1,1 @@
-"""Akash: nodes on machines of strangers, leased by our own transactions; no CLI, no SDK."""
+"""Nodes on Akash: native transactions over REST, provider gateways, and the saga of a deployment."""
