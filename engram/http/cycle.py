@@ -2,9 +2,9 @@
 
 `receive` reads the body on demand; after its end it waits for the client to disconnect (or for the answer to end).
 `send` writes head and body together. Trailers (`http.response.trailers`) end the answer where its head announced them;
-those of a request come with the last message of its body (`"trailers"`, beyond ASGI). A faulty application ends only its own connection: an exception before the answer
-is a 500, after its head the connection is cut; an answer that is incomplete or does not match its declared length is
-cut, and its connection is not reused.
+those of a request come with the last message of its body (`"trailers"`, beyond ASGI). A faulty application ends only
+its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
+incomplete or does not match its declared length is cut, and its connection is not reused.
 
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
 answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
