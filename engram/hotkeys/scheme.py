@@ -238,12 +238,15 @@ def sign_headers(
     body: bytes = b"",
     uuid: str = "",
     receiver: PublicKey | None = None,
+    body_hash: str = "",
 ) -> dict[str, str]:
     """Return the headers that sign a request under a scheme of headers; `now_ns` is unix nanoseconds.
 
+    `body_hash` (SHA-256, hex) stands for a body that is not at hand.
+
     Raises ValueError when the scheme wants a uuid or a receiver and there is none, or the uuid is none.
     """
-    values = _signed_values(scheme, keypair, method, raw_path, body, {}, now_ns, uuid, receiver)
+    values = _signed_values(scheme, keypair, method, raw_path, body, {}, now_ns, uuid, receiver, body_hash)
     return {
         spelled(name): scheme.prefixes.get(part, "") + values[part]
         for name, part in scheme.headers.items()
@@ -509,6 +512,7 @@ def _signed_values(
     now_ns: int,
     uuid: str,
     receiver: PublicKey | None,
+    body_hash: str = "",
 ) -> Values:
     values: Values = {"hotkey": keypair.ss58, "timestamp": scheme.unit.spell(now_ns)}
     if scheme.versions:
@@ -531,6 +535,7 @@ def _signed_values(
         uuid=uuid,
         receiver=values.get("receiver", ""),
         fields=fields,
+        body_hash=body_hash,
     )
     digits = keypair.sign(next(iter(scheme.messages(signable)))).hex()
     values["signature"] = "0x" + digits if scheme.signs_0x else digits

@@ -22,7 +22,6 @@ HOP_BY_HOP: Final = frozenset(
         b"proxy-authorization",
         b"proxy-connection",
         b"te",
-        b"trailer",
         b"transfer-encoding",
         b"upgrade",
     }
@@ -42,7 +41,7 @@ _REBUILT: Final = frozenset(
         b"x-request-id",
     }
 )
-SIGNING: Final = (b"epistula-", b"x-epistula-", b"x-chutes-", b"body-signature", b"x-internal-secret", b"payment-")
+SIGNING: Final = (b"epistula-", b"x-epistula-", b"x-chutes-", b"body-signature", b"x-internal-secret")
 """Beginnings of the names of headers that carry signatures and secrets."""
 _ANSWERED_BY_US: Final = frozenset({b"date", b"x-request-id"})
 _NEVER_TRAILERS: Final = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"content-encoding"})
@@ -74,6 +73,8 @@ def request_lines(headers: Headers, origin: Origin, authority: str, length: int 
     named = named_by_connection(headers)
     lines: Headers = [(b"host", authority.encode("ascii"))]
     lines += [(name, value) for name, value in headers if not _stays(name, value, named)]
+    if length != CHUNKED:
+        lines = [(name, value) for name, value in lines if name != b"trailer"]
     client = origin.client.encode("ascii", "replace")
     proto = b"https" if origin.secure else b"http"
     lines.append((b"x-forwarded-for", client))
