@@ -320,7 +320,7 @@ def _akash_backend(settings: Settings) -> Iterator[Refused]:
     if not _BY_DIGEST.fullmatch(settings.provisioning.miner_image):
         yield Refused(
             "provisioning.miner_image",
-            f"{settings.provisioning.miner_image!r} names no digest; on Akash it must be name@sha256: and 64 hex digits",
+            f"{settings.provisioning.miner_image!r} names no digest, which Akash needs: name@sha256: and 64 hex digits",
         )
     if settings.environment != "local" and not settings.gateway.public_url:
         yield Refused("gateway.public_url", "is missing: nodes on Akash ask the gateway for their hotkey's signature")

@@ -88,7 +88,7 @@ TABLE: Final = (
         "akash_margin",
         "gauge",
         "engram_akash_margin_ratio",
-        "Share of the price of sessions on Akash that their leases do not cost: of those that ended in the last 7 days.",
+        "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
     ),
     Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
@@ -183,6 +183,10 @@ class Metrics:
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge
+    akash_deployments: Gauge
+    akash_balance: Gauge
+    akash_margin: Gauge
+    akash_orphans: Counter
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge

@@ -15,8 +15,8 @@ import structlog
 import trio
 
 from engram.provisioning.akash import bidding, records, rules
-from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
 from engram.provisioning.akash.escrow import Escrows
+from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
@@ -99,9 +99,7 @@ class AkashBackend:
             return
         now = self._parts.clock.now()
         restarts = 1 if now - row.state_since > SETTLED_S else row.restarts + 1
-        await self._parts.ledger.write(
-            lambda c: records.set_values(c, row.dseq, stopped_at=now, restarts=restarts)
-        )
+        await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, stopped_at=now, restarts=restarts))
 
     async def destroy(self, token: str) -> None:
         with trio.move_on_after(CLOSE_S) as patience:
@@ -154,9 +152,7 @@ class AkashBackend:
         return await self._parts.ledger.read(lambda c: records.live(c, token))
 
     def _is_alive(self, row: Deployment) -> bool:
-        return (
-            row.state is DeploymentState.SERVING and row.stopped_at is None and not self._watching.is_down(row.dseq)
-        )
+        return row.state is DeploymentState.SERVING and row.stopped_at is None and not self._watching.is_down(row.dseq)
 
     @asynccontextmanager
     async def _locked(self, token: str) -> AsyncIterator[None]:

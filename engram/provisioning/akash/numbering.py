@@ -2,7 +2,8 @@
 
     dseq = (tenths of a second since 1970, or one more than the last) << 18 | 18 bits of the ledger's id
 
-Console numbers by milliseconds and the CLI by blocks: both are far below. A number fits a JavaScript integer until 2078.
+Console numbers by milliseconds and the CLI by blocks: both are far below. A number fits a JavaScript integer until
+2078.
 """
 
 import hashlib

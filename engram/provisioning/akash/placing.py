@@ -17,8 +17,8 @@ from engram.provisioning.akash.messages import (
     CloseDeployment,
     CreateDeployment,
     CreateLease,
-    Deposit,
     DeploymentID,
+    Deposit,
     Message,
     Reclamation,
 )
@@ -244,9 +244,9 @@ class Placing:
 
     async def _await_ready(self, row: Deployment) -> Event:
         status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
-        if isinstance(status, rules.NotReady):
-            if self._parts.clock.now() - row.state_since >= self._parts.budgets.ready_s:
-                return rules.NotReady(await self._parts.providers.logs(row, self._parts.service) or status.text)
+        late = self._parts.clock.now() - row.state_since >= self._parts.budgets.ready_s
+        if late and isinstance(status, rules.NotReady):
+            return rules.NotReady(await self._parts.providers.logs(row, self._parts.service) or status.text)
         return await self._lease_first(row, status)
 
     async def _lease_first(self, row: Deployment, event: Event) -> Event:

@@ -1,6 +1,7 @@
 """The chain against the ledger, at the start and every few minutes: what nobody wants is closed, what cost is noted."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final, final
 
 import msgspec
@@ -87,6 +88,7 @@ class Reconciler:
                 outcome = await self.close(dseq)
             except Unavailable as error:
                 outcome = str(error)
+        self._parts.metrics.akash_orphans.inc()
         _log.warning("akash_orphan_closed", dseq=dseq, outcome=outcome)
 
     async def _note_costs(self) -> None:
@@ -98,4 +100,4 @@ class Reconciler:
             if info is not None and info.is_active:
                 continue
             spent = 0 if info is None else info.spent_uact
-            await parts.ledger.write(lambda c, d=row.dseq, s=spent: records.set_values(c, d, cost_uact=s))
+            await parts.ledger.write(partial(records.set_values, dseq=row.dseq, cost_uact=spent))

@@ -53,6 +53,12 @@ def all_live(connection: Connection) -> list[Deployment]:
     return [_deployment(row) for row in connection.execute(query).mappings()]
 
 
+def all_of(connection: Connection) -> list[Deployment]:
+    """Return every deployment, closed ones too, oldest first."""
+    query = select(deployments).order_by(deployments.c.dseq)
+    return [_deployment(row) for row in connection.execute(query).mappings()]
+
+
 def of_token(connection: Connection, token: str) -> list[Deployment]:
     """Return all deployments of the node, oldest first."""
     query = select(deployments).where(deployments.c.token == token).order_by(deployments.c.dseq)
@@ -83,7 +89,7 @@ def last_dseq(connection: Connection) -> int:
     return connection.execute(select(func.max(deployments.c.dseq))).scalar_one_or_none() or 0
 
 
-def set_values(connection: Connection, dseq: int, **values: float | str | int | None) -> None:
+def set_values(connection: Connection, dseq: int, **values: float | str | None) -> None:
     """Set columns that belong to no state, such as `ends_at`, `stopped_at`, `restarts` and `cost_uact`."""
     connection.execute(update(deployments).where(deployments.c.dseq == dseq).values(values))
 

@@ -1,7 +1,8 @@
 """Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import structlog
@@ -71,10 +72,10 @@ class Watching:
             nursery.start_soon(self._every, self._parts.reconcile_s, self._reconcile)
             nursery.start_soon(self._fill_wanted)
 
-    async def _every(self, seconds: float, job: Callable[[], object]) -> None:
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await job()  # type: ignore[misc]
+                await job()
             except Unavailable as error:
                 _log.warning("akash_not_watched", reason=str(error))
             await trio.sleep(seconds)
@@ -85,7 +86,7 @@ class Watching:
             self._escrow_wanted = trio.Event()
             wanted, self._wanted = self._wanted, set()
             for dseq in sorted(wanted):
-                row = await self._parts.ledger.read(lambda c, d=dseq: records.get(c, d))
+                row = await self._parts.ledger.read(partial(records.get, dseq=dseq))
                 try:
                     if row is not None:
                         await self._escrows.fill(row)
