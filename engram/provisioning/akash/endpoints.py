@@ -52,7 +52,9 @@ class Endpoint:
 class Endpoints:
     """All endpoints of one chain."""
 
-    def __init__(self, http: HttpClient, urls: Sequence[str], chain_id: str, *, head_kept_s: float = HEAD_KEPT_S) -> None:
+    def __init__(
+        self, http: HttpClient, urls: Sequence[str], chain_id: str, *, head_kept_s: float = HEAD_KEPT_S
+    ) -> None:
         self._http = http
         self._chain_id = chain_id
         self._all = [Endpoint(url) for url in urls]

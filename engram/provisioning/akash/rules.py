@@ -296,7 +296,9 @@ def _leasing(row: Deployment, event: Event, now: float) -> Decision:
             excluded = row.excluded if row.provider is None else (*row.excluded, row.provider)
             # The time spent on bids goes on: an order whose bids all vanish is given up as one without bids.
             return Decision(
-                msgspec.structs.replace(row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded)
+                msgspec.structs.replace(
+                    row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded
+                )
             )
         case _:
             return Decision(row)
