@@ -55,6 +55,10 @@ def _paid_time_has_one_clock(connection: Connection) -> None:
     _script(connection, "paid_clock.sql")
 
 
+def _nodes_run_on_akash(connection: Connection) -> None:
+    _script(connection, "akash.sql")
+
+
 def _validators_keep_rounds(connection: Connection) -> None:
     _script(connection, "validator.sql")
 
@@ -64,5 +68,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _refunds_are_sent,
     _sessions_are_counted,
     _paid_time_has_one_clock,
+    _nodes_run_on_akash,
     _validators_keep_rounds,
 )

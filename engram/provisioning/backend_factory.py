@@ -1,19 +1,17 @@
 """The backends, one row each. To add one: a file that makes it from the settings, and its row here."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import msgspec
 
-from config.model import Settings
+from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.errors import UnknownBackend
 from engram.provisioning.local_factory import local_backend
 from engram.provisioning.node_backend import NodeBackend
 
-Factory: TypeAlias = Callable[[Settings, Path, str, Path], NodeBackend]
-"""Settings, the locked data folder, the ledger's id, and the folder that holds the package."""
+Factory: TypeAlias = Callable[[BackendPorts], NodeBackend]
 
 
 class BackendRow(msgspec.Struct, frozen=True):
@@ -42,12 +40,12 @@ BUILT: Final = tuple(row.name for row in BACKENDS.values() if row.make is not No
 """What `provisioning.backend` may name in this version."""
 
 
-def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> NodeBackend:
+def make_backend(ports: BackendPorts) -> NodeBackend:
     """Return the backend that the settings name. Raises UnknownBackend, saying which setting to change."""
-    name = settings.provisioning.backend
+    name = ports.settings.provisioning.backend
     if (make := BACKENDS[name].make) is None:
         raise UnknownBackend(
             f"provisioning.backend = {name!r} is not built into this version; "
             f"set provisioning.backend to {' or '.join(map(repr, BUILT))}"
         )
-    return make(settings, data_dir, ledger_id, root)
+    return make(ports)

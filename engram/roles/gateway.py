@@ -18,6 +18,7 @@ from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.provisioning import NodeBackend as Backend
 from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
 from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.records import require_backend
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
 from engram.relay.rounds import MemoryRounds
@@ -109,11 +110,25 @@ class Gateway:
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Ask the backend for its capacity and return the tree. Raises UnknownBackend, OtherBackend."""
-        backend = make_backend(self.settings, shared.folder, shared.ledger_id, Path(__file__).resolve().parents[2])
+        backend = make_backend(self._backend_ports(shared))
         await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
         ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
         self._backend = backend
         return tree(shared, ports)
+
+    def _backend_ports(self, p: Shared) -> BackendPorts:
+        return BackendPorts(
+            settings=self.settings,
+            data_dir=p.folder,
+            ledger_id=p.ledger_id,
+            root=Path(__file__).resolve().parents[2],
+            ledger=p.ledger,
+            http=p.http,
+            clock=p.clock,
+            ids=p.ids,
+            metrics=p.metrics,
+            rng=p.rng,
+        )
 
     async def close(self) -> None:
         """End the nodes if `shutdown.nodes` is `stop`; their data is kept for the next start."""
