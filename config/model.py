@@ -259,6 +259,46 @@ class RelaySettings(Section, frozen=True):
     """How often what was learned of the managed nodes is queued."""
 
 
+class ValidatorSettings(Section, frozen=True):
+    """A validator: how it asks miners, and whether it sets weights."""
+
+    netuid: Netuid = 450
+    hotkey_file: str = ""
+    """The validator's hotkey: a wallet file of mode 0600, plain or encrypted."""
+    hotkey_password_file: str = ""
+    """File with the password of an encrypted hotkey."""
+    dry_run: bool = True
+    """Score, and write down the weights that would be set, but send nothing to the chain."""
+    round_s: Seconds = 600.0
+    """From one round to the next."""
+    deadline_s: Seconds = 120.0
+    """For a whole round: a miner that has not answered by then has not answered."""
+    timeout_s: Seconds = 15.0
+    """For one answer of a miner."""
+    concurrency: Count = 64
+    """Miners asked at once."""
+    queries: Count = 4
+    """Searches a miner and round."""
+    challenges: Count = 2
+    """Storage proofs a miner and round."""
+    planted: Count = 20
+    """Records planted at most a miner and round. Each is deleted again after 2 to `planted_rounds` rounds."""
+    planted_rounds: Annotated[int, Meta(ge=3, le=1_000)] = 24
+    least_planted: Annotated[int, Meta(ge=5, le=10)] = 5
+    """A miner is asked about a matter only when it should hold this many planted records of it: so many of the 10
+    answers that are right are not public."""
+    share_scores: bool = True
+    """Miners of one coldkey or one address share one score."""
+    history_rounds: Annotated[int, Meta(ge=10, le=100_000)] = 1_000
+    """Rounds kept for `engram validator explain`."""
+    private_addresses: bool = False
+    """Ask miners at addresses that are not public, for a subnet on one machine. Refused on mainnet."""
+    ground_truth: str = ""
+    """The public ground-truth file (JSON lines); empty: every right answer is a planted record."""
+    blacklist: tuple[str, ...] = ()
+    """Miners that are never asked and get no weight: a hotkey (ss58), a space, and why."""
+
+
 class FacilitatorSettings(Section, frozen=True):
     """The play-money facilitator (`run.py facilitator`, or embedded in a `local` gateway)."""
 
@@ -337,5 +377,6 @@ class Settings(Section, frozen=True):
     stats: StatsSettings = StatsSettings()
     chain: ChainSettings = ChainSettings()
     relay: RelaySettings = RelaySettings()
+    validator: ValidatorSettings = ValidatorSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     miner: MinerSettings = MinerSettings()

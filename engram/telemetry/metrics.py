@@ -91,6 +91,19 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
+    Metric(
+        "validator_round_seconds",
+        "histogram",
+        "engram_validator_round_seconds",
+        "From a round's first question to its scores.",
+        buckets=_SLOW,
+    ),
+    Metric(
+        "validator_weights", "counter", "engram_validator_weights", "Weights sent, by what became of them.", ("state",)
+    ),
+    Metric("validator_due", "gauge", "engram_validator_due", "1 for where setting weights stands.", ("verdict",)),
+    Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -175,6 +188,11 @@ class Metrics:
     relay_entries: Gauge
     relay_sends: Counter
     relay_not_queued: Counter
+    validator_rounds: Counter
+    validator_round_seconds: Histogram
+    validator_weights: Counter
+    validator_due: Gauge
+    validator_planted: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

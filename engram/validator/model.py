@@ -165,3 +165,16 @@ class Sent(msgspec.Struct, frozen=True, kw_only=True):
     state: SentState
     reason: str | None
     at: float
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last look at the chain said of setting weights."""
+
+    netuid: int
+    verdict: str
+    """A word of due.Due."""
+    detail: str
+    warnings: list[str]
+    block: int | None
+    uid: int | None
+    at: float

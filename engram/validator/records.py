@@ -12,6 +12,7 @@ from engram.validator.model import (
     Answer,
     Kind,
     Known,
+    Look,
     Miner,
     Outcome,
     Plant,
@@ -25,7 +26,17 @@ from engram.validator.model import (
 )
 from engram.validator.planting import Signing
 from engram.validator.standing import Standing
-from engram.validator.tables import families, miners, planted, questions, round_miners, rounds, signers, weights_sent
+from engram.validator.tables import (
+    families,
+    looks,
+    miners,
+    planted,
+    questions,
+    round_miners,
+    rounds,
+    signers,
+    weights_sent,
+)
 
 MAY_HAVE_ARRIVED: Final = (SentState.INTENT, SentState.SET, SentState.UNKNOWN)
 """States of weights that are on the chain, or may be."""
@@ -210,6 +221,14 @@ def outlived(connection: Connection, limit: int) -> list[Plant]:
     return [_plant(row) for row in connection.execute(query).mappings()]
 
 
+def count_planted(connection: Connection, hotkey: bytes | None = None) -> dict[str, int]:
+    """Return how many records were planted, by state; those of one miner, or all."""
+    query = select(planted.c.state, func.count()).group_by(planted.c.state)
+    if hotkey is not None:
+        query = query.where(planted.c.hotkey == hotkey)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def set_plant(
     connection: Connection, plant_id: int, leaves: Iterable[PlantState], state: PlantState, at: float, **more: object
 ) -> bool:
@@ -290,12 +309,36 @@ def last_round(connection: Connection, netuid: int, state: RoundState | None = N
     return None if row is None else _round(row)
 
 
+def round_of(connection: Connection, round_id: int) -> Round | None:
+    """Return a round by its id."""
+    row = connection.execute(select(rounds).where(rounds.c.id == round_id)).mappings().first()
+    return None if row is None else _round(row)
+
+
 def closed_rounds(connection: Connection, netuid: int, boot: str) -> int:
     """Return how many whole rounds this start of the process has seen from beginning to end."""
     query = select(func.count()).where(
         rounds.c.netuid == netuid, rounds.c.boot == boot, rounds.c.state == str(RoundState.CLOSED)
     )
     return connection.scalar(query) or 0
+
+
+def count_rounds(connection: Connection, netuid: int) -> int:
+    """Return how many rounds are kept."""
+    return connection.scalar(select(func.count()).where(rounds.c.netuid == netuid)) or 0
+
+
+def hotkey_of(connection: Connection, netuid: int, uid: int) -> bytes | None:
+    """Return the hotkey that held a uid in the newest round that has it."""
+    query = (
+        select(round_miners.c.hotkey)
+        .join(rounds, rounds.c.id == round_miners.c.round_id)
+        .where(rounds.c.netuid == netuid, round_miners.c.uid == uid)
+        .order_by(round_miners.c.round_id.desc())
+        .limit(1)
+    )
+    found: bytes | None = connection.scalar(query)
+    return found
 
 
 def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
@@ -538,3 +581,20 @@ def sent_weights(connection: Connection, netuid: int, hotkey: bytes, limit: int 
         )
         for row in connection.execute(query).mappings()
     ]
+
+
+def keep_look(connection: Connection, look: Look, hotkey: bytes) -> None:
+    """Write what the last look said, over the one before."""
+    values = msgspec.structs.asdict(look) | {"hotkey": hotkey, "warnings": msgspec.json.encode(look.warnings).decode()}
+    written = upsert(looks).values(values)
+    connection.execute(written.on_conflict_do_update(index_elements=["netuid", "hotkey"], set_=values))
+
+
+def last_look(connection: Connection, netuid: int, hotkey: bytes) -> Look | None:
+    """Return what the last look said; None before the first."""
+    query = select(looks).where(looks.c.netuid == netuid, looks.c.hotkey == hotkey)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    fields = {name: value for name, value in row.items() if name != "hotkey"}
+    return Look(**fields | {"warnings": msgspec.json.decode(row["warnings"], type=list[str])})

@@ -144,3 +144,18 @@ weights_sent = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_validator_weights_epoch", weights_sent.c.netuid, weights_sent.c.hotkey, weights_sent.c.epoch)
+
+looks = Table(
+    "validator_looks",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("hotkey", LargeBinary, primary_key=True),  # the validator's own
+    Column("verdict", Text, nullable=False),  # of due.py
+    Column("detail", Text, nullable=False),
+    Column("warnings", Text, nullable=False),  # JSON
+    Column("block", Integer),
+    Column("uid", Integer),
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)

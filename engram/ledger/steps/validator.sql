@@ -74,8 +74,7 @@ CREATE TABLE validator_round_miners (
     shared_score REAL,
     group_of INTEGER,
     CONSTRAINT pk_validator_round_miners PRIMARY KEY (round_id, hotkey)
-)
- WITHOUT ROWID,
+) WITHOUT ROWID,
  STRICT;
 CREATE TABLE validator_questions (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -108,3 +107,15 @@ CREATE TABLE validator_weights (
     at REAL NOT NULL
 ) STRICT;
 CREATE INDEX ix_validator_weights_epoch ON validator_weights (netuid, hotkey, epoch);
+CREATE TABLE validator_looks (
+    netuid INTEGER NOT NULL,
+    hotkey BLOB NOT NULL,
+    verdict TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    warnings TEXT NOT NULL,
+    block INTEGER,
+    uid INTEGER,
+    at REAL NOT NULL,
+    CONSTRAINT pk_validator_looks PRIMARY KEY (netuid, hotkey)
+) WITHOUT ROWID,
+ STRICT;
