@@ -125,7 +125,7 @@ async def _embedded(embedder: Embedder, work: Work) -> Done:
         nursery.cancel_scope.cancel()
     shared = read_file(Path(work.ground_truth)) if work.ground_truth else []
     return Done(
-        vectors, [_truth(vector, each.candidates, shared) for vector, each in zip(asked, work.asked, strict=True)]
+        vectors, [truth(vector, each.candidates, shared) for vector, each in zip(asked, work.asked, strict=True)]
     )
 
 
@@ -134,7 +134,8 @@ async def _run(embedder: Embedder, task_status: trio.TaskStatus[None]) -> None:
     await embedder.run(started)
 
 
-def _truth(vector: bytes, candidates: Sequence[Candidate], shared: Sequence[Entry]) -> Truth:
+def truth(vector: bytes, candidates: Sequence[Candidate], shared: Sequence[Entry]) -> Truth:
+    """Return the 10 records nearest to `vector` by cosine, of a miner's planted ones and the public file's."""
     import numpy as np  # in the node's extra, which a validator needs; this child alone loads it
 
     found = [(each.cid, each.vector) for each in candidates] + [(each.cid, each.vector_bytes) for each in shared]
