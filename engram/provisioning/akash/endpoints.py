@@ -96,6 +96,10 @@ class Endpoints:
         endpoint.trouble = why
         self._first = (self._all.index(endpoint) + 1) % len(self._all)
 
+    def rotate(self) -> None:
+        """Ask another endpoint first: the one so far took what never came to be."""
+        self._first = (self._first + 1) % len(self._all)
+
     async def ask(
         self, endpoint: Endpoint, method: str, path: str, json: object = None, timeout_s: float = TIMEOUT_S
     ) -> Response | Unanswered:
