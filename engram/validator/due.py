@@ -9,6 +9,7 @@
 | no whole round since the start                            | NO_ROUND      | wait                             |
 | every score is 0 or no number                             | NO_SCORES     | `engram validator scores`        |
 | weights of this epoch were sent, or may have been         | SET           |                                  |
+| earlier ones may still be included                        | UNSETTLED     | wait: at most 64 blocks          |
 | LastUpdate + weights_rate_limit lies ahead                | RATE_LIMITED  |                                  |
 | none of these                                             | DUE           |                                  |
 
@@ -43,6 +44,7 @@ class Due(StrEnum):
     NO_ROUND = "no_round"
     NO_SCORES = "no_scores"
     SET = "set"
+    UNSETTLED = "unsettled"
     RATE_LIMITED = "rate_limited"
     DUE = "due"
 
@@ -70,6 +72,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """Of the metagraph's block; None with it."""
     last_sent_epoch: int | None
     """Index of the newest epoch of which our ledger says that weights were sent, or may have been."""
+    unsettled: bool = False
+    """Weights whose outcome is not known may still be included: others sent now could share their epoch."""
     version: int = OUR_VERSION
 
 
@@ -106,6 +110,8 @@ def due(known: Known) -> Due:
         return Due.NO_SCORES
     if _has_had(known, known.epoch, parameters, neuron.last_update_block):
         return Due.SET
+    if known.unsettled:
+        return Due.UNSETTLED
     if blocks_to_wait(neuron.last_update_block, metagraph.block, parameters) > 0:
         return Due.RATE_LIMITED
     return Due.DUE

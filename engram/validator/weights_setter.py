@@ -115,6 +115,7 @@ class WeightsSetter:
                 if metagraph is None
                 else rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
                 last_sent_epoch=records.last_sent_epoch(connection, ports.netuid, own),
+                unsettled=_is_unsettled(records.sent_weights(connection, ports.netuid, own, 1), metagraph),
                 version=ports.version,
             )
             return known, last
@@ -272,3 +273,10 @@ def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, *,
     block = last.block if metagraph is None else metagraph.block
     uids = {each.hotkey: each.uid for each in results}
     return round_rules.weights(records.all_known(connection), uids, peers.groups(found) if share else [], block)
+
+
+def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:
+    return metagraph is not None and any(
+        sent.state in (SentState.INTENT, SentState.UNKNOWN) and metagraph.block <= sent.block + ERA_BLOCKS
+        for sent in newest
+    )
