@@ -590,6 +590,13 @@ def keep_look(connection: Connection, look: Look, hotkey: bytes) -> None:
     connection.execute(written.on_conflict_do_update(index_elements=["netuid", "hotkey"], set_=values))
 
 
+def own_hotkey(connection: Connection, netuid: int) -> bytes | None:
+    """Return the hotkey of the validator that looked last; None before the first look."""
+    query = select(looks.c.hotkey).where(looks.c.netuid == netuid).order_by(looks.c.at.desc()).limit(1)
+    found: bytes | None = connection.scalar(query)
+    return found
+
+
 def last_look(connection: Connection, netuid: int, hotkey: bytes) -> Look | None:
     """Return what the last look said; None before the first."""
     query = select(looks).where(looks.c.netuid == netuid, looks.c.hotkey == hotkey)

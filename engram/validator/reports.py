@@ -101,6 +101,12 @@ def status(connection: Connection, netuid: int, hotkey: bytes) -> ValidatorStatu
     )
 
 
+def last_status(connection: Connection, netuid: int) -> ValidatorStatus | None:
+    """Return the status of the validator that looked last; None when none has run on this ledger."""
+    hotkey = records.own_hotkey(connection, netuid)
+    return None if hotkey is None else status(connection, netuid, hotkey)
+
+
 def scores(connection: Connection, netuid: int) -> list[MinerScore]:
     """Return all miners of the last round, the best first."""
     last = records.last_round(connection, netuid, RoundState.CLOSED)

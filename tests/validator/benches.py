@@ -146,7 +146,7 @@ class Bench:
                 concurrency=16,
             )
         )
-        given = {
+        given: dict[str, Any] = {
             "netuid": NETUID,
             "queries": 4,
             "challenges": 3,

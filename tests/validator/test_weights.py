@@ -180,7 +180,7 @@ async def test_a_crash_between_intent_and_outcome_never_sets_twice_in_an_epoch(t
                 await crash(*given)
             raise KeyboardInterrupt
 
-        at.setter._outcome = crashed  # type: ignore[method-assign]
+        at.setter._outcome = crashed  # type: ignore[method-assign,assignment]
         with pytest.raises(KeyboardInterrupt):
             await at.look()
         (sent,) = await at.sent()

@@ -18,7 +18,7 @@ from tests.fakes.responder import Answer, Asked, Responder
 def cosine(a: bytes, b: bytes) -> float:
     n = len(a) // 4
     x, y = struct.unpack(f"<{n}f", a), struct.unpack(f"<{n}f", b)
-    return sum(p * q for p, q in zip(x, y, strict=True))
+    return float(sum(p * q for p, q in zip(x, y, strict=True)))
 
 
 class Keeps:

@@ -78,7 +78,7 @@ def last_dseq(connection: Connection) -> int:
     return connection.execute(select(func.max(deployments.c.dseq))).scalar_one_or_none() or 0
 
 
-def set_endpoint(connection: Connection, dseq: int, **values: float | str | int | None) -> None:
+def set_endpoint(connection: Connection, dseq: int, **values: float | str | None) -> None:
     """Set columns that belong to no state: `ends_at`, `stopped_at`, `restarts`, `reclaim_at`, `lost_at`."""
     connection.execute(update(deployments).where(deployments.c.dseq == dseq).values(values))
 
