@@ -18,12 +18,11 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.validator import corpus, planting, records
-from engram.validator.miner_client import Asked as Tried
-from engram.validator.miner_client import MinerClient, cid_of
+from engram.validator.miner_client import MinerClient, MinerReply, cid_of
 from engram.validator.model import Known, Miner, Outcome, Plant, PlantState
 from engram.validator.planting import Habits
 from engram.validator.standing import Standing
-from engram.validator.workbench import Asked, Done
+from engram.validator.workbench import Done, Draft
 
 FAMILIES: Final = 3
 """Matters at once for each miner."""
@@ -35,7 +34,7 @@ SEND_TICK_S: Final = 0.5
 
 _log = structlog.get_logger("engram.validator")
 
-Embeds = Callable[[Sequence[str], Sequence[Asked]], Awaitable[Done]]
+Embeds = Callable[[Sequence[str], Sequence[Draft]], Awaitable[Done]]
 """Workbench, or what stands in for it. Raises EmbeddingFailed."""
 
 
@@ -203,7 +202,7 @@ class Gardener:
         await self._settle(plant, tried)
         return tried.outcome is not Outcome.UNREACHABLE
 
-    async def _settle(self, plant: Plant, tried: Tried) -> None:
+    async def _settle(self, plant: Plant, tried: MinerReply) -> None:
         at = self._garden.clock.now()
         state, more = _after_sending(plant, tried)
         if state is PlantState.READY:
@@ -249,7 +248,7 @@ class Gardener:
         return Keypair.from_seed(seed)
 
 
-def _after_sending(plant: Plant, tried: Tried) -> tuple[PlantState, dict[str, object]]:
+def _after_sending(plant: Plant, tried: MinerReply) -> tuple[PlantState, dict[str, object]]:
     if tried.outcome is Outcome.ANSWERED:
         return PlantState.HELD, {"attempts": 0, "reason": None}
     if tried.outcome is Outcome.UNREACHABLE and plant.attempts + 1 < ATTEMPTS:

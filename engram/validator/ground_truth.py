@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from engram import wire
 from engram.memory import cid
 from engram.validator.errors import GroundTruthInvalid
 
@@ -39,7 +40,7 @@ def read_file(path: Path) -> list[Entry]:
 
 
 def _entries(path: Path, lines: Iterator[bytes]) -> Iterator[Entry]:
-    decoder = msgspec.json.Decoder(Entry)
+    decoder = wire.decoder(Entry)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

@@ -34,7 +34,7 @@ REGISTERED_ONLY: Final = (401, 403)
 """A miner's answers to a key that it does not admit."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class MinerReply(msgspec.Struct, frozen=True, kw_only=True):
     """What one request brought. `latency_ms` is from the request to the end of the answer, by our own clock."""
 
     outcome: Outcome
@@ -58,39 +58,39 @@ class MinerClient:
         self._timeout_s = timeout_s
         self._last_ms = 0
 
-    async def ingest(self, url: str, signer: Keypair, text: str, vector: bytes) -> Asked:
+    async def ingest(self, url: str, signer: Keypair, text: str, vector: bytes) -> MinerReply:
         """Store a record as the original's clients do. `answered` only when the miner gives the CID that it has."""
         fields: JsonObject = {
             "raw_embedding": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
             "metadata": {"text": text},
         }
-        asked, answer = await self._post(url, api.INGEST, signer, fields)
+        reply, answer = await self._post(url, api.INGEST, signer, fields)
         if answer is None:
-            return asked
+            return reply
         found = _decoded(answer, Ingested)
         if found is None:
-            return _replace(asked, Outcome.MALFORMED, "no answer to an ingest")
+            return _replace(reply, Outcome.MALFORMED, "no answer to an ingest")
         given, error = found.cid, found.error
         if given == cid_of(text, vector):
-            return asked
-        return _replace(asked, Outcome.REFUSED, str(error or f"another CID: {given}")[:200])
+            return reply
+        return _replace(reply, Outcome.REFUSED, str(error or f"another CID: {given}")[:200])
 
-    async def query(self, url: str, signer: Keypair, vector: bytes, node: PublicKey) -> Asked:
+    async def query(self, url: str, signer: Keypair, vector: bytes, node: PublicKey) -> MinerReply:
         """Return the CIDs of the 10 records that the miner takes for the nearest."""
         fields: JsonObject = {
             "query_vector": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
             "top_k": TOP_K,
         }
-        asked, answer = await self._post(url, api.QUERY, signer, fields)
+        reply, answer = await self._post(url, api.QUERY, signer, fields)
         if answer is None:
-            return asked
+            return reply
         found = _decoded(answer, Found)
         if found is None or found.error:
             text = "no answer to a query" if found is None else str(found.error)[:200]
-            return _replace(asked, Outcome.MALFORMED if found is None else Outcome.REFUSED, text)
-        return msgspec.structs.replace(asked, cids=tuple(hit.cid for hit in found.results[:TOP_K]))
+            return _replace(reply, Outcome.MALFORMED if found is None else Outcome.REFUSED, text)
+        return msgspec.structs.replace(reply, cids=tuple(hit.cid for hit in found.results[:TOP_K]))
 
-    async def challenge(self, url: str, own: Keypair, cid: str, vector: bytes, node: PublicKey) -> Asked:
+    async def challenge(self, url: str, own: Keypair, cid: str, vector: bytes, node: PublicKey) -> MinerReply:
         """Return whether the miner proves that it holds the vector's bytes; `legacy` where it knows the first form."""
         nonce, expires_at = secrets.token_bytes(32), int(self._clock.now()) + CHALLENGE_VALID_S
         fields: JsonObject = {
@@ -101,28 +101,28 @@ class MinerClient:
             "version": 2,
             SIGNED_FOR: ss58.encode(node),
         }
-        asked, answer = await self._post(url, api.CHALLENGE, own, fields)
+        reply, answer = await self._post(url, api.CHALLENGE, own, fields)
         if answer is None:
-            return asked
+            return reply
         shown = _decoded(answer, Possession)
         if shown is None:
             legacy = _decoded(answer, StorageProof)
             if legacy is None or known(legacy.embedding_hash) is None:
-                return _replace(asked, Outcome.MALFORMED, "no answer to a challenge")
-            return _replace(asked, Outcome.LEGACY, "proves by the first form only, which shows a hash")
+                return _replace(reply, Outcome.MALFORMED, "no answer to a challenge")
+            return _replace(reply, Outcome.LEGACY, "proves by the first form only, which shows a hash")
         try:
             holds = _holds(shown, proofs_of(node, own.public_key, nonce, cid, shown, expires_at), node, cid, vector)
         except (ValueError, OverflowError, msgspec.ValidationError, RecursionError):
-            return _replace(asked, Outcome.MALFORMED, "a proof that cannot be read")
-        return msgspec.structs.replace(asked, proved=holds, detail="" if holds else "the proof does not hold")
+            return _replace(reply, Outcome.MALFORMED, "a proof that cannot be read")
+        return msgspec.structs.replace(reply, proved=holds, detail="" if holds else "the proof does not hold")
 
-    async def delete(self, url: str, signer: Keypair, cid: str) -> Asked:
+    async def delete(self, url: str, signer: Keypair, cid: str) -> MinerReply:
         """Take a record out. `answered` when it is gone, also when it was gone before."""
         path = api.DELETE.path.replace("{cid...}", cid.replace("::", "%3A%3A"))
-        asked, answer = await self._send("DELETE", url + path, api.DELETE, signer, {"cid": cid}, gone=True)
+        reply, answer = await self._send("DELETE", url + path, api.DELETE, signer, {"cid": cid}, gone=True)
         if answer is not None and answer.status != 404 and _decoded(answer, Deleted) is None:
-            return _replace(asked, Outcome.MALFORMED, "no answer to a deletion")
-        return asked
+            return _replace(reply, Outcome.MALFORMED, "no answer to a deletion")
+        return reply
 
     async def public_texts(self, url: str, own: Keypair) -> list[str]:
         """Return texts of the miner's public records, at most 200; empty when it does not say."""
@@ -133,12 +133,12 @@ class MinerClient:
 
     async def _post(
         self, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject
-    ) -> tuple[Asked, Response | None]:
+    ) -> tuple[MinerReply, Response | None]:
         return await self._send("POST", url + route.path, route, signer, fields)
 
     async def _send(
         self, method: str, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject, *, gone: bool = False
-    ) -> tuple[Asked, Response | None]:
+    ) -> tuple[MinerReply, Response | None]:
         """Return what the request brought, and the answer where there is one of status 200 (or 404 where `gone`)."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         body = sign_body(signer, route.signed_as, fields, self._last_ms)
@@ -155,12 +155,12 @@ class MinerClient:
             )
         except HttpError as error:
             sent = not isinstance(error, NotSent)
-            return Asked(outcome=Outcome.UNREACHABLE, detail=str(error)[:200], may_have_arrived=sent), None
+            return MinerReply(outcome=Outcome.UNREACHABLE, detail=str(error)[:200], may_have_arrived=sent), None
         latency_ms = (trio.current_time() - began) * 1000
         if answer.status == 200 or (gone and answer.status == 404):
-            return Asked(outcome=Outcome.ANSWERED, latency_ms=latency_ms), answer
+            return MinerReply(outcome=Outcome.ANSWERED, latency_ms=latency_ms), answer
         text = answer.content[:160].decode("utf-8", "replace")
-        refused = Asked(
+        refused = MinerReply(
             outcome=Outcome.REFUSED,
             latency_ms=latency_ms,
             detail=f"{answer.status}: {text}",
@@ -201,8 +201,8 @@ def _decoded(answer: Response, type_: type[Any]) -> Any:
         return None
 
 
-def _replace(asked: Asked, outcome: Outcome, detail: str) -> Asked:
-    return msgspec.structs.replace(asked, outcome=outcome, detail=detail)
+def _replace(reply: MinerReply, outcome: Outcome, detail: str) -> MinerReply:
+    return msgspec.structs.replace(reply, outcome=outcome, detail=detail)
 
 
 def median_ms(latencies: list[float]) -> float | None:

@@ -132,7 +132,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     coldkey: bytes
     url: str | None
     reason: str | None
-    asked: bool
+    done: bool
     recall: float | None
     latency_ms: float | None
     proof_rate: float | None

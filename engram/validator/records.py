@@ -6,6 +6,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, select, update
 
+from engram import wire
 from engram.ledger.sql import one_of, upsert
 from engram.validator.corpus import Family
 from engram.validator.model import (
@@ -96,7 +97,7 @@ def _known(row: RowMapping) -> Known:
             slashed_until_block=row["slashed_until_block"],
         ),
         registered_only=bool(row["registered_only"]),
-        lengths=tuple(msgspec.json.decode(row["lengths"], type=list[int])) if row["lengths"] else (),
+        lengths=tuple(wire.decode(row["lengths"], list[int])) if row["lengths"] else (),
     )
 
 
@@ -259,7 +260,7 @@ def _plant(row: RowMapping) -> Plant:
 
 
 def _family(matter: str) -> Family:
-    return msgspec.json.decode(matter, type=Family)
+    return wire.decode(matter, Family)
 
 
 # ------------------------------------------------------------------------------------------------------------ rounds
@@ -272,7 +273,7 @@ def open_round(
     boot: str,
     at: float,
     found: Sequence[Miner],
-    asked: Sequence[Question],
+    drawn: Sequence[Question],
 ) -> Round:
     """Begin a round with all that will be asked in it: after a crash it goes on with the same questions."""
     made = connection.execute(
@@ -290,13 +291,13 @@ def open_round(
                     "coldkey": each.coldkey,
                     "url": each.url,
                     "reason": each.reason or None,
-                    "asked": int(each.url is None),
+                    "done": int(each.url is None),
                 }
                 for each in found
             ],
         )
-    if asked:
-        connection.execute(insert(questions), [_question_row(round_id, each) for each in asked])
+    if drawn:
+        connection.execute(insert(questions), [_question_row(round_id, each) for each in drawn])
     return Round(id=round_id, netuid=netuid, block=block, state=RoundState.OPEN, boot=boot, opened_at=at)
 
 
@@ -349,7 +350,7 @@ def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
 
 def to_ask(connection: Connection, round_id: int) -> list[Result]:
     """Return the miners of a round that have not been asked yet."""
-    query = select(round_miners).where(round_miners.c.round_id == round_id, round_miners.c.asked == 0)
+    query = select(round_miners).where(round_miners.c.round_id == round_id, round_miners.c.done == 0)
     return [_result(row) for row in connection.execute(query).mappings()]
 
 
@@ -382,7 +383,7 @@ def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[
     return found
 
 
-def asked_and_answered(connection: Connection, round_id: int, hotkey: bytes) -> list[tuple[Question, Answer]]:
+def questions_with_answers(connection: Connection, round_id: int, hotkey: bytes) -> list[tuple[Question, Answer]]:
     """Return each question of a round to one miner with what it brought."""
     query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
     return [(_question(row), _answer(row)) for row in connection.execute(query.order_by(questions.c.id)).mappings()]
@@ -392,8 +393,8 @@ def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequ
     """Write what a miner answered, all of it at once; False when it was written before, which stands."""
     done = connection.execute(
         update(round_miners)
-        .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey, round_miners.c.asked == 0)
-        .values(asked=1)
+        .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey, round_miners.c.done == 0)
+        .values(done=1)
     )
     if done.rowcount != 1:
         return False
@@ -431,7 +432,7 @@ def close_round(
         connection.execute(
             update(round_miners)
             .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey)
-            .values(**values, asked=1)
+            .values(**values, done=1)
         )
     return True
 
@@ -471,7 +472,7 @@ def _question(row: RowMapping) -> Question:
         family_id=row["family_id"],
         text=row["text"] or "",
         vector=row["vector"] or b"",
-        truth=tuple(msgspec.json.decode(row["truth"], type=list[str])),
+        truth=tuple(wire.decode(row["truth"], list[str])),
         planted=row["planted"],
         own_key=bool(row["own_key"]),
     )
@@ -507,7 +508,7 @@ def _result(row: RowMapping) -> Result:
         coldkey=row["coldkey"],
         url=row["url"],
         reason=row["reason"],
-        asked=bool(row["asked"]),
+        done=bool(row["done"]),
         recall=row["recall"],
         latency_ms=row["latency_ms"],
         proof_rate=row["proof_rate"],
@@ -572,9 +573,7 @@ def sent_weights(connection: Connection, netuid: int, hotkey: bytes, limit: int 
             epoch=row["epoch"],
             block=row["block"],
             round_id=row["round_id"],
-            weights={
-                int(uid): value for uid, value in msgspec.json.decode(row["weights"], type=dict[str, float]).items()
-            },
+            weights={int(uid): value for uid, value in wire.decode(row["weights"], dict[str, float]).items()},
             state=SentState(row["state"]),
             reason=row["reason"],
             at=row["at"],
@@ -604,4 +603,4 @@ def last_look(connection: Connection, netuid: int, hotkey: bytes) -> Look | None
     if row is None:
         return None
     fields = {name: value for name, value in row.items() if name != "hotkey"}
-    return Look(**fields | {"warnings": msgspec.json.decode(row["warnings"], type=list[str])})
+    return Look(**fields | {"warnings": wire.decode(row["warnings"], list[str])})

@@ -138,7 +138,7 @@ def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explan
                 score=_score(results[0], known),
                 questions=[
                     _explained(question, answer)
-                    for question, answer in records.asked_and_answered(connection, each.id, hotkey)
+                    for question, answer in records.questions_with_answers(connection, each.id, hotkey)
                 ],
             )
         )

@@ -1,7 +1,7 @@
 """One round: open it with all its questions, ask every miner within one deadline, close it with the scores.
 
 The three commits are the facts; whatever the process was doing when it was killed, it goes on from the last of them. A
-round that is found open is asked to its end with the same questions, miners that have answered are not asked again.
+round that is found open is carried to its end with the same questions; miners that have answered are left alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,11 +21,10 @@ from engram.ledger import Ledger
 from engram.validator import corpus, peers, planting, records, round_rules, scoring
 from engram.validator.corpus import Family
 from engram.validator.gardening import Embeds, Gardener
-from engram.validator.miner_client import Asked as Tried
-from engram.validator.miner_client import MinerClient
+from engram.validator.miner_client import MinerClient, MinerReply
 from engram.validator.model import Answer, Kind, Miner, Outcome, Plant, PlantState, Question, Result, Round, RoundState
 from engram.validator.standing import is_slashed
-from engram.validator.workbench import Asked, Candidate, Truth
+from engram.validator.workbench import Candidate, Draft, Truth
 
 ABANDON_S: Final = 900.0
 """A round that was left open for longer than this says nothing of the miners as they are now."""
@@ -42,7 +41,7 @@ class RoundTerms(msgspec.Struct, frozen=True, kw_only=True):
     queries: int
     challenges: int
     least_planted: int
-    """Records about a matter that a miner must hold before it is asked about it: so many of 10 answers are planted."""
+    """Records about a matter that a miner must hold before it is asked about it: so many answers are planted."""
     concurrency: int
     deadline_s: float
     """For the whole round."""
@@ -101,10 +100,10 @@ class Rounds:
     async def hold(self, metagraph: Metagraph) -> Round:
         """Hold one round from beginning to end. Raises EmbeddingFailed before anything is opened."""
         miners = self._miners(metagraph)
-        asked = await self._questions(miners)
+        questions = await self._questions(miners)
         at = self._clock.now()
         opened = await self._ledger.write(
-            lambda c: records.open_round(c, self._terms.netuid, metagraph.block, self._boot, at, miners, asked)
+            lambda c: records.open_round(c, self._terms.netuid, metagraph.block, self._boot, at, miners, questions)
         )
         kill_points.point("round:opened")
         return await self._ask_and_close(opened)
@@ -126,7 +125,7 @@ class Rounds:
         """Draw the questions and find their truths."""
         terms, round_id = self._terms, await self._next_id()
         drawn: list[Question] = []
-        wanted: list[Asked] = []
+        wanted: list[Draft] = []
         for miner in miners:
             if miner.url is None:
                 continue
@@ -136,7 +135,7 @@ class Rounds:
                 self._rng, held, round_id, queries=terms.queries, least_held=terms.least_planted
             ):
                 text = corpus.question(self._rng, matters[asking.family_id])
-                wanted.append(Asked(text, candidates))
+                wanted.append(Draft(text, candidates))
                 drawn.append(
                     Question(
                         hotkey=miner.hotkey,
@@ -172,10 +171,10 @@ class Rounds:
 
     async def _ask(self, room: trio.CapacityLimiter, opened: Round, hotkey: bytes, url: str) -> None:
         async with room:
-            asked, vectors, signers = await self._ledger.read(lambda c: _of_miner(c, opened.id, hotkey))
+            questions, vectors, signers = await self._ledger.read(lambda c: _of_miner(c, opened.id, hotkey))
             answers: list[Answer] = []
             try:
-                for question in asked:
+                for question in questions:
                     signer = self._keypair if question.own_key else self._signer(signers)
                     answers.append(await self._put(question, url, hotkey, signer, vectors))
             finally:
@@ -274,7 +273,7 @@ def _found(question: Question, truth: Truth) -> Question:
     return msgspec.structs.replace(question, vector=truth.vector, truth=tuple(truth.cids), planted=truth.planted)
 
 
-def _answer(question: Question, tried: Tried, recall: float) -> Answer:
+def _answer(question: Question, tried: MinerReply, recall: float) -> Answer:
     answered = tried.outcome is Outcome.ANSWERED
     return Answer(
         question_id=question.id,

@@ -93,7 +93,7 @@ round_miners = Table(
     Column("coldkey", LargeBinary, nullable=False),
     Column("url", Text),  # null: none that may be asked; `reason` says why
     Column("reason", Text),
-    Column("asked", Integer, nullable=False, server_default="0"),  # 1: answers are in, or their time is over
+    Column("done", Integer, nullable=False, server_default="0"),  # 1: answers are in, or their time is over
     Column("recall", REAL),
     Column("latency_ms", REAL),
     Column("proof_rate", REAL),

@@ -23,7 +23,8 @@ from engram.validator.ground_truth import Entry
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import Round
 from engram.validator.rounds import Rounds, RoundTerms
-from engram.validator.workbench import Asked, Done, truth
+from engram.validator.workbench import Done, Draft
+from engram.validator.workbench_child import truth
 from tests.validator.toy_miners import Keeps
 
 NETUID = 450
@@ -42,7 +43,7 @@ class InProcessBench:
         self.shared = shared
         self.texts: list[str] = []
 
-    async def __call__(self, texts: Sequence[str], asked: Sequence[Asked]) -> Done:
+    async def __call__(self, texts: Sequence[str], asked: Sequence[Draft]) -> Done:
         await trio.lowlevel.checkpoint()
         self.texts += texts
         return Done(

@@ -112,7 +112,7 @@ async def test_a_validator_scores_two_real_miners_and_sets_weights_across_a_kill
             validator.start()
             sent = chain.asked.count("author_submitExtrinsic")
             with trio.fail_after(60):
-                while chain.asked.count("author_submitExtrinsic") == sent:
+                while chain.asked.count("author_submitExtrinsic") == sent:  # noqa: ASYNC110  # another process sends it
                     await trio.sleep(0.2)
             scores = await validator.told("scores")
             assert isinstance(scores, list)

@@ -66,7 +66,7 @@ CREATE TABLE validator_round_miners (
     coldkey BLOB NOT NULL,
     url TEXT,
     reason TEXT,
-    asked INTEGER DEFAULT '0' NOT NULL,
+    done INTEGER DEFAULT '0' NOT NULL,
     recall REAL,
     latency_ms REAL,
     proof_rate REAL,
