@@ -28,7 +28,7 @@ class Client:
         self.url = double.endpoints[0]
         self._nanos = 0
 
-    async def get(self, path: str, node: int = 0, **query: str) -> httpx2.Response:
+    async def get(self, path: str, query: dict[str, str] | None = None, node: int = 0) -> httpx2.Response:
         return await self.http.get(self.double.endpoints[node] + path, params=query)
 
     async def broadcast(self, raw: bytes, node: int = 0) -> dict[str, Any]:
@@ -73,7 +73,7 @@ async def client(owner: Account) -> AsyncIterator[Client]:
 
 async def pinned(client: Client, provider: str) -> httpx2.AsyncClient:
     """A client that trusts the certificate on the chain and no other."""
-    found = await client.get("/akash/cert/v1/certificates/list", **{"filter.owner": provider, "filter.state": "valid"})
+    found = await client.get("/akash/cert/v1/certificates/list", {"filter.owner": provider, "filter.state": "valid"})
     (certificate,) = found.json()["certificates"]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -89,7 +89,7 @@ async def leased(client: Client, dseq: int, document: list[dict[str, Any]]) -> t
     client.double.make_blocks(2, 6.0)
     found = await client.get(
         "/akash/market/v1beta5/bids/list",
-        **{"filters.owner": client.owner.address, "filters.dseq": str(dseq), "filters.state": "open"},
+        {"filters.owner": client.owner.address, "filters.dseq": str(dseq), "filters.state": "open"},
     )
     bids = found.json()["bids"]
     assert len(bids) == 3
@@ -118,7 +118,7 @@ async def test_a_node_is_bought_served_and_given_back(client: Client) -> None:
     client.double.make_blocks(10, 6.0)
     assert (await client.done(client.owner.close(7)))["code"] == 0
     info = await client.get(
-        "/akash/deployment/v1beta4/deployments/info", **{"id.owner": client.owner.address, "id.dseq": "7"}
+        "/akash/deployment/v1beta4/deployments/info", {"id.owner": client.owner.address, "id.dseq": "7"}
     )
     assert info.json()["deployment"]["state"] == "closed"
     assert info.json()["escrow_account"]["state"]["deposits"] == []
