@@ -202,14 +202,69 @@ class DockerSettings(Section, frozen=True):
 
 
 class AkashSettings(Section, frozen=True):
-    """The Akash network."""
+    """The Akash network. Prices are in uact (a millionth of an ACT, which is worth a dollar) a block of about 6.1 s."""
 
     owner_address: str = ""
     """AKASH_OWNER_ADDRESS"""
-    node_url: str = "https://api.akash.network"
-    """AKASH_NODE_URL"""
+    node_url: str = ""
+    """AKASH_NODE_URL. REST endpoint that is asked before `endpoints`."""
+    endpoints: tuple[str, ...] = (
+        "https://rpc.akt.dev/rest",
+        "https://api.akashnet.net",
+        "https://akash-api.polkachu.com",
+        "https://rest-akash.ecostake.com",
+        "https://akash-rest.publicnode.com",
+    )
+    """REST endpoints of the chain. With two or more, none alone is believed that something is not there."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
+    key_file: str = ""
+    """File of mode 0600 with the mnemonic or the key (64 hex digits) of `owner_address`: it signs what is deployed."""
+    gas_price: Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] = "0.025"
+    """uakt for each gas."""
+    max_price_lite: Positive = 30.0
+    """The highest bid that is accepted for a node of the tier lite, and never more than the tier sells for."""
+    max_price_standard: Positive = 60.0
+    max_price_pro: Positive = 120.0
+    auditors: tuple[str, ...] = ("akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",)
+    """A provider must be signed for by one of them; empty: by none."""
+    region: str = ""
+    """Attribute `region` that is asked of providers first; without bids it is dropped."""
+    storage_class: Literal["beta1", "beta2", "beta3"] = "beta3"
+    """Kind of a node's volume: hard disk, SSD, NVMe."""
+    min_reclaim_s: Annotated[int, Meta(ge=3_600, le=2_592_000)] = 3_600
+    """The notice that is asked of providers before they take their machine back; without bids it is dropped."""
+    bids_first_s: Seconds = 10.0
+    """Bids are not chosen from earlier than this after a deployment is on chain."""
+    bids_enough_s: Seconds = 45.0
+    """From here on one bid is enough; before, three are."""
+    bids_give_up_s: Seconds = 120.0
+    manifest_s: Seconds = 60.0
+    """For a provider to take the manifest."""
+    ready_s: Seconds = 300.0
+    """For a provider to start the node."""
+    creates_per_block: Count = 10
+    """Deployments created in one block: an outage of one provider does not flood the others."""
+    poll_s: Seconds = 2.0
+    """Between looks at bids, manifests and nodes that start."""
+    watch_s: Seconds = 30.0
+    """Between looks at leases, and at what providers say of the nodes."""
+    escrow_s: Seconds = 600.0
+    """Between looks at the escrows."""
+    reconcile_s: Seconds = 300.0
+    """Between comparisons of the chain with the ledger."""
+    orphan_age_s: Seconds = 900.0
+    """A deployment with a number of this ledger that the ledger does not know is closed at this age."""
+    alarm_akt: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 10.0
+    """Fees are paid in AKT: below this there is an alarm."""
+    alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
+    """Deployments are paid in ACT: below this there is an alarm."""
+    mint_act: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """ACT to mint from AKT when there is less than `alarm_act`; the network mints at least 10. 0: none."""
+    max_deposit_act: Positive = 50.0
+    """The most that the escrow of one deployment may have been given."""
+    allow_private_providers: bool = False
+    """Whether providers at private addresses may be used, as on a private copy of the network."""
 
 
 class StatsSettings(Section, frozen=True):

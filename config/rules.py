@@ -2,7 +2,7 @@
 
 | Rule | Why |
 |---|---|
-| play money pays only for nodes of the backend `local` | it is worth nothing, other nodes cost something |
+| play money pays only for nodes of the backend `local`, or of a copy of Akash on this machine | it is worth nothing |
 | test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
@@ -12,6 +12,7 @@
 | a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
+| nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
@@ -64,6 +65,7 @@ A test network with its facilitator on this machine may be a private copy of the
 """
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_BY_DIGEST: Final = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}", re.ASCII)
 _AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
 
 
@@ -299,12 +301,43 @@ def _akash_owner(settings: Settings) -> Iterator[Refused]:
 
 def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
     backend, worth = settings.provisioning.backend, money(settings.payments.network)
-    if worth == "play" and backend != "local":
+    if worth == "play" and backend != "local" and not (backend == "akash" and _is_private_akash(settings)):
         yield Refused("provisioning.backend", f"play money pays only for nodes of the backend local, not {backend}")
     if worth == "test" and backend == "akash" and settings.akash.chain_id == AKASH_MAINNET:
         yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
     if worth == "test" and backend == "docker" and not _is_local_docker(settings.docker.host):
         yield Refused("docker.host", "money of a test network pays only for Docker hosts on loopback")
+
+
+def _akash_backend(settings: Settings) -> Iterator[Refused]:
+    akash = settings.akash
+    if settings.provisioning.backend != "akash":
+        return
+    if not akash.key_file:
+        yield Refused("akash.key_file", "is missing: the file (mode 0600) with the key of akash.owner_address")
+    if not (akash.node_url or akash.endpoints):
+        yield Refused("akash.endpoints", "is empty: name REST endpoints of the chain, two or more")
+    if not _BY_DIGEST.fullmatch(settings.provisioning.miner_image):
+        yield Refused(
+            "provisioning.miner_image",
+            f"{settings.provisioning.miner_image!r} names no digest, which Akash needs: name@sha256: and 64 hex digits",
+        )
+    if settings.environment != "local" and not settings.gateway.public_url:
+        yield Refused("gateway.public_url", "is missing: nodes on Akash ask the gateway for their hotkey's signature")
+    if akash.chain_id == AKASH_MAINNET and akash.allow_private_providers:
+        yield Refused("akash.allow_private_providers", f"is for private networks, not {AKASH_MAINNET}")
+    if not akash.bids_first_s <= akash.bids_enough_s <= akash.bids_give_up_s:
+        yield Refused(
+            "akash.bids_enough_s",
+            f"is {akash.bids_enough_s:g}; it must lie between bids_first_s ({akash.bids_first_s:g}) and bids_give_up_s "
+            f"({akash.bids_give_up_s:g})",
+        )
+
+
+def _is_private_akash(settings: Settings) -> bool:
+    """Whether the chain is a copy on this machine, whose money is worth nothing either."""
+    urls = [url for url in (settings.akash.node_url, *settings.akash.endpoints) if url]
+    return settings.akash.chain_id != AKASH_MAINNET and bool(urls) and all(map(_is_loopback_url, urls))
 
 
 def _is_local_docker(host: str) -> bool:
@@ -400,6 +433,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _relay_backoff,
         _rpc,
         _akash_owner,
+        _akash_backend,
         _money_and_nodes,
         _open_doors,
         _embedding_server,

@@ -76,6 +76,21 @@ TABLE: Final = (
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
     Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
     Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
+    Metric(
+        "akash_deployments",
+        "gauge",
+        "engram_akash_deployments",
+        "Active deployments of the account, by this ledger (ours) and by others.",
+        ("whose",),
+    ),
+    Metric("akash_balance", "gauge", "engram_akash_balance", "Balance of the account.", ("denom",)),
+    Metric(
+        "akash_margin",
+        "gauge",
+        "engram_akash_margin_ratio",
+        "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
+    ),
+    Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
@@ -181,6 +196,10 @@ class Metrics:
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge
+    akash_deployments: Gauge
+    akash_balance: Gauge
+    akash_margin: Gauge
+    akash_orphans: Counter
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
