@@ -76,6 +76,8 @@ TABLE: Final = (
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
     Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
     Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
+    Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
+    Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
@@ -168,6 +170,8 @@ class Metrics:
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge
+    backend_places: Gauge
+    backend_up: Gauge
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
