@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from types import MappingProxyType
 
 import msgspec
 
@@ -49,7 +48,7 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger allocates ports from here (`port_count` of them); None: the backend finds its own."""
     port_count: int = 0
     not_enforced: tuple[str, ...] = ()
-    hourly_usd_micros: Mapping[TierName, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    hourly_usd_micros: Mapping[TierName, int] = msgspec.field(default_factory=dict)
     """What an hour of a tier costs the operator there, in millionths of a US dollar; a tier that is left out costs
     nothing."""
 
