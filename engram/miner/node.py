@@ -12,7 +12,7 @@ import trio
 from actors import Context
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids
-from engram.hotkeys import Keypair, miner_scheme
+from engram.hotkeys import miner_scheme
 from engram.hotkeys.replay_guard import ReplayFloor
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
@@ -32,6 +32,7 @@ from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app
 from engram.miner.readiness import Readiness
 from engram.miner.service import Identity, Service
+from engram.miner.signer import Signer
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
@@ -51,10 +52,10 @@ class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: MinerSettings
     launch: LaunchFile
-    launch_file: Path
-    """Reread before the node ends, because the end may have moved."""
+    launch_file: Path | None
+    """Reread before the node ends, because the end may have moved; None: the environment told the launch."""
     node_file: NodeFile
-    keypair: Keypair
+    signer: Signer
     clock: Clock
     ids: Ids
     metrics: Metrics
@@ -76,7 +77,7 @@ class Node:
         self.store = IndexedStore(self.truth, _index(launch, data, self.embedder.dimension, self.truth.truth_id))
         self.notebook = Notebook.open(data / NOTEBOOK)
         self.attestations = Attestations(self.notebook)
-        self.chain = follow(launch, settings, ports.keypair, clock, ports.metrics)
+        self.chain = follow(launch, settings, ports.signer.own_hotkey, clock, ports.metrics)
         self.commitment = Commitment()
         self.store.on_changes = self.commitment.follow
         self.storage = StorageGauge(
@@ -109,13 +110,13 @@ class Node:
                 boot_id=node_file.boot_id,
                 started_at=node_file.started_at,
                 netuid=launch.netuid,
-                keypair=ports.keypair,
+                signer=ports.signer,
             ),
             gate=Gate(
                 controller=launch.controller(),
                 require_signature=settings.require_signature or launch.environment == "mainnet",
                 clock=ports.clock,
-                node=ports.keypair.public_key,
+                node=ports.signer.hotkey,
                 tenants=settings.tenants,
                 floor=ReplayFloor(
                     Path(launch.data_dir),
@@ -181,8 +182,10 @@ def _key(file: str | None) -> str | None:
     return None if file is None else Path(file).read_text(encoding="utf-8").strip()
 
 
-def _end_in(config: Path, launch: LaunchFile) -> float | None:
+def _end_in(config: Path | None, launch: LaunchFile) -> float | None:
     """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch."""
+    if config is None:
+        return launch.ends_at
     try:
         found = launches.read(config)
     except LaunchFileError as error:

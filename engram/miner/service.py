@@ -13,7 +13,6 @@ import structlog
 from engram.api.call import Call
 from engram.api.node_model import Noise
 from engram.clock import Clock
-from engram.hotkeys import Keypair
 from engram.hotkeys.python_json import JsonValue
 from engram.memory import rules
 from engram.memory.embed import noise
@@ -28,6 +27,7 @@ from engram.memory.store.record_db import Truth
 from engram.miner.auth import Caller, Gate, Space, private_name
 from engram.miner.cursors import Cursors
 from engram.miner.disguise import Disguise
+from engram.miner.signer import Signer
 from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -47,7 +47,7 @@ class Identity(msgspec.Struct, frozen=True):
     boot_id: str
     started_at: float
     netuid: int
-    keypair: Keypair
+    signer: Signer
 
 
 @final

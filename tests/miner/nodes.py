@@ -29,6 +29,7 @@ from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.auth import Gate
 from engram.miner.service import Identity, Service
+from engram.miner.signer import Signer
 from engram.miner.stakes import NoSubnet, Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
@@ -68,7 +69,7 @@ async def serving(
     await commitment.load(truth)
     await attestations.load()
     service = Service(
-        identity=Identity("session", "token", "boot", 1.0, 450, NODE),
+        identity=Identity("session", "token", "boot", 1.0, 450, Signer.with_hotkey(NODE)),
         gate=Gate(
             controller=CONTROLLER.public_key,
             require_signature=require_signature,

@@ -241,7 +241,7 @@ async def test_the_operator_counts_and_erases_namespaces(service: Service) -> No
 
 async def test_the_operators_status_tells_of_a_chain_only_where_there_is_one(service: Service) -> None:
     told = await (await ops_of(service).test_client().get("/status")).get_json()
-    assert (told["hotkey"], told["netuid"], told["uid"]) == (service.identity.keypair.ss58, 450, None)
+    assert (told["hotkey"], told["netuid"], told["uid"]) == (service.identity.signer.address, 450, None)
     assert (told["chain"], told["announcement"]) == (None, None)
     assert (await app_of(service).test_client().get("/status")).status_code == 404
 

@@ -23,8 +23,8 @@ async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
         session_id=identity.session_id,
         boot_id=identity.boot_id,
         started_at=identity.started_at,
-        hotkey=identity.keypair.ss58,
-        uid=service.subnet.uid(identity.keypair.public_key),
+        hotkey=identity.signer.address,
+        uid=service.subnet.uid(identity.signer.hotkey),
         embedder=service.embedder.state,
         index="ready" if service.searchable() else "loading",
         dimension=service.embedder.dimension,
@@ -36,18 +36,18 @@ async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
 async def stats(service: Service, _: Call[NoBody, Caller]) -> NodeStats:
     """GET /stats: the original's fields; null where the node does not know."""
     done = service.statistics
-    keypair = service.identity.keypair
+    signer = service.identity.signer
     return NodeStats(
         status="ok",
         vectors=service.store.count().public,
         peers=0,
-        uid=service.subnet.uid(keypair.public_key),
+        uid=service.subnet.uid(signer.hotkey),
         queries_today=done.queries_today,
         p50_latency_ms=done.p50_latency_ms,
         proof_rate=done.proof_rate,
         uptime_pct=service.uptime.percent,
         block=service.subnet.block,
-        hotkey=keypair.ss58,
+        hotkey=signer.address,
     )
 
 

@@ -126,12 +126,12 @@ async def _possession(
 ) -> StorageProof:
     await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
-    keypair = service.identity.keypair
+    signer = service.identity.signer
     challenge = proofs.Challenge(
-        keypair.public_key, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
+        signer.hotkey, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
     )
     proof = proofs.possession_proof(record.embedding, challenge)
-    signature = keypair.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
+    signature = signer.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
     return StorageProof(
         version=2,
         cid=record.cid,
@@ -140,7 +140,7 @@ async def _possession(
         root_hex=tree.root.hex(),
         count=len(tree),
         expires_at=expires_at,
-        miner=keypair.ss58,
+        miner=signer.address,
         signature="0x" + signature.hex(),
         inclusion=tree.show(record.cid),
     )
@@ -177,15 +177,15 @@ def _signed(service: Service, name: str, root: bytes, count: int, form: Literal[
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
     signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
-    keypair = service.identity.keypair
+    signer = service.identity.signer
     return Commitment(
         root_hex=root.hex(),
         count=count,
         built_at=built_at,
-        hotkey=keypair.ss58,
+        hotkey=signer.address,
         form=form,
         signed=signed,
-        signature="0x" + keypair.sign(signed.encode()).hex(),
+        signature="0x" + signer.sign(signed.encode()).hex(),
     )
 
 
