@@ -23,6 +23,8 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
 WholeSeconds = Annotated[int, Meta(ge=1, le=31_536_000)]
+BackendName = Literal["local", "docker", "akash"]
+Placement = Literal["first", "cheapest"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,9 +178,15 @@ class SessionSettings(Section, frozen=True):
 class ProvisioningSettings(Section, frozen=True):
     """Where nodes run."""
 
-    backend: Literal["local", "docker", "akash"] = "local"
+    backend: BackendName = "local"
+    """The one backend, where `backends` names none."""
+    backends: tuple[BackendName, ...] = ()
+    """Several backends at once, the preferred one first; each has its own places, and one that is down does not stop
+    the others. Wins over `backend`."""
+    placement: Placement = "first"
+    """Where a node is placed: with the `first` backend that has room, or the `cheapest` one."""
     places: CountOrOff = 0
-    """Nodes that may run at once; 0: what fits the host (local) or sessions.live_in_all."""
+    """Local backend: nodes that may run at once; 0: what fits the host."""
     node_host: str = "127.0.0.1"
     first_port: Annotated[int, Meta(ge=1, le=64_536)] = 18_100
     """Local backend: ports first_port … first_port + 999 are given to nodes."""
@@ -193,12 +201,19 @@ class ProvisioningSettings(Section, frozen=True):
     miner_image: str = "ghcr.io/dipraise1/engram:latest"
     """ENGRAM_MINER_IMAGE."""
 
+    @property
+    def chosen(self) -> tuple[BackendName, ...]:
+        """The backends in use, the preferred one first."""
+        return self.backends or (self.backend,)
+
 
 class DockerSettings(Section, frozen=True):
     """The Docker engine that runs nodes."""
 
     host: str = "unix:///var/run/docker.sock"
     """Address of the engine: unix:// or tcp://."""
+    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 19_100
+    """Ports first_port … first_port + 999 of the engine's host are given to nodes."""
 
 
 class AkashSettings(Section, frozen=True):

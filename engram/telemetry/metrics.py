@@ -91,6 +91,8 @@ TABLE: Final = (
         "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
     ),
     Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
+    Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
+    Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
@@ -200,6 +202,8 @@ class Metrics:
     akash_balance: Gauge
     akash_margin: Gauge
     akash_orphans: Counter
+    backend_places: Gauge
+    backend_up: Gauge
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
