@@ -36,12 +36,23 @@ def encipher(content: bytes, password: str) -> bytes:
     return enciphered
 
 
-def new_mnemonic() -> str:
-    """Twelve words from the operating system's secure source."""
+def new_mnemonic(words: int = 12) -> str:
+    """Return a BIP-39 mnemonic of 12, 15, 18, 21 or 24 words from the operating system's secure source."""
     import bittensor_core
 
-    mnemonic: str = bittensor_core.Keypair.generate_mnemonic(12)
+    mnemonic: str = bittensor_core.Keypair.generate_mnemonic(words)
     return mnemonic
+
+
+def is_mnemonic(words: str) -> bool:
+    """Return whether these are the words of an English BIP-39 mnemonic, checksum included."""
+    import bittensor_core
+
+    try:
+        bittensor_core.Keypair.create_from_mnemonic(words)
+    except ValueError:
+        return False
+    return True
 
 
 def key_file_of(mnemonic: str) -> bytes:

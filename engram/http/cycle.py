@@ -1,9 +1,10 @@
 """One request and its answer: the two halves of ASGI 3 (specification 2.3) over a connection.
 
 `receive` reads the body on demand; after its end it waits for the client to disconnect (or for the answer to end).
-`send` writes head and body together. A faulty application ends only its own connection: an exception before the answer
-is a 500, after its head the connection is cut; an answer that is incomplete or does not match its declared length is
-cut, and its connection is not reused.
+`send` writes head and body together. Trailers (`http.response.trailers`) end the answer where its head announced them;
+those of a request come with the last message of its body (`"trailers"`, beyond ASGI). A faulty application ends only
+its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
+incomplete or does not match its declared length is cut, and its connection is not reused.
 
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
 answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
@@ -18,7 +19,8 @@ import structlog
 import trio
 
 from engram.http.answer import Answer
-from engram.http.asgi import Message, Scope
+from engram.http.asgi import HeaderLines, Message, Scope
+from engram.http.framing import CHUNKED
 from engram.http.head import Head, Refused
 from engram.http.parser import END, NEED
 from engram.http.transport import Late
@@ -111,7 +113,7 @@ class Cycle:
             "client": connection.client,
             "server": connection.server.address,
             "state": {},
-            "extensions": {STREAM: self.take_parts},
+            "extensions": {STREAM: self.take_parts, "http.response.trailers": {}},
         }
 
     def take_parts(self) -> None:
@@ -149,7 +151,10 @@ class Cycle:
             return self._disconnect()
         if self._received:
             self._connection.transport.read_due = inf
-        return {"type": "http.request", "body": b"" if event is END else event, "more_body": not self._received}
+        if event is END:
+            trailers = self._connection.parser.trailers if self._head.length == CHUNKED else []
+            return {"type": "http.request", "body": b"", "more_body": False, "trailers": trailers}
+        return {"type": "http.request", "body": event, "more_body": not self._received}
 
     def _start_deadline(self) -> None:
         if self._each_part or not self._body_taken:
@@ -228,7 +233,7 @@ class Cycle:
         elif kind == "http.response.start":
             self._start(message)
         elif kind == "http.response.trailers":
-            raise ValueError("trailers are not offered")
+            await self._send_trailers(message.get("headers", ()), message.get("more_trailers", False))
         else:
             raise ValueError(f"no such ASGI message: {kind}")
 
@@ -244,7 +249,17 @@ class Cycle:
                 self._end_waits()
         if more:
             await trio.lowlevel.checkpoint()  # a client that takes all at once must not starve the others
-            return
+        elif not self._answer.awaits_trailers:
+            self._end()
+
+    async def _send_trailers(self, headers: HeaderLines, more: bool) -> None:
+        if more or not self._answer.awaits_trailers:
+            raise RuntimeError("http.response.trailers is sent once, after a head that announced it")
+        if parts := self._answer.trailers(headers):
+            await self._connection.transport.write(*parts)
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
         if self._received:
             self._end_waits()
@@ -259,7 +274,8 @@ class Cycle:
         server = self._connection.server
         if self._unwanted_body() or server.draining:
             self._answer.keep = False
-        self._answer.start(message["status"], message.get("headers", ()), server.date)
+        trailers = bool(message.get("trailers", False))
+        self._answer.start(message["status"], message.get("headers", ()), server.date, trailers=trailers)
 
     def _unwanted_body(self) -> bool:
         """Return whether the rest of the request's body is too long to be discarded."""

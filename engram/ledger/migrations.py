@@ -55,9 +55,14 @@ def _paid_time_has_one_clock(connection: Connection) -> None:
     _script(connection, "paid_clock.sql")
 
 
+def _nodes_run_on_akash(connection: Connection) -> None:
+    _script(connection, "akash.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
     _sessions_are_counted,
     _paid_time_has_one_clock,
+    _nodes_run_on_akash,
 )

@@ -1,6 +1,7 @@
 """What sagas work with, and how a sleeping one is woken."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 
 import msgspec
 import trio
@@ -66,6 +67,8 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
     ids: Ids
     settings: ProvisioningSettings
     tiers: Mapping[TierName, Tier]
+    keys_folder: Path
+    """Folder of the generated keys of the pool."""
     is_healthy: Callable[[str, str], Awaitable[bool]]
     """(endpoint, token): the node answers /health and echoes its launch token. Raises nothing for a node that is not
     there."""

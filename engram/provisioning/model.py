@@ -72,7 +72,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A miner hotkey of the pool; `path` is its wallet file."""
+    """A miner hotkey of the pool; `path` is where its wallet file was when it joined (see `node_keys.file_of`)."""
 
     public_key: bytes
     path: str

@@ -202,7 +202,7 @@ class Worker:
             tier=self._fleet.tiers[session.tier],
             controller=session.controller,
             hotkey=key.public_key,
-            hotkey_file=key.path,
+            hotkey_file=str(node_keys.file_of(key, self._fleet.keys_folder)),
             port=node.port,
             ends_at=session_rules.expires_at(session, now) + start_s + END_GRACE_S,
         )

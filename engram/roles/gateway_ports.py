@@ -165,8 +165,10 @@ class GatewayPorts:
         def give_back(connection: Connection, session_id: str) -> None:
             settle_up(connection, session_id, terms, self._instants.now())
 
+        keys_folder = p.folder / node_keys.FOLDER
+
         async def new_key() -> None:
-            await node_keys.generate(p.ledger, p.folder / node_keys.FOLDER, p.clock.now())
+            await node_keys.generate(p.ledger, keys_folder, p.clock.now())
 
         return Fleet(
             registry=p.registry,
@@ -176,6 +178,7 @@ class GatewayPorts:
             ids=p.ids,
             settings=settings.provisioning,
             tiers=tiers(settings.pricing.lite_usd_per_hour),
+            keys_folder=keys_folder,
             is_healthy=health_probe(p.http),
             settle_up=give_back,
             metrics=p.metrics,

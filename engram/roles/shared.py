@@ -23,11 +23,9 @@ from engram.ledger import (
     LedgerActor,
     LedgerClient,
     LedgerError,
-    LedgerUnusable,
     data_folder,
-    facts,
+    identity,
 )
-from engram.ledger.connection import open_writer
 from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
 
@@ -142,7 +140,7 @@ def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loade
 
 def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
     """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
-    ledger_id, roles = _ledger_id(folder, settings.environment), []
+    ledger_id, roles = identity.claim(folder, settings.environment), []
     for open_role in openers:
         role = open_role(settings, folder)
         roles.append(role)
@@ -158,16 +156,3 @@ def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
             children.setdefault(child.id, child)
     first = trees[0]
     return SupervisorSpec("root", list(children.values()), strategy=first.strategy, intensity=first.intensity)
-
-
-def _ledger_id(folder: Path, environment: str) -> str:
-    """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
-    connection = open_writer(folder / LEDGER_FILE)
-    try:
-        held = facts.claim_environment(connection, environment)
-        if held != environment:
-            raise LedgerUnusable(f"{folder} holds the ledger of environment {held}, not {environment}; set data_dir")
-        return facts.ledger_id(connection)
-    finally:
-        connection.close()
-        connection.engine.dispose()

@@ -16,8 +16,8 @@ from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.sql import metadata
 
-for module in Path(engram.__file__).parent.glob("*/tables.py"):
-    importlib.import_module(f"engram.{module.parent.name}.tables")
+for module in Path(engram.__file__).parent.rglob("tables.py"):
+    importlib.import_module(".".join(module.relative_to(Path(engram.__file__).parents[1]).with_suffix("").parts))
 
 SCHEMA_2 = (Path(__file__).parent / "data" / "schema-2.sql").read_text(encoding="utf-8")
 """What commit fd04aaf made of a new ledger."""
@@ -62,13 +62,23 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 4
+    assert len(MIGRATIONS) == 5
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "session_counts",
         "ix_sessions_live",
         "sessions",
         "paid_clock",
         "ix_sessions_ends",
+        "akash_deployments",
+        "ix_akash_deployments_closed",
+        "ix_akash_deployments_token",
+        "uq_akash_deployments_hash",
+        "uq_akash_deployments_live_token",
+        "akash_transactions",
+        "ix_akash_transactions_dseq",
+        "ix_akash_transactions_open",
+        "akash_providers",
+        "akash_mints",
     }
 
 

@@ -49,6 +49,7 @@ class World:
             ids=SeededIds(self.keys),
             settings=ProvisioningSettings(attempts=3, launch_timeout_s=30.0),
             tiers=rules.tiers(0.10),
+            keys_folder=Path("hotkeys"),
             is_healthy=self.double.is_healthy,
             settle_up=self._settle_up,
             metrics=self.metrics,
@@ -67,7 +68,7 @@ class World:
         public_key = self.keys.to_bytes(32, "big")
 
         def add(connection: Connection) -> None:
-            node_keys.add(connection, public_key, Path("hotkeys/x"), "generated", 0.0)
+            node_keys.add(connection, public_key, Path("elsewhere/x"), "generated", 0.0)
 
         await self.ledger.write(add)
 

@@ -51,6 +51,7 @@ async def run(folder: Path, first_port: int) -> None:
         ids=SystemIds(),
         settings=ProvisioningSettings(health_interval_s=0.02),
         tiers=rules.tiers(0.10),
+        keys_folder=folder / "hotkeys",
         is_healthy=health_probe(HttpClient()),
         settle_up=lambda connection, session_id: None,
         metrics=Metrics(),

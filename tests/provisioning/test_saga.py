@@ -39,6 +39,7 @@ async def test_a_paid_session_gets_a_node_and_its_clock_starts_when_it_is_active
     assert world.hints.moved == ["s"]
     spec = world.double.specs[session.node_token or ""]
     assert spec.ends_at == pytest.approx(world.instants.now().wall + 3600.0 + END_GRACE_S)
+    assert spec.hotkey_file == str(world.fleet.keys_folder / "x")
     node = world.ledger.write_now(lambda c: records.live_node(c, "s"))
     assert node is not None
     assert node.state is NodeState.RUNNING
