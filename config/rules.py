@@ -2,8 +2,9 @@
 
 | Rule | Why |
 |---|---|
-| play money pays only for nodes of the backend `local`, or of a copy of Akash on this machine | it is worth nothing |
+| play money pays only for nodes on this machine: `local`, a Docker engine or a copy of Akash here | others cost money |
 | test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
+| no backend is named twice, and their ports do not overlap | or two nodes get one port |
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
@@ -42,6 +43,8 @@ EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
 """What the `local` profile names: it stands for the address of the gateway's own refund key."""
 AKASH_MAINNET: Final = "akashnet-2"
+PORTS_OF_A_BACKEND: Final = 1_000
+"""Ports from `first_port` on that are given to nodes of a backend."""
 
 Place = Literal["embedded", "loopback", "elsewhere"]
 """Where a facilitator answers: in the gateway's own process, on this machine, or anywhere else."""
@@ -300,18 +303,37 @@ def _akash_owner(settings: Settings) -> Iterator[Refused]:
 
 
 def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
-    backend, worth = settings.provisioning.backend, money(settings.payments.network)
-    if worth == "play" and backend != "local" and not (backend == "akash" and _is_private_akash(settings)):
-        yield Refused("provisioning.backend", f"play money pays only for nodes of the backend local, not {backend}")
-    if worth == "test" and backend == "akash" and settings.akash.chain_id == AKASH_MAINNET:
-        yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
-    if worth == "test" and backend == "docker" and not _is_local_docker(settings.docker.host):
-        yield Refused("docker.host", "money of a test network pays only for Docker hosts on loopback")
+    worth = money(settings.payments.network)
+    for backend in settings.provisioning.chosen:
+        match worth, backend:
+            case "play", "akash" if not _is_private_akash(settings):
+                yield Refused("provisioning.backends", "play money pays only for nodes on this machine, not for akash")
+            case "test", "akash" if settings.akash.chain_id == AKASH_MAINNET:
+                yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
+            case "play" | "test", "docker" if not _is_local_docker(settings.docker.host):
+                kind = "play money" if worth == "play" else "money of a test network"
+                yield Refused("docker.host", f"{kind} pays only for Docker hosts on loopback")
+            case _:
+                pass
+
+
+def _backends(settings: Settings) -> Iterator[Refused]:
+    provisioning, docker = settings.provisioning, settings.docker
+    twice = [name for name in dict.fromkeys(provisioning.chosen) if provisioning.chosen.count(name) > 1]
+    if twice:
+        yield Refused("provisioning.backends", f"names {twice[0]} twice")
+    apart = abs(provisioning.first_port - docker.first_port)
+    if {"local", "docker"} <= set(provisioning.chosen) and apart < PORTS_OF_A_BACKEND:
+        yield Refused(
+            "docker.first_port",
+            f"is {docker.first_port}; it must be {PORTS_OF_A_BACKEND} or more away from provisioning.first_port "
+            f"({provisioning.first_port}), or two nodes could get one port",
+        )
 
 
 def _akash_backend(settings: Settings) -> Iterator[Refused]:
     akash = settings.akash
-    if settings.provisioning.backend != "akash":
+    if "akash" not in settings.provisioning.chosen:
         return
     if not akash.key_file:
         yield Refused("akash.key_file", "is missing: the file (mode 0600) with the key of akash.owner_address")
@@ -435,6 +457,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _akash_owner,
         _akash_backend,
         _money_and_nodes,
+        _backends,
         _open_doors,
         _embedding_server,
         _announcements_of_nodes,

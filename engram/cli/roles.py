@@ -15,7 +15,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
-ROLES: Final = ("gateway", "miner", "facilitator")
+ROLES: Final = ("gateway", "miner", "validator", "facilitator")
 """As they are listed; composition.ROLES says where each is."""
 
 
@@ -46,7 +46,7 @@ LISTENING = Listening()
 
 
 def run(
-    *roles: Annotated[str, Parameter(help="gateway, miner, facilitator; together in one process.")],
+    *roles: Annotated[str, Parameter(help="gateway, miner, validator, facilitator; together in one process.")],
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
 ) -> int:

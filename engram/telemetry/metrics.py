@@ -91,6 +91,8 @@ TABLE: Final = (
         "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
     ),
     Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
+    Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
+    Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
@@ -106,6 +108,19 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
+    Metric(
+        "validator_round_seconds",
+        "histogram",
+        "engram_validator_round_seconds",
+        "From a round's first question to its scores.",
+        buckets=_SLOW,
+    ),
+    Metric(
+        "validator_weights", "counter", "engram_validator_weights", "Weights sent, by what became of them.", ("state",)
+    ),
+    Metric("validator_due", "gauge", "engram_validator_due", "1 for where setting weights stands.", ("verdict",)),
+    Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -187,6 +202,8 @@ class Metrics:
     akash_balance: Gauge
     akash_margin: Gauge
     akash_orphans: Counter
+    backend_places: Gauge
+    backend_up: Gauge
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
@@ -194,6 +211,11 @@ class Metrics:
     relay_entries: Gauge
     relay_sends: Counter
     relay_not_queued: Counter
+    validator_rounds: Counter
+    validator_round_seconds: Histogram
+    validator_weights: Counter
+    validator_due: Gauge
+    validator_planted: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

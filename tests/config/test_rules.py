@@ -14,6 +14,11 @@ from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
 
 MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 OWNER = "akash1" + "q" * 38
+AKASH = {
+    "akash__key_file": "akash-key",
+    "provisioning__miner_image": "ghcr.io/example/engram@sha256:" + "0" * 64,
+    "gateway__public_url": "https://gateway.example",
+}
 
 
 def settings(profile: str = "local", **changes: Any) -> Settings:
@@ -25,6 +30,7 @@ def settings(profile: str = "local", **changes: Any) -> Settings:
             "payments__facilitator_url": "https://x402.example",
             "payments__rpc_url": "https://rpc.example",
             "akash__owner_address": OWNER,
+            **AKASH,
         } | changes
     for name, value in changes.items():
         section, _, key = name.partition("__")
@@ -73,11 +79,21 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
-        ("local", {"provisioning__backend": "docker"}, "provisioning.backend"),
-        ("local", {"provisioning__backend": "akash"}, "provisioning.backend"),
+        ("local", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        ("local", {"provisioning__backend": "akash"} | AKASH, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "akash")} | AKASH, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "local")}, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "docker"), "docker__first_port": 18_900}, "docker.first_port"),
         ("local", {"gateway__host": "0.0.0.0"}, "gateway.host"),
         ("local", {"gateway__host": "gateway.example"}, "gateway.host"),
         ("local", {"payments__network": "base"}, "payments.facilitator_url"),
+        # Akash
+        ("mainnet", {"akash__key_file": ""}, "akash.key_file"),
+        ("mainnet", {"akash__endpoints": ()}, "akash.endpoints"),
+        ("mainnet", {"provisioning__miner_image": "ghcr.io/example/engram:latest"}, "provisioning.miner_image"),
+        ("mainnet", {"gateway__public_url": ""}, "gateway.public_url"),
+        ("mainnet", {"akash__allow_private_providers": True}, "akash.allow_private_providers"),
+        ("mainnet", {"akash__bids_enough_s": 5.0}, "akash.bids_enough_s"),
         # Test networks
         ("testnet", {"provisioning__backend": "akash"}, "akash.chain_id"),
         ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
@@ -264,6 +280,16 @@ def test_mainnet_takes_real_money_alone(network: str) -> None:
         ("testnet", {"gateway__auth_required": False}),
         ("testnet", {"payments__recipient": MINE.lower()}),
         ("testnet", {"provisioning__backend": "akash", "akash__chain_id": "sandbox-2"}),
+        (
+            "local",
+            AKASH
+            | {
+                "provisioning__backend": "akash",
+                "akash__chain_id": "copy-1",
+                "akash__endpoints": ("http://127.0.0.1:1317",),
+                "akash__allow_private_providers": True,
+            },
+        ),
         ("testnet", {"provisioning__backend": "docker"}),
         ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://127.0.0.1:2375"}),
         ("mainnet", {"gateway__host": "0.0.0.0", "provisioning__backend": "docker"}),
@@ -347,7 +373,7 @@ def test_worthless_money_never_buys_what_costs_something(
     if refused(given_settings):
         return
     assert network == "base" or backend != "akash"
-    assert network != "eip155:31337" or (backend == "local" and host == "127.0.0.1")
+    assert network != "eip155:31337" or host == "127.0.0.1"
     assert auth_required or host == "127.0.0.1"
     assert profile != "mainnet" or (network == "base" and auth_required)
 
