@@ -275,8 +275,9 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this there is an alarm."""
-    mint_act: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
-    """ACT to mint from AKT when there is less than `alarm_act`; the network mints at least 10. 0: none."""
+    mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
+    refunds what comes to less. 0: none."""
     max_deposit_act: Annotated[float, Meta(ge=0.5, le=1_000_000)] = 50.0
     """The most that the escrow of one deployment may have been given."""
     allow_private_providers: bool = False

@@ -202,7 +202,7 @@ def test_the_originals_three_exports_without_a_network_do_not_start_as_play_mone
     with pytest.raises(ConfigError, match="--profile mainnet"):
         config.check(config.load(None, (), environ, None, ()).settings)
     meant = config.load("mainnet", (), environ | {"X402_RECIPIENT_ADDRESS": MINE}, None, ()).settings
-    assert refused(meant) == []
+    assert refused(meant) == ["akash.key_file", "provisioning.miner_image", "gateway.public_url"]
 
 
 def test_real_money_in_the_profile_local_is_refused_by_the_variable_that_names_it() -> None:

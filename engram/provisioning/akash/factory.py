@@ -1,6 +1,5 @@
 """The Akash backend, made from the settings."""
 
-from functools import partial
 from pathlib import Path
 
 from config.model import Settings
@@ -110,6 +109,6 @@ def make_parts(
         orphan_age_s=akash.orphan_age_s,
         alarm_akt=akash.alarm_akt,
         alarm_act=akash.alarm_act,
-        mint_act=akash.mint_act,
+        mint_akt=akash.mint_akt,
         max_deposit_act=akash.max_deposit_act,
     )
