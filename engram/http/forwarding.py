@@ -178,6 +178,8 @@ class Upstream:
         `total_s` (0: unbounded) begins when the connection is there.
         """
         origin = target.origin
+        transport: Transport | None = None
+        reused = False
         with trio.CancelScope(deadline=trio.current_time() + connect_s) as connecting:
             await self._pools.enter(origin)
             try:
@@ -188,7 +190,7 @@ class Upstream:
             except BaseException:
                 self._pools.leave(origin)
                 raise
-        if connecting.cancelled_caught:
+        if connecting.cancelled_caught or transport is None:
             raise NotSent(f"no connection within {connect_s:g} s")
         forwarding = Forwarding(transport, total_s, bodyless=bodyless, reused=reused)
         try:

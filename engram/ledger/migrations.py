@@ -55,9 +55,14 @@ def _paid_time_has_one_clock(connection: Connection) -> None:
     _script(connection, "paid_clock.sql")
 
 
+def _jobs_of_the_proxy(connection: Connection) -> None:
+    _script(connection, "proxy_jobs.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
     _sessions_are_counted,
     _paid_time_has_one_clock,
+    _jobs_of_the_proxy,
 )

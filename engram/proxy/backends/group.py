@@ -97,6 +97,11 @@ class Group:
         return [(each.url, each.word(now, slow_start_s), each.in_flight, each.last_error) for each in self.servers]
 
     @property
+    def breaker_word(self) -> str:
+        """The breaker's state in a word."""
+        return self.breaker.word(self._now())
+
+    @property
     def in_flight(self) -> int:
         """Requests in progress."""
         return sum(server.in_flight for server in self.servers)
