@@ -168,6 +168,7 @@ class Upstream:
         """Take `tls` for https; connections are limited, and kept when idle, for each server."""
         self._pools = Pools(connections, keep_alive_s)
         self._tls = tls
+        self._retired = False
 
     @asynccontextmanager
     async def connection(
@@ -196,7 +197,7 @@ class Upstream:
         try:
             yield forwarding
         finally:
-            keep_s = forwarding.keep_s if forwarding.reusable else 0.0
+            keep_s = forwarding.keep_s if forwarding.reusable and not self._retired else 0.0
             if keep_s > 0.0:
                 self._pools.leave(origin, transport, keep_s)
             else:
@@ -210,4 +211,9 @@ class Upstream:
 
     def close(self) -> None:
         """Close every idle connection."""
+        self._pools.close()
+
+    def retire(self) -> None:
+        """Close every idle connection, and keep none from now on."""
+        self._retired = True
         self._pools.close()
