@@ -1,6 +1,5 @@
 """What the parts of a running proxy share."""
 
-from collections.abc import Callable
 from typing import final
 
 from engram.clock import Clock, Ids
@@ -70,6 +69,12 @@ class State:
         self.jobs.change(settings.jobs)
         self.capacity.change(settings.capacity)
 
+    def close(self) -> None:
+        """Close the idle connections to backends."""
+        if self._plan is not None:
+            for group in self._plan.groups.values():
+                group.retire()
+
     def admit(self, hotkey: bytes) -> None:
         """Decide whether a claimed caller may call, and count that. Raises NotAuthorized."""
         match decide(self.plan.policy, self.chain, hotkey):
@@ -85,6 +90,3 @@ class State:
     def now_ns(self) -> int:
         """Return unix nanoseconds."""
         return int(self.clock.now() * 1_000_000_000)
-
-
-Reload = Callable[[], None]

@@ -53,6 +53,7 @@ class Proxy:
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Read the proxy's settings, keys and certificate. Raises ConfigError and what is in REFUSALS."""
         self.settings = settings
+        self._state: State | None = None
         self.loaded = load()
         own = self.loaded.settings
         server = own.server
@@ -69,10 +70,14 @@ class Proxy:
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
         """Return the whole tree of a proxy by itself."""
-        return await _Parts(shared, self).tree()
+        parts = _Parts(shared, self)
+        self._state = parts.state
+        return await parts.tree()
 
     async def close(self) -> None:
-        """Do nothing: the tree closes what it opened."""
+        """Close the idle connections to backends."""
+        if self._state is not None:
+            self._state.close()
 
 
 open_role = Proxy
