@@ -22,6 +22,7 @@ ROLES: Final = {
     "gateway": "engram.roles.gateway",
     "miner": "engram.roles.miner",
     "validator": "engram.roles.validator",
+    "proxy": "engram.roles.proxy",
 }
 """In the order in which roles of one process start."""
 

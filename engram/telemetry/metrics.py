@@ -174,6 +174,37 @@ TABLE: Final = (
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
     Metric("damaged_records", "counter", "engram_miner_damaged_records", "Times a record was not what its CID says."),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
+    Metric("proxy_auth", "counter", "engram_proxy_auth", "Decisions about callers of the proxy.", ("result", "reason")),
+    Metric("proxy_ends", "counter", "engram_proxy_ends", "Requests to the proxy by how they ended.", ("route", "end")),
+    Metric(
+        "proxy_seconds",
+        "histogram",
+        "engram_proxy_request_seconds",
+        "From a request's head to its end.",
+        ("route", "phase"),
+        loop_only=True,
+    ),
+    Metric("proxy_bytes", "counter", "engram_proxy_bytes", "Bytes of bodies passed on.", ("route", "direction")),
+    Metric(
+        "proxy_backend_up", "gauge", "engram_proxy_backend_up", "Servers of a backend that take requests.", ("backend",)
+    ),
+    Metric(
+        "proxy_backend_in_flight",
+        "gauge",
+        "engram_proxy_backend_in_flight",
+        "Requests in progress at a backend.",
+        ("backend",),
+    ),
+    Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
+    Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
+    Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
+    Metric(
+        "proxy_metagraph_age",
+        "gauge",
+        "engram_proxy_metagraph_age_seconds",
+        "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
 
@@ -240,6 +271,17 @@ class Metrics:
     challenges: Counter
     damaged_records: Counter
     late_buckets: Counter
+    proxy_auth: Counter
+    proxy_ends: Counter
+    proxy_seconds: loop_metrics.Histogram
+    proxy_bytes: Counter
+    proxy_backend_up: Gauge
+    proxy_backend_in_flight: Gauge
+    proxy_places: Gauge
+    proxy_spool_bytes: Gauge
+    proxy_jobs: Gauge
+    proxy_settings: Counter
+    proxy_metagraph_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:
