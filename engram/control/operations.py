@@ -118,7 +118,8 @@ class GatewayOperations:
                 await self._outbox(lambda c: relay_records.dlq_discard(c, entry_id, now))
                 return Done(True, f"{entry_id} discarded")
             case commands.ListNodeKeys():
-                return [rows.node_key_row(key) for key in await self._ledger.read(node_keys.list_keys)]
+                pool, keys = self._data_dir / node_keys.FOLDER, await self._ledger.read(node_keys.list_keys)
+                return [rows.node_key_row(key, node_keys.file_of(key, pool)) for key in keys]
             case commands.AddNodeKey(path=path):
                 return await self._add_node_key(path)
             case commands.RetireNodeKey(hotkey=hotkey):
