@@ -8,11 +8,12 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from config.model import AkashSettings
 from engram.provisioning.akash import account, jwt, messages, sdl, tx, yaml_text
 from engram.provisioning.akash.compiler import compile_sdl
 from engram.provisioning.akash.cosmos import Coin, Duration
 from engram.provisioning.akash.messages import BidID, DeploymentID, Deposit, EscrowID, EscrowScope, Message
-from engram.provisioning.akash.node_sdl import MAX_PRICE_UACT, NodeOrder, node_sdl
+from engram.provisioning.akash.node_sdl import NodeOrder, node_sdl
 from engram.provisioning.akash.protobuf import encode
 from engram.sessions.rules import tiers
 from tests.evm import node
@@ -41,8 +42,9 @@ def _orders() -> list[NodeOrder]:
             tier=tier,
             image=image,
             environment=environment,
-            max_price_uact=MAX_PRICE_UACT[name],
+            max_price_uact="60.5",
             storage_class=storage_class,
+            auditors=AkashSettings().auditors,
             attributes={"region": "us-west", "host": "akash"},
         )
         for name, tier in tiers(0.1).items()
