@@ -28,7 +28,6 @@ def _options() -> Options:
     parser.add_argument("--pull-s", type=float, default=0.0, help="seconds that pulling the image takes")
     parser.add_argument("--unstable-after-s", type=float, default=450.0, help="chain seconds until it is given up")
     given = parser.parse_args()
-    command = given.node_command
     return Options(
         block_s=given.block_s,
         step_s=given.step_s,
@@ -37,7 +36,7 @@ def _options() -> Options:
         providers=given.providers,
         funded=tuple(given.fund),
         stub_nodes=given.stub_nodes,
-        node_command=tuple([sys.executable, *command[1:]] if command[0] == "python" else command),
+        node_command=tuple(given.node_command),
         pull_s=given.pull_s,
         unstable_after_s=given.unstable_after_s,
         port=given.port,

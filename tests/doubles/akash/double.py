@@ -1,6 +1,7 @@
 """The whole double: a chain with its nodes, providers with their gateways, blocks by the clock, and its control."""
 
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from tests.doubles.akash.workloads import ChildProcess, Stub, Workload
 
 AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
 _RICH: Final = 10**15
-NODE_COMMAND: Final = ("python", "-m", "engram.miner")
+NODE_COMMAND: Final = (sys.executable, "-m", "engram.miner")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
