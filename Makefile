@@ -18,7 +18,8 @@ setup: ## Make .venv from the hashed lock, with what checks need
 setup-run:
 	@PYTHON=$(PYTHON) scripts/setup run
 
-demo: setup-run ## Buy a node with play money, use it, stop it: the main job end to end
+# The double of Akash is a part of the tests.
+demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
 
 demo-validator: setup ## Score an honest miner and one that cheats, and set weights
