@@ -44,7 +44,7 @@ test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engin
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
 test-nightly: setup setup-node setup-clients ## Run every kill point, long random runs and the check by mutation as well
-	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
+	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_WITHIN_S=36000 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 	@$(MAKE) --no-print-directory mutation ARGS=
 
 mutation: setup ## Change the rules in one place at a time: their tests must notice (ARGS="sessions relay")

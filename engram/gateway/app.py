@@ -16,7 +16,7 @@ from engram.gateway.sessions import bind_sessions
 from engram.gateway.surface import GatewaySurface
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
-from engram.http.authority import AuthorityGate, Read
+from engram.http.authority import AuthorityGate
 from engram.http.router import Router
 
 
@@ -37,7 +37,7 @@ def gateway_app(services: Services) -> App:
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
     endpoints.require_all(gateway.ROUTES)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))  # the outermost layer
+    app.edge.put_behind(AuthorityGate)  # outermost: every request passes it
     return app
 
 

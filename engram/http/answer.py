@@ -20,6 +20,14 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-a
 """Headers of an answer that the server writes itself; the application's values only request them."""
 
 
+_JOINED_BYTES: Final = 32_768
+"""A body up to this size is joined to its head; a larger one is passed to the kernel without a copy."""
+_REMEMBERED: Final = 512
+_REMEMBERED_BYTES: Final = 128
+_lines: dict[tuple[bytes, bytes], bytes] = {}
+"""Headers that were found valid lately, as they are sent: most answers have the same ones."""
+
+
 @final
 class Answer:
     """Frames the answer to one request."""
@@ -54,37 +62,48 @@ class Answer:
             raise RuntimeError("the response has begun already")
         if not 200 <= status <= 999:
             raise ValueError(f"{status} is no status of a final answer (200 to 999)")
-        lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        if status in BODILESS:
-            self._bodiless = True
+        out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
-            name = name.lower()
-            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-                raise ValueError(f"a header that cannot be sent: {name!r}")
-            if name not in _FRAMING:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif name == b"content-length" and status not in BODILESS:
-                if self._left is not None or not value.isdigit():
-                    raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
-                self._left = int(value)
-                lines.append(b"content-length: %d\r\n" % self._left)
-            elif name == b"connection" and value.lower() == b"close":
-                self.keep = False
-        lines.append(date)
-        if self._left is None and status not in BODILESS:
-            if self._minor:
-                self._chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep = False
+            if (line := _lines.get((name, value))) is None:
+                line = self._line(name.lower(), value)
+            out += line
+        out += date
+        if status in BODILESS:
+            self._bodiless, self._left = True, None
+        elif self._left is not None:
+            out += b"content-length: %d\r\n" % self._left
+        elif self._minor:
+            self._chunked = True
+            out += b"transfer-encoding: chunked\r\n"
+        else:
+            self.keep = False
         if not self.keep:
-            lines.append(b"connection: close\r\n")
+            out += b"connection: close\r\n"
         elif not self._minor:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        self._pending = b"".join(lines)
+            out += b"connection: keep-alive\r\n"
+        self._pending = out + b"\r\n"
         self._trailers = trailers
         self.status = status
+
+    def _line(self, name: bytes, value: bytes) -> bytes:
+        """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
+        if name == b"content-length":
+            if self._left is not None or not value.isdigit():
+                raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
+            self._left = int(value)
+            return b""
+        if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+            raise ValueError(f"a header that cannot be sent: {name!r}")
+        if name in _FRAMING:
+            if name == b"connection" and value.lower() == b"close":
+                self.keep = False
+            return b""
+        line = name + b": " + value + b"\r\n"
+        if len(value) <= _REMEMBERED_BYTES:
+            if len(_lines) >= _REMEMBERED:
+                _lines.clear()
+            _lines[name, value] = line
+        return line
 
     def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
         """Return the bytes to send for a part of the body.
@@ -94,7 +113,11 @@ class Answer:
         chunked = self._chunked and not self._bodiless
         parts = () if self._bodiless else self._part(body, more or (self._trailers and chunked))
         head, self._pending = self._pending, b""
-        return (head, *parts) if head else parts
+        if not head:
+            return parts
+        if len(parts) == 1 and len(body) <= _JOINED_BYTES:
+            return (head + parts[0],)
+        return (head, *parts)
 
     def _part(self, body: bytes, more: bool) -> tuple[bytes, ...]:
         if self._chunked:

@@ -168,6 +168,7 @@ class Upstream:
         """Take `tls` for https; connections are limited, and kept when idle, for each server."""
         self._pools = Pools(connections, keep_alive_s)
         self._tls = tls
+        self._retired = False
 
     @asynccontextmanager
     async def connection(
@@ -178,6 +179,8 @@ class Upstream:
         `total_s` (0: unbounded) begins when the connection is there.
         """
         origin = target.origin
+        transport: Transport | None = None
+        reused = False
         with trio.CancelScope(deadline=trio.current_time() + connect_s) as connecting:
             await self._pools.enter(origin)
             try:
@@ -188,13 +191,13 @@ class Upstream:
             except BaseException:
                 self._pools.leave(origin)
                 raise
-        if connecting.cancelled_caught:
+        if connecting.cancelled_caught or transport is None:
             raise NotSent(f"no connection within {connect_s:g} s")
         forwarding = Forwarding(transport, total_s, bodyless=bodyless, reused=reused)
         try:
             yield forwarding
         finally:
-            keep_s = forwarding.keep_s if forwarding.reusable else 0.0
+            keep_s = forwarding.keep_s if forwarding.reusable and not self._retired else 0.0
             if keep_s > 0.0:
                 self._pools.leave(origin, transport, keep_s)
             else:
@@ -208,4 +211,9 @@ class Upstream:
 
     def close(self) -> None:
         """Close every idle connection."""
+        self._pools.close()
+
+    def retire(self) -> None:
+        """Close every idle connection, and keep none from now on."""
+        self._retired = True
         self._pools.close()

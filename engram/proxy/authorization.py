@@ -69,13 +69,20 @@ class Policy(msgspec.Struct, frozen=True):
     min_stake: float
     unit: StakeUnit
     source: str
-    """Where the threshold was written, for those whom it refuses."""
+    """Where the threshold was written."""
     max_age_s: float
     has_chain: bool
 
+    @property
+    def public_source(self) -> str:
+        """Where the threshold was written, without paths of this machine: for those whom it refuses."""
+        if self.source.startswith(("environment", "env file")):
+            return "the miner's environment"
+        return "the default" if self.source == "the default" else "the miner's settings file"
+
     def threshold(self) -> str:
         """Return the threshold in words."""
-        return f"more than {self.min_stake:g} {_UNITS[self.unit]} (auth.min_stake, from {self.source})"
+        return f"more than {self.min_stake:g} {_UNITS[self.unit]} (auth.min_stake, from {self.public_source})"
 
 
 def policy_of(auth: AuthSettings, source: str, decode: "Decode") -> Policy:
@@ -129,7 +136,7 @@ def decide(policy: Policy, chain: ChainView, hotkey: PublicKey) -> Decision:
                 "stake": stake,
                 "min_stake": policy.min_stake,
                 "stake_unit": policy.unit,
-                "min_stake_source": policy.source,
+                "min_stake_source": policy.public_source,
             },
         )
     return Passes("permit")

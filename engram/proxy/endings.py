@@ -70,6 +70,10 @@ _ROWS: Final = (
     ),
     Ending("job", 202, "proxy", "job", "The backend was not done in time: the request became a job."),
     Ending("jobs_full", 503, "proxy", "job", "Too many jobs are running."),
+    Ending("job_result_too_large", 502, "backend", "job", "The backend's answer is larger than a job's result may be."),
+    Ending("job_conflict", 409, "proxy", "job", "The Idempotency-Key was used for another request."),
+    Ending("no_job", 404, "proxy", "job", "There is no job of this id, or it is another key's."),
+    Ending("own_refused", 400, "client", "admission", "The proxy's own endpoint refused the request."),
     Ending("draining", 503, "proxy", "admission", "The proxy is stopping."),
     Ending("internal", 500, "proxy", "admission", "A fault of the proxy; the log has its cause."),
 )

@@ -33,11 +33,34 @@ def body(signed: Authorization | None = None, wanted: Requirements | None = None
     return msgspec.json.encode(document | changes)
 
 
+class Answers:
+    """The facilitator's answers as their readers decode them."""
+
+    def __init__(self, facilitator: PlayFacilitator) -> None:
+        self._facilitator = facilitator
+
+    async def verify(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        status, answer = await self._facilitator.verify(body)
+        return status, msgspec.to_builtins(answer)
+
+    async def settle(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        status, answer = await self._facilitator.settle(body)
+        return status, msgspec.to_builtins(answer)
+
+    async def balance(self, address: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = msgspec.to_builtins(await self._facilitator.balance(address))
+        return answer
+
+    def supported(self) -> dict[str, Any]:
+        answer: dict[str, Any] = msgspec.to_builtins(self._facilitator.supported())
+        return answer
+
+
 class Desk:
     def __init__(self, ledger: InlineLedger) -> None:
         self.ledger = ledger
         self.clock = ManualClock(builders.NOW)
-        self.facilitator = PlayFacilitator(ledger, self.clock, OPENING)
+        self.facilitator = Answers(PlayFacilitator(ledger, self.clock, OPENING))
 
     def balance(self, address: bytes) -> int:
         return self.ledger.write_now(lambda connection: records.balance(connection, address, OPENING))

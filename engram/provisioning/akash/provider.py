@@ -4,16 +4,20 @@ It is a stranger. It is known by its certificate (`provider_tls`), reached only 
 (`provider_addresses`), answers are bounded, and it gets a token of 30 s for one thing at this provider alone.
 """
 
+import contextlib
 import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final, final
+from urllib.parse import urlencode
 
 import msgspec
 import trio
 
+from engram import wire
 from engram.clock import Clock
 from engram.http.client import HttpClient, HttpError, NotSent, Response
+from engram.http.websocket_client import read_texts
 from engram.provisioning.akash import jwt, provider_tls
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
@@ -29,6 +33,9 @@ STATUS_S: Final = 15.0
 MAX_ANSWER_BYTES: Final = 262_144
 KNOWN_FOR_S: Final = 600.0
 PROVIDERS_KNOWN: Final = 256
+LOG_LINES: Final = 100
+LOGS_S: Final = 10.0
+LOG_BYTES: Final = 4_000
 _VERSION_LAG = "manifest version validation failed"
 
 
@@ -36,7 +43,7 @@ class Contact(msgspec.Struct, frozen=True):
     """How a provider is reached."""
 
     at: ProviderAddress
-    clients: tuple[HttpClient, ...]
+    contexts: tuple[ssl.SSLContext, ...]
     """To be tried in this order: known authorities, then the certificate on chain."""
     until: float
 
@@ -51,7 +58,7 @@ class Providers:
         self._clock = clock
         self._allow_private = allow_private
         self._contacts: OrderedDict[str, Contact] = OrderedDict()
-        self._system: HttpClient | None = None
+        self._system: ssl.SSLContext | None = None
 
     async def send_manifest(self, row: Deployment) -> Accepted | NoLeaseYet | ManifestRejected | ProviderFailed:
         """Hand the lease's manifest over. Repeating it is harmless."""
@@ -87,6 +94,30 @@ class Providers:
         except HttpError as error:
             return ProviderFailed(str(error))
 
+    async def logs(self, row: Deployment, service: str) -> str:
+        """Return the last lines of the node's output, at most `LOG_BYTES`; empty when they are not to be had."""
+        if row.provider is None:
+            return ""
+        query = urlencode({"service": service, "follow": "false", "tail": LOG_LINES})
+        path = f"/lease/{row.dseq}/{row.gseq}/{row.oseq}/logs?{query}"
+        try:
+            contact = await self._contact(row.provider)
+            token = jwt.issue(self._signer, row.provider, ("logs",), self._clock.now())
+        except (Unavailable, UnusableAddress):
+            return ""
+        for context in contact.contexts:
+            with contextlib.suppress(HttpError):
+                frames = await read_texts(
+                    contact.at.url + path,
+                    headers=[("authorization", f"Bearer {token}")],
+                    tls=context,
+                    address=contact.at.address,
+                    total_s=LOGS_S,
+                    max_bytes=MAX_ANSWER_BYTES,
+                )
+                return "\n".join(_line(frame) for frame in frames)[-LOG_BYTES:]
+        return ""
+
     async def _ask(
         self,
         row: Deployment,
@@ -107,9 +138,9 @@ class Providers:
         if content is not None:
             headers["content-type"] = "application/json"
         reason = ""
-        for client in contact.clients:
+        for context in contact.contexts:
             try:
-                return await client.request(
+                return await HttpClient(tls=context).request(
                     method,
                     contact.at.url + path,
                     content=content,
@@ -139,19 +170,25 @@ class Providers:
             raise UnusableAddress(f"the chain knows no provider {provider}")
         at = await vetted(host_uri, allow_private=self._allow_private)
         pinned = provider_tls.pinned_context(await self._chain.certificates(provider))
-        clients = [await self._known_authorities()]
-        if pinned is not None:
-            clients.append(_client(pinned))
-        contact = self._contacts[provider] = Contact(at, tuple(clients), now + KNOWN_FOR_S)
+        contexts = [await self._known_authorities()] + ([] if pinned is None else [pinned])
+        contact = self._contacts[provider] = Contact(at, tuple(contexts), now + KNOWN_FOR_S)
         while len(self._contacts) > PROVIDERS_KNOWN:
             self._contacts.popitem(last=False)
         return contact
 
-    async def _known_authorities(self) -> HttpClient:
+    async def _known_authorities(self) -> ssl.SSLContext:
         if self._system is None:
-            self._system = _client(await trio.to_thread.run_sync(provider_tls.system_context))
+            self._system = await trio.to_thread.run_sync(provider_tls.system_context)
         return self._system
 
 
-def _client(context: ssl.SSLContext) -> HttpClient:
-    return HttpClient(tls=context)
+class _LogLine(msgspec.Struct, frozen=True):
+    name: str = ""
+    message: str = ""
+
+
+def _line(frame: str) -> str:
+    try:
+        return wire.decode(frame, _LogLine).message
+    except msgspec.DecodeError:
+        return ""

@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, TypeAlias, final
 
 import msgspec
@@ -148,8 +149,7 @@ class Sender:
                     continue
                 settled = msgspec.structs.replace(outgoing, state=TxState.EXPIRED)
             outgoing = msgspec.structs.replace(settled, settled_at=self._clock.now())
-            settled_now = outgoing
-            await self._ledger.write(lambda c: transactions.settle(c, settled_now))
+            await self._ledger.write(partial(transactions.settle, after=outgoing))
         self._fresh.discard(outgoing.hash)
         return outgoing
 
@@ -171,9 +171,7 @@ class Sender:
         raw = base64.b64encode(tx.for_simulation(wanted, ordering, self._signer.public_key)).decode()
         reasons = []
         for endpoint in await self._chain.endpoints.usable():
-            answer = await self._chain.endpoints.ask(
-                endpoint, "POST", "/cosmos/tx/v1beta1/simulate", {"tx_bytes": raw}
-            )
+            answer = await self._chain.endpoints.ask(endpoint, "POST", "/cosmos/tx/v1beta1/simulate", {"tx_bytes": raw})
             if isinstance(answer, Unanswered):
                 self._chain.endpoints.failed(endpoint, answer.reason)
                 reasons.append(answer.reason)
@@ -294,6 +292,8 @@ class Sender:
                 return _settled(outgoing, TxState.REFUSED, response)
             case Taken.AGAIN:
                 _log.info("akash_send_again", transaction=outgoing.name, code=response.code, reason=log[:200])
+            case Taken.TAKEN:
+                pass
         return None
 
     async def _look_up(self, outgoing: Outgoing, usable: list[Endpoint]) -> Outgoing | None:

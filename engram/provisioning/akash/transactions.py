@@ -1,8 +1,8 @@
 """Transactions in the ledger: each is written down, signed, before it is sent. Functions own no transaction.
 
-    open -> included   on chain, and took effect
-         -> refused    on chain or at its door, and took no effect
-         -> expired    certain never to be on chain
+open -> included   on chain, and took effect
+     -> refused    on chain or at its door, and took no effect
+     -> expired    certain never to be on chain
 """
 
 from enum import StrEnum

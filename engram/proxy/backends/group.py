@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import final
 
+import trio
+
 from engram.http import targets
 from engram.http.errors import NotSent
 from engram.http.forwarding import Forwarding, Upstream
@@ -30,8 +32,8 @@ class Group:
         self.upstream = Upstream(settings.connections, settings.keep_alive_s, tls)
         self._targets = {server.url: targets.target(server.url) for server in self.servers}
         self._now = monotonic
-        self.retired = False
-        """Whether the settings no longer name it: it ends with its last request."""
+        self.retired = trio.Event()
+        """Set when the settings no longer name it: it ends with its last request."""
 
     def target(self, server: Server) -> Target:
         """Return where a server is; its path is what requests' paths are put behind."""
@@ -74,6 +76,11 @@ class Group:
                 server.in_flight -= 1
                 self.breaker.left()
 
+    def retire(self) -> None:
+        """Take no new requests: the settings no longer name this group."""
+        self.retired.set()
+        self.upstream.retire()
+
     def succeeded(self, server: Server) -> None:
         """Note that a server answered."""
         rules.succeeded(server, self._now())
@@ -95,6 +102,11 @@ class Group:
         """Return URL, state, requests in progress and the last error of each server."""
         now, slow_start_s = self._now(), self.settings.slow_start_s
         return [(each.url, each.word(now, slow_start_s), each.in_flight, each.last_error) for each in self.servers]
+
+    @property
+    def breaker_word(self) -> str:
+        """The breaker's state in a word."""
+        return self.breaker.word(self._now())
 
     @property
     def in_flight(self) -> int:

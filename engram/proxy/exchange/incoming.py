@@ -15,12 +15,14 @@ class Incoming:
 
     __slots__ = (
         "backend",
+        "body_hash",
         "bucket",
         "caller",
         "client",
         "code",
         "detail",
         "headers",
+        "is_websocket",
         "method",
         "phase",
         "query",
@@ -45,6 +47,7 @@ class Incoming:
         self.method: str = scope.get("method", "GET")
         self.raw_path = bytes(scope["raw_path"]).partition(b"?")[0]
         self.query = bytes(scope["query_string"])
+        self.is_websocket = scope["type"] == "websocket"
         self.secure = scope["scheme"] in ("https", "wss")
         self.receive = receive
         self.send = send
@@ -57,6 +60,8 @@ class Incoming:
         self.caller: PublicKey | None = None
         """The key, once it is proven."""
         self.scheme = ""
+        self.body_hash = ""
+        """SHA-256 (hex) of the body, once it is proven."""
         self.uuid = ""
         self.phase: Phase = "admission"
         self.code = ""

@@ -84,6 +84,8 @@ class Passing:
         """End the request when its client leaves."""
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
+        if self._sink.ending:
+            return
         self._gone = True
         self._request.code = GONE_IN.get(self._request.phase, "client_gone")
         assert self._scope is not None

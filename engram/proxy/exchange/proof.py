@@ -12,7 +12,7 @@ from typing import Final
 
 import trio
 
-from engram.hotkeys import AuthError, Claim, SignedRequest, prove
+from engram.hotkeys import Claim, SignedRequest, prove
 from engram.proxy.exchange.bodies import Body, LiveBody, MemoryBody, SpooledBody, next_part, require_pace, too_large
 from engram.proxy.exchange.digests import BadDigest, sha256_of
 from engram.proxy.exchange.incoming import Incoming
@@ -25,8 +25,11 @@ _AT_ONCE_BYTES: Final = 65_536
 _SIGNED_BODY_BYTES: Final = 262_144
 
 
-async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms: int) -> Body:
-    """Set the request's caller and return its body, for the caller to close. Raises AuthError, Refusal and Gone."""
+async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms: int, *, whole: bool = False) -> Body:
+    """Set the request's caller and return its body, for the caller of this to close.
+
+    `whole` reads the body to its end in any case. Raises AuthError, Refusal and Gone.
+    """
     declared = request.declared_length
     if declared is not None and declared > limit:
         raise too_large(limit)
@@ -38,7 +41,9 @@ async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms
     if declared == 0:
         body: Body = MemoryBody(b"", present=request.method not in ("GET", "HEAD"))
         signed = _prove(claim, request)
-    elif digest is not None and claim.scheme.name in HASHED and (declared is None or declared > _AT_ONCE_BYTES):
+    elif _may_stream(digest, claim, declared) and not whole:
+        assert digest is not None
+        request.body_hash = digest
         signed = _prove(claim, request, digest)
         body = LiveBody(request, digest, limit)
     else:
@@ -46,6 +51,7 @@ async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms
         try:
             if digest is not None and digest != digest_seen:
                 raise Refusal("digest_mismatch", "The body is not the one that Content-Digest names")
+            request.body_hash = digest_seen
             if claim.scheme.name in HASHED:
                 signed = _prove(claim, request, digest_seen)
             else:
@@ -64,6 +70,11 @@ async def proven(request: Incoming, plan: Plan, spool: Spool, limit: int, now_ms
     return body
 
 
+def _may_stream(digest: str | None, claim: Claim, declared: int | None) -> bool:
+    """Return whether the headers prove the request, and its body is worth passing on while it arrives."""
+    return digest is not None and claim.scheme.name in HASHED and (declared is None or declared > _AT_ONCE_BYTES)
+
+
 def _prove(claim: Claim, request: Incoming, digest: str = "") -> SignedRequest:
     return prove(claim, method=request.method, raw_path=request.raw_path, body_hash=digest)
 
@@ -80,6 +91,7 @@ async def _signed_in_body(request: Incoming, plan: Plan, limit: int, now_ms: int
     signed = plan.verifier.judge(
         request.headers, method=request.method, raw_path=request.raw_path, body=content, now_ms=now_ms
     )
+    request.body_hash = hashlib.sha256(content).hexdigest()
     _note(request, plan, signed, now_ms)
     return MemoryBody(content)
 
@@ -128,6 +140,3 @@ def _digest(request: Incoming) -> str | None:
         return sha256_of(request.headers)
     except BadDigest as error:
         raise Refusal("bad_request", str(error), reason="bad_digest") from None
-
-
-__all__ = ["AuthError", "proven", "read_whole"]

@@ -61,8 +61,8 @@ class ClientSink:
         self._signing = signing
         self._hash = hashlib.sha256()
         self._held: tuple[int, Headers, bytearray] | None = None
-        self.begun = False
-        """Whether the head has been sent."""
+        self.ending = False
+        """Whether the answer is whole: a client that leaves from now on takes nothing with it."""
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
         request, signing = self._request, self._signing
@@ -82,7 +82,7 @@ class ClientSink:
         await self._send_head(status, lines, trailers=trailers)
 
     async def _send_head(self, status: int, lines: Headers, *, trailers: bool) -> None:
-        self.begun, self._request.status, self._request.phase = True, status, "answer"
+        self._request.status, self._request.phase = status, "answer"
         self._trailers = trailers
         await self._request.send(
             {"type": "http.response.start", "status": status, "headers": lines, "trailers": trailers}
@@ -98,6 +98,7 @@ class ClientSink:
         await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, trailers: Headers) -> None:
+        self.ending = True
         body = b""
         if self._held is not None:
             assert self._signing is not None

@@ -101,9 +101,9 @@ class Transfer:
         raised: Exception | None = None
         async with trio.open_nursery() as nursery:
             self.uploading, self._request.phase = True, "upload"
-            await self._guarded(forwarding, lambda: forwarding.send(raw_head))
-            nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
             try:
+                await self._guarded(forwarding, lambda: forwarding.send(raw_head))
+                nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
                 await self._answer(server, forwarding, sink)
             except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
                 raised = error
@@ -133,13 +133,13 @@ class Transfer:
         chunked = body.length == CHUNKED
         try:
             async for part in body.parts():
-                if not forwarding.taking:
-                    return  # its answer, or the lack of one, says why
+                if not forwarding.taking:  # its answer, or the lack of one, says why
+                    break
                 if chunked:
                     await self._guarded(forwarding, lambda part=part: forwarding.send_chunk(part))  # type: ignore[misc]
                 else:
                     await self._guarded(forwarding, lambda part=part: forwarding.send(part))  # type: ignore[misc]
-            if chunked:
+            if chunked and forwarding.taking:
                 trailers = trailer_lines(body.trailers)
                 await self._guarded(forwarding, lambda: forwarding.send_end(trailers))
         except (Refusal, Gone, OSError) as error:
@@ -160,7 +160,8 @@ class Transfer:
         try:
             answer = await self._first(forwarding)
         except Failed as failed:
-            self._group.failed(server, str(failed))
+            if self._error is None:
+                self._group.failed(server, str(failed))
             code, detail = _BEFORE[failed.reason]
             raise Refusal(code, detail, message=str(failed)) from failed
         self._group.succeeded(server)
@@ -175,7 +176,8 @@ class Transfer:
                 else:
                     self.drained_bytes = drained
         except Failed as failed:
-            self._group.failed(server, str(failed))
+            if self._error is None:
+                self._group.failed(server, str(failed))
             raise AnswerCut(_WITHIN.get(failed.reason, "upstream_cut"), str(failed)) from failed
         await sink.end(trailer_lines(forwarding.trailers))
 

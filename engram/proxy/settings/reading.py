@@ -74,10 +74,8 @@ class _Reading:
         self._routes: tuple[RouteSettings, ...] = ()
 
     def settings(self) -> ProxySettings:
-        sections = {
-            name: wire.convert(content, _type_of(name)) for name, content in self._tree.items() if name in _SECTIONS
-        }
-        return ProxySettings(**sections, backends=self._backends, routes=self._routes)
+        sections = wire.convert(self._tree, ProxySettings)
+        return msgspec.structs.replace(sections, backends=self._backends, routes=self._routes)
 
     def document(self, document: Document) -> None:
         where = str(document.path)
@@ -141,10 +139,6 @@ class _Reading:
 
     def _refuse(self, where: str, key: str, message: str) -> None:
         self.problems.append(Problem(where, key, message))
-
-
-def _type_of(section: str) -> type[Section]:
-    return next(field.type for field in msgspec.structs.fields(ProxySettings) if field.name == section)
 
 
 def _senders(value: object) -> object:

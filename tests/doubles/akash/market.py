@@ -141,8 +141,7 @@ def close_lease(state: State, id_: BidId) -> None:
         raise NO_LEASE_FOR_ORDER.error()
     if not lease.serves:
         raise ORDER_CLOSED.error()
-    _end_lease(state, lease, "closed", OWNER)
-    escrow.close_payment(state, f"{lease.owner}/{lease.dseq}", _payment_xid(lease.key))
+    _close_payment(state, lease, OWNER)
     group = state.groups.get((lease.owner, lease.dseq, lease.gseq))
     if group is not None and group.state == "open":
         create_order(state, group, order.reclamation_s)
@@ -162,11 +161,10 @@ def close_bid(state: State, bid: BidRow, reason: str) -> None:
             raise RECLAMATION_NOT_STARTED.error()
         if state.time_s < lease.reclaim_started_s + lease.window_s:
             raise RECLAMATION_WINDOW.error()
-    _end_lease(state, lease, "closed", reason)
+    _close_payment(state, lease, reason)
     group = state.groups.get((lease.owner, lease.dseq, lease.gseq))
     if group is not None and group.state == "open":
         state.groups.put((group.owner, group.dseq, group.gseq), replace(group, state="paused"))
-    escrow.close_payment(state, f"{lease.owner}/{lease.dseq}", _payment_xid(lease.key))
 
 
 def start_reclaim(state: State, bid: BidRow, reason: str) -> None:
@@ -224,6 +222,14 @@ def _known(state: State, bid: BidRow) -> BidRow:
 def _lease_of(state: State, order: OrderRow) -> LeaseRow | None:
     found = (state.leases.get(bid.key) for bid in bids_of(state, order))
     return next((lease for lease in found if lease is not None), None)
+
+
+def _close_payment(state: State, lease: LeaseRow, reason: str) -> None:
+    """Settle and end the lease by its payment; where that shows that nothing is left, it ends for that reason."""
+    escrow.close_payment(state, f"{lease.owner}/{lease.dseq}", _payment_xid(lease.key))
+    ended = state.leases.get(lease.key)
+    if ended is not None and ended.state == "closed":
+        state.leases.put(lease.key, replace(ended, reason=reason))
 
 
 def _end_lease(state: State, lease: LeaseRow, ended: str, reason: str) -> None:

@@ -182,6 +182,8 @@ class Provider:
         """Run a manifest that was found good; the same one again changes nothing."""
         self.manifests_taken += 1
         if tenancy.manifest == manifest and tenancy.workload is not None:
+            if self._nursery is not None and tenancy.workload.has_ended and not self.faults.loses_workloads:
+                self._nursery.start_soon(self._start_again, tenancy.workload)
             return
         tenancy.manifest = manifest
         tenancy.not_ready_since_s = self._chain.state.time_s
@@ -202,6 +204,12 @@ class Provider:
         tenancy.workload = self._make_workload(environment_of(service), name)
         assert self._nursery is not None
         await tenancy.workload.start(self._nursery)
+
+    async def _start_again(self, workload: Workload) -> None:
+        """Start what has ended on its volume, at the same address, as a cluster does."""
+        await workload.stop()
+        assert self._nursery is not None
+        await workload.start(self._nursery)
 
     async def look(self, tenancy: Tenancy) -> bool:
         """Return whether the workload of a lease is ready now."""

@@ -34,6 +34,10 @@ class Workload(Protocol):
     """Something that runs, and listens on `port`."""
 
     port: int
+    starts: int
+
+    @property
+    def has_ended(self) -> bool: ...
 
     async def start(self, nursery: trio.Nursery) -> None: ...
 
@@ -49,13 +53,16 @@ class Stub:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.port = 0
+        self.starts = 0
         self._environment = environment
         self._scope = trio.CancelScope()
         self._ready = False
 
     async def start(self, nursery: trio.Nursery) -> None:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        (listener,) = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
         self.port = int(listener.socket.getsockname()[1])
+        self.starts += 1
+        self._scope = trio.CancelScope()
         nursery.start_soon(self._run, listener)
         self._ready = True
 
@@ -69,6 +76,10 @@ class Stub:
         if request.path == "/stats":
             answer |= {"vectors": 0, "queries_today": 0}
         return as_json(answer)
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._ready
 
     async def is_ready(self) -> bool:
         return self._ready
@@ -86,6 +97,7 @@ class ChildProcess:
 
     def __init__(self, command: list[str], environment: dict[str, str], folder: Path) -> None:
         self.port = free_port()
+        self.starts = 0
         self._command = command
         self._folder = folder
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
@@ -95,6 +107,7 @@ class ChildProcess:
 
     async def start(self, nursery: trio.Nursery) -> None:
         (self._folder / "data").mkdir(parents=True, exist_ok=True)
+        self.starts += 1
         with (self._folder / "log").open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 self._command,
@@ -105,6 +118,10 @@ class ChildProcess:
                 stderr=log,
                 start_new_session=True,
             )
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process is not None and self._process.poll() is not None
 
     async def is_ready(self) -> bool:
         if self._process is None or self._process.poll() is not None:
