@@ -97,12 +97,12 @@ class ProxyApp:
         except Gone:
             request.code = request.code or "client_gone_body"
             await _see_off(request)
-        except trio.Cancelled:
-            request.code = request.code or "draining"
-            raise
         except Exception:  # noqa: BLE001 -- the seam of a surface: whatever it throws becomes a 500 with its request id
             _log.exception("request_failed", request_id=request.request_id, path=request.raw_path.decode("latin-1"))
             await self._refuse(request, Refusal("internal", "Internal server error"), cors)
+        except BaseException:  # cancelled, alone or in a group: the time to drain is over
+            request.code = request.code or "draining"
+            raise
         finally:
             noting.note(state, request)
         if request.answered:

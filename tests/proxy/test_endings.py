@@ -67,16 +67,19 @@ async def test_requests_that_are_not_signed_as_they_should_be() -> None:
 
 
 async def test_a_replay_is_refused_on_the_same_and_on_another_path() -> None:
-    async with backend(answer()) as servers, proxying(settings_for(servers.port)) as proxied:
-        async with calling(proxied) as client:
-            body = b"{}"
-            headers = headers_of(body)
-            assert (await client.ask(raw("POST", "/inference", body, headers))).status == 200
-            for path in ("/inference", "/train"):
-                again = await client.ask(raw("POST", path, body, headers))
-                assert (again.status, again.json()["code"]) == (401, "replay")
-            assert servers.requests == 1
-            assert (await proxied.end()).code == "replay"
+    async with (
+        backend(answer()) as servers,
+        proxying(settings_for(servers.port)) as proxied,
+        calling(proxied) as client,
+    ):
+        body = b"{}"
+        headers = headers_of(body)
+        assert (await client.ask(raw("POST", "/inference", body, headers))).status == 200
+        for path in ("/inference", "/train"):
+            again = await client.ask(raw("POST", path, body, headers))
+            assert (again.status, again.json()["code"]) == (401, "replay")
+        assert servers.requests == 1
+        assert (await proxied.end()).code == "replay"
 
 
 async def test_a_caller_that_may_not_call_is_told_what_is_required() -> None:
@@ -112,15 +115,19 @@ async def test_an_old_metagraph_authorizes_no_one_but_the_allow_list() -> None:
 
 async def two_endings(limits: LimitSettings, *, first: bytes, second: bytes) -> tuple[Answer, Ended]:
     """The second of two requests, while the first one is in progress."""
-    async with backend("wait", answer()) as servers, proxying(settings_for(servers.port, limits=limits)) as proxied:
-        async with calling(proxied) as one, calling(proxied) as two:
-            await one.send(first)
-            await servers.began.wait()
-            got = await two.ask(second)
-            ended = proxied.ends[0]
-            servers.go_on.set()
-            assert (await one.read()).status == 200
-            return got, ended
+    async with (
+        backend("wait", answer()) as servers,
+        proxying(settings_for(servers.port, limits=limits)) as proxied,
+        calling(proxied) as one,
+        calling(proxied) as two,
+    ):
+        await one.send(first)
+        await servers.began.wait()
+        got = await two.ask(second)
+        ended = proxied.ends[0]
+        servers.go_on.set()
+        assert (await one.read()).status == 200
+        return got, ended
 
 
 OFF: dict[str, Any] = {"requests_per_minute_per_address": 0, "requests_per_minute_per_key": 0}
@@ -128,14 +135,17 @@ OFF: dict[str, Any] = {"requests_per_minute_per_address": 0, "requests_per_minut
 
 async def test_a_caller_that_is_too_fast() -> None:
     limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=6)
-    async with backend(answer()) as servers, proxying(settings_for(servers.port, limits=limits)) as proxied:
-        async with calling(proxied) as client:
-            for _ in range(10):
-                assert (await client.ask(signed("/inference"))).status == 200
-            got = await client.ask(signed("/inference"))
-            ended = await proxied.end()
-            assert (ended.code, got.status, got.json()["code"]) == ("rate", 429, "rate_key")
-            assert 0 < int(got.headers["retry-after"]) <= 10
+    async with (
+        backend(answer()) as servers,
+        proxying(settings_for(servers.port, limits=limits)) as proxied,
+        calling(proxied) as client,
+    ):
+        for _ in range(10):
+            assert (await client.ask(signed("/inference"))).status == 200
+        got = await client.ask(signed("/inference"))
+        ended = await proxied.end()
+        assert (ended.code, got.status, got.json()["code"]) == ("rate", 429, "rate_key")
+        assert 0 < int(got.headers["retry-after"]) <= 10
 
 
 async def test_a_caller_with_too_many_in_progress_is_told_the_limit_how_many_and_since_when() -> None:
@@ -285,17 +295,20 @@ CUT = [
 @pytest.mark.parametrize(("last", "code"), [("close", "upstream_cut"), ("hang", "idle_late")])
 @pytest.mark.parametrize("reply", CUT, ids=["length", "chunks", "half a chunk"])
 async def test_a_cut_stream_does_not_look_whole(reply: bytes, last: str, code: str) -> None:
-    async with backend(reply, last) as servers:
-        async with proxying(settings_for(servers.port, route={"idle_s": 0.2})) as proxied, calling(proxied) as client:
-            await client.send(signed("/inference"))
-            received = b""
-            with trio.fail_after(5):
-                while chunk := await client.stream.receive_some(65_536):
-                    received += chunk
-            assert b"part" in received
-            assert not received.endswith(b"0\r\n\r\n")
-            ended = await proxied.end()
-            assert (ended.code, ended.status) == (code, 200)
+    async with (
+        backend(reply, last) as servers,
+        proxying(settings_for(servers.port, route={"idle_s": 0.2})) as proxied,
+        calling(proxied) as client,
+    ):
+        await client.send(signed("/inference"))
+        received = b""
+        with trio.fail_after(5):
+            while chunk := await client.stream.receive_some(65_536):
+                received += chunk
+        assert b"part" in received
+        assert not received.endswith(b"0\r\n\r\n")
+        ended = await proxied.end()
+        assert (ended.code, ended.status) == (code, 200)
 
 
 async def test_a_fault_of_the_proxy_is_a_500_that_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:
