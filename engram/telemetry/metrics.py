@@ -106,6 +106,19 @@ TABLE: Final = (
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
     Metric(
+        "relay_failures_in_a_row",
+        "gauge",
+        "engram_relay_failures_in_a_row",
+        "Attempts in a row that delivered nothing.",
+    ),
+    Metric(
+        "relay_held_back",
+        "gauge",
+        "engram_relay_held_back",
+        "1 while the receiver is not to be sent to, but for a try.",
+    ),
+    Metric("relay_withdrawn", "counter", "engram_relay_withdrawn", "Payloads of blocks that the chain has given up."),
+    Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
     Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
@@ -241,6 +254,9 @@ class Metrics:
     sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_failures_in_a_row: Gauge
+    relay_held_back: Gauge
+    relay_withdrawn: Counter
     relay_not_queued: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
