@@ -3,10 +3,10 @@ PYTHON ?= python3
 NAME ?=
 ARGS ?=
 VENV := .venv/bin
-CODE := actors config engram run.py tests bench
+CODE := actors config engram run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock clean
+.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,10 @@ bench-full: setup ## Run the benchmark of a memory node with 100,000 vectors, be
 lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a registry)
 	@$(VENV)/python -m pip --quiet install pip-tools
 	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
+
+IMAGE := build/image
+image: setup ## Build the OCI image of a node into build/image: layout, tar for `docker load`, SBOM; print its digest
+	@$(VENV)/python -m shipping $(IMAGE)
 
 clean: ## Remove .venv and caches; data/ stays
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis

@@ -2,8 +2,9 @@
 
 | Rule | Why |
 |---|---|
-| play money pays only for nodes of the backend `local` | it is worth nothing, other nodes cost something |
+| play money pays only for nodes on this machine: `local`, a Docker engine or a copy of Akash here | others cost money |
 | test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
+| no backend is named twice, and their ports do not overlap | or two nodes get one port |
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
@@ -12,6 +13,7 @@
 | a node announces an address, outside `local` a public one, on a chain that takes it | or nobody finds the node |
 | a gateway's nodes announce no port but their own | they would all announce one |
 | mainnet: real money, https facilitator, signatures on, recipient with EIP-55 checksum | a typo costs money |
+| nodes on Akash: a key that signs, endpoints, an image by its digest, a gateway that they reach | or none starts |
 | a session costs at least one atomic unit and at most a billion dollars | what is sold is paid for |
 | lower bounds are below their upper ones | or nothing fits between |
 | network and facilitator fit the environment (see `MEANT`) | or real money is taken under looser rules |
@@ -41,6 +43,8 @@ EMBEDDED: Final = "embedded"
 PLAY_RECIPIENT: Final = "0x000000000000000000000000000000000000dEaD"
 """What the `local` profile names: it stands for the address of the gateway's own refund key."""
 AKASH_MAINNET: Final = "akashnet-2"
+PORTS_OF_A_BACKEND: Final = 1_000
+"""Ports from `first_port` on that are given to nodes of a backend."""
 
 Place = Literal["embedded", "loopback", "elsewhere"]
 """Where a facilitator answers: in the gateway's own process, on this machine, or anywhere else."""
@@ -64,6 +68,7 @@ A test network with its facilitator on this machine may be a private copy of the
 """
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_BY_DIGEST: Final = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}", re.ASCII)
 _AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
 
 
@@ -298,13 +303,63 @@ def _akash_owner(settings: Settings) -> Iterator[Refused]:
 
 
 def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
-    backend, worth = settings.provisioning.backend, money(settings.payments.network)
-    if worth == "play" and backend != "local":
-        yield Refused("provisioning.backend", f"play money pays only for nodes of the backend local, not {backend}")
-    if worth == "test" and backend == "akash" and settings.akash.chain_id == AKASH_MAINNET:
-        yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
-    if worth == "test" and backend == "docker" and not _is_local_docker(settings.docker.host):
-        yield Refused("docker.host", "money of a test network pays only for Docker hosts on loopback")
+    worth = money(settings.payments.network)
+    for backend in settings.provisioning.chosen:
+        match worth, backend:
+            case "play", "akash" if not _is_private_akash(settings):
+                yield Refused("provisioning.backends", "play money pays only for nodes on this machine, not for akash")
+            case "test", "akash" if settings.akash.chain_id == AKASH_MAINNET:
+                yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
+            case "play" | "test", "docker" if not _is_local_docker(settings.docker.host):
+                kind = "play money" if worth == "play" else "money of a test network"
+                yield Refused("docker.host", f"{kind} pays only for Docker hosts on loopback")
+            case _:
+                pass
+
+
+def _backends(settings: Settings) -> Iterator[Refused]:
+    provisioning, docker = settings.provisioning, settings.docker
+    twice = [name for name in dict.fromkeys(provisioning.chosen) if provisioning.chosen.count(name) > 1]
+    if twice:
+        yield Refused("provisioning.backends", f"names {twice[0]} twice")
+    apart = abs(provisioning.first_port - docker.first_port)
+    if {"local", "docker"} <= set(provisioning.chosen) and apart < PORTS_OF_A_BACKEND:
+        yield Refused(
+            "docker.first_port",
+            f"is {docker.first_port}; it must be {PORTS_OF_A_BACKEND} or more away from provisioning.first_port "
+            f"({provisioning.first_port}), or two nodes could get one port",
+        )
+
+
+def _akash_backend(settings: Settings) -> Iterator[Refused]:
+    akash = settings.akash
+    if "akash" not in settings.provisioning.chosen:
+        return
+    if not akash.key_file:
+        yield Refused("akash.key_file", "is missing: the file (mode 0600) with the key of akash.owner_address")
+    if not (akash.node_url or akash.endpoints):
+        yield Refused("akash.endpoints", "is empty: name REST endpoints of the chain, two or more")
+    if not _BY_DIGEST.fullmatch(settings.provisioning.miner_image):
+        yield Refused(
+            "provisioning.miner_image",
+            f"{settings.provisioning.miner_image!r} names no digest, which Akash needs: name@sha256: and 64 hex digits",
+        )
+    if settings.environment != "local" and not settings.gateway.public_url:
+        yield Refused("gateway.public_url", "is missing: nodes on Akash ask the gateway for their hotkey's signature")
+    if akash.chain_id == AKASH_MAINNET and akash.allow_private_providers:
+        yield Refused("akash.allow_private_providers", f"is for private networks, not {AKASH_MAINNET}")
+    if not akash.bids_first_s <= akash.bids_enough_s <= akash.bids_give_up_s:
+        yield Refused(
+            "akash.bids_enough_s",
+            f"is {akash.bids_enough_s:g}; it must lie between bids_first_s ({akash.bids_first_s:g}) and bids_give_up_s "
+            f"({akash.bids_give_up_s:g})",
+        )
+
+
+def _is_private_akash(settings: Settings) -> bool:
+    """Whether the chain is a copy on this machine, whose money is worth nothing either."""
+    urls = [url for url in (settings.akash.node_url, *settings.akash.endpoints) if url]
+    return settings.akash.chain_id != AKASH_MAINNET and bool(urls) and all(map(_is_loopback_url, urls))
 
 
 def _is_local_docker(host: str) -> bool:
@@ -400,7 +455,9 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _relay_backoff,
         _rpc,
         _akash_owner,
+        _akash_backend,
         _money_and_nodes,
+        _backends,
         _open_doors,
         _embedding_server,
         _announcements_of_nodes,

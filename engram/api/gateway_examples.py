@@ -48,6 +48,16 @@ NODES: Final[dict[str, object]] = {
     "akash_network": "akashnet-2",
     "available": True,
     "not_enforced": [],
+    "backends": [
+        {
+            "name": "akash",
+            "answers": True,
+            "places": 50,
+            "free": 47,
+            "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+            "not_enforced": [],
+        }
+    ],
 }
 IDENTITY: Final[dict[str, object]] = {
     "hotkey": _HOTKEY,

@@ -101,6 +101,17 @@ class TiersAnswer(msgspec.Struct, frozen=True):
     tiers: list[TierAnswer]
 
 
+class BackendAnswer(msgspec.Struct, frozen=True):
+    """One of the places where nodes run."""
+
+    name: str
+    answers: Annotated[bool, Meta(description="Whether it answers; a node that runs there goes on either way.")]
+    places: Annotated[int, Meta(description="Nodes that may run there at once; 0 while it does not answer.")]
+    free: Annotated[int, Meta(description="Places that no node takes; 0 while it does not answer.")]
+    note: str = ""
+    not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes there are not held to.")] = []
+
+
 class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where nodes run."""
 
@@ -108,6 +119,7 @@ class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     akash_network: str
     available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
     not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
+    backends: Annotated[list[BackendAnswer], Meta(description="Where, the preferred one first.")] = []
     cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
 
 

@@ -55,6 +55,7 @@ _GROUPS: Final = (
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
+    ("validator", "operate.validator", "What a validator has found of its miners; where its weights stand."),
     ("subnet", "chain.subnet", "Register a hotkey on a subnet, show its status, announce a node, set weights."),
 )
 """Name of the group, its module, its help."""

@@ -15,7 +15,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
-ROLES: Final = ("gateway", "miner", "facilitator")
+ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy")
 """As they are listed; composition.ROLES says where each is."""
 
 
@@ -46,7 +46,7 @@ LISTENING = Listening()
 
 
 def run(
-    *roles: Annotated[str, Parameter(help="gateway, miner, facilitator; together in one process.")],
+    *roles: Annotated[str, Parameter(help="gateway, miner, validator, facilitator, proxy; together in one process.")],
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
 ) -> int:
@@ -86,6 +86,8 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     launch = _launch_file(sources.config)
     if "miner" in roles and (len(roles) > 1 or launch is None):
         raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
+    if roles[0] == "proxy" and (listening.host is not None or listening.port is not None):
+        raise CommandFailed("the proxy listens where server.host and server.port say, or HOST and PORT", Exit.USAGE)
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)

@@ -62,6 +62,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """The facts that do not change while the process runs: parts, prices, recipient."""
     usable_keys: Callable[[], int | None] = lambda: None
     places: Callable[[], int | None] = lambda: None
+    silent_backends: Callable[[], tuple[str, ...]] = tuple
+    """Returns the backends that nodes run on, where none of them answers."""
     free_bytes: Callable[[], Awaitable[int | None]] = _unknown
     chain_read: Callable[[], bool | None] = lambda: None
     facilitator: Callable[[int | None], NoRoom | None] = lambda amount: None
@@ -98,6 +100,7 @@ class Sales:
             selling=await self._selling.is_on(),
             usable_keys=conditions.usable_keys(),
             places=conditions.places(),
+            silent_backends=conditions.silent_backends(),
             free_bytes=await conditions.free_bytes(),
             chain_read=conditions.chain_read(),
             facilitator=conditions.facilitator(amount),

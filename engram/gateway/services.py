@@ -1,6 +1,6 @@
 """The dependencies of the gateway's surface, composed in engram/roles."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -15,6 +15,7 @@ from engram.gateway.views import NodeStats
 from engram.hints import Hints
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
+from engram.provisioning.backends import Backends
 from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
 
@@ -50,6 +51,6 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     probes: Mapping[str, Probe]
     """The probes of /ready, by name."""
-    not_enforced: Callable[[], Sequence[str]] = tuple
-    """Returns the limits of a tier that the backend cannot enforce on its nodes."""
+    backends: Backends
+    """Where nodes run."""
     hints: Hints

@@ -8,7 +8,7 @@ from engram.provisioning import node_parts
 
 def fixed_facts(settings: Settings) -> Facts:
     """Return the facts that hold while a process runs: the parts of local nodes, the prices, the recipient."""
-    absent = node_parts.missing(settings.miner) if settings.provisioning.backend == "local" else ()
+    absent = node_parts.missing(settings.miner) if settings.provisioning.chosen == ("local",) else ()
     return Facts(
         missing_parts=absent,
         parts_remedy=node_parts.remedy(absent) if absent else "",

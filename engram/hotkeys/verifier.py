@@ -11,7 +11,15 @@ from typing import final
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.python_json import JsonValue
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS, ReplayStore
-from engram.hotkeys.scheme import Scheme, SignedRequest, spelled, verify_fields, verify_signed
+from engram.hotkeys.scheme import (
+    Claim,
+    Scheme,
+    SignedRequest,
+    read_claim,
+    spelled,
+    verify_fields,
+    verify_signed,
+)
 from engram.hotkeys.ss58 import PublicKey
 
 
@@ -78,6 +86,23 @@ class Verifier:
             method=method,
             raw_path=raw_path,
             body=body,
+            now_ms=now_ms,
+            self_key=self._self_key,
+            not_before_ms=self._not_before_ms(signed_by),
+            admit=self._ask,
+        )
+
+    def claim(self, headers: Sequence[tuple[bytes, bytes]], *, now_ms: int) -> Claim | None:
+        """What the headers of a request claim, before its body is known, for `prove`; None where the body has it.
+
+        Raises AuthError, and what `admit` raises.
+        """
+        signed_by = self._scheme_of(headers)
+        if signed_by.fields:
+            return None
+        return read_claim(
+            signed_by,
+            headers,
             now_ms=now_ms,
             self_key=self._self_key,
             not_before_ms=self._not_before_ms(signed_by),

@@ -20,11 +20,19 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-a
 """Headers of an answer that the server writes itself; the application's values only request them."""
 
 
+_JOINED_BYTES: Final = 32_768
+"""A body up to this size is joined to its head; a larger one is passed to the kernel without a copy."""
+_REMEMBERED: Final = 512
+_REMEMBERED_BYTES: Final = 128
+_lines: dict[tuple[bytes, bytes], bytes] = {}
+"""Headers that were found valid lately, as they are sent: most answers have the same ones."""
+
+
 @final
 class Answer:
     """Frames the answer to one request."""
 
-    __slots__ = ("_bodiless", "_chunked", "_left", "_minor", "_pending", "keep", "status")
+    __slots__ = ("_bodiless", "_chunked", "_left", "_minor", "_pending", "_trailers", "keep", "status")
 
     def __init__(self, head: Head) -> None:
         self.keep = head.keep
@@ -36,57 +44,80 @@ class Answer:
         self._left: int | None = None  # of the declared Content-Length
         self._chunked = False
         self._pending = b""  # the head, until the body's first part
+        self._trailers = False  # whether the application sends trailers after the body
 
     @property
     def out(self) -> bool:
         """Whether any part of it has been passed to the connection."""
         return self.status != 0 and not self._pending
 
-    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes) -> None:
-        """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent."""
+    def start(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes, *, trailers: bool = False
+    ) -> None:
+        """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent.
+
+        With `trailers` the answer ends with `trailers()` instead of with its body's last part.
+        """
         if self.status:
             raise RuntimeError("the response has begun already")
         if not 200 <= status <= 999:
             raise ValueError(f"{status} is no status of a final answer (200 to 999)")
-        lines = [_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status]
-        if status in BODILESS:
-            self._bodiless = True
+        out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
-            name = name.lower()
-            if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-                raise ValueError(f"a header that cannot be sent: {name!r}")
-            if name not in _FRAMING:
-                lines.append(b"%b: %b\r\n" % (name, value))
-            elif name == b"content-length" and status not in BODILESS:
-                if self._left is not None or not value.isdigit():
-                    raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
-                self._left = int(value)
-                lines.append(b"content-length: %d\r\n" % self._left)
-            elif name == b"connection" and value.lower() == b"close":
-                self.keep = False
-        lines.append(date)
-        if self._left is None and status not in BODILESS:
-            if self._minor:
-                self._chunked = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self.keep = False
+            if (line := _lines.get((name, value))) is None:
+                line = self._line(name.lower(), value)
+            out += line
+        out += date
+        if status in BODILESS:
+            self._bodiless, self._left = True, None
+        elif self._left is not None:
+            out += b"content-length: %d\r\n" % self._left
+        elif self._minor:
+            self._chunked = True
+            out += b"transfer-encoding: chunked\r\n"
+        else:
+            self.keep = False
         if not self.keep:
-            lines.append(b"connection: close\r\n")
+            out += b"connection: close\r\n"
         elif not self._minor:
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        self._pending = b"".join(lines)
+            out += b"connection: keep-alive\r\n"
+        self._pending = out + b"\r\n"
+        self._trailers = trailers
         self.status = status
+
+    def _line(self, name: bytes, value: bytes) -> bytes:
+        """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
+        if name == b"content-length":
+            if self._left is not None or not value.isdigit():
+                raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
+            self._left = int(value)
+            return b""
+        if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
+            raise ValueError(f"a header that cannot be sent: {name!r}")
+        if name in _FRAMING:
+            if name == b"connection" and value.lower() == b"close":
+                self.keep = False
+            return b""
+        line = name + b": " + value + b"\r\n"
+        if len(value) <= _REMEMBERED_BYTES:
+            if len(_lines) >= _REMEMBERED:
+                _lines.clear()
+            _lines[name, value] = line
+        return line
 
     def framed(self, body: bytes, *, more: bool) -> tuple[bytes, ...]:
         """Return the bytes to send for a part of the body.
 
         Raises RuntimeError when the body's length differs from the declared one.
         """
-        parts = () if self._bodiless else self._part(body, more)
+        chunked = self._chunked and not self._bodiless
+        parts = () if self._bodiless else self._part(body, more or (self._trailers and chunked))
         head, self._pending = self._pending, b""
-        return (head, *parts) if head else parts
+        if not head:
+            return parts
+        if len(parts) == 1 and len(body) <= _JOINED_BYTES:
+            return (head + parts[0],)
+        return (head, *parts)
 
     def _part(self, body: bytes, more: bool) -> tuple[bytes, ...]:
         if self._chunked:
@@ -98,3 +129,24 @@ class Answer:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the answer's body is not as long as its Content-Length")
         return (body,) if body else ()
+
+    @property
+    def awaits_trailers(self) -> bool:
+        """Whether `trailers` ends the answer, and not the last part of its body."""
+        return self._trailers
+
+    def trailers(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+        """Return the bytes that end the answer; trailers are sent only in chunks (RFC 9110, 6.5.1).
+
+        Raises ValueError for what cannot be sent.
+        """
+        self._trailers = False
+        if not self._chunked or self._bodiless:
+            return ()
+        lines = [b"0\r\n"]
+        for name, value in headers:
+            name = name.lower()
+            if _BAD_NAME.search(name) or _BAD_VALUE.search(value) or name in _FRAMING:
+                raise ValueError(f"a trailer that cannot be sent: {name!r}")
+            lines.append(b"%b: %b\r\n" % (name, value))
+        return (b"".join(lines) + b"\r\n",)

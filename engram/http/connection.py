@@ -69,7 +69,7 @@ class Connection:
         self.client = client
         self.parser = Parser(server.bounds)
         self._head_begun = False  # a part of the next request's head has come
-        self._waiting_since = server.next_turn()
+        self._waiting_since = next(server.turns)
         self.websocket = False
         self._answering = False
         self._patience = server.patience
@@ -119,7 +119,7 @@ class Connection:
 
     async def _next_head(self) -> Head | None:
         parser, server, transport = self.parser, self.server, self.transport
-        self._waiting_since = server.next_turn()
+        self._waiting_since = next(server.turns)
         transport.read_due = server.now + self._patience.idle_s
         while (event := parser.next()) is NEED:
             if server.draining:

@@ -1,9 +1,10 @@
 """One request and its answer: the two halves of ASGI 3 (specification 2.3) over a connection.
 
 `receive` reads the body on demand; after its end it waits for the client to disconnect (or for the answer to end).
-`send` writes head and body together. A faulty application ends only its own connection: an exception before the answer
-is a 500, after its head the connection is cut; an answer that is incomplete or does not match its declared length is
-cut, and its connection is not reused.
+`send` writes head and body together. Trailers (`http.response.trailers`) end the answer where its head announced them;
+those of a request come with the last message of its body (`"trailers"`, beyond ASGI). A faulty application ends only
+its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
+incomplete or does not match its declared length is cut, and its connection is not reused.
 
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
 answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
@@ -18,7 +19,8 @@ import structlog
 import trio
 
 from engram.http.answer import Answer
-from engram.http.asgi import Message, Scope
+from engram.http.asgi import HeaderLines, Message, Scope
+from engram.http.framing import CHUNKED
 from engram.http.head import Head, Refused
 from engram.http.parser import END, NEED
 from engram.http.transport import Late
@@ -31,8 +33,6 @@ _READ_AHEAD_BYTES: Final = 65_536
 """Bytes of pipelined requests that are read before the current one is answered."""
 _PARTS_IN_A_TURN: Final = 64
 """Parts of a body that are handled in a row before other tasks run: well below 1 ms."""
-_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-"""Not 2.4: there `send` must raise once the client has disconnected, and here the application runs on."""
 
 _log = structlog.get_logger("engram.http")
 
@@ -66,7 +66,7 @@ class Cycle:
         self._idle: trio.Event | None = None
         self._parts = 0  # of the body, since the last turn of other tasks
         if self._received:
-            connection.parser.take_end()
+            connection.parser.skip_end()
 
     @property
     def keep(self) -> bool:
@@ -96,23 +96,16 @@ class Cycle:
         """Return the request's ASGI scope."""
         head, connection = self._head, self._connection
         path, _, query = head.target.partition(b"?")
-        decoded = unquote_to_bytes(path) if b"%" in path else path
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": "1.1" if head.minor else "1.0",
-            "method": head.method.decode("ascii"),
-            "scheme": "https" if connection.transport.secure else "http",
-            "path": decoded.decode("utf-8", "replace"),
-            "raw_path": path,
-            "query_string": query,
-            "root_path": "",
-            "headers": head.headers,
-            "client": connection.client,
-            "server": connection.server.address,
-            "state": {},
-            "extensions": {STREAM: self.take_parts},
-        }
+        scope = {**connection.server.scope}
+        scope["http_version"] = "1.1" if head.minor else "1.0"
+        scope["method"] = head.method.decode("ascii")
+        scope["path"] = (unquote_to_bytes(path) if b"%" in path else path).decode("utf-8", "replace")
+        scope["raw_path"] = path
+        scope["query_string"] = query
+        scope["headers"] = head.headers
+        scope["client"] = connection.client
+        scope["extensions"] = {STREAM: self.take_parts, "http.response.trailers": {}}
+        return scope
 
     def take_parts(self) -> None:
         """Set a deadline for each part of the body instead of one for the whole."""
@@ -149,7 +142,10 @@ class Cycle:
             return self._disconnect()
         if self._received:
             self._connection.transport.read_due = inf
-        return {"type": "http.request", "body": b"" if event is END else event, "more_body": not self._received}
+        if event is END:
+            trailers = self._connection.parser.trailers if self._head.length == CHUNKED else []
+            return {"type": "http.request", "body": b"", "more_body": False, "trailers": trailers}
+        return {"type": "http.request", "body": event, "more_body": not self._received}
 
     def _start_deadline(self) -> None:
         if self._each_part or not self._body_taken:
@@ -223,30 +219,38 @@ class Cycle:
     async def send(self, message: Any) -> None:
         """Send a message of the application."""
         kind = message["type"]
-        if kind == "http.response.body":
-            await self._send_body(message.get("body", b""), message.get("more_body", False))
-        elif kind == "http.response.start":
+        if kind == "http.response.start":
             self._start(message)
-        elif kind == "http.response.trailers":
-            raise ValueError("trailers are not offered")
-        else:
+            return
+        if kind == "http.response.trailers":
+            await self._send_trailers(message.get("headers", ()), message.get("more_trailers", False))
+            return
+        if kind != "http.response.body":
             raise ValueError(f"no such ASGI message: {kind}")
-
-    async def _send_body(self, body: bytes, more: bool) -> None:
         if not self._answer.status:
             raise RuntimeError("http.response.body before http.response.start")
         if self._ended:
             return
-        transport = self._connection.transport
-        if parts := self._answer.framed(body, more=more):
+        transport, more = self._connection.transport, message.get("more_body", False)
+        if parts := self._answer.framed(message.get("body", b""), more=more):
             await transport.write(*parts)
+        if more:
             if transport.broken:
                 self._end_waits()
-        if more:
             await trio.lowlevel.checkpoint()  # a client that takes all at once must not starve the others
-            return
+        elif not self._answer.awaits_trailers:
+            self._end()
+
+    async def _send_trailers(self, headers: HeaderLines, more: bool) -> None:
+        if more or not self._answer.awaits_trailers:
+            raise RuntimeError("http.response.trailers is sent once, after a head that announced it")
+        if parts := self._answer.trailers(headers):
+            await self._connection.transport.write(*parts)
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
-        if self._received:
+        if self._received or self._connection.transport.broken:
             self._end_waits()
 
     def _end_waits(self) -> None:
@@ -257,12 +261,11 @@ class Cycle:
 
     def _start(self, message: Message) -> None:
         server = self._connection.server
-        if self._unwanted_body() or server.draining:
+        if server.draining or (not self._received and self._unwanted_body()):
             self._answer.keep = False
-        self._answer.start(message["status"], message.get("headers", ()), server.date)
+        trailers = bool(message.get("trailers", False))
+        self._answer.start(message["status"], message.get("headers", ()), server.date, trailers=trailers)
 
     def _unwanted_body(self) -> bool:
         """Return whether the rest of the request's body is too long to be discarded."""
-        if self._received:
-            return False
         return self._head.expects or (self._head.length > self._connection.server.patience.discard_bytes)

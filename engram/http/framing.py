@@ -201,5 +201,5 @@ def fields(lines: bytes) -> Headers:
     if lines:
         for line in lines[:-2].split(b"\r\n"):
             name, _, value = line.partition(b":")
-            headers.append((name.lower(), value.strip(b" \t")))
+            headers.append((name.lower(), value.strip()))
     return headers

@@ -102,7 +102,7 @@ def read(raw: bytes, bounds: Bounds) -> Head:
         raise _why(raw)
     method, target, minor, lines = match.groups()
     headers = fields(lines)
-    head = Head(method, target, minor[0] - 48, headers)
+    head = Head(method, target, 1 if minor == b"1" else 0, headers)
     try:
         _judge(head, bounds)
     except Refused as refused:
@@ -134,13 +134,13 @@ def _judge(head: Head, bounds: Bounds) -> None:
         raise Refused(400, "bad_target", "the request target must be a path")
     if len(head.headers) > bounds.max_headers:
         raise Refused(431, "too_many_headers", f"more than {bounds.max_headers} headers")
+    looked_at = bounds.looked_at
     seen: set[bytes] = set()
-    options: list[bytes] = []
-    upgrade = b""
+    connection = upgrade = b""
     for name, value in head.headers:
-        if name not in bounds.looked_at:
+        if name not in looked_at:
             continue
-        if name in bounds.single and name in seen:
+        if name in seen and name in bounds.single:
             raise Refused(400, "duplicate_header", f"{name.decode('ascii')} was sent more than once")
         seen.add(name)
         if name == b"host":
@@ -157,7 +157,7 @@ def _judge(head: Head, bounds: Bounds) -> None:
                 raise Refused(400, "ambiguous_length", "HTTP/1.0 has no Transfer-Encoding")
             head.length = CHUNKED
         elif name == b"connection":
-            options += [option.strip(b" \t") for option in value.lower().split(b",")]
+            connection += b"," + value.lower()
         elif name == b"expect":
             if value.lower() != b"100-continue":
                 raise Refused(417, "bad_expectation", "only 100-continue can be expected")
@@ -168,6 +168,7 @@ def _judge(head: Head, bounds: Bounds) -> None:
         raise Refused(400, "ambiguous_length", "Content-Length and Transfer-Encoding were both sent")
     if head.minor == 1 and b"host" not in seen:
         raise Refused(400, "no_host", "HTTP/1.1 demands a Host header")
+    options = [option.strip(b" \t") for option in connection.split(b",")] if connection else ()
     if b"close" in options:
         head.keep = False
     elif head.minor == 0 and b"keep-alive" in options:

@@ -31,6 +31,10 @@ class Parser(Framed[Head]):
         """Return the buffered bytes, for another protocol on this connection."""
         return self._take(len(self._buffer))
 
+    def skip_end(self) -> None:
+        """Consume the END of a request without a body, whose head has just been returned."""
+        self._state = self._head
+
     def take_end(self) -> bool:
         """Return whether the body has ended without needing more bytes; consume its END if so. Raises Refused."""
         if self._state == self._counted:
@@ -43,13 +47,14 @@ class Parser(Framed[Head]):
         return False
 
     def _head(self) -> Event:
-        if blank := _BLANK_LINES.match(self._buffer):  # bounded by the deadline of a head
-            self._drop(blank.end())
         buffer = self._buffer
+        if buffer[:1] == b"\r" and (blank := _BLANK_LINES.match(buffer)):  # bounded by the deadline of a head
+            self._drop(blank.end())
+            buffer = self._buffer
         if not buffer:
             return NEED
         end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
-        if end < 4 or end > self._bounds.max_head_bytes:
+        if end < 4 or end > self._max_head_bytes:
             searched, self._searched = self._searched, len(buffer)
             check_begun(buffer, searched, self._bounds)
             return NEED

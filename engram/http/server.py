@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import count
 from typing import Final, Protocol, final
 
 import msgspec
@@ -22,7 +23,7 @@ import structlog
 import trio
 
 from engram.http.admission import Admission
-from engram.http.asgi import AsgiApp, HeaderLines, error_body
+from engram.http.asgi import AsgiApp, HeaderLines, Scope, error_body
 from engram.http.connection import Connection, Patience
 from engram.http.head import Bounds, Refused
 from engram.http.limits import ClientAddress
@@ -86,7 +87,7 @@ class Server:
         """Take the application and its limits; with `certificates` the server speaks TLS."""
         self.app = app
         self.bound = bound
-        self.address = (bound.host, bound.port)
+        self.scope = _scope(bound, "http" if certificates is None else "https")
         self.bounds = limits.bounds
         self.patience = limits.patience
         self.now = trio.current_time()
@@ -102,7 +103,8 @@ class Server:
         self._turned_away = _turned_away(observer.for_anybody())
         self._secure = certificates is not None
         self._wrapped = transports(certificates, limits.patience.send_s)
-        self._turn = 0
+        self.turns = count(1)
+        """Increasing numbers, finer than the clock, that order connections by how long they have waited."""
         self._leaving = 0
 
     async def run(
@@ -179,11 +181,6 @@ class Server:
             self._open.leave(connection.client[0], connection)
             self._observer.count(len(self._open))
 
-    def next_turn(self) -> int:
-        """Return an increasing number, finer than the clock, to order connections by how long they have waited."""
-        self._turn += 1
-        return self._turn
-
     def _make_room(self) -> bool:
         connection = self._open.to_evict()
         if connection is None:
@@ -245,6 +242,29 @@ class Server:
         if (second := int(time.time())) != self._second:
             self._second = second
             self.date = b"date: %b\r\n" % formatdate(second, usegmt=True).encode("ascii")
+
+
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+"""Not 2.4: there `send` must raise once the client has disconnected, and here the application runs on."""
+
+
+def _scope(bound: Address, scheme: str) -> Scope:
+    """Return the ASGI scope of a request, of which the request sets what is None."""
+    return {
+        "type": "http",
+        "asgi": _ASGI,
+        "http_version": None,
+        "method": None,
+        "scheme": scheme,
+        "path": None,
+        "raw_path": None,
+        "query_string": None,
+        "root_path": "",
+        "headers": None,
+        "client": None,
+        "server": (bound.host, bound.port),
+        "extensions": None,
+    }
 
 
 _BUSY: Final = error_body("too many connections; try again in a moment", "busy", None)

@@ -156,7 +156,11 @@ class TlsTransport(Transport):
         except ssl.SSLError:
             return b""
 
-    async def _send(self, parts: tuple[bytes, ...]) -> None:
+    def _sent_at_once(self, parts: tuple[bytes, ...]) -> int | None:
+        """Return 0: TLS cannot send a part of what it has encrypted."""
+        return 0
+
+    async def _send(self, parts: tuple[bytes, ...], sent: int) -> None:
         for part in parts:
             for at in range(0, len(part), _PART_BYTES):
                 self._tls.write(memoryview(part)[at : at + _PART_BYTES])
@@ -168,7 +172,8 @@ class TlsTransport(Transport):
             async with self._lock:
                 if data := self._outgoing.read():
                     try:
-                        await self._send_all(data)
+                        if (sent := super()._sent_at_once((data,))) is not None:
+                            await super()._send((data,), sent)
                     except BaseException:
                         self.broken = True  # records are missing: what follows cannot be read
                         raise

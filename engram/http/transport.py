@@ -16,8 +16,6 @@ ClientAddress: TypeAlias = tuple[str, int]
 
 LATE: Final = -1.0
 READ_BYTES: Final = 65_536
-_JOINED_BYTES: Final = 32_768
-"""Parts up to this size are joined; larger ones are passed to the kernel without a copy."""
 
 
 class Late(Exception):
@@ -53,31 +51,28 @@ class Transport:
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
-            await self._readable()
+            self._look_at_deadline()
+            if self._reading:
+                raise trio.BusyResourceError("another task waits for this client's bytes")
+            number = self._number()
+            self._reading = True
+            try:
+                await wait_readable(number)
+            except trio.ClosedResourceError:
+                self._number()
+                self._look_at_deadline()
+            finally:
+                self._reading = False
             try:
                 return self.sock.recv(READ_BYTES)
             except BlockingIOError:
                 continue
 
-    async def _readable(self) -> None:
-        self._look_at_deadline()
-        self._check_open()
-        if self._reading:
-            raise trio.BusyResourceError("another task waits for this client's bytes")
-        self._reading = True
-        try:
-            await wait_readable(self.sock)
-        except trio.ClosedResourceError:
-            if self.sock.fileno() < 0:
-                raise
-            self._look_at_deadline()
-        finally:
-            self._reading = False
-
-    def _check_open(self) -> None:
-        """Raise ClosedResourceError where the socket was closed between two waits: its number may have been reused."""
-        if self.sock.fileno() < 0:
+    def _number(self) -> int:
+        """Return the socket's descriptor. Raises ClosedResourceError for a closed one: its number may be reused."""
+        if (number := self.sock.fileno()) < 0:
             raise trio.ClosedResourceError("the connection was closed")
+        return number
 
     def _look_at_deadline(self) -> None:
         if self.called_back or self.read_due == LATE:
@@ -117,51 +112,44 @@ class Transport:
         if self.broken:
             return
         try:
-            await self._send(parts)
+            if (sent := self._sent_at_once(parts)) is not None:
+                await self._send(parts, sent)
         except (OSError, Late, trio.ClosedResourceError, trio.BrokenResourceError):
             self.broken = True
         except BaseException:
             self.broken = True
             raise
 
-    async def _send(self, parts: tuple[bytes, ...]) -> None:
-        size = sum(map(len, parts))
-        if len(parts) == 1 or size <= _JOINED_BYTES:
-            await self._send_all(parts[0] if len(parts) == 1 else b"".join(parts))
-            return
+    def _sent_at_once(self, parts: tuple[bytes, ...]) -> int | None:
+        """Return how many bytes the kernel took without waiting, None for all of them. Raises OSError."""
         try:
-            sent = self.sock.sendmsg(parts)
-        except BlockingIOError:
-            sent = 0
-        for part in parts:
-            if sent < len(part):
-                await self._send_all(memoryview(part)[sent:] if sent else part)
-                sent = 0
+            if len(parts) == 1:
+                sent, size = self.sock.send(parts[0]), len(parts[0])
             else:
-                sent -= len(part)
-
-    async def _send_all(self, data: bytes | memoryview) -> None:
-        try:
-            sent = self.sock.send(data)
+                sent, size = self.sock.sendmsg(parts), sum(map(len, parts))
         except BlockingIOError:
-            sent = 0
-        if sent == len(data):
-            return
-        rest = memoryview(data)[sent:]
-        while rest:
-            self.write_due = trio.current_time() + self.send_s
-            await self._writable()
-            try:
-                rest = rest[self.sock.send(rest) :]
-            except BlockingIOError:
-                continue
+            return 0
+        return None if sent == size else sent
+
+    async def _send(self, parts: tuple[bytes, ...], sent: int) -> None:
+        """Send all but the first `sent` bytes, waiting for room. Raises OSError, Late, ClosedResourceError."""
+        for part in parts:
+            rest = memoryview(part)[sent:]
+            sent = max(0, sent - len(part))
+            while rest:
+                self.write_due = trio.current_time() + self.send_s
+                await self._writable()
+                try:
+                    rest = rest[self.sock.send(rest) :]
+                except BlockingIOError:
+                    continue
         self.write_due = inf
 
     async def _writable(self) -> None:
-        self._check_open()
+        number = self._number()
         self._writing = True
         try:
-            await wait_writable(self.sock)
+            await wait_writable(number)
         except trio.ClosedResourceError:
             if self.write_due == LATE or self.sock.fileno() < 0:
                 raise Late from None

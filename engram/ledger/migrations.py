@@ -59,10 +59,20 @@ def _nodes_run_on_akash(connection: Connection) -> None:
     _script(connection, "akash.sql")
 
 
+def _validators_keep_rounds(connection: Connection) -> None:
+    _script(connection, "validator.sql")
+
+
+def _jobs_of_the_proxy(connection: Connection) -> None:
+    _script(connection, "proxy_jobs.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
     _sessions_are_counted,
     _paid_time_has_one_clock,
     _nodes_run_on_akash,
+    _validators_keep_rounds,
+    _jobs_of_the_proxy,
 )

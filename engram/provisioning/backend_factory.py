@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from engram.provisioning.backend_ports import BackendPorts
+from engram.provisioning.backends import Backends
 from engram.provisioning.errors import UnknownBackend
 from engram.provisioning.local_factory import local_backend
 from engram.provisioning.node_backend import NodeBackend
@@ -15,7 +16,7 @@ Factory: TypeAlias = Callable[[BackendPorts], NodeBackend]
 
 
 class BackendRow(msgspec.Struct, frozen=True):
-    """One value of `provisioning.backend`."""
+    """One value of `provisioning.backends`."""
 
     name: str
     note: str
@@ -37,15 +38,18 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
     }
 )
 BUILT: Final = tuple(row.name for row in BACKENDS.values() if row.make is not None)
-"""What `provisioning.backend` may name in this version."""
+"""What `provisioning.backends` may name in this version."""
 
 
-def make_backend(ports: BackendPorts) -> NodeBackend:
-    """Return the backend that the settings name. Raises UnknownBackend, saying which setting to change."""
-    name = ports.settings.provisioning.backend
+def make_backends(ports: BackendPorts) -> Backends:
+    """Return the backends that the settings name, in that order. Raises UnknownBackend, saying what to change."""
+    return Backends([_make(name, ports) for name in ports.settings.provisioning.chosen])
+
+
+def _make(name: str, ports: BackendPorts) -> NodeBackend:
     if (make := BACKENDS[name].make) is None:
         raise UnknownBackend(
-            f"provisioning.backend = {name!r} is not built into this version; "
-            f"set provisioning.backend to {' or '.join(map(repr, BUILT))}"
+            f"the backend {name!r} is not built into this version; "
+            f"set provisioning.backends to one or more of {', '.join(map(repr, BUILT))}"
         )
     return make(ports)

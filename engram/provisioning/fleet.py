@@ -12,7 +12,7 @@ from config.model import ProvisioningSettings
 from engram.clock import Ids
 from engram.hints import Hints
 from engram.ledger import Ledger
-from engram.provisioning.node_backend import NodeBackend
+from engram.provisioning.backends import Backends
 from engram.sessions import Instants, Tier, TierName
 from engram.telemetry.metrics import Metrics
 
@@ -62,7 +62,7 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
 
     registry: Registry
     ledger: Ledger
-    backend: NodeBackend
+    backends: Backends
     instants: Instants
     ids: Ids
     settings: ProvisioningSettings

@@ -15,11 +15,11 @@ from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
-from engram.provisioning import NodeBackend as Backend
-from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
-from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watches, stop_all
+from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.backend_ports import BackendPorts
-from engram.provisioning.records import require_backend
+from engram.provisioning.backends import Backends
+from engram.provisioning.records import count_by_backend, require_backends
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
 from engram.relay.rounds import MemoryRounds
 from engram.roles.facilitator import facilitator
@@ -67,7 +67,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
                 "fleet",
                 [
                     SupervisorSpec("sagas", strategy="dynamic", max_children=256, name=SAGAS),  # one child per session
-                    ChildSpec("node_watch", lambda: node_watch(ports.fleet)),
+                    node_watches(ports.fleet),  # one child per backend
                     ChildSpec("provisioner", lambda: Provisioner(ports.fleet), name=PROVISIONER),
                 ],
                 strategy="rest_for_one",
@@ -98,7 +98,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
 
 @final
 class Gateway:
-    """The role: its keys, and the backend that runs its nodes; see shared.Role."""
+    """The role: its keys, and the backends that run its nodes; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Raise HotkeyError, UnusableRefundKey, OSError."""
@@ -106,14 +106,16 @@ class Gateway:
         self.certificates = _certificates(settings)
         self.refund_key = open_refund_key(settings, folder)
         self.settings = with_play_recipient(settings, self.refund_key)
-        self._backend: Backend | None = None
+        self._backends: Backends | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
-        """Ask the backend for its capacity and return the tree. Raises UnknownBackend, OtherBackend."""
-        backend = make_backend(self._backend_ports(shared))
-        await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
-        ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
-        self._backend = backend
+        """Ask the backends for their capacity and return the tree. Raises UnknownBackend, OtherBackend."""
+        backends = make_backends(self._backend_ports(shared))
+        await shared.ledger.read(lambda connection: require_backends(connection, backends.names))
+        await backends.look()
+        backends.note_held(await shared.ledger.read(count_by_backend))
+        ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backends)
+        self._backends = backends
         return tree(shared, ports)
 
     def _backend_ports(self, p: Shared) -> BackendPorts:
@@ -132,10 +134,10 @@ class Gateway:
 
     async def close(self) -> None:
         """End the nodes if `shutdown.nodes` is `stop`; their data is kept for the next start."""
-        if self._backend is None or self.settings.shutdown.nodes != "stop":
+        if self._backends is None or self.settings.shutdown.nodes != "stop":
             return
         with trio.move_on_after(STOP_NODES_S) as patience:
-            await stop_all(self._backend)
+            await stop_all(self._backends)
         if patience.cancelled_caught:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 

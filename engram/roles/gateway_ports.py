@@ -46,11 +46,12 @@ from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
-from engram.provisioning import NodeBackend as Backend
-from engram.provisioning import Offers, node_keys
+from engram.provisioning import node_keys
 from engram.provisioning.actor import PROVISIONER
+from engram.provisioning.backends import Backends
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.health import health_probe
+from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
@@ -69,7 +70,7 @@ _NEEDED = {LEDGER: "ledger", PAYMENT_VERIFIER: "payment verifier", PROVISIONER: 
 
 @final
 class GatewayPorts:
-    """One struct of ports per child; `offers` is the backend's capacity."""
+    """One struct of ports per child."""
 
     def __init__(
         self,
@@ -77,14 +78,13 @@ class GatewayPorts:
         keypair: Keypair,
         refund_key: RefundKey | None,
         certificates: Certificates | None,
-        backend: Backend,
-        offers: Offers,
+        backends: Backends,
     ) -> None:
         settings = p.settings
         at, ops, played = settings.gateway, settings.ops, settings.facilitator
         self._p = p
         self._keypair = keypair
-        self._offers = offers
+        self._backends = backends
         self._instants = SystemInstants()
         self._subnets = Subnets(p.clock, settings.chain.netuids, settings.chain.stall_after_s)
         self._standing = FacilitatorStatus(
@@ -102,7 +102,7 @@ class GatewayPorts:
         url = (lambda: embedded.url) if embedded is not None else (lambda: named)
         self.payments = self._payments(url, refund_key)
         self.supported = self._supported(url)
-        self.fleet = self._fleet(backend)
+        self.fleet = self._fleet()
         self.stats = self._stats()
         self.emitter = self._emitter()
         self.rounds = self._rounds() if settings.relay.url else None
@@ -112,7 +112,7 @@ class GatewayPorts:
 
     def _places(self) -> int:
         """Return how many nodes may run at once: the backend's capacity, bounded by the key pool where there is one."""
-        room = min(self._offers.places, self._p.settings.sessions.live_in_all)
+        room = min(self._backends.places, self._p.settings.sessions.live_in_all)
         keys = self._hints.usable_keys
         return room if keys is None else min(room, keys)
 
@@ -158,7 +158,7 @@ class GatewayPorts:
         network = networks.find(settings.network)
         return SupportedPoller(self._p.http, url, network, self._standing, settings.supported_interval_s)
 
-    def _fleet(self, backend: Backend) -> Fleet:
+    def _fleet(self) -> Fleet:
         p, settings = self._p, self._p.settings
         terms = refund_terms(settings.payments)
 
@@ -173,7 +173,7 @@ class GatewayPorts:
         return Fleet(
             registry=p.registry,
             ledger=p.ledger,
-            backend=backend,
+            backends=self._backends,
             instants=self._instants,
             ids=p.ids,
             settings=settings.provisioning,
@@ -270,7 +270,7 @@ class GatewayPorts:
                 "sales": probes.sales_probe(shop.sales),
             },
             hints=self._hints,
-            not_enforced=lambda: self._offers.not_enforced,
+            backends=self._backends,
         )
 
     def _conditions(self) -> Conditions:
@@ -279,7 +279,8 @@ class GatewayPorts:
         return Conditions(
             fixed=fixed_facts(settings),
             usable_keys=lambda: self._hints.usable_keys,
-            places=lambda: min(self._offers.places, settings.sessions.live_in_all),
+            places=lambda: min(self._backends.places, settings.sessions.live_in_all),
+            silent_backends=lambda: self._backends.silent,
             free_bytes=Disk(p.folder, p.clock).free_bytes,
             chain_read=lambda: bool(self._subnets.synced) if settings.miner.announce else None,
             facilitator=self._standing.refusal,
@@ -307,7 +308,7 @@ class GatewayPorts:
         """Return each area's own part of /status."""
         shown: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(await self._p.ledger.commits()),
-            "provisioning": {**msgspec.structs.asdict(self._offers), "places": self._places()},
+            "provisioning": {"places": self._places(), "backends": [_shown(one) for one in self._backends.standings]},
         }
         emitter = self._p.registry.ref(RelayEmitter, RELAY_EMITTER)
         with contextlib.suppress(ActorsError):
@@ -316,13 +317,20 @@ class GatewayPorts:
 
     def ops_app(self) -> App:
         """Return the operator's application."""
-        counts = gauges(self._p.metrics, self._p.ledger, self._subnets, self.feed, self._p.process.nodes)
+        counts = gauges(
+            self._p.metrics, self._p.ledger, self._subnets, self.feed, self._backends, self._p.process.nodes
+        )
 
         async def refresh() -> None:
             await counts()
             await self.services.shop.sales.measure(self._p.metrics)
 
         return ops_app(self.services, self._status, refresh)
+
+
+def _shown(standing: Standing) -> dict[str, object]:
+    offers = None if standing.offers is None else msgspec.to_builtins(standing.offers)
+    return {"name": standing.name, "answers": standing.answers, "reason": standing.reason, "offers": offers}
 
 
 @final

@@ -15,6 +15,7 @@ from config.model import Settings
 from engram.hotkeys import HotkeyError
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
+from engram.http.sockets import Address
 from engram.http.tls import Certificates
 from engram.ledger import (
     LEDGER_FILE,
@@ -35,6 +36,15 @@ REFUSALS: Final = (FolderInUse, HotkeyError, LedgerError, ProvisioningError, OSE
 """Exceptions that prevent these roles from starting."""
 
 _log = structlog.get_logger("engram")
+
+
+class Bound(Protocol):
+    """A surface that knows where it listens, once it does."""
+
+    @property
+    def bound(self) -> Address | None:
+        """Where it listens; None until then."""
+        ...
 
 
 class Role(Protocol):
@@ -73,6 +83,7 @@ class Shared:
         self.folder = folder
         self.ledger_id = ledger_id
         self.listeners: dict[str, Listener] = {}
+        self._surfaces: dict[str, Bound] = {}
         self._roles = roles
 
     @asynccontextmanager
@@ -95,9 +106,14 @@ class Shared:
         made = Listener(host, port, settings.http, settings.shutdown.drain_s, certificates)
         return self.listeners.setdefault(name, made)
 
+    def serves(self, name: str, surface: Bound) -> None:
+        """Name a surface that has a listener of its own among those that are ready."""
+        self._surfaces[name] = surface
+
     def started(self) -> None:
         """Log the URLs of all surfaces."""
-        bound = {f"{name}_url": at.bound.url for name, at in self.listeners.items() if at.bound is not None}
+        surfaces: dict[str, Bound] = {**self.listeners, **self._surfaces}
+        bound = {f"{name}_url": at.bound.url for name, at in surfaces.items() if at.bound is not None}
         self.process.say_ready(**bound)
 
     def ended(self) -> None:

@@ -84,6 +84,23 @@ TABLE: Final = (
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
     Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
     Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
+    Metric(
+        "akash_deployments",
+        "gauge",
+        "engram_akash_deployments",
+        "Active deployments of the account, by this ledger (ours) and by others.",
+        ("whose",),
+    ),
+    Metric("akash_balance", "gauge", "engram_akash_balance", "Balance of the account.", ("denom",)),
+    Metric(
+        "akash_margin",
+        "gauge",
+        "engram_akash_margin_ratio",
+        "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
+    ),
+    Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
+    Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
+    Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
@@ -99,6 +116,19 @@ TABLE: Final = (
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
+    Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
+    Metric(
+        "validator_round_seconds",
+        "histogram",
+        "engram_validator_round_seconds",
+        "From a round's first question to its scores.",
+        buckets=_SLOW,
+    ),
+    Metric(
+        "validator_weights", "counter", "engram_validator_weights", "Weights sent, by what became of them.", ("state",)
+    ),
+    Metric("validator_due", "gauge", "engram_validator_due", "1 for where setting weights stands.", ("verdict",)),
+    Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -152,6 +182,37 @@ TABLE: Final = (
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
     Metric("damaged_records", "counter", "engram_miner_damaged_records", "Times a record was not what its CID says."),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
+    Metric("proxy_auth", "counter", "engram_proxy_auth", "Decisions about callers of the proxy.", ("result", "reason")),
+    Metric("proxy_ends", "counter", "engram_proxy_ends", "Requests to the proxy by how they ended.", ("route", "end")),
+    Metric(
+        "proxy_seconds",
+        "histogram",
+        "engram_proxy_request_seconds",
+        "From a request's head to its end.",
+        ("route", "phase"),
+        loop_only=True,
+    ),
+    Metric("proxy_bytes", "counter", "engram_proxy_bytes", "Bytes of bodies passed on.", ("route", "direction")),
+    Metric(
+        "proxy_backend_up", "gauge", "engram_proxy_backend_up", "Servers of a backend that take requests.", ("backend",)
+    ),
+    Metric(
+        "proxy_backend_in_flight",
+        "gauge",
+        "engram_proxy_backend_in_flight",
+        "Requests in progress at a backend.",
+        ("backend",),
+    ),
+    Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
+    Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
+    Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
+    Metric(
+        "proxy_metagraph_age",
+        "gauge",
+        "engram_proxy_metagraph_age_seconds",
+        "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
 
@@ -176,6 +237,12 @@ class Metrics:
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge
+    akash_deployments: Gauge
+    akash_balance: Gauge
+    akash_margin: Gauge
+    akash_orphans: Counter
+    backend_places: Gauge
+    backend_up: Gauge
     polls: Counter
     poll_seconds: Histogram
     quarantined: Gauge
@@ -183,6 +250,11 @@ class Metrics:
     relay_entries: Gauge
     relay_sends: Counter
     relay_not_queued: Counter
+    validator_rounds: Counter
+    validator_round_seconds: Histogram
+    validator_weights: Counter
+    validator_due: Gauge
+    validator_planted: Gauge
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
@@ -207,6 +279,17 @@ class Metrics:
     challenges: Counter
     damaged_records: Counter
     late_buckets: Counter
+    proxy_auth: Counter
+    proxy_ends: Counter
+    proxy_seconds: loop_metrics.Histogram
+    proxy_bytes: Counter
+    proxy_backend_up: Gauge
+    proxy_backend_in_flight: Gauge
+    proxy_places: Gauge
+    proxy_spool_bytes: Gauge
+    proxy_jobs: Gauge
+    proxy_settings: Counter
+    proxy_metagraph_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

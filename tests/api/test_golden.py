@@ -12,9 +12,12 @@ from tests.api.documents import meant
 from tests.gateway.surface import running_gateway
 
 DELIBERATE = {
+    "/components/schemas/BackendAnswer": "nodes run in several places",
     "/components/schemas/CreateSessionBody/description": "says what refuses values of a wrong type",
     "/components/schemas/ExtendSessionBody/properties/duration_hours/description": "was missing",
+    "/components/schemas/NodesAnswer/properties/backends": "nodes run in several places",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
+    "/paths//nodes/get/responses/200/content/application/json/example/backends": "nodes run in several places",
     "/paths//nodes/get/responses/200/description": "says what docs/api.md said",
     "/paths//ready/get/responses/200/description": "says what docs/api.md said",
     "/paths//terms/get/responses/200/description": "says what docs/api.md said",

@@ -73,8 +73,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
-        ("local", {"provisioning__backend": "docker"}, "provisioning.backend"),
-        ("local", {"provisioning__backend": "akash"}, "provisioning.backend"),
+        ("local", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        ("local", {"provisioning__backend": "akash"}, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "akash")}, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "local")}, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "docker"), "docker__first_port": 18_900}, "docker.first_port"),
         ("local", {"gateway__host": "0.0.0.0"}, "gateway.host"),
         ("local", {"gateway__host": "gateway.example"}, "gateway.host"),
         ("local", {"payments__network": "base"}, "payments.facilitator_url"),
@@ -347,7 +350,7 @@ def test_worthless_money_never_buys_what_costs_something(
     if refused(given_settings):
         return
     assert network == "base" or backend != "akash"
-    assert network != "eip155:31337" or (backend == "local" and host == "127.0.0.1")
+    assert network != "eip155:31337" or host == "127.0.0.1"
     assert auth_required or host == "127.0.0.1"
     assert profile != "mainnet" or (network == "base" and auth_required)
 

@@ -37,10 +37,12 @@ from engram.payments.model import Transferable
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.play_wallet import PlayWallet
 from engram.payments.ports import PaymentPorts
+from engram.provisioning.backends import Backends
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
+from tests.fakes.nodes import InMemoryProvisioner
 from tests.payments.branch import payments_branch
 
 RECIPIENT = "0x" + "11" * 20
@@ -192,6 +194,8 @@ async def running_gateway(
     subnets = Subnets(clock, settings.chain.netuids, 60.0)
     selling = Selling(ledger, default=settings.gateway.selling)
     tree: list[NodeInfo] = []
+    backends = Backends([InMemoryProvisioner(places, name="local", not_enforced=("cpu",))])
+    await backends.look()
     urls: list[str] = []
     shop = Shop(
         settings,
@@ -217,7 +221,7 @@ async def running_gateway(
         tickets=Tickets(b"s" * 32),
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
-        not_enforced=lambda: ("cpu",),
+        backends=backends,
         hints=hints,
     )
 
@@ -229,7 +233,7 @@ async def running_gateway(
     )
     public, started_s = gateway_app(services), clock.now()
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
-    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, lambda: tree))
+    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree))
 
     ports = PaymentPorts(
         registry=registry,

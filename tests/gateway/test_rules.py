@@ -33,6 +33,8 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"usable_keys": 2}, ["no_capacity"]),
     ({"usable_keys": None}, []),
     ({"places": 0}, ["no_places"]),
+    ({"places": 0, "silent_backends": ("docker",)}, ["backends_silent"]),
+    ({"places": 3, "held": 3, "silent_backends": ("local", "docker")}, ["backends_silent", "no_capacity"]),
     ({"places": 2}, ["no_capacity"]),
     ({"places": None, "usable_keys": None, "held": 99}, []),
     ({"places": 2, "held": None}, []),

@@ -62,7 +62,7 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 5
+    assert len(MIGRATIONS) == 7
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "session_counts",
         "ix_sessions_live",
@@ -79,6 +79,25 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "ix_akash_transactions_open",
         "akash_providers",
         "akash_mints",
+        "validator_miners",
+        "validator_signers",
+        "ix_validator_signers_hotkey",
+        "validator_families",
+        "ix_validator_families_hotkey",
+        "validator_planted",
+        "ix_validator_planted_hotkey",
+        "ix_validator_planted_state",
+        "validator_rounds",
+        "validator_round_miners",
+        "validator_questions",
+        "ix_validator_questions_round",
+        "validator_weights",
+        "ix_validator_weights_epoch",
+        "validator_looks",
+        "proxy_jobs",
+        "ix_proxy_jobs_idempotency",
+        "ix_proxy_jobs_created",
+        "ix_proxy_jobs_running",
     }
 
 

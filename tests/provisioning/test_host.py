@@ -10,7 +10,7 @@ import pytest
 
 from config.model import ProvisioningSettings, Settings
 from engram.provisioning import UnknownBackend, capacity, cgroups, processes
-from engram.provisioning.backend_factory import BACKENDS, make_backend
+from engram.provisioning.backend_factory import BACKENDS, make_backends
 from tests.provisioning.conftest import MakePorts
 
 GB = 1024**3
@@ -37,8 +37,8 @@ def test_the_machines_memory_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["docker", "akash"])
 def test_a_backend_that_is_not_there_is_a_clear_configuration_error(backend_ports: MakePorts, name: str) -> None:
     settings = Settings(provisioning=ProvisioningSettings(backend=name))  # type: ignore[arg-type]  # a literal
-    with pytest.raises(UnknownBackend, match=r"set provisioning\.backend to 'local'"):
-        make_backend(backend_ports(settings))
+    with pytest.raises(UnknownBackend, match=r"set provisioning\.backends to one or more of 'local'"):
+        make_backends(backend_ports(settings))
 
 
 def test_every_backend_of_the_settings_has_a_row_with_its_section() -> None:
@@ -48,8 +48,7 @@ def test_every_backend_of_the_settings_has_a_row_with_its_section() -> None:
 
 async def test_the_local_backend_offers_what_the_settings_allow(backend_ports: MakePorts) -> None:
     settings = Settings(provisioning=ProvisioningSettings(places=1, first_port=19_000))
-    backend = make_backend(backend_ports(settings))
-    offers = await backend.offers()
+    offers = await make_backends(backend_ports(settings)).of("local").offers()
     assert (offers.backend, offers.places, offers.first_port, offers.port_count) == ("local", 1, 19_000, 1_000)
 
 

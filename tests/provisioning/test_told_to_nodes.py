@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from config.model import ChainSettings, MinerSettings, Settings
-from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.local import LocalBackend, LocalSettings
 from tests.provisioning.conftest import MakePorts
 
@@ -20,7 +20,7 @@ def test_nodes_are_told_the_chain_and_the_embedding_server(
         miner = MinerSettings(
             embedder=embedder, embedding_url="http://c/v1", embedding_model="m", embedding_dimension=3
         )
-        backend = make_backend(backend_ports(Settings(chain=chain, miner=miner)))
+        backend = make_backends(backend_ports(Settings(chain=chain, miner=miner))).of("local")
         assert isinstance(backend, LocalBackend)
         return backend._settings  # pyright: ignore[reportPrivateUsage]
 

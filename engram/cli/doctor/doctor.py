@@ -94,9 +94,10 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
     from engram.provisioning.backend_factory import BUILT
 
-    if (backend := loaded.settings.provisioning.backend) not in BUILT:
-        fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"
-        yield Finding("provisioning.backend", "bad", fix)
+    for backend in loaded.settings.provisioning.chosen:
+        if backend not in BUILT:
+            fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"
+            yield Finding("provisioning.backends", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
     for unread in loaded.unread:
@@ -153,7 +154,7 @@ def _node(settings: Settings) -> Iterator[Finding]:
 
     absent = node_parts.missing(settings.miner)
     if absent:
-        verdict: Verdict = "bad" if settings.provisioning.backend == "local" else "note"
+        verdict: Verdict = "bad" if "local" in settings.provisioning.chosen else "note"
         text = f"{', '.join(absent)} not installed, so that no node can run here: {node_parts.remedy(absent)}"
         yield Finding("node", verdict, text)
     else:

@@ -39,7 +39,7 @@ CREATE TABLE akash_transactions (
     hash BLOB NOT NULL,
     subject TEXT NOT NULL,
     dseq INTEGER,
-    bytes BLOB NOT NULL,
+    raw BLOB NOT NULL,
     timeout_ns INTEGER NOT NULL,
     timeout_height INTEGER,
     sequence INTEGER,

@@ -4,6 +4,7 @@ A failure of a provider costs it a strike, and strikes halve every six hours; ea
 longer. Many failures at once are one outage, and one strike.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -55,7 +56,7 @@ def best(bids: Sequence[Bid], limits: BidLimits) -> Bid:
 
 def strikes_at(memory: ProviderMemory, now: float) -> float:
     """Return the provider's strikes, decayed."""
-    return memory.strikes * 0.5 ** (max(0.0, now - memory.struck_at) / HALF_LIFE_S)
+    return memory.strikes * math.exp2(-max(0.0, now - memory.struck_at) / HALF_LIFE_S)
 
 
 def is_blacklisted(memory: ProviderMemory | None, now: float) -> bool:

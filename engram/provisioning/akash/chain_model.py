@@ -3,6 +3,9 @@
 Nothing here is trusted to be complete: absent fields and null lists stand for empty ones.
 """
 
+import base64
+import binascii
+
 import msgspec
 
 from engram.provisioning.akash.model import PICO, Bid, pico_of
@@ -157,6 +160,14 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
     @property
     def dseq(self) -> int:
         return int(self.deployment.id.dseq)
+
+    @property
+    def hash(self) -> bytes:
+        """What the manifest hashes to; empty when it cannot be read."""
+        try:
+            return base64.b64decode(self.deployment.hash, validate=True)
+        except binascii.Error:
+            return b""
 
     @property
     def is_active(self) -> bool:

@@ -4,7 +4,7 @@ An endpoint is used while it serves the right chain, is not catching up and is a
 block that any of them knows. What one says is not there is not there only when another one says so too.
 """
 
-import datetime
+import datetime as dt
 from collections.abc import Sequence
 from typing import Final, TypeVar, final
 
@@ -52,7 +52,9 @@ class Endpoint:
 class Endpoints:
     """All endpoints of one chain."""
 
-    def __init__(self, http: HttpClient, urls: Sequence[str], chain_id: str, *, head_kept_s: float = HEAD_KEPT_S) -> None:
+    def __init__(
+        self, http: HttpClient, urls: Sequence[str], chain_id: str, *, head_kept_s: float = HEAD_KEPT_S
+    ) -> None:
         self._http = http
         self._chain_id = chain_id
         self._all = [Endpoint(url) for url in urls]
@@ -96,6 +98,10 @@ class Endpoints:
         endpoint.trouble = why
         self._first = (self._all.index(endpoint) + 1) % len(self._all)
 
+    def rotate(self) -> None:
+        """Ask another endpoint first: the one so far took what never came to be."""
+        self._first = (self._first + 1) % len(self._all)
+
     async def ask(
         self, endpoint: Endpoint, method: str, path: str, json: object = None, timeout_s: float = TIMEOUT_S
     ) -> Response | Unanswered:
@@ -130,7 +136,7 @@ class Endpoints:
             return
         header = block.block.header
         try:
-            head = Head(int(header.height), datetime.datetime.fromisoformat(header.time).timestamp())
+            head = Head(int(header.height), dt.datetime.fromisoformat(header.time).timestamp())
         except ValueError:
             endpoint.trouble = f"its newest block has height {header.height[:40]!r} and time {header.time[:40]!r}"
             return

@@ -24,3 +24,8 @@ class MalformedAddress(AkashError, ValueError):
 @final
 class UnusableKey(AkashError):
     """The account's key cannot be read or used. The message names the file, never the secret."""
+
+
+@final
+class InvalidSdl(AkashError):
+    """The stack definition cannot be deployed. The message says which part, and what it may be."""

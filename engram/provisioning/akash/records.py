@@ -22,11 +22,16 @@ def insert_deployment(connection: Connection, row: Deployment) -> None:
 
 
 def save(connection: Connection, before: Deployment, after: Deployment) -> bool:
-    """Replace the row if it is still in the state of `before`; False when it is not."""
+    """Write what `after` changes if the row is still in the state of `before`; False when it is not.
+
+    Only what differs is written: others move `ends_at` and the deposit meanwhile.
+    """
+    was, columns = _columns(before), _columns(after)
+    values = {"state": columns["state"], **{name: value for name, value in columns.items() if value != was[name]}}
     changed = connection.execute(
         update(deployments)
         .where(deployments.c.dseq == before.dseq, deployments.c.state == str(before.state))
-        .values(_columns(after))
+        .values(values)
     )
     return changed.rowcount == 1
 
@@ -45,6 +50,12 @@ def live(connection: Connection, token: str) -> Deployment | None:
 def all_live(connection: Connection) -> list[Deployment]:
     """Return every deployment that is not closed, oldest first."""
     query = select(deployments).where(deployments.c.state != _CLOSED).order_by(deployments.c.dseq)
+    return [_deployment(row) for row in connection.execute(query).mappings()]
+
+
+def all_of(connection: Connection) -> list[Deployment]:
+    """Return every deployment, closed ones too, oldest first."""
+    query = select(deployments).order_by(deployments.c.dseq)
     return [_deployment(row) for row in connection.execute(query).mappings()]
 
 
@@ -78,8 +89,8 @@ def last_dseq(connection: Connection) -> int:
     return connection.execute(select(func.max(deployments.c.dseq))).scalar_one_or_none() or 0
 
 
-def set_endpoint(connection: Connection, dseq: int, **values: float | str | int | None) -> None:
-    """Set columns that belong to no state: `ends_at`, `stopped_at`, `restarts`, `reclaim_at`, `lost_at`."""
+def set_values(connection: Connection, dseq: int, **values: float | str | None) -> None:
+    """Set columns that belong to no state, such as `ends_at`, `stopped_at`, `restarts` and `cost_uact`."""
     connection.execute(update(deployments).where(deployments.c.dseq == dseq).values(values))
 
 

@@ -4,24 +4,24 @@ A deployment is one row. A transaction is committed to (hash, bytes, timeout) to
 it, before it is sent; so a gateway that was killed anywhere goes on from the row. Each step observes or does one thing
 and brings one event.
 
-| state      | step          | what it may bring                          | next                                        |
-|------------|---------------|--------------------------------------------|---------------------------------------------|
-| creating   | FOLLOW        | Included, Exists (ours: the hash is equal) | bidding                                     |
-|            |               | NotIncluded: certain                       | creating, signed again, `CREATES` times     |
-|            |               | Refused (no funds, our mistake)            | closed: nothing was ever on chain           |
-| bidding    | COLLECT_BIDS  | Bids: enough, or late with at least one    | leasing, for the best of them               |
-|            |               | Bids: none acceptable for `bids_give_up_s` | closing: no_bids                            |
-| leasing    | FOLLOW        | Included, Exists (a lease is active)       | delivering                                  |
-|            |               | Refused (bid or order gone), NotIncluded   | bidding, without that provider              |
-| delivering | SEND_MANIFEST | Accepted                                   | starting                                    |
-|            |               | NoLeaseYet, ProviderFailed                 | delivering; after `manifest_s` closing      |
-|            |               | ManifestRejected                           | closing: rejected                           |
-| starting   | AWAIT_READY   | Ready                                      | serving                                     |
-|            |               | NotReady, ProviderFailed                   | starting; after `ready_s` closing           |
-| serving    | none          | Resend (restart wanted once)               | delivering: the same manifest again         |
-| closing    | FOLLOW        | Included, Refused (closed, not found)      | closed                                      |
-|            |               | NotIncluded                                | closing, signed again, without end          |
-| closed     | none          |                                            |                                             |
+| state      | step          | what it may bring                          | next                                       |
+|------------|---------------|--------------------------------------------|--------------------------------------------|
+| creating   | FOLLOW        | Included, Exists (ours: the hash is equal) | bidding                                    |
+|            |               | NotIncluded: certain                       | creating, signed again, `CREATES` times    |
+|            |               | Refused (no funds, our mistake)            | closed: nothing was ever on chain          |
+| bidding    | COLLECT_BIDS  | Bids: enough, or late with at least one    | leasing, for the best of them              |
+|            |               | Bids: none acceptable for `bids_give_up_s` | closing: no_bids                           |
+| leasing    | FOLLOW        | Included, Exists (a lease is active)       | delivering                                 |
+|            |               | Refused (bid or order gone), NotIncluded   | bidding, without that provider             |
+| delivering | SEND_MANIFEST | Accepted                                   | starting                                   |
+|            |               | NoLeaseYet, ProviderFailed                 | delivering; after `manifest_s` closing     |
+|            |               | ManifestRejected                           | closing: rejected                          |
+| starting   | AWAIT_READY   | Ready                                      | serving                                    |
+|            |               | NotReady, ProviderFailed                   | starting; after `ready_s` closing          |
+| serving    | none          | Resend (restart wanted once)               | delivering: the same manifest again        |
+| closing    | FOLLOW        | Included, Refused (closed, not found)      | closed                                     |
+|            |               | NotIncluded                                | closing, signed again, without end         |
+| closed     | none          |                                            |                                            |
 
 At any time before closed: ChainClosed (an empty escrow, or a close by hand) -> closed; LeaseEnded (the provider left)
 and Close (session over, restart wanted twice) -> closing. While a create is unsettled Close waits for its end: closing
@@ -296,7 +296,9 @@ def _leasing(row: Deployment, event: Event, now: float) -> Decision:
             excluded = row.excluded if row.provider is None else (*row.excluded, row.provider)
             # The time spent on bids goes on: an order whose bids all vanish is given up as one without bids.
             return Decision(
-                msgspec.structs.replace(row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded)
+                msgspec.structs.replace(
+                    row, state=DeploymentState.BIDDING, provider=None, price=None, excluded=excluded
+                )
             )
         case _:
             return Decision(row)

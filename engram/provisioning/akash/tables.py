@@ -57,7 +57,7 @@ transactions = Table(
     Column("hash", LargeBinary, primary_key=True),  # SHA-256 of the bytes
     Column("subject", Text, nullable=False),  # create | lease | close | deposit | mint
     Column("dseq", Integer),
-    Column("bytes", LargeBinary, nullable=False),  # TxRaw, sent unchanged
+    Column("raw", LargeBinary, nullable=False),  # TxRaw, sent unchanged
     Column("timeout_ns", Integer, nullable=False, unique=True),  # block time from which it is certain not to come
     Column("timeout_height", Integer),  # of an ordered one
     Column("sequence", Integer),  # of an ordered one

@@ -1,0 +1,65 @@
+"""Where a provider is reached: what stands on chain is a stranger's word, and never leads into our own network."""
+
+import ipaddress
+import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+RESOLVE_S: Final = 5.0
+
+
+class UnusableAddress(Exception):
+    """The provider's address leads nowhere, or where it must not. The message says why."""
+
+
+class ProviderAddress(msgspec.Struct, frozen=True):
+    """A provider's gateway: its URL, and the vetted address to connect to."""
+
+    url: str
+    address: str
+
+
+async def vetted(host_uri: str, *, allow_private: bool) -> ProviderAddress:
+    """Resolve the host of a provider's `host_uri`. Raises UnusableAddress.
+
+    The address that was vetted is the one to connect to: a second answer of the resolver may be another one.
+    """
+    try:
+        parts = urlsplit(host_uri)
+        host, port = parts.hostname, parts.port or 8443
+    except ValueError:
+        host, port, parts = None, 0, None
+    if parts is None or host is None or parts.scheme != "https" or parts.username or parts.password:
+        raise UnusableAddress(f"{host_uri[:100]!r} is no https URL")
+    try:
+        with trio.fail_after(RESOLVE_S):
+            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError, trio.TooSlowError) as error:
+        raise UnusableAddress(f"{host[:100]!r} is not resolved: {type(error).__name__}") from error
+    addresses = [str(entry[4][0]) for entry in found]
+    if not addresses:
+        raise UnusableAddress(f"{host[:100]!r} has no address")
+    for address in addresses:
+        if not allow_private and not is_public(address):
+            raise UnusableAddress(f"{host[:100]!r} is {address}, which is not a public address")
+    shown = f"[{host}]" if ":" in host else host
+    return ProviderAddress(f"https://{shown}:{port}", addresses[0])
+
+
+def is_public(address: str) -> bool:
+    """Return whether the address is one of the internet, not of this machine or its networks.
+
+    >>> is_public("8.8.8.8"), is_public("127.0.0.1"), is_public("10.1.2.3"), is_public("::ffff:10.1.2.3")
+    (True, False, False, False)
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    if mapped is not None:
+        parsed = mapped
+    return parsed.is_global and not parsed.is_multicast
