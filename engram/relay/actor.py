@@ -80,7 +80,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             context.start_soon(self._work, self._receiver)
 
     async def on_stop(self, reason: ExitReason) -> None:
-        """An attempt under way may end, within the shutdown time, so that its outcome is known."""
+        """Let an attempt under way end, within the shutdown time, so that its outcome is known."""
         await self._attempt.acquire()
 
     async def handle(self, message: OutboxGrew | GetRelayStatus) -> RelayStatus | None:

@@ -57,7 +57,7 @@ def enqueue(connection: Connection, payload: Payload, now: float) -> Enqueued:
 
 
 def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -> Entry | None:
-    """The oldest entry whose time has come, now `sending` and signed; None when there is none.
+    """Return the oldest entry whose time has come, now `sending` and signed; None when there is none.
 
     An entry is signed once: its second attempt sends the same bytes.
     """
@@ -89,7 +89,7 @@ def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -
 
 
 def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Decision, now: float) -> bool:
-    """Writes the outcome of an attempt into the log and what was decided into the entry.
+    """Write the outcome of an attempt into the log and what was decided into the entry.
 
     False, and nothing is written, when the entry is no longer `sending`.
     """
@@ -188,7 +188,7 @@ def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> lis
 
 
 def dlq_show(connection: Connection, entry_id: int) -> tuple[Entry, list[LogLine]]:
-    """An entry in whatever state, and its latest 100 attempts, oldest first. Raises NoSuchEntry."""
+    """Return an entry in whatever state, and its latest 100 attempts, oldest first. Raises NoSuchEntry."""
     entry = _get(connection, entry_id)
     rows = connection.execute(
         select(relay_log).where(relay_log.c.outbox_id == entry_id).order_by(relay_log.c.id.desc()).limit(100)
@@ -215,7 +215,7 @@ def dlq_retry_all(connection: Connection, now: float) -> Sequence[int]:
 
 
 def dlq_discard(connection: Connection, entry_id: int, now: float) -> None:
-    """Gives a dead letter up; it is forgotten after 7 days. Raises NoSuchEntry or NotAbandoned."""
+    """Give a dead letter up; it is forgotten after 7 days. Raises NoSuchEntry or NotAbandoned."""
     _leave_dlq(connection, entry_id, EntryState.DISCARDED, now)
 
 

@@ -72,7 +72,7 @@ class MemoryRounds:
         self._losses = ports.losses
 
     async def run(self, context: Context) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         context.ready()
         while True:
             await trio.sleep(self._interval_s)
