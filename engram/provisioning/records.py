@@ -60,7 +60,8 @@ def insert_launching(connection: Connection, node: NodeRecord) -> None:
 def allocate_port(connection: Connection, first: int, count: int, taken: Collection[int] = ()) -> int:
     """Return a port in [first, first + count) that no node holds and that is not `taken`.
 
-    The one after the last given comes first: going round keeps a port unused for long after its node has gone. Raises NoCapacity when all are held.
+    The one after the last given comes first: going round keeps a port unused for long after its node has gone.
+    Raises NoCapacity when all are held.
     """
     held = set(connection.execute(select(nodes.c.port).where(_LIVE, nodes.c.port.is_not(None))).scalars())
     in_range = nodes.c.port.between(first, first + count - 1)
