@@ -93,7 +93,7 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
             context.start_soon(self._work, self._receiver)
 
     async def on_stop(self, reason: ExitReason) -> None:
-        """Attempts under way may end, within the shutdown time, so that their outcome is known."""
+        """Let attempts under way end, within the shutdown time, so that their outcome is known."""
         self._stopping = True
         while self._busy:
             self._idle = trio.Event()

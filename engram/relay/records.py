@@ -424,7 +424,7 @@ def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> lis
 
 
 def dlq_show(connection: Connection, entry_id: int) -> tuple[Entry, list[LogLine]]:
-    """An entry in whatever state, and its latest 100 attempts, oldest first. Raises NoSuchEntry."""
+    """Return an entry in whatever state, and its latest 100 attempts, oldest first. Raises NoSuchEntry."""
     entry = _get(connection, entry_id)
     rows = connection.execute(
         select(relay_log).where(relay_log.c.outbox_id == entry_id).order_by(relay_log.c.id.desc()).limit(100)
@@ -447,7 +447,7 @@ def dlq_retry_all(connection: Connection, now: float) -> Sequence[int]:
 
 
 def dlq_discard(connection: Connection, entry_id: int, now: float) -> None:
-    """Gives a dead letter up; it is forgotten after 7 days. Raises NoSuchEntry or NotAbandoned."""
+    """Give a dead letter up; it is forgotten after 7 days. Raises NoSuchEntry or NotAbandoned."""
     _leave_dlq(connection, entry_id, EntryState.DISCARDED, now)
 
 

@@ -75,7 +75,7 @@ class MemoryRounds:
         self._bound = ports.bound
 
     async def run(self, context: Context) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         context.ready()
         while True:
             await trio.sleep(self._interval_s)

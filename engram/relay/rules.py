@@ -191,7 +191,7 @@ def canonical_json(document: object) -> bytes:
 
 
 def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
-    """The scores as they are hashed: shares to 6 digits, latency to 3, uids in the order of their text."""
+    """Return the scores as they are hashed: shares to 6 digits, latency to 3, uids in the order of their text."""
     return canonical_json(
         {
             uid: {
@@ -205,7 +205,7 @@ def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
 
 
 def stable_nodes(nodes: Mapping[str, NodeMemory]) -> bytes:
-    """The nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
+    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
     return canonical_json(
         {
             hotkey: {
@@ -282,7 +282,7 @@ def gap_payload(entry: Entry, netuid: int, reason: str, ts: float) -> GapPayload
 
 
 def memory_of(stats: Mapping[str, object], root_hex: str | None = None) -> NodeMemory:
-    """What is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
+    """Return what is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
     return NodeMemory(
         vectors=_count(stats.get("vectors")),
         root_hex=root_hex,
