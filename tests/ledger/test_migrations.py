@@ -151,7 +151,8 @@ durable.open_writer(msgspec.structs.replace(connection.LEDGER, migrations=tuple(
 def test_an_outbox_from_before_streams_goes_on_in_its_order_with_its_counts(tmp_path: Path) -> None:
     entry = (
         "INSERT INTO relay_outbox (kind, nonce, output_hash, block, payload, state, next_attempt_at, created_at,"
-        " updated_at) VALUES ('{kind}', '{nonce}', 'h', {block}, CAST('{{\"netuid\": 450}}' AS BLOB), '{state}', 1, 1, 1);"
+        " updated_at) VALUES ('{kind}', '{nonce}', 'h', {block}, CAST('{{\"netuid\": 450}}' AS BLOB), '{state}', 1, 1, 1)"
+        ";"
     )
     rows = "".join(
         entry.format(kind=kind, nonce=f"{number}", block=number, state=state)
