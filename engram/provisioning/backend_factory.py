@@ -6,6 +6,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from engram.provisioning.akash.factory import akash_backend
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.errors import UnknownBackend
@@ -33,7 +34,7 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
         for row in (
             BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
             BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", None),
-            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", None),
+            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", akash_backend),
         )
     }
 )

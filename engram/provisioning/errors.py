@@ -25,6 +25,10 @@ class UnknownBackend(ProvisioningError):
     """The settings name a backend that this program does not have."""
 
 
+class UnusableBackend(ProvisioningError):
+    """The backend cannot be made from its settings: a key that is not there, say."""
+
+
 class OtherBackend(ProvisioningError):
     """Nodes of another backend are alive, which only that backend can end."""
 
