@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
+from config.model import ValidatorSettings
 from config.networks import Money
 from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
 
@@ -335,7 +336,7 @@ def test_a_miner_is_not_asked_about_money() -> None:
 
 def test_roles_together_are_refused_for_a_reason_only_once() -> None:
     wrong = settings("local", gateway__host="0.0.0.0")
-    assert refused(wrong, "gateway", "gateway", "validator") == ["gateway.host"]
+    assert refused(wrong, "gateway", "gateway", "facilitator") == ["gateway.host"]
 
 
 @pytest.mark.parametrize(
@@ -411,3 +412,16 @@ def test_an_embedding_server_needs_url_model_and_dimension(told: dict[str, objec
     fields = {f"miner__{name}": value for name, value in ({"embedder": "openai"} | told).items()}
     for role in ("miner", "gateway"):
         assert refused(settings("local", **fields), role) == missing
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "key"),
+    [
+        ("local", {}, "validator.hotkey_file"),
+        ("mainnet", {"hotkey_file": "key", "private_addresses": True}, "validator.private_addresses"),
+        ("local", {"hotkey_file": "key", "blacklist": ("nobody because",)}, "validator.blacklist"),
+    ],
+)
+def test_a_validator_does_not_start_with_a_wrong_setting(environment: str, changes: dict[str, Any], key: str) -> None:
+    wrong = msgspec.structs.replace(settings(environment), validator=ValidatorSettings(**changes))
+    assert refused(wrong, "validator") == [key]
