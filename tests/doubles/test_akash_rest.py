@@ -9,6 +9,7 @@ import trio
 from tests.doubles.akash.account import manifest
 from tests.doubles.akash.client import Client, leased
 from tests.doubles.akash.genesis import GENESIS_S, VERSION
+from tests.doubles.akash.messages import Coin, MintAct
 
 
 def encoded(raw: bytes) -> dict[str, str]:
@@ -124,8 +125,6 @@ async def test_a_lease_is_shown_with_its_payment(client: Client) -> None:
 
 
 async def test_mints_are_followed_by_their_own_record(client: Client) -> None:
-    from tests.doubles.akash.messages import Coin, MintAct
-
     owner = client.owner.address
     await client.done(MintAct(owner, owner, Coin("uakt", "10000000")))
     query = {"filters.source": owner, "filters.status": "ledger_record_status_pending"}

@@ -117,10 +117,11 @@ class Double:
             withdraw_every_blocks=self.options.withdraw_every_blocks,
         )
         certificate = certificates.make(address, self.certificates, name)
-        return Provider(script, self.chain, certificate, self.faults.providers[name], self._make_workload)
+        faults = self.faults.providers[name]
+        return Provider(script, self.chain, certificate, faults, partial(self._make_workload, faults))
 
-    def _make_workload(self, environment: dict[str, str], name: str) -> Workload:
-        if self.options.stub_nodes:
+    def _make_workload(self, faults: ProviderFaults, environment: dict[str, str], name: str) -> Workload:
+        if self.options.stub_nodes or faults.answers_itself:
             return Stub(environment)
         folder = self._folder / "workloads" / name
         folder.mkdir(parents=True, exist_ok=True)

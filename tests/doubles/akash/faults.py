@@ -40,6 +40,10 @@ class ProviderFaults(msgspec.Struct):
     """It takes manifests and starts nothing."""
     ignores_manifest: bool = False
     """It answers 200 with nothing in it and keeps no manifest."""
+    answers_itself: bool = False
+    """It starts no node and answers in its place, with the launch token that the manifest names."""
+    keeps_running: bool = False
+    """Its workloads go on after their leases."""
     loses_workloads: bool = False
     """The lease is active, the workload is gone and the status empty."""
     error_500: int = 0
