@@ -374,3 +374,17 @@ async def test_a_manifest_that_comes_twice_while_the_image_is_pulled_starts_one_
     workload = tenancy(client, provider).workload
     assert workload
     assert workload.starts == 1
+
+
+async def test_a_provider_may_have_a_new_certificate_and_send_on_elsewhere(client: Client) -> None:
+    provider, url = await leased(client, DSEQ, manifest())
+    name = holder(client, provider).script.name
+    async with await pinned(client, provider) as gateway:
+        await client.http.post(client.double.control_url + "/rotate", json={"provider": name})
+        with pytest.raises(httpx2.ConnectError):
+            await gateway.get(f"{url}/address")
+    async with await pinned(client, provider) as gateway:
+        assert (await gateway.get(f"{url}/address")).status_code == 200
+        holder(client, provider).faults.redirects = "http://169.254.169.254/"
+        answer = await gateway.get(f"{url}/address")
+        assert (answer.status_code, answer.headers["location"]) == (307, "http://169.254.169.254/")
