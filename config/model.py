@@ -331,6 +331,12 @@ class RelaySettings(Section, frozen=True):
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
     """How often what was learned of the managed nodes is queued."""
+    pending_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -67,6 +67,10 @@ def _jobs_of_the_proxy(connection: Connection) -> None:
     _script(connection, "proxy_jobs.sql")
 
 
+def _relay_has_streams(connection: Connection) -> None:
+    _script(connection, "relay_streams.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -75,4 +79,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _nodes_run_on_akash,
     _validators_keep_rounds,
     _jobs_of_the_proxy,
+    _relay_has_streams,
 )
