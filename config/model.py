@@ -259,6 +259,8 @@ class AkashSettings(Section, frozen=True):
     """For a provider to take the manifest."""
     ready_s: Seconds = 300.0
     """For a provider to start the node."""
+    timeout_s: Seconds = 8.0
+    """For an answer of one endpoint."""
     creates_per_block: Count = 10
     """Deployments created in one block: an outage of one provider does not flood the others."""
     poll_s: Seconds = 2.0
