@@ -8,6 +8,7 @@ import msgspec
 
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
+from engram.provisioning.docker.factory import docker_backend
 from engram.provisioning.errors import UnknownBackend
 from engram.provisioning.local_factory import local_backend
 from engram.provisioning.node_backend import NodeBackend
@@ -32,7 +33,7 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
         row.name: row
         for row in (
             BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
-            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", None),
+            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", docker_backend),
             BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", None),
         )
     }

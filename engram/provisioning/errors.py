@@ -25,6 +25,10 @@ class UnknownBackend(ProvisioningError):
     """The settings name a backend that this program does not have."""
 
 
+class UnusableEngine(ProvisioningError):
+    """The settings of a container engine name files that cannot be used."""
+
+
 class OtherBackend(ProvisioningError):
     """Nodes of another backend are alive, which only that backend can end."""
 

@@ -34,7 +34,7 @@ def test_the_machines_memory_is_read(tmp_path: Path) -> None:
     assert capacity.memory_bytes(tmp_path / "none") > 1_024_000
 
 
-@pytest.mark.parametrize("name", ["docker", "akash"])
+@pytest.mark.parametrize("name", ["akash"])
 def test_a_backend_that_is_not_there_is_a_clear_configuration_error(backend_ports: MakePorts, name: str) -> None:
     settings = Settings(provisioning=ProvisioningSettings(backend=name))  # type: ignore[arg-type]  # a literal
     with pytest.raises(UnknownBackend, match=r"set provisioning\.backends to one or more of 'local'"):

@@ -1,6 +1,5 @@
 """The Akash backend, made from the settings."""
 
-from functools import partial
 from pathlib import Path
 
 from config.model import Settings
