@@ -73,7 +73,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
-        ("local", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        (
+            "local",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
         ("local", {"provisioning__backend": "akash"}, "provisioning.backends"),
         ("local", {"provisioning__backends": ("local", "akash")}, "provisioning.backends"),
         ("local", {"provisioning__backends": ("local", "local")}, "provisioning.backends"),
@@ -83,7 +87,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("local", {"payments__network": "base"}, "payments.facilitator_url"),
         # Test networks
         ("testnet", {"provisioning__backend": "akash"}, "akash.chain_id"),
-        ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        (
+            "testnet",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
         ("testnet", {"payments__facilitator_url": "embedded"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "ftp://x"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "https://"}, "payments.facilitator_url"),
