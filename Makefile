@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
+.PHONY: help setup demo demo-validator test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,8 +18,12 @@ setup: ## Make .venv from the hashed lock, with what checks need
 setup-run:
 	@PYTHON=$(PYTHON) scripts/setup run
 
-demo: setup-run ## Buy a node with play money, use it, stop it: the main job end to end
+# The double of Akash is a part of the tests.
+demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
+
+demo-validator: setup ## Score an honest miner and one that cheats, and set weights
+	@$(VENV)/python scripts/demo_validator.py
 
 run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
 	@exec $(VENV)/python run.py gateway $(ARGS)

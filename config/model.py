@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000, extra={"least": 0.001})]
 Hours = Annotated[float, Meta(gt=0, le=87_600, extra={"least": 0.001})]
 Usd = Annotated[float, Meta(gt=0, le=1_000_000_000, extra={"least": 0.000_001})]
 """At least one atomic unit of USDC."""
+UactPerBlock = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
@@ -255,10 +256,10 @@ class AkashSettings(Section, frozen=True):
     """File of mode 0600 with the mnemonic or the key (64 hex digits) of `owner_address`: it signs what is deployed."""
     gas_price: Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] = "0.025"
     """uakt for each gas."""
-    max_price_lite: Positive = 30.0
+    max_price_lite: UactPerBlock = 30.0
     """The highest bid that is accepted for a node of the tier lite, and never more than the tier sells for."""
-    max_price_standard: Positive = 60.0
-    max_price_pro: Positive = 120.0
+    max_price_standard: UactPerBlock = 60.0
+    max_price_pro: UactPerBlock = 120.0
     auditors: tuple[str, ...] = ("akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",)
     """A provider must be signed for by one of them; empty: by none."""
     region: str = ""
@@ -292,9 +293,10 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this there is an alarm."""
-    mint_act: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
-    """ACT to mint from AKT when there is less than `alarm_act`; the network mints at least 10. 0: none."""
-    max_deposit_act: Positive = 50.0
+    mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
+    refunds what comes to less. 0: none."""
+    max_deposit_act: Annotated[float, Meta(ge=0.5, le=1_000_000)] = 50.0
     """The most that the escrow of one deployment may have been given."""
     allow_private_providers: bool = False
     """Whether providers at private addresses may be used, as on a private copy of the network."""

@@ -70,6 +70,7 @@ A test network with its facilitator on this machine may be a private copy of the
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _BY_DIGEST: Final = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}", re.ASCII)
+_HOTKEY: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{47,48}")
 _AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
 
 
@@ -439,6 +440,19 @@ def _announcements_of_nodes(settings: Settings) -> Iterator[Refused]:
         yield Refused("chain.endpoints", "is empty, and miner.announce needs a chain to announce on")
 
 
+def _validator(settings: Settings) -> Iterator[Refused]:
+    at = settings.validator
+    if not at.hotkey_file:
+        yield Refused("validator.hotkey_file", "is missing: the wallet file of the validator's hotkey")
+    if at.private_addresses and settings.environment == "mainnet":
+        yield Refused("validator.private_addresses", "is for a subnet on one machine, not for mainnet")
+    if settings.miner.embedder == "hash" and settings.environment == "mainnet":
+        yield Refused("miner.embedder", "is hash, whose vectors have no meaning: planted records need minilm")
+    for entry in at.blacklist:
+        if not _HOTKEY.fullmatch(entry.partition(" ")[0]):
+            yield Refused("validator.blacklist", f"{entry!r} does not begin with a hotkey (ss58), a space, and why")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "gateway": (
         _recipient,
@@ -459,6 +473,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
+    "validator": (_validator, _relay_backoff, _chain_reset),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
 

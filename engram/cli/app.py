@@ -51,6 +51,7 @@ _GROUPS: Final = (
     ("selling", "operate.selling", "Stop or resume selling; sold sessions keep being served."),
     ("hotkeys", "wallet.hotkeys", "Create hotkeys, and manage the pool of hotkeys for nodes."),
     ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
+    ("akash", "akash.command", "Nodes on Akash: the account that pays, and the definitions they are deployed by."),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
     ("relay", "operate.relay", "What is relayed to another network."),

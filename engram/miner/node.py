@@ -14,6 +14,7 @@ from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids
 from engram.hotkeys import miner_scheme
 from engram.hotkeys.replay_guard import ReplayFloor
+from engram.memory.embed.openai_embedder import OpenAiEmbedder
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
@@ -37,6 +38,7 @@ from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch as launches
+from engram.nodes.agreement import NodeSecrets
 from engram.nodes.launch import LaunchFile, LaunchFileError
 from engram.telemetry.metrics import Metrics
 
@@ -98,7 +100,7 @@ class Node:
         ids, metrics = ports.ids, ports.metrics
         self.app = make_app(self.service, settings=self.http, clock=clock, ids=ids, metrics=metrics)
         self.ops_app = ops_app(self.service, clock=clock, ids=ids, metrics=metrics, chain=self.chain.status)
-        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports.launch_file, launch))
+        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports, launch))
         self._loaded = False
 
     def _service(self, ports: NodePorts) -> Service:
@@ -141,7 +143,12 @@ class Node:
             ready=lambda: self.readiness.ready,
             private_bucket_s=settings.private_bucket_ms / 1000,
             noise_sigma=settings.private_noise_sigma,
+            use_secrets=self._use_secrets,
         )
+
+    def _use_secrets(self, secrets: NodeSecrets) -> None:
+        if secrets.embedding_api_key and isinstance(self.embedder, OpenAiEmbedder):
+            self.embedder.use_key(secrets.embedding_api_key)
 
     async def keep_open(self, context: Context) -> None:
         """The job that closes the databases, last of all."""
@@ -182,10 +189,14 @@ def _key(file: str | None) -> str | None:
     return None if file is None else Path(file).read_text(encoding="utf-8").strip()
 
 
-def _end_in(config: Path | None, launch: LaunchFile) -> float | None:
-    """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch."""
+def _end_in(ports: NodePorts, launch: LaunchFile) -> float | None:
+    """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch.
+
+    Where there is no file, the last certificate names the end.
+    """
+    config = ports.launch_file
     if config is None:
-        return launch.ends_at
+        return launch.ends_at if ports.signer.ends_at is None else ports.signer.ends_at
     try:
         found = launches.read(config)
     except LaunchFileError as error:

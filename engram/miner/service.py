@@ -32,6 +32,7 @@ from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
+from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
@@ -77,6 +78,7 @@ class Service:
         private_bucket_s: float = 0.1,
         noise_sigma: float = 0.0,
         gauss: Callable[[float, float], float] = _SECURE.gauss,
+        use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
     ) -> None:
         self.identity = identity
         self.gate = gate
@@ -99,6 +101,8 @@ class Service:
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma), noise.DELTA) if noise_sigma > 0 else None
         self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss
+        self.use_secrets = use_secrets
+        """Gives the parts what a gateway sent after the start."""
         self.exports_open = 0
         """The number of streamed exports in progress."""
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)

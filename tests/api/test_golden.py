@@ -23,8 +23,18 @@ DELIBERATE = {
     "/paths//terms/get/responses/200/description": "says what docs/api.md said",
 }
 """Where the gateway's document differs from the recorded one, and why."""
+_ROOT = "/responses/200/content/application/json/schema"
+_CERTIFIED = "of a node that has not its hotkey"
 _SHARE = "//KeyShareRetrieve/post/responses/200/content/application/json/schema/properties"
 NODE_DELIBERATE = {
+    "//certificate": _CERTIFIED,
+    "//identity": _CERTIFIED,
+    f"//ChallengeSynapse/post{_ROOT}/properties/certificate": _CERTIFIED,
+    f"//list/post{_ROOT}/properties/commitment/properties/certificate": _CERTIFIED,
+    f"//prove-memory/post{_ROOT}/properties/certificate": _CERTIFIED,
+    f"//commitment/get{_ROOT}/properties/certificate": _CERTIFIED,
+    f"//health/get{_ROOT}/properties/protocol": "what the node speaks with its gateway",
+    f"//health/get{_ROOT}/required": "what the node speaks with its gateway",
     f"{_SHARE}/share_hex/maxLength": "was missing",
     f"{_SHARE}/share_hex/minLength": "was missing",
     f"{_SHARE}/share_index/maximum": "was missing",

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -35,6 +35,7 @@ from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch
+from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 from tests.memory.stores import DIMENSION, ExactIndex
 
@@ -56,6 +57,8 @@ async def serving(
     subnet: Subnet | None = None,
     private_bucket_s: float = 0.0,
     noise_sigma: float = 0.0,
+    signer: Signer | None = None,
+    use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
 ) -> AsyncIterator[Service]:
     """A node's service over a real database and an exact index, without HTTP and without a process."""
     time_source = clock or SystemClock()
@@ -69,7 +72,7 @@ async def serving(
     await commitment.load(truth)
     await attestations.load()
     service = Service(
-        identity=Identity("session", "token", "boot", 1.0, 450, Signer.with_hotkey(NODE)),
+        identity=Identity("session", "token", "boot", 1.0, 450, signer or Signer.with_hotkey(NODE)),
         gate=Gate(
             controller=CONTROLLER.public_key,
             require_signature=require_signature,
@@ -94,6 +97,7 @@ async def serving(
         private_bucket_s=private_bucket_s,
         noise_sigma=noise_sigma,
         gauss=random.Random(1).gauss,
+        use_secrets=use_secrets,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)

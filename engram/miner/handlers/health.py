@@ -9,6 +9,7 @@ from engram.api.route import NoBody
 from engram.http.request import Answer
 from engram.miner.auth import Caller
 from engram.miner.service import VERSION, Service
+from engram.nodes.agreement import PROTOCOL
 
 
 async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
@@ -29,6 +30,7 @@ async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
         index="ready" if service.searchable() else "loading",
         dimension=service.embedder.dimension,
         version=VERSION,
+        protocol=PROTOCOL,
         noise=service.noise,
     )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from engram.api.call import Call
 from engram.api.node_model import Challenge, Commitment, Prove, Proved, Root, StorageProof
@@ -131,7 +132,7 @@ async def _possession(
         signer.hotkey, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
     )
     proof = proofs.possession_proof(record.embedding, challenge)
-    signature = signer.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
+    signed = signer.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
     return StorageProof(
         version=2,
         cid=record.cid,
@@ -141,7 +142,8 @@ async def _possession(
         count=len(tree),
         expires_at=expires_at,
         miner=signer.address,
-        signature="0x" + signature.hex(),
+        signature=signed.text,
+        certificate=signed.certificate or UNSET,
         inclusion=tree.show(record.cid),
     )
 
@@ -176,16 +178,18 @@ def _signed(service: Service, name: str, root: bytes, count: int, form: Literal[
     """Return root and count with the time and the node's signature over
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
-    signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
+    message = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
     signer = service.identity.signer
+    signed = signer.sign(message.encode())
     return Commitment(
         root_hex=root.hex(),
         count=count,
         built_at=built_at,
         hotkey=signer.address,
         form=form,
-        signed=signed,
-        signature="0x" + signer.sign(signed.encode()).hex(),
+        signed=message,
+        signature=signed.text,
+        certificate=signed.certificate or UNSET,
     )
 
 

@@ -18,6 +18,7 @@ from engram.provisioning.akash.provider import Providers
 from engram.provisioning.akash.rules import Budgets
 from engram.provisioning.akash.sending import Sender, SendingSettings
 from engram.provisioning.backend_ports import BackendPorts
+from engram.provisioning.errors import UnusableBackend
 from engram.provisioning.model import NodeSpec
 from engram.provisioning.node_backend import NodeBackend
 from engram.provisioning.node_environment import environment_of, foreign_settings
@@ -26,8 +27,11 @@ from engram.telemetry.metrics import Metrics
 
 
 def akash_backend(ports: BackendPorts) -> NodeBackend:
-    """Return the backend whose nodes run on Akash. Raises UnusableKey. Reads the key file."""
-    signer = open_signer(ports.settings)
+    """Return the backend whose nodes run on Akash. Raises UnusableBackend. Reads the key file."""
+    try:
+        signer = open_signer(ports.settings)
+    except UnusableKey as error:
+        raise UnusableBackend(str(error)) from error
     return AkashBackend(
         make_parts(ports.settings, signer, ports.ledger, ports.ledger_id, ports.http, ports.clock, ports.metrics)
     )
@@ -105,6 +109,6 @@ def make_parts(
         orphan_age_s=akash.orphan_age_s,
         alarm_akt=akash.alarm_akt,
         alarm_act=akash.alarm_act,
-        mint_act=akash.mint_act,
+        mint_akt=akash.mint_akt,
         max_deposit_act=akash.max_deposit_act,
     )

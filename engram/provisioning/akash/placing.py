@@ -227,10 +227,8 @@ class Placing:
         return info is None or not info.is_active
 
     async def _collect_bids(self, row: Deployment) -> Event:
-        budgets, now = self._parts.budgets, self._parts.clock.now()
-        first_look = row.state_since + budgets.bids_first_s
-        if now < first_look:
-            await trio.sleep(first_look - now)
+        while (early := row.state_since + self._parts.budgets.bids_first_s - self._parts.clock.now()) > 0:
+            await trio.sleep(min(early, self._parts.poll_s))
         bids = await self._parts.chain.bids(row.dseq)
         if not bids:
             info = await self._parts.chain.deployment(row.dseq)

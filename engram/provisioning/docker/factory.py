@@ -13,7 +13,7 @@ from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.docker.backend import DockerBackend, DockerSetup
 from engram.provisioning.docker.container import Place
 from engram.provisioning.docker.engine import Engine
-from engram.provisioning.errors import UnusableEngine
+from engram.provisioning.errors import UnusableBackend
 from engram.provisioning.node_backend import NodeBackend
 from engram.sessions import TierName, rules
 
@@ -21,7 +21,7 @@ CONNECTIONS: Final = 32
 
 
 def docker_backend(ports: BackendPorts) -> NodeBackend:
-    """Return the backend whose nodes are containers. Raises UnusableEngine; an engine that is down is waited for."""
+    """Return the backend whose nodes are containers. Raises UnusableBackend; an engine that is down is waited for."""
     settings = ports.settings
     docker = settings.docker
     lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
@@ -38,7 +38,7 @@ def docker_backend(ports: BackendPorts) -> NodeBackend:
 
 
 def engine(docker: DockerSettings) -> Engine:
-    """Return the engine that the settings name. Raises UnusableEngine."""
+    """Return the engine that the settings name. Raises UnusableBackend."""
     address = engine_at(docker.host)
     if address.path:
         return Engine(HttpClient(connections_per_origin=CONNECTIONS, unix_socket=address.path), "http://engine")
@@ -50,7 +50,7 @@ def engine(docker: DockerSettings) -> Engine:
         if docker.tls_certificate:
             tls.load_cert_chain(Path(docker.tls_certificate).expanduser(), Path(docker.tls_key).expanduser())
     except (OSError, ssl.SSLError) as error:
-        raise UnusableEngine(f"docker.tls_ca, docker.tls_certificate and docker.tls_key: {error}") from error
+        raise UnusableBackend(f"docker.tls_ca, docker.tls_certificate and docker.tls_key: {error}") from error
     return Engine(HttpClient(connections_per_origin=CONNECTIONS, tls=tls), f"https://{host}:{address.port}")
 
 

@@ -53,7 +53,7 @@ class Control:
         try:
             sent: dict[str, Any] = json.loads(request.body or b"{}")
             await self._do(request.path, sent)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             return as_json({"error": f"{request.path}: {error!r}"}, 400)
         return as_json(self.state())
 

@@ -1,6 +1,7 @@
 """The whole double: a chain with its nodes, providers with their gateways, blocks by the clock, and its control."""
 
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from tests.doubles.akash.workloads import ChildProcess, Stub, Workload
 
 AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
 _RICH: Final = 10**15
-NODE_COMMAND: Final = ("python", "-m", "engram.miner")
+NODE_COMMAND: Final = (sys.executable, "-m", "engram.miner")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first node; the others and the rest have ports of their own."""
     control_port: int = 0
     params: Params = Params()
+    certificates: str = ""
+    """A folder of certificates that are used again; none: they are made each time."""
 
 
 class Double:
@@ -63,6 +66,7 @@ class Double:
         self.options = options
         self._now = now
         self._folder = folder
+        self.certificates = Path(options.certificates or folder)
         self.chain = Chain(options.params, time_s=now(), index_lag=options.index_lag)
         names = ("ada", "brunel", "curie", "darwin", "euler", "faraday", "gauss", "hopper")[: options.providers]
         self.faults = Faults(
@@ -112,7 +116,7 @@ class Double:
             unstable_after_s=self.options.unstable_after_s,
             withdraw_every_blocks=self.options.withdraw_every_blocks,
         )
-        certificate = certificates.make(address, self._folder, name)
+        certificate = certificates.make(address, self.certificates, name)
         return Provider(script, self.chain, certificate, self.faults.providers[name], self._make_workload)
 
     def _make_workload(self, environment: dict[str, str], name: str) -> Workload:
@@ -156,7 +160,7 @@ class Double:
 
     async def _listen_secure(self, nursery: trio.Nursery, provider: Provider, gateway: Gateway) -> int:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        presented = _Presented(provider, self._folder)
+        presented = _Presented(provider, self.certificates)
         nursery.start_soon(partial(serve, gateway.handle, listener, presented.context))
         return int(listener.socket.getsockname()[1])
 

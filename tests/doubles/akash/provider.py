@@ -18,6 +18,7 @@ from tests.doubles.akash.workloads import Workload, environment_of
 LeaseKey = tuple[str, int, int, int, str]
 BID_TIMEOUT_S: Final = 300
 MANIFEST_TIMEOUT_S: Final = 300
+_LOOK_S: Final = 0.005
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -221,6 +222,13 @@ class Provider:
         elif tenancy.not_ready_since_s is None:
             tenancy.not_ready_since_s = self._chain.state.time_s
         return tenancy.ready
+
+    async def ready(self, tenancy: Tenancy) -> None:
+        """Wait until the workload of a lease is ready."""
+        while True:
+            if await self.look(tenancy):
+                return
+            await trio.sleep(_LOOK_S)
 
     async def watch(self, every_s: float) -> None:
         """Look at all workloads for ever, as a provider's health monitor does."""

@@ -67,7 +67,7 @@ class Node:
             if request.method == "POST":
                 return self._post(path, request.body)
             return self._get(path, request.query)
-        except (ValueError, binascii.Error) as error:
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
             return failed(400, _INVALID, str(error))
 
     # --------------------------------------------------------------------------------------------------- sending

@@ -139,12 +139,13 @@ class ChildProcess:
         process = self._process
         if process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with trio.move_on_after(_TERM_S):
-                await process.wait()
-                return
+        with trio.CancelScope(shield=True):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with trio.move_on_after(_TERM_S):
+                    await process.wait()
+                    return
 
     def log(self) -> list[str]:
         try:
