@@ -69,6 +69,8 @@ def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) 
         "sessions",
         "paid_clock",
         "ix_sessions_ends",
+        "node_session_keys",
+        "uq_node_session_keys_key",
         "akash_deployments",
         "ix_akash_deployments_closed",
         "ix_akash_deployments_token",
