@@ -71,6 +71,10 @@ def _relay_has_streams(connection: Connection) -> None:
     _script(connection, "relay_streams.sql")
 
 
+def _nodes_sign_by_session_keys(connection: Connection) -> None:
+    _script(connection, "session_keys.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -80,4 +84,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _validators_keep_rounds,
     _jobs_of_the_proxy,
     _relay_has_streams,
+    _nodes_sign_by_session_keys,
 )

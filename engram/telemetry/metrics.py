@@ -102,6 +102,7 @@ TABLE: Final = (
     Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
     Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
+    Metric("introductions", "counter", "engram_node_introductions", "Nodes that showed a key.", ("verdict",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
     Metric(
@@ -257,6 +258,7 @@ class Metrics:
     backend_places: Gauge
     backend_up: Gauge
     polls: Counter
+    introductions: Counter
     poll_seconds: Histogram
     quarantined: Gauge
     sales_blocked: Gauge

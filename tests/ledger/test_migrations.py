@@ -63,13 +63,15 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 8
+    assert len(MIGRATIONS) == 9
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "session_counts",
         "ix_sessions_live",
         "sessions",
         "paid_clock",
         "ix_sessions_ends",
+        "node_session_keys",
+        "uq_node_session_keys_key",
         "akash_deployments",
         "ix_akash_deployments_closed",
         "ix_akash_deployments_token",
@@ -151,8 +153,8 @@ durable.open_writer(msgspec.structs.replace(connection.LEDGER, migrations=tuple(
 def test_an_outbox_from_before_streams_goes_on_in_its_order_with_its_counts(tmp_path: Path) -> None:
     entry = (
         "INSERT INTO relay_outbox (kind, nonce, output_hash, block, payload, state, next_attempt_at, created_at,"
-        " updated_at) VALUES ('{kind}', '{nonce}', 'h', {block}, CAST('{{\"netuid\": 450}}' AS BLOB), '{state}', 1, 1, 1)"
-        ";"
+        " updated_at) VALUES ('{kind}', '{nonce}', 'h', {block}, CAST('{{\"netuid\": 450}}' AS BLOB), '{state}', 1,"
+        " 1, 1);"
     )
     rows = "".join(
         entry.format(kind=kind, nonce=f"{number}", block=number, state=state)
