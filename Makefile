@@ -3,7 +3,7 @@ PYTHON ?= python3
 NAME ?=
 ARGS ?=
 VENV := .venv/bin
-CODE := actors config engram run.py tests bench
+CODE := actors config engram reverse_proxy run.py tests bench
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock clean
@@ -23,6 +23,17 @@ demo: setup-run ## Buy a node with play money, use it, stop it: the main job end
 
 run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
 	@exec $(VENV)/python run.py gateway $(ARGS)
+
+.PHONY: reverse-proxy-config reverse-proxy-setup reverse-proxy-run reverse-proxy-dev
+reverse-proxy-config: setup-run ## Make reverse_proxy/config.json to fill in; one that is there is kept
+	@$(VENV)/python -m engram.cli proxy config
+
+reverse-proxy-setup: setup-run ## Install what the reverse proxy needs
+
+reverse-proxy-run: setup-run ## Run the reverse proxy by reverse_proxy/config.json, or REVERSE_PROXY_CONFIG_PATH
+	@exec $(VENV)/python -m reverse_proxy.server $(ARGS)
+
+reverse-proxy-dev: reverse-proxy-run ## The same
 
 .PHONY: setup-node
 setup-node:

@@ -53,6 +53,7 @@ _GROUPS: Final = (
     ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
+    ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
     ("subnet", "chain.subnet", "Register a hotkey on a subnet, show its status, announce a node, set weights."),
