@@ -26,7 +26,7 @@ run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--po
 
 .PHONY: reverse-proxy-config reverse-proxy-setup reverse-proxy-run reverse-proxy-dev
 reverse-proxy-config: setup-run ## Make reverse_proxy/config.json to fill in; one that is there is kept
-	@$(VENV)/python -m engram.cli proxy config
+	@$(VENV)/engram proxy config
 
 reverse-proxy-setup: setup-run ## Install what the reverse proxy needs
 

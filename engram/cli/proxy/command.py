@@ -108,9 +108,7 @@ async def _ask(url: str) -> _Why:
             raise CommandFailed("no request of this id is known: the newest 10,000 of the running proxy are kept")
         return answer.decode(_Why)
     except HttpError as error:
-        where = url.partition("/why/")[0]
-        raise CommandFailed(
-            f"no proxy answers at {where} ({error}); --ops-port names another", Exit.NOT_RUNNING
-        ) from None
+        text = f"no proxy answers at {url.partition('/why/')[0]} ({error}); --ops-port names another port"
+        raise CommandFailed(text, Exit.NOT_RUNNING) from None
     finally:
         await client.aclose()

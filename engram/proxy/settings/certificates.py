@@ -1,5 +1,5 @@
-"""What a validator will think of the proxy's certificate: a handshake in memory, verified by this machine's authorities.
-Blocks for a few ms.
+"""What a validator will think of the proxy's certificate: a handshake in memory, verified by this machine's
+authorities. Blocks for a few ms.
 """
 
 import re

@@ -49,8 +49,7 @@ def cautions(loaded: Loaded) -> Iterator[str]:
                     f"{name}: {url} is a public address: anyone may reach that server past the proxy; "
                     "bind it to loopback or a private network"
                 )
-    for note in loaded.notes:
-        yield note
+    yield from loaded.notes
     if "server.reload" in loaded.origins:
         yield "server.reload: settings files are always watched; SIGHUP reads them at once"
 
