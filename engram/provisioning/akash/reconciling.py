@@ -1,6 +1,6 @@
 """The chain against the ledger, at the start and every few minutes: what nobody wants is closed, what cost is noted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, final
 
@@ -32,6 +32,21 @@ class Found(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
+def judge(
+    infos: Iterable[chain_model.DeploymentInfo],
+    known: Mapping[bytes, Deployment],
+    ledger_id: str,
+    now: float,
+    orphan_age_s: float,
+) -> list[Found]:
+    """Return each active deployment with its row and verdict; `known` are the ledger's rows by manifest hash."""
+    found = []
+    for info in infos:
+        row = known.get(info.hash)
+        found.append(Found(info, row, reconciling_rules.verdict(info.dseq, row, ledger_id, now, orphan_age_s)))
+    return found
+
+
 @final
 class Reconciler:
     """Compares, closes orphans, and writes down what closed deployments cost."""
@@ -47,12 +62,10 @@ class Reconciler:
         known = await parts.ledger.read(lambda c: records.by_hash(c, [info.hash for info in infos]))
         now = parts.clock.now()
         found: list[Found] = []
-        for number, info in enumerate(infos):
-            row = known.get(info.hash)
-            given = reconciling_rules.verdict(info.dseq, row, parts.ledger_id, now, parts.orphan_age_s)
-            found.append(Found(info, row, given))
-            if number % _YIELD_EVERY == 0:
-                await trio.lowlevel.checkpoint()
+        for first in range(0, len(infos), _YIELD_EVERY):
+            some = infos[first : first + _YIELD_EVERY]
+            found += judge(some, known, parts.ledger_id, now, parts.orphan_age_s)
+            await trio.lowlevel.checkpoint()
         return found
 
     async def run(self) -> None:
