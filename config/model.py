@@ -360,6 +360,21 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
+class XerisSettings(Section, frozen=True):
+    """A receiver of what gateways and validators relay."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9600
+    netuids: tuple[Netuid, ...] = (450,)
+    """Subnets whose validators it takes scores of."""
+    gateways: tuple[str, ...] = ()
+    """Hotkeys (ss58) of the gateways whose memory payloads it takes."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Distinct validators that must have signed a scores payload."""
+    keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which payloads are kept; older ones are refused."""
+
+
 class ValidatorSettings(Section, frozen=True):
     """A validator: how it asks miners, and whether it sets weights."""
 
@@ -479,5 +494,6 @@ class Settings(Section, frozen=True):
     chain: ChainSettings = ChainSettings()
     relay: RelaySettings = RelaySettings()
     validator: ValidatorSettings = ValidatorSettings()
+    xeris: XerisSettings = XerisSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     miner: MinerSettings = MinerSettings()
