@@ -15,10 +15,10 @@ from engram import kill_points
 from engram.clock import Clock
 from engram.ledger import Ledger
 from engram.relay import records
-from engram.relay.model import Entry, EntryState, Outcome, RelayStatus, Unreachable
+from engram.relay.model import EntryState, OutboxEntry, Outcome, RelayStatus, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
-from engram.relay.rules import Decision, RetryPolicy, backoff_s, decide, describe, log_status
+from engram.relay.rules import EntryDecision, RetryPolicy, backoff_s, decide, describe, log_status
 from engram.relay.signer import PayloadSigner, Signed
 from engram.telemetry.metrics import Metrics
 
@@ -143,11 +143,11 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         now = self._clock.now()
         await self._ledger.write(lambda connection: records.purge(connection, now))
 
-    async def _claim(self) -> Entry | None:
+    async def _claim(self) -> OutboxEntry | None:
         now = self._clock.now()
         return await self._ledger.write(lambda connection: records.claim(connection, now, self._signer.sign))
 
-    async def _settle(self, entry: Entry, outcome: Outcome) -> None:
+    async def _settle(self, entry: OutboxEntry, outcome: Outcome) -> None:
         now = self._clock.now()
         decision = self._decide(entry, outcome, now)
         await self._ledger.write(lambda connection: records.settle(connection, entry, outcome, decision, now))
@@ -167,5 +167,5 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         with trio.move_on_after(wait_s):
             await self._grew.wait()
 
-    def _decide(self, entry: Entry, outcome: Outcome, now: float) -> Decision:
+    def _decide(self, entry: OutboxEntry, outcome: Outcome, now: float) -> EntryDecision:
         return decide(entry.attempts, outcome, now, self._policy, self._rng)

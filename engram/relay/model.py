@@ -87,7 +87,7 @@ class Enqueued(enum.StrEnum):
     """The outbox is full: the payload is lost unless its source keeps it."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the outbox."""
 
     id: int
@@ -130,13 +130,13 @@ class Unreachable(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Unknown(msgspec.Struct, frozen=True):
+class DeliveryUnknown(msgspec.Struct, frozen=True):
     """Sent, and no answer came: the receiver may hold it."""
 
     reason: str
 
 
-Outcome = Answered | Unreachable | Unknown
+Outcome = Answered | Unreachable | DeliveryUnknown
 
 
 class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,17 +12,17 @@ from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, 
 from engram.ledger.sql import upsert
 from engram.relay.errors import NoSuchEntry, NotAbandoned
 from engram.relay.model import (
+    DeliveryUnknown,
     Enqueued,
-    Entry,
     EntryState,
     LogLine,
+    OutboxEntry,
     Outcome,
     Payload,
     RelayStatus,
     ScoresPayload,
-    Unknown,
 )
-from engram.relay.rules import RETRY_AFTER_MAX_S, Decision, log_status
+from engram.relay.rules import RETRY_AFTER_MAX_S, EntryDecision, log_status
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox
 
@@ -56,7 +56,7 @@ def enqueue(connection: Connection, payload: Payload, now: float) -> Enqueued:
     return Enqueued.QUEUED if written.rowcount == 1 else Enqueued.KNOWN
 
 
-def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -> Entry | None:
+def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -> OutboxEntry | None:
     """Return the oldest entry whose time has come, now `sending` and signed; None when there is none.
 
     An entry is signed once: its second attempt sends the same bytes.
@@ -88,7 +88,7 @@ def claim(connection: Connection, now: float, sign: Callable[[bytes], Signed]) -
     return claimed
 
 
-def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Decision, now: float) -> bool:
+def settle(connection: Connection, entry: OutboxEntry, outcome: Outcome, decision: EntryDecision, now: float) -> bool:
     """Write the outcome of an attempt into the log and what was decided into the entry.
 
     False, and nothing is written, when the entry is no longer `sending`.
@@ -117,11 +117,11 @@ def settle(connection: Connection, entry: Entry, outcome: Outcome, decision: Dec
     return True
 
 
-def interrupted(connection: Connection, decide: Callable[[Entry, Outcome], Decision], now: float) -> int:
+def interrupted(connection: Connection, decide: Callable[[OutboxEntry, Outcome], EntryDecision], now: float) -> int:
     """Settles what was being sent when the process ended as outcome unknown; how many there were."""
     rows = connection.execute(select(relay_outbox).where(relay_outbox.c.state == EntryState.SENDING)).mappings()
     entries = [_entry(row) for row in rows]
-    outcome = Unknown("the process ended during the attempt")
+    outcome = DeliveryUnknown("the process ended during the attempt")
     for entry in entries:
         settle(connection, entry, outcome, decide(entry, outcome), now)
     return len(entries)
@@ -176,7 +176,7 @@ def status(connection: Connection, *, enabled: bool, failures_in_a_row: int, not
     )
 
 
-def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> list[Entry]:
+def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> list[OutboxEntry]:
     """Dead letters, oldest first: a page of at most `limit` with ids above `after_id`."""
     rows = connection.execute(
         select(relay_outbox)
@@ -187,7 +187,7 @@ def dlq_list(connection: Connection, limit: int = 100, after_id: int = 0) -> lis
     return [_entry(row) for row in rows]
 
 
-def dlq_show(connection: Connection, entry_id: int) -> tuple[Entry, list[LogLine]]:
+def dlq_show(connection: Connection, entry_id: int) -> tuple[OutboxEntry, list[LogLine]]:
     """Return an entry in whatever state, and its latest 100 attempts, oldest first. Raises NoSuchEntry."""
     entry = _get(connection, entry_id)
     rows = connection.execute(
@@ -226,7 +226,7 @@ def _leave_dlq(connection: Connection, entry_id: int, to: EntryState, now: float
         raise NotAbandoned(entry_id, entry.state.value)
 
 
-def _move(connection: Connection, entry: Entry, leaves: EntryState) -> bool:
+def _move(connection: Connection, entry: OutboxEntry, leaves: EntryState) -> bool:
     moved = connection.execute(
         update(relay_outbox)
         .where(and_(relay_outbox.c.id == entry.id, relay_outbox.c.state == leaves.value))
@@ -243,15 +243,15 @@ def _move(connection: Connection, entry: Entry, leaves: EntryState) -> bool:
     return moved.rowcount == 1
 
 
-def _get(connection: Connection, entry_id: int) -> Entry:
+def _get(connection: Connection, entry_id: int) -> OutboxEntry:
     row = connection.execute(select(relay_outbox).where(relay_outbox.c.id == entry_id)).mappings().first()
     if row is None:
         raise NoSuchEntry(entry_id)
     return _entry(row)
 
 
-def _entry(row: RowMapping) -> Entry:
-    return Entry(
+def _entry(row: RowMapping) -> OutboxEntry:
+    return OutboxEntry(
         id=row["id"],
         kind=row["kind"],
         nonce=row["nonce"],

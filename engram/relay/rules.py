@@ -26,13 +26,13 @@ import msgspec
 
 from engram.relay.model import (
     Answered,
+    DeliveryUnknown,
     EntryState,
     MemoryPayload,
     MinerScore,
     NodeMemory,
     Outcome,
     ScoresPayload,
-    Unknown,
     Unreachable,
 )
 
@@ -52,7 +52,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     backoff_max_s: float = 300.0
 
 
-class Decision(msgspec.Struct, frozen=True):
+class EntryDecision(msgspec.Struct, frozen=True):
     """Decide what becomes of an entry. `next_attempt_at` is unix seconds and counts only while `pending`."""
 
     state: EntryState
@@ -61,23 +61,23 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
-def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Decision:
+def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> EntryDecision:
     """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so."""
     reason = describe(outcome)
     match outcome:
         case Answered() if 200 <= outcome.http_status < 300:
-            return Decision(EntryState.DELIVERED, attempts, now, reason)
+            return EntryDecision(EntryState.DELIVERED, attempts, now, reason)
         case Answered() if not is_transient(outcome.http_status):
-            return Decision(EntryState.ABANDONED, attempts, now, reason)
+            return EntryDecision(EntryState.ABANDONED, attempts, now, reason)
         case Unreachable():
-            return Decision(EntryState.PENDING, attempts - 1, now, reason)
-        case Answered() | Unknown():
+            return EntryDecision(EntryState.PENDING, attempts - 1, now, reason)
+        case Answered() | DeliveryUnknown():
             if attempts >= policy.attempts:
-                return Decision(EntryState.ABANDONED, attempts, now, reason)
+                return EntryDecision(EntryState.ABANDONED, attempts, now, reason)
             wait_s = backoff_s(attempts - 1, policy, rng)
             if isinstance(outcome, Answered) and outcome.retry_after_s is not None:
                 wait_s = max(wait_s, min(outcome.retry_after_s, RETRY_AFTER_MAX_S))
-            return Decision(EntryState.PENDING, attempts, now + wait_s, reason)
+            return EntryDecision(EntryState.PENDING, attempts, now + wait_s, reason)
         case _:
             assert_never(outcome)
 
@@ -106,7 +106,7 @@ def describe(outcome: Outcome) -> str:
             return f"the receiver answered {outcome.http_status}"
         case Unreachable():
             return f"receiver unreachable: {outcome.reason}"
-        case Unknown():
+        case DeliveryUnknown():
             return f"outcome unknown: {outcome.reason}"
         case _:
             assert_never(outcome)
@@ -119,7 +119,7 @@ def log_status(outcome: Outcome) -> str:
             return "ok" if 200 <= outcome.http_status < 300 else f"http_{outcome.http_status}"
         case Unreachable():
             return "error"
-        case Unknown():
+        case DeliveryUnknown():
             return "unknown"
         case _:
             assert_never(outcome)

@@ -13,7 +13,7 @@ from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
 from engram.relay.actor import EmitterPorts, RelayEmitter
-from engram.relay.model import Answered, Outcome, Unknown, Unreachable
+from engram.relay.model import Answered, DeliveryUnknown, Outcome, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
 from engram.relay.signer import Signed
@@ -186,7 +186,7 @@ async def test_a_dead_letter_that_is_retried_is_sent_again(
 async def test_an_unknown_outcome_is_logged_as_such_and_sent_again_with_the_same_key(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
-    receiver.next_outcome = lambda attempt: Unknown("cut off") if attempt == 1 else Answered(200)
+    receiver.next_outcome = lambda attempt: DeliveryUnknown("cut off") if attempt == 1 else Answered(200)
     queue(ledger, 1)
     async with emitting(ledger, receiver):
         await trio.sleep(15)

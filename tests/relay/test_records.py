@@ -6,8 +6,8 @@ from sqlalchemy import select
 
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import EntryState, NoSuchEntry, NotAbandoned, is_signed, records, scores_payload
-from engram.relay.model import Answered, Enqueued, Entry, MinerScore, Outcome, Unknown
-from engram.relay.rules import Decision, RetryPolicy, decide
+from engram.relay.model import Answered, DeliveryUnknown, Enqueued, MinerScore, OutboxEntry, Outcome
+from engram.relay.rules import EntryDecision, RetryPolicy, decide
 from engram.relay.tables import relay_log, relay_outbox
 from tests.relay.samples import NOW, SIGNER, payload, queue, rng, write
 
@@ -19,15 +19,15 @@ def ledger() -> Iterator[InlineLedger]:
     ledger.close()
 
 
-def claim(ledger: InlineLedger, now: float = NOW) -> Entry | None:
+def claim(ledger: InlineLedger, now: float = NOW) -> OutboxEntry | None:
     return write(ledger, lambda connection: records.claim(connection, now, SIGNER.sign))
 
 
-def decision(entry: Entry, outcome: Outcome, now: float = NOW) -> Decision:
+def decision(entry: OutboxEntry, outcome: Outcome, now: float = NOW) -> EntryDecision:
     return decide(entry.attempts, outcome, now, RetryPolicy(), rng())
 
 
-def attempt(ledger: InlineLedger, outcome: Outcome, now: float = NOW) -> Entry:
+def attempt(ledger: InlineLedger, outcome: Outcome, now: float = NOW) -> OutboxEntry:
     entry = claim(ledger, now)
     assert entry is not None
     assert write(ledger, lambda c: records.settle(c, entry, outcome, decision(entry, outcome, now), now))
@@ -38,7 +38,7 @@ def states(ledger: InlineLedger) -> list[str]:
     return list(write(ledger, lambda c: c.scalars(select(relay_outbox.c.state).order_by(relay_outbox.c.id)).all()))
 
 
-def abandoned(ledger: InlineLedger, number: int = 1) -> Entry:
+def abandoned(ledger: InlineLedger, number: int = 1) -> OutboxEntry:
     queue(ledger, number)
     return attempt(ledger, Answered(400))
 
@@ -110,7 +110,7 @@ def test_a_wall_clock_that_went_back_holds_nothing_up(ledger: InlineLedger) -> N
 def test_an_outcome_is_written_once(ledger: InlineLedger) -> None:
     queue(ledger, 1)
     entry = attempt(ledger, Answered(200))
-    late = Unknown("late")
+    late = DeliveryUnknown("late")
     assert write(ledger, lambda c: records.settle(c, entry, late, decision(entry, late), NOW)) is False
     assert states(ledger) == ["delivered"]
     assert len(write(ledger, lambda c: c.execute(select(relay_log)).all())) == 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
+from engram.relay.model import Answered, DeliveryUnknown, EntryState, MinerScore, NodeMemory, Outcome, Unreachable
 from engram.relay.rules import (
     RetryPolicy,
     backoff_s,
@@ -112,8 +112,8 @@ def test_what_json_has_not_is_not_hashed(value: float) -> None:
         (9, Answered(500), EntryState.PENDING, 9),
         (10, Answered(500), EntryState.ABANDONED, 10),
         (10, Answered(429, 5.0), EntryState.ABANDONED, 10),
-        (9, Unknown("late"), EntryState.PENDING, 9),
-        (10, Unknown("late"), EntryState.ABANDONED, 10),
+        (9, DeliveryUnknown("late"), EntryState.PENDING, 9),
+        (10, DeliveryUnknown("late"), EntryState.ABANDONED, 10),
         (1, Unreachable("down"), EntryState.PENDING, 0),
         (10, Unreachable("down"), EntryState.PENDING, 9),
     ],
@@ -172,7 +172,7 @@ def test_what_the_receiver_asks_for_is_waited_for_within_an_hour(asked_s: float,
         (Answered(300), "http_300", "the receiver answered 300"),
         (Answered(503), "http_503", "the receiver answered 503"),
         (Unreachable("refused"), "error", "receiver unreachable: refused"),
-        (Unknown("cut off"), "unknown", "outcome unknown: cut off"),
+        (DeliveryUnknown("cut off"), "unknown", "outcome unknown: cut off"),
     ],
 )
 def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: str) -> None:
