@@ -17,7 +17,7 @@ from engram.payments.keccak import checksummed
 from engram.payments.model import Payment, Refund
 from engram.payments.networks import short_name
 from engram.provisioning.model import NodeKey
-from engram.relay import LogLine, OutboxEntry
+from engram.relay import Entry, LogLine
 from engram.sessions import EventRecord, Instant, Session, rules
 
 
@@ -82,7 +82,7 @@ def refund_row(refund: Refund) -> RefundRow:
     )
 
 
-def dead_letter_row(entry: OutboxEntry) -> DeadLetterRow:
+def dead_letter_row(entry: Entry) -> DeadLetterRow:
     """Return a line of `engram relay dlq list`."""
     return DeadLetterRow(
         id=entry.id,

@@ -2,12 +2,12 @@
 
 from engram.relay.errors import NoSuchEntry, NotAbandoned, RelayError
 from engram.relay.model import (
+    Entry,
     EntryState,
     LogLine,
     MemoryPayload,
     MinerScore,
     NodeMemory,
-    OutboxEntry,
     Payload,
     RelayStatus,
     ScoresPayload,
@@ -16,6 +16,7 @@ from engram.relay.rules import RetryPolicy, memory_of, memory_payload, scores_pa
 from engram.relay.signer import PayloadSigner, is_signed
 
 __all__ = [
+    "Entry",
     "EntryState",
     "LogLine",
     "MemoryPayload",
@@ -23,7 +24,6 @@ __all__ = [
     "NoSuchEntry",
     "NodeMemory",
     "NotAbandoned",
-    "OutboxEntry",
     "Payload",
     "PayloadSigner",
     "RelayError",

@@ -4,7 +4,7 @@ from typing import final
 
 from engram.http.client import HttpClient
 from engram.http.errors import BadAnswer, HttpError, NotSent, TooLarge
-from engram.relay.model import Answered, DeliveryUnknown, Outcome, Unreachable
+from engram.relay.model import Answered, Outcome, Unknown, Unreachable
 from engram.relay.signer import Signed
 
 MAX_ANSWER_BYTES = 65_536
@@ -39,7 +39,7 @@ class Receiver:
         except TooLarge as error:
             return Answered(error.status)
         except (BadAnswer, HttpError) as error:
-            return DeliveryUnknown(str(error))
+            return Unknown(str(error))
         return Answered(response.status, retry_after_s(response.headers.get("retry-after", "")))
 
 

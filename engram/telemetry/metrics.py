@@ -102,6 +102,7 @@ TABLE: Final = (
     Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
     Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
+    Metric("introductions", "counter", "engram_node_introductions", "Nodes that showed a key.", ("verdict",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
     Metric(
@@ -113,6 +114,19 @@ TABLE: Final = (
     ),
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
+    Metric(
+        "relay_failures_in_a_row",
+        "gauge",
+        "engram_relay_failures_in_a_row",
+        "Attempts in a row that delivered nothing.",
+    ),
+    Metric(
+        "relay_held_back",
+        "gauge",
+        "engram_relay_held_back",
+        "1 while the receiver is not to be sent to, but for a try.",
+    ),
+    Metric("relay_withdrawn", "counter", "engram_relay_withdrawn", "Payloads of blocks that the chain has given up."),
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
@@ -244,11 +258,15 @@ class Metrics:
     backend_places: Gauge
     backend_up: Gauge
     polls: Counter
+    introductions: Counter
     poll_seconds: Histogram
     quarantined: Gauge
     sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_failures_in_a_row: Gauge
+    relay_held_back: Gauge
+    relay_withdrawn: Counter
     relay_not_queued: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from engram.http.client import HttpClient
-from engram.relay.model import Answered, DeliveryUnknown, Unreachable
+from engram.relay.model import Answered, Unknown, Unreachable
 from engram.relay.receiver import Receiver, retry_after_s
 from engram.relay.signer import Signed
 from tests.fakes.responder import Answer, Asked, Responder
@@ -63,14 +63,14 @@ async def test_what_the_receiver_asks_for_is_kept(receiver: Receiver, behaviour:
 async def test_a_late_answer_is_an_unknown_outcome(receiver: Receiver, behaviour: Behaviour) -> None:
     behaviour.late_s = 60.0
     with trio.fail_after(5):
-        assert isinstance(await receiver.submit(SIGNED), DeliveryUnknown)
+        assert isinstance(await receiver.submit(SIGNED), Unknown)
 
 
 async def test_a_connection_cut_without_an_answer_is_an_unknown_outcome(
     receiver: Receiver, behaviour: Behaviour
 ) -> None:
     behaviour.answer = None
-    assert isinstance(await receiver.submit(SIGNED), DeliveryUnknown)
+    assert isinstance(await receiver.submit(SIGNED), Unknown)
 
 
 async def test_an_answer_too_large_to_read_is_known_by_its_status(receiver: Receiver, behaviour: Behaviour) -> None:

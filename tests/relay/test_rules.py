@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.relay.model import Answered, DeliveryUnknown, EntryState, MinerScore, NodeMemory, Outcome, Unreachable
+from engram.relay.model import Answered, EntryState, MinerScore, NodeMemory, Outcome, Unknown, Unreachable
 from engram.relay.rules import (
     RetryPolicy,
     backoff_s,
@@ -101,19 +101,22 @@ def test_what_json_has_not_is_not_hashed(value: float) -> None:
         (10, Answered(204), EntryState.DELIVERED, 10),
         (1, Answered(400), EntryState.ABANDONED, 1),
         (1, Answered(299), EntryState.DELIVERED, 1),
-        (1, Answered(300), EntryState.ABANDONED, 1),
-        (1, Answered(301), EntryState.ABANDONED, 1),
+        (1, Answered(300), EntryState.PENDING, 0),
+        (1, Answered(301), EntryState.PENDING, 0),
         (1, Answered(422), EntryState.ABANDONED, 1),
         (1, Answered(408), EntryState.PENDING, 1),
-        (1, Answered(409), EntryState.PENDING, 1),
+        (1, Answered(409), EntryState.ABANDONED, 1),
+        (1, Answered(410), EntryState.ABANDONED, 1),
+        (1, Answered(413), EntryState.ABANDONED, 1),
+        *((1, Answered(status), EntryState.PENDING, 0) for status in (401, 402, 403, 404, 405, 415)),
         (1, Answered(425), EntryState.PENDING, 1),
-        (1, Answered(426), EntryState.ABANDONED, 1),
-        (1, Answered(499), EntryState.ABANDONED, 1),
+        (1, Answered(426), EntryState.PENDING, 0),
+        (1, Answered(499), EntryState.PENDING, 0),
         (9, Answered(500), EntryState.PENDING, 9),
         (10, Answered(500), EntryState.ABANDONED, 10),
         (10, Answered(429, 5.0), EntryState.ABANDONED, 10),
-        (9, DeliveryUnknown("late"), EntryState.PENDING, 9),
-        (10, DeliveryUnknown("late"), EntryState.ABANDONED, 10),
+        (9, Unknown("late"), EntryState.PENDING, 9),
+        (10, Unknown("late"), EntryState.ABANDONED, 10),
         (1, Unreachable("down"), EntryState.PENDING, 0),
         (10, Unreachable("down"), EntryState.PENDING, 9),
     ],
@@ -172,7 +175,7 @@ def test_what_the_receiver_asks_for_is_waited_for_within_an_hour(asked_s: float,
         (Answered(300), "http_300", "the receiver answered 300"),
         (Answered(503), "http_503", "the receiver answered 503"),
         (Unreachable("refused"), "error", "receiver unreachable: refused"),
-        (DeliveryUnknown("cut off"), "unknown", "outcome unknown: cut off"),
+        (Unknown("cut off"), "unknown", "outcome unknown: cut off"),
     ],
 )
 def test_outcomes_are_told_apart_in_the_log(outcome: Outcome, word: str, text: str) -> None:
