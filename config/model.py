@@ -199,6 +199,9 @@ class ProvisioningSettings(Section, frozen=True):
     """TERM, then KILL after this."""
     watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
+    foreign_embedding_key_file: str = ""
+    """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
+    there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""
     miner_image: str = "ghcr.io/dipraise1/engram:latest"
     """ENGRAM_MINER_IMAGE."""
 
@@ -212,9 +215,27 @@ class DockerSettings(Section, frozen=True):
     """The Docker engine that runs nodes."""
 
     host: str = "unix:///var/run/docker.sock"
-    """Address of the engine: unix:// or tcp://."""
+    """Address of the engine: unix:///path or tcp://host:port."""
+    tls_ca: str = ""
+    """PEM file of the authority that signed the certificate of an engine behind TLS; empty: no TLS."""
+    tls_certificate: str = ""
+    """PEM file of the certificate that is shown to an engine behind TLS."""
+    tls_key: str = ""
+    """PEM file of its key."""
+    places: CountOrOff = 0
+    """Nodes that may run at once; 0: what fits the engine's machine."""
     first_port: Annotated[int, Meta(ge=1, le=64_536)] = 19_100
-    """Ports first_port … first_port + 999 of the engine's host are given to nodes."""
+    """Ports first_port … first_port + 999 of the engine's machine are given to nodes."""
+    node_host: str = ""
+    """Name or address at which clients reach nodes; empty: provisioning.node_host where the engine is on this machine,
+    else the host of `host`."""
+    network: str = ""
+    """Network that containers join; empty: the engine's default one."""
+    node_keys: Literal["auto", "hotkey", "session"] = "auto"
+    """What a node signs with: its `hotkey`, which is put into its container, or a `session` key that the gateway
+    certifies, for machines of others. auto: `hotkey` where the engine is on this machine."""
+    lite_usd_per_hour: Annotated[float, Meta(ge=0, le=1_000_000, extra={"least": 0.000_001})] = 0.0
+    """What an hour of the smallest node costs you there, for `placement = "cheapest"`; larger ones in proportion."""
 
 
 class AkashSettings(Section, frozen=True):
@@ -259,6 +280,8 @@ class AkashSettings(Section, frozen=True):
     """For a provider to take the manifest."""
     ready_s: Seconds = 300.0
     """For a provider to start the node."""
+    timeout_s: Seconds = 8.0
+    """For an answer of one endpoint."""
     creates_per_block: Count = 10
     """Deployments created in one block: an outage of one provider does not flood the others."""
     poll_s: Seconds = 2.0
@@ -329,6 +352,12 @@ class RelaySettings(Section, frozen=True):
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
     """How often what was learned of the managed nodes is queued."""
+    pending_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
 class ValidatorSettings(Section, frozen=True):

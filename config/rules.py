@@ -5,6 +5,7 @@
 | play money pays only for nodes on this machine: `local`, a Docker engine or a copy of Akash here | others cost money |
 | test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
 | no backend is named twice, and their ports do not overlap | or two nodes get one port |
+| a Docker engine on another machine is spoken to by TLS | who reaches its port is root there |
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
@@ -21,7 +22,6 @@
 What each rule looks at depends on the roles that share the process: a miner takes no money.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -31,7 +31,8 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from config.addresses import announced_at, is_http_url, is_public
+from config.addresses import announced_at, is_http_url, is_loopback, is_public
+from config.engines import engine_at, is_local
 from config.environment import variable_of
 from config.errors import ConfigError, Problem
 from config.keys import mask_url
@@ -112,20 +113,6 @@ def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[
             )
         )
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a listener on `host`.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def checksummed(address: str) -> str:
@@ -311,7 +298,7 @@ def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
                 yield Refused("provisioning.backends", "play money pays only for nodes on this machine, not for akash")
             case "test", "akash" if settings.akash.chain_id == AKASH_MAINNET:
                 yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
-            case "play" | "test", "docker" if not _is_local_docker(settings.docker.host):
+            case "play" | "test", "docker" if not is_local(settings.docker.host):
                 kind = "play money" if worth == "play" else "money of a test network"
                 yield Refused("docker.host", f"{kind} pays only for Docker hosts on loopback")
             case _:
@@ -323,6 +310,8 @@ def _backends(settings: Settings) -> Iterator[Refused]:
     twice = [name for name in dict.fromkeys(provisioning.chosen) if provisioning.chosen.count(name) > 1]
     if twice:
         yield Refused("provisioning.backends", f"names {twice[0]} twice")
+    if "docker" in provisioning.chosen:
+        yield from _engine(settings)
     apart = abs(provisioning.first_port - docker.first_port)
     if {"local", "docker"} <= set(provisioning.chosen) and apart < PORTS_OF_A_BACKEND:
         yield Refused(
@@ -363,12 +352,18 @@ def _is_private_akash(settings: Settings) -> bool:
     return settings.akash.chain_id != AKASH_MAINNET and bool(urls) and all(map(_is_loopback_url, urls))
 
 
-def _is_local_docker(host: str) -> bool:
+def _engine(settings: Settings) -> Iterator[Refused]:
+    docker = settings.docker
     try:
-        address = urlsplit(host)
-    except ValueError:
-        return False
-    return address.scheme == "unix" or is_loopback(address.hostname or "")
+        engine_at(docker.host)
+    except ValueError as error:
+        yield Refused("docker.host", str(error))
+        return
+    if not is_local(docker.host) and not docker.tls_ca:
+        yield Refused("docker.tls_ca", f"is missing: without TLS whoever reaches {docker.host} is root there")
+    if bool(docker.tls_certificate) != bool(docker.tls_key):
+        given, missing = ("tls_certificate", "tls_key") if docker.tls_certificate else ("tls_key", "tls_certificate")
+        yield Refused(f"docker.{missing}", f"is missing; docker.{given} needs it")
 
 
 def _open_doors(settings: Settings) -> Iterator[Refused]:

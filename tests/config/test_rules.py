@@ -80,7 +80,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
-        ("local", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        (
+            "local",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
         ("local", {"provisioning__backend": "akash"} | AKASH, "provisioning.backends"),
         ("local", {"provisioning__backends": ("local", "akash")} | AKASH, "provisioning.backends"),
         ("local", {"provisioning__backends": ("local", "local")}, "provisioning.backends"),
@@ -97,7 +101,11 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("mainnet", {"akash__bids_enough_s": 5.0}, "akash.bids_enough_s"),
         # Test networks
         ("testnet", {"provisioning__backend": "akash"}, "akash.chain_id"),
-        ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        (
+            "testnet",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
         ("testnet", {"payments__facilitator_url": "embedded"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "ftp://x"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "https://"}, "payments.facilitator_url"),
@@ -254,7 +262,19 @@ def test_what_is_no_url_at_all_is_refused_in_words(key: str, url: str) -> None:
 @pytest.mark.parametrize("host", ["tcp://[::1", "tcp://10.0.0.5:2375", ""])
 def test_a_docker_host_that_cannot_be_read_is_not_on_loopback(host: str) -> None:
     docker = settings("testnet", provisioning__backend="docker", docker__host=host)
-    assert refused(docker) == ["docker.host"]
+    assert "docker.host" in refused(docker)
+
+
+def test_an_engine_on_another_machine_is_spoken_to_by_tls_alone() -> None:
+    def judged(**changes: object) -> list[str]:
+        return refused(settings("mainnet", provisioning__backends=("docker",), **changes))
+
+    far = "tcp://10.0.0.5:2376"
+    assert judged(docker__host=far) == ["docker.tls_ca"]
+    assert judged(docker__host=far, docker__tls_ca="ca.pem") == []
+    assert judged(docker__host=far, docker__tls_ca="ca.pem", docker__tls_key="key.pem") == ["docker.tls_certificate"]
+    assert judged(docker__host="tcp://127.0.0.1:2375", docker__tls_certificate="a.pem") == ["docker.tls_key"]
+    assert judged(docker__host="unix:///var/run/docker.sock") == []
 
 
 def test_a_facilitator_on_this_machine_is_known_by_its_host_alone() -> None:
