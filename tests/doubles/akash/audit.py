@@ -2,7 +2,7 @@
 
 from tests.doubles.akash import bank
 from tests.doubles.akash.answers import Json
-from tests.doubles.akash.store import ONE, UACT, UAKT, PaymentRow, State
+from tests.doubles.akash.store import ONE, UACT, UAKT, State
 
 
 def problems(state: State) -> list[str]:
@@ -26,15 +26,14 @@ def problems(state: State) -> list[str]:
     for row in state.escrow.values():
         for denom, amount in row.funds:
             left = sum(deposit.balance for deposit in row.deposits if deposit.denom == denom)
-            debt = sum(each.unsettled for each in _payments(state, row.xid)) if denom == UACT else 0
+            payments = state.payments.those(state.payments_of.of(row.xid)) if denom == UACT else []
+            debt = sum(each.unsettled for each in payments)
             if amount != left - debt:
                 found.append(f"funds of {row.scope} {row.xid} are {amount}, left {left}, owed {debt}")
+            paid, moved = sum(each.withdrawn + each.balance for each in payments), dict(row.transferred)[denom]
+            if paid != moved:
+                found.append(f"{row.scope} {row.xid} transferred {moved}, its payments got {paid}")
     return found
-
-
-def _payments(state: State, xid: str) -> list[PaymentRow]:
-    found = (state.payments.get(key) for key in state.payments_of.get(xid, ()))
-    return [each for each in found if each is not None]
 
 
 def summary(state: State) -> Json:
