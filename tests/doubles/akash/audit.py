@@ -2,7 +2,7 @@
 
 from tests.doubles.akash import bank
 from tests.doubles.akash.answers import Json
-from tests.doubles.akash.store import ONE, UACT, UAKT, State
+from tests.doubles.akash.store import ONE, UACT, UAKT, PaymentRow, State
 
 
 def problems(state: State) -> list[str]:
@@ -23,10 +23,13 @@ def problems(state: State) -> list[str]:
     if bank.balance(state, bank.BME, UAKT) != pending:
         found.append(f"the mint holds {bank.balance(state, bank.BME, UAKT)}uakt for {pending}uakt of pending records")
     found += [f"{key} holds {amount}" for key, amount in state.balances.items() if amount < 0]
+    by_account: dict[str, list[PaymentRow]] = {}
+    for payment in state.payments.values():  # not by the index: what is wrong with it must show
+        by_account.setdefault(payment.aid, []).append(payment)
     for row in state.escrow.values():
         for denom, amount in row.funds:
             left = sum(deposit.balance for deposit in row.deposits if deposit.denom == denom)
-            payments = state.payments.those(state.payments_of.of(row.xid)) if denom == UACT else []
+            payments = by_account.get(row.xid, []) if denom == UACT else []
             debt = sum(each.unsettled for each in payments)
             if amount != left - debt:
                 found.append(f"funds of {row.scope} {row.xid} are {amount}, left {left}, owed {debt}")
