@@ -199,6 +199,9 @@ class ProvisioningSettings(Section, frozen=True):
     """TERM, then KILL after this."""
     watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
+    foreign_embedding_key_file: str = ""
+    """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
+    there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""
     miner_image: str = "ghcr.io/dipraise1/engram:latest"
     """ENGRAM_MINER_IMAGE."""
 
@@ -277,6 +280,8 @@ class AkashSettings(Section, frozen=True):
     """For a provider to take the manifest."""
     ready_s: Seconds = 300.0
     """For a provider to start the node."""
+    timeout_s: Seconds = 8.0
+    """For an answer of one endpoint."""
     creates_per_block: Count = 10
     """Deployments created in one block: an outage of one provider does not flood the others."""
     poll_s: Seconds = 2.0
@@ -347,6 +352,12 @@ class RelaySettings(Section, frozen=True):
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
     """How often what was learned of the managed nodes is queued."""
+    pending_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
 class ValidatorSettings(Section, frozen=True):

@@ -42,9 +42,9 @@ key_file = "{key_file}"
 endpoints = {endpoints}
 chain_id = "{chain_id}"
 allow_private_providers = true
-bids_first_s = 2.0
-bids_enough_s = 6.0
-poll_s = 0.5
+bids_first_s = 1.0
+bids_enough_s = 4.0
+poll_s = 0.25
 watch_s = 2.0
 """
 AKASH_CHAIN: Final = "akash-double-1"
@@ -97,7 +97,17 @@ def _akash(folder: Path) -> Iterator[str]:
     key_file.touch(mode=0o600)
     key_file.write_text(key.hex(), encoding="ascii")
     owner = Signer(key).address
-    command = [sys.executable, "-m", "tests.doubles.akash", "--fund", owner, "--chain-id", AKASH_CHAIN]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.doubles.akash",
+        "--fund",
+        owner,
+        "--chain-id",
+        AKASH_CHAIN,
+        "--block-s",
+        "0.5",
+    ]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True

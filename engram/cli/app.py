@@ -54,6 +54,7 @@ _GROUPS: Final = (
     ("akash", "akash.command", "Nodes on Akash: the account that pays, and the definitions they are deployed by."),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
+    ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
     ("validator", "operate.validator", "What a validator has found of its miners; where its weights stand."),

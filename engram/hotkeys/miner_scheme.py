@@ -181,7 +181,7 @@ def _namespace(parts: Signable) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for lone surrogates, which JSON can spell and UTF-8 cannot."""
+    """Return False for lone surrogates, which JSON can spell and UTF-8 cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

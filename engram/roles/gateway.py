@@ -1,6 +1,7 @@
 """The role `gateway`: sells sessions, and runs and watches their nodes."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -19,6 +20,7 @@ from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watc
 from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
+from engram.provisioning.certifier import certify_for_ever
 from engram.provisioning.records import count_by_backend, require_backends
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
 from engram.relay.rounds import MemoryRounds
@@ -72,6 +74,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
                 ],
                 strategy="rest_for_one",
             ),
+            spare("certifier", lambda: Job(partial(certify_for_ever, ports.certifier))),
             spare("stats_poller", lambda: StatsPoller(ports.stats)),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),

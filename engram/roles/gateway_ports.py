@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from actors import ActorsError, Context
+from engram.api import node_model
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
@@ -33,6 +34,7 @@ from engram.gateway.views import NodeStats
 from engram.hotkeys import Keypair
 from engram.hotkeys.passwords import password_for
 from engram.http.app import App
+from engram.http.errors import BadAnswer
 from engram.http.tls import Certificates
 from engram.payments import networks
 from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
@@ -49,12 +51,16 @@ from engram.payments.supported_poller import SupportedPoller
 from engram.provisioning import node_keys
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.backends import Backends
+from engram.provisioning.certifier import CertifierPorts
+from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
-from engram.provisioning.health import health_probe
+from engram.provisioning.foreign_secrets import foreign_secrets
+from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses, RoundPorts
@@ -102,6 +108,11 @@ class GatewayPorts:
         url = (lambda: embedded.url) if embedded is not None else (lambda: named)
         self.payments = self._payments(url, refund_key)
         self.supported = self._supported(url)
+        self._ring = HotkeyRing(p.folder / node_keys.FOLDER, self._password_of)
+        self._enrollment = self._enrolling()
+        self.certifier = CertifierPorts(
+            ledger=p.ledger, enrollment=self._enrollment, instants=self._instants, hints=self._hints
+        )
         self.fleet = self._fleet()
         self.stats = self._stats()
         self.emitter = self._emitter()
@@ -179,7 +190,7 @@ class GatewayPorts:
             settings=settings.provisioning,
             tiers=tiers(settings.pricing.lite_usd_per_hour),
             keys_folder=keys_folder,
-            is_healthy=health_probe(p.http),
+            is_healthy=self._enrollment.is_healthy,
             settle_up=give_back,
             metrics=p.metrics,
             hints=self._hints,
@@ -188,11 +199,31 @@ class GatewayPorts:
             taken_ports=listening_ports,
         )
 
+    def _enrolling(self) -> Enrollment:
+        p, settings = self._p, self._p.settings.provisioning
+        return Enrollment(
+            EnrollmentPorts(
+                http=p.http,
+                ledger=p.ledger,
+                instants=self._instants,
+                ring=self._ring,
+                metrics=p.metrics,
+                launch_timeout_s=settings.launch_timeout_s,
+                secrets=foreign_secrets(settings.foreign_embedding_key_file),
+            )
+        )
+
     def _stats(self) -> StatsPorts:
         p, settings = self._p, self._p.settings.stats
+
+        async def ask(endpoint: str) -> node_model.NodeStats:
+            if self._enrollment.is_suspect(endpoint):
+                raise BadAnswer("something answers there by a key that is not the node's")
+            return await ask_stats(p.http, endpoint, settings)
+
         return StatsPorts(
             ledger=p.ledger,
-            ask=lambda endpoint: ask_stats(p.http, endpoint, settings),
+            ask=ask,
             view=self._samples,
             instants=self._instants,
             settings=settings,
@@ -204,7 +235,7 @@ class GatewayPorts:
         )
 
     def _emitter(self) -> EmitterPorts:
-        p, settings = self._p, self._p.settings.relay
+        p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
         return EmitterPorts(
             ledger=p.ledger,
             receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
@@ -214,6 +245,8 @@ class GatewayPorts:
             rng=p.rng,
             metrics=p.metrics,
             losses=self._losses,
+            concurrency=settings.concurrency,
+            guard=guard_of(chain, open_endpoints(chain, p.http, p.clock), p.clock, settings.confirmations),
         )
 
     def _rounds(self) -> RoundPorts:
@@ -227,18 +260,20 @@ class GatewayPorts:
             interval_s=settings.relay.round_s,
             hints=self._hints,
             losses=self._losses,
+            bound=settings.relay.pending_max,
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
-        p, password_file = self._p, self._p.settings.miner.hotkey_password_file
-
-        def password_of(file: Path) -> str | None:  # as on its nodes, which do not inherit the gateway's environment
-            return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
-
+        p = self._p
         operations = GatewayOperations(
-            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, password_of
+            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, self._password_of
         )
         return control_job(p.folder, operations)
+
+    def _password_of(self, file: Path) -> str | None:
+        """Find it as nodes do, which do not inherit the gateway's environment. Raises HotkeyError."""
+        password_file = self._p.settings.miner.hotkey_password_file
+        return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
 
     def _services(self) -> Services:
         p, settings = self._p, self._p.settings
@@ -325,7 +360,10 @@ class GatewayPorts:
             await counts()
             await self.services.shop.sales.measure(self._p.metrics)
 
-        return ops_app(self.services, self._status, refresh)
+        async def relay() -> msgspec.Struct:
+            return await self._p.registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
+
+        return ops_app(self.services, self._status, refresh, relay)
 
 
 def _shown(standing: Standing) -> dict[str, object]:

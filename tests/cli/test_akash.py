@@ -53,6 +53,12 @@ def test_the_settings_say_where_and_for_how_much(run: Run, monkeypatch: pytest.M
     assert placement["attributes"] == {"region": "eu-west"}
 
 
+def test_a_setting_that_no_node_could_start_with_is_refused(run: Run) -> None:
+    refused = run("akash", "sdl", "--tier", "lite", "--image", IMAGE, "--set", "miner.embedder=openai")
+    assert refused.code != 0
+    assert "embedd" in refused.err
+
+
 def test_an_image_without_its_digest_is_refused_with_the_way_out(run: Run) -> None:
     refused = run("akash", "sdl", "--tier", "lite", "--image", "ghcr.io/example/engram:latest")
     assert refused.code == 2

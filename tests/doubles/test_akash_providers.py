@@ -1,18 +1,25 @@
 """Providers: what they bid for, what they check, how they leave, and what goes wrong with them."""
 
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import trio
 import trio.testing
+from msgspec.structs import replace
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
 from tests.doubles.akash import manifests, market
-from tests.doubles.akash.account import manifest, spec
+from tests.doubles.akash.account import Account, manifest, spec
 from tests.doubles.akash.client import Client, leased, pinned
+from tests.doubles.akash.double import Options, running
 from tests.doubles.akash.genesis import VERSION
 from tests.doubles.akash.provider import Provider, Tenancy
+from tests.doubles.akash.workloads import TOKEN_VARIABLE
 
 DSEQ = 7
 
@@ -159,8 +166,6 @@ async def test_without_a_token_and_with_one_of_yesterday_there_is_401(client: Cl
 
 
 async def test_the_lease_of_another_owner_is_not_there(client: Client) -> None:
-    from tests.doubles.akash.account import Account
-
     provider, url = await leased(client, DSEQ, manifest())
     other = Account(b"other")
     client.double.chain.fund(other.address, uakt=10**9)
@@ -303,10 +308,6 @@ async def test_a_provider_that_ignores_a_manifest_answers_200_and_knows_nothing(
 
 
 async def test_logs_come_as_frames_and_end(client: Client) -> None:
-    import ssl
-
-    from wsproto import ConnectionType, WSConnection
-    from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
     provider, url = await leased(client, DSEQ, manifest())
     await served(client, provider, url)
@@ -328,3 +329,62 @@ async def test_logs_come_as_frames_and_end(client: Client) -> None:
     (line,) = [json.loads(event.data) for event in seen if isinstance(event, TextMessage)]
     assert line["message"] == "stub: listening"
     await trio.aclose_forcefully(stream)
+
+
+async def test_a_provider_may_answer_in_the_nodes_place(certificates: Path) -> None:
+    """It knows the launch token, which stands in the manifest; it has no key of the node."""
+    owner = Account()
+    options = Options(block_s=0, funded=(owner.address,), stub_nodes=False, certificates=str(certificates))
+    async with running(options) as double, httpx2.AsyncClient(timeout=10) as http:
+        client = Client(double, owner, http)
+        double.faults.providers["ada"].answers_itself = True
+        document = manifest({TOKEN_VARIABLE: "abc-1"})
+        provider, url = await leased(client, DSEQ, document)
+        assert (await put(client, provider, url, document)).status_code == 200
+        found = tenancy(client, provider)
+        with trio.fail_after(5):
+            await holder(client, provider).ready(found)
+        assert found.workload
+        health = await http.get(f"http://127.0.0.1:{found.workload.port}/health")
+        assert health.json()["launch_token"] == "abc-1"
+
+
+async def test_a_provider_may_let_a_workload_run_on_after_its_lease(client: Client) -> None:
+    provider, url = await leased(client, DSEQ, manifest())
+    await served(client, provider, url)
+    holder(client, provider).faults.keeps_running = True
+    workload = tenancy(client, provider).workload
+    assert workload
+    await client.done(client.owner.close(DSEQ))
+    await trio.testing.wait_all_tasks_blocked()
+    assert await workload.is_ready()
+    (left,) = holder(client, provider).left_running
+    assert left is workload
+
+
+async def test_a_manifest_that_comes_twice_while_the_image_is_pulled_starts_one_workload(client: Client) -> None:
+    provider, url = await leased(client, DSEQ, manifest())
+    found = holder(client, provider)
+    found.script = replace(found.script, pull_s=0.2)
+    for _ in range(3):
+        assert (await put(client, provider, url, manifest())).status_code == 200
+    with trio.fail_after(5):
+        await found.ready(tenancy(client, provider))
+    await trio.sleep(0.3)
+    workload = tenancy(client, provider).workload
+    assert workload
+    assert workload.starts == 1
+
+
+async def test_a_provider_may_have_a_new_certificate_and_send_on_elsewhere(client: Client) -> None:
+    provider, url = await leased(client, DSEQ, manifest())
+    name = holder(client, provider).script.name
+    async with await pinned(client, provider) as gateway:
+        await client.http.post(client.double.control_url + "/rotate", json={"provider": name})
+        with pytest.raises(httpx2.ConnectError):
+            await gateway.get(f"{url}/address")
+    async with await pinned(client, provider) as gateway:
+        assert (await gateway.get(f"{url}/address")).status_code == 200
+        holder(client, provider).faults.redirects = "http://169.254.169.254/"
+        answer = await gateway.get(f"{url}/address")
+        assert (answer.status_code, answer.headers["location"]) == (307, "http://169.254.169.254/")

@@ -9,6 +9,7 @@ import trio
 from tests.doubles.akash.account import manifest
 from tests.doubles.akash.client import Client, leased
 from tests.doubles.akash.genesis import GENESIS_S, VERSION
+from tests.doubles.akash.messages import Coin, MintAct
 
 
 def encoded(raw: bytes) -> dict[str, str]:
@@ -124,8 +125,6 @@ async def test_a_lease_is_shown_with_its_payment(client: Client) -> None:
 
 
 async def test_mints_are_followed_by_their_own_record(client: Client) -> None:
-    from tests.doubles.akash.messages import Coin, MintAct
-
     owner = client.owner.address
     await client.done(MintAct(owner, owner, Coin("uakt", "10000000")))
     query = {"filters.source": owner, "filters.status": "ledger_record_status_pending"}
@@ -215,3 +214,19 @@ async def test_the_control_endpoint_sets_faults_coins_and_time(client: Client) -
     for path, wrong in (("/faults", {"chain": {"nonsense": 1}}), ("/nowhere", {}), ("/faults", {"nodes": {"9": {}}})):
         answer = await client.http.post(control + path, json=wrong)
         assert answer.status_code == 400, (path, answer.text)
+
+
+async def test_gas_may_run_out_although_it_was_simulated(client: Client) -> None:
+    client.double.faults.chain.out_of_gas = 1
+    found = await client.done(client.owner.create(1, VERSION), gas=300_000)
+    assert (found["codespace"], found["code"]) == ("sdk", 11)
+    assert int(found["gas_used"]) > int(found["gas_wanted"])
+    assert (await client.done(client.owner.create(1, VERSION)))["code"] == 0
+
+
+async def test_a_node_may_answer_what_no_one_wants_to_read(client: Client) -> None:
+    client.double.faults.nodes[0].garbage = 1
+    assert (await client.get(LATEST)).text.startswith("<html>")
+    client.double.faults.nodes[0].huge = 1
+    assert len((await client.get(LATEST)).content) > 32 * 1024**2
+    assert (await client.get(LATEST)).status_code == 200

@@ -71,7 +71,7 @@ class Foreign:
 
     async def root(self) -> Answer:
         answer = await self.client.get("/commitment")
-        return Answer(answer.status_code, {}, await answer.get_data())
+        return Answer(answer.status_code, {}, bytes(await answer.get_data(as_text=False)))
 
 
 @pytest.fixture

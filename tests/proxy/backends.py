@@ -1,5 +1,6 @@
 """Backends that misbehave, on real sockets."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -63,8 +64,8 @@ async def backend(*steps: bytes | str | None) -> AsyncIterator[Backend]:
 
 def closed_port() -> int:
     """A port on which nothing listens."""
-    with trio.socket.socket() as sock:
-        sock._sock.bind(("127.0.0.1", 0))
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
 
 

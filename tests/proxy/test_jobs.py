@@ -8,7 +8,7 @@ import trio
 from engram.clock import ManualClock
 from engram.ledger import InlineLedger, open_inline
 from engram.proxy.jobs import records
-from engram.proxy.jobs.model import Job
+from engram.proxy.jobs.model import Job, JobResult
 from engram.proxy.settings.model import JobSettings, ProxySettings
 from tests.http.harness import Answer, Raw
 from tests.proxy.backends import answer, backend
@@ -182,7 +182,7 @@ async def test_a_job_that_ran_when_the_process_ended_is_unknown_and_never_run_ag
 async def test_results_are_kept_until_they_expire_or_have_been_fetched() -> None:
     ledger, clock = open_inline(), ManualClock()
     row(ledger)
-    done = records.JobResult("done", 200, b"[]", b"x", "done")
+    done = JobResult("done", 200, b"[]", b"x", "done")
     ledger.write_now(lambda connection: records.end(connection, "j1", done, clock.now()))
 
     def expire(connection: Any) -> int:

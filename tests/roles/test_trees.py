@@ -27,6 +27,7 @@ root                      one_for_one
       local
       docker
     provisioner
+  certifier               disable
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable

@@ -9,7 +9,7 @@ from engram.ledger import Ledger
 from engram.provisioning.akash.account import Signer, read_key_file
 from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.chain import Chain
-from engram.provisioning.akash.endpoints import Endpoints
+from engram.provisioning.akash.endpoints import HEAD_KEPT_S, Endpoints
 from engram.provisioning.akash.errors import UnusableKey
 from engram.provisioning.akash.node_sdl import NODE_PORT, SERVICE
 from engram.provisioning.akash.orders import order_maker, outliving
@@ -54,7 +54,10 @@ def open_chain(settings: Settings, owner: str, http: HttpClient) -> Chain:
     """Return the chain as the settings name it, for one account."""
     akash = settings.akash
     urls = dict.fromkeys(url for url in (akash.node_url, *akash.endpoints) if url)
-    return Chain(Endpoints(http, list(urls), akash.chain_id, head_kept_s=min(1.0, akash.poll_s)), owner)
+    endpoints = Endpoints(
+        http, list(urls), akash.chain_id, timeout_s=akash.timeout_s, head_kept_s=min(HEAD_KEPT_S, akash.poll_s)
+    )
+    return Chain(endpoints, owner)
 
 
 def make_parts(

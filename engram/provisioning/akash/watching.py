@@ -56,7 +56,7 @@ class Watching:
         self._not_running.pop(dseq, None)
 
     def serves(self, row: Deployment) -> None:
-        """A node has begun to serve: its escrow is brought to what its price asks for."""
+        """Begin to watch a node that serves, and bring its escrow to what its price asks for."""
         self.forget(row.dseq)
         self.look_at_escrow(row.dseq)
 

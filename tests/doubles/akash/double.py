@@ -17,7 +17,7 @@ from tests.doubles.akash import addresses, certificates
 from tests.doubles.akash.certificates import Certificate
 from tests.doubles.akash.chain import Chain
 from tests.doubles.akash.control import Control
-from tests.doubles.akash.faults import ChainFaults, Faults, NodeFaults, ProviderFaults
+from tests.doubles.akash.faults import Faults, NodeFaults, ProviderFaults
 from tests.doubles.akash.gateway import Gateway
 from tests.doubles.akash.provider import Provider, Script
 from tests.doubles.akash.rest import Node
@@ -72,14 +72,16 @@ class Double:
         self.faults = Faults(
             nodes=[NodeFaults() for _ in range(options.nodes)],
             providers={name: ProviderFaults() for name in names},
-            chain=ChainFaults(),
+            chain=self.chain.faults,
         )
         self.providers = {name: self._provider(index, name) for index, name in enumerate(names)}
         self.nodes = [
             Node(self.chain, list(self.providers.values()), faults, self.faults.chain) for faults in self.faults.nodes
         ]
         self.gateways = {name: Gateway(each, self.chain, self.now) for name, each in self.providers.items()}
-        self.control = Control(self.chain, self.faults, self.nodes, self.providers, self.gateways, self.make_blocks)
+        self.control = Control(
+            self.chain, self.faults, self.nodes, self.providers, self.gateways, self.make_blocks, self.rotate
+        )
         self.control_url = ""
         for address in options.funded:
             self.chain.fund(address, uakt=10**9, uact=10**9)
@@ -101,6 +103,11 @@ class Double:
                 self.chain.lose_waiting()
             self.chain.make_block(time_s)
 
+    def rotate(self, name: str) -> None:
+        """Give a provider a new certificate; the one before is revoked."""
+        provider = self.providers[name]
+        provider.certificate = certificates.make(provider.address, self._folder, f"{name}-{self.chain.state.height}")
+
     def _provider(self, index: int, name: str) -> Provider:
         address = addresses.of_name(f"provider/{name}")
         self.chain.fund(address, uact=_RICH)
@@ -117,10 +124,11 @@ class Double:
             withdraw_every_blocks=self.options.withdraw_every_blocks,
         )
         certificate = certificates.make(address, self.certificates, name)
-        return Provider(script, self.chain, certificate, self.faults.providers[name], self._make_workload)
+        faults = self.faults.providers[name]
+        return Provider(script, self.chain, certificate, faults, partial(self._make_workload, faults))
 
-    def _make_workload(self, environment: dict[str, str], name: str) -> Workload:
-        if self.options.stub_nodes:
+    def _make_workload(self, faults: ProviderFaults, environment: dict[str, str], name: str) -> Workload:
+        if self.options.stub_nodes or faults.answers_itself:
             return Stub(environment)
         folder = self._folder / "workloads" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -171,17 +179,17 @@ class _Presented:
     def __init__(self, provider: Provider, folder: Path) -> None:
         self._provider = provider
         self._folder = folder
-        self._own = provider.certificate.context()
+        self._contexts: dict[int, ssl.SSLContext] = {}
         self._other: Certificate | None = None
 
     def context(self) -> ssl.SSLContext:
-        if not self._provider.faults.impostor:
-            return self._own
-        if self._other is None:
-            self._other = certificates.make(
-                self._provider.address, self._folder, f"{self._provider.script.name}-impostor"
-            )
-        return self._other.context()
+        found = self._provider.certificate
+        if self._provider.faults.impostor:
+            name = f"{self._provider.script.name}-impostor"
+            found = self._other = self._other or certificates.make(self._provider.address, self._folder, name)
+        if found.serial not in self._contexts:
+            self._contexts[found.serial] = found.context()
+        return self._contexts[found.serial]
 
 
 @asynccontextmanager

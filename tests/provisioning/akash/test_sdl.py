@@ -226,6 +226,11 @@ _GPU = {"units": 1, "attributes": {"vendor": {"nvidia": None}}}
         ("services.miner.expose.0.accept", ["Example.com"], "'Example.com' must be a DNS name"),
         ("services.miner.expose.0.accept", ["a.com", "a.com"], "be named once"),
         ("services.miner.credentials", {"host": "h", "username": "u", "password": "short"}, "less than 6 characters"),
+        (
+            "services.miner.credentials",
+            {"host": "h", "username": "u", "password": "long enough", "email": "a@b"},
+            "'a@b' has less than 5 characters",
+        ),
         ("services.miner.expose", [], "nothing in 'akash' is global"),
     ],
 )
@@ -324,7 +329,8 @@ def test_no_secret_of_an_environment_is_shown() -> None:
     document = _document("v2.1/credentials")
     document["services"]["private-app"]["env"] = ["TOKEN=launch-secret"]
     definition = sdl.parse(document)
-    for shown in (repr(definition), repr(compile_sdl(definition))):
+    credentials = definition.services["private-app"].credentials
+    for shown in (repr(definition), repr(credentials), repr(compile_sdl(definition))):
         assert "launch-secret" not in shown
         assert "mypassword" not in shown
 

@@ -19,14 +19,21 @@ from engram.provisioning.akash.factory import make_parts
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.telemetry.metrics import Metrics
+from tests.doubles.akash import bank
 from tests.doubles.akash.double import Double, Options, running
-from tests.doubles.akash.store import Params
+from tests.doubles.akash.store import UACT, Params
 from tests.provisioning import contract
 
 IMAGE: Final = "registry.example/engram@sha256:" + "ab" * 32
 KEY: Final = Signer(b"\7" * 32)
 QUICK: Final = AkashSettings(
-    owner_address=KEY.address, poll_s=0.05, watch_s=0.2, escrow_s=0.5, reconcile_s=0.5, allow_private_providers=True
+    owner_address=KEY.address,
+    timeout_s=0.5,
+    poll_s=0.05,
+    watch_s=0.2,
+    escrow_s=0.5,
+    reconcile_s=0.5,
+    allow_private_providers=True,
 )
 """What the program does on real seconds is quick; its budgets are those of production, on the chain's clock."""
 BLOCK_S: Final = 0.1
@@ -83,6 +90,10 @@ class World:
             port=None,
             ends_at=self.clock.now() + hours * 3600.0,
         )
+
+    def balance(self) -> int:
+        """What the owner has, uact."""
+        return bank.balance(self.double.chain.state, KEY.address, UACT)
 
     def rows(self) -> list[Deployment]:
         """All deployments of the ledger, oldest first."""
