@@ -224,7 +224,7 @@ class DockerSettings(Section, frozen=True):
     """PEM file of its key."""
     places: CountOrOff = 0
     """Nodes that may run at once; 0: what fits the engine's machine."""
-    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 19_100
+    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 28_100
     """Ports first_port … first_port + 999 of the engine's machine are given to nodes."""
     node_host: str = ""
     """Name or address at which clients reach nodes; empty: provisioning.node_host where the engine is on this machine,

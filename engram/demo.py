@@ -1,7 +1,8 @@
 """The main job on this machine, with play money: buy a node, remember three texts, find one by meaning, stop.
 
 A real gateway runs as a process of its own in a folder of its own; everything is spoken to it over HTTP, as a phone
-would. Run by `make demo` or `engram demo`; `--backend akash` runs the node on a double of Akash (demo_backends.py).
+would. Run by `make demo` or `engram demo`; `--backend docker` runs the node in a
+container engine, `--backend akash` on a double of Akash (demo_backends.py).
 """
 
 import argparse

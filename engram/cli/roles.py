@@ -112,13 +112,14 @@ def _launch_file(files: Sequence[Path]) -> Path | None:
     return launch[0] if launch else None
 
 
-def demo(*, backend: Literal["local", "akash"] = "local") -> int:
+def demo(*, backend: Literal["local", "docker", "akash"] = "local") -> int:
     """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it.
 
     Parameters
     ----------
     backend
-        Where the node runs; akash: on a double of Akash, in a checkout of the repository.
+        Where the node runs; docker: in this machine's engine; akash: on a double of Akash, in a checkout of the
+        repository.
     """
     from engram import demo as main_job
 
