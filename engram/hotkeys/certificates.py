@@ -18,6 +18,8 @@ from engram.hotkeys.keypair import Keypair, verify
 from engram.hotkeys.ss58 import PublicKey, decode
 
 PREFIX: Final = "engram-cert-1"
+HEADER: Final = "X-Engram-Certificate"
+"""The request header (any value) by which a client says that it checks certificates."""
 LONGEST: Final = 2_048
 """Characters of a certificate."""
 LEEWAY_S: Final = 60
@@ -97,6 +99,11 @@ def verified(text: str, hotkey: PublicKey) -> Certificate:
     if not verify(hotkey, signed, signature, allow_wrapped=False):
         raise CertificateRefused("bad_signature", "the hotkey did not sign the certificate")
     return certificate
+
+
+def claimed(text: str) -> Certificate:
+    """Return what a text claims that nobody has checked, to look up whose it could be. Raises CertificateRefused."""
+    return _read(text)[0]
 
 
 def require_signed(

@@ -158,20 +158,20 @@ class Enrollment:
         answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
         if answer.status != 200:
             return None, None
-        told = answer.decode(Introduced)
+        answered = answer.decode(Introduced)
         try:
             shown = Introduction(
-                hotkey=ss58.decode(told.hotkey),
-                key=ss58.decode(told.key),
-                box_key=bytes.fromhex(told.box_key),
-                session_id=told.session_id,
-                launch_token=told.launch_token,
+                hotkey=ss58.decode(answered.hotkey),
+                key=ss58.decode(answered.key),
+                box_key=bytes.fromhex(answered.box_key),
+                session_id=answered.session_id,
+                launch_token=answered.launch_token,
             )
-            signature = bytes.fromhex(told.signature)
+            signature = bytes.fromhex(answered.signature)
         except (MalformedHotkey, ValueError):
             return None, None
         holds = rules.names(shown, expected) and node_identity.holds(shown, nonce, signature)
-        return (shown, told.certificate) if holds else (None, None)
+        return (shown, answered.certificate) if holds else (None, None)
 
     async def _get(self, url: str) -> Response:
         return await self._p.http.request(

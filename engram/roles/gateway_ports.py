@@ -52,6 +52,7 @@ from engram.provisioning import node_keys
 from engram.provisioning.actor import PROVISIONER
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
+from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.foreign_secrets import foreign_secrets
@@ -289,6 +290,7 @@ class GatewayPorts:
             ids=p.ids,
             shop=shop,
             stats=_Latest(self._samples),
+            countersigner=Countersigner(p.ledger, self._instants, self._ring),
             subnets=self._subnets,
             feed=self.feed,
             tickets=Tickets(secrets.token_bytes(32)),
