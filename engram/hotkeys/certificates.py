@@ -3,7 +3,7 @@
 A node on a machine of somebody else has no hotkey: it signs with a key that it makes when it starts. A certificate is
 three parts joined by points: `engram-cert-1`, the base64url of a JSON object, and the base64url of the hotkey's sr25519
 signature over the first two parts with their point. Whoever trusts the hotkey then trusts what the session key signs
-until `not_after`, and nothing else: other schemes sign other beginnings (docs/nodes.md).
+until `not_after`, and nothing else: other schemes sign other beginnings (docs/node-keys.md).
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Whether a node is the one that was launched, and the certificate of its session key (docs/nodes.md).
+"""Whether a node is the one that was launched, and the certificate of its session key (docs/node-keys.md).
 
 A node shows by which key it signs. One that has its hotkey has shown enough. A session key is committed to the ledger,
 then certified: the certificate is sent to the node, which shows it to its clients.
