@@ -3,10 +3,10 @@ PYTHON ?= python3
 NAME ?=
 ARGS ?=
 VENV := .venv/bin
-CODE := actors config engram run.py tests bench shipping
+CODE := actors config engram reverse_proxy run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
+.PHONY: help setup demo demo-validator test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,11 +18,26 @@ setup: ## Make .venv from the hashed lock, with what checks need
 setup-run:
 	@PYTHON=$(PYTHON) scripts/setup run
 
-demo: setup-run ## Buy a node with play money, use it, stop it: the main job end to end
+# The double of Akash is a part of the tests.
+demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
+
+demo-validator: setup ## Score an honest miner and one that cheats, and set weights
+	@$(VENV)/python scripts/demo_validator.py
 
 run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
 	@exec $(VENV)/python run.py gateway $(ARGS)
+
+.PHONY: reverse-proxy-config reverse-proxy-setup reverse-proxy-run reverse-proxy-dev
+reverse-proxy-config: setup-run ## Make reverse_proxy/config.json to fill in; one that is there is kept
+	@$(VENV)/engram proxy config
+
+reverse-proxy-setup: setup-run ## Install what the reverse proxy needs
+
+reverse-proxy-run: setup-run ## Run the reverse proxy by reverse_proxy/config.json, or REVERSE_PROXY_CONFIG_PATH
+	@exec $(VENV)/python -m reverse_proxy.server $(ARGS)
+
+reverse-proxy-dev: reverse-proxy-run ## The same
 
 .PHONY: setup-node
 setup-node:

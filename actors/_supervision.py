@@ -781,7 +781,7 @@ def _stopped(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
 
 
 def _held(s: State, event: Request, child_id: str, out: Actions) -> bool:
-    """True when the request cannot be looked at now: it waits, or is turned down for good."""
+    """Return whether the request cannot be looked at now: it waits, or is turned down for good."""
     if s.phase in (Phase.ENDING, Phase.ENDED):
         out.append(Reply(event.request, "down", child_id))
         return True

@@ -125,7 +125,7 @@ class System:
             raise WrongThread(self.root.path)
 
     def spawn(self, run: Callable[[*Ts], Awaitable[object]], name: str, *args: *Ts) -> None:
-        """A task that never raises; it inherits the context in which the system was opened."""
+        """Start a task that never raises; it inherits the context in which the system was opened."""
         assert self._nursery is not None
         self._context.run(self._start_soon, run, name, args)
 
@@ -182,7 +182,7 @@ class System:
         self.root_ended(reason, booted=True)
 
     def root_booted(self) -> None:
-        """The tree is up."""
+        """Report that the tree is up."""
         self.booted.set()
 
     def root_ended(self, reason: ExitReason, *, booted: bool) -> None:

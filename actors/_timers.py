@@ -40,7 +40,7 @@ class TimerEntry:
             raise WrongThread("timer")
 
     def cancel(self) -> None:
-        """The callback will not be called any more."""
+        """Keep the callback from being called."""
         if self.callback is not None:
             self.callback = None
             self._timers.note_cancelled()
@@ -53,7 +53,7 @@ class Expiring(Protocol):
     deadline: float
 
     def expire(self) -> None:
-        """The deadline has come."""
+        """Call the callback: the deadline has come."""
         ...
 
 
@@ -150,7 +150,7 @@ class Timers:
             del self._lanes[timeout_s]
 
     def note_cancelled(self) -> None:
-        """Cancelled entries stay in the heap until they are due or are half of it."""
+        """Count a cancelled entry; they stay in the heap until they are due or are half of it."""
         self._cancelled += 1
         if self._cancelled * 2 > len(self._heap) and len(self._heap) > _COMPACT_FROM:
             self._heap = [item for item in self._heap if item[2].callback is not None]
@@ -158,7 +158,7 @@ class Timers:
             self._cancelled = 0
 
     async def run(self) -> None:
-        """The task: runs until cancelled."""
+        """Run until cancelled."""
         while True:
             fired = 0
             now = trio.current_time()

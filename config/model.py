@@ -19,6 +19,7 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000, extra={"least": 0.001})]
 Hours = Annotated[float, Meta(gt=0, le=87_600, extra={"least": 0.001})]
 Usd = Annotated[float, Meta(gt=0, le=1_000_000_000, extra={"least": 0.000_001})]
 """At least one atomic unit of USDC."""
+UactPerBlock = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
@@ -214,9 +215,27 @@ class DockerSettings(Section, frozen=True):
     """The Docker engine that runs nodes."""
 
     host: str = "unix:///var/run/docker.sock"
-    """Address of the engine: unix:// or tcp://."""
+    """Address of the engine: unix:///path or tcp://host:port."""
+    tls_ca: str = ""
+    """PEM file of the authority that signed the certificate of an engine behind TLS; empty: no TLS."""
+    tls_certificate: str = ""
+    """PEM file of the certificate that is shown to an engine behind TLS."""
+    tls_key: str = ""
+    """PEM file of its key."""
+    places: CountOrOff = 0
+    """Nodes that may run at once; 0: what fits the engine's machine."""
     first_port: Annotated[int, Meta(ge=1, le=64_536)] = 19_100
-    """Ports first_port … first_port + 999 of the engine's host are given to nodes."""
+    """Ports first_port … first_port + 999 of the engine's machine are given to nodes."""
+    node_host: str = ""
+    """Name or address at which clients reach nodes; empty: provisioning.node_host where the engine is on this machine,
+    else the host of `host`."""
+    network: str = ""
+    """Network that containers join; empty: the engine's default one."""
+    node_keys: Literal["auto", "hotkey", "session"] = "auto"
+    """What a node signs with: its `hotkey`, which is put into its container, or a `session` key that the gateway
+    certifies, for machines of others. auto: `hotkey` where the engine is on this machine."""
+    lite_usd_per_hour: Annotated[float, Meta(ge=0, le=1_000_000, extra={"least": 0.000_001})] = 0.0
+    """What an hour of the smallest node costs you there, for `placement = "cheapest"`; larger ones in proportion."""
 
 
 class AkashSettings(Section, frozen=True):
@@ -240,10 +259,10 @@ class AkashSettings(Section, frozen=True):
     """File of mode 0600 with the mnemonic or the key (64 hex digits) of `owner_address`: it signs what is deployed."""
     gas_price: Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] = "0.025"
     """uakt for each gas."""
-    max_price_lite: Positive = 30.0
+    max_price_lite: UactPerBlock = 30.0
     """The highest bid that is accepted for a node of the tier lite, and never more than the tier sells for."""
-    max_price_standard: Positive = 60.0
-    max_price_pro: Positive = 120.0
+    max_price_standard: UactPerBlock = 60.0
+    max_price_pro: UactPerBlock = 120.0
     auditors: tuple[str, ...] = ("akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",)
     """A provider must be signed for by one of them; empty: by none."""
     region: str = ""
@@ -261,6 +280,8 @@ class AkashSettings(Section, frozen=True):
     """For a provider to take the manifest."""
     ready_s: Seconds = 300.0
     """For a provider to start the node."""
+    timeout_s: Seconds = 8.0
+    """For an answer of one endpoint."""
     creates_per_block: Count = 10
     """Deployments created in one block: an outage of one provider does not flood the others."""
     poll_s: Seconds = 2.0
@@ -277,9 +298,10 @@ class AkashSettings(Section, frozen=True):
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
     """Deployments are paid in ACT: below this there is an alarm."""
-    mint_act: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
-    """ACT to mint from AKT when there is less than `alarm_act`; the network mints at least 10. 0: none."""
-    max_deposit_act: Positive = 50.0
+    mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
+    refunds what comes to less. 0: none."""
+    max_deposit_act: Annotated[float, Meta(ge=0.5, le=1_000_000)] = 50.0
     """The most that the escrow of one deployment may have been given."""
     allow_private_providers: bool = False
     """Whether providers at private addresses may be used, as on a private copy of the network."""
@@ -330,6 +352,12 @@ class RelaySettings(Section, frozen=True):
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
     """How often what was learned of the managed nodes is queued."""
+    pending_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
 class ValidatorSettings(Section, frozen=True):

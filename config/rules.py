@@ -5,6 +5,7 @@
 | play money pays only for nodes on this machine: `local`, a Docker engine or a copy of Akash here | others cost money |
 | test networks never pay for mainnet Akash, nor for Docker hosts that are not loopback | the same |
 | no backend is named twice, and their ports do not overlap | or two nodes get one port |
+| a Docker engine on another machine is spoken to by TLS | who reaches its port is root there |
 | play money or signatures switched off: the gateway listens on loopback only | anybody could take nodes or sessions |
 | the embedded facilitator takes play money, and only it | it cannot settle on any chain |
 | outside `local`: recipient, facilitator and Akash owner are named by the operator | or money goes to nobody |
@@ -21,7 +22,6 @@
 What each rule looks at depends on the roles that share the process: a miner takes no money.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -31,7 +31,8 @@ from urllib.parse import urlsplit
 import msgspec
 from Crypto.Hash import keccak
 
-from config.addresses import announced_at, is_http_url, is_public
+from config.addresses import announced_at, is_http_url, is_loopback, is_public
+from config.engines import engine_at, is_local
 from config.environment import variable_of
 from config.errors import ConfigError, Problem
 from config.keys import mask_url
@@ -69,6 +70,7 @@ A test network with its facilitator on this machine may be a private copy of the
 
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _BY_DIGEST: Final = re.compile(r"[^\s@]+@sha256:[0-9a-f]{64}", re.ASCII)
+_HOTKEY: Final = re.compile(r"[1-9A-HJ-NP-Za-km-z]{47,48}")
 _AKASH_ADDRESS: Final = re.compile(r"akash1[02-9ac-hj-np-z]{38}")
 
 
@@ -111,20 +113,6 @@ def cautions(settings: Settings, roles: Collection[str] = ("gateway",)) -> list[
             )
         )
     return found
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches a listener on `host`.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
-    (True, True, True, False)
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def checksummed(address: str) -> str:
@@ -310,7 +298,7 @@ def _money_and_nodes(settings: Settings) -> Iterator[Refused]:
                 yield Refused("provisioning.backends", "play money pays only for nodes on this machine, not for akash")
             case "test", "akash" if settings.akash.chain_id == AKASH_MAINNET:
                 yield Refused("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")
-            case "play" | "test", "docker" if not _is_local_docker(settings.docker.host):
+            case "play" | "test", "docker" if not is_local(settings.docker.host):
                 kind = "play money" if worth == "play" else "money of a test network"
                 yield Refused("docker.host", f"{kind} pays only for Docker hosts on loopback")
             case _:
@@ -322,6 +310,8 @@ def _backends(settings: Settings) -> Iterator[Refused]:
     twice = [name for name in dict.fromkeys(provisioning.chosen) if provisioning.chosen.count(name) > 1]
     if twice:
         yield Refused("provisioning.backends", f"names {twice[0]} twice")
+    if "docker" in provisioning.chosen:
+        yield from _engine(settings)
     apart = abs(provisioning.first_port - docker.first_port)
     if {"local", "docker"} <= set(provisioning.chosen) and apart < PORTS_OF_A_BACKEND:
         yield Refused(
@@ -362,12 +352,18 @@ def _is_private_akash(settings: Settings) -> bool:
     return settings.akash.chain_id != AKASH_MAINNET and bool(urls) and all(map(_is_loopback_url, urls))
 
 
-def _is_local_docker(host: str) -> bool:
+def _engine(settings: Settings) -> Iterator[Refused]:
+    docker = settings.docker
     try:
-        address = urlsplit(host)
-    except ValueError:
-        return False
-    return address.scheme == "unix" or is_loopback(address.hostname or "")
+        engine_at(docker.host)
+    except ValueError as error:
+        yield Refused("docker.host", str(error))
+        return
+    if not is_local(docker.host) and not docker.tls_ca:
+        yield Refused("docker.tls_ca", f"is missing: without TLS whoever reaches {docker.host} is root there")
+    if bool(docker.tls_certificate) != bool(docker.tls_key):
+        given, missing = ("tls_certificate", "tls_key") if docker.tls_certificate else ("tls_key", "tls_certificate")
+        yield Refused(f"docker.{missing}", f"is missing; docker.{given} needs it")
 
 
 def _open_doors(settings: Settings) -> Iterator[Refused]:
@@ -444,6 +440,19 @@ def _announcements_of_nodes(settings: Settings) -> Iterator[Refused]:
         yield Refused("chain.endpoints", "is empty, and miner.announce needs a chain to announce on")
 
 
+def _validator(settings: Settings) -> Iterator[Refused]:
+    at = settings.validator
+    if not at.hotkey_file:
+        yield Refused("validator.hotkey_file", "is missing: the wallet file of the validator's hotkey")
+    if at.private_addresses and settings.environment == "mainnet":
+        yield Refused("validator.private_addresses", "is for a subnet on one machine, not for mainnet")
+    if settings.miner.embedder == "hash" and settings.environment == "mainnet":
+        yield Refused("miner.embedder", "is hash, whose vectors have no meaning: planted records need minilm")
+    for entry in at.blacklist:
+        if not _HOTKEY.fullmatch(entry.partition(" ")[0]):
+            yield Refused("validator.blacklist", f"{entry!r} does not begin with a hotkey (ss58), a space, and why")
+
+
 _RULES: Final[dict[str, tuple[Rule, ...]]] = {
     "gateway": (
         _recipient,
@@ -464,6 +473,7 @@ _RULES: Final[dict[str, tuple[Rule, ...]]] = {
         _chain_reset,
     ),
     "facilitator": (_facilitator_doors,),
+    "validator": (_validator, _relay_backoff, _chain_reset),
     "miner": (_miner_signatures, _embedding_server, _announcement),
 }
 

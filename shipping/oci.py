@@ -61,7 +61,11 @@ def write(folder: Path, recipe: Recipe, layers: Sequence[tuple[str, Blob]]) -> I
                 "digest": manifest.digest,
                 "size": manifest.size,
                 "platform": {"architecture": architecture(), "os": "linux"},
-                "annotations": {"org.opencontainers.image.ref.name": recipe.name.partition(":")[2] or "latest"},
+                # Podman names an image by the first, containerd (and Docker on it) by the second.
+                "annotations": {
+                    "org.opencontainers.image.ref.name": recipe.name,
+                    "io.containerd.image.name": f"docker.io/library/{recipe.name}",
+                },
             }
         ],
     }

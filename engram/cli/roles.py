@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
@@ -112,8 +112,14 @@ def _launch_file(files: Sequence[Path]) -> Path | None:
     return launch[0] if launch else None
 
 
-def demo() -> int:
-    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it."""
+def demo(*, backend: Literal["local", "akash"] = "local") -> int:
+    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it.
+
+    Parameters
+    ----------
+    backend
+        Where the node runs; akash: on a double of Akash, in a checkout of the repository.
+    """
     from engram import demo as main_job
 
-    return main_job.main()
+    return main_job.main(backend)

@@ -295,8 +295,10 @@ S = TypeVar("S", bound=StrEnum)
 
 
 def _whole_moments(found: list[Payment], limit: int) -> list[Payment]:
-    """The first `limit` payments and those made at the very moment of the last of them, so that a page that begins
-    before that moment leaves none out."""
+    """Return the first `limit` payments and those made at the very moment of the last of them.
+
+    A page that begins before that moment then leaves none out.
+    """
     end = limit
     while 0 < end < len(found) and found[end].created_at == found[end - 1].created_at:
         end += 1

@@ -30,7 +30,7 @@ def balance(connection: Connection, address: bytes, opening: int) -> int:
 
 
 def used(connection: Connection, payer: bytes, nonce: bytes) -> Transfer | None:
-    """What was settled under this nonce."""
+    """Return what was settled under this nonce."""
     row = connection.execute(_USED, {"of": payer, "under": nonce}).first()
     return None if row is None else Transfer(row.payer, row.nonce, row.pay_to, row.amount, row.transaction_hash)
 

@@ -38,7 +38,7 @@ class Malformed(Exception):
 
 
 def read_request(body: bytes) -> PaymentRequest:
-    """Returns a /verify or /settle body. Raises Malformed with the reason to answer."""
+    """Return a /verify or /settle body. Raises Malformed with the reason to answer."""
     try:
         document = x402.strict_json(body)
         if not isinstance(document, dict):
@@ -72,7 +72,7 @@ def _requirements(offer: dict[str, object]) -> Requirements:
 
 
 def refused_for_ever(request: PaymentRequest) -> str | None:
-    """Returns why this authorization can never pay what is required, or None."""
+    """Return why this authorization can never pay what is required, or None."""
     payload, requirements = request.payload, request.requirements
     signed = payload.authorization
     if payload.scheme != x402.SCHEME:
@@ -89,7 +89,7 @@ def refused_for_ever(request: PaymentRequest) -> str | None:
 
 
 def refused_now(authorization: Authorization, now: float) -> str | None:
-    """Returns why the authorization cannot be used at `now` (unix seconds), or None."""
+    """Return why the authorization cannot be used at `now` (unix seconds), or None."""
     if authorization.valid_before < now + MIN_VALIDITY_LEFT_S:
         return "invalid_exact_evm_payload_authorization_valid_before"
     if authorization.valid_after > now:
@@ -98,11 +98,11 @@ def refused_now(authorization: Authorization, now: float) -> str | None:
 
 
 def is_same(settled: Transfer, authorization: Authorization) -> bool:
-    """True when the authorization asked for is the one that was settled, not another one under its nonce."""
+    """Return whether the authorization asked for is the one that was settled, not another one under its nonce."""
     return (settled.pay_to, settled.amount) == (authorization.pay_to, authorization.value)
 
 
 def transaction_hash(authorization: Authorization) -> str:
-    """The hash that settling this authorization has, always."""
+    """Return the hash that settling this authorization has, always."""
     parts = (b"engram play transaction", PLAY.asset, authorization.payer, authorization.nonce)
     return "0x" + keccak256(b"".join(parts)).hex()

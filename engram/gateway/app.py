@@ -44,9 +44,12 @@ def gateway_app(services: Services) -> App:
 
 
 def ops_app(
-    services: Services, status: Callable[[], Awaitable[msgspec.Struct]], refresh: Callable[[], Awaitable[None]]
+    services: Services,
+    status: Callable[[], Awaitable[msgspec.Struct]],
+    refresh: Callable[[], Awaitable[None]],
+    relay: Callable[[], Awaitable[msgspec.Struct]],
 ) -> App:
-    """Return the operator's application, for a listener of its own: /status, /metrics, /health, /ready.
+    """Return the operator's application, for a listener of its own: /status, /relay/status, /metrics, /health, /ready.
 
     `refresh` (gauges.py) is awaited before each scrape.
     """
@@ -54,6 +57,6 @@ def ops_app(
     app = new_app("ops", settings=settings, clock=services.clock, ids=services.ids, metrics=services.metrics)
     endpoints = Endpoints(Router(app), GatewaySurface(services, app.limit_hotkey))
     bind_probes(endpoints, services.probes, services.shop.sales)
-    bind_ops(endpoints, status, services.metrics, refresh)
+    bind_ops(endpoints, status, services.metrics, refresh, relay)
     endpoints.require_all(gateway_ops.ROUTES)
     return app

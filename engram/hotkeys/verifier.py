@@ -75,7 +75,7 @@ class Verifier:
     def judge(
         self, headers: Sequence[tuple[bytes, bytes]], *, method: str, raw_path: bytes, body: bytes, now_ms: int
     ) -> SignedRequest:
-        """The first half of `request`: who signed it, whether or not it was seen before. Raises as `request`.
+        """Return who signed a request, seen before or not: the first half of `request`. Raises as `request`.
 
         Changes nothing, so that large bodies may be judged in a worker thread.
         """
@@ -93,7 +93,7 @@ class Verifier:
         )
 
     def claim(self, headers: Sequence[tuple[bytes, bytes]], *, now_ms: int) -> Claim | None:
-        """What the headers of a request claim, before its body is known, for `prove`; None where the body has it.
+        """Return what the headers claim, before the body is known, for `prove`; None where the body has it.
 
         Raises AuthError, and what `admit` raises.
         """
@@ -110,7 +110,7 @@ class Verifier:
         )
 
     def note(self, signed: SignedRequest, *, method: str, now_ms: int) -> None:
-        """The second half: let what `judge` returned count only this once; on the loop's thread.
+        """Consume what `judge` returned: the second half of `request`, on the loop's thread.
 
         Raises AuthError (replay, stale, busy).
         """

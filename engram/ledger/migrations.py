@@ -67,6 +67,10 @@ def _jobs_of_the_proxy(connection: Connection) -> None:
     _script(connection, "proxy_jobs.sql")
 
 
+def _relay_has_streams(connection: Connection) -> None:
+    _script(connection, "relay_streams.sql")
+
+
 def _nodes_sign_by_session_keys(connection: Connection) -> None:
     _script(connection, "session_keys.sql")
 
@@ -79,5 +83,6 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _nodes_run_on_akash,
     _validators_keep_rounds,
     _jobs_of_the_proxy,
+    _relay_has_streams,
     _nodes_sign_by_session_keys,
 )

@@ -225,7 +225,7 @@ def _other_dimension(field: str, found: int, dimension: int) -> str:
 
 
 def _vector(body: Mapping[str, object], field: str, dimension: int) -> bytes | None:
-    """A vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
+    """Return a vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
     encoded = _text(body, f"{field}_b64")
     numbers = _numbers(body, field, dimension)
     if numbers and encoded:

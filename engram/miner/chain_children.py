@@ -11,9 +11,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from config.addresses import announced_at, is_public
+from config.addresses import announced_at, is_loopback, is_public
 from config.model import ChainSettings, MinerSettings
-from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_failure

@@ -154,7 +154,7 @@ class Node:
             self.embedder.use_key(secrets.embedding_api_key)
 
     async def keep_open(self, context: Context) -> None:
-        """The job that closes the databases, last of all."""
+        """Return the job that closes the databases, last of all."""
         context.ready()
         try:
             await trio.sleep_forever()
@@ -163,7 +163,7 @@ class Node:
             self.notebook.close()
 
     async def serve_store(self, context: Context) -> None:
-        """The job of the store: loads the in-memory state once and runs the index."""
+        """Return the job of the store: loads the in-memory state once and runs the index."""
         if not self._loaded:
             await self.store.load()
             await self.commitment.load(self.truth)
@@ -173,7 +173,7 @@ class Node:
         await self.store.run(lambda: _log.info("index_ready"))
 
     async def live(self, context: Context) -> None:
-        """The job that ends when the node's time is up."""
+        """Return the job that ends when the node's time is up."""
         context.ready()
         await self.lifetime.over()
 

@@ -38,7 +38,7 @@ RETRY_AFTER_S = 5
 
 
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
-    """The payment with this canonical authorization, whatever else it says."""
+    """Return the payment with this canonical authorization, whatever else it says."""
     parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
     row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, parameters)
     return None if row is None else _payment(row)
@@ -163,13 +163,13 @@ _TRANSACTION = lookup([payments.c.transaction_hash], [payments.c.id])
 
 
 def look_at_transaction(ledger: Ledger, payment_id: str) -> str | None:
-    """The transaction of the payment of that id, read on the event loop. Raises LaneClosed."""
+    """Return the transaction of the payment of that id, read on the event loop. Raises LaneClosed."""
     found = ledger.rows(_TRANSACTION, payment_id)
     return cast("str | None", found[0]["transaction_hash"]) if found else None
 
 
 def get(connection: Connection, payment_id: str) -> Payment | None:
-    """The payment of that id."""
+    """Return the payment of that id."""
     row = statements.PAYMENT_BY_ID.first(connection, {"id": payment_id})
     return None if row is None else _payment(row)
 
@@ -193,7 +193,7 @@ def of_session(connection: Connection, session_id: str) -> list[Payment]:
 def list_payments(
     connection: Connection, *, state: PaymentState | None = None, limit: int = 200, before: float | None = None
 ) -> list[Payment]:
-    """The newest payments, newest first; `before` (created_at) pages on."""
+    """Return the newest payments, newest first; `before` (created_at) pages on."""
     query = select(payments).order_by(payments.c.created_at.desc(), payments.c.id).limit(limit)
     if state is not None:
         query = query.where(payments.c.state == str(state))
@@ -228,7 +228,7 @@ def list_quarantined(connection: Connection, limit: int) -> list[str]:
 
 
 def transactions_of(connection: Connection, payment_ids: Collection[str]) -> dict[str, str | None]:
-    """The transaction of each of these payments, None while there is none."""
+    """Return the transaction of each of these payments, None while there is none."""
     query = select(payments.c.id, payments.c.transaction_hash).where(payments.c.id.in_(sorted(payment_ids)))
     return dict(connection.execute(query).all())
 
@@ -240,7 +240,7 @@ def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int
 
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
-    """The refunds of a payment by number."""
+    """Return the refunds of a payment by number."""
     rows = connection.execute(statements.REFUNDS_OF, {"payment_id": payment_id})
     return [_refund(row) for row in rows.mappings()]
 
@@ -356,14 +356,14 @@ def _open_refund(
 
 
 def columns_of(payment: Payment) -> dict[str, Any]:
-    """The row of a payment, by column."""
+    """Return the row of a payment, by column."""
     columns = msgspec.structs.asdict(payment)
     columns["state"], columns["kind"] = payment.state.value, payment.kind.value
     return columns
 
 
 def change_of(before: Payment, after: Payment) -> dict[str, Any]:
-    """The parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
+    """Return the parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
     change = columns_of(after)
     del change["id"]
     change["row"], change["was"] = before.id, before.state.value

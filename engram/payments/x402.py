@@ -194,7 +194,7 @@ def payload_json(authorization: Authorization, signature: bytes, requirements: R
 
 
 def listed(payload: JsonObject, quote: Quote) -> JsonObject:
-    """The payload with what a facilitator's catalogue shows of the offer, from the same source as the 402."""
+    """Return the payload with what a facilitator's catalogue shows of the offer, from the same source as the 402."""
     if quote.discovery is None:
         return payload
     resource = {"url": quote.resource, "description": quote.description, "mimeType": "application/json"}
@@ -253,12 +253,12 @@ def parse_requirements(offer: Mapping[str, object]) -> Requirements | None:
 
 
 def encode_payload(payload: JsonObject) -> str:
-    """A PaymentPayload as the text of its header."""
+    """Return a PaymentPayload as the text of its header."""
     return _encode_object(payload)
 
 
 def canonical_network(name: str) -> str:
-    """The CAIP-2 id of a network given by either name; an unknown name is returned as it is.
+    """Return the CAIP-2 id of a network given by either name; an unknown name is returned as it is.
 
     >>> canonical_network("base")
     'eip155:8453'

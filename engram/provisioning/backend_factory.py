@@ -6,9 +6,10 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from engram.provisioning.akash.factory import akash_backend
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
-from engram.provisioning.errors import UnknownBackend
+from engram.provisioning.docker.factory import docker_backend
 from engram.provisioning.local_factory import local_backend
 from engram.provisioning.node_backend import NodeBackend
 
@@ -23,8 +24,7 @@ class BackendRow(msgspec.Struct, frozen=True):
     """Where nodes run, for buyers: GET /nodes."""
     section: str
     """The section of the settings that is this backend's own."""
-    make: Factory | None
-    """None: not built into this version."""
+    make: Factory
 
 
 BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
@@ -32,24 +32,13 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
         row.name: row
         for row in (
             BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
-            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", None),
-            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", None),
+            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", docker_backend),
+            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", akash_backend),
         )
     }
 )
-BUILT: Final = tuple(row.name for row in BACKENDS.values() if row.make is not None)
-"""What `provisioning.backends` may name in this version."""
 
 
 def make_backends(ports: BackendPorts) -> Backends:
-    """Return the backends that the settings name, in that order. Raises UnknownBackend, saying what to change."""
-    return Backends([_make(name, ports) for name in ports.settings.provisioning.chosen])
-
-
-def _make(name: str, ports: BackendPorts) -> NodeBackend:
-    if (make := BACKENDS[name].make) is None:
-        raise UnknownBackend(
-            f"the backend {name!r} is not built into this version; "
-            f"set provisioning.backends to one or more of {', '.join(map(repr, BUILT))}"
-        )
-    return make(ports)
+    """Return the backends that the settings name, in that order. Raises UnusableBackend."""
+    return Backends([BACKENDS[name].make(ports) for name in ports.settings.provisioning.chosen])

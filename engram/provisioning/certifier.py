@@ -31,7 +31,7 @@ class CertifierPorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def certify_for_ever(ports: CertifierPorts, context: Context) -> None:
-    """The job: look through the active sessions at start and every SWEEP_S. It never ends by itself."""
+    """Look through the active sessions at start and every SWEEP_S. It never ends by itself."""
     context.ready()
     while True:
         try:

@@ -26,13 +26,20 @@ def environment_of(
 
     Raises LaunchFileError when a setting is invalid.
     """
-    orders = LaunchFile(
+    orders = orders_of(spec, common, port=port, data_dir=data_dir)
+    return environment.variables(orders) | {THREADS: str(spec.tier.cpu_vcpu)}
+
+
+def orders_of(spec: NodeSpec, common: NodeSettings, *, port: int, data_dir: str, hotkey_file: str = "") -> LaunchFile:
+    """Return a node's orders. Without a `hotkey_file` of its own machine, its hotkey stays with the gateway."""
+    return LaunchFile(
         session_id=spec.session_id,
         launch_token=spec.token,
         host=common.host,
         port=port,
         data_dir=data_dir,
-        hotkey=ss58.encode(spec.hotkey),
+        hotkey_file=hotkey_file,
+        hotkey="" if hotkey_file else ss58.encode(spec.hotkey),
         gateway=common.gateway,
         controller_public_key=ss58.encode(spec.controller),
         ends_at=spec.ends_at,
@@ -45,7 +52,6 @@ def environment_of(
         embedder=common.embedder,
         miner=common.miner,
     )
-    return environment.variables(orders) | {THREADS: str(spec.tier.cpu_vcpu)}
 
 
 def foreign_settings(settings: Settings, *, host: str = environment.HOST) -> NodeSettings:

@@ -19,7 +19,7 @@ _LIVE = nodes.c.state != literal_column(f"'{NodeState.GONE}'")
 
 
 def new_token(connection: Connection, suffix: str) -> str:
-    """A node token of this ledger; `suffix` (random hex) makes it unique."""
+    """Return a node token of this ledger; `suffix` (random hex) makes it unique."""
     return f"{facts.ledger_id(connection)}-{suffix}"
 
 
@@ -29,7 +29,7 @@ def is_ours(token: str, ledger_id: str) -> bool:
 
 
 def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeRecord | None, Facts] | None:
-    """The session, its node that is not gone, and both as its saga sees them; None when there is no session."""
+    """Return the session, its node that is not gone, and both as its saga sees them; None when there is no session."""
     session = session_records.get(connection, session_id)
     if session is None:
         return None
@@ -38,14 +38,14 @@ def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeReco
 
 
 def live_node(connection: Connection, session_id: str) -> NodeRecord | None:
-    """The session's node that is not gone; there is at most one."""
+    """Return the session's node that is not gone; there is at most one."""
     query = select(nodes).where(nodes.c.session_id == session_id, _LIVE).order_by(nodes.c.created_at.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else _record(row)
 
 
 def by_token(connection: Connection, token: str) -> NodeRecord | None:
-    """The node of that token, gone or not."""
+    """Return the node of that token, gone or not."""
     row = connection.execute(select(nodes).where(nodes.c.token == token)).mappings().first()
     return None if row is None else _record(row)
 
@@ -58,9 +58,10 @@ def insert_launching(connection: Connection, node: NodeRecord) -> None:
 
 
 def allocate_port(connection: Connection, first: int, count: int, taken: Collection[int] = ()) -> int:
-    """A port in [first, first + count) that no node holds and that is not `taken`, the one after the last given first.
+    """Return a port in [first, first + count) that no node holds and that is not `taken`.
 
-    Going round keeps a port unused for long after its node has gone. Raises NoCapacity when all are held.
+    The one after the last given comes first: going round keeps a port unused for long after its node has gone.
+    Raises NoCapacity when all are held.
     """
     held = set(connection.execute(select(nodes.c.port).where(_LIVE, nodes.c.port.is_not(None))).scalars())
     in_range = nodes.c.port.between(first, first + count - 1)

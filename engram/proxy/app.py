@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from engram.hotkeys import AuthError
-from engram.http.asgi import HeaderLines, Receive, Scope, Send, respond
+from engram.http.asgi import JSON, HeaderLines, Receive, Scope, Send, error_body, respond
 from engram.http.cycle import STREAM
 from engram.http.framing import Headers, Refused
 from engram.http.limits import bucket_of
@@ -44,6 +44,8 @@ Own = Callable[["Incoming", Plan], Awaitable[None]]
 _DRAINED_BYTES: Final = 268_435_456
 _STRANGERS_DRAINED_BYTES: Final = 8_388_608
 _DRAIN_S: Final = 20.0
+_DRAIN_PAUSE_S: Final = 2.0
+"""A client that sends nothing for so long is not in the middle of its body."""
 _GONE: Final = 499
 _MOST_KEY: Final = 128
 _SIGNATURES: Final = frozenset(
@@ -94,15 +96,17 @@ class ProxyApp:
                 await self._refuse(request, own, cors)
         except Gone:
             request.code = request.code or "client_gone_body"
-            request.status = request.status or _GONE
-        except trio.Cancelled:
-            request.code = request.code or "draining"
-            raise
+            await _see_off(request)
         except Exception:  # noqa: BLE001 -- the seam of a surface: whatever it throws becomes a 500 with its request id
             _log.exception("request_failed", request_id=request.request_id, path=request.raw_path.decode("latin-1"))
             await self._refuse(request, Refusal("internal", "Internal server error"), cors)
+        except BaseException:  # cancelled, alone or in a group: the time to drain is over
+            request.code = request.code or "draining"
+            raise
         finally:
             noting.note(state, request)
+        if request.answered:
+            await _read_away(request)
 
     async def _refuse(self, request: Incoming, refusal: Refusal, cors: HeaderLines) -> None:
         request.code, request.detail = refusal.code, refusal.message
@@ -112,7 +116,6 @@ class ProxyApp:
             request.status = refusal.status
             raise Refused(refusal.status, refusal.reason, refusal.message)
         await refuse(request, refusal, cors)
-        await _read_away(request)
 
     async def _answer(self, request: Incoming, plan: Plan, cors: HeaderLines) -> None:
         state = self._state
@@ -136,7 +139,6 @@ class ProxyApp:
             else:
                 await Passing(request, plan, matched, body, state.admission, state.now_ns, cors).run()
                 request.code = request.code or "done"
-                await _read_away(request)
         finally:
             if not is_job:
                 body.close()
@@ -254,6 +256,15 @@ def _idempotency_key(request: Incoming) -> str | None:
     return value.decode("latin-1")
 
 
+async def _see_off(request: Incoming) -> None:
+    """End the exchange with a client that left before its answer; one that only stopped sending learns why."""
+    if request.status or request.is_websocket:
+        return
+    body = error_body("the connection ended within the request", "client_gone", request.request_id)
+    await respond(request.send, 400, body, [JSON, (b"connection", b"close")])
+    request.status = _GONE
+
+
 async def _read_away(request: Incoming) -> None:
     """Read what is left of a body whose answer has been sent, within bounds: a client that sends all before it reads
     would see a reset connection instead of the answer."""
@@ -262,9 +273,10 @@ async def _read_away(request: Incoming) -> None:
     if declared == 0 or waits:
         return
     most = _STRANGERS_DRAINED_BYTES if request.caller is None else _DRAINED_BYTES
-    seen = 0
-    with trio.move_on_after(_DRAIN_S), suppress(OSError):
+    seen, until = 0, trio.current_time() + _DRAIN_S
+    with trio.CancelScope() as scope, suppress(OSError):
         while seen <= most:
+            scope.deadline = min(until, trio.current_time() + _DRAIN_PAUSE_S)
             message = await request.receive()
             if message["type"] == "http.disconnect" or not message.get("more_body", False):
                 return

@@ -17,7 +17,7 @@ class Ending(msgspec.Struct, frozen=True):
 
     code: str
     status: int
-    """What the client sees; 0: the backend's own status, 499: nothing, it is in the log only."""
+    """What the client sees; 0: it varies (the backend's own), 499: nothing, it is in the log only."""
     who: Who
     phase: Phase
     words: str
@@ -45,7 +45,6 @@ _ROWS: Final = (
     Ending("head_too_large", 431, "client", "head", "The request's headers are too large or too many."),
     Ending("head_late", 408, "client", "head", "The headers did not arrive in time."),
     Ending("body_late", 408, "client", "body", "The body did not arrive in time."),
-    Ending("body_cut", 400, "client", "body", "The client's connection ended within the body."),
     Ending("body_too_large", 413, "client", "body", "The body is larger than the route takes."),
     Ending("digest_mismatch", 400, "client", "upload", "The body is not the one that Content-Digest names."),
     Ending("spool_full", 503, "proxy", "body", "There is no room to keep the body until it is proven."),
@@ -73,7 +72,7 @@ _ROWS: Final = (
     Ending("job_result_too_large", 502, "backend", "job", "The backend's answer is larger than a job's result may be."),
     Ending("job_conflict", 409, "proxy", "job", "The Idempotency-Key was used for another request."),
     Ending("no_job", 404, "proxy", "job", "There is no job of this id, or it is another key's."),
-    Ending("own_refused", 400, "client", "admission", "The proxy's own endpoint refused the request."),
+    Ending("own_refused", 0, "client", "admission", "The proxy's own endpoint refused the request."),
     Ending("draining", 503, "proxy", "admission", "The proxy is stopping."),
     Ending("internal", 500, "proxy", "admission", "A fault of the proxy; the log has its cause."),
 )

@@ -112,7 +112,7 @@ class Gateway:
         self._backends: Backends | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
-        """Ask the backends for their capacity and return the tree. Raises UnknownBackend, OtherBackend."""
+        """Ask the backends for their capacity and return the tree. Raises UnusableBackend, OtherBackend."""
         backends = make_backends(self._backend_ports(shared))
         await shared.ledger.read(lambda connection: require_backends(connection, backends.names))
         await backends.look()

@@ -61,6 +61,7 @@ from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses, RoundPorts
@@ -235,7 +236,7 @@ class GatewayPorts:
         )
 
     def _emitter(self) -> EmitterPorts:
-        p, settings = self._p, self._p.settings.relay
+        p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
         return EmitterPorts(
             ledger=p.ledger,
             receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
@@ -245,6 +246,8 @@ class GatewayPorts:
             rng=p.rng,
             metrics=p.metrics,
             losses=self._losses,
+            concurrency=settings.concurrency,
+            guard=guard_of(chain, open_endpoints(chain, p.http, p.clock), p.clock, settings.confirmations),
         )
 
     def _rounds(self) -> RoundPorts:
@@ -258,6 +261,7 @@ class GatewayPorts:
             interval_s=settings.relay.round_s,
             hints=self._hints,
             losses=self._losses,
+            bound=settings.relay.pending_max,
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
@@ -358,7 +362,10 @@ class GatewayPorts:
             await counts()
             await self.services.shop.sales.measure(self._p.metrics)
 
-        return ops_app(self.services, self._status, refresh)
+        async def relay() -> msgspec.Struct:
+            return await self._p.registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
+
+        return ops_app(self.services, self._status, refresh, relay)
 
 
 def _shown(standing: Standing) -> dict[str, object]:

@@ -20,13 +20,13 @@ from engram.hotkeys import Keypair, ReplayStore, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.proxy.authorization import ChainView
-from engram.proxy.backends.checks import Checks
 from engram.proxy.capacity import Capacity
 from engram.proxy.chain_view import NoChain, SyncedChain, chain_settings
 from engram.proxy.endpoints.operators import measure as measure_proxy
 from engram.proxy.endpoints.operators import ops_app
 from engram.proxy.exchange.admission import Admission
 from engram.proxy.exchange.spool import Spool, problem_with
+from engram.proxy.health_checks import Checks
 from engram.proxy.jobs.worker import Jobs
 from engram.proxy.planning import Planner
 from engram.proxy.reloading import Reloading

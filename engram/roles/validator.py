@@ -23,6 +23,7 @@ from engram.http.app import App
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay import records as relay_records
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.chain_heads import guard_of
 from engram.relay.model import Enqueued
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses
@@ -160,6 +161,8 @@ class ValidatorPorts:
             rng=p.rng,
             metrics=p.metrics,
             losses=self._losses,
+            concurrency=relay.concurrency,
+            guard=guard_of(settings.chain, nodes, p.clock, relay.confirmations),
         )
         self.ops_listener = p.listener("ops", settings.ops.host, settings.ops.port)
         self._keypair = keypair
@@ -199,7 +202,8 @@ class ValidatorPorts:
     def _relay(self, connection: Connection, sent: Sent, last: Round) -> None:
         """Queue the scores of the round that weights were made of, in the transaction that settles them."""
         payload = relaying.payload(connection, sent, last, self._keypair.public_key)
-        if payload is not None and relay_records.enqueue(connection, payload, self._p.clock.now()) is Enqueued.REFUSED:
+        bound, now = self._p.settings.relay.pending_max, self._p.clock.now()
+        if payload is not None and relay_records.enqueue(connection, payload, now, bound=bound) is Enqueued.REFUSED:
             self._losses.add("outbox_full", 1)
             _log.error("scores_not_relayed", reason="the outbox is full", round=last.id)
 

@@ -186,7 +186,7 @@ class StatsPoller(Actor[StatsMessage]):
         await self._conclude(watched, answered)
 
     async def _completed(self, watched: _Watched, stats: NodeStats) -> NodeStats:
-        """The node's stats with what it does not know of itself, or is better found out by asking."""
+        """Return the node's stats with what it does not know of itself, or is better found out by asking."""
         if self._prove is not None and watched.hotkey and rules.proof_is_due(watched.polls, stats.vectors):
             watched.polls = 0
             proved = await self._prove(watched.endpoint, watched.hotkey, stats.vectors)

@@ -84,7 +84,7 @@ class Prover:
             return False
 
     async def _post(self, endpoint: str, route: Route[Any, Any], fields: JsonObject) -> Response:
-        """Raises HttpError."""
+        """Send a signed request. Raises HttpError."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         return await self._http.request(
             "POST",

@@ -30,7 +30,7 @@ class Metric(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = _FAST
     loop_only: bool = False
-    """Whether it is changed only by the event loop's thread, for each request."""
+    """Whether it is changed only by the event loop's thread, for each request or purchase."""
 
 
 TABLE: Final = (
@@ -60,17 +60,25 @@ TABLE: Final = (
     Metric("http_connections", "gauge", "engram_http_connections", "Open client connections.", ("surface",)),
     Metric("http_event_streams", "gauge", "engram_http_event_streams", "Open server-sent event streams.", ("surface",)),
     Metric("auth_refused", "counter", "engram_auth_refused", "Signed requests refused.", ("surface", "code")),
-    Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",)),
+    Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",), loop_only=True),
     Metric("payments_open", "gauge", "engram_payments_open", "Payments not yet in a terminal state.", ("state",)),
     Metric("refunds", "gauge", "engram_refunds", "Parts of refunds now in a state.", ("state",)),
     Metric("refunds_usd", "gauge", "engram_refunds_usd", "Dollars of the refunds now in a state.", ("state",)),
-    Metric("payment_seconds", "histogram", "engram_payment_seconds", "From reservation to an outcome.", ("outcome",)),
+    Metric(
+        "payment_seconds",
+        "histogram",
+        "engram_payment_seconds",
+        "From reservation to an outcome.",
+        ("outcome",),
+        loop_only=True,
+    ),
     Metric(
         "facilitator_seconds",
         "histogram",
         "engram_facilitator_seconds",
         "Calls to the facilitator.",
         ("call", "outcome"),
+        loop_only=True,
     ),
     Metric("sessions", "gauge", "engram_sessions", "Sessions now in a state.", ("state",)),
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
@@ -106,6 +114,19 @@ TABLE: Final = (
     ),
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
+    Metric(
+        "relay_failures_in_a_row",
+        "gauge",
+        "engram_relay_failures_in_a_row",
+        "Attempts in a row that delivered nothing.",
+    ),
+    Metric(
+        "relay_held_back",
+        "gauge",
+        "engram_relay_held_back",
+        "1 while the receiver is not to be sent to, but for a try.",
+    ),
+    Metric("relay_withdrawn", "counter", "engram_relay_withdrawn", "Payloads of blocks that the chain has given up."),
     Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
     ),
@@ -153,9 +174,9 @@ TABLE: Final = (
         ("verdict",),
     ),
     Metric("announcements", "counter", "engram_announcements", "Announcements on the chain.", ("outcome",)),
-    Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",)),
+    Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",), loop_only=True),
     Metric("ledger_commit_seconds", "histogram", "engram_ledger_commit_seconds", "Group commits, fsync included.", ()),
-    Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",)),
+    Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",), loop_only=True),
     Metric("ledger_queue", "gauge", "engram_ledger_queue", "Transactions waiting for the writer.", ()),
     Metric("actor_restarts", "counter", "engram_actor_restarts", "Restarts by supervisors.", ("actor",)),
     Metric("actor_mailbox", "gauge", "engram_actor_mailbox", "Messages waiting in a mailbox.", ("actor",)),
@@ -220,12 +241,12 @@ class Metrics:
     http_connections: Gauge
     http_event_streams: Gauge
     auth_refused: Counter
-    payments: Counter
+    payments: loop_metrics.Counter
     payments_open: Gauge
     refunds: Gauge
     refunds_usd: Gauge
-    payment_seconds: Histogram
-    facilitator_seconds: Histogram
+    payment_seconds: loop_metrics.Histogram
+    facilitator_seconds: loop_metrics.Histogram
     sessions: Gauge
     launches: Counter
     launch_seconds: Histogram
@@ -243,6 +264,9 @@ class Metrics:
     sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_failures_in_a_row: Gauge
+    relay_held_back: Gauge
+    relay_withdrawn: Counter
     relay_not_queued: Counter
     validator_rounds: Counter
     validator_round_seconds: Histogram
@@ -257,9 +281,9 @@ class Metrics:
     chain_endpoint_failures: Gauge
     announcement: Gauge
     announcements: Counter
-    ledger_commits: Counter
+    ledger_commits: loop_metrics.Counter
     ledger_commit_seconds: Histogram
-    ledger_writes: Counter
+    ledger_writes: loop_metrics.Counter
     ledger_queue: Gauge
     actor_restarts: Counter
     actor_mailbox: Gauge

@@ -18,7 +18,7 @@ from engram.api.route import Route
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey, ss58
 from engram.hotkeys.keypair import verify
-from engram.hotkeys.miner_scheme import SIGNED_FOR, sign_body
+from engram.hotkeys.miner_scheme import SIGNED_FOR, signed_body
 from engram.hotkeys.python_json import JsonObject
 from engram.http.client import HttpClient, Response
 from engram.http.errors import HttpError, NotSent
@@ -30,6 +30,7 @@ from engram.validator.scoring import TOP_K
 
 MAX_ANSWER_BYTES: Final = 262_144
 CHALLENGE_VALID_S: Final = 10
+_JSON: Final = {"Content-Type": "application/json"}
 REGISTERED_ONLY: Final = (401, 403)
 """A miner's answers to a key that it does not admit."""
 
@@ -141,13 +142,14 @@ class MinerClient:
     ) -> tuple[MinerReply, Response | None]:
         """Return what the request brought, and the answer where there is one of status 200 (or 404 where `gone`)."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
-        body = sign_body(signer, route.signed_as, fields, self._last_ms)
+        body = signed_body(signer, route.signed_as, fields, self._last_ms)
         began = trio.current_time()
         try:
             answer = await self._http.request(
                 method,
                 url,
-                json=body,
+                content=body,
+                headers=_JSON,
                 connect_s=min(3.0, self._timeout_s),
                 read_s=self._timeout_s,
                 total_s=self._timeout_s,

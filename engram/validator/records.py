@@ -602,5 +602,12 @@ def last_look(connection: Connection, netuid: int, hotkey: bytes) -> Look | None
     row = connection.execute(query).mappings().first()
     if row is None:
         return None
-    fields = {name: value for name, value in row.items() if name != "hotkey"}
-    return Look(**fields | {"warnings": wire.decode(row["warnings"], list[str])})
+    return Look(
+        netuid=row["netuid"],
+        verdict=row["verdict"],
+        detail=row["detail"],
+        warnings=wire.decode(row["warnings"], list[str]),
+        block=row["block"],
+        uid=row["uid"],
+        at=row["at"],
+    )

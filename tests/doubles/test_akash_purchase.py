@@ -3,13 +3,18 @@
 import json
 import sys
 import time
+from pathlib import Path
 
 import httpx2
 import pytest
 import trio
 
-from tests.doubles.akash.account import manifest
+from engram.hotkeys import Keypair
+from engram.nodes import environment
+from engram.nodes.launch import EmbedderLaunch, LaunchFile
+from tests.doubles.akash.account import Account, manifest
 from tests.doubles.akash.client import Client, leased, pinned
+from tests.doubles.akash.double import Options, running
 from tests.doubles.akash.workloads import TOKEN_VARIABLE
 
 
@@ -67,3 +72,37 @@ async def test_the_process_says_where_it_is_and_ends_when_it_is_told() -> None:
         assert time.monotonic() - started < 20
         process.terminate()
         assert await process.wait() == 0
+
+
+async def test_what_a_lease_runs_is_a_real_node_that_the_manifest_alone_describes(
+    owner: Account, certificates: Path
+) -> None:
+    launch = LaunchFile(
+        session_id="s1",
+        launch_token="abc-1",
+        host=environment.HOST,
+        port=environment.PORT,
+        data_dir=environment.DATA_DIR,
+        hotkey=Keypair.generate().ss58,
+        controller_public_key=Keypair.generate().ss58,
+        embedder=EmbedderLaunch(kind="hash"),
+    )
+    document = manifest(environment.variables(launch))
+    options = Options(block_s=0, funded=(owner.address,), stub_nodes=False, certificates=str(certificates))
+    async with running(options) as double, httpx2.AsyncClient(timeout=10) as http:
+        client = Client(double, owner, http)
+        provider, url = await leased(client, 7, document)
+        async with await pinned(client, provider) as gateway:
+            await gateway.put(f"{url}/deployment/7/manifest", json=document, headers=client.bearer())
+        holder = next(each for each in double.providers.values() if each.address == provider)
+        tenancy = holder.tenancy(owner.address, 7)
+        assert tenancy
+        with trio.fail_after(60):
+            await holder.ready(tenancy)
+        assert tenancy.workload
+        health = (await http.get(f"http://127.0.0.1:{tenancy.workload.port}/health")).json()
+        assert health["launch_token"] == "abc-1"
+        await client.done(owner.close(7))
+        with trio.fail_after(30), pytest.raises(httpx2.TransportError):
+            while True:
+                await http.get(f"http://127.0.0.1:{tenancy.workload.port}/health")

@@ -29,6 +29,7 @@ from tests.doubles.akash.store import AccountRow
 DATA = Path(__file__).parents[1] / "data" / "akash"
 PEER = json.loads(gzip.decompress((DATA / "peer-tx-vectors.json.gz").read_bytes()))
 CASES = PEER["cases"]
+ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 by_name = pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
 
 
@@ -51,6 +52,16 @@ def test_the_signature_holds_for_no_other_chain_account_or_body(case: dict[str, 
         with pytest.raises(Refused, match="signature verification failed") as refused:
             transaction.check_signature(tx, key, chain_id, number)
         assert (refused.value.codespace, refused.value.code) == ("sdk", 4)
+
+
+def test_the_other_half_of_a_signature_is_refused() -> None:
+    """r and n - s verify as well; a transaction would have two hashes."""
+    case = CASES[0]
+    raw, signature = bytes.fromhex(case["tx_raw"]), bytes.fromhex(case["signature"])
+    other = signature[:32] + (ORDER - int.from_bytes(signature[32:], "big")).to_bytes(32, "big")
+    tx = transaction.decode(raw.replace(signature, other))
+    with pytest.raises(Refused, match="signature verification failed"):
+        transaction.check_signature(tx, bytes.fromhex(PEER["pubkey"]), case["chain_id"], case["account_number"])
 
 
 @by_name

@@ -41,6 +41,7 @@ from engram.payments.ports import PaymentPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
@@ -237,7 +238,10 @@ async def running_gateway(
     )
     public, started_s = gateway_app(services), clock.now()
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
-    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree))
+    async def relay() -> msgspec.Struct:
+        return await ledger.read(lambda c: relay_records.status(c, enabled=False, failures_in_a_row=0))
+
+    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree), relay)
 
     ports = PaymentPorts(
         registry=registry,

@@ -10,8 +10,9 @@ import trio
 from engram import sessions
 from engram.http.client import HttpClient
 from engram.payments import evidence, records, refunds, rules
+from engram.payments.errors import RpcFailed
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused, Watch
-from engram.payments.evm_rpc import EvmRpc, RpcFailed, json_rpc
+from engram.payments.evm_rpc import EvmRpc, json_rpc
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import Invalid

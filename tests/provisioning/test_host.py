@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from config.model import ProvisioningSettings, Settings
-from engram.provisioning import UnknownBackend, capacity, cgroups, processes
+from engram.provisioning import capacity, cgroups, processes
 from engram.provisioning.backend_factory import BACKENDS, make_backends
 from tests.provisioning.conftest import MakePorts
 
@@ -32,13 +32,6 @@ def test_the_machines_memory_is_read(tmp_path: Path) -> None:
     small.write_text("MemTotal:        1000 kB\nMemFree: 1 kB\n", encoding="ascii")
     assert capacity.memory_bytes(small) == 1_024_000
     assert capacity.memory_bytes(tmp_path / "none") > 1_024_000
-
-
-@pytest.mark.parametrize("name", ["docker", "akash"])
-def test_a_backend_that_is_not_there_is_a_clear_configuration_error(backend_ports: MakePorts, name: str) -> None:
-    settings = Settings(provisioning=ProvisioningSettings(backend=name))  # type: ignore[arg-type]  # a literal
-    with pytest.raises(UnknownBackend, match=r"set provisioning\.backends to one or more of 'local'"):
-        make_backends(backend_ports(settings))
 
 
 def test_every_backend_of_the_settings_has_a_row_with_its_section() -> None:

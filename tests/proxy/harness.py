@@ -145,7 +145,7 @@ def settings_for(*ports: int, **sections: Any) -> ProxySettings:
     route = sections.pop("route", {})
     paths = sections.pop("paths", ("/inference", "/train"))
     routes = tuple(RouteSettings(path=path, backend="servers", **route) for path in paths)
-    made = {
+    made: dict[str, Any] = {
         "server": SERVER,
         "auth": AUTH,
         "limits": UNLIMITED,
@@ -188,11 +188,13 @@ async def proxying(
     state.use(await planner.plan(loaded, None))
     surface = Surface(settings, state, proxy_app(state), None)
     host, jobs_host = Host(), Host()
+    serve: Any = surface._run
+    hold_jobs: Any = state.jobs.run
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(state.jobs.run, jobs_host)
+            nursery.start_soon(hold_jobs, jobs_host)
             await jobs_host.is_ready.wait()
-            nursery.start_soon(surface._run, host)
+            nursery.start_soon(serve, host)
             with trio.fail_after(5):
                 await host.is_ready.wait()
             yield Proxied(state, planner, host, books, loaded)

@@ -92,12 +92,6 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             yield Finding("settings", "bad", str(problem))
     else:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
-    from engram.provisioning.backend_factory import BUILT
-
-    for backend in loaded.settings.provisioning.chosen:
-        if backend not in BUILT:
-            fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"
-            yield Finding("provisioning.backends", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
     for unread in loaded.unread:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -106,8 +107,11 @@ def secret_of(mnemonic: str) -> bytes:
 def read_key_file(path: Path) -> Signer:
     """Read the account's key. Blocks. Raises UnusableKey, also when others may read the file."""
     try:
-        with path.open("rb") as file:
-            if path.stat().st_mode & 0o077:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe at this place would block
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise UnusableKey(f"{path} is no file")
+            if status.st_mode & 0o077:
                 raise UnusableKey(f"{path} can be read by others: chmod 600 it")
             text = file.read(MAX_KEY_FILE_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
@@ -137,6 +141,9 @@ def write_key_file(path: Path, text: str) -> Signer:
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise UnusableKey(f"cannot write {path}: its folder cannot be made ({error.strerror})") from None
+    try:
         files.put(path, f"{text.strip()}\n".encode(), os.link, check)
     except FileExistsError:
         raise UnusableKey(f"{path} exists already; choose another name") from None

@@ -137,6 +137,11 @@ class Chain:
                 continue
         return found
 
+    async def transaction(self, name: str) -> m.TxResponse | None:
+        """Return what became of the transaction of that hash (64 hex digits); None when it is not found."""
+        answer = await self._answer_or_none(f"/cosmos/tx/v1beta1/txs/{name}")
+        return None if answer is None else decoded(answer, m.TxAnswer).tx_response
+
     async def mint_records(self, status: str) -> Sequence[m.MintRecord]:
         """Return the owner's mints of that status: pending, executed or canceled."""
         query = urlencode({"filters.source": self.owner, "filters.status": f"ledger_record_status_{status}"})

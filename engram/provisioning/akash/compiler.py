@@ -151,7 +151,7 @@ def _tee_types(sdl: Sdl, placement: str) -> set[str]:
 
 
 def _sequence_numbers(sdl: Sdl) -> dict[str, int]:
-    """Number the leased addresses from 1; one that is named twice has its last number, as Go counts."""
+    """Give numbers to the leased addresses from 1; one that is named twice has its last number, as Go counts."""
     named = sorted(to.ip for service in sdl.services.values() for _, to in _reached(service) if to.ip)
     return {name: number for number, name in enumerate(named, 1)}
 

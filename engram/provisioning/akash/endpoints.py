@@ -17,7 +17,6 @@ from engram.provisioning.errors import Unavailable
 
 LAG_BLOCKS: Final = 3
 HEAD_KEPT_S: Final = 1.0
-TIMEOUT_S: Final = 8.0
 MAX_ANSWER_BYTES: Final = 4_000_000
 
 T = TypeVar("T")
@@ -53,11 +52,18 @@ class Endpoints:
     """All endpoints of one chain."""
 
     def __init__(
-        self, http: HttpClient, urls: Sequence[str], chain_id: str, *, head_kept_s: float = HEAD_KEPT_S
+        self,
+        http: HttpClient,
+        urls: Sequence[str],
+        chain_id: str,
+        *,
+        timeout_s: float,
+        head_kept_s: float = HEAD_KEPT_S,
     ) -> None:
         self._http = http
         self._chain_id = chain_id
         self._all = [Endpoint(url) for url in urls]
+        self._timeout_s = timeout_s
         self._head_kept_s = head_kept_s
         self._looked_at = -1e9
         self._looking = trio.Lock()
@@ -102,17 +108,15 @@ class Endpoints:
         """Ask another endpoint first: the one so far took what never came to be."""
         self._first = (self._first + 1) % len(self._all)
 
-    async def ask(
-        self, endpoint: Endpoint, method: str, path: str, json: object = None, timeout_s: float = TIMEOUT_S
-    ) -> Response | Unanswered:
+    async def ask(self, endpoint: Endpoint, method: str, path: str, json: object = None) -> Response | Unanswered:
         """Ask one endpoint, whatever the status of its answer."""
         try:
             answer = await self._http.request(
                 method,
                 endpoint.url + path,
                 json=json,
-                read_s=timeout_s,
-                total_s=timeout_s,
+                read_s=self._timeout_s,
+                total_s=self._timeout_s,
                 max_bytes=MAX_ANSWER_BYTES,
             )
         except HttpError as error:

@@ -1,6 +1,5 @@
 """The Akash backend, made from the settings."""
 
-from functools import partial
 from pathlib import Path
 
 from config.model import Settings
@@ -10,7 +9,7 @@ from engram.ledger import Ledger
 from engram.provisioning.akash.account import Signer, read_key_file
 from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.chain import Chain
-from engram.provisioning.akash.endpoints import Endpoints
+from engram.provisioning.akash.endpoints import HEAD_KEPT_S, Endpoints
 from engram.provisioning.akash.errors import UnusableKey
 from engram.provisioning.akash.node_sdl import NODE_PORT, SERVICE
 from engram.provisioning.akash.orders import order_maker, outliving
@@ -19,6 +18,7 @@ from engram.provisioning.akash.provider import Providers
 from engram.provisioning.akash.rules import Budgets
 from engram.provisioning.akash.sending import Sender, SendingSettings
 from engram.provisioning.backend_ports import BackendPorts
+from engram.provisioning.errors import UnusableBackend
 from engram.provisioning.model import NodeSpec
 from engram.provisioning.node_backend import NodeBackend
 from engram.provisioning.node_environment import environment_of, foreign_settings
@@ -27,8 +27,11 @@ from engram.telemetry.metrics import Metrics
 
 
 def akash_backend(ports: BackendPorts) -> NodeBackend:
-    """Return the backend whose nodes run on Akash. Raises UnusableKey. Reads the key file."""
-    signer = open_signer(ports.settings)
+    """Return the backend whose nodes run on Akash. Raises UnusableBackend. Reads the key file."""
+    try:
+        signer = open_signer(ports.settings)
+    except UnusableKey as error:
+        raise UnusableBackend(str(error)) from error
     return AkashBackend(
         make_parts(ports.settings, signer, ports.ledger, ports.ledger_id, ports.http, ports.clock, ports.metrics)
     )
@@ -51,7 +54,10 @@ def open_chain(settings: Settings, owner: str, http: HttpClient) -> Chain:
     """Return the chain as the settings name it, for one account."""
     akash = settings.akash
     urls = dict.fromkeys(url for url in (akash.node_url, *akash.endpoints) if url)
-    return Chain(Endpoints(http, list(urls), akash.chain_id, head_kept_s=min(1.0, akash.poll_s)), owner)
+    endpoints = Endpoints(
+        http, list(urls), akash.chain_id, timeout_s=akash.timeout_s, head_kept_s=min(HEAD_KEPT_S, akash.poll_s)
+    )
+    return Chain(endpoints, owner)
 
 
 def make_parts(
@@ -106,6 +112,6 @@ def make_parts(
         orphan_age_s=akash.orphan_age_s,
         alarm_akt=akash.alarm_akt,
         alarm_act=akash.alarm_act,
-        mint_act=akash.mint_act,
+        mint_akt=akash.mint_akt,
         max_deposit_act=akash.max_deposit_act,
     )

@@ -10,20 +10,16 @@ from typing import Final
 
 import msgspec
 
+from engram.nodes import environment
 from engram.provisioning.akash import sdl
 from engram.provisioning.akash.errors import InvalidSdl
 from engram.provisioning.akash.sdl import Sdl
-from engram.sessions import Tier, TierName
+from engram.sessions import Tier
 
 SERVICE: Final = "miner"
 PLACEMENT: Final = "akash"
-NODE_PORT: Final = 8091
+NODE_PORT: Final = environment.PORT
 """What the node listens on, inside its container."""
-DATA_FOLDER: Final = "/data"
-AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
-"""Overclock Labs, whose word most tenants ask for."""
-MAX_PRICE_UACT: Final = {TierName.LITE: "30", TierName.STANDARD: "60", TierName.PRO: "120"}
-"""The most a node may cost a block, in uact: 3.5 times what a provider's default script asks."""
 ROOT_GIB: Final = 1
 MAX_BODY_BYTES: Final = 10 * 1024 * 1024
 """A node takes bodies of this size; the ingress must pass them."""
@@ -40,7 +36,7 @@ class NodeOrder(msgspec.Struct, frozen=True, kw_only=True):
     environment: Mapping[str, str]
     max_price_uact: str
     """A block, decimal text."""
-    auditors: tuple[str, ...] = (AUDITOR,)
+    auditors: tuple[str, ...] = ()
     """At least one must have signed for the provider; none: any provider may bid."""
     attributes: Mapping[str, str] = {}
     """What a provider must have, such as its region."""
@@ -57,13 +53,13 @@ def node_sdl(order: NodeOrder) -> Sdl:
     """Return the SDL of a node. Raises InvalidSdl for an image without its digest."""
     if not _BY_DIGEST.fullmatch(order.image):
         raise InvalidSdl(f"the image is {order.image!r}; it must be {_DIGEST_FORM}")
-    environment = tuple(f"{name}={value}" for name, value in sorted(order.environment.items()))
+    variables = tuple(f"{name}={value}" for name, value in sorted(order.environment.items()))
     options = sdl.HttpOptions(max_body_size=MAX_BODY_BYTES)
     port = sdl.Expose(port=NODE_PORT, as_port=80, http_options=options, to=(sdl.ExposeTo(everybody=True),))
     persistent = order.storage_class is not None
-    mounts = {"data": sdl.Mount(mount=DATA_FOLDER)} if persistent else {}
+    mounts = {"data": sdl.Mount(mount=environment.DATA_DIR)} if persistent else {}
     service = sdl.Service(
-        image=order.image, env=environment, expose=(port,), params=sdl.Params(storage=mounts) if mounts else None
+        image=order.image, env=variables, expose=(port,), params=sdl.Params(storage=mounts) if mounts else None
     )
     price = sdl.Price(denom="uact", amount=order.max_price_uact)
     placement = sdl.Placement(

@@ -9,10 +9,35 @@ from engram.provisioning.akash.compiler import compile_sdl
 from engram.provisioning.akash.model import PICO
 from engram.provisioning.akash.node_sdl import NODE_PORT, SERVICE, NodeOrder, node_sdl
 from engram.provisioning.akash.ports import Order, Wish
+from engram.provisioning.akash.sdl import Sdl
 from engram.provisioning.model import NodeSpec
+from engram.sessions import Tier
 
 DEPLOYMENT_VARIABLE = "ENGRAM_DEPLOYMENT"
 """Holds the deployment's number, so that no two deployments have the same manifest, and each hash names one."""
+
+
+def definition_of(
+    settings: AkashSettings,
+    image: str,
+    tier: Tier,
+    environment: Mapping[str, str],
+    max_price_uact: str,
+    *,
+    wide: bool = False,
+) -> Sdl:
+    """Return the SDL of a node; a wide one may be placed in any region. Raises InvalidSdl."""
+    return node_sdl(
+        NodeOrder(
+            tier=tier,
+            image=image,
+            environment=environment,
+            max_price_uact=max_price_uact,
+            auditors=settings.auditors,
+            attributes={"region": settings.region} if settings.region and not wide else {},
+            storage_class=settings.storage_class,
+        )
+    )
 
 
 def order_maker(
@@ -22,20 +47,8 @@ def order_maker(
 
     def order(wish: Wish) -> Order:
         environment = {**environment_of(wish.spec), DEPLOYMENT_VARIABLE: str(wish.dseq)}
-        attributes = {"region": settings.region} if settings.region and not wish.wide else {}
-        compiled = compile_sdl(
-            node_sdl(
-                NodeOrder(
-                    tier=wish.spec.tier,
-                    image=image,
-                    environment=environment,
-                    max_price_uact=_decimal(wish.ceiling),
-                    auditors=settings.auditors,
-                    attributes=attributes,
-                    storage_class=settings.storage_class,
-                )
-            )
-        )
+        ceiling = _decimal(wish.ceiling)
+        compiled = compile_sdl(definition_of(settings, image, wish.spec.tier, environment, ceiling, wide=wish.wide))
         return Order(
             manifest=compiled.manifest, hash=compiled.version, groups=compiled.groups, service=SERVICE, port=NODE_PORT
         )

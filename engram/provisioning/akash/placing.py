@@ -49,6 +49,8 @@ class Placing:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._pace = _Pace(parts)
+        self._numbering = trio.Lock()
+        self._last_dseq = 0
 
     async def create(self, spec: NodeSpec, *, wide: bool) -> Deployment:
         """Commit to a new deployment and follow its create; the row comes back in the state that this led to.
@@ -56,9 +58,8 @@ class Placing:
         Raises Unavailable: nothing was committed to.
         """
         parts = self._parts
-        last = await parts.ledger.read(records.last_dseq)
         now = parts.clock.now()
-        dseq = numbering.next_dseq(parts.ledger_id, now, last)
+        dseq = await self._next_dseq(now)
         ceiling = bidding.ceiling(parts.max_price[spec.tier.name], spec.tier.usd_micros_per_hour, BLOCKS_PER_HOUR)
         order = parts.order_of(Wish(spec=spec, dseq=dseq, wide=wide, ceiling=ceiling))
         row = Deployment(
@@ -78,19 +79,26 @@ class Placing:
         await self._pace.wait()
 
         def begin(connection: Connection) -> bool:
-            if records.live(connection, row.token) is not None or records.last_dseq(connection) >= row.dseq:
+            if records.live(connection, row.token) is not None:
                 return False
             records.insert_deployment(connection, row)
             return True
 
         done = await self._transact(row, Subject.CREATE, (self._create_message(row, order),), begin)
         if done is None:
-            raise Unavailable("another deployment was numbered meanwhile")
+            raise Unavailable(f"{spec.token} has a deployment already")
         if not done.committed:  # kept all the same: it counts as an attempt
             refused = rules.decide(row, done.event, now, parts.budgets).row
             await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
             return refused
         return await self.apply(row, done.event)
+
+    async def _next_dseq(self, now: float) -> int:
+        """Return a number that none of our deployments has or will get."""
+        async with self._numbering:
+            last = max(self._last_dseq, await self._parts.ledger.read(records.last_dseq))
+            self._last_dseq = numbering.next_dseq(self._parts.ledger_id, now, last)
+            return self._last_dseq
 
     async def drive(self, row: Deployment) -> Deployment:
         """Bring the deployment further until it serves or is closed. Goes on through outages."""
@@ -227,10 +235,9 @@ class Placing:
         return info is None or not info.is_active
 
     async def _collect_bids(self, row: Deployment) -> Event:
-        budgets, now = self._parts.budgets, self._parts.clock.now()
-        first_look = row.state_since + budgets.bids_first_s
-        if now < first_look:
-            await trio.sleep(first_look - now)
+        if self._parts.clock.now() - row.state_since < self._parts.budgets.bids_first_s:
+            await trio.lowlevel.checkpoint()
+            return rules.NotReady()  # not looked at yet: it changes nothing
         bids = await self._parts.chain.bids(row.dseq)
         if not bids:
             info = await self._parts.chain.deployment(row.dseq)

@@ -69,7 +69,8 @@ class AkashParts(msgspec.Struct, frozen=True, kw_only=True):
     orphan_age_s: float = 900.0
     alarm_akt: float = 10.0
     alarm_act: float = 20.0
-    mint_act: float = 0.0
-    """ACT minted at once when `alarm_act` is undercut; 0: never."""
+    mint_akt: float = 0.0
+    """AKT burned for ACT when `alarm_act` is undercut; 0: none."""
+    wallet_s: float = 60.0
     max_deposit_act: float = 50.0
     """The most that one deployment may hold in its escrow."""

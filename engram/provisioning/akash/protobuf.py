@@ -10,7 +10,7 @@ A field of a Struct is annotated with its number; how it is written follows from
     groups: Annotated[tuple[G, ...], 2]      repeated, one field for each; numbers too (not packed)
 
 Decoding is strict: what this encoder (or Go's, for packed numbers) would not have written is refused, as a signed
-transaction has one form only (Cosmos ADR-027).
+transaction has one form only (Cosmos ADR-027). No message contains itself, so that its type bounds how deep it goes.
 """
 
 import enum
@@ -29,8 +29,6 @@ VARINT: Final = 0
 FIXED64: Final = 1
 DELIMITED: Final = 2
 FIXED32: Final = 5
-MAX_DEPTH: Final = 16
-"""Messages inside messages; the deepest of ours is 8."""
 _UINT64: Final = 2**64
 
 Uint32: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
@@ -46,7 +44,7 @@ def encode(message: msgspec.Struct) -> bytes:
 
 def decode(content: bytes, message: type[M]) -> M:
     """Decode a message. Raises MalformedMessage for anything else than its one form, unknown fields included."""
-    return _decode(content, message, known_only=True, depth=0)
+    return _decode(content, message, known_only=True)
 
 
 def read(content: bytes, message: type[M]) -> M:
@@ -54,7 +52,7 @@ def read(content: bytes, message: type[M]) -> M:
 
     Raises MalformedMessage.
     """
-    return _decode(content, message, known_only=False, depth=0)
+    return _decode(content, message, known_only=False)
 
 
 def varint(number: int) -> bytes:
@@ -205,9 +203,7 @@ def _below(number: int, bound: int) -> int:
     return number
 
 
-def _decode(content: bytes, message: type[M], *, known_only: bool, depth: int) -> M:
-    if depth > MAX_DEPTH:
-        raise MalformedMessage(f"messages are nested deeper than {MAX_DEPTH}")
+def _decode(content: bytes, message: type[M], *, known_only: bool) -> M:
     fields = {field.number: field for field in _fields(message)}
     found: dict[str, Any] = {}
     last = 0
@@ -221,7 +217,7 @@ def _decode(content: bytes, message: type[M], *, known_only: bool, depth: int) -
                 raise MalformedMessage(f"{message.__name__} has no field {number}")
             continue
         for one in field.values(wire_type, value):
-            read_value = _value(one, field, message, known_only=known_only, depth=depth)
+            read_value = _value(one, field, message, known_only=known_only)
             if field.repeated:
                 found[field.name] = (*found.get(field.name, ()), read_value)
             elif field.name in found:
@@ -232,11 +228,11 @@ def _decode(content: bytes, message: type[M], *, known_only: bool, depth: int) -
                 found[field.name] = read_value
     for field in fields.values():
         if field.name not in found:
-            found[field.name] = _absent(field, message, known_only=known_only, depth=depth)
+            found[field.name] = _absent(field, message, known_only=known_only)
     return message(**found)
 
 
-def _absent(field: _Field, of: type, *, known_only: bool, depth: int) -> object:
+def _absent(field: _Field, of: type, *, known_only: bool) -> object:
     """Return what a field stands for that is not on the wire; the Struct's own default may be another."""
     if field.repeated:
         return ()
@@ -244,12 +240,12 @@ def _absent(field: _Field, of: type, *, known_only: bool, depth: int) -> object:
         return field.default
     if known_only:
         raise MalformedMessage(f"{of.__name__} lacks field {field.number} ({field.name})")
-    return _decode(b"", field.message, known_only=False, depth=depth + 1)
+    return _decode(b"", field.message, known_only=False)
 
 
-def _value(value: int | bytes, field: _Field, of: type, *, known_only: bool, depth: int) -> Any:
+def _value(value: int | bytes, field: _Field, of: type, *, known_only: bool) -> Any:
     if field.message is not None and isinstance(value, bytes):
-        return _decode(value, field.message, known_only=known_only, depth=depth + 1)
+        return _decode(value, field.message, known_only=known_only)
     try:
         return field.from_wire(value)
     except ValueError as error:

@@ -159,7 +159,7 @@ class Providers:
         return ProviderFailed(reason or "no connection")
 
     async def _contact(self, provider: str) -> Contact:
-        """Raises Unavailable, UnusableAddress."""
+        """Return the address of a provider, kept for a while. Raises Unavailable, UnusableAddress."""
         now = trio.current_time()
         known = self._contacts.get(provider)
         if known is not None and now < known.until:

@@ -1,12 +1,13 @@
 """Where a provider is reached: what stands on chain is a stranger's word, and never leads into our own network."""
 
-import ipaddress
 import socket
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 import trio
+
+from config.addresses import is_public_host
 
 RESOLVE_S: Final = 5.0
 
@@ -43,23 +44,7 @@ async def vetted(host_uri: str, *, allow_private: bool) -> ProviderAddress:
     if not addresses:
         raise UnusableAddress(f"{host[:100]!r} has no address")
     for address in addresses:
-        if not allow_private and not is_public(address):
+        if not allow_private and not is_public_host(address):
             raise UnusableAddress(f"{host[:100]!r} is {address}, which is not a public address")
     shown = f"[{host}]" if ":" in host else host
     return ProviderAddress(f"https://{shown}:{port}", addresses[0])
-
-
-def is_public(address: str) -> bool:
-    """Return whether the address is one of the internet, not of this machine or its networks.
-
-    >>> is_public("8.8.8.8"), is_public("127.0.0.1"), is_public("10.1.2.3"), is_public("::ffff:10.1.2.3")
-    (True, False, False, False)
-    """
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    if mapped is not None:
-        parsed = mapped
-    return parsed.is_global and not parsed.is_multicast

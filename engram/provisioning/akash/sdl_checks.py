@@ -21,7 +21,8 @@ _CLASSES: Final = ("beta1", "beta2", "beta3", "default")
 _SERVICE: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?", re.ASCII)
 _VARIABLE: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*", re.ASCII)
 _HOST: Final = re.compile(r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_DIVERGING: Final = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+"""Characters that Go and TypeScript write differently into the JSON that is hashed."""
 _MIN_PASSWORD: Final = 6
 _MIN_EMAIL: Final = 5
 Q = TypeVar("Q")
@@ -81,8 +82,9 @@ def _service(name: str, service: Service) -> Iterator[str]:
         variable, _, value = entry.partition("=")
         if not _VARIABLE.fullmatch(variable):
             yield f"services.{name}.env: {variable!r} is no name of a variable"
-        if _CONTROL.search(value):
-            yield f"services.{name}.env: the value of {variable} holds a control character; compilers differ on those"
+        if _DIVERGING.search(value):
+            odd = "a control character or a line separator, which compilers hash differently"
+            yield f"services.{name}.env: the value of {variable} has {odd}"
 
 
 def _instances(sdl: Sdl, name: str, place: str, instances: Instances) -> Iterator[str]:

@@ -28,8 +28,9 @@ from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import sending_rules, transactions, tx
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
-from engram.provisioning.akash.endpoints import Endpoint, Unanswered, decoded, refusal
-from engram.provisioning.akash.messages import Message
+from engram.provisioning.akash.endpoints import Endpoint, Head, Unanswered, decoded, refusal
+from engram.provisioning.akash.messages import CloseDeployment, DeploymentID, Message
+from engram.provisioning.akash.model import blocks
 from engram.provisioning.akash.sending_rules import Taken
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
@@ -40,11 +41,13 @@ TTL_BLOCKS: Final = 20
 """The same, of an ordered one."""
 INDEX_LAG_S: Final = 15.0
 """An endpoint may find a transaction this much later than its block was made."""
-INDEX_LAG_BLOCKS: Final = 3
+ALONE_S: Final = 600.0
+"""So long after its time one endpoint's word is enough that a transaction is not there: the others may be gone."""
 RENUMBERED: Final = 5
 LOOK_S: Final = 0.5
 LOOK_AGAIN_S: Final = 2.0
 SEND_AGAIN_S: Final = 7.0
+"""Seconds of the chain after which the same bytes go out again, to another endpoint."""
 _NS: Final = 1_000_000_000
 
 _log = structlog.get_logger("engram.provisioning.akash")
@@ -81,6 +84,7 @@ class Sender:
         self._clock = clock
         self._settings = settings
         self._ordered = False
+        self._probed = False
         self._one_at_a_time = trio.Lock()
         self._last_ns = 0
         self._fresh: set[bytes] = set()
@@ -93,7 +97,13 @@ class Sender:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Hold this from `prepare` to the end of `follow`: ordered transactions go one after the other."""
+        """Hold this from `prepare` to the end of `follow`: ordered transactions go one after the other.
+
+        Raises Unavailable.
+        """
+        if not self._probed:
+            async with self._one_at_a_time:
+                await self._probe()
         if not self._ordered:
             await trio.lowlevel.checkpoint()
             yield
@@ -108,8 +118,7 @@ class Sender:
         ran_out_at = None if dseq is None else await self._ran_out_at(dseq, subject)
         ordering = await self._ordering()
         gas = await self._simulate(wanted, ordering)
-        if isinstance(gas, str) and not self._ordered and sending_rules.needs_order(gas):
-            _log.warning("akash_takes_ordered_transactions_only", reason=gas[:200])
+        if isinstance(gas, str) and isinstance(ordering, tx.Unordered) and sending_rules.needs_order(gas):
             self._ordered = True
             ordering = await self._ordering()
             gas = await self._simulate(wanted, ordering)
@@ -154,6 +163,17 @@ class Sender:
         return outgoing
 
     # Making.
+
+    async def _probe(self) -> None:
+        """Learn from a simulation whether the chain takes unordered transactions. Raises Unavailable."""
+        if self._probed:
+            return
+        harmless = CloseDeployment(DeploymentID(self._chain.owner, 1))
+        answer = await self._simulate((harmless,), await self._ordering())
+        if isinstance(answer, str) and sending_rules.needs_order(answer):
+            _log.warning("akash_takes_ordered_transactions_only", reason=answer[:200])
+            self._ordered = True
+        self._probed = True
 
     async def _ordering(self) -> tx.Ordering:
         if self._ordered:
@@ -251,8 +271,9 @@ class Sender:
                         if found.state is TxState.EXPIRED:
                             self._chain.endpoints.rotate()
                         return found
-                if not self._is_over(outgoing, head.height, head.time, margin=False) and now - sent_at >= SEND_AGAIN_S:
-                    sent_at = now
+                over = self._is_over(outgoing, head)
+                if not over and head.time - sent_at >= SEND_AGAIN_S:
+                    sent_at = head.time
                     endpoint = usable[sends % len(usable)]  # one that swallowed it would do so again
                     sends += 1
                     answer = await self._broadcast(outgoing, endpoint, maybe_sent=maybe_sent)
@@ -309,20 +330,20 @@ class Sender:
                 if response.txhash.upper() != outgoing.name or int(response.height) <= 0:
                     continue
                 return _settled(outgoing, TxState.INCLUDED if response.code == 0 else TxState.REFUSED, response)
-            head = endpoint.head
-            over = head is not None and self._is_over(outgoing, head.height, head.time, margin=True)
-            if answer.status == 404 and over:
+            if answer.status == 404 and endpoint.head is not None:
+                if not self._is_over(outgoing, endpoint.head, self._settings.index_lag_s):
+                    return None  # not yet: the others are not asked before its time is over
                 absent += 1
-                if absent >= self._chain.endpoints.quorum:
+                alone = self._is_over(outgoing, endpoint.head, ALONE_S)
+                if absent >= self._chain.endpoints.quorum or alone:
                     return msgspec.structs.replace(outgoing, state=TxState.EXPIRED)
-            elif answer.status == 404:
-                return None  # not yet: the others are not asked before its time is over
         return None
 
-    def _is_over(self, outgoing: Outgoing, height: int, time: float, *, margin: bool) -> bool:
+    def _is_over(self, outgoing: Outgoing, head: Head, margin_s: float = 0.0) -> bool:
+        """Whether the block is past the transaction's time by that much."""
         if outgoing.timeout_height is not None:
-            return height > outgoing.timeout_height + (INDEX_LAG_BLOCKS if margin else 0)
-        return time > outgoing.timeout_ns / _NS + (self._settings.index_lag_s if margin else 0.0)
+            return head.height > outgoing.timeout_height + blocks(margin_s)
+        return head.time > outgoing.timeout_ns / _NS + margin_s
 
 
 def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outgoing:

@@ -15,6 +15,7 @@ from engram.provisioning.akash.model import Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.wallet_watch import WalletWatch
 from engram.provisioning.errors import Unavailable
 
 DOWN_AFTER: Final = 2
@@ -40,6 +41,7 @@ class Watching:
         self._escrows = escrows
         self._reconciler = reconciler
         self._try_lock = try_lock
+        self._wallet = WalletWatch(parts)
         self._not_running: dict[int, int] = {}
         self._wanted: set[int] = set()
         self._escrow_wanted = trio.Event()
@@ -54,7 +56,7 @@ class Watching:
         self._not_running.pop(dseq, None)
 
     def serves(self, row: Deployment) -> None:
-        """A node has begun to serve: its escrow is brought to what its price asks for."""
+        """Begin to watch a node that serves, and bring its escrow to what its price asks for."""
         self.forget(row.dseq)
         self.look_at_escrow(row.dseq)
 
@@ -70,6 +72,7 @@ class Watching:
             nursery.start_soon(self._every, self._parts.watch_s, self._look)
             nursery.start_soon(self._every, self._parts.escrow_s, self._escrows.fill_all)
             nursery.start_soon(self._every, self._parts.reconcile_s, self._reconcile)
+            nursery.start_soon(self._every, self._parts.wallet_s, self._wallet.look)
             nursery.start_soon(self._fill_wanted)
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:

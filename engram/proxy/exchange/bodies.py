@@ -1,7 +1,7 @@
 """A request's body: in memory, spooled, or still arriving from a client whose signature covers its digest."""
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Final, TypeAlias, final
 
 import trio
@@ -27,7 +27,7 @@ class MemoryBody:
         self.length: int | None = len(content) if present or content else None
         self.trailers: Headers = []
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body."""
         if self.content:
             yield self.content
@@ -47,7 +47,7 @@ class SpooledBody:
         self.length: int | None = file.size
         self.trailers: Headers = []
 
-    def parts(self) -> AsyncIterator[bytes]:
+    def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body."""
         return self._file.parts()
 
@@ -70,7 +70,7 @@ class LiveBody:
         self._digest = digest
         self._limit = limit
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it arrives. Raises Refusal (digest_mismatch, body_too_large, body_late) and Gone."""
         hashed, held, more = hashlib.sha256(), b"", True
         while more:

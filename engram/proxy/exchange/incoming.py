@@ -14,6 +14,7 @@ class Incoming:
     """One request."""
 
     __slots__ = (
+        "answered",
         "backend",
         "body_hash",
         "bucket",
@@ -67,6 +68,8 @@ class Incoming:
         self.code = ""
         """How it ended."""
         self.status = 0
+        self.answered = False
+        """Whether a whole answer was sent."""
         self.backend = ""
         self.detail = ""
         self.received_bytes = 0

@@ -84,7 +84,7 @@ class Passing:
         """End the request when its client leaves."""
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        if self._sink.ending:
+        if self._request.answered:
             return
         self._gone = True
         self._request.code = GONE_IN.get(self._request.phase, "client_gone")

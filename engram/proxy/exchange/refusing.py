@@ -75,4 +75,5 @@ async def answer(request: Incoming, status: int, body: bytes, headers: Iterable[
     request.status = status
     request.sent_bytes += len(body)
     lines = [*headers, (b"x-request-id", request.request_id.encode("ascii"))]
+    request.answered = True
     await respond(request.send, status, body, lines)

@@ -61,8 +61,6 @@ class ClientSink:
         self._signing = signing
         self._hash = hashlib.sha256()
         self._held: tuple[int, Headers, bytearray] | None = None
-        self.ending = False
-        """Whether the answer is whole: a client that leaves from now on takes nothing with it."""
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
         request, signing = self._request, self._signing
@@ -98,7 +96,7 @@ class ClientSink:
         await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, trailers: Headers) -> None:
-        self.ending = True
+        self._request.answered = True
         body = b""
         if self._held is not None:
             assert self._signing is not None

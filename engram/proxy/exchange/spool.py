@@ -6,7 +6,7 @@ the request (503); nothing falls back to memory.
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final, final
 
@@ -82,7 +82,7 @@ class SpoolFile:
             raise _full(error.strerror or "") from error
         self._written += len(data)
 
-    async def parts(self) -> AsyncIterator[bytes]:
+    async def parts(self) -> AsyncGenerator[bytes, None]:
         """Yield the body. Raises OSError."""
         at = 0
         while at < self.size:

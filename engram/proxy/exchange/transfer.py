@@ -12,6 +12,7 @@ it is passed on while the upload goes on, and ends it.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from math import inf
 from typing import Final, final
 
@@ -94,7 +95,7 @@ class Transfer:
         body = self._body
         self._request.phase = "wait"
         if isinstance(body, MemoryBody):
-            await self._guarded(forwarding, lambda: forwarding.send(raw_head + body.content))
+            await self._guarded(lambda: forwarding.send(raw_head + body.content))
             forwarding.sent()
             await self._answer(server, forwarding, sink)
             return
@@ -102,7 +103,7 @@ class Transfer:
         async with trio.open_nursery() as nursery:
             self.uploading, self._request.phase = True, "upload"
             try:
-                await self._guarded(forwarding, lambda: forwarding.send(raw_head))
+                await self._guarded(lambda: forwarding.send(raw_head))
                 nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
                 await self._answer(server, forwarding, sink)
             except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
@@ -121,7 +122,7 @@ class Transfer:
         lines = request_lines(request.headers, request.origin, target.authority, self._body.length)
         return head_of(request.method, path, lines)
 
-    async def _guarded(self, forwarding: Forwarding, send: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, send: Callable[[], Awaitable[None]]) -> None:
         """Send, but do not wait longer for a backend that takes nothing than for one that sends nothing."""
         with trio.CancelScope(deadline=trio.current_time() + self._route.idle_s) as sending:
             await send()
@@ -132,16 +133,17 @@ class Transfer:
         body = self._body
         chunked = body.length == CHUNKED
         try:
-            async for part in body.parts():
-                if not forwarding.taking:  # its answer, or the lack of one, says why
-                    break
-                if chunked:
-                    await self._guarded(forwarding, lambda part=part: forwarding.send_chunk(part))  # type: ignore[misc]
-                else:
-                    await self._guarded(forwarding, lambda part=part: forwarding.send(part))  # type: ignore[misc]
+            async with aclosing(body.parts()) as parts:
+                async for part in parts:
+                    if not forwarding.taking:  # its answer, or the lack of one, says why
+                        break
+                    if chunked:
+                        await self._guarded(lambda part=part: forwarding.send_chunk(part))  # type: ignore[misc]
+                    else:
+                        await self._guarded(lambda part=part: forwarding.send(part))  # type: ignore[misc]
             if chunked and forwarding.taking:
                 trailers = trailer_lines(body.trailers)
-                await self._guarded(forwarding, lambda: forwarding.send_end(trailers))
+                await self._guarded(lambda: forwarding.send_end(trailers))
         except (Refusal, Gone, OSError) as error:
             self._error = error
             forwarding.transport.close()

@@ -204,7 +204,7 @@ def _refusal_of(error: Refusal | AnswerCut | Gone) -> Refusal:
         case AnswerCut():
             return Refusal("backend_cut", "Error connecting to backend service", message=str(error))
         case Gone():
-            return Refusal("body_cut", "The request's body did not arrive whole")
+            return Refusal("internal", "Internal server error", message="the job's request has no client to leave")
 
 
 def _hash_of(request: Incoming) -> bytes:

@@ -84,9 +84,11 @@ class _Reading:
                 self._read_routes(value, where)
             elif section == "backends" and key:
                 self._read_backend(key, value, where)
-            elif section not in _SECTIONS:
+            elif section not in _SECTIONS and not (section == "backends" and value == {}):
                 known = [*_SECTIONS, "backends", "routes"]
                 self._refuse(where, section, f"there is no such section{nearest(section, known)}")
+            elif not key and value == {}:
+                pass
             elif not key:
                 self._refuse(where, section, "is a section: write its settings as keys below it")
             else:

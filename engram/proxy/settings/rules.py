@@ -19,8 +19,17 @@ _OWN_PATHS: Final = ("/", "/status", "/check", "/capacity", "/jobs")
 def problems(settings: ProxySettings, origins: Mapping[str, str]) -> Iterator[Problem]:
     """Yield every reason why the proxy must not start with these settings."""
     for key, message in _found(settings):
-        section = key.partition("[")[0]
-        yield Problem(origins.get(key) or origins.get(section) or "default", key, message)
+        yield Problem(_where(key, origins), key, message)
+
+
+def _where(key: str, origins: Mapping[str, str]) -> str:
+    """Return where a key was written, or else its section, or else where the settings are written at all."""
+    if (own := origins.get(key) or origins.get(key.partition("[")[0])) is not None:
+        return own
+    section = key.partition(".")[0] + "."
+    beside = (where for other, where in origins.items() if other.startswith(section))
+    files = (where for where in origins.values() if not where.startswith("environment"))
+    return next(beside, None) or next(files, "default")
 
 
 def _found(settings: ProxySettings) -> Iterator[tuple[str, str]]:

@@ -114,9 +114,9 @@ def _env_file(path: Path, problems: list[Problem]) -> dict[str, str]:
 
 
 def values(document: Document) -> Iterator[tuple[str, str, object]]:
-    """Yield (section, key, value) for every key of a document; a section that is no table has the key ""."""
+    """Yield (section, key, value) for every key of a document; a section that is no table, or empty, has the key ""."""
     for section, content in document.content.items():
-        if isinstance(content, dict):
+        if isinstance(content, dict) and content:
             for key, value in content.items():
                 yield section, key, value
         else:

@@ -11,6 +11,7 @@ import sys
 import trio
 
 from tests.doubles.akash.double import NODE_COMMAND, Options, running
+from tests.doubles.akash.store import Params
 
 
 def _options() -> Options:
@@ -25,10 +26,10 @@ def _options() -> Options:
     parser.add_argument("--fund", action="append", default=[], metavar="ADDRESS", help="1,000 AKT and 1,000 ACT")
     parser.add_argument("--stub-nodes", action="store_true", help="answer /health in this process, start no nodes")
     parser.add_argument("--node-command", nargs="+", default=list(NODE_COMMAND), help="what starts a node")
+    parser.add_argument("--chain-id", default=Params().chain_id)
     parser.add_argument("--pull-s", type=float, default=0.0, help="seconds that pulling the image takes")
     parser.add_argument("--unstable-after-s", type=float, default=450.0, help="chain seconds until it is given up")
     given = parser.parse_args()
-    command = given.node_command
     return Options(
         block_s=given.block_s,
         step_s=given.step_s,
@@ -37,7 +38,8 @@ def _options() -> Options:
         providers=given.providers,
         funded=tuple(given.fund),
         stub_nodes=given.stub_nodes,
-        node_command=tuple([sys.executable, *command[1:]] if command[0] == "python" else command),
+        node_command=tuple(given.node_command),
+        params=Params(chain_id=given.chain_id),
         pull_s=given.pull_s,
         unstable_after_s=given.unstable_after_s,
         port=given.port,

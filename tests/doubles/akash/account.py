@@ -50,6 +50,7 @@ from tests.doubles.akash.transaction import PUBKEY_TYPE
 
 URLS = {kind: url for url, kind in TYPES.items()}
 ONE_GIB = 1024**3
+_BETA3 = (Attribute("class", "beta3"), Attribute("persistent", "true"))
 
 
 class Account:
@@ -146,7 +147,7 @@ def spec(
     """Return a group as the lite tier's: a root volume, a volume for data, two endpoints."""
     volumes = (
         Storage("default", Amount(str(ONE_GIB).encode())),
-        Storage("data", Amount(str(10 * ONE_GIB).encode()), (Attribute("persistent", "true"),)),
+        Storage("data", Amount(str(10 * ONE_GIB).encode()), _BETA3),
     )
     resource = Resources(
         1,

@@ -25,26 +25,24 @@ class Certificate(msgspec.Struct, frozen=True):
 
 
 def make(address: str, folder: Path, name: str) -> Certificate:
-    """Make key and certificate in the folder, by the openssl program. Raises CalledProcessError."""
-    chain_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
+    """Make key and certificate in the folder, by the openssl program; those that are there are used again.
+
+    Raises CalledProcessError.
+    """
+    chain_file, key_file, serial_file = (folder / f"{name}.{kind}" for kind in ("pem", "key", "serial"))
+    public_file = folder / f"{name}.pub"
+    if public_file.exists():
+        serial = int(serial_file.read_text())
+        return Certificate(chain_file.read_bytes(), public_file.read_bytes(), serial, chain_file, key_file)
     serial = secrets.randbits(63) | 1
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "30",
-    ]
-    command += ["-subj", f"/CN={address}", "-set_serial", str(serial)]
-    command += ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=clientAuth,serverAuth"]
-    command += ["-keyout", str(key_file), "-out", str(chain_file)]
-    subprocess.run(command, check=True, capture_output=True)
-    public = subprocess.run(
-        ["openssl", "x509", "-in", str(chain_file), "-pubkey", "-noout"], check=True, capture_output=True
-    )
-    return Certificate(chain_file.read_bytes(), public.stdout, serial, chain_file, key_file)
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30")
+    constraints = ("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "extendedKeyUsage=clientAuth,serverAuth")
+    subject = ("-subj", f"/CN={address}", "-set_serial", str(serial))
+    _openssl("req", "-x509", *curve, *subject, *constraints, "-keyout", str(key_file), "-out", str(chain_file))
+    serial_file.write_text(str(serial))
+    public_file.write_bytes(_openssl("x509", "-in", str(chain_file), "-pubkey", "-noout"))
+    return Certificate(chain_file.read_bytes(), public_file.read_bytes(), serial, chain_file, key_file)
+
+
+def _openssl(*arguments: str) -> bytes:
+    return subprocess.run(["openssl", *arguments], check=True, capture_output=True).stdout

@@ -23,6 +23,7 @@ from tests.doubles.akash.errors import (
     WRONG_SEQUENCE,
     Refused,
 )
+from tests.doubles.akash.faults import ChainFaults, used
 from tests.doubles.akash.messages import (
     AccountDeposit,
     AnyValue,
@@ -83,6 +84,7 @@ class Chain:
         """Blocks until a transaction can be looked up after the one it is in."""
         self.waiting: dict[str, Transaction] = {}
         self.included: dict[str, Included] = {}
+        self.faults = ChainFaults()
         self.refusals: list[str] = []
         """What provider actions were refused with."""
         self.times: dict[int, float] = {}
@@ -179,6 +181,7 @@ class Chain:
         gas, data, refused = 0, b"", None
         try:
             gas, data = self._execute(tx)
+            gas *= 3 if used(self.faults, "out_of_gas") else 1
             if gas > tx.fee.gas_limit:
                 refused = OUT_OF_GAS.error(
                     f"out of gas in location: WriteFlat; gasWanted: {tx.fee.gas_limit}, gasUsed: {gas}"

@@ -10,6 +10,7 @@
 | POST /mint | {"status": "mint_status_halt_cr"} |
 | POST /leave | {"provider", "reason": "unstable"}: it ends all its leases, with notice where it promised one |
 | POST /kill | {"provider"}: its machines lose power; the leases stay |
+| POST /rotate | {"provider"}: a new certificate; the one before is revoked |
 | POST /forget | {"provider"}: it has restarted and knows no manifest |
 """
 
@@ -37,6 +38,7 @@ class Control:
         providers: dict[str, Provider],
         gateways: dict[str, Gateway],
         make_blocks: Callable[[int, float], None],
+        rotate: Callable[[str], None],
     ) -> None:
         self._chain = chain
         self._faults = faults
@@ -44,6 +46,7 @@ class Control:
         self._providers = providers
         self._gateways = gateways
         self._make_blocks = make_blocks
+        self._rotate = rotate
         self.endpoints: list[str] = []
 
     async def handle(self, request: Request) -> Answer:
@@ -53,7 +56,7 @@ class Control:
         try:
             sent: dict[str, Any] = json.loads(request.body or b"{}")
             await self._do(request.path, sent)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             return as_json({"error": f"{request.path}: {error!r}"}, 400)
         return as_json(self.state())
 
@@ -96,6 +99,8 @@ class Control:
                 self._chain.drain(sent["address"], sent["denom"])
             case "/blocks":
                 self._make_blocks(int(sent.get("count", 1)), float(sent.get("step_s", 6.0)))
+            case "/rotate":
+                self._rotate(sent["provider"])
             case "/mint":
                 self._chain.state.mint_status = sent["status"]
             case "/leave":

@@ -1,6 +1,7 @@
 """The whole double: a chain with its nodes, providers with their gateways, blocks by the clock, and its control."""
 
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +17,7 @@ from tests.doubles.akash import addresses, certificates
 from tests.doubles.akash.certificates import Certificate
 from tests.doubles.akash.chain import Chain
 from tests.doubles.akash.control import Control
-from tests.doubles.akash.faults import ChainFaults, Faults, NodeFaults, ProviderFaults
+from tests.doubles.akash.faults import Faults, NodeFaults, ProviderFaults
 from tests.doubles.akash.gateway import Gateway
 from tests.doubles.akash.provider import Provider, Script
 from tests.doubles.akash.rest import Node
@@ -26,7 +27,7 @@ from tests.doubles.akash.workloads import ChildProcess, Stub, Workload
 
 AUDITOR: Final = "akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63"
 _RICH: Final = 10**15
-NODE_COMMAND: Final = ("python", "-m", "engram.miner")
+NODE_COMMAND: Final = (sys.executable, "-m", "engram.miner")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +55,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first node; the others and the rest have ports of their own."""
     control_port: int = 0
     params: Params = Params()
+    certificates: str = ""
+    """A folder of certificates that are used again; none: they are made each time."""
 
 
 class Double:
@@ -63,19 +66,22 @@ class Double:
         self.options = options
         self._now = now
         self._folder = folder
+        self.certificates = Path(options.certificates or folder)
         self.chain = Chain(options.params, time_s=now(), index_lag=options.index_lag)
         names = ("ada", "brunel", "curie", "darwin", "euler", "faraday", "gauss", "hopper")[: options.providers]
         self.faults = Faults(
             nodes=[NodeFaults() for _ in range(options.nodes)],
             providers={name: ProviderFaults() for name in names},
-            chain=ChainFaults(),
+            chain=self.chain.faults,
         )
         self.providers = {name: self._provider(index, name) for index, name in enumerate(names)}
         self.nodes = [
             Node(self.chain, list(self.providers.values()), faults, self.faults.chain) for faults in self.faults.nodes
         ]
         self.gateways = {name: Gateway(each, self.chain, self.now) for name, each in self.providers.items()}
-        self.control = Control(self.chain, self.faults, self.nodes, self.providers, self.gateways, self.make_blocks)
+        self.control = Control(
+            self.chain, self.faults, self.nodes, self.providers, self.gateways, self.make_blocks, self.rotate
+        )
         self.control_url = ""
         for address in options.funded:
             self.chain.fund(address, uakt=10**9, uact=10**9)
@@ -97,6 +103,11 @@ class Double:
                 self.chain.lose_waiting()
             self.chain.make_block(time_s)
 
+    def rotate(self, name: str) -> None:
+        """Give a provider a new certificate; the one before is revoked."""
+        provider = self.providers[name]
+        provider.certificate = certificates.make(provider.address, self._folder, f"{name}-{self.chain.state.height}")
+
     def _provider(self, index: int, name: str) -> Provider:
         address = addresses.of_name(f"provider/{name}")
         self.chain.fund(address, uact=_RICH)
@@ -112,11 +123,12 @@ class Double:
             unstable_after_s=self.options.unstable_after_s,
             withdraw_every_blocks=self.options.withdraw_every_blocks,
         )
-        certificate = certificates.make(address, self._folder, name)
-        return Provider(script, self.chain, certificate, self.faults.providers[name], self._make_workload)
+        certificate = certificates.make(address, self.certificates, name)
+        faults = self.faults.providers[name]
+        return Provider(script, self.chain, certificate, faults, partial(self._make_workload, faults))
 
-    def _make_workload(self, environment: dict[str, str], name: str) -> Workload:
-        if self.options.stub_nodes:
+    def _make_workload(self, faults: ProviderFaults, environment: dict[str, str], name: str) -> Workload:
+        if self.options.stub_nodes or faults.answers_itself:
             return Stub(environment)
         folder = self._folder / "workloads" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +168,7 @@ class Double:
 
     async def _listen_secure(self, nursery: trio.Nursery, provider: Provider, gateway: Gateway) -> int:
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        presented = _Presented(provider, self._folder)
+        presented = _Presented(provider, self.certificates)
         nursery.start_soon(partial(serve, gateway.handle, listener, presented.context))
         return int(listener.socket.getsockname()[1])
 
@@ -167,17 +179,17 @@ class _Presented:
     def __init__(self, provider: Provider, folder: Path) -> None:
         self._provider = provider
         self._folder = folder
-        self._own = provider.certificate.context()
+        self._contexts: dict[int, ssl.SSLContext] = {}
         self._other: Certificate | None = None
 
     def context(self) -> ssl.SSLContext:
-        if not self._provider.faults.impostor:
-            return self._own
-        if self._other is None:
-            self._other = certificates.make(
-                self._provider.address, self._folder, f"{self._provider.script.name}-impostor"
-            )
-        return self._other.context()
+        found = self._provider.certificate
+        if self._provider.faults.impostor:
+            name = f"{self._provider.script.name}-impostor"
+            found = self._other = self._other or certificates.make(self._provider.address, self._folder, name)
+        if found.serial not in self._contexts:
+            self._contexts[found.serial] = found.context()
+        return self._contexts[found.serial]
 
 
 @asynccontextmanager

@@ -22,6 +22,10 @@ class NodeFaults(msgspec.Struct):
     """So many broadcasts are answered with code 0 and lost."""
     no_unordered: bool = False
     """Unordered transactions are refused, as chains before SDK 0.53 do."""
+    garbage: int = 0
+    """So many requests are answered 200 with a page of HTML."""
+    huge: int = 0
+    """So many requests are answered 200 with 32 MB."""
     missing: tuple[str, ...] = ()
     """Paths beginning so are answered 501: the chain has other versions."""
 
@@ -40,10 +44,18 @@ class ProviderFaults(msgspec.Struct):
     """It takes manifests and starts nothing."""
     ignores_manifest: bool = False
     """It answers 200 with nothing in it and keeps no manifest."""
+    answers_itself: bool = False
+    """It starts no node and answers in its place, with the launch token that the manifest names."""
+    keeps_running: bool = False
+    """Its workloads go on after their leases."""
     loses_workloads: bool = False
     """The lease is active, the workload is gone and the status empty."""
     error_500: int = 0
     """So many requests are answered 500."""
+    huge: int = 0
+    """So many requests are answered 200 with 32 MB."""
+    redirects: str = ""
+    """All requests are sent on to this URL."""
     status_404: int = 0
     """So many status requests are answered 404, as by a provider that has restarted."""
 
@@ -53,6 +65,8 @@ class ChainFaults(msgspec.Struct):
 
     second_writer: int = 0
     """Before so many ordered transactions, another writer of the same account uses its sequence."""
+    out_of_gas: int = 0
+    """So many transactions use three times the gas that was simulated."""
     drop_waiting: bool = False
     """What waits in the mempool is lost at the next block."""
     no_blocks: bool = False

@@ -14,7 +14,7 @@ from tests.doubles.akash import manifests, tokens, workloads
 from tests.doubles.akash.chain import Chain
 from tests.doubles.akash.faults import used
 from tests.doubles.akash.provider import Provider, Tenancy
-from tests.doubles.akash.serving import Answer, Cut, Frames, Request, as_json
+from tests.doubles.akash.serving import HUGE, Answer, Cut, Frames, Request, as_json
 from tests.doubles.akash.store import State
 
 _MANIFEST: Final = re.compile(r"/deployment/(\d+)/manifest")
@@ -46,6 +46,10 @@ class Gateway:
         self.requests.append(f"{request.method} {request.path}")
         if used(faults, "error_500"):
             return text(500, "injected")
+        if faults.redirects:
+            return Answer(307, location=faults.redirects)
+        if used(faults, "huge"):
+            return HUGE
         if request.path in ("/version", "/status", "/address") and request.method == "GET":
             return self._open_to_all(request.path)
         try:

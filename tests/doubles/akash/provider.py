@@ -18,6 +18,7 @@ from tests.doubles.akash.workloads import Workload, environment_of
 LeaseKey = tuple[str, int, int, int, str]
 BID_TIMEOUT_S: Final = 300
 MANIFEST_TIMEOUT_S: Final = 300
+_LOOK_S: Final = 0.005
 
 
 class Script(msgspec.Struct, frozen=True):
@@ -72,6 +73,8 @@ class Provider:
         self.host_uri = ""
         self.faults = faults
         self.tenancies: dict[LeaseKey, Tenancy] = {}
+        self.left_running: list[Workload] = []
+        """What goes on after its lease."""
         self.manifests_taken = 0
         self._chain = chain
         self._make_workload = make_workload
@@ -91,9 +94,9 @@ class Provider:
                 await trio.sleep_forever()
             finally:
                 with trio.CancelScope(shield=True):
-                    for tenancy in self.tenancies.values():
-                        if tenancy.workload is not None:
-                            await tenancy.workload.stop()
+                    for workload in (*self.left_running, *(each.workload for each in self.tenancies.values())):
+                        if workload is not None:
+                            await workload.stop()
 
     # ---------------------------------------------------------------------------------------------- each block
 
@@ -140,7 +143,9 @@ class Provider:
         lease = state.leases.get(tenancy.lease.key)
         if lease is None or not lease.serves:
             del self.tenancies[tenancy.lease.key]
-            if tenancy.workload is not None and self._nursery is not None:
+            if tenancy.workload is not None and self.faults.keeps_running:
+                self.left_running.append(tenancy.workload)
+            elif tenancy.workload is not None and self._nursery is not None:
                 self._nursery.start_soon(tenancy.workload.stop)
             return
         tenancy.lease = lease
@@ -181,35 +186,33 @@ class Provider:
     def take(self, tenancy: Tenancy, manifest: list[dict[str, Any]]) -> None:
         """Run a manifest that was found good; the same one again changes nothing."""
         self.manifests_taken += 1
-        if tenancy.manifest == manifest and tenancy.workload is not None:
-            if self._nursery is not None and tenancy.workload.has_ended and not self.faults.loses_workloads:
-                self._nursery.start_soon(self._start_again, tenancy.workload)
+        before = tenancy.workload
+        if tenancy.manifest == manifest and (before is None or not before.has_ended or self.faults.loses_workloads):
             return
-        tenancy.manifest = manifest
+        same, tenancy.manifest = tenancy.manifest == manifest, manifest
         tenancy.not_ready_since_s = self._chain.state.time_s
         if self._nursery is not None and not self.faults.never_ready:
-            self._nursery.start_soon(self._start, tenancy)
+            self._nursery.start_soon(self._start, tenancy, before if same else None)
 
-    async def _start(self, tenancy: Tenancy) -> None:
-        assert tenancy.manifest is not None
-        before, service = tenancy.workload, tenancy.manifest[0]["services"][0]
-        if before is not None:
-            await before.stop()
-        await trio.sleep(self.script.pull_s)
-        lease = tenancy.lease
-        if self.tenancies.get(lease.key) is not tenancy:
+    async def _start(self, tenancy: Tenancy, again: Workload | None) -> None:
+        """Start a workload, or the one that has ended again: on its volume, at the same address, as a cluster does."""
+        assert self._nursery is not None
+        if tenancy.workload is not None:
+            await tenancy.workload.stop()
+        if again is None:
+            await trio.sleep(self.script.pull_s)
+        if not self._holds(tenancy) or tenancy.manifest is None:
             return
-        name = f"{lease.dseq}-{lease.gseq}-{lease.oseq}"
+        lease, service = tenancy.lease, tenancy.manifest[0]["services"][0]
         tenancy.service = service["name"]
-        tenancy.workload = self._make_workload(environment_of(service), name)
-        assert self._nursery is not None
+        name = f"{lease.owner[-8:]}-{lease.dseq}-{lease.gseq}-{lease.oseq}"
+        tenancy.workload = again or self._make_workload(environment_of(service), name)
         await tenancy.workload.start(self._nursery)
+        if not self._holds(tenancy) and not self.faults.keeps_running:
+            await tenancy.workload.stop()
 
-    async def _start_again(self, workload: Workload) -> None:
-        """Start what has ended on its volume, at the same address, as a cluster does."""
-        await workload.stop()
-        assert self._nursery is not None
-        await workload.start(self._nursery)
+    def _holds(self, tenancy: Tenancy) -> bool:
+        return self.tenancies.get(tenancy.lease.key) is tenancy
 
     async def look(self, tenancy: Tenancy) -> bool:
         """Return whether the workload of a lease is ready now."""
@@ -221,6 +224,13 @@ class Provider:
         elif tenancy.not_ready_since_s is None:
             tenancy.not_ready_since_s = self._chain.state.time_s
         return tenancy.ready
+
+    async def ready(self, tenancy: Tenancy) -> None:
+        """Wait until the workload of a lease is ready."""
+        while True:
+            if await self.look(tenancy):
+                return
+            await trio.sleep(_LOOK_S)
 
     async def watch(self, every_s: float) -> None:
         """Look at all workloads for ever, as a provider's health monitor does."""

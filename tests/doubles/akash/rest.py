@@ -15,7 +15,7 @@ from tests.doubles.akash.errors import INVALID_REQUEST, TX_DECODE, Refused
 from tests.doubles.akash.faults import ChainFaults, NodeFaults, used
 from tests.doubles.akash.minting import HALTED
 from tests.doubles.akash.provider import Provider
-from tests.doubles.akash.serving import Answer, Cut, Hang, Request, as_json
+from tests.doubles.akash.serving import GARBAGE, HUGE, Answer, Cut, Hang, Request, as_json
 from tests.doubles.akash.store import AccountRow, State, dec
 from tests.doubles.akash.transaction import Transaction, decode
 
@@ -58,6 +58,10 @@ class Node:
             raise Cut
         if used(self._faults, "error_500"):
             return failed(500, _UNKNOWN, "injected")
+        if used(self._faults, "garbage"):
+            return GARBAGE
+        if used(self._faults, "huge"):
+            return HUGE
         path = request.path
         name = next((known for known in _NAMED if path.startswith(known)), path)
         self.requests[name] = self.requests.get(name, 0) + 1
@@ -67,7 +71,7 @@ class Node:
             if request.method == "POST":
                 return self._post(path, request.body)
             return self._get(path, request.query)
-        except (ValueError, binascii.Error) as error:
+        except (ValueError, KeyError, TypeError, binascii.Error) as error:
             return failed(400, _INVALID, str(error))
 
     # --------------------------------------------------------------------------------------------------- sending

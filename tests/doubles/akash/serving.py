@@ -36,6 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     body: bytes = b""
     content_type: str = "application/json"
+    location: str = ""
 
 
 class Frames(msgspec.Struct, frozen=True):
@@ -53,6 +54,9 @@ class Hang(Exception):
 class Cut(Exception):
     """The connection is closed without an answer."""
 
+
+HUGE: Final = Answer(200, b'{"padding":"' + b"x" * 32 * 1024**2 + b'"}')
+GARBAGE: Final = Answer(200, b"<html><body>It works!</body></html>", "text/html")
 
 Handler: TypeAlias = Callable[[Request], Awaitable[Answer | Frames]]
 
@@ -134,6 +138,8 @@ class _Connection:
 
     async def _answer(self, answer: Answer) -> None:
         headers = [("Content-Type", answer.content_type), ("Content-Length", str(len(answer.body)))]
+        if answer.location:
+            headers.append(("Location", answer.location))
         out = self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b""
         out += self._http.send(h11.Data(answer.body)) or b""
         out += self._http.send(h11.EndOfMessage()) or b""

@@ -7,7 +7,7 @@ import msgspec
 
 from tests.doubles.akash import addresses, wire
 from tests.doubles.akash.errors import INVALID_PUB_KEY, NO_SIGNATURES, TX_DECODE, UNAUTHORIZED, UNKNOWN_REQUEST, Refused
-from tests.doubles.akash.messages import TYPES, AuthInfo, Fee, Message, PubKey, SignDoc, TxBody, TxRaw, signer
+from tests.doubles.akash.messages import TYPES, AnyValue, AuthInfo, Fee, Message, PubKey, SignDoc, TxBody, TxRaw, signer
 
 PUBKEY_TYPE = "/cosmos.crypto.secp256k1.PubKey"
 _DIRECT = 1
@@ -46,6 +46,7 @@ def decode(raw: bytes) -> Transaction:
         body = wire.decode(envelope.body_bytes, TxBody)
         auth = wire.decode(envelope.auth_info_bytes, AuthInfo)
         messages = tuple(_message(each.type_url, each.value) for each in body.messages)
+        keys = [_public_key(each.public_key) for each in auth.signer_infos]
     except wire.Malformed as error:
         raise TX_DECODE.error(str(error)) from None
     if not messages:
@@ -66,7 +67,7 @@ def decode(raw: bytes) -> Transaction:
         messages=messages,
         type_urls=tuple(each.type_url for each in body.messages),
         signer=signers.pop(),
-        public_key=_public_key(info.public_key.type_url, info.public_key.value) if info.public_key else b"",
+        public_key=keys[0],
         sequence=info.sequence,
         mode=info.mode_info.single.mode,
     )
@@ -79,10 +80,12 @@ def _message(type_url: str, value: bytes) -> Message:
     return wire.decode(value, kind)
 
 
-def _public_key(type_url: str, value: bytes) -> bytes:
-    if type_url != PUBKEY_TYPE:
-        raise TX_DECODE.error(f"unable to resolve type URL {type_url}")
-    return wire.decode(value, PubKey).key
+def _public_key(key: AnyValue | None) -> bytes:
+    if key is None:
+        return b""
+    if key.type_url != PUBKEY_TYPE:
+        raise wire.Malformed(f"unable to resolve type URL {key.type_url}")
+    return wire.decode(key.value, PubKey).key
 
 
 def check_key(tx: Transaction, known: bytes) -> bytes:

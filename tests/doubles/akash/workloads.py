@@ -99,16 +99,17 @@ class ChildProcess:
         self.port = free_port()
         self.starts = 0
         self._command = command
-        self._folder = folder
+        self.folder = folder
+        """What whoever runs the machine can read."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         own = {"ENGRAM_NODE_HOST": "127.0.0.1", "ENGRAM_NODE_PORT": str(self.port)}
         self._environment = kept | environment | own | {"ENGRAM_NODE_DATA_DIR": str(folder / "data")}
         self._process: trio.Process | None = None
 
     async def start(self, nursery: trio.Nursery) -> None:
-        (self._folder / "data").mkdir(parents=True, exist_ok=True)
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
         self.starts += 1
-        with (self._folder / "log").open("ab") as log:
+        with (self.folder / "log").open("ab") as log:
             self._process = await trio.lowlevel.open_process(
                 self._command,
                 env=self._environment,
@@ -139,16 +140,17 @@ class ChildProcess:
         process = self._process
         if process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, number)
-            with trio.move_on_after(_TERM_S):
-                await process.wait()
-                return
+        with trio.CancelScope(shield=True):
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+                with trio.move_on_after(_TERM_S):
+                    await process.wait()
+                    return
 
     def log(self) -> list[str]:
         try:
-            with (self._folder / "log").open(encoding="utf-8", errors="replace") as file:
+            with (self.folder / "log").open(encoding="utf-8", errors="replace") as file:
                 return list(deque((line.rstrip("\n") for line in file), _LOG_LINES))
         except OSError:
             return []

@@ -1,12 +1,15 @@
 import copy
 import hashlib
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engram import files
 from engram.provisioning.akash import account, bech32
 from engram.provisioning.akash.errors import MalformedAddress, UnusableKey
 from tests.provisioning.akash.vectors import public_mnemonic, vectors
@@ -149,6 +152,23 @@ def test_nothing_is_written_for_what_is_no_key(tmp_path: Path) -> None:
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnusableKey, match=r"cannot write .*akash\.key"):
+        account.write_key_file(tmp_path / "file" / "akash.key", public_mnemonic())
+
+
+def test_a_key_that_is_not_on_disk_as_it_was_written_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put(path: Path, content: bytes, placing: object, check: Callable[[bytes], None]) -> None:
+        check(hashlib.sha256(content).hexdigest().encode())
+
+    monkeypatch.setattr(files, "put", put)
+    with pytest.raises(UnusableKey, match="could not be read back"):
+        account.write_key_file(tmp_path / "akash.key", public_mnemonic())
+
+
 def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnusableKey, match=r"none.key cannot be read: FileNotFoundError"):
         account.read_key_file(tmp_path / "none.key")
@@ -158,3 +178,11 @@ def test_new_words_make_a_new_account_each_time() -> None:
     first, second = account.generate_mnemonic(), account.generate_mnemonic()
     assert len(first.split()) == 24
     assert account.Signer(account.secret_of(first)).address != account.Signer(account.secret_of(second)).address
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    (tmp_path / "folder").mkdir(mode=0o700)
+    for name in ("pipe", "folder"):
+        with pytest.raises(UnusableKey, match=name):
+            account.read_key_file(tmp_path / name)

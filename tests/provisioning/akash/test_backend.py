@@ -15,6 +15,8 @@ from tests.provisioning.akash.worlds import World, world
 
 
 class AkashBench(contract.Bench):
+    starts_after_stop = 1
+
     def __init__(self, made: World) -> None:
         super().__init__(made.backend)
         self.world = made

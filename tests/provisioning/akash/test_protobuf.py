@@ -193,3 +193,8 @@ def test_the_record_of_a_mint_is_read_from_the_result_of_its_transaction() -> No
     assert messages.mint_responses(result) == (MintACTResponse(record, 1),)
     assert messages.mint_responses(b"") == ()
     assert TxRaw() == protobuf.decode(b"", TxRaw)
+
+
+def test_what_an_answer_leaves_out_is_empty() -> None:
+    assert protobuf.read(b"", MintACTResponse) == MintACTResponse()
+    assert protobuf.read(b"", messages.CreateLease).bid_id == BidID()

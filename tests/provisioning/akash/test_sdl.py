@@ -146,7 +146,7 @@ def test_what_is_compiled_is_the_manifest_that_upstream_s_snapshot_has() -> None
 
 @pytest.mark.parametrize(
     ("value", "escaped"),
-    [("<>&", r"\u003c\u003e\u0026"), ("\u2028\u2029", r"\u2028\u2029"), ("é☃😀", "é☃😀"), ('"\\', r"\"\\")],
+    [("<>&", r"\u003c\u003e\u0026"), ("é☃😀", "é☃😀"), ('"\\', r"\"\\")],
 )
 def test_characters_are_escaped_as_go_escapes_them(value: str, escaped: str) -> None:
     document = _document("tiers/lite.yaml")
@@ -154,6 +154,11 @@ def test_characters_are_escaped_as_go_escapes_them(value: str, escaped: str) -> 
     content = compile_sdl(sdl.parse(document)).manifest
     assert f'"env":["A={escaped}"]'.encode() in content
     assert json.loads(content)[0]["services"][0]["env"] == [f"A={value}"]
+
+
+def test_line_separators_are_escaped_as_go_escapes_them() -> None:
+    group = manifest.Group(name="a\u2028\u2029", services=())
+    assert manifest.canonical((group,)) == rb'[{"name":"a\u2028\u2029","services":[]}]'
 
 
 # ----------------------------------------------------------------------------------------------------- refusals
@@ -216,10 +221,16 @@ _GPU = {"units": 1, "attributes": {"vendor": {"nvidia": None}}}
         ("services.miner.params.storage.data.mount", "data", "matching regex"),
         ("services.miner.env", ["1A=x"], "'1A' is no name of a variable"),
         ("services.miner.env", ["A=x\ny"], "control character"),
+        ("services.miner.env", ["A=\u2028"], "line separator"),
         ("services.miner.expose.0.to.0.ip", "leased", "endpoints: 'leased' is missing"),
         ("services.miner.expose.0.accept", ["Example.com"], "'Example.com' must be a DNS name"),
         ("services.miner.expose.0.accept", ["a.com", "a.com"], "be named once"),
         ("services.miner.credentials", {"host": "h", "username": "u", "password": "short"}, "less than 6 characters"),
+        (
+            "services.miner.credentials",
+            {"host": "h", "username": "u", "password": "long enough", "email": "a@b"},
+            "'a@b' has less than 5 characters",
+        ),
         ("services.miner.expose", [], "nothing in 'akash' is global"),
     ],
 )
@@ -318,7 +329,8 @@ def test_no_secret_of_an_environment_is_shown() -> None:
     document = _document("v2.1/credentials")
     document["services"]["private-app"]["env"] = ["TOKEN=launch-secret"]
     definition = sdl.parse(document)
-    for shown in (repr(definition), repr(compile_sdl(definition))):
+    credentials = definition.services["private-app"].credentials
+    for shown in (repr(definition), repr(credentials), repr(compile_sdl(definition))):
         assert "launch-secret" not in shown
         assert "mypassword" not in shown
 

@@ -103,6 +103,11 @@ def test_an_unordered_transaction_without_a_timeout_is_refused() -> None:
         _ = tx.decode_tx(encode(tx.TxRaw(body, sent.raw.auth_info_bytes, (b"",)))).ordering
 
 
+def test_a_transaction_that_nobody_signs_is_refused() -> None:
+    with pytest.raises(MalformedMessage, match="no signer"):
+        tx.decode_tx(encode(tx.TxRaw(b"", encode(tx.AuthInfo()), (b"",))))
+
+
 @pytest.mark.parametrize("timeout_ns", [0, -1])
 def test_a_timeout_before_1970_is_refused(timeout_ns: int) -> None:
     with pytest.raises(ValueError, match=f"{timeout_ns} ns"):

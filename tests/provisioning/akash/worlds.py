@@ -8,7 +8,6 @@ from typing import Any, Final
 import msgspec
 
 from config.model import AkashSettings, GatewaySettings, ProvisioningSettings, Settings
-from engram.clock import SystemClock
 from engram.http.client import HttpClient
 from engram.ledger import facts
 from engram.ledger.inline import InlineLedger, open_inline
@@ -20,27 +19,41 @@ from engram.provisioning.akash.factory import make_parts
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
 from engram.telemetry.metrics import Metrics
+from tests.doubles.akash import bank
 from tests.doubles.akash.double import Double, Options, running
-from tests.doubles.akash.store import Params
+from tests.doubles.akash.store import UACT, Params
 from tests.provisioning import contract
 
 IMAGE: Final = "registry.example/engram@sha256:" + "ab" * 32
 KEY: Final = Signer(b"\7" * 32)
-FAST: Final = AkashSettings(
+QUICK: Final = AkashSettings(
     owner_address=KEY.address,
-    bids_first_s=0.2,
-    bids_enough_s=0.6,
-    bids_give_up_s=6.0,
-    manifest_s=6.0,
-    ready_s=8.0,
-    poll_s=0.1,
-    watch_s=0.3,
-    escrow_s=2.0,
-    reconcile_s=2.0,
+    timeout_s=0.5,
+    poll_s=0.05,
+    watch_s=0.2,
+    escrow_s=0.5,
+    reconcile_s=0.5,
     allow_private_providers=True,
 )
-BLOCK_S: Final = 0.2
+"""What the program does on real seconds is quick; its budgets are those of production, on the chain's clock."""
+BLOCK_S: Final = 0.1
+STEP_S: Final = 6.0
 CHAIN_ID: Final = "double-1"
+QUICKLY: Final = Options(block_s=BLOCK_S, step_s=STEP_S, watch_s=0.2)
+"""A block of six seconds every tenth of a second."""
+
+
+class ChainClock:
+    """The clock of the chain and of its providers, which the gateway's agrees with."""
+
+    def __init__(self, double: Double) -> None:
+        self._double = double
+
+    def now(self) -> float:
+        return self._double.now()
+
+    def monotonic(self) -> float:
+        return self._double.now()
 
 
 class World:
@@ -56,13 +69,14 @@ class World:
         )
         self.ledger_id = ledger.write_now(facts.ledger_id)
         self.http = HttpClient()
+        self.clock = ChainClock(double)
         self.metrics = Metrics()
         self.parts = self.make_parts()
         self.backend = AkashBackend(self.parts)
 
     def make_parts(self, **changes: Any) -> AkashParts:
         """The parts of another life of the gateway, on the same ledger."""
-        parts = make_parts(self.settings, KEY, self.ledger, self.ledger_id, self.http, SystemClock(), self.metrics)
+        parts = make_parts(self.settings, KEY, self.ledger, self.ledger_id, self.http, self.clock, self.metrics)
         return msgspec.structs.replace(parts, **changes)
 
     def spec(self, session_id: str = "s1", word: str = "t1", hours: float = 1.0) -> NodeSpec:
@@ -74,8 +88,12 @@ class World:
             hotkey=b"\2" * 32,
             hotkey_file="",
             port=None,
-            ends_at=SystemClock().now() + hours * 3600.0,
+            ends_at=self.clock.now() + hours * 3600.0,
         )
+
+    def balance(self) -> int:
+        """What the owner has, uact."""
+        return bank.balance(self.double.chain.state, KEY.address, UACT)
 
     def rows(self) -> list[Deployment]:
         """All deployments of the ledger, oldest first."""
@@ -97,10 +115,10 @@ class World:
 
 @asynccontextmanager
 async def world(
-    options: Options | None = None, settings: AkashSettings = FAST, path: Path | None = None
+    options: Options | None = None, settings: AkashSettings = QUICK, path: Path | None = None
 ) -> AsyncIterator[World]:
     """A double with a funded account, and the backend."""
-    options = options or Options(block_s=BLOCK_S, watch_s=0.2)
+    options = options or QUICKLY
     ledger = open_inline(path)
     try:
         async with running(
