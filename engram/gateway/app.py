@@ -37,7 +37,7 @@ def gateway_app(services: Services) -> App:
     bind_purchases(endpoints, services)
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
-    bind_node_signatures(endpoints, services)
+    bind_node_signatures(endpoints, services.countersigner)
     endpoints.require_all(gateway.ROUTES)
     app.edge.put_behind(AuthorityGate)  # outermost: every request passes it
     return app

@@ -10,13 +10,12 @@ from engram.api.call import Call
 from engram.api.gateway_model import NodeSignatureAnswer, NodeSignatureBody
 from engram.api.serving import Endpoints
 from engram.gateway.caller import Caller
-from engram.gateway.services import Services
 from engram.http.errors import ApiError
 from engram.memory.proof.statements import Statement
-from engram.provisioning.countersigning import Ask, NotCountersigned
+from engram.provisioning.countersigning import Ask, Countersigner, NotCountersigned
 
 
-def bind_node_signatures(endpoints: Endpoints[Caller], services: Services) -> None:
+def bind_node_signatures(endpoints: Endpoints[Caller], countersigner: Countersigner) -> None:
     """Bind the endpoint that nodes on machines of others call."""
 
     async def countersign(call: Call[NodeSignatureBody, Caller]) -> NodeSignatureAnswer:
@@ -31,7 +30,7 @@ def bind_node_signatures(endpoints: Endpoints[Caller], services: Services) -> No
         except (msgspec.ValidationError, ValueError) as error:
             raise ApiError(400, "not_a_statement", f"This is signed for no node: {error}.") from None
         try:
-            signature = await services.countersigner.sign(ask)
+            signature = await countersigner.sign(ask)
         except NotCountersigned as refused:
             wait_s = refused.retry_after_s
             headers = [("Retry-After", str(math.ceil(wait_s)))] if wait_s else []
