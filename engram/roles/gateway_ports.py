@@ -48,8 +48,9 @@ from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
-from engram.provisioning import node_keys
+from engram.provisioning import announcing, node_keys
 from engram.provisioning.actor import PROVISIONER
+from engram.provisioning.announcing import AnnouncingPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
 from engram.provisioning.countersigning import Countersigner
@@ -114,6 +115,7 @@ class GatewayPorts:
         self.certifier = CertifierPorts(
             ledger=p.ledger, enrollment=self._enrollment, instants=self._instants, hints=self._hints
         )
+        self.announcing = self._announcing() if settings.provisioning.announce else None
         self.fleet = self._fleet()
         self.stats = self._stats()
         self.emitter = self._emitter()
@@ -212,6 +214,23 @@ class GatewayPorts:
                 launch_timeout_s=settings.launch_timeout_s,
                 secrets=foreign_secrets(settings.foreign_embedding_key_file),
             )
+        )
+
+    def _announcing(self) -> AnnouncingPorts:
+        p, settings = self._p, self._p.settings
+        return AnnouncingPorts(
+            registry=p.registry,
+            ledger=p.ledger,
+            ring=self._ring,
+            subnets=self._subnets,
+            chain=settings.chain,
+            netuid=settings.miner.netuid,
+            folder=p.folder / announcing.FOLDER,
+            allows_private=settings.environment == "local",
+            http=p.http,
+            clock=p.clock,
+            rng=p.rng,
+            metrics=p.metrics,
         )
 
     def _stats(self) -> StatsPorts:
