@@ -11,6 +11,7 @@ from typing import Final, final
 import msgspec
 import structlog
 
+from engram import kill_points
 from engram.api import node as api
 from engram.api.node_model import Certified, Health, Introduced
 from engram.hotkeys import certificates, node_identity, sealed, ss58
@@ -144,7 +145,9 @@ class Enrollment:
         )
         if not noted:
             return False
+        kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)
+        kill_points.point("certify:delivered")
         return answer.status == 200 and answer.decode(Certified).accepted
 
     async def _health(self, endpoint: str) -> Health | None:

@@ -144,8 +144,10 @@ class Sold:
 
 
 @asynccontextmanager
-async def sold(folder: Path, secrets: NodeSecrets = NO_SECRETS, backend: str = "akash") -> AsyncIterator[Sold]:
-    ledger = open_inline()
+async def sold(
+    folder: Path, secrets: NodeSecrets = NO_SECRETS, backend: str = "akash", ledger_file: Path | None = None
+) -> AsyncIterator[Sold]:
+    ledger = open_inline(ledger_file)
     made = Sold(folder, ledger, secrets, backend)
     yield made
     await made.http.aclose()
