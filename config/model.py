@@ -199,6 +199,9 @@ class ProvisioningSettings(Section, frozen=True):
     """TERM, then KILL after this."""
     watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
+    announce: bool = False
+    """Announces nodes on machines of others on the chain (serve_axon), where their address has a port of its own; each
+    is signed by the node's hotkey, which must be registered on `miner.netuid`. Local nodes: `miner.announce`."""
     foreign_embedding_key_file: str = ""
     """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
     there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""

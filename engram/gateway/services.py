@@ -16,6 +16,7 @@ from engram.hints import Hints
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
 from engram.provisioning.backends import Backends
+from engram.provisioning.countersigning import Countersigner
 from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
 
@@ -51,6 +52,8 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     metrics: Metrics
     probes: Mapping[str, Probe]
     """The probes of /ready, by name."""
+    countersigner: Countersigner
+    """Signs by the hotkeys of nodes on machines of others."""
     backends: Backends
     """Where nodes run."""
     hints: Hints

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -38,6 +39,8 @@ from engram.payments.outcomes import Settlement, Verification
 from engram.payments.play_wallet import PlayWallet
 from engram.payments.ports import PaymentPorts
 from engram.provisioning.backends import Backends
+from engram.provisioning.countersigning import Countersigner
+from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
@@ -223,6 +226,7 @@ async def running_gateway(
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
         backends=backends,
+        countersigner=Countersigner(ledger, instants, HotkeyRing(Path("hotkeys"), lambda _: None)),
         hints=hints,
     )
 
