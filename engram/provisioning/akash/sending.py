@@ -10,6 +10,7 @@ ordered ones, one at a time (`turn`).
 
 import base64
 import binascii
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -183,8 +184,8 @@ class Sender:
             head = await self._chain.endpoints.head()
             return tx.Ordered(int(account.sequence), head.height + TTL_BLOCKS)
         head = await self._chain.endpoints.head()
-        self._last_ns = max(self._last_ns + 1, int((head.time + self._settings.ttl_s) * _NS))
-        return tx.Unordered(self._last_ns)
+        # Unique for the account by chance: other gateways of it, and this one before its restart, know the same block.
+        return tx.Unordered(int((head.time + self._settings.ttl_s) * _NS) + secrets.randbelow(_NS))
 
     async def _simulate(self, wanted: tuple[Message, ...], ordering: tx.Ordering) -> int | str:
         """Return the gas used, or the text of the refusal. Raises Unavailable."""
