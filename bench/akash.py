@@ -1,5 +1,5 @@
-"""Akash: what it costs to make and sign the transaction that creates a deployment, beside cosmjs on the same message; and
-the backend on the double (a process of its own, stub nodes, blocks of a second).
+"""Akash: what it costs to make and sign the transaction that creates a deployment, beside cosmjs on the same message;
+and the backend on the double (a process of its own, stub nodes, blocks of a second).
 
 Times are of the CPU where their name says so; a peer that is not installed (scripts/setup-node) is null.
 `time_to_ready_s` is what a launch takes beyond what the double makes everybody wait: two blocks for each of two
