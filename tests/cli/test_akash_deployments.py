@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
+from config.model import Settings
+from engram.cli.doctor.akash import akash
 from engram.ledger import LEDGER_FILE
 from engram.provisioning.akash.account import write_key_file
 from tests.cli.conftest import Run
@@ -28,6 +31,13 @@ class Cli:
             "akash.endpoints": ",".join(made.double.endpoints),
             "akash.poll_s": "0.05",
         }
+
+    def settings(self, **changes: str) -> Settings:
+        """The settings of the gateway that runs on Akash, with the key file."""
+        given = self.world.settings
+        named = msgspec.structs.replace(given.akash, key_file=self._settings["akash.key_file"], **changes)
+        where = msgspec.structs.replace(given.provisioning, backends=("akash",))
+        return msgspec.structs.replace(given, akash=named, provisioning=where)
 
     async def __call__(self, *words: str) -> Any:
         sets = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
@@ -69,3 +79,19 @@ async def test_an_orphan_is_found_and_closed_by_hand(cli: Cli) -> None:
     assert foreign.code == 0
     assert cli.world.active() == []
     assert (await cli("close", "17")).code == 1
+
+
+async def test_the_doctor_looks_at_key_endpoints_versions_and_balances(cli: Cli) -> None:
+    healthy = {finding.what: finding.verdict for finding in await akash(cli.settings())}
+    assert healthy == {"akash.key_file": "good", "akash": "good", "akash AKT": "good", "akash ACT": "good"}
+    cli.world.double.chain.drain(KEY.address, "uact")
+    cli.world.double.faults.nodes[0].syncing = True
+    found = {finding.what: (finding.verdict, finding.text) for finding in await akash(cli.settings())}
+    assert found["akash ACT"] == ("bad", "0 ACT for deployments, the alarm is at 20")
+    assert found["akash.endpoints"][0] == "note"
+    cli.world.double.faults.nodes[1].missing = ("/akash/market",)
+    found = {finding.what: (finding.verdict, finding.text) for finding in await akash(cli.settings())}
+    assert found["akash"][0] == "bad"
+    assert "does not speak akash.market.v1beta5 (501)" in found["akash"][1]
+    other = cli.settings(owner_address="akash1" + "q" * 38)
+    assert {f.what: f.verdict for f in await akash(other)}["akash.owner_address"] == "bad"
