@@ -44,8 +44,11 @@ class Cli:
         return await trio.to_thread.run_sync(lambda: self._run("akash", *words, *sets))
 
     async def json(self, *words: str) -> list[Any]:
-        out = (await self(*words, "--json")).out
-        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]  # the gateway's part logs too
+        (line,) = [  # the gateway's part logs on the same output
+            line for line in (await self(*words, "--json")).out.splitlines() if line.startswith(("[", "{"))
+        ]
+        found = json.loads(line)
+        return found if isinstance(found, list) else [found]
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from engram.provisioning.errors import Unavailable
 
 CLOSED_AT_ONCE: Final = 8
 COSTS_SINCE_S: Final = 7 * 86_400.0
-_YIELD_EVERY: Final = 50
+AT_ONCE: Final = 50
+"""Deployments that are compared without giving the loop back."""
 
 _log = structlog.get_logger("engram.provisioning.akash")
 
@@ -59,13 +60,12 @@ class Reconciler:
         parts = self._parts
         infos = await parts.chain.deployments()
         # Read after the chain: a deployment is committed to before it is made.
-        known = await parts.ledger.read(lambda c: records.by_hash(c, [info.hash for info in infos]))
         now = parts.clock.now()
         found: list[Found] = []
-        for first in range(0, len(infos), _YIELD_EVERY):
-            some = infos[first : first + _YIELD_EVERY]
+        for first in range(0, len(infos), AT_ONCE):
+            some = infos[first : first + AT_ONCE]
+            known = await parts.ledger.read(partial(records.by_hash, hashes=[info.hash for info in some]))
             found += judge(some, known, parts.ledger_id, now, parts.orphan_age_s)
-            await trio.lowlevel.checkpoint()
         return found
 
     async def run(self) -> None:
