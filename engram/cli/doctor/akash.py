@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from config.model import Settings
-from engram.cli.doctor.finding import Finding
+from engram.cli.doctor.finding import Finding, Verdict
 from engram.http.client import HttpClient
 from engram.provisioning.akash.account import read_key_file
 from engram.provisioning.akash.chain import Chain
@@ -65,6 +65,6 @@ async def _chain(settings: Settings, chain: Chain) -> AsyncIterator[Finding]:
         ("uact", "ACT", settings.akash.alarm_act, "deployments"),
     ):
         balance = await chain.balance(denom) / MICRO
-        verdict = "good" if balance >= alarm else "bad" if balance == 0 else "note"
+        verdict: Verdict = "good" if balance >= alarm else "bad" if balance == 0 else "note"
         text = f"{balance:g} {coin} for {what}"
         yield Finding(f"akash {coin}", verdict, text if verdict == "good" else f"{text}, the alarm is at {alarm:g}")
