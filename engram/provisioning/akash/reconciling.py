@@ -80,6 +80,8 @@ class Reconciler:
                 if one.verdict is Verdict.CLOSE:
                     nursery.start_soon(self._close, one.info.dseq, limit)
         await self._note_costs()
+        before = self._parts.clock.now() - records.KEPT_S
+        await self._parts.ledger.write(lambda c: records.forget_closed(c, before))
         self._parts.metrics.akash_deployments.labels("foreign").set(len(foreign))
         self._parts.metrics.akash_deployments.labels("ours").set(len(found) - len(foreign))
 
