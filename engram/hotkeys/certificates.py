@@ -3,7 +3,7 @@
 A node on a machine of somebody else has no hotkey: it signs with a key that it makes when it starts. A certificate is
 three parts joined by points: `engram-cert-1`, the base64url of a JSON object, and the base64url of the hotkey's sr25519
 signature over the first two parts with their point. Whoever trusts the hotkey then trusts what the session key signs
-until `not_after`, and nothing else: other schemes sign other beginnings (docs/nodes.md).
+until `not_after`, and nothing else: other schemes sign other beginnings (docs/node-keys.md).
 """
 
 import base64
@@ -18,6 +18,8 @@ from engram.hotkeys.keypair import Keypair, verify
 from engram.hotkeys.ss58 import PublicKey, decode
 
 PREFIX: Final = "engram-cert-1"
+HEADER: Final = "X-Engram-Certificate"
+"""The request header (any value) by which a client says that it checks certificates."""
 LONGEST: Final = 2_048
 """Characters of a certificate."""
 LEEWAY_S: Final = 60
@@ -97,6 +99,11 @@ def verified(text: str, hotkey: PublicKey) -> Certificate:
     if not verify(hotkey, signed, signature, allow_wrapped=False):
         raise CertificateRefused("bad_signature", "the hotkey did not sign the certificate")
     return certificate
+
+
+def claimed(text: str) -> Certificate:
+    """Return what a text claims that nobody has checked, to look up whose it could be. Raises CertificateRefused."""
+    return _read(text)[0]
 
 
 def require_signed(

@@ -1,4 +1,4 @@
-"""Whether a node is the one that was launched, and the certificate of its session key (docs/nodes.md).
+"""Whether a node is the one that was launched, and the certificate of its session key (docs/node-keys.md).
 
 A node shows by which key it signs. One that has its hotkey has shown enough. A session key is committed to the ledger,
 then certified: the certificate is sent to the node, which shows it to its clients.
@@ -11,6 +11,7 @@ from typing import Final, final
 import msgspec
 import structlog
 
+from engram import kill_points
 from engram.api import node as api
 from engram.api.node_model import Certified, Health, Introduced
 from engram.hotkeys import certificates, node_identity, sealed, ss58
@@ -144,7 +145,9 @@ class Enrollment:
         )
         if not noted:
             return False
+        kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)
+        kill_points.point("certify:delivered")
         return answer.status == 200 and answer.decode(Certified).accepted
 
     async def _health(self, endpoint: str) -> Health | None:
@@ -158,20 +161,20 @@ class Enrollment:
         answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
         if answer.status != 200:
             return None, None
-        told = answer.decode(Introduced)
+        answered = answer.decode(Introduced)
         try:
             shown = Introduction(
-                hotkey=ss58.decode(told.hotkey),
-                key=ss58.decode(told.key),
-                box_key=bytes.fromhex(told.box_key),
-                session_id=told.session_id,
-                launch_token=told.launch_token,
+                hotkey=ss58.decode(answered.hotkey),
+                key=ss58.decode(answered.key),
+                box_key=bytes.fromhex(answered.box_key),
+                session_id=answered.session_id,
+                launch_token=answered.launch_token,
             )
-            signature = bytes.fromhex(told.signature)
+            signature = bytes.fromhex(answered.signature)
         except (MalformedHotkey, ValueError):
             return None, None
         holds = rules.names(shown, expected) and node_identity.holds(shown, nonce, signature)
-        return (shown, told.certificate) if holds else (None, None)
+        return (shown, answered.certificate) if holds else (None, None)
 
     async def _get(self, url: str) -> Response:
         return await self._p.http.request(
