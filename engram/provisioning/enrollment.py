@@ -33,6 +33,7 @@ from engram.telemetry.metrics import Metrics
 CONNECT_S: Final = 2.0
 TOTAL_S: Final = 4.0
 _MOST_BYTES: Final = 65_536
+_REMEMBERED: Final = 4_096
 
 _log = structlog.get_logger("engram.provisioning")
 
@@ -51,13 +52,32 @@ class EnrollmentPorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @final
+class _Recent:
+    """A set of the texts that were added last, at most 4,096."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, None] = {}
+
+    def add(self, text: str) -> None:
+        self._held[text] = None
+        if len(self._held) > _REMEMBERED:
+            del self._held[next(iter(self._held))]
+
+    def discard(self, text: str) -> None:
+        self._held.pop(text, None)
+
+    def __contains__(self, text: object) -> bool:
+        return text in self._held
+
+
+@final
 class Enrollment:
     """Asks nodes who they are, and certifies those that may be who they say."""
 
     def __init__(self, ports: EnrollmentPorts) -> None:
         self._p = ports
-        self._suspects: set[str] = set()
-        self._starting: set[str] = set()
+        self._suspects = _Recent()
+        self._starting = _Recent()
         """Tokens of nodes that are not ready yet and need not be asked again until they are."""
 
     async def is_healthy(self, endpoint: str, token: str) -> bool:
