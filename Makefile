@@ -6,7 +6,7 @@ VENV := .venv/bin
 CODE := actors config engram reverse_proxy run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-validator test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock image clean
+.PHONY: help setup demo demo-validator test test-heavy test-engine test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ setup-run:
 	@PYTHON=$(PYTHON) scripts/setup run
 
 # The double of Akash is a part of the tests.
-demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
+demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) $(if $(findstring docker,$(ARGS)),image) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
 
 demo-validator: setup ## Score an honest miner and one that cheats, and set weights
@@ -58,9 +58,13 @@ test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENG
 test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
+test-engine: setup ## Run what needs a container engine on one of its own (ENGINE=podman; needs root)
+	@scripts/with-engine $(or $(ENGINE),docker) scripts/test -m heavy tests/provisioning/docker tests/e2e/test_docker.py $(ARGS)
+
 test-nightly: setup setup-node setup-clients ## Run every kill point, long random runs and the check by mutation as well
 	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_WITHIN_S=36000 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 	@$(MAKE) --no-print-directory mutation ARGS=
+	@for engine in docker podman; do ENGRAM_NIGHTLY=1 $(MAKE) --no-print-directory test-engine ENGINE=$$engine ARGS= || exit; done
 
 mutation: setup ## Change the rules in one place at a time: their tests must notice (ARGS="sessions relay")
 	@$(VENV)/python scripts/mutation.py $(ARGS)

@@ -227,7 +227,7 @@ class DockerSettings(Section, frozen=True):
     """PEM file of its key."""
     places: CountOrOff = 0
     """Nodes that may run at once; 0: what fits the engine's machine."""
-    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 19_100
+    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 28_100
     """Ports first_port … first_port + 999 of the engine's machine are given to nodes."""
     node_host: str = ""
     """Name or address at which clients reach nodes; empty: provisioning.node_host where the engine is on this machine,
@@ -363,6 +363,21 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
+class XerisSettings(Section, frozen=True):
+    """A receiver of what gateways and validators relay."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9600
+    netuids: tuple[Netuid, ...] = (450,)
+    """Subnets whose validators it takes scores of."""
+    gateways: tuple[str, ...] = ()
+    """Hotkeys (ss58) of the gateways whose memory payloads it takes."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Distinct validators that must have signed a scores payload."""
+    keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which payloads are kept; older ones are refused."""
+
+
 class ValidatorSettings(Section, frozen=True):
     """A validator: how it asks miners, and whether it sets weights."""
 
@@ -482,5 +497,6 @@ class Settings(Section, frozen=True):
     chain: ChainSettings = ChainSettings()
     relay: RelaySettings = RelaySettings()
     validator: ValidatorSettings = ValidatorSettings()
+    xeris: XerisSettings = XerisSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     miner: MinerSettings = MinerSettings()

@@ -1,7 +1,8 @@
 """Where the demo's node runs: what each backend needs to be running, and the settings that name it.
 
 `akash` runs on the double of Akash that the tests use (a chain and providers on this machine), so it needs a checkout
-of the repository with its development packages: `make demo ARGS="--backend akash"`.
+of the repository with its development packages: `make demo ARGS="--backend akash"`. `docker` runs in the engine at
+ENGRAM_ENGINE, else in this machine's, from the image that `make image` builds.
 """
 
 import contextlib
@@ -18,7 +19,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
+import trio
+
+from config.model import DockerSettings
 from engram.provisioning.akash.account import Signer
+from engram.provisioning.docker.factory import engine as engine_of
+from engram.provisioning.errors import ProvisioningError
 
 ROOT: Final = Path(__file__).parents[1]
 DOUBLE_READY_S: Final = 60.0
@@ -42,6 +48,18 @@ poll_s = 0.25
 watch_s = 2.0
 """
 AKASH_CHAIN: Final = "akash-double-1"
+
+
+DOCKER_SETTINGS: Final = """
+[provisioning]
+backends = ["docker"]
+miner_image = "{image}"
+[docker]
+host = "{host}"
+"""
+IMAGE: Final = "engram-node:latest"
+"""What the builder calls the image."""
+BUNDLE: Final = ROOT / "build" / "image" / "engram-node.tar"
 
 
 class DemoFailed(Exception):
@@ -111,4 +129,25 @@ def _akash(folder: Path) -> Iterator[str]:
         end(process)
 
 
-BACKENDS: Final[Mapping[str, Prepared]] = MappingProxyType({"local": _local, "akash": _akash})
+@contextlib.contextmanager
+def _docker(_folder: Path) -> Iterator[str]:
+    """See that the engine has the image, loading what was built. Raises DemoFailed."""
+    host = os.environ.get("ENGRAM_ENGINE", "") or DockerSettings().host
+    image = os.environ.get("ENGRAM_MINER_IMAGE", "") or IMAGE
+    try:
+        trio.run(_with_image, host, image)
+    except (ProvisioningError, OSError, ValueError) as error:
+        raise DemoFailed(f"{host}: {error}") from error
+    yield DOCKER_SETTINGS.format(image=image, host=host)
+
+
+async def _with_image(host: str, image: str) -> None:
+    engine = engine_of(DockerSettings(host=host))
+    await engine.ping()
+    if image == IMAGE and BUNDLE.exists():
+        await engine.load(BUNDLE)
+    elif not await engine.has_image(image):
+        raise DemoFailed(f"it has no image {image}: run `make image` in a checkout, or set ENGRAM_MINER_IMAGE")
+
+
+BACKENDS: Final[Mapping[str, Prepared]] = MappingProxyType({"local": _local, "docker": _docker, "akash": _akash})

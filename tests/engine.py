@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import pytest
 import trio
 
 from config.engines import engine_at
+from config.model import DockerSettings
 from engram.http.client import HttpClient
+from engram.provisioning.docker.factory import engine as engine_of
 
 ADDRESS = os.environ.get("ENGRAM_ENGINE", "")
 IMAGE = "engram-node:latest"
@@ -57,18 +58,6 @@ def provide_image() -> None:
 
 
 async def _load() -> None:
-    async def parts() -> AsyncIterator[bytes]:
-        async with await trio.open_file(BUNDLE, "rb") as file:
-            while part := await file.read(1 << 20):
-                yield part
-
-    http = HttpClient(unix_socket=engine_at(ADDRESS).path)
-    if (await http.request("GET", f"{API}/images/{IMAGE}/json", fresh=True)).status == 200:
-        return
-    headers, length = {"Content-Type": "application/x-tar"}, BUNDLE.stat().st_size
-    url, patience_s = f"{API}/images/load", 300.0
-    async with http.stream(
-        "POST", url, headers=headers, body=parts(), length=length, answer_s=patience_s, idle_s=patience_s, fresh=True
-    ) as answer:
-        said = b"".join([part async for part in answer])
-        assert answer.status == 200, said
+    engine = engine_of(DockerSettings(host=ADDRESS))
+    if not await engine.has_image(IMAGE):
+        await engine.load(BUNDLE)

@@ -34,6 +34,7 @@ from engram.http.errors import ApiError
 from engram.http.request import Answer, json_answer
 from engram.ledger import LedgerError
 from engram.payments.refund_settings import published
+from engram.provisioning import records as node_records
 from engram.provisioning.backend_factory import BACKENDS
 from engram.provisioning.placement import Standing
 from engram.sessions import rules
@@ -56,6 +57,7 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
     async def show_nodes(_: Call[NoBody, Caller]) -> NodesAnswer:
         found = await services.shop.sales.reasons()
         backends = services.backends
+        backends.note_held(await services.ledger.read(node_records.count_by_backend))
         return NodesAnswer(
             note=" ".join(_note(name) for name in backends.names),
             akash_network=settings.akash.chain_id,

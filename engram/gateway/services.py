@@ -11,7 +11,7 @@ from engram.clock import Clock, Ids
 from engram.gateway.feed import EventFeed
 from engram.gateway.pricing import Shop
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hints import Hints
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
@@ -24,10 +24,10 @@ Probe = Callable[[], Awaitable[str]]
 """Returns what is wrong with a part, in a few words; empty when it is fine."""
 
 
-class StatsView(Protocol):
+class LatestStats(Protocol):
     """The newest stats of the nodes."""
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         """Return the newest stats of a session's node, None before the first."""
         ...
 
@@ -45,7 +45,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     instants: Instants
     ids: Ids
     shop: Shop
-    stats: StatsView
+    stats: LatestStats
     subnets: Subnets
     feed: EventFeed
     tickets: Tickets

@@ -20,7 +20,7 @@ from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
-from engram.memory.rules import Limits
+from engram.memory.rules import RecordLimits
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
@@ -128,7 +128,7 @@ class Node:
                     longest_ms=miner_scheme.NAMESPACE_WINDOW_MS,
                 ),
             ),
-            limits=Limits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
+            limits=RecordLimits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
             store=self.store,
             truth=self.truth,
             embedder=self.embedder,

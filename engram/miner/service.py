@@ -62,7 +62,7 @@ class Service:
         *,
         identity: Identity,
         gate: Gate,
-        limits: rules.Limits,
+        limits: rules.RecordLimits,
         store: Store,
         truth: Truth,
         embedder: Embedder,

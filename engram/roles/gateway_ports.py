@@ -30,7 +30,7 @@ from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.standing_facts import fixed_facts
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair
 from engram.hotkeys.passwords import password_for
 from engram.http.app import App
@@ -399,7 +399,7 @@ class _Latest:
     def __init__(self, samples: StatsView) -> None:
         self._samples = samples
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         """Return the newest stats of a session's node, None before the first."""
         sample = self._samples.sample(session_id)
-        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
+        return None if sample is None else TimedStats(msgspec.structs.asdict(sample.stats), sample.at)

@@ -26,7 +26,7 @@ from engram.gateway.sales_check import Conditions
 from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
@@ -81,9 +81,9 @@ class KnownStats:
     """What the poller would know."""
 
     def __init__(self) -> None:
-        self.by_session: dict[str, NodeStats] = {}
+        self.by_session: dict[str, TimedStats] = {}
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         return self.by_session.get(session_id)
 
 

@@ -16,7 +16,7 @@ import trio
 
 from engram.provisioning.akash import bidding, records, rules
 from engram.provisioning.akash.escrow import Escrows
-from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
+from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
@@ -62,7 +62,8 @@ class AkashBackend:
 
     async def offers(self) -> Offers:
         await trio.lowlevel.checkpoint()
-        return Offers(backend=self.name, places=self._parts.places)
+        hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
+        return Offers(backend=self.name, places=self._parts.places, is_elsewhere=True, hourly_usd_micros=hourly)
 
     async def launch(self, spec: NodeSpec) -> Node:
         if not is_ours(spec.token, self._parts.ledger_id):

@@ -86,7 +86,10 @@ class Placing:
 
         done = await self._transact(row, Subject.CREATE, (self._create_message(row, order),), begin)
         if done is None:
-            raise Unavailable(f"{spec.token} has a deployment already")
+            found = await parts.ledger.read(lambda c: records.get(c, dseq))
+            if found is None:
+                raise Unavailable(f"{spec.token} has a deployment already")
+            return found
         if not done.committed:  # kept all the same: it counts as an attempt
             refused = rules.decide(row, done.event, now, parts.budgets).row
             await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
@@ -178,7 +181,8 @@ class Placing:
     async def _transact(
         self, row: Deployment, subject: Subject, wanted: tuple[Message, ...], also: Callable[[Connection], bool]
     ) -> "_Done | None":
-        """Sign, commit together with `also`, send and follow; None when `also` found the world changed.
+        """Sign, commit together with `also`, send and follow; None when `also` found the world changed, or when what
+        became of it could not be read: the row tells.
 
         Raises Unavailable: nothing was committed to.
         """
@@ -190,7 +194,11 @@ class Placing:
                 return _Done(await self._refused(row, subject, refusal, made.text), committed=False)
             if not await sender.commit(made, also):
                 return None
-            return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
+            try:
+                return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
+            except Unavailable as error:
+                _log.warning("akash_outcome_not_read", dseq=row.dseq, subject=subject, reason=str(error))
+                return None
 
     async def _event_of(self, row: Deployment, settled: Outgoing) -> Event:
         match settled.state:

@@ -9,10 +9,12 @@ outcome unknown for nothing.
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from math import ceil, inf
+from pathlib import Path
 from typing import Final, TypeVar, final
 from urllib.parse import quote, urlencode
 
 import msgspec
+import trio
 
 from engram import wire
 from engram.http.client import Answer, HttpClient, Response
@@ -29,6 +31,9 @@ CHANGE_S: Final = 60.0
 STOP_SLACK_S: Final = 10.0
 EVENTS_S: Final = 300.0
 """A stream of events that has gone silent is noticed after this: it is opened again, and all containers are listed."""
+LOAD_S: Final = 300.0
+"""Podman unpacks 200 MB in a minute."""
+LOADED_BYTES: Final = 1 << 20
 MOST_BYTES: Final = 8_000_000
 MOST_LOG_BYTES: Final = 200_000
 MOST_LINE_BYTES: Final = 262_144
@@ -67,6 +72,35 @@ class Engine:
         query = urlencode({"fromImage": name if names_one else f"{name}:latest"})
         async with self._streamed("POST", f"/images/create?{query}", Progress, idle_s=120.0, total_s=inf) as lines:
             yield lines
+
+    async def load(self, bundle: Path) -> None:
+        """Load the images of a tar file, as `docker load` does. Raises OSError."""
+        async with await trio.open_file(bundle, "rb") as file:
+
+            async def parts() -> AsyncGenerator[bytes, None]:
+                while part := await file.read(LOADED_BYTES):
+                    yield part
+
+            url, length = await self._path("/images/load"), bundle.stat().st_size
+            try:
+                async with (
+                    aclosing(parts()) as body,
+                    self._http.stream(
+                        "POST",
+                        url,
+                        headers={"Content-Type": "application/x-tar"},
+                        body=body,
+                        length=length,
+                        answer_s=LOAD_S,
+                        idle_s=LOAD_S,
+                        fresh=True,
+                    ) as answer,
+                ):
+                    said = b"".join([part async for part in answer])
+            except HttpError as error:
+                raise Unavailable(f"the engine: {error}") from error
+            if answer.status >= 400:
+                raise Unavailable(f"the engine: {_refusal(Response(answer.status, {}, said))}")
 
     async def create(self, name: str, body: object) -> str:
         """Create a container."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from engram.provisioning.akash import bidding, numbering
 from engram.provisioning.akash.bidding import Attempt, GiveUp, Plan
-from engram.provisioning.akash.model import PICO, ProviderMemory, pico_of
+from engram.provisioning.akash.model import PICO, Bid, ProviderMemory, pico_of
 from engram.provisioning.akash.reconciling_rules import Verdict, verdict
 from tests.provisioning.akash.deployments import S, a_bid, a_row, limits
 
@@ -26,9 +26,7 @@ NEW = ProviderMemory(provider="p1")
         (a_bid("out"), False),
     ],
 )
-def test_a_bid_above_the_ceiling_in_other_coins_or_of_an_excluded_provider_is_refused(
-    bid: bidding.Bid, is_taken: bool
-) -> None:
+def test_a_bid_above_the_ceiling_in_other_coins_or_of_an_excluded_provider_is_refused(bid: Bid, is_taken: bool) -> None:
     out = ProviderMemory(provider="out", blacklisted_until=1.0)
     row = a_row(S.BIDDING, excluded=("gone",))
     assert bool(bidding.acceptable([bid], row, limits(0.5, out=out))) is is_taken

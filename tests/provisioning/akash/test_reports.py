@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -74,7 +75,7 @@ async def many_sessions(made: World, count: int) -> None:
                 launches.start_soon(made.backend.launch, made.spec(f"s{number}", f"t{number}"))
         stop.set()
     assert len(serving(made)) == len(made.active()) == paid_leases(made) == count
-    ours = [made.ledger.write_now(lambda c, d=row.dseq: transactions.of_deployment(c, d)) for row in made.rows()]
+    ours = [made.ledger.write_now(partial(transactions.of_deployment, dseq=row.dseq)) for row in made.rows()]
     for sent in ours:
         assert [one.subject for one in sent if one.state is TxState.INCLUDED][:2] == [Subject.CREATE, Subject.LEASE]
     sound(made)
@@ -282,7 +283,7 @@ async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing()
         made.double.chain.drain(KEY.address, UACT)
         with pytest.raises(Rejected, match="no_funds"):
             await made.backend.launch(made.spec())
-        assert made.double.chain.state.deployments == {} or not made.active()
+        assert made.active() == []
 
 
 async def test_an_order_without_bids_is_widened_once_then_refused_and_its_deposits_come_back() -> None:

@@ -136,7 +136,7 @@ async def test_a_container_is_held_to_its_tier(docker: DockerBench) -> None:
     )
     assert "key-s1" not in json.dumps(found)
     offers = await docker.backend.offers()
-    assert (offers.not_enforced, offers.first_port) == (("storage",), 19_100)
+    assert (offers.not_enforced, offers.first_port) == (("storage",), 28_100)
 
 
 async def test_a_killed_node_serves_the_same_memories(docker: DockerBench) -> None:
