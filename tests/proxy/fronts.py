@@ -63,11 +63,8 @@ def nginx(folder: Path, upstream: int | None) -> Iterator[Program]:
 def haproxy(folder: Path, upstream: int | None) -> Iterator[Program]:
     """haproxy in front of a port, or as a server that answers all requests itself."""
     port, log = closed_port(), folder / "haproxy.out"
-    backend = (
-        f"server one 127.0.0.1:{upstream}"
-        if upstream
-        else "http-request return status 200 content-type text/plain string ok"
-    )
+    answers = "http-request return status 200 content-type text/plain string ok"
+    backend = f"server one 127.0.0.1:{upstream}" if upstream else answers
     (folder / "haproxy.cfg").write_text(
         "global\n  log stdout format raw local0\n"
         "defaults\n  mode http\n  log global\n  timeout client 2s\n  timeout server 2s\n  timeout connect 2s\n"
