@@ -238,6 +238,7 @@ async def running_gateway(
     )
     public, started_s = gateway_app(services), clock.now()
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
+
     async def relay() -> msgspec.Struct:
         return await ledger.read(lambda c: relay_records.status(c, enabled=False, failures_in_a_row=0))
 

@@ -93,6 +93,13 @@ async def test_a_node_on_a_foreign_machine_is_enrolled_and_its_roots_count_as_it
                 assert [each.cid for each in notes.walk(node=session.hotkey.public_key)] == [cid]
                 with pytest.raises(Impostor):
                     notes.prove(cid, Keypair.generate().public_key)
+            for session_id in ("s", "another"):
+                with NodeClient(endpoint, BUYER, namespace="notes", session_id=session_id) as notes:
+                    if session_id == "s":
+                        assert notes.prove(cid, session.hotkey.public_key)
+                        continue
+                    with pytest.raises(Impostor, match="is of session s"):
+                        notes.prove(cid, session.hotkey.public_key)
 
         await trio.to_thread.run_sync(use)
         await certifier.sweep(session.certifier)
