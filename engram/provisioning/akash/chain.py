@@ -19,8 +19,9 @@ from engram.provisioning.errors import Unavailable
 
 T = TypeVar("T")
 
-PAGE: Final = 1_000
-PAGES: Final = 50
+PAGE: Final = 100
+"""Rows of a page: decoding more holds up the loop for longer than it may be held up."""
+PAGES: Final = 500
 """At most: fifty thousand deployments of one account."""
 _DEPLOYMENT: Final = f"/akash/deployment/{versions.DEPLOYMENT}"
 _MARKET: Final = f"/akash/market/{versions.MARKET}"

@@ -135,8 +135,10 @@ async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> 
         assert made.double.nodes[1].sent
         made.double.faults.nodes[0].syncing = False
         made.double.faults.nodes[0].stale = True
-        made.double.make_blocks(10, 6.0)
         await trio.sleep(2 * made.settings.akash.poll_s)  # until the next look at the endpoints
+        await made.parts.chain.endpoints.usable()  # the node stops where it is when it is next asked
+        made.double.make_blocks(10, 6.0)
+        await trio.sleep(2 * made.settings.akash.poll_s)
         await made.backend.launch(made.spec("s2", "t2"))
         assert made.double.nodes[0].sent == []
         sound(made)
@@ -306,3 +308,26 @@ async def test_an_impostor_gets_neither_token_nor_manifest() -> None:
         assert (first.provider, first.reason) == (made.double.providers["ada"].address, "provider_failed")
         assert made.double.gateways["ada"].requests == []
         assert second.state is S.SERVING
+
+
+async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serves() -> None:
+    """akash-network/support#486: windows of reclamation, live since v2.1.0."""
+    async with world() as made, watched(made.backend) as exits:
+        spec = made.spec(hours=100.0)
+        await made.backend.launch(spec)
+        (old,) = made.rows()
+        name = next(name for name, one in made.double.providers.items() if one.address == old.provider)
+        for tenancy in list(made.double.providers[name].tenancies.values()):
+            made.double.providers[name].leave(tenancy, "lease_closed_reason_decommission")
+        await until(lambda: made.rows()[0].reclaim_at is not None)
+        assert (await made.backend.list())[0].alive
+        made.faults(name, no_bids=True)
+        made.double.make_blocks(int((made.rows()[0].reclaim_at or 0) - made.clock.now() - 1_100) // 6, 6.0)
+        await until(lambda: exits == [spec.token])
+        assert [node.token for node in await made.backend.list() if node.token == spec.token] == [spec.token]
+        node = await made.backend.launch(spec)
+        assert node.endpoint != old.endpoint
+        await until(lambda: paid_leases(made) == 1)
+        assert [(row.reason, row.state) for row in made.rows()] == [("reclaimed", S.CLOSED), (None, S.SERVING)]
+        await made.backend.destroy(spec.token)
+        assert made.active() == []
