@@ -107,9 +107,16 @@ def claimed(text: str) -> Certificate:
 
 
 def require_signed(
-    hotkey: PublicKey, message: bytes, signature: bytes, certificate: str | None, *, at: float
+    hotkey: PublicKey,
+    message: bytes,
+    signature: bytes,
+    certificate: str | None,
+    *,
+    at: float,
+    session_id: str | None = None,
 ) -> Certificate | None:
-    """Check that the node with this hotkey signed the message: by the hotkey, or by a session key certified now.
+    """Check that the node with this hotkey signed the message: by the hotkey, or by a session key certified now, for
+    that session where it is known.
 
     Returns the certificate, None when the hotkey itself signed. Raises CertificateRefused.
     """
@@ -117,7 +124,7 @@ def require_signed(
         if not verify(hotkey, message, signature):
             raise CertificateRefused("bad_signature", "the hotkey did not sign it")
         return None
-    found = check(certificate, hotkey=hotkey, at=at)
+    found = check(certificate, hotkey=hotkey, at=at, session_id=session_id)
     if not verify(_key(found.session_key), message, signature, allow_wrapped=False):
         raise CertificateRefused("bad_signature", "the certified session key did not sign it")
     return found

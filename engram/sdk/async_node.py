@@ -38,6 +38,7 @@ class AsyncNodeClient:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        session_id: str | None = None,
         strict: bool = True,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
@@ -52,6 +53,7 @@ class AsyncNodeClient:
             cipher=cipher,
             embed=embed,
             namespace_version=namespace_version,
+            session_id=session_id,
             strict=strict,
         )
         self._transport = AsyncTransport(url, timeout_s=timeout_s)

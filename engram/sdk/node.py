@@ -47,6 +47,7 @@ class NodeClient:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        session_id: str | None = None,
         strict: bool = True,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
@@ -62,6 +63,7 @@ class NodeClient:
             cipher=cipher,
             embed=embed,
             namespace_version=namespace_version,
+            session_id=session_id,
             strict=strict,
         )
         self._transport = Transport(url, timeout_s=timeout_s)

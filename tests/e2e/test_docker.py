@@ -146,6 +146,23 @@ def test_local_and_docker_sell_side_by_side_and_an_engine_that_is_gone_stops_nei
         assert gateway.nodes() == []
 
 
+def test_a_node_that_never_has_its_hotkey_is_certified_and_serves(tmp_path: Path) -> None:
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data", settings=settings('["docker"]', more='node_keys = "session"')) as gateway:
+        gateway.start()
+        session = buyer.get(gateway.url, buy(gateway, buyer)).body
+        (node,) = containers(State="running")
+        files = trio.run(RealEngine().ask, "GET", f"/containers/{node['Id']}/archive?path=/data/hotkey")
+        assert files[0] == 404
+        with urllib.request.urlopen(f"{session['node_endpoint']}/health", timeout=5) as answer:
+            assert json.load(answer)["ready"] is True
+        trio.run(RealEngine().ask, "POST", f"/containers/{node['Id']}/kill")  # it comes back with another key
+        until(lambda: buyer.get(gateway.url, str(session["session_id"])).body["status"] == "degraded")
+        buyer.wait(gateway.url, str(session["session_id"]), "active", timeout=60.0)
+        assert buyer.stop(gateway.url, str(session["session_id"])).status == 200
+        buyer.wait(gateway.url, str(session["session_id"]), "stopped")
+
+
 def buy(gateway: GatewayProcess, buyer: Buyer) -> str:
     buyer.quote(gateway.url)
     session_id = str(buyer.pay(gateway.url).body["session_id"])

@@ -35,6 +35,8 @@ from engram.provisioning.model import NodeSpec
 
 LEASE_CHECK_S: Final = 20.0
 """While a node starts, the chain is asked this often whether its lease is still there."""
+LEFT_S: Final = 6 * 3600.0
+"""So long a session avoids the providers that its node was taken away from."""
 _SUBJECTS: Final = {
     DeploymentState.CREATING: Subject.CREATE,
     DeploymentState.LEASING: Subject.LEASE,
@@ -285,9 +287,11 @@ class Placing:
             info = await self._parts.chain.deployment(row.dseq)
             if info is not None and not info.is_active:
                 return rules.ChainClosed("the deployment was closed while providers bid")
+        now = self._parts.clock.now()
         memories = await self._parts.ledger.read(records.memories)
+        left = await self._parts.ledger.read(lambda c: records.providers_left(c, row.session_id, now - LEFT_S))
         limits = BidLimits(
-            now=self._parts.clock.now(), memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s)
+            now=now, memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s), left=frozenset(left)
         )
         return rules.Bids(tuple(bids), limits)
 

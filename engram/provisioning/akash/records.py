@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram import wire
 from engram.ledger.sql import upsert
@@ -72,6 +72,17 @@ def attempts(connection: Connection, token: str) -> list[Attempt]:
         for row in of_token(connection, token)
         if row.state is DeploymentState.CLOSED
     ]
+
+
+def providers_left(connection: Connection, session_id: str, since: float) -> set[str]:
+    """Return the providers of the session's deployments that were closed after `since` (unix seconds)."""
+    query = select(deployments.c.provider).where(
+        deployments.c.state == literal_column(f"'{_CLOSED}'"),  # written out, so that the partial index serves
+        deployments.c.closed_at > since,
+        deployments.c.session_id == session_id,
+        deployments.c.provider.is_not(None),
+    )
+    return set(connection.execute(query).scalars())
 
 
 def by_hash(connection: Connection, hashes: Iterable[bytes]) -> dict[bytes, Deployment]:

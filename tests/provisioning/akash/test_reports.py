@@ -139,10 +139,10 @@ async def test_report_regen_744_a_node_that_catches_up_gets_no_transaction() -> 
         assert made.double.nodes[1].sent
         made.double.faults.nodes[0].syncing = False
         made.double.faults.nodes[0].stale = True
-        await trio.sleep(2 * made.settings.akash.poll_s)
-        await made.parts.chain.endpoints.usable()  # the last block that it shows
-        made.double.make_blocks(10, 6.0)
         await trio.sleep(2 * made.settings.akash.poll_s)  # until the next look at the endpoints
+        await made.parts.chain.endpoints.usable()  # the node stops where it is when it is next asked
+        made.double.make_blocks(10, 6.0)
+        await trio.sleep(2 * made.settings.akash.poll_s)
         await made.backend.launch(made.spec("s2", "t2"))
         assert made.double.nodes[0].sent == []
         sound(made)
