@@ -23,6 +23,7 @@ ROLES: Final = {
     "miner": "engram.roles.miner",
     "validator": "engram.roles.validator",
     "proxy": "engram.roles.proxy",
+    "xeris": "engram.roles.xeris",
 }
 """In the order in which roles of one process start."""
 

@@ -21,7 +21,7 @@ from actors._exits import KILLED, SHUTDOWN, ExitReason
 from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec, require_seconds
-from actors._supervision import Kill, Shutdown, Status
+from actors._supervision import ChildStatus, Kill, Shutdown
 from actors._supervisor import Supervisor
 from actors._timers import Timers
 from actors._waits import asker, attached
@@ -261,7 +261,7 @@ def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
             nodes.append(NodeInfo(path, "worker", state, restarts, error, depth, bound, age, slot.info))
         else:
             nodes.append(NodeInfo(path, child.spec.kind, state, restarts, error))
-            if slot is not None and child.status is not Status.STOPPED:
+            if slot is not None and child.status is not ChildStatus.STOPPED:
                 _list_children(slot, nodes)
 
 

@@ -57,7 +57,7 @@ class Expiring(Protocol):
         ...
 
 
-class Lane:
+class DeadlineLane:
     """Everything that has the same timeout, in the order of deadlines."""
 
     __slots__ = ("armed", "entries", "sweep_at")
@@ -79,7 +79,7 @@ class Timers:
         self._cancelled = 0
         self._wake_at = -math.inf
         self._sleep: trio.CancelScope | None = None
-        self._lanes: dict[float, Lane] = {}
+        self._lanes: dict[float, DeadlineLane] = {}
         self._sweep_lanes_at = _COMPACT_FROM
         self._offset = 0.0
         self.raw: Callable[[], float] = trio.current_time
@@ -114,7 +114,7 @@ class Timers:
                 return
             if len(self._lanes) >= self._sweep_lanes_at:
                 self._sweep_lanes()
-            lane = self._lanes[timeout_s] = Lane()
+            lane = self._lanes[timeout_s] = DeadlineLane()
         entry.deadline = self.raw() + timeout_s
         entries = lane.entries
         entries.append(entry)
@@ -137,7 +137,7 @@ class Timers:
         """trio's time."""
         return self.raw() + self._offset
 
-    def _expire_due(self, timeout_s: float, lane: Lane) -> None:
+    def _expire_due(self, timeout_s: float, lane: DeadlineLane) -> None:
         now = trio.current_time() - self._offset
         entries = lane.entries
         while entries and (entries[0].done or entries[0].deadline <= now):

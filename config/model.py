@@ -199,6 +199,9 @@ class ProvisioningSettings(Section, frozen=True):
     """TERM, then KILL after this."""
     watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
+    announce: bool = False
+    """Announces nodes on machines of others on the chain (serve_axon), where their address has a port of its own; each
+    is signed by the node's hotkey, which must be registered on `miner.netuid`. Local nodes: `miner.announce`."""
     foreign_embedding_key_file: str = ""
     """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
     there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""
@@ -360,6 +363,21 @@ class RelaySettings(Section, frozen=True):
     """Blocks that must stand above a payload's block at the best head, which must be final besides."""
 
 
+class XerisSettings(Section, frozen=True):
+    """A receiver of what gateways and validators relay."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9600
+    netuids: tuple[Netuid, ...] = (450,)
+    """Subnets whose validators it takes scores of."""
+    gateways: tuple[str, ...] = ()
+    """Hotkeys (ss58) of the gateways whose memory payloads it takes."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Distinct validators that must have signed a scores payload."""
+    keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which payloads are kept; older ones are refused."""
+
+
 class ValidatorSettings(Section, frozen=True):
     """A validator: how it asks miners, and whether it sets weights."""
 
@@ -479,5 +497,6 @@ class Settings(Section, frozen=True):
     chain: ChainSettings = ChainSettings()
     relay: RelaySettings = RelaySettings()
     validator: ValidatorSettings = ValidatorSettings()
+    xeris: XerisSettings = XerisSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     miner: MinerSettings = MinerSettings()

@@ -54,7 +54,7 @@ format = "json"
 """A stranger to the demo would poll every 30 s; nobody wants to watch that long."""
 
 
-class Result(msgspec.Struct, frozen=True):
+class DemoResult(msgspec.Struct, frozen=True):
     """The demo's last line."""
 
     demo: str
@@ -96,7 +96,7 @@ def _failed(console: Console, reason: str) -> int:
     return 1
 
 
-def _buy_use_stop(url: str, console: Console) -> Result:
+def _buy_use_stop(url: str, console: Console) -> DemoResult:
     phone, wallet = Keypair.generate(), PlayWallet(secrets.token_bytes(32))
     console.print(f"Phone hotkey      {phone.ss58}")
     console.print(f"Play-money wallet {wallet.address_text}")
@@ -126,7 +126,7 @@ def _buy_use_stop(url: str, console: Console) -> Result:
                 ended = gateway.wait_ended(session.session_id, timeout_s=STOP_TIMEOUT_S)
             _require_gone(node)
         console.print(f"  session is {ended.status}, its node does not answer any more")
-    return Result("ok", session.session_id, time_to_active_s, top_text, stats, stopped=True)
+    return DemoResult("ok", session.session_id, time_to_active_s, top_text, stats, stopped=True)
 
 
 def _remember_and_ask(node: NodeClient, console: Console) -> str:

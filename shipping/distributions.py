@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from packaging.requirements import Requirement
 
@@ -72,10 +72,11 @@ def entries(distributions: Iterable[Distribution]) -> Iterator[Entry]:
 
 
 def own_entries() -> Iterator[Entry]:
-    """Yield this project's own packages, under /opt/engram/engram."""
+    """Yield this project's own packages, under /opt/engram/engram: the files that a wheel of them would have."""
+    shipped = ("*.py", *_table("tool", "setuptools", "package-data")["*"])
     for package in _OURS:
         for path in (ROOT / package).rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts and any(map(path.match, shipped)):
                 yield file_entry(f"{OURS}/{path.relative_to(ROOT).as_posix()}", path)
 
 
@@ -88,18 +89,22 @@ def normalized(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def project() -> Mapping[str, object]:
-    """Return the table [project] of pyproject.toml."""
-    content: Mapping[str, Mapping[str, object]] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    return content["project"]
+def version() -> str:
+    """Return the version of the project."""
+    return str(_table("project")["version"])
+
+
+def _table(*names: str) -> dict[str, Any]:
+    """Return a table of pyproject.toml."""
+    found: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for name in names:
+        found = found[name]
+    return found
 
 
 def _declared() -> list[str]:
-    declared = project()
-    needed, extras = declared["dependencies"], declared["optional-dependencies"]
-    assert isinstance(needed, list)
-    assert isinstance(extras, dict)
-    return [*needed, *extras["node"]]
+    declared = _table("project")
+    return [*declared["dependencies"], *declared["optional-dependencies"]["node"]]
 
 
 def _installed(name: str, locked: Mapping[str, str]) -> Distribution:

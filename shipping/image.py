@@ -83,7 +83,7 @@ def build(target: Path) -> Image:
         shutil.rmtree(folder, ignore_errors=True)
     blobs = layout / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    version = str(distributions.project()["version"])
+    version = distributions.version()
     try:
         made = contents(staging)
         layers = [(layer.name, archive.pack(layer.entries, blobs)) for layer in made.layers]

@@ -160,6 +160,21 @@ EVENTS: Final = (
     'event: stats\ndata: {"session_id":"…","stats":{"vectors":3},"age_s":0.4}\n\n'
 )
 
+COUNTERSIGN: Final[dict[str, object]] = {
+    "certificate": "engram-cert-1.eyJob3RrZXkiOi4uLn0.c2lnbmF0dXJl",
+    "statement": {
+        "type": "root",
+        "form": "keyed-1",
+        "namespace": "__public__",
+        "root_hex": "00" * 32,
+        "count": 0,
+        "at_ms": 1_767_225_600_000,
+    },
+    "sent_at_ms": 1_767_225_600_000,
+    "signature": "ab" * 64,
+}
+COUNTERSIGNED: Final[dict[str, object]] = {"signature": "ab" * 64}
+
 
 def error(code: str, text: str) -> dict[str, object]:
     """Return an example of an error."""

@@ -208,6 +208,12 @@ class StoppedAnswer(msgspec.Struct, frozen=True):
     session_id: str
 
 
+class NodeSignatureAnswer(msgspec.Struct, frozen=True):
+    """The hotkey's signature of a node's statement."""
+
+    signature: Annotated[str, Meta(description="128 hex digits.")]
+
+
 class TicketAnswer(msgspec.Struct, frozen=True):
     """Opens the event stream for a client that cannot send headers (a browser's EventSource)."""
 
@@ -245,6 +251,21 @@ class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: Usd
     reason: str
     transaction: str | None
+
+
+class NodeSignatureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /node-signatures: what a node states, signed by its certified session key."""
+
+    certificate: Annotated[str, Meta(max_length=2_048)]
+    statement: Annotated[
+        object,
+        Meta(
+            description="`type` root or possession, and the fields that the node signs itself.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
+    sent_at_ms: Annotated[int, Meta(ge=0, lt=2**53, description="Unix milliseconds, 30 s either way.")]
+    signature: Annotated[str, Meta(max_length=128, description="128 hex digits, by the session key.")]
 
 
 class CreateSessionBody(msgspec.Struct, frozen=True):

@@ -51,7 +51,11 @@ _GROUPS: Final = (
     ("selling", "operate.selling", "Stop or resume selling; sold sessions keep being served."),
     ("hotkeys", "wallet.hotkeys", "Create hotkeys, and manage the pool of hotkeys for nodes."),
     ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
-    ("akash", "akash.command", "Nodes on Akash: the account that pays, and the definitions they are deployed by."),
+    (
+        "akash",
+        "akash.command",
+        "Nodes on Akash: the account that pays, what is deployed, what it costs.",
+    ),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
     ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),

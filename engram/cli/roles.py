@@ -15,7 +15,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
-ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy")
+ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris")
 """As they are listed; composition.ROLES says where each is."""
 
 
@@ -41,12 +41,12 @@ class Listening:
         return surface | {"ops.port": self.ops_port, "log.level": self.log_level}
 
 
-_SURFACES: Final = ("gateway", "facilitator")
+_SURFACES: Final = ("gateway", "facilitator", "xeris")
 LISTENING = Listening()
 
 
 def run(
-    *roles: Annotated[str, Parameter(help="gateway, miner, validator, facilitator, proxy; together in one process.")],
+    *roles: Annotated[str, Parameter(help=f"{', '.join(ROLES)}; together in one process.")],
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
 ) -> int:

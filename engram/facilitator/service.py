@@ -5,7 +5,7 @@ from typing import final
 from engram.api.facilitator import BalanceAnswer, SettleAnswer, SupportedAnswer, SupportedKind, VerifyAnswer
 from engram.clock import Clock
 from engram.facilitator import records, rules
-from engram.facilitator.rules import Malformed
+from engram.facilitator.rules import MalformedRequest
 from engram.ledger import Ledger
 from engram.payments.keccak import checksummed
 from engram.payments.networks import PLAY
@@ -25,7 +25,7 @@ class PlayFacilitator:
         """Return the HTTP status and the answer to /verify."""
         try:
             request = rules.read_request(body)
-        except Malformed as malformed:
+        except MalformedRequest as malformed:
             return 400, VerifyAnswer(False, malformed.reason)
         signed = request.payload.authorization
         payer = checksummed(signed.payer)
@@ -41,7 +41,7 @@ class PlayFacilitator:
         """Return the HTTP status and the answer to /settle. The same authorization again gets the same transaction."""
         try:
             request = rules.read_request(body)
-        except Malformed as malformed:
+        except MalformedRequest as malformed:
             return 400, SettleAnswer(success=False, error_reason=malformed.reason, network=PLAY.caip2)
         signed = request.payload.authorization
         payer = checksummed(signed.payer)

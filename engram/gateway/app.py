@@ -7,6 +7,7 @@ import msgspec
 from engram.api import gateway, gateway_ops
 from engram.api.serving import Endpoints
 from engram.gateway.events import bind_events
+from engram.gateway.node_signatures import bind_node_signatures
 from engram.gateway.ops import bind_ops
 from engram.gateway.payments import bind_payments
 from engram.gateway.public import bind_probes, bind_public
@@ -36,6 +37,7 @@ def gateway_app(services: Services) -> App:
     bind_purchases(endpoints, services)
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
+    bind_node_signatures(endpoints, services.countersigner)
     endpoints.require_all(gateway.ROUTES)
     app.edge.put_behind(AuthorityGate)  # outermost: every request passes it
     return app

@@ -26,6 +26,7 @@ from engram.http.request import Answer, Request, json_answer
 from engram.ledger import LaneClosed
 from engram.payments import (
     Bought,
+    CannotNow,
     Conflict,
     Malformed,
     NoRoom,
@@ -35,7 +36,6 @@ from engram.payments import (
     Refused,
     Replayed,
     StillPending,
-    Unavailable,
     receipt_headers,
 )
 from engram.payments.purchasing import Extension, NewSession, Order, Wanted, request_hash
@@ -111,7 +111,7 @@ async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> 
             raise ApiError(401, "replayed", message)
         case NoRoom(code, message, retry_after_s):
             raise _come_again(code, message, retry_after_s, NO_ROOM_STATUS.get(code, 503))
-        case Unavailable(code, message, retry_after_s):
+        case CannotNow(code, message, retry_after_s):
             raise _come_again(code, message, retry_after_s)
         case _:
             assert_never(answer)

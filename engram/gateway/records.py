@@ -11,30 +11,34 @@ from engram.sessions import Session
 from engram.sessions import records as session_records
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundSession(msgspec.Struct, frozen=True):
     """A session and the transaction of its first payment, None while there is none."""
 
     session: Session
     transaction: str | None
 
 
-def find(connection: Connection, session_id: str) -> Found | None:
+def find(connection: Connection, session_id: str) -> FoundSession | None:
     """Return the session of this id."""
     session = session_records.get(connection, session_id)
     return None if session is None else _with_transactions(connection, [session])[0]
 
 
-def look(ledger: Ledger, session_id: str) -> Found | None:
+def look(ledger: Ledger, session_id: str) -> FoundSession | None:
     """Return the session of this id, read on the event loop. Raises LaneClosed."""
     session = session_records.look(ledger, session_id)
-    return None if session is None else Found(session, payment_records.look_at_transaction(ledger, session.payment_id))
+    return (
+        None
+        if session is None
+        else FoundSession(session, payment_records.look_at_transaction(ledger, session.payment_id))
+    )
 
 
-def of_controller(connection: Connection, controller: bytes, limit: int) -> list[Found]:
+def of_controller(connection: Connection, controller: bytes, limit: int) -> list[FoundSession]:
     """Return the newest sessions of a hotkey, newest first."""
     return _with_transactions(connection, session_records.list_by_controller(connection, controller, limit))
 
 
-def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[Found]:
+def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[FoundSession]:
     transactions = payment_records.transactions_of(connection, [session.payment_id for session in sessions])
-    return [Found(session, transactions.get(session.payment_id)) for session in sessions]
+    return [FoundSession(session, transactions.get(session.payment_id)) for session in sessions]

@@ -57,7 +57,7 @@ CHAIN_RETRY_S: Final = 10
 BACKENDS_RETRY_S: Final = 15
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class SalesFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The input of the rule. None means not known, which is no reason to refuse a sale."""
 
     selling: bool = True
@@ -109,7 +109,7 @@ class Reason(msgspec.Struct, frozen=True):
         return NoRoom(self.code, self.message, self.retry_after_s)
 
 
-def reasons(facts: Facts) -> tuple[Reason, ...]:
+def reasons(facts: SalesFacts) -> tuple[Reason, ...]:
     """Return every reason why nothing can be sold, in the order of CODES; empty when something can."""
     return tuple(_reasons(facts))
 
@@ -119,7 +119,7 @@ def not_ready(found: Iterable[Reason]) -> str:
     return "; ".join(reason.text for reason in found if reason.lasting)
 
 
-def _reasons(facts: Facts) -> Iterator[Reason]:
+def _reasons(facts: SalesFacts) -> Iterator[Reason]:
     if not facts.selling:
         yield Reason(
             "not_selling",
@@ -146,7 +146,7 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
         yield Reason("no_capacity", "every node is taken at the moment", "", FULL_RETRY_S)
 
 
-def _terms(facts: Facts) -> Iterator[Reason]:
+def _terms(facts: SalesFacts) -> Iterator[Reason]:
     lowest, highest = facts.prices
     if lowest < 1 or highest > MOST_UNITS:
         yield Reason(
@@ -159,7 +159,7 @@ def _terms(facts: Facts) -> Iterator[Reason]:
         yield Reason("no_recipient", "There is no address to pay", "set payments.recipient", LASTING_RETRY_S)
 
 
-def _room(facts: Facts) -> Iterator[Reason]:
+def _room(facts: SalesFacts) -> Iterator[Reason]:
     if facts.usable_keys is not None and facts.usable_keys < 1:
         yield Reason(
             "no_hotkeys",
@@ -185,6 +185,6 @@ def _room(facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _places(facts: Facts) -> int:
+def _places(facts: SalesFacts) -> int:
     limits = [limit for limit in (facts.places, facts.usable_keys) if limit is not None]
     return min(limits, default=0)

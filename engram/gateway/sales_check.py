@@ -11,7 +11,7 @@ import trio
 
 from actors import Context
 from engram.clock import Clock
-from engram.gateway.rules import CODES, Facts, Reason, reasons
+from engram.gateway.rules import CODES, Reason, SalesFacts, reasons
 from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger, LedgerError
 from engram.payments import NoRoom
@@ -58,7 +58,7 @@ async def _unknown() -> int | None:
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a sale depends on besides the ledger; with the defaults nothing prevents a sale."""
 
-    fixed: Facts = Facts()
+    fixed: SalesFacts = SalesFacts()
     """The facts that do not change while the process runs: parts, prices, recipient."""
     usable_keys: Callable[[], int | None] = lambda: None
     places: Callable[[], int | None] = lambda: None
@@ -93,7 +93,7 @@ class Sales:
         found = reasons(await self._facts(amount))
         return found[0].answer if found else None
 
-    async def _facts(self, amount: int | None) -> Facts:
+    async def _facts(self, amount: int | None) -> SalesFacts:
         conditions = self._conditions
         return msgspec.structs.replace(
             conditions.fixed,

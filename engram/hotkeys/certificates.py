@@ -3,7 +3,7 @@
 A node on a machine of somebody else has no hotkey: it signs with a key that it makes when it starts. A certificate is
 three parts joined by points: `engram-cert-1`, the base64url of a JSON object, and the base64url of the hotkey's sr25519
 signature over the first two parts with their point. Whoever trusts the hotkey then trusts what the session key signs
-until `not_after`, and nothing else: other schemes sign other beginnings (docs/nodes.md).
+until `not_after`, and nothing else: other schemes sign other beginnings (docs/node-keys.md).
 """
 
 import base64
@@ -18,6 +18,8 @@ from engram.hotkeys.keypair import Keypair, verify
 from engram.hotkeys.ss58 import PublicKey, decode
 
 PREFIX: Final = "engram-cert-1"
+HEADER: Final = "X-Engram-Certificate"
+"""The request header (any value) by which a client says that it checks certificates."""
 LONGEST: Final = 2_048
 """Characters of a certificate."""
 LEEWAY_S: Final = 60
@@ -99,10 +101,22 @@ def verified(text: str, hotkey: PublicKey) -> Certificate:
     return certificate
 
 
+def claimed(text: str) -> Certificate:
+    """Return what a text claims that nobody has checked, to look up whose it could be. Raises CertificateRefused."""
+    return _read(text)[0]
+
+
 def require_signed(
-    hotkey: PublicKey, message: bytes, signature: bytes, certificate: str | None, *, at: float
+    hotkey: PublicKey,
+    message: bytes,
+    signature: bytes,
+    certificate: str | None,
+    *,
+    at: float,
+    session_id: str | None = None,
 ) -> Certificate | None:
-    """Check that the node with this hotkey signed the message: by the hotkey, or by a session key certified now.
+    """Check that the node with this hotkey signed the message: by the hotkey, or by a session key certified now, for
+    that session where it is known.
 
     Returns the certificate, None when the hotkey itself signed. Raises CertificateRefused.
     """
@@ -110,7 +124,7 @@ def require_signed(
         if not verify(hotkey, message, signature):
             raise CertificateRefused("bad_signature", "the hotkey did not sign it")
         return None
-    found = check(certificate, hotkey=hotkey, at=at)
+    found = check(certificate, hotkey=hotkey, at=at, session_id=session_id)
     if not verify(_key(found.session_key), message, signature, allow_wrapped=False):
         raise CertificateRefused("bad_signature", "the certified session key did not sign it")
     return found

@@ -75,6 +75,10 @@ def _nodes_sign_by_session_keys(connection: Connection) -> None:
     _script(connection, "session_keys.sql")
 
 
+def _receivers_keep_payloads(connection: Connection) -> None:
+    _script(connection, "xeris.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -85,4 +89,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _jobs_of_the_proxy,
     _relay_has_streams,
     _nodes_sign_by_session_keys,
+    _receivers_keep_payloads,
 )

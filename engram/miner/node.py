@@ -14,18 +14,20 @@ from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids
 from engram.hotkeys import miner_scheme
 from engram.hotkeys.replay_guard import ReplayFloor
+from engram.http.client import HttpClient
 from engram.memory.embed.openai_embedder import OpenAiEmbedder
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
-from engram.memory.rules import Limits
+from engram.memory.rules import RecordLimits
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.app import MAX_BODY_BYTES, make_app
 from engram.miner.auth import Gate
 from engram.miner.chain_children import follow
+from engram.miner.countersigning import Countersigner
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.folder import NodeFile
@@ -126,7 +128,7 @@ class Node:
                     longest_ms=miner_scheme.NAMESPACE_WINDOW_MS,
                 ),
             ),
-            limits=Limits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
+            limits=RecordLimits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
             store=self.store,
             truth=self.truth,
             embedder=self.embedder,
@@ -144,6 +146,7 @@ class Node:
             private_bucket_s=settings.private_bucket_ms / 1000,
             noise_sigma=settings.private_noise_sigma,
             use_secrets=self._use_secrets,
+            countersigner=Countersigner(HttpClient(), launch.gateway, ports.signer, ports.clock),
         )
 
     def _use_secrets(self, secrets: NodeSecrets) -> None:

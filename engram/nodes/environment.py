@@ -50,7 +50,7 @@ def read(environ: Mapping[str, str]) -> LaunchFile:
     given = {name.removeprefix(PREFIX).lower(): text for name, text in environ.items() if name.startswith(PREFIX)}
     unknown = sorted(given.keys() - _FIELDS.keys())
     if unknown:
-        raise LaunchFileError(f"{PREFIX}{unknown[0].upper()} is no variable of a node; see docs/nodes.md")
+        raise LaunchFileError(f"{PREFIX}{unknown[0].upper()} is no variable of a node; see docs/node-keys.md")
     fields: dict[str, object] = {}
     for name, text in {**_PLACE, **given}.items():
         fields[name] = text if name in _TEXTS else _value(PREFIX + name.upper(), text)

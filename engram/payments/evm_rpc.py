@@ -49,7 +49,7 @@ class Block(msgspec.Struct, frozen=True):
     timestamp: int
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChainHead(msgspec.Struct, frozen=True):
     """The newest block, and the newest that is final."""
 
     latest: Block
@@ -127,9 +127,9 @@ class EvmRpc:
         block = _object(await self._call("eth_getBlockByNumber", [which, False]))
         return Block(_quantity(block, "number"), _quantity(block, "timestamp"))
 
-    async def _read_head(self) -> Head:
+    async def _read_head(self) -> ChainHead:
         latest = await self._latest.get(lambda: self.block("latest"))
-        return Head(latest, max(0, latest.number - self._confirmations))
+        return ChainHead(latest, max(0, latest.number - self._confirmations))
 
     async def _check_chain(self) -> None:
         if self._checked:
@@ -138,7 +138,7 @@ class EvmRpc:
             raise RpcFailed("rpc_of_another_chain")
         self._checked = True
 
-    async def _block_at(self, moment: float, head: Head) -> int:
+    async def _block_at(self, moment: float, head: ChainHead) -> int:
         """Return the first block that is not older than `moment` (unix seconds); the newest when all are."""
         low, high = 0, head.latest.number
         while low < high:
@@ -167,7 +167,7 @@ class EvmRpc:
                     return log
         return None
 
-    async def _paid_in(self, question: Question, head: Head) -> Paid | None:
+    async def _paid_in(self, question: Question, head: ChainHead) -> Paid | None:
         """Return the proof from the named transaction, None when it is not there: then the logs are searched."""
         if question.transaction is None:
             return None

@@ -16,7 +16,7 @@ from engram.payments import rules, statements
 from engram.payments.model import (
     AuthorizationKey,
     DuePayment,
-    Limits,
+    HoldLimits,
     Payment,
     PaymentKind,
     PaymentState,
@@ -24,7 +24,7 @@ from engram.payments.model import (
     RefundState,
 )
 from engram.payments.purchase_answer import NoRoom
-from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
+from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent, Transition
 from engram.payments.tables import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
@@ -44,7 +44,7 @@ def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment
     return None if row is None else _payment(row)
 
 
-def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
+def room(connection: Connection, controller: bytes, limits: HoldLimits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
     live, held = sessions.counts.taken(connection, controller)
     if live >= limits.live_per_hotkey:
@@ -267,7 +267,7 @@ def _delivery(connection: Connection, payment: Payment) -> Delivery:
 
 def _after(
     before: Payment,
-    decision: Decision,
+    decision: Transition,
     event: PaymentEvent,
     now: float,
     reason: str | None,
@@ -299,15 +299,15 @@ def _after(
     )
 
 
-def _perform(connection: Connection, effect: Effect, payment: Payment, now: Instant) -> None:
+def _perform(connection: Connection, effect: PaymentEffect, payment: Payment, now: Instant) -> None:
     is_session = payment.kind is PaymentKind.SESSION
     match effect:
-        case Effect.DELIVER if is_session:
+        case PaymentEffect.DELIVER if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.SETTLED, now)
-        case Effect.DELIVER:
+        case PaymentEffect.DELIVER:
             sessions.records.add_seconds(connection, payment.session_id, payment.seconds, payment.amount, now.wall)
             sessions.records.release_extension(connection, payment.session_id)
-        case Effect.RELEASE if is_session:
+        case PaymentEffect.RELEASE if is_session:
             sessions.records.transition(
                 connection,
                 payment.session_id,
@@ -315,16 +315,16 @@ def _perform(connection: Connection, effect: Effect, payment: Payment, now: Inst
                 now,
                 error=f"payment {payment.state}: {payment.reason}",
             )
-        case Effect.RELEASE:
+        case PaymentEffect.RELEASE:
             sessions.records.release_extension(connection, payment.session_id)
-        case Effect.REFUND:
+        case PaymentEffect.REFUND:
             _open_refund(connection, payment, payment.reason or str(payment.state), now.wall, None)
-        case Effect.WITHDRAW if is_session:
+        case PaymentEffect.WITHDRAW if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.END, now, reason=EndReason.PAYMENT)
-        case Effect.FORGIVE:
+        case PaymentEffect.FORGIVE:
             never_sent = (refunds.c.payment_id == payment.id) & (refunds.c.state == str(RefundState.DUE))
             connection.execute(delete(refunds).where(never_sent))
-        case Effect.WITHDRAW:
+        case PaymentEffect.WITHDRAW:
             sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
 
 

@@ -105,14 +105,14 @@ def parse_payload(document: object) -> Payload:
 # What we ask with a 402.
 
 
-class Challenge(msgspec.Struct, frozen=True):
+class PaymentChallenge(msgspec.Struct, frozen=True):
     """A 402 answer that v1, v2 and the original's clients all understand: headers, and fields of the JSON body."""
 
     headers: tuple[tuple[str, str], ...]
     fields: JsonObject
 
 
-def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
+def challenge(quote: Quote, error: str = "Payment required") -> PaymentChallenge:
     """Return the headers and body fields of a 402 for `quote`; the surface adds `error`, `code`, `request_id`."""
     requirements = quote.requirements
     network = requirements.network
@@ -144,7 +144,7 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
         fields["terms"] = quote.terms_url
     if quote.refund_terms is not None:
         fields["refund_terms"] = msgspec.to_builtins(quote.refund_terms)
-    return Challenge(
+    return PaymentChallenge(
         headers=(
             ("PAYMENT-REQUIRED", _encode_object(required)),
             ("WWW-Authenticate", challenge_text),

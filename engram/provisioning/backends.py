@@ -106,6 +106,11 @@ class Backends:
             self._standings[name] = Standing(name=name, offers=offers, answers=True)
         return self._standings[name]
 
+    def is_elsewhere(self, name: str) -> bool:
+        """Return whether launches there take minutes, on machines of others."""
+        offers = self._standings[name].offers if name in self._standings else None
+        return offers is not None and offers.is_elsewhere
+
     def note_silence(self, name: str, reason: str) -> None:
         """Note that this one could not be reached."""
         before = self._standings[name]

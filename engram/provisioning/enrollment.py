@@ -1,4 +1,4 @@
-"""Whether a node is the one that was launched, and the certificate of its session key (docs/nodes.md).
+"""Whether a node is the one that was launched, and the certificate of its session key (docs/node-keys.md).
 
 A node shows by which key it signs. One that has its hotkey has shown enough. A session key is committed to the ledger,
 then certified: the certificate is sent to the node, which shows it to its clients.
@@ -11,27 +11,27 @@ from typing import Final, final
 import msgspec
 import structlog
 
+from engram import kill_points
 from engram.api import node as api
-from engram.api.node_model import Certified, Health, Introduced
+from engram.api.node_model import Certified, Introduced
 from engram.hotkeys import certificates, node_identity, sealed, ss58
 from engram.hotkeys.errors import MalformedHotkey
 from engram.hotkeys.node_identity import Introduction
 from engram.http.client import HttpClient, Response
-from engram.http.errors import HttpError
+from engram.http.errors import BadAnswer, HttpError, TooLarge
 from engram.ledger import Ledger
 from engram.nodes.agreement import DRIVEN, INTRODUCED_SINCE, NodeSecrets
 from engram.provisioning import enrollment_rules as rules
 from engram.provisioning import session_keys
 from engram.provisioning.enrollment_rules import Expected, Verdict
 from engram.provisioning.errors import NodeKeyError
+from engram.provisioning.health import CONNECT_S, MOST_BYTES, TOTAL_S, health_of, is_ready
 from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.provisioning.session_keys import Launch
 from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
 
-CONNECT_S: Final = 2.0
-TOTAL_S: Final = 4.0
-_MOST_BYTES: Final = 65_536
+_REMEMBERED: Final = 4_096
 
 _log = structlog.get_logger("engram.provisioning")
 
@@ -50,13 +50,32 @@ class EnrollmentPorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @final
+class _Recent:
+    """A set of the texts that were added last, at most 4,096."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, None] = {}
+
+    def add(self, text: str) -> None:
+        self._held[text] = None
+        if len(self._held) > _REMEMBERED:
+            del self._held[next(iter(self._held))]
+
+    def discard(self, text: str) -> None:
+        self._held.pop(text, None)
+
+    def __contains__(self, text: object) -> bool:
+        return text in self._held
+
+
+@final
 class Enrollment:
     """Asks nodes who they are, and certifies those that may be who they say."""
 
     def __init__(self, ports: EnrollmentPorts) -> None:
         self._p = ports
-        self._suspects: set[str] = set()
-        self._starting: set[str] = set()
+        self._suspects = _Recent()
+        self._starting = _Recent()
         """Tokens of nodes that are not ready yet and need not be asked again until they are."""
 
     async def is_healthy(self, endpoint: str, token: str) -> bool:
@@ -65,7 +84,7 @@ class Enrollment:
         A session key is certified on the way. Raises nothing for a node that is not there.
         """
         try:
-            health = await self._health(endpoint)
+            health = await health_of(self._p.http, endpoint)
         except HttpError:
             return False
         if health is None or health.launch_token != token:
@@ -73,12 +92,12 @@ class Enrollment:
         if health.protocol not in DRIVEN:
             _log.error("node_speaks_otherwise", node=token, speaks=health.protocol, driven=sorted(DRIVEN))
             return False
-        is_ready = health.status == "ok" and health.ready
-        if not is_ready and token in self._starting:
+        ready = is_ready(health)
+        if not ready and token in self._starting:
             return False
         if not await self.attend(endpoint, token, launching=True, introduced=health.protocol >= INTRODUCED_SINCE):
             return False
-        if not is_ready:
+        if not ready:
             self._starting.add(token)
             return False
         self._starting.discard(token)
@@ -144,38 +163,36 @@ class Enrollment:
         )
         if not noted:
             return False
+        kill_points.point("certify:noted")
         answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)
+        kill_points.point("certify:delivered")
         return answer.status == 200 and answer.decode(Certified).accepted
-
-    async def _health(self, endpoint: str) -> Health | None:
-        answer = await self._get(endpoint + api.HEALTH.path)
-        return answer.decode(Health) if answer.status == 200 else None
 
     async def _introduced(self, endpoint: str, expected: Expected) -> tuple[Introduction | None, str | None]:
         """Return what the node shows of itself and its certificate, when the shown key signed our nonce and it is of
         this launch. Raises HttpError."""
         nonce = secrets.token_bytes(node_identity.NONCE_BYTES)
-        answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
-        if answer.status != 200:
-            return None, None
-        told = answer.decode(Introduced)
         try:
+            answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
+            if answer.status != 200:
+                return None, None
+            answered = answer.decode(Introduced)
             shown = Introduction(
-                hotkey=ss58.decode(told.hotkey),
-                key=ss58.decode(told.key),
-                box_key=bytes.fromhex(told.box_key),
-                session_id=told.session_id,
-                launch_token=told.launch_token,
+                hotkey=ss58.decode(answered.hotkey),
+                key=ss58.decode(answered.key),
+                box_key=bytes.fromhex(answered.box_key),
+                session_id=answered.session_id,
+                launch_token=answered.launch_token,
             )
-            signature = bytes.fromhex(told.signature)
-        except (MalformedHotkey, ValueError):
+            signature = bytes.fromhex(answered.signature)
+        except (BadAnswer, TooLarge, MalformedHotkey, ValueError):  # it answers, and not as a node does
             return None, None
         holds = rules.names(shown, expected) and node_identity.holds(shown, nonce, signature)
-        return (shown, told.certificate) if holds else (None, None)
+        return (shown, answered.certificate) if holds else (None, None)
 
     async def _get(self, url: str) -> Response:
         return await self._p.http.request(
-            "GET", url, connect_s=CONNECT_S, read_s=TOTAL_S, total_s=TOTAL_S, max_bytes=_MOST_BYTES, fresh=True
+            "GET", url, connect_s=CONNECT_S, read_s=TOTAL_S, total_s=TOTAL_S, max_bytes=MOST_BYTES, fresh=True
         )
 
     async def _deliver(self, endpoint: str, certificate: str, content: bytes) -> Response:
@@ -186,6 +203,6 @@ class Enrollment:
             connect_s=CONNECT_S,
             read_s=TOTAL_S,
             total_s=TOTAL_S,
-            max_bytes=_MOST_BYTES,
+            max_bytes=MOST_BYTES,
             fresh=True,
         )

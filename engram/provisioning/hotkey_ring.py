@@ -45,7 +45,7 @@ class HotkeyRing:
             return found
 
     async def _read(self, path: Path) -> Keypair:
-        """Raises HotkeyError."""
+        """Read the file, by a process of its own where it is encrypted. Raises HotkeyError."""
         try:
             return await trio.to_thread.run_sync(wallet.read_private_hotkey_file, path)
         except WalletEncrypted:

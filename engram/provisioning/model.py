@@ -48,6 +48,9 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger allocates ports from here (`port_count` of them); None: the backend finds its own."""
     port_count: int = 0
     not_enforced: tuple[str, ...] = ()
+    is_elsewhere: bool = False
+    """Whether its machines are others' and a launch takes minutes: it waits for no turn, and is given up as soon as its
+    session changes."""
     hourly_usd_micros: Mapping[TierName, int] = msgspec.field(default_factory=dict)
     """What an hour of a tier costs the operator there, in millionths of a US dollar; a tier that is left out costs
     nothing."""

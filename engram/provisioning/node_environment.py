@@ -1,6 +1,6 @@
 """What a node on a machine of somebody else is told: environment variables, and nothing that is a secret.
 
-The node's hotkey stays here: the node makes a session key and the gateway certifies it (docs/nodes.md).
+The node's hotkey stays here: the node makes a session key and the gateway certifies it (docs/node-keys.md).
 """
 
 import ipaddress

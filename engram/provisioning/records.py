@@ -3,13 +3,13 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, literal_column, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram.ledger import facts
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
 from engram.provisioning.rules import Facts
-from engram.provisioning.tables import nodes
+from engram.provisioning.tables import node_session_keys, nodes
 from engram.sessions import Session
 from engram.sessions import records as session_records
 
@@ -84,7 +84,8 @@ def mark_running(connection: Connection, token: str, reference: str) -> bool:
 
 
 def mark_gone(connection: Connection, token: str, at: float) -> None:
-    """Note that nothing of the node is left; its port is free."""
+    """Note that nothing of the node is left; its port is free, its session keys are forgotten."""
+    connection.execute(delete(node_session_keys).where(node_session_keys.c.token == token))
     connection.execute(update(nodes).where(nodes.c.token == token, _LIVE).values(state=_GONE, gone_at=at))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from engram import kill_points
 from engram.provisioning import node_keys, records, rules
-from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
+from engram.provisioning.errors import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown
 from engram.provisioning.fleet import END_GRACE_S, Fleet
 from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec
 from engram.provisioning.planning import Choice, plan, withdraw
@@ -181,7 +181,8 @@ class Worker:
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING
         self._launched_at = None if runs_already else trio.current_time()
-        if not runs_already and not await self._take_turn(session):
+        elsewhere = self._fleet.backends.is_elsewhere(node.backend)
+        if not runs_already and not elsewhere and not await self._take_turn(session):
             return Outcome.LOST
         now = self._fleet.instants.now()
         start_s = 0.0 if session.state in RUNNING else self._fleet.settings.launch_timeout_s
@@ -197,7 +198,13 @@ class Worker:
         )
         kill_points.point("spawn:before")
         try:
-            self._seen = await self._fleet.backends.of(node.backend).launch(spec)
+            if elsewhere:
+                self._seen = await self._launch_unless_changed(node.backend, spec, session)
+                if self._seen is None:
+                    self._unsent = ""
+                    return Outcome.LOST
+            else:
+                self._seen = await self._fleet.backends.of(node.backend).launch(spec)
         except NoCapacity as error:
             _log.warning("launch_refused", session=self._id, backend=node.backend, reason=str(error))
             return Outcome.REFUSED
@@ -213,6 +220,29 @@ class Worker:
             return Outcome.UNANSWERED
         kill_points.point("spawn:after")
         return Outcome.DONE
+
+    async def _launch_unless_changed(self, backend: str, spec: NodeSpec, session: Session) -> Node | None:
+        """Launch, or return None as soon as the session has changed: what was begun is found by its token."""
+        node, failed = None, None
+        async with trio.open_nursery() as nursery:
+            launching = trio.CancelScope()
+            nursery.start_soon(self._cancel_when_changed, session, launching)
+            try:
+                with launching:
+                    node = await self._fleet.backends.of(backend).launch(spec)
+            except ProvisioningError as error:
+                failed = error
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return node
+
+    async def _cancel_when_changed(self, session: Session, launching: trio.CancelScope) -> None:
+        while not launching.cancel_called:
+            await self._fleet.pokes.sleep(self._id, _LOOK_EVERY_S)
+            now = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
+            if now is None or now.state is not session.state:
+                launching.cancel()
 
     def _not_sent(self, node: NodeRecord, reason: str) -> Outcome:
         if not self._may_go_elsewhere(node):

@@ -1,7 +1,7 @@
 """The session keys that nodes have shown, and what the ledger knows of a launch when one is shown."""
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from engram.hotkeys import PublicKey
 from engram.hotkeys.node_identity import Introduction
@@ -116,6 +116,7 @@ def certified(connection: Connection) -> list[RunningSession]:
     ]
 
 
-def forget(connection: Connection, token: str) -> None:
-    """Drop the keys of a launch that is gone."""
-    connection.execute(delete(node_session_keys).where(node_session_keys.c.token == token))
+def certified_with_keys(connection: Connection) -> list[tuple[RunningSession, NodeKey]]:
+    """Return the same with the hotkeys of their nodes."""
+    found = [(one, node_keys.leased(connection, one.session_id)) for one in certified(connection)]
+    return [(session, key) for session, key in found if key is not None]

@@ -17,6 +17,7 @@ from engram.http.tls import Certificates
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
 from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watches, stop_all
+from engram.provisioning.announcing import ANNOUNCERS, MOST, AnnouncingPorts, announce_for_ever
 from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.backends import Backends
@@ -75,6 +76,7 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
                 strategy="rest_for_one",
             ),
             spare("certifier", lambda: Job(partial(certify_for_ever, ports.certifier))),
+            *(announcers(ports.announcing) if ports.announcing else []),
             spare("stats_poller", lambda: StatsPoller(ports.stats)),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),
@@ -97,6 +99,14 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
         strategy="one_for_one",
         intensity=Intensity(restarts=10, period_s=60.0),
     )
+
+
+def announcers(ports: AnnouncingPorts) -> list[ChildSpec | SupervisorSpec]:
+    """Return what announces nodes on machines of others: a child for each of them, and the job that starts these."""
+    return [
+        SupervisorSpec(ANNOUNCERS, strategy="dynamic", max_children=MOST, name=ANNOUNCERS),
+        spare("node_announcing", lambda: Job(partial(announce_for_ever, ports))),
+    ]
 
 
 @final

@@ -30,7 +30,7 @@ from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.standing_facts import fixed_facts
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair
 from engram.hotkeys.passwords import password_for
 from engram.http.app import App
@@ -48,10 +48,12 @@ from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
-from engram.provisioning import node_keys
+from engram.provisioning import announcing, node_keys
 from engram.provisioning.actor import PROVISIONER
+from engram.provisioning.announcing import AnnouncingPorts
 from engram.provisioning.backends import Backends
 from engram.provisioning.certifier import CertifierPorts
+from engram.provisioning.countersigning import Countersigner
 from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.foreign_secrets import foreign_secrets
@@ -113,6 +115,7 @@ class GatewayPorts:
         self.certifier = CertifierPorts(
             ledger=p.ledger, enrollment=self._enrollment, instants=self._instants, hints=self._hints
         )
+        self.announcing = self._announcing() if settings.provisioning.announce else None
         self.fleet = self._fleet()
         self.stats = self._stats()
         self.emitter = self._emitter()
@@ -213,6 +216,23 @@ class GatewayPorts:
             )
         )
 
+    def _announcing(self) -> AnnouncingPorts:
+        p, settings = self._p, self._p.settings
+        return AnnouncingPorts(
+            registry=p.registry,
+            ledger=p.ledger,
+            ring=self._ring,
+            subnets=self._subnets,
+            chain=settings.chain,
+            netuid=settings.miner.netuid,
+            folder=p.folder / announcing.FOLDER,
+            allows_private=settings.environment == "local",
+            http=p.http,
+            clock=p.clock,
+            rng=p.rng,
+            metrics=p.metrics,
+        )
+
     def _stats(self) -> StatsPorts:
         p, settings = self._p, self._p.settings.stats
 
@@ -293,6 +313,7 @@ class GatewayPorts:
             ids=p.ids,
             shop=shop,
             stats=_Latest(self._samples),
+            countersigner=Countersigner(p.ledger, self._instants, self._ring),
             subnets=self._subnets,
             feed=self.feed,
             tickets=Tickets(secrets.token_bytes(32)),
@@ -378,7 +399,7 @@ class _Latest:
     def __init__(self, samples: StatsView) -> None:
         self._samples = samples
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         """Return the newest stats of a session's node, None before the first."""
         sample = self._samples.sample(session_id)
-        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
+        return None if sample is None else TimedStats(msgspec.structs.asdict(sample.stats), sample.at)

@@ -14,11 +14,11 @@ from engram.memory.rules import MAX_BATCH
 from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
-from engram.sdk.export_rules import SILENCE_S, Export, Exported
+from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
-from engram.sdk.walk_rules import LookUp, Walk
+from engram.sdk.walk_rules import LookUpWalk, Walk
 
 
 @final
@@ -38,6 +38,7 @@ class AsyncNodeClient:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        session_id: str | None = None,
         strict: bool = True,
         timeout_s: float = 30.0,
         clock: Clock | None = None,
@@ -52,6 +53,7 @@ class AsyncNodeClient:
             cipher=cipher,
             embed=embed,
             namespace_version=namespace_version,
+            session_id=session_id,
             strict=strict,
         )
         self._transport = AsyncTransport(url, timeout_s=timeout_s)
@@ -119,7 +121,7 @@ class AsyncNodeClient:
 
     async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
         """Return the memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
-        lookup = LookUp(self._calls, key, values)
+        lookup = LookUpWalk(self._calls, key, values)
         while not lookup.done:
             lookup.take(await self._transport.ask(lookup.request()))
         return lookup.memories()
@@ -190,13 +192,13 @@ class AsyncNodeClient:
 
         As NodeClient.export.
         """
-        export = Export(
+        export = ExportWalk(
             self._calls, after, lambda commitment: None if node is None else self._calls.require_whole(node, commitment)
         )
         async with aclosing(self._exported(export)) as documents:
             yield documents
 
-    async def _exported(self, export: Export) -> AsyncGenerator[Exported]:
+    async def _exported(self, export: ExportWalk) -> AsyncGenerator[Exported]:
         while not export.done:
             lost: NotReached | OutcomeUnknown | None = None
             try:

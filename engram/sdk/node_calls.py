@@ -39,6 +39,8 @@ Embed = Callable[[str], Sequence[float]]
 Where: TypeAlias = Mapping[str, JsonValue]
 """A filter by metadata; see engram.memory.filters."""
 _CHALLENGE_S = 30
+FRESH_S = 600
+"""How far the time of a root may be from the client's clock."""
 _PUBLIC = "__public__"
 
 
@@ -64,11 +66,12 @@ class NodeCalls:
         cipher: Cipher | None = None,
         embed: Embed | None = None,
         namespace_version: Literal[1, 2] = 2,
+        session_id: str | None = None,
         strict: bool = True,
     ) -> None:
         """Take the keys and the embedder; `embed` makes vectors in this client, and a cipher needs it. Version 1 of
         namespace signatures is for miners of the original. With `strict` and a keypair, a memory that ends up with
-        another owner counts as not stored.
+        another owner counts as not stored. `session_id` is the one that certificates of the node must be of.
 
         Raises ValueError for a namespace without a key to sign for it, since its memories would be public, and for a
         name that every node refuses.
@@ -88,6 +91,7 @@ class NodeCalls:
         self.cipher = cipher
         self._embed = embed
         self._version = namespace_version
+        self._session_id = session_id
         self._sender = keypair.ss58 if strict and keypair is not None else None
         self._last_ms = 0
 
@@ -378,11 +382,13 @@ class NodeCalls:
         return msgspec.structs.replace(found, metadata=metadata)
 
     def _require_root(self, node: PublicKey, root: Commitment | model.Proved, *, name: str = "") -> None:
-        require_root(node, root, name or self.namespace or _PUBLIC, self._clock.now())
+        require_root(node, root, name or self.namespace or _PUBLIC, self._clock.now(), self._session_id)
 
     def _is_signed(self, node: PublicKey, message: bytes, signature: bytes, certificate: str | None) -> bool:
         try:
-            certificates.require_signed(node, message, signature, certificate, at=self._clock.now())
+            certificates.require_signed(
+                node, message, signature, certificate, at=self._clock.now(), session_id=self._session_id
+            )
         except CertificateRefused:
             return False
         return True
@@ -410,19 +416,28 @@ class NodeCalls:
         return self._last_ms
 
 
-def require_root(node: PublicKey, root: Commitment | model.Proved, name: str, at: float) -> None:
+def require_root(
+    node: PublicKey, root: Commitment | model.Proved, name: str, at: float, session_id: str | None = None
+) -> None:
     """Check that the node signed this root over that namespace, by its hotkey or a session key certified at that time.
 
-    Raises Impostor, with the reason.
+    `session_id`, where it is known, must be the certificate's. Raises Impostor with the reason, also for a root of long
+    ago, which somebody may have kept.
     """
     expected = f"engram-commitment:keyed-1:{name}:{root.root_hex}:{root.count}:"
     try:
         signature = bytes.fromhex(root.signature.removeprefix("0x"))
-        certificates.require_signed(node, root.signed.encode(), signature, known(root.certificate), at=at)
+        certificate = known(root.certificate)
+        certificates.require_signed(node, root.signed.encode(), signature, certificate, at=at, session_id=session_id)
     except (ValueError, CertificateRefused) as error:
         raise Impostor(f"the commitment is not signed by {ss58.encode(node)}: {error}") from None
-    if not root.signed.startswith(expected):
+    stamp = root.signed.removeprefix(expected)
+    if not root.signed.startswith(expected) or not stamp.isdecimal():
         raise Impostor(f"the commitment that {ss58.encode(node)} signed is another one")
+    if abs(int(stamp) / 1000 - at) > FRESH_S:
+        raise Impostor(
+            f"the commitment of {ss58.encode(node)} was signed at {stamp} ms, more than {FRESH_S} s from now"
+        )
 
 
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"

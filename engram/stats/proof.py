@@ -94,5 +94,6 @@ class Prover:
             read_s=self._settings.timeout_s,
             total_s=self._settings.timeout_s,
             max_bytes=MAX_ANSWER_BYTES,
+            headers={certificates.HEADER: "1"},
             fresh=True,
         )

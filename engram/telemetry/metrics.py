@@ -143,6 +143,9 @@ TABLE: Final = (
     ),
     Metric("validator_due", "gauge", "engram_validator_due", "1 for where setting weights stands.", ("verdict",)),
     Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
+    Metric(
+        "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
+    ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
     Metric(
@@ -273,6 +276,7 @@ class Metrics:
     validator_weights: Counter
     validator_due: Gauge
     validator_planted: Gauge
+    xeris_judged: Counter
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge

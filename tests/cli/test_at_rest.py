@@ -117,7 +117,7 @@ def test_the_doctor_names_what_is_bad(here: Path, run: Run) -> None:
     bad = run("doctor", "--profile", "mainnet")
     assert bad.code == 1
     assert "X402_RECIPIENT_ADDRESS" in bad.out
-    assert "akash is not built into this version: set it to local" in bad.out
+    assert "akash.key_file\tis missing: engram akash wallet new" in bad.out
 
 
 def test_flags_of_a_role_reach_its_surface() -> None:

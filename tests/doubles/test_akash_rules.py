@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.doubles.akash import audit, bank, escrow, market
 from tests.doubles.akash.account import spec
@@ -341,3 +342,39 @@ def test_nothing_is_minted_while_minting_is_halted(genesis: Genesis) -> None:
     assert genesis.refusal(mint(genesis, 10_000_000)) == ("bme", 6, "circuit breaker is active")
     wrong = MintAct(genesis.owner.address, genesis.owner.address, Coin("uact", "1"))
     assert genesis.refusal(wrong)[:2] == ("bme", 9)
+
+
+# --------------------------------------------------------------- what only another transaction in between can cause
+
+
+def test_a_lease_needs_its_order_and_its_group_open(genesis: Genesis) -> None:
+    genesis.created()
+    genesis.bid()
+    state, owner = genesis.chain.state, genesis.owner.address
+    lease_it = genesis.owner.lease(1, genesis.provider)
+    group, order = state.groups.get((owner, 1, 1)), state.orders.get((owner, 1, 1, 1))
+    assert group
+    assert order
+    state.orders.put((owner, 1, 1, 1), replace(order, state="closed"))
+    assert genesis.refusal(lease_it) == ("market", 13, "bid: order not open")
+    state.orders.remove((owner, 1, 1, 1))
+    assert genesis.refusal(lease_it) == ("market", 15, "invalid order: order not found")
+    state.orders.put((owner, 1, 1, 1), order)
+    state.groups.put((owner, 1, 1), replace(group, state="paused"))
+    assert genesis.refusal(lease_it) == ("market", 17, "group not open")
+    state.groups.remove((owner, 1, 1))
+    assert genesis.refusal(lease_it) == ("market", 16, "group not found")
+
+
+def test_an_active_order_without_a_lease_is_named(genesis: Genesis) -> None:
+    genesis.leased()
+    genesis.chain.state.leases.remove(lease(genesis).key)
+    assert genesis.refusal(genesis.owner.close_lease(1, genesis.provider)) == ("market", 14, "no lease for order")
+
+
+def test_a_provider_that_promised_no_notice_cannot_give_one(genesis: Genesis) -> None:
+    bid = genesis.leased()
+    notice = partial(market.start_reclaim, bid=bid, reason=market.DECOMMISSION)
+    assert genesis.provider_refusal(notice) == "lease does not have reclamation configured"
+    unknown = partial(market.close_bid, bid=replace(bid, oseq=9), reason=market.UNSTABLE)
+    assert genesis.provider_refusal(unknown) == "unknown bid"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engram.clock import ManualClock
 from engram.facilitator import records, rules
-from engram.facilitator.rules import Malformed
+from engram.facilitator.rules import MalformedRequest
 from engram.facilitator.service import PlayFacilitator
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import x402
@@ -176,7 +176,7 @@ async def test_a_payload_for_another_scheme_or_network_is_refused(desk: Desk, ch
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(msgspec.json.encode))
 def test_garbage_raises_nothing_but_malformed(asked: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedRequest):
         rules.read_request(asked)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -25,7 +26,7 @@ from engram.gateway.sales_check import Conditions
 from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
@@ -38,6 +39,8 @@ from engram.payments.outcomes import Settlement, Verification
 from engram.payments.play_wallet import PlayWallet
 from engram.payments.ports import PaymentPorts
 from engram.provisioning.backends import Backends
+from engram.provisioning.countersigning import Countersigner
+from engram.provisioning.hotkey_ring import HotkeyRing
 from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
@@ -78,9 +81,9 @@ class KnownStats:
     """What the poller would know."""
 
     def __init__(self) -> None:
-        self.by_session: dict[str, NodeStats] = {}
+        self.by_session: dict[str, TimedStats] = {}
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         return self.by_session.get(session_id)
 
 
@@ -223,6 +226,7 @@ async def running_gateway(
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
         backends=backends,
+        countersigner=Countersigner(ledger, instants, HotkeyRing(Path("hotkeys"), lambda _: None)),
         hints=hints,
     )
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.pricing import MOST_UNITS
-from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Facts, Reason, not_ready, reasons
+from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Reason, SalesFacts, not_ready, reasons
 from engram.payments.purchase_answer import NoRoom
 
-WELL = Facts(
+WELL = SalesFacts(
     prices=(50_000, 259_200_000),
     recipient="0x" + "11" * 20,
     usable_keys=3,

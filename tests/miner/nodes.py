@@ -23,7 +23,7 @@ from engram.hotkeys import Keypair, miner_scheme, wallet
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
-from engram.memory.rules import Limits
+from engram.memory.rules import RecordLimits
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
@@ -80,7 +80,7 @@ async def serving(
             node=NODE.public_key,
             tenants=tenants,
         ),
-        limits=Limits(DIMENSION),
+        limits=RecordLimits(DIMENSION),
         store=store,
         truth=truth,
         embedder=HashEmbedder(DIMENSION),

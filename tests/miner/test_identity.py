@@ -116,6 +116,30 @@ async def test_what_the_node_signs_counts_once_it_is_certified_and_until_that_en
         calls.read(await foreign.root())
 
 
+async def test_the_keys_of_a_session_are_on_no_disk(foreign: Foreign, tmp_path: Path) -> None:
+    await foreign.certify(certificates.issue(NODE, await foreign.certificate()))
+    await foreign.client.post("/IngestSynapse", data=encoded({"text": "a"}))
+    await foreign.root()
+    private = foreign.service.identity.signer._keypair.private_key()
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert files
+    for secret in (private[:32], private[32:]):
+        for spelled in (secret, secret.hex().encode(), base64.b64encode(secret)):
+            assert not [file for file in files if spelled in file]
+
+
+async def test_a_root_that_somebody_kept_is_an_impostors(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    async with serving(tmp_path, clock=clock) as service:
+        node = Foreign(service, clock)
+        kept = await node.root()
+        calls = NodeCalls(clock).commitment(NODE.public_key)
+        assert calls.read(kept).count == 0
+        clock.advance(601)
+        with pytest.raises(Impostor, match="more than 600 s from now"):
+            calls.read(kept)
+
+
 async def test_a_root_without_its_certificate_or_with_that_of_another_node_is_an_impostors(foreign: Foreign) -> None:
     await foreign.certify(certificates.issue(NODE, await foreign.certificate()))
     told = msgspec.json.decode((await foreign.root()).body)

@@ -11,7 +11,7 @@ from engram.payments import records, reservations
 from engram.payments.errors import RpcFailed
 from engram.payments.evidence import Finding, Paid, Question, Unused
 from engram.payments.evm_rpc import EvmRpc
-from engram.payments.model import DuePayment, Limits, PaymentState, Transferable
+from engram.payments.model import DuePayment, HoldLimits, PaymentState, Transferable
 from engram.payments.networks import PLAY
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.purchase_answer import StillPending
@@ -22,7 +22,7 @@ from tests.payments import builders
 from tests.payments.shop import Shop, open_shop, wide
 from tests.payments.test_evidence import asked
 
-WIDE = Limits(places=10_000, live_per_hotkey=10_000, holds_per_payer=10_000, holds_per_address=10_000)
+WIDE = HoldLimits(places=10_000, live_per_hotkey=10_000, holds_per_payer=10_000, holds_per_address=10_000)
 
 
 def unknown_payments(count: int) -> InlineLedger:

@@ -108,12 +108,14 @@ class Sold:
         )
 
     @contextmanager
-    def node(self, data: Path, token: str = TOKEN) -> Iterator[str]:
+    def node(self, data: Path, token: str = TOKEN, gateway: str = "") -> Iterator[str]:
         """The real node as a process that has nothing but its environment; its endpoint."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port: int = free.getsockname()[1]
-        common = NodeSettings(host="127.0.0.1", netuid=450, environment="local", embedder=EmbedderLaunch(kind="hash"))
+        common = NodeSettings(
+            host="127.0.0.1", netuid=450, environment="local", embedder=EmbedderLaunch(kind="hash"), gateway=gateway
+        )
         told = environment_of(self.spec(token), common, port=port, data_dir=str(data))
         environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | told
         with open(self.folder / "output.log", "ab") as log:
@@ -142,8 +144,10 @@ class Sold:
 
 
 @asynccontextmanager
-async def sold(folder: Path, secrets: NodeSecrets = NO_SECRETS, backend: str = "akash") -> AsyncIterator[Sold]:
-    ledger = open_inline()
+async def sold(
+    folder: Path, secrets: NodeSecrets = NO_SECRETS, backend: str = "akash", ledger_file: Path | None = None
+) -> AsyncIterator[Sold]:
+    ledger = open_inline(ledger_file)
     made = Sold(folder, ledger, secrets, backend)
     yield made
     await made.http.aclose()

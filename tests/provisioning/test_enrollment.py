@@ -93,6 +93,13 @@ async def test_a_node_on_a_foreign_machine_is_enrolled_and_its_roots_count_as_it
                 assert [each.cid for each in notes.walk(node=session.hotkey.public_key)] == [cid]
                 with pytest.raises(Impostor):
                     notes.prove(cid, Keypair.generate().public_key)
+            for session_id in ("s", "another"):
+                with NodeClient(endpoint, BUYER, namespace="notes", session_id=session_id) as notes:
+                    if session_id == "s":
+                        assert notes.prove(cid, session.hotkey.public_key)
+                        continue
+                    with pytest.raises(Impostor, match="is of session s"):
+                        notes.prove(cid, session.hotkey.public_key)
 
         await trio.to_thread.run_sync(use)
         await certifier.sweep(session.certifier)
@@ -133,6 +140,21 @@ async def test_a_provider_that_answers_in_the_nodes_place_later_is_noticed(sessi
         await certifier.sweep(session.certifier)
         assert session.world.state() == SessionState.DEGRADED
         assert session.world.hints.given == ["node_turned s", "session_changed s"]
+        assert session.enrollment.is_suspect(endpoint)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b'{"status": "ok"}', b"x" * 100_000])
+async def test_what_answers_and_introduces_itself_as_no_node_does_is_noticed(session: Sold, answer: bytes) -> None:
+    """Its /health and /stats are those of the node; silence alone would be left to the polls."""
+    provider = Provider(session)
+    async with trio.open_nursery() as nursery:
+        endpoint = await nursery.start(Responder(provider.answer).run)
+        assert await session.enrollment.is_healthy(endpoint, TOKEN)
+        session.serve(endpoint)
+        provider.recorded = answer
+        await certifier.sweep(session.certifier)
+        assert session.world.state() == SessionState.DEGRADED
         assert session.enrollment.is_suspect(endpoint)
         nursery.cancel_scope.cancel()
 

@@ -22,6 +22,7 @@ from engram.proxy.jobs.worker import Jobs
 from engram.proxy.planning import Planner, retire_others
 from engram.proxy.serving import Surface
 from engram.proxy.settings.model import (
+    AnswerSettings,
     AuthSettings,
     BackendSettings,
     BodySettings,
@@ -184,6 +185,8 @@ async def proxying(
     # As a process that has run for a while: what was stamped before its start is refused.
     planner = Planner(state, ReplayStore(), signer)
     planner._started_ms -= 60_000
+    if signer is not None:
+        settings = msgspec.structs.replace(settings, answers=AnswerSettings(sign=True, hotkey_file="-"))
     loaded = Loaded(settings, {}, (), ())
     state.use(await planner.plan(loaded, None))
     surface = Surface(settings, state, proxy_app(state), None)

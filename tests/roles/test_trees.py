@@ -28,6 +28,8 @@ root                      one_for_one
       docker
     provisioner
   certifier               disable
+  node_announcers         dynamic
+  node_announcing         disable
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable

@@ -88,6 +88,18 @@ def test_a_package_comes_without_tests_programs_and_what_its_installer_wrote() -
     assert b"../" not in record.content
 
 
+def test_of_our_own_packages_only_what_a_wheel_would_have_is_shipped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("engram/a.py", "engram/b.sql", "engram/notes.txt", "engram/.a.py.swp", "engram/__pycache__/a.pyc"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "pyproject.toml").write_bytes((distributions.ROOT / "pyproject.toml").read_bytes())
+    monkeypatch.setattr(distributions, "ROOT", tmp_path)
+    assert {Path(entry.path).name for entry in distributions.own_entries()} == {"a.py", "b.sql"}
+
+
 def test_the_interpreter_comes_without_what_is_under_the_gpl() -> None:
     names = {Path(entry.path).name.split(".")[0] for entry in interpreter.entries()}
     assert {"ssl", "zlib", "_hashlib", "python3"} <= names

@@ -11,7 +11,7 @@ from engram.sessions import TierName
 
 app = App(
     name="akash",
-    help="Nodes on Akash: the account that pays, and the definitions they are deployed by.",
+    help="Nodes on Akash: the account that pays, what is deployed, what it costs.",
     help_epilogue="Example: `engram akash wallet new ~/akash.key`",
 )
 app.command(
@@ -19,6 +19,30 @@ app.command(
     name="wallet",
     help="The account that pays: create or import its key, show its address.",
 )
+_COMMANDS: Final = (
+    ("list", "List the account's active deployments beside the sessions they serve.", "engram akash list"),
+    (
+        "orphans",
+        "List deployments of this ledger that no session wants; the exit code is 1 when there are any.",
+        "engram akash orphans",
+    ),
+    (
+        "close",
+        "Close a deployment that serves no session; the rest of its deposit comes back.",
+        "engram akash close 4708051096990784",
+    ),
+    (
+        "costs",
+        "Show what the nodes of sessions cost, beside what the sessions were sold for.",
+        "engram akash costs --days 30",
+    ),
+    ("balance", "Show what the account has; the exit code is 1 when it is below an alarm.", "engram akash balance"),
+)
+"""Name, help, example: reading docstrings would import the module."""
+for _name, _help, _example in _COMMANDS:
+    app.command(
+        f"engram.cli.akash.deployments:{_name}_", name=_name, help=_help, help_epilogue=f"Example: `{_example}`"
+    )
 _EXAMPLE: Final = "example"
 _ALICE: Final = bytes.fromhex("d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d")
 """The key that every development chain knows, which is nobody's."""

@@ -16,10 +16,11 @@ import trio
 
 from engram.provisioning.akash import bidding, records, rules
 from engram.provisioning.akash.escrow import Escrows
-from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
+from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.replacing import NEXT
 from engram.provisioning.akash.watching import Watching
 from engram.provisioning.errors import NoCapacity, Rejected, Unknown
 from engram.provisioning.model import Node, NodeSpec, Offers
@@ -61,8 +62,11 @@ class AkashBackend:
         self._probed = False
 
     async def offers(self) -> Offers:
-        await trio.lowlevel.checkpoint()
-        return Offers(backend=self.name, places=self._parts.places)
+        await self._parts.chain.endpoints.usable()
+        held = len(await self._parts.ledger.read(records.all_live))
+        places = min(self._parts.places, held + self._watching.wallet.affordable())
+        hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
+        return Offers(backend=self.name, places=places, is_elsewhere=True, hourly_usd_micros=hourly)
 
     async def launch(self, spec: NodeSpec) -> Node:
         if not is_ours(spec.token, self._parts.ledger_id):
@@ -104,21 +108,25 @@ class AkashBackend:
     async def destroy(self, token: str) -> None:
         with trio.move_on_after(CLOSE_S) as patience:
             async with self._locked(token):
-                row = await self._live(token)
-                if row is None:
-                    return
-                await self._placing.drive(await self._placing.apply(row, rules.Close(SESSION_OVER)))
+                await self._close(token)
+            async with self._locked(token + NEXT):
+                await self._close(token + NEXT)
         if patience.cancelled_caught:
             raise Unknown(f"the deployment of {token} is not seen to be closed yet")
 
     async def list(self) -> Sequence[Node]:
         rows = await self._parts.ledger.read(records.all_live)
-        return [_node(row, alive=self._is_alive(row)) for row in rows]
+        return [_node(row, alive=self._is_alive(row)) for row in rows if not row.token.endswith(NEXT)]
 
     async def watch(self, exited: Callable[[str], None]) -> None:
         await self._watching.run(exited)
 
     # Placing.
+
+    async def _close(self, token: str) -> None:
+        row = await self._live(token)
+        if row is not None:
+            await self._placing.drive(await self._placing.apply(row, rules.Close(SESSION_OVER)))
 
     async def _probe(self) -> None:
         if not self._probed:

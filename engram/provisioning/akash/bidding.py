@@ -28,6 +28,8 @@ class BidLimits(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     memories: Mapping[str, ProviderMemory]
     wanted_notice_s: float = 3600.0
+    left: frozenset[str] = frozenset()
+    """Providers that the session's node was taken away from: they are chosen again only when no one else bids."""
 
 
 def acceptable(bids: Iterable[Bid], row: Deployment, limits: BidLimits) -> list[Bid]:
@@ -43,13 +45,16 @@ def acceptable(bids: Iterable[Bid], row: Deployment, limits: BidLimits) -> list[
 
 
 def best(bids: Sequence[Bid], limits: BidLimits) -> Bid:
-    """Return the cheapest bid, where past failures make a provider dearer and notice makes it cheaper."""
+    """Return the cheapest bid, where past failures make a provider dearer and notice makes it cheaper.
 
-    def weight(bid: Bid) -> tuple[float, str, int]:
+    A provider that the session has left comes last: what it called a running node was never healthy, say.
+    """
+
+    def weight(bid: Bid) -> tuple[bool, float, str, int]:
         memory = limits.memories.get(bid.provider)
         strikes = 0.0 if memory is None else strikes_at(memory, limits.now)
         notice = 0.0 if bid.reclaim_s >= limits.wanted_notice_s else NOTICE_WORTH
-        return bid.price * (1.0 + strikes) * (1.0 + notice), bid.provider, bid.bseq
+        return bid.provider in limits.left, bid.price * (1.0 + strikes) * (1.0 + notice), bid.provider, bid.bseq
 
     return min(bids, key=weight)
 

@@ -14,13 +14,14 @@ from engram.http.client import Response
 from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import versions
 from engram.provisioning.akash.endpoints import Endpoint, Endpoints, Unanswered, decoded, refusal
-from engram.provisioning.akash.model import Bid
+from engram.provisioning.akash.model import PICO, Bid
 from engram.provisioning.errors import Unavailable
 
 T = TypeVar("T")
 
-PAGE: Final = 1_000
-PAGES: Final = 50
+PAGE: Final = 100
+"""Rows of a page: decoding more holds up the loop for longer than it may be held up."""
+PAGES: Final = 500
 """At most: fifty thousand deployments of one account."""
 _DEPLOYMENT: Final = f"/akash/deployment/{versions.DEPLOYMENT}"
 _MARKET: Final = f"/akash/market/{versions.MARKET}"
@@ -73,12 +74,12 @@ class Chain:
     async def balance(self, denom: str) -> int:
         """Return what the owner has of `uakt` or `uact`."""
         answer = await self._found(f"/cosmos/bank/v1beta1/balances/{self.owner}", m.BalancesAnswer)
-        return sum(int(coin.amount) for coin in answer.balances or () if coin.denom == denom)
+        return m.amount_of(answer.balances, denom) // PICO
 
     async def min_deposit_uact(self) -> int:
         """Return the least that a deployment must deposit."""
         params = (await self._found(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)).params
-        return max((int(coin.amount) for coin in params.min_deposits or () if coin.denom == "uact"), default=500_000)
+        return m.amount_of(params.min_deposits, "uact") // PICO or 500_000
 
     async def deployment(self, dseq: int, at_height: int = 0) -> m.DeploymentInfo | None:
         """Return the deployment; None when endpoints at this height or above agree that it was never made."""

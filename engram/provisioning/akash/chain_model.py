@@ -5,17 +5,25 @@ Nothing here is trusted to be complete: absent fields and null lists stand for e
 
 import base64
 import binascii
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from engram.provisioning.akash.model import PICO, Bid, pico_of
+
+Whole: TypeAlias = Annotated[str, msgspec.Meta(pattern="^-?[0-9]{1,18}$")]
+"""A whole number that the ledger can hold. What is none is refused where it is decoded, not where it is used."""
+Unsigned: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
+"""A number of 64 bits that others have chosen."""
+Amount: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,23}(\.[0-9]{1,40})?$")]
+"""A whole or decimal amount."""
 
 
 class Coin(msgspec.Struct, frozen=True):
     """An amount; decimals where the chain computes with them."""
 
     denom: str = ""
-    amount: str = "0"
+    amount: Amount = "0"
 
 
 class Pagination(msgspec.Struct, frozen=True):
@@ -28,7 +36,7 @@ class BlockHeader(msgspec.Struct, frozen=True):
     """Of the newest block."""
 
     chain_id: str = ""
-    height: str = "0"
+    height: Whole = "0"
     time: str = ""
 
 
@@ -60,8 +68,8 @@ class BaseAccount(msgspec.Struct, frozen=True):
     """An account that was ever funded."""
 
     address: str = ""
-    account_number: str = "0"
-    sequence: str = "0"
+    account_number: Whole = "0"
+    sequence: Whole = "0"
     pub_key: PubKey | None = None
 
 
@@ -80,7 +88,7 @@ class BalancesAnswer(msgspec.Struct, frozen=True):
 class GasInfo(msgspec.Struct, frozen=True):
     """What a simulation used."""
 
-    gas_used: str = "0"
+    gas_used: Whole = "0"
 
 
 class SimulateAnswer(msgspec.Struct, frozen=True):
@@ -92,12 +100,12 @@ class SimulateAnswer(msgspec.Struct, frozen=True):
 class TxResponse(msgspec.Struct, frozen=True):
     """What became of a transaction, or whether it was taken."""
 
-    height: str = "0"
+    height: Whole = "0"
     txhash: str = ""
     codespace: str = ""
     code: int = 0
     raw_log: str = ""
-    gas_used: str = "0"
+    gas_used: Whole = "0"
     data: str = ""
     """Hex of the messages' answers."""
 
@@ -119,7 +127,7 @@ class ChainId(msgspec.Struct, frozen=True):
     """Ids of deployments, orders, bids and leases; the fields that each has."""
 
     owner: str = ""
-    dseq: str = "0"
+    dseq: Unsigned = "0"
     gseq: int = 0
     oseq: int = 0
     provider: str = ""
@@ -133,7 +141,7 @@ class ChainDeployment(msgspec.Struct, frozen=True):
     state: str = ""
     hash: str = ""
     """Base64."""
-    created_at: str = "0"
+    created_at: Whole = "0"
 
 
 class EscrowState(msgspec.Struct, frozen=True):
@@ -141,7 +149,7 @@ class EscrowState(msgspec.Struct, frozen=True):
 
     state: str = ""
     transferred: tuple[Coin, ...] | None = None
-    settled_at: str = "0"
+    settled_at: Whole = "0"
     funds: tuple[Coin, ...] | None = None
 
 
@@ -235,7 +243,7 @@ class BidsAnswer(msgspec.Struct, frozen=True):
 class ChainReclamation(msgspec.Struct, frozen=True):
     """A provider's notice."""
 
-    deadline: str | int = 0
+    deadline: Whole | int = 0
     """Unix seconds."""
 
 
@@ -245,7 +253,7 @@ class ChainLease(msgspec.Struct, frozen=True):
     id: ChainId = ChainId()
     state: str = ""
     price: Coin = Coin()
-    closed_on: str = "0"
+    closed_on: Whole = "0"
     reason: str = ""
     reclamation: ChainReclamation | None = None
 
@@ -329,8 +337,8 @@ class RecordId(msgspec.Struct, frozen=True):
     denom: str = ""
     to_denom: str = ""
     source: str = ""
-    height: str = "0"
-    sequence: str = "0"
+    height: Whole = "0"
+    sequence: Whole = "0"
 
 
 class MintRecord(msgspec.Struct, frozen=True):

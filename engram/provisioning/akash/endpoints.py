@@ -84,7 +84,8 @@ class Endpoints:
         Raises Unavailable when there is none.
         """
         await self._look()
-        newest = max((e.head.height for e in self._all if e.head is not None and not e.trouble), default=0)
+        # Of those that do not answer now as well: what they showed before makes others stale.
+        newest = max((e.head.height for e in self._all if e.head is not None), default=0)
         found = [
             e
             for e in self._all[self._first :] + self._all[: self._first]
@@ -145,8 +146,9 @@ class Endpoints:
             endpoint.trouble = f"its newest block has height {header.height[:40]!r} and time {header.time[:40]!r}"
             return
         if header.chain_id != self._chain_id:
-            endpoint.trouble = f"it serves {header.chain_id[:40]!r}, not {self._chain_id!r}"
-        elif syncing.syncing:
+            endpoint.trouble, endpoint.head = f"it serves {header.chain_id[:40]!r}, not {self._chain_id!r}", None
+            return
+        if syncing.syncing:
             endpoint.trouble = "it is catching up"
         else:
             endpoint.trouble = ""

@@ -81,16 +81,15 @@ class Minting:
     async def _record_of(self, tx_hash: bytes) -> str | None:
         """Follow the transaction and return its record; None when there is none, or none yet. Raises Unavailable."""
         parts = self._parts
-        for open_one in await parts.ledger.read(lambda c: transactions.open_ones(c, Subject.MINT)):
-            if open_one.hash == tx_hash:
-                settled = await parts.sender.follow(open_one)
-                if settled.state is not TxState.INCLUDED:
-                    _log.error("akash_mint_refused", reason=(settled.log or settled.state)[:300])
-                    await self._settle(tx_hash, "refused")
-                    return None
-        response = await parts.chain.transaction(tx_hash.hex().upper())
-        if response is None or response.code:
+        sent = await parts.ledger.read(lambda c: transactions.get(c, tx_hash))
+        if sent is not None and sent.state is TxState.OPEN:
+            sent = await parts.sender.follow(sent)
+        if sent is None or sent.state is not TxState.INCLUDED:
+            _log.error("akash_mint_refused", reason=("" if sent is None else sent.log or sent.state)[:300])
             await self._settle(tx_hash, "refused")
+            return None
+        response = await parts.chain.transaction(sent.name)
+        if response is None:  # included, as `follow` has seen: these endpoints have not indexed it yet
             return None
         try:
             answers = mint_responses(answer_data(response))

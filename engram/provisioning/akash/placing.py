@@ -12,6 +12,7 @@ from engram import kill_points
 from engram.provisioning.akash import bidding, numbering, records, rules, sending_rules, transactions, tx
 from engram.provisioning.akash.bidding import BidLimits
 from engram.provisioning.akash.cosmos import Coin, Duration
+from engram.provisioning.akash.manifest import version_of
 from engram.provisioning.akash.messages import (
     BidID,
     CloseDeployment,
@@ -23,7 +24,9 @@ from engram.provisioning.akash.messages import (
     Reclamation,
 )
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, Deployment, DeploymentState
-from engram.provisioning.akash.ports import AkashParts, Order, Wish
+from engram.provisioning.akash.orders import renumbered
+from engram.provisioning.akash.ports import AkashParts, Wish
+from engram.provisioning.akash.resources import GroupSpec
 from engram.provisioning.akash.rules import Event, Refusal, Sign, Step
 from engram.provisioning.akash.sending import Rejected as Simulated
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
@@ -32,6 +35,8 @@ from engram.provisioning.model import NodeSpec
 
 LEASE_CHECK_S: Final = 20.0
 """While a node starts, the chain is asked this often whether its lease is still there."""
+LEFT_S: Final = 6 * 3600.0
+"""So long a session avoids the providers that its node was taken away from."""
 _SUBJECTS: Final = {
     DeploymentState.CREATING: Subject.CREATE,
     DeploymentState.LEASING: Subject.LEASE,
@@ -76,6 +81,37 @@ class Placing:
             state_since=now,
             ends_at=spec.ends_at,
         )
+        return await self._begin(row, order.groups)
+
+    async def create_like(self, old: Deployment, token: str, *, wide: bool) -> Deployment:
+        """Create another deployment of the node that `old` serves, as `create` does."""
+        parts = self._parts
+        first = await parts.ledger.read(lambda c: transactions.latest(c, old.dseq, Subject.CREATE))
+        assert first is not None, "a deployment is written down together with its create"
+        (message,) = tx.decode_tx(first.raw).messages
+        assert isinstance(message, CreateDeployment)
+        now = parts.clock.now()
+        dseq = await self._next_dseq(now)
+        manifest = renumbered(old.manifest, old.dseq, dseq)
+        row = Deployment(
+            dseq=dseq,
+            token=token,
+            session_id=old.session_id,
+            state=DeploymentState.CREATING,
+            hash=version_of(manifest),
+            manifest=manifest,
+            wide=wide,
+            ceiling=old.ceiling,
+            deposit_uact=await parts.chain.min_deposit_uact(),
+            created_at=now,
+            state_since=now,
+            ends_at=old.ends_at,
+        )
+        return await self._begin(row, message.groups)
+
+    async def _begin(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> Deployment:
+        """Commit to the deployment and follow its create. Raises Unavailable: nothing was committed to."""
+        parts, dseq, now = self._parts, row.dseq, row.created_at
         await self._pace.wait()
 
         def begin(connection: Connection) -> bool:
@@ -84,9 +120,12 @@ class Placing:
             records.insert_deployment(connection, row)
             return True
 
-        done = await self._transact(row, Subject.CREATE, (self._create_message(row, order),), begin)
+        done = await self._transact(row, Subject.CREATE, (self._create_message(row, groups),), begin)
         if done is None:
-            raise Unavailable(f"{spec.token} has a deployment already")
+            found = await parts.ledger.read(lambda c: records.get(c, dseq))
+            if found is None:
+                raise Unavailable(f"{row.token} has a deployment already")
+            return found
         if not done.committed:  # kept all the same: it counts as an attempt
             refused = rules.decide(row, done.event, now, parts.budgets).row
             await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
@@ -178,7 +217,8 @@ class Placing:
     async def _transact(
         self, row: Deployment, subject: Subject, wanted: tuple[Message, ...], also: Callable[[Connection], bool]
     ) -> "_Done | None":
-        """Sign, commit together with `also`, send and follow; None when `also` found the world changed.
+        """Sign, commit together with `also`, send and follow; None when `also` found the world changed, or when what
+        became of it could not be read: the row tells.
 
         Raises Unavailable: nothing was committed to.
         """
@@ -190,7 +230,11 @@ class Placing:
                 return _Done(await self._refused(row, subject, refusal, made.text), committed=False)
             if not await sender.commit(made, also):
                 return None
-            return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
+            try:
+                return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
+            except Unavailable as error:
+                _log.warning("akash_outcome_not_read", dseq=row.dseq, subject=subject, reason=str(error))
+                return None
 
     async def _event_of(self, row: Deployment, settled: Outgoing) -> Event:
         match settled.state:
@@ -243,9 +287,11 @@ class Placing:
             info = await self._parts.chain.deployment(row.dseq)
             if info is not None and not info.is_active:
                 return rules.ChainClosed("the deployment was closed while providers bid")
+        now = self._parts.clock.now()
         memories = await self._parts.ledger.read(records.memories)
+        left = await self._parts.ledger.read(lambda c: records.providers_left(c, row.session_id, now - LEFT_S))
         limits = BidLimits(
-            now=self._parts.clock.now(), memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s)
+            now=now, memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s), left=frozenset(left)
         )
         return rules.Bids(tuple(bids), limits)
 
@@ -309,10 +355,10 @@ class Placing:
     def _id(self, row: Deployment) -> DeploymentID:
         return DeploymentID(self._parts.chain.owner, row.dseq)
 
-    def _create_message(self, row: Deployment, order: Order) -> CreateDeployment:
+    def _create_message(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
         notice = None if row.wide else Reclamation(Duration(self._parts.min_reclaim_s))
         deposit = Deposit(Coin("uact", str(row.deposit_uact)))
-        return CreateDeployment(self._id(row), order.groups, order.hash, deposit, notice)
+        return CreateDeployment(self._id(row), groups, row.hash, deposit, notice)
 
 
 class _Done(msgspec.Struct, frozen=True):

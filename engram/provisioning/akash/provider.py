@@ -22,7 +22,7 @@ from engram.provisioning.akash import jwt, provider_tls
 from engram.provisioning.akash.account import Signer
 from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.model import Deployment
-from engram.provisioning.akash.provider_addresses import ProviderAddress, UnusableAddress, vetted
+from engram.provisioning.akash.provider_addresses import ProviderAddress, UnusableAddress, vet_node, vetted
 from engram.provisioning.akash.provider_model import LeaseStatus, readiness
 from engram.provisioning.akash.rules import Accepted, ManifestRejected, NoLeaseYet, NotReady, ProviderFailed, Ready
 from engram.provisioning.errors import Unavailable
@@ -90,9 +90,12 @@ class Providers:
         if answer.status != 200:
             return ProviderFailed(f"the status was answered by {answer.status}")
         try:
-            return readiness(answer.decode(LeaseStatus), service, port)
-        except HttpError as error:
+            found = readiness(answer.decode(LeaseStatus), service, port)
+            if isinstance(found, Ready):
+                await vet_node(found.endpoint, allow_private=self._allow_private)
+        except (HttpError, UnusableAddress) as error:
             return ProviderFailed(str(error))
+        return found
 
     async def logs(self, row: Deployment, service: str) -> str:
         """Return the last lines of the node's output, at most `LOG_BYTES`; empty when they are not to be had."""

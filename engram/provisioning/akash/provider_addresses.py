@@ -35,6 +35,24 @@ async def vetted(host_uri: str, *, allow_private: bool) -> ProviderAddress:
         host, port, parts = None, 0, None
     if parts is None or host is None or parts.scheme != "https" or parts.username or parts.password:
         raise UnusableAddress(f"{host_uri[:100]!r} is no https URL")
+    address = await _resolved(host, port, allow_private=allow_private)
+    shown = f"[{host}]" if ":" in host else host
+    return ProviderAddress(f"https://{shown}:{port}", address)
+
+
+async def vet_node(endpoint: str, *, allow_private: bool) -> None:
+    """Check the address that a provider names for a node, before anything is asked there. Raises UnusableAddress."""
+    try:
+        parts = urlsplit(endpoint)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if host is None:
+        raise UnusableAddress(f"{endpoint[:100]!r} names no host")
+    await _resolved(host, port, allow_private=allow_private)
+
+
+async def _resolved(host: str, port: int, *, allow_private: bool) -> str:
     try:
         with trio.fail_after(RESOLVE_S):
             found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -46,5 +64,4 @@ async def vetted(host_uri: str, *, allow_private: bool) -> ProviderAddress:
     for address in addresses:
         if not allow_private and not is_public_host(address):
             raise UnusableAddress(f"{host[:100]!r} is {address}, which is not a public address")
-    shown = f"[{host}]" if ":" in host else host
-    return ProviderAddress(f"https://{shown}:{port}", addresses[0])
+    return addresses[0]

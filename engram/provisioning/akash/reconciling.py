@@ -1,6 +1,6 @@
 """The chain against the ledger, at the start and every few minutes: what nobody wants is closed, what cost is noted."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, final
 
@@ -19,7 +19,8 @@ from engram.provisioning.errors import Unavailable
 
 CLOSED_AT_ONCE: Final = 8
 COSTS_SINCE_S: Final = 7 * 86_400.0
-_YIELD_EVERY: Final = 50
+AT_ONCE: Final = 50
+"""Deployments that are compared without giving the loop back."""
 
 _log = structlog.get_logger("engram.provisioning.akash")
 
@@ -30,6 +31,21 @@ class Found(msgspec.Struct, frozen=True):
     info: chain_model.DeploymentInfo
     row: Deployment | None
     verdict: Verdict
+
+
+def judge(
+    infos: Iterable[chain_model.DeploymentInfo],
+    known: Mapping[bytes, Deployment],
+    ledger_id: str,
+    now: float,
+    orphan_age_s: float,
+) -> list[Found]:
+    """Return each active deployment with its row and verdict; `known` are the ledger's rows by manifest hash."""
+    found = []
+    for info in infos:
+        row = known.get(info.hash)
+        found.append(Found(info, row, reconciling_rules.verdict(info.dseq, row, ledger_id, now, orphan_age_s)))
+    return found
 
 
 @final
@@ -44,15 +60,12 @@ class Reconciler:
         parts = self._parts
         infos = await parts.chain.deployments()
         # Read after the chain: a deployment is committed to before it is made.
-        known = await parts.ledger.read(lambda c: records.by_hash(c, [info.hash for info in infos]))
         now = parts.clock.now()
         found: list[Found] = []
-        for number, info in enumerate(infos):
-            row = known.get(info.hash)
-            given = reconciling_rules.verdict(info.dseq, row, parts.ledger_id, now, parts.orphan_age_s)
-            found.append(Found(info, row, given))
-            if number % _YIELD_EVERY == 0:
-                await trio.lowlevel.checkpoint()
+        for first in range(0, len(infos), AT_ONCE):
+            some = infos[first : first + AT_ONCE]
+            known = await parts.ledger.read(partial(records.by_hash, hashes=[info.hash for info in some]))
+            found += judge(some, known, parts.ledger_id, now, parts.orphan_age_s)
         return found
 
     async def run(self) -> None:
@@ -67,6 +80,8 @@ class Reconciler:
                 if one.verdict is Verdict.CLOSE:
                     nursery.start_soon(self._close, one.info.dseq, limit)
         await self._note_costs()
+        before = self._parts.clock.now() - records.KEPT_S
+        await self._parts.ledger.write(lambda c: records.forget_closed(c, before))
         self._parts.metrics.akash_deployments.labels("foreign").set(len(foreign))
         self._parts.metrics.akash_deployments.labels("ours").set(len(found) - len(foreign))
 

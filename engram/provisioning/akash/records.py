@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram import wire
 from engram.ledger.sql import upsert
 from engram.provisioning.akash.bidding import Attempt
 from engram.provisioning.akash.model import Deployment, DeploymentState, ProviderMemory
-from engram.provisioning.akash.tables import deployments, providers
+from engram.provisioning.akash.tables import deployments, providers, transactions
 
 _CLOSED = str(DeploymentState.CLOSED)
 KEPT_S = 90 * 86_400.0
@@ -74,6 +74,17 @@ def attempts(connection: Connection, token: str) -> list[Attempt]:
     ]
 
 
+def providers_left(connection: Connection, session_id: str, since: float) -> set[str]:
+    """Return the providers of the session's deployments that were closed after `since` (unix seconds)."""
+    query = select(deployments.c.provider).where(
+        deployments.c.state == literal_column(f"'{_CLOSED}'"),  # written out, so that the partial index serves
+        deployments.c.closed_at > since,
+        deployments.c.session_id == session_id,
+        deployments.c.provider.is_not(None),
+    )
+    return set(connection.execute(query).scalars())
+
+
 def by_hash(connection: Connection, hashes: Iterable[bytes]) -> dict[bytes, Deployment]:
     """Return the deployments with those manifest hashes, closed ones too."""
     wanted, found = list(hashes), {}
@@ -121,6 +132,14 @@ def unpriced(connection: Connection, since: float, limit: int = 100) -> list[Dep
         .limit(limit)
     )
     return [_deployment(row) for row in connection.execute(query).mappings()]
+
+
+def forget_closed(connection: Connection, before: float) -> int:
+    """Delete what was closed before then, and its transactions; return how many deployments that were."""
+    old = select(deployments.c.dseq).where(deployments.c.state == _CLOSED, deployments.c.closed_at < before).limit(500)
+    numbers = list(connection.execute(old).scalars())
+    connection.execute(delete(transactions).where(transactions.c.dseq.in_(numbers), transactions.c.state != "open"))
+    return connection.execute(delete(deployments).where(deployments.c.dseq.in_(numbers))).rowcount
 
 
 def memories(connection: Connection) -> dict[str, ProviderMemory]:

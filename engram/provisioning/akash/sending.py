@@ -10,6 +10,7 @@ ordered ones, one at a time (`turn`).
 
 import base64
 import binascii
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -183,8 +184,8 @@ class Sender:
             head = await self._chain.endpoints.head()
             return tx.Ordered(int(account.sequence), head.height + TTL_BLOCKS)
         head = await self._chain.endpoints.head()
-        self._last_ns = max(self._last_ns + 1, int((head.time + self._settings.ttl_s) * _NS))
-        return tx.Unordered(self._last_ns)
+        # Unique for the account by chance: other gateways of it, and this one before its restart, know the same block.
+        return tx.Unordered(int((head.time + self._settings.ttl_s) * _NS) + secrets.randbelow(_NS))
 
     async def _simulate(self, wanted: tuple[Message, ...], ordering: tx.Ordering) -> int | str:
         """Return the gas used, or the text of the refusal. Raises Unavailable."""
@@ -289,11 +290,11 @@ class Sender:
     async def _broadcast(self, outgoing: Outgoing, endpoint: Endpoint, *, maybe_sent: bool) -> Outgoing | int | None:
         """Send it to one endpoint; None: look for it, or send it again. It may have been taken even so."""
         raw = base64.b64encode(outgoing.raw).decode()
-        kill_points.point("broadcast:before")
+        kill_points.point(f"broadcast:{outgoing.subject}:before")
         answer = await self._chain.endpoints.ask(
             endpoint, "POST", "/cosmos/tx/v1beta1/txs", {"tx_bytes": raw, "mode": "BROADCAST_MODE_SYNC"}
         )
-        kill_points.point("broadcast:after")
+        kill_points.point(f"broadcast:{outgoing.subject}:after")
         self._fresh.discard(outgoing.hash)
         if isinstance(answer, Unanswered) or answer.status != 200:
             why = answer.reason if isinstance(answer, Unanswered) else f"it answers {answer.status}"

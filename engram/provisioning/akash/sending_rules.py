@@ -6,6 +6,7 @@
 | sequence mismatch (sdk 32), ours too low, never sent yet  | RENUMBER: it can never be on chain                    |
 | sequence mismatch, ours too high                          | AGAIN: this endpoint is behind                        |
 | mempool full (sdk 20), no answer, 5xx                     | AGAIN: perhaps it was taken                           |
+| fee too low here (sdk 13), timeout not good (sdk 18)      | AGAIN: endpoints differ in fees, and in what they saw |
 | any other code, and these bytes may have been sent before | AGAIN: the first copy may be on its way               |
 | any other code, the first time these bytes are sent       | REFUSED: nothing changed, nothing will                |
 """
@@ -20,6 +21,9 @@ SDK: Final = "sdk"
 OUT_OF_GAS: Final = (SDK, 11)
 _IN_MEMPOOL: Final = 19
 _MEMPOOL_FULL: Final = 20
+_OF_THIS_ENDPOINT: Final = frozenset({_MEMPOOL_FULL, 13, 18})
+"""Refusals by which another endpoint is not bound: mempool full, its own least fee, and a timeout that it takes for
+past, too far ahead or used (the messages themselves were simulated)."""
 _SEQUENCE: Final = 32
 _EXPECTED = re.compile(r"expected (\d{1,18}), got (\d{1,18})", re.ASCII)
 
@@ -42,7 +46,7 @@ def taken(codespace: str, code: int, log: str, *, maybe_sent: bool) -> Taken:
     """Return what the answer to a broadcast means; `maybe_sent`: the same bytes may have been taken before."""
     if code == 0 or (codespace, code) == (SDK, _IN_MEMPOOL):
         return Taken.TAKEN
-    if (codespace, code) == (SDK, _MEMPOOL_FULL):
+    if codespace == SDK and code in _OF_THIS_ENDPOINT:
         return Taken.AGAIN
     if (codespace, code) == (SDK, _SEQUENCE):
         expected = expected_sequence(log)

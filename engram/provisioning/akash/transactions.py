@@ -85,6 +85,12 @@ def settle(connection: Connection, after: Outgoing) -> None:
     )
 
 
+def get(connection: Connection, tx_hash: bytes) -> Outgoing | None:
+    """Return the transaction of that hash."""
+    row = connection.execute(select(transactions).where(transactions.c.hash == tx_hash)).mappings().first()
+    return None if row is None else _outgoing(row)
+
+
 def latest(connection: Connection, dseq: int, subject: Subject) -> Outgoing | None:
     """Return the newest transaction of that kind for the deployment."""
     query = (

@@ -9,6 +9,8 @@ from engram.provisioning.akash.minting import Minting
 from engram.provisioning.akash.ports import AkashParts
 
 MICRO: Final = 1_000_000
+LEAST_DEPOSIT_ACT: Final = 0.5
+UNKNOWN: Final = 1_000_000
 MARGIN_OVER_S: Final = 7 * 86_400.0
 
 _log = structlog.get_logger("engram.provisioning.akash")
@@ -21,12 +23,18 @@ class WalletWatch:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._minting = Minting(parts)
+        self._act: float | None = None
+
+    def affordable(self) -> int:
+        """Return how many more deployments the account can pay the least deposit of, as far as is known."""
+        return UNKNOWN if self._act is None else int(self._act / LEAST_DEPOSIT_ACT)
 
     async def look(self) -> None:
         """Look once. Raises Unavailable."""
         parts = self._parts
         akt = await parts.chain.balance("uakt") / MICRO
         act = await parts.chain.balance("uact") / MICRO
+        self._act = act
         parts.metrics.akash_balance.labels("akt").set(akt)
         parts.metrics.akash_balance.labels("act").set(act)
         if akt < parts.alarm_akt:

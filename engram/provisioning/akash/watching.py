@@ -1,9 +1,8 @@
 """Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Final, TypeAlias, final
+from typing import Final, final
 
 import structlog
 import trio
@@ -15,6 +14,7 @@ from engram.provisioning.akash.model import Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.replacing import Replacing, TryLock
 from engram.provisioning.akash.wallet_watch import WalletWatch
 from engram.provisioning.errors import Unavailable
 
@@ -23,8 +23,6 @@ DOWN_AFTER: Final = 2
 STATUSES_AT_ONCE: Final = 16
 NEW_LEASE_S: Final = 60.0
 """A lease this young may not be shown by every endpoint."""
-
-TryLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[bool]]
 
 _log = structlog.get_logger("engram.provisioning.akash")
 
@@ -41,7 +39,9 @@ class Watching:
         self._escrows = escrows
         self._reconciler = reconciler
         self._try_lock = try_lock
-        self._wallet = WalletWatch(parts)
+        self.wallet = WalletWatch(parts)
+        self._replacing = Replacing(parts, placing, try_lock)
+        self._nursery: trio.Nursery | None = None
         self._not_running: dict[int, int] = {}
         self._wanted: set[int] = set()
         self._escrow_wanted = trio.Event()
@@ -69,10 +69,11 @@ class Watching:
         """Watch until cancelled."""
         self._exited = exited
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._every, self._parts.watch_s, self._look)
             nursery.start_soon(self._every, self._parts.escrow_s, self._escrows.fill_all)
             nursery.start_soon(self._every, self._parts.reconcile_s, self._reconcile)
-            nursery.start_soon(self._every, self._parts.wallet_s, self._wallet.look)
+            nursery.start_soon(self._every, self._parts.wallet_s, self.wallet.look)
             nursery.start_soon(self._fill_wanted)
 
     async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
@@ -145,9 +146,18 @@ class Watching:
                 await self._placing.drive(after)
 
     async def _note_notice(self, row: Deployment, lease: Lease) -> None:
+        if self._replacing.is_due(row) and self._nursery is not None:
+            self._nursery.start_soon(self._replace, row)
         if lease.ends_at != row.reclaim_at:
             await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, reclaim_at=lease.ends_at))
             _log.warning("akash_provider_gives_notice", dseq=row.dseq, provider=row.provider, ends_at=lease.ends_at)
+
+    async def _replace(self, row: Deployment) -> None:
+        try:
+            if await self._replacing.replace(row):
+                self._exited(row.token)
+        except Unavailable as error:
+            _log.warning("akash_not_replaced", dseq=row.dseq, reason=str(error))
 
     async def _look_at_provider(self, row: Deployment) -> None:
         status = await self._parts.providers.status(row, self._parts.service, self._parts.port)

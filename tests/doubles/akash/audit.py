@@ -23,18 +23,20 @@ def problems(state: State) -> list[str]:
     if bank.balance(state, bank.BME, UAKT) != pending:
         found.append(f"the mint holds {bank.balance(state, bank.BME, UAKT)}uakt for {pending}uakt of pending records")
     found += [f"{key} holds {amount}" for key, amount in state.balances.items() if amount < 0]
+    by_account: dict[str, list[PaymentRow]] = {}
+    for payment in state.payments.values():  # not by the index: what is wrong with it must show
+        by_account.setdefault(payment.aid, []).append(payment)
     for row in state.escrow.values():
         for denom, amount in row.funds:
             left = sum(deposit.balance for deposit in row.deposits if deposit.denom == denom)
-            debt = sum(each.unsettled for each in _payments(state, row.xid)) if denom == UACT else 0
+            payments = by_account.get(row.xid, []) if denom == UACT else []
+            debt = sum(each.unsettled for each in payments)
             if amount != left - debt:
                 found.append(f"funds of {row.scope} {row.xid} are {amount}, left {left}, owed {debt}")
+            paid, moved = sum(each.withdrawn + each.balance for each in payments), dict(row.transferred)[denom]
+            if paid != moved:
+                found.append(f"{row.scope} {row.xid} transferred {moved}, its payments got {paid}")
     return found
-
-
-def _payments(state: State, xid: str) -> list[PaymentRow]:
-    found = (state.payments.get(key) for key in state.payments_of.get(xid, ()))
-    return [each for each in found if each is not None]
 
 
 def summary(state: State) -> Json:

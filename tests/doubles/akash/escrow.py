@@ -89,7 +89,7 @@ def create_payment(state: State, aid: str, xid: str, owner: str, rate: int) -> N
         raise PAYMENT_EXISTS.error()
     _save(state, row, payments)
     state.payments.put((aid, xid), PaymentRow(aid, xid, owner, rate))
-    state.payments_of.setdefault(aid, []).append((aid, xid))
+    state.payments_of.add(aid, (aid, xid))
 
 
 def withdraw(state: State, aid: str, xid: str) -> None:
@@ -134,10 +134,7 @@ def _account(state: State, scope: str, xid: str) -> EscrowRow:
 
 
 def _payments(state: State, row: EscrowRow) -> list[PaymentRow]:
-    if row.scope != "deployment":
-        return []
-    found = (state.payments.get(key) for key in state.payments_of.get(row.xid, ()))
-    return [each for each in found if each is not None]
+    return state.payments.those(state.payments_of.of(row.xid)) if row.scope == "deployment" else []
 
 
 def _fetched(state: State, row: EscrowRow, deposits: tuple[DepositRow, ...]) -> EscrowRow:

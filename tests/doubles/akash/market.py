@@ -40,12 +40,12 @@ INSUFFICIENT_FUNDS: Final = "lease_closed_reason_insufficient_funds"
 
 def create_order(state: State, group: GroupRow, window: int | None) -> None:
     """Open the next order of a group."""
-    before = state.orders_of.setdefault((group.owner, group.dseq), [])
-    oseq = 1 + sum(1 for key in before if key[2] == group.gseq and state.orders.get(key) is not None)
+    before = state.orders.those(state.orders_of.of((group.owner, group.dseq)))
+    oseq = 1 + sum(1 for order in before if order.gseq == group.gseq)
     order = OrderRow(group.owner, group.dseq, group.gseq, oseq, group.spec, state.height, reclamation_s=window)
     key = (order.owner, order.dseq, order.gseq, order.oseq)
     state.orders.put(key, order)
-    before.append(key)
+    state.orders_of.add((group.owner, group.dseq), key)
 
 
 def price_cap(spec: GroupSpec) -> int:
@@ -92,14 +92,13 @@ def create_bid(
         raise MARKET_DEPOSIT.error()
     deposits = escrow.authorize(state, bid.provider, Deposit(amount, (escrow.BALANCE,)))
     state.bids.put(bid.key, replace(bid, created_at=state.height))
-    state.by_deployment.setdefault((bid.owner, bid.dseq), []).append(bid.key)
+    state.bids_of.add((bid.owner, bid.dseq), bid.key)
     escrow.create(state, "bid", bid.xid, bid.provider, deposits)
 
 
 def bids_of(state: State, order: OrderRow) -> list[BidRow]:
-    keys = dict.fromkeys(state.by_deployment.get((order.owner, order.dseq), ()))
-    found = (state.bids.get(key) for key in keys if key[2:4] == (order.gseq, order.oseq))
-    return [bid for bid in found if bid is not None]
+    found = state.bids.those(state.bids_of.of((order.owner, order.dseq)))
+    return [bid for bid in found if (bid.gseq, bid.oseq) == (order.gseq, order.oseq)]
 
 
 def create_lease(state: State, id_: BidId) -> None:
@@ -196,9 +195,8 @@ def on_payment_closed(state: State, payment: PaymentRow) -> None:
 
 def on_group_closed(state: State, group: GroupRow, ended: str) -> None:
     """Close the orders, bids and leases of a group."""
-    for key in dict.fromkeys(state.orders_of.get((group.owner, group.dseq), ())):
-        order = state.orders.get(key)
-        if order is None or order.gseq != group.gseq or order.state == "closed":
+    for order in state.orders.those(state.orders_of.of((group.owner, group.dseq))):
+        if order.gseq != group.gseq or order.state == "closed":
             continue
         _put_order(state, order, "closed")
         for bid in bids_of(state, order):

@@ -247,8 +247,7 @@ class Node:
     def _market_rows(self, table: Any, query: dict[str, str]) -> list[Any]:
         owner, dseq = query.get("filters.owner", ""), query.get("filters.dseq", "")
         if owner and dseq not in ("", "0"):
-            keys = dict.fromkeys(self._state.by_deployment.get((owner, int(dseq)), ()))
-            rows = [row for row in map(table.get, keys) if row is not None]
+            rows: list[Any] = table.those(self._state.bids_of.of((owner, int(dseq))))
         else:
             rows = [row for _, row in sorted(table.items()) if owner in ("", row.owner)]
         for name in ("gseq", "oseq", "provider", "state"):

@@ -1,6 +1,6 @@
 """The state of the chain: tables of immutable rows, with a journal that takes back what a refused transaction did."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -187,6 +187,10 @@ class Table(Generic[K, V]):
         else:
             self._rows[key] = row
 
+    def those(self, keys: Iterable[K]) -> list[V]:
+        """Return the rows of these keys that are there."""
+        return [self._rows[key] for key in keys if key in self._rows]
+
     def values(self) -> Iterator[V]:
         return iter(list(self._rows.values()))
 
@@ -198,6 +202,25 @@ class Table(Generic[K, V]):
 
     def copy(self) -> "Table[K, V]":
         return Table([], dict(self._rows))
+
+
+class Index(Generic[K, V]):
+    """Keys of rows by what they belong to, each once.
+
+    What a refused transaction added stays: a key whose row was taken back is not in its table.
+    """
+
+    def __init__(self, keys: dict[K, dict[V, None]] | None = None) -> None:
+        self._keys = keys if keys is not None else {}
+
+    def add(self, owner: K, key: V) -> None:
+        self._keys.setdefault(owner, {})[key] = None
+
+    def of(self, owner: K) -> tuple[V, ...]:
+        return tuple(self._keys.get(owner, ()))
+
+    def copy(self) -> "Index[K, V]":
+        return Index({owner: dict(keys) for owner, keys in self._keys.items()})
 
 
 class State:
@@ -224,10 +247,11 @@ class State:
         self.escrow: Table[tuple[str, str], EscrowRow] = Table(self._journal)
         self.payments: Table[tuple[str, str], PaymentRow] = Table(self._journal)
         self.mints: Table[tuple[int, int], MintRow] = Table(self._journal)
-        self.by_deployment: dict[tuple[str, int], list[tuple[str, int, int, int, str]]] = {}
-        """Keys of bids and leases; those that were taken back are not in their tables."""
-        self.orders_of: dict[tuple[str, int], list[tuple[str, int, int, int]]] = {}
-        self.payments_of: dict[str, list[tuple[str, str]]] = {}
+        self.bids_of: Index[tuple[str, int], tuple[str, int, int, int, str]] = Index()
+        """Of a deployment; a lease has the key of its bid."""
+        self.orders_of: Index[tuple[str, int], tuple[str, int, int, int]] = Index()
+        self.payments_of: Index[str, tuple[str, str]] = Index()
+        """Of the xid of an escrow account."""
 
     def mark(self) -> int:
         """Return a place in the journal for `undo`."""
@@ -247,12 +271,9 @@ class State:
         """Return this state as it is now: what a node that no longer follows the chain goes on answering."""
         frozen = State(self.params)
         for name, value in vars(self).items():
-            if isinstance(value, Table):
+            if isinstance(value, Table | Index):
                 setattr(frozen, name, value.copy())
         frozen.height, frozen.time_s, frozen.mint_status = self.height, self.time_s, self.mint_status
-        frozen.by_deployment = {key: list(keys) for key, keys in self.by_deployment.items()}
-        frozen.orders_of = {key: list(keys) for key, keys in self.orders_of.items()}
-        frozen.payments_of = {key: list(keys) for key, keys in self.payments_of.items()}
         return frozen
 
 

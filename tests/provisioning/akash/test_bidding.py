@@ -1,13 +1,16 @@
 """Which bid is taken, how providers are remembered, and when a node is placed again."""
 
+from functools import partial
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engram.provisioning.akash import bidding, numbering
+from engram.ledger.inline import open_inline
+from engram.provisioning.akash import bidding, numbering, records
 from engram.provisioning.akash.bidding import Attempt, GiveUp, Plan
-from engram.provisioning.akash.model import PICO, ProviderMemory, pico_of
+from engram.provisioning.akash.model import PICO, Bid, ProviderMemory, pico_of
 from engram.provisioning.akash.reconciling_rules import Verdict, verdict
 from tests.provisioning.akash.deployments import S, a_bid, a_row, limits
 
@@ -26,9 +29,7 @@ NEW = ProviderMemory(provider="p1")
         (a_bid("out"), False),
     ],
 )
-def test_a_bid_above_the_ceiling_in_other_coins_or_of_an_excluded_provider_is_refused(
-    bid: bidding.Bid, is_taken: bool
-) -> None:
+def test_a_bid_above_the_ceiling_in_other_coins_or_of_an_excluded_provider_is_refused(bid: Bid, is_taken: bool) -> None:
     out = ProviderMemory(provider="out", blacklisted_until=1.0)
     row = a_row(S.BIDDING, excluded=("gone",))
     assert bool(bidding.acceptable([bid], row, limits(0.5, out=out))) is is_taken
@@ -42,6 +43,31 @@ def test_the_cheapest_bid_wins_unless_its_provider_failed_or_gives_no_notice() -
     assert bidding.best([dear, cheap], limits(10 * bidding.HALF_LIFE_S, a=struck)) is cheap
     sudden = msgspec.structs.replace(cheap, price=int(9.9 * PICO), reclaim_s=0.0)
     assert bidding.best([sudden, dear], limits()) is dear
+
+
+def test_a_provider_that_the_session_has_left_is_chosen_only_when_no_one_else_bids() -> None:
+    cheap, dear = a_bid("a", 9.0), a_bid("b", 20.0)
+    left = msgspec.structs.replace(limits(), left=frozenset({"a"}))
+    assert bidding.best([cheap, dear], left) is dear
+    assert bidding.best([cheap], left) is cheap
+
+
+def test_a_session_has_left_the_providers_of_its_closed_deployments() -> None:
+    ledger = open_inline()
+    rows = (
+        a_row(S.CLOSED, dseq=1, session_id="s1", token="t1", hash=b"1", provider="a", closed_at=100.0),
+        a_row(S.CLOSED, dseq=2, session_id="s1", token="t2", hash=b"2", provider="b", closed_at=200.0),
+        a_row(S.CLOSED, dseq=3, session_id="s2", token="t3", hash=b"3", provider="c", closed_at=200.0),
+        a_row(S.SERVING, dseq=4, session_id="s1", token="t4", hash=b"4", provider="d"),
+        a_row(S.CLOSED, dseq=5, session_id="s1", token="t5", hash=b"5", provider=None, closed_at=200.0),
+    )
+    try:
+        for row in rows:
+            ledger.write_now(partial(records.insert_deployment, row=row))
+        assert ledger.write_now(lambda c: records.providers_left(c, "s1", 50.0)) == {"a", "b"}
+        assert ledger.write_now(lambda c: records.providers_left(c, "s1", 150.0)) == {"b"}
+    finally:
+        ledger.close()
 
 
 def test_many_failures_at_once_are_one_outage_and_one_strike() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from sqlalchemy import delete
 
 from config.model import AkashSettings, GatewaySettings, ProvisioningSettings, Settings
 from engram.http.client import HttpClient
@@ -18,6 +19,7 @@ from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.factory import make_parts
 from engram.provisioning.akash.model import Deployment
 from engram.provisioning.akash.ports import AkashParts
+from engram.provisioning.akash.tables import deployments
 from engram.telemetry.metrics import Metrics
 from tests.doubles.akash import bank
 from tests.doubles.akash.double import Double, Options, running
@@ -26,8 +28,11 @@ from tests.provisioning import contract
 
 IMAGE: Final = "registry.example/engram@sha256:" + "ab" * 32
 KEY: Final = Signer(b"\7" * 32)
+KEY_TEXT: Final = "07" * 32
 QUICK: Final = AkashSettings(
     owner_address=KEY.address,
+    bids_enough_s=20.0,
+    ready_s=150.0,
     timeout_s=0.5,
     poll_s=0.05,
     watch_s=0.2,
@@ -35,7 +40,7 @@ QUICK: Final = AkashSettings(
     reconcile_s=0.5,
     allow_private_providers=True,
 )
-"""What the program does on real seconds is quick; its budgets are those of production, on the chain's clock."""
+"""What the program does on real seconds is quick; its budgets are in seconds of the chain's clock."""
 BLOCK_S: Final = 0.1
 STEP_S: Final = 6.0
 CHAIN_ID: Final = "double-1"
@@ -94,6 +99,10 @@ class World:
     def balance(self) -> int:
         """What the owner has, uact."""
         return bank.balance(self.double.chain.state, KEY.address, UACT)
+
+    def forget(self, dseq: int) -> None:
+        """Take the deployment out of the ledger, as one that was restored from a backup never had it."""
+        self.ledger.write_now(lambda c: c.execute(delete(deployments).where(deployments.c.dseq == dseq)).rowcount)
 
     def rows(self) -> list[Deployment]:
         """All deployments of the ledger, oldest first."""

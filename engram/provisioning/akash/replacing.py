@@ -1,0 +1,86 @@
+"""A provider that gives notice takes its machine back: the node's successor is placed while the old one still serves.
+
+    serving, reclaim_at known -> (LEAD_S before it) successor placed under the token's name with NEXT
+                              -> it serves: one commit gives it the token, and the old one is to be closed
+                              -> the gateway launches the node again, and finds its new address
+
+The successor starts empty. Until it has taken over, nothing is taken from the old node, which its owner can export.
+These minutes are the one time at which two leases of a session are paid.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias, final
+
+import structlog
+from sqlalchemy import Connection
+
+from engram.provisioning.akash import bidding, records, rules
+from engram.provisioning.akash.model import Deployment, DeploymentState
+from engram.provisioning.akash.placing import Placing
+from engram.provisioning.akash.ports import AkashParts
+
+LEAD_S: Final = 1_200.0
+"""A successor is begun this long before the machine is taken back: twice what a placement takes at most."""
+NEXT: Final = ".next"
+RECLAIMED: Final = "reclaimed"
+
+TryLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[bool]]
+
+_log = structlog.get_logger("engram.provisioning.akash")
+
+
+@final
+class Replacing:
+    """Places successors and lets them take over."""
+
+    def __init__(self, parts: AkashParts, placing: Placing, try_lock: TryLock) -> None:
+        self._parts = parts
+        self._placing = placing
+        self._try_lock = try_lock
+
+    def is_due(self, row: Deployment) -> bool:
+        """Return whether the successor of this node is to be placed now."""
+        return row.reclaim_at is not None and self._parts.clock.now() >= row.reclaim_at - LEAD_S
+
+    async def replace(self, row: Deployment) -> bool:
+        """Place the successor; True when it has taken over. Goes on where it was left. Raises Unavailable."""
+        name = row.token + NEXT
+        async with self._try_lock(name) as held:
+            if not held:
+                return False
+            successor = await self._parts.ledger.read(lambda c: records.live(c, name))
+            if successor is None:
+                attempts = await self._parts.ledger.read(lambda c: records.attempts(c, name))
+                match bidding.plan(attempts, self._parts.clock.now()):
+                    case bidding.Plan(wide):
+                        successor = await self._placing.create_like(row, name, wide=wide)
+                    case bidding.GiveUp():
+                        return False
+            successor = await self._placing.drive(successor)
+            if successor.state is not DeploymentState.SERVING:
+                return False
+            found = successor
+            taken = await self._parts.ledger.write(lambda c: self._take_over(c, row, found))
+            if taken is None:
+                await self._placing.drive(await self._placing.apply(successor, rules.Close("session_over")))
+                return False
+        _log.warning("akash_node_replaced", dseq=row.dseq, successor=successor.dseq, provider=successor.provider)
+        async with self._try_lock(taken.token):
+            await self._placing.drive(taken)
+        return True
+
+    def _take_over(self, connection: Connection, row: Deployment, successor: Deployment) -> Deployment | None:
+        """Give the token to the successor and close the old deployment; None when the session has ended."""
+        now = self._parts.clock.now()
+        old = records.get(connection, row.dseq)
+        if old is None or old.token != row.token or old.state is not DeploymentState.SERVING:
+            return None
+        records.set_values(connection, old.dseq, token=f"{row.token}.{old.dseq}")
+        old = records.get(connection, old.dseq)
+        assert old is not None
+        closing = rules.decide(old, rules.Close(RECLAIMED), now, self._parts.budgets).row
+        records.save(connection, old, closing)
+        # Out of service until the gateway launches it: that is how it learns the new address.
+        records.set_values(connection, successor.dseq, token=row.token, stopped_at=now, ends_at=old.ends_at)
+        return closing

@@ -1,0 +1,152 @@
+"""A gateway that sells nodes on Akash: real nodes on the double's providers, one of which is not what it says."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from engram.provisioning.akash.account import Signer
+from engram.sdk import NodeClient
+from tests.doubles.akash.process import DoubleProcess
+from tests.e2e.buyer import Buyer, balance
+from tests.e2e.gateway_process import FAST, GatewayProcess
+from tests.sampling import sample
+
+pytestmark = pytest.mark.heavy
+
+KEY: Final = b"\7" * 32
+CHAIN_ID: Final = "akash-double-1"
+OPENING_BALANCE, LITE_HOUR = 1_000_000_000, 100_000
+COMMITS: Final = 16
+POINTS: Final = (
+    *(f"broadcast:{what}:{when}" for what in ("create", "lease", "close") for when in ("before", "after")),
+    *("manifest:before", "manifest:after", "certify:noted", "certify:delivered"),
+    *(f"{moment}:{number}" for number in range(1, COMMITS) for moment in ("begin", "commit")),
+)
+TEXT: Final = "A physician prescribed tablets to bring the child's fever down."
+
+
+def settings(double: DoubleProcess, folder: Path) -> str:
+    key_file = folder / "akash.key"
+    key_file.touch(mode=0o600)
+    key_file.write_text(KEY.hex())
+    return f"""{FAST}
+[provisioning]
+backends = ["akash"]
+miner_image = "registry.example/engram@sha256:{"0" * 64}"
+launch_timeout_s = 6.0
+[akash]
+owner_address = "{Signer(KEY).address}"
+key_file = "{key_file}"
+endpoints = {double.endpoints}
+chain_id = "{CHAIN_ID}"
+allow_private_providers = true
+bids_first_s = 0.5
+bids_enough_s = 1.5
+poll_s = 0.1
+watch_s = 0.5
+""".replace("'", '"')
+
+
+@pytest.fixture
+def double() -> Iterator[DoubleProcess]:
+    with DoubleProcess("--fund", Signer(KEY).address, "--chain-id", CHAIN_ID, "--block-s", "0.2") as process:
+        yield process
+
+
+def until(holds: Callable[[], bool], within_s: float = 40.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def nothing_left(double: DoubleProcess) -> None:
+    """No deployment is active, and every coin is accounted for."""
+    until(lambda: double.state()["chain"]["active_deployments"] == 0)
+    chain = double.state()["chain"]
+    assert chain["problems"] == []
+    assert chain["active_leases"] == 0
+
+
+def test_a_provider_that_answers_in_the_nodes_place_serves_no_one(double: DoubleProcess, tmp_path: Path) -> None:
+    """It is the cheapest and knows the launch token, which stands in the manifest; it has no key of the node."""
+    double.post("/faults", providers={"ada": {"answers_itself": True}})
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
+        gateway.start()
+        buyer.quote(gateway.url)
+        session_id = str(buyer.pay(gateway.url).body["session_id"])
+        session = buyer.wait(gateway.url, session_id, "active", "failed", timeout=120.0)
+        assert session["status"] == "active", gateway.log()[-4_000:]
+        providers = double.state()["providers"]
+        assert providers["ada"]["manifests"] >= 1
+        assert providers["ada"]["leases"] == 0
+        assert sum(each["leases"] for each in providers.values()) == 1
+        with NodeClient(session["node_endpoint"], buyer.keypair) as node:
+            node.ingest_text(TEXT)
+            assert node.query(TEXT, top_k=1)[0].text == TEXT
+        buyer.stop(gateway.url, session_id)
+        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        nothing_left(double)
+
+
+@pytest.mark.nightly  # it is looked at once a minute
+def test_a_provider_that_takes_the_place_of_a_node_is_noticed(double: DoubleProcess, tmp_path: Path) -> None:
+    """The buyer's client refuses what has no certificate, and the session goes on elsewhere."""
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
+        gateway.start()
+        buyer.quote(gateway.url)
+        session_id = str(buyer.pay(gateway.url).body["session_id"])
+        session = buyer.wait(gateway.url, session_id, "active", timeout=60.0)
+        (name,) = [name for name, each in double.state()["providers"].items() if each["leases"]]
+        double.post("/swap", provider=name)
+        buyer.wait(gateway.url, session_id, "degraded", timeout=150.0)
+        double.post("/faults", providers={name: {"answers_itself": True}})
+        until(lambda: buyer.get(gateway.url, session_id).body["node_endpoint"] != session["node_endpoint"], 90.0)
+        session = buyer.wait(gateway.url, session_id, "active", timeout=60.0)
+        providers = double.state()["providers"]
+        assert providers[name]["leases"] == 0
+        with NodeClient(session["node_endpoint"], buyer.keypair) as node:
+            node.ingest_text(TEXT)
+        assert double.state()["chain"]["active_leases"] == 1
+        buyer.stop(gateway.url, session_id)
+        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        nothing_left(double)
+
+
+@pytest.mark.parametrize("point", sample("kill points of a gateway on Akash", POINTS, 2))
+def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
+    double: DoubleProcess, tmp_path: Path, point: str
+) -> None:
+    buyer = Buyer()
+    with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
+        gateway.spawn(ENGRAM_TEST_KILL="1", ENGRAM_KILL_AT=point)
+        bought = ""
+        try:
+            if gateway.wait_ready():
+                buyer.quote(gateway.url)
+                bought = str(buyer.pay(gateway.url).body["session_id"])
+                buyer.wait(gateway.url, bought, "active")
+                buyer.stop(gateway.url, bought)
+                buyer.wait(gateway.url, bought, "stopped")
+        except (OSError, AssertionError, KeyError, ValueError):
+            pass
+        assert gateway.wait() == -9, f"{point} was not passed"
+        gateway.start()
+        if not buyer.payment:
+            buyer.quote(gateway.url)
+        session_id = str(buyer.pay(gateway.url).body["session_id"])
+        assert bought in ("", session_id)
+        if buyer.wait(gateway.url, session_id, "active", "stopped", timeout=120.0)["status"] == "active":
+            chain = double.state()["chain"]
+            assert (chain["active_deployments"], chain["active_leases"]) == (1, 1)
+            assert buyer.stop(gateway.url, session_id).status == 200
+        buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        nothing_left(double)
+        assert double.state()["chain"]["doubled_hashes"] == 0
+        assert balance(gateway.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
+        assert gateway.terminate() == 0
