@@ -13,7 +13,11 @@ from engram.api.route import Route
 BEGIN: Final = "<!-- endpoints: written by python -m engram.api.tables -->"
 END: Final = "<!-- end of endpoints -->"
 DOCS: Final = Path(__file__).parents[2] / "docs"
-PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {"api.md": gateway.ROUTES, "miner.md": node.ROUTES, "proxy.md": proxy.ROUTES}
+PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {
+    "api.md": gateway.ROUTES,
+    "miner.md": node.ROUTES,
+    "proxy.md": proxy.ROUTES,
+}
 _SIGNING: Final = frozenset(node_model.Named.__struct_fields__)
 """Fields of every call that is signed in its body; the page describes them once."""
 
