@@ -6,11 +6,10 @@ the application (ValueError, RuntimeError), raised before any byte is sent where
 """
 
 import re
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final, final
 
-from engram.http.asgi import BODILESS
+from engram.http.asgi import BODILESS, HeaderLines
 from engram.http.head import Head
 
 _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
@@ -50,12 +49,16 @@ class Answer:
         """Whether any part of it has been passed to the connection."""
         return self.status != 0 and not self._pending
 
-    def start(self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes) -> None:
-        """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent."""
+    def start(self, status: int, headers: HeaderLines, length: int | None, date: bytes) -> None:
+        """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent.
+
+        `length` is the body's where it is known; otherwise a Content-Length among the headers declares it.
+        """
         if self.status:
             raise RuntimeError("the response has begun already")
         if not 200 <= status <= 999:
             raise ValueError(f"{status} is no status of a final answer (200 to 999)")
+        self._left = length
         out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
             if (line := _lines.get((name, value))) is None:

@@ -71,6 +71,10 @@ class Router:
 
         self._surface.edge.fast(path, answer)
 
+    def add_fixed(self, path: str, answer: Answer) -> None:
+        """Answer GET and HEAD of `path` always the same, before rate limits and the framework, without a log line."""
+        self._surface.edge.fixed(path, (answer.status, answer.body, _lines(answer)))
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._find(scope) if scope["type"] == "http" else None
         if found is None:
