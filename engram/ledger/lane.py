@@ -12,7 +12,7 @@ from typing import Final, final
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import Column, UniqueConstraint, bindparam, select
+from sqlalchemy import Column, LargeBinary, UniqueConstraint, bindparam, case, func, select
 from sqlalchemy.dialects import sqlite
 
 from engram.durable.connection import open_reader
@@ -24,16 +24,32 @@ _STEPS_A_LOOK: Final = 1_000
 
 Row = dict[str, object]
 
+_decode: Final = msgspec.json.Decoder(list[object]).decode
+
 
 class LaneClosed(Exception):
     """The lane cannot answer now: read in a thread instead."""
 
 
 class Lookup(msgspec.Struct, frozen=True):
-    """A prepared read: rows of one table by the columns of one of its indexes."""
+    """A prepared read: rows of one table by the columns of one of its indexes.
+
+    SQLite returns each row as one JSON array, in which numbers keep all their digits and blobs are hex: its driver
+    spends two thirds of a wide row's time on making Python objects column by column, half of them for a description
+    that nobody reads.
+    """
 
     sql: str
     columns: tuple[str, ...]
+    blobs: tuple[str, ...] = ()
+
+    def row(self, packed: str) -> Row:
+        """Return the columns of a row."""
+        found: Row = dict(zip(self.columns, _decode(packed), strict=True))
+        for name in self.blobs:
+            if isinstance(digits := found[name], str):
+                found[name] = bytes.fromhex(digits)
+        return found
 
 
 def lookup(columns: Sequence[Column[object]], by: Sequence[Column[object]], *, limit: int = 1) -> Lookup:
@@ -53,9 +69,11 @@ def lookup(columns: Sequence[Column[object]], by: Sequence[Column[object]], *, l
         raise ValueError(f"{table.name}: {', '.join(wanted)} begin none of its indexes")
     if not 0 < limit <= MOST_ROWS:
         raise ValueError(f"{limit} rows; at most {MOST_ROWS} are read on the loop")
-    statement = select(*columns).where(*(column == bindparam(column.name) for column in by))
+    blobs = tuple(column.name for column in columns if isinstance(column.type, LargeBinary))
+    packed = [case((each.is_not(None), func.hex(each))) if each.name in blobs else each for each in columns]
+    statement = select(func.json_array(*packed)).where(*(column == bindparam(column.name) for column in by))
     sql = f"{statement.compile(dialect=sqlite.dialect(paramstyle='qmark'))} LIMIT {limit}"
-    return Lookup(sql, tuple(column.name for column in columns))
+    return Lookup(sql, tuple(column.name for column in columns), blobs)
 
 
 @final
@@ -76,7 +94,7 @@ class Lane:
         except sqlite3.Error as error:
             self.close()
             raise LaneClosed(str(error)) from error
-        return [dict(zip(lookup.columns, row, strict=True)) for row in found]
+        return [lookup.row(packed) for (packed,) in found]
 
     def close(self) -> None:
         """Close the connection; the next read opens it again."""
