@@ -15,6 +15,7 @@ import sqlalchemy
 from sqlalchemy import Column, LargeBinary, UniqueConstraint, bindparam, case, func, select
 from sqlalchemy.dialects import sqlite
 
+from engram import wire
 from engram.durable.connection import open_reader
 from engram.durable.driver import sqlite3
 
@@ -24,7 +25,7 @@ _STEPS_A_LOOK: Final = 1_000
 
 Row = dict[str, object]
 
-_decode: Final = msgspec.json.Decoder(list[object]).decode
+_decode: Final = wire.decoder(list[object]).decode
 
 
 class LaneClosed(Exception):
