@@ -20,6 +20,8 @@ BODILESS = frozenset({204, 304})
 class Sender:
     """An ASGI `send` that also takes a whole answer in one call."""
 
+    __slots__ = ()
+
     def __call__(self, message: Any) -> Awaitable[None]:
         """Send a message of the application."""
         raise NotImplementedError

@@ -53,7 +53,8 @@ class Transport:
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
-            self._look_at_deadline()
+            if self.called_back or self.read_due == LATE:
+                self._look_at_deadline()
             if self._reading:
                 raise trio.BusyResourceError("another task waits for this client's bytes")
             number = self._number()
