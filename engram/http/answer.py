@@ -22,7 +22,7 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-a
 _JOINED_BYTES: Final = 32_768
 """A body up to this size is joined to its head; a larger one is passed to the kernel without a copy."""
 _REMEMBERED: Final = 512
-_REMEMBERED_BYTES: Final = 128
+_REMEMBERED_BYTES: Final = 64
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 """Headers that were found valid lately, as they are sent: most answers have the same ones."""
 

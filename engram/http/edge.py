@@ -219,7 +219,7 @@ class Edge:
             method=scope["method"],
             path=scope["path"],
             status=status,
-            took_ms=round(took_s * 1000, 1),
+            took_ms=int(took_s * 10_000 + 0.5) / 10,
             client=current.client,
             request_id=current.request_id,
         )

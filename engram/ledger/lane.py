@@ -8,11 +8,11 @@ the lane cannot answer, it raises `LaneClosed` and the caller reads in a thread.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import Any, Final, final
 
 import msgspec
 import sqlalchemy
-from sqlalchemy import Column, LargeBinary, UniqueConstraint, bindparam, case, func, select
+from sqlalchemy import Column, Label, LargeBinary, UniqueConstraint, bindparam, case, func, select
 from sqlalchemy.dialects import sqlite
 
 from engram import wire
@@ -53,8 +53,10 @@ class Lookup(msgspec.Struct, frozen=True):
         return found
 
 
-def lookup(columns: Sequence[Column[object]], by: Sequence[Column[object]], *, limit: int = 1) -> Lookup:
+def lookup(columns: Sequence[Column[object] | Label[Any]], by: Sequence[Column[object]], *, limit: int = 1) -> Lookup:
     """Prepare a read of `columns` where the columns `by` (those of one index) have given values.
+
+    A column may be a labeled subquery of one row.
 
     Raises ValueError for columns that are not an index, and for more than MOST_ROWS rows.
     """
