@@ -373,30 +373,12 @@ def _judge(
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
     if admit is not None:
         admit(public_key)
-    signable = Signable(
-        method=method,
-        raw_path=raw_path,
-        body=body,
-        timestamp=timestamp,
-        version=version,
-        hotkey=values["hotkey"],
-        uuid=uuid,
-        receiver=values.get("receiver", ""),
-        fields=fields,
-        read=read,
-    )
+    named = values.get("receiver", "")
+    signable = Signable(method, raw_path, body, timestamp, version, values["hotkey"], uuid, named, fields, read)
     for message in scheme.messages(signable):
         if verify(public_key, message, signature, allow_wrapped=scheme.allow_wrapped):
-            return SignedRequest(
-                public_key=public_key,
-                timestamp_ms=timestamp_ms,
-                version=version,
-                message_sha256=hashlib.sha256(message).digest(),
-                skew_ms=skew_ms,
-                uuid=uuid,
-                receiver=receiver,
-                scheme=scheme.name,
-            )
+            digest = hashlib.sha256(message).digest()
+            return SignedRequest(public_key, timestamp_ms, version, digest, skew_ms, uuid, receiver, scheme.name)
     raise AuthError("bad_signature", f"the signature is not this hotkey's over this {scheme.name} request", skew_ms)
 
 

@@ -54,7 +54,7 @@ class Parser(Framed[Head]):
         if buffer[0] == _CR and (blank := _BLANK_LINES.match(buffer)):  # bounded by the deadline of a head
             self._drop(blank.end())
             return self._head()
-        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
+        end = buffer.find(b"\r\n\r\n", self._searched - 3 if self._searched > 3 else 0) + 4
         if end < 4 or end > self._max_head_bytes:
             searched, self._searched = self._searched, len(buffer)
             check_begun(buffer, searched, self._bounds)
