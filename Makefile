@@ -3,10 +3,10 @@ PYTHON ?= python3
 NAME ?=
 ARGS ?=
 VENV := .venv/bin
-CODE := actors config engram run.py tests bench
+CODE := actors config engram reverse_proxy run.py tests bench shipping
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-heavy test-nightly mutation coverage run lint format types bench bench-full lock clean
+.PHONY: help setup demo demo-validator test test-heavy test-engine test-nightly mutation coverage run lint format types bench bench-full lock image clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,11 +18,26 @@ setup: ## Make .venv from the hashed lock, with what checks need
 setup-run:
 	@PYTHON=$(PYTHON) scripts/setup run
 
-demo: setup-run ## Buy a node with play money, use it, stop it: the main job end to end
+# The double of Akash is a part of the tests.
+demo: $(if $(findstring akash,$(ARGS)),setup,setup-run) $(if $(findstring docker,$(ARGS)),image) ## Buy a node with play money, use it, stop it (ARGS="--backend akash")
 	@$(VENV)/python -m engram.demo $(ARGS)
+
+demo-validator: setup ## Score an honest miner and one that cheats, and set weights
+	@$(VENV)/python scripts/demo_validator.py
 
 run: setup-run ## Leave the gateway running on http://127.0.0.1:9000 (ARGS="--port 9100")
 	@exec $(VENV)/python run.py gateway $(ARGS)
+
+.PHONY: reverse-proxy-config reverse-proxy-setup reverse-proxy-run reverse-proxy-dev
+reverse-proxy-config: setup-run ## Make reverse_proxy/config.json to fill in; one that is there is kept
+	@$(VENV)/engram proxy config
+
+reverse-proxy-setup: setup-run ## Install what the reverse proxy needs
+
+reverse-proxy-run: setup-run ## Run the reverse proxy by reverse_proxy/config.json, or REVERSE_PROXY_CONFIG_PATH
+	@exec $(VENV)/python -m reverse_proxy.server $(ARGS)
+
+reverse-proxy-dev: reverse-proxy-run ## The same
 
 .PHONY: setup-node
 setup-node:
@@ -43,9 +58,13 @@ test: setup setup-node ## Run the whole suite, off line (ARGS="-k payments", ENG
 test-heavy: setup setup-node setup-clients ## Run what needs a browser, an engine, a server or minutes (Debian: apt-get install chromium)
 	@ENGRAM_COVERAGE= scripts/test -m "heavy and not nightly" $(ARGS)
 
+test-engine: setup ## Run what needs a container engine on one of its own (ENGINE=podman; needs root)
+	@scripts/with-engine $(or $(ENGINE),docker) scripts/test -m heavy tests/provisioning/docker tests/e2e/test_docker.py $(ARGS)
+
 test-nightly: setup setup-node setup-clients ## Run every kill point, long random runs and the check by mutation as well
-	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
+	@ENGRAM_NIGHTLY=1 ENGRAM_TEST_WITHIN_S=36000 ENGRAM_TEST_SEED=$${ENGRAM_TEST_SEED:-$$(date +%Y%m%d)} scripts/test -m "" $(ARGS)
 	@$(MAKE) --no-print-directory mutation ARGS=
+	@for engine in docker podman; do ENGRAM_NIGHTLY=1 $(MAKE) --no-print-directory test-engine ENGINE=$$engine ARGS= || exit; done
 
 mutation: setup ## Change the rules in one place at a time: their tests must notice (ARGS="sessions relay")
 	@$(VENV)/python scripts/mutation.py $(ARGS)
@@ -77,6 +96,10 @@ bench-full: setup ## Run the benchmark of a memory node with 100,000 vectors, be
 lock: setup ## Write requirements/*.txt again from pyproject.toml (needs a registry)
 	@$(VENV)/python -m pip --quiet install pip-tools
 	@PATH="$(CURDIR)/$(VENV):$$PATH" scripts/lock
+
+IMAGE := build/image
+image: setup ## Build the OCI image of a node into build/image: layout, tar for `docker load`, SBOM; print its digest
+	@$(VENV)/python -m shipping $(IMAGE)
 
 clean: ## Remove .venv and caches; data/ stays
 	rm -rf .venv build dist *.egg-info .coverage .coverage.* .*_cache .hypothesis

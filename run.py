@@ -21,6 +21,9 @@ ROLES: Final = {
     "facilitator": "engram.roles.facilitator",
     "gateway": "engram.roles.gateway",
     "miner": "engram.roles.miner",
+    "validator": "engram.roles.validator",
+    "proxy": "engram.roles.proxy",
+    "xeris": "engram.roles.xeris",
 }
 """In the order in which roles of one process start."""
 

@@ -84,11 +84,11 @@ class Timer:
         timers.add(self)
 
     def arm(self, entry: TimerEntry) -> None:
-        """Used by Context."""
+        """Note the entry that will fire it; for Context."""
         self._entry = entry
 
     def disarm(self) -> None:
-        """Used by Context."""
+        """Note that it fires no more; for Context."""
         self._timers.discard(self)
 
     @property
@@ -97,7 +97,7 @@ class Timer:
         return self in self._timers
 
     def cancel(self) -> None:
-        """It will not fire any more. Once it has, nothing happens. Raises WrongThread."""
+        """Keep it from firing; once it has, do nothing. Raises WrongThread."""
         if self._entry is not None:
             self._entry.require_thread()
         self._timers.discard(self)
@@ -129,13 +129,13 @@ class Context:
         return self._stop_requested
 
     def note_stop_requested(self) -> None:
-        """Used by the worker."""
+        """Note that a stop was requested; for the worker."""
         self._stopping = True
         if self._stop_requested is not None:
             self._stop_requested.set()
 
     def close(self, reason: ExitReason | None) -> None:
-        """Used by the worker: this life is over."""
+        """End this life: its timers, and its calls that wait; for the worker."""
         for timer in tuple(self._timers or ()):
             timer.cancel()
         for pending_call in tuple(self._kept or ()):
@@ -182,8 +182,10 @@ class Context:
             raise TypeError("handle returned LATER without having taken context.reply_to()")
 
     def ready(self, info: object = None) -> None:
-        """The start is done. `info` is shown in listings (`ChildInfo.info`), for instance a bound address. Jobs must
-        call it; an actor may, before its `on_start` returns."""
+        """Report that the start is done: a job must, an actor may, before its `on_start` returns.
+
+        `info` is shown in listings (`ChildInfo.info`), for instance a bound address.
+        """
         self._worker.supervisor.system.require_thread()
         self._worker.ready(self, info)
 

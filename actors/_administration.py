@@ -12,7 +12,7 @@ from actors._exits import ExitReason
 from actors._interrupts import protect
 from actors._refs import ActorRef, mailbox_of
 from actors._specs import ChildSpec, Kind, Restart, SupervisorSpec, child_of, require_fits
-from actors._supervision import Child, DeleteChild, RestartChild, StartChild, Status, StopChild
+from actors._supervision import Child, ChildStatus, DeleteChild, RestartChild, StartChild, StopChild
 from actors._worker import Worker
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class SupervisorRef:
         """Return how many children there are."""
         children = self._resolve().state.children.values()
         supervisors = sum(child.spec.kind == "supervisor" for child in children)
-        alive = (Status.STARTING, Status.RUNNING, Status.STOPPING)
+        alive = (ChildStatus.STARTING, ChildStatus.RUNNING, ChildStatus.STOPPING)
         active = sum(child.status in alive and not child.in_restart for child in children)
         return ChildCount(len(children), active, supervisors, len(children) - supervisors)
 
@@ -160,7 +160,7 @@ def _info(supervisor: Supervisor, child: Child) -> ChildInfo:
 
 def state_of(child: Child) -> str:
     """Return the state that is shown for a child: a restart under way is one, also while its start runs."""
-    return Status.RESTARTING.value if child.in_restart else child.status.value
+    return ChildStatus.RESTARTING.value if child.in_restart else child.status.value
 
 
 protect(globals())

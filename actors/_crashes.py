@@ -27,7 +27,7 @@ class CrashLog:
         self._left_out = 0
 
     def crashed(self, event: Crashed) -> None:
-        """An interrupt is no crash: it comes out of `open_system`."""
+        """Log a crash. An interrupt is none: it comes out of `open_system`."""
         error = event.reason.error
         if error is not None and interrupt_in(error) is None and self._may_write(event.at):
             when = "in its start" if event.starting else "and its supervisor decides"
@@ -35,7 +35,7 @@ class CrashLog:
             LOGGER.error("%s %s crashed %s: %s%s", event.kind, event.path, when, event.reason, rest, exc_info=error)
 
     def slow(self, event: StartSlow) -> None:
-        """Always written: once for each start."""
+        """Log a failed start, once for each."""
         LOGGER.warning(
             "%s %s is not ready after %g s: its on_start has not returned, or the job has not called context.ready()",
             event.kind,
@@ -44,7 +44,7 @@ class CrashLog:
         )
 
     def gave_up(self, event: GaveUp) -> None:
-        """Always written: it happens once for each life of a supervisor."""
+        """Log that a supervisor gave up, once for each of its lives."""
         what = "leaves" if event.disabled else "gives up because of"
         LOGGER.error("supervisor %s %s %s, which restarts too often: %s", event.path, what, event.child, event.reason)
 

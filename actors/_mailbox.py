@@ -93,7 +93,7 @@ class PendingCall(msgspec.Struct, eq=False):
         self.refuse(ActorDown(self.mailbox.name, reason, taken=self.taken))
 
     def expire(self) -> None:
-        """The deadline has come: while queued, the message is never handled."""
+        """Note that the deadline has come: while queued, the message is never handled."""
         if self.refuse(CallTimeout(self.mailbox.name, self.timeout_s, taken=self.taken)):
             self._abandon()
 
@@ -259,7 +259,7 @@ class Mailbox:
                 events.publish(DeadLetter(self.name, message, cause, trio.current_time()))
 
     def lose_hint(self, message: object, *, full: bool) -> None:
-        """Counts and publishes the loss of a hint."""
+        """Count and publish the loss of a hint."""
         events = self.events
         if events is not None:
             events.counters.hints_lost += 1

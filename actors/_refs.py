@@ -248,7 +248,7 @@ class Registry:
         self._events: EventStream | None = None
 
     def attach(self, events: EventStream) -> None:
-        """Used by the system: what is lost on the way to a name that nothing has held yet is counted there."""
+        """Serve the system: what is lost on the way to a name that nothing has held yet is counted there."""
         self._events = events
         for mailbox in self._mailboxes.values():
             mailbox.events = events
@@ -280,7 +280,7 @@ class Registry:
             raise SupervisorDown(f"no supervisor is registered as {name!r}") from None
 
     def hold_supervisor(self, name: str, supervisor: Supervisor) -> bool:
-        """False when another one holds the name."""
+        """Return whether the name is free or its own."""
         return self._supervisors.setdefault(name, supervisor) is supervisor
 
     def release_supervisor(self, name: str, supervisor: Supervisor) -> None:

@@ -49,7 +49,7 @@ def require_seconds(
 
 
 def is_whole(value: object, least: int) -> bool:
-    """True for an int >= `least` that is no bool."""
+    """Return whether it is an int >= `least` and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -149,7 +149,7 @@ class UnreachableIntensity(UserWarning):
 
 
 def reachable(backoff: Backoff, intensity: Intensity) -> bool:
-    """False when a child that fails at once each time never makes `intensity.restarts + 1` restarts in a period.
+    """Return whether a child that fails at once each time makes `intensity.restarts + 1` restarts in a period.
 
     >>> reachable(Backoff(1.0, 30.0, jitter=0.0), Intensity(3, 5.0)), reachable(Backoff(1.0, 30.0), Intensity(3, 60.0))
     (False, True)

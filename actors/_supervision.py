@@ -63,7 +63,7 @@ from actors._exits import KILLED, SHUTDOWN, ExitReason, without_frames
 from actors._specs import ChildSpec, Intensity, SupervisorSpec, child_of
 
 
-class Status(enum.Enum):
+class ChildStatus(enum.Enum):
     """The state of a child; the table is at the top."""
 
     STOPPED = "stopped"
@@ -227,7 +227,7 @@ class RetryAfter(msgspec.Struct, frozen=True):
     attempt: int | None
 
 
-class Close(msgspec.Struct, frozen=True):
+class CloseMailbox(msgspec.Struct, frozen=True):
     """The child has no next life in sight: close its mailbox."""
 
     id: str
@@ -287,7 +287,7 @@ Verdict = Literal[
 ]
 
 
-class Reply(msgspec.Struct, frozen=True):
+class AnswerRequest(msgspec.Struct, frozen=True):
     """Answer the request."""
 
     request: object
@@ -302,14 +302,14 @@ Action = (
     | KillChild
     | StopTimer
     | RetryAfter
-    | Close
+    | CloseMailbox
     | Forget
     | Disabled
     | GivingUp
     | Booted
     | BootFailed
     | End
-    | Reply
+    | AnswerRequest
 )
 
 
@@ -321,7 +321,7 @@ class Child:
     """What the supervisor knows of one child."""
 
     spec: ChildSpec
-    status: Status = Status.STOPPED
+    status: ChildStatus = ChildStatus.STOPPED
     serial: int = 0
     started_at: float = 0.0
     restarts: int = 0
@@ -349,11 +349,11 @@ class Child:
     @property
     def in_restart(self) -> bool:
         """True from the decision to restart it until it runs or that is given up."""
-        return self.status is Status.RESTARTING or (self.status is Status.STARTING and self.again)
+        return self.status is ChildStatus.RESTARTING or (self.status is ChildStatus.STARTING and self.again)
 
 
 @dataclass(slots=True, eq=False)
-class Plan:
+class RestartPlan:
     """Stop `stop` from its end, then start `start` from its end, one at a time."""
 
     stop: list[str]
@@ -363,7 +363,7 @@ class Plan:
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class SupervisorState:
     """One supervisor. `children` is in the order of their first start."""
 
     spec: SupervisorSpec
@@ -373,7 +373,7 @@ class State:
     serial: int = 0
     alive: int = 0
     """Children that are STARTING, RUNNING or STOPPING."""
-    plan: Plan | None = None
+    plan: RestartPlan | None = None
     backlog: deque[Event] = field(default_factory=deque)
     ending: ExitReason | None = None
     to_stop: list[str] = field(default_factory=list)
@@ -385,15 +385,15 @@ class State:
         return self.spec.strategy == "dynamic"
 
 
-def new_state(spec: SupervisorSpec) -> State:
+def new_state(spec: SupervisorSpec) -> SupervisorState:
     """Return the state of a supervisor that has not booted."""
-    return State(spec, children={child.id: Child(child_of(child)) for child in spec.children})
+    return SupervisorState(spec, children={child.id: Child(child_of(child)) for child in spec.children})
 
 
 Actions = list[Action]
 
 
-def decide(state: State, event: Event) -> tuple[State, Actions]:
+def decide(state: SupervisorState, event: Event) -> tuple[SupervisorState, Actions]:
     """Take one event. The actions are to be performed in their order, before the next event is given."""
     actions: Actions = []
     _RULES[type(event)](state, event, actions)
@@ -406,35 +406,35 @@ def decide(state: State, event: Event) -> tuple[State, Actions]:
 # --- the supervisor's own life --------------------------------------------------------------------------------------
 
 
-def _boot(s: State, _event: Boot, out: Actions) -> None:
+def _boot(s: SupervisorState, _event: Boot, out: Actions) -> None:
     s.phase = Phase.BOOTING
-    s.plan = Plan([], list(reversed(s.children)), boot=True)
+    s.plan = RestartPlan([], list(reversed(s.children)), boot=True)
     _advance(s, out)
 
 
-def _shutdown(s: State, event: Shutdown, out: Actions) -> None:
+def _shutdown(s: SupervisorState, event: Shutdown, out: Actions) -> None:
     if s.phase not in (Phase.ENDING, Phase.ENDED):
         _begin_end(s, event.reason, out)
 
 
-def _begin_end(s: State, reason: ExitReason, out: Actions) -> None:
+def _begin_end(s: SupervisorState, reason: ExitReason, out: Actions) -> None:
     booting = s.phase is Phase.BOOTING
     s.phase, s.ending, s.plan = Phase.ENDING, reason, None
     held, s.backlog = s.backlog, deque()
     for event in held:
         if isinstance(event, StartChild):
-            out.append(Reply(event.request, "down", event.spec.id))
+            out.append(AnswerRequest(event.request, "down", event.spec.id))
         elif isinstance(event, StopChild | RestartChild | DeleteChild):
-            out.append(Reply(event.request, "down", event.id))
+            out.append(AnswerRequest(event.request, "down", event.id))
     for child in s.children.values():
-        if child.status in (Status.EXITED, Status.RESTARTING):
-            child.status = Status.STOPPED
+        if child.status in (ChildStatus.EXITED, ChildStatus.RESTARTING):
+            child.status = ChildStatus.STOPPED
     if booting and s.boot_failed is None:
         s.boot_failed = (s.spec.id, reason)
     if s.dynamic:
         limits: set[float] = set()
         for child in s.children.values():
-            if child.status in (Status.STARTING, Status.RUNNING):
+            if child.status in (ChildStatus.STARTING, ChildStatus.RUNNING):
                 limit = _ask_stop(child, out)
                 if limit is not None:
                     limits.add(limit)
@@ -444,12 +444,12 @@ def _begin_end(s: State, reason: ExitReason, out: Actions) -> None:
     _advance_end(s, out)
 
 
-def _advance_end(s: State, out: Actions) -> None:
+def _advance_end(s: SupervisorState, out: Actions) -> None:
     while s.to_stop:
         child = s.children.get(s.to_stop[-1])
-        if child is not None and child.status is Status.STOPPING:
+        if child is not None and child.status is ChildStatus.STOPPING:
             return
-        if child is not None and child.status in (Status.STARTING, Status.RUNNING):
+        if child is not None and child.status in (ChildStatus.STARTING, ChildStatus.RUNNING):
             _ask_stop_timed(child, out)
             return
         s.to_stop.pop()
@@ -461,15 +461,15 @@ def _advance_end(s: State, out: Actions) -> None:
         out.append(End(s.ending))
 
 
-def _kill(s: State, _event: Kill, out: Actions) -> None:
+def _kill(s: SupervisorState, _event: Kill, out: Actions) -> None:
     if s.phase is Phase.ENDED:
         return
     if s.phase is not Phase.ENDING:
         _begin_end(s, KILLED, out)
     s.ending = KILLED
     for child in s.children.values():
-        if child.status in (Status.STARTING, Status.RUNNING, Status.STOPPING):
-            if child.status is not Status.STOPPING:
+        if child.status in (ChildStatus.STARTING, ChildStatus.RUNNING, ChildStatus.STOPPING):
+            if child.status is not ChildStatus.STOPPING:
                 _mark_stopping(child, out)
             out.append(KillChild(child.spec.id))
 
@@ -477,25 +477,25 @@ def _kill(s: State, _event: Kill, out: Actions) -> None:
 # --- what children report -------------------------------------------------------------------------------------------
 
 
-def _live(s: State, child_id: str, serial: int) -> Child | None:
+def _live(s: SupervisorState, child_id: str, serial: int) -> Child | None:
     child = s.children.get(child_id)
     return child if child is not None and child.serial == serial else None
 
 
-def _started(s: State, event: Started, out: Actions) -> None:
+def _started(s: SupervisorState, event: Started, out: Actions) -> None:
     child = _live(s, event.id, event.serial)
-    if child is None or child.status is not Status.STARTING:
+    if child is None or child.status is not ChildStatus.STARTING:
         return
-    child.status, child.started_at = Status.RUNNING, event.at
+    child.status, child.started_at = ChildStatus.RUNNING, event.at
     _answer_start(child, "ok", None, out)
     _plan_goes_on(s, child, out)
 
 
-def _ignored(s: State, event: Ignored, out: Actions) -> None:
+def _ignored(s: SupervisorState, event: Ignored, out: Actions) -> None:
     child = _live(s, event.id, event.serial)
     if child is None:
         return
-    if child.status is Status.STOPPING:
+    if child.status is ChildStatus.STOPPING:
         _stopped(s, child, SHUTDOWN, out)
     else:
         s.alive -= 1
@@ -504,59 +504,59 @@ def _ignored(s: State, event: Ignored, out: Actions) -> None:
         _plan_goes_on(s, child, out)
 
 
-def _start_failed(s: State, event: StartFailed, out: Actions) -> None:
+def _start_failed(s: SupervisorState, event: StartFailed, out: Actions) -> None:
     child = _live(s, event.id, event.serial)
     if child is None:
         return
     child.last_exit = event.reason
-    if child.status is Status.STOPPING:
+    if child.status is ChildStatus.STOPPING:
         _stopped(s, child, event.reason, out)
         return
     s.alive -= 1
     if s.phase is Phase.ENDING:
         _answer_start(child, "start_failed", event.reason, out)
-        child.status = Status.STOPPED
+        child.status = ChildStatus.STOPPED
         return
     plan, s.plan = s.plan, None  # a child that starts while there is a plan is the one that the plan waits for
     if plan is not None and plan.boot:
-        child.status = Status.STOPPED
+        child.status = ChildStatus.STOPPED
         s.boot_failed = (event.id, event.reason)
         _begin_end(s, event.reason, out)
     elif child.start_request is not None:
         added = child.added
         _answer_start(child, "start_failed", event.reason, out)
-        child.status = Status.DISABLED if s.dynamic else Status.STOPPED
+        child.status = ChildStatus.DISABLED if s.dynamic else ChildStatus.STOPPED
         if added:
             _forget(s, child, event.reason, out)
         else:
-            out.append(Close(event.id, event.reason))
+            out.append(CloseMailbox(event.id, event.reason))
     else:
-        child.status, child.counted = Status.RESTARTING, False
+        child.status, child.counted = ChildStatus.RESTARTING, False
         _retry_later(child, out)
 
 
-def _exited(s: State, event: Exited, out: Actions) -> None:
+def _exited(s: SupervisorState, event: Exited, out: Actions) -> None:
     child = _live(s, event.id, event.serial)
     if child is None:
         return
-    if child.status is Status.STOPPING:
+    if child.status is ChildStatus.STOPPING:
         child.last_exit = event.reason
         _stopped(s, child, event.reason, out)
-    elif child.status is Status.RUNNING:
+    elif child.status is ChildStatus.RUNNING:
         child.last_exit = event.reason
         s.alive -= 1
         if s.phase is Phase.ENDING:
-            child.status = Status.STOPPED
+            child.status = ChildStatus.STOPPED
         elif s.plan is not None:
-            child.status = Status.EXITED
+            child.status = ChildStatus.EXITED
             s.backlog.append(event)
         else:
             _judge(s, child, event.reason, event.at, out)
-    elif child.status is Status.EXITED:
+    elif child.status is ChildStatus.EXITED:
         _judge(s, child, event.reason, event.at, out)
 
 
-def _judge(s: State, child: Child, reason: ExitReason, at: float, out: Actions) -> None:
+def _judge(s: SupervisorState, child: Child, reason: ExitReason, at: float, out: Actions) -> None:
     match child.spec.restart, reason.abnormal:
         case "permanent", _:
             _restart(s, child, at, out)
@@ -572,28 +572,28 @@ def _judge(s: State, child: Child, reason: ExitReason, at: float, out: Actions) 
             assert_never(never)  # type: ignore[arg-type]  # checkers do not narrow tuples of literals
 
 
-def _rest(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
+def _rest(s: SupervisorState, child: Child, reason: ExitReason, out: Actions) -> None:
     """Nothing of it runs and it is not to be started by itself."""
-    child.status = Status.STOPPED
+    child.status = ChildStatus.STOPPED
     if s.dynamic or child.spec.restart == "temporary":
         _forget(s, child, reason, out)
     else:
-        out.append(Close(child.spec.id, reason))
+        out.append(CloseMailbox(child.spec.id, reason))
 
 
-def _forget(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
+def _forget(s: SupervisorState, child: Child, reason: ExitReason, out: Actions) -> None:
     del s.children[child.spec.id]
     out.append(Forget(child.spec.id, reason))
 
 
-def _auto_shutdown(s: State, child: Child, out: Actions) -> None:
+def _auto_shutdown(s: SupervisorState, child: Child, out: Actions) -> None:
     match s.spec.auto_shutdown:
         case "never":
             return
         case "any_significant":
             due = child.spec.significant
         case "all_significant":
-            idle = (Status.STOPPED, Status.DISABLED)
+            idle = (ChildStatus.STOPPED, ChildStatus.DISABLED)
             others = (c for c in s.children.values() if c.spec.significant and c.status not in idle)
             due = child.spec.significant and next(others, None) is None
         case never:  # pragma: no cover
@@ -605,10 +605,10 @@ def _auto_shutdown(s: State, child: Child, out: Actions) -> None:
 # --- restarts -------------------------------------------------------------------------------------------------------
 
 
-def _restart(s: State, child: Child, at: float, out: Actions) -> None:
+def _restart(s: SupervisorState, child: Child, at: float, out: Actions) -> None:
     if not _count(s, child, at, out):
         return
-    child.status = Status.RESTARTING
+    child.status = ChildStatus.RESTARTING
     if child.spec.backoff is None:
         _start_again(s, child, out)
     else:
@@ -619,7 +619,7 @@ def _restart(s: State, child: Child, at: float, out: Actions) -> None:
         _retry_later(child, out)
 
 
-def _count(s: State, child: Child, at: float, out: Actions) -> bool:
+def _count(s: SupervisorState, child: Child, at: float, out: Actions) -> bool:
     """Count a restart; False when that was one too many, which is then dealt with."""
     alone = child.spec.intensity is not None or child.spec.on_exceed == "disable"
     if alone and child.window is None:
@@ -634,12 +634,12 @@ def _count(s: State, child: Child, at: float, out: Actions) -> bool:
         return True
     reason = child.last_exit or KILLED
     if child.spec.on_exceed == "disable":
-        child.status = Status.DISABLED
+        child.status = ChildStatus.DISABLED
         child.window = None
         out.append(Disabled(child.spec.id, reason))
-        out.append(Close(child.spec.id, reason))
+        out.append(CloseMailbox(child.spec.id, reason))
     else:
-        child.status = Status.STOPPED
+        child.status = ChildStatus.STOPPED
         out.append(GivingUp(child.spec.id, reason))
         detail = f"{child.spec.id!r} reached the restart intensity"
         _begin_end(s, ExitReason("shutdown", detail, reason.error), out)
@@ -654,9 +654,9 @@ def _retry_later(child: Child, out: Actions) -> None:
     out.append(RetryAfter(child.spec.id, child.serial, attempt))
 
 
-def _retry_due(s: State, event: RetryDue, out: Actions) -> None:
+def _retry_due(s: SupervisorState, event: RetryDue, out: Actions) -> None:
     child = _live(s, event.id, event.serial)
-    if child is None or child.status is not Status.RESTARTING:
+    if child is None or child.status is not ChildStatus.RESTARTING:
         return
     if s.plan is not None:
         s.backlog.append(event)
@@ -665,7 +665,7 @@ def _retry_due(s: State, event: RetryDue, out: Actions) -> None:
         _start_again(s, child, out)
 
 
-def _start_again(s: State, child: Child, out: Actions) -> None:
+def _start_again(s: SupervisorState, child: Child, out: Actions) -> None:
     child.again = True
     strategy = s.spec.strategy
     if strategy == "one_for_one" or strategy == "dynamic":
@@ -674,38 +674,38 @@ def _start_again(s: State, child: Child, out: Actions) -> None:
     ids = list(s.children)
     if strategy == "rest_for_one":
         ids = ids[ids.index(child.spec.id) :]
-    s.plan = Plan(stop=ids, start=ids[::-1])
-    child.status = Status.STOPPED
+    s.plan = RestartPlan(stop=ids, start=ids[::-1])
+    child.status = ChildStatus.STOPPED
     _advance(s, out)
 
 
-def _begin(s: State, child: Child, out: Actions) -> None:
+def _begin(s: SupervisorState, child: Child, out: Actions) -> None:
     s.serial += 1
     s.alive += 1
-    child.serial, child.status = s.serial, Status.STARTING
+    child.serial, child.status = s.serial, ChildStatus.STARTING
     out.append(Start(child.spec.id, child.serial))
 
 
 # --- plans ----------------------------------------------------------------------------------------------------------
 
 
-def _advance(s: State, out: Actions) -> None:
+def _advance(s: SupervisorState, out: Actions) -> None:
     """Take the plan as far as it goes without waiting."""
     plan = s.plan
     assert plan is not None
     while plan.stop:
         child = s.children[plan.stop.pop()]
-        if child.status in (Status.STARTING, Status.RUNNING):
+        if child.status in (ChildStatus.STARTING, ChildStatus.RUNNING):
             plan.waiting = child.spec.id
             _ask_stop_timed(child, out)
             return
-        if child.status in (Status.EXITED, Status.RESTARTING):
-            child.status = Status.STOPPED
+        if child.status in (ChildStatus.EXITED, ChildStatus.RESTARTING):
+            child.status = ChildStatus.STOPPED
         if child.spec.restart == "temporary":
             _forget(s, child, SHUTDOWN, out)
     while plan.start:
         following = s.children.get(plan.start.pop())
-        if following is None or following.status is not Status.STOPPED:
+        if following is None or following.status is not ChildStatus.STOPPED:
             continue
         plan.waiting = following.spec.id
         _begin(s, following, out)
@@ -716,13 +716,13 @@ def _advance(s: State, out: Actions) -> None:
         out.append(Booted())
 
 
-def _plan_goes_on(s: State, child: Child, out: Actions) -> None:
+def _plan_goes_on(s: SupervisorState, child: Child, out: Actions) -> None:
     if s.plan is not None and s.plan.waiting == child.spec.id:
         _advance(s, out)
 
 
 def _mark_stopping(child: Child, out: Actions) -> None:
-    child.status = Status.STOPPING
+    child.status = ChildStatus.STOPPING
     _answer_start(child, "start_failed", SHUTDOWN, out)
 
 
@@ -747,30 +747,30 @@ def _ask_stop_timed(child: Child, out: Actions) -> None:
         out.append(StopTimer(child.spec.id, child.serial, limit))
 
 
-def _stop_timed_out(s: State, event: StopTimedOut, out: Actions) -> None:
+def _stop_timed_out(s: SupervisorState, event: StopTimedOut, out: Actions) -> None:
     if event.id is not None:
         child = _live(s, event.id, event.serial)
-        if child is not None and child.status is Status.STOPPING:
+        if child is not None and child.status is ChildStatus.STOPPING:
             out.append(KillChild(event.id))
         return
     for child in s.children.values():
-        if child.status is Status.STOPPING and child.spec.shutdown == event.seconds:
+        if child.status is ChildStatus.STOPPING and child.spec.shutdown == event.seconds:
             out.append(KillChild(child.spec.id))
 
 
-def _stopped(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
+def _stopped(s: SupervisorState, child: Child, reason: ExitReason, out: Actions) -> None:
     """Take note that a stopping child has ended."""
     s.alive -= 1
-    child.status = Status.STOPPED
+    child.status = ChildStatus.STOPPED
     requests, child.stop_requests = child.stop_requests, None
     returns = s.plan is not None and requests is None and child.spec.restart != "temporary" and not child.added
     if s.phase is not Phase.ENDING and not returns:
         if child.added or s.dynamic or child.spec.restart == "temporary":
             _forget(s, child, reason, out)
         else:
-            out.append(Close(child.spec.id, reason))
+            out.append(CloseMailbox(child.spec.id, reason))
     for request in requests or ():
-        out.append(Reply(request, "ok", child.spec.id))
+        out.append(AnswerRequest(request, "ok", child.spec.id))
     if s.phase is Phase.ENDING:
         _advance_end(s, out)
     else:
@@ -780,10 +780,10 @@ def _stopped(s: State, child: Child, reason: ExitReason, out: Actions) -> None:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-def _held(s: State, event: Request, child_id: str, out: Actions) -> bool:
-    """True when the request cannot be looked at now: it waits, or is turned down for good."""
+def _held(s: SupervisorState, event: Request, child_id: str, out: Actions) -> bool:
+    """Return whether the request cannot be looked at now: it waits, or is turned down for good."""
     if s.phase in (Phase.ENDING, Phase.ENDED):
-        out.append(Reply(event.request, "down", child_id))
+        out.append(AnswerRequest(event.request, "down", child_id))
         return True
     if s.plan is not None or s.phase is not Phase.UP:
         s.backlog.append(event)
@@ -793,110 +793,112 @@ def _held(s: State, event: Request, child_id: str, out: Actions) -> bool:
 
 def _answer_start(child: Child, verdict: Verdict, reason: ExitReason | None, out: Actions) -> None:
     if child.start_request is not None:
-        out.append(Reply(child.start_request, verdict, child.spec.id, reason))
+        out.append(AnswerRequest(child.start_request, verdict, child.spec.id, reason))
         child.start_request = None
-    if child.status is not Status.STOPPING:
+    if child.status is not ChildStatus.STOPPING:
         child.added = False
 
 
-def _begin_requested(s: State, child: Child, request: object, out: Actions) -> None:
+def _begin_requested(s: SupervisorState, child: Child, request: object, out: Actions) -> None:
     child.start_request, child.again = request, False
     if s.spec.strategy in ("one_for_all", "rest_for_one"):
-        s.plan = Plan([], [child.spec.id])
+        s.plan = RestartPlan([], [child.spec.id])
         _advance(s, out)
     else:
         _begin(s, child, out)
 
 
-def _start_child(s: State, event: StartChild, out: Actions) -> None:
+def _start_child(s: SupervisorState, event: StartChild, out: Actions) -> None:
     child_id = event.spec.id
     if _held(s, event, child_id, out):
         return
     known = s.children.get(child_id)
     if known is not None:
-        here = known.status in (Status.STARTING, Status.RUNNING, Status.STOPPING) and not known.in_restart
-        out.append(Reply(event.request, "already_started" if here else "already_present", child_id))
+        here = (
+            known.status in (ChildStatus.STARTING, ChildStatus.RUNNING, ChildStatus.STOPPING) and not known.in_restart
+        )
+        out.append(AnswerRequest(event.request, "already_started" if here else "already_present", child_id))
     elif s.spec.max_children is not None and len(s.children) >= s.spec.max_children:
-        out.append(Reply(event.request, "max_children", child_id))
+        out.append(AnswerRequest(event.request, "max_children", child_id))
     else:
         child = s.children[child_id] = Child(event.spec, added=True)
         _begin_requested(s, child, event.request, out)
 
 
-def _stop_child(s: State, event: StopChild, out: Actions) -> None:
+def _stop_child(s: SupervisorState, event: StopChild, out: Actions) -> None:
     if _held(s, event, event.id, out):
         return
     child = s.children.get(event.id)
     if child is None:
-        out.append(Reply(event.request, "not_found", event.id))
+        out.append(AnswerRequest(event.request, "not_found", event.id))
         return
     match child.status:
-        case Status.STARTING | Status.RUNNING:
+        case ChildStatus.STARTING | ChildStatus.RUNNING:
             child.stop_requests = [event.request]
             if s.spec.strategy in ("one_for_all", "rest_for_one"):
-                s.plan = Plan([event.id], [])
+                s.plan = RestartPlan([event.id], [])
                 _advance(s, out)
             else:
                 _ask_stop_timed(child, out)
-        case Status.STOPPING:
+        case ChildStatus.STOPPING:
             child.stop_requests = [*(child.stop_requests or ()), event.request]
-        case Status.RESTARTING:
+        case ChildStatus.RESTARTING:
             _rest(s, child, SHUTDOWN, out)
-            out.append(Reply(event.request, "ok", event.id))
-        case Status.STOPPED | Status.DISABLED:
-            child.status = Status.STOPPED
+            out.append(AnswerRequest(event.request, "ok", event.id))
+        case ChildStatus.STOPPED | ChildStatus.DISABLED:
+            child.status = ChildStatus.STOPPED
             if s.dynamic:
                 _forget(s, child, SHUTDOWN, out)
-            out.append(Reply(event.request, "ok", event.id))
-        case Status.EXITED:
+            out.append(AnswerRequest(event.request, "ok", event.id))
+        case ChildStatus.EXITED:
             # Its end is in the backlog, behind this request: it is stopped already.
             _rest(s, child, SHUTDOWN, out)
-            out.append(Reply(event.request, "ok", event.id))
+            out.append(AnswerRequest(event.request, "ok", event.id))
         case never:  # pragma: no cover
             assert_never(never)
 
 
-def _refused_to_dynamic(s: State, child: Child | None) -> bool:
+def _refused_to_dynamic(s: SupervisorState, child: Child | None) -> bool:
     """Dynamic children are forgotten when they end, so that none is there to restart or delete; but for one that is
     disabled."""
-    return s.dynamic and (child is None or child.status is not Status.DISABLED)
+    return s.dynamic and (child is None or child.status is not ChildStatus.DISABLED)
 
 
-def _restart_child(s: State, event: RestartChild, out: Actions) -> None:
+def _restart_child(s: SupervisorState, event: RestartChild, out: Actions) -> None:
     if _held(s, event, event.id, out):
         return
     child = s.children.get(event.id)
     if _refused_to_dynamic(s, child):
-        out.append(Reply(event.request, "not_allowed", event.id))
+        out.append(AnswerRequest(event.request, "not_allowed", event.id))
     elif child is None:
-        out.append(Reply(event.request, "not_found", event.id))
-    elif child.status in (Status.STOPPED, Status.DISABLED):
-        child.status, child.attempt = Status.STOPPED, 0
+        out.append(AnswerRequest(event.request, "not_found", event.id))
+    elif child.status in (ChildStatus.STOPPED, ChildStatus.DISABLED):
+        child.status, child.attempt = ChildStatus.STOPPED, 0
         _begin_requested(s, child, event.request, out)
     elif child.in_restart:
-        out.append(Reply(event.request, "restarting", event.id))
+        out.append(AnswerRequest(event.request, "restarting", event.id))
     else:
-        out.append(Reply(event.request, "running", event.id))
+        out.append(AnswerRequest(event.request, "running", event.id))
 
 
-def _delete_child(s: State, event: DeleteChild, out: Actions) -> None:
+def _delete_child(s: SupervisorState, event: DeleteChild, out: Actions) -> None:
     if _held(s, event, event.id, out):
         return
     child = s.children.get(event.id)
     if _refused_to_dynamic(s, child):
-        out.append(Reply(event.request, "not_allowed", event.id))
+        out.append(AnswerRequest(event.request, "not_allowed", event.id))
     elif child is None:
-        out.append(Reply(event.request, "not_found", event.id))
-    elif child.status in (Status.STOPPED, Status.DISABLED):
+        out.append(AnswerRequest(event.request, "not_found", event.id))
+    elif child.status in (ChildStatus.STOPPED, ChildStatus.DISABLED):
         _forget(s, child, SHUTDOWN, out)
-        out.append(Reply(event.request, "ok", event.id))
+        out.append(AnswerRequest(event.request, "ok", event.id))
     elif child.in_restart:
-        out.append(Reply(event.request, "restarting", event.id))
+        out.append(AnswerRequest(event.request, "restarting", event.id))
     else:
-        out.append(Reply(event.request, "running", event.id))
+        out.append(AnswerRequest(event.request, "running", event.id))
 
 
-def _withdraw(s: State, event: Withdraw, out: Actions) -> None:
+def _withdraw(s: SupervisorState, event: Withdraw, out: Actions) -> None:
     for held in s.backlog:
         if isinstance(held, StartChild | RestartChild | StopChild | DeleteChild) and held.request is event.request:
             s.backlog.remove(held)
@@ -910,7 +912,7 @@ def _withdraw(s: State, event: Withdraw, out: Actions) -> None:
             return
 
 
-_RULES: dict[type[Event], Callable[[State, Event, Actions], None]] = {
+_RULES: dict[type[Event], Callable[[SupervisorState, Event, Actions], None]] = {
     Boot: _boot,  # type: ignore[dict-item]  # each rule takes the one event class that it stands under
     Started: _started,  # type: ignore[dict-item]
     Ignored: _ignored,  # type: ignore[dict-item]

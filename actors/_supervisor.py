@@ -36,12 +36,14 @@ from actors._refs import ActorRef, make_ref
 from actors._specs import SupervisorSpec
 from actors._supervision import (
     Action,
+    AnswerRequest,
     AskStop,
     Boot,
     Booted,
     BootFailed,
     Child,
-    Close,
+    ChildStatus,
+    CloseMailbox,
     Disabled,
     End,
     Event,
@@ -52,12 +54,10 @@ from actors._supervision import (
     Kill,
     KillChild,
     Phase,
-    Reply,
     RetryAfter,
     RetryDue,
     Shutdown,
     Start,
-    Status,
     StopTimedOut,
     StopTimer,
     Withdraw,
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
     from actors._system import System
 
 
-class Request:
+class AdminRequest:
     """An administrative request under way; also a node in the search for cycles."""
 
     __slots__ = ("asker_path", "child_id", "outcome", "stops", "supervisor", "task")
@@ -125,7 +125,7 @@ class Supervisor:
         self.boot_error: ExitReason | None = None
         self._inbox: deque[Event] = deque()
         self._busy = False
-        self._requests: set[Request] = set()
+        self._requests: set[AdminRequest] = set()
         self._stop_timers: dict[str, TimerEntry] = {}
         self._retry_timers: dict[str, TimerEntry] = {}
 
@@ -285,7 +285,7 @@ class Supervisor:
         self._retry_timers.pop(child_id, None)
         self.feed(RetryDue(child_id, serial, trio.current_time()))
 
-    def on_close(self, action: Close) -> None:
+    def on_close(self, action: CloseMailbox) -> None:
         for timers in (self._stop_timers, self._retry_timers):
             timer = timers.pop(action.id, None)
             if timer is not None:
@@ -298,7 +298,7 @@ class Supervisor:
             slot.close(action.reason)
 
     def on_forget(self, action: Forget) -> None:
-        self.on_close(Close(action.id, action.reason))
+        self.on_close(CloseMailbox(action.id, action.reason))
         self.slots.pop(action.id, None)
 
     def on_disabled(self, action: Disabled) -> None:
@@ -313,13 +313,13 @@ class Supervisor:
         at = trio.current_time()
         self.system.note_gave_up(GaveUp(self.path, self.path_of(child_id), reason, disabled, at))
 
-    def on_reply(self, action: Reply) -> None:
-        if isinstance(action.request, Request):
+    def on_reply(self, action: AnswerRequest) -> None:
+        if isinstance(action.request, AdminRequest):
             self._settle(action.request, action.verdict, action.reason)
 
     # --- requests
 
-    def _settle(self, request: Request, verdict: str, reason: ExitReason | None) -> None:
+    def _settle(self, request: AdminRequest, verdict: str, reason: ExitReason | None) -> None:
         self._requests.discard(request)
         error = self._error_of(request.child_id, verdict, reason)
         request.settle(Value(None) if error is None else Error(error))
@@ -348,7 +348,7 @@ class Supervisor:
             case _:
                 return SupervisorDown(f"{self.path!r} is {self.state.phase.value}")
 
-    async def ask(self, child_id: str, make: Callable[[Request], Event], *, stops: bool = False) -> None:
+    async def ask(self, child_id: str, make: Callable[[AdminRequest], Event], *, stops: bool = False) -> None:
         """Feed the event of a request and wait for its answer."""
         self.system.require_thread()
         if self.system.aborted:
@@ -357,7 +357,7 @@ class Supervisor:
         if me is not None:
             me = attached(me)
         wait: Wait | None = None
-        request = Request(self, child_id, None if me is None else me.path, stops=stops)
+        request = AdminRequest(self, child_id, None if me is None else me.path, stops=stops)
         if me is not None:
             refuse_cycle(me, request)
             wait = Wait(request, request)
@@ -409,7 +409,10 @@ class Supervisor:
         state = self.state
         if state.phase is Phase.ENDING:
             return [
-                n for child_id, c in state.children.items() if c.status is Status.STOPPING for n in self.nodes(child_id)
+                n
+                for child_id, c in state.children.items()
+                if c.status is ChildStatus.STOPPING
+                for n in self.nodes(child_id)
             ]
         if state.plan is not None and state.plan.waiting is not None:
             return self.nodes(state.plan.waiting)
@@ -419,11 +422,11 @@ class Supervisor:
         """Return what stands for child `id` in the search for cycles, while it is starting or stopping."""
         slot = self.slots.get(child_id)
         child = self.state.children.get(child_id)
-        if slot is None or (child is not None and child.status is Status.RUNNING):
+        if slot is None or (child is not None and child.status is ChildStatus.RUNNING):
             return []
         if not isinstance(slot, Worker):
             return [(slot, math.inf)]
-        stopping = child is not None and child.status is Status.STOPPING
+        stopping = child is not None and child.status is ChildStatus.STOPPING
         return [(slot.mailbox, slot.stops_within_s if stopping else slot.starts_within_s)]
 
     def below(self, child_id: str) -> list[Link]:
@@ -472,14 +475,14 @@ _PERFORM: dict[type[Action], Callable[[Supervisor, Any], None]] = {
     KillChild: Supervisor.on_kill_child,
     StopTimer: Supervisor.on_stop_timer,
     RetryAfter: Supervisor.on_retry_after,
-    Close: Supervisor.on_close,
+    CloseMailbox: Supervisor.on_close,
     Forget: Supervisor.on_forget,
     Disabled: Supervisor.on_disabled,
     GivingUp: Supervisor.on_giving_up,
     Booted: Supervisor.on_booted,
     BootFailed: Supervisor.on_boot_failed,
     End: Supervisor.on_end,
-    Reply: Supervisor.on_reply,
+    AnswerRequest: Supervisor.on_reply,
 }
 
 protect(globals())

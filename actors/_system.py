@@ -21,7 +21,7 @@ from actors._exits import KILLED, SHUTDOWN, ExitReason
 from actors._interrupts import interrupt_in, protect
 from actors._refs import Registry
 from actors._specs import Kind, SupervisorSpec, require_seconds
-from actors._supervision import Kill, Shutdown, Status
+from actors._supervision import ChildStatus, Kill, Shutdown
 from actors._supervisor import Supervisor
 from actors._timers import Timers
 from actors._waits import asker, attached
@@ -125,7 +125,7 @@ class System:
             raise WrongThread(self.root.path)
 
     def spawn(self, run: Callable[[*Ts], Awaitable[object]], name: str, *args: *Ts) -> None:
-        """A task that never raises; it inherits the context in which the system was opened."""
+        """Start a task that never raises; it inherits the context in which the system was opened."""
         assert self._nursery is not None
         self._context.run(self._start_soon, run, name, args)
 
@@ -182,7 +182,7 @@ class System:
         self.root_ended(reason, booted=True)
 
     def root_booted(self) -> None:
-        """The tree is up."""
+        """Report that the tree is up."""
         self.booted.set()
 
     def root_ended(self, reason: ExitReason, *, booted: bool) -> None:
@@ -261,7 +261,7 @@ def _list_children(supervisor: Supervisor, nodes: list[NodeInfo]) -> None:
             nodes.append(NodeInfo(path, "worker", state, restarts, error, depth, bound, age, slot.info))
         else:
             nodes.append(NodeInfo(path, child.spec.kind, state, restarts, error))
-            if slot is not None and child.status is not Status.STOPPED:
+            if slot is not None and child.status is not ChildStatus.STOPPED:
                 _list_children(slot, nodes)
 
 

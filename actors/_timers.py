@@ -40,7 +40,7 @@ class TimerEntry:
             raise WrongThread("timer")
 
     def cancel(self) -> None:
-        """The callback will not be called any more."""
+        """Keep the callback from being called."""
         if self.callback is not None:
             self.callback = None
             self._timers.note_cancelled()
@@ -53,11 +53,11 @@ class Expiring(Protocol):
     deadline: float
 
     def expire(self) -> None:
-        """The deadline has come."""
+        """Call the callback: the deadline has come."""
         ...
 
 
-class Lane:
+class DeadlineLane:
     """Everything that has the same timeout, in the order of deadlines."""
 
     __slots__ = ("armed", "entries", "sweep_at")
@@ -79,7 +79,7 @@ class Timers:
         self._cancelled = 0
         self._wake_at = -math.inf
         self._sleep: trio.CancelScope | None = None
-        self._lanes: dict[float, Lane] = {}
+        self._lanes: dict[float, DeadlineLane] = {}
         self._sweep_lanes_at = _COMPACT_FROM
         self._offset = 0.0
         self.raw: Callable[[], float] = trio.current_time
@@ -114,7 +114,7 @@ class Timers:
                 return
             if len(self._lanes) >= self._sweep_lanes_at:
                 self._sweep_lanes()
-            lane = self._lanes[timeout_s] = Lane()
+            lane = self._lanes[timeout_s] = DeadlineLane()
         entry.deadline = self.raw() + timeout_s
         entries = lane.entries
         entries.append(entry)
@@ -137,7 +137,7 @@ class Timers:
         """trio's time."""
         return self.raw() + self._offset
 
-    def _expire_due(self, timeout_s: float, lane: Lane) -> None:
+    def _expire_due(self, timeout_s: float, lane: DeadlineLane) -> None:
         now = trio.current_time() - self._offset
         entries = lane.entries
         while entries and (entries[0].done or entries[0].deadline <= now):
@@ -150,7 +150,7 @@ class Timers:
             del self._lanes[timeout_s]
 
     def note_cancelled(self) -> None:
-        """Cancelled entries stay in the heap until they are due or are half of it."""
+        """Count a cancelled entry; they stay in the heap until they are due or are half of it."""
         self._cancelled += 1
         if self._cancelled * 2 > len(self._heap) and len(self._heap) > _COMPACT_FROM:
             self._heap = [item for item in self._heap if item[2].callback is not None]
@@ -158,7 +158,7 @@ class Timers:
             self._cancelled = 0
 
     async def run(self) -> None:
-        """The task: runs until cancelled."""
+        """Run until cancelled."""
         while True:
             fired = 0
             now = trio.current_time()

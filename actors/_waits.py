@@ -110,7 +110,7 @@ def _tasks_of(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 
 def _only_joins(task: trio.lowlevel.Task) -> bool:
-    """True when all that `task` does is wait for the tasks of a nursery to end."""
+    """Return whether all that `task` does is wait for the tasks of a nursery to end."""
     nursery_exit = type(trio.open_nursery()).__aexit__.__code__
     return any(frame.f_code is nursery_exit for frame, _ in task.iter_await_frames())
 
@@ -162,8 +162,11 @@ class _Search:
 
 
 def _one_ends_early(new_s: float, others_s: list[float]) -> bool:
-    """True when a wait of a circle ends by itself early enough for the others: one of those that there are, which end
-    after `others_s`, within half the time that the new one has, so that this is answered, or the other way round."""
+    """Return whether a wait of a circle ends by itself early enough for the others to be answered.
+
+    One of those that there are, which end after `others_s`, does within half the time that the new one has, or the
+    other way round.
+    """
     if not others_s:  # it waits for itself
         return False
     other_s = min(others_s)

@@ -187,7 +187,7 @@ class Worker:
         return shutdown if isinstance(shutdown, int | float) else math.inf
 
     def close(self, reason: ExitReason) -> None:
-        """It has no next life in sight. A name that another worker holds stays with that."""
+        """Note that it has no next life in sight. A name that another worker holds stays with that."""
         if self.mailbox.owner is self:
             self.mailbox.close(reason)
 
@@ -208,7 +208,7 @@ class Worker:
     # --- what the context offers
 
     def ready(self, context: Context, info: object) -> None:
-        """The start is acknowledged."""
+        """Note that the start is acknowledged."""
         if context is not self._context:
             return
         self.info = info
@@ -248,7 +248,7 @@ class Worker:
             raise ActorDown(self.path)
 
     def start_aside(self, context: Context, run: Callable[..., Awaitable[object]], args: tuple[object, ...]) -> None:
-        """A task that ends with this life."""
+        """Start a task that ends with this life."""
         self.require_life(context)
         scope = trio.CancelScope(shield=True)
         if self._asides is None:
@@ -401,7 +401,7 @@ class Worker:
             del error  # its traceback holds this frame: a cycle
 
     def _enter_scope(self) -> None:
-        """The scope of this life: the former life's, unless that was cancelled (5 us for a new one)."""
+        """Return the scope of this life: the former life's, unless that was cancelled (5 us for a new one)."""
         scope = self._open
         if scope is not None and self._cut:
             self._leave_scope(None)
@@ -416,7 +416,7 @@ class Worker:
             scope.cancel()
 
     def _leave_scope(self, error: BaseException | None) -> bool:
-        """True when `error` was this scope's cancellation. Raises what is left of a group that held one."""
+        """Return whether `error` was this scope's cancellation. Raises what is left of a group that held one."""
         scope, self._open = self._open, None
         if scope is None:
             return False
@@ -441,7 +441,7 @@ class Worker:
         return reason if reason.kind == "crashed" else KILLED
 
     async def _wait_for_something(self) -> None:
-        """An actor to which nothing has happened yet needs no cancel scope (5 us and 1 kB for each of them)."""
+        """Wait, at first without a cancel scope, which costs 5 us and 1 kB for each actor."""
         mailbox = self.mailbox
         if not mailbox.queue and mailbox.senders is None and self._stop_reason is None:
             mailbox.consumer = trio.lowlevel.current_task()
@@ -533,8 +533,10 @@ class Worker:
 
 
 def _is_closed(task: trio.lowlevel.Task) -> bool:
-    """True when the interpreter closes the coroutine of `task`, whose run is over: it must not wait any more. False
-    for a GeneratorExit that a child raised."""
+    """Return whether the interpreter closes the coroutine of `task`, whose run is over: it must not wait any more.
+
+    False for a GeneratorExit that a child raised.
+    """
     try:
         return trio.lowlevel.current_task() is not task
     except RuntimeError:

@@ -50,13 +50,13 @@ class Journal(Generic[M]):
                 await self._changed.wait()
 
     def note_message(self, message: M) -> None:
-        """Used by Probe."""
+        """Keep a message; for Probe."""
         self.messages.append(message)
         self._unread.append(message)
         self.note()
 
     def note(self) -> None:
-        """Used by Probe."""
+        """Wake those who wait for a change; for Probe."""
         changed, self._changed = self._changed, trio.Event()
         changed.set()
 
@@ -75,7 +75,7 @@ class Probe(Actor[Any], Generic[M]):
         self.journal.note()
 
     async def handle(self, message: Any) -> object:
-        """Records, then answers."""
+        """Record a message, then answer it."""
         self.journal.note_message(message)
         reply = self.replies.get(type(message))
         if isinstance(reply, BaseException):
@@ -86,7 +86,7 @@ class Probe(Actor[Any], Generic[M]):
         return reply
 
     async def on_stop(self, reason: ExitReason) -> None:
-        """Records the reason."""
+        """Record the reason."""
         self.journal.stops.append(reason)
         self.journal.note()
 
@@ -108,7 +108,7 @@ class Recorder:
         return [event for event in self.events if isinstance(event, kind)]
 
     def put(self, event: ActorEvent) -> None:
-        """The listener."""
+        """Record an event."""
         self.events.append(event)
         changed, self._changed = self._changed, trio.Event()
         changed.set()
@@ -125,7 +125,7 @@ class Recorder:
 
 @contextmanager
 def recording(events: EventStream) -> Iterator[Recorder]:
-    """Records while the context is open."""
+    """Record while the context is open."""
     recorder = Recorder()
     with events.listen(recorder.put):
         yield recorder
@@ -155,7 +155,7 @@ class Crashes:
         return any(issubclass(kind, kinds) and wanted in (None, path) for kinds, wanted in self._expected)
 
     def note(self, event: Crashed) -> None:
-        """Used by `no_unexpected_crashes`. An interrupt is no crash."""
+        """Keep a crash, for `no_unexpected_crashes`. An interrupt is none."""
         error = event.reason.error
         if error is not None and interrupt_in(error, replaced=True) is None:
             self.events.append(msgspec.structs.replace(event, reason=without_frames(event.reason)))

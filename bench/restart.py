@@ -43,12 +43,13 @@ def gateway(folder: Path, ready_fd: int) -> int:
     import config
     import run
     from engram.provisioning import backend_factory
+    from engram.provisioning.backends import Backends
     from tests.fakes.nodes import InMemoryProvisioner
 
     double = InMemoryProvisioner(places=10_000)
     for live in json.loads((folder / "nodes.json").read_text(encoding="utf-8")):
         double.adopt(Live(*live).spec())
-    setattr(backend_factory, "make_backend", lambda *parts: double)  # noqa: B010  # the one thing that is not its own
+    setattr(backend_factory, "make_backends", lambda ports: Backends([double]))  # noqa: B010  # alone not its own
     flags = {
         "data_dir": str(folder),
         "gateway.port": "0",

@@ -99,6 +99,20 @@ _NOT_PUBLIC: Final = (
 """Endings of names. `corp`, `home` and `mail` are never delegated (ICANN 2018)."""
 
 
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches a listener on `host`.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("0.0.0.0")
+    (True, True, True, False)
+    """
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
 def is_http_url(url: str) -> bool:
     """Tell whether the text is an http(s) URL with a host, and with a port that exists if it names one.
 

@@ -204,6 +204,7 @@ _MORE_CHECKS: Final[Mapping[str, Callable[[Any], object]]] = MappingProxyType(
         "gateway.public_url": _shown_base_url,
         "gateway.terms_url": _url,
         "akash.node_url": _url,
+        "akash.endpoints": _chain_urls,
         "relay.url": _url,
         "miner.hub_url": _url,
     }

@@ -19,10 +19,13 @@ Seconds = Annotated[float, Meta(gt=0, le=31_536_000, extra={"least": 0.001})]
 Hours = Annotated[float, Meta(gt=0, le=87_600, extra={"least": 0.001})]
 Usd = Annotated[float, Meta(gt=0, le=1_000_000_000, extra={"least": 0.000_001})]
 """At least one atomic unit of USDC."""
+UactPerBlock = Annotated[float, Meta(ge=0.01, le=1_000_000)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 CountOrOff = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Bytes = Annotated[int, Meta(ge=1, le=1_073_741_824)]
 WholeSeconds = Annotated[int, Meta(ge=1, le=31_536_000)]
+BackendName = Literal["local", "docker", "akash"]
+Placement = Literal["first", "cheapest"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,9 +179,15 @@ class SessionSettings(Section, frozen=True):
 class ProvisioningSettings(Section, frozen=True):
     """Where nodes run."""
 
-    backend: Literal["local", "docker", "akash"] = "local"
+    backend: BackendName = "local"
+    """The one backend, where `backends` names none."""
+    backends: tuple[BackendName, ...] = ()
+    """Several backends at once, the preferred one first; each has its own places, and one that is down does not stop
+    the others. Wins over `backend`."""
+    placement: Placement = "first"
+    """Where a node is placed: with the `first` backend that has room, or the `cheapest` one."""
     places: CountOrOff = 0
-    """Nodes that may run at once; 0: what fits the host (local) or sessions.live_in_all."""
+    """Local backend: nodes that may run at once; 0: what fits the host."""
     node_host: str = "127.0.0.1"
     first_port: Annotated[int, Meta(ge=1, le=64_536)] = 18_100
     """Local backend: ports first_port … first_port + 999 are given to nodes."""
@@ -190,26 +199,115 @@ class ProvisioningSettings(Section, frozen=True):
     """TERM, then KILL after this."""
     watch_interval_s: Seconds = 2.0
     """Memory and disk of local nodes are measured this often."""
+    announce: bool = False
+    """Announces nodes on machines of others on the chain (serve_axon), where their address has a port of its own; each
+    is signed by the node's hotkey, which must be registered on `miner.netuid`. Local nodes: `miner.announce`."""
+    foreign_embedding_key_file: str = ""
+    """File of mode 0600 with a key of the embedding server for nodes on machines of others, whose providers can read it
+    there: name one that is limited and can be revoked. OPENAI_API_KEY is never sent to them."""
     miner_image: str = "ghcr.io/dipraise1/engram:latest"
     """ENGRAM_MINER_IMAGE."""
+
+    @property
+    def chosen(self) -> tuple[BackendName, ...]:
+        """The backends in use, the preferred one first."""
+        return self.backends or (self.backend,)
 
 
 class DockerSettings(Section, frozen=True):
     """The Docker engine that runs nodes."""
 
     host: str = "unix:///var/run/docker.sock"
-    """Address of the engine: unix:// or tcp://."""
+    """Address of the engine: unix:///path or tcp://host:port."""
+    tls_ca: str = ""
+    """PEM file of the authority that signed the certificate of an engine behind TLS; empty: no TLS."""
+    tls_certificate: str = ""
+    """PEM file of the certificate that is shown to an engine behind TLS."""
+    tls_key: str = ""
+    """PEM file of its key."""
+    places: CountOrOff = 0
+    """Nodes that may run at once; 0: what fits the engine's machine."""
+    first_port: Annotated[int, Meta(ge=1, le=64_536)] = 28_100
+    """Ports first_port … first_port + 999 of the engine's machine are given to nodes."""
+    node_host: str = ""
+    """Name or address at which clients reach nodes; empty: provisioning.node_host where the engine is on this machine,
+    else the host of `host`."""
+    network: str = ""
+    """Network that containers join; empty: the engine's default one."""
+    node_keys: Literal["auto", "hotkey", "session"] = "auto"
+    """What a node signs with: its `hotkey`, which is put into its container, or a `session` key that the gateway
+    certifies, for machines of others. auto: `hotkey` where the engine is on this machine."""
+    lite_usd_per_hour: Annotated[float, Meta(ge=0, le=1_000_000, extra={"least": 0.000_001})] = 0.0
+    """What an hour of the smallest node costs you there, for `placement = "cheapest"`; larger ones in proportion."""
 
 
 class AkashSettings(Section, frozen=True):
-    """The Akash network."""
+    """The Akash network. Prices are in uact (a millionth of an ACT, which is worth a dollar) a block of about 6.1 s."""
 
     owner_address: str = ""
     """AKASH_OWNER_ADDRESS"""
-    node_url: str = "https://api.akash.network"
-    """AKASH_NODE_URL"""
+    node_url: str = ""
+    """AKASH_NODE_URL. REST endpoint that is asked before `endpoints`."""
+    endpoints: tuple[str, ...] = (
+        "https://rpc.akt.dev/rest",
+        "https://api.akashnet.net",
+        "https://akash-api.polkachu.com",
+        "https://rest-akash.ecostake.com",
+        "https://akash-rest.publicnode.com",
+    )
+    """REST endpoints of the chain. With two or more, none alone is believed that something is not there."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
+    key_file: str = ""
+    """File of mode 0600 with the mnemonic or the key (64 hex digits) of `owner_address`: it signs what is deployed."""
+    gas_price: Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?$")] = "0.025"
+    """uakt for each gas."""
+    max_price_lite: UactPerBlock = 30.0
+    """The highest bid that is accepted for a node of the tier lite, and never more than the tier sells for."""
+    max_price_standard: UactPerBlock = 60.0
+    max_price_pro: UactPerBlock = 120.0
+    auditors: tuple[str, ...] = ("akash1365yvmc4s7awdyj3n2sav7xfx76adc6dnmlx63",)
+    """A provider must be signed for by one of them; empty: by none."""
+    region: str = ""
+    """Attribute `region` that is asked of providers first; without bids it is dropped."""
+    storage_class: Literal["beta1", "beta2", "beta3"] = "beta3"
+    """Kind of a node's volume: hard disk, SSD, NVMe."""
+    min_reclaim_s: Annotated[int, Meta(ge=3_600, le=2_592_000)] = 3_600
+    """The notice that is asked of providers before they take their machine back; without bids it is dropped."""
+    bids_first_s: Seconds = 10.0
+    """Bids are not chosen from earlier than this after a deployment is on chain."""
+    bids_enough_s: Seconds = 45.0
+    """From here on one bid is enough; before, three are."""
+    bids_give_up_s: Seconds = 120.0
+    manifest_s: Seconds = 60.0
+    """For a provider to take the manifest."""
+    ready_s: Seconds = 300.0
+    """For a provider to start the node."""
+    timeout_s: Seconds = 8.0
+    """For an answer of one endpoint."""
+    creates_per_block: Count = 10
+    """Deployments created in one block: an outage of one provider does not flood the others."""
+    poll_s: Seconds = 2.0
+    """Between looks at bids, manifests and nodes that start."""
+    watch_s: Seconds = 30.0
+    """Between looks at leases, and at what providers say of the nodes."""
+    escrow_s: Seconds = 600.0
+    """Between looks at the escrows."""
+    reconcile_s: Seconds = 300.0
+    """Between comparisons of the chain with the ledger."""
+    orphan_age_s: Seconds = 900.0
+    """A deployment with a number of this ledger that the ledger does not know is closed at this age."""
+    alarm_akt: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 10.0
+    """Fees are paid in AKT: below this there is an alarm."""
+    alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
+    """Deployments are paid in ACT: below this there is an alarm."""
+    mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
+    """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
+    refunds what comes to less. 0: none."""
+    max_deposit_act: Annotated[float, Meta(ge=0.5, le=1_000_000)] = 50.0
+    """The most that the escrow of one deployment may have been given."""
+    allow_private_providers: bool = False
+    """Whether providers at private addresses may be used, as on a private copy of the network."""
 
 
 class StatsSettings(Section, frozen=True):
@@ -257,6 +355,67 @@ class RelaySettings(Section, frozen=True):
     backoff_max_s: Seconds = 300.0
     round_s: Seconds = 600.0
     """How often what was learned of the managed nodes is queued."""
+    pending_max: Annotated[int, Meta(ge=1, le=10_000_000)] = 200_000
+    """Payloads that may wait to be sent; what is refused beyond it is logged and counted."""
+    concurrency: Annotated[int, Meta(ge=1, le=256)] = 8
+    """Streams that are sent to the receiver at once; within a stream there is one payload at a time."""
+    confirmations: Annotated[int, Meta(ge=0, le=1_000)] = 3
+    """Blocks that must stand above a payload's block at the best head, which must be final besides."""
+
+
+class XerisSettings(Section, frozen=True):
+    """A receiver of what gateways and validators relay."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9600
+    netuids: tuple[Netuid, ...] = (450,)
+    """Subnets whose validators it takes scores of."""
+    gateways: tuple[str, ...] = ()
+    """Hotkeys (ss58) of the gateways whose memory payloads it takes."""
+    quorum: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Distinct validators that must have signed a scores payload."""
+    keep_days: Annotated[int, Meta(ge=1, le=3_650)] = 30
+    """Days for which payloads are kept; older ones are refused."""
+
+
+class ValidatorSettings(Section, frozen=True):
+    """A validator: how it asks miners, and whether it sets weights."""
+
+    netuid: Netuid = 450
+    hotkey_file: str = ""
+    """The validator's hotkey: a wallet file of mode 0600, plain or encrypted."""
+    hotkey_password_file: str = ""
+    """File with the password of an encrypted hotkey."""
+    dry_run: bool = True
+    """Score, and write down the weights that would be set, but send nothing to the chain."""
+    round_s: Seconds = 600.0
+    """From one round to the next."""
+    deadline_s: Seconds = 120.0
+    """For a whole round: a miner that has not answered by then has not answered."""
+    timeout_s: Seconds = 15.0
+    """For one answer of a miner."""
+    concurrency: Count = 64
+    """Miners asked at once."""
+    queries: Count = 4
+    """Searches a miner and round."""
+    challenges: Count = 2
+    """Storage proofs a miner and round."""
+    planted: Count = 20
+    """Records planted at most a miner and round. Each is deleted again after 2 to `planted_rounds` rounds."""
+    planted_rounds: Annotated[int, Meta(ge=3, le=1_000)] = 24
+    least_planted: Annotated[int, Meta(ge=5, le=10)] = 5
+    """A miner is asked about a matter only when it should hold this many planted records of it: so many of the 10
+    answers that are right are not public."""
+    share_scores: bool = True
+    """Miners of one coldkey or one address share one score."""
+    history_rounds: Annotated[int, Meta(ge=10, le=100_000)] = 1_000
+    """Rounds kept for `engram validator explain`."""
+    private_addresses: bool = False
+    """Ask miners at addresses that are not public, for a subnet on one machine. Refused on mainnet."""
+    ground_truth: str = ""
+    """The public ground-truth file (JSON lines); empty: every right answer is a planted record."""
+    blacklist: tuple[str, ...] = ()
+    """Miners that are never asked and get no weight: a hotkey (ss58), a space, and why."""
 
 
 class FacilitatorSettings(Section, frozen=True):
@@ -337,5 +496,7 @@ class Settings(Section, frozen=True):
     stats: StatsSettings = StatsSettings()
     chain: ChainSettings = ChainSettings()
     relay: RelaySettings = RelaySettings()
+    validator: ValidatorSettings = ValidatorSettings()
+    xeris: XerisSettings = XerisSettings()
     facilitator: FacilitatorSettings = FacilitatorSettings()
     miner: MinerSettings = MinerSettings()

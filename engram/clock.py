@@ -76,7 +76,7 @@ class Ids(Protocol):
     """Source of identifiers and nonces."""
 
     def uuid4(self) -> str:
-        """A random UUID (version 4) in canonical text form."""
+        """Return a random UUID (version 4) in canonical text form."""
         ...
 
     def token(self, size: int = 16) -> str:

@@ -1,14 +1,15 @@
 """The main job on this machine, with play money: buy a node, remember three texts, find one by meaning, stop.
 
 A real gateway runs as a process of its own in a folder of its own; everything is spoken to it over HTTP, as a phone
-would. Run by `make demo` or `engram demo`.
+would. Run by `make demo` or `engram demo`; `--backend docker` runs the node in a
+container engine, `--backend akash` on a double of Akash (demo_backends.py).
 """
 
+import argparse
 import contextlib
 import json
 import os
 import secrets
-import select
 import signal
 import subprocess
 import sys
@@ -23,7 +24,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from config.model import MinerSettings
-from engram import crash_reports
+from engram import crash_reports, demo_backends
+from engram.demo_backends import DemoFailed
 from engram.hotkeys import Keypair
 from engram.payments.play_wallet import PlayWallet
 from engram.provisioning import node_parts
@@ -52,11 +54,7 @@ format = "json"
 """A stranger to the demo would poll every 30 s; nobody wants to watch that long."""
 
 
-class DemoFailed(Exception):
-    """The demo could not do its job; the message says at which step and why."""
-
-
-class Result(msgspec.Struct, frozen=True):
+class DemoResult(msgspec.Struct, frozen=True):
     """The demo's last line."""
 
     demo: str
@@ -67,14 +65,21 @@ class Result(msgspec.Struct, frozen=True):
     stopped: bool
 
 
-def main() -> int:
-    """Run the demo; 0 when every step was seen to work. The last line on standard output is one JSON object."""
+def main(backend: str = "local") -> int:
+    """Run the demo on a backend of `demo_backends`; 0 when every step was seen to work.
+
+    The last line on standard output is one JSON object.
+    """
     console = Console(highlight=False, soft_wrap=True)
     if absent := node_parts.missing(MinerSettings()):
         return _failed(console, f"{', '.join(absent)} not installed: {node_parts.remedy(absent)}")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     try:
-        with tempfile.TemporaryDirectory(prefix="engram-demo-") as folder, _gateway(Path(folder), console) as url:
+        with (
+            tempfile.TemporaryDirectory(prefix="engram-demo-") as folder,
+            demo_backends.BACKENDS[backend](Path(folder)) as settings,
+            _gateway(Path(folder), SETTINGS + settings, console) as url,
+        ):
             result = _buy_use_stop(url, console)
     except (DemoFailed, SdkError) as error:
         return _failed(console, str(error))
@@ -91,7 +96,7 @@ def _failed(console: Console, reason: str) -> int:
     return 1
 
 
-def _buy_use_stop(url: str, console: Console) -> Result:
+def _buy_use_stop(url: str, console: Console) -> DemoResult:
     phone, wallet = Keypair.generate(), PlayWallet(secrets.token_bytes(32))
     console.print(f"Phone hotkey      {phone.ss58}")
     console.print(f"Play-money wallet {wallet.address_text}")
@@ -121,7 +126,7 @@ def _buy_use_stop(url: str, console: Console) -> Result:
                 ended = gateway.wait_ended(session.session_id, timeout_s=STOP_TIMEOUT_S)
             _require_gone(node)
         console.print(f"  session is {ended.status}, its node does not answer any more")
-    return Result("ok", session.session_id, time_to_active_s, top_text, stats, stopped=True)
+    return DemoResult("ok", session.session_id, time_to_active_s, top_text, stats, stopped=True)
 
 
 def _remember_and_ask(node: NodeClient, console: Console) -> str:
@@ -169,10 +174,10 @@ def _step(console: Console, title: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path, console: Console) -> Iterator[str]:
+def _gateway(folder: Path, text: str, console: Console) -> Iterator[str]:
     """Run a gateway with the `local` profile on a free port; yields its URL, and ends it and its nodes afterwards."""
     settings, log = folder / "demo.toml", folder / "gateway.log"
-    settings.write_text(SETTINGS, encoding="utf-8")
+    settings.write_text(text, encoding="utf-8")
     ready_read, ready_write = os.pipe()
     command = [sys.executable, str(Path(__file__).parents[1] / "run.py"), "gateway", "--profile", "local"]
     command += ["--config", str(settings), "--data-dir", str(folder / "data")]
@@ -189,28 +194,23 @@ def _gateway(folder: Path, console: Console) -> Iterator[str]:
         yield url
     finally:
         os.close(ready_read)
-        _end(process)
+        demo_backends.end(process)
 
 
 def _ready_url(ready: int, log: Path) -> str:
-    readable, _, _ = select.select([ready], [], [], READY_TIMEOUT_S)
-    line = os.read(ready, 4096) if readable else b""
+    line = demo_backends.ready_line(ready, READY_TIMEOUT_S)
     if not line:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         raise DemoFailed(f"the gateway did not start:\n{tail}")
     return str(json.loads(line)["url"])
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(30)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(5)
+def _backend(arguments: list[str]) -> str:
+    parser = argparse.ArgumentParser(prog="python -m engram.demo", description=__doc__)
+    parser.add_argument("--backend", choices=demo_backends.BACKENDS, default="local", help="where the node runs")
+    return str(parser.parse_args(arguments).backend)
 
 
 if __name__ == "__main__":
     crash_reports.enable()
-    sys.exit(main())
+    sys.exit(main(_backend(sys.argv[1:])))

@@ -21,7 +21,7 @@ def put(
     placing: Callable[[str, Path], None] = os.replace,
     check: Callable[[bytes], None] = _unchecked,
 ) -> None:
-    """Writes a file of mode 0600, atomically and durably. Blocks. Raises OSError, and nothing is left then.
+    """Write a file of mode 0600, atomically and durably. Blocks. Raises OSError, and nothing is left then.
 
     Several writers do not disturb one another. `os.link` for `placing` raises FileExistsError for a file that is there.
     `check` sees what was written, read back from the file, before it is placed: what it raises leaves `path` as it was.

@@ -118,7 +118,7 @@ def _places(tree: ast.AST, scope: str = "") -> Iterator[tuple[str, ast.AST]]:
 
 
 def _faults(node: ast.AST) -> list[Callable[[], str | None]]:
-    """What may be done to a node; each returns what it leaves out of a table."""
+    """List what may be done to a node; each returns what it leaves out of a table."""
     match node:
         case ast.Compare(ops=[compared]) if type(compared) in COMPARED:
             return [lambda: setattr(node, "ops", [COMPARED[type(compared)]()])]
@@ -237,7 +237,7 @@ def survivors(area: str, words: list[str]) -> list[str]:
 
 
 def listed() -> dict[str, str]:
-    """The survivors that are known, and why each may live."""
+    """Return the survivors that are known, and why each may live."""
     lines = LIST.read_text(encoding="utf-8").splitlines() if LIST.exists() else []
     rows = (line.partition("  # ") for line in lines if line and not line.startswith("#"))
     return {name: reason for name, _, reason in rows}

@@ -15,6 +15,8 @@ from engram.api.gateway_model import (
     IdentityAnswer,
     MetagraphAnswer,
     NodesAnswer,
+    NodeSignatureAnswer,
+    NodeSignatureBody,
     PaymentAnswer,
     PaymentRequiredAnswer,
     ReadyAnswer,
@@ -246,10 +248,29 @@ SHOW_PAYMENT: Final = Route(
     callers=HOTKEY,
 )
 
+COUNTERSIGN: Final = Route(
+    "countersign",
+    "POST",
+    "/node-signatures",
+    "For nodes that do not have their hotkey: its signature of what they state",
+    NodeSignatureBody,
+    Response(200, "Signed.", NodeSignatureAnswer, examples.COUNTERSIGNED),
+    (
+        _BAD_REQUEST,
+        _error(401, "No certified session key of a node signed this.", "unknown_key", "No node signs by this key."),
+        _error(403, "The session is over.", "session_over", "The session is over, or has not begun."),
+        *_COMMON,
+    ),
+    "nodes",
+    request_example=examples.COUNTERSIGN,
+    hot=True,
+)
+
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     *(HEALTH, READY, TIERS, NODES, IDENTITY, TERMS, METAGRAPH, OPENAPI),
     *(CREATE_SESSION, EXTEND_SESSION, SHOW_SESSION, STOP_SESSION, LIST_SESSIONS, ISSUE_TICKET, STREAM_EVENTS),
     SHOW_PAYMENT,
+    COUNTERSIGN,
 )
 
 _INTRODUCTION: Final = (

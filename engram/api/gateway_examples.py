@@ -48,6 +48,16 @@ NODES: Final[dict[str, object]] = {
     "akash_network": "akashnet-2",
     "available": True,
     "not_enforced": [],
+    "backends": [
+        {
+            "name": "akash",
+            "answers": True,
+            "places": 50,
+            "free": 47,
+            "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+            "not_enforced": [],
+        }
+    ],
 }
 IDENTITY: Final[dict[str, object]] = {
     "hotkey": _HOTKEY,
@@ -149,6 +159,21 @@ EVENTS: Final = (
     'id: 17\nevent: state\ndata: {"session_id":"…","what":"active","at":1763680012.5,"details":{},"session":{}}\n\n'
     'event: stats\ndata: {"session_id":"…","stats":{"vectors":3},"age_s":0.4}\n\n'
 )
+
+COUNTERSIGN: Final[dict[str, object]] = {
+    "certificate": "engram-cert-1.eyJob3RrZXkiOi4uLn0.c2lnbmF0dXJl",
+    "statement": {
+        "type": "root",
+        "form": "keyed-1",
+        "namespace": "__public__",
+        "root_hex": "00" * 32,
+        "count": 0,
+        "at_ms": 1_767_225_600_000,
+    },
+    "sent_at_ms": 1_767_225_600_000,
+    "signature": "ab" * 64,
+}
+COUNTERSIGNED: Final[dict[str, object]] = {"signature": "ab" * 64}
 
 
 def error(code: str, text: str) -> dict[str, object]:

@@ -101,6 +101,17 @@ class TiersAnswer(msgspec.Struct, frozen=True):
     tiers: list[TierAnswer]
 
 
+class BackendAnswer(msgspec.Struct, frozen=True):
+    """One of the places where nodes run."""
+
+    name: str
+    answers: Annotated[bool, Meta(description="Whether it answers; a node that runs there goes on either way.")]
+    places: Annotated[int, Meta(description="Nodes that may run there at once; 0 while it does not answer.")]
+    free: Annotated[int, Meta(description="Places that no node takes; 0 while it does not answer.")]
+    note: str = ""
+    not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes there are not held to.")] = []
+
+
 class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where nodes run."""
 
@@ -108,6 +119,7 @@ class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     akash_network: str
     available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
     not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
+    backends: Annotated[list[BackendAnswer], Meta(description="Where, the preferred one first.")] = []
     cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
 
 
@@ -196,6 +208,12 @@ class StoppedAnswer(msgspec.Struct, frozen=True):
     session_id: str
 
 
+class NodeSignatureAnswer(msgspec.Struct, frozen=True):
+    """The hotkey's signature of a node's statement."""
+
+    signature: Annotated[str, Meta(description="128 hex digits.")]
+
+
 class TicketAnswer(msgspec.Struct, frozen=True):
     """Opens the event stream for a client that cannot send headers (a browser's EventSource)."""
 
@@ -233,6 +251,21 @@ class RefundAnswer(msgspec.Struct, frozen=True, kw_only=True):
     amount_usd: Usd
     reason: str
     transaction: str | None
+
+
+class NodeSignatureBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """POST /node-signatures: what a node states, signed by its certified session key."""
+
+    certificate: Annotated[str, Meta(max_length=2_048)]
+    statement: Annotated[
+        object,
+        Meta(
+            description="`type` root or possession, and the fields that the node signs itself.",
+            extra_json_schema={"type": "object"},
+        ),
+    ]
+    sent_at_ms: Annotated[int, Meta(ge=0, lt=2**53, description="Unix milliseconds, 30 s either way.")]
+    signature: Annotated[str, Meta(max_length=128, description="128 hex digits, by the session key.")]
 
 
 class CreateSessionBody(msgspec.Struct, frozen=True):

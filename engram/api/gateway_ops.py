@@ -12,4 +12,8 @@ METRICS: Final = Route(
     "metrics", "GET", "/metrics", "Every metric, for Prometheus", NoBody, Response(200, "The metrics.", str)
 )
 
-ROUTES: Final = (HEALTH, READY, STATUS, METRICS)
+RELAY_STATUS: Final = Route(
+    "relayStatus", "GET", "/relay/status", "How the relay stands", NoBody, Response(200, "The status.", object)
+)
+
+ROUTES: Final = (HEALTH, READY, STATUS, METRICS, RELAY_STATUS)

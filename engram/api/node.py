@@ -86,6 +86,23 @@ def _posted(
 
 
 HEALTH: Final = _row("health", "GET", "/health", "Whether the node is up.", NoBody, model.Health, probe=True)
+IDENTITY: Final = _row(
+    "identity",
+    "GET",
+    "/identity",
+    "By which key it signs, signed together with the nonce (64 hex digits).",
+    NoBody,
+    model.Introduced,
+    query=("nonce_hex",),
+)
+CERTIFY: Final = _posted(
+    "certify",
+    "/certificate",
+    "Take the certificate of its session key, which only its hotkey can sign.",
+    model.Certify,
+    model.Certified,
+    private=False,
+)
 STATS: Final = _row("stats", "GET", "/stats", "Its work and its place.", NoBody, model.NodeStats, probe=True)
 INGEST: Final = _posted(
     "ingest",
@@ -278,6 +295,8 @@ OPENAPI: Final = _row("openapi", "GET", "/openapi.json", "This document.", NoBod
 
 ROUTES: Final[tuple[Route[Any, Any], ...]] = (
     HEALTH,
+    IDENTITY,
+    CERTIFY,
     STATS,
     INGEST,
     INGEST_BATCH,

@@ -46,6 +46,9 @@ Exported = Annotated[
         }
     ),
 ]
+Certificate: TypeAlias = Maybe[
+    Annotated[str, doc("By the hotkey, of the session key that signed; left out where the hotkey itself signed.")]
+]
 Text = Annotated[str, doc("Shown to its owner and to the node's controller.")]
 
 
@@ -210,6 +213,13 @@ class ExportPage(Export, frozen=True, kw_only=True):
     limit: Maybe[int] = UNSET
 
 
+class Certify(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /certificate."""
+
+    certificate: Annotated[str, Meta(max_length=2_048)]
+    sealed: Annotated[str, Meta(max_length=16_384, description="Base64 of secrets sealed to the node's box key.")] = ""
+
+
 class Message(msgspec.Struct, frozen=True):
     """A message to save."""
 
@@ -285,7 +295,27 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     index: Annotated[str, Meta(extra_json_schema={"enum": ["ready", "loading"]})] = "ready"
     dimension: int = 0
     version: str = ""
+    protocol: Annotated[int, doc("What the node speaks with its gateway; 1 where it is not there.")] = 1
     noise: Annotated[Noise | None, doc("On private vectors; null: none.")] = None
+
+
+class Introduced(msgspec.Struct, frozen=True, kw_only=True):
+    """GET /identity. `key` signs for the node: its hotkey, or a session key that `certificate` ties to the hotkey."""
+
+    protocol: int = 1
+    hotkey: str
+    key: str
+    box_key: Annotated[str, doc("64 hex digits (X25519); empty where the node has its hotkey.")] = ""
+    session_id: str
+    launch_token: str
+    signature: Annotated[str, doc("128 hex digits: by `key`, over the nonce and these fields.")]
+    certificate: Annotated[str | None, doc("null: the hotkey itself signs, or none has come yet.")] = None
+
+
+class Certified(msgspec.Struct, frozen=True, kw_only=True):
+    """POST /certificate."""
+
+    accepted: bool
 
 
 class NodeStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -386,7 +416,8 @@ class Commitment(msgspec.Struct, frozen=True, kw_only=True):
     hotkey: str = ""
     form: str = ""
     signed: Annotated[str, doc("`engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`.")]
-    signature: str
+    signature: Annotated[str, doc("By the hotkey; where there is a certificate, by its session key.")]
+    certificate: Certificate = UNSET
 
 
 class Root(Commitment, frozen=True, kw_only=True):
@@ -484,6 +515,7 @@ class StorageProof(Padded, frozen=True, kw_only=True):
     expires_at: Maybe[int] = UNSET
     miner: Maybe[str] = UNSET
     signature: Maybe[str] = UNSET
+    certificate: Certificate = UNSET
     inclusion: Annotated[object, Meta(extra_json_schema={"type": "object"})] = UNSET
     """An `engram.memory.proof.keyed_tree.Shown`."""
 
@@ -495,6 +527,7 @@ class Possession(msgspec.Struct, frozen=True, kw_only=True):
     root_hex: str
     count: int
     signature: str
+    certificate: Certificate = UNSET
     inclusion: object
 
 

@@ -100,7 +100,7 @@ class FinalizedBlock(msgspec.Struct, frozen=True):
     hash: bytes
 
 
-class Claim(msgspec.Struct, frozen=True):
+class BlockReport(msgspec.Struct, frozen=True):
     """A finalized block as one endpoint reports it."""
 
     endpoint: str
@@ -116,8 +116,8 @@ class Fork(msgspec.Struct, frozen=True):
 
     seen_at_s: float
     """Unix time."""
-    one: Claim
-    other: Claim
+    one: BlockReport
+    other: BlockReport
 
 
 class Registered(msgspec.Struct, frozen=True, tag=True):

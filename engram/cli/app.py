@@ -51,10 +51,13 @@ _GROUPS: Final = (
     ("selling", "operate.selling", "Stop or resume selling; sold sessions keep being served."),
     ("hotkeys", "wallet.hotkeys", "Create hotkeys, and manage the pool of hotkeys for nodes."),
     ("wallet", "wallet.command", "Bittensor wallets: a coldkey that pays, and hotkeys that sign."),
+    ("akash", "akash.command", "Nodes on Akash: the account that pays, and the definitions they are deployed by."),
     ("ledger", "operate.ledger", "Back up, restore and check the ledger."),
     ("miner", "miner.command", "Start a memory miner; use, check, back up or export one."),
+    ("proxy", "proxy.command", "Check the reverse proxy's settings; explain how a request ended."),
     ("relay", "operate.relay", "What is relayed to another network."),
     ("registry", "chain.registry", "Endpoints of miners, as committed on the chain."),
+    ("validator", "operate.validator", "What a validator has found of its miners; where its weights stand."),
     ("subnet", "chain.subnet", "Register a hotkey on a subnet, show its status, announce a node, set weights."),
 )
 """Name of the group, its module, its help."""

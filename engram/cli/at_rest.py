@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def read_at_rest(path: Path, query: Callable[[Connection], T]) -> T | None:
-    """The query's answer from the ledger at `path`; None when it cannot be read, or there is none."""
+    """Return the query's answer from the ledger at `path`; None when it cannot be read, or there is none."""
     if not path.is_file():
         return None
     engine = reading_engine(path)

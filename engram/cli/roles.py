@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter
 
@@ -15,7 +15,7 @@ from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.options import SOURCES, Flags, Sources
 
-ROLES: Final = ("gateway", "miner", "facilitator")
+ROLES: Final = ("gateway", "miner", "validator", "facilitator", "proxy", "xeris")
 """As they are listed; composition.ROLES says where each is."""
 
 
@@ -41,12 +41,12 @@ class Listening:
         return surface | {"ops.port": self.ops_port, "log.level": self.log_level}
 
 
-_SURFACES: Final = ("gateway", "facilitator")
+_SURFACES: Final = ("gateway", "facilitator", "xeris")
 LISTENING = Listening()
 
 
 def run(
-    *roles: Annotated[str, Parameter(help="gateway, miner, facilitator; together in one process.")],
+    *roles: Annotated[str, Parameter(help=f"{', '.join(ROLES)}; together in one process.")],
     sources: Sources = SOURCES,
     listening: Listening = LISTENING,
 ) -> int:
@@ -86,6 +86,8 @@ def _start(roles: Sequence[str], sources: Sources, listening: Listening) -> int:
     launch = _launch_file(sources.config)
     if "miner" in roles and (len(roles) > 1 or launch is None):
         raise CommandFailed("a node runs alone, from its launch file: engram miner --config launch.json", Exit.USAGE)
+    if roles[0] == "proxy" and (listening.host is not None or listening.port is not None):
+        raise CommandFailed("the proxy listens where server.host and server.port say, or HOST and PORT", Exit.USAGE)
     loaded = sources.load(listening.flags(roles[0]))
     config.check(loaded.settings, roles)
     _check_descriptor(listening.ready_fd)
@@ -110,8 +112,15 @@ def _launch_file(files: Sequence[Path]) -> Path | None:
     return launch[0] if launch else None
 
 
-def demo() -> int:
-    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it."""
+def demo(*, backend: Literal["local", "docker", "akash"] = "local") -> int:
+    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it.
+
+    Parameters
+    ----------
+    backend
+        Where the node runs; docker: in this machine's engine; akash: on a double of Akash, in a checkout of the
+        repository.
+    """
     from engram import demo as main_job
 
-    return main_job.main()
+    return main_job.main(backend)

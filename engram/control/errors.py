@@ -13,7 +13,7 @@ class NotRunning(ControlError):
 
 
 @final
-class Refused(ControlError):
+class CommandRefused(ControlError):
     """The running process said no. `code` is a word for programs, the message is for people."""
 
     def __init__(self, code: str, message: str) -> None:

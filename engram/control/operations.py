@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from engram.clock import Clock
 from engram.control import commands, rows
-from engram.control.errors import Refused
+from engram.control.errors import CommandRefused
 from engram.control.model import (
     BackupMade,
     DeadLetterDetail,
@@ -79,7 +79,7 @@ class GatewayOperations:
         try:
             return await self._carry_out(command)
         except LedgerError as error:
-            raise Refused("ledger", str(error)) from error
+            raise CommandRefused("ledger", str(error)) from error
 
     async def _carry_out(self, command: commands.AnyCommand) -> object:
         match command:
@@ -118,7 +118,8 @@ class GatewayOperations:
                 await self._outbox(lambda c: relay_records.dlq_discard(c, entry_id, now))
                 return Done(True, f"{entry_id} discarded")
             case commands.ListNodeKeys():
-                return [rows.node_key_row(key) for key in await self._ledger.read(node_keys.list_keys)]
+                pool, keys = self._data_dir / node_keys.FOLDER, await self._ledger.read(node_keys.list_keys)
+                return [rows.node_key_row(key, node_keys.file_of(key, pool)) for key in keys]
             case commands.AddNodeKey(path=path):
                 return await self._add_node_key(path)
             case commands.RetireNodeKey(hotkey=hotkey):
@@ -215,7 +216,7 @@ class GatewayOperations:
             lambda connection: refunds.sent_by_hand(connection, payment_id, number, command.transaction.lower(), now)
         )
         if not noted:
-            raise Refused(
+            raise CommandRefused(
                 "not_due",
                 f"payment {payment_id} has no part {number} that is due: see `engram payments show {payment_id}`"
                 " (a part that is `refunding` is signed already and sent by the gateway)",
@@ -232,7 +233,7 @@ class GatewayOperations:
         try:
             entry, lines = await self._ledger.read(lambda c: relay_records.dlq_show(c, entry_id))
         except NoSuchEntry as error:
-            raise Refused("not_found", str(error)) from None
+            raise CommandRefused("not_found", str(error)) from None
         payload = entry.payload.decode("utf-8", "replace")
         return DeadLetterDetail(rows.dead_letter_row(entry), payload, [rows.attempt_row(line) for line in lines])
 
@@ -249,16 +250,16 @@ class GatewayOperations:
         try:
             await self._ledger.write(transaction)
         except NoSuchEntry as error:
-            raise Refused("not_found", str(error)) from None
+            raise CommandRefused("not_found", str(error)) from None
         except NotAbandoned as error:
-            raise Refused("conflict", str(error)) from None
+            raise CommandRefused("conflict", str(error)) from None
         self._hints.outbox_changed()
 
     async def _add_node_key(self, path: str) -> Done:
         file, at = _absolute(path), self._clock.now()
         try:
             if file.exists() and not wallet.is_private(file):
-                raise Refused("not_private", f"{file} may be read by others: chmod 600 it first")
+                raise CommandRefused("not_private", f"{file} may be read by others: chmod 600 it first")
             password = await trio.to_thread.run_sync(self._password_of, file)
             if password is None:
                 public_key = (await trio.to_thread.run_sync(wallet.read_private_hotkey_file, file)).public_key
@@ -266,7 +267,7 @@ class GatewayOperations:
                 public_key = await opening.public_key_of(file, password)
             await self._ledger.write(lambda c: node_keys.add(c, public_key, file, "added", at))
         except (HotkeyError, NodeKeyError, OSError) as error:
-            raise Refused("bad_key", str(error)) from None
+            raise CommandRefused("bad_key", str(error)) from None
         return Done(True, f"{ss58.encode(public_key)} is in the pool")
 
     async def _retire_node_key(self, hotkey: str) -> Done:
@@ -275,9 +276,9 @@ class GatewayOperations:
             public_key = parse_hotkey(hotkey)
             key = await self._ledger.write(lambda c: node_keys.retire(c, public_key, at))
         except MalformedHotkey as error:
-            raise Refused("bad_key", f"{hotkey!r} is no hotkey of the pool: {error}") from None
+            raise CommandRefused("bad_key", f"{hotkey!r} is no hotkey of the pool: {error}") from None
         except NodeKeyError as error:
-            raise Refused("bad_key", str(error)) from None
+            raise CommandRefused("bad_key", str(error)) from None
         leased = f"; session {key.session_id} keeps it to its end" if key.session_id else ""
         return Done(True, f"{hotkey} is retired{leased}")
 
@@ -294,8 +295,10 @@ S = TypeVar("S", bound=StrEnum)
 
 
 def _whole_moments(found: list[Payment], limit: int) -> list[Payment]:
-    """The first `limit` payments and those made at the very moment of the last of them, so that a page that begins
-    before that moment leaves none out."""
+    """Return the first `limit` payments and those made at the very moment of the last of them.
+
+    A page that begins before that moment then leaves none out.
+    """
     end = limit
     while 0 < end < len(found) and found[end].created_at == found[end - 1].created_at:
         end += 1
@@ -307,17 +310,17 @@ def _state(states: type[S], name: str) -> S:
         return states(name)
     except ValueError:
         known = ", ".join(state.value for state in states)
-        raise Refused("bad_state", f"there is no state {name!r}; there are {known}") from None
+        raise CommandRefused("bad_state", f"there is no state {name!r}; there are {known}") from None
 
 
 def _absolute(path: str) -> Path:
     target = Path(path)
     if "\0" in path:
-        raise Refused("bad_command", "a path holds no NUL")
+        raise CommandRefused("bad_command", "a path holds no NUL")
     if not target.is_absolute():
-        raise Refused("bad_path", f"{path!r} is not absolute: the running process has another working folder")
+        raise CommandRefused("bad_path", f"{path!r} is not absolute: the running process has another working folder")
     return target
 
 
-def _no_such(kind: str, identifier: str) -> Refused:
-    return Refused("not_found", f"there is no {kind} {identifier}")
+def _no_such(kind: str, identifier: str) -> CommandRefused:
+    return CommandRefused("not_found", f"there is no {kind} {identifier}")

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar, get_args
 import msgspec
 
 from engram import wire
-from engram.control.errors import ProtocolError, Refused
+from engram.control.errors import CommandRefused, ProtocolError
 
 SOCKET_FILE: Final = "control.sock"
 MAX_COMMAND_BYTES: Final = 65_536
@@ -61,7 +61,7 @@ def decode_answer(line: bytes, reply: type[R]) -> R:
     try:
         outcome = wire.decode(line, _Outcome)
         if outcome.code:
-            raise Refused(outcome.code, outcome.error)
+            raise CommandRefused(outcome.code, outcome.error)
         return wire.decode(outcome.ok, reply)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"the running process answered in another form ({error}); is it another version?") from None

@@ -1,5 +1,7 @@
 """Records of the ledger as the operator sees them."""
 
+from pathlib import Path
+
 from engram import wire
 from engram.control.model import (
     AttemptRow,
@@ -101,11 +103,11 @@ def attempt_row(line: LogLine) -> AttemptRow:
     return AttemptRow(line.at, line.status, line.http_status)
 
 
-def node_key_row(key: NodeKey) -> NodeKeyRow:
+def node_key_row(key: NodeKey, file: Path) -> NodeKeyRow:
     """Return a line of `engram hotkeys pool list`; the path is where the key lies, never the key."""
     return NodeKeyRow(
         hotkey=ss58.encode(key.public_key),
-        path=key.path,
+        path=str(file),
         source=key.source,
         added_at=key.added_at,
         retired_at=key.retired_at,

@@ -13,7 +13,7 @@ import trio
 
 from actors import Context
 from engram.control.client import socket_address
-from engram.control.errors import Refused
+from engram.control.errors import CommandRefused
 from engram.control.protocol import MAX_COMMAND_BYTES, SOCKET_FILE, encode_refusal, encode_success
 
 MAX_CONNECTIONS: Final = 16
@@ -135,7 +135,7 @@ async def _answer(line: bytes, operations: Operations) -> bytes:
     try:
         with trio.fail_after(COMMAND_S):
             return encode_success(await operations.carry_out(line))
-    except Refused as refused:
+    except CommandRefused as refused:
         return encode_refusal(refused.code, refused.message)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return encode_refusal("bad_command", f"not a command that this version knows: {error}")

@@ -9,7 +9,7 @@ from engram.durable.database import Database
 from engram.durable.errors import DurableError, NotDone, OutcomeUnknown, Unusable
 from engram.durable.group import Commits, Group, Outcome
 from engram.durable.readers import Readers
-from engram.durable.writer import Request, Writer
+from engram.durable.writer import Writer, WriteRequest
 
 __all__ = [
     "Commits",
@@ -20,7 +20,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknown",
     "Readers",
-    "Request",
     "Unusable",
+    "WriteRequest",
     "Writer",
 ]

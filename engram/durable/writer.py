@@ -29,7 +29,7 @@ MOST_WAITING: Final = 8_192
 """The maximum number of unanswered transactions; beyond it more are refused."""
 
 
-class Request(msgspec.Struct, Generic[H], frozen=True):
+class WriteRequest(msgspec.Struct, Generic[H], frozen=True):
     """A transaction and the receiver of its outcome. `size` is its weight in a group of at most MAX_GROUP."""
 
     transaction: Callable[[H], Any]
@@ -63,8 +63,8 @@ class Writer(Generic[H]):
         self._on_fatal = on_fatal
         self._on_group = on_group
         self._quiet_s = quiet_s
-        self._queue: queue.SimpleQueue[Request[H] | None] = queue.SimpleQueue()
-        self._next: Request[H] | None = None  # did not fit into the last group
+        self._queue: queue.SimpleQueue[WriteRequest[H] | None] = queue.SimpleQueue()
+        self._next: WriteRequest[H] | None = None  # did not fit into the last group
         self._unanswered = 0
         self._over: DurableError | None = None
         self._lost = trio.Event()
@@ -89,7 +89,7 @@ class Writer(Generic[H]):
         assert self._over is not None
         raise self._over
 
-    def submit(self, request: Request[H]) -> None:
+    def submit(self, request: WriteRequest[H]) -> None:
         """Queue a transaction; its outcome comes to `request.deliver` on the trio thread."""
         if self._over is not None:
             request.deliver(Outcome(error=self._database.not_done(str(self._over))))
@@ -112,7 +112,7 @@ class Writer(Generic[H]):
             outcomes.append(outcome)
             answered.set()
 
-        self.submit(Request(transaction, deliver))
+        self.submit(WriteRequest(transaction, deliver))
         await answered.wait()
         (outcome,) = outcomes
         if outcome.error is not None:
@@ -135,7 +135,7 @@ class Writer(Generic[H]):
             self.raw.close()
 
     def _run(self) -> None:
-        batch: list[Request[H]] | None = []
+        batch: list[WriteRequest[H]] | None = []
         try:
             while (batch := self._next_batch()) is not None:
                 if not batch:
@@ -158,9 +158,9 @@ class Writer(Generic[H]):
             outcomes = [Outcome(error=self._database.unknown(text)) for _ in batch or []]
             self._hand_back(batch or [], Group(0.0, outcomes, 0), self._database.unknown(text))
 
-    def _next_batch(self) -> list[Request[H]] | None:
+    def _next_batch(self) -> list[WriteRequest[H]] | None:
         """Wait for the next group; return an empty one when it is time to clear the file, None at the end."""
-        batch: list[Request[H]] = []
+        batch: list[WriteRequest[H]] = []
         size = 0
         request = self._next
         self._next = None
@@ -190,7 +190,7 @@ class Writer(Generic[H]):
             self._uncleared = not erasing.cleared(self.raw, self._path, self._database.compacted_up_to)
         self._clear_at = time.monotonic() + self._database.cleared_every_s
 
-    def _hand_back(self, batch: Sequence[Request[H]], group: Group, fatal: DurableError | None) -> None:
+    def _hand_back(self, batch: Sequence[WriteRequest[H]], group: Group, fatal: DurableError | None) -> None:
         def deliver_all() -> None:
             self._unanswered -= len(batch)
             if fatal is not None:

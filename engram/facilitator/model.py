@@ -12,7 +12,7 @@ class PaymentRequest(msgspec.Struct, frozen=True):
     requirements: Requirements
 
 
-class Transfer(msgspec.Struct, frozen=True):
+class SettledTransfer(msgspec.Struct, frozen=True):
     """One settled authorization in the books."""
 
     payer: bytes

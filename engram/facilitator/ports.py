@@ -25,7 +25,7 @@ class FacilitatorPorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def application(ports: FacilitatorPorts) -> Callable[[], App]:
-    """Returns what makes the application at each start of its server.
+    """Return what makes the application at each start of its server.
 
     Raises ValueError outside `local`: play money must never be taken where real things are sold.
     """

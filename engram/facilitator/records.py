@@ -4,7 +4,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engram.facilitator import rules
-from engram.facilitator.model import Transfer
+from engram.facilitator.model import SettledTransfer
 from engram.facilitator.tables import play_accounts, play_authorizations
 from engram.ledger.sql import upsert
 from engram.payments.model import Authorization
@@ -29,10 +29,10 @@ def balance(connection: Connection, address: bytes, opening: int) -> int:
     return opening if value is None else int(value)
 
 
-def used(connection: Connection, payer: bytes, nonce: bytes) -> Transfer | None:
-    """What was settled under this nonce."""
+def used(connection: Connection, payer: bytes, nonce: bytes) -> SettledTransfer | None:
+    """Return what was settled under this nonce."""
     row = connection.execute(_USED, {"of": payer, "under": nonce}).first()
-    return None if row is None else Transfer(row.payer, row.nonce, row.pay_to, row.amount, row.transaction_hash)
+    return None if row is None else SettledTransfer(row.payer, row.nonce, row.pay_to, row.amount, row.transaction_hash)
 
 
 def refused(connection: Connection, authorization: Authorization, now: float, opening: int) -> str | None:
@@ -45,7 +45,7 @@ def refused(connection: Connection, authorization: Authorization, now: float, op
     return reason
 
 
-def settle(connection: Connection, authorization: Authorization, now: float, opening: int) -> Transfer | str:
+def settle(connection: Connection, authorization: Authorization, now: float, opening: int) -> SettledTransfer | str:
     """Move the money once. Returns the transfer, now or of before; or the reason why not (nothing is written)."""
     earlier = used(connection, authorization.payer, authorization.nonce)
     if earlier is not None:
@@ -53,7 +53,7 @@ def settle(connection: Connection, authorization: Authorization, now: float, ope
     reason = refused(connection, authorization, now, opening)
     if reason is not None:
         return reason
-    transfer = Transfer(
+    transfer = SettledTransfer(
         authorization.payer,
         authorization.nonce,
         authorization.pay_to,

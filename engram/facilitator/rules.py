@@ -15,7 +15,7 @@ is answered with the transaction it was settled in, also after it expired. "Expi
 
 from typing import Final
 
-from engram.facilitator.model import PaymentRequest, Transfer
+from engram.facilitator.model import PaymentRequest, SettledTransfer
 from engram.payments import rules, x402
 from engram.payments.eip712 import recover
 from engram.payments.errors import MalformedPayment, UnprovenReceipt
@@ -29,7 +29,7 @@ NONCE_USED: Final = rules.NONCE_USED
 NO_FUNDS: Final = "invalid_exact_evm_insufficient_balance"
 
 
-class Malformed(Exception):
+class MalformedRequest(Exception):
     """The request is refused with this x402 reason before anything is looked at."""
 
     def __init__(self, reason: str) -> None:
@@ -38,41 +38,41 @@ class Malformed(Exception):
 
 
 def read_request(body: bytes) -> PaymentRequest:
-    """Returns a /verify or /settle body. Raises Malformed with the reason to answer."""
+    """Return a /verify or /settle body. Raises Malformed with the reason to answer."""
     try:
         document = x402.strict_json(body)
         if not isinstance(document, dict):
-            raise Malformed(INVALID_REQUEST)
+            raise MalformedRequest(INVALID_REQUEST)
         offer = document.get("paymentRequirements")
         payload = x402.parse_payload(document.get("paymentPayload"))
         if not isinstance(offer, dict):
-            raise Malformed("invalid_payment_requirements")
+            raise MalformedRequest("invalid_payment_requirements")
         requirements = _requirements(offer)
     except (MalformedPayment, UnprovenReceipt) as error:
-        raise Malformed(INVALID_REQUEST) from error
+        raise MalformedRequest(INVALID_REQUEST) from error
     return PaymentRequest(payload, requirements)
 
 
 def _requirements(offer: dict[str, object]) -> Requirements:
     if offer.get("scheme") != x402.SCHEME:
-        raise Malformed("unsupported_scheme")
+        raise MalformedRequest("unsupported_scheme")
     if NETWORKS.get(str(offer.get("network"))) is not PLAY:
-        raise Malformed("invalid_network")
+        raise MalformedRequest("invalid_network")
     extra = offer.get("extra")
     if not isinstance(extra, dict) or "name" not in extra or "version" not in extra:
-        raise Malformed("missing_eip712_domain")
+        raise MalformedRequest("missing_eip712_domain")
     if extra["name"] != PLAY.asset_name:
-        raise Malformed("invalid_exact_evm_token_name_mismatch")
+        raise MalformedRequest("invalid_exact_evm_token_name_mismatch")
     if extra["version"] != PLAY.asset_version:
-        raise Malformed("invalid_exact_evm_token_version_mismatch")
+        raise MalformedRequest("invalid_exact_evm_token_version_mismatch")
     requirements = x402.parse_requirements(offer)
     if requirements is None:
-        raise Malformed("asset_not_deployed_contract")
+        raise MalformedRequest("asset_not_deployed_contract")
     return requirements
 
 
 def refused_for_ever(request: PaymentRequest) -> str | None:
-    """Returns why this authorization can never pay what is required, or None."""
+    """Return why this authorization can never pay what is required, or None."""
     payload, requirements = request.payload, request.requirements
     signed = payload.authorization
     if payload.scheme != x402.SCHEME:
@@ -89,7 +89,7 @@ def refused_for_ever(request: PaymentRequest) -> str | None:
 
 
 def refused_now(authorization: Authorization, now: float) -> str | None:
-    """Returns why the authorization cannot be used at `now` (unix seconds), or None."""
+    """Return why the authorization cannot be used at `now` (unix seconds), or None."""
     if authorization.valid_before < now + MIN_VALIDITY_LEFT_S:
         return "invalid_exact_evm_payload_authorization_valid_before"
     if authorization.valid_after > now:
@@ -97,12 +97,12 @@ def refused_now(authorization: Authorization, now: float) -> str | None:
     return None
 
 
-def is_same(settled: Transfer, authorization: Authorization) -> bool:
-    """True when the authorization asked for is the one that was settled, not another one under its nonce."""
+def is_same(settled: SettledTransfer, authorization: Authorization) -> bool:
+    """Return whether the authorization asked for is the one that was settled, not another one under its nonce."""
     return (settled.pay_to, settled.amount) == (authorization.pay_to, authorization.value)
 
 
 def transaction_hash(authorization: Authorization) -> str:
-    """The hash that settling this authorization has, always."""
+    """Return the hash that settling this authorization has, always."""
     parts = (b"engram play transaction", PLAY.asset, authorization.payer, authorization.nonce)
     return "0x" + keccak256(b"".join(parts)).hex()

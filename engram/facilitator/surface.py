@@ -1,13 +1,18 @@
-"""HTTP surface of the play-money facilitator: x402's POST /verify, POST /settle, GET /supported; GET /balance."""
+"""The HTTP surface of the play-money facilitator. Its one caller is the gateway, on loopback."""
 
 import msgspec
-from quart import Response, request
 
 from config.model import HttpSettings
+from engram.api import facilitator as api
+from engram.api.call import Call, Reply, Surface
+from engram.api.gateway_model import HealthAnswer
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
 from engram.clock import Clock, Ids
 from engram.facilitator.service import PlayFacilitator
 from engram.http.app import App, new_app
 from engram.http.errors import ApiError
+from engram.http.router import Router
 from engram.payments.errors import MalformedAddress
 from engram.payments.keccak import parse_address
 from engram.telemetry.metrics import Metrics
@@ -18,7 +23,7 @@ MAX_BODY_BYTES = 65_536
 def facilitator_app(
     facilitator: PlayFacilitator, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics
 ) -> App:
-    """Returns the surface. Its one caller is the gateway, on loopback: addresses are not limited."""
+    """Return the application. Requests of an address are not limited."""
     app = new_app(
         "facilitator",
         settings=msgspec.structs.replace(settings, requests_per_minute_per_ip=0),
@@ -27,41 +32,38 @@ def facilitator_app(
         metrics=metrics,
         max_body_bytes=MAX_BODY_BYTES,
     )
-
-    @app.post("/verify")
-    async def verify() -> Response:
-        status, answer = await facilitator.verify(await _body())
-        return _json(answer, status)
-
-    @app.post("/settle")
-    async def settle() -> Response:
-        status, answer = await facilitator.settle(await _body())
-        return _json(answer, status)
-
-    @app.get("/supported")
-    async def supported() -> Response:
-        return _json(facilitator.supported())
-
-    @app.get("/balance/<address>")
-    async def balance(address: str) -> Response:
-        try:
-            known = parse_address(address)
-        except MalformedAddress as error:
-            raise ApiError(400, "malformed_address", str(error)) from None
-        return _json(await facilitator.balance(known))
-
-    @app.get("/health")
-    async def health() -> Response:
-        return _json({"status": "ok", "service": "engram-facilitator"})
-
+    endpoints = Endpoints(Router(app), Surface[None]())
+    _bind(endpoints, facilitator)
+    endpoints.require_all(api.ROUTES)
     return app
 
 
-async def _body() -> bytes:
-    body = await request.get_data(as_text=False)
-    assert isinstance(body, bytes)
-    return body
+def _bind(endpoints: Endpoints[None], facilitator: PlayFacilitator) -> None:
+    """Bind every row. Payments are read by x402's own strict rules, which name what is wrong, and not as the row's."""
 
+    async def verify(call: Call[api.PaymentBody, None]) -> Reply[api.VerifyAnswer]:
+        status, answer = await facilitator.verify(call.http.body)
+        return Reply(answer, status=status)
 
-def _json(document: object, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(document), status, content_type="application/json")
+    async def settle(call: Call[api.PaymentBody, None]) -> Reply[api.SettleAnswer]:
+        status, answer = await facilitator.settle(call.http.body)
+        return Reply(answer, status=status)
+
+    async def supported(_: Call[NoBody, None]) -> api.SupportedAnswer:
+        return facilitator.supported()
+
+    async def balance(call: Call[NoBody, None]) -> api.BalanceAnswer:
+        try:
+            known = parse_address(call.path("address"))
+        except MalformedAddress as error:
+            raise ApiError(400, "malformed_address", str(error)) from None
+        return await facilitator.balance(known)
+
+    async def health(_: Call[NoBody, None]) -> HealthAnswer:
+        return HealthAnswer("ok", "engram-facilitator")
+
+    endpoints.bind(api.VERIFY, verify)
+    endpoints.bind(api.SETTLE, settle)
+    endpoints.bind(api.SUPPORTED, supported)
+    endpoints.bind(api.BALANCE, balance)
+    endpoints.bind(api.HEALTH, health)

@@ -7,6 +7,7 @@ import msgspec
 from engram.api import gateway, gateway_ops
 from engram.api.serving import Endpoints
 from engram.gateway.events import bind_events
+from engram.gateway.node_signatures import bind_node_signatures
 from engram.gateway.ops import bind_ops
 from engram.gateway.payments import bind_payments
 from engram.gateway.public import bind_probes, bind_public
@@ -16,7 +17,7 @@ from engram.gateway.sessions import bind_sessions
 from engram.gateway.surface import GatewaySurface
 from engram.hotkeys.gateway_scheme import AUTH_HEADERS
 from engram.http.app import App, new_app
-from engram.http.authority import AuthorityGate, Read
+from engram.http.authority import AuthorityGate
 from engram.http.router import Router
 
 
@@ -36,15 +37,19 @@ def gateway_app(services: Services) -> App:
     bind_purchases(endpoints, services)
     bind_events(endpoints, services)
     bind_payments(endpoints, services)
+    bind_node_signatures(endpoints, services.countersigner)
     endpoints.require_all(gateway.ROUTES)
-    app.edge.put_behind(lambda inner: AuthorityGate(inner, lambda scope: Read()))  # the outermost layer
+    app.edge.put_behind(AuthorityGate)  # outermost: every request passes it
     return app
 
 
 def ops_app(
-    services: Services, status: Callable[[], Awaitable[msgspec.Struct]], refresh: Callable[[], Awaitable[None]]
+    services: Services,
+    status: Callable[[], Awaitable[msgspec.Struct]],
+    refresh: Callable[[], Awaitable[None]],
+    relay: Callable[[], Awaitable[msgspec.Struct]],
 ) -> App:
-    """Return the operator's application, for a listener of its own: /status, /metrics, /health, /ready.
+    """Return the operator's application, for a listener of its own: /status, /relay/status, /metrics, /health, /ready.
 
     `refresh` (gauges.py) is awaited before each scrape.
     """
@@ -52,6 +57,6 @@ def ops_app(
     app = new_app("ops", settings=settings, clock=services.clock, ids=services.ids, metrics=services.metrics)
     endpoints = Endpoints(Router(app), GatewaySurface(services, app.limit_hotkey))
     bind_probes(endpoints, services.probes, services.shop.sales)
-    bind_ops(endpoints, status, services.metrics, refresh)
+    bind_ops(endpoints, status, services.metrics, refresh, relay)
     endpoints.require_all(gateway_ops.ROUTES)
     return app

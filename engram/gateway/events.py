@@ -25,8 +25,8 @@ from engram.gateway.caller import Caller
 from engram.gateway.feed import StreamsFull
 from engram.gateway.services import Services
 from engram.gateway.sessions import owned
-from engram.gateway.tickets import Admission, Lineage
-from engram.gateway.views import NodeStats, session_answer
+from engram.gateway.tickets import Lineage, StreamAdmission
+from engram.gateway.views import TimedStats, session_answer
 from engram.http.errors import ApiError
 from engram.http.request import Answer, Stream
 from engram.http.sse import EventSink, event_stream
@@ -71,7 +71,7 @@ def bind_events(endpoints: Endpoints[Caller], services: Services) -> None:
     endpoints.bind(api.STREAM_EVENTS, stream_events)
 
 
-async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, Admission | None]:
+async def _admitted(services: Services, call: Call[NoBody, Caller]) -> tuple[Session, StreamAdmission | None]:
     """Return the session and the ticket or renewal that admits the reader (None: a signature does)."""
     session_id, ticket = call.path("session_id"), call.query("ticket")
     if ticket is None:
@@ -139,7 +139,7 @@ class _Marks:
 async def _tell(services: Services, sink: EventSink, session: Session, after: int | None, marks: _Marks) -> None:
     """Send events until the session is over. A slow reader delays only its own stream."""
     ends_at = services.clock.monotonic() + LONGEST_S
-    sent: NodeStats | None = None
+    sent: TimedStats | None = None
     with services.feed.subscribe(session.controller, session.id) as subscription:
         if after is None:
             after = await _snapshot(services, sink, session.id, marks)
@@ -167,7 +167,7 @@ async def _tell(services: Services, sink: EventSink, session: Session, after: in
 async def _snapshot(services: Services, sink: EventSink, session_id: str, marks: _Marks) -> int:
     """Send the session's current state to a new reader; return the id of the newest event."""
 
-    def query(connection: Connection) -> tuple[records.Found, EventRecord]:
+    def query(connection: Connection) -> tuple[records.FoundSession, EventRecord]:
         return _existing(connection, session_id), history.newest_event(connection, session_id)
 
     found, newest = await services.ledger.read(query)
@@ -175,21 +175,23 @@ async def _snapshot(services: Services, sink: EventSink, session_id: str, marks:
     return newest.id
 
 
-def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.Found, Sequence[EventRecord]]]:
-    def query(connection: Connection) -> tuple[records.Found, Sequence[EventRecord]]:
+def _news(session_id: str, after: int) -> Callable[[Connection], tuple[records.FoundSession, Sequence[EventRecord]]]:
+    def query(connection: Connection) -> tuple[records.FoundSession, Sequence[EventRecord]]:
         found = _existing(connection, session_id)
         return found, history.events_since(connection, session_id, after, PAGE)
 
     return query
 
 
-def _existing(connection: Connection, session_id: str) -> records.Found:
+def _existing(connection: Connection, session_id: str) -> records.FoundSession:
     found = records.find(connection, session_id)
     assert found is not None, "only sessions that ended long ago unpaid are dropped"
     return found
 
 
-async def _state(services: Services, sink: EventSink, found: records.Found, event: EventRecord, marks: _Marks) -> None:
+async def _state(
+    services: Services, sink: EventSink, found: records.FoundSession, event: EventRecord, marks: _Marks
+) -> None:
     shown = session_answer(
         found.session,
         services.instants.now(),
@@ -207,6 +209,6 @@ async def _state(services: Services, sink: EventSink, found: records.Found, even
     await sink.send(data, event="state", event_id=marks.id_of(event.id))
 
 
-async def _stats(services: Services, sink: EventSink, session_id: str, stats: NodeStats) -> None:
+async def _stats(services: Services, sink: EventSink, session_id: str, stats: TimedStats) -> None:
     age_s = round(max(0.0, services.clock.monotonic() - stats.at), 3)
     await sink.send({"session_id": session_id, "stats": stats.stats, "age_s": age_s}, event="stats")

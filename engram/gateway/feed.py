@@ -28,7 +28,7 @@ class StreamsFull(Exception):
 
 
 @final
-class Subscription:
+class FeedSubscription:
     """One open stream's flag."""
 
     __slots__ = ("_woken",)
@@ -54,7 +54,7 @@ class EventFeed:
         """Allow at most `per_reader` streams of one reader; the HTTP server bounds their total."""
         self._ledger = ledger
         self._per_reader = per_reader
-        self._open: dict[str, set[Subscription]] = {}
+        self._open: dict[str, set[FeedSubscription]] = {}
         self._readers: dict[bytes, int] = {}
         self._count = 0
         self._opened = trio.Event()
@@ -75,13 +75,13 @@ class EventFeed:
             raise StreamsFull
 
     @contextmanager
-    def subscribe(self, reader: bytes, session_id: str) -> Generator[Subscription]:
+    def subscribe(self, reader: bytes, session_id: str) -> Generator[FeedSubscription]:
         """Register a stream while the block runs; it counts toward the limit of `reader` (a public key).
 
         Raises StreamsFull.
         """
         self.admit(reader)
-        subscription = Subscription()
+        subscription = FeedSubscription()
         self._open.setdefault(session_id, set()).add(subscription)
         self._readers[reader] = self._readers.get(reader, 0) + 1
         self._count += 1

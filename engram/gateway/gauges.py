@@ -14,6 +14,7 @@ from engram.payments import RefundState
 from engram.payments import records as payment_records
 from engram.payments import rules as payment_rules
 from engram.provisioning import records as node_records
+from engram.provisioning.backends import Backends
 from engram.relay import records as relay_records
 from engram.sessions import SessionState, counts
 from engram.sessions import records as session_records
@@ -24,14 +25,22 @@ TREE_DEPTH = 3
 
 
 def gauges(
-    metrics: Metrics, ledger: Ledger, subnets: Subnets, feed: EventFeed, tree: Callable[[], Iterable[NodeInfo]]
+    metrics: Metrics,
+    ledger: Ledger,
+    subnets: Subnets,
+    feed: EventFeed,
+    backends: Backends,
+    tree: Callable[[], Iterable[NodeInfo]],
 ) -> Callable[[], Awaitable[None]]:
     """Return a function to await before each scrape (it raises LedgerError), and start to count chain changes."""
     count_changes(metrics, subnets)
 
     async def refresh() -> None:
-        await ledger.read(lambda connection: _from_ledger(metrics, connection))
+        await ledger.read(lambda connection: _from_ledger(metrics, backends.names, connection))
         measure(metrics, subnets)
+        for standing in backends.standings:
+            metrics.backend_places.labels(standing.name).set(standing.places)
+            metrics.backend_up.labels(standing.name).set(standing.answers)
         metrics.http_event_streams.labels("gateway").set(feed.open_streams)
         depths: Counter[str] = Counter()
         for node in tree():
@@ -42,7 +51,7 @@ def gauges(
     return refresh
 
 
-def _from_ledger(metrics: Metrics, connection: Connection) -> None:
+def _from_ledger(metrics: Metrics, backends: Iterable[str], connection: Connection) -> None:
     by_state = counts.by_state(connection)
     for state in SessionState:
         metrics.sessions.labels(state).set(by_state.get(state, 0))
@@ -56,7 +65,8 @@ def _from_ledger(metrics: Metrics, connection: Connection) -> None:
         metrics.refunds_usd.labels(refund_state).set(units / 1_000_000)
     metrics.quarantined.labels("sessions").set(session_records.count_quarantined(connection))
     metrics.quarantined.labels("payments").set(payment_records.count_quarantined(connection))
-    for backend, running in node_records.count_by_backend(connection).items():
-        metrics.nodes.labels(backend).set(running)
+    by_backend = node_records.count_by_backend(connection)
+    for backend in backends:
+        metrics.nodes.labels(backend).set(by_backend.get(backend, 0))
     for entry_state, waiting in relay_records.count_by_state(connection).items():
         metrics.relay_entries.labels(entry_state).set(waiting)

@@ -1,4 +1,4 @@
-"""The operator's listener: /status and /metrics, next to /health and /ready. Never reachable from outside."""
+"""The operator's listener: /status, /relay/status, /metrics, next to /health and /ready. Never reached from outside."""
 
 from collections.abc import Awaitable, Callable
 
@@ -18,8 +18,12 @@ def bind_ops(
     status: Callable[[], Awaitable[msgspec.Struct]],
     metrics: Metrics,
     refresh: Callable[[], Awaitable[None]],
+    relay: Callable[[], Awaitable[msgspec.Struct]],
 ) -> None:
-    """Bind /status (JSON) and /metrics (Prometheus); `refresh` is awaited before each scrape."""
+    """Bind /status and /relay/status (JSON), and /metrics (Prometheus); `refresh` is awaited before each scrape."""
+
+    async def show_relay(_: Call[NoBody, Caller]) -> object:
+        return await relay()
 
     async def show_status(_: Call[NoBody, Caller]) -> object:
         return await status()
@@ -30,3 +34,4 @@ def bind_ops(
 
     endpoints.bind(api.STATUS, show_status)
     endpoints.bind(api.METRICS, show_metrics)
+    endpoints.bind(api.RELAY_STATUS, show_relay)

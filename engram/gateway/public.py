@@ -11,6 +11,7 @@ from engram import __version__
 from engram.api import gateway as api
 from engram.api.call import Call, Reply
 from engram.api.gateway_model import (
+    BackendAnswer,
     HealthAnswer,
     IdentityAnswer,
     NodesAnswer,
@@ -33,7 +34,9 @@ from engram.http.errors import ApiError
 from engram.http.request import Answer
 from engram.ledger import LedgerError
 from engram.payments.refund_settings import published
+from engram.provisioning import records as node_records
 from engram.provisioning.backend_factory import BACKENDS
+from engram.provisioning.placement import Standing
 from engram.sessions import rules
 
 SERVICE: Final = "engram-cloud-gateway"
@@ -52,9 +55,17 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
         return tiers
 
     async def show_nodes(_: Call[NoBody, Caller]) -> NodesAnswer:
-        note = BACKENDS[settings.provisioning.backend].note
         found = await services.shop.sales.reasons()
-        return NodesAnswer(note, settings.akash.chain_id, not found, list(services.not_enforced()), _shown(found))
+        backends = services.backends
+        backends.note_held(await services.ledger.read(node_records.count_by_backend))
+        return NodesAnswer(
+            note=" ".join(_note(name) for name in backends.names),
+            akash_network=settings.akash.chain_id,
+            available=not found,
+            not_enforced=list(backends.not_enforced),
+            backends=[_backend(standing, backends.free(standing.name)) for standing in backends.standings],
+            cannot_sell=_shown(found),
+        )
 
     async def show_identity(_: Call[NoBody, Caller]) -> IdentityAnswer:
         return IdentityAnswer(
@@ -99,6 +110,16 @@ def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales
 
     endpoints.bind_fixed(api.HEALTH, HealthAnswer("ok", SERVICE))
     endpoints.bind(api.READY, ready)
+
+
+def _note(backend: str) -> str:
+    row = BACKENDS.get(backend)
+    return "" if row is None else row.note
+
+
+def _backend(standing: Standing, free: int) -> BackendAnswer:
+    limits = () if standing.offers is None else standing.offers.not_enforced
+    return BackendAnswer(standing.name, standing.answers, standing.places, free, _note(standing.name), list(limits))
 
 
 def _shown(found: tuple[Reason, ...]) -> list[ReasonAnswer]:

@@ -26,6 +26,7 @@ from engram.http.request import Answer, Request, json_answer
 from engram.ledger import LaneClosed
 from engram.payments import (
     Bought,
+    CannotNow,
     Conflict,
     Malformed,
     NoRoom,
@@ -35,7 +36,6 @@ from engram.payments import (
     Refused,
     Replayed,
     StillPending,
-    Unavailable,
     receipt_headers,
 )
 from engram.payments.purchasing import Extension, NewSession, Order, Wanted, request_hash
@@ -98,7 +98,8 @@ async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> 
         case Bought(payment):
             return await _bought(services, payment)
         case StillPending(payment, retry_after_s):
-            return await _bought(services, payment, retry_after_s)
+            # A paid one whose block was reorganized away is no longer the buyer's to wait for.
+            return await _bought(services, payment, retry_after_s if payment.settled_at is None else None)
         case Refused(code, message):
             challenge = services.shop.quotes.challenge(quote, message)
             raise ApiError(402, code, message, headers=challenge.headers, extra=challenge.fields)
@@ -110,7 +111,7 @@ async def _respond(services: Services, quote: Quote, answer: PurchaseAnswer) -> 
             raise ApiError(401, "replayed", message)
         case NoRoom(code, message, retry_after_s):
             raise _come_again(code, message, retry_after_s, NO_ROOM_STATUS.get(code, 503))
-        case Unavailable(code, message, retry_after_s):
+        case CannotNow(code, message, retry_after_s):
             raise _come_again(code, message, retry_after_s)
         case _:
             assert_never(answer)
@@ -122,9 +123,8 @@ def _come_again(code: str, message: str, retry_after_s: int, status: int = 503) 
 
 
 async def _bought(services: Services, payment: Payment, retry_after_s: int | None = None) -> Answer:
-    """Return 202 with the session, and Retry-After of `retry_after_s` when the payment is not settled yet."""
+    """Return 202 with the session: `accepted`, or `payment_pending` where there is a time to ask again after."""
     session = await _session_of(services, payment)
-    pending = payment.settled_at is None
     shown = session_answer(
         session,
         services.instants.now(),
@@ -134,11 +134,11 @@ async def _bought(services: Services, payment: Payment, retry_after_s: int | Non
     )
     fields = msgspec.structs.asdict(msgspec.structs.replace(shown, payment_id=payment.id))
     answer = BoughtAnswer(
-        **fields, payment_status=str(payment.state), code="payment_pending" if pending else "accepted"
+        **fields, payment_status=str(payment.state), code="payment_pending" if retry_after_s else "accepted"
     )
     headers = list(receipt_headers(payment))
-    if pending:
-        headers.append(("Retry-After", str(retry_after_s or 2)))
+    if retry_after_s:
+        headers.append(("Retry-After", str(retry_after_s)))
     return json_answer(answer, 202, headers)
 
 

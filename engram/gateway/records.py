@@ -12,7 +12,7 @@ from engram.sessions import Session
 from engram.sessions import records as session_records
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundSession(msgspec.Struct, frozen=True):
     """A session and the transaction of its first payment, None while there is none."""
 
     session: Session
@@ -22,23 +22,23 @@ class Found(msgspec.Struct, frozen=True):
 _LOOKUP = session_records.lookup_with(payment_records.transaction_of)
 
 
-def find(connection: Connection, session_id: str) -> Found | None:
+def find(connection: Connection, session_id: str) -> FoundSession | None:
     """Return the session of this id."""
     session = session_records.get(connection, session_id)
     return None if session is None else _with_transactions(connection, [session])[0]
 
 
-def look(ledger: Ledger, session_id: str) -> Found | None:
+def look(ledger: Ledger, session_id: str) -> FoundSession | None:
     """Return the session of this id, read on the event loop. Raises LaneClosed."""
     found = session_records.look_with(ledger, _LOOKUP, session_id)
-    return None if found is None else Found(found[0], cast("str | None", found[1]))
+    return None if found is None else FoundSession(found[0], cast("str | None", found[1]))
 
 
-def of_controller(connection: Connection, controller: bytes, limit: int) -> list[Found]:
+def of_controller(connection: Connection, controller: bytes, limit: int) -> list[FoundSession]:
     """Return the newest sessions of a hotkey, newest first."""
     return _with_transactions(connection, session_records.list_by_controller(connection, controller, limit))
 
 
-def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[Found]:
+def _with_transactions(connection: Connection, sessions: Sequence[Session]) -> list[FoundSession]:
     transactions = payment_records.transactions_of(connection, [session.payment_id for session in sessions])
-    return [Found(session, transactions.get(session.payment_id)) for session in sessions]
+    return [FoundSession(session, transactions.get(session.payment_id)) for session in sessions]

@@ -9,6 +9,7 @@ log, the metric and `engram doctor`.
 | no_recipient | no address is paid | yes |
 | no_hotkeys | the pool of node hotkeys is empty, where keys are not made on demand | yes |
 | no_places | no node may run here | yes |
+| backends_silent | nothing that nodes run on answers | no |
 | disk_full | the disk of the data folder has no room for a node | yes |
 | chain_unknown | nodes are to be announced on a chain that has not been read | no |
 | facilitator_unavailable | the facilitator cannot be asked, or has not been yet | no |
@@ -39,6 +40,7 @@ CODES: Final = (
     "no_recipient",
     "no_hotkeys",
     "no_places",
+    "backends_silent",
     "disk_full",
     "chain_unknown",
     "facilitator_unavailable",
@@ -52,9 +54,10 @@ CLOSED_RETRY_S: Final = 300
 LASTING_RETRY_S: Final = 600
 FULL_RETRY_S: Final = 30
 CHAIN_RETRY_S: Final = 10
+BACKENDS_RETRY_S: Final = 15
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class SalesFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The input of the rule. None means not known, which is no reason to refuse a sale."""
 
     selling: bool = True
@@ -69,6 +72,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Node hotkeys in use or free; None where keys are made on demand."""
     places: int | None = None
     """Nodes that may run at once, whatever the pool of keys holds."""
+    silent_backends: tuple[str, ...] = ()
+    """The backends that nodes run on, where none of them answers."""
     held: int | None = None
     """Places that sessions occupy."""
     free_bytes: int | None = None
@@ -104,7 +109,7 @@ class Reason(msgspec.Struct, frozen=True):
         return NoRoom(self.code, self.message, self.retry_after_s)
 
 
-def reasons(facts: Facts) -> tuple[Reason, ...]:
+def reasons(facts: SalesFacts) -> tuple[Reason, ...]:
     """Return every reason why nothing can be sold, in the order of CODES; empty when something can."""
     return tuple(_reasons(facts))
 
@@ -114,7 +119,7 @@ def not_ready(found: Iterable[Reason]) -> str:
     return "; ".join(reason.text for reason in found if reason.lasting)
 
 
-def _reasons(facts: Facts) -> Iterator[Reason]:
+def _reasons(facts: SalesFacts) -> Iterator[Reason]:
     if not facts.selling:
         yield Reason(
             "not_selling",
@@ -141,7 +146,7 @@ def _reasons(facts: Facts) -> Iterator[Reason]:
         yield Reason("no_capacity", "every node is taken at the moment", "", FULL_RETRY_S)
 
 
-def _terms(facts: Facts) -> Iterator[Reason]:
+def _terms(facts: SalesFacts) -> Iterator[Reason]:
     lowest, highest = facts.prices
     if lowest < 1 or highest > MOST_UNITS:
         yield Reason(
@@ -154,7 +159,7 @@ def _terms(facts: Facts) -> Iterator[Reason]:
         yield Reason("no_recipient", "There is no address to pay", "set payments.recipient", LASTING_RETRY_S)
 
 
-def _room(facts: Facts) -> Iterator[Reason]:
+def _room(facts: SalesFacts) -> Iterator[Reason]:
     if facts.usable_keys is not None and facts.usable_keys < 1:
         yield Reason(
             "no_hotkeys",
@@ -162,7 +167,14 @@ def _room(facts: Facts) -> Iterator[Reason]:
             "add keys while the gateway runs (engram hotkeys pool add FILE …)",
             LASTING_RETRY_S,
         )
-    if facts.places is not None and facts.places < 1:
+    if facts.silent_backends:
+        yield Reason(
+            "backends_silent",
+            "Where nodes run cannot be reached at the moment.",
+            f"see what `engram status` says of {' and '.join(facts.silent_backends)}",
+            BACKENDS_RETRY_S,
+        )
+    elif facts.places is not None and facts.places < 1:
         yield Reason("no_places", "No node may run here", "raise provisioning.places", LASTING_RETRY_S)
     if facts.free_bytes is not None and facts.free_bytes < LEAST_FREE_BYTES:
         yield Reason(
@@ -173,6 +185,6 @@ def _room(facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _places(facts: Facts) -> int:
+def _places(facts: SalesFacts) -> int:
     limits = [limit for limit in (facts.places, facts.usable_keys) if limit is not None]
     return min(limits, default=0)

@@ -11,7 +11,7 @@ import trio
 
 from actors import Context
 from engram.clock import Clock
-from engram.gateway.rules import CODES, Facts, Reason, reasons
+from engram.gateway.rules import CODES, Reason, SalesFacts, reasons
 from engram.gateway.sales_switch import Selling
 from engram.ledger import Ledger, LedgerError
 from engram.payments import NoRoom
@@ -58,10 +58,12 @@ async def _unknown() -> int | None:
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a sale depends on besides the ledger; with the defaults nothing prevents a sale."""
 
-    fixed: Facts = Facts()
+    fixed: SalesFacts = SalesFacts()
     """The facts that do not change while the process runs: parts, prices, recipient."""
     usable_keys: Callable[[], int | None] = lambda: None
     places: Callable[[], int | None] = lambda: None
+    silent_backends: Callable[[], tuple[str, ...]] = tuple
+    """Returns the backends that nodes run on, where none of them answers."""
     free_bytes: Callable[[], Awaitable[int | None]] = _unknown
     chain_read: Callable[[], bool | None] = lambda: None
     facilitator: Callable[[int | None], NoRoom | None] = lambda amount: None
@@ -91,13 +93,14 @@ class Sales:
         found = reasons(await self._facts(amount))
         return found[0].answer if found else None
 
-    async def _facts(self, amount: int | None) -> Facts:
+    async def _facts(self, amount: int | None) -> SalesFacts:
         conditions = self._conditions
         return msgspec.structs.replace(
             conditions.fixed,
             selling=await self._selling.is_on(),
             usable_keys=conditions.usable_keys(),
             places=conditions.places(),
+            silent_backends=conditions.silent_backends(),
             free_bytes=await conditions.free_bytes(),
             chain_read=conditions.chain_read(),
             facilitator=conditions.facilitator(amount),

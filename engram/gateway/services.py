@@ -1,6 +1,6 @@
 """The dependencies of the gateway's surface, composed in engram/roles."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -11,10 +11,12 @@ from engram.clock import Clock, Ids
 from engram.gateway.feed import EventFeed
 from engram.gateway.pricing import Shop
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hints import Hints
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
+from engram.provisioning.backends import Backends
+from engram.provisioning.countersigning import Countersigner
 from engram.sessions import Instants
 from engram.telemetry.metrics import Metrics
 
@@ -22,10 +24,10 @@ Probe = Callable[[], Awaitable[str]]
 """Returns what is wrong with a part, in a few words; empty when it is fine."""
 
 
-class StatsView(Protocol):
+class LatestStats(Protocol):
     """The newest stats of the nodes."""
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         """Return the newest stats of a session's node, None before the first."""
         ...
 
@@ -43,13 +45,15 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     instants: Instants
     ids: Ids
     shop: Shop
-    stats: StatsView
+    stats: LatestStats
     subnets: Subnets
     feed: EventFeed
     tickets: Tickets
     metrics: Metrics
     probes: Mapping[str, Probe]
     """The probes of /ready, by name."""
-    not_enforced: Callable[[], Sequence[str]] = tuple
-    """Returns the limits of a tier that the backend cannot enforce on its nodes."""
+    countersigner: Countersigner
+    """Signs by the hotkeys of nodes on machines of others."""
+    backends: Backends
+    """Where nodes run."""
     hints: Hints

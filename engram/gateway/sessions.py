@@ -67,11 +67,11 @@ async def owned(services: Services, caller: Caller, session_id: str) -> Session:
     return (await _owned(services, caller, session_id)).session
 
 
-async def _owned(services: Services, caller: Caller, session_id: str) -> records.Found:
+async def _owned(services: Services, caller: Caller, session_id: str) -> records.FoundSession:
     return _require(caller, await services.ledger.read(lambda connection: records.find(connection, session_id)))
 
 
-async def _looked_up(services: Services, session_id: str) -> records.Found | None:
+async def _looked_up(services: Services, session_id: str) -> records.FoundSession | None:
     """Read the session on the loop, as this is the most frequent request; in a thread while the lane is closed."""
     try:
         return records.look(services.ledger, session_id)
@@ -79,7 +79,7 @@ async def _looked_up(services: Services, session_id: str) -> records.Found | Non
         return await services.ledger.read(lambda connection: records.find(connection, session_id))
 
 
-def _require(caller: Caller, found: records.Found | None) -> records.Found:
+def _require(caller: Caller, found: records.FoundSession | None) -> records.FoundSession:
     if found is None:
         raise ApiError(404, "not_found", "Session not found.")
     if found.session.controller != caller.public_key:
@@ -87,7 +87,7 @@ def _require(caller: Caller, found: records.Found | None) -> records.Found:
     return found
 
 
-def _shown(services: Services, found: records.Found) -> SessionAnswer:
+def _shown(services: Services, found: records.FoundSession) -> SessionAnswer:
     return session_answer(
         found.session,
         services.instants.now(),

@@ -2,14 +2,14 @@
 
 from config.model import Settings
 from config.pricing import price_range
-from engram.gateway.rules import Facts
+from engram.gateway.rules import SalesFacts
 from engram.provisioning import node_parts
 
 
-def fixed_facts(settings: Settings) -> Facts:
+def fixed_facts(settings: Settings) -> SalesFacts:
     """Return the facts that hold while a process runs: the parts of local nodes, the prices, the recipient."""
-    absent = node_parts.missing(settings.miner) if settings.provisioning.backend == "local" else ()
-    return Facts(
+    absent = node_parts.missing(settings.miner) if settings.provisioning.chosen == ("local",) else ()
+    return SalesFacts(
         missing_parts=absent,
         parts_remedy=node_parts.remedy(absent) if absent else "",
         prices=price_range(

@@ -51,7 +51,7 @@ class Lineage(msgspec.Struct):
     """The number of streams opened; only the newest stays open."""
 
 
-class Admission(msgspec.Struct, frozen=True):
+class StreamAdmission(msgspec.Struct, frozen=True):
     """A token that may open a stream."""
 
     lineage: Lineage
@@ -97,7 +97,7 @@ class Tickets:
             self._remember(lineage)
         return self._token(lineage)
 
-    def find(self, token: str, session_id: str, now_s: float) -> Admission | None:
+    def find(self, token: str, session_id: str, now_s: float) -> StreamAdmission | None:
         """Return the admission that `token` gives, None when it is used, expired or forged. Does not use the token."""
         raw = _decoded(token)
         if raw is None or len(raw) != _HEAD.size + _MAC_BYTES:
@@ -107,10 +107,10 @@ class Tickets:
         lineage = self._lineages.get(number)
         if not hmac.compare_digest(mac, self._mac(head, session_id)) or now_s >= expires_at or lineage is None:
             return None
-        admission = Admission(lineage, generation)
+        admission = StreamAdmission(lineage, generation)
         return admission if _may_open(admission) else None
 
-    def open(self, admission: Admission) -> bool:
+    def open(self, admission: StreamAdmission) -> bool:
         """Use a token; return True when it opens a stream, which then replaces the earlier ones of its lineage."""
         if not _may_open(admission):
             return False
@@ -137,7 +137,7 @@ class Tickets:
             del self._of_session[lineage.session_id]
 
 
-def _may_open(admission: Admission) -> bool:
+def _may_open(admission: StreamAdmission) -> bool:
     opened = admission.lineage.opened
     return opened < 0 if admission.generation == 0 else opened <= admission.generation
 

@@ -9,7 +9,7 @@ from engram.hotkeys import ss58
 from engram.sessions import Instant, Session, Tier, TierName, rules
 
 
-class NodeStats(msgspec.Struct, frozen=True):
+class TimedStats(msgspec.Struct, frozen=True):
     """The newest stats of a node, and when they were read (this process's monotonic clock)."""
 
     stats: Mapping[str, object]
@@ -17,7 +17,7 @@ class NodeStats(msgspec.Struct, frozen=True):
 
 
 def session_answer(
-    session: Session, now: Instant, monotonic: float, *, transaction: str | None = None, stats: NodeStats | None = None
+    session: Session, now: Instant, monotonic: float, *, transaction: str | None = None, stats: TimedStats | None = None
 ) -> SessionAnswer:
     """Return the session as its controller sees it at `now`; the age of `stats` is counted to `monotonic`."""
     return SessionAnswer(

@@ -14,12 +14,22 @@ from engram.hotkeys.errors import (
 )
 from engram.hotkeys.keypair import Keypair, verify
 from engram.hotkeys.replay_guard import Noted, ReplayStore
-from engram.hotkeys.scheme import Scheme, SignedRequest, sign_fields, sign_headers, verify_fields, verify_signed
+from engram.hotkeys.scheme import (
+    Claim,
+    Scheme,
+    SignedRequest,
+    prove,
+    sign_fields,
+    sign_headers,
+    verify_fields,
+    verify_signed,
+)
 from engram.hotkeys.ss58 import PublicKey, parse_hotkey
 from engram.hotkeys.verifier import Verifier
 
 __all__ = [
     "AuthError",
+    "Claim",
     "HotkeyError",
     "Keypair",
     "MalformedHotkey",
@@ -39,6 +49,7 @@ __all__ = [
     "miner_scheme",
     "parse_hotkey",
     "profiles",
+    "prove",
     "sign_fields",
     "sign_headers",
     "ss58",

@@ -1,8 +1,6 @@
-"""What only bittensor-core knows: mnemonics, secret URIs and encrypted wallet files (the extra `chain`).
+"""What only bittensor-core knows: mnemonics, secret URIs and encrypted wallet files."""
 
-Imported when first needed: a gateway with plain hotkey files never loads it.
-"""
-
+import bittensor_core
 import msgspec
 
 from engram import wire
@@ -30,24 +28,27 @@ def is_legacy(content: bytes) -> bool:
 
 def encipher(content: bytes, password: str) -> bytes:
     """Return the bytes of a key file encrypted as NaCl (argon2i); takes 3 to 6 s of CPU."""
-    import bittensor_core
-
     enciphered: bytes = bittensor_core.encrypt_keyfile_data(content, password)
     return enciphered
 
 
-def new_mnemonic() -> str:
-    """Twelve words from the operating system's secure source."""
-    import bittensor_core
-
-    mnemonic: str = bittensor_core.Keypair.generate_mnemonic(12)
+def new_mnemonic(words: int = 12) -> str:
+    """Return a BIP-39 mnemonic of 12, 15, 18, 21 or 24 words from the operating system's secure source."""
+    mnemonic: str = bittensor_core.Keypair.generate_mnemonic(words)
     return mnemonic
+
+
+def is_mnemonic(words: str) -> bool:
+    """Return whether these are the words of an English BIP-39 mnemonic, checksum included."""
+    try:
+        bittensor_core.Keypair.create_from_mnemonic(words)
+    except ValueError:
+        return False
+    return True
 
 
 def key_file_of(mnemonic: str) -> bytes:
     """Return the plain bytes of the key file of these words, phrase and seed included. Raises MalformedHotkey."""
-    import bittensor_core
-
     try:
         content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(
             bittensor_core.Keypair.create_from_mnemonic(mnemonic)
@@ -59,16 +60,12 @@ def key_file_of(mnemonic: str) -> bytes:
 
 def key_file_of_seed(seed: bytes) -> bytes:
     """Return the plain bytes of the key file of a 32-byte seed, seed included."""
-    import bittensor_core
-
     content: bytes = bittensor_core.serialized_keypair_to_keyfile_data(bittensor_core.Keypair.create_from_seed(seed))
     return content
 
 
 def private_key_of_uri(uri: str) -> bytes:
     """Return the 64-byte private key of a mnemonic or a secret URI such as `//Alice`. Raises MalformedHotkey."""
-    import bittensor_core
-
     try:
         serialized: bytes = bittensor_core.serialized_keypair_to_keyfile_data(
             bittensor_core.Keypair.create_from_uri(uri)
@@ -83,8 +80,6 @@ def decipher(content: bytes, password: str) -> bytes:
 
     Raises WrongPassword, or WalletFileError when no password could open it.
     """
-    import bittensor_core
-
     try:
         plain: bytes = bittensor_core.decrypt_keyfile_data(content, password)
     except bittensor_core.WrongPasswordError:

@@ -13,7 +13,6 @@ Source: epistula.sybil.com/protocol, and the originals' code where it differs.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 from collections.abc import Iterator
@@ -68,6 +67,13 @@ def sign_answer(keypair: Keypair, body: bytes, *, uuid: str, receiver: PublicKey
     return sign_headers(V2, keypair, now_ns=now_ns, body=body, uuid=uuid, receiver=receiver)
 
 
+def sign_answer_hash(
+    keypair: Keypair, body_hash: str, *, uuid: str, receiver: PublicKey, now_ns: int
+) -> dict[str, str]:
+    """Return what `sign_answer` does, for a body of which the SHA-256 (hex) is known."""
+    return sign_headers(V2, keypair, now_ns=now_ns, body_hash=body_hash, uuid=uuid, receiver=receiver)
+
+
 def verify_answer(
     headers: Headers,
     body: bytes,
@@ -114,18 +120,14 @@ def sign_secrets(keypair: Keypair, receiver: PublicKey, now_ms: int) -> dict[str
     }
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
 def _v2_messages(parts: Signable) -> tuple[bytes]:
-    return (f"{_sha256(parts.body)}.{parts.uuid}.{parts.timestamp}.{parts.receiver}".encode("ascii"),)
+    return (f"{parts.body_sha256}.{parts.uuid}.{parts.timestamp}.{parts.receiver}".encode("ascii"),)
 
 
 def stripped_body_messages(parts: Signable) -> Iterator[bytes]:
     """Return the message of version 2; for a GET without a body also that of `{}`, which CDNs drop from GETs."""
     yield from _v2_messages(parts)
-    if parts.method == "GET" and not parts.body:
+    if parts.method == "GET" and not parts.body and not parts.body_hash:
         yield from _v2_messages(msgspec.structs.replace(parts, body=b"{}"))
 
 
@@ -186,7 +188,7 @@ APEX: Final = Scheme(
         "epistula-request-signature": "signature",
     },
     required=frozenset({"timestamp", "hotkey", "receiver", "signature"}),
-    messages=lambda parts: (f"{_sha256(parts.body)}.{parts.timestamp}.{parts.receiver}".encode("ascii"),),
+    messages=lambda parts: (f"{parts.body_sha256}.{parts.timestamp}.{parts.receiver}".encode("ascii"),),
     past_ms=PAST_MS,
     future_ms=FUTURE_MS,
     signature=SIGNATURE_0X,
@@ -202,7 +204,7 @@ X_EPISTULA: Final = Scheme(
         "x-epistula-hotkey": "hotkey",
     },
     required=frozenset({"timestamp", "hotkey", "signature"}),
-    messages=lambda parts: (f"{parts.timestamp}.{_sha256(parts.body)}".encode("ascii"),),
+    messages=lambda parts: (f"{parts.timestamp}.{parts.body_sha256}".encode("ascii"),),
     past_ms=60_000,
     future_ms=60_000,
     unit=NANOSECONDS,

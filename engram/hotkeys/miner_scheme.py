@@ -87,6 +87,18 @@ def sign_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], 
     return sign_fields(BODY, keypair, unsigned, raw_path=endpoint.encode(), body=text, now_ns=now_ms * 1_000_000)
 
 
+def signed_body(keypair: Keypair, endpoint: str, fields: Mapping[str, JsonValue], now_ms: int) -> bytes:
+    """Return the bytes of the body that `sign_body` describes, for callers who sign thousands of vectors.
+
+    `fields` must hold none of the signing fields. Raises ValueError and MalformedJson as `sign_body`.
+    """
+    text = canonical(dict(fields))
+    digest = hashlib.sha256(text).hexdigest()
+    signature = keypair.sign(f"{now_ms}:{endpoint}:{digest}".encode()).hex()
+    signing = f'"hotkey":"{keypair.ss58}","nonce":{now_ms},"signature":"0x{signature}"}}'
+    return text[:-1] + (b"," if len(text) > 2 else b"") + signing.encode("ascii")
+
+
 def verify_namespace(fields: Mapping[str, JsonValue], now_ms: int, not_before_ms: int = 0) -> SignedRequest:
     """Return who signed for the namespace named in `fields`. Raises AuthError."""
     return verify_fields(NAMESPACE, fields, now_ms=now_ms, not_before_ms=not_before_ms)
@@ -169,7 +181,7 @@ def _namespace(parts: Signable) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """False for lone surrogates, which JSON can spell and UTF-8 cannot."""
+    """Return False for lone surrogates, which JSON can spell and UTF-8 cannot."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

@@ -71,6 +71,13 @@ class Signable(msgspec.Struct, frozen=True):
     """The object that carries the signing fields, for schemes that sign by fields."""
     read: ReadObject | None = None
     """The same with its canonical texts, where it was read from a body by this verification's caller."""
+    body_hash: str = ""
+    """The body's SHA-256 in hex where it is known without the body."""
+
+    @property
+    def body_sha256(self) -> str:
+        """The body's SHA-256 in hex."""
+        return self.body_hash or hashlib.sha256(self.body).hexdigest()
 
 
 class Scheme(msgspec.Struct, frozen=True):
@@ -110,6 +117,19 @@ class Scheme(msgspec.Struct, frozen=True):
     """Methods whose requests may be received again: they change nothing, and two honest ones may be one message."""
     max_body_bytes: int = 262_144
     """Larger bodies are refused by a scheme whose fields must be read from the body before anything is believed."""
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a request's headers claim, checked in all but the signature."""
+
+    scheme: Scheme
+    public_key: PublicKey
+    signature: bytes
+    timestamp_ms: int
+    skew_ms: int
+    signable: Signable
+    """Without method, path and body."""
+    receiver: PublicKey | None = None
 
 
 class SignedRequest(msgspec.Struct, frozen=True):
@@ -169,6 +189,24 @@ def verify_signed(
     return signed
 
 
+def read_claim(
+    scheme: Scheme,
+    headers: Headers,
+    *,
+    now_ms: int,
+    self_key: PublicKey | None = None,
+    not_before_ms: int = 0,
+    admit: Callable[[PublicKey], None] | None = None,
+) -> Claim:
+    """Return what the headers of a request claim, before its body is known; `prove` then believes it.
+
+    For schemes that sign by headers. Raises as `verify_signed`.
+    """
+    values = _one_of_each(scheme, headers)
+    _demand(scheme, values, scheme.headers)
+    return _claim(scheme, values, {}, now_ms, self_key, not_before_ms, admit, None)
+
+
 def verify_fields(
     scheme: Scheme,
     fields: Mapping[str, JsonValue] | ReadObject,
@@ -200,12 +238,15 @@ def sign_headers(
     body: bytes = b"",
     uuid: str = "",
     receiver: PublicKey | None = None,
+    body_hash: str = "",
 ) -> dict[str, str]:
     """Return the headers that sign a request under a scheme of headers; `now_ns` is unix nanoseconds.
 
+    `body_hash` (SHA-256, hex) stands for a body that is not at hand.
+
     Raises ValueError when the scheme wants a uuid or a receiver and there is none, or the uuid is none.
     """
-    values = _signed_values(scheme, keypair, method, raw_path, body, {}, now_ns, uuid, receiver)
+    values = _signed_values(scheme, keypair, method, raw_path, body, {}, now_ns, uuid, receiver, body_hash)
     return {
         spelled(name): scheme.prefixes.get(part, "") + values[part]
         for name, part in scheme.headers.items()
@@ -354,6 +395,20 @@ def _judge(
     admit: Callable[[PublicKey], None] | None,
     read: ReadObject | None = None,
 ) -> SignedRequest:
+    claim = _claim(scheme, values, fields, now_ms, self_key, not_before_ms, admit, read)
+    return prove(claim, method=method, raw_path=raw_path, body=body)
+
+
+def _claim(
+    scheme: Scheme,
+    values: Values,
+    fields: Mapping[str, JsonValue],
+    now_ms: int,
+    self_key: PublicKey | None,
+    not_before_ms: int,
+    admit: Callable[[PublicKey], None] | None,
+    read: ReadObject | None,
+) -> Claim:
     version = _version(scheme, values)
     timestamp = values["timestamp"]
     if scheme.unit.spelling.match(timestamp) is None:
@@ -373,13 +428,42 @@ def _judge(
     check_window(timestamp_ms, now_ms, past_ms=scheme.past_ms, future_ms=scheme.future_ms, not_before_ms=not_before_ms)
     if admit is not None:
         admit(public_key)
-    named = values.get("receiver", "")
-    signable = Signable(method, raw_path, body, timestamp, version, values["hotkey"], uuid, named, fields, read)
+    signable = Signable(
+        method="",
+        raw_path=b"",
+        body=b"",
+        timestamp=timestamp,
+        version=version,
+        hotkey=values["hotkey"],
+        uuid=uuid,
+        receiver=values.get("receiver", ""),
+        fields=fields,
+        read=read,
+    )
+    return Claim(scheme, public_key, signature, timestamp_ms, skew_ms, signable, receiver)
+
+
+def prove(claim: Claim, *, method: str, raw_path: bytes, body: bytes = b"", body_hash: str = "") -> SignedRequest:
+    """Return the request of a claim whose signature holds over this body, or over a body with this SHA-256 (hex).
+
+    Raises AuthError.
+    """
+    scheme = claim.scheme
+    signable = msgspec.structs.replace(claim.signable, method=method, raw_path=raw_path, body=body, body_hash=body_hash)
     for message in scheme.messages(signable):
-        if verify(public_key, message, signature, allow_wrapped=scheme.allow_wrapped):
-            digest = hashlib.sha256(message).digest()
-            return SignedRequest(public_key, timestamp_ms, version, digest, skew_ms, uuid, receiver, scheme.name)
-    raise AuthError("bad_signature", f"the signature is not this hotkey's over this {scheme.name} request", skew_ms)
+        if verify(claim.public_key, message, claim.signature, allow_wrapped=scheme.allow_wrapped):
+            return SignedRequest(
+                public_key=claim.public_key,
+                timestamp_ms=claim.timestamp_ms,
+                version=signable.version,
+                message_sha256=hashlib.sha256(message).digest(),
+                skew_ms=claim.skew_ms,
+                uuid=signable.uuid,
+                receiver=claim.receiver,
+                scheme=scheme.name,
+            )
+    text = f"the signature is not this hotkey's over this {scheme.name} request"
+    raise AuthError("bad_signature", text, claim.skew_ms)
 
 
 def _version(scheme: Scheme, values: Values) -> int:
@@ -436,6 +520,7 @@ def _signed_values(
     now_ns: int,
     uuid: str,
     receiver: PublicKey | None,
+    body_hash: str = "",
 ) -> Values:
     values: Values = {"hotkey": keypair.ss58, "timestamp": scheme.unit.spell(now_ns)}
     if scheme.versions:
@@ -458,6 +543,7 @@ def _signed_values(
         uuid=uuid,
         receiver=values.get("receiver", ""),
         fields=fields,
+        body_hash=body_hash,
     )
     digits = keypair.sign(next(iter(scheme.messages(signable)))).hex()
     values["signature"] = "0x" + digits if scheme.signs_0x else digits

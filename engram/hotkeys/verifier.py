@@ -11,7 +11,15 @@ from typing import final
 from engram.hotkeys.errors import AuthError
 from engram.hotkeys.python_json import JsonValue
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS, ReplayStore
-from engram.hotkeys.scheme import Scheme, SignedRequest, spelled, verify_fields, verify_signed
+from engram.hotkeys.scheme import (
+    Claim,
+    Scheme,
+    SignedRequest,
+    read_claim,
+    spelled,
+    verify_fields,
+    verify_signed,
+)
 from engram.hotkeys.ss58 import PublicKey
 
 
@@ -67,7 +75,7 @@ class Verifier:
     def judge(
         self, headers: Sequence[tuple[bytes, bytes]], *, method: str, raw_path: bytes, body: bytes, now_ms: int
     ) -> SignedRequest:
-        """The first half of `request`: who signed it, whether or not it was seen before. Raises as `request`.
+        """Return who signed a request, seen before or not: the first half of `request`. Raises as `request`.
 
         Changes nothing, so that large bodies may be judged in a worker thread.
         """
@@ -84,8 +92,25 @@ class Verifier:
             admit=self._ask,
         )
 
+    def claim(self, headers: Sequence[tuple[bytes, bytes]], *, now_ms: int) -> Claim | None:
+        """Return what the headers claim, before the body is known, for `prove`; None where the body has it.
+
+        Raises AuthError, and what `admit` raises.
+        """
+        signed_by = self._scheme_of(headers)
+        if signed_by.fields:
+            return None
+        return read_claim(
+            signed_by,
+            headers,
+            now_ms=now_ms,
+            self_key=self._self_key,
+            not_before_ms=self._not_before_ms(signed_by),
+            admit=self._ask,
+        )
+
     def note(self, signed: SignedRequest, *, method: str, now_ms: int) -> None:
-        """The second half: let what `judge` returned count only this once; on the loop's thread.
+        """Consume what `judge` returned: the second half of `request`, on the loop's thread.
 
         Raises AuthError (replay, stale, busy).
         """

@@ -31,7 +31,7 @@ _lines: dict[tuple[bytes, bytes], bytes] = {}
 class Answer:
     """Frames the answer to one request."""
 
-    __slots__ = ("_bodiless", "_chunked", "_left", "_minor", "_pending", "keep", "status")
+    __slots__ = ("_bodiless", "_chunked", "_left", "_minor", "_pending", "_trailers", "keep", "status")
 
     def __init__(self, head: Head) -> None:
         self.keep = head.keep
@@ -43,16 +43,20 @@ class Answer:
         self._left: int | None = None  # of the declared Content-Length
         self._chunked = False
         self._pending = b""  # the head, until the body's first part
+        self._trailers = False  # whether the application sends trailers after the body
 
     @property
     def out(self) -> bool:
         """Whether any part of it has been passed to the connection."""
         return self.status != 0 and not self._pending
 
-    def start(self, status: int, headers: HeaderLines, length: int | None, date: bytes) -> None:
+    def start(
+        self, status: int, headers: HeaderLines, length: int | None, date: bytes, *, trailers: bool = False
+    ) -> None:
         """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent.
 
-        `length` is the body's where it is known; otherwise a Content-Length among the headers declares it.
+        `length` is the body's where it is known; otherwise a Content-Length among the headers declares it. With
+        `trailers` the answer ends with `trailers()` instead of with its body's last part.
         """
         if self.status:
             raise RuntimeError("the response has begun already")
@@ -79,6 +83,7 @@ class Answer:
         elif not self._minor:
             out += b"connection: keep-alive\r\n"
         self._pending = out + b"\r\n"
+        self._trailers = trailers
         self.status = status
 
     def _line(self, name: bytes, value: bytes) -> bytes:
@@ -106,7 +111,8 @@ class Answer:
 
         Raises RuntimeError when the body's length differs from the declared one.
         """
-        parts = () if self._bodiless else self._part(body, more)
+        chunked = self._chunked and not self._bodiless
+        parts = () if self._bodiless else self._part(body, more or (self._trailers and chunked))
         head, self._pending = self._pending, b""
         if not head:
             return parts
@@ -124,3 +130,24 @@ class Answer:
             if self._left < 0 or (self._left and not more):
                 raise RuntimeError("the answer's body is not as long as its Content-Length")
         return (body,) if body else ()
+
+    @property
+    def awaits_trailers(self) -> bool:
+        """Whether `trailers` ends the answer, and not the last part of its body."""
+        return self._trailers
+
+    def trailers(self, headers: HeaderLines) -> tuple[bytes, ...]:
+        """Return the bytes that end the answer; trailers are sent only in chunks (RFC 9110, 6.5.1).
+
+        Raises ValueError for what cannot be sent.
+        """
+        self._trailers = False
+        if not self._chunked or self._bodiless:
+            return ()
+        lines = [b"0\r\n"]
+        for name, value in headers:
+            name = name.lower()
+            if _BAD_NAME.search(name) or _BAD_VALUE.search(value) or name in _FRAMING:
+                raise ValueError(f"a trailer that cannot be sent: {name!r}")
+            lines.append(b"%b: %b\r\n" % (name, value))
+        return (b"".join(lines) + b"\r\n",)

@@ -37,6 +37,8 @@ class Read(msgspec.Struct, frozen=True):
     checks_body: bool = False
 
 
+_NOTHING: Final = Read()
+
 Table: TypeAlias = Callable[[Scope], Read]
 
 _NAMESPACE_HEADER: Final = re.compile(
@@ -50,7 +52,8 @@ _decode_object = wire.decoder(dict[str, msgspec.Raw]).decode
 class AuthorityGate:
     """ASGI middleware. Raises ApiError 400 naming a field of authority that would be ignored."""
 
-    def __init__(self, app: AsgiApp, table: Table) -> None:
+    def __init__(self, app: AsgiApp, table: Table = lambda scope: _NOTHING) -> None:
+        """Take what each endpoint reads; by default none reads such a field in its query or body."""
         self._app = app
         self._table = table
 

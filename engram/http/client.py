@@ -25,6 +25,7 @@ from engram.http.framing import Headers
 from engram.http.sending import Body, Exchange, Patience, Trailers, uploading
 from engram.http.targets import CHUNKED, Target
 from engram.http.transport import Transport
+from engram.http.unix import dial_unix
 
 __all__ = ["Answer", "BadAnswer", "HttpClient", "HttpError", "Interrupted", "NotSent", "Response", "TooLarge"]
 
@@ -84,13 +85,20 @@ class HttpClient:
     """Sends requests with deadlines; its errors say whether a failed request may have been processed."""
 
     def __init__(
-        self, *, connections_per_origin: int = 100, keep_alive_s: float = 4.0, tls: ssl.SSLContext | None = None
+        self,
+        *,
+        connections_per_origin: int = 100,
+        keep_alive_s: float = 4.0,
+        tls: ssl.SSLContext | None = None,
+        unix_socket: str = "",
     ) -> None:
         """Take how long idle connections are kept: less than the 5 s after which common servers close them.
 
         `tls` is the context to use (`ssl.create_default_context(cafile=…)` trusts one certificate alone); without it
-        the machine's authorities are trusted.
+        the machine's authorities are trusted. `unix_socket` is the path that every connection of this client goes to,
+        whatever host its URLs name.
         """
+        self._unix_socket = unix_socket
         self._pools = Pools(connections_per_origin, keep_alive_s)
         self._tls = tls
         self._tls_lock = trio.Lock()
@@ -212,17 +220,22 @@ class HttpClient:
         """
         with trio.CancelScope(deadline=min(patience.due, trio.current_time() + connect_s)):
             tls = None if not target.secure else self._tls or await self._system_tls()
-            connection = await self._connection(target, tls) if keep else await dial(target, tls, address)
+            connection = await self._connection(target, tls) if keep else await self._dial(target, tls, address)
             return Exchange(connection, patience, bodyless=method == "HEAD", trailers=trailers)
         raise NotSent(f"no connection within {min(connect_s, patience.total_s):g} s")
 
     async def _connection(self, target: Target, tls: ssl.SSLContext | None) -> Transport:
         await self._pools.enter(target.origin)
         try:
-            return self._pools.take(target.origin) or await dial(target, tls)
+            return self._pools.take(target.origin) or await self._dial(target, tls)
         except BaseException:
             self._pools.leave(target.origin)
             raise
+
+    async def _dial(self, target: Target, tls: ssl.SSLContext | None, address: str | None = None) -> Transport:
+        if self._unix_socket:
+            return await dial_unix(self._unix_socket)
+        return await dial(target, tls, address)
 
     def _close(self, target: Target, exchange: Exchange, *, keep: bool) -> None:
         reusable = keep and exchange.reusable

@@ -1,9 +1,10 @@
 """One request and its answer: the two halves of ASGI 3 (specification 2.3) over a connection.
 
 `receive` reads the body on demand; after its end it waits for the client to disconnect (or for the answer to end).
-`send` writes head and body together. A faulty application ends only its own connection: an exception before the answer
-is a 500, after its head the connection is cut; an answer that is incomplete or does not match its declared length is
-cut, and its connection is not reused.
+`send` writes head and body together. Trailers (`http.response.trailers`) end the answer where its head announced them;
+those of a request come with the last message of its body (`"trailers"`, beyond ASGI). A faulty application ends only
+its own connection: an exception before the answer is a 500, after its head the connection is cut; an answer that is
+incomplete or does not match its declared length is cut, and its connection is not reused.
 
 Beyond ASGI, `http.disconnect` carries the Refused that ended a body (`"refused"`), which the application may still
 answer, and `extensions["engram.stream"]` lets a handler of long bodies replace the deadline of the whole body by one
@@ -20,6 +21,7 @@ import trio
 
 from engram.http.answer import Answer
 from engram.http.asgi import HeaderLines, Message, Scope, Sender
+from engram.http.framing import CHUNKED
 from engram.http.head import Head, Refused
 from engram.http.parser import END, NEED
 from engram.http.transport import Late
@@ -104,7 +106,7 @@ class Cycle(Sender):
         scope["query_string"] = query
         scope["headers"] = head.headers
         scope["client"] = connection.client
-        scope["extensions"] = {STREAM: self.take_parts}
+        scope["extensions"] = {STREAM: self.take_parts, "http.response.trailers": {}}
         return scope
 
     def take_parts(self) -> None:
@@ -142,7 +144,10 @@ class Cycle(Sender):
             return self._disconnect()
         if self._received:
             self._connection.transport.read_due = inf
-        return {"type": "http.request", "body": b"" if event is END else event, "more_body": not self._received}
+        if event is END:
+            trailers = self._connection.parser.trailers if self._head.length == CHUNKED else []
+            return {"type": "http.request", "body": b"", "more_body": False, "trailers": trailers}
+        return {"type": "http.request", "body": event, "more_body": not self._received}
 
     def _start_deadline(self) -> None:
         if self._each_part or not self._body_taken:
@@ -217,9 +222,13 @@ class Cycle(Sender):
         """Send a message of the application."""
         kind = message["type"]
         if kind == "http.response.start":
-            self._start(message["status"], message.get("headers", ()), None)
+            self._start(
+                message["status"], message.get("headers", ()), None, trailers=bool(message.get("trailers", False))
+            )
         elif kind == "http.response.body":
             await self._send(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == "http.response.trailers":
+            await self._send_trailers(message.get("headers", ()), message.get("more_trailers", False))
         else:
             raise ValueError(f"no such ASGI message: {kind}")
 
@@ -228,11 +237,11 @@ class Cycle(Sender):
         self._start(status, headers, len(body))
         return self._send(body, more=False)
 
-    def _start(self, status: int, headers: HeaderLines, length: int | None) -> None:
+    def _start(self, status: int, headers: HeaderLines, length: int | None, *, trailers: bool = False) -> None:
         server = self._connection.server
         if server.draining or (not self._received and self._unwanted_body()):
             self._answer.keep = False
-        self._answer.start(status, headers, length, server.date)
+        self._answer.start(status, headers, length, server.date, trailers=trailers)
 
     def _unwanted_body(self) -> bool:
         """Return whether the rest of the request's body is too long to be discarded."""
@@ -250,9 +259,19 @@ class Cycle(Sender):
             if transport.broken:
                 self._end_waits()
             await trio.lowlevel.checkpoint()  # a client that takes all at once must not starve the others
-            return
+        elif not self._answer.awaits_trailers:
+            self._end()
+
+    async def _send_trailers(self, headers: HeaderLines, more: bool) -> None:
+        if more or not self._answer.awaits_trailers:
+            raise RuntimeError("http.response.trailers is sent once, after a head that announced it")
+        if parts := self._answer.trailers(headers):
+            await self._connection.transport.write(*parts)
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
-        if self._received or transport.broken:
+        if self._received or self._connection.transport.broken:
             self._end_waits()
 
     def _end_waits(self) -> None:

@@ -135,12 +135,12 @@ class Pools:
             wire.close()
         return None
 
-    def leave(self, key: Origin, kept: Transport | None = None) -> None:
-        """Give a place back, and with it the connection if another request may use it."""
+    def leave(self, key: Origin, kept: Transport | None = None, keep_s: float = inf) -> None:
+        """Give a place back, and with it the connection if another request may use it, for at most `keep_s`."""
         origin = self._origins[key]
         origin.in_use -= 1
         if kept is not None:
-            origin.idle.append((trio.current_time(), kept))
+            origin.idle.append((trio.current_time() - max(0.0, self._keep_alive_s - keep_s), kept))
             self._origins.move_to_end(key)
             if not self._expiring:
                 self._expiring = True

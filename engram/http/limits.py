@@ -101,6 +101,10 @@ class BodyRoom:
         self._held: Counter[str] = Counter()
         self._sum = 0
 
+    def resize(self, in_all: int, per_address: int) -> None:
+        """Change the bounds; what is held stays counted."""
+        self._in_all, self._per_address = in_all, per_address
+
     def enter(self, bucket: str, size: int) -> bool:
         """Count an address's bytes in; return False and count nothing when there is no room for them."""
         if self._sum + size > self._in_all or self._held[bucket] + size > self._per_address:

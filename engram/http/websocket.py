@@ -1,7 +1,7 @@
 """WebSocket connections for ASGI applications (RFC 6455, by wsproto), over a connection whose head asked for one.
 
     connecting --accept--> open --close of either side, end of input, drain--> closed
-               --close--> 403
+               --close--> 403    --Refused raised by the application--> its status
 
 A client that sends nothing for `idle_s` is pinged, and closed with 1011 after another `idle_s` of silence. A message
 beyond `MESSAGE_BYTES` closes with 1009. While the server drains, a handshake is answered 503 and an open connection is
@@ -43,6 +43,7 @@ _TOO_LARGE: Final = 1009
 _GONE: Final = 1006
 _SILENT: Final = 1011
 _BAD: Final = 1002
+_REFUSED: Final = 1008
 
 _log = structlog.get_logger("engram.http")
 
@@ -82,6 +83,10 @@ class WebSocket:
                 self._scope["subprotocols"] = list(event.subprotocols)
         try:
             await connection.server.app(self._scope, self.receive, self.send)
+        except Refused as refused:
+            if not self._accepted and self._closed is None:
+                raise
+            await self._close(_REFUSED, refused.message)
         except Exception:  # noqa: BLE001 -- the seam of an application: what it throws ends its connection only
             _log.exception("application_failed", path=self._scope["path"])
             if not self._accepted and self._closed is None:

@@ -9,7 +9,7 @@ import trio
 from sqlalchemy import Connection
 
 from actors import LATER, Actor, ActorRef, Context, ExitReason, MailboxPolicy, Message
-from engram.durable import Commits, DurableError, Group, Outcome, Readers, Request, Writer
+from engram.durable import Commits, DurableError, Group, Outcome, Readers, Writer, WriteRequest
 from engram.ledger.connection import LEDGER, LEDGER_FILE
 from engram.ledger.errors import LedgerError
 from engram.ledger.lane import Lane, Lookup, Row
@@ -73,7 +73,7 @@ class LedgerActor(Actor[Transact | CountCommits]):
                     else:
                         reply_to.reply(outcome.value)
 
-                self._writer.submit(Request(transaction, deliver))
+                self._writer.submit(WriteRequest(transaction, deliver))
                 return LATER
 
     async def on_stop(self, reason: ExitReason) -> None:

@@ -35,8 +35,11 @@ def data_folder(path: Path) -> Iterator[Path]:
             raise FolderInUse(
                 f"data folder {folder} is in use by process {holder}; stop it, or choose another data_dir"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise LedgerUnavailable(f"data folder {folder} cannot be written: {error.strerror}") from error
         finish_restore(folder)
         yield folder
     finally:

@@ -55,9 +55,39 @@ def _paid_time_has_one_clock(connection: Connection) -> None:
     _script(connection, "paid_clock.sql")
 
 
+def _nodes_run_on_akash(connection: Connection) -> None:
+    _script(connection, "akash.sql")
+
+
+def _validators_keep_rounds(connection: Connection) -> None:
+    _script(connection, "validator.sql")
+
+
+def _jobs_of_the_proxy(connection: Connection) -> None:
+    _script(connection, "proxy_jobs.sql")
+
+
+def _relay_has_streams(connection: Connection) -> None:
+    _script(connection, "relay_streams.sql")
+
+
+def _nodes_sign_by_session_keys(connection: Connection) -> None:
+    _script(connection, "session_keys.sql")
+
+
+def _receivers_keep_payloads(connection: Connection) -> None:
+    _script(connection, "xeris.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
     _sessions_are_counted,
     _paid_time_has_one_clock,
+    _nodes_run_on_akash,
+    _validators_keep_rounds,
+    _jobs_of_the_proxy,
+    _relay_has_streams,
+    _nodes_sign_by_session_keys,
+    _receivers_keep_payloads,
 )

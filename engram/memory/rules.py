@@ -34,7 +34,7 @@ _FAR_TOO_BIG = 4
 """A size above this many times its limit is not computed exactly, as that could take as long as reading the body."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class RecordLimits(msgspec.Struct, frozen=True):
     """Bounds of what one record may be."""
 
     dimension: int
@@ -71,7 +71,7 @@ class ListInput(msgspec.Struct, frozen=True):
     offset: int
 
 
-def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
+def check_ingest(body: Mapping[str, object], limits: RecordLimits) -> IngestInput:
     """Read what to store. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "text")
     vector = _vector(body, "raw_embedding", limits.dimension)
@@ -86,7 +86,7 @@ def check_ingest(body: Mapping[str, object], limits: Limits) -> IngestInput:
     return IngestInput(checked, vector, metadata, model_version)
 
 
-def check_query(body: Mapping[str, object], limits: Limits) -> QueryInput:
+def check_query(body: Mapping[str, object], limits: RecordLimits) -> QueryInput:
     """Read what to search for. Raises InvalidRequest for a wrong type, InvalidInput for a broken rule."""
     text = _text(body, "query_text")
     vector = _vector(body, "query_vector", limits.dimension)
@@ -109,7 +109,7 @@ def check_batch(body: Mapping[str, object]) -> list[object]:
     return items
 
 
-def check_item(item: object, limits: Limits) -> IngestInput:
+def check_item(item: object, limits: RecordLimits) -> IngestInput:
     """Read one item of a batch, as `check_ingest` reads a body. Raises InvalidRequest, InvalidInput."""
     if not isinstance(item, dict):
         raise InvalidRequest("An item must be an object.")
@@ -225,7 +225,7 @@ def _other_dimension(field: str, found: int, dimension: int) -> str:
 
 
 def _vector(body: Mapping[str, object], field: str, dimension: int) -> bytes | None:
-    """A vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
+    """Return a vector as a list of numbers, or under `<field>_b64` as the base64 of its f32 little-endian bytes."""
     encoded = _text(body, f"{field}_b64")
     numbers = _numbers(body, field, dimension)
     if numbers and encoded:

@@ -18,6 +18,7 @@ from engram.miner.handlers import (
     conversations,
     exports,
     health,
+    identity,
     ingest,
     keyshares,
     listing,
@@ -55,6 +56,8 @@ def bind(router: AddRoute, service: Service) -> None:
     """Bind every endpoint of the node to its handler."""
     endpoints = Endpoints(router, NodeSurface(service.disguise, service.metrics))
     endpoints.bind(node.HEALTH, partial(health.health, service))
+    endpoints.bind(node.IDENTITY, partial(identity.introduce, service))
+    endpoints.bind(node.CERTIFY, partial(identity.certify, service))
     endpoints.bind(node.STATS, partial(health.stats, service))
     endpoints.bind(node.INGEST, partial(ingest.ingest, service))
     endpoints.bind(node.INGEST_BATCH, partial(ingest.ingest_batch, service))

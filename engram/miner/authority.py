@@ -45,9 +45,11 @@ UNDERSTOOD: Final[Mapping[str, frozenset[str]]] = {
     "RenameConversation": _SIGNED,
     "DeleteConversation": _SIGNED,
     "AttestNamespace": frozenset({"namespace", "owner_hotkey", "signature", "timestamp_ms"}),
+    "certificate": frozenset(),
     "namespace": frozenset({"namespace"}),
 }
-"""By operation. The last is the operator's POST /namespace, which is never signed."""
+"""By operation. The last two are never signed: what POST /certificate takes is signed itself, and POST /namespace is
+the operator's."""
 
 MOST_FIELDS: Final = 64
 """The most fields of a body and of each checked object in it, because names are compared on the event loop."""

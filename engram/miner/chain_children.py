@@ -11,9 +11,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from config.addresses import announced_at, is_public
+from config.addresses import announced_at, is_loopback, is_public
 from config.model import ChainSettings, MinerSettings
-from config.rules import is_loopback
 from engram.chain import Subnets
 from engram.chain.model import EndpointHealth
 from engram.chain.read.endpoint_health import after_failure
@@ -52,8 +51,11 @@ class Following(msgspec.Struct, frozen=True):
     status: Callable[[], OnChain] = OnChain
 
 
-def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock: Clock, metrics: Metrics) -> Following:
-    """Return the chain parts of the node. Raises NodeError when the address to announce is not allowed."""
+def follow(
+    launch: LaunchFile, settings: MinerSettings, keypair: Keypair | None, clock: Clock, metrics: Metrics
+) -> Following:
+    """Return the chain parts of the node; without its hotkey (`keypair`) it announces nothing, which its gateway does.
+    Raises NodeError when the address to announce is not allowed."""
     wanted = _wanted(launch, settings)
     if not launch.chain():
         return Following(NoSubnet())
@@ -76,7 +78,7 @@ def follow(launch: LaunchFile, settings: MinerSettings, keypair: Keypair, clock:
 
     metrics.before_scrape(lambda: measure(metrics, subnets))
     count_changes(metrics, subnets)
-    if wanted is None:
+    if wanted is None or keypair is None:
         return Following(SyncedSubnet(subnets, launch.netuid), syncer=syncer, status=lambda: OnChain(subnets.status()))
     if is_loopback(launch.host) and not is_loopback(wanted.ip):
         _log.warning("announced_but_on_loopback", listens_on=launch.host, announced=wanted.text)

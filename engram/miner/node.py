@@ -12,19 +12,22 @@ import trio
 from actors import Context
 from config.model import HttpSettings, MinerSettings
 from engram.clock import Clock, Ids
-from engram.hotkeys import Keypair, miner_scheme
+from engram.hotkeys import miner_scheme
 from engram.hotkeys.replay_guard import ReplayFloor
+from engram.http.client import HttpClient
+from engram.memory.embed.openai_embedder import OpenAiEmbedder
 from engram.memory.index.edge_index import EdgeIndex
 from engram.memory.index.protocol import Index
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
-from engram.memory.rules import Limits
+from engram.memory.rules import RecordLimits
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.app import MAX_BODY_BYTES, make_app
 from engram.miner.auth import Gate
 from engram.miner.chain_children import follow
+from engram.miner.countersigning import Countersigner
 from engram.miner.embedding import make_embedder
 from engram.miner.errors import NodeError
 from engram.miner.folder import NodeFile
@@ -32,10 +35,12 @@ from engram.miner.lifetime import Lifetime
 from engram.miner.ops import ops_app
 from engram.miner.readiness import Readiness
 from engram.miner.service import Identity, Service
+from engram.miner.signer import Signer
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch as launches
+from engram.nodes.agreement import NodeSecrets
 from engram.nodes.launch import LaunchFile, LaunchFileError
 from engram.telemetry.metrics import Metrics
 
@@ -51,10 +56,10 @@ class NodePorts(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: MinerSettings
     launch: LaunchFile
-    launch_file: Path
-    """Reread before the node ends, because the end may have moved."""
+    launch_file: Path | None
+    """Reread before the node ends, because the end may have moved; None: the environment told the launch."""
     node_file: NodeFile
-    keypair: Keypair
+    signer: Signer
     clock: Clock
     ids: Ids
     metrics: Metrics
@@ -76,7 +81,7 @@ class Node:
         self.store = IndexedStore(self.truth, _index(launch, data, self.embedder.dimension, self.truth.truth_id))
         self.notebook = Notebook.open(data / NOTEBOOK)
         self.attestations = Attestations(self.notebook)
-        self.chain = follow(launch, settings, ports.keypair, clock, ports.metrics)
+        self.chain = follow(launch, settings, ports.signer.own_hotkey, clock, ports.metrics)
         self.commitment = Commitment()
         self.store.on_changes = self.commitment.follow
         self.storage = StorageGauge(
@@ -97,7 +102,7 @@ class Node:
         ids, metrics = ports.ids, ports.metrics
         self.app = make_app(self.service, settings=self.http, clock=clock, ids=ids, metrics=metrics)
         self.ops_app = ops_app(self.service, clock=clock, ids=ids, metrics=metrics, chain=self.chain.status)
-        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports.launch_file, launch))
+        self.lifetime = Lifetime(clock, launch.ends_at, lambda: _end_in(ports, launch))
         self._loaded = False
 
     def _service(self, ports: NodePorts) -> Service:
@@ -109,13 +114,13 @@ class Node:
                 boot_id=node_file.boot_id,
                 started_at=node_file.started_at,
                 netuid=launch.netuid,
-                keypair=ports.keypair,
+                signer=ports.signer,
             ),
             gate=Gate(
                 controller=launch.controller(),
                 require_signature=settings.require_signature or launch.environment == "mainnet",
                 clock=ports.clock,
-                node=ports.keypair.public_key,
+                node=ports.signer.hotkey,
                 tenants=settings.tenants,
                 floor=ReplayFloor(
                     Path(launch.data_dir),
@@ -123,7 +128,7 @@ class Node:
                     longest_ms=miner_scheme.NAMESPACE_WINDOW_MS,
                 ),
             ),
-            limits=Limits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
+            limits=RecordLimits(self.embedder.dimension, settings.max_text_chars, settings.max_metadata_bytes),
             store=self.store,
             truth=self.truth,
             embedder=self.embedder,
@@ -140,10 +145,16 @@ class Node:
             ready=lambda: self.readiness.ready,
             private_bucket_s=settings.private_bucket_ms / 1000,
             noise_sigma=settings.private_noise_sigma,
+            use_secrets=self._use_secrets,
+            countersigner=Countersigner(HttpClient(), launch.gateway, ports.signer, ports.clock),
         )
 
+    def _use_secrets(self, secrets: NodeSecrets) -> None:
+        if secrets.embedding_api_key and isinstance(self.embedder, OpenAiEmbedder):
+            self.embedder.use_key(secrets.embedding_api_key)
+
     async def keep_open(self, context: Context) -> None:
-        """The job that closes the databases, last of all."""
+        """Return the job that closes the databases, last of all."""
         context.ready()
         try:
             await trio.sleep_forever()
@@ -152,7 +163,7 @@ class Node:
             self.notebook.close()
 
     async def serve_store(self, context: Context) -> None:
-        """The job of the store: loads the in-memory state once and runs the index."""
+        """Return the job of the store: loads the in-memory state once and runs the index."""
         if not self._loaded:
             await self.store.load()
             await self.commitment.load(self.truth)
@@ -162,7 +173,7 @@ class Node:
         await self.store.run(lambda: _log.info("index_ready"))
 
     async def live(self, context: Context) -> None:
-        """The job that ends when the node's time is up."""
+        """Return the job that ends when the node's time is up."""
         context.ready()
         await self.lifetime.over()
 
@@ -181,8 +192,14 @@ def _key(file: str | None) -> str | None:
     return None if file is None else Path(file).read_text(encoding="utf-8").strip()
 
 
-def _end_in(config: Path, launch: LaunchFile) -> float | None:
-    """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch."""
+def _end_in(ports: NodePorts, launch: LaunchFile) -> float | None:
+    """Return the end in the launch file; the known one when the file is unreadable or belongs to another launch.
+
+    Where there is no file, the last certificate names the end.
+    """
+    config = ports.launch_file
+    if config is None:
+        return launch.ends_at if ports.signer.ends_at is None else ports.signer.ends_at
     try:
         found = launches.read(config)
     except LaunchFileError as error:

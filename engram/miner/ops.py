@@ -90,9 +90,9 @@ def _status(service: Service, chain: OnChain) -> dict[str, object]:
         "session_id": identity.session_id,
         "boot_id": identity.boot_id,
         "started_at": identity.started_at,
-        "hotkey": identity.keypair.ss58,
+        "hotkey": identity.signer.address,
         "netuid": identity.netuid,
-        "uid": service.subnet.uid(identity.keypair.public_key),
+        "uid": service.subnet.uid(identity.signer.hotkey),
         "chain": chain.syncing,
         "announcement": chain.announcement,
     }

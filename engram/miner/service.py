@@ -13,8 +13,8 @@ import structlog
 from engram.api.call import Call
 from engram.api.node_model import Noise
 from engram.clock import Clock
-from engram.hotkeys import Keypair
 from engram.hotkeys.python_json import JsonValue
+from engram.http.client import HttpClient
 from engram.memory import rules
 from engram.memory.embed import noise
 from engram.memory.embed.protocol import Embedder
@@ -26,12 +26,15 @@ from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.protocol import Store
 from engram.memory.store.record_db import Truth
 from engram.miner.auth import Caller, Gate, Space, private_name
+from engram.miner.countersigning import Countersigner
 from engram.miner.cursors import Cursors
 from engram.miner.disguise import Disguise
+from engram.miner.signer import Signer
 from engram.miner.stakes import Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
+from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 
 VERSION = "0.1.0"
@@ -47,7 +50,7 @@ class Identity(msgspec.Struct, frozen=True):
     boot_id: str
     started_at: float
     netuid: int
-    keypair: Keypair
+    signer: Signer
 
 
 @final
@@ -59,7 +62,7 @@ class Service:
         *,
         identity: Identity,
         gate: Gate,
-        limits: rules.Limits,
+        limits: rules.RecordLimits,
         store: Store,
         truth: Truth,
         embedder: Embedder,
@@ -77,6 +80,8 @@ class Service:
         private_bucket_s: float = 0.1,
         noise_sigma: float = 0.0,
         gauss: Callable[[float, float], float] = _SECURE.gauss,
+        use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
+        countersigner: Countersigner | None = None,
     ) -> None:
         self.identity = identity
         self.gate = gate
@@ -99,6 +104,9 @@ class Service:
         self.noise = Noise(noise_sigma, noise.epsilon(noise_sigma), noise.DELTA) if noise_sigma > 0 else None
         self.cursors = Cursors(truth.truth_id)
         self._gauss = gauss
+        self.countersigner = countersigner or Countersigner(HttpClient(), "", identity.signer, clock)
+        self.use_secrets = use_secrets
+        """Gives the parts what a gateway sent after the start."""
         self.exports_open = 0
         """The number of streamed exports in progress."""
         self.disguise = Disguise(private_bucket_s, metrics.late_buckets.inc)

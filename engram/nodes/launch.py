@@ -3,6 +3,8 @@
 The provisioner writes it (`write`), the node reads it (`read`). It names the node's place in the ledger
 (session and launch token), its address, its folder, its own key, who may administer it, when it must end and
 how much storage it may use. It holds no private key: `hotkey_file` is the path of the key, a file of mode 0600 as well.
+On a machine of somebody else, where the key stays with the gateway, `hotkey` names it and the same fields come as
+environment variables (`engram.nodes.environment`).
 """
 
 from __future__ import annotations
@@ -79,7 +81,12 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     host: str = "127.0.0.1"
     port: int
     data_dir: str
-    hotkey_file: str
+    hotkey_file: str = ""
+    """The node's own key; empty when `hotkey` names one that the gateway keeps."""
+    hotkey: str = ""
+    """Address of a hotkey that the gateway keeps: the node signs with a session key, which the gateway certifies."""
+    gateway: str = ""
+    """Base URL at which a node without its hotkey asks for the hotkey's signature; empty: it has none to ask."""
     controller_public_key: str
     """64 hex digits: the only key that may administer the node and use its private namespaces."""
     ends_at: float | None = None
@@ -107,6 +114,10 @@ class LaunchFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """Return the controller's 32-byte public key. Raises MalformedHotkey, but not for a launch file from `read`."""
         text = self.controller_public_key
         return bytes.fromhex(text) if len(text) == 64 and _is_hex(text) else ss58.decode(text)
+
+    def named_hotkey(self) -> bytes | None:
+        """Return the public key that `hotkey` names; None: the node has the key. Raises MalformedHotkey."""
+        return ss58.decode(self.hotkey) if self.hotkey else None
 
     def chain(self) -> tuple[str, ...]:
         """Return the addresses of the chain without duplicates; empty when the node follows no chain."""
@@ -179,9 +190,18 @@ def check(launch: LaunchFile, where: str = "launch file") -> None:
             f"{where}: controller_public_key must be an address, as `engram wallet show` prints it, or 64 hex digits;"
             f" {error}"
         ) from None
-    for name in ("session_id", "launch_token", "data_dir", "hotkey_file"):
+    try:
+        launch.named_hotkey()
+    except MalformedHotkey as error:
+        raise LaunchFileError(f"{where}: hotkey must be an address; {error}") from None
+    for name in ("session_id", "launch_token", "data_dir"):
         if not getattr(launch, name):
             raise LaunchFileError(f"{where}: {name} must not be empty")
+    if bool(launch.hotkey_file) == bool(launch.hotkey):
+        raise LaunchFileError(
+            f"{where}: one of hotkey_file (the node has its key) and hotkey (the gateway keeps it) must be given,"
+            f" {'not both' if launch.hotkey else 'and none is'}"
+        )
     for name in ("data_dir", "hotkey_file", "log_file"):
         _check_path(getattr(launch, name), f"{where}: {name}")
     if launch.embedder is not None:
@@ -200,6 +220,8 @@ def _check_path(path: str | None, where: str) -> None:
 def _urls(launch: LaunchFile) -> Iterator[tuple[str, str]]:
     for url in launch.chain():
         yield "chain_endpoints", f"http{url[2:]}" if url.startswith(("ws://", "wss://")) else url
+    if launch.gateway:
+        yield "gateway", launch.gateway
     if launch.qdrant is not None:
         yield "qdrant.url", launch.qdrant.url
     if launch.embedder is not None:

@@ -16,6 +16,7 @@ from engram.payments.model import Payment, PaymentKind, PaymentState, Quote, Ref
 from engram.payments.networks import short_name
 from engram.payments.purchase_answer import (
     Bought,
+    CannotNow,
     Conflict,
     Malformed,
     NoRoom,
@@ -23,12 +24,12 @@ from engram.payments.purchase_answer import (
     Refused,
     Replayed,
     StillPending,
-    Unavailable,
 )
 from engram.payments.x402 import receipt_headers
 
 __all__ = [
     "Bought",
+    "CannotNow",
     "Conflict",
     "Malformed",
     "MalformedAddress",
@@ -46,7 +47,6 @@ __all__ = [
     "Replayed",
     "Requirements",
     "StillPending",
-    "Unavailable",
     "UnknownNetwork",
     "UnprovenReceipt",
     "UnusableRefundKey",

@@ -25,7 +25,7 @@ from engram.payments.model import AuthorizationKey, DuePayment, Payment, Payment
 from engram.payments.payment_worker import PaymentWork
 from engram.payments.ports import PaymentPorts
 from engram.payments.protocol import Advanced, Ended, Purchase, Reread, VerifierMessage, WorkOn
-from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Refused, Replayed, Unavailable
+from engram.payments.purchase_answer import CannotNow, Conflict, NoRoom, PurchaseAnswer, Refused, Replayed
 from engram.payments.reservations import (
     Known,
     ReservationAnswer,
@@ -106,7 +106,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
         match message:
             case Purchase():
                 if self._serving >= WAITING:
-                    return Unavailable("busy", "too many payments at once: send it again", rules.UNAVAILABLE_RETRY_S)
+                    return CannotNow("busy", "too many payments at once: send it again", rules.UNAVAILABLE_RETRY_S)
                 self._serving += 1
                 self.context.start_soon(self._serve, message, self.context.reply_to())
                 return LATER
@@ -131,7 +131,7 @@ class PaymentVerifier(Actor[VerifierMessage]):
             answer = await self._buy(purchase, deadline)
         except (LedgerError, ActorsError) as error:
             _log.warning("purchase_not_recorded", cause=type(error).__name__)
-            answer = Unavailable("ledger_unavailable", "send the same request again", rules.UNAVAILABLE_RETRY_S)
+            answer = CannotNow("ledger_unavailable", "send the same request again", rules.UNAVAILABLE_RETRY_S)
         finally:
             self._serving -= 1
         reply_to.reply(answer)

@@ -19,7 +19,7 @@ _TRANSFER_TYPE = keccak256(
 
 
 def digest(authorization: Authorization, network: Network) -> bytes:
-    """The 32 bytes that the payer signs: EIP-712 over EIP-3009's TransferWithAuthorization in the token's domain."""
+    """Return the 32 bytes that the payer signs: EIP-712 over EIP-3009's TransferWithAuthorization."""
     message = keccak256(
         b"".join(
             (
@@ -62,7 +62,7 @@ def sign(authorization: Authorization, network: Network, key: PrivateKey) -> byt
 
 
 def address_of(key: PublicKey) -> bytes:
-    """The 20-byte address of a public key."""
+    """Return the 20-byte address of a public key."""
     return keccak256(key.format(compressed=False)[1:])[-20:]
 
 

@@ -35,3 +35,7 @@ class NotForPlay(PaymentError):
 @final
 class UnusableRefundKey(PaymentError, ValueError):
     """The refund key cannot be used. The message says why, without the key."""
+
+
+class RpcFailed(Exception):
+    """The node gave no usable answer; the message is a word that says why."""

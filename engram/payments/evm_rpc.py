@@ -8,17 +8,17 @@ himself and pay once in the same transaction. Nothing is believed of a chain wit
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 from typing import Final, TypeAlias, final
 
 import msgspec
-import trio
 
 from engram.http.client import HttpClient, HttpError
-from engram.payments.errors import MalformedPayment
+from engram.payments.errors import MalformedPayment, RpcFailed
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused
 from engram.payments.keccak import keccak256
 from engram.payments.networks import Network
+from engram.payments.shared_reading import SharedReading
 from engram.payments.x402 import strict_json
 
 RpcCall: TypeAlias = Callable[[str, list[object]], Awaitable[object]]
@@ -33,17 +33,13 @@ RANGE_BLOCKS: Final = 2_000
 """Blocks in one eth_getLogs: what common providers allow."""
 RANGES: Final = 20
 HEAD_KEPT_S: Final = 1.0
-"""Looks of the same second share the newest block and the final one; events are always looked for to the end."""
+"""Looks of the same second share the newest block; events are always looked for to the end."""
 FASTEST_BLOCK_S: Final = 1.0
 SLACK_S: Final = 300.0
 MAX_ANSWER_BYTES: Final = 1_000_000
 
 _QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 _HASH = re.compile(r"0x[0-9a-fA-F]{64}", re.ASCII)
-
-
-class RpcFailed(Exception):
-    """The node gave no usable answer; the message is a word that says why."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -53,11 +49,12 @@ class Block(msgspec.Struct, frozen=True):
     timestamp: int
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChainHead(msgspec.Struct, frozen=True):
     """The newest block, and the newest that is final."""
 
     latest: Block
-    final: Block
+    final: int
+    """Number of the newest final block."""
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -100,12 +97,8 @@ class EvmRpc:
         self._call = call
         self._network = network
         self._confirmations = confirmations
-        self._head_kept_s = head_kept_s
-        self._head: Head | None = None
-        self._head_read_at = 0.0
-        self._head_failed: str | None = None
-        self._head_failed_at = 0.0
-        self._reading_head = trio.Lock()
+        self._latest = SharedReading[Block](head_kept_s)
+        self._final = SharedReading[Block](inf)
         self._checked = False
 
     async def look(self, question: Question) -> Finding:
@@ -118,13 +111,14 @@ class EvmRpc:
             event = await self._event(question, head.latest, _first_block(question, head.latest))
             if event is None:
                 if not await self._is_used(question, head.final):
-                    return Unused(float(head.final.timestamp))
+                    final_block = await self._final.get(lambda: self.block(hex(head.final)), head.final)
+                    return Unused(float(final_block.timestamp))
                 event = await self._event(question, head.latest, await self._block_at(question.since - SLACK_S, head))
             if event is None:
                 event = await self._event(question, head.latest, _oldest_block(head.latest))
             if event is None:
                 return NoEvidence("used_and_not_in_the_logs")
-            return await self._judge(question, event, final=event.block <= head.final.number)
+            return await self._judge(question, event, final=event.block <= head.final)
         except RpcFailed as failed:
             return NoEvidence(str(failed))
 
@@ -133,22 +127,9 @@ class EvmRpc:
         block = _object(await self._call("eth_getBlockByNumber", [which, False]))
         return Block(_quantity(block, "number"), _quantity(block, "timestamp"))
 
-    async def _read_head(self) -> Head:
-        """Read the head once for all callers that wait; a failed reading fails for all of them. Raises RpcFailed."""
-        began = trio.current_time()
-        async with self._reading_head:
-            now = trio.current_time()
-            if self._head_failed is not None and self._head_failed_at > began:
-                raise RpcFailed(self._head_failed)
-            if self._head is None or now >= self._head_read_at + self._head_kept_s:
-                try:
-                    latest = await self.block("latest")
-                    final_block = await self.block(hex(max(0, latest.number - self._confirmations)))
-                except RpcFailed as failed:
-                    self._head_failed, self._head_failed_at = str(failed), trio.current_time()
-                    raise
-                self._head, self._head_read_at, self._head_failed = Head(latest, final_block), now, None
-            return self._head
+    async def _read_head(self) -> ChainHead:
+        latest = await self._latest.get(lambda: self.block("latest"))
+        return ChainHead(latest, max(0, latest.number - self._confirmations))
 
     async def _check_chain(self) -> None:
         if self._checked:
@@ -157,7 +138,7 @@ class EvmRpc:
             raise RpcFailed("rpc_of_another_chain")
         self._checked = True
 
-    async def _block_at(self, moment: float, head: Head) -> int:
+    async def _block_at(self, moment: float, head: ChainHead) -> int:
         """Return the first block that is not older than `moment` (unix seconds); the newest when all are."""
         low, high = 0, head.latest.number
         while low < high:
@@ -186,7 +167,7 @@ class EvmRpc:
                     return log
         return None
 
-    async def _paid_in(self, question: Question, head: Head) -> Paid | None:
+    async def _paid_in(self, question: Question, head: ChainHead) -> Paid | None:
         """Return the proof from the named transaction, None when it is not there: then the logs are searched."""
         if question.transaction is None:
             return None
@@ -196,7 +177,7 @@ class EvmRpc:
             return None
         for log, following in pairwise(in_order):
             if _uses(log, question) and _pays(following, question) and log.transaction == question.transaction:
-                return Paid(log.transaction, log.block <= head.final.number)
+                return Paid(log.transaction, log.block <= head.final)
         return None
 
     async def _receipt(self, transaction: str) -> list[Log]:
@@ -219,12 +200,12 @@ class EvmRpc:
             return Paid(event.transaction, final)
         return Spent("used_otherwise", final)
 
-    async def _is_used(self, question: Question, final_block: Block) -> bool:
+    async def _is_used(self, question: Question, block: int) -> bool:
         query = {
             "to": "0x" + question.asset.hex(),
             "data": "0x" + _STATE + _topic(question.payer)[2:] + question.nonce.hex(),
         }
-        return bool(_number(await self._call("eth_call", [query, hex(final_block.number)])))
+        return bool(_number(await self._call("eth_call", [query, hex(block)])))
 
 
 def _first_block(question: Question, latest: Block) -> int:

@@ -17,7 +17,7 @@ def keccak256(data: bytes) -> bytes:
 
 @lru_cache(maxsize=1_024)
 def checksummed(address: bytes) -> str:
-    """The 20 bytes as EIP-55 text.
+    """Return the 20 bytes as EIP-55 text.
 
     >>> checksummed(bytes.fromhex("833589fcd6edb6e08f4c7c32d4f71b54bda02913"))
     '0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913'

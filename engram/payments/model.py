@@ -184,7 +184,7 @@ class DuePayment(msgspec.Struct, frozen=True):
     state: PaymentState
 
 
-class Limits(msgspec.Struct, frozen=True):
+class HoldLimits(msgspec.Struct, frozen=True):
     """How much may be held open at once."""
 
     places: int

@@ -59,7 +59,7 @@ class NoRoom(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: int
 
 
-class Unavailable(msgspec.Struct, frozen=True, tag=True):
+class CannotNow(msgspec.Struct, frozen=True, tag=True):
     """We or the facilitator cannot do it now; no money moved: 503 with Retry-After."""
 
     code: str
@@ -67,4 +67,4 @@ class Unavailable(msgspec.Struct, frozen=True, tag=True):
     retry_after_s: int
 
 
-PurchaseAnswer: TypeAlias = Bought | StillPending | Refused | Conflict | Replayed | Malformed | NoRoom | Unavailable
+PurchaseAnswer: TypeAlias = Bought | StillPending | Refused | Conflict | Replayed | Malformed | NoRoom | CannotNow

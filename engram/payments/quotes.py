@@ -10,7 +10,7 @@ from engram.payments.extensions import Discovery
 from engram.payments.keccak import parse_address
 from engram.payments.model import Quote, Requirements
 from engram.payments.refund_settings import published
-from engram.payments.x402 import Challenge
+from engram.payments.x402 import PaymentChallenge
 from engram.sessions import Tier, TierName, rules
 
 OFFERS_KEPT: Final = 256
@@ -30,7 +30,7 @@ class Quotes:
         self._recipient = parse_address(settings.payments.recipient)
         self._refund_terms = published(settings.payments)
         self._session, self._extension = _discovery(settings, "tier"), _discovery(settings)
-        self._offers: OrderedDict[tuple[str, Requirements, str], Challenge] = OrderedDict()
+        self._offers: OrderedDict[tuple[str, Requirements, str], PaymentChallenge] = OrderedDict()
 
     def session(self, tier: Tier, hours: float) -> Quote:
         """Price a new session."""
@@ -42,7 +42,7 @@ class Quotes:
             f"/sessions/{session_id}/extend", f"{hours:g} h more of a {tier.name} node", tier, hours, self._extension
         )
 
-    def challenge(self, quote: Quote, error: str) -> Challenge:
+    def challenge(self, quote: Quote, error: str) -> PaymentChallenge:
         """Return the 402 of a quote. The last OFFERS_KEPT plain offers are kept, by what is sold and for how long."""
         if error != OFFERED:
             return x402.challenge(quote, error)

@@ -16,7 +16,7 @@ from engram.payments import rules, statements
 from engram.payments.model import (
     AuthorizationKey,
     DuePayment,
-    Limits,
+    HoldLimits,
     Payment,
     PaymentKind,
     PaymentState,
@@ -24,7 +24,7 @@ from engram.payments.model import (
     RefundState,
 )
 from engram.payments.purchase_answer import NoRoom
-from engram.payments.rules import Decision, Delivery, Effect, PaymentEvent
+from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent, Transition
 from engram.payments.tables import answered_requests, payments, refunds
 from engram.sessions import EndReason, Instant, SessionEvent, SessionState
 
@@ -38,13 +38,13 @@ RETRY_AFTER_S = 5
 
 
 def find_authorization(connection: Connection, key: AuthorizationKey) -> Payment | None:
-    """The payment with this canonical authorization, whatever else it says."""
+    """Return the payment with this canonical authorization, whatever else it says."""
     parameters = {"network": key.network, "asset": key.asset, "payer": key.payer, "nonce": key.nonce}
     row = statements.PAYMENT_BY_AUTHORIZATION.first(connection, parameters)
     return None if row is None else _payment(row)
 
 
-def room(connection: Connection, controller: bytes, limits: Limits) -> NoRoom | None:
+def room(connection: Connection, controller: bytes, limits: HoldLimits) -> NoRoom | None:
     """Why this hotkey cannot get a new session now; asked before a price is quoted, and again when reserving."""
     live, held = sessions.counts.taken(connection, controller)
     if live >= limits.live_per_hotkey:
@@ -166,7 +166,7 @@ def transaction_of(payment_id: Column[Any]) -> Label[Any]:
 
 
 def get(connection: Connection, payment_id: str) -> Payment | None:
-    """The payment of that id."""
+    """Return the payment of that id."""
     row = statements.PAYMENT_BY_ID.first(connection, {"id": payment_id})
     return None if row is None else _payment(row)
 
@@ -190,7 +190,7 @@ def of_session(connection: Connection, session_id: str) -> list[Payment]:
 def list_payments(
     connection: Connection, *, state: PaymentState | None = None, limit: int = 200, before: float | None = None
 ) -> list[Payment]:
-    """The newest payments, newest first; `before` (created_at) pages on."""
+    """Return the newest payments, newest first; `before` (created_at) pages on."""
     query = select(payments).order_by(payments.c.created_at.desc(), payments.c.id).limit(limit)
     if state is not None:
         query = query.where(payments.c.state == str(state))
@@ -225,7 +225,7 @@ def list_quarantined(connection: Connection, limit: int) -> list[str]:
 
 
 def transactions_of(connection: Connection, payment_ids: Collection[str]) -> dict[str, str | None]:
-    """The transaction of each of these payments, None while there is none."""
+    """Return the transaction of each of these payments, None while there is none."""
     query = select(payments.c.id, payments.c.transaction_hash).where(payments.c.id.in_(sorted(payment_ids)))
     return dict(connection.execute(query).all())
 
@@ -237,7 +237,7 @@ def refunds_by_state(connection: Connection) -> dict[RefundState, tuple[int, int
 
 
 def refunds_of(connection: Connection, payment_id: str) -> list[Refund]:
-    """The refunds of a payment by number."""
+    """Return the refunds of a payment by number."""
     rows = connection.execute(statements.REFUNDS_OF, {"payment_id": payment_id})
     return [_refund(row) for row in rows.mappings()]
 
@@ -264,7 +264,7 @@ def _delivery(connection: Connection, payment: Payment) -> Delivery:
 
 def _after(
     before: Payment,
-    decision: Decision,
+    decision: Transition,
     event: PaymentEvent,
     now: float,
     reason: str | None,
@@ -296,15 +296,15 @@ def _after(
     )
 
 
-def _perform(connection: Connection, effect: Effect, payment: Payment, now: Instant) -> None:
+def _perform(connection: Connection, effect: PaymentEffect, payment: Payment, now: Instant) -> None:
     is_session = payment.kind is PaymentKind.SESSION
     match effect:
-        case Effect.DELIVER if is_session:
+        case PaymentEffect.DELIVER if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.SETTLED, now)
-        case Effect.DELIVER:
+        case PaymentEffect.DELIVER:
             sessions.records.add_seconds(connection, payment.session_id, payment.seconds, payment.amount, now.wall)
             sessions.records.release_extension(connection, payment.session_id)
-        case Effect.RELEASE if is_session:
+        case PaymentEffect.RELEASE if is_session:
             sessions.records.transition(
                 connection,
                 payment.session_id,
@@ -312,16 +312,16 @@ def _perform(connection: Connection, effect: Effect, payment: Payment, now: Inst
                 now,
                 error=f"payment {payment.state}: {payment.reason}",
             )
-        case Effect.RELEASE:
+        case PaymentEffect.RELEASE:
             sessions.records.release_extension(connection, payment.session_id)
-        case Effect.REFUND:
+        case PaymentEffect.REFUND:
             _open_refund(connection, payment, payment.reason or str(payment.state), now.wall, None)
-        case Effect.WITHDRAW if is_session:
+        case PaymentEffect.WITHDRAW if is_session:
             sessions.records.transition(connection, payment.session_id, SessionEvent.END, now, reason=EndReason.PAYMENT)
-        case Effect.FORGIVE:
+        case PaymentEffect.FORGIVE:
             never_sent = (refunds.c.payment_id == payment.id) & (refunds.c.state == str(RefundState.DUE))
             connection.execute(delete(refunds).where(never_sent))
-        case Effect.WITHDRAW:
+        case PaymentEffect.WITHDRAW:
             sessions.records.add_seconds(connection, payment.session_id, -payment.seconds, -payment.amount, now.wall)
 
 
@@ -353,14 +353,14 @@ def _open_refund(
 
 
 def columns_of(payment: Payment) -> dict[str, Any]:
-    """The row of a payment, by column."""
+    """Return the row of a payment, by column."""
     columns = msgspec.structs.asdict(payment)
     columns["state"], columns["kind"] = payment.state.value, payment.kind.value
     return columns
 
 
 def change_of(before: Payment, after: Payment) -> dict[str, Any]:
-    """The parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
+    """Return the parameters of UPDATE_PAYMENT and REPLACE_PAYMENT."""
     change = columns_of(after)
     del change["id"]
     change["row"], change["was"] = before.id, before.state.value

@@ -70,7 +70,7 @@ class RefundKey:
 
 
 def read(path: Path) -> RefundKey:
-    """The key in the file: 64 hex digits. Raises UnusableRefundKey, also when others may read the file."""
+    """Return the key in the file: 64 hex digits. Raises UnusableRefundKey, also when others may read the file."""
     try:
         if path.stat().st_mode & 0o077:
             raise UnusableRefundKey(f"{path} can be read by others: chmod 600 it")
@@ -84,7 +84,7 @@ def read(path: Path) -> RefundKey:
 
 
 def read_or_generate(path: Path) -> RefundKey:
-    """The key in the file, made and written (mode 0600) when there is none. Raises UnusableRefundKey."""
+    """Return the key in the file, made and written (mode 0600) when there is none. Raises UnusableRefundKey."""
     if not path.exists():
         with contextlib.suppress(FileExistsError):  # another process made it in between: that one holds
             files.put(path, f"{secrets.token_bytes(32).hex()}\n".encode(), os.link)

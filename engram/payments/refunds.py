@@ -62,7 +62,7 @@ def settle_up(connection: Connection, session_id: str, terms: RefundTerms, now: 
 
 
 def next_part(connection: Connection, payment_id: str) -> tuple[Payment, Refund] | None:
-    """The payment and the first of its refunds that was not sent yet; one that is on its way comes first."""
+    """Return the payment and the first of its refunds that was not sent yet; one that is on its way comes first."""
     payment = records.get(connection, payment_id)
     if payment is None:
         return None

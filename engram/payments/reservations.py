@@ -9,9 +9,9 @@ from config.model import Settings
 from engram import sessions
 from engram.clock import Ids
 from engram.payments import records, rules, statements, x402
-from engram.payments.model import Limits, Payment, PaymentKind, PaymentState
+from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState
 from engram.payments.protocol import Extension, NewSession, Order, Purchase
-from engram.payments.purchase_answer import Conflict, NoRoom, PurchaseAnswer, Replayed, Unavailable
+from engram.payments.purchase_answer import CannotNow, Conflict, NoRoom, PurchaseAnswer, Replayed
 from engram.payments.records import RETRY_AFTER_S
 from engram.sessions import EndReason, Instant, Session, SessionState
 
@@ -24,7 +24,7 @@ class Reservation(msgspec.Struct, frozen=True):
     session: Session | None
     """The new session in `payment_pending`; None for an extension of payment.session_id."""
     message_hash: bytes | None
-    limits: Limits
+    limits: HoldLimits
     now: Instant
 
 
@@ -43,7 +43,7 @@ class Known(msgspec.Struct, frozen=True):
 ReservationAnswer: TypeAlias = Reserved | Known | Conflict | Replayed | NoRoom
 
 
-def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: Limits) -> Reservation:
+def reservation_of(purchase: Purchase, ids: Ids, now: Instant, limits: HoldLimits) -> Reservation:
     """Return what RESERVED writes for a purchase, with fresh ids."""
     order, signed = purchase.order, purchase.payload.authorization
     requirements, wanted = order.quote.requirements, order.wanted
@@ -100,9 +100,9 @@ def reserve(connection: Connection, reservation: Reservation) -> ReservationAnsw
     return Reserved(payment)
 
 
-def limits_of(settings: Settings, places: int) -> Limits:
+def limits_of(settings: Settings, places: int) -> HoldLimits:
     """Return the limits that hold now; `places` is how many sessions may hold a node."""
-    return Limits(
+    return HoldLimits(
         places=min(places, settings.sessions.live_in_all),
         live_per_hotkey=settings.sessions.live_per_hotkey,
         holds_per_payer=settings.payments.holds_per_payer,
@@ -132,7 +132,7 @@ def lost_answer(known: Payment | None, order: Order) -> PurchaseAnswer:
             return answer
         case _:  # not recorded yet, or about to be tried again
             text = "It is not known yet what became of this payment; send it again."
-            return Unavailable("outcome_unknown", text, rules.PENDING_RETRY_S)
+            return CannotNow("outcome_unknown", text, rules.PENDING_RETRY_S)
 
 
 def _may_retry(connection: Connection, known: Payment) -> bool:

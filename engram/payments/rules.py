@@ -49,8 +49,7 @@ from engram.payments.outcomes import (
     Valid,
     Verification,
 )
-from engram.payments.purchase_answer import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
-from engram.payments.purchase_answer import Unavailable as CannotNow
+from engram.payments.purchase_answer import Bought, CannotNow, NoRoom, PurchaseAnswer, Refused, StillPending
 from engram.payments.x402 import SCHEME, canonical_network
 
 
@@ -86,7 +85,7 @@ class Delivery(StrEnum):
     """The session has been stopped or is over."""
 
 
-class Effect(StrEnum):
+class PaymentEffect(StrEnum):
     """What is written in the same transaction as the new state."""
 
     DELIVER = "deliver"
@@ -101,11 +100,11 @@ class Effect(StrEnum):
     """What was to be paid back of it is dropped, for the same reason."""
 
 
-class Decision(msgspec.Struct, frozen=True):
+class Transition(msgspec.Struct, frozen=True):
     """The next state and what goes with it."""
 
     state: PaymentState
-    effects: tuple[Effect, ...] = ()
+    effects: tuple[PaymentEffect, ...] = ()
 
 
 OPEN: Final = frozenset({PaymentState.RESERVED, PaymentState.SETTLING, PaymentState.UNKNOWN})
@@ -122,46 +121,46 @@ PAID: Final = frozenset({PaymentState.SETTLED, PaymentState.REFUND_DUE, PaymentS
 """The money is, or was, with us."""
 
 _S, _E = PaymentState, PaymentEvent
-TRANSITIONS: Final[Mapping[tuple[PaymentState, PaymentEvent], Decision]] = MappingProxyType(
+TRANSITIONS: Final[Mapping[tuple[PaymentState, PaymentEvent], Transition]] = MappingProxyType(
     {
-        (_S.RESERVED, _E.VERIFIED): Decision(_S.SETTLING),
-        (_S.RESERVED, _E.REFUSED): Decision(_S.REJECTED, (Effect.RELEASE,)),
-        (_S.SETTLING, _E.SETTLED): Decision(_S.SETTLED, (Effect.DELIVER,)),
-        (_S.SETTLING, _E.REFUSED): Decision(_S.REJECTED, (Effect.RELEASE,)),
-        (_S.SETTLING, _E.UNCLEAR): Decision(_S.UNKNOWN),
-        (_S.UNKNOWN, _E.SETTLED): Decision(_S.SETTLED, (Effect.DELIVER,)),
-        (_S.UNKNOWN, _E.UNCLEAR): Decision(_S.UNKNOWN),
-        (_S.UNKNOWN, _E.VOIDED): Decision(_S.VOID, (Effect.RELEASE,)),
-        (_S.REJECTED, _E.RETRIED): Decision(_S.RESERVED),
-        (_S.REJECTED, _E.ARRIVED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
-        (_S.VOID, _E.ARRIVED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
-        (_S.SETTLED, _E.REORGANISED): Decision(_S.UNKNOWN),
-        (_S.SETTLED, _E.OWED): Decision(_S.REFUND_DUE, (Effect.REFUND,)),
-        (_S.REFUND_DUE, _E.REFUND_SENT): Decision(_S.REFUNDING),
-        (_S.REFUNDING, _E.PART_REFUNDED): Decision(_S.REFUND_DUE),
-        (_S.REFUNDING, _E.REFUND_CONFIRMED): Decision(_S.REFUNDED),
+        (_S.RESERVED, _E.VERIFIED): Transition(_S.SETTLING),
+        (_S.RESERVED, _E.REFUSED): Transition(_S.REJECTED, (PaymentEffect.RELEASE,)),
+        (_S.SETTLING, _E.SETTLED): Transition(_S.SETTLED, (PaymentEffect.DELIVER,)),
+        (_S.SETTLING, _E.REFUSED): Transition(_S.REJECTED, (PaymentEffect.RELEASE,)),
+        (_S.SETTLING, _E.UNCLEAR): Transition(_S.UNKNOWN),
+        (_S.UNKNOWN, _E.SETTLED): Transition(_S.SETTLED, (PaymentEffect.DELIVER,)),
+        (_S.UNKNOWN, _E.UNCLEAR): Transition(_S.UNKNOWN),
+        (_S.UNKNOWN, _E.VOIDED): Transition(_S.VOID, (PaymentEffect.RELEASE,)),
+        (_S.REJECTED, _E.RETRIED): Transition(_S.RESERVED),
+        (_S.REJECTED, _E.ARRIVED): Transition(_S.REFUND_DUE, (PaymentEffect.REFUND,)),
+        (_S.VOID, _E.ARRIVED): Transition(_S.REFUND_DUE, (PaymentEffect.REFUND,)),
+        (_S.SETTLED, _E.REORGANISED): Transition(_S.UNKNOWN),
+        (_S.SETTLED, _E.OWED): Transition(_S.REFUND_DUE, (PaymentEffect.REFUND,)),
+        (_S.REFUND_DUE, _E.REFUND_SENT): Transition(_S.REFUNDING),
+        (_S.REFUNDING, _E.PART_REFUNDED): Transition(_S.REFUND_DUE),
+        (_S.REFUNDING, _E.REFUND_CONFIRMED): Transition(_S.REFUNDED),
     }
 )
 
 
-def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Decision | None:
+def decide(state: PaymentState, event: PaymentEvent, delivery: Delivery) -> Transition | None:
     """Return what `event` does to a payment in `state`, or None when it does not apply."""
     decision = TRANSITIONS.get((state, event))
     if decision is None:
         return None
     match event, delivery:
         case PaymentEvent.VERIFIED, Delivery.IMPOSSIBLE:
-            return Decision(PaymentState.REJECTED, (Effect.RELEASE,))  # no longer wanted: take no money
+            return Transition(PaymentState.REJECTED, (PaymentEffect.RELEASE,))  # no longer wanted: take no money
         case PaymentEvent.SETTLED, Delivery.IMPOSSIBLE:
-            return Decision(PaymentState.REFUND_DUE, (Effect.RELEASE, Effect.REFUND))
+            return Transition(PaymentState.REFUND_DUE, (PaymentEffect.RELEASE, PaymentEffect.REFUND))
         case PaymentEvent.SETTLED, Delivery.DELIVERED:
-            return Decision(PaymentState.SETTLED)  # its block was reorganised away and it came back
+            return Transition(PaymentState.SETTLED)  # its block was reorganised away and it came back
         case PaymentEvent.SETTLED, Delivery.OWED:
-            return Decision(PaymentState.REFUND_DUE)  # the same, and its session ended before it did
+            return Transition(PaymentState.REFUND_DUE)  # the same, and its session ended before it did
         case PaymentEvent.VOIDED, Delivery.DELIVERED:
-            return Decision(PaymentState.VOID, (Effect.WITHDRAW,))
+            return Transition(PaymentState.VOID, (PaymentEffect.WITHDRAW,))
         case PaymentEvent.VOIDED, Delivery.OWED:
-            return Decision(PaymentState.VOID, (Effect.FORGIVE,))
+            return Transition(PaymentState.VOID, (PaymentEffect.FORGIVE,))
         case _:
             return decision
 

@@ -105,14 +105,14 @@ def parse_payload(document: object) -> Payload:
 # What we ask with a 402.
 
 
-class Challenge(msgspec.Struct, frozen=True):
+class PaymentChallenge(msgspec.Struct, frozen=True):
     """A 402 answer that v1, v2 and the original's clients all understand: headers, and fields of the JSON body."""
 
     headers: tuple[tuple[str, str], ...]
     fields: JsonObject
 
 
-def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
+def challenge(quote: Quote, error: str = "Payment required") -> PaymentChallenge:
     """Return the headers and body fields of a 402 for `quote`; the surface adds `error`, `code`, `request_id`."""
     requirements = quote.requirements
     network = requirements.network
@@ -144,7 +144,7 @@ def challenge(quote: Quote, error: str = "Payment required") -> Challenge:
         fields["terms"] = quote.terms_url
     if quote.refund_terms is not None:
         fields["refund_terms"] = msgspec.to_builtins(quote.refund_terms)
-    return Challenge(
+    return PaymentChallenge(
         headers=(
             ("PAYMENT-REQUIRED", _encode_object(required)),
             ("WWW-Authenticate", challenge_text),
@@ -194,7 +194,7 @@ def payload_json(authorization: Authorization, signature: bytes, requirements: R
 
 
 def listed(payload: JsonObject, quote: Quote) -> JsonObject:
-    """The payload with what a facilitator's catalogue shows of the offer, from the same source as the 402."""
+    """Return the payload with what a facilitator's catalogue shows of the offer, from the same source as the 402."""
     if quote.discovery is None:
         return payload
     resource = {"url": quote.resource, "description": quote.description, "mimeType": "application/json"}
@@ -253,12 +253,12 @@ def parse_requirements(offer: Mapping[str, object]) -> Requirements | None:
 
 
 def encode_payload(payload: JsonObject) -> str:
-    """A PaymentPayload as the text of its header."""
+    """Return a PaymentPayload as the text of its header."""
     return _encode_object(payload)
 
 
 def canonical_network(name: str) -> str:
-    """The CAIP-2 id of a network given by either name; an unknown name is returned as it is.
+    """Return the CAIP-2 id of a network given by either name; an unknown name is returned as it is.
 
     >>> canonical_network("base")
     'eip155:8453'

@@ -9,7 +9,6 @@ from engram.provisioning.errors import (
     Rejected,
     Unavailable,
     Unknown,
-    UnknownBackend,
 )
 from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState, Offers
 from engram.provisioning.node_backend import NodeBackend
@@ -29,7 +28,6 @@ __all__ = [
     "Rejected",
     "Unavailable",
     "Unknown",
-    "UnknownBackend",
     "node_keys",
     "records",
     "rules",

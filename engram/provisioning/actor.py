@@ -23,9 +23,11 @@ from actors import (
     Job,
     MailboxPolicy,
     MaxChildren,
+    SupervisorSpec,
 )
 from engram.ledger import LedgerUnavailable
 from engram.provisioning import node_keys, records, saga
+from engram.provisioning.backends import Backends
 from engram.provisioning.errors import Unavailable, Unknown
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.node_backend import NodeBackend as Backend
@@ -65,6 +67,7 @@ class Provisioner(Actor[FleetMessage]):
         self._fleet = fleet
         self._sagas = fleet.registry.supervisor(SAGAS)
         self._paused_until: dict[str, float] = {}
+        self._checking: set[str] = set()
 
     async def on_start(self, context: Context) -> None:
         self.context = context
@@ -130,30 +133,47 @@ class Provisioner(Actor[FleetMessage]):
             await self._start_saga(node.session_id)
 
     async def _check_nodes(self) -> None:
+        """Look at each backend in a task of its own: one that hangs delays neither the others nor this actor."""
+        self._fleet.backends.note_held(await self._fleet.ledger.read(records.count_by_backend))
+        for backend in self._fleet.backends.all:
+            if backend.name not in self._checking:
+                self._checking.add(backend.name)
+                self.context.start_soon(self._check, backend)
+
+    async def _check(self, backend: Backend) -> None:
         try:
-            listed = await self._fleet.backend.list()
+            if (await self._fleet.backends.look_at(backend.name)).answers:
+                await self._compare(backend)
         except (Unavailable, Unknown) as error:
-            _log.warning("nodes_not_listed", reason=str(error))
-            return
+            _log.warning("nodes_not_listed", backend=backend.name, reason=str(error))
+        except LedgerUnavailable as error:
+            _log.error("look_failed", message=CheckNodes.__name__, reason=str(error))
+        finally:
+            self._checking.discard(backend.name)
+
+    async def _compare(self, backend: Backend) -> None:
+        """Hold what a backend lists against the ledger: destroy orphans, wake the sagas of lost nodes."""
+        listed = await backend.list()
         # Read after the listing: a launch is committed before it is made, so what is listed and not held is an orphan.
-        held = await self._fleet.ledger.read(records.live_tokens)
+        held = await self._fleet.ledger.read(records.live_backends)
         running = await self._fleet.ledger.read(session_records.list_running)
         alive = {node.token for node in listed if node.alive}
         for node in listed:
-            if node.token not in held:
-                self.context.start_soon(self._destroy_orphan, node.token)
+            if held.get(node.token) != backend.name:
+                self.context.start_soon(self._destroy_orphan, backend, node.token)
         for session in running:
-            lost = session.token not in alive and not session.quarantined
+            here = held.get(session.token, backend.name) == backend.name
+            lost = here and session.token not in alive and not session.quarantined
             if lost and not await self._start_saga(session.session_id):
                 return
 
-    async def _destroy_orphan(self, token: str) -> None:
+    async def _destroy_orphan(self, backend: Backend, token: str) -> None:
         try:
-            await self._fleet.backend.destroy(token)
+            await backend.destroy(token)
         except (Unavailable, Unknown) as error:
-            _log.warning("orphan_not_destroyed", node=token, reason=str(error))
+            _log.warning("orphan_not_destroyed", backend=backend.name, node=token, reason=str(error))
         else:
-            _log.warning("orphan_destroyed", node=token)
+            _log.warning("orphan_destroyed", backend=backend.name, node=token)
 
     async def _expire(self) -> None:
         now = self._fleet.instants.now()
@@ -189,8 +209,8 @@ async def _saga(fleet: Fleet, session_id: str, context: Context) -> None:
     await saga.run(fleet, session_id)
 
 
-def node_watch(fleet: Fleet) -> Job:
-    """Run the backend's watch: limits, and nodes that end."""
+def node_watch(fleet: Fleet, backend: Backend) -> Job:
+    """Run a backend's watch: limits, and nodes that end."""
     provisioner = fleet.registry.ref(Provisioner, PROVISIONER)
 
     def exited(token: str) -> None:
@@ -198,16 +218,33 @@ def node_watch(fleet: Fleet) -> Job:
 
     async def watch(context: Context) -> None:
         context.ready()
-        await fleet.backend.watch(exited)
+        await backend.watch(exited)
 
     return Job(watch)
 
 
-async def stop_all(backend: Backend) -> None:
+def node_watches(fleet: Fleet) -> SupervisorSpec:
+    """Return the branch with the watch of each backend."""
+    watches = [ChildSpec(backend.name, partial(node_watch, fleet, backend)) for backend in fleet.backends.all]
+    return SupervisorSpec("node_watch", watches, strategy="one_for_one")
+
+
+async def stop_all(backends: Backends) -> None:
     """Stop every node of this ledger and keep what they store (`shutdown.nodes = stop`). Call it when the tree has
     stopped: running sessions get their nodes back at the next start."""
     async with trio.open_nursery() as nursery:
-        for node in await backend.list():
+        for backend in backends.all:
+            nursery.start_soon(_stop_nodes, backend)
+
+
+async def _stop_nodes(backend: Backend) -> None:
+    try:
+        listed = await backend.list()
+    except (Unavailable, Unknown) as error:
+        _log.error("nodes_not_stopped", backend=backend.name, reason=str(error))
+        return
+    async with trio.open_nursery() as nursery:
+        for node in listed:
             if node.alive:
                 nursery.start_soon(_stop, backend, node.token)
 
@@ -216,4 +253,4 @@ async def _stop(backend: Backend, token: str) -> None:
     try:
         await backend.stop(token)
     except (Unavailable, Unknown) as error:
-        _log.error("node_not_stopped", node=token, reason=str(error))
+        _log.error("node_not_stopped", backend=backend.name, node=token, reason=str(error))

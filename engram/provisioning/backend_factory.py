@@ -1,31 +1,30 @@
 """The backends, one row each. To add one: a file that makes it from the settings, and its row here."""
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import msgspec
 
-from config.model import Settings
-from engram.provisioning.errors import UnknownBackend
+from engram.provisioning.akash.factory import akash_backend
+from engram.provisioning.backend_ports import BackendPorts
+from engram.provisioning.backends import Backends
+from engram.provisioning.docker.factory import docker_backend
 from engram.provisioning.local_factory import local_backend
 from engram.provisioning.node_backend import NodeBackend
 
-Factory: TypeAlias = Callable[[Settings, Path, str, Path], NodeBackend]
-"""Settings, the locked data folder, the ledger's id, and the folder that holds the package."""
+Factory: TypeAlias = Callable[[BackendPorts], NodeBackend]
 
 
 class BackendRow(msgspec.Struct, frozen=True):
-    """One value of `provisioning.backend`."""
+    """One value of `provisioning.backends`."""
 
     name: str
     note: str
     """Where nodes run, for buyers: GET /nodes."""
     section: str
     """The section of the settings that is this backend's own."""
-    make: Factory | None
-    """None: not built into this version."""
+    make: Factory
 
 
 BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
@@ -33,21 +32,13 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
         row.name: row
         for row in (
             BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
-            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", None),
-            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", None),
+            BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", docker_backend),
+            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", akash_backend),
         )
     }
 )
-BUILT: Final = tuple(row.name for row in BACKENDS.values() if row.make is not None)
-"""What `provisioning.backend` may name in this version."""
 
 
-def make_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> NodeBackend:
-    """Return the backend that the settings name. Raises UnknownBackend, saying which setting to change."""
-    name = settings.provisioning.backend
-    if (make := BACKENDS[name].make) is None:
-        raise UnknownBackend(
-            f"provisioning.backend = {name!r} is not built into this version; "
-            f"set provisioning.backend to {' or '.join(map(repr, BUILT))}"
-        )
-    return make(settings, data_dir, ledger_id, root)
+def make_backends(ports: BackendPorts) -> Backends:
+    """Return the backends that the settings name, in that order. Raises UnusableBackend."""
+    return Backends([BACKENDS[name].make(ports) for name in ports.settings.provisioning.chosen])

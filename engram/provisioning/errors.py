@@ -21,8 +21,8 @@ class Unknown(ProvisioningError):
     """The request was sent and its outcome is not known: `inspect`, or repeat the same call, before anything else."""
 
 
-class UnknownBackend(ProvisioningError):
-    """The settings name a backend that this program does not have."""
+class UnusableBackend(ProvisioningError):
+    """The backend cannot be made from its settings: a key that is not there, say."""
 
 
 class OtherBackend(ProvisioningError):

@@ -1,6 +1,7 @@
 """What sagas work with, and how a sleeping one is woken."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 
 import msgspec
 import trio
@@ -11,7 +12,7 @@ from config.model import ProvisioningSettings
 from engram.clock import Ids
 from engram.hints import Hints
 from engram.ledger import Ledger
-from engram.provisioning.node_backend import NodeBackend
+from engram.provisioning.backends import Backends
 from engram.sessions import Instants, Tier, TierName
 from engram.telemetry.metrics import Metrics
 
@@ -61,11 +62,13 @@ class Fleet(msgspec.Struct, frozen=True, kw_only=True):
 
     registry: Registry
     ledger: Ledger
-    backend: NodeBackend
+    backends: Backends
     instants: Instants
     ids: Ids
     settings: ProvisioningSettings
     tiers: Mapping[TierName, Tier]
+    keys_folder: Path
+    """Folder of the generated keys of the pool."""
     is_healthy: Callable[[str, str], Awaitable[bool]]
     """(endpoint, token): the node answers /health and echoes its launch token. Raises nothing for a node that is not
     there."""

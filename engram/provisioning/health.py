@@ -12,7 +12,7 @@ TOTAL_S = 4.0
 
 
 def health_probe(http: HttpClient) -> Callable[[str, str], Awaitable[bool]]:
-    """Returns (endpoint, token) -> True when /health answers `ok` and `ready` and echoes that token.
+    """Return (endpoint, token) -> True when /health answers `ok` and `ready` and echoes that token.
 
     Never raises HttpError.
     """

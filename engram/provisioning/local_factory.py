@@ -6,9 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from config.model import MinerSettings, Settings
+from config.model import MinerSettings
 from engram.nodes import launch
 from engram.provisioning import capacity, cgroups
+from engram.provisioning.backend_ports import BackendPorts
 from engram.provisioning.local import PORT_COUNT, LocalBackend, LocalSettings, scrubbed
 from engram.provisioning.model import Offers
 from engram.provisioning.node_backend import NodeBackend
@@ -19,15 +20,16 @@ NODES_FOLDER = "nodes"
 CACHE_FOLDER = "cache"
 
 
-def local_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path) -> NodeBackend:
-    """Return the backend whose nodes are processes of this machine, under `data_dir`; `root` holds the package."""
+def local_backend(ports: BackendPorts) -> NodeBackend:
+    """Return the backend whose nodes are processes of this machine, in the data folder."""
+    settings, data_dir = ports.settings, ports.data_dir
     groups = cgroups.find()
     lite = rules.tiers(settings.pricing.lite_usd_per_hour)[TierName.LITE]
     miner = settings.miner
     return LocalBackend(
         LocalSettings(
             nodes_dir=data_dir / NODES_FOLDER,
-            ledger_id=ledger_id,
+            ledger_id=ports.ledger_id,
             command=(sys.executable, "-m", "engram.miner"),  # not run.py: a node needs nothing of the gateway
             common=NodeSettings(
                 host=settings.provisioning.node_host,
@@ -51,7 +53,7 @@ def local_backend(settings: Settings, data_dir: Path, ledger_id: str, root: Path
             ),
             grace_s=settings.provisioning.destroy_grace_s,
             watch_interval_s=settings.provisioning.watch_interval_s,
-            environment=scrubbed(os.environ) | _embedding_key(miner) | {"PYTHONPATH": str(root)},
+            environment=scrubbed(os.environ) | _embedding_key(miner) | {"PYTHONPATH": str(ports.root)},
         ),
         groups,
     )

@@ -1,10 +1,11 @@
 """Nodes: the order for one, what a backend reports of it, what the ledger holds of it."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 import msgspec
 
-from engram.sessions import Tier
+from engram.sessions import Tier, TierName
 
 
 class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +48,12 @@ class Offers(msgspec.Struct, frozen=True, kw_only=True):
     """The ledger allocates ports from here (`port_count` of them); None: the backend finds its own."""
     port_count: int = 0
     not_enforced: tuple[str, ...] = ()
+    is_elsewhere: bool = False
+    """Whether its machines are others' and a launch takes minutes: it waits for no turn, and is given up as soon as its
+    session changes."""
+    hourly_usd_micros: Mapping[TierName, int] = msgspec.field(default_factory=dict)
+    """What an hour of a tier costs the operator there, in millionths of a US dollar; a tier that is left out costs
+    nothing."""
 
 
 class NodeState(StrEnum):
@@ -72,7 +79,7 @@ class NodeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A miner hotkey of the pool; `path` is its wallet file."""
+    """A miner hotkey of the pool; `path` is where its wallet file was when it joined (see `node_keys.file_of`)."""
 
     public_key: bytes
     path: str

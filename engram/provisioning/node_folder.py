@@ -38,7 +38,7 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings that all nodes of this machine share."""
+    """Settings that all nodes of a backend share."""
 
     host: str
     netuid: int
@@ -47,6 +47,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     miner: MinerSettings = MinerSettings()
     chain_endpoints: tuple[str, ...] = ()
     chain_reset_after_s: float = 0.0
+    gateway: str = ""
+    """Base URL at which nodes reach the gateway; empty: they do not."""
 
 
 def prepare(folder: Path, spec: NodeSpec, node: NodeFile, common: NodeSettings) -> None:

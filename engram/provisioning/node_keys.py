@@ -26,6 +26,12 @@ def write_key(folder: Path, keypair: Keypair) -> Path:
     return path
 
 
+def file_of(key: NodeKey, folder: Path) -> Path:
+    """Return the key's wallet file. A generated key is in the pool's folder, wherever the data folder has moved to."""
+    path = Path(key.path)
+    return folder / path.name if key.source == "generated" else path
+
+
 def add(connection: Connection, public_key: bytes, path: Path, source: str, at: float) -> None:
     """Add a key to the pool; a retired one comes back. `source`: added | generated.
 

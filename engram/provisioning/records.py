@@ -3,21 +3,23 @@
 from collections.abc import Collection
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, literal_column, select, update
 
 from engram.ledger import facts
 from engram.provisioning.errors import NoCapacity, OtherBackend
 from engram.provisioning.model import NodeRecord, NodeState
 from engram.provisioning.rules import Facts
-from engram.provisioning.tables import nodes
+from engram.provisioning.tables import node_session_keys, nodes
 from engram.sessions import Session
 from engram.sessions import records as session_records
 
 _GONE = str(NodeState.GONE)
+_LIVE = nodes.c.state != literal_column(f"'{NodeState.GONE}'")
+"""Written as the partial index has it, so that SQLite reads the living nodes alone."""
 
 
 def new_token(connection: Connection, suffix: str) -> str:
-    """A node token of this ledger; `suffix` (random hex) makes it unique."""
+    """Return a node token of this ledger; `suffix` (random hex) makes it unique."""
     return f"{facts.ledger_id(connection)}-{suffix}"
 
 
@@ -27,7 +29,7 @@ def is_ours(token: str, ledger_id: str) -> bool:
 
 
 def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeRecord | None, Facts] | None:
-    """The session, its node that is not gone, and both as its saga sees them; None when there is no session."""
+    """Return the session, its node that is not gone, and both as its saga sees them; None when there is no session."""
     session = session_records.get(connection, session_id)
     if session is None:
         return None
@@ -36,19 +38,14 @@ def facts_of(connection: Connection, session_id: str) -> tuple[Session, NodeReco
 
 
 def live_node(connection: Connection, session_id: str) -> NodeRecord | None:
-    """The session's node that is not gone; there is at most one."""
-    query = (
-        select(nodes)
-        .where(nodes.c.session_id == session_id, nodes.c.state != _GONE)
-        .order_by(nodes.c.created_at.desc())
-        .limit(1)
-    )
+    """Return the session's node that is not gone; there is at most one."""
+    query = select(nodes).where(nodes.c.session_id == session_id, _LIVE).order_by(nodes.c.created_at.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return None if row is None else _record(row)
 
 
 def by_token(connection: Connection, token: str) -> NodeRecord | None:
-    """The node of that token, gone or not."""
+    """Return the node of that token, gone or not."""
     row = connection.execute(select(nodes).where(nodes.c.token == token)).mappings().first()
     return None if row is None else _record(row)
 
@@ -61,16 +58,16 @@ def insert_launching(connection: Connection, node: NodeRecord) -> None:
 
 
 def allocate_port(connection: Connection, first: int, count: int, taken: Collection[int] = ()) -> int:
-    """A port in [first, first + count) that no node holds and that is not `taken`, the one after the last given first.
+    """Return a port in [first, first + count) that no node holds and that is not `taken`.
 
-    Going round keeps a port unused for long after its node has gone. Raises NoCapacity when all are held.
+    The one after the last given comes first: going round keeps a port unused for long after its node has gone.
+    Raises NoCapacity when all are held.
     """
-    held = set(
-        connection.execute(select(nodes.c.port).where(nodes.c.state != _GONE, nodes.c.port.is_not(None))).scalars()
-    )
-    query = select(nodes.c.port).where(nodes.c.port.is_not(None)).order_by(nodes.c.created_at.desc()).limit(1)
+    held = set(connection.execute(select(nodes.c.port).where(_LIVE, nodes.c.port.is_not(None))).scalars())
+    in_range = nodes.c.port.between(first, first + count - 1)
+    query = select(nodes.c.port).where(in_range).order_by(nodes.c.created_at.desc()).limit(1)
     last = connection.execute(query).scalar_one_or_none()
-    start = last - first + 1 if last is not None and first <= last < first + count else 0
+    start = 0 if last is None else last - first + 1
     for step in range(count):
         port = first + (start + step) % count
         if port not in held and port not in taken:
@@ -81,38 +78,32 @@ def allocate_port(connection: Connection, first: int, count: int, taken: Collect
 def mark_running(connection: Connection, token: str, reference: str) -> bool:
     """Note that the node serves; False when it is gone already."""
     marked = connection.execute(
-        update(nodes)
-        .where(nodes.c.token == token, nodes.c.state != _GONE)
-        .values(state=str(NodeState.RUNNING), reference=reference)
+        update(nodes).where(nodes.c.token == token, _LIVE).values(state=str(NodeState.RUNNING), reference=reference)
     )
     return marked.rowcount == 1
 
 
 def mark_gone(connection: Connection, token: str, at: float) -> None:
-    """Note that nothing of the node is left; its port is free."""
-    connection.execute(
-        update(nodes).where(nodes.c.token == token, nodes.c.state != _GONE).values(state=_GONE, gone_at=at)
-    )
+    """Note that nothing of the node is left; its port is free, its session keys are forgotten."""
+    connection.execute(delete(node_session_keys).where(node_session_keys.c.token == token))
+    connection.execute(update(nodes).where(nodes.c.token == token, _LIVE).values(state=_GONE, gone_at=at))
 
 
-def live_tokens(connection: Connection) -> set[str]:
-    """Tokens of all nodes that are not gone."""
-    return set(connection.execute(select(nodes.c.token).where(nodes.c.state != _GONE)).scalars())
+def live_backends(connection: Connection) -> dict[str, str]:
+    """Return the backend of each node that is not gone, by token."""
+    return dict(connection.execute(select(nodes.c.token, nodes.c.backend).where(_LIVE)).all())
 
 
-def require_backend(connection: Connection, name: str) -> None:
-    """Raise OtherBackend when nodes of any other backend than `name` are not gone: nobody here could end them."""
-    others = (
-        select(nodes.c.backend, func.count())
-        .where(nodes.c.state != _GONE, nodes.c.backend != name)
-        .group_by(nodes.c.backend)
-    )
+def require_backends(connection: Connection, names: Collection[str]) -> None:
+    """Raise OtherBackend when nodes of a backend that is not in `names` are not gone: nobody here could end them."""
+    others = select(nodes.c.backend, func.count()).where(_LIVE, nodes.c.backend.not_in(names)).group_by(nodes.c.backend)
     found = connection.execute(others).first()
     if found is not None:
+        here = " and ".join(map(repr, names))
         raise OtherBackend(
-            f"{found[1]} nodes of backend {found[0]!r} are alive and {name!r} cannot end them; set provisioning.backend"
-            f" to {found[0]!r} until their sessions are over (engram selling off, engram sessions stop), or data_dir to"
-            " another folder"
+            f"{found[1]} nodes of backend {found[0]!r} are alive and {here} cannot end them; add {found[0]!r} to"
+            " provisioning.backends until their sessions are over (engram selling off, engram sessions stop), or set"
+            " data_dir to another folder"
         )
 
 
@@ -122,7 +113,7 @@ def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]
     They are being provisioned or stopped, or are over with a node left. Quarantined ones are left out.
     """
     crashes = session_records.crashes_when_over(nodes.c.session_id)
-    left_over = select(nodes.c.session_id, crashes).where(nodes.c.state != _GONE, crashes.is_not(None)).limit(limit)
+    left_over = select(nodes.c.session_id, crashes).where(_LIVE, crashes.is_not(None)).limit(limit)
     return [
         *session_records.list_unfinished(connection, limit),
         *((session_id, crashed) for session_id, crashed in connection.execute(left_over)),
@@ -131,8 +122,18 @@ def open_work(connection: Connection, limit: int = 500) -> list[tuple[str, int]]
 
 def count_by_backend(connection: Connection) -> dict[str, int]:
     """How many nodes of each backend are not gone."""
-    living = select(nodes.c.backend, func.count()).where(nodes.c.state != _GONE).group_by(nodes.c.backend)
+    living = select(nodes.c.backend, func.count()).where(_LIVE).group_by(nodes.c.backend)
     return dict(connection.execute(living).all())
+
+
+def given_up(connection: Connection, session_id: str) -> dict[str, int]:
+    """How many nodes of the session are gone, by backend."""
+    query = (
+        select(nodes.c.backend, func.count())
+        .where(nodes.c.session_id == session_id, nodes.c.state == _GONE)
+        .group_by(nodes.c.backend)
+    )
+    return dict(connection.execute(query).all())
 
 
 def _record(row: RowMapping) -> NodeRecord:

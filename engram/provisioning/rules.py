@@ -18,7 +18,8 @@ nothing left to do. Anything surprising leads to REREAD, which starts over from 
 | over            | there      | DESTROY                                                               |
 | over            | none       | none                                                                  |
 
-A node row that is there may have been started or not: only a confirmed DESTROY removes it.
+A node row that is there may have been started or not: only a confirmed DESTROY removes it, or WITHDRAW where the
+worker that planned it knows that nothing was ever sent.
 """
 
 from enum import StrEnum
@@ -45,6 +46,8 @@ class Effect(StrEnum):
     INSPECT = "inspect"
     """Ask the backend whether the node still runs."""
     DEGRADE = "degrade"
+    WITHDRAW = "withdraw"
+    """Commit that a launch which was never sent is not made; another backend may have room."""
     STOP_NODE = "stop_node"
     DESTROY = "destroy"
     """Destroy the node and commit that it is gone."""
@@ -64,6 +67,8 @@ class Outcome(StrEnum):
     """Nothing was started; another attempt may do."""
     REJECTED = "rejected"
     """Nothing was started and never will be."""
+    UNREACHED = "unreached"
+    """No launch under this token was ever sent, and another backend answers."""
     UNANSWERED = "unanswered"
     """Not sent, or the outcome is not known."""
     UNHEALTHY = "unhealthy"
@@ -143,6 +148,8 @@ def _after(saga: Saga, outcome: Outcome) -> tuple[Saga, Effect | None]:
             return _after_done(saga)
         case Outcome.LOST:
             return saga, Effect.REREAD
+        case Outcome.UNREACHED if saga.doing is Effect.LAUNCH:
+            return failed, Effect.WITHDRAW
         case Outcome.UNHEALTHY if saga.doing is Effect.INSPECT:
             return saga, Effect.DEGRADE
         case Outcome.UNHEALTHY:
@@ -155,7 +162,7 @@ def _after(saga: Saga, outcome: Outcome) -> tuple[Saga, Effect | None]:
             return msgspec.structs.replace(failed, failures=0), Effect.DESTROY
         case Outcome.REFUSED if first_launch and saga.doing is Effect.PLAN and failed.failures >= UNANSWERED_LIMIT:
             return msgspec.structs.replace(failed, hopeless=True), Effect.REREAD
-        case Outcome.REFUSED | Outcome.REJECTED | Outcome.UNANSWERED:
+        case Outcome.REFUSED | Outcome.REJECTED | Outcome.UNREACHED | Outcome.UNANSWERED:
             return failed, Effect.WAIT
         case _:
             assert_never(outcome)
@@ -178,7 +185,7 @@ def _after_done(saga: Saga) -> tuple[Saga, Effect | None]:
             return saga, Effect.WAIT
         case Effect.DESTROY if saga.facts.session is SessionState.PROVISIONING and saga.failures:
             return saga, Effect.WAIT
-        case Effect.DEGRADE | Effect.DESTROY | Effect.WAIT | Effect.REREAD:
+        case Effect.DEGRADE | Effect.DESTROY | Effect.WAIT | Effect.WITHDRAW | Effect.REREAD:
             return saga, Effect.REREAD
         case Effect.INSPECT | Effect.SERVE | Effect.GIVE_UP | Effect.FINISH:
             return saga, None

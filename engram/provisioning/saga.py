@@ -9,9 +9,10 @@ from sqlalchemy import Connection
 
 from engram import kill_points
 from engram.provisioning import node_keys, records, rules
-from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
+from engram.provisioning.errors import NoCapacity, ProvisioningError, Rejected, Unavailable, Unknown
 from engram.provisioning.fleet import END_GRACE_S, Fleet
-from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec, NodeState
+from engram.provisioning.model import Node, NodeKey, NodeRecord, NodeSpec
+from engram.provisioning.planning import Choice, plan, withdraw
 from engram.provisioning.rules import Effect, Facts, Outcome
 from engram.sessions import RUNNING, Session, SessionEvent, SessionState
 from engram.sessions import records as session_records
@@ -45,12 +46,16 @@ async def run(fleet: Fleet, session_id: str) -> None:
 async def tell_end(fleet: Fleet, session_id: str) -> None:
     """Tell the session's node when its paid time ends. A node that is not reached keeps the end it knows: if that is
     too early it ends, is seen to be down, and is started again with the right one."""
-    session = await fleet.ledger.read(lambda c: session_records.get(c, session_id))
-    if session is None or session.node_token is None or session.state not in RUNNING:
+
+    def query(connection: Connection) -> tuple[Session | None, NodeRecord | None]:
+        return session_records.get(connection, session_id), records.live_node(connection, session_id)
+
+    session, node = await fleet.ledger.read(query)
+    if session is None or node is None or session.state not in RUNNING:
         return
     ends_at = session_rules.expires_at(session, fleet.instants.now()) + END_GRACE_S
     try:
-        await fleet.backend.extend(session.node_token, ends_at)
+        await fleet.backends.of(node.backend).extend(node.token, ends_at)
     except (Unavailable, Unknown) as error:
         _log.warning("extend_unanswered", session=session_id, reason=str(error))
 
@@ -70,6 +75,8 @@ class Worker:
         self._has_turn = False
         self._fell_silent = False
         self._launched_at: float | None = None
+        self._unsent = ""
+        """Token of the launch that this worker planned and that was never sent."""
 
     async def run(self) -> None:
         """Decide and perform until nothing is left to do."""
@@ -108,6 +115,8 @@ class Worker:
                 return await self._serve()
             case Effect.DEGRADE:
                 return await self._commit(lambda c: self._transition(c, SessionEvent.DEGRADE))
+            case Effect.WITHDRAW:
+                return await self._withdraw()
             case Effect.STOP_NODE:
                 return await self._stop_node()
             case Effect.DESTROY:
@@ -123,11 +132,12 @@ class Worker:
                 assert_never(step)
 
     def _measure(self, step: Effect, event: Facts | Outcome) -> None:
-        if self._launched_at is None or event is Outcome.LOST or not isinstance(event, Outcome):
+        node = self._node
+        if self._launched_at is None or node is None or event is Outcome.LOST or not isinstance(event, Outcome):
             return
         failed = event is not Outcome.DONE
         if step is Effect.AWAIT_HEALTH or (step is Effect.LAUNCH and failed):
-            metrics, backend = self._fleet.metrics, self._fleet.backend.name
+            metrics, backend = self._fleet.metrics, node.backend
             metrics.launches.labels(backend, str(event) if failed else "healthy").inc()
             if not failed:
                 metrics.launch_seconds.labels(backend).observe(trio.current_time() - self._launched_at)
@@ -147,52 +157,32 @@ class Worker:
     async def _plan(self) -> Outcome:
         if self._fleet.new_key is not None and not await self._fleet.ledger.read(node_keys.is_free):
             await self._fleet.new_key()
-        token = self._fleet.ids.token(12)
-        offers = await self._fleet.backend.offers()
-        taken = frozenset() if offers.first_port is None else await self._fleet.taken_ports()
-        at = self._fleet.instants.now().wall
-
-        def plan(connection: Connection) -> Outcome:
-            session = session_records.get(connection, self._id)
-            if session is None or session.state not in (SessionState.PROVISIONING, SessionState.DEGRADED):
-                return Outcome.LOST
-            if records.live_node(connection, self._id) is not None:
-                return Outcome.LOST
-            key = node_keys.lease(connection, self._id, session.controller, at)
-            if key is None:
-                return Outcome.REFUSED
-            port = None
-            if offers.first_port is not None:
-                port = records.allocate_port(connection, offers.first_port, offers.port_count, taken)
-            node = NodeRecord(
-                token=records.new_token(connection, token),
-                session_id=self._id,
-                backend=self._fleet.backend.name,
-                state=NodeState.LAUNCHING,
-                port=port,
-                reference=None,
-                hotkey=key.public_key,
-                created_at=at,
-            )
-            records.insert_launching(connection, node)
-            session_records.set_launch_attempts(connection, self._id, session.launch_attempts + 1)
-            session_records.set_node(connection, self._id, node.token, None, key.public_key)
-            self._session, self._node, self._key = session, node, key
-            return Outcome.DONE
-
+        choice = Choice(
+            rule=self._fleet.settings.placement,
+            standings=await self._fleet.backends.look(),
+            taken_ports=await self._fleet.taken_ports(),
+            token=self._fleet.ids.token(12),
+            at=self._fleet.instants.now().wall,
+        )
         try:
-            return await self._fleet.ledger.write(plan)
+            planned = await self._fleet.ledger.write(lambda c: plan(c, self._id, choice))
         except NoCapacity:
             return Outcome.REFUSED
+        if planned is None:
+            return Outcome.LOST
+        self._session, self._node, self._key = planned.session, planned.node, planned.key
+        self._unsent = planned.node.token
+        return Outcome.DONE
 
     async def _launch(self) -> Outcome:
         session, node, key = self._session, self._node, self._key
-        if session is None or node is None or key is None or node.backend != self._fleet.backend.name:
+        if session is None or node is None or key is None:
             return Outcome.REJECTED
         runs_already = await self._inspect() is Outcome.DONE
         self._fell_silent = runs_already and session.state in RUNNING
         self._launched_at = None if runs_already else trio.current_time()
-        if not runs_already and not await self._take_turn(session):
+        elsewhere = self._fleet.backends.is_elsewhere(node.backend)
+        if not runs_already and not elsewhere and not await self._take_turn(session):
             return Outcome.LOST
         now = self._fleet.instants.now()
         start_s = 0.0 if session.state in RUNNING else self._fleet.settings.launch_timeout_s
@@ -202,23 +192,66 @@ class Worker:
             tier=self._fleet.tiers[session.tier],
             controller=session.controller,
             hotkey=key.public_key,
-            hotkey_file=key.path,
+            hotkey_file=str(node_keys.file_of(key, self._fleet.keys_folder)),
             port=node.port,
             ends_at=session_rules.expires_at(session, now) + start_s + END_GRACE_S,
         )
         kill_points.point("spawn:before")
         try:
-            self._seen = await self._fleet.backend.launch(spec)
-        except NoCapacity:
+            if elsewhere:
+                self._seen = await self._launch_unless_changed(node.backend, spec, session)
+                if self._seen is None:
+                    self._unsent = ""
+                    return Outcome.LOST
+            else:
+                self._seen = await self._fleet.backends.of(node.backend).launch(spec)
+        except NoCapacity as error:
+            _log.warning("launch_refused", session=self._id, backend=node.backend, reason=str(error))
             return Outcome.REFUSED
         except Rejected as error:
-            _log.error("launch_rejected", session=self._id, reason=str(error))
-            return Outcome.REJECTED
-        except (Unavailable, Unknown) as error:
-            _log.warning("launch_unanswered", session=self._id, reason=str(error))
+            _log.error("launch_rejected", session=self._id, backend=node.backend, reason=str(error))
+            return Outcome.REFUSED if self._may_go_elsewhere(node) else Outcome.REJECTED
+        except Unavailable as error:
+            _log.warning("launch_not_sent", session=self._id, backend=node.backend, reason=str(error))
+            return self._not_sent(node, str(error))
+        except Unknown as error:
+            _log.warning("launch_unanswered", session=self._id, backend=node.backend, reason=str(error))
+            self._unsent = ""
             return Outcome.UNANSWERED
         kill_points.point("spawn:after")
         return Outcome.DONE
+
+    async def _launch_unless_changed(self, backend: str, spec: NodeSpec, session: Session) -> Node | None:
+        """Launch, or return None as soon as the session has changed: what was begun is found by its token."""
+        node, failed = None, None
+        async with trio.open_nursery() as nursery:
+            launching = trio.CancelScope()
+            nursery.start_soon(self._cancel_when_changed, session, launching)
+            try:
+                with launching:
+                    node = await self._fleet.backends.of(backend).launch(spec)
+            except ProvisioningError as error:
+                failed = error
+            nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+        return node
+
+    async def _cancel_when_changed(self, session: Session, launching: trio.CancelScope) -> None:
+        while not launching.cancel_called:
+            await self._fleet.pokes.sleep(self._id, _LOOK_EVERY_S)
+            now = await self._fleet.ledger.read(lambda c: session_records.get(c, self._id))
+            if now is None or now.state is not session.state:
+                launching.cancel()
+
+    def _not_sent(self, node: NodeRecord, reason: str) -> Outcome:
+        if not self._may_go_elsewhere(node):
+            return Outcome.UNANSWERED
+        self._fleet.backends.note_silence(node.backend, reason)
+        return Outcome.UNREACHED if node.token == self._unsent else Outcome.UNANSWERED
+
+    def _may_go_elsewhere(self, node: NodeRecord) -> bool:
+        return any(standing.answers and standing.name != node.backend for standing in self._fleet.backends.standings)
 
     async def _take_turn(self, session: Session) -> bool:
         """Wait for one of the launches at once; False when the session has changed meanwhile."""
@@ -266,7 +299,7 @@ class Worker:
         if self._node is None:
             return Outcome.LOST
         try:
-            found = await self._fleet.backend.inspect(self._node.token)
+            found = await self._fleet.backends.of(self._node.backend).inspect(self._node.token)
         except (Unavailable, Unknown):
             return Outcome.UNANSWERED
         return Outcome.DONE if found is not None and found.alive else Outcome.UNHEALTHY
@@ -291,11 +324,18 @@ class Worker:
             await tell_end(self._fleet, self._id)
         return outcome
 
+    async def _withdraw(self) -> Outcome:
+        node, at = self._node, self._fleet.instants.now().wall
+        if node is None or node.token != self._unsent:
+            return Outcome.LOST
+        await self._fleet.ledger.write(lambda c: withdraw(c, node, at))
+        return Outcome.DONE
+
     async def _stop_node(self) -> Outcome:
         if self._node is None:
             return Outcome.LOST
         try:
-            await self._fleet.backend.stop(self._node.token)
+            await self._fleet.backends.of(self._node.backend).stop(self._node.token)
         except (Unavailable, Unknown):
             return Outcome.UNANSWERED
         return Outcome.DONE
@@ -306,7 +346,7 @@ class Worker:
         token = self._node.token
         kill_points.point("destroy:before")
         try:
-            await self._fleet.backend.destroy(token)
+            await self._fleet.backends.of(self._node.backend).destroy(token)
         except (Unavailable, Unknown) as error:
             _log.warning("destroy_unanswered", session=self._id, reason=str(error))
             return Outcome.UNANSWERED

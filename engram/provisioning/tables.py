@@ -39,3 +39,16 @@ Index(
     unique=True,
     sqlite_where=node_keys.c.session_id.is_not(None),
 )
+
+node_session_keys = Table(
+    "node_session_keys",
+    metadata,
+    Column("token", Text, primary_key=True),  # the launch
+    Column("number", Integer, primary_key=True),  # 0 is its first key
+    Column("session_key", LargeBinary, nullable=False),
+    Column("box_key", LargeBinary, nullable=False),
+    Column("shown_at", REAL, nullable=False),
+    Column("certified_until", REAL, nullable=False),
+    sqlite_strict=True,
+)
+Index("uq_node_session_keys_key", node_session_keys.c.session_key, unique=True)

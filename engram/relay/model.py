@@ -61,6 +61,23 @@ class MemoryPayload(msgspec.Struct, frozen=True, kw_only=True):
     nodes: dict[str, NodeMemory]
 
 
+class GapPayload(msgspec.Struct, frozen=True, kw_only=True):
+    """Stands in a stream for a payload that was parked: the receiver will not get it unless an operator retries it."""
+
+    schema_version: str = "engram-v2"
+    kind: Literal["gap"] = "gap"
+    netuid: int
+    block: int
+    round_ts: float
+    """Unix seconds at which it was parked."""
+    output_hash: str
+    """Of the payload that is missing."""
+    nonce: str
+    parked: str
+    """Kind of the payload that is missing."""
+    reason: str
+
+
 Payload = ScoresPayload | MemoryPayload
 
 
@@ -75,6 +92,8 @@ class EntryState(enum.StrEnum):
     ABANDONED = "abandoned"
     """A dead letter: refused for good, or out of attempts. Kept until the operator retries or discards it."""
     DISCARDED = "discarded"
+    WITHDRAWN = "withdrawn"
+    """Never sent: its block is not on the chain that became final, or another payload of this block was signed."""
 
 
 class Enqueued(enum.StrEnum):
@@ -104,6 +123,24 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     last_reason: str | None
     created_at: float
     updated_at: float
+    stream_id: int = 0
+    seq: int = 0
+    block_hash: bytes | None = None
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """Payloads of one kind and subnet, delivered in their order."""
+
+    id: int
+    netuid: int
+    kind: str
+    signer: str
+    """ss58; empty: the process's own key."""
+    pending: int
+    parked: int
+    next_attempt_at: float
+    last_ok_at: float | None
+    last_ok_hash: str | None
 
 
 class LogLine(msgspec.Struct, frozen=True):
@@ -142,7 +179,7 @@ Outcome = Answered | Unreachable | Unknown
 class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How the relay stands; the original's fields and what an operator needs beside them.
 
-    `total_ok` and `total_failed` count the attempts in the log (the last 30 days).
+    `total_ok` and `total_failed` count the attempts.
     """
 
     enabled: bool
@@ -159,3 +196,7 @@ class RelayStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Since the process started."""
     not_queued: int
     """Payloads that never reached the outbox, since the process started; the log says why."""
+    held_back: str = ""
+    """Why nothing is sent at present; empty: the receiver is well."""
+    acknowledgement_lag_s: float | None = None
+    """From queueing to acknowledgement of the payload that was delivered last."""

@@ -55,6 +55,8 @@ class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float
     hints: Hints
     losses: RoundLosses
+    bound: int | None = None
+    """Entries that may wait; None: records.OPEN_BOUND."""
 
 
 @final
@@ -70,9 +72,10 @@ class MemoryRounds:
         self._interval_s = ports.interval_s
         self._hints = ports.hints
         self._losses = ports.losses
+        self._bound = ports.bound
 
     async def run(self, context: Context) -> None:
-        """Runs until cancelled."""
+        """Run until cancelled."""
         context.ready()
         while True:
             await trio.sleep(self._interval_s)
@@ -96,7 +99,7 @@ class MemoryRounds:
         now = self._clock.now()
         outcomes = await self._ledger.write(lambda connection: self._queue(connection, fresh, block, now))
         if refused := outcomes.count(Enqueued.REFUSED):
-            self._lost("outbox_full", refused, bound=records.OPEN_BOUND)
+            self._lost("outbox_full", refused, bound=self._bound or records.OPEN_BOUND)
         if queued := outcomes.count(Enqueued.QUEUED):
             self._hints.outbox_changed()
         return queued
@@ -120,5 +123,5 @@ class MemoryRounds:
                 source=f"nodes{number}",
                 round_ts=now,
             )
-            outcomes.append(records.enqueue(connection, payload, now))
+            outcomes.append(records.enqueue(connection, payload, now, bound=self._bound))
         return outcomes

@@ -1,21 +1,26 @@
 """Decisions of the relay: what is hashed, and what becomes of an entry after an attempt.
 
-Theory of operation. An entry of the outbox goes
+Theory of operation. Entries are kept in streams, one for each subnet and kind. Within a stream the oldest entry that
+waits is the only one that is ever sent; streams do not wait for each other.
 
-| from      | on                              | to        | attempts | next attempt                    |
-|-----------|---------------------------------|-----------|----------|---------------------------------|
-| pending   | its time has come               | sending   | + 1      |                                 |
-| sending   | 2xx                             | delivered |          |                                 |
-| sending   | a refusal that repeats (4xx, 3xx)| abandoned |         |                                 |
-| sending   | 408 409 425 429 5xx, or unknown | pending   |          | 10 s … 300 s, or Retry-After    |
-| sending   | the same at the tenth attempt   | abandoned |          |                                 |
-| sending   | receiver unreachable            | pending   | - 1      | the relay waits as a whole      |
-| abandoned | `engram relay dlq retry`        | pending   | 0        | now                             |
-| abandoned | `engram relay dlq discard`      | discarded |          |                                 |
+| answer                                | says something about | the entry            | the stream   | the receiver |
+|---------------------------------------|----------------------|----------------------|--------------|--------------|
+| 2xx                                   |                      | delivered            | goes on      | is well      |
+| 400, 409, 410, 413, 422               | the payload          | parked, gap marker   | goes on      | is well      |
+| 408, 425, 429, 5xx, none (unknown)    | this moment          | pending, one attempt | waits        |              |
+| the same at the tenth attempt         |                      | parked, gap marker   | goes on      |              |
+| 401, 402, 403, 404, other 4xx, 3xx    | the receiver         | pending, no attempt  | waits        | is held back |
+| nothing left this machine             | the receiver         | pending, no attempt  | waits        | is held back |
 
-The receiver tells repeats by the idempotency key, so an entry whose outcome is unknown is sent again, same bytes.
+While the receiver is held back, one entry at a time is tried, after 10 s, 20 s, … 300 s. 409 means that the nonce came
+with another hash before; "still being worked on" is 425. A gap marker takes the place of a parked entry, signed, so
+that the receiver knows what it will not get; one that is refused is given up. The receiver tells repeats by the
+idempotency key, so an entry whose outcome is unknown is sent again, the same bytes.
+
+`engram relay dlq retry` puts a parked entry back into its place, before all that waits.
 """
 
+import enum
 import hashlib
 import json
 from collections.abc import Mapping
@@ -26,7 +31,9 @@ import msgspec
 
 from engram.relay.model import (
     Answered,
+    Entry,
     EntryState,
+    GapPayload,
     MemoryPayload,
     MinerScore,
     NodeMemory,
@@ -40,8 +47,9 @@ SHARE_DIGITS = 6
 LATENCY_DIGITS = 3
 RETRY_AFTER_MAX_S = 3_600.0
 JITTER = 0.2
-TRANSIENT_STATUSES = frozenset({408, 409, 425, 429})
-"""409: another request with the same idempotency key is still being worked on."""
+OF_THE_PAYLOAD = frozenset({400, 409, 410, 413, 422})
+"""Would be given again to the same bytes."""
+OF_THE_MOMENT = frozenset({408, 425, 429})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -52,8 +60,17 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     backoff_max_s: float = 300.0
 
 
+class Blame(enum.Enum):
+    """What an outcome says something about."""
+
+    NOTHING = "nothing"
+    PAYLOAD = "payload"
+    MOMENT = "moment"
+    RECEIVER = "receiver"
+
+
 class Decision(msgspec.Struct, frozen=True):
-    """Decide what becomes of an entry. `next_attempt_at` is unix seconds and counts only while `pending`."""
+    """What becomes of an entry. `next_attempt_at` is unix seconds and counts only while `pending`."""
 
     state: EntryState
     attempts: int
@@ -61,30 +78,70 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Door(msgspec.Struct, frozen=True):
+    """Whether the receiver may be sent to. `shut` counts the outcomes in a row that spoke against it."""
+
+    shut: int = 0
+    opens_at: float = 0.0
+    """Unix seconds; one entry is tried from then on."""
+    reason: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any number of entries may be sent at once."""
+        return self.shut == 0
+
+
+def blame(outcome: Outcome) -> Blame:
+    """Return what the outcome says something about; see the table above."""
+    match outcome:
+        case Unreachable():
+            return Blame.RECEIVER
+        case Unknown():
+            return Blame.MOMENT
+        case Answered():
+            status = outcome.http_status
+            if 200 <= status < 300:
+                return Blame.NOTHING
+            if status in OF_THE_PAYLOAD:
+                return Blame.PAYLOAD
+            return Blame.MOMENT if status in OF_THE_MOMENT or status >= 500 else Blame.RECEIVER
+        case _:
+            assert_never(outcome)
+
+
 def decide(attempts: int, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Decision:
     """Decide what becomes of an entry whose attempt number `attempts` (from 1) ended so."""
     reason = describe(outcome)
-    match outcome:
-        case Answered() if 200 <= outcome.http_status < 300:
+    match blame(outcome):
+        case Blame.NOTHING:
             return Decision(EntryState.DELIVERED, attempts, now, reason)
-        case Answered() if not is_transient(outcome.http_status):
+        case Blame.PAYLOAD:
             return Decision(EntryState.ABANDONED, attempts, now, reason)
-        case Unreachable():
+        case Blame.RECEIVER:
             return Decision(EntryState.PENDING, attempts - 1, now, reason)
-        case Answered() | Unknown():
+        case Blame.MOMENT:
             if attempts >= policy.attempts:
                 return Decision(EntryState.ABANDONED, attempts, now, reason)
             wait_s = backoff_s(attempts - 1, policy, rng)
             if isinstance(outcome, Answered) and outcome.retry_after_s is not None:
                 wait_s = max(wait_s, min(outcome.retry_after_s, RETRY_AFTER_MAX_S))
             return Decision(EntryState.PENDING, attempts, now + wait_s, reason)
-        case _:
-            assert_never(outcome)
+        case unhandled:
+            assert_never(unhandled)
 
 
-def is_transient(http_status: int) -> bool:
-    """Return whether the same request may be accepted later."""
-    return http_status in TRANSIENT_STATUSES or http_status >= 500
+def after(door: Door, outcome: Outcome, now: float, policy: RetryPolicy, rng: Random) -> Door:
+    """Return whether the receiver may be sent to after this outcome."""
+    match blame(outcome):
+        case Blame.NOTHING | Blame.PAYLOAD:
+            return Door()
+        case Blame.MOMENT:
+            return door if door.is_open else msgspec.structs.replace(door, opens_at=now)
+        case Blame.RECEIVER:
+            return Door(door.shut + 1, now + backoff_s(door.shut, policy, rng), describe(outcome))
+        case unhandled:
+            assert_never(unhandled)
 
 
 def backoff_s(failures: int, policy: RetryPolicy, rng: Random) -> float:
@@ -134,7 +191,7 @@ def canonical_json(document: object) -> bytes:
 
 
 def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
-    """The scores as they are hashed: shares to 6 digits, latency to 3, uids in the order of their text."""
+    """Return the scores as they are hashed: shares to 6 digits, latency to 3, uids in the order of their text."""
     return canonical_json(
         {
             uid: {
@@ -148,7 +205,7 @@ def stable_scores(scores: Mapping[str, MinerScore]) -> bytes:
 
 
 def stable_nodes(nodes: Mapping[str, NodeMemory]) -> bytes:
-    """The nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
+    """Return the nodes as they are hashed: shares and percentages to 6 digits, latency to 3."""
     return canonical_json(
         {
             hotkey: {
@@ -211,8 +268,21 @@ def memory_payload(
     )
 
 
+def gap_payload(entry: Entry, netuid: int, reason: str, ts: float) -> GapPayload:
+    """Return the marker that takes the place of a parked entry. `ts` is unix seconds."""
+    return GapPayload(
+        netuid=netuid,
+        block=entry.block,
+        round_ts=ts,
+        output_hash=entry.output_hash,
+        nonce=f"{entry.nonce}:gap",
+        parked=entry.kind,
+        reason=reason,
+    )
+
+
 def memory_of(stats: Mapping[str, object], root_hex: str | None = None) -> NodeMemory:
-    """What is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
+    """Return what is relayed of a node's own /stats; what is missing or not a number counts as unknown."""
     return NodeMemory(
         vectors=_count(stats.get("vectors")),
         root_hex=root_hex,

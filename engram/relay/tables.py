@@ -1,31 +1,80 @@
-"""The relay's outbox (waiting, delivered and dead letters) and the log of its attempts."""
+"""The relay's outbox (waiting, delivered and dead letters) in streams, the log of its attempts, and what was signed."""
 
-from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint, text
 
 from engram.ledger.sql import REAL, Column, Table, metadata
+
+relay_streams = Table(
+    "relay_streams",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("netuid", Integer, nullable=False),
+    Column("kind", Text, nullable=False),  # memory | scores
+    Column("signer", Text, nullable=False),  # ss58; empty: the process's own key
+    Column("next_seq", Integer, nullable=False),
+    Column("pending", Integer, nullable=False),  # entries that wait or are being sent
+    Column("parked", Integer, nullable=False),  # dead letters
+    Column("next_attempt_at", REAL, nullable=False),  # of the entry that is next
+    Column("last_ok_at", REAL),
+    Column("last_ok_hash", Text),
+    UniqueConstraint("netuid", "kind", "signer"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_relay_streams_due", relay_streams.c.next_attempt_at, sqlite_where=relay_streams.c.pending > text("0"))
+
+relay_counts = Table(
+    "relay_counts",
+    metadata,
+    Column("name", Text, primary_key=True),  # pending | parked | ok | failed
+    Column("value", Integer, nullable=False),
+    sqlite_strict=True,
+)
+
+relay_signatures = Table(
+    "relay_signatures",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("block", Integer, primary_key=True),
+    Column("source", Text, primary_key=True),  # the part of the nonce that tells payloads of one block apart
+    Column("signer", Text, primary_key=True),
+    Column("output_hash", Text, nullable=False),  # the only one that is ever signed for these
+    Column("at", REAL, nullable=False),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
 
 relay_outbox = Table(
     "relay_outbox",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("kind", Text, nullable=False),  # memory | scores
+    Column("kind", Text, nullable=False),  # memory | scores | gap
     Column("nonce", Text, nullable=False),
     Column("output_hash", Text, nullable=False),
     Column("block", Integer, nullable=False),
     Column("payload", LargeBinary, nullable=False),  # JSON as it was learned
     Column("signed", LargeBinary),  # the same, signed before the first attempt; every attempt sends these bytes
     Column("signed_hash", Text),  # hex; the idempotency key
-    Column("state", Text, nullable=False),  # pending | sending | delivered | abandoned | discarded
+    Column("state", Text, nullable=False),  # pending | sending | delivered | abandoned | discarded | withdrawn
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", REAL, nullable=False),
     Column("last_reason", Text),
     Column("created_at", REAL, nullable=False),
     Column("updated_at", REAL, nullable=False),
+    Column("stream_id", Integer, nullable=False, server_default="0"),
+    Column("seq", Integer, nullable=False, server_default="0"),  # order within the stream; a gap marker has its entry's
+    Column("block_hash", LargeBinary),  # of `block`, as it was when the payload was learned
     UniqueConstraint("kind", "nonce"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
 )
-Index("ix_relay_outbox_state", relay_outbox.c.state, relay_outbox.c.id)
+Index("ix_relay_outbox_stream", relay_outbox.c.stream_id, relay_outbox.c.state, relay_outbox.c.seq)
+Index(
+    "ix_relay_outbox_over",
+    relay_outbox.c.updated_at,
+    sqlite_where=text("state IN ('delivered', 'discarded', 'withdrawn')"),
+)
 
 relay_log = Table(
     "relay_log",
@@ -40,3 +89,4 @@ relay_log = Table(
     sqlite_strict=True,
 )
 Index("ix_relay_log_outbox_id", relay_log.c.outbox_id, relay_log.c.id)
+Index("ix_relay_log_at", relay_log.c.at)

@@ -41,7 +41,7 @@ def facilitator(p: Shared) -> ChildSpec:
 
 
 @final
-class Facilitator:
+class FacilitatorRole:
     """The role; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
@@ -54,4 +54,4 @@ class Facilitator:
         """Do nothing: the role holds no resources."""
 
 
-open_role = Facilitator
+open_role = FacilitatorRole

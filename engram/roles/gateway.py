@@ -1,6 +1,7 @@
 """The role `gateway`: sells sessions, and runs and watches their nodes."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -15,10 +16,13 @@ from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.tls import Certificates
 from engram.payments.actor import PAYMENT_VERIFIER, PURCHASES, PaymentVerifier
 from engram.payments.refund_settings import open_refund_key, with_play_recipient
-from engram.provisioning import NodeBackend as Backend
-from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watch, stop_all
-from engram.provisioning.backend_factory import make_backend
-from engram.provisioning.records import require_backend
+from engram.provisioning.actor import PROVISIONER, SAGAS, Provisioner, node_watches, stop_all
+from engram.provisioning.announcing import ANNOUNCERS, MOST, AnnouncingPorts, announce_for_ever
+from engram.provisioning.backend_factory import make_backends
+from engram.provisioning.backend_ports import BackendPorts
+from engram.provisioning.backends import Backends
+from engram.provisioning.certifier import certify_for_ever
+from engram.provisioning.records import count_by_backend, require_backends
 from engram.relay.actor import RELAY_EMITTER, RelayEmitter
 from engram.relay.rounds import MemoryRounds
 from engram.roles.facilitator import facilitator
@@ -66,11 +70,13 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
                 "fleet",
                 [
                     SupervisorSpec("sagas", strategy="dynamic", max_children=256, name=SAGAS),  # one child per session
-                    ChildSpec("node_watch", lambda: node_watch(ports.fleet)),
+                    node_watches(ports.fleet),  # one child per backend
                     ChildSpec("provisioner", lambda: Provisioner(ports.fleet), name=PROVISIONER),
                 ],
                 strategy="rest_for_one",
             ),
+            spare("certifier", lambda: Job(partial(certify_for_ever, ports.certifier))),
+            *(announcers(ports.announcing) if ports.announcing else []),
             spare("stats_poller", lambda: StatsPoller(ports.stats)),
             spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
             spare("relay_rounds", lambda: Job(MemoryRounds(rounds).run) if rounds else None),
@@ -95,9 +101,17 @@ def tree(p: Shared, ports: GatewayPorts) -> SupervisorSpec:
     )
 
 
+def announcers(ports: AnnouncingPorts) -> list[ChildSpec | SupervisorSpec]:
+    """Return what announces nodes on machines of others: a child for each of them, and the job that starts these."""
+    return [
+        SupervisorSpec(ANNOUNCERS, strategy="dynamic", max_children=MOST, name=ANNOUNCERS),
+        spare("node_announcing", lambda: Job(partial(announce_for_ever, ports))),
+    ]
+
+
 @final
 class Gateway:
-    """The role: its keys, and the backend that runs its nodes; see shared.Role."""
+    """The role: its keys, and the backends that run its nodes; see shared.Role."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         """Raise HotkeyError, UnusableRefundKey, OSError."""
@@ -105,22 +119,38 @@ class Gateway:
         self.certificates = _certificates(settings)
         self.refund_key = open_refund_key(settings, folder)
         self.settings = with_play_recipient(settings, self.refund_key)
-        self._backend: Backend | None = None
+        self._backends: Backends | None = None
 
     async def tree(self, shared: Shared) -> SupervisorSpec:
-        """Ask the backend for its capacity and return the tree. Raises UnknownBackend, OtherBackend."""
-        backend = make_backend(self.settings, shared.folder, shared.ledger_id, Path(__file__).resolve().parents[2])
-        await shared.ledger.read(lambda connection: require_backend(connection, backend.name))
-        ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backend, await backend.offers())
-        self._backend = backend
+        """Ask the backends for their capacity and return the tree. Raises UnusableBackend, OtherBackend."""
+        backends = make_backends(self._backend_ports(shared))
+        await shared.ledger.read(lambda connection: require_backends(connection, backends.names))
+        await backends.look()
+        backends.note_held(await shared.ledger.read(count_by_backend))
+        ports = GatewayPorts(shared, self.keypair, self.refund_key, self.certificates, backends)
+        self._backends = backends
         return tree(shared, ports)
+
+    def _backend_ports(self, p: Shared) -> BackendPorts:
+        return BackendPorts(
+            settings=self.settings,
+            data_dir=p.folder,
+            ledger_id=p.ledger_id,
+            root=Path(__file__).resolve().parents[2],
+            ledger=p.ledger,
+            http=p.http,
+            clock=p.clock,
+            ids=p.ids,
+            metrics=p.metrics,
+            rng=p.rng,
+        )
 
     async def close(self) -> None:
         """End the nodes if `shutdown.nodes` is `stop`; their data is kept for the next start."""
-        if self._backend is None or self.settings.shutdown.nodes != "stop":
+        if self._backends is None or self.settings.shutdown.nodes != "stop":
             return
         with trio.move_on_after(STOP_NODES_S) as patience:
-            await stop_all(self._backend)
+            await stop_all(self._backends)
         if patience.cancelled_caught:
             _log.error("nodes_not_stopped", after_s=STOP_NODES_S)
 

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from actors import ActorsError, Context
+from engram.api import node_model
 from engram.chain.read.endpoints import open_endpoints
 from engram.chain.sync.actor import MetagraphSyncer
 from engram.chain.sync.fork_folder import FOLDER as FORKS
@@ -29,10 +30,11 @@ from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.standing_facts import fixed_facts
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair
 from engram.hotkeys.passwords import password_for
 from engram.http.app import App
+from engram.http.errors import BadAnswer
 from engram.http.tls import Certificates
 from engram.payments import networks
 from engram.payments.actor import PAYMENT_VERIFIER, PaymentVerifier
@@ -46,14 +48,21 @@ from engram.payments.refund_settings import refund_terms
 from engram.payments.refunds import settle_up
 from engram.payments.supported import FacilitatorStatus
 from engram.payments.supported_poller import SupportedPoller
-from engram.provisioning import NodeBackend as Backend
-from engram.provisioning import Offers, node_keys
+from engram.provisioning import announcing, node_keys
 from engram.provisioning.actor import PROVISIONER
+from engram.provisioning.announcing import AnnouncingPorts
+from engram.provisioning.backends import Backends
+from engram.provisioning.certifier import CertifierPorts
+from engram.provisioning.countersigning import Countersigner
+from engram.provisioning.enrollment import Enrollment, EnrollmentPorts
 from engram.provisioning.fleet import Fleet
-from engram.provisioning.health import health_probe
+from engram.provisioning.foreign_secrets import foreign_secrets
+from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.provisioning.placement import Standing
 from engram.provisioning.processes import listening_ports
 from engram.relay import PayloadSigner, RetryPolicy
 from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.chain_heads import guard_of
 from engram.relay.protocol import GetRelayStatus
 from engram.relay.receiver import Receiver
 from engram.relay.rounds import RoundLosses, RoundPorts
@@ -69,7 +78,7 @@ _NEEDED = {LEDGER: "ledger", PAYMENT_VERIFIER: "payment verifier", PROVISIONER: 
 
 @final
 class GatewayPorts:
-    """One struct of ports per child; `offers` is the backend's capacity."""
+    """One struct of ports per child."""
 
     def __init__(
         self,
@@ -77,14 +86,13 @@ class GatewayPorts:
         keypair: Keypair,
         refund_key: RefundKey | None,
         certificates: Certificates | None,
-        backend: Backend,
-        offers: Offers,
+        backends: Backends,
     ) -> None:
         settings = p.settings
         at, ops, played = settings.gateway, settings.ops, settings.facilitator
         self._p = p
         self._keypair = keypair
-        self._offers = offers
+        self._backends = backends
         self._instants = SystemInstants()
         self._subnets = Subnets(p.clock, settings.chain.netuids, settings.chain.stall_after_s)
         self._standing = FacilitatorStatus(
@@ -102,7 +110,13 @@ class GatewayPorts:
         url = (lambda: embedded.url) if embedded is not None else (lambda: named)
         self.payments = self._payments(url, refund_key)
         self.supported = self._supported(url)
-        self.fleet = self._fleet(backend)
+        self._ring = HotkeyRing(p.folder / node_keys.FOLDER, self._password_of)
+        self._enrollment = self._enrolling()
+        self.certifier = CertifierPorts(
+            ledger=p.ledger, enrollment=self._enrollment, instants=self._instants, hints=self._hints
+        )
+        self.announcing = self._announcing() if settings.provisioning.announce else None
+        self.fleet = self._fleet()
         self.stats = self._stats()
         self.emitter = self._emitter()
         self.rounds = self._rounds() if settings.relay.url else None
@@ -112,7 +126,7 @@ class GatewayPorts:
 
     def _places(self) -> int:
         """Return how many nodes may run at once: the backend's capacity, bounded by the key pool where there is one."""
-        room = min(self._offers.places, self._p.settings.sessions.live_in_all)
+        room = min(self._backends.places, self._p.settings.sessions.live_in_all)
         keys = self._hints.usable_keys
         return room if keys is None else min(room, keys)
 
@@ -158,25 +172,28 @@ class GatewayPorts:
         network = networks.find(settings.network)
         return SupportedPoller(self._p.http, url, network, self._standing, settings.supported_interval_s)
 
-    def _fleet(self, backend: Backend) -> Fleet:
+    def _fleet(self) -> Fleet:
         p, settings = self._p, self._p.settings
         terms = refund_terms(settings.payments)
 
         def give_back(connection: Connection, session_id: str) -> None:
             settle_up(connection, session_id, terms, self._instants.now())
 
+        keys_folder = p.folder / node_keys.FOLDER
+
         async def new_key() -> None:
-            await node_keys.generate(p.ledger, p.folder / node_keys.FOLDER, p.clock.now())
+            await node_keys.generate(p.ledger, keys_folder, p.clock.now())
 
         return Fleet(
             registry=p.registry,
             ledger=p.ledger,
-            backend=backend,
+            backends=self._backends,
             instants=self._instants,
             ids=p.ids,
             settings=settings.provisioning,
             tiers=tiers(settings.pricing.lite_usd_per_hour),
-            is_healthy=health_probe(p.http),
+            keys_folder=keys_folder,
+            is_healthy=self._enrollment.is_healthy,
             settle_up=give_back,
             metrics=p.metrics,
             hints=self._hints,
@@ -185,11 +202,48 @@ class GatewayPorts:
             taken_ports=listening_ports,
         )
 
+    def _enrolling(self) -> Enrollment:
+        p, settings = self._p, self._p.settings.provisioning
+        return Enrollment(
+            EnrollmentPorts(
+                http=p.http,
+                ledger=p.ledger,
+                instants=self._instants,
+                ring=self._ring,
+                metrics=p.metrics,
+                launch_timeout_s=settings.launch_timeout_s,
+                secrets=foreign_secrets(settings.foreign_embedding_key_file),
+            )
+        )
+
+    def _announcing(self) -> AnnouncingPorts:
+        p, settings = self._p, self._p.settings
+        return AnnouncingPorts(
+            registry=p.registry,
+            ledger=p.ledger,
+            ring=self._ring,
+            subnets=self._subnets,
+            chain=settings.chain,
+            netuid=settings.miner.netuid,
+            folder=p.folder / announcing.FOLDER,
+            allows_private=settings.environment == "local",
+            http=p.http,
+            clock=p.clock,
+            rng=p.rng,
+            metrics=p.metrics,
+        )
+
     def _stats(self) -> StatsPorts:
         p, settings = self._p, self._p.settings.stats
+
+        async def ask(endpoint: str) -> node_model.NodeStats:
+            if self._enrollment.is_suspect(endpoint):
+                raise BadAnswer("something answers there by a key that is not the node's")
+            return await ask_stats(p.http, endpoint, settings)
+
         return StatsPorts(
             ledger=p.ledger,
-            ask=lambda endpoint: ask_stats(p.http, endpoint, settings),
+            ask=ask,
             view=self._samples,
             instants=self._instants,
             settings=settings,
@@ -201,7 +255,7 @@ class GatewayPorts:
         )
 
     def _emitter(self) -> EmitterPorts:
-        p, settings = self._p, self._p.settings.relay
+        p, settings, chain = self._p, self._p.settings.relay, self._p.settings.chain
         return EmitterPorts(
             ledger=p.ledger,
             receiver=Receiver(p.http, settings.url, settings.timeout_s) if settings.url else None,
@@ -211,6 +265,8 @@ class GatewayPorts:
             rng=p.rng,
             metrics=p.metrics,
             losses=self._losses,
+            concurrency=settings.concurrency,
+            guard=guard_of(chain, open_endpoints(chain, p.http, p.clock), p.clock, settings.confirmations),
         )
 
     def _rounds(self) -> RoundPorts:
@@ -224,18 +280,20 @@ class GatewayPorts:
             interval_s=settings.relay.round_s,
             hints=self._hints,
             losses=self._losses,
+            bound=settings.relay.pending_max,
         )
 
     def _control(self) -> Callable[[Context], Awaitable[None]]:
-        p, password_file = self._p, self._p.settings.miner.hotkey_password_file
-
-        def password_of(file: Path) -> str | None:  # as on its nodes, which do not inherit the gateway's environment
-            return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
-
+        p = self._p
         operations = GatewayOperations(
-            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, password_of
+            p.folder, p.ledger, p.clock, self._instants, self._selling, self._hints, self._status, self._password_of
         )
         return control_job(p.folder, operations)
+
+    def _password_of(self, file: Path) -> str | None:
+        """Find it as nodes do, which do not inherit the gateway's environment. Raises HotkeyError."""
+        password_file = self._p.settings.miner.hotkey_password_file
+        return password_for(file, password_file, "miner.hotkey_password_file", environ=None)
 
     def _services(self) -> Services:
         p, settings = self._p, self._p.settings
@@ -255,6 +313,7 @@ class GatewayPorts:
             ids=p.ids,
             shop=shop,
             stats=_Latest(self._samples),
+            countersigner=Countersigner(p.ledger, self._instants, self._ring),
             subnets=self._subnets,
             feed=self.feed,
             tickets=Tickets(secrets.token_bytes(32)),
@@ -267,7 +326,7 @@ class GatewayPorts:
                 "sales": probes.sales_probe(shop.sales),
             },
             hints=self._hints,
-            not_enforced=lambda: self._offers.not_enforced,
+            backends=self._backends,
         )
 
     def _conditions(self) -> Conditions:
@@ -276,7 +335,8 @@ class GatewayPorts:
         return Conditions(
             fixed=fixed_facts(settings),
             usable_keys=lambda: self._hints.usable_keys,
-            places=lambda: min(self._offers.places, settings.sessions.live_in_all),
+            places=lambda: min(self._backends.places, settings.sessions.live_in_all),
+            silent_backends=lambda: self._backends.silent,
             free_bytes=Disk(p.folder, p.clock).free_bytes,
             chain_read=lambda: bool(self._subnets.synced) if settings.miner.announce else None,
             facilitator=self._standing.refusal,
@@ -304,7 +364,7 @@ class GatewayPorts:
         """Return each area's own part of /status."""
         shown: dict[str, dict[str, object]] = {
             "ledger": msgspec.structs.asdict(await self._p.ledger.commits()),
-            "provisioning": {**msgspec.structs.asdict(self._offers), "places": self._places()},
+            "provisioning": {"places": self._places(), "backends": [_shown(one) for one in self._backends.standings]},
         }
         emitter = self._p.registry.ref(RelayEmitter, RELAY_EMITTER)
         with contextlib.suppress(ActorsError):
@@ -313,13 +373,23 @@ class GatewayPorts:
 
     def ops_app(self) -> App:
         """Return the operator's application."""
-        counts = gauges(self._p.metrics, self._p.ledger, self._subnets, self.feed, self._p.process.nodes)
+        counts = gauges(
+            self._p.metrics, self._p.ledger, self._subnets, self.feed, self._backends, self._p.process.nodes
+        )
 
         async def refresh() -> None:
             await counts()
             await self.services.shop.sales.measure(self._p.metrics)
 
-        return ops_app(self.services, self._status, refresh)
+        async def relay() -> msgspec.Struct:
+            return await self._p.registry.ref(RelayEmitter, RELAY_EMITTER).call(GetRelayStatus())
+
+        return ops_app(self.services, self._status, refresh, relay)
+
+
+def _shown(standing: Standing) -> dict[str, object]:
+    offers = None if standing.offers is None else msgspec.to_builtins(standing.offers)
+    return {"name": standing.name, "answers": standing.answers, "reason": standing.reason, "offers": offers}
 
 
 @final
@@ -329,7 +399,7 @@ class _Latest:
     def __init__(self, samples: StatsView) -> None:
         self._samples = samples
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         """Return the newest stats of a session's node, None before the first."""
         sample = self._samples.sample(session_id)
-        return None if sample is None else NodeStats(msgspec.structs.asdict(sample.stats), sample.at)
+        return None if sample is None else TimedStats(msgspec.structs.asdict(sample.stats), sample.at)

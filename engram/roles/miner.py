@@ -11,7 +11,7 @@ import structlog
 
 from actors import Actor, Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
 from config.model import MinerSettings
-from engram.hotkeys import HotkeyError, Keypair, wallet
+from engram.hotkeys import HotkeyError, wallet
 from engram.hotkeys.passwords import at_terminal, password_for
 from engram.http.listener import http_job
 from engram.memory.errors import MemoryAreaError
@@ -20,6 +20,8 @@ from engram.miner.errors import NodeError
 from engram.miner.folder import FolderClaim
 from engram.miner.node import Node, NodePorts
 from engram.miner.ops import ops_job
+from engram.miner.signer import Signer
+from engram.nodes import environment
 from engram.nodes import launch as launches
 from engram.nodes.launch import LaunchFile, LaunchFileError
 from engram.roles.process import Process, begin
@@ -76,21 +78,22 @@ def tree(node: Node, ports: NodePorts) -> SupervisorSpec:
     )
 
 
-def main(launch_file: Path, settings: MinerSettings, log_level: str = "INFO") -> int:
+def main(launch_file: Path | None, settings: MinerSettings, log_level: str = "INFO") -> int:
     """Run the node that the launch file describes until its end, SIGTERM or SIGINT; returns the exit status.
 
+    Without a launch file the environment describes it (engram.nodes.environment).
     0: ended as it should; 1: failed while it ran; 2: cannot start, and standard error says what to do.
     """
 
     @contextmanager
     def claimed(process: Process) -> Iterator[Miner]:
-        launch = launches.read(launch_file)
+        launch = environment.read(os.environ) if launch_file is None else launches.read(launch_file)
         _redirect_output(launch)
         begin(log_level, json_logs=not sys.stderr.isatty())
         with folder.claim(Path(launch.data_dir)) as claim:
             folder.refuse_lost(Path(launch.data_dir))
             own = launch.miner or settings
-            yield Miner(process, claim, launch, launch_file, own, _keypair(launch, own))
+            yield Miner(process, claim, launch, launch_file, own, _signer(launch, own))
 
     return Process("this node", REFUSALS).live(claimed)
 
@@ -104,9 +107,9 @@ class Miner:
         process: Process,
         claim: FolderClaim,
         launch: LaunchFile,
-        launch_file: Path,
+        launch_file: Path | None,
         settings: MinerSettings,
-        keypair: Keypair,
+        signer: Signer,
     ) -> None:
         """Take the node's parts; `claim` is this process's lock on the data folder."""
         self._launch = launch
@@ -115,7 +118,7 @@ class Miner:
             launch=launch,
             launch_file=launch_file,
             node_file=claim.write_node_file(launch, process.clock.now()),
-            keypair=keypair,
+            signer=signer,
             clock=process.clock,
             ids=process.ids,
             metrics=process.metrics,
@@ -139,13 +142,16 @@ def _tireless(name: str, start: Callable[[], Actor[Any]]) -> ChildSpec:
     return ChildSpec(name, start, backoff=Backoff(1.0, 60.0), intensity=Intensity(1_000_000, 1.0), on_exceed="disable")
 
 
-def _keypair(launch: LaunchFile, settings: MinerSettings) -> Keypair:
-    """Return the node's own key. Blocks for seconds when it is encrypted; call it before the loop runs."""
+def _signer(launch: LaunchFile, settings: MinerSettings) -> Signer:
+    """Return what signs for the node. Blocks for seconds when its key is encrypted; call it before the loop runs."""
+    hotkey = launch.named_hotkey()
+    if hotkey is not None:
+        return Signer.with_session_key(hotkey)
     path = Path(launch.hotkey_file)
     password = password_for(
         path, settings.hotkey_password_file, "miner.hotkey_password_file", os.environ, at_terminal()
     )
-    return wallet.read_private_hotkey_file(path, password)
+    return Signer.with_hotkey(wallet.read_private_hotkey_file(path, password))
 
 
 def _job(run: Callable[[Callable[[], None]], Awaitable[None]]) -> Job:

@@ -15,6 +15,7 @@ from config.model import Settings
 from engram.hotkeys import HotkeyError
 from engram.http.client import HttpClient
 from engram.http.listener import Listener
+from engram.http.sockets import Address
 from engram.http.tls import Certificates
 from engram.ledger import (
     LEDGER_FILE,
@@ -23,11 +24,9 @@ from engram.ledger import (
     LedgerActor,
     LedgerClient,
     LedgerError,
-    LedgerUnusable,
     data_folder,
-    facts,
+    identity,
 )
-from engram.ledger.connection import open_writer
 from engram.provisioning.errors import ProvisioningError
 from engram.roles.process import Process, begin
 
@@ -37,6 +36,15 @@ REFUSALS: Final = (FolderInUse, HotkeyError, LedgerError, ProvisioningError, OSE
 """Exceptions that prevent these roles from starting."""
 
 _log = structlog.get_logger("engram")
+
+
+class Bound(Protocol):
+    """A surface that knows where it listens, once it does."""
+
+    @property
+    def bound(self) -> Address | None:
+        """Where it listens; None until then."""
+        ...
 
 
 class Role(Protocol):
@@ -75,6 +83,7 @@ class Shared:
         self.folder = folder
         self.ledger_id = ledger_id
         self.listeners: dict[str, Listener] = {}
+        self._surfaces: dict[str, Bound] = {}
         self._roles = roles
 
     @asynccontextmanager
@@ -97,9 +106,14 @@ class Shared:
         made = Listener(host, port, settings.http, settings.shutdown.drain_s, certificates)
         return self.listeners.setdefault(name, made)
 
+    def serves(self, name: str, surface: Bound) -> None:
+        """Name a surface that has a listener of its own among those that are ready."""
+        self._surfaces[name] = surface
+
     def started(self) -> None:
         """Log the URLs of all surfaces."""
-        bound = {f"{name}_url": at.bound.url for name, at in self.listeners.items() if at.bound is not None}
+        surfaces: dict[str, Bound] = {**self.listeners, **self._surfaces}
+        bound = {f"{name}_url": at.bound.url for name, at in surfaces.items() if at.bound is not None}
         self.process.say_ready(**bound)
 
     def ended(self) -> None:
@@ -142,7 +156,7 @@ def main(roles: Sequence[str], openers: Sequence[OpenRole], loaded: config.Loade
 
 def open_shared(process: Process, openers: Sequence[OpenRole], settings: Settings, folder: Path) -> Shared:
     """Open the ledger of `folder`, which this process has locked, and each role's keys. Raises what is in REFUSALS."""
-    ledger_id, roles = _ledger_id(folder, settings.environment), []
+    ledger_id, roles = identity.claim(folder, settings.environment), []
     for open_role in openers:
         role = open_role(settings, folder)
         roles.append(role)
@@ -158,16 +172,3 @@ def together(trees: Sequence[SupervisorSpec]) -> SupervisorSpec:
             children.setdefault(child.id, child)
     first = trees[0]
     return SupervisorSpec("root", list(children.values()), strategy=first.strategy, intensity=first.intensity)
-
-
-def _ledger_id(folder: Path, environment: str) -> str:
-    """Open, check and migrate the ledger before anything else runs. Raises LedgerError."""
-    connection = open_writer(folder / LEDGER_FILE)
-    try:
-        held = facts.claim_environment(connection, environment)
-        if held != environment:
-            raise LedgerUnusable(f"{folder} holds the ledger of environment {held}, not {environment}; set data_dir")
-        return facts.ledger_id(connection)
-    finally:
-        connection.close()
-        connection.engine.dispose()

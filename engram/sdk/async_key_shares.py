@@ -8,7 +8,7 @@ import trio
 
 from engram.sdk.errors import SdkError
 from engram.sdk.shamir import Share
-from engram.sdk.share_rounds import Collecting, Node, Outcome, Placing
+from engram.sdk.share_rounds import Collecting, Outcome, ShareHolder, SharePlacing
 from engram.sdk.share_rules import NodeFault
 
 T = TypeVar("T")
@@ -16,7 +16,7 @@ _LOOKING_SHARE = 1 / 3
 """The share of the time in which nodes report what they keep, before anything is placed."""
 
 
-class Keeper(Node, Protocol):
+class Keeper(ShareHolder, Protocol):
     """The interface that key shares need of a client; AsyncNodeClient provides it."""
 
     async def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> None:
@@ -35,7 +35,7 @@ async def async_distribute_key_shares(
 
     As `distribute_key_shares`. Raises SharesNotPlaced, ValueError.
     """
-    placing = Placing(secret, nodes, threshold, replace=replace)
+    placing = SharePlacing(secret, nodes, threshold, replace=replace)
     give_up_at = trio.current_time() + within_s
     everybody = dict(enumerate(nodes, 1))
 

@@ -14,11 +14,11 @@ from engram.memory.rules import MAX_BATCH
 from engram.sdk.async_transport import AsyncTransport
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
-from engram.sdk.export_rules import SILENCE_S, Export, Exported
+from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
-from engram.sdk.walk_rules import LookUp, Walk
+from engram.sdk.walk_rules import LookUpWalk, Walk
 
 
 @final
@@ -119,7 +119,7 @@ class AsyncNodeClient:
 
     async def look_up(self, values: Sequence[str], *, key: str = "_ref") -> list[Memory]:
         """Return the memories whose metadata `key` is one of these values, oldest first: as NodeClient.look_up."""
-        lookup = LookUp(self._calls, key, values)
+        lookup = LookUpWalk(self._calls, key, values)
         while not lookup.done:
             lookup.take(await self._transport.ask(lookup.request()))
         return lookup.memories()
@@ -190,13 +190,13 @@ class AsyncNodeClient:
 
         As NodeClient.export.
         """
-        export = Export(
+        export = ExportWalk(
             self._calls, after, lambda commitment: None if node is None else self._calls.require_whole(node, commitment)
         )
         async with aclosing(self._exported(export)) as documents:
             yield documents
 
-    async def _exported(self, export: Export) -> AsyncGenerator[Exported]:
+    async def _exported(self, export: ExportWalk) -> AsyncGenerator[Exported]:
         while not export.done:
             lost: NotReached | OutcomeUnknown | None = None
             try:

@@ -7,6 +7,7 @@ from typing import TypeVar, final
 import httpx2
 import trio
 
+from engram.hotkeys.certificates import HEADER
 from engram.sdk.errors import MalformedAnswer, OutcomeUnknown
 from engram.sdk.node_calls import Call
 from engram.sdk.transport import MAX_ANSWER_BYTES, Answer, tls_context, translated
@@ -26,7 +27,7 @@ class AsyncTransport:
             follow_redirects=False,
             verify=tls_context(self.url),
             trust_env=False,
-            headers={"user-agent": "engram-sdk"},
+            headers={"user-agent": "engram-sdk", HEADER: "1"},
         )
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ from engram.sdk.encryption import Cipher, Undecryptable
 from engram.sdk.errors import MalformedAnswer, NodeRefused
 from engram.sdk.node import NodeClient
 from engram.sdk.node_calls import Call, Where, floats
-from engram.sdk.walk_rules import Cursors
+from engram.sdk.walk_rules import CursorCheck
 
 T = TypeVar("T")
 Pages = TypeVar("Pages", References, Listing)
@@ -209,7 +209,7 @@ class Documents:
 
     def _pages(self, make: Callable[[str | None], Call[Pages]]) -> Iterator[Pages]:
         """Yield all pages. Raises MalformedAnswer for pages that never end."""
-        cursors = Cursors()
+        cursors = CursorCheck()
         while not cursors.ended:
             page = self._ask(lambda: make(cursors.after))
             cursors.follow(known(page.next))

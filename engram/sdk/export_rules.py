@@ -37,7 +37,7 @@ class Exported(msgspec.Struct, frozen=True):
 
 
 @final
-class Export:
+class ExportWalk:
     """One export. Send `request`, pass its answer to `opened` and `take`, a lost connection to `lost`, until `done`."""
 
     def __init__(self, calls: NodeCalls, after: Exported | None, check: Callable[[Commitment | None], None]) -> None:

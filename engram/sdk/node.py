@@ -20,12 +20,12 @@ from engram.hotkeys.python_json import JsonValue
 from engram.memory.rules import MAX_BATCH
 from engram.sdk.encryption import Cipher
 from engram.sdk.errors import NodeRefused, NotReached, OutcomeUnknown
-from engram.sdk.export_rules import SILENCE_S, Export, Exported
+from engram.sdk.export_rules import SILENCE_S, Exported, ExportWalk
 from engram.sdk.model import Hit, Memory
 from engram.sdk.node_calls import Call, Embed, NodeCalls, Where
 from engram.sdk.shamir import Share
 from engram.sdk.transport import Transport
-from engram.sdk.walk_rules import LookUp, Walk
+from engram.sdk.walk_rules import LookUpWalk, Walk
 
 T = TypeVar("T")
 
@@ -133,7 +133,7 @@ class NodeClient:
 
         Keys `_ref` and `_group` are looked up in an index, others by scanning the namespace.
         """
-        lookup = LookUp(self.calls, key, values)
+        lookup = LookUpWalk(self.calls, key, values)
         while not lookup.done:
             lookup.take(self.ask(lookup.request()))
         return lookup.memories()
@@ -205,7 +205,7 @@ class NodeClient:
         the end. Raises ApiError (403: not the controller; 503: two exports at once), MalformedAnswer, Impostor,
         NotReached, OutcomeUnknown, ValueError without a keypair.
         """
-        export = Export(
+        export = ExportWalk(
             self.calls, after, lambda commitment: None if node is None else self.calls.require_whole(node, commitment)
         )
         while not export.done:

@@ -19,7 +19,8 @@ from engram.api import node_model as model
 from engram.api.node_model import Commitment, known
 from engram.api.route import Route
 from engram.clock import Clock
-from engram.hotkeys import Keypair, PublicKey, miner_scheme, ss58, verify
+from engram.hotkeys import Keypair, PublicKey, certificates, miner_scheme, ss58
+from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.python_json import JsonObject, JsonValue
 from engram.memory import filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
@@ -178,7 +179,7 @@ class NodeCalls:
 
     def require_root(self, node: PublicKey, commitment: Commitment) -> None:
         """Check a root over the namespace. Raises Impostor."""
-        self._require_root(node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
+        self._require_root(node, commitment)
 
     def query_vector(self, vector: Sequence[float], top_k: int, where: Where | None) -> Call[list[Hit]]:
         """Find the nearest memories to a vector."""
@@ -223,7 +224,7 @@ class NodeCalls:
 
         def read(answer: Answer) -> Commitment:
             commitment = checked(answer, model.Commitment)
-            self._require_root(key, commitment.root_hex, commitment.count, commitment.signed, commitment.signature)
+            self._require_root(key, commitment)
             return commitment
 
         return Call("GET", _target(node.COMMITMENT.path, query), None, read)
@@ -233,7 +234,7 @@ class NodeCalls:
 
         def read(answer: Answer) -> str | None:
             proved = checked(answer, model.Proved)
-            self._require_root(key, proved.root_hex, proved.count, proved.signed, proved.signature)
+            self._require_root(key, proved)
             try:
                 shown = wire.decode(proved.proof, keyed_tree.Shown)
                 return keyed_tree.verify(shown, cid, bytes.fromhex(proved.root_hex))
@@ -267,7 +268,7 @@ class NodeCalls:
                 return False
             return (
                 held
-                and verify(key, signed, signature)
+                and self._is_signed(key, signed, signature, known(possession.certificate))
                 and proofs.verify_possession(possession.proof, embedding, challenge)
             )
 
@@ -285,9 +286,7 @@ class NodeCalls:
         """Check the root over all that a node holds. Raises Impostor."""
         if commitment is None:
             raise Impostor(f"no commitment of {ss58.encode(node)} came with the export")
-        self._require_root(
-            node, commitment.root_hex, commitment.count, commitment.signed, commitment.signature, name="whole"
-        )
+        self._require_root(node, commitment, name="whole")
 
     def put_share(self, share: Share, threshold: int, total: int, *, replace: bool = False) -> Call[None]:
         """Store a share of the namespace's key with the node."""
@@ -378,16 +377,15 @@ class NodeCalls:
         metadata = {"text": memory.text, **memory.metadata} if memory.text else memory.metadata
         return msgspec.structs.replace(found, metadata=metadata)
 
-    def _require_root(
-        self, node: PublicKey, root_hex: str, count: int, signed: str, signature: str, *, name: str = ""
-    ) -> None:
-        expected = f"engram-commitment:keyed-1:{name or self.namespace or _PUBLIC}:{root_hex}:{count}:"
+    def _require_root(self, node: PublicKey, root: Commitment | model.Proved, *, name: str = "") -> None:
+        require_root(node, root, name or self.namespace or _PUBLIC, self._clock.now())
+
+    def _is_signed(self, node: PublicKey, message: bytes, signature: bytes, certificate: str | None) -> bool:
         try:
-            holds = verify(node, signed.encode(), bytes.fromhex(signature.removeprefix("0x")))
-        except ValueError:
-            holds = False
-        if not holds or not signed.startswith(expected):
-            raise Impostor(f"the commitment is not signed by {ss58.encode(node)}")
+            certificates.require_signed(node, message, signature, certificate, at=self._clock.now())
+        except CertificateRefused:
+            return False
+        return True
 
     def _post(self, route: Route[Any, Any], fields: JsonObject, read: Callable[[Answer], T]) -> Call[T]:
         return Call("POST", route.path, msgspec.json.encode(self._signed(route, fields)), read)
@@ -410,6 +408,21 @@ class NodeCalls:
         """Return a strictly increasing timestamp: a node accepts one request of a kind per millisecond."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         return self._last_ms
+
+
+def require_root(node: PublicKey, root: Commitment | model.Proved, name: str, at: float) -> None:
+    """Check that the node signed this root over that namespace, by its hotkey or a session key certified at that time.
+
+    Raises Impostor, with the reason.
+    """
+    expected = f"engram-commitment:keyed-1:{name}:{root.root_hex}:{root.count}:"
+    try:
+        signature = bytes.fromhex(root.signature.removeprefix("0x"))
+        certificates.require_signed(node, root.signed.encode(), signature, known(root.certificate), at=at)
+    except (ValueError, CertificateRefused) as error:
+        raise Impostor(f"the commitment is not signed by {ss58.encode(node)}: {error}") from None
+    if not root.signed.startswith(expected):
+        raise Impostor(f"the commitment that {ss58.encode(node)} signed is another one")
 
 
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"

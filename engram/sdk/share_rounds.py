@@ -17,7 +17,7 @@ T = TypeVar("T")
 Outcome: TypeAlias = T | SdkError
 
 
-class Node(Protocol):
+class ShareHolder(Protocol):
     """The interface that key shares need of either client."""
 
     @property
@@ -69,7 +69,7 @@ class SharesNotPlaced(_SharesError):
 
 
 @final
-class Placing:
+class SharePlacing:
     """Places one share on each node. A node counts as having its share once it has returned it.
 
     Before anything is placed, each node is asked what it keeps: shares of this secret stay, and the rest of their split
@@ -77,7 +77,7 @@ class Placing:
     secret or split are replaced only with `replace`; otherwise nothing is placed.
     """
 
-    def __init__(self, secret: bytes, nodes: Sequence[Node], threshold: int, *, replace: bool = False) -> None:
+    def __init__(self, secret: bytes, nodes: Sequence[ShareHolder], threshold: int, *, replace: bool = False) -> None:
         """Raise ValueError for an impossible threshold, and for clients that are not in one namespace."""
         urls = _urls(nodes)
         self.shares = shamir.split(secret, threshold, len(urls))
@@ -164,7 +164,7 @@ class Placing:
 class Collecting:
     """Collects the shares that nodes return, until the secret is known."""
 
-    def __init__(self, nodes: Sequence[Node], sha256: bytes | None, rng: random.Random) -> None:
+    def __init__(self, nodes: Sequence[ShareHolder], sha256: bytes | None, rng: random.Random) -> None:
         """Raise ValueError for a `sha256` of the wrong length, and for clients that are not in one namespace."""
         if sha256 is not None and len(sha256) != hashlib.sha256().digest_size:
             raise ValueError("sha256 must be the 32 bytes that distributing the shares returned, or None")
@@ -206,7 +206,7 @@ class Collecting:
         raise SharesMissing(self._recovery.missing(), faults)
 
 
-def _urls(nodes: Sequence[Node]) -> list[str]:
+def _urls(nodes: Sequence[ShareHolder]) -> list[str]:
     if len({node.namespace for node in nodes}) > 1 or any(node.namespace is None for node in nodes):
         raise ValueError("a key share belongs to a private namespace: make all clients with the same `namespace`")
     return [node.url for node in nodes]

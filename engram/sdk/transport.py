@@ -11,6 +11,7 @@ import httpx2
 import msgspec
 
 from engram import wire
+from engram.hotkeys.certificates import HEADER
 from engram.sdk.errors import ApiError, MalformedAnswer, NotReached, OutcomeUnknown
 
 MAX_ANSWER_BYTES: Final = 4_194_304
@@ -45,7 +46,7 @@ class Transport:
             follow_redirects=False,
             verify=tls_context(self.url),
             trust_env=False,
-            headers={"user-agent": "engram-sdk"},
+            headers={"user-agent": "engram-sdk", HEADER: "1"},
         )
 
     def close(self) -> None:

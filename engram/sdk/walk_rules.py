@@ -24,7 +24,7 @@ class Walk:
         self._calls = calls
         self._where = where
         self._node = node
-        self._cursors = Cursors()
+        self._cursors = CursorCheck()
         self._entries: dict[str, bytes] = {}
         self._root: Commitment | None = None
 
@@ -58,7 +58,7 @@ class Walk:
 
 
 @final
-class Cursors:
+class CursorCheck:
     """Checks a node's cursors: a repeated cursor would loop forever."""
 
     def __init__(self) -> None:
@@ -83,14 +83,14 @@ def _entry(listed: Listed) -> bytes:
 
 
 @final
-class LookUp:
+class LookUpWalk:
     """Looks up records, 256 values a request, page by page. Send `request` and `take` the answer, until `done`."""
 
     def __init__(self, calls: NodeCalls, key: str, values: Sequence[str]) -> None:
         self._calls = calls
         self._key = key
         self._left = list(dict.fromkeys(values))
-        self._cursors = Cursors()
+        self._cursors = CursorCheck()
         self._found: dict[str, Reference] = {}
 
     @property
@@ -108,7 +108,7 @@ class LookUp:
         self._cursors.follow(page.next)
         if page.next is None:
             del self._left[:MAX_BATCH]
-            self._cursors = Cursors()
+            self._cursors = CursorCheck()
 
     def memories(self) -> list[Memory]:
         """Return what was found, decrypted. Raises Undecryptable."""

@@ -36,7 +36,7 @@ def move(connection: Connection, was: SessionState | None, becomes: SessionState
 
 
 def taken(connection: Connection, controller: bytes) -> tuple[int, int]:
-    """The live sessions of a hotkey, and all sessions that hold a place."""
+    """Return the live sessions of a hotkey, and all sessions that hold a place."""
     live, places = _TAKEN.values(connection, {"controller": controller}) or (0, 0)
     return live, places
 
@@ -54,19 +54,19 @@ def by_state(connection: Connection) -> dict[SessionState, int]:
 
 
 def scan(connection: Connection) -> dict[SessionState, int]:
-    """The same, by reading the index of all sessions."""
+    """Return the same, by reading the index of all sessions."""
     query = select(sessions.c.state, func.count()).group_by(sessions.c.state)
     return {SessionState(state): count for state, count in connection.execute(query)}
 
 
 def wrong(connection: Connection) -> dict[SessionState, tuple[int, int]]:
-    """The states whose count differs from a scan; both, the count first. One statement sees one moment."""
+    """Return the states whose count differs from a scan; both, the count first. One statement sees one moment."""
     both = select(session_counts, _FOUND).where(session_counts.c.sessions != _FOUND)
     return {SessionState(state): (counted, found) for state, counted, found in connection.execute(both)}
 
 
 def problems(connection: Connection) -> list[str]:
-    """What is `wrong`, for the operator."""
+    """Return what is `wrong`, for the operator."""
     return [
         f"the count of {state} sessions is {counted}, and there are {found}: the gateway corrects it when it starts"
         for state, (counted, found) in wrong(connection).items()

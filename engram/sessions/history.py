@@ -20,7 +20,7 @@ def append_event(connection: Connection, session_id: str, at: float, event: str,
 
 
 def events_since(connection: Connection, session_id: str, after_id: int = 0, limit: int = 500) -> Sequence[EventRecord]:
-    """The session's history after event `after_id`, oldest first."""
+    """Return the session's history after event `after_id`, oldest first."""
     query = (
         select(session_events)
         .where(session_events.c.session_id == session_id, session_events.c.id > after_id)
@@ -37,7 +37,7 @@ def newest_event_id(connection: Connection) -> int:
 
 
 def newest_event(connection: Connection, session_id: str) -> EventRecord:
-    """The newest event of a session; every session has one."""
+    """Return the newest event of a session; every session has one."""
     query = (
         select(session_events)
         .where(session_events.c.session_id == session_id)

@@ -76,7 +76,7 @@ _LOOKUP = lookup([*sessions.c, *paid_clock.COLUMNS], [sessions.c.id])
 
 
 def look(ledger: Ledger, session_id: str) -> Session | None:
-    """The session of that id, read on the event loop. Raises LaneClosed."""
+    """Return the session of that id, read on the event loop. Raises LaneClosed."""
     found = ledger.rows(_LOOKUP, session_id)
     return _session(found[0]) if found else None
 
@@ -87,7 +87,7 @@ def lookup_with(of_payment: Callable[[Column[Any]], Label[Any]]) -> Lookup:
 
 
 def look_with(ledger: Ledger, prepared: Lookup, session_id: str) -> tuple[Session, object] | None:
-    """The session of that id and what else `lookup_with` selected, read on the event loop. Raises LaneClosed."""
+    """Return the session of that id and what else `lookup_with` selected, read on the event loop. Raises LaneClosed."""
     found = ledger.rows(prepared, session_id)
     if not found:
         return None
@@ -96,19 +96,19 @@ def look_with(ledger: Ledger, prepared: Lookup, session_id: str) -> tuple[Sessio
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
-    """The session of that id, or None."""
+    """Return the session of that id, or None."""
     row = _BY_ID.first(connection, {"id": session_id})
     return None if row is None else _session(row)
 
 
 def state_of(connection: Connection, session_id: str) -> SessionState | None:
-    """The state of the session of that id, or None."""
+    """Return the state of the session of that id, or None."""
     found = _STATE.values(connection, {"id": session_id})
     return None if found is None else _STATES[found[0]]
 
 
 def list_by_controller(connection: Connection, controller: bytes, limit: int = 200) -> list[Session]:
-    """The newest sessions of a hotkey, newest first."""
+    """Return the newest sessions of a hotkey, newest first."""
     query = (
         paid_clock.SESSIONS.where(sessions.c.controller == controller)
         .order_by(sessions.c.created_at.desc(), sessions.c.id)
@@ -168,7 +168,7 @@ def count_quarantined(connection: Connection) -> int:
 
 
 def node_hotkeys(connection: Connection, session_ids: Collection[str]) -> dict[str, bytes]:
-    """The hotkey of each of these sessions' nodes that has one."""
+    """Return the hotkey of each of these sessions' nodes that has one."""
     query = select(sessions.c.id, sessions.c.node_hotkey).where(
         sessions.c.id.in_(sorted(session_ids)), sessions.c.node_hotkey.is_not(None)
     )
@@ -176,7 +176,7 @@ def node_hotkeys(connection: Connection, session_ids: Collection[str]) -> dict[s
 
 
 def has_bought(connection: Connection, controller: bytes) -> bool:
-    """True when the hotkey is that of a buyer."""
+    """Return whether the hotkey is that of a buyer."""
     query = select(sessions.c.id).where(sessions.c.controller == controller).limit(1)
     return connection.execute(query).first() is not None
 
@@ -185,7 +185,7 @@ def has_bought(connection: Connection, controller: bytes) -> bool:
 
 
 def is_unfinished(session_id: ColumnElement[str], payment_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """The session of that id was bought with that payment and is not over."""
+    """Return whether the session of that id was bought with that payment and is not over."""
     return exists().where(
         sessions.c.id == session_id, sessions.c.payment_id == payment_id, sessions.c.state.not_in(sorted(TERMINAL))
     )

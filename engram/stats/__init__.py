@@ -5,7 +5,7 @@ from engram.stats.actor import StatsPoller, StatsPorts
 from engram.stats.model import Sample
 from engram.stats.node import stats as ask_stats
 from engram.stats.proof import Prover
-from engram.stats.protocol import Reread
+from engram.stats.protocol import RereadSessions
 from engram.stats.view import StatsView
 
-__all__ = ["NodeStats", "Prover", "Reread", "Sample", "StatsPoller", "StatsPorts", "StatsView", "ask_stats"]
+__all__ = ["NodeStats", "Prover", "RereadSessions", "Sample", "StatsPoller", "StatsPorts", "StatsView", "ask_stats"]

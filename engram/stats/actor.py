@@ -18,8 +18,8 @@ from engram.ledger import Ledger, LedgerUnavailable
 from engram.sessions import Instants, SessionEvent
 from engram.sessions import records as session_records
 from engram.stats import records, rules
-from engram.stats.model import Target
-from engram.stats.protocol import Reread, StatsMessage
+from engram.stats.model import PollTarget
+from engram.stats.protocol import RereadSessions, StatsMessage
 from engram.stats.rules import Verdict
 from engram.stats.view import StatsView
 from engram.telemetry.metrics import Metrics
@@ -59,7 +59,7 @@ class _Watched:
 
     __slots__ = ("challenged", "degraded", "endpoint", "failures", "gone", "hotkey", "polls", "proved", "session_id")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: PollTarget) -> None:
         self.session_id = target.session_id
         self.endpoint = target.endpoint
         self.degraded = target.degraded
@@ -73,14 +73,14 @@ class _Watched:
 
 
 class _News(msgspec.Struct, frozen=True):
-    fresh: list[Target]
+    fresh: list[PollTarget]
     """Not watched yet, or at another address."""
-    changed: list[Target]
+    changed: list[PollTarget]
     """In another state than we know."""
     gone: list[str]
 
 
-def _compare(found: list[Target], watched: Mapping[str, _Watched]) -> _News:
+def _compare(found: list[PollTarget], watched: Mapping[str, _Watched]) -> _News:
     fresh, changed = [], []
     for target in found:
         known = watched.get(target.session_id)
@@ -116,7 +116,7 @@ class StatsPoller(Actor[StatsMessage]):
 
     async def on_start(self, context: Context) -> None:
         await self._reread(at_boot=True)
-        context.every(REREAD_S, Reread(), jitter=0.1)
+        context.every(REREAD_S, RereadSessions(), jitter=0.1)
         context.start_soon(self._poll_for_ever)
 
     async def handle(self, message: StatsMessage) -> None:
@@ -186,7 +186,7 @@ class StatsPoller(Actor[StatsMessage]):
         await self._conclude(watched, answered)
 
     async def _completed(self, watched: _Watched, stats: NodeStats) -> NodeStats:
-        """The node's stats with what it does not know of itself, or is better found out by asking."""
+        """Return the node's stats with what it does not know of itself, or is better found out by asking."""
         if self._prove is not None and watched.hotkey and rules.proof_is_due(watched.polls, stats.vectors):
             watched.polls = 0
             proved = await self._prove(watched.endpoint, watched.hotkey, stats.vectors)

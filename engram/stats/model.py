@@ -13,7 +13,7 @@ class Sample(msgspec.Struct, frozen=True):
     """When it came, on the monotonic clock the poller was given."""
 
 
-class Target(msgspec.Struct, frozen=True, array_like=True):
+class PollTarget(msgspec.Struct, frozen=True, array_like=True):
     """A running session and where its node is."""
 
     session_id: str

@@ -13,11 +13,11 @@ import msgspec
 from config.model import StatsSettings
 from engram import wire
 from engram.api import node as api
-from engram.api.node_model import Listing, Possession
+from engram.api.node_model import Listing, Possession, known
 from engram.api.route import Route
 from engram.clock import Clock
-from engram.hotkeys import Keypair, PublicKey
-from engram.hotkeys.keypair import verify
+from engram.hotkeys import Keypair, PublicKey, certificates
+from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.miner_scheme import sign_body
 from engram.hotkeys.python_json import JsonObject
 from engram.http.client import HttpClient, Response
@@ -78,12 +78,13 @@ class Prover:
             root, signature = bytes.fromhex(shown.root_hex), bytes.fromhex(shown.signature.removeprefix("0x"))
             challenge = proofs.Challenge(node, own, nonce, cid, PUBLIC, root, shown.count, expires_at)
             signed = proofs.transcript(challenge) + bytes.fromhex(shown.proof)
-            return keyed_tree.verify(inclusion, cid, root) is not None and verify(node, signed, signature)
-        except (ValueError, OverflowError, msgspec.DecodeError, RecursionError):
+            certificates.require_signed(node, signed, signature, known(shown.certificate), at=self._clock.now())
+            return keyed_tree.verify(inclusion, cid, root) is not None
+        except (ValueError, OverflowError, msgspec.DecodeError, RecursionError, CertificateRefused):
             return False
 
     async def _post(self, endpoint: str, route: Route[Any, Any], fields: JsonObject) -> Response:
-        """Raises HttpError."""
+        """Send a signed request. Raises HttpError."""
         self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
         return await self._http.request(
             "POST",
@@ -93,5 +94,6 @@ class Prover:
             read_s=self._settings.timeout_s,
             total_s=self._settings.timeout_s,
             max_bytes=MAX_ANSWER_BYTES,
+            headers={certificates.HEADER: "1"},
             fresh=True,
         )

@@ -3,8 +3,8 @@
 import msgspec
 
 
-class Reread(msgspec.Struct, frozen=True):
+class RereadSessions(msgspec.Struct, frozen=True):
     """Look in the ledger which sessions run. Also a hint that a session began or ended."""
 
 
-StatsMessage = Reread
+StatsMessage = RereadSessions

@@ -18,7 +18,7 @@ class StatsView:
         self._outdated = False
 
     def outdate(self) -> None:
-        """A hint that other sessions run than before: the poller looks at its next tick. Never raises."""
+        """Tell that other sessions run than before: the poller looks at its next tick. Never raises."""
         self._outdated = True
 
     def take_outdated(self) -> bool:

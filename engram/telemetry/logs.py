@@ -198,6 +198,26 @@ def request(surface: str, *, method: str, path: str, status: int, took_ms: float
         held_by.hold(json_of.dumps(msgspec.structs.asdict(line)))
 
 
+def batched(line: msgspec.Struct) -> None:
+    """Note a line of any other kind as `request` does; it has the fields `event`, `level` and `timestamp`."""
+    held_by = _requests.held_by
+    if held_by is None:
+        if _requests.wanted:
+            fields = msgspec.structs.asdict(line)
+            known = {name: value for name, value in fields.items() if name not in ("event", "level", "timestamp")}
+            _log.info(fields["event"], **known)
+        return
+    try:
+        held_by.hold(msgspec.json.encode(line).decode("utf-8"))
+    except UnicodeEncodeError:
+        held_by.hold(json_of.dumps(msgspec.structs.asdict(line)))
+
+
+def now() -> str:
+    """Return the time as lines have it."""
+    return _now()
+
+
 def write_held() -> None:
     """Write the held lines of requests; call it a few times a second, and at the end."""
     if _requests.held_by is not None:

@@ -30,7 +30,7 @@ class Metric(msgspec.Struct, frozen=True):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = _FAST
     loop_only: bool = False
-    """Whether it is changed only by the event loop's thread, for each request."""
+    """Whether it is changed only by the event loop's thread, for each request or purchase."""
 
 
 TABLE: Final = (
@@ -60,23 +60,49 @@ TABLE: Final = (
     Metric("http_connections", "gauge", "engram_http_connections", "Open client connections.", ("surface",)),
     Metric("http_event_streams", "gauge", "engram_http_event_streams", "Open server-sent event streams.", ("surface",)),
     Metric("auth_refused", "counter", "engram_auth_refused", "Signed requests refused.", ("surface", "code")),
-    Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",)),
+    Metric("payments", "counter", "engram_payments", "Payments that entered a state.", ("state",), loop_only=True),
     Metric("payments_open", "gauge", "engram_payments_open", "Payments not yet in a terminal state.", ("state",)),
     Metric("refunds", "gauge", "engram_refunds", "Parts of refunds now in a state.", ("state",)),
     Metric("refunds_usd", "gauge", "engram_refunds_usd", "Dollars of the refunds now in a state.", ("state",)),
-    Metric("payment_seconds", "histogram", "engram_payment_seconds", "From reservation to an outcome.", ("outcome",)),
+    Metric(
+        "payment_seconds",
+        "histogram",
+        "engram_payment_seconds",
+        "From reservation to an outcome.",
+        ("outcome",),
+        loop_only=True,
+    ),
     Metric(
         "facilitator_seconds",
         "histogram",
         "engram_facilitator_seconds",
         "Calls to the facilitator.",
         ("call", "outcome"),
+        loop_only=True,
     ),
     Metric("sessions", "gauge", "engram_sessions", "Sessions now in a state.", ("state",)),
     Metric("launches", "counter", "engram_launches", "Launches of nodes.", ("backend", "outcome")),
     Metric("launch_seconds", "histogram", "engram_launch_seconds", "From launch to healthy.", ("backend",), _SLOW),
     Metric("nodes", "gauge", "engram_nodes", "Nodes now in existence.", ("backend",)),
+    Metric(
+        "akash_deployments",
+        "gauge",
+        "engram_akash_deployments",
+        "Active deployments of the account, by this ledger (ours) and by others.",
+        ("whose",),
+    ),
+    Metric("akash_balance", "gauge", "engram_akash_balance", "Balance of the account.", ("denom",)),
+    Metric(
+        "akash_margin",
+        "gauge",
+        "engram_akash_margin_ratio",
+        "Share of the price of sessions on Akash that their leases did not cost, over the last 7 days.",
+    ),
+    Metric("akash_orphans", "counter", "engram_akash_orphans_closed", "Deployments closed that no session wanted."),
+    Metric("backend_places", "gauge", "engram_backend_places", "Nodes that may run at once.", ("backend",)),
+    Metric("backend_up", "gauge", "engram_backend_up", "1 while the backend answers.", ("backend",)),
     Metric("polls", "counter", "engram_polls", "Polls of nodes.", ("outcome",)),
+    Metric("introductions", "counter", "engram_node_introductions", "Nodes that showed a key.", ("verdict",)),
     Metric("poll_seconds", "histogram", "engram_poll_seconds", "Polls of nodes.", ()),
     Metric("quarantined", "gauge", "engram_quarantined", "Rows whose work crashed too often.", ("area",)),
     Metric(
@@ -89,7 +115,36 @@ TABLE: Final = (
     Metric("relay_entries", "gauge", "engram_relay_entries", "Entries of the relay's outbox.", ("state",)),
     Metric("relay_sends", "counter", "engram_relay_sends", "Attempts to deliver a payload.", ("outcome",)),
     Metric(
+        "relay_failures_in_a_row",
+        "gauge",
+        "engram_relay_failures_in_a_row",
+        "Attempts in a row that delivered nothing.",
+    ),
+    Metric(
+        "relay_held_back",
+        "gauge",
+        "engram_relay_held_back",
+        "1 while the receiver is not to be sent to, but for a try.",
+    ),
+    Metric("relay_withdrawn", "counter", "engram_relay_withdrawn", "Payloads of blocks that the chain has given up."),
+    Metric(
         "relay_not_queued", "counter", "engram_relay_not_queued", "Payloads that never reached the outbox.", ("reason",)
+    ),
+    Metric("validator_rounds", "counter", "engram_validator_rounds", "Rounds that were held to their end."),
+    Metric(
+        "validator_round_seconds",
+        "histogram",
+        "engram_validator_round_seconds",
+        "From a round's first question to its scores.",
+        buckets=_SLOW,
+    ),
+    Metric(
+        "validator_weights", "counter", "engram_validator_weights", "Weights sent, by what became of them.", ("state",)
+    ),
+    Metric("validator_due", "gauge", "engram_validator_due", "1 for where setting weights stands.", ("verdict",)),
+    Metric("validator_planted", "gauge", "engram_validator_planted", "Planted records now in a state.", ("state",)),
+    Metric(
+        "xeris_judged", "counter", "engram_xeris_judged", "Payloads that were submitted to this receiver.", ("code",)
     ),
     Metric("chain_block", "gauge", "engram_chain_block", "Block of the newest metagraph.", ("netuid",)),
     Metric("chain_age", "gauge", "engram_chain_age_seconds", "Age of the newest metagraph.", ("netuid",)),
@@ -122,9 +177,9 @@ TABLE: Final = (
         ("verdict",),
     ),
     Metric("announcements", "counter", "engram_announcements", "Announcements on the chain.", ("outcome",)),
-    Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",)),
+    Metric("ledger_commits", "counter", "engram_ledger_commits", "Group commits.", ("outcome",), loop_only=True),
     Metric("ledger_commit_seconds", "histogram", "engram_ledger_commit_seconds", "Group commits, fsync included.", ()),
-    Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",)),
+    Metric("ledger_writes", "counter", "engram_ledger_writes", "Transactions asked for.", ("outcome",), loop_only=True),
     Metric("ledger_queue", "gauge", "engram_ledger_queue", "Transactions waiting for the writer.", ()),
     Metric("actor_restarts", "counter", "engram_actor_restarts", "Restarts by supervisors.", ("actor",)),
     Metric("actor_mailbox", "gauge", "engram_actor_mailbox", "Messages waiting in a mailbox.", ("actor",)),
@@ -144,6 +199,37 @@ TABLE: Final = (
     Metric("challenges", "counter", "engram_miner_challenges", "Storage challenges.", ("outcome",)),
     Metric("damaged_records", "counter", "engram_miner_damaged_records", "Times a record was not what its CID says."),
     Metric("late_buckets", "counter", "engram_miner_late_buckets", "Private answers that took more than one bucket."),
+    Metric("proxy_auth", "counter", "engram_proxy_auth", "Decisions about callers of the proxy.", ("result", "reason")),
+    Metric("proxy_ends", "counter", "engram_proxy_ends", "Requests to the proxy by how they ended.", ("route", "end")),
+    Metric(
+        "proxy_seconds",
+        "histogram",
+        "engram_proxy_request_seconds",
+        "From a request's head to its end.",
+        ("route", "phase"),
+        loop_only=True,
+    ),
+    Metric("proxy_bytes", "counter", "engram_proxy_bytes", "Bytes of bodies passed on.", ("route", "direction")),
+    Metric(
+        "proxy_backend_up", "gauge", "engram_proxy_backend_up", "Servers of a backend that take requests.", ("backend",)
+    ),
+    Metric(
+        "proxy_backend_in_flight",
+        "gauge",
+        "engram_proxy_backend_in_flight",
+        "Requests in progress at a backend.",
+        ("backend",),
+    ),
+    Metric("proxy_places", "gauge", "engram_proxy_places", "Requests passed on, and waiting for it.", ("state",)),
+    Metric("proxy_spool_bytes", "gauge", "engram_proxy_spool_bytes", "Bytes of bodies that wait for their proof."),
+    Metric("proxy_jobs", "gauge", "engram_proxy_jobs", "Jobs that run now."),
+    Metric("proxy_settings", "counter", "engram_proxy_settings", "Readings of changed settings.", ("outcome",)),
+    Metric(
+        "proxy_metagraph_age",
+        "gauge",
+        "engram_proxy_metagraph_age_seconds",
+        "Age of the metagraph that authorizes callers; -1: none was read.",
+    ),
     Metric("loop_lag", "histogram", "engram_loop_lag_seconds", "How late the event loop wakes a task.", (), _LAGS),
 )
 
@@ -158,23 +244,39 @@ class Metrics:
     http_connections: Gauge
     http_event_streams: Gauge
     auth_refused: Counter
-    payments: Counter
+    payments: loop_metrics.Counter
     payments_open: Gauge
     refunds: Gauge
     refunds_usd: Gauge
-    payment_seconds: Histogram
-    facilitator_seconds: Histogram
+    payment_seconds: loop_metrics.Histogram
+    facilitator_seconds: loop_metrics.Histogram
     sessions: Gauge
     launches: Counter
     launch_seconds: Histogram
     nodes: Gauge
+    akash_deployments: Gauge
+    akash_balance: Gauge
+    akash_margin: Gauge
+    akash_orphans: Counter
+    backend_places: Gauge
+    backend_up: Gauge
     polls: Counter
+    introductions: Counter
     poll_seconds: Histogram
     quarantined: Gauge
     sales_blocked: Gauge
     relay_entries: Gauge
     relay_sends: Counter
+    relay_failures_in_a_row: Gauge
+    relay_held_back: Gauge
+    relay_withdrawn: Counter
     relay_not_queued: Counter
+    validator_rounds: Counter
+    validator_round_seconds: Histogram
+    validator_weights: Counter
+    validator_due: Gauge
+    validator_planted: Gauge
+    xeris_judged: Counter
     chain_block: Gauge
     chain_age: Gauge
     chain_head_age: Gauge
@@ -183,9 +285,9 @@ class Metrics:
     chain_endpoint_failures: Gauge
     announcement: Gauge
     announcements: Counter
-    ledger_commits: Counter
+    ledger_commits: loop_metrics.Counter
     ledger_commit_seconds: Histogram
-    ledger_writes: Counter
+    ledger_writes: loop_metrics.Counter
     ledger_queue: Gauge
     actor_restarts: Counter
     actor_mailbox: Gauge
@@ -199,6 +301,17 @@ class Metrics:
     challenges: Counter
     damaged_records: Counter
     late_buckets: Counter
+    proxy_auth: Counter
+    proxy_ends: Counter
+    proxy_seconds: loop_metrics.Histogram
+    proxy_bytes: Counter
+    proxy_backend_up: Gauge
+    proxy_backend_in_flight: Gauge
+    proxy_places: Gauge
+    proxy_spool_bytes: Gauge
+    proxy_jobs: Gauge
+    proxy_settings: Counter
+    proxy_metagraph_age: Gauge
     loop_lag: Histogram
 
     def __init__(self) -> None:

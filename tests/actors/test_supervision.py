@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from actors import KILLED, NORMAL, SHUTDOWN, Backoff, ChildSpec, ExitReason, Intensity, Job, SupervisorSpec
 from actors._supervision import (
     Action,
+    AnswerRequest,
     AskStop,
     Boot,
     Booted,
     BootFailed,
-    Close,
+    ChildStatus,
+    CloseMailbox,
     DeleteChild,
     Disabled,
     End,
@@ -28,7 +30,6 @@ from actors._supervision import (
     Kill,
     KillChild,
     Phase,
-    Reply,
     RestartChild,
     RetryAfter,
     RetryDue,
@@ -37,11 +38,10 @@ from actors._supervision import (
     StartChild,
     Started,
     StartFailed,
-    State,
-    Status,
     StopChild,
     StopTimedOut,
     StopTimer,
+    SupervisorState,
     Withdraw,
     decide,
     new_state,
@@ -66,7 +66,7 @@ class Shell:
     """Performs actions by remembering what must be answered, and answers in any order."""
 
     def __init__(self, supervisor: SupervisorSpec) -> None:
-        self.state: State = new_state(supervisor)
+        self.state: SupervisorState = new_state(supervisor)
         self.actions: list[Action] = []
         self.now = 0.0
         self.live: dict[str, int] = {}
@@ -83,7 +83,7 @@ class Shell:
         self.state, actions = decide(self.state, event)
         for action in actions:
             self._perform(action)
-        alive = (Status.STARTING, Status.RUNNING, Status.STOPPING)
+        alive = (ChildStatus.STARTING, ChildStatus.RUNNING, ChildStatus.STOPPING)
         assert self.state.alive == sum(child.status in alive for child in self.state.children.values())
         for name, serial in self.live.items():
             child = self.state.children[name]
@@ -92,7 +92,10 @@ class Shell:
         if self.state.phase is Phase.ENDED:
             assert not self.live
             assert len(self.ended) == 1
-            assert {child.status for child in self.state.children.values()} <= {Status.STOPPED, Status.DISABLED}
+            assert {child.status for child in self.state.children.values()} <= {
+                ChildStatus.STOPPED,
+                ChildStatus.DISABLED,
+            }
         self.actions.extend(actions)
         return actions
 
@@ -110,14 +113,14 @@ class Shell:
                 self.due.append(StopTimedOut(name, serial, seconds))
             case RetryAfter(name, serial, _):
                 self.due.append(RetryDue(name, serial, 0.0))
-            case Reply(request, _, _):
+            case AnswerRequest(request, _, _):
                 assert isinstance(request, int)
                 assert request in self.open, "answered twice"
                 self.open.discard(request)
             case End():
                 assert not self.ended
                 self.ended.append(action)
-            case Close(name, _) | Forget(name, _):
+            case CloseMailbox(name, _) | Forget(name, _):
                 assert name not in self.live
             case Disabled() | GivingUp() | Booted() | BootFailed():
                 self.outcomes.append(action)
@@ -150,7 +153,9 @@ class Shell:
 
     def verdict(self, token: int) -> str | None:
         """What it was answered with."""
-        found = [action.verdict for action in self.actions if isinstance(action, Reply) and action.request == token]
+        found = [
+            action.verdict for action in self.actions if isinstance(action, AnswerRequest) and action.request == token
+        ]
         return found[0] if found else None
 
     def boot(self) -> Shell:
@@ -389,7 +394,7 @@ def test_an_end_while_the_supervisor_is_busy_is_judged_afterwards() -> None:
     shell.feed(Boot())
     shell.start("a")
     assert shell.exit("a") == []
-    assert shell.state.children["a"].status is Status.EXITED
+    assert shell.state.children["a"].status is ChildStatus.EXITED
     assert kinds(shell.start("b")) == ["Booted", "AskStop", "StopTimer"]
 
 
@@ -440,14 +445,14 @@ def test_a_withdrawn_start_is_undone() -> None:
 def test_a_disabled_child_keeps_out_of_a_group_restart() -> None:
     children = [spec("a", on_exceed="disable", intensity=Intensity(0, 1)), spec("b")]
     shell = Shell(SupervisorSpec("s", children, "one_for_all", Intensity(9, 9))).boot()
-    assert kinds(shell.exit("a")) == ["Disabled", "Close"]
+    assert kinds(shell.exit("a")) == ["Disabled", "CloseMailbox"]
     assert kinds(shell.exit("b")) == ["Start"]
     assert shell.start("b") == []
     token = shell.request(StopChild, "a")
-    assert (shell.verdict(token), shell.state.children["a"].status) == ("ok", Status.STOPPED)
+    assert (shell.verdict(token), shell.state.children["a"].status) == ("ok", ChildStatus.STOPPED)
     shell.request(RestartChild, "a")
     shell.start("a")
-    assert kinds(shell.exit("a")) == ["Disabled", "Close"]
+    assert kinds(shell.exit("a")) == ["Disabled", "CloseMailbox"]
 
 
 @pytest.mark.parametrize("reason", [NORMAL, SHUTDOWN, KILLED, CRASH])
@@ -458,6 +463,6 @@ def test_the_table_of_ends(restart: Any, reason: ExitReason) -> None:
     if restart == "temporary":
         assert done == ["Forget"]
     elif restart == "transient" and not reason.abnormal:
-        assert done == ["Close"]
+        assert done == ["CloseMailbox"]
     else:
         assert done == ["Start"]

@@ -9,8 +9,10 @@ import pytest
 from actors import SHUTDOWN, ExitReason, SupervisorSpec
 from actors._supervision import (
     Action,
+    AnswerRequest,
     AskStop,
     Boot,
+    ChildStatus,
     End,
     Event,
     Exited,
@@ -18,14 +20,12 @@ from actors._supervision import (
     Kill,
     KillChild,
     Phase,
-    Reply,
     Shutdown,
     Started,
     StartFailed,
-    State,
-    Status,
     StopChild,
     StopTimer,
+    SupervisorState,
     Withdraw,
     decide,
     new_state,
@@ -33,7 +33,7 @@ from actors._supervision import (
 from tests.actors.test_supervision import CRASH, spec
 
 
-def after(strategy: Any, *events: Event) -> State:
+def after(strategy: Any, *events: Event) -> SupervisorState:
     """Two children, a (serial 1) and b (serial 2), both started; then `events`."""
     state = new_state(SupervisorSpec("s", [spec("a"), spec("b")], strategy))
     for event in (Boot(), Started("a", 1, 0.0), Started("b", 2, 0.0), *events):
@@ -41,11 +41,11 @@ def after(strategy: Any, *events: Event) -> State:
     return state
 
 
-def given(state: State, event: Event) -> list[Action]:
+def given(state: SupervisorState, event: Event) -> list[Action]:
     return decide(state, event)[1]
 
 
-def over() -> State:
+def over() -> SupervisorState:
     state = after("one_for_one", Shutdown(), Exited("b", 2, SHUTDOWN, 1.0), Exited("a", 1, SHUTDOWN, 1.0))
     assert state.phase is Phase.ENDED
     return state
@@ -68,7 +68,7 @@ def test_a_supervisor_that_is_stopping_is_not_asked_twice() -> None:
 def test_reports_of_another_life_change_nothing(event: Event) -> None:
     state = after("one_for_one")
     assert given(state, event) == []
-    assert [child.status for child in state.children.values()] == [Status.RUNNING, Status.RUNNING]
+    assert [child.status for child in state.children.values()] == [ChildStatus.RUNNING, ChildStatus.RUNNING]
 
 
 def test_a_kill_is_for_those_that_run() -> None:
@@ -85,7 +85,7 @@ def test_an_end_answers_the_held_requests_and_drops_the_held_reports() -> None:
     for event in up + held:
         state, _ = decide(state, event)
     assert len(state.backlog) == 2
-    assert Reply(1, "down", "a") in given(state, Shutdown())
+    assert AnswerRequest(1, "down", "a") in given(state, Shutdown())
     assert not state.backlog
 
 

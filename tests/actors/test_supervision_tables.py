@@ -9,8 +9,10 @@ import pytest
 from actors import NORMAL, SHUTDOWN, Backoff, ExitReason, Intensity, SupervisorSpec
 from actors._supervision import (
     Action,
+    AnswerRequest,
     AskStop,
-    Close,
+    ChildStatus,
+    CloseMailbox,
     DeleteChild,
     Disabled,
     End,
@@ -20,7 +22,6 @@ from actors._supervision import (
     Kill,
     KillChild,
     Phase,
-    Reply,
     RestartChild,
     RetryAfter,
     RetryDue,
@@ -28,7 +29,6 @@ from actors._supervision import (
     Start,
     StartChild,
     Started,
-    Status,
     StopChild,
     StopTimer,
     Withdraw,
@@ -50,8 +50,8 @@ def ask(shell: Shell, what: str, name: str = "a") -> list[Action]:
     return shell.feed(REQUESTS[what](TOKEN, subject))
 
 
-def reply(verdict: Any, name: str = "a", reason: ExitReason | None = None) -> Reply:
-    return Reply(TOKEN, verdict, name, reason)
+def reply(verdict: Any, name: str = "a", reason: ExitReason | None = None) -> AnswerRequest:
+    return AnswerRequest(TOKEN, verdict, name, reason)
 
 
 def in_state(state: str, strategy: Any = "one_for_one") -> Shell:
@@ -98,7 +98,7 @@ TABLE: dict[tuple[str, str], list[Action]] = {
     ("stop", "running"): STOP,
     ("stop", "stopping"): [],
     ("stop", "again"): AGAIN_STOP,
-    ("stop", "waiting"): [Close("a", SHUTDOWN), reply("ok")],
+    ("stop", "waiting"): [CloseMailbox("a", SHUTDOWN), reply("ok")],
     ("stop", "stopped"): [reply("ok")],
     ("stop", "disabled"): [reply("ok")],
     ("stop", "absent"): [reply("not_found")],
@@ -154,14 +154,14 @@ def test_a_disabled_dynamic_child_takes_every_request(what: str, actions: list[A
 def test_a_disabled_dynamic_child_that_fails_to_restart_can_be_deleted() -> None:
     shell = in_state("disabled", "dynamic")
     ask(shell, "restart")
-    assert Close in [type(action) for action in shell.fail("a")]
-    assert shell.state.children["a"].status is Status.DISABLED
+    assert CloseMailbox in [type(action) for action in shell.fail("a")]
+    assert shell.state.children["a"].status is ChildStatus.DISABLED
     assert ask(shell, "delete") == [Forget("a", SHUTDOWN), reply("ok")]
 
 
 def test_stopping_a_child_that_starts_fails_its_start() -> None:
     shell = in_state("starting")
-    assert ask(shell, "stop") == [Reply(2, "start_failed", "a", SHUTDOWN), *STOP]
+    assert ask(shell, "stop") == [AnswerRequest(2, "start_failed", "a", SHUTDOWN), *STOP]
     assert shell.exit("a", SHUTDOWN) == [Forget("a", SHUTDOWN), reply("ok")]
 
 
@@ -169,7 +169,7 @@ def test_stopping_twice_answers_both() -> None:
     shell = in_state("stopping")
     assert ask(shell, "stop") == []
     first = shell.asked
-    assert shell.exit("a", CRASH) == [Close("a", CRASH), Reply(first, "ok", "a"), reply("ok")]
+    assert shell.exit("a", CRASH) == [CloseMailbox("a", CRASH), AnswerRequest(first, "ok", "a"), reply("ok")]
     assert shell.state.children["a"].last_exit is CRASH
 
 
@@ -181,16 +181,16 @@ def test_group_supervisors_do_one_thing_at_a_time(strategy: Any) -> None:
         subject: Any = spec("b") if what == "start" else "b"
         shell.open.add(token)
         assert shell.feed(REQUESTS[what](token, subject)) == []
-    assert shell.exit("a", SHUTDOWN) == [Close("a", SHUTDOWN), reply("ok"), Start("b", 3)]
+    assert shell.exit("a", SHUTDOWN) == [CloseMailbox("a", SHUTDOWN), reply("ok"), Start("b", 3)]
     assert shell.feed(Started("b", 3, 0.0)) == [
-        Reply(100, "ok", "b"),
-        Reply(101, "running", "b"),
-        Reply(102, "running", "b"),
+        AnswerRequest(100, "ok", "b"),
+        AnswerRequest(101, "running", "b"),
+        AnswerRequest(102, "running", "b"),
         AskStop("b"),
         StopTimer("b", 3, 5.0),
     ]
     shell.live["b"] = 3
-    assert shell.exit("b", SHUTDOWN) == [Close("b", SHUTDOWN), Reply(103, "ok", "b")]
+    assert shell.exit("b", SHUTDOWN) == [CloseMailbox("b", SHUTDOWN), AnswerRequest(103, "ok", "b")]
     assert ask(shell, "restart") == [Start("a", 4)]
     assert shell.start("a") == [reply("ok")]
 
@@ -204,7 +204,7 @@ def test_requests_that_wait_are_turned_down_at_the_end(end: Any) -> None:
         shell.open.add(token)
         shell.feed(REQUESTS[what](token, subject))
     actions = shell.feed(end)
-    assert actions[:4] == [Reply(token, "down", "b") for token in range(100, 104)]
+    assert actions[:4] == [AnswerRequest(token, "down", "b") for token in range(100, 104)]
     shell.exit("a", SHUTDOWN)
     assert shell.verdict(TOKEN) == "ok"
     for what in REQUESTS:
@@ -224,14 +224,14 @@ def test_a_restart_by_request_that_fails_leaves_the_child_listed() -> None:
     for strategy in ("one_for_one", "one_for_all", "rest_for_one"):
         shell = in_state("stopped", strategy)
         ask(shell, "restart")
-        assert shell.fail("a") == [reply("start_failed", "a", CRASH), Close("a", CRASH)]
+        assert shell.fail("a") == [reply("start_failed", "a", CRASH), CloseMailbox("a", CRASH)]
         child = shell.state.children["a"]
-        assert (child.status, child.last_exit, child.restarts) == (Status.STOPPED, CRASH, 0)
+        assert (child.status, child.last_exit, child.restarts) == (ChildStatus.STOPPED, CRASH, 0)
         assert ask(shell, "restart") == [Start("a", 4)]
 
 
 def test_an_ignored_start() -> None:
-    for strategy, rest in (("one_for_one", Close), ("rest_for_one", Close), ("dynamic", Forget)):
+    for strategy, rest in (("one_for_one", CloseMailbox), ("rest_for_one", CloseMailbox), ("dynamic", Forget)):
         shell = in_state("absent", strategy)
         ask(shell, "start")
         assert shell.finish("a", Ignored("a", 2)) == [reply("ignored"), rest("a", SHUTDOWN)]
@@ -248,7 +248,7 @@ def test_an_ignored_start_at_the_end_lets_the_end_go_on() -> None:
     shell = Shell(SupervisorSpec("s", [spec("a"), spec("b")])).boot()
     shell.exit("a")
     assert shell.feed(Shutdown()) == [AskStop("b"), StopTimer("b", 2, 5.0)]
-    assert shell.finish("a", Ignored("a", 3)) == [Close("a", SHUTDOWN)]
+    assert shell.finish("a", Ignored("a", 3)) == [CloseMailbox("a", SHUTDOWN)]
     assert shell.exit("b", SHUTDOWN) == [End(SHUTDOWN)]
 
 
@@ -257,7 +257,7 @@ def test_a_failed_start_at_the_end_is_not_tried_again() -> None:
     shell.exit("a")
     shell.feed(Shutdown())
     assert shell.fail("a") == []
-    assert shell.state.children["a"].status is Status.STOPPED
+    assert shell.state.children["a"].status is ChildStatus.STOPPED
     assert shell.exit("b", SHUTDOWN) == [End(SHUTDOWN)]
 
 
@@ -281,13 +281,13 @@ def significant(mode: Any, restart: Any) -> Shell:
 
 def test_any_significant_child_ends_its_supervisor() -> None:
     shell = significant("any_significant", "transient")
-    assert shell.exit("c", NORMAL) == [Close("c", NORMAL)]
-    assert shell.exit("a", NORMAL) == [Close("a", NORMAL), AskStop("b")]
+    assert shell.exit("c", NORMAL) == [CloseMailbox("c", NORMAL)]
+    assert shell.exit("a", NORMAL) == [CloseMailbox("a", NORMAL), AskStop("b")]
     assert shell.exit("b", SHUTDOWN) == [ENDED]
 
 
 def test_the_last_significant_child_ends_its_supervisor() -> None:
-    for restart, gone in (("transient", Close), ("temporary", Forget)):
+    for restart, gone in (("transient", CloseMailbox), ("temporary", Forget)):
         shell = significant("all_significant", restart)
         assert shell.exit("b", NORMAL) == [gone("b", NORMAL)]
         assert shell.exit("c", NORMAL) == [gone("c", NORMAL)]
@@ -298,7 +298,7 @@ def test_the_last_significant_child_does_not_count_when_it_is_stopped() -> None:
     shell = significant("all_significant", "transient")
     shell.exit("b", NORMAL)
     assert ask(shell, "stop") == [AskStop("a")]
-    assert shell.exit("a", SHUTDOWN) == [Close("a", SHUTDOWN), reply("ok")]
+    assert shell.exit("a", SHUTDOWN) == [CloseMailbox("a", SHUTDOWN), reply("ok")]
     assert shell.state.phase is Phase.UP
 
 
@@ -309,7 +309,7 @@ def test_a_significant_child_in_restart_is_still_there() -> None:
     ]
     shell = Shell(SupervisorSpec("s", children, auto_shutdown="all_significant")).boot()
     assert shell.exit("a") == [RetryAfter("a", 1, 0)]
-    assert shell.exit("b", NORMAL) == [Close("b", NORMAL)]
+    assert shell.exit("b", NORMAL) == [CloseMailbox("b", NORMAL)]
     assert shell.state.phase is Phase.UP
 
 
@@ -319,8 +319,8 @@ def test_a_disabled_significant_child_is_gone() -> None:
         spec("b", restart="transient", significant=True),
     ]
     shell = Shell(SupervisorSpec("s", children, auto_shutdown="all_significant")).boot()
-    assert shell.exit("a") == [Disabled("a", CRASH), Close("a", CRASH)]
-    assert shell.exit("b", NORMAL) == [Close("b", NORMAL), ENDED]
+    assert shell.exit("a") == [Disabled("a", CRASH), CloseMailbox("a", CRASH)]
+    assert shell.exit("b", NORMAL) == [CloseMailbox("b", NORMAL), ENDED]
 
 
 def test_giving_up_says_who_and_why() -> None:
@@ -348,8 +348,8 @@ def test_a_disabled_child_without_its_own_intensity_is_counted_alone_by_the_supe
     shell.start("b")
     assert shell.exit("a") == [Start("a", 4)]
     shell.start("a")
-    assert shell.exit("a") == [Disabled("a", CRASH), Close("a", CRASH)]
-    assert shell.state.children["a"].status is Status.DISABLED
+    assert shell.exit("a") == [Disabled("a", CRASH), CloseMailbox("a", CRASH)]
+    assert shell.state.children["a"].status is ChildStatus.DISABLED
     assert ask(shell, "restart") == [Start("a", 5)]
     shell.start("a")
     assert shell.exit("a") == [Start("a", 6)]
@@ -363,7 +363,7 @@ def test_a_retry_that_comes_while_the_supervisor_is_busy_waits() -> None:
     assert ask(shell, "stop") == [AskStop("a"), StopTimer("a", 3, 5.0)]
     assert shell.feed(RetryDue("b", 1, 0.0)) == []
     assert shell.exit("a", SHUTDOWN) == [
-        Close("a", SHUTDOWN),
+        CloseMailbox("a", SHUTDOWN),
         reply("ok"),
         AskStop("c"),
         StopTimer("c", 2, 5.0),
@@ -377,7 +377,7 @@ def test_a_withdrawn_restart_is_undone_and_the_child_stays() -> None:
         ask(shell, "restart")
         assert shell.feed(Withdraw(TOKEN)) == [AskStop("a"), StopTimer("a", 3, 5.0)]
         shell.open.discard(TOKEN)
-        assert shell.exit("a", SHUTDOWN) == [Close("a", SHUTDOWN)]
+        assert shell.exit("a", SHUTDOWN) == [CloseMailbox("a", SHUTDOWN)]
         assert ask(shell, "stop", "z") == [AskStop("z"), StopTimer("z", 1, 5.0)]
         assert shell.feed(Withdraw("nobody's")) == []
 
@@ -422,8 +422,8 @@ def test_a_stop_that_waits_finds_its_child_ended_by_itself() -> None:
     assert shell.exit("a") == []
     assert shell.exit("c", SHUTDOWN) == [Start("b", 4)]
     shell.start("b")
-    assert shell.start("c") == [Close("a", SHUTDOWN), reply("ok")]
-    assert (shell.state.children["a"].status, shell.state.children["a"].restarts) == (Status.STOPPED, 0)
+    assert shell.start("c") == [CloseMailbox("a", SHUTDOWN), reply("ok")]
+    assert (shell.state.children["a"].status, shell.state.children["a"].restarts) == (ChildStatus.STOPPED, 0)
 
 
 def test_a_temporary_child_that_ends_while_its_group_is_stopped_is_forgotten() -> None:
@@ -465,7 +465,7 @@ def test_a_kill_asks_those_that_were_not_asked_and_fails_their_starts() -> None:
     shell = Shell(SupervisorSpec("s", [spec("a"), spec("b")])).boot()
     shell.request(StartChild, spec("n"))
     assert shell.feed(Kill())[-3:] == [KillChild("a"), KillChild("b"), KillChild("n")]
-    assert [child.status for child in shell.state.children.values()] == [Status.STOPPING] * 3
+    assert [child.status for child in shell.state.children.values()] == [ChildStatus.STOPPING] * 3
 
 
 @pytest.mark.parametrize("alone", [Intensity(1, 9), None])
@@ -475,7 +475,7 @@ def test_a_child_counted_alone_gives_up_at_its_own_limit(alone: Intensity | None
         assert shell.exit("a") == [Start("a", n + 2)]
         shell.start("a")
     assert kinds(shell.exit("a")) == ["GivingUp", "End"]
-    assert shell.state.children["a"].status is Status.STOPPED
+    assert shell.state.children["a"].status is ChildStatus.STOPPED
     assert len(shell.state.window) == (0 if alone else 3)
 
 
@@ -485,9 +485,9 @@ def test_a_kill_fails_every_start_that_is_waited_for() -> None:
         shell.open.add(token)
         shell.feed(StartChild(token, spec(name, shutdown="infinity")))
     assert shell.feed(Kill()) == [
-        Reply(2, "start_failed", "n2", SHUTDOWN),
+        AnswerRequest(2, "start_failed", "n2", SHUTDOWN),
         AskStop("n2"),
-        Reply(1, "start_failed", "n1", SHUTDOWN),
+        AnswerRequest(1, "start_failed", "n1", SHUTDOWN),
         KillChild("n1"),
         KillChild("n2"),
     ]
@@ -496,5 +496,5 @@ def test_a_kill_fails_every_start_that_is_waited_for() -> None:
 def test_a_start_that_fails_after_it_was_told_to_stop_is_stopped_with_its_reason() -> None:
     shell = in_state("again")
     ask(shell, "stop")
-    assert shell.fail("a") == [Close("a", CRASH), reply("ok")]
+    assert shell.fail("a") == [CloseMailbox("a", CRASH), reply("ok")]
     assert shell.state.children["a"].last_exit is CRASH

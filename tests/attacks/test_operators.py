@@ -61,7 +61,7 @@ def test_nodes_of_another_backend_are_never_left_to_one_that_cannot_end_them(tmp
         assert not gateway.wait_ready()
         assert gateway.wait() == 2
         assert "engram cannot start: 1 nodes of backend 'docker' are alive" in gateway.log()
-        assert "set provisioning.backend to 'docker'" in gateway.log()
+        assert "add 'docker' to provisioning.backends" in gateway.log()
         with contextlib.closing(sqlite3.connect(gateway.data_dir / LEDGER_FILE)) as ledger:
             assert ledger.execute("SELECT state FROM nodes").fetchall() == [("running",)]
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from engram.chain.errors import CallRefused, EndpointsForked
-from engram.chain.model import Claim, Fork
+from engram.chain.model import BlockReport, Fork
 from engram.chain.read.view import open_view
 from engram.chain.sync.fork_folder import FORKS_KEPT, ForkFolder
 from tests.chain.test_actor import live, syncing
@@ -122,7 +122,9 @@ async def test_a_fork_that_stands_still_is_outvoted_by_two_and_named(
 
 def fork(number: int) -> Fork:
     return Fork(
-        1.0, Claim("a", number, "0x" + "aa" * 32, {"number": hex(number)}), Claim("b", number, "0x" + "bb" * 32)
+        1.0,
+        BlockReport("a", number, "0x" + "aa" * 32, {"number": hex(number)}),
+        BlockReport("b", number, "0x" + "bb" * 32),
     )
 
 

@@ -148,14 +148,14 @@ def test_a_full_node_stops_the_ingest_where_it_can_go_on(here: Path, run: Run) -
 def test_a_file_that_was_changed_is_not_gone_on_with(running: NodeProcess, here: Path, run: Run) -> None:
     write_lines(here / "f.jsonl", *({"text": f"line {i}"} for i in range(3)))
     content = (here / "f.jsonl").read_bytes()
-    mark = ingest.Mark(f"{running.get('/health')['hotkey']} ", len(content), 3, "0" * 64)
+    mark = ingest.Bookmark(f"{running.get('/health')['hotkey']} ", len(content), 3, "0" * 64)
     (here / "f.jsonl.ingested").write_text(json.dumps(_fields(mark)))
     ran = run("miner", "ingest", "f.jsonl", "--to", url(running), "--json")
     assert "from the beginning" in ran.err
     assert json.loads(ran.out)["stored"] == 3
 
 
-def _fields(mark: ingest.Mark) -> dict[str, object]:
+def _fields(mark: ingest.Bookmark) -> dict[str, object]:
     return {name: getattr(mark, name) for name in mark.__struct_fields__}
 
 

@@ -29,7 +29,7 @@ from engram.control.commands import (
     ShowSession,
     StopSession,
 )
-from engram.control.errors import Refused
+from engram.control.errors import CommandRefused
 from engram.control.model import (
     AttemptRow,
     BackupMade,
@@ -208,7 +208,7 @@ def test_when_nothing_had_to_be_changed_that_is_told(data: Path, run: Run) -> No
 
 def test_a_refusal_is_told_in_its_words(data: Path, run: Run) -> None:
     def refuse(_: AnyCommand) -> object:
-        raise Refused("not_found", "there is no session s9")
+        raise CommandRefused("not_found", "there is no session s9")
 
     with control_server(data, refuse):
         ran = run("sessions", "stop", "s9")

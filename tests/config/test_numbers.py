@@ -23,7 +23,7 @@ from engram.gateway.sales_switch import Selling
 from engram.ledger import open_inline
 from engram.payments import records, reservations, x402
 from engram.payments.actor import PaymentVerifier
-from engram.payments.model import Limits
+from engram.payments.model import HoldLimits
 from engram.payments.refund_settings import refund_terms
 from engram.provisioning.local import PORT_COUNT
 from engram.sessions import TierName, rules
@@ -46,7 +46,7 @@ def _numeric(hint: object) -> bool:
 
 
 NUMERIC = [key for key, hint in KEYS.items() if _numeric(hint)]
-PLENTY = Limits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
+PLENTY = HoldLimits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
 PRICED = ("pricing.lite_usd_per_hour", "sessions.min_hours", "sessions.max_hours", "payments.max_timeout_s")
 NUMBERS = st.one_of(
     st.sampled_from(EXTREMES),

@@ -9,11 +9,17 @@ from hypothesis import strategies as st
 
 import config
 from config import ConfigError, Settings
+from config.model import ValidatorSettings
 from config.networks import Money
 from config.rules import MEANT, Place, cautions, checksummed, place_of, refusals
 
 MINE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 OWNER = "akash1" + "q" * 38
+AKASH = {
+    "akash__key_file": "akash-key",
+    "provisioning__miner_image": "ghcr.io/example/engram@sha256:" + "0" * 64,
+    "gateway__public_url": "https://gateway.example",
+}
 
 
 def settings(profile: str = "local", **changes: Any) -> Settings:
@@ -25,6 +31,7 @@ def settings(profile: str = "local", **changes: Any) -> Settings:
             "payments__facilitator_url": "https://x402.example",
             "payments__rpc_url": "https://rpc.example",
             "akash__owner_address": OWNER,
+            **AKASH,
         } | changes
     for name, value in changes.items():
         section, _, key = name.partition("__")
@@ -73,14 +80,32 @@ def test_outside_local_what_the_operator_must_name_is_asked_for_by_name(profile:
         ("testnet", {"payments__rpc_url": "https://"}, "payments.rpc_url"),
         ("mainnet", {"payments__rpc_url": "http://rpc.example"}, "payments.rpc_url"),
         # Play money
-        ("local", {"provisioning__backend": "docker"}, "provisioning.backend"),
-        ("local", {"provisioning__backend": "akash"}, "provisioning.backend"),
+        (
+            "local",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
+        ("local", {"provisioning__backend": "akash"} | AKASH, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "akash")} | AKASH, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "local")}, "provisioning.backends"),
+        ("local", {"provisioning__backends": ("local", "docker"), "docker__first_port": 18_900}, "docker.first_port"),
         ("local", {"gateway__host": "0.0.0.0"}, "gateway.host"),
         ("local", {"gateway__host": "gateway.example"}, "gateway.host"),
         ("local", {"payments__network": "base"}, "payments.facilitator_url"),
+        # Akash
+        ("mainnet", {"akash__key_file": ""}, "akash.key_file"),
+        ("mainnet", {"akash__endpoints": ()}, "akash.endpoints"),
+        ("mainnet", {"provisioning__miner_image": "ghcr.io/example/engram:latest"}, "provisioning.miner_image"),
+        ("mainnet", {"gateway__public_url": ""}, "gateway.public_url"),
+        ("mainnet", {"akash__allow_private_providers": True}, "akash.allow_private_providers"),
+        ("mainnet", {"akash__bids_enough_s": 5.0}, "akash.bids_enough_s"),
         # Test networks
         ("testnet", {"provisioning__backend": "akash"}, "akash.chain_id"),
-        ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:2375"}, "docker.host"),
+        (
+            "testnet",
+            {"provisioning__backend": "docker", "docker__host": "tcp://10.0.0.5:1", "docker__tls_ca": "ca"},
+            "docker.host",
+        ),
         ("testnet", {"payments__facilitator_url": "embedded"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "ftp://x"}, "payments.facilitator_url"),
         ("testnet", {"payments__facilitator_url": "https://"}, "payments.facilitator_url"),
@@ -186,7 +211,7 @@ def test_the_originals_three_exports_without_a_network_do_not_start_as_play_mone
     with pytest.raises(ConfigError, match="--profile mainnet"):
         config.check(config.load(None, (), environ, None, ()).settings)
     meant = config.load("mainnet", (), environ | {"X402_RECIPIENT_ADDRESS": MINE}, None, ()).settings
-    assert refused(meant) == []
+    assert refused(meant) == ["akash.key_file", "provisioning.miner_image", "gateway.public_url"]
 
 
 def test_real_money_in_the_profile_local_is_refused_by_the_variable_that_names_it() -> None:
@@ -237,7 +262,19 @@ def test_what_is_no_url_at_all_is_refused_in_words(key: str, url: str) -> None:
 @pytest.mark.parametrize("host", ["tcp://[::1", "tcp://10.0.0.5:2375", ""])
 def test_a_docker_host_that_cannot_be_read_is_not_on_loopback(host: str) -> None:
     docker = settings("testnet", provisioning__backend="docker", docker__host=host)
-    assert refused(docker) == ["docker.host"]
+    assert "docker.host" in refused(docker)
+
+
+def test_an_engine_on_another_machine_is_spoken_to_by_tls_alone() -> None:
+    def judged(**changes: object) -> list[str]:
+        return refused(settings("mainnet", provisioning__backends=("docker",), **changes))
+
+    far = "tcp://10.0.0.5:2376"
+    assert judged(docker__host=far) == ["docker.tls_ca"]
+    assert judged(docker__host=far, docker__tls_ca="ca.pem") == []
+    assert judged(docker__host=far, docker__tls_ca="ca.pem", docker__tls_key="key.pem") == ["docker.tls_certificate"]
+    assert judged(docker__host="tcp://127.0.0.1:2375", docker__tls_certificate="a.pem") == ["docker.tls_key"]
+    assert judged(docker__host="unix:///var/run/docker.sock") == []
 
 
 def test_a_facilitator_on_this_machine_is_known_by_its_host_alone() -> None:
@@ -264,6 +301,16 @@ def test_mainnet_takes_real_money_alone(network: str) -> None:
         ("testnet", {"gateway__auth_required": False}),
         ("testnet", {"payments__recipient": MINE.lower()}),
         ("testnet", {"provisioning__backend": "akash", "akash__chain_id": "sandbox-2"}),
+        (
+            "local",
+            AKASH
+            | {
+                "provisioning__backend": "akash",
+                "akash__chain_id": "copy-1",
+                "akash__endpoints": ("http://127.0.0.1:1317",),
+                "akash__allow_private_providers": True,
+            },
+        ),
         ("testnet", {"provisioning__backend": "docker"}),
         ("testnet", {"provisioning__backend": "docker", "docker__host": "tcp://127.0.0.1:2375"}),
         ("mainnet", {"gateway__host": "0.0.0.0", "provisioning__backend": "docker"}),
@@ -309,7 +356,7 @@ def test_a_miner_is_not_asked_about_money() -> None:
 
 def test_roles_together_are_refused_for_a_reason_only_once() -> None:
     wrong = settings("local", gateway__host="0.0.0.0")
-    assert refused(wrong, "gateway", "gateway", "validator") == ["gateway.host"]
+    assert refused(wrong, "gateway", "gateway", "facilitator") == ["gateway.host"]
 
 
 @pytest.mark.parametrize(
@@ -347,7 +394,7 @@ def test_worthless_money_never_buys_what_costs_something(
     if refused(given_settings):
         return
     assert network == "base" or backend != "akash"
-    assert network != "eip155:31337" or (backend == "local" and host == "127.0.0.1")
+    assert network != "eip155:31337" or host == "127.0.0.1"
     assert auth_required or host == "127.0.0.1"
     assert profile != "mainnet" or (network == "base" and auth_required)
 
@@ -385,3 +432,16 @@ def test_an_embedding_server_needs_url_model_and_dimension(told: dict[str, objec
     fields = {f"miner__{name}": value for name, value in ({"embedder": "openai"} | told).items()}
     for role in ("miner", "gateway"):
         assert refused(settings("local", **fields), role) == missing
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "key"),
+    [
+        ("local", {}, "validator.hotkey_file"),
+        ("mainnet", {"hotkey_file": "key", "private_addresses": True}, "validator.private_addresses"),
+        ("local", {"hotkey_file": "key", "blacklist": ("nobody because",)}, "validator.blacklist"),
+    ],
+)
+def test_a_validator_does_not_start_with_a_wrong_setting(environment: str, changes: dict[str, Any], key: str) -> None:
+    wrong = msgspec.structs.replace(settings(environment), validator=ValidatorSettings(**changes))
+    assert refused(wrong, "validator") == [key]

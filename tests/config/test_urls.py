@@ -18,6 +18,7 @@ def started_with(key: str, value: str) -> None:
 
 def test_the_settings_that_are_urls_are_these() -> None:
     assert sorted(URLS) == [
+        "akash.endpoints",
         "akash.node_url",
         "chain.endpoints",
         "gateway.public_url",

@@ -12,7 +12,15 @@ import pytest
 import trio
 
 from actors import ChildSpec, Job, SupervisorSpec, open_system
-from engram.control import SOCKET_FILE, Command, ControlClient, NotRunning, OutcomeUnknown, ProtocolError, Refused
+from engram.control import (
+    SOCKET_FILE,
+    Command,
+    CommandRefused,
+    ControlClient,
+    NotRunning,
+    OutcomeUnknown,
+    ProtocolError,
+)
 from engram.control import commands as cmd
 from engram.control.protocol import MAX_COMMAND_BYTES, decode_answer, encode_command, reply_type
 from engram.control.server import MAX_CONNECTIONS, control_job
@@ -38,7 +46,7 @@ class EchoOperations:
             await trio.sleep_forever()
         match command.numbers:
             case [0]:
-                raise Refused("zero", "nothing is not taken")
+                raise CommandRefused("zero", "nothing is not taken")
             case [1]:
                 raise ZeroDivisionError("an error of ours")
             case _:
@@ -88,10 +96,10 @@ async def test_without_a_process_it_is_said_that_none_runs(tmp_path: Path) -> No
 
 async def test_refusals_and_crashes_are_told_and_the_socket_goes_on(tmp_path: Path) -> None:
     async with serving(tmp_path, EchoOperations()):
-        with pytest.raises(Refused, match="nothing is not taken") as refused:
+        with pytest.raises(CommandRefused, match="nothing is not taken") as refused:
             await call(tmp_path, Echo(numbers=[0]))
         assert refused.value.code == "zero"
-        with pytest.raises(Refused, match="ZeroDivisionError") as crashed:
+        with pytest.raises(CommandRefused, match="ZeroDivisionError") as crashed:
             await call(tmp_path, Echo(numbers=[1]))
         assert crashed.value.code == "internal"
         assert await call(tmp_path, Echo(numbers=[7])) == [7]
@@ -151,7 +159,7 @@ async def test_operators_beyond_the_bound_are_told_to_come_back_while_all_are_at
             operations.taken = trio.Event()
             await stream.send_all(encode_command(Echo(numbers=[2])))
             await operations.taken.wait()
-        with pytest.raises((Refused, OutcomeUnknown)):
+        with pytest.raises((CommandRefused, OutcomeUnknown)):
             await call(tmp_path, Echo(numbers=[2]))
         for stream in held:
             await stream.aclose()

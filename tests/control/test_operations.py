@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from config.model import ChainSettings
 from engram.chain.sync.subnets import Subnets
 from engram.clock import ManualClock
-from engram.control import Command, Refused
+from engram.control import Command, CommandRefused
 from engram.control import commands as cmd
 from engram.control.operations import GatewayOperations
 from engram.control.protocol import decode_answer, encode_command, encode_success, reply_type
@@ -22,7 +22,7 @@ from engram.hotkeys.passwords import password_for
 from engram.ledger import LEDGER_FILE, backup, open_inline
 from engram.payments import records as payment_records
 from engram.payments import reservations
-from engram.payments.model import Limits
+from engram.payments.model import HoldLimits
 from engram.payments.rules import PaymentEvent
 from engram.relay import MemoryPayload
 from engram.relay import records as relay_records
@@ -114,7 +114,7 @@ async def test_sessions_are_listed_page_by_page_and_by_state(desk: Desk) -> None
     assert [row.session_id for page in (first, second, third) for row in page.rows] == ["a", "b", "c", "d"]
     assert third.after == ""
     assert [row.session_id for row in (await desk.ask(cmd.ListSessions(state="active"))).rows] == ["d"]
-    with pytest.raises(Refused, match="payment_pending, provisioning, active"):
+    with pytest.raises(CommandRefused, match="payment_pending, provisioning, active"):
         await desk.ask(cmd.ListSessions(state="asleep"))
 
 
@@ -123,7 +123,7 @@ async def test_a_session_is_shown_with_its_history(desk: Desk) -> None:
     shown = await desk.ask(cmd.ShowSession(session_id="a"))
     assert shown.session.status == "provisioning"
     assert [event.event for event in shown.events] == ["provisioning"]
-    with pytest.raises(Refused, match="no session b"):
+    with pytest.raises(CommandRefused, match="no session b"):
         await desk.ask(cmd.ShowSession(session_id="b"))
 
 
@@ -136,7 +136,7 @@ async def test_an_operators_stop_is_durable_and_hinted(desk: Desk) -> None:
     assert shown.session.end_reason == "stopped_by_operator"
     again = await desk.ask(cmd.StopSession(session_id="a"))
     assert (again.changed, again.message) == (False, "a is stopping")
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(cmd.StopSession(session_id="b"))
 
 
@@ -148,7 +148,7 @@ async def test_a_quarantined_session_is_seen_and_released(desk: Desk) -> None:
     assert (await desk.ask(cmd.GetStatus())).quarantined == ["a"]
     assert (await desk.ask(cmd.ReleaseSession(session_id="a"))).changed
     assert (await desk.ask(cmd.GetStatus())).quarantined == []
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(cmd.ReleaseSession(session_id="b"))
 
 
@@ -167,9 +167,9 @@ async def test_payments_are_shown_without_what_could_pay(desk: Desk) -> None:
     assert (await desk.ask(cmd.ListPayments(state="settled"))).rows == []
     assert (await desk.ask(cmd.ReleasePayment(payment_id=row.payment_id))).changed
     assert desk.hints.given == ["payments_changed"]
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(cmd.ShowPayment(payment_id="x"))
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(cmd.ReleasePayment(payment_id="x"))
 
 
@@ -187,12 +187,12 @@ async def test_a_refund_sent_by_hand_is_noted_once(desk: Desk) -> None:
     shown = await desk.ask(cmd.ShowPayment(payment_id=reservation.payment.id))
     assert (shown.payment.state, shown.refunds[0].state) == ("refunded", "refunded")
     assert (shown.refunds[0].transaction, shown.refunds[0].answer) == ("0x" + "ab" * 32, "sent_by_hand")
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(sent)
 
 
 async def test_no_payment_is_left_out_between_two_pages(desk: Desk) -> None:
-    roomy = Limits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
+    roomy = HoldLimits(places=100, live_per_hotkey=100, holds_per_payer=100, holds_per_address=100)
     made = [builders.reservation(str(n), limits=roomy, created_at=float(n // 3)) for n in range(10)]
     for reservation in made:
         await desk.ledger.write(partial(reservations.reserve, reservation=reservation))
@@ -220,9 +220,9 @@ async def test_a_backup_is_a_whole_ledger(desk: Desk, tmp_path: Path) -> None:
     report = await trio.to_thread.run_sync(backup.check, tmp_path / "copy.db")
     assert report.problems == []
     assert report.rows["sessions"] == 1
-    with pytest.raises(Refused, match="exists already"):
+    with pytest.raises(CommandRefused, match="exists already"):
         await desk.ask(cmd.BackupLedger(path=str(tmp_path / "copy.db")))
-    with pytest.raises(Refused, match="not absolute"):
+    with pytest.raises(CommandRefused, match="not absolute"):
         await desk.ask(cmd.BackupLedger(path="copy.db"))
 
 
@@ -242,10 +242,10 @@ async def test_a_number_that_no_row_can_have_is_no_command(desk: Desk, line: byt
 
 
 async def test_a_path_with_nul_is_no_command(desk: Desk) -> None:
-    with pytest.raises(Refused, match="NUL") as refused:
+    with pytest.raises(CommandRefused, match="NUL") as refused:
         await desk.ask(cmd.BackupLedger(path="/a\0b"))
     assert refused.value.code == "bad_command"
-    with pytest.raises(Refused, match="NUL"):
+    with pytest.raises(CommandRefused, match="NUL"):
         await desk.ask(cmd.AddNodeKey(path="/a\0b"))
 
 
@@ -253,7 +253,7 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -
     payload = MemoryPayload(netuid=450, block=1, round_ts=1.0, output_hash="ab", nonce="1:1:1", nodes={})
     await desk.ledger.write(lambda connection: relay_records.enqueue(connection, payload, desk.clock.now()))
     assert await desk.ask(cmd.ListDeadLetters()) == []
-    with pytest.raises(Refused, match="not abandoned"):
+    with pytest.raises(CommandRefused, match="not abandoned"):
         await desk.ask(cmd.RetryDeadLetter(id=1))
     abandon(desk, 1)
     assert [row.id for row in await desk.ask(cmd.ListDeadLetters())] == [1]
@@ -267,7 +267,7 @@ async def test_dead_letters_are_listed_shown_retried_and_discarded(desk: Desk) -
     await desk.ask(cmd.DiscardDeadLetter(id=1))
     assert (await desk.ask(cmd.ShowDeadLetter(id=1))).entry.state == "discarded"
     assert set(desk.hints.given) == {"outbox_changed"}
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         await desk.ask(cmd.ShowDeadLetter(id=2))
 
 
@@ -287,15 +287,15 @@ async def test_the_pool_of_node_keys_takes_wallet_files(desk: Desk, tmp_path: Pa
     assert keypair.ss58 in (await desk.ask(cmd.AddNodeKey(path=str(file)))).message
     row = (await desk.ask(cmd.ListNodeKeys()))[0]
     assert (row.hotkey, row.path, row.retired_at) == (keypair.ss58, str(file), None)
-    with pytest.raises(Refused, match="already"):
+    with pytest.raises(CommandRefused, match="already"):
         await desk.ask(cmd.AddNodeKey(path=str(file)))
     await desk.ask(cmd.RetireNodeKey(hotkey=keypair.ss58))
     assert (await desk.ask(cmd.ListNodeKeys()))[0].retired_at is not None
     file.chmod(0o644)
-    with pytest.raises(Refused, match="chmod 600"):
+    with pytest.raises(CommandRefused, match="chmod 600"):
         await desk.ask(cmd.AddNodeKey(path=str(file)))
     for command in (cmd.AddNodeKey(path=str(tmp_path / "none")), cmd.RetireNodeKey(hotkey="5x")):
-        with pytest.raises(Refused):
+        with pytest.raises(CommandRefused):
             await desk.ask(command)
 
 
@@ -305,7 +305,7 @@ async def test_an_encrypted_key_without_the_password_that_its_node_would_need_is
     file = tmp_path / "hotkey"
     file.write_bytes(ENCRYPTED.read_bytes())
     file.chmod(0o600)
-    with pytest.raises(Refused, match=r"encrypted: .*miner\.hotkey_password_file$"):
+    with pytest.raises(CommandRefused, match=r"encrypted: .*miner\.hotkey_password_file$"):
         await desk.ask(cmd.AddNodeKey(path=str(file)))
 
 
@@ -315,7 +315,7 @@ async def test_an_encrypted_key_is_taken_when_its_password_opens_it(desk: Desk, 
     file.write_bytes(ENCRYPTED.read_bytes())
     file.chmod(0o600)
     desk.password_file = str(password_file(tmp_path, b"not the one"))
-    with pytest.raises(Refused, match="wrong password"):
+    with pytest.raises(CommandRefused, match="wrong password"):
         await desk.ask(cmd.AddNodeKey(path=str(file)))
     password_file(tmp_path, PASSWORD.encode())
     assert Keypair.from_seed(SEED).ss58 in (await desk.ask(cmd.AddNodeKey(path=str(file)))).message
@@ -335,7 +335,7 @@ async def test_status_counts_what_there_is(desk: Desk) -> None:
 
 async def test_a_ledger_that_cannot_be_asked_is_a_refusal(desk: Desk) -> None:
     desk.ledger.close()
-    with pytest.raises(Refused, match="closed"):
+    with pytest.raises(CommandRefused, match="closed"):
         await desk.ask(cmd.ListSessions())
 
 

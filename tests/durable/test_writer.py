@@ -42,7 +42,7 @@ async def test_a_request_that_raises_undoes_itself_and_not_its_neighbours(tmp_pa
     writer = Writer(DATABASE, tmp_path / "a.db", on_group=groups.append)
     outcomes: list[object] = []
     for transaction in (put("a"), refuse, put("b")):
-        writer.submit(writers.Request(transaction, lambda outcome: outcomes.append(outcome.error)))
+        writer.submit(writers.WriteRequest(transaction, lambda outcome: outcomes.append(outcome.error)))
     writer.start()
     with trio.fail_after(10):
         await until(lambda: len(groups) == 1)
@@ -56,7 +56,7 @@ async def test_a_large_request_has_a_group_of_its_own(tmp_path: Path) -> None:
     groups: list[Group] = []
     writer = Writer(DATABASE, tmp_path / "a.db", on_group=groups.append)
     for number, size in enumerate((200, 56, 1, 1_000, 1)):
-        writer.submit(writers.Request(put(f"n{number}"), lambda outcome: None, size))
+        writer.submit(writers.WriteRequest(put(f"n{number}"), lambda outcome: None, size))
     writer.start()
     with trio.fail_after(10):
         await until(lambda: writer.commits.transactions == 5)
@@ -82,7 +82,7 @@ async def test_what_waits_beyond_the_bound_is_refused(tmp_path: Path, monkeypatc
     writer = Writer(DATABASE, tmp_path / "a.db")
     errors: list[Exception | None] = []
     for name in "abc":
-        writer.submit(writers.Request(put(name), lambda outcome: errors.append(outcome.error)))
+        writer.submit(writers.WriteRequest(put(name), lambda outcome: errors.append(outcome.error)))
     assert [type(error) for error in errors] == [NotKept]
     writer.start()
     with trio.fail_after(10):
@@ -103,7 +103,7 @@ async def test_a_commit_of_unknown_outcome_is_fatal_and_what_waits_is_not_done(
     writer = Writer(DATABASE, tmp_path / "a.db", on_fatal=fatal.append)
     errors: list[Exception | None] = []
     for name in "abc":
-        writer.submit(writers.Request(put(name), lambda outcome: errors.append(outcome.error)))
+        writer.submit(writers.WriteRequest(put(name), lambda outcome: errors.append(outcome.error)))
     writer.start()
     with trio.fail_after(10):
         await until(lambda: len(errors) == 3)
@@ -143,7 +143,7 @@ async def test_a_closed_writer_refuses(tmp_path: Path) -> None:
 async def test_what_was_submitted_is_committed_before_it_closes(tmp_path: Path) -> None:
     writer = Writer(DATABASE, tmp_path / "a.db")
     for number in range(1_000):
-        writer.submit(writers.Request(put(f"n{number}"), lambda outcome: None))
+        writer.submit(writers.WriteRequest(put(f"n{number}"), lambda outcome: None))
     writer.start()
     await trio.to_thread.run_sync(writer.close)
     assert len(names_on_disk(tmp_path / "a.db")) == 1_000

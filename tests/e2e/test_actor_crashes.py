@@ -30,7 +30,7 @@ from engram.relay.protocol import OutboxGrew
 from engram.roles import gateway, gateway_ports, shared
 from engram.roles.process import Process
 from engram.roles.shared import Shared
-from engram.stats import Reread, StatsPoller
+from engram.stats import RereadSessions, StatsPoller
 from tests.e2e.buyer import Buyer, balance
 from tests.e2e.gateway_process import with_ports_of_its_own
 
@@ -118,7 +118,7 @@ async def test_a_crashed_actor_is_restarted_and_purchases_go_on(
         if actor is RelayEmitter:
             process.registry.ref(RelayEmitter, "relay_emitter").tell(OutboxGrew())
         if actor is StatsPoller:
-            process.registry.ref(StatsPoller, "stats_poller").tell(Reread())
+            process.registry.ref(StatsPoller, "stats_poller").tell(RereadSessions())
         await purchase(process)
         assert injection.crashed
 

@@ -13,9 +13,9 @@ from engram.demo import ANSWER
 from tests.e2e.gateway_process import ROOT
 
 
-def demo(folder: Path, **variables: str) -> subprocess.Popen[str]:
+def demo(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "engram.demo"],
+        [sys.executable, "-m", "engram.demo", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(folder), **variables},
         stdin=subprocess.DEVNULL,
@@ -26,15 +26,18 @@ def demo(folder: Path, **variables: str) -> subprocess.Popen[str]:
 
 
 def left_running(folder: Path) -> list[str]:
-    """Command lines of processes that belong to a demo in the folder."""
+    """Command lines of processes that belong to a demo in the folder: by command line or environment."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                command, environment = (
+                    (entry / name).read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    for name in ("cmdline", "environ")
+                )
             except OSError:
                 continue
-            if str(folder) in command:
+            if str(folder) in command or str(folder) in environment:
                 found.append(command)
     return found
 
@@ -53,6 +56,17 @@ def test_the_demo_shows_its_steps_and_ends_in_one_json_object(tmp_path: Path) ->
     assert 0 < result["time_to_active_s"] < 120
     assert any(line.startswith("Waiting for the node") for line in lines)
     assert "\x1b" not in out
+    assert left_running(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.heavy
+def test_the_demo_buys_a_node_on_the_double_of_akash(tmp_path: Path) -> None:
+    process = demo(tmp_path, "--backend", "akash")
+    out, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, out
+    result = json.loads(out.splitlines()[-1])
+    assert (result["demo"], result["query_top_text"], result["stopped"]) == ("ok", ANSWER, True)
     assert left_running(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engram.clock import ManualClock
 from engram.facilitator import records, rules
-from engram.facilitator.rules import Malformed
+from engram.facilitator.rules import MalformedRequest
 from engram.facilitator.service import PlayFacilitator
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import x402
@@ -33,11 +33,34 @@ def body(signed: Authorization | None = None, wanted: Requirements | None = None
     return msgspec.json.encode(document | changes)
 
 
+class Answers:
+    """The facilitator's answers as their readers decode them."""
+
+    def __init__(self, facilitator: PlayFacilitator) -> None:
+        self._facilitator = facilitator
+
+    async def verify(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        status, answer = await self._facilitator.verify(body)
+        return status, msgspec.to_builtins(answer)
+
+    async def settle(self, body: bytes) -> tuple[int, dict[str, Any]]:
+        status, answer = await self._facilitator.settle(body)
+        return status, msgspec.to_builtins(answer)
+
+    async def balance(self, address: bytes) -> dict[str, Any]:
+        answer: dict[str, Any] = msgspec.to_builtins(await self._facilitator.balance(address))
+        return answer
+
+    def supported(self) -> dict[str, Any]:
+        answer: dict[str, Any] = msgspec.to_builtins(self._facilitator.supported())
+        return answer
+
+
 class Desk:
     def __init__(self, ledger: InlineLedger) -> None:
         self.ledger = ledger
         self.clock = ManualClock(builders.NOW)
-        self.facilitator = PlayFacilitator(ledger, self.clock, OPENING)
+        self.facilitator = Answers(PlayFacilitator(ledger, self.clock, OPENING))
 
     def balance(self, address: bytes) -> int:
         return self.ledger.write_now(lambda connection: records.balance(connection, address, OPENING))
@@ -153,7 +176,7 @@ async def test_a_payload_for_another_scheme_or_network_is_refused(desk: Desk, ch
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.text(), st.lists).map(msgspec.json.encode))
 def test_garbage_raises_nothing_but_malformed(asked: bytes) -> None:
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedRequest):
         rules.read_request(asked)
 
 

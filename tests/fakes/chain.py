@@ -81,6 +81,8 @@ class ChainDouble:
         match call.method, *call.params:
             case ["chain_getFinalizedHead"]:
                 return self.hash(self.head)
+            case ["chain_getHeader"]:
+                return {"number": hex(self.head), "parentHash": self.hash(self.head - 1)}
             case ["chain_getHeader", at]:
                 number = self.number(at)
                 return None if number is None else {"number": hex(number), "parentHash": self.hash(number - 1)}

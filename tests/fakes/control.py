@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from engram.control.commands import AnyCommand, decoder
-from engram.control.errors import Refused
+from engram.control.errors import CommandRefused
 from engram.control.protocol import SOCKET_FILE, encode_refusal, encode_success
 
 
@@ -50,5 +50,5 @@ def _serve(listener: socket.socket, answer: Answer, came: list[AnyCommand]) -> N
                 connection.sendall(encode_success(answer(command)))
             except HangUp:
                 continue
-            except Refused as refused:
+            except CommandRefused as refused:
                 connection.sendall(encode_refusal(refused.code, refused.message))

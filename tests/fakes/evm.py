@@ -1,6 +1,7 @@
 """A chain in memory with one EIP-3009 token, as a node's JSON-RPC tells it."""
 
-from engram.payments.evm_rpc import CANCELED, TRANSFER, USED, RpcFailed
+from engram.payments.errors import RpcFailed
+from engram.payments.evm_rpc import CANCELED, TRANSFER, USED
 from engram.payments.model import Authorization
 from engram.payments.networks import PLAY
 

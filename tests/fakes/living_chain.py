@@ -185,7 +185,7 @@ class LivingChain(ChainDouble):
         return {key: value for key, value in changed.items() if value is not None}
 
     def metagraph(self, argument: str, number: int | None, at: Json) -> Json:
-        """The recorded one, with the axons and the serving limit that blocks have changed."""
+        """The recorded one, with the axons, updates and the serving limit that blocks have changed."""
         told = super().metagraph(argument, number, at)
         if not isinstance(told, str) or told == "0x00" or number is None:
             return told
@@ -194,7 +194,8 @@ class LivingChain(ChainDouble):
         )
         prefix = self._key("SubtensorModule", "Axons", NETUID)
         held = {key for state in self.states.values() for key in state if key.startswith(prefix)}
-        if argument != "0xc201" or (not limit and not held):
+        updates = self._changed(number, "LastUpdate")
+        if argument != "0xc201" or (not limit and not held and updates is None):
             return told
         kind = self._runtime.runtime_api_map()["SubnetInfoRuntimeApi"]["get_metagraph"]["output"]
         fields = self._runtime.decode(kind, bytes.fromhex(told[2:]))
@@ -206,7 +207,16 @@ class LivingChain(ChainDouble):
                 value = self.types.storage_value("SubtensorModule", "Axons", bytes.fromhex(octets[2:]))
                 fields["axons"][place] = value
         fields["serving_rate_limit"] = limit
+        if updates is not None:
+            fields["last_update"] = updates
         return "0x" + self._runtime.encode(kind, fields).hex()
+
+    def _changed(self, number: int, item: str) -> Any:
+        """What blocks have written to an item of the subnet; None: as recorded."""
+        key = self._key("SubtensorModule", item, NETUID)
+        written = [state[key] for at, state in sorted(self.states.items()) if at <= number and key in state]
+        raw = written[-1] if written else None
+        return None if raw is None else self.types.storage_value("SubtensorModule", item, bytes.fromhex(raw[2:]))
 
     def _octets(self, number: int, item: str) -> bytes | None:
         raw = self._held(self._key("SubtensorModule", item, NETUID), number)

@@ -1,12 +1,13 @@
 """An in-memory backend that keeps the Provisioner contract, for virtual time and for benchmarks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
 import msgspec
 import trio
 
 from engram.provisioning import Node, NodeSpec, Offers, ProvisioningError
+from engram.sessions import TierName
 
 
 @final
@@ -17,10 +18,21 @@ class InMemoryProvisioner:
     `after_effect` is called right after each of it.
     """
 
-    name = "double"
-
-    def __init__(self, places: int = 50, startup_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        places: int = 50,
+        startup_s: float = 0.0,
+        name: str = "double",
+        *,
+        first_port: int = 20_000,
+        costs: Mapping[TierName, int] | None = None,
+        not_enforced: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
         self.places = places
+        self.first_port = first_port
+        self.costs = costs or {}
+        self.not_enforced = not_enforced
         self.startup_s = startup_s
         self.specs: dict[str, NodeSpec] = {}
         self.alive: dict[str, float] = {}
@@ -35,7 +47,14 @@ class InMemoryProvisioner:
 
     async def offers(self) -> Offers:
         await self._enter("offers")
-        return Offers(backend=self.name, places=self.places, first_port=20_000, port_count=10_000)
+        return Offers(
+            backend=self.name,
+            places=self.places,
+            first_port=self.first_port,
+            port_count=10_000,
+            not_enforced=self.not_enforced,
+            hourly_usd_micros=self.costs,
+        )
 
     async def launch(self, spec: NodeSpec) -> Node:
         await self._enter("launch")

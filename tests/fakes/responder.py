@@ -1,13 +1,13 @@
 """A small HTTP/1.1 server on a real loopback socket that answers as a function says."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import h11
 import msgspec
 import trio
 
-Answer = tuple[int, dict[str, str], bytes]
-"""Status, headers, body."""
+Answer = tuple[int, dict[str, str], bytes | AsyncIterator[bytes]]
+"""Status, headers, body; parts are sent as they come."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -44,10 +44,17 @@ class Responder:
                 if answer is None:
                     return
                 status, headers, content = answer
-                lines = [("content-length", str(len(content))), *headers.items()]
-                head = h11.Response(status_code=status, headers=lines)
-                parts = [head, h11.Data(data=content), h11.EndOfMessage()]
-                await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
+                if isinstance(content, bytes):
+                    lines = [("content-length", str(len(content))), *headers.items()]
+                    head = h11.Response(status_code=status, headers=lines)
+                    parts = [head, h11.Data(data=content), h11.EndOfMessage()]
+                    await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
+                else:
+                    lines = [("transfer-encoding", "chunked"), *headers.items()]
+                    await stream.send_all(connection.send(h11.Response(status_code=status, headers=lines)) or b"")
+                    async for part in content:
+                        await stream.send_all(connection.send(h11.Data(data=part)) or b"")
+                    await stream.send_all(connection.send(h11.EndOfMessage()) or b"")
                 if connection.our_state is h11.MUST_CLOSE:
                     return
                 connection.start_next_cycle()

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -25,7 +26,7 @@ from engram.gateway.sales_check import Conditions
 from engram.gateway.sales_switch import Selling
 from engram.gateway.services import Services
 from engram.gateway.tickets import Tickets
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import Keypair, gateway_scheme
 from engram.hotkeys.replay_guard import CLOCKS_AHEAD_MS
 from engram.http.listener import http_job
@@ -37,10 +38,15 @@ from engram.payments.model import Transferable
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.play_wallet import PlayWallet
 from engram.payments.ports import PaymentPorts
+from engram.provisioning.backends import Backends
+from engram.provisioning.countersigning import Countersigner
+from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.relay import records as relay_records
 from engram.sessions import ClockInstants, SessionEvent
 from engram.sessions import records as session_records
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
+from tests.fakes.nodes import InMemoryProvisioner
 from tests.payments.branch import payments_branch
 
 RECIPIENT = "0x" + "11" * 20
@@ -75,9 +81,9 @@ class KnownStats:
     """What the poller would know."""
 
     def __init__(self) -> None:
-        self.by_session: dict[str, NodeStats] = {}
+        self.by_session: dict[str, TimedStats] = {}
 
-    def latest(self, session_id: str) -> NodeStats | None:
+    def latest(self, session_id: str) -> TimedStats | None:
         return self.by_session.get(session_id)
 
 
@@ -192,6 +198,8 @@ async def running_gateway(
     subnets = Subnets(clock, settings.chain.netuids, 60.0)
     selling = Selling(ledger, default=settings.gateway.selling)
     tree: list[NodeInfo] = []
+    backends = Backends([InMemoryProvisioner(places, name="local", not_enforced=("cpu",))])
+    await backends.look()
     urls: list[str] = []
     shop = Shop(
         settings,
@@ -217,7 +225,8 @@ async def running_gateway(
         tickets=Tickets(b"s" * 32),
         metrics=metrics,
         probes={"ledger": probes.ledger_probe(ledger), "chain": probes.chain_probe(subnets)},
-        not_enforced=lambda: ("cpu",),
+        backends=backends,
+        countersigner=Countersigner(ledger, instants, HotkeyRing(Path("hotkeys"), lambda _: None)),
         hints=hints,
     )
 
@@ -229,7 +238,11 @@ async def running_gateway(
     )
     public, started_s = gateway_app(services), clock.now()
     clock.advance(CLOCKS_AHEAD_MS / 1000)  # Until then it trusts no stamp for what is given once.
-    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, lambda: tree))
+
+    async def relay() -> msgspec.Struct:
+        return await ledger.read(lambda c: relay_records.status(c, enabled=False, failures_in_a_row=0))
+
+    ops = ops_app(services, status, gauges(metrics, ledger, subnets, feed, backends, lambda: tree), relay)
 
     ports = PaymentPorts(
         registry=registry,

@@ -12,7 +12,7 @@ import trio
 from actors import ChildSpec, Job, SupervisorSpec, open_system
 from engram.gateway.feed import STREAMS_PER_READER, EventFeed, StreamsFull
 from engram.gateway.tickets import LIFETIME_S, RENEWAL_S
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.ledger import LedgerUnavailable, open_inline
 from engram.sdk import event_stream
 from engram.sdk.model import Event
@@ -98,7 +98,7 @@ async def test_a_stream_tells_the_state_then_what_happens_then_the_end() -> None
             assert session["payment_tx"].startswith("0x")
             await gateway.happen(session_id, SessionEvent.NODE_READY)
             assert what(await reader.next()) == ("state", "active")
-            gateway.stats.by_session[session_id] = NodeStats({"vectors": 1}, gateway.clock.monotonic())
+            gateway.stats.by_session[session_id] = TimedStats({"vectors": 1}, gateway.clock.monotonic())
             gateway.feed.poke(session_id)
             told = await reader.next()
             assert told is not None
@@ -260,7 +260,7 @@ async def test_a_reader_that_takes_nothing_costs_nothing() -> None:
         async with reading(gateway, f"/sessions/{session_id}/events") as reader:
             await reader.next()
             for number in range(2_000):
-                gateway.stats.by_session[session_id] = NodeStats({"text": "x" * 2_000}, float(number))
+                gateway.stats.by_session[session_id] = TimedStats({"text": "x" * 2_000}, float(number))
                 gateway.feed.poke(session_id)
                 if number % 50 == 0:
                     await trio.lowlevel.checkpoint()

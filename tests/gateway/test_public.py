@@ -36,8 +36,13 @@ async def test_public_answers_have_the_originals_fields() -> None:
         ]
         assert all(tier["price_usd_per_hour"] == tier["price_akt_per_hour"] * 2 for tier in tiers)
         nodes = (await gateway.client.get(gateway.url + "/nodes")).json()
-        assert nodes.keys() == {"note", "akash_network", "available"} | {"not_enforced"}
+        assert nodes.keys() == {"note", "akash_network", "available"} | {"not_enforced", "backends"}
         assert nodes["not_enforced"] == ["cpu"]
+        note = "Nodes run as processes on the gateway's own machine."
+        assert nodes["note"] == note
+        assert nodes["backends"] == [
+            {"name": "local", "answers": True, "places": 10, "free": 10, "note": note, "not_enforced": ["cpu"]}
+        ]
         assert nodes["akash_network"] == "akashnet-2"
         assert nodes["available"] is True
 

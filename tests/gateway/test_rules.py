@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.pricing import MOST_UNITS
-from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Facts, Reason, not_ready, reasons
+from engram.gateway.rules import CODES, LASTING, LEAST_FREE_BYTES, Reason, SalesFacts, not_ready, reasons
 from engram.payments.purchase_answer import NoRoom
 
-WELL = Facts(
+WELL = SalesFacts(
     prices=(50_000, 259_200_000),
     recipient="0x" + "11" * 20,
     usable_keys=3,
@@ -33,6 +33,8 @@ CASES: list[tuple[dict[str, Any], list[str]]] = [
     ({"usable_keys": 2}, ["no_capacity"]),
     ({"usable_keys": None}, []),
     ({"places": 0}, ["no_places"]),
+    ({"places": 0, "silent_backends": ("docker",)}, ["backends_silent"]),
+    ({"places": 3, "held": 3, "silent_backends": ("local", "docker")}, ["backends_silent", "no_capacity"]),
     ({"places": 2}, ["no_capacity"]),
     ({"places": None, "usable_keys": None, "held": 99}, []),
     ({"places": 2, "held": None}, []),

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from engram.clock import ManualClock
 from engram.gateway import probes, sales_check
-from engram.gateway.rules import CODES, LEAST_FREE_BYTES, Facts
+from engram.gateway.rules import CODES, LEAST_FREE_BYTES, SalesFacts
 from engram.gateway.sales_check import Conditions, Disk, Sales
 from engram.gateway.sales_switch import Selling
 from engram.ledger import open_inline
@@ -31,12 +31,12 @@ class World:
         self.facilitator: NoRoom | None = None
         self.chain: bool | None = None
 
-    def conditions(self, fixed: Facts | None = None) -> Conditions:
+    def conditions(self, fixed: SalesFacts | None = None) -> Conditions:
         async def free_bytes() -> int:
             return self.free
 
         return Conditions(
-            fixed=fixed or Facts(),
+            fixed=fixed or SalesFacts(),
             usable_keys=lambda: self.keys,
             places=lambda: 10,
             free_bytes=free_bytes,

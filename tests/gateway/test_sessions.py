@@ -2,7 +2,7 @@
 
 import pytest
 
-from engram.gateway.views import NodeStats
+from engram.gateway.views import TimedStats
 from engram.hotkeys import AuthError, answers
 from engram.ledger import CommitUnknown
 from engram.sessions import SessionEvent
@@ -14,7 +14,7 @@ async def test_a_session_is_shown_to_its_controller() -> None:
     async with running_gateway() as gateway:
         session_id = (await gateway.buy())["session_id"]
         await gateway.happen(session_id, SessionEvent.NODE_READY)
-        gateway.stats.by_session[session_id] = NodeStats({"vectors": 3, "block": 7}, gateway.clock.monotonic() - 12)
+        gateway.stats.by_session[session_id] = TimedStats({"vectors": 3, "block": 7}, gateway.clock.monotonic() - 12)
         shown = (await gateway.ask("GET", f"/sessions/{session_id}")).json()
         assert_session(shown)
         assert shown["status"] == "active"

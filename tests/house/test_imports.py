@@ -14,7 +14,6 @@ EXCEPTIONS = {
     "actors/testing.py": "a module of trio that is not public, for deterministic runs alone",
     "engram/clock.py": "the SDK's clients without a loop need a clock, and no trio",
     "engram/chain/submit/substrate.py": "extra `chain`",
-    "engram/hotkeys/bittensor_core.py": "extra `chain`",
     "engram/memory/embed/minilm.py": "extra `node`",
     "engram/memory/embed/minilm_graph.py": "onnx, where weights are made",
     "engram/miner/node.py": "extra `qdrant`",

@@ -15,9 +15,10 @@ from engram.ledger import LedgerUnavailable, open_inline
 from engram.ledger.backup import check
 from engram.ledger.migrations import MIGRATIONS
 from engram.ledger.sql import metadata
+from engram.relay import records as relay_records
 
-for module in Path(engram.__file__).parent.glob("*/tables.py"):
-    importlib.import_module(f"engram.{module.parent.name}.tables")
+for module in Path(engram.__file__).parent.rglob("tables.py"):
+    importlib.import_module(".".join(module.relative_to(Path(engram.__file__).parents[1]).with_suffix("").parts))
 
 SCHEMA_2 = (Path(__file__).parent / "data" / "schema-2.sql").read_text(encoding="utf-8")
 """What commit fd04aaf made of a new ledger."""
@@ -62,13 +63,58 @@ def test_a_ledger_of_the_version_before_becomes_what_a_new_one_is(tmp_path: Path
 def test_the_steps_so_far_changed_nothing_but_what_they_are_for(tmp_path: Path) -> None:
     open_inline(tmp_path / "new").close()
     before, after = made(former(tmp_path / "former")), made(tmp_path / "new")
-    assert len(MIGRATIONS) == 4
+    assert len(MIGRATIONS) == 10
     assert {name for name in before.keys() | after if before.get(name) != after.get(name)} == {
         "session_counts",
         "ix_sessions_live",
         "sessions",
         "paid_clock",
         "ix_sessions_ends",
+        "node_session_keys",
+        "uq_node_session_keys_key",
+        "akash_deployments",
+        "ix_akash_deployments_closed",
+        "ix_akash_deployments_token",
+        "uq_akash_deployments_hash",
+        "uq_akash_deployments_live_token",
+        "akash_transactions",
+        "ix_akash_transactions_dseq",
+        "ix_akash_transactions_open",
+        "akash_providers",
+        "akash_mints",
+        "validator_miners",
+        "validator_signers",
+        "ix_validator_signers_hotkey",
+        "validator_families",
+        "ix_validator_families_hotkey",
+        "validator_planted",
+        "ix_validator_planted_hotkey",
+        "ix_validator_planted_state",
+        "validator_rounds",
+        "validator_round_miners",
+        "validator_questions",
+        "ix_validator_questions_round",
+        "validator_weights",
+        "ix_validator_weights_epoch",
+        "validator_looks",
+        "xeris_permits",
+        "ix_xeris_accepted_signer",
+        "ix_xeris_accepted_received",
+        "ix_xeris_accepted_newest",
+        "xeris_accepted",
+        "relay_streams",
+        "ix_relay_streams_due",
+        "relay_counts",
+        "relay_signatures",
+        "relay_outbox",
+        "ix_relay_outbox_state",
+        "ix_relay_outbox_stream",
+        "ix_relay_outbox_over",
+        "ix_relay_log_at",
+        "proxy_jobs",
+        "ix_proxy_jobs_idempotency",
+        "ix_proxy_jobs_created",
+        "ix_proxy_jobs_running",
     }
 
 
@@ -107,3 +153,34 @@ durable.open_writer(msgspec.structs.replace(connection.LEDGER, migrations=tuple(
     open_inline(path).close()
     open_inline(tmp_path / "new").close()
     assert made(path) == made(tmp_path / "new")
+
+
+def test_an_outbox_from_before_streams_goes_on_in_its_order_with_its_counts(tmp_path: Path) -> None:
+    entry = (
+        "INSERT INTO relay_outbox (kind, nonce, output_hash, block, payload, state, next_attempt_at, created_at,"
+        " updated_at) VALUES ('{kind}', '{nonce}', 'h', {block}, CAST('{{\"netuid\": 450}}' AS BLOB), '{state}', 1,"
+        " 1, 1);"
+    )
+    rows = "".join(
+        entry.format(kind=kind, nonce=f"{number}", block=number, state=state)
+        for number, (kind, state) in enumerate(
+            [
+                ("memory", "delivered"),
+                ("memory", "abandoned"),
+                ("memory", "pending"),
+                ("scores", "pending"),
+                ("memory", "pending"),
+            ]
+        )
+    )
+    log = "INSERT INTO relay_log (outbox_id, output_hash, block, status, at) VALUES (1, 'h', 0, 'ok', 1);"
+    ledger = open_inline(former(tmp_path / "former", rows + log))
+    found = ledger.write_now(relay_records.streams)
+    assert [(stream.netuid, stream.kind, stream.pending, stream.parked) for stream in found] == [
+        (450, "memory", 2, 1),
+        (450, "scores", 1, 0),
+    ]
+    status = ledger.write_now(lambda c: relay_records.status(c, enabled=True, failures_in_a_row=0))
+    assert (status.outbox_pending, status.dlq_abandoned, status.total_ok) == (3, 1, 1)
+    assert [entry.block for entry in ledger.write_now(relay_records.heads)] == [2, 3]
+    ledger.close()

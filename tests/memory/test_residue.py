@@ -12,7 +12,7 @@ from engram.durable.erasing import COMPACTED_UP_TO
 from engram.memory.model import PUBLIC, Entry
 from engram.memory.store import conversations, key_shares, record_sql
 from engram.memory.store.conversations import Message
-from engram.memory.store.key_shares import Share
+from engram.memory.store.key_shares import KeptShare
 from engram.memory.store.notebook_db import Notebook
 from tests.sampling import NIGHTLY, SEED
 
@@ -55,7 +55,7 @@ def test_no_overwritten_chat_title_or_share_remains(tmp_path: Path, number: int)
                 held.pop(("title", conv), None)
                 continue
             case _:
-                share = Share(1, mark.encode().hex() * (1 + size // 20), 2, 3)
+                share = KeptShare(1, mark.encode().hex() * (1 + size // 20), 2, 3)
                 key_shares.replace(connection, f"owner {conv}", "notes", share, 1.0, 10**6)
                 kind, mark = "share", mark.encode().hex()
         held[kind, conv] = mark

@@ -13,7 +13,7 @@ from engram.memory import cid, filters, rules
 from engram.memory.errors import InvalidInput, InvalidRequest
 from engram.memory.model import PUBLIC
 
-LIMITS = rules.Limits(dimension=3, max_text_chars=10, max_metadata_bytes=60)
+LIMITS = rules.RecordLimits(dimension=3, max_text_chars=10, max_metadata_bytes=60)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -200,7 +200,7 @@ def b64(*numbers: float) -> str:
 
 
 def test_a_vector_may_come_as_the_base64_of_its_bytes() -> None:
-    limits = rules.Limits(2)
+    limits = rules.RecordLimits(2)
     plain = rules.check_ingest({"raw_embedding": [0.5, 1.0]}, limits)
     assert rules.check_ingest({"raw_embedding_b64": b64(0.5, 1.0)}, limits) == plain
     assert rules.check_query({"query_vector_b64": b64(0.5, 1.0)}, limits).embedding == plain.embedding
@@ -221,7 +221,7 @@ def test_a_vector_may_come_as_the_base64_of_its_bytes() -> None:
 )
 def test_a_vector_that_is_none_is_refused(fields: dict[str, object], kind: type[Exception]) -> None:
     with pytest.raises(kind):
-        rules.check_item(fields, rules.Limits(2))
+        rules.check_item(fields, rules.RecordLimits(2))
 
 
 def test_a_batch_has_a_bounded_number_of_objects() -> None:
@@ -231,4 +231,4 @@ def test_a_batch_has_a_bounded_number_of_objects() -> None:
         with pytest.raises(InvalidRequest, match="items"):
             rules.check_batch(fields)
     with pytest.raises(InvalidRequest, match="object"):
-        rules.check_item("text", rules.Limits(2))
+        rules.check_item("text", rules.RecordLimits(2))

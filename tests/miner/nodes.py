@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
@@ -23,17 +23,19 @@ from engram.hotkeys import Keypair, miner_scheme, wallet
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.indexed_store import IndexedStore
 from engram.memory.proof.commitment import Commitment
-from engram.memory.rules import Limits
+from engram.memory.rules import RecordLimits
 from engram.memory.store.attestations import Attestations
 from engram.memory.store.notebook_db import Notebook
 from engram.memory.store.record_db import Truth
 from engram.miner.auth import Gate
 from engram.miner.service import Identity, Service
+from engram.miner.signer import Signer
 from engram.miner.stakes import NoSubnet, Subnet
 from engram.miner.statistics import Statistics
 from engram.miner.storage import StorageGauge
 from engram.miner.uptime import Uptime
 from engram.nodes import launch
+from engram.nodes.agreement import NodeSecrets
 from engram.telemetry.metrics import Metrics
 from tests.memory.stores import DIMENSION, ExactIndex
 
@@ -55,6 +57,8 @@ async def serving(
     subnet: Subnet | None = None,
     private_bucket_s: float = 0.0,
     noise_sigma: float = 0.0,
+    signer: Signer | None = None,
+    use_secrets: Callable[[NodeSecrets], None] = lambda _: None,
 ) -> AsyncIterator[Service]:
     """A node's service over a real database and an exact index, without HTTP and without a process."""
     time_source = clock or SystemClock()
@@ -68,7 +72,7 @@ async def serving(
     await commitment.load(truth)
     await attestations.load()
     service = Service(
-        identity=Identity("session", "token", "boot", 1.0, 450, NODE),
+        identity=Identity("session", "token", "boot", 1.0, 450, signer or Signer.with_hotkey(NODE)),
         gate=Gate(
             controller=CONTROLLER.public_key,
             require_signature=require_signature,
@@ -76,7 +80,7 @@ async def serving(
             node=NODE.public_key,
             tenants=tenants,
         ),
-        limits=Limits(DIMENSION),
+        limits=RecordLimits(DIMENSION),
         store=store,
         truth=truth,
         embedder=HashEmbedder(DIMENSION),
@@ -93,6 +97,7 @@ async def serving(
         private_bucket_s=private_bucket_s,
         noise_sigma=noise_sigma,
         gauss=random.Random(1).gauss,
+        use_secrets=use_secrets,
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)

@@ -134,7 +134,7 @@ async def test_a_namespace_is_not_hashed_for_more_than_a_part_of_the_time(
         flip(tmp_path, cid)
         await service.soundness.require_all(PUBLIC)
         with pytest.raises(RecordDamaged):
-            await signed_whole(service)  # another name, which takes the only place
+            await signed_whole(service, takes_certificate=True)  # another name, which takes the only place
         with pytest.raises(RecordDamaged):
             await service.soundness.require_all(PUBLIC)
         await service.store.delete(PUBLIC, cid)

@@ -11,7 +11,7 @@ from engram.payments.eip712 import address_of, sign
 from engram.payments.model import (
     AcceptedTerms,
     Authorization,
-    Limits,
+    HoldLimits,
     Payload,
     Payment,
     PaymentKind,
@@ -29,7 +29,7 @@ KEY = PrivateKey(hashlib.sha256(b"payer").digest())
 PAYER = address_of(KEY.public_key)
 ALICE = hashlib.sha256(b"alice").digest()
 BOB = hashlib.sha256(b"bob").digest()
-ROOMY = Limits(places=50, live_per_hotkey=3, holds_per_payer=3, holds_per_address=3)
+ROOMY = HoldLimits(places=50, live_per_hotkey=3, holds_per_payer=3, holds_per_address=3)
 
 
 def instant(after_s: float = 0.0) -> Instant:
@@ -112,7 +112,7 @@ def session_of(paid: Payment, **changes: Any) -> Session:
 
 
 def reservation(
-    text: str = "a nonce", *, limits: Limits = ROOMY, message: str | None = None, **changes: Any
+    text: str = "a nonce", *, limits: HoldLimits = ROOMY, message: str | None = None, **changes: Any
 ) -> Reservation:
     """All of a purchase of a session; `message` names the signed message, by default one of its own."""
     asked = payment(text, **changes)

@@ -18,7 +18,7 @@ from engram.payments.facilitator import Facilitator
 from engram.payments.model import PaymentState
 from engram.payments.networks import BASE
 from engram.payments.protocol import Extension, NewSession, Purchase
-from engram.payments.purchase_answer import Bought, Conflict, NoRoom, Refused, Replayed, StillPending, Unavailable
+from engram.payments.purchase_answer import Bought, CannotNow, Conflict, NoRoom, Refused, Replayed, StillPending
 from engram.payments.rules import PaymentEvent
 from engram.payments.tables import answered_requests
 from engram.provisioning.actor import PROVISIONER, Provisioner
@@ -223,7 +223,7 @@ async def test_a_facilitator_that_cannot_be_reached_takes_no_money_and_the_reque
         faults.append("not_sent")
         purchase = shop.purchase()
         answer = await shop.buy(purchase)
-        assert isinstance(answer, Unavailable)
+        assert isinstance(answer, CannotNow)
         assert answer.retry_after_s > 0
         assert isinstance(await shop.buy(purchase), Bought)
         assert shop.facilitator.transfers == 1
@@ -233,7 +233,7 @@ async def test_a_refused_payment_that_has_expired_meanwhile_is_told_so(autojump_
     async with open_shop() as shop:
         shop.facilitator.verify_faults.append("not_sent")
         purchase = shop.purchase()
-        assert isinstance(await shop.buy(purchase), Unavailable)
+        assert isinstance(await shop.buy(purchase), CannotNow)
         await trio.sleep(110)
         answer = await shop.buy(purchase)
         assert isinstance(answer, Refused)
@@ -486,7 +486,7 @@ async def test_a_full_ledger_disk_is_told_as_unavailable(autojump_clock: MockClo
     async with open_shop() as shop:
         shop.ledger.before_commit = full
         answer = await shop.buy(shop.purchase())
-        assert isinstance(answer, Unavailable)
+        assert isinstance(answer, CannotNow)
         shop.ledger.before_commit = None
         assert isinstance(await shop.buy(shop.purchase()), Bought)
 

@@ -10,12 +10,13 @@ import trio
 from engram import sessions
 from engram.http.client import HttpClient
 from engram.payments import evidence, records, refunds, rules
+from engram.payments.errors import RpcFailed
 from engram.payments.evidence import Finding, NoEvidence, Paid, Question, Spent, Unused, Watch
-from engram.payments.evm_rpc import EvmRpc, RpcFailed, json_rpc
+from engram.payments.evm_rpc import EvmRpc, json_rpc
 from engram.payments.model import Payment, PaymentState, Refund, RefundState
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import Invalid
-from engram.payments.purchase_answer import Bought, PurchaseAnswer, Refused, Unavailable
+from engram.payments.purchase_answer import Bought, CannotNow, PurchaseAnswer, Refused
 from engram.payments.refund_key import RefundKey
 from engram.payments.refund_rules import Next, RefundTerms
 from engram.payments.rules import PaymentEvent
@@ -306,7 +307,7 @@ async def test_an_authorization_that_was_used_before_we_could_counts_as_paid_whe
         if what == "not told":
             chain.failing.add("eth_getLogs")
         answer = await shop.buy(purchase)
-        assert type(answer).__name__ == {"paid": "Bought", "cancelled": "Refused", "not told": "Unavailable"}[what]
+        assert type(answer).__name__ == {"paid": "Bought", "cancelled": "Refused", "not told": "CannotNow"}[what]
         assert shop.facilitator.settlements == 0
 
 
@@ -329,7 +330,7 @@ async def test_a_payment_that_was_submitted_by_another_is_paid_whatever_the_faci
         assert shop.facilitator.transfers == 0
 
 
-@pytest.mark.parametrize(("reason", "told"), [(rules.SIMULATION_FAILED, Unavailable), ("insufficient_funds", Refused)])
+@pytest.mark.parametrize(("reason", "told"), [(rules.SIMULATION_FAILED, CannotNow), ("insufficient_funds", Refused)])
 async def test_a_refusal_that_may_mean_used_is_not_told_as_one_while_the_chain_cannot_be_asked(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch, reason: str, told: type[PurchaseAnswer]
 ) -> None:

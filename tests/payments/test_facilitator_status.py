@@ -15,7 +15,7 @@ from engram.payments.breaker import LEFT_ALONE, Breaker, BreakerState, GuardedFa
 from engram.payments.networks import BASE, PLAY
 from engram.payments.outcomes import NotSent, Settled
 from engram.payments.outcomes import Unavailable as NoVerdict
-from engram.payments.purchase_answer import NoRoom, Unavailable
+from engram.payments.purchase_answer import CannotNow, NoRoom
 from engram.payments.supported import FacilitatorStatus, Kind, Supported, read_supported
 from engram.payments.supported_poller import SupportedPoller
 from tests.facilitator.running import facilitator_url
@@ -80,7 +80,7 @@ async def test_a_buyer_is_told_to_come_back_and_never_to_sign_again(autojump_clo
     breaker.failed()
     async with open_shop(facilitator=fake, through=facilitator) as shop:
         answer = await shop.buy(shop.purchase())
-        assert isinstance(answer, Unavailable)
+        assert isinstance(answer, CannotNow)
         assert fake.settlements == fake.verifications == 0
 
 

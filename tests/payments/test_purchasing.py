@@ -5,7 +5,7 @@ import pytest
 
 from engram.payments.model import PaymentState
 from engram.payments.protocol import NewSession, Order
-from engram.payments.purchase_answer import Bought, Conflict, PurchaseAnswer, Refused, StillPending, Unavailable
+from engram.payments.purchase_answer import Bought, CannotNow, Conflict, PurchaseAnswer, Refused, StillPending
 from engram.payments.reservations import lost_answer
 from engram.sessions import TierName
 from tests.payments import builders
@@ -43,13 +43,13 @@ def test_a_void_payment_is_refused_since_it_never_comes_back() -> None:
 
 def test_a_rejected_payment_is_unknown_since_the_purchase_may_be_trying_it_again() -> None:
     lost = answered(PaymentState.REJECTED)
-    assert isinstance(lost, Unavailable)
+    assert isinstance(lost, CannotNow)
     assert lost.code == "outcome_unknown"
 
 
 def test_a_payment_that_is_not_recorded_is_unknown() -> None:
     lost = lost_answer(None, ORDER)
-    assert isinstance(lost, Unavailable)
+    assert isinstance(lost, CannotNow)
     assert lost.code == "outcome_unknown"
 
 

@@ -1,5 +1,6 @@
 """Many payments of unknown outcome at once: all become known soon, and buyers go first."""
 
+import msgspec
 import trio
 from sqlalchemy import Connection
 from trio.testing import MockClock
@@ -7,9 +8,10 @@ from trio.testing import MockClock
 from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records, reservations
-from engram.payments.evidence import Finding, Question, Unused
-from engram.payments.evm_rpc import EvmRpc, RpcFailed
-from engram.payments.model import DuePayment, Limits, PaymentState, Transferable
+from engram.payments.errors import RpcFailed
+from engram.payments.evidence import Finding, Paid, Question, Unused
+from engram.payments.evm_rpc import EvmRpc
+from engram.payments.model import DuePayment, HoldLimits, PaymentState, Transferable
 from engram.payments.networks import PLAY
 from engram.payments.outcomes import Settlement, Verification
 from engram.payments.purchase_answer import StillPending
@@ -20,7 +22,7 @@ from tests.payments import builders
 from tests.payments.shop import Shop, open_shop, wide
 from tests.payments.test_evidence import asked
 
-WIDE = Limits(places=10_000, live_per_hotkey=10_000, holds_per_payer=10_000, holds_per_address=10_000)
+WIDE = HoldLimits(places=10_000, live_per_hotkey=10_000, holds_per_payer=10_000, holds_per_address=10_000)
 
 
 def unknown_payments(count: int) -> InlineLedger:
@@ -159,6 +161,18 @@ async def test_looks_of_the_same_second_share_the_newest_blocks(autojump_clock: 
     found = await rpc.look(asked())
     assert isinstance(found, Unused)
     assert chain.calls.count("eth_getBlockByNumber") == 4
+
+
+async def test_a_payment_that_its_transaction_proves_needs_no_other_block(autojump_clock: MockClock) -> None:
+    chain = FakeChain()
+    rpc = EvmRpc(chain.call, PLAY, 5)
+    transaction = chain.transfer(builders.authorization())
+    for final in (False, True):
+        question = msgspec.structs.replace(asked(), transaction=transaction)
+        assert await rpc.look(question) == Paid(transaction, final)
+        chain.mine(5)
+        await trio.sleep(1)
+    assert chain.calls == ["eth_chainId", *["eth_getBlockByNumber", "eth_getTransactionReceipt"] * 2]
 
 
 async def test_a_payment_in_a_block_newer_than_the_shared_one_is_found(autojump_clock: MockClock) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from engram import sessions
 from engram.ledger import InlineLedger, open_inline
 from engram.payments import records, reservations, retention
-from engram.payments.model import Limits, Payment, PaymentKind, PaymentState, RefundState
+from engram.payments.model import HoldLimits, Payment, PaymentKind, PaymentState, RefundState
 from engram.payments.purchase_answer import Conflict, NoRoom, Replayed
 from engram.payments.refund_rules import RefundTerms
 from engram.payments.refunds import settle_up
@@ -175,23 +175,23 @@ def test_another_request_never_gets_a_refused_payment(books: Books) -> None:
 @pytest.mark.parametrize(
     ("limits", "changes", "code"),
     [
-        (Limits(places=2, live_per_hotkey=9, holds_per_payer=9, holds_per_address=9), {}, "no_capacity"),
-        (Limits(places=9, live_per_hotkey=2, holds_per_payer=9, holds_per_address=9), {}, "session_limit"),
-        (Limits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=9), {}, "too_many_open_payments"),
+        (HoldLimits(places=2, live_per_hotkey=9, holds_per_payer=9, holds_per_address=9), {}, "no_capacity"),
+        (HoldLimits(places=9, live_per_hotkey=2, holds_per_payer=9, holds_per_address=9), {}, "session_limit"),
+        (HoldLimits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=9), {}, "too_many_open_payments"),
         (
-            Limits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=9),
+            HoldLimits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=9),
             {"payer": b"p" * 20},
             "too_many_open_payments",
         ),
         (
-            Limits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=2),
+            HoldLimits(places=9, live_per_hotkey=9, holds_per_payer=2, holds_per_address=2),
             {"payer": b"p" * 20, "controller": BOB, "client_address": "192.0.2.1"},
             "too_many_open_payments",
         ),
     ],
 )
 def test_holds_and_places_are_counted_before_money_moves(
-    books: Books, limits: Limits, changes: dict[str, Any], code: str
+    books: Books, limits: HoldLimits, changes: dict[str, Any], code: str
 ) -> None:
     for text in ("one", "two"):
         assert isinstance(books.reserve(text, limits=limits, client_address="192.0.2.1"), Reserved)
@@ -203,7 +203,7 @@ def test_holds_and_places_are_counted_before_money_moves(
 
 
 def test_an_exempt_address_counts_towards_no_limit(books: Books) -> None:
-    limits = Limits(places=9, live_per_hotkey=9, holds_per_payer=9, holds_per_address=1)
+    limits = HoldLimits(places=9, live_per_hotkey=9, holds_per_payer=9, holds_per_address=1)
     for text in ("one", "two"):
         assert isinstance(books.reserve(text, limits=limits), Reserved)
 

@@ -8,9 +8,8 @@ import pytest
 from engram.payments import rules
 from engram.payments.model import PaymentState
 from engram.payments.outcomes import Rejected, Unknown
-from engram.payments.purchase_answer import Bought, NoRoom, PurchaseAnswer, Refused, StillPending
-from engram.payments.purchase_answer import Unavailable as CannotNow
-from engram.payments.rules import Delivery, Effect, PaymentEvent
+from engram.payments.purchase_answer import Bought, CannotNow, NoRoom, PurchaseAnswer, Refused, StillPending
+from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent
 from tests.payments import builders
 from tests.payments.builders import NOW
 
@@ -208,4 +207,4 @@ def test_hashes_that_are_kept_never_change() -> None:
 
 def test_effects_are_written_only_where_the_table_says() -> None:
     named = {word for line in (ARROWS + OTHERWISE).splitlines() for word in line.split()}
-    assert {str(effect) for effect in Effect} - named == set()
+    assert {str(effect) for effect in PaymentEffect} - named == set()

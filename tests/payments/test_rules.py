@@ -22,9 +22,8 @@ from engram.payments.outcomes import (
     Unknown,
     Valid,
 )
-from engram.payments.purchase_answer import Refused
-from engram.payments.purchase_answer import Unavailable as CannotNow
-from engram.payments.rules import Delivery, Effect, PaymentEvent
+from engram.payments.purchase_answer import CannotNow, Refused
+from engram.payments.rules import Delivery, PaymentEffect, PaymentEvent
 from tests.payments import builders
 from tests.payments.builders import NOW
 
@@ -60,13 +59,13 @@ def test_what_is_not_in_the_table_does_not_happen(state: PaymentState, event: Pa
 
 def test_a_stopped_session_takes_no_money_that_was_not_asked_for_yet() -> None:
     decision = rules.decide(PaymentState.RESERVED, PaymentEvent.VERIFIED, Delivery.IMPOSSIBLE)
-    assert decision == rules.Decision(PaymentState.REJECTED, (Effect.RELEASE,))
+    assert decision == rules.Transition(PaymentState.REJECTED, (PaymentEffect.RELEASE,))
 
 
 @pytest.mark.parametrize("state", [PaymentState.SETTLING, PaymentState.UNKNOWN])
 def test_money_for_a_stopped_session_is_owed_back_at_once(state: PaymentState) -> None:
     decision = rules.decide(state, PaymentEvent.SETTLED, Delivery.IMPOSSIBLE)
-    assert decision == rules.Decision(PaymentState.REFUND_DUE, (Effect.RELEASE, Effect.REFUND))
+    assert decision == rules.Transition(PaymentState.REFUND_DUE, (PaymentEffect.RELEASE, PaymentEffect.REFUND))
 
 
 class Money(RuleBasedStateMachine):
@@ -97,16 +96,16 @@ class Money(RuleBasedStateMachine):
             self.held, self.delivery = True, Delivery.WAITING
         for effect in decision.effects:
             match effect:
-                case Effect.DELIVER:
+                case PaymentEffect.DELIVER:
                     self.delivered += 1
                     self.delivery, self.held = Delivery.DELIVERED, False
-                case Effect.RELEASE:
+                case PaymentEffect.RELEASE:
                     self.held = False
-                case Effect.REFUND:
+                case PaymentEffect.REFUND:
                     self.refunds += 1
-                case Effect.WITHDRAW:
+                case PaymentEffect.WITHDRAW:
                     self.withdrawn += 1
-                case Effect.FORGIVE:
+                case PaymentEffect.FORGIVE:
                     assert self.refunds == 0, "nothing of it was sent"
 
     @rule(event=st.sampled_from(PaymentEvent))

@@ -13,7 +13,8 @@ from engram.clock import Clock, SeededIds, TrioClock
 from engram.ledger.inline import InlineLedger
 from engram.provisioning import NodeBackend as Backend
 from engram.provisioning import node_keys
-from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watch
+from engram.provisioning.actor import PROVISIONER, SAGAS, SAGAS_AT_ONCE, Provisioner, node_watches
+from engram.provisioning.backends import Backends
 from engram.provisioning.fleet import Fleet
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, history, records, rules
 from engram.telemetry.metrics import Metrics
@@ -40,15 +41,16 @@ class World:
         self.keys = 0
         self.fleet = self.make_fleet(self.double)
 
-    def make_fleet(self, backend: Backend) -> Fleet:
+    def make_fleet(self, *backends: Backend) -> Fleet:
         return Fleet(
             registry=self.registry,
             ledger=self.ledger,
-            backend=backend,
+            backends=Backends(backends),
             instants=self.instants,
             ids=SeededIds(self.keys),
             settings=ProvisioningSettings(attempts=3, launch_timeout_s=30.0),
             tiers=rules.tiers(0.10),
+            keys_folder=Path("hotkeys"),
             is_healthy=self.double.is_healthy,
             settle_up=self._settle_up,
             metrics=self.metrics,
@@ -67,7 +69,7 @@ class World:
         public_key = self.keys.to_bytes(32, "big")
 
         def add(connection: Connection) -> None:
-            node_keys.add(connection, public_key, Path("hotkeys/x"), "generated", 0.0)
+            node_keys.add(connection, public_key, Path("elsewhere/x"), "generated", 0.0)
 
         await self.ledger.write(add)
 
@@ -112,7 +114,7 @@ def fleet_branch(fleet: Fleet) -> SupervisorSpec:
         "fleet",
         [
             SupervisorSpec(SAGAS, strategy="dynamic", max_children=SAGAS_AT_ONCE, name=SAGAS),
-            ChildSpec("node_watch", lambda: node_watch(fleet)),
+            node_watches(fleet),
             ChildSpec(PROVISIONER, lambda: Provisioner(fleet), name=PROVISIONER),
         ],
         strategy="rest_for_one",

@@ -18,6 +18,7 @@ from engram.http.client import HttpClient
 from engram.ledger import facts, open_inline
 from engram.nodes.launch import EmbedderLaunch
 from engram.provisioning import Offers, local, node_keys, saga
+from engram.provisioning.backends import Backends
 from engram.provisioning.fleet import Fleet
 from engram.provisioning.health import health_probe
 from engram.provisioning.local import LocalBackend, LocalSettings
@@ -46,11 +47,12 @@ async def run(folder: Path, first_port: int) -> None:
     fleet = Fleet(
         registry=Registry(),
         ledger=ledger,
-        backend=backend,
+        backends=Backends([backend]),
         instants=SystemInstants(),
         ids=SystemIds(),
         settings=ProvisioningSettings(health_interval_s=0.02),
         tiers=rules.tiers(0.10),
+        keys_folder=folder / "hotkeys",
         is_healthy=health_probe(HttpClient()),
         settle_up=lambda connection, session_id: None,
         metrics=Metrics(),

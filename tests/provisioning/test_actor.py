@@ -239,9 +239,9 @@ async def test_nodes_can_be_stopped_at_shutdown_and_come_back_at_the_next_start(
         await until(world, "active", "a")
         await until(world, "active", "b")
     world.double.faults["stop"] = [Unavailable("x")]
-    await actor.stop_all(world.double)
+    await actor.stop_all(world.fleet.backends)
     assert len(world.double.alive) == 1
-    await actor.stop_all(world.double)
+    await actor.stop_all(world.fleet.backends)
     assert not world.double.alive
     async with running(world.fleet):
         await trio.sleep(20.0)

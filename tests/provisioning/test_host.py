@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from config.model import ProvisioningSettings, Settings
-from engram.provisioning import UnknownBackend, capacity, cgroups, processes
-from engram.provisioning.backend_factory import BACKENDS, make_backend
+from engram.provisioning import capacity, cgroups, processes
+from engram.provisioning.backend_factory import BACKENDS, make_backends
+from tests.provisioning.conftest import MakePorts
 
 GB = 1024**3
 
@@ -33,22 +34,14 @@ def test_the_machines_memory_is_read(tmp_path: Path) -> None:
     assert capacity.memory_bytes(tmp_path / "none") > 1_024_000
 
 
-@pytest.mark.parametrize("name", ["docker", "akash"])
-def test_a_backend_that_is_not_there_is_a_clear_configuration_error(tmp_path: Path, name: str) -> None:
-    settings = Settings(provisioning=ProvisioningSettings(backend=name))  # type: ignore[arg-type]  # a literal
-    with pytest.raises(UnknownBackend, match=r"set provisioning\.backend to 'local'"):
-        make_backend(settings, tmp_path, "0123abcd", Path("run.py"))
-
-
 def test_every_backend_of_the_settings_has_a_row_with_its_section() -> None:
     assert get_args(get_type_hints(ProvisioningSettings)["backend"]) == tuple(BACKENDS)
     assert {row.section for row in BACKENDS.values()} <= {field.name for field in msgspec.structs.fields(Settings)}
 
 
-async def test_the_local_backend_offers_what_the_settings_allow(tmp_path: Path) -> None:
+async def test_the_local_backend_offers_what_the_settings_allow(backend_ports: MakePorts) -> None:
     settings = Settings(provisioning=ProvisioningSettings(places=1, first_port=19_000))
-    backend = make_backend(settings, tmp_path, "0123abcd", Path("run.py"))
-    offers = await backend.offers()
+    offers = await make_backends(backend_ports(settings)).of("local").offers()
     assert (offers.backend, offers.places, offers.first_port, offers.port_count) == ("local", 1, 19_000, 1_000)
 
 

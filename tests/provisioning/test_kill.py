@@ -54,7 +54,7 @@ class Gateway:
         """State of the session, nodes in the ledger that are not gone, node processes."""
         ledger = open_inline(self.folder / "ledger.sqlite3")
         session = ledger.write_now(lambda c: session_records.get(c, "s"))
-        tokens = ledger.write_now(records.live_tokens)
+        tokens = set(ledger.write_now(records.live_backends))
         ledger.close()
         assert session is not None
         return str(session.state), len(tokens), len(processes.session_leaders_naming(str(self.folder)))

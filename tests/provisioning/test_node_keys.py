@@ -80,6 +80,21 @@ async def test_a_generated_key_is_a_wallet_file_for_the_owner_alone(ledger: Inli
     assert node_keys.write_key(tmp_path, Keypair.generate()).exists()
 
 
+async def test_a_generated_key_is_found_in_a_data_folder_that_has_moved(ledger: InlineLedger, tmp_path: Path) -> None:
+    """Bug: its path is in the ledger as it was, so that nodes of a moved folder did not start."""
+    await node_keys.generate(ledger, tmp_path / "old" / "hotkeys", 1.0)
+    (tmp_path / "old").rename(tmp_path / "new")
+    (key,) = ledger.write_now(node_keys.list_keys)
+    found = node_keys.file_of(key, tmp_path / "new" / "hotkeys")
+    assert wallet.read_private_hotkey_file(found).public_key == key.public_key
+
+
+def test_a_key_that_was_added_stays_where_the_operator_has_it(ledger: InlineLedger, tmp_path: Path) -> None:
+    add(ledger, ONE)
+    (key,) = ledger.write_now(node_keys.list_keys)
+    assert node_keys.file_of(key, tmp_path) == Path(key.path)
+
+
 def a_node(word: str, port: int, at: float, state: NodeState = NodeState.LAUNCHING) -> NodeRecord:
     return NodeRecord(
         token=word, session_id=word, backend="local", state=state, port=port, reference=None, hotkey=None, created_at=at

@@ -19,6 +19,7 @@ class World:
 
     def __init__(self, state: SessionState, *, row: bool, runs: bool, attempts: int) -> None:
         self.state, self.row, self.runs, self.attempts = state, row, runs, attempts
+        self.unsent = False
 
     def facts(self) -> Facts:
         return Facts(self.state, self.row, self.attempts)
@@ -33,8 +34,11 @@ class World:
                 return self._plan(luck)
             case Effect.LAUNCH:
                 assert self.row, "a launch is committed before it is made"
-                if luck in ("refused", "rejected"):
+                if luck == "unreached" and not self.unsent:
+                    luck = "unanswered"
+                if luck in ("refused", "rejected", "unreached"):
                     return Outcome(luck)
+                self.unsent = False
                 self.runs = self.runs or luck != "unanswered"
                 return Outcome.UNANSWERED if luck == "unanswered" else Outcome.DONE
             case Effect.AWAIT_HEALTH | Effect.INSPECT:
@@ -43,6 +47,11 @@ class World:
                 return self._move({SessionState.PROVISIONING, SessionState.DEGRADED}, SessionState.ACTIVE)
             case Effect.DEGRADE:
                 return self._move({SessionState.ACTIVE}, SessionState.DEGRADED)
+            case Effect.WITHDRAW:
+                assert self.row
+                assert self.unsent, "only a launch that was never sent is withdrawn"
+                self.row, self.attempts = False, self.attempts - 1
+                return Outcome.DONE
             case Effect.STOP_NODE:
                 assert self.state is not SessionState.PROVISIONING
                 return self._end_node(luck, keep_row=True)
@@ -68,7 +77,7 @@ class World:
         assert self.attempts < LIMIT or self.state is SessionState.DEGRADED
         if luck != "done":
             return Outcome.REFUSED
-        self.row, self.attempts = True, self.attempts + 1
+        self.row, self.attempts, self.unsent = True, self.attempts + 1, True
         return Outcome.DONE
 
     def _move(self, before: set[SessionState], after: SessionState) -> Outcome:
@@ -78,13 +87,13 @@ class World:
         return Outcome.DONE
 
     def _end_node(self, luck: str, *, keep_row: bool) -> Outcome:
-        if luck == "unanswered":
+        if luck in ("unanswered", "unreached"):
             return Outcome.UNANSWERED
         self.runs, self.row = False, keep_row
         return Outcome.DONE
 
 
-LUCK = st.sampled_from(["done", "refused", "rejected", "unanswered"])
+LUCK = st.sampled_from(["done", "refused", "rejected", "unanswered", "unreached"])
 
 
 @given(
@@ -147,6 +156,13 @@ def test_a_backend_that_never_answers_is_asked_only_so_often() -> None:
     assert rules.decide(after, after.facts)[1] is Effect.GIVE_UP
 
 
+def test_a_launch_that_was_never_sent_is_withdrawn_so_that_another_backend_may_have_it() -> None:
+    saga = Saga(Facts(SessionState.PROVISIONING, node=True, attempts=1), LIMIT, doing=Effect.LAUNCH)
+    saga, step = rules.decide(saga, Outcome.UNREACHED)
+    assert step is Effect.WITHDRAW
+    assert rules.decide(saga, Outcome.DONE)[1] is Effect.REREAD
+
+
 def test_waits_grow_to_a_bound() -> None:
     assert [rules.wait_s(failures) for failures in range(9)] == [0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 30.0]
     assert rules.wait_s(1_000) == 30.0
@@ -205,6 +221,7 @@ AFTER_DONE = {
     "serve": None,
     "inspect": None,
     "degrade": "reread",
+    "withdraw": "reread",
     "stop_node": "wait",
     "destroy": "reread",
     "give_up": None,
@@ -238,6 +255,8 @@ def failed(step: Effect, outcome: Outcome, *, first: bool) -> tuple[str, int, bo
     match outcome, step:
         case Outcome.LOST, _:
             return "reread", 0, False
+        case Outcome.UNREACHED, Effect.LAUNCH:
+            return "withdraw", 1, False
         case Outcome.UNHEALTHY, Effect.INSPECT:
             return "degrade", 0, False
         case Outcome.UNHEALTHY, _:

@@ -39,6 +39,7 @@ async def test_a_paid_session_gets_a_node_and_its_clock_starts_when_it_is_active
     assert world.hints.moved == ["s"]
     spec = world.double.specs[session.node_token or ""]
     assert spec.ends_at == pytest.approx(world.instants.now().wall + 3600.0 + END_GRACE_S)
+    assert spec.hotkey_file == str(world.fleet.keys_folder / "x")
     node = world.ledger.write_now(lambda c: records.live_node(c, "s"))
     assert node is not None
     assert node.state is NodeState.RUNNING
@@ -101,7 +102,7 @@ async def test_when_all_attempts_fail_the_session_fails_and_the_refund_is_due_on
     assert world.failed == ["s"]
     assert world.double.specs == {}
     assert len(world.double.destroyed) == 3
-    assert world.ledger.write_now(records.live_tokens) == set()
+    assert world.ledger.write_now(records.live_backends) == {}
     assert world.ledger.write_now(lambda c: node_keys.leased(c, "s")) is None
     await saga.run(world.fleet, "s")
     assert world.failed == ["s"]
@@ -317,7 +318,7 @@ async def test_a_session_that_is_over_with_a_node_left_loses_the_node(autojump_c
     world.ledger.write_now(lambda c: c.execute(update(sessions).values(state="stopped")))
     await saga.run(world.fleet, "s")
     assert world.double.specs == {}
-    assert world.ledger.write_now(records.live_tokens) == set()
+    assert world.ledger.write_now(records.live_backends) == {}
 
 
 async def test_a_node_of_another_backend_is_not_launched_here(autojump_clock: MockClock, world: World) -> None:
@@ -328,7 +329,7 @@ async def test_a_node_of_another_backend_is_not_launched_here(autojump_clock: Mo
     with trio.move_on_after(60.0):
         await saga.run(world.fleet, "s")
     assert len(world.double.launches) == 1
-    assert world.state() == "degraded"
+    assert world.state() == "active"  # whether it runs is not known here
 
 
 async def test_a_silent_node_that_runs_takes_no_turn_from_those_that_start(

@@ -1,16 +1,18 @@
 """What of the gateway's settings its nodes are told."""
 
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from config.model import ChainSettings, MinerSettings, Settings
-from engram.provisioning.backend_factory import make_backend
+from engram.provisioning.backend_factory import make_backends
 from engram.provisioning.local import LocalBackend, LocalSettings
+from tests.provisioning.conftest import MakePorts
 
 
-def test_nodes_are_told_the_chain_and_the_embedding_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_are_told_the_chain_and_the_embedding_server(
+    backend_ports: MakePorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
 
     def told(source: Literal["rpc", "recorded"], embedder: Literal["openai", "hash"]) -> LocalSettings:
@@ -18,7 +20,7 @@ def test_nodes_are_told_the_chain_and_the_embedding_server(tmp_path: Path, monke
         miner = MinerSettings(
             embedder=embedder, embedding_url="http://c/v1", embedding_model="m", embedding_dimension=3
         )
-        backend = make_backend(Settings(chain=chain, miner=miner), tmp_path, "0123abcd", tmp_path)
+        backend = make_backends(backend_ports(Settings(chain=chain, miner=miner))).of("local")
         assert isinstance(backend, LocalBackend)
         return backend._settings  # pyright: ignore[reportPrivateUsage]
 

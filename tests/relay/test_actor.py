@@ -1,8 +1,10 @@
 """The emitter in virtual time, with a receiver that does as it is told."""
 
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -13,9 +15,11 @@ from engram.clock import TrioClock
 from engram.ledger import InlineLedger, open_inline
 from engram.relay import RelayStatus, RetryPolicy, is_signed, records
 from engram.relay.actor import EmitterPorts, RelayEmitter
-from engram.relay.model import Answered, Outcome, Unknown, Unreachable
+from engram.relay.finality import Finality, FinalityGuard
+from engram.relay.model import Answered, MinerScore, Outcome, Unknown, Unreachable
 from engram.relay.protocol import GetRelayStatus, OutboxGrew
 from engram.relay.rounds import RoundLosses
+from engram.relay.rules import scores_payload
 from engram.relay.signer import Signed
 from engram.relay.tables import relay_log, relay_outbox
 from engram.telemetry.metrics import Metrics
@@ -60,7 +64,9 @@ def receiver() -> ReceiverDouble:
 
 
 @asynccontextmanager
-async def emitting(ledger: InlineLedger, receiver: ReceiverDouble | None) -> AsyncIterator[ActorRef]:
+async def emitting(
+    ledger: InlineLedger, receiver: ReceiverDouble | None, guard: FinalityGuard | None = None
+) -> AsyncIterator[ActorRef]:
     metrics = receiver.metrics if receiver else Metrics()
     ports = EmitterPorts(
         ledger=ledger,
@@ -71,6 +77,7 @@ async def emitting(ledger: InlineLedger, receiver: ReceiverDouble | None) -> Asy
         rng=rng(),
         metrics=metrics,
         losses=RoundLosses(metrics),
+        guard=guard,
     )
     start = ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")
     spec, registry = SupervisorSpec("root", [start], intensity=Intensity(3, 5.0)), Registry()
@@ -123,19 +130,22 @@ async def test_a_failing_receiver_gets_ten_attempts_on_the_emitters_own_clock(
     receiver.next_outcome = lambda attempt: Answered(503)
     queue(ledger, 1)
     async with emitting(ledger, receiver) as ref:
-        await trio.sleep(3_600)
-        waits = [later - earlier for earlier, later in zip(receiver.times, receiver.times[1:], strict=False)]
-        assert len(receiver.sent) == 10
+        await trio.sleep(6_000)
+        ours = [place for place, signed in enumerate(receiver.sent) if json.loads(signed.body)["kind"] == "memory"]
+        times = [receiver.times[place] for place in ours]
+        waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+        assert len(ours) == 10
         assert 10 <= waits[0] <= 12
         assert all(waits[place] < waits[place + 1] for place in range(4))
         assert max(waits) <= 300.2
-        assert len({signed.body for signed in receiver.sent}) == 1
-        assert states(ledger) == ["abandoned"]
-        assert log_of(ledger) == ["http_503"] * 10
+        assert len({receiver.sent[place].body for place in ours}) == 1
+        assert states(ledger) == ["abandoned", "discarded"], "the gap marker was given up as well"
+        assert log_of(ledger) == ["http_503"] * 20
         counted = receiver.metrics.registry.get_sample_value
-        assert counted("engram_relay_sends_total", {"outcome": "http_503"}) == 10
+        assert counted("engram_relay_sends_total", {"outcome": "http_503"}) == 20
+        assert counted("engram_relay_failures_in_a_row") == 20
         found = await status(ref)
-        assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 10, 10)
+        assert (found.dlq_abandoned, found.total_failed, found.failures_in_a_row) == (1, 20, 20)
 
 
 async def test_an_unreachable_receiver_uses_up_no_attempt_and_all_is_sent_when_it_is_back(
@@ -158,14 +168,115 @@ async def test_an_unreachable_receiver_uses_up_no_attempt_and_all_is_sent_when_i
         assert row == [1, 1, 1]
 
 
-async def test_a_refusal_for_good_goes_to_the_dead_letters_at_once_and_holds_up_nobody(
+async def test_a_refusal_of_the_payload_parks_it_at_once_behind_a_signed_gap_marker_and_holds_up_nobody(
     ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
 ) -> None:
     receiver.next_outcome = lambda attempt: Answered(422) if attempt == 1 else Answered(200)
     queue(ledger, 1, 2)
     async with emitting(ledger, receiver):
         await trio.sleep(1)
-        assert states(ledger) == ["abandoned", "delivered"]
+        assert states(ledger) == ["abandoned", "delivered", "delivered"]
+        sent = [json.loads(signed.body) for signed in receiver.sent]
+        assert [document["kind"] for document in sent] == ["memory", "gap", "memory"]
+        assert sent[1]["output_hash"] == sent[0]["output_hash"]
+        assert is_signed(sent[1])
+
+
+@pytest.mark.parametrize("status_code", [301, 401, 402, 403, 404])
+async def test_a_receiver_that_refuses_us_is_held_back_and_nothing_is_parked(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock, status_code: int
+) -> None:
+    """A minute of 401 lost nothing (imtaqin/waxum#68)."""
+    receiver.next_outcome = lambda attempt: Answered(status_code)
+    queue(ledger, 1, 2)
+    async with emitting(ledger, receiver) as ref:
+        await trio.sleep(60)
+        found = await status(ref)
+        assert (found.outbox_pending, found.dlq_abandoned) == (2, 0)
+        assert found.held_back == f"the receiver answered {status_code}"
+        assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 1
+        assert set(receiver.blocks) == {1001}
+        receiver.next_outcome = lambda attempt: Answered(200)
+        await trio.sleep(301)
+        assert states(ledger) == ["delivered", "delivered"]
+        assert (await status(ref)).held_back == ""
+        assert receiver.metrics.registry.get_sample_value("engram_relay_held_back") == 0
+
+
+async def test_after_an_entry_that_was_not_confirmed_nothing_later_of_its_stream_leaves_but_other_streams_do(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    """informalsystems/hermes#3540, #2670"""
+    receiver.next_outcome = lambda attempt: Answered(503) if receiver.blocks[-1] == 1001 else Answered(200)
+    queue(ledger, 1, 2)
+    other = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=1.0)
+    write(ledger, lambda c: records.enqueue(c, other, TrioClock().now()))
+    async with emitting(ledger, receiver):
+        await trio.sleep(5)
+        assert sorted(receiver.blocks) == [7, 1001]
+        receiver.next_outcome = lambda attempt: Answered(200)
+        await trio.sleep(20)
+        assert [block for block in receiver.blocks if block > 7] == [1001, 1001, 1002]
+
+
+async def test_streams_run_beside_each_other_up_to_the_bound(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    score = {"0": MinerScore(1.0, None, 1.0)}
+    for netuid in range(12):
+        for block in (1, 2):
+            payload = scores_payload(score, netuid=netuid, block=block, uid=netuid, round_ts=block)
+            write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+    receiver.hangs_s = 1.0
+    async with emitting(ledger, receiver):
+        await trio.sleep(0.5)
+        assert len(receiver.sent) == 8
+        await trio.sleep(3.2)
+        order: dict[int, list[int]] = {}
+        for signed in receiver.sent:
+            document = json.loads(signed.body)
+            order.setdefault(document["netuid"], []).append(document["block"])
+        assert order == {netuid: [1, 2] for netuid in range(12)}
+
+
+async def test_a_block_gets_one_signature_and_another_payload_of_it_is_withdrawn(
+    ledger: InlineLedger, receiver: ReceiverDouble, autojump_clock: trio.testing.MockClock
+) -> None:
+    """hyperlane-xyz/hyperlane-monorepo#9684"""
+    for recall, at in ((1.0, 1.0), (0.5, 2.0)):
+        payload = scores_payload({"0": MinerScore(recall, None, 1.0)}, netuid=450, block=7, uid=5, round_ts=at)
+        write(ledger, partial(records.enqueue, payload=payload, now=TrioClock().now()))
+    async with emitting(ledger, receiver):
+        await trio.sleep(5)
+        assert states(ledger) == ["delivered", "withdrawn"]
+        assert len(receiver.sent) == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [(Finality.FINAL, "delivered"), (Finality.AWAITED, "pending"), (Finality.REORGANIZED, "withdrawn")],
+)
+async def test_a_payload_leaves_only_when_its_block_is_final(
+    ledger: InlineLedger,
+    receiver: ReceiverDouble,
+    autojump_clock: trio.testing.MockClock,
+    found: Finality,
+    expected: str,
+) -> None:
+    questions: list[tuple[int, bytes | None]] = []
+
+    async def guard(block: int, block_hash: bytes | None) -> Finality:
+        questions.append((block, block_hash))
+        return found
+
+    queue(ledger, 1)
+    async with emitting(ledger, receiver, guard):
+        await trio.sleep(20)
+        assert states(ledger) == [expected]
+        assert len(receiver.sent) == (expected == "delivered")
+        assert questions[0] == (1001, None)
+        withdrawn = receiver.metrics.registry.get_sample_value("engram_relay_withdrawn_total")
+        assert withdrawn == (expected == "withdrawn")
 
 
 async def test_a_dead_letter_that_is_retried_is_sent_again(
@@ -179,8 +290,8 @@ async def test_a_dead_letter_that_is_retried_is_sent_again(
         write(ledger, lambda c: records.dlq_retry(c, 1, TrioClock().now()))
         ref.tell(OutboxGrew())
         await trio.sleep(1)
-        assert states(ledger) == ["delivered"]
-        assert receiver.sent[0] == receiver.sent[1]
+        assert states(ledger) == ["delivered", "discarded"]
+        assert receiver.sent[0] == receiver.sent[2]
 
 
 async def test_an_unknown_outcome_is_logged_as_such_and_sent_again_with_the_same_key(

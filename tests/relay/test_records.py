@@ -39,8 +39,11 @@ def states(ledger: InlineLedger) -> list[str]:
 
 
 def abandoned(ledger: InlineLedger, number: int = 1) -> Entry:
+    """A dead letter, whose gap marker went out."""
     queue(ledger, number)
-    return attempt(ledger, Answered(400))
+    entry = attempt(ledger, Answered(400))
+    assert attempt(ledger, Answered(200)).kind == "gap"
+    return entry
 
 
 def test_entries_are_claimed_in_the_order_they_were_queued(ledger: InlineLedger) -> None:
@@ -73,7 +76,7 @@ def test_dead_letters_take_no_room_of_those_that_wait(ledger: InlineLedger, monk
     abandoned(ledger, 1)
     abandoned(ledger, 2)
     queue(ledger, 3, 4)
-    assert states(ledger) == ["abandoned", "abandoned", "pending", "pending"]
+    assert states(ledger) == ["abandoned", "delivered", "abandoned", "delivered", "pending", "pending"]
     assert write(ledger, lambda c: records.enqueue(c, payload(5), NOW)) is Enqueued.REFUSED
 
 
@@ -87,17 +90,19 @@ def test_an_entry_is_signed_once_and_every_attempt_sends_the_same_bytes(ledger: 
     assert is_signed(json.loads(first.signed or b""))
 
 
-def test_an_entry_waits_for_its_time_and_others_go_on_meanwhile(ledger: InlineLedger) -> None:
+def test_an_entry_that_waits_for_its_time_holds_back_its_own_stream_alone(ledger: InlineLedger) -> None:
     queue(ledger, 1, 2)
     attempt(ledger, Answered(503))
+    assert claim(ledger) is None
+    scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
+    write(ledger, lambda c: records.enqueue(c, scores, NOW))
     other = claim(ledger)
     assert other is not None
-    assert other.block == 1002
-    assert claim(ledger, NOW + 9) is None
-    due_at = write(ledger, records.next_attempt_at)
+    assert other.kind == "scores"
+    due_at = write(ledger, lambda c: records.next_attempt_at(c, (other.stream_id,)))
     assert due_at is not None
     assert due_at >= NOW + 10
-    again = claim(ledger, NOW + 13)
+    again = write(ledger, lambda c: records.claim(c, NOW + 13, SIGNER.sign, (other.stream_id,)))
     assert again is not None
     assert again.block == 1001
 
@@ -136,7 +141,7 @@ def test_dead_letters_are_listed_shown_retried_and_discarded(ledger: InlineLedge
     assert [(line.status, line.http_status) for line in lines] == [("http_400", 400)]
     write(ledger, lambda c: records.dlq_retry(c, one.id, NOW))
     write(ledger, lambda c: records.dlq_discard(c, two.id, NOW))
-    assert states(ledger) == ["pending", "discarded"]
+    assert states(ledger) == ["pending", "delivered", "discarded", "delivered"]
     again = claim(ledger)
     assert again is not None
     assert (again.attempts, again.signed) == (1, one.signed)
@@ -145,8 +150,9 @@ def test_dead_letters_are_listed_shown_retried_and_discarded(ledger: InlineLedge
 def test_all_dead_letters_are_retried_at_once(ledger: InlineLedger) -> None:
     abandoned(ledger, 1)
     abandoned(ledger, 2)
-    assert list(write(ledger, lambda c: records.dlq_retry_all(c, NOW))) == [1, 2]
-    assert states(ledger) == ["pending", "pending"]
+    assert list(write(ledger, lambda c: records.dlq_retry_all(c, NOW))) == [1, 3]
+    assert states(ledger) == ["pending", "delivered", "pending", "delivered"]
+    assert [attempt(ledger, Answered(200)).block for _ in range(2)] == [1001, 1002]
 
 
 def test_only_dead_letters_are_retried_or_discarded(ledger: InlineLedger) -> None:
@@ -162,13 +168,13 @@ def test_only_dead_letters_are_retried_or_discarded(ledger: InlineLedger) -> Non
 def test_the_status_counts_what_waits_what_failed_and_what_went_out(ledger: InlineLedger) -> None:
     queue(ledger, 1, 2, 3, 4)
     delivered = attempt(ledger, Answered(200), NOW + 1)
-    attempt(ledger, Answered(503), NOW + 2)
-    attempt(ledger, Answered(400), NOW + 3)
+    attempt(ledger, Answered(400), NOW + 2)
+    attempt(ledger, Answered(503), NOW + 3)
     status = write(ledger, lambda c: records.status(c, enabled=True, failures_in_a_row=2))
-    assert (status.outbox_pending, status.dlq_pending, status.dlq_abandoned) == (2, 1, 1)
+    assert (status.outbox_pending, status.dlq_pending, status.dlq_abandoned) == (3, 1, 1), "a gap marker waits, too"
     assert (status.total_ok, status.total_failed) == (1, 2)
     assert (status.last_ok_hash, status.last_ok_at) == (delivered.output_hash, NOW + 1)
-    assert (status.oldest_pending_at, status.failures_in_a_row, status.enabled) == (NOW, 2, True)
+    assert (status.oldest_pending_at, status.failures_in_a_row, status.enabled) == (NOW + 2, 2, True)
 
 
 def test_the_status_of_an_empty_outbox(ledger: InlineLedger) -> None:
@@ -182,6 +188,6 @@ def test_delivered_entries_are_forgotten_after_a_week_and_dead_letters_never(led
     abandoned(ledger, 2)
     week = 7 * 86_400.0
     assert write(ledger, lambda c: records.purge(c, NOW + week - 1)) == 0
-    assert write(ledger, lambda c: records.purge(c, NOW + 10 * week)) == 1
+    assert write(ledger, lambda c: records.purge(c, NOW + 10 * week)) == 2
     assert states(ledger) == ["abandoned"]
     assert write(ledger, lambda c: records.dlq_show(c, 2))[1] == []

@@ -23,8 +23,13 @@ root                      one_for_one
     facilitator_supported
   fleet                   rest_for_one
     sagas                 dynamic
-    node_watch
+    node_watch            one_for_one
+      local
+      docker
     provisioner
+  certifier               disable
+  node_announcers         dynamic
+  node_announcing         disable
   stats_poller            disable
   relay_emitter           disable
   relay_rounds            disable
@@ -79,8 +84,17 @@ def shared(**settings: Any) -> Any:
     return double
 
 
+def ports() -> Any:
+    """Ports whose backends have names; nothing of them is called."""
+    double = MagicMock()
+    double.fleet.backends.all = [MagicMock(), MagicMock()]
+    for backend, name in zip(double.fleet.backends.all, ("local", "docker"), strict=True):
+        backend.name = name
+    return double
+
+
 def test_the_tree_of_a_gateway() -> None:
-    assert drawn(gateway.tree(shared(), MagicMock())) == GATEWAY
+    assert drawn(gateway.tree(shared(), ports())) == GATEWAY
 
 
 def test_the_tree_of_a_node() -> None:
@@ -101,13 +115,13 @@ def test_the_tree_of_a_facilitator() -> None:
 
 def test_roles_named_together_have_what_they_share_once() -> None:
     p = shared()
-    assert drawn(together([facilitator.tree(p), gateway.tree(p, MagicMock())])) == GATEWAY
+    assert drawn(together([facilitator.tree(p), gateway.tree(p, ports())])) == GATEWAY
 
 
 def test_the_play_facilitator_is_no_part_of_a_gateway_with_another_one() -> None:
     settings = Settings()
     payments = type(settings.payments)(facilitator_url="https://facilitator.example")
-    assert drawn(gateway.tree(shared(payments=payments), MagicMock())) == GATEWAY.replace("  facilitator\n", "")
+    assert drawn(gateway.tree(shared(payments=payments), ports())) == GATEWAY.replace("  facilitator\n", "")
 
 
 def test_the_play_facilitator_refuses_to_run_outside_local() -> None:
@@ -117,12 +131,12 @@ def test_the_play_facilitator_refuses_to_run_outside_local() -> None:
 
 @pytest.mark.parametrize("name", ["chain", "stats_poller", "relay_emitter", "event_feed", "control", "sales_watch"])
 def test_what_a_gateway_can_do_without_never_ends_it(name: str) -> None:
-    (child,) = [child for child in gateway.tree(shared(), MagicMock()).children if child.id == name]
+    (child,) = [child for child in gateway.tree(shared(), ports()).children if child.id == name]
     assert isinstance(child, ChildSpec)
     assert (child.backoff, child.intensity) == (Backoff(0.2, 30.0, reset_after_s=60.0), Intensity(20, 600.0))
     assert child.on_exceed == "disable"
 
 
 def test_the_public_surface_stops_first_and_the_ledger_last() -> None:
-    children = [child.id for child in gateway.tree(shared(), MagicMock()).children]
+    children = [child.id for child in gateway.tree(shared(), ports()).children]
     assert (children[0], children[-1]) == ("ledger", "http")

@@ -23,7 +23,7 @@ from engram.sdk import (
     NotReached,
     OutcomeUnknown,
 )
-from engram.sdk.export_rules import RECONNECTS, Export
+from engram.sdk.export_rules import RECONNECTS, ExportWalk
 from engram.sdk.node_calls import NodeCalls
 from engram.sdk.shamir import Share
 from tests.gateway.surface import PHONE
@@ -178,7 +178,7 @@ def test_a_stream_that_cannot_be_right_is_refused(take: Take, body: bytes, why: 
 @given(st.integers(1, 40), st.lists(st.integers(1, 6), unique=True).map(sorted))
 def test_documents_are_the_same_however_the_answer_is_cut(size: int, ids: list[int]) -> None:
     whole = lines(*({"kind": "record", "id": each} for each in ids), {"kind": "end", "count": len(ids)})
-    export = Export(NodeCalls(SystemClock(), PHONE), None, lambda _: None)
+    export = ExportWalk(NodeCalls(SystemClock(), PHONE), None, lambda _: None)
     export.request()
     parts = [whole[start : start + size] for start in range(0, len(whole), size)]
     assert [document.id for part in parts for document in export.take(part)] == ids
@@ -186,7 +186,7 @@ def test_documents_are_the_same_however_the_answer_is_cut(size: int, ids: list[i
 
 
 def test_memory_stays_bounded_however_long_the_export_is() -> None:
-    export = Export(NodeCalls(SystemClock(), PHONE), None, lambda _: None)
+    export = ExportWalk(NodeCalls(SystemClock(), PHONE), None, lambda _: None)
     export.request()
     tracemalloc.start()
     try:

@@ -8,7 +8,7 @@ from engram.hotkeys import Keypair
 from engram.memory.proof.keyed_tree import KeyedTree, key_of
 from engram.sdk.errors import Impostor, ListingIncomplete, MalformedAnswer
 from engram.sdk.node_calls import NodeCalls
-from engram.sdk.walk_rules import LookUp, Walk
+from engram.sdk.walk_rules import LookUpWalk, Walk
 
 NODE = Keypair.from_seed(bytes([3]) * 32)
 HASH = "ab" * 32
@@ -64,7 +64,7 @@ def test_an_end_that_proves_nothing_is_none(last: Listing, raised: type[Exceptio
 
 
 def test_a_look_up_of_many_values_takes_several_requests_and_begins_each_anew() -> None:
-    lookup = LookUp(NodeCalls(ManualClock()), "_ref", [str(number % 300) for number in range(600)])
+    lookup = LookUpWalk(NodeCalls(ManualClock()), "_ref", [str(number % 300) for number in range(600)])
     bodies = []
     for page in (
         References(records=[Reference(cid="v1::1")], next="a"),

@@ -187,6 +187,7 @@ def test_until_active_the_whole_time_remains_and_expiry_is_provisional() -> None
     later = Instant(5_000.0, 4_050.0, "a")
     assert rules.remaining_s(session, later) == 3600.0
     assert rules.expires_at(session, later) == 8_600.0
+    assert rules.expires_at(msgspec.structs.replace(session, used_s=100.0), later) == 8_500.0
     assert not rules.has_expired(session, later)
 
 
@@ -216,6 +217,16 @@ def test_expiry_waits_for_an_extension_that_is_being_paid_for() -> None:
     assert rules.has_expired(a_session(), end)
     assert not rules.has_expired(a_session(pending_extensions=1), end)
     assert not rules.has_expired(a_session(paid_s=7200.0), end)
+
+
+def test_expiry_waits_two_minutes_for_an_extension_and_no_longer() -> None:
+    session = a_session(pending_extensions=1)
+    assert not rules.has_expired(session, Instant(4_719.9, 3_769.9, "a"))
+    assert rules.has_expired(session, Instant(4_720.0, 3_770.0, "a"))
+
+
+def test_seconds_can_be_added_to_every_session_that_has_not_begun_to_end() -> None:
+    assert {state for state in SessionState if rules.takes_time(a_session(state=state))} == LIVE
 
 
 def test_what_holds_a_place() -> None:

@@ -20,7 +20,7 @@ from engram.http.errors import BadAnswer, HttpError, NotSent
 from engram.ledger import LedgerUnavailable
 from engram.ledger.inline import InlineLedger, open_inline
 from engram.sessions import ClockInstants, Session, SessionEvent, SessionState, TierName, records
-from engram.stats import NodeStats, Reread, StatsPoller, StatsPorts, StatsView, ask_stats, rules
+from engram.stats import NodeStats, RereadSessions, StatsPoller, StatsPorts, StatsView, ask_stats, rules
 from engram.telemetry.metrics import Metrics
 from tests.fakes.hints import RecordedHints
 
@@ -140,7 +140,7 @@ async def test_answers_are_kept_with_their_age(autojump_clock: MockClock, ledger
     assert world.view.get("s") is None
     async with running(world) as system:
         world.runs("s")
-        system.registry.ref(StatsPoller, "stats_poller").tell(Reread())
+        system.registry.ref(StatsPoller, "stats_poller").tell(RereadSessions())
         await trio.sleep(2.0)
         found = world.view.get("s")
         assert found is not None

@@ -5,7 +5,7 @@ import enum
 import msgspec
 
 from engram.chain.errors import AnswerMalformed, CallRefused, EndpointBusy, EndpointUnreachable
-from engram.chain.model import Claim, FinalizedBlock, Fork
+from engram.chain.model import BlockReport, FinalizedBlock, Fork
 from engram.chain.read.node import ChainEndpoint, RpcCall
 from engram.chain.read.queries import hex_of, octets_of, read_finalized, read_hash_at
 
@@ -94,7 +94,7 @@ async def read_fork(
     return Fork(now_s, await _claim(one, ours), await _claim(other, its))
 
 
-async def _claim(node: ChainEndpoint, head: FinalizedBlock) -> Claim:
+async def _claim(node: ChainEndpoint, head: FinalizedBlock) -> BlockReport:
     at = hex_of(head.hash)
     try:
         (header,) = await node.ask([RpcCall("chain_getHeader", (at,))])
@@ -102,7 +102,7 @@ async def _claim(node: ChainEndpoint, head: FinalizedBlock) -> Claim:
         header = None
     if isinstance(header, CallRefused) or len(msgspec.json.encode(header)) > HEADER_BYTES:
         header = None
-    return Claim(node.name, head.number, at, header)
+    return BlockReport(node.name, head.number, at, header)
 
 
 async def _made_ms(node: ChainEndpoint, block_hash: bytes) -> int | None:

@@ -69,6 +69,12 @@ async def read_hash_at(node: ChainEndpoint, number: int) -> bytes | None:
     return None if found is None else hash_of(node, found)
 
 
+async def read_best(node: ChainEndpoint) -> int:
+    """Return the number of the node's best block, which may still be reorganized away."""
+    (answer,) = await node.ask([RpcCall("chain_getHeader", ())])
+    return _number(node, convert(node, answered(node, answer), _Header).number)
+
+
 async def read_finalized(node: ChainEndpoint) -> FinalizedBlock:
     """Return the newest finalized block."""
     at = await finalized_hash(node)

@@ -79,6 +79,10 @@ class KeptCommits:
         mine = [one for one in found if (one.genesis, one.netuid, one.hotkey) == (genesis, netuid, hotkey)]
         return sorted(mine, key=lambda commit: commit.signed_at_block)
 
+    def holds(self, netuid: int) -> bool:
+        """Return whether commits for this subnet wait to be revealed. Raises KeptCommitError."""
+        return any(path.name.startswith(f"{netuid}-") for path in self._names())
+
     def forget(self, commit: HashedCommit) -> None:
         """Remove the commit's file, if it exists."""
         try:

@@ -24,7 +24,7 @@ from engram.clock import Clock, SystemClock
 from engram.hotkeys import Keypair
 
 
-class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+class KeptCommit(msgspec.Struct, frozen=True, omit_defaults=True):
     """A kept commit as it is shown."""
 
     commit_hash: str
@@ -45,7 +45,7 @@ class Reveals(msgspec.Struct, frozen=True):
     netuid: int
     block: int
     online: bool
-    commits: list[Kept]
+    commits: list[KeptCommit]
 
 
 async def weigh(
@@ -171,9 +171,9 @@ def _waiting(found: KeptCommitsAt) -> str:
     return f"block {found.block}: committed, to be revealed in {found.wait_blocks} blocks"
 
 
-def _shown(status: CommitStatus, kept: KeptCommits) -> Kept:
+def _shown(status: CommitStatus, kept: KeptCommits) -> KeptCommit:
     commit, window, done = status.commit, status.window, status.revealed
-    return Kept(
+    return KeptCommit(
         commit_hash="0x" + commit.hash.hex(),
         file=str(kept.path(commit)),
         stage=status.stage.value if done is None else "revealed",

@@ -61,6 +61,7 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     What is wrong makes the exit status non-zero; asks the facilitator and the chain, changes nothing.
     """
     from engram.cli.doctor import ledger
+    from engram.cli.doctor.engine import engine
     from engram.cli.doctor.money import money
     from engram.cli.doctor.sales import sales
 
@@ -72,6 +73,7 @@ def doctor(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     findings += _ports(loaded)
     waiting = ledger.read_waiting(path, time.time())
     findings += trio.run(money, loaded.settings, 0 if waiting is None else waiting.owed)
+    findings += trio.run(engine, loaded.settings)
     findings += [*_node(loaded.settings), *sales(loaded.settings, path, findings)]
     output.rows(findings, (Column("", "verdict"), Column("what", "what"), Column("finding", "text")), json=show.json)
     return Exit.FAILED if any(finding.verdict == "bad" for finding in findings) else Exit.DONE
@@ -92,11 +94,6 @@ def _settings(loaded: Loaded) -> Iterator[Finding]:
             yield Finding("settings", "bad", str(problem))
     else:
         yield Finding("settings", "good", f"right for a gateway on {loaded.profile}")
-    from engram.provisioning.backend_factory import BUILT
-
-    if (backend := loaded.settings.provisioning.backend) not in BUILT:
-        fix = f"{backend} is not built into this version: set it to {' or '.join(BUILT)}"
-        yield Finding("provisioning.backend", "bad", fix)
     for caution in config.cautions(loaded.settings):
         yield Finding(caution.key, "note", caution.message)
     for unread in loaded.unread:
@@ -153,7 +150,7 @@ def _node(settings: Settings) -> Iterator[Finding]:
 
     absent = node_parts.missing(settings.miner)
     if absent:
-        verdict: Verdict = "bad" if settings.provisioning.backend == "local" else "note"
+        verdict: Verdict = "bad" if "local" in settings.provisioning.chosen else "note"
         text = f"{', '.join(absent)} not installed, so that no node can run here: {node_parts.remedy(absent)}"
         yield Finding("node", verdict, text)
     else:

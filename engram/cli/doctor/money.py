@@ -18,8 +18,8 @@ from config.rules import EMBEDDED, checksummed
 from engram.cli.doctor.finding import Finding
 from engram.http.client import HttpClient, HttpError
 from engram.payments import networks, refund_key
-from engram.payments.errors import MalformedPayment, UnknownNetwork, UnusableRefundKey
-from engram.payments.evm_rpc import EvmRpc, RpcCall, RpcFailed, json_rpc
+from engram.payments.errors import MalformedPayment, RpcFailed, UnknownNetwork, UnusableRefundKey
+from engram.payments.evm_rpc import EvmRpc, RpcCall, json_rpc
 from engram.payments.keccak import keccak256
 from engram.payments.networks import Network
 from engram.payments.supported import read_supported

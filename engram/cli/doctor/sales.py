@@ -41,7 +41,7 @@ def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterat
         yield Finding("sales", "good", "a session could be sold")
 
 
-def _facts(settings: Settings, kept: _InLedger, others: Iterable[Finding]) -> rules.Facts:
+def _facts(settings: Settings, kept: _InLedger, others: Iterable[Finding]) -> rules.SalesFacts:
     facilitator = next((one for one in others if one.what == "facilitator" and one.verdict == "bad"), None)
     return msgspec.structs.replace(
         fixed_facts(settings),

@@ -18,7 +18,7 @@ from engram.cli.options import SHOW, Show
 from engram.durable.driver import sqlite3
 
 if TYPE_CHECKING:
-    from engram.memory.upkeep.verify import Checked
+    from engram.memory.upkeep.verify import CheckResult
 
 _COMPARED_AT_MOST = 5
 
@@ -165,7 +165,7 @@ def erase(
     output.record(gone, json=show.json)
 
 
-def _compared(data: Path, found: "Checked", key: Path | None) -> "tuple[Checked, Verdict]":
+def _compared(data: Path, found: "CheckResult", key: Path | None) -> "tuple[CheckResult, Verdict]":
     """Return the result, rechecked while the node keeps writing, and how its signed roots compare."""
     from engram.cli.miner.roots import Roots, roots_of_node
     from engram.memory.upkeep import verify

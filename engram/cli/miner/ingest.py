@@ -16,7 +16,7 @@ from engram.api import node_model as model
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.miner.data_folder import progress
-from engram.cli.miner.target import NODE, Node, Signer, answered
+from engram.cli.miner.target import NODE, BodySigner, NodeTarget, answered
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.hotkeys import authority
@@ -49,7 +49,7 @@ class Line(msgspec.Struct, frozen=True):
     """The CID that the line gives, if any; the stored record must have it."""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Bookmark(msgspec.Struct, frozen=True):
     """How far a file was ingested: its first `bytes` bytes, with their digest and number of lines."""
 
     node: str
@@ -58,7 +58,7 @@ class Mark(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class Ingested(msgspec.Struct, frozen=True):
+class IngestSummary(msgspec.Struct, frozen=True):
     """The result of an ingest. `skipped` counts empty lines and lines of an export that are not records.
 
     `not_owned` counts the lines of `stored` that do not belong to the key that signed.
@@ -78,7 +78,7 @@ class LineRefused(ValueError):
 def ingest(
     file: Annotated[Path, Parameter(help="File of memories; see above.")],
     *,
-    node: Node = NODE,
+    node: NodeTarget = NODE,
     batch: Annotated[int, Parameter(converter=whole, help="Lines sent at once, 1 to 256.")] = 64,
     show: Show = SHOW,
 ) -> int:
@@ -91,7 +91,7 @@ def ingest(
     """
     if not 1 <= batch <= 256:
         raise CommandFailed(f"--batch must be 1 to 256, not {batch}", Exit.USAGE)
-    url, signer = node.url(), Signer(node.keypair())
+    url, signer = node.url(), BodySigner(node.keypair())
     try:
         size = file.stat().st_size
         with open(file, "rb") as opened, answered():
@@ -114,7 +114,14 @@ class Work:
     """One file on its way into one node."""
 
     def __init__(
-        self, opened: BinaryIO, file: Path, where: str, transport: Transport, signer: Signer, node: Node, batch: int
+        self,
+        opened: BinaryIO,
+        file: Path,
+        where: str,
+        transport: Transport,
+        signer: BodySigner,
+        node: NodeTarget,
+        batch: int,
     ) -> None:
         self._file = opened
         self._mark_file = file.with_name(file.name + _SUFFIX)
@@ -127,7 +134,7 @@ class Work:
         self._bytes = self._stored = self._not_owned = self._refused = self._skipped = 0
         self._unmarked = False
 
-    def run(self, on_progress: Callable[[int], None]) -> Ingested:
+    def run(self, on_progress: Callable[[int], None]) -> IngestSummary:
         """Send what was not sent before. Raises CommandFailed, SdkError, OSError."""
         resumed = self._resume()
         for lines, upto, raw in self._batches(resumed):
@@ -139,7 +146,7 @@ class Work:
             self._keep_mark(upto)
             on_progress(self._bytes)
         self._mark_file.unlink(missing_ok=True)
-        return Ingested(self._stored, self._not_owned, self._refused, self._skipped, resumed)
+        return IngestSummary(self._stored, self._not_owned, self._refused, self._skipped, resumed)
 
     def _batches(self, after: int) -> Iterator[tuple[list[Line], int, list[bytes]]]:
         """Yield lines of one namespace to send together, the number of the last line read, and the raw lines."""
@@ -214,7 +221,7 @@ class Work:
     def _resume(self) -> int:
         """Go to where an earlier call stopped with the same file and node, and return the lines before that."""
         try:
-            mark = wire.decode(self._mark_file.read_bytes(), Mark)
+            mark = wire.decode(self._mark_file.read_bytes(), Bookmark)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return 0
         if mark.node == self._where:
@@ -231,7 +238,7 @@ class Work:
         return 0
 
     def _keep_mark(self, lines: int) -> None:
-        mark = Mark(self._where, self._bytes, lines, self._digest.hexdigest())
+        mark = Bookmark(self._where, self._bytes, lines, self._digest.hexdigest())
         staged = self._mark_file.with_name(f".{self._mark_file.name}")
         try:
             staged.write_bytes(msgspec.json.encode(mark))

@@ -11,10 +11,10 @@ from engram.api.node_model import Commitment, Health
 from engram.cli.failures import CommandFailed
 from engram.cli.wallet.passwords import signing_key
 from engram.clock import SystemClock
-from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey, verify
+from engram.hotkeys import HotkeyError, miner_scheme, parse_hotkey
 from engram.miner import folder
 from engram.sdk.errors import Impostor
-from engram.sdk.node_calls import NodeCalls, checked
+from engram.sdk.node_calls import NodeCalls, checked, require_root
 from engram.sdk.transport import Transport
 
 _WITHIN_S = 60.0
@@ -35,13 +35,13 @@ def roots_of_node(data: Path, key: Path | None) -> Roots:
     there = folder.read_node_file(data)
     if there is None:
         raise Impostor(f"{data / folder.NODE_FILE} does not say where the node is")
-    transport = Transport(there.url, timeout_s=_WITHIN_S)
+    transport, clock = Transport(there.url, timeout_s=_WITHIN_S), SystemClock()
     try:
         health = checked(transport.request("GET", node.HEALTH.path), Health)
         if health.launch_token != there.launch_token:
             raise Impostor(f"another node answers at {there.url}")
         hotkey = parse_hotkey(health.hotkey)
-        call = NodeCalls(SystemClock()).commitment(hotkey)
+        call = NodeCalls(clock).commitment(hotkey)
         public = call.read(transport.request(call.method, call.path)).root_hex
         if key is None:
             return Roots(public, "")
@@ -53,10 +53,5 @@ def roots_of_node(data: Path, key: Path | None) -> Roots:
         raise CommandFailed(f"{error}") from None
     finally:
         transport.close()
-    parts = whole.signed.split(":")
-    signature = bytes.fromhex(whole.signature.removeprefix("0x"))
-    if parts[2:5] != ["whole", whole.root_hex, str(whole.count)] or not verify(
-        hotkey, whole.signed.encode(), signature
-    ):
-        raise Impostor("the root over all records is not signed by the node")
+    require_root(hotkey, whole, "whole", clock.now())
     return Roots(public, whole.root_hex)

@@ -18,7 +18,7 @@ from engram.sdk.errors import ApiError, NotReached, OutcomeUnknown, SdkError
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class Node:
+class NodeTarget:
     """A running node and the key to sign with."""
 
     to: Annotated[str | None, Parameter(help="URL of the node.")] = None
@@ -51,7 +51,7 @@ class Node:
             raise CommandFailed(str(error)) from None
 
 
-class Signer:
+class BodySigner:
     """Signs bodies with one key, each with a unique timestamp."""
 
     def __init__(self, keypair: Keypair | None) -> None:
@@ -75,7 +75,7 @@ class Signer:
         return miner_scheme.sign_body(self._keypair, endpoint, fields, self._last_ms)
 
 
-NODE = Node()
+NODE = NodeTarget()
 
 
 @contextmanager

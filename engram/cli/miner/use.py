@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from engram.api import node_model as model
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
-from engram.cli.miner.target import NODE, Node, answered
+from engram.cli.miner.target import NODE, NodeTarget, answered
 from engram.cli.numbers import whole
 from engram.cli.options import SHOW, Show
 from engram.clock import SystemClock
@@ -19,7 +19,7 @@ _SHOWN = 200
 """Characters of a text in a table."""
 
 
-class Found(msgspec.Struct, frozen=True):
+class FoundMemory(msgspec.Struct, frozen=True):
     """A memory that a search found."""
 
     score: float
@@ -38,7 +38,7 @@ _COLUMNS = (
 def query(
     text: Annotated[str, Parameter(help="What to look for, in words.")],
     *,
-    node: Node = NODE,
+    node: NodeTarget = NODE,
     top: Annotated[int, Parameter(converter=whole, name=["--top", "-k"], help="Number of results, 1 to 100.")] = 10,
     where: Annotated[
         tuple[str, ...], Parameter(help="Only memories whose metadata has key=value; repeatable.", negative="")
@@ -66,13 +66,13 @@ def query(
     if answer.error:
         raise CommandFailed(answer.error)
     found = [
-        Found(hit.score, hit.cid, model.known(hit.text) or str(hit.metadata.get("text", "")), hit.metadata)
+        FoundMemory(hit.score, hit.cid, model.known(hit.text) or str(hit.metadata.get("text", "")), hit.metadata)
         for hit in answer.results
     ]
     output.rows(found, _COLUMNS, json=show.json)
 
 
-def stats(*, node: Node = NODE, show: Show = SHOW) -> None:
+def stats(*, node: NodeTarget = NODE, show: Show = SHOW) -> None:
     """Show the state of a node: vectors, latency, proofs, embedder and index."""
     url = node.url()
     calls = NodeCalls(SystemClock())

@@ -1,10 +1,15 @@
-"""`engram relay dlq`: the entries that the relay abandoned."""
+"""`engram relay`: how it stands, its log and streams, read from the ledger; and the entries that it abandoned."""
 
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 from cyclopts import App, Parameter
+from sqlalchemy import Connection
 
+from config.model import Settings
 from engram.cli import output
+from engram.cli.at_rest import read_at_rest
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.numbers import whole
 from engram.cli.operate.running import ask, done
@@ -12,6 +17,10 @@ from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.control.commands import DiscardDeadLetter, ListDeadLetters, RetryDeadLetter, ShowDeadLetter
 from engram.control.model import DeadLetterRow
+from engram.ledger import LEDGER_FILE
+from engram.relay import records
+
+T = TypeVar("T")
 
 app = App(name="relay", help="What is relayed to another network.", help_epilogue="Example: `engram relay dlq list`")
 dlq = App(name="dlq", help="Entries that the relay abandoned.", help_epilogue="Example: `engram relay dlq list`")
@@ -26,8 +35,61 @@ _COLUMNS = (
     Column("created", "created_at", moment),
     Column("last reason", "last_reason"),
 )
+_LINES = (
+    Column("at", "at", moment),
+    Column("entry", "entry_id"),
+    Column("block", "block"),
+    Column("status", "status"),
+    Column("output hash", "output_hash"),
+)
+_STREAMS = (
+    Column("stream", "id"),
+    Column("subnet", "netuid"),
+    Column("kind", "kind"),
+    Column("waiting", "pending"),
+    Column("parked", "parked"),
+    Column("next try", "next_attempt_at", moment),
+    Column("last delivered", "last_ok_at", moment),
+)
 Number = Annotated[int, Parameter(converter=whole, help="Its id, as `engram relay dlq list` shows it.")]
 _FORMATS = {"created_at": moment, "updated_at": moment, "next_attempt_at": moment}
+
+
+@app.command(help_epilogue="Example: `engram relay status --json`")
+def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """Show how the relay stands: what waits, what was delivered, what is held back."""
+    settings = sources.load().settings
+    enabled = bool(settings.relay.url)
+    found = _read(settings, lambda c: records.status(c, enabled=enabled, failures_in_a_row=0))
+    output.record(found, {"last_ok_at": moment, "oldest_pending_at": moment}, json=show.json)
+
+
+@app.command(name="log", help_epilogue="Example: `engram relay log --last 100`")
+def show_log(
+    *,
+    last: Annotated[int, Parameter(converter=whole, help="How many attempts, the newest first.")] = 50,
+    sources: Sources = SOURCES,
+    show: Show = SHOW,
+) -> None:
+    """List the newest attempts to deliver a payload."""
+    settings = sources.load().settings
+    output.rows(_read(settings, lambda c: records.log_lines(c, last)), _LINES, json=show.json)
+
+
+@app.command(help_epilogue="Example: `engram relay streams`")
+def streams(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
+    """List the streams: what waits and what is parked in each, and when its next payload is tried."""
+    settings = sources.load().settings
+    output.rows(_read(settings, records.streams), _STREAMS, json=show.json)
+
+
+def _read(settings: Settings, query: Callable[[Connection], T]) -> T:
+    """Return what the ledger says. Raises CommandFailed where there is none."""
+    path = Path(settings.data_dir) / LEDGER_FILE
+    found = read_at_rest(path, query)
+    if found is None:
+        raise CommandFailed(f"{path} is no ledger that this version can read; set data_dir to its folder")
+    return found
 
 
 @dlq.command(name="list", help_epilogue="Example: `engram relay dlq list`")

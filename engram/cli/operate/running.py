@@ -6,7 +6,7 @@ from typing import TypeVar
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
 from engram.cli.options import Sources
-from engram.control import Command, ControlClient, NotRunning, OutcomeUnknown, ProtocolError, Refused
+from engram.control import Command, CommandRefused, ControlClient, NotRunning, OutcomeUnknown, ProtocolError
 from engram.control.model import Done
 
 R = TypeVar("R")
@@ -23,7 +23,7 @@ def ask_folder(data_dir: Path, command: Command[R], *, timeout_s: float = 30.0) 
         return ControlClient(data_dir.resolve(), timeout_s=timeout_s).call(command)
     except NotRunning as error:
         raise CommandFailed(f"{error} (--data-dir names another folder)", Exit.NOT_RUNNING) from None
-    except Refused as refused:
+    except CommandRefused as refused:
         raise CommandFailed(refused.message) from None
     except (OutcomeUnknown, ProtocolError) as error:
         raise CommandFailed(str(error), Exit.UNKNOWN) from None

@@ -5,6 +5,7 @@ can read.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -91,11 +92,7 @@ def words(
     """Restore a key from its 12 or 24 words, typed at a hidden prompt; `//path` and `///password` may follow them."""
     _refuse_arguments(arguments)
     _refuse_taken(wallet, role)
-    try:
-        restoring.check_derivation(derive)
-        restored = restoring.from_words(secret.read("the 12 or 24 words (hidden): "), derive)
-    except MalformedHotkey as error:
-        raise CommandFailed(str(error)) from None
+    restored = _restored(restoring.from_words, secret, "the 12 or 24 words (hidden): ", derive)
     _write(wallet, role, restored, address, encrypt, show)
 
 
@@ -113,11 +110,7 @@ def seed(
     """Restore a key from its seed, 64 hex digits typed at a prompt; `//path` and `///password` may follow them."""
     _refuse_arguments(arguments)
     _refuse_taken(wallet, role)
-    try:
-        restoring.check_derivation(derive)
-        restored = restoring.from_seed(secret.read("the seed, 64 hex digits (hidden): "), derive)
-    except MalformedHotkey as error:
-        raise CommandFailed(str(error)) from None
+    restored = _restored(restoring.from_seed, secret, "the seed, 64 hex digits (hidden): ", derive)
     _write(wallet, role, restored, address, encrypt, show)
 
 
@@ -181,6 +174,17 @@ def public(
 def keystore_password(file: Path | None, descriptor: int | None, question: str) -> str:
     """Return the password of a keystore, prompting if none is given. Raises CommandFailed."""
     return _line(file, descriptor, "keystore-password", question)
+
+
+def _restored(
+    restore: Callable[[str, str], restoring.Restored], secret: Secret, question: str, derive: str
+) -> restoring.Restored:
+    """Ask for the secret once the derivation path is known to be well formed. Raises CommandFailed."""
+    try:
+        restoring.check_derivation(derive)
+        return restore(secret.read(question), derive)
+    except MalformedHotkey as error:
+        raise CommandFailed(str(error)) from None
 
 
 def _refuse_arguments(arguments: tuple[str, ...]) -> None:

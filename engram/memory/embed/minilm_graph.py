@@ -109,7 +109,7 @@ class _Graph:
         self._x = self._normalise(self._node("Add", outer, attended), f"{prefix}.output.LayerNorm")
 
     def pool(self) -> None:
-        """The mean over the unmasked tokens, normalized to length 1."""
+        """Return the mean over the unmasked tokens, normalized to length 1."""
         weights = self._node("Unsqueeze", self._ones, self._ints([2]))
         summed = self._node("ReduceSum", self._node("Mul", self._x, weights), self._ints([1]), keepdims=0)
         tokens = self._node("ReduceSum", self._ones, self._ints([1]), keepdims=1)

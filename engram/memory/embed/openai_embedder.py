@@ -45,12 +45,18 @@ class OpenAiEmbedder:
         self._url = f"{url.rstrip('/')}/embeddings"
         self._model = model
         self.dimension = dimension
-        self._headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+        self._headers: dict[str, str] = {}
+        if api_key is not None:
+            self.use_key(api_key)
         self._asking = trio.CapacityLimiter(_AT_ONCE)
         self._waiting = 0
 
     def __repr__(self) -> str:
         return f"OpenAiEmbedder({self._url!r}, {self._model!r})"
+
+    def use_key(self, api_key: str) -> None:
+        """Send this key to the server from the next request on."""
+        self._headers = {"authorization": f"Bearer {api_key}"}
 
     @property
     def name(self) -> str:

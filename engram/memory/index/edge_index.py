@@ -23,8 +23,6 @@ from engram.memory.index.edge_wire import (
     Apply,
     Count,
     Counted,
-    Done,
-    Failed,
     Flush,
     Flushed,
     Found,
@@ -33,7 +31,9 @@ from engram.memory.index.edge_wire import (
     Request,
     Reset,
     Search,
-    Standing,
+    WorkDone,
+    WorkerReady,
+    WorkFailed,
     decode_reply,
     frame,
     wanted,
@@ -114,7 +114,7 @@ class EdgeIndex:
         """Make the changes and return the last one that is safely on disk."""
         frames = [wire(change) for change in changes]
         reply = await self._ask(lambda number: Apply(number, sequence, frames))
-        return reply.flushed if isinstance(reply, Done) else 0
+        return reply.flushed if isinstance(reply, WorkDone) else 0
 
     async def search(
         self, namespace: str, vector: bytes, limit: int, conditions: Filter, give_up_at: float
@@ -136,7 +136,7 @@ class EdgeIndex:
     async def flush(self) -> int:
         """Bring everything to disk now and return the last change that is there."""
         reply = await self._ask(Flush)
-        return reply.flushed if isinstance(reply, Done) else 0
+        return reply.flushed if isinstance(reply, WorkDone) else 0
 
     async def reset(self) -> None:
         """Throw all vectors away."""
@@ -166,7 +166,7 @@ class EdgeIndex:
                 raise IndexUnavailable("the index did not answer in time")
             case None:
                 raise IndexRestarting("the index worker ended before it answered")
-            case Failed(reason=reason):
+            case WorkFailed(reason=reason):
                 raise IndexUnavailable(f"the index refused: {reason}")
             case reply:
                 return reply
@@ -183,13 +183,13 @@ class EdgeIndex:
 
     def _take(self, reply: Reply, ready: Callable[[int], None]) -> None:
         match reply:
-            case Standing():
+            case WorkerReady():
                 self.flushed = reply.flushed
                 ready(reply.flushed)
             case Flushed():
                 self.flushed = reply.sequence
             case _:
-                if isinstance(reply, Done):
+                if isinstance(reply, WorkDone):
                     self.flushed = reply.flushed
                 waiting = self._open.pop(reply.number, None)
                 if waiting is not None:

@@ -84,7 +84,7 @@ class Counted(msgspec.Struct, frozen=True, array_like=True, tag="counted"):
     points: int
 
 
-class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
+class WorkDone(msgspec.Struct, frozen=True, array_like=True, tag="done"):
     """The request was carried out; `flushed` is the last sequence that is safely on disk."""
 
     number: int
@@ -98,14 +98,14 @@ class Found(msgspec.Struct, frozen=True, array_like=True, tag="found"):
     matches: list[Match]
 
 
-class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
+class WorkFailed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     """The request could not be carried out."""
 
     number: int
     reason: str
 
 
-class Standing(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
+class WorkerReady(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
     """First frame of a worker: everything up to `flushed` is safely on disk."""
 
     flushed: int
@@ -118,8 +118,8 @@ class Flushed(msgspec.Struct, frozen=True, array_like=True, tag="flushed"):
 
 
 Request = Apply | Search | Flush | Reset | Count
-Answer = Done | Found | Counted | Failed
-Reply = Answer | Standing | Flushed
+Answer = WorkDone | Found | Counted | WorkFailed
+Reply = Answer | WorkerReady | Flushed
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgpack_decoder(Request).decode

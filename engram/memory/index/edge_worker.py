@@ -29,8 +29,6 @@ from engram.memory.index.edge_wire import (
     Apply,
     Count,
     Counted,
-    Done,
-    Failed,
     Flush,
     Flushed,
     Found,
@@ -38,7 +36,9 @@ from engram.memory.index.edge_wire import (
     Reply,
     Reset,
     Search,
-    Standing,
+    WorkDone,
+    WorkerReady,
+    WorkFailed,
     decode_request,
     frame,
 )
@@ -79,11 +79,11 @@ def main(arguments: list[str]) -> int:
         rebuild = Rebuild(shards, Path(arguments[4]), dimension, truth_id, int(arguments[5]))
     gc.collect()  # imported modules stay for good: exempt them from full collections
     gc.freeze()
-    Worker(shards, truth, rebuild, source, sink).serve()
+    IndexWorker(shards, truth, rebuild, source, sink).serve()
     return 0
 
 
-class Worker:
+class IndexWorker:
     """Reads requests from one descriptor and writes replies to another."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Worker:
 
     def serve(self) -> None:
         """Answer requests until the source ends; then flush and close."""
-        self._send(Standing(self._shards.flushed))
+        self._send(WorkerReady(self._shards.flushed))
         while self._receive():
             if self._searches:
                 self._answer_searches()
@@ -160,12 +160,12 @@ class Worker:
             answers = self._shards.search(batch)
         except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
             for search in batch:
-                self._send(Failed(search.number, str(error)))
+                self._send(WorkFailed(search.number, str(error)))
             return
         replies = [self._reply(search, hits) for search, hits in zip(batch, answers, strict=True)]
         self._write(b"".join(map(frame, replies)))
 
-    def _reply(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+    def _reply(self, search: Search, hits: list[tuple[int, float]]) -> Found | WorkFailed:
         """Return the reply, looking at more candidates when the index still has some that are deleted."""
         reply, looked_at = self._joined(search, hits), search.limit
         while (
@@ -178,11 +178,11 @@ class Worker:
             try:
                 [hits] = self._shards.search([msgspec.structs.replace(search, limit=looked_at)])
             except Exception as error:  # noqa: BLE001  # the engine raises nothing more specific; the node is told
-                return Failed(search.number, str(error))
+                return WorkFailed(search.number, str(error))
             reply = self._joined(search, hits)
         return Found(reply.number, reply.matches[: search.limit]) if isinstance(reply, Found) else reply
 
-    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | Failed:
+    def _joined(self, search: Search, hits: list[tuple[int, float]]) -> Found | WorkFailed:
         """Join hits with their records. An unreadable record fails this search only: others are other tenants'."""
         if self._truth is None:
             return Found(search.number, [Match(number, score) for number, score in hits])
@@ -190,7 +190,7 @@ class Worker:
         try:
             there = record_sql.by_ids(self._truth, namespace, [number for number, _ in hits])
         except (sqlite3.Error, *record_sql.DAMAGED) as error:
-            return Failed(search.number, record_sql.fault_of(error))
+            return WorkFailed(search.number, record_sql.fault_of(error))
         return Found(search.number, [Match(number, score, there[number]) for number, score in hits if number in there])
 
     def _answer_other(self, request: Apply | Flush | Reset | Count) -> None:
@@ -208,7 +208,7 @@ class Worker:
             case Count():
                 self._send(Counted(request.number, self._shards.points()))
                 return
-        self._send(Done(request.number, self._shards.flushed))
+        self._send(WorkDone(request.number, self._shards.flushed))
 
     def _flush_is_due(self) -> bool:
         if self._shards.sequence == self._shards.flushed:

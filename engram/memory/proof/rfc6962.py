@@ -63,5 +63,5 @@ def root_from_path(leaf_hash: bytes, index: int, size: int, path: Sequence[bytes
 
 
 def _split(count: int) -> int:
-    """The largest power of two smaller than `count`."""
+    """Return the largest power of two smaller than `count`."""
     return 1 << (count - 1).bit_length() - 1

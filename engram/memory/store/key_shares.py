@@ -21,7 +21,7 @@ class ShareExists(MemoryAreaError):
     """A different share is stored for this namespace already."""
 
 
-class Share(msgspec.Struct, frozen=True):
+class KeptShare(msgspec.Struct, frozen=True):
     """One of `total` shares, any `threshold` of which give the key."""
 
     share_index: int
@@ -30,7 +30,7 @@ class Share(msgspec.Struct, frozen=True):
     total: int
 
 
-def check_share(body: Mapping[str, object]) -> Share:
+def check_share(body: Mapping[str, object]) -> KeptShare:
     """Read a share. Raises InvalidRequest saying which field is wrong."""
     numbers: list[int] = []
     for name, least in (("share_index", 1), ("threshold", 2), ("total", 2)):
@@ -44,7 +44,7 @@ def check_share(body: Mapping[str, object]) -> Share:
     text = body.get("share_hex")
     if not isinstance(text, str) or len(text) > MAX_SHARE_HEX or _HEX.match(text) is None:
         raise InvalidRequest(f"share_hex must be pairs of hex digits, at most {MAX_SHARE_HEX} in all.")
-    return Share(index, text, threshold, total)
+    return KeptShare(index, text, threshold, total)
 
 
 def room_for(owner: str, controller: str) -> int:
@@ -52,7 +52,7 @@ def room_for(owner: str, controller: str) -> int:
     return MAX_SHARES + MAX_SHARES_OF_AN_OWNER if owner == controller else MAX_SHARES
 
 
-def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
+def put(connection: sqlite3.Connection, owner: str, namespace: str, share: KeptShare, now: float, room: int) -> None:
     """Store a share; storing the same one again is harmless. Raises ShareExists for a different one, QuotaExceeded when
     there are `room` already, or too many of the owner's."""
     there = get(connection, owner, namespace)
@@ -68,22 +68,24 @@ def put(connection: sqlite3.Connection, owner: str, namespace: str, share: Share
     _insert(connection, owner, namespace, share, now)
 
 
-def replace(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float, room: int) -> None:
+def replace(
+    connection: sqlite3.Connection, owner: str, namespace: str, share: KeptShare, now: float, room: int
+) -> None:
     """Replace the stored share. Raises QuotaExceeded as `put` does."""
     connection.execute("DELETE FROM key_shares WHERE owner = ? AND namespace = ?", (owner, namespace))
     put(connection, owner, namespace, share, now, room)
 
 
-def get(connection: sqlite3.Connection, owner: str, namespace: str) -> Share | None:
+def get(connection: sqlite3.Connection, owner: str, namespace: str) -> KeptShare | None:
     """Return the share stored for an owner's namespace."""
     row = connection.execute(
         "SELECT share_index, share_hex, threshold, total FROM key_shares WHERE owner = ? AND namespace = ?",
         (owner, namespace),
     ).fetchone()
-    return None if row is None else Share(*row)
+    return None if row is None else KeptShare(*row)
 
 
-def _insert(connection: sqlite3.Connection, owner: str, namespace: str, share: Share, now: float) -> None:
+def _insert(connection: sqlite3.Connection, owner: str, namespace: str, share: KeptShare, now: float) -> None:
     connection.execute(
         "INSERT INTO key_shares (owner, namespace, share_index, share_hex, threshold, total, stored_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",

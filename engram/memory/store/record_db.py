@@ -14,7 +14,7 @@ from typing import TypeVar
 import trio
 
 from engram.clock import Clock, Ids
-from engram.durable import Database, DurableError, Outcome, Readers, Request, Writer
+from engram.durable import Database, DurableError, Outcome, Readers, Writer, WriteRequest
 from engram.durable.driver import sqlite3
 from engram.durable.erasing import COMPACTED_UP_TO, QUIET_S
 from engram.durable.readers import READ_BUDGET_S
@@ -200,7 +200,7 @@ class Truth:
                 self._arrived.set()
 
         async with self._room:
-            self._writer.submit(Request(transaction, deliver, entries))
+            self._writer.submit(WriteRequest(transaction, deliver, entries))
             await write.done.wait()
         if write.outcome.error is not None:
             raise write.outcome.error

@@ -38,7 +38,7 @@ class BeyondRepair(MemoryAreaError):
     """No row can be read; nothing was changed."""
 
 
-class Repaired(msgspec.Struct, frozen=True):
+class Salvaged(msgspec.Struct, frozen=True):
     """What was saved; `dropped` counts records that were read but do not match their CIDs."""
 
     records: int
@@ -50,7 +50,7 @@ class Repaired(msgspec.Struct, frozen=True):
     """The folder with the damaged files, as they were."""
 
 
-def repair(data: Path, truth_id: str, on_progress: Progress = lambda done, total: None) -> Repaired:
+def repair(data: Path, truth_id: str, on_progress: Progress = lambda done, total: None) -> Salvaged:
     """Write new databases with every row that can be read, and replace the damaged ones by them.
 
     The caller has claimed the folder. `truth_id` must be new, so that the index is rebuilt. Rows on damaged pages are
@@ -73,7 +73,7 @@ def repair(data: Path, truth_id: str, on_progress: Progress = lambda done, total
         kept = data_files.put_in_place(new, data, _KEPT)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Repaired(
+    return Salvaged(
         saved, dropped, notes["key_shares"], notes["conversations"], notes["attestations"], kept_in=str(kept)
     )
 

@@ -30,7 +30,7 @@ class Bad(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Checked(msgspec.Struct, frozen=True, kw_only=True):
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result. `bad` lists at most 1,000 of the `bad_records`; `problems` concern the databases themselves."""
 
     records: int = 0
@@ -51,7 +51,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
         return not self.bad_records and not self.problems
 
 
-def check(data: Path, on_progress: Progress = lambda done, total: None) -> Checked:
+def check(data: Path, on_progress: Progress = lambda done, total: None) -> CheckResult:
     """Check all of a node's memory, each database from one snapshot; the node may run. Blocking: 26 µs a record.
 
     `on_progress` is called with the records done and in all.
@@ -59,7 +59,7 @@ def check(data: Path, on_progress: Progress = lambda done, total: None) -> Check
     try:
         found = _records(data / TRUTH, on_progress)
     except StoreDamaged as error:
-        found = Checked(problems=[str(error)])
+        found = CheckResult(problems=[str(error)])
     if not (data / NOTEBOOK).exists():
         return found
     try:
@@ -69,7 +69,7 @@ def check(data: Path, on_progress: Progress = lambda done, total: None) -> Check
     return msgspec.structs.replace(found, **counts, problems=found.problems + problems)
 
 
-def _records(path: Path, on_progress: Progress) -> Checked:
+def _records(path: Path, on_progress: Progress) -> CheckResult:
     bad: list[Bad] = []
     bad_records = done = 0
     entries: dict[str, list[bytes]] = {PUBLIC: []}
@@ -99,7 +99,7 @@ def _records(path: Path, on_progress: Progress) -> Checked:
         sequence = record_sql.last_sequence(connection)
     trees = {name: KeyedTree(held) for name, held in entries.items()}
     root, count = commitment.whole_root({name: (tree.root, len(tree)) for name, tree in trees.items()})
-    return Checked(
+    return CheckResult(
         records=count,
         public_records=len(trees[PUBLIC]),
         public_root=trees[PUBLIC].root.hex(),

@@ -13,7 +13,7 @@ from engram.memory.upkeep.export_pages import KINDS, MOST_ROWS, Kind, Page
 from engram.miner.auth import Caller
 from engram.miner.errors import Refused
 from engram.miner.handlers.export_stream import AT_ONCE, ExportStream
-from engram.miner.handlers.proofs import signed_whole
+from engram.miner.handlers.proofs import signed_whole, takes
 from engram.miner.service import Service
 
 _READ_WITHIN_S = 10.0
@@ -45,16 +45,18 @@ async def export_stream(service: Service, call: Call[Export, Caller]) -> ExportS
     wanted = await _admitted(service, call)
     if service.exports_open >= AT_ONCE:
         raise Refused(503, "busy", f"{AT_ONCE} exports are on their way already; try again later.")
-    return _stream(service, wanted)
+    return _stream(service, wanted, takes_certificate=takes(call))
 
 
-def _stream(service: Service, wanted: Wanted) -> ExportStream:
+def _stream(service: Service, wanted: Wanted, *, takes_certificate: bool) -> ExportStream:
     async def read(kind: Kind, after: int) -> Page:
         return await _page(service, kind, after, MOST_ROWS)
 
     async def end(count: int) -> object:
         try:
-            return ExportEnd(kind="end", count=count, commitment=await signed_whole(service))
+            return ExportEnd(
+                kind="end", count=count, commitment=await signed_whole(service, takes_certificate=takes_certificate)
+            )
         except RecordDamaged as damaged:  # all documents were sent, and the undamaged ones are useful
             return ExportEnd(kind="end", count=count, error=str(damaged))
 

@@ -9,6 +9,7 @@ from engram.api.route import NoBody
 from engram.http.request import Answer
 from engram.miner.auth import Caller
 from engram.miner.service import VERSION, Service
+from engram.nodes.agreement import PROTOCOL
 
 
 async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
@@ -23,12 +24,13 @@ async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
         session_id=identity.session_id,
         boot_id=identity.boot_id,
         started_at=identity.started_at,
-        hotkey=identity.keypair.ss58,
-        uid=service.subnet.uid(identity.keypair.public_key),
+        hotkey=identity.signer.address,
+        uid=service.subnet.uid(identity.signer.hotkey),
         embedder=service.embedder.state,
         index="ready" if service.searchable() else "loading",
         dimension=service.embedder.dimension,
         version=VERSION,
+        protocol=PROTOCOL,
         noise=service.noise,
     )
 
@@ -36,18 +38,18 @@ async def health(service: Service, _: Call[NoBody, Caller]) -> Health:
 async def stats(service: Service, _: Call[NoBody, Caller]) -> NodeStats:
     """GET /stats: the original's fields; null where the node does not know."""
     done = service.statistics
-    keypair = service.identity.keypair
+    signer = service.identity.signer
     return NodeStats(
         status="ok",
         vectors=service.store.count().public,
         peers=0,
-        uid=service.subnet.uid(keypair.public_key),
+        uid=service.subnet.uid(signer.hotkey),
         queries_today=done.queries_today,
         p50_latency_ms=done.p50_latency_ms,
         proof_rate=done.proof_rate,
         uptime_pct=service.uptime.percent,
         block=service.subnet.block,
-        hotkey=keypair.ss58,
+        hotkey=signer.address,
     )
 
 

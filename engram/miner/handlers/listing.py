@@ -17,7 +17,7 @@ from engram.memory.proof import proofs
 from engram.memory.proof.keyed_tree import KeyedTree
 from engram.memory.store import record_sql
 from engram.miner.auth import Caller, Space
-from engram.miner.handlers.proofs import signed_root
+from engram.miner.handlers.proofs import signed_root, takes
 from engram.miner.handlers.query import Reader, shown
 from engram.miner.service import Service
 
@@ -40,7 +40,7 @@ async def listing(service: Service, call: Call[List, Caller]) -> Listing:
     if "after" in caller.fields:
         if checked.offset:
             raise InvalidRequest("Send after or offset, not both.")
-        return await _walked(service, caller, space, checked)
+        return await _walked(service, caller, space, checked, takes_certificate=takes(call))
     reader = Reader(service, caller, space)
     page = await service.store.page(space.key, checked.conditions, checked.limit, checked.offset)
     records = [Listed(cid=record.cid, metadata=shown(record), text=reader.text(record)) for record in page]
@@ -66,7 +66,9 @@ async def look_up(service: Service, call: Call[LookUp, Caller]) -> References:
     return References(records=records, count=len(records), next=_next(service, space, page, records, checked.limit))
 
 
-async def _walked(service: Service, caller: Caller, space: Space, checked: rules.ListInput) -> Listing:
+async def _walked(
+    service: Service, caller: Caller, space: Space, checked: rules.ListInput, *, takes_certificate: bool
+) -> Listing:
     after = service.cursors.read(space.key, batch_rules.cursor(caller.fields))
     page, tree = await _page(service, space, checked.conditions, checked.limit, after)
     reader = Reader(service, caller, space)
@@ -81,12 +83,15 @@ async def _walked(service: Service, caller: Caller, space: Space, checked: rules
             for record in page
         ]
     )
+    root = None
+    if tree is not None:
+        root = await signed_root(service, space, tree, takes_certificate=takes_certificate)
     return Listing(
         records=records,
         count=len(records),
         limit=checked.limit,
         next=_next(service, space, page, records, checked.limit),
-        commitment=None if tree is None else signed_root(service, space, tree),
+        commitment=root,
     )
 
 

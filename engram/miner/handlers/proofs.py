@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import UNSET
 
 from engram.api.call import Call
 from engram.api.node_model import Challenge, Commitment, Prove, Proved, Root, StorageProof
 from engram.api.route import NoBody
+from engram.hotkeys.certificates import HEADER as CERTIFICATES_HEADER
 from engram.hotkeys.python_json import JsonValue
 from engram.memory import cid as cids
 from engram.memory.errors import InvalidRequest, NotFound, TruthUnavailable
 from engram.memory.model import PUBLIC, Record
 from engram.memory.proof import merkle, proofs
 from engram.memory.proof.keyed_tree import KeyedTree
+from engram.memory.proof.statements import WHOLE, PossessionStatement, RootStatement
 from engram.miner import authority
 from engram.miner.auth import EVERYBODYS, Caller, Space
 from engram.miner.errors import Refused
@@ -47,7 +50,9 @@ async def challenge(service: Service, call: Call[Challenge, Caller]) -> StorageP
     else:
         if expires_at != int(expires_at) or expires_at > service.clock.now() + _LONGEST_CHALLENGE_S:
             raise InvalidRequest(f"expires_at must be whole, at most {_LONGEST_CHALLENGE_S} s ahead.")
-        answer = await _possession(service, space, record, nonce, validator, int(expires_at))
+        answer = await _possession(
+            service, space, record, nonce, validator, int(expires_at), takes_certificate=takes(call)
+        )
     if not space.is_private:
         service.statistics.proof_given()
     service.metrics.challenges.labels("proved").inc()
@@ -69,12 +74,15 @@ async def commitment(service: Service, call: Call[NoBody, Caller]) -> Root:
         raise authority.refused("scope", "scope all covers every namespace: leave out scope or namespace.")
     if scope == "all":
         service.gate.require_controller(caller)
-        return _as_answer(await signed_whole(service))
+        return _as_answer(await signed_whole(service, takes_certificate=takes(call)))
     await service.soundness.require_all(space.key)
     if form == LEGACY:
         legacy = await _legacy(service, space)
-        return _as_answer(_signed(service, space.name, legacy.root, len(legacy), LEGACY))
-    return _as_answer(signed_root(service, space, await service.commitment.of(space.key)))
+        return _as_answer(
+            await _signed(service, space.name, legacy.root, len(legacy), LEGACY, takes_certificate=takes(call))
+        )
+    tree = await service.commitment.of(space.key)
+    return _as_answer(await signed_root(service, space, tree, takes_certificate=takes(call)))
 
 
 async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
@@ -88,7 +96,8 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
         raise NotFound("not found: that is no CID")
     await service.soundness.require_all(space.key)
     if _form(caller.fields) == LEGACY:
-        return await _prove_legacy(service, space, cid, string(caller.fields, "embedding_hash"))
+        claimed_hash = string(caller.fields, "embedding_hash")
+        return await _prove_legacy(service, space, cid, claimed_hash, takes_certificate=takes(call))
     with contextlib.suppress(NotFound):  # then the proof shows its absence
         await found_record(service, space.key, cid)
     tree = await service.commitment.of(space.key)
@@ -96,25 +105,30 @@ async def prove_memory(service: Service, call: Call[Prove, Caller]) -> Proved:
     claimed = caller.fields.get("embedding_hash")
     if shown.embedding_hash is not None and claimed not in (None, "", shown.embedding_hash):
         raise NotFound("not found: the CID is there with another vector")
-    signed = _signed(service, space.name, tree.root, len(tree), FORM)
+    signed = await _signed(service, space.name, tree.root, len(tree), FORM, takes_certificate=takes(call))
     proof = msgspec.json.encode(shown).decode()
     included = shown.embedding_hash is not None
     return Proved(**msgspec.structs.asdict(signed), cid=cid, included=included, proof=proof)
 
 
-async def signed_whole(service: Service) -> Commitment:
+def takes(call: Call[Any, Caller]) -> bool:
+    """Return whether the client checks certificates, which it says by the header X-Engram-Certificate."""
+    return call.header(CERTIFICATES_HEADER) is not None
+
+
+async def signed_whole(service: Service, *, takes_certificate: bool) -> Commitment:
     """Return the signed root over everything the node holds; for its controller.
 
     Raises RecordDamaged, TruthUnavailable.
     """
     await service.soundness.require_all()
     root, count = await service.commitment.whole()
-    return _signed(service, "whole", root, count, FORM)
+    return await _signed(service, WHOLE, root, count, FORM, takes_certificate=takes_certificate)
 
 
-def signed_root(service: Service, space: Space, tree: KeyedTree) -> Commitment:
+async def signed_root(service: Service, space: Space, tree: KeyedTree, *, takes_certificate: bool) -> Commitment:
     """Return the signed root of a namespace, as /commitment does."""
-    return _signed(service, space.name, tree.root, len(tree), FORM)
+    return await _signed(service, space.name, tree.root, len(tree), FORM, takes_certificate=takes_certificate)
 
 
 def _as_answer(root: Commitment) -> Root:
@@ -122,16 +136,33 @@ def _as_answer(root: Commitment) -> Root:
 
 
 async def _possession(
-    service: Service, space: Space, record: Record, nonce: bytes, validator: bytes, expires_at: int
+    service: Service,
+    space: Space,
+    record: Record,
+    nonce: bytes,
+    validator: bytes,
+    expires_at: int,
+    *,
+    takes_certificate: bool,
 ) -> StorageProof:
     await service.soundness.require_all(space.key)
     tree: KeyedTree = await service.commitment.of(space.key)
-    keypair = service.identity.keypair
+    signer = service.identity.signer
     challenge = proofs.Challenge(
-        keypair.public_key, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
+        signer.hotkey, validator, nonce, record.cid, space.name, tree.root, len(tree), expires_at
     )
     proof = proofs.possession_proof(record.embedding, challenge)
-    signature = keypair.sign(proofs.transcript(challenge) + bytes.fromhex(proof))
+    statement = PossessionStatement(
+        validator_hex=validator.hex(),
+        nonce_hex=nonce.hex(),
+        cid=record.cid,
+        namespace=space.name,
+        root_hex=tree.root.hex(),
+        count=len(tree),
+        expires_at=expires_at,
+        proof_hex=proof,
+    )
+    signed = await service.countersigner.signed(statement, takes_certificate=takes_certificate)
     return StorageProof(
         version=2,
         cid=record.cid,
@@ -140,8 +171,9 @@ async def _possession(
         root_hex=tree.root.hex(),
         count=len(tree),
         expires_at=expires_at,
-        miner=keypair.ss58,
-        signature="0x" + signature.hex(),
+        miner=signer.address,
+        signature=signed.text,
+        certificate=signed.certificate or UNSET,
         inclusion=tree.show(record.cid),
     )
 
@@ -162,30 +194,36 @@ async def _legacy(service: Service, space: Space) -> merkle.Tree:
     return await service.commitment.tree()
 
 
-async def _prove_legacy(service: Service, space: Space, cid: str, embedding_hash: str) -> Proved:
+async def _prove_legacy(
+    service: Service, space: Space, cid: str, embedding_hash: str, *, takes_certificate: bool
+) -> Proved:
     tree = await _legacy(service, space)
     proof = tree.prove(merkle.leaf(cid, embedding_hash))
     if proof is None:
         raise NotFound
     encoded = msgspec.json.encode(proof).decode()
-    signed = _signed(service, EVERYBODYS.name, tree.root, len(tree), LEGACY)
+    signed = await _signed(service, EVERYBODYS.name, tree.root, len(tree), LEGACY, takes_certificate=takes_certificate)
     return Proved(**msgspec.structs.asdict(signed), cid=cid, proof=encoded)
 
 
-def _signed(service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"]) -> Commitment:
+async def _signed(
+    service: Service, name: str, root: bytes, count: int, form: Literal["keyed-1", "legacy"], *, takes_certificate: bool
+) -> Commitment:
     """Return root and count with the time and the node's signature over
     `engram-commitment:{form}:{namespace}:{root}:{count}:{unix ms}`."""
     built_at = service.clock.now()
-    signed = f"engram-commitment:{form}:{name}:{root.hex()}:{count}:{int(built_at * 1000)}"
-    keypair = service.identity.keypair
+    signer = service.identity.signer
+    statement = RootStatement(form=form, namespace=name, root_hex=root.hex(), count=count, at_ms=int(built_at * 1000))
+    signed = await service.countersigner.signed(statement, takes_certificate=takes_certificate)
     return Commitment(
         root_hex=root.hex(),
         count=count,
         built_at=built_at,
-        hotkey=keypair.ss58,
+        hotkey=signer.address,
         form=form,
-        signed=signed,
-        signature="0x" + keypair.sign(signed.encode()).hex(),
+        signed=statement.message(signer.hotkey).decode(),
+        signature=signed.text,
+        certificate=signed.certificate or UNSET,
     )
 
 

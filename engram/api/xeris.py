@@ -1,0 +1,116 @@
+"""The endpoints of a receiver of the relay: one row each."""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta
+
+from engram.api.node_model import Health
+from engram.api.route import NoBody, Parameter, Response, Route
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """A signed payload; its schema is at GET /schemas/{name}. It is read strictly, by the receiver's own rules."""
+
+
+class Acknowledged(msgspec.Struct, frozen=True, kw_only=True):
+    """The receiver's answer, signed over `engram-accepted:{signed_hash}:{received_ms}`."""
+
+    status: str
+    signed_hash: str
+    output_hash: str
+    received_ms: int
+    signers: int
+    """Distinct keys that have signed."""
+    receiver: str
+    """ss58"""
+    signature: str
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why nothing was taken, or found."""
+
+    error: str
+    code: str
+
+
+class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
+    """An accepted payload. `state` is `accepted`; times are unix seconds."""
+
+    id: int
+    kind: str
+    netuid: int
+    block: int
+    signer: str
+    signers: int
+    output_hash: str
+    signed_hash: str
+    round_ts: float
+    received_at: float
+    state: str
+    document: Annotated[object, Meta(extra_json_schema={"type": "object"})]
+    acknowledgement: Annotated[object, Meta(extra_json_schema={"type": "object"})]
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Accepted payloads, the newest first; `next` is `before` of the page after, null at the end."""
+
+    items: list[Intelligence]
+    next: int | None
+
+
+_REFUSED: Final = (
+    Response(403, "The gateway is not one of this receiver's.", Failure),
+    Response(409, "The nonce came with another payload, or the signer signed another output of this block.", Failure),
+    Response(410, "Older than what is kept.", Failure),
+    Response(422, "The payload is not accepted; `code` says which check it failed.", Failure),
+    Response(425, "It cannot be judged yet: send it again later.", Failure),
+)
+
+SUBMIT: Final = Route(
+    "submit",
+    "POST",
+    "/payloads",
+    "Submit a payload of the relay; the same payload again gets the same answer.",
+    Payload,
+    Response(200, "It is kept, or was before.", Acknowledged),
+    others=_REFUSED,
+    max_values=40_000,
+)
+LIST: Final = Route(
+    "intelligence",
+    "GET",
+    "/intelligence",
+    "What was accepted, the newest first.",
+    NoBody,
+    Response(200, "A page.", Page),
+    parameters=(
+        Parameter("netuid", "query", "The subnet; 450 when left out."),
+        Parameter("kind", "query", "scores, memory or gap; all when left out."),
+        Parameter("before", "query", "`next` of the page before."),
+        Parameter("limit", "query", "At most 100; 20 when left out."),
+    ),
+)
+ONE: Final = Route(
+    "intelligenceByHash",
+    "GET",
+    "/intelligence/{signed_hash}",
+    "One accepted payload.",
+    NoBody,
+    Response(200, "The payload.", Intelligence),
+    others=(Response(404, "There is none of this hash.", Failure),),
+)
+SCHEMAS: Final = Route(
+    "schema",
+    "GET",
+    "/schemas/{name}",
+    "The JSON Schema of a payload: scores, memory, ranking, inference or gap.",
+    NoBody,
+    Response(200, "The schema.", dict[str, Any]),
+    others=(Response(404, "There is none of this name.", Failure),),
+)
+HEALTH: Final = Route(
+    "health", "GET", "/health", "Whether it is up", NoBody, Response(200, "It is.", Health), probe=True
+)
+
+ROUTES: Final = (SUBMIT, LIST, ONE, SCHEMAS, HEALTH)

@@ -1,0 +1,1 @@
+"""Nodes on Akash: native transactions over REST, provider gateways, and the saga of a deployment."""

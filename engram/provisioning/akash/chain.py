@@ -1,0 +1,202 @@
+"""Reads of the Akash chain over REST: account, deployments, bids, leases, providers, certificates, parameters.
+
+Every read is of one usable endpoint (`endpoints.py`); that something is *not* there is the word of two. Raises
+Unavailable when no endpoint answers, or none that could be read.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Final, TypeVar, final
+from urllib.parse import urlencode
+
+from engram.http.client import Response
+from engram.provisioning.akash import chain_model as m
+from engram.provisioning.akash import versions
+from engram.provisioning.akash.endpoints import Endpoint, Endpoints, Unanswered, decoded, refusal
+from engram.provisioning.akash.model import PICO, Bid
+from engram.provisioning.errors import Unavailable
+
+T = TypeVar("T")
+
+PAGE: Final = 1_000
+PAGES: Final = 50
+"""At most: fifty thousand deployments of one account."""
+_DEPLOYMENT: Final = f"/akash/deployment/{versions.DEPLOYMENT}"
+_MARKET: Final = f"/akash/market/{versions.MARKET}"
+_PROVIDER: Final = f"/akash/provider/{versions.PROVIDER}"
+_CERT: Final = f"/akash/cert/{versions.CERT}"
+_BME: Final = f"/akash/bme/{versions.BME}"
+
+
+@final
+class Chain:
+    """What is read of one account's affairs."""
+
+    def __init__(self, endpoints: Endpoints, owner: str) -> None:
+        self.endpoints = endpoints
+        self.owner = owner
+        self._number: int | None = None
+
+    async def probe(self) -> None:
+        """Check that the chain speaks the versions of modules that this program does.
+
+        Raises Unavailable naming the module and version that it does not.
+        """
+        for module, version, path in (
+            ("deployment", versions.DEPLOYMENT, f"{_DEPLOYMENT}/params"),
+            ("market", versions.MARKET, f"{_MARKET}/params"),
+        ):
+            answer = await self._answer(path)
+            if answer.status in (404, 501):
+                raise Unavailable(
+                    f"the chain does not speak akash.{module}.{version} ({answer.status}): it was upgraded, and this "
+                    "version of Engram cannot deploy on it"
+                )
+            if answer.status != 200:
+                raise Unavailable(f"akash.{module}.{version} answers {answer.status}")
+
+    async def account(self) -> m.BaseAccount | None:
+        """Return the owner's account; None for one that was never funded."""
+        answer = await self._answer_or_none(f"/cosmos/auth/v1beta1/accounts/{self.owner}")
+        return None if answer is None else decoded(answer, m.AccountAnswer).account
+
+    async def account_number(self) -> int:
+        """Return the number that every signature includes; it never changes. Raises Unavailable."""
+        if self._number is None:
+            account = await self.account()
+            if account is None:
+                raise Unavailable(f"the account {self.owner} was never funded: send AKT to it")
+            self._number = int(account.account_number)
+        return self._number
+
+    async def balance(self, denom: str) -> int:
+        """Return what the owner has of `uakt` or `uact`."""
+        answer = await self._found(f"/cosmos/bank/v1beta1/balances/{self.owner}", m.BalancesAnswer)
+        return m.amount_of(answer.balances, denom) // PICO
+
+    async def min_deposit_uact(self) -> int:
+        """Return the least that a deployment must deposit."""
+        params = (await self._found(f"{_DEPLOYMENT}/params", m.DeploymentParamsAnswer)).params
+        return m.amount_of(params.min_deposits, "uact") // PICO or 500_000
+
+    async def deployment(self, dseq: int, at_height: int = 0) -> m.DeploymentInfo | None:
+        """Return the deployment; None when endpoints at this height or above agree that it was never made."""
+        query = urlencode({"id.owner": self.owner, "id.dseq": dseq})
+        answer = await self._answer_or_none(f"{_DEPLOYMENT}/deployments/info?{query}", at_height)
+        return None if answer is None else decoded(answer, m.DeploymentInfo)
+
+    async def deployments(self) -> Sequence[m.DeploymentInfo]:
+        """Return the owner's active deployments. Raises Unavailable when there are more than `PAGE * PAGES`."""
+        found: list[m.DeploymentInfo] = []
+        query = {"filters.owner": self.owner, "filters.state": "active", "pagination.limit": str(PAGE)}
+        for _ in range(PAGES):
+            page = await self._found(f"{_DEPLOYMENT}/deployments/list?{urlencode(query)}", m.DeploymentsAnswer)
+            found += page.deployments or ()
+            if page.pagination is None or not page.pagination.next_key:
+                return found
+            query["pagination.key"] = page.pagination.next_key
+        raise Unavailable(f"the account has more than {PAGE * PAGES} active deployments")
+
+    async def bids(self, dseq: int) -> Sequence[Bid]:
+        """Return the open bids for the deployment."""
+        query = urlencode({"filters.owner": self.owner, "filters.dseq": dseq, "filters.state": "open"})
+        answer = await self._found(f"{_MARKET}/bids/list?{query}", m.BidsAnswer)
+        found = []
+        for row in answer.bids or ():
+            if row.bid.state == "open" and row.bid.id.owner == self.owner and int(row.bid.id.dseq) == dseq:
+                try:
+                    found.append(row.known())
+                except ValueError as error:
+                    raise Unavailable(f"a bid cannot be read: {error}") from error
+        return found
+
+    async def leases(self, dseq: int | None = None) -> Sequence[m.Lease]:
+        """Return the leases of a deployment in any state, or every one of the owner that serves."""
+        found: list[m.Lease] = []
+        if dseq is not None:
+            return await self._leases({"filters.dseq": str(dseq)})
+        for state in ("active", "reclaiming"):
+            found += await self._leases({"filters.state": state})
+        return found
+
+    async def provider(self, address: str) -> str | None:
+        """Return the provider's host URI as it registered it; None for a provider that is not there."""
+        answer = await self._answer_or_none(f"{_PROVIDER}/providers/{address}")
+        return None if answer is None else decoded(answer, m.ProviderAnswer).provider.host_uri
+
+    async def certificates(self, address: str) -> Sequence[str]:
+        """Return the provider's valid certificates, PEM."""
+        query = urlencode({"filter.owner": address, "filter.state": "valid"})
+        answer = await self._found(f"{_CERT}/certificates/list?{query}", m.CertificatesAnswer)
+        found = []
+        for row in answer.certificates or ():
+            try:
+                found.append(base64.b64decode(row.certificate.cert, validate=True).decode("ascii"))
+            except (binascii.Error, UnicodeDecodeError):
+                continue
+        return found
+
+    async def transaction(self, name: str) -> m.TxResponse | None:
+        """Return what became of the transaction of that hash (64 hex digits); None when it is not found."""
+        answer = await self._answer_or_none(f"/cosmos/tx/v1beta1/txs/{name}")
+        return None if answer is None else decoded(answer, m.TxAnswer).tx_response
+
+    async def mint_records(self, status: str) -> Sequence[m.MintRecord]:
+        """Return the owner's mints of that status: pending, executed or canceled."""
+        query = urlencode({"filters.source": self.owner, "filters.status": f"ledger_record_status_{status}"})
+        return (await self._found(f"{_BME}/ledger?{query}", m.MintLedgerAnswer)).records or ()
+
+    async def _leases(self, filters: dict[str, str]) -> list[m.Lease]:
+        found: list[m.Lease] = []
+        query = {"filters.owner": self.owner, "pagination.limit": str(PAGE), **filters}
+        for _ in range(PAGES):
+            page = await self._found(f"{_MARKET}/leases/list?{urlencode(query)}", m.LeasesAnswer)
+            found += page.leases or ()
+            if page.pagination is None or not page.pagination.next_key:
+                return found
+            query["pagination.key"] = page.pagination.next_key
+        raise Unavailable(f"the account has more than {PAGE * PAGES} leases")
+
+    async def _found(self, path: str, type_: type[T]) -> T:
+        answer = await self._answer(path)
+        if answer.status != 200:
+            raise Unavailable(f"the chain answers {answer.status}: {refusal(answer).message[:200]}")
+        return decoded(answer, type_)
+
+    async def _answer(self, path: str) -> Response:
+        """Return the first answer that is no server's own trouble."""
+        reasons = []
+        for endpoint in await self.endpoints.usable():
+            answer = await self._ask(endpoint, path)
+            if isinstance(answer, Response):
+                return answer
+            reasons.append(answer)
+        raise Unavailable("; ".join(reasons))
+
+    async def _answer_or_none(self, path: str, at_height: int = 0) -> Response | None:
+        """Return the first answer; None when `quorum` endpoints at this height or above agree on 404."""
+        absent, reasons = 0, []
+        for endpoint in await self.endpoints.usable(at_height):
+            answer = await self._ask(endpoint, path)
+            if isinstance(answer, str):
+                reasons.append(answer)
+            elif answer.status != 404:
+                return answer
+            else:
+                absent += 1
+                if absent >= self.endpoints.quorum:
+                    return None
+        raise Unavailable("; ".join(reasons) or "only one endpoint says that it is not there, and no other is usable")
+
+    async def _ask(self, endpoint: Endpoint, path: str) -> Response | str:
+        """Return the endpoint's answer; a text that says why there is none."""
+        answer = await self.endpoints.ask(endpoint, "GET", path)
+        if isinstance(answer, Unanswered):
+            why = answer.reason
+        elif answer.status >= 500 and answer.status != 501:
+            why = f"it answers {answer.status}"
+        else:
+            return answer
+        self.endpoints.failed(endpoint, why)
+        return f"{endpoint.url}: {why}"

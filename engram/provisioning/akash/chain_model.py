@@ -1,0 +1,359 @@
+"""Answers of the chain's REST interface, as far as they are read. Numbers of 64 bits are text, amounts signed decimals.
+
+Nothing here is trusted to be complete: absent fields and null lists stand for empty ones.
+"""
+
+import base64
+import binascii
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from engram.provisioning.akash.model import PICO, Bid, pico_of
+
+Whole: TypeAlias = Annotated[str, msgspec.Meta(pattern="^-?[0-9]{1,18}$")]
+"""A whole number that the ledger can hold. What is none is refused where it is decoded, not where it is used."""
+Unsigned: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
+"""A number of 64 bits that others have chosen."""
+Amount: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,23}(\.[0-9]{1,40})?$")]
+"""A whole or decimal amount."""
+
+
+class Coin(msgspec.Struct, frozen=True):
+    """An amount; decimals where the chain computes with them."""
+
+    denom: str = ""
+    amount: Amount = "0"
+
+
+class Pagination(msgspec.Struct, frozen=True):
+    """Where the next page begins."""
+
+    next_key: str | None = None
+
+
+class BlockHeader(msgspec.Struct, frozen=True):
+    """Of the newest block."""
+
+    chain_id: str = ""
+    height: Whole = "0"
+    time: str = ""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A block."""
+
+    header: BlockHeader = BlockHeader()
+
+
+class LatestBlock(msgspec.Struct, frozen=True):
+    """GET …/blocks/latest."""
+
+    block: Block = Block()
+
+
+class Syncing(msgspec.Struct, frozen=True):
+    """GET …/syncing."""
+
+    syncing: bool = False
+
+
+class PubKey(msgspec.Struct, frozen=True):
+    """The key that the chain knows an account by."""
+
+    key: str = ""
+
+
+class BaseAccount(msgspec.Struct, frozen=True):
+    """An account that was ever funded."""
+
+    address: str = ""
+    account_number: Whole = "0"
+    sequence: Whole = "0"
+    pub_key: PubKey | None = None
+
+
+class AccountAnswer(msgspec.Struct, frozen=True):
+    """GET …/accounts/{address}."""
+
+    account: BaseAccount = BaseAccount()
+
+
+class BalancesAnswer(msgspec.Struct, frozen=True):
+    """GET …/balances/{address}."""
+
+    balances: tuple[Coin, ...] | None = None
+
+
+class GasInfo(msgspec.Struct, frozen=True):
+    """What a simulation used."""
+
+    gas_used: Whole = "0"
+
+
+class SimulateAnswer(msgspec.Struct, frozen=True):
+    """POST …/simulate."""
+
+    gas_info: GasInfo = GasInfo()
+
+
+class TxResponse(msgspec.Struct, frozen=True):
+    """What became of a transaction, or whether it was taken."""
+
+    height: Whole = "0"
+    txhash: str = ""
+    codespace: str = ""
+    code: int = 0
+    raw_log: str = ""
+    gas_used: Whole = "0"
+    data: str = ""
+    """Hex of the messages' answers."""
+
+
+class TxAnswer(msgspec.Struct, frozen=True):
+    """GET …/txs/{hash}, POST …/txs."""
+
+    tx_response: TxResponse = TxResponse()
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The gateway's error answer."""
+
+    code: int = 0
+    message: str = ""
+
+
+class ChainId(msgspec.Struct, frozen=True):
+    """Ids of deployments, orders, bids and leases; the fields that each has."""
+
+    owner: str = ""
+    dseq: Unsigned = "0"
+    gseq: int = 0
+    oseq: int = 0
+    provider: str = ""
+    bseq: int = 0
+
+
+class ChainDeployment(msgspec.Struct, frozen=True):
+    """A deployment on chain."""
+
+    id: ChainId = ChainId()
+    state: str = ""
+    hash: str = ""
+    """Base64."""
+    created_at: Whole = "0"
+
+
+class EscrowState(msgspec.Struct, frozen=True):
+    """An escrow as it was at `settled_at`; `funds` is negative where it is overdrawn."""
+
+    state: str = ""
+    transferred: tuple[Coin, ...] | None = None
+    settled_at: Whole = "0"
+    funds: tuple[Coin, ...] | None = None
+
+
+class Escrow(msgspec.Struct, frozen=True):
+    """The escrow account of a deployment."""
+
+    state: EscrowState = EscrowState()
+
+
+class DeploymentInfo(msgspec.Struct, frozen=True):
+    """GET …/deployments/info, and the rows of …/deployments/list."""
+
+    deployment: ChainDeployment = ChainDeployment()
+    escrow_account: Escrow = Escrow()
+
+    @property
+    def dseq(self) -> int:
+        return int(self.deployment.id.dseq)
+
+    @property
+    def hash(self) -> bytes:
+        """What the manifest hashes to; empty when it cannot be read."""
+        try:
+            return base64.b64decode(self.deployment.hash, validate=True)
+        except binascii.Error:
+            return b""
+
+    @property
+    def is_active(self) -> bool:
+        return self.deployment.state == "active"
+
+    @property
+    def spent_uact(self) -> int:
+        """What was paid to providers up to the last settlement, rounded up."""
+        return -(-amount_of(self.escrow_account.state.transferred, "uact") // PICO)
+
+    @property
+    def funds(self) -> int:
+        """What was left at the last settlement, picoACT; negative when overdrawn."""
+        return amount_of(self.escrow_account.state.funds, "uact")
+
+    @property
+    def settled_at(self) -> int:
+        """Height of the last settlement."""
+        return int(self.escrow_account.state.settled_at)
+
+
+class DeploymentsAnswer(msgspec.Struct, frozen=True):
+    """GET …/deployments/list."""
+
+    deployments: tuple[DeploymentInfo, ...] | None = None
+    pagination: Pagination | None = None
+
+
+class ChainBid(msgspec.Struct, frozen=True):
+    """A bid on chain."""
+
+    id: ChainId = ChainId()
+    state: str = ""
+    price: Coin = Coin()
+    reclamation_window: str | None = None
+
+
+class BidAnswer(msgspec.Struct, frozen=True):
+    """A row of …/bids/list."""
+
+    bid: ChainBid = ChainBid()
+
+    def known(self) -> Bid:
+        """Return the bid as the rules see it. Raises ValueError."""
+        bid = self.bid
+        window = (bid.reclamation_window or "0s").removesuffix("s")
+        return Bid(
+            provider=bid.id.provider,
+            gseq=bid.id.gseq,
+            oseq=bid.id.oseq,
+            bseq=bid.id.bseq,
+            price=pico_of(bid.price.amount),
+            denom=bid.price.denom,
+            reclaim_s=float(window),
+        )
+
+
+class BidsAnswer(msgspec.Struct, frozen=True):
+    """GET …/bids/list."""
+
+    bids: tuple[BidAnswer, ...] | None = None
+    pagination: Pagination | None = None
+
+
+class ChainReclamation(msgspec.Struct, frozen=True):
+    """A provider's notice."""
+
+    deadline: Whole | int = 0
+    """Unix seconds."""
+
+
+class ChainLease(msgspec.Struct, frozen=True):
+    """A lease on chain. `reason` counts only once it is closed: an active one carries the enum's zero."""
+
+    id: ChainId = ChainId()
+    state: str = ""
+    price: Coin = Coin()
+    closed_on: Whole = "0"
+    reason: str = ""
+    reclamation: ChainReclamation | None = None
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """A row of …/leases/list."""
+
+    lease: ChainLease = ChainLease()
+
+    @property
+    def dseq(self) -> int:
+        return int(self.lease.id.dseq)
+
+    @property
+    def is_serving(self) -> bool:
+        """Active, or with notice given: it still serves and is still paid."""
+        return self.lease.state in ("active", "reclaiming")
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the provider takes its machine back, unix seconds; None without notice."""
+        notice = self.lease.reclamation
+        return None if notice is None or self.lease.state != "reclaiming" else float(notice.deadline) or None
+
+
+class LeasesAnswer(msgspec.Struct, frozen=True):
+    """GET …/leases/list."""
+
+    leases: tuple[Lease, ...] | None = None
+    pagination: Pagination | None = None
+
+
+class ChainProvider(msgspec.Struct, frozen=True):
+    """A provider as it registered."""
+
+    owner: str = ""
+    host_uri: str = ""
+
+
+class ProviderAnswer(msgspec.Struct, frozen=True):
+    """GET …/providers/{address}."""
+
+    provider: ChainProvider = ChainProvider()
+
+
+class ChainCertificate(msgspec.Struct, frozen=True):
+    """A certificate: base64 of PEM."""
+
+    state: str = ""
+    cert: str = ""
+
+
+class CertificateRow(msgspec.Struct, frozen=True):
+    """A row of …/certificates/list."""
+
+    certificate: ChainCertificate = ChainCertificate()
+    serial: str = ""
+
+
+class CertificatesAnswer(msgspec.Struct, frozen=True):
+    """GET …/certificates/list."""
+
+    certificates: tuple[CertificateRow, ...] | None = None
+
+
+class DeploymentParams(msgspec.Struct, frozen=True):
+    """What a deployment must deposit."""
+
+    min_deposits: tuple[Coin, ...] | None = None
+
+
+class DeploymentParamsAnswer(msgspec.Struct, frozen=True):
+    """GET …/deployment/…/params."""
+
+    params: DeploymentParams = DeploymentParams()
+
+
+class RecordId(msgspec.Struct, frozen=True):
+    """The chain's id of a mint."""
+
+    denom: str = ""
+    to_denom: str = ""
+    source: str = ""
+    height: Whole = "0"
+    sequence: Whole = "0"
+
+
+class MintRecord(msgspec.Struct, frozen=True):
+    """A record of minted ACT."""
+
+    id: RecordId = RecordId()
+    status: str = ""
+
+
+class MintLedgerAnswer(msgspec.Struct, frozen=True):
+    """GET …/bme/…/ledger."""
+
+    records: tuple[MintRecord, ...] | None = None
+
+
+def amount_of(coins: tuple[Coin, ...] | None, denom: str) -> int:
+    """Return the sum of the coins of that denomination, picoACT for uact. Raises ValueError."""
+    return sum(pico_of(coin.amount) for coin in coins or () if coin.denom == denom)

@@ -1,0 +1,94 @@
+"""The escrows of our deployments: as large as the session needs, filled up when it is extended, never refilled when
+closed. An escrow that runs out closes its deployment by itself: a gateway that is gone pays for nothing much longer.
+
+A deposit is committed to before it is sent, and there is one at a time for a deployment.
+"""
+
+from typing import Final, final
+
+import structlog
+import trio
+
+from engram.provisioning.akash import bidding, chain_model, records, transactions
+from engram.provisioning.akash.cosmos import Coin
+from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
+from engram.provisioning.akash.model import PICO, Deployment, DeploymentState
+from engram.provisioning.akash.ports import AkashParts
+from engram.provisioning.akash.sending import Rejected
+from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
+from engram.provisioning.errors import Unavailable
+
+ENOUGH: Final = 0.98
+"""Shares of what is needed that are not worth a transaction."""
+
+_log = structlog.get_logger("engram.provisioning.akash")
+
+
+@final
+class Escrows:
+    """Tops up what serves."""
+
+    def __init__(self, parts: AkashParts) -> None:
+        self._parts = parts
+        self._busy: set[int] = set()
+
+    async def fill(self, row: Deployment) -> None:
+        """Deposit what the session still needs and the escrow does not hold. Raises Unavailable."""
+        if row.state is not DeploymentState.SERVING or row.price is None or row.dseq in self._busy:
+            return
+        self._busy.add(row.dseq)
+        try:
+            for open_one in await self._parts.ledger.read(lambda c: transactions.open_ones(c, Subject.DEPOSIT)):
+                if open_one.dseq == row.dseq:
+                    await self._follow(open_one)
+            info = await self._parts.chain.deployment(row.dseq)
+            if info is None or not info.is_active or info.escrow_account.state.state != "open":
+                return
+            amount = await self.missing_uact(row, row.price, info)
+            if amount:
+                await self._deposit(row, amount)
+        finally:
+            self._busy.discard(row.dseq)
+
+    async def missing_uact(self, row: Deployment, price: int, info: chain_model.DeploymentInfo) -> int:
+        """Return what is to be deposited now, 0 for nothing. Raises Unavailable."""
+        head = await self._parts.chain.endpoints.head()
+        left = info.funds - price * max(0, head.height - info.settled_at)
+        needed = bidding.escrow_uact(price, row.ends_at - self._parts.clock.now(), 0) * PICO
+        if left >= needed * ENOUGH:
+            return 0
+        wanted = -(-(needed - left) // PICO)
+        room = int(self._parts.max_deposit_act * PICO) - row.deposit_uact
+        return max(0, min(wanted, room))
+
+    async def _deposit(self, row: Deployment, amount_uact: int) -> None:
+        parts = self._parts
+        account = EscrowID(EscrowScope.DEPLOYMENT, f"{parts.chain.owner}/{row.dseq}")
+        message = AccountDeposit(parts.chain.owner, account, Deposit(Coin("uact", str(amount_uact))))
+        async with parts.sender.turn():
+            made = await parts.sender.prepare((message,), Subject.DEPOSIT, row.dseq, amount_uact)
+            if isinstance(made, Rejected):
+                _log.error("akash_top_up_refused", dseq=row.dseq, amount_uact=amount_uact, reason=made.text[:300])
+                return
+
+            if await parts.sender.commit(made):
+                await self._follow(made)
+
+    async def _follow(self, deposit: Outgoing) -> None:
+        settled = await self._parts.sender.follow(deposit)
+        dseq = settled.dseq
+        if dseq is None:
+            return
+        if settled.state is TxState.INCLUDED:
+            await self._parts.ledger.write(lambda c: records.add_deposit(c, dseq, settled.amount_uact))
+        elif settled.state is TxState.REFUSED:
+            _log.error("akash_top_up_refused", dseq=dseq, reason=(settled.log or "")[:300])
+
+    async def fill_all(self) -> None:
+        """Look at every deployment that serves."""
+        for row in await self._parts.ledger.read(records.all_live):
+            try:
+                await self.fill(row)
+            except Unavailable as error:
+                _log.warning("akash_escrow_not_read", dseq=row.dseq, reason=str(error))
+            await trio.lowlevel.checkpoint()

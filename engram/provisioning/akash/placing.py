@@ -1,0 +1,352 @@
+"""Brings deployments further: performs what rules.py decides, one committed fact before each effect."""
+
+from collections.abc import Callable
+from typing import Final, assert_never, final
+
+import msgspec
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from engram import kill_points
+from engram.provisioning.akash import bidding, numbering, records, rules, sending_rules, transactions, tx
+from engram.provisioning.akash.bidding import BidLimits
+from engram.provisioning.akash.cosmos import Coin, Duration
+from engram.provisioning.akash.messages import (
+    BidID,
+    CloseDeployment,
+    CreateDeployment,
+    CreateLease,
+    DeploymentID,
+    Deposit,
+    Message,
+    Reclamation,
+)
+from engram.provisioning.akash.model import BLOCKS_PER_HOUR, Deployment, DeploymentState
+from engram.provisioning.akash.ports import AkashParts, Order, Wish
+from engram.provisioning.akash.rules import Event, Refusal, Sign, Step
+from engram.provisioning.akash.sending import Rejected as Simulated
+from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
+from engram.provisioning.errors import Unavailable
+from engram.provisioning.model import NodeSpec
+
+LEASE_CHECK_S: Final = 20.0
+"""While a node starts, the chain is asked this often whether its lease is still there."""
+_SUBJECTS: Final = {
+    DeploymentState.CREATING: Subject.CREATE,
+    DeploymentState.LEASING: Subject.LEASE,
+    DeploymentState.CLOSING: Subject.CLOSE,
+}
+_CLOSE_PAUSES_S: Final = (0.0, 2.0, 5.0, 15.0, 60.0, 300.0)
+
+_log = structlog.get_logger("engram.provisioning.akash")
+
+
+@final
+class Placing:
+    """Creates deployments and drives them until they serve or are closed. Callers hold the lock of the token."""
+
+    def __init__(self, parts: AkashParts) -> None:
+        self._parts = parts
+        self._pace = _Pace(parts)
+        self._numbering = trio.Lock()
+        self._last_dseq = 0
+
+    async def create(self, spec: NodeSpec, *, wide: bool) -> Deployment:
+        """Commit to a new deployment and follow its create; the row comes back in the state that this led to.
+
+        Raises Unavailable: nothing was committed to.
+        """
+        parts = self._parts
+        now = parts.clock.now()
+        dseq = await self._next_dseq(now)
+        ceiling = bidding.ceiling(parts.max_price[spec.tier.name], spec.tier.usd_micros_per_hour, BLOCKS_PER_HOUR)
+        order = parts.order_of(Wish(spec=spec, dseq=dseq, wide=wide, ceiling=ceiling))
+        row = Deployment(
+            dseq=dseq,
+            token=spec.token,
+            session_id=spec.session_id,
+            state=DeploymentState.CREATING,
+            hash=order.hash,
+            manifest=order.manifest,
+            wide=wide,
+            ceiling=ceiling,
+            deposit_uact=await parts.chain.min_deposit_uact(),
+            created_at=now,
+            state_since=now,
+            ends_at=spec.ends_at,
+        )
+        await self._pace.wait()
+
+        def begin(connection: Connection) -> bool:
+            if records.live(connection, row.token) is not None:
+                return False
+            records.insert_deployment(connection, row)
+            return True
+
+        done = await self._transact(row, Subject.CREATE, (self._create_message(row, order),), begin)
+        if done is None:
+            found = await parts.ledger.read(lambda c: records.get(c, dseq))
+            if found is None:
+                raise Unavailable(f"{spec.token} has a deployment already")
+            return found
+        if not done.committed:  # kept all the same: it counts as an attempt
+            refused = rules.decide(row, done.event, now, parts.budgets).row
+            await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
+            return refused
+        return await self.apply(row, done.event)
+
+    async def _next_dseq(self, now: float) -> int:
+        """Return a number that none of our deployments has or will get."""
+        async with self._numbering:
+            last = max(self._last_dseq, await self._parts.ledger.read(records.last_dseq))
+            self._last_dseq = numbering.next_dseq(self._parts.ledger_id, now, last)
+            return self._last_dseq
+
+    async def drive(self, row: Deployment) -> Deployment:
+        """Bring the deployment further until it serves or is closed. Goes on through outages."""
+        while (step := rules.step(row)) is not None:
+            before = row
+            try:
+                row = await self.apply(row, await self._perform(step, row))
+            except Unavailable as error:
+                _log.warning("akash_step_unanswered", dseq=row.dseq, step=step, reason=str(error))
+                row = await self._reread(row)
+            if row == before:
+                await trio.sleep(self._parts.poll_s)
+        return row
+
+    async def apply(self, row: Deployment, event: Event) -> Deployment:
+        """Commit what the event leads to, and follow the transactions that it asks for; return the new row."""
+        while True:
+            now = self._parts.clock.now()
+            decision = rules.decide(row, event, now, self._parts.budgets)
+            if decision.row == row and decision.sign is None:
+                return row
+            if decision.sign is None or decision.sign is Sign.CLOSE:
+                # A deployment is to be closed whether or not its transaction can be made now: FOLLOW makes it.
+                return await self._save(row, decision.row)
+            done = await self._sign(row, decision.row, decision.sign)
+            if done is None:
+                return await self._reread(row)
+            if not done.committed:
+                refused = rules.decide(decision.row, done.event, now, self._parts.budgets).row
+                return await self._save(row, refused)
+            row, event = decision.row, done.event
+
+    async def _sign(self, before: Deployment, after: Deployment, sign: Sign) -> "_Done | None":
+        """Commit to the new state with its transaction, and follow that."""
+        wanted: tuple[Message, ...]
+        if sign is Sign.CREATE:
+            last = await self._parts.ledger.read(lambda c: transactions.latest(c, before.dseq, Subject.CREATE))
+            assert last is not None, "a deployment is written down together with its create"
+            subject, wanted = Subject.CREATE, tx.decode_tx(last.raw).messages
+        else:
+            bid = BidID(self._parts.chain.owner, after.dseq, after.gseq, after.oseq, after.provider or "", after.bseq)
+            subject, wanted = Subject.LEASE, (CreateLease(bid),)
+        return await self._transact(after, subject, wanted, lambda c: self._commit(c, before, after))
+
+    # Steps.
+
+    async def _perform(self, step: Step, row: Deployment) -> Event:
+        match step:
+            case Step.FOLLOW:
+                return await self._follow(row)
+            case Step.COLLECT_BIDS:
+                return await self._collect_bids(row)
+            case Step.SEND_MANIFEST:
+                kill_points.point("manifest:before")
+                sent = await self._parts.providers.send_manifest(row)
+                kill_points.point("manifest:after")
+                return await self._lease_first(row, sent)
+            case Step.AWAIT_READY:
+                return await self._await_ready(row)
+            case _:
+                assert_never(step)
+
+    async def _follow(self, row: Deployment) -> Event:
+        subject = _SUBJECTS[row.state]
+        last = await self._parts.ledger.read(lambda c: transactions.latest(c, row.dseq, subject))
+        is_close = subject is Subject.CLOSE
+        if last is not None and (not is_close or last.state in (TxState.OPEN, TxState.INCLUDED)):
+            async with self._parts.sender.turn():
+                return await self._event_of(row, await self._parts.sender.follow(last))
+        if not is_close:  # the commit that made the state wrote a transaction
+            raise AssertionError(f"deployment {row.dseq} is {row.state} without a transaction")
+        await trio.sleep(_CLOSE_PAUSES_S[min(row.tries, len(_CLOSE_PAUSES_S) - 1)])
+        wanted = (CloseDeployment(self._id(row)),)
+        done = await self._transact(row, subject, wanted, lambda c: self._commit(c, row, row))
+        return rules.NotIncluded() if done is None else done.event
+
+    async def _transact(
+        self, row: Deployment, subject: Subject, wanted: tuple[Message, ...], also: Callable[[Connection], bool]
+    ) -> "_Done | None":
+        """Sign, commit together with `also`, send and follow; None when `also` found the world changed, or when what
+        became of it could not be read: the row tells.
+
+        Raises Unavailable: nothing was committed to.
+        """
+        sender = self._parts.sender
+        async with sender.turn():
+            made = await sender.prepare(wanted, subject, row.dseq)
+            if isinstance(made, Simulated):
+                refusal = sending_rules.refusal_of("", 0, made.text)
+                return _Done(await self._refused(row, subject, refusal, made.text), committed=False)
+            if not await sender.commit(made, also):
+                return None
+            try:
+                return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
+            except Unavailable as error:
+                _log.warning("akash_outcome_not_read", dseq=row.dseq, subject=subject, reason=str(error))
+                return None
+
+    async def _event_of(self, row: Deployment, settled: Outgoing) -> Event:
+        match settled.state:
+            case TxState.INCLUDED:
+                return rules.Included()
+            case TxState.EXPIRED | TxState.OPEN:
+                return rules.NotIncluded()
+            case TxState.REFUSED:
+                code, codespace, log = settled.code or 0, settled.codespace or "", settled.log or ""
+                if (codespace, code) == sending_rules.OUT_OF_GAS:
+                    return rules.NotIncluded()
+                refusal = sending_rules.refusal_of(codespace, code, log)
+                return await self._refused(row, settled.subject, refusal, log)
+            case _:
+                assert_never(settled.state)
+
+    async def _refused(self, row: Deployment, subject: Subject, refusal: Refusal, text: str) -> Event:
+        """Return what a refusal means once the chain was asked how things stand."""
+        chain = self._parts.chain
+        match subject:
+            case Subject.CREATE if sending_rules.exists(text):
+                info = await chain.deployment(row.dseq)
+                if info is not None and info.hash == row.hash:
+                    return rules.Exists()
+            case Subject.LEASE:
+                ours = [one for one in await chain.leases(row.dseq) if one.lease.id.provider == row.provider]
+                if any(lease.is_serving for lease in ours):
+                    return rules.Exists()
+            case Subject.CLOSE if refusal is Refusal.GONE:
+                if not await self._is_gone(row):
+                    return rules.NotIncluded()
+            case _:
+                pass
+        _log.warning("akash_refused", dseq=row.dseq, subject=subject, reason=text[:300])
+        return rules.Refused(refusal, text)
+
+    async def _is_gone(self, row: Deployment) -> bool:
+        """Whether the chain, as of the create's block, has no active deployment of this number."""
+        created = await self._parts.ledger.read(lambda c: transactions.latest(c, row.dseq, Subject.CREATE))
+        at_height = (created.height or 0) if created is not None else 0
+        info = await self._parts.chain.deployment(row.dseq, at_height)
+        return info is None or not info.is_active
+
+    async def _collect_bids(self, row: Deployment) -> Event:
+        if self._parts.clock.now() - row.state_since < self._parts.budgets.bids_first_s:
+            await trio.lowlevel.checkpoint()
+            return rules.NotReady()  # not looked at yet: it changes nothing
+        bids = await self._parts.chain.bids(row.dseq)
+        if not bids:
+            info = await self._parts.chain.deployment(row.dseq)
+            if info is not None and not info.is_active:
+                return rules.ChainClosed("the deployment was closed while providers bid")
+        memories = await self._parts.ledger.read(records.memories)
+        limits = BidLimits(
+            now=self._parts.clock.now(), memories=memories, wanted_notice_s=float(self._parts.min_reclaim_s)
+        )
+        return rules.Bids(tuple(bids), limits)
+
+    async def _await_ready(self, row: Deployment) -> Event:
+        status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
+        late = self._parts.clock.now() - row.state_since >= self._parts.budgets.ready_s
+        if late and isinstance(status, rules.NotReady):
+            return rules.NotReady(await self._parts.providers.logs(row, self._parts.service) or status.text)
+        return await self._lease_first(row, status)
+
+    async def _lease_first(self, row: Deployment, event: Event) -> Event:
+        """Return the event, or that the lease has ended, which explains a provider's trouble."""
+        if isinstance(event, rules.Accepted | rules.Ready):
+            return event
+        waited = self._parts.clock.now() - row.state_since
+        if waited < LEASE_CHECK_S:
+            return event
+        return await self.lease_event(row) or event
+
+    async def lease_event(self, row: Deployment) -> Event | None:
+        """Return how the chain ended the lease or the deployment; None while both are there. Raises Unavailable.
+
+        Only what the chain shows as closed is closed: what an endpoint does not show may be too new for it.
+        """
+        leases = [one for one in await self._parts.chain.leases(row.dseq) if one.lease.id.provider == row.provider]
+        if not leases or any(lease.is_serving for lease in leases):
+            return None
+        info = await self._parts.chain.deployment(row.dseq)
+        reason = leases[-1].lease.reason or leases[-1].lease.state
+        if info is not None and not info.is_active:
+            return rules.ChainClosed(reason)
+        return rules.LeaseEnded(reason)
+
+    # Committing.
+
+    async def _save(self, before: Deployment, after: Deployment) -> Deployment:
+        if not await self._parts.ledger.write(lambda c: self._commit(c, before, after)):
+            return await self._reread(before)
+        if before.state is not after.state:
+            _log.info("akash_deployment", dseq=after.dseq, state=after.state, provider=after.provider, why=after.reason)
+        return after
+
+    def _commit(self, connection: Connection, before: Deployment, after: Deployment) -> bool:
+        if not records.save(connection, before, after):
+            return False
+        now = self._parts.clock.now()
+        if after.provider is not None and before.state is not after.state:
+            memory = records.memory(connection, after.provider)
+            if after.state is DeploymentState.SERVING:
+                records.remember(connection, bidding.after_success(memory))
+            elif after.state is DeploymentState.CLOSING and after.reason in rules.PROVIDERS_FAULT:
+                records.remember(connection, bidding.after_failure(memory, after.logs or after.reason or "", now))
+        return True
+
+    async def _reread(self, row: Deployment) -> Deployment:
+        found = await self._parts.ledger.read(lambda c: records.get(c, row.dseq))
+        return row if found is None else found
+
+    # Messages.
+
+    def _id(self, row: Deployment) -> DeploymentID:
+        return DeploymentID(self._parts.chain.owner, row.dseq)
+
+    def _create_message(self, row: Deployment, order: Order) -> CreateDeployment:
+        notice = None if row.wide else Reclamation(Duration(self._parts.min_reclaim_s))
+        deposit = Deposit(Coin("uact", str(row.deposit_uact)))
+        return CreateDeployment(self._id(row), order.groups, order.hash, deposit, notice)
+
+
+class _Done(msgspec.Struct, frozen=True):
+    """What a transaction came to."""
+
+    event: Event
+    committed: bool
+    """False: it was refused before it was signed, and the ledger knows nothing of it."""
+
+
+@final
+class _Pace:
+    """At most so many creates in one block: an outage of one provider does not flood the others."""
+
+    def __init__(self, parts: AkashParts) -> None:
+        self._parts = parts
+        self._height = 0
+        self._made = 0
+
+    async def wait(self) -> None:
+        """Return when one more may be created. Raises Unavailable."""
+        while True:
+            head = await self._parts.chain.endpoints.head()
+            if head.height > self._height:
+                self._height, self._made = head.height, 0
+            if self._made < self._parts.creates_per_block:
+                self._made += 1
+                return
+            await trio.sleep(self._parts.poll_s / 4)

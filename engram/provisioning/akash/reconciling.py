@@ -1,0 +1,103 @@
+"""The chain against the ledger, at the start and every few minutes: what nobody wants is closed, what cost is noted."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final, final
+
+import msgspec
+import structlog
+import trio
+
+from engram.provisioning.akash import chain_model, reconciling_rules, records
+from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
+from engram.provisioning.akash.model import Deployment
+from engram.provisioning.akash.ports import AkashParts
+from engram.provisioning.akash.reconciling_rules import Verdict
+from engram.provisioning.akash.sending import Rejected
+from engram.provisioning.akash.transactions import Subject
+from engram.provisioning.errors import Unavailable
+
+CLOSED_AT_ONCE: Final = 8
+COSTS_SINCE_S: Final = 7 * 86_400.0
+_YIELD_EVERY: Final = 50
+
+_log = structlog.get_logger("engram.provisioning.akash")
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A deployment that the chain shows as active."""
+
+    info: chain_model.DeploymentInfo
+    row: Deployment | None
+    verdict: Verdict
+
+
+@final
+class Reconciler:
+    """Compares, closes orphans, and writes down what closed deployments cost."""
+
+    def __init__(self, parts: AkashParts) -> None:
+        self._parts = parts
+
+    async def compare(self) -> Sequence[Found]:
+        """Return every active deployment of the account with its verdict. Raises Unavailable."""
+        parts = self._parts
+        infos = await parts.chain.deployments()
+        # Read after the chain: a deployment is committed to before it is made.
+        known = await parts.ledger.read(lambda c: records.by_hash(c, [info.hash for info in infos]))
+        now = parts.clock.now()
+        found: list[Found] = []
+        for number, info in enumerate(infos):
+            row = known.get(info.hash)
+            given = reconciling_rules.verdict(info.dseq, row, parts.ledger_id, now, parts.orphan_age_s)
+            found.append(Found(info, row, given))
+            if number % _YIELD_EVERY == 0:
+                await trio.lowlevel.checkpoint()
+        return found
+
+    async def run(self) -> None:
+        """Close what nobody wants and note what closed deployments cost. Raises Unavailable."""
+        found = await self.compare()
+        foreign = [one.info.dseq for one in found if one.verdict is Verdict.FOREIGN]
+        if foreign:
+            _log.info("akash_foreign_deployments", count=len(foreign), first=foreign[:5])
+        limit = trio.CapacityLimiter(CLOSED_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for one in found:
+                if one.verdict is Verdict.CLOSE:
+                    nursery.start_soon(self._close, one.info.dseq, limit)
+        await self._note_costs()
+        self._parts.metrics.akash_deployments.labels("foreign").set(len(foreign))
+        self._parts.metrics.akash_deployments.labels("ours").set(len(found) - len(foreign))
+
+    async def close(self, dseq: int) -> str:
+        """Close a deployment that no row drives; return what came of it in a word. Raises Unavailable."""
+        parts = self._parts
+        async with parts.sender.turn():
+            message = CloseDeployment(DeploymentID(parts.chain.owner, dseq))
+            made = await parts.sender.prepare((message,), Subject.CLOSE, dseq)
+            if isinstance(made, Rejected):
+                return made.text[:300]
+            if not await parts.sender.commit(made):
+                return "not committed"
+            return str((await parts.sender.follow(made)).state)
+
+    async def _close(self, dseq: int, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            try:
+                outcome = await self.close(dseq)
+            except Unavailable as error:
+                outcome = str(error)
+        self._parts.metrics.akash_orphans.inc()
+        _log.warning("akash_orphan_closed", dseq=dseq, outcome=outcome)
+
+    async def _note_costs(self) -> None:
+        """Write down what the escrows of closed deployments have paid, once each."""
+        parts = self._parts
+        since = parts.clock.now() - COSTS_SINCE_S
+        for row in await parts.ledger.read(lambda c: records.unpriced(c, since)):
+            info = None if row.price is None else await parts.chain.deployment(row.dseq)
+            if info is not None and info.is_active:
+                continue
+            spent = 0 if info is None else info.spent_uact
+            await parts.ledger.write(partial(records.set_values, dseq=row.dseq, cost_uact=spent))

@@ -1,0 +1,123 @@
+"""Transactions in the ledger: each is written down, signed, before it is sent. Functions own no transaction.
+
+open -> included   on chain, and took effect
+     -> refused    on chain or at its door, and took no effect
+     -> expired    certain never to be on chain
+"""
+
+from enum import StrEnum
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from engram.provisioning.akash.tables import transactions
+
+
+class Subject(StrEnum):
+    """What a transaction is for."""
+
+    CREATE = "create"
+    LEASE = "lease"
+    CLOSE = "close"
+    DEPOSIT = "deposit"
+    MINT = "mint"
+
+
+class TxState(StrEnum):
+    """What is known of a transaction."""
+
+    OPEN = "open"
+    INCLUDED = "included"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed transaction as the ledger holds it. Fees in uakt, amounts in uact."""
+
+    hash: bytes
+    subject: Subject
+    dseq: int | None
+    raw: bytes
+    timeout_ns: int
+    """Block time (unix nanoseconds) from which it is certain not to come; of an ordered one only a unique number."""
+    timeout_height: int | None = None
+    sequence: int | None = None
+    state: TxState = TxState.OPEN
+    code: int | None = None
+    codespace: str | None = None
+    log: str | None = None
+    height: int | None = None
+    gas_limit: int
+    gas_used: int | None = None
+    fee_uakt: int
+    amount_uact: int = 0
+    created_at: float
+    settled_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The hash as the chain writes it."""
+        return self.hash.hex().upper()
+
+
+def add(connection: Connection, outgoing: Outgoing) -> None:
+    """Commit to a transaction before it is sent."""
+    columns = msgspec.structs.asdict(outgoing)
+    columns["subject"], columns["state"] = str(outgoing.subject), str(outgoing.state)
+    connection.execute(insert(transactions).values(columns))
+
+
+def settle(connection: Connection, after: Outgoing) -> None:
+    """Write down what became of it."""
+    connection.execute(
+        update(transactions)
+        .where(transactions.c.hash == after.hash, transactions.c.state == str(TxState.OPEN))
+        .values(
+            state=str(after.state),
+            code=after.code,
+            codespace=after.codespace,
+            log=after.log,
+            height=after.height,
+            gas_used=after.gas_used,
+            settled_at=after.settled_at,
+        )
+    )
+
+
+def get(connection: Connection, tx_hash: bytes) -> Outgoing | None:
+    """Return the transaction of that hash."""
+    row = connection.execute(select(transactions).where(transactions.c.hash == tx_hash)).mappings().first()
+    return None if row is None else _outgoing(row)
+
+
+def latest(connection: Connection, dseq: int, subject: Subject) -> Outgoing | None:
+    """Return the newest transaction of that kind for the deployment."""
+    query = (
+        select(transactions)
+        .where(transactions.c.dseq == dseq, transactions.c.subject == str(subject))
+        .order_by(transactions.c.created_at.desc(), transactions.c.timeout_ns.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).mappings().first()
+    return None if row is None else _outgoing(row)
+
+
+def open_ones(connection: Connection, subject: Subject) -> list[Outgoing]:
+    """Return every transaction of that kind whose outcome is not known, oldest first."""
+    query = (
+        select(transactions)
+        .where(transactions.c.state == "open", transactions.c.subject == str(subject))
+        .order_by(transactions.c.created_at)
+    )
+    return [_outgoing(row) for row in connection.execute(query).mappings()]
+
+
+def of_deployment(connection: Connection, dseq: int) -> list[Outgoing]:
+    """Return the deployment's transactions, oldest first."""
+    query = select(transactions).where(transactions.c.dseq == dseq).order_by(transactions.c.created_at)
+    return [_outgoing(row) for row in connection.execute(query).mappings()]
+
+
+def _outgoing(row: RowMapping) -> Outgoing:
+    return Outgoing(**{**row, "subject": Subject(row["subject"]), "state": TxState(row["state"])})

@@ -1,0 +1,164 @@
+"""Watches what serves: leases on chain, nodes at their providers, escrows, and the chain against the ledger."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Final, TypeAlias, final
+
+import structlog
+import trio
+
+from engram.provisioning.akash import records, rules
+from engram.provisioning.akash.chain_model import Lease
+from engram.provisioning.akash.escrow import Escrows
+from engram.provisioning.akash.model import Deployment, DeploymentState
+from engram.provisioning.akash.placing import Placing
+from engram.provisioning.akash.ports import AkashParts
+from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.wallet_watch import WalletWatch
+from engram.provisioning.errors import Unavailable
+
+DOWN_AFTER: Final = 2
+"""Looks in a row at which the provider itself says that the node does not run."""
+STATUSES_AT_ONCE: Final = 16
+NEW_LEASE_S: Final = 60.0
+"""A lease this young may not be shown by every endpoint."""
+
+TryLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[bool]]
+
+_log = structlog.get_logger("engram.provisioning.akash")
+
+
+@final
+class Watching:
+    """Runs as long as the backend. What it finds it commits, or says through `exited`."""
+
+    def __init__(
+        self, parts: AkashParts, placing: Placing, escrows: Escrows, reconciler: Reconciler, try_lock: TryLock
+    ) -> None:
+        self._parts = parts
+        self._placing = placing
+        self._escrows = escrows
+        self._reconciler = reconciler
+        self._try_lock = try_lock
+        self._wallet = WalletWatch(parts)
+        self._not_running: dict[int, int] = {}
+        self._wanted: set[int] = set()
+        self._escrow_wanted = trio.Event()
+        self._exited: Callable[[str], None] = lambda token: None
+
+    def is_down(self, dseq: int) -> bool:
+        """Return whether the provider said repeatedly that the node does not run."""
+        return self._not_running.get(dseq, 0) >= DOWN_AFTER
+
+    def forget(self, dseq: int) -> None:
+        """Begin to look at the node afresh."""
+        self._not_running.pop(dseq, None)
+
+    def serves(self, row: Deployment) -> None:
+        """Begin to watch a node that serves, and bring its escrow to what its price asks for."""
+        self.forget(row.dseq)
+        self.look_at_escrow(row.dseq)
+
+    def look_at_escrow(self, dseq: int) -> None:
+        """Look at the deployment's escrow soon."""
+        self._wanted.add(dseq)
+        self._escrow_wanted.set()
+
+    async def run(self, exited: Callable[[str], None]) -> None:
+        """Watch until cancelled."""
+        self._exited = exited
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._every, self._parts.watch_s, self._look)
+            nursery.start_soon(self._every, self._parts.escrow_s, self._escrows.fill_all)
+            nursery.start_soon(self._every, self._parts.reconcile_s, self._reconcile)
+            nursery.start_soon(self._every, self._parts.wallet_s, self._wallet.look)
+            nursery.start_soon(self._fill_wanted)
+
+    async def _every(self, seconds: float, job: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await job()
+            except Unavailable as error:
+                _log.warning("akash_not_watched", reason=str(error))
+            await trio.sleep(seconds)
+
+    async def _fill_wanted(self) -> None:
+        while True:
+            await self._escrow_wanted.wait()
+            self._escrow_wanted = trio.Event()
+            wanted, self._wanted = self._wanted, set()
+            for dseq in sorted(wanted):
+                row = await self._parts.ledger.read(partial(records.get, dseq=dseq))
+                try:
+                    if row is not None:
+                        await self._escrows.fill(row)
+                except Unavailable as error:  # the next round of all escrows finds it
+                    _log.warning("akash_escrow_not_read", dseq=dseq, reason=str(error))
+
+    async def _reconcile(self) -> None:
+        """Finish closes that nobody waits for, then compare with the chain."""
+        for row in await self._parts.ledger.read(records.all_live):
+            if row.state is DeploymentState.CLOSING:
+                async with self._try_lock(row.token) as held:
+                    if held:
+                        with trio.move_on_after(self._parts.reconcile_s):
+                            await self._placing.drive(row)
+        await self._reconciler.run()
+
+    async def _look(self) -> None:
+        serving = [
+            row for row in await self._parts.ledger.read(records.all_live) if row.state is DeploymentState.SERVING
+        ]
+        if not serving:
+            return
+        leases = {lease.dseq: lease for lease in await self._parts.chain.leases()}
+        limit = trio.CapacityLimiter(STATUSES_AT_ONCE)
+        async with trio.open_nursery() as nursery:
+            for row in serving:
+                nursery.start_soon(self._look_at, row, leases.get(row.dseq), limit)
+
+    async def _look_at(self, row: Deployment, lease: Lease | None, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            try:
+                if lease is None:
+                    await self._lease_missing(row)
+                    return
+                await self._note_notice(row, lease)
+                await self._look_at_provider(row)
+            except Unavailable as error:
+                _log.warning("akash_node_not_watched", dseq=row.dseq, reason=str(error))
+
+    async def _lease_missing(self, row: Deployment) -> None:
+        if self._parts.clock.now() - row.state_since < NEW_LEASE_S:
+            return
+        event = await self._placing.lease_event(row)
+        if event is None:
+            return
+        async with self._try_lock(row.token) as held:
+            if not held:
+                return
+            after = await self._placing.apply(row, event)
+            _log.warning("akash_lease_ended", dseq=row.dseq, provider=row.provider, reason=after.reason)
+            self._exited(row.token)
+            with trio.move_on_after(self._parts.reconcile_s):
+                await self._placing.drive(after)
+
+    async def _note_notice(self, row: Deployment, lease: Lease) -> None:
+        if lease.ends_at != row.reclaim_at:
+            await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, reclaim_at=lease.ends_at))
+            _log.warning("akash_provider_gives_notice", dseq=row.dseq, provider=row.provider, ends_at=lease.ends_at)
+
+    async def _look_at_provider(self, row: Deployment) -> None:
+        status = await self._parts.providers.status(row, self._parts.service, self._parts.port)
+        match status:
+            case rules.Ready():
+                self.forget(row.dseq)
+            case rules.NotReady(text):
+                before = self._not_running.get(row.dseq, 0)
+                self._not_running[row.dseq] = before + 1
+                if before + 1 == DOWN_AFTER and row.stopped_at is None:
+                    _log.warning("akash_node_down", dseq=row.dseq, provider=row.provider, reason=text[:200])
+                    self._exited(row.token)
+            case rules.ProviderFailed():  # only the node's own /health says whether it serves
+                pass

@@ -1,0 +1,194 @@
+"""Whether a node is the one that was launched, and the certificate of its session key (docs/node-keys.md).
+
+A node shows by which key it signs. One that has its hotkey has shown enough. A session key is committed to the ledger,
+then certified: the certificate is sent to the node, which shows it to its clients.
+"""
+
+import base64
+import secrets
+from typing import Final, final
+
+import msgspec
+import structlog
+
+from engram import kill_points
+from engram.api import node as api
+from engram.api.node_model import Certified, Health, Introduced
+from engram.hotkeys import certificates, node_identity, sealed, ss58
+from engram.hotkeys.errors import MalformedHotkey
+from engram.hotkeys.node_identity import Introduction
+from engram.http.client import HttpClient, Response
+from engram.http.errors import HttpError
+from engram.ledger import Ledger
+from engram.nodes.agreement import DRIVEN, INTRODUCED_SINCE, NodeSecrets
+from engram.provisioning import enrollment_rules as rules
+from engram.provisioning import session_keys
+from engram.provisioning.enrollment_rules import Expected, Verdict
+from engram.provisioning.errors import NodeKeyError
+from engram.provisioning.hotkey_ring import HotkeyRing
+from engram.provisioning.session_keys import Launch
+from engram.sessions import Instants
+from engram.telemetry.metrics import Metrics
+
+CONNECT_S: Final = 2.0
+TOTAL_S: Final = 4.0
+_MOST_BYTES: Final = 65_536
+
+_log = structlog.get_logger("engram.provisioning")
+
+
+class EnrollmentPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """What enrolling nodes needs."""
+
+    http: HttpClient
+    ledger: Ledger
+    instants: Instants
+    ring: HotkeyRing
+    metrics: Metrics
+    launch_timeout_s: float
+    secrets: NodeSecrets = NodeSecrets()
+    """What is sent to nodes on machines of others, whose providers can read it there."""
+
+
+@final
+class Enrollment:
+    """Asks nodes who they are, and certifies those that may be who they say."""
+
+    def __init__(self, ports: EnrollmentPorts) -> None:
+        self._p = ports
+        self._suspects: set[str] = set()
+        self._starting: set[str] = set()
+        """Tokens of nodes that are not ready yet and need not be asked again until they are."""
+
+    async def is_healthy(self, endpoint: str, token: str) -> bool:
+        """Return whether the node of that launch answers there, is ready, and has shown a key that it may have.
+
+        A session key is certified on the way. Raises nothing for a node that is not there.
+        """
+        try:
+            health = await self._health(endpoint)
+        except HttpError:
+            return False
+        if health is None or health.launch_token != token:
+            return False
+        if health.protocol not in DRIVEN:
+            _log.error("node_speaks_otherwise", node=token, speaks=health.protocol, driven=sorted(DRIVEN))
+            return False
+        is_ready = health.status == "ok" and health.ready
+        if not is_ready and token in self._starting:
+            return False
+        if not await self.attend(endpoint, token, launching=True, introduced=health.protocol >= INTRODUCED_SINCE):
+            return False
+        if not is_ready:
+            self._starting.add(token)
+            return False
+        self._starting.discard(token)
+        self._suspects.discard(endpoint)
+        return True
+
+    async def attend(self, endpoint: str, token: str, *, launching: bool, introduced: bool = True) -> bool:
+        """Return whether the node there shows a key that the launch may have; certify it when that is due.
+
+        True as well when it cannot be asked now while it serves: polls notice silence. Raises nothing.
+        """
+        now = self._p.instants.now()
+        found = await self._p.ledger.read(lambda c: session_keys.launch(c, token, now, self._p.launch_timeout_s))
+        if found is None:
+            return False
+        if not introduced:
+            return found.expected.has_hotkey
+        try:
+            shown, certificate = await self._introduced(endpoint, found.expected)
+            verdict = Verdict.WRONG_KEY
+            if shown is not None:
+                verdict = rules.judge(shown, found.expected, launching=launching)
+            self._note(endpoint, token, verdict)
+            if shown is None or verdict not in rules.TRUSTED:
+                return False
+            if verdict in rules.CERTIFIED and (certificate is None or self._is_due(found, verdict)):
+                return await self._certify(endpoint, shown, found, verdict)
+            return True
+        except HttpError as error:
+            _log.debug("node_not_attended", node=token, reason=str(error))
+            return not launching
+        except NodeKeyError as error:
+            _log.error("node_key_not_opened", node=token, reason=str(error))
+            return False
+
+    def is_suspect(self, endpoint: str) -> bool:
+        """Return whether something there showed a key that the node may not have, and was not healthy since."""
+        return endpoint in self._suspects
+
+    def _note(self, endpoint: str, token: str, verdict: Verdict) -> None:
+        if verdict not in rules.TRUSTED:
+            self._suspects.add(endpoint)
+            _log.error("node_impostor", node=token, endpoint=endpoint, reason=str(verdict))
+        elif verdict is Verdict.REPLACED:
+            _log.warning("node_started_again", node=token, endpoint=endpoint)
+        self._p.metrics.introductions.labels(str(verdict)).inc()
+
+    def _is_due(self, found: Launch, verdict: Verdict) -> bool:
+        until = found.certified_until if verdict is Verdict.SAME else None
+        return rules.is_due(until, found.expected.serves_until, self._p.instants.now().wall)
+
+    async def _certify(self, endpoint: str, shown: Introduction, found: Launch, verdict: Verdict) -> bool:
+        """Commit, sign and deliver. Raises HttpError, NodeKeyError."""
+        at = self._p.instants.now().wall
+        hotkey = await self._p.ring.keypair(found.key)
+        content = b""
+        if self._p.secrets != NodeSecrets():
+            content = sealed.seal(shown.box_key, msgspec.json.encode(self._p.secrets))
+        certificate = rules.certificate(shown, found.expected, at, sealed.digest(content))
+        number = len(found.expected.keys) - (verdict is Verdict.SAME)
+        noted = await self._p.ledger.write(
+            lambda c: session_keys.note(c, shown, number, float(certificate.not_after), at)
+        )
+        if not noted:
+            return False
+        kill_points.point("certify:noted")
+        answer = await self._deliver(endpoint, certificates.issue(hotkey, certificate), content)
+        kill_points.point("certify:delivered")
+        return answer.status == 200 and answer.decode(Certified).accepted
+
+    async def _health(self, endpoint: str) -> Health | None:
+        answer = await self._get(endpoint + api.HEALTH.path)
+        return answer.decode(Health) if answer.status == 200 else None
+
+    async def _introduced(self, endpoint: str, expected: Expected) -> tuple[Introduction | None, str | None]:
+        """Return what the node shows of itself and its certificate, when the shown key signed our nonce and it is of
+        this launch. Raises HttpError."""
+        nonce = secrets.token_bytes(node_identity.NONCE_BYTES)
+        answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
+        if answer.status != 200:
+            return None, None
+        answered = answer.decode(Introduced)
+        try:
+            shown = Introduction(
+                hotkey=ss58.decode(answered.hotkey),
+                key=ss58.decode(answered.key),
+                box_key=bytes.fromhex(answered.box_key),
+                session_id=answered.session_id,
+                launch_token=answered.launch_token,
+            )
+            signature = bytes.fromhex(answered.signature)
+        except (MalformedHotkey, ValueError):
+            return None, None
+        holds = rules.names(shown, expected) and node_identity.holds(shown, nonce, signature)
+        return (shown, answered.certificate) if holds else (None, None)
+
+    async def _get(self, url: str) -> Response:
+        return await self._p.http.request(
+            "GET", url, connect_s=CONNECT_S, read_s=TOTAL_S, total_s=TOTAL_S, max_bytes=_MOST_BYTES, fresh=True
+        )
+
+    async def _deliver(self, endpoint: str, certificate: str, content: bytes) -> Response:
+        return await self._p.http.request(
+            "POST",
+            endpoint + api.CERTIFY.path,
+            json={"certificate": certificate, "sealed": base64.b64encode(content).decode()},
+            connect_s=CONNECT_S,
+            read_s=TOTAL_S,
+            total_s=TOTAL_S,
+            max_bytes=_MOST_BYTES,
+            fresh=True,
+        )

@@ -1,0 +1,1 @@
+"""The servers behind the proxy: which of them gets a request, and what is known of their health."""

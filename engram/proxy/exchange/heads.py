@@ -1,0 +1,139 @@
+"""What a request's and an answer's head become on their way through. Pure.
+
+- Hop-by-hop fields (RFC 9110, 7.6.1) and those that `Connection` names stay on their side.
+- What authenticates the caller to this proxy, and whatever the proxy states itself, is removed before the backend:
+  signatures, X-Forwarded-*, Forwarded, X-Real-IP, X-Epistula-Caller.
+- Everything else is kept, in its order, with its repetitions; bodies are never decoded.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from engram.http.framing import CHUNKED, Headers
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_REBUILT: Final = frozenset(
+    {
+        b"content-length",
+        b"expect",
+        b"forwarded",
+        b"host",
+        b"x-epistula-caller",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"x-request-id",
+    }
+)
+SIGNING: Final = (b"epistula-", b"x-epistula-", b"x-chutes-", b"body-signature", b"x-internal-secret")
+"""Beginnings of the names of headers that carry signatures and secrets."""
+_ANSWERED_BY_US: Final = frozenset({b"date", b"x-request-id"})
+_NEVER_TRAILERS: Final = frozenset({b"host", b"authorization", b"content-length", b"content-type", b"content-encoding"})
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """What the backend is told of the request's way here."""
+
+    client: str
+    """The client's address."""
+    secure: bool
+    host: bytes
+    """The Host header as the client sent it."""
+    request_id: str
+    caller: str = ""
+    """The proven key's SS58 address."""
+
+
+def named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """Return the names that `Connection` gives: they are of this connection only."""
+    values = [value for name, value in headers if name == b"connection"]
+    if not values:
+        return frozenset()
+    return frozenset(option.strip(b" \t").lower() for value in values for option in value.split(b","))
+
+
+def request_lines(headers: Headers, origin: Origin, authority: str, length: int | None) -> Headers:
+    """Return the header lines for the backend; `length` is the body's, CHUNKED, or None without one."""
+    named = named_by_connection(headers)
+    lines: Headers = [(b"host", authority.encode("ascii"))]
+    lines += [(name, value) for name, value in headers if not _stays(name, value, named)]
+    if length != CHUNKED:
+        lines = [(name, value) for name, value in lines if name != b"trailer"]
+    client = origin.client.encode("ascii", "replace")
+    proto = b"https" if origin.secure else b"http"
+    lines.append((b"x-forwarded-for", client))
+    lines.append((b"x-forwarded-proto", proto))
+    if origin.host:
+        lines.append((b"x-forwarded-host", origin.host))
+    lines.append((b"forwarded", _forwarded(origin, proto)))
+    lines.append((b"x-request-id", origin.request_id.encode("ascii")))
+    if origin.caller:
+        lines.append((b"x-epistula-caller", origin.caller.encode("ascii")))
+    if length == CHUNKED:
+        lines.append((b"transfer-encoding", b"chunked"))
+    elif length is not None:
+        lines.append((b"content-length", b"%d" % length))
+    return lines
+
+
+def _stays(name: bytes, value: bytes, named: frozenset[bytes]) -> bool:
+    if name in HOP_BY_HOP or name in _REBUILT or name in named or name.startswith(SIGNING):
+        return True
+    return name == b"authorization" and value[:9].lower() == b"epistula "
+
+
+def _forwarded(origin: Origin, proto: bytes) -> bytes:
+    """Return the Forwarded header (RFC 7239), rebuilt: what a client says of its way here cannot be believed."""
+    try:
+        node = origin.client if ipaddress.ip_address(origin.client).version == 4 else f'"[{origin.client}]"'
+    except ValueError:
+        node = "unknown"
+    parts = [b"for=" + node.encode("ascii"), b"proto=" + proto]
+    if origin.host:
+        parts.append(b'host="%b"' % origin.host)
+    return b";".join(parts)
+
+
+def answer_lines(headers: Headers) -> Headers:
+    """Return the header lines for the client; framing is the server's."""
+    named = named_by_connection(headers)
+    stays = HOP_BY_HOP | _ANSWERED_BY_US
+    lines = [(name, value) for name, value in headers if name not in stays and name not in named]
+    types = [value for name, value in lines if name == b"content-type"]
+    if types and types[0].lower().startswith(b"text/event-stream"):
+        present = {name for name, _ in lines}
+        if b"x-accel-buffering" not in present:
+            lines.append((b"x-accel-buffering", b"no"))
+        if b"cache-control" not in present:
+            lines.append((b"cache-control", b"no-cache"))
+    return lines
+
+
+def trailer_lines(headers: Headers) -> Headers:
+    """Return the trailers that may be passed on (RFC 9110, 6.5.1)."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and name not in _NEVER_TRAILERS and not name.startswith(SIGNING)
+    ]
+
+
+def first(headers: Iterable[tuple[bytes, bytes]], wanted: bytes) -> bytes | None:
+    """Return the first value of a header, None where there is none."""
+    return next((value for name, value in headers if name == wanted), None)

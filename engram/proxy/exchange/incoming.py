@@ -1,0 +1,97 @@
+"""A request as the proxy sees it: what its head says, who sent it, and what has become of it so far."""
+
+from typing import cast, final
+
+from engram.hotkeys import PublicKey, ss58
+from engram.http.asgi import Receive, Scope, Send
+from engram.http.framing import Headers
+from engram.proxy.endings import Phase
+from engram.proxy.exchange.heads import Origin, first
+
+
+@final
+class Incoming:
+    """One request."""
+
+    __slots__ = (
+        "answered",
+        "backend",
+        "body_hash",
+        "bucket",
+        "caller",
+        "client",
+        "code",
+        "detail",
+        "headers",
+        "is_websocket",
+        "method",
+        "phase",
+        "query",
+        "raw_path",
+        "receive",
+        "received_bytes",
+        "request_id",
+        "route",
+        "scheme",
+        "secure",
+        "send",
+        "sent_bytes",
+        "started_s",
+        "status",
+        "uuid",
+    )
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, client: str, bucket: str, started_s: float
+    ) -> None:
+        self.headers = cast(Headers, scope["headers"])
+        self.method: str = scope.get("method", "GET")
+        self.raw_path = bytes(scope["raw_path"]).partition(b"?")[0]
+        self.query = bytes(scope["query_string"])
+        self.is_websocket = scope["type"] == "websocket"
+        self.secure = scope["scheme"] in ("https", "wss")
+        self.receive = receive
+        self.send = send
+        self.request_id = request_id
+        self.client = client
+        self.bucket = bucket
+        """What limits count the client by: its address, or an IPv6 address's /64."""
+        self.started_s = started_s
+        self.route = "other"
+        self.caller: PublicKey | None = None
+        """The key, once it is proven."""
+        self.scheme = ""
+        self.body_hash = ""
+        """SHA-256 (hex) of the body, once it is proven."""
+        self.uuid = ""
+        self.phase: Phase = "admission"
+        self.code = ""
+        """How it ended."""
+        self.status = 0
+        self.answered = False
+        """Whether a whole answer was sent."""
+        self.backend = ""
+        self.detail = ""
+        self.received_bytes = 0
+        self.sent_bytes = 0
+
+    @property
+    def caller_address(self) -> str:
+        """The proven key's SS58 address, or empty."""
+        return "" if self.caller is None else ss58.encode(self.caller)
+
+    @property
+    def origin(self) -> Origin:
+        """What a backend is told of it."""
+        host = first(self.headers, b"host") or b""
+        return Origin(self.client, self.secure, host, self.request_id, self.caller_address)
+
+    @property
+    def declared_length(self) -> int | None:
+        """The body's length where it is declared; None for chunks."""
+        for name, value in self.headers:
+            if name == b"content-length":
+                return int(value)
+            if name == b"transfer-encoding":
+                return None
+        return 0

@@ -1,0 +1,100 @@
+"""Passes a proven request on while its client is watched: one that leaves ends the backend's request at once, or lets
+it finish within bounds, as the route says.
+"""
+
+from collections.abc import Callable
+from typing import final
+
+import trio
+
+from engram.http.asgi import HeaderLines
+from engram.proxy.endings import Phase
+from engram.proxy.exchange.admission import Admission
+from engram.proxy.exchange.bodies import Body
+from engram.proxy.exchange.incoming import Incoming
+from engram.proxy.exchange.refusing import Gone
+from engram.proxy.exchange.sinks import ClientSink, Signing
+from engram.proxy.exchange.transfer import Transfer
+from engram.proxy.plan import Plan
+from engram.proxy.routing import Matched
+
+GONE_IN: dict[Phase, str] = {
+    "queue": "client_gone_queue",
+    "body": "client_gone_body",
+    "upload": "client_gone_body",
+    "answer": "client_gone_answer",
+}
+"""Endings by the phase in which a client leaves; client_gone in all others."""
+
+
+@final
+class Passing:
+    """One request that is passed on to one group."""
+
+    def __init__(
+        self,
+        request: Incoming,
+        plan: Plan,
+        matched: Matched,
+        body: Body,
+        admission: Admission,
+        now_ns: Callable[[], int],
+        cors: HeaderLines = (),
+    ) -> None:
+        self._request = request
+        self._route = matched.route
+        self._body = body
+        self._admission = admission
+        first_byte_s = matched.route.first_byte_s or plan.settings.services.request_timeout_s
+        group = plan.groups[matched.route.backend]
+        self._transfer = Transfer(request, matched, body, group, first_byte_s=first_byte_s)
+        signs = plan.signer is not None and request.caller is not None and request.uuid
+        signing = Signing(plan.signer, request, now_ns) if plan.signer is not None and signs else None
+        self._sink = ClientSink(request, cors, signing)
+        self._scope: trio.CancelScope | None = None
+        self._gone = False
+        self._error: Exception | None = None
+
+    async def run(self) -> None:
+        """Answer the request. Raises Refusal (nothing was sent), AnswerCut, Gone."""
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            if not self._body.live:
+                nursery.start_soon(self._watch)
+            try:
+                await self._pass_on(nursery)
+            except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
+                self._error = error
+            nursery.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        if self._gone:
+            raise Gone
+
+    async def _pass_on(self, nursery: trio.Nursery) -> None:
+        place = await self._admission.place(self._request)
+        try:
+            if self._body.live:
+                nursery.start_soon(self._watch_after_upload)
+            await self._transfer.run(self._sink)
+        finally:
+            place.release()
+
+    async def _watch(self) -> None:
+        """End the request when its client leaves."""
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        if self._request.answered:
+            return
+        self._gone = True
+        self._request.code = GONE_IN.get(self._request.phase, "client_gone")
+        assert self._scope is not None
+        if self._route.on_client_gone == "abort" or self._request.phase in ("queue", "connect", "upload"):
+            self._scope.cancel()
+            return
+        self._transfer.drained_bytes = 0
+        self._scope.deadline = trio.current_time() + self._route.drain_s
+
+    async def _watch_after_upload(self) -> None:
+        await self._transfer.uploaded.wait()
+        await self._watch()

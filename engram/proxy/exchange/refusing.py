@@ -1,0 +1,79 @@
+"""The proxy's own answers, and the exceptions that end a request with one."""
+
+from collections.abc import Iterable, Mapping
+from math import ceil
+from typing import Final, final
+
+import msgspec
+
+from engram.http.asgi import respond
+from engram.proxy.endings import TABLE
+from engram.proxy.exchange.incoming import Incoming
+
+JSON: Final = (b"content-type", b"application/json")
+_UNCACHED: Final = (b"cache-control", b"no-store")
+
+
+@final
+class Refusal(Exception):
+    """The request ends with an answer of the proxy.
+
+    `code` is a row of the endings, `detail` what the original's clients read; `reason` is a word for programs.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        *,
+        reason: str = "",
+        retry_after_s: float | None = None,
+        extra: Mapping[str, object] | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        message: str = "",
+    ) -> None:
+        super().__init__(f"{code}: {message or detail}")
+        self.code = code
+        self.status = TABLE[code].status
+        self.detail = detail
+        self.reason = reason or code
+        self.message = message or detail
+        self.extra: Mapping[str, object] = extra or {}
+        self.headers = list(headers)
+        if retry_after_s is not None:
+            self.headers.append((b"retry-after", b"%d" % max(1, ceil(retry_after_s))))
+
+
+@final
+class Gone(Exception):
+    """The client has left."""
+
+
+def body_of(refusal: Refusal, request_id: str) -> bytes:
+    """Return the body: `detail` as the original has it, and for others what Engram's errors have."""
+    return msgspec.json.encode(
+        {
+            "detail": refusal.detail,
+            "error": refusal.message,
+            "code": refusal.reason,
+            "request_id": request_id,
+            **refusal.extra,
+        }
+    )
+
+
+async def refuse(request: Incoming, refusal: Refusal, cors: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a refusal."""
+    lines = [JSON, _UNCACHED, *refusal.headers, *cors]
+    if refusal.status == 401:
+        lines.append((b"www-authenticate", b'Epistula realm="miner"'))
+    await answer(request, refusal.status, body_of(refusal, request.request_id), lines)
+
+
+async def answer(request: Incoming, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    """Send a whole answer of the proxy itself."""
+    request.status = status
+    request.sent_bytes += len(body)
+    lines = [*headers, (b"x-request-id", request.request_id.encode("ascii"))]
+    request.answered = True
+    await respond(request.send, status, body, lines)

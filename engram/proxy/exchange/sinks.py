@@ -1,0 +1,139 @@
+"""Where an answer goes: to the client, signed where that is wanted, or into a bounded buffer."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Final, Protocol, final
+
+from engram.hotkeys import Keypair, epistula
+from engram.http.asgi import BODILESS, HeaderLines
+from engram.http.framing import Headers
+from engram.proxy.exchange.incoming import Incoming
+
+_SIGNED_WHOLE_BYTES: Final = 65_536
+"""Answers of a known length up to this are signed in their headers, others in trailers."""
+_EMPTY: Final = hashlib.sha256(b"").hexdigest()
+
+
+class Sink(Protocol):
+    """Takes one answer."""
+
+    async def start(self, status: int, lines: Headers, length: int | None) -> None:
+        """Take the head; `length` is the body's where it is known."""
+        ...
+
+    async def part(self, data: bytes) -> None:
+        """Take a part of the body."""
+        ...
+
+    async def end(self, trailers: Headers) -> None:
+        """Take the end. Without it the answer was cut."""
+        ...
+
+
+class Signing:
+    """Signs answers to one request, in the headers of Epistula version 2."""
+
+    def __init__(self, keypair: Keypair, request: Incoming, now_ns: Callable[[], int]) -> None:
+        self._keypair = keypair
+        self._request = request
+        self._now_ns = now_ns
+
+    def lines(self, body_hash: str) -> Headers:
+        """Return the headers that sign a body of this SHA-256 (hex)."""
+        assert self._request.caller is not None
+        signed = epistula.sign_answer_hash(
+            self._keypair,
+            body_hash,
+            uuid=self._request.uuid,
+            receiver=self._request.caller,
+            now_ns=self._now_ns(),
+        )
+        return [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in signed.items()]
+
+
+@final
+class ClientSink:
+    """Sends the answer to the client as it comes."""
+
+    def __init__(self, request: Incoming, cors: HeaderLines, signing: Signing | None) -> None:
+        self._request = request
+        self._cors = [*cors]
+        self._signing = signing
+        self._hash = hashlib.sha256()
+        self._held: tuple[int, Headers, bytearray] | None = None
+
+    async def start(self, status: int, lines: Headers, length: int | None) -> None:
+        request, signing = self._request, self._signing
+        lines = [*lines, *self._cors, (b"x-request-id", request.request_id.encode("ascii"))]
+        trailers = length is None
+        if signing is not None:
+            bodiless = request.method == "HEAD" or status in BODILESS
+            if bodiless:
+                lines += signing.lines(_EMPTY)
+            elif length is not None and length <= _SIGNED_WHOLE_BYTES:
+                self._held = (status, lines, bytearray())
+                return
+            else:
+                lines = [line for line in lines if line[0] != b"content-length"]
+                lines.append((b"trailer", ", ".join(epistula.V2.headers).encode("ascii")))
+                trailers = True
+        await self._send_head(status, lines, trailers=trailers)
+
+    async def _send_head(self, status: int, lines: Headers, *, trailers: bool) -> None:
+        self._request.status, self._request.phase = status, "answer"
+        self._trailers = trailers
+        await self._request.send(
+            {"type": "http.response.start", "status": status, "headers": lines, "trailers": trailers}
+        )
+
+    async def part(self, data: bytes) -> None:
+        if self._held is not None:
+            self._held[2].extend(data)
+            return
+        if self._signing is not None:
+            self._hash.update(data)
+        self._request.sent_bytes += len(data)
+        await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def end(self, trailers: Headers) -> None:
+        self._request.answered = True
+        body = b""
+        if self._held is not None:
+            assert self._signing is not None
+            status, lines, held = self._held
+            body = bytes(held)
+            lines += self._signing.lines(hashlib.sha256(body).hexdigest())
+            self._request.sent_bytes += len(body)
+            await self._send_head(status, lines, trailers=False)
+        await self._request.send({"type": "http.response.body", "body": body, "more_body": False})
+        if self._trailers:
+            if self._signing is not None:
+                trailers = [*trailers, *self._signing.lines(self._hash.hexdigest())]
+            await self._request.send({"type": "http.response.trailers", "headers": trailers})
+
+
+@final
+class Buffer:
+    """Keeps an answer of at most `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.status = 0
+        self.lines: Headers = []
+        self.body = bytearray()
+        self.too_large = False
+        self.whole = False
+
+    async def start(self, status: int, lines: Headers, length: int | None) -> None:
+        self.status, self.lines = status, lines
+        self.too_large = length is not None and length > self._limit
+
+    async def part(self, data: bytes) -> None:
+        if len(self.body) + len(data) > self._limit:
+            self.too_large = True
+            self.body.clear()
+        if not self.too_large:
+            self.body += data
+
+    async def end(self, trailers: Headers) -> None:
+        self.whole = True

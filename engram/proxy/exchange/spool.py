@@ -1,0 +1,152 @@
+"""Bodies that wait for their proof on disk: unlinked files, under a quota for all and a share for each address.
+
+A file has no name, so that nothing is left of it whatever becomes of the process. A full disk, or a full quota, refuses
+the request (503); nothing falls back to memory.
+"""
+
+import os
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Final, final
+
+import trio
+
+from engram.http.limits import BodyRoom
+from engram.proxy.exchange.refusing import Refusal
+
+_PART_BYTES: Final = 262_144
+_WRITTEN_BYTES: Final = 1_048_576
+"""Received bytes are written in pieces of this size, each in a worker thread."""
+_TMPFS: Final = frozenset({"tmpfs", "ramfs"})
+
+
+@final
+class Spool:
+    """The folder, and the room in it."""
+
+    def __init__(self, folder: Path, quota: int) -> None:
+        self._folder = folder
+        self._room = BodyRoom(quota, quota // 2)
+
+    def change(self, folder: Path, quota: int) -> None:
+        """Use another folder or quota from now on; open files keep their room."""
+        self._folder = folder
+        self._room.resize(quota, quota // 2)
+
+    @property
+    def held(self) -> int:
+        """Bytes of all spooled bodies."""
+        return len(self._room)
+
+    async def open(self, bucket: str) -> "SpoolFile":
+        """Return a new file that counts for an address. Raises Refusal (spool_full)."""
+        try:
+            descriptor = await trio.to_thread.run_sync(_unnamed, self._folder)
+        except OSError as error:
+            raise _full(error.strerror or "") from error
+        return SpoolFile(descriptor, self._room, bucket)
+
+
+@final
+class SpoolFile:
+    """One body; call `close` in any case."""
+
+    def __init__(self, descriptor: int, room: BodyRoom, bucket: str) -> None:
+        self._descriptor = descriptor
+        self._room = room
+        self._bucket = bucket
+        self._pending = bytearray()
+        self._written = 0
+        self.size = 0
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises Refusal (spool_full)."""
+        if not self._room.enter(self._bucket, len(data)):
+            raise _full("the quota is used up")
+        self.size += len(data)
+        self._pending += data
+        if len(self._pending) >= _WRITTEN_BYTES:
+            await self._flush()
+
+    async def finish(self) -> None:
+        """Write what is pending. Raises Refusal (spool_full)."""
+        if self._pending:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data, self._pending = self._pending, bytearray()
+        try:
+            await trio.to_thread.run_sync(_write_all, self._descriptor, data, self._written)
+        except OSError as error:
+            raise _full(error.strerror or "") from error
+        self._written += len(data)
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """Yield the body. Raises OSError."""
+        at = 0
+        while at < self.size:
+            part = await trio.to_thread.run_sync(os.pread, self._descriptor, _PART_BYTES, at)
+            if not part:
+                raise OSError("a spooled body is shorter than what was written")
+            at += len(part)
+            yield part
+
+    def close(self) -> None:
+        """Give the room and the disk's bytes back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            if self.size:
+                self._room.leave(self._bucket, self.size)
+
+
+def _full(why: str) -> Refusal:
+    return Refusal("spool_full", "The server has no room for this request body now", retry_after_s=5, message=why)
+
+
+def _unnamed(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    except OSError:  # not every file system has O_TMPFILE
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.unlink(name)
+        return descriptor
+
+
+def _write_all(descriptor: int, data: bytearray, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, at)
+        at += written
+        rest = rest[written:]
+
+
+def problem_with(folder: Path, quota: int) -> str | None:
+    """Return why this folder cannot hold so much: it is in memory and smaller. None if it can. Blocks."""
+    kind = _file_system(folder)
+    stat = os.statvfs(folder)
+    size = stat.f_frsize * stat.f_blocks
+    if kind in _TMPFS and size < quota:
+        return (
+            f"{folder} is in memory ({kind}, {size} bytes) and smaller than bodies.spool_bytes ({quota}): "
+            "set bodies.spool_dir to a folder on a disk, or bodies.spool_bytes lower"
+        )
+    return None
+
+
+def _file_system(folder: Path) -> str:
+    """Return the type of the file system that holds a folder; empty where it cannot be told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    found, kind = "", ""
+    path = str(folder.resolve())
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        at = before.split(" ")[4]
+        inside = path == at or path.startswith(at.rstrip("/") + "/")
+        if inside and len(at) >= len(found):
+            found, kind = at, after.split(" ")[0]
+    return kind

@@ -1,0 +1,190 @@
+"""Carries one request to a backend and its answer to a sink, both at once.
+
+    connect --NotSent, all servers tried--> not_connected
+    upload + wait --head--> answer --end--> done
+              |             |
+              |             +-> upstream_cut, idle_late, total_late      the sink is left without its end
+              +-> backend_cut, backend_garbage, first_byte_late, total_late, upload_stuck; digest_mismatch and
+                  what else ends the body
+
+The wait for the answer's first byte begins when the request's last byte has been sent. An answer may come before that:
+it is passed on while the upload goes on, and ends it.
+"""
+
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from math import inf
+from typing import Final, final
+
+import trio
+
+from engram.http.answers import AnswerHead
+from engram.http.errors import NotSent
+from engram.http.forwarding import Failed, Forwarding
+from engram.http.forwarding import head as head_of
+from engram.http.framing import CHUNKED
+from engram.proxy.backends.group import Group
+from engram.proxy.backends.rules import Server
+from engram.proxy.exchange.bodies import Body, MemoryBody
+from engram.proxy.exchange.heads import answer_lines, request_lines, trailer_lines
+from engram.proxy.exchange.incoming import Incoming
+from engram.proxy.exchange.refusing import Gone, Refusal
+from engram.proxy.exchange.sinks import Sink
+from engram.proxy.routing import Matched
+from engram.proxy.settings.model import RouteSettings
+
+_BEFORE: Final = {
+    "cut": ("backend_cut", "Error connecting to backend service"),
+    "garbage": ("backend_garbage", "Error connecting to backend service"),
+    "first_byte_late": ("first_byte_late", "Upstream timed out"),
+    "idle_late": ("first_byte_late", "Upstream timed out"),
+    "total_late": ("total_late", "Upstream timed out"),
+}
+_WITHIN: Final = {"idle_late": "idle_late", "total_late": "total_late"}
+
+
+@final
+class AnswerCut(Exception):
+    """The backend's answer broke off after its head had been passed on; `code` is the ending."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@final
+class Transfer:
+    """One request to one group. Run `run` once; `uploading` tells whether the body is still being sent."""
+
+    def __init__(self, request: Incoming, matched: Matched, body: Body, group: Group, *, first_byte_s: float) -> None:
+        self._request = request
+        self._matched = matched
+        self._body = body
+        self._group = group
+        self._first_byte_s = first_byte_s
+        self._waiting: trio.CancelScope | None = None
+        self._error: Exception | None = None
+        self.uploading = False
+        self.uploaded = trio.Event()
+        """Set when the whole body has been read."""
+        self.drained_bytes: int | None = None
+        """Bytes of the answer since the client left; None while it is there."""
+
+    @property
+    def _route(self) -> RouteSettings:
+        return self._matched.route
+
+    async def run(self, sink: Sink) -> None:
+        """Pass the request on and the answer back. Raises Refusal (nothing was passed to the sink), AnswerCut, Gone."""
+        request, route, group = self._request, self._route, self._group
+        if wait_s := group.wait_s():
+            raise Refusal("breaker_open", "The backend fails too often now", retry_after_s=wait_s)
+        request.phase = "connect"
+        try:
+            async with group.connected(route.connect_s, route.total_s, bodyless=request.method == "HEAD") as (
+                server,
+                forwarding,
+            ):
+                request.backend = server.url
+                await self._exchange(server, forwarding, sink)
+        except NotSent as error:
+            raise Refusal("not_connected", "Error connecting to backend service", message=f"{error}") from error
+
+    async def _exchange(self, server: Server, forwarding: Forwarding, sink: Sink) -> None:
+        raw_head = self._head(server)
+        body = self._body
+        self._request.phase = "wait"
+        if isinstance(body, MemoryBody):
+            await self._guarded(lambda: forwarding.send(raw_head + body.content))
+            forwarding.sent()
+            await self._answer(server, forwarding, sink)
+            return
+        raised: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            self.uploading, self._request.phase = True, "upload"
+            try:
+                await self._guarded(lambda: forwarding.send(raw_head))
+                nursery.start_soon(self._upload, forwarding, nursery.cancel_scope)
+                await self._answer(server, forwarding, sink)
+            except Exception as error:  # noqa: BLE001 -- raised again outside the nursery, which would wrap it
+                raised = error
+            nursery.cancel_scope.cancel()
+        if self._error is not None:
+            raise self._error
+        if raised is not None:
+            raise raised
+
+    def _head(self, server: Server) -> bytes:
+        request, target = self._request, self._group.target(server)
+        path = target.path.rstrip("/").encode("ascii") + self._matched.path
+        if request.query:
+            path += b"?" + request.query
+        lines = request_lines(request.headers, request.origin, target.authority, self._body.length)
+        return head_of(request.method, path, lines)
+
+    async def _guarded(self, send: Callable[[], Awaitable[None]]) -> None:
+        """Send, but do not wait longer for a backend that takes nothing than for one that sends nothing."""
+        with trio.CancelScope(deadline=trio.current_time() + self._route.idle_s) as sending:
+            await send()
+        if sending.cancelled_caught:
+            raise Refusal("upload_stuck", "Upstream timed out", message="the backend takes no more of the body")
+
+    async def _upload(self, forwarding: Forwarding, scope: trio.CancelScope) -> None:
+        body = self._body
+        chunked = body.length == CHUNKED
+        try:
+            async with aclosing(body.parts()) as parts:
+                async for part in parts:
+                    if not forwarding.taking:  # its answer, or the lack of one, says why
+                        break
+                    if chunked:
+                        await self._guarded(lambda part=part: forwarding.send_chunk(part))  # type: ignore[misc]
+                    else:
+                        await self._guarded(lambda part=part: forwarding.send(part))  # type: ignore[misc]
+            if chunked and forwarding.taking:
+                trailers = trailer_lines(body.trailers)
+                await self._guarded(lambda: forwarding.send_end(trailers))
+        except (Refusal, Gone, OSError) as error:
+            self._error = error
+            forwarding.transport.close()
+            scope.cancel()
+            return
+        if forwarding.taking:
+            forwarding.sent()
+        self.uploading = False
+        self.uploaded.set()
+        if self._request.phase == "upload":
+            self._request.phase = "wait"
+        if self._waiting is not None:
+            self._waiting.deadline = trio.current_time() + self._first_byte_s
+
+    async def _answer(self, server: Server, forwarding: Forwarding, sink: Sink) -> None:
+        try:
+            answer = await self._first(forwarding)
+        except Failed as failed:
+            if self._error is None:
+                self._group.failed(server, str(failed))
+            code, detail = _BEFORE[failed.reason]
+            raise Refusal(code, detail, message=str(failed)) from failed
+        self._group.succeeded(server)
+        length = answer.length if answer.length >= 0 else None
+        await sink.start(answer.status, answer_lines(answer.headers), length)
+        try:
+            while (part := await forwarding.part(self._route.idle_s)) is not None:
+                if self.drained_bytes is None:
+                    await sink.part(part)
+                elif (drained := self.drained_bytes + len(part)) > self._route.drain_bytes:
+                    raise Gone
+                else:
+                    self.drained_bytes = drained
+        except Failed as failed:
+            if self._error is None:
+                self._group.failed(server, str(failed))
+            raise AnswerCut(_WITHIN.get(failed.reason, "upstream_cut"), str(failed)) from failed
+        await sink.end(trailer_lines(forwarding.trailers))
+
+    async def _first(self, forwarding: Forwarding) -> AnswerHead:
+        wait_s = inf if self.uploading else self._first_byte_s
+        with trio.CancelScope(deadline=trio.current_time() + wait_s) as self._waiting:
+            return await forwarding.head(inf)
+        raise Failed("first_byte_late", f"no answer within {self._first_byte_s:g} s")

@@ -1,0 +1,92 @@
+"""What the parts of a running proxy share."""
+
+from typing import final
+
+from engram.clock import Clock, Ids
+from engram.proxy.authorization import ChainView, Passes, Refuses, decide
+from engram.proxy.capacity import Capacity
+from engram.proxy.endings import Endings
+from engram.proxy.exchange.admission import Admission
+from engram.proxy.exchange.spool import Spool
+from engram.proxy.jobs.worker import Jobs
+from engram.proxy.plan import Plan
+from engram.telemetry.metrics import Metrics
+
+
+@final
+class NotAuthorized(Exception):
+    """The caller that a request claims may not call."""
+
+    def __init__(self, refused: Refuses) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+
+
+@final
+class State:
+    """The plan in force, and the counters that outlive it."""
+
+    def __init__(
+        self,
+        *,
+        chain: ChainView,
+        admission: Admission,
+        spool: Spool,
+        jobs: Jobs,
+        capacity: Capacity,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+    ) -> None:
+        self.chain = chain
+        self.admission = admission
+        self.spool = spool
+        self.jobs = jobs
+        self.capacity = capacity
+        self.clock = clock
+        self.ids = ids
+        self.metrics = metrics
+        self.endings = Endings()
+        self.settings_error = ""
+        """Why the newest settings are not in force; empty when they are."""
+        self.needs_restart: tuple[str, ...] = ()
+        """Settings that differ from those in force and are only read at a start."""
+        self.started_s = clock.monotonic()
+        self._plan: Plan | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan in force. Raises LookupError before `use`."""
+        if self._plan is None:
+            raise LookupError("the proxy has no plan yet")
+        return self._plan
+
+    def use(self, plan: Plan) -> None:
+        """Put a plan in force: requests that began keep theirs, all counters go on."""
+        settings = plan.settings
+        self._plan = plan
+        self.admission.change(settings.limits)
+        self.jobs.change(settings.jobs)
+        self.capacity.change(settings.capacity)
+
+    def close(self) -> None:
+        """Close the idle connections to backends."""
+        if self._plan is not None:
+            for group in self._plan.groups.values():
+                group.retire()
+
+    def admit(self, hotkey: bytes) -> None:
+        """Decide whether a claimed caller may call, and count that. Raises NotAuthorized."""
+        match decide(self.plan.policy, self.chain, hotkey):
+            case Passes():
+                pass
+            case Refuses() as refused:
+                raise NotAuthorized(refused)
+
+    def now_ms(self) -> int:
+        """Return unix milliseconds."""
+        return int(self.clock.now() * 1000)
+
+    def now_ns(self) -> int:
+        """Return unix nanoseconds."""
+        return int(self.clock.now() * 1_000_000_000)

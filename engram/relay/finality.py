@@ -1,0 +1,46 @@
+"""Whether a payload's block is final enough to be spoken of: on the finalized chain, and deep below the best head."""
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Final
+
+DEPTH: Final = 3
+"""Blocks that must stand above a payload's block at the best head (`relay.confirmations`)."""
+
+
+class Finality(Enum):
+    """What is known of a block."""
+
+    FINAL = "final"
+    AWAITED = "awaited"
+    REORGANIZED = "reorganized"
+    """Another block of this number became final."""
+
+
+FinalityGuard = Callable[[int, bytes | None], Awaitable[Finality]]
+"""(block, its hash when the payload was learned, or None where that is not known) -> what is known of it now.
+
+AWAITED when the chain cannot be asked: nothing is sent on a guess."""
+
+
+def judge(
+    block: int,
+    block_hash: bytes | None,
+    *,
+    finalized: int | None,
+    best: int | None,
+    hash_now: bytes | None,
+    depth: int = DEPTH,
+) -> Finality:
+    """Return what is known of a block.
+
+    `finalized` and `best` are the numbers of the chain's heads, `hash_now` the hash of the finalized block of this
+    number; each None while it is not known.
+    """
+    if finalized is None or best is None or block > finalized or block + depth > best:
+        return Finality.AWAITED
+    if block_hash is None:
+        return Finality.FINAL
+    if hash_now is None:
+        return Finality.AWAITED
+    return Finality.FINAL if hash_now == block_hash else Finality.REORGANIZED

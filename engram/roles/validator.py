@@ -1,0 +1,233 @@
+"""The role `validator`: scores the miners of a subnet and sets weights."""
+
+import secrets
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
+from config.model import Settings
+from engram.chain.read.endpoints import open_endpoints
+from engram.chain.submit.kept_commits import KeptCommits
+from engram.chain.submit.sender import Sender
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.fork_folder import FOLDER as FORKS
+from engram.chain.sync.fork_folder import ForkFolder
+from engram.chain.sync.subnets import Subnets
+from engram.hotkeys import Keypair, WalletFileError, ss58, wallet
+from engram.hotkeys.passwords import at_terminal, password_for
+from engram.http.app import App
+from engram.relay import PayloadSigner, RetryPolicy
+from engram.relay import records as relay_records
+from engram.relay.actor import RELAY_EMITTER, EmitterPorts, RelayEmitter
+from engram.relay.chain_heads import guard_of
+from engram.relay.model import Enqueued
+from engram.relay.receiver import Receiver
+from engram.relay.rounds import RoundLosses
+from engram.roles.process import spare
+from engram.roles.shared import LEDGER, Shared
+from engram.telemetry.loop_lag import loop_lag_job
+from engram.validator import relaying
+from engram.validator.due import OUR_VERSION
+from engram.validator.gardening import Garden, Gardener
+from engram.validator.job import RoundsJob
+from engram.validator.miner_client import MinerClient
+from engram.validator.model import Round, Sent, SentState
+from engram.validator.ops import ops_app
+from engram.validator.rounds import Rounds, RoundTerms
+from engram.validator.weights_setter import WeightPorts, WeightsSetter
+from engram.validator.workbench import Workbench
+
+COMMITS: Final = "weight-commits"
+CACHE: Final = "cache"
+
+_log = structlog.get_logger("engram.validator")
+
+
+def tree(p: Shared, ports: "ValidatorPorts") -> SupervisorSpec:
+    """Return the whole tree of a validator. Children start from the top and stop from the bottom."""
+    return SupervisorSpec(
+        "root",
+        [
+            ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
+            spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            spare("chain", ports.syncer),
+            spare(RELAY_EMITTER, lambda: RelayEmitter(ports.emitter)),
+            spare("rounds", lambda: Job(ports.rounds.run)),
+            spare("weights", lambda: Job(ports.look_at_weights)),
+            ChildSpec(
+                "ops",
+                lambda: ports.ops_listener.job(ports.ops_app),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
+        ],
+        strategy="one_for_one",
+        intensity=Intensity(restarts=10, period_s=60.0),
+    )
+
+
+@final
+class ValidatorPorts:
+    """One struct of ports per child."""
+
+    def __init__(self, p: Shared, keypair: Keypair) -> None:
+        settings, at = p.settings, p.settings.validator
+        self._p = p
+        boot = p.ids.token(8)
+        self.subnets = Subnets(p.clock, (at.netuid,), settings.chain.stall_after_s)
+        self._losses = RoundLosses(p.metrics)
+        self._client = MinerClient(p.http, p.clock, at.timeout_s)
+        workbench = Workbench(settings.miner, p.folder / CACHE, at.ground_truth)
+        gardener = Gardener(
+            Garden(
+                ledger=p.ledger,
+                client=self._client,
+                keypair=keypair,
+                clock=p.clock,
+                rng=p.rng,
+                seed=lambda: secrets.token_bytes(32),
+                embeds=workbench,
+                planted_a_round=at.planted,
+                keep_rounds=at.planted_rounds,
+                round_s=at.round_s,
+                concurrency=at.concurrency,
+            )
+        )
+        rounds = Rounds(
+            RoundTerms(
+                netuid=at.netuid,
+                queries=at.queries,
+                challenges=at.challenges,
+                least_planted=at.least_planted,
+                concurrency=at.concurrency,
+                deadline_s=at.deadline_s,
+                keep_rounds=at.history_rounds,
+                share_scores=at.share_scores,
+                private_allowed=at.private_addresses,
+                blacklist=frozenset(ss58.decode(entry.partition(" ")[0]) for entry in at.blacklist),
+            ),
+            p.ledger,
+            self._client,
+            keypair,
+            p.clock,
+            p.rng,
+            gardener,
+            workbench,
+            boot,
+            self._round_closed,
+        )
+        self.rounds = RoundsJob(
+            rounds,
+            gardener,
+            self.subnets,
+            netuid=at.netuid,
+            hotkey=keypair.public_key,
+            dry_run=at.dry_run,
+            round_s=at.round_s,
+            rng=p.rng,
+        )
+        nodes = open_endpoints(settings.chain, p.http, p.clock)
+        self._weights = WeightsSetter(
+            WeightPorts(
+                ledger=p.ledger,
+                subnets=self.subnets,
+                nodes=nodes,
+                sender=Sender(nodes, network=settings.chain.network if settings.chain.source == "rpc" else None),
+                kept=KeptCommits(p.folder / COMMITS),
+                keypair=keypair,
+                clock=p.clock,
+                netuid=at.netuid,
+                version=OUR_VERSION,
+                share_scores=at.share_scores,
+                dry_run=at.dry_run,
+                boot=boot,
+                settled=self._relay if settings.relay.url else lambda connection, sent, last: None,
+                counted=lambda state: p.metrics.validator_weights.labels(state).inc(),
+            )
+        )
+        for state in (SentState.SET, SentState.REFUSED, SentState.UNKNOWN):
+            p.metrics.validator_weights.labels(state)
+        relay = settings.relay
+        self.emitter = EmitterPorts(
+            ledger=p.ledger,
+            receiver=Receiver(p.http, relay.url, relay.timeout_s) if relay.url else None,
+            signer=PayloadSigner.of(keypair),
+            policy=RetryPolicy(relay.attempts, relay.backoff_min_s, relay.backoff_max_s),
+            clock=p.clock,
+            rng=p.rng,
+            metrics=p.metrics,
+            losses=self._losses,
+            concurrency=relay.concurrency,
+            guard=guard_of(settings.chain, nodes, p.clock, relay.confirmations),
+        )
+        self.ops_listener = p.listener("ops", settings.ops.host, settings.ops.port)
+        self._keypair = keypair
+
+    def ops_app(self) -> App:
+        """Return the operator's application."""
+        p, at = self._p, self._p.settings.validator
+        return ops_app(
+            p.ledger,
+            self.subnets,
+            at.netuid,
+            self._keypair.public_key,
+            settings=p.settings.http,
+            clock=p.clock,
+            ids=p.ids,
+            metrics=p.metrics,
+        )
+
+    def syncer(self) -> MetagraphSyncer:
+        """Return the chain's actor, for the one subnet of this validator."""
+        p, netuids = self._p, (self._p.settings.validator.netuid,)
+        chain = msgspec.structs.replace(self._p.settings.chain, netuids=netuids)
+        forks = ForkFolder(p.folder / FORKS)
+        return MetagraphSyncer(
+            open_endpoints(chain, p.http, p.clock), self.subnets, chain, p.clock, p.rng, keep_fork=forks.keep
+        )
+
+    async def look_at_weights(self, context: Context) -> None:
+        """Look for weights that are due, once a block."""
+        context.ready()
+        await self._weights.run()
+
+    def _round_closed(self, closed: Round, seconds: float) -> None:
+        self._p.metrics.validator_rounds.inc()
+        self._p.metrics.validator_round_seconds.observe(seconds)
+
+    def _relay(self, connection: Connection, sent: Sent, last: Round) -> None:
+        """Queue the scores of the round that weights were made of, in the transaction that settles them."""
+        payload = relaying.payload(connection, sent, last, self._keypair.public_key)
+        bound, now = self._p.settings.relay.pending_max, self._p.clock.now()
+        if payload is not None and relay_records.enqueue(connection, payload, now, bound=bound) is Enqueued.REFUSED:
+            self._losses.add("outbox_full", 1)
+            _log.error("scores_not_relayed", reason="the outbox is full", round=last.id)
+
+
+@final
+class Validator:
+    """The role: its key; see shared.Role."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Raise HotkeyError, OSError."""
+        at = settings.validator
+        if not at.hotkey_file:
+            raise WalletFileError("validator.hotkey_file is missing: the wallet file of the validator's hotkey")
+        path = Path(at.hotkey_file).expanduser()
+        password = password_for(path, at.hotkey_password_file, "validator.hotkey_password_file", ask=at_terminal())
+        self.keypair = wallet.read_private_hotkey_file(path, password)
+        self.settings = settings
+
+    async def tree(self, shared: Shared) -> SupervisorSpec:
+        """Return the tree. Raises ValueError for a malformed setting."""
+        return tree(shared, ValidatorPorts(shared, self.keypair))
+
+    async def close(self) -> None:
+        """Do nothing: the role holds no resources."""
+
+
+open_role = Validator

@@ -1,0 +1,120 @@
+"""The role `xeris`: a receiver of what validators and gateways relay."""
+
+from pathlib import Path
+from typing import Final, final
+
+import msgspec
+import structlog
+import trio
+
+from actors import Backoff, ChildSpec, Context, Intensity, Job, SupervisorSpec
+from config.model import Settings
+from engram.chain.read.endpoints import open_endpoints
+from engram.chain.sync.actor import MetagraphSyncer
+from engram.chain.sync.fork_folder import FOLDER as FORKS
+from engram.chain.sync.fork_folder import ForkFolder
+from engram.chain.sync.subnets import Subnets
+from engram.hotkeys import Keypair, ss58, wallet
+from engram.ledger import LedgerError
+from engram.roles.process import spare
+from engram.roles.shared import LEDGER, Shared
+from engram.telemetry.loop_lag import loop_lag_job
+from engram.xeris import records
+from engram.xeris.app import xeris_app
+from engram.xeris.receiver import XerisReceiver
+
+OWN_KEY: Final = "xeris-hotkey"
+LOOK_S: Final = 3.0
+PURGE_S: Final = 3_600.0
+DAY_S: Final = 86_400.0
+
+_log = structlog.get_logger("engram.xeris")
+
+
+def tree(p: Shared, keypair: Keypair) -> SupervisorSpec:
+    """Return the whole tree of a receiver."""
+    at = p.settings.xeris
+    chain = msgspec.structs.replace(p.settings.chain, netuids=at.netuids)
+    subnets = Subnets(p.clock, at.netuids, chain.stall_after_s)
+    nodes = open_endpoints(chain, p.http, p.clock)
+    keep_s = at.keep_days * DAY_S
+    receiver = XerisReceiver(
+        p.ledger,
+        keypair,
+        p.clock,
+        gateways=frozenset(ss58.decode(address) for address in at.gateways),
+        quorum=at.quorum,
+        keep_s=keep_s,
+        judged=lambda code: p.metrics.xeris_judged.labels(code).inc(),
+    )
+    listener = p.listener("xeris", at.host, at.port)
+    keep_fork = ForkFolder(p.folder / FORKS).keep
+
+    async def note_permits(context: Context) -> None:
+        context.ready()
+        noted: dict[int, int] = {}
+        while True:
+            for netuid in at.netuids:
+                metagraph = subnets.get(netuid)
+                if metagraph is not None and noted.get(netuid) != metagraph.block:
+                    holders = [neuron.hotkey for neuron in metagraph.neurons if neuron.validator_permit]
+                    await p.ledger.write(
+                        lambda c, m=metagraph, h=holders: records.note_permits(c, m.netuid, m.block, h)  # type: ignore[misc]
+                    )
+                    noted[netuid] = metagraph.block
+            await trio.sleep(LOOK_S)
+
+    async def purge(context: Context) -> None:
+        context.ready()
+        while True:
+            try:
+                await p.ledger.write(lambda c: records.purge(c, p.clock.now() - keep_s))
+            except LedgerError as error:
+                _log.error("not_purged", reason=str(error))
+            await trio.sleep(PURGE_S)
+
+    return SupervisorSpec(
+        "root",
+        [
+            ChildSpec("ledger", p.ledger_actor, name=LEDGER, shutdown=30.0),
+            spare("loop_lag", lambda: loop_lag_job(p.metrics)),
+            spare("chain", lambda: MetagraphSyncer(nodes, subnets, chain, p.clock, p.rng, keep_fork=keep_fork)),
+            spare("permits", lambda: Job(note_permits)),
+            spare("purge", lambda: Job(purge)),
+            ChildSpec(
+                "http",
+                lambda: listener.job(
+                    lambda: xeris_app(
+                        receiver, p.ledger, settings=p.settings.http, clock=p.clock, ids=p.ids, metrics=p.metrics
+                    )
+                ),
+                shutdown=p.settings.shutdown.drain_s + 2.0,
+                backoff=Backoff(0.1, 5.0),
+            ),
+        ],
+        strategy="one_for_one",
+        intensity=Intensity(restarts=10, period_s=60.0),
+    )
+
+
+@final
+class Xeris:
+    """The role: its key, created at the first start; see shared.Role."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        """Raise HotkeyError, OSError."""
+        path = folder / OWN_KEY
+        if not path.exists():
+            wallet.write_hotkey_file(path, Keypair.generate())
+        self.keypair = wallet.read_private_hotkey_file(path)
+        self.settings = settings
+
+    async def tree(self, shared: Shared) -> SupervisorSpec:
+        """Return the tree. Raises ValueError for a malformed setting."""
+        return tree(shared, self.keypair)
+
+    async def close(self) -> None:
+        """Do nothing: the role holds no resources."""
+
+
+open_role = Xeris

@@ -1,0 +1,171 @@
+"""Whether weights are to be set now: by the chain's own LastUpdate and epochs, never by a clock of ours.
+
+| what is known                                             | standing      | what an operator does            |
+|-----------------------------------------------------------|---------------|----------------------------------|
+| no metagraph, or one that is too old                      | CHAIN_STALE   | look at the chain endpoints      |
+| the hotkey holds no uid                                   | NOT_REGISTERED| register it                      |
+| its uid has no validator permit                           | NO_PERMIT     | stake; a new permit takes a tempo|
+| the subnet asks for weights of a newer version            | OUTDATED      | upgrade Engram                   |
+| no whole round since the start                            | NO_ROUND      | wait                             |
+| every score is 0 or no number                             | NO_SCORES     | `engram validator scores`        |
+| weights of this epoch were sent, or may have been         | SET           |                                  |
+| earlier ones may still be included                        | UNSETTLED     | wait: at most 64 blocks          |
+| LastUpdate + weights_rate_limit lies ahead                | RATE_LIMITED  |                                  |
+| none of these                                             | DUE           |                                  |
+
+LastUpdate moves at the commit on some runtimes and at the reveal on others (RaoFoundation/subtensor#1157, #1787), so
+where weights are committed first, it is our own record of commits that tells whether an epoch has had one.
+"""
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from engram.chain.model import Metagraph, SubnetParameters
+
+OUR_VERSION: Final = 1
+"""The weights_version up to which this version of Engram knows how to score."""
+STALE_S: Final = 120.0
+"""Age of a metagraph from which on no weights are made of it."""
+CUTOFF_ALERT: Final = 0.8
+"""Share of activity_cutoff after which the operator is told."""
+
+
+class Due(StrEnum):
+    """The answer; see the table above."""
+
+    CHAIN_STALE = "chain_stale"
+    NOT_REGISTERED = "not_registered"
+    NO_PERMIT = "no_permit"
+    OUTDATED = "outdated"
+    NO_ROUND = "no_round"
+    NO_SCORES = "no_scores"
+    SET = "set"
+    UNSETTLED = "unsettled"
+    RATE_LIMITED = "rate_limited"
+    DUE = "due"
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """An epoch of a subnet, as its blocks go: `first_block` to `last_block`, both of it."""
+
+    index: int
+    first_block: int
+    last_block: int
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What `due` decides on."""
+
+    metagraph: Metagraph | None
+    age_s: float
+    """Of the metagraph."""
+    hotkey: bytes
+    scores: Mapping[int, float]
+    """By uid, from the last whole round."""
+    rounds: int
+    """Whole rounds since the start."""
+    epoch: Epoch | None
+    """Of the metagraph's block; None with it."""
+    last_sent_epoch: int | None
+    """Index of the newest epoch of which our ledger says that weights were sent, or may have been."""
+    unsettled: bool = False
+    """Weights whose outcome is not known may still be included: others sent now could share their epoch."""
+    version: int = OUR_VERSION
+
+
+def epoch_of(block: int, netuid: int, tempo: int) -> Epoch:
+    """Return the epoch of a block by the schedule that runtimes keep without state: epochs of tempo + 1 blocks.
+
+    Source: subtensor, `blocks_until_next_epoch`. An epoch ends with the block at which
+    (block + netuid + 1) % (tempo + 1) is 0.
+
+    >>> epoch_of(359 - 450 % 361 + 361, 450, 360).index - epoch_of(359 - 450 % 361 + 360, 450, 360).index
+    0
+    """
+    length = tempo + 1
+    index = (block + netuid + 1) // length
+    first = index * length - netuid - 1
+    return Epoch(index, max(0, first), first + length - 1)
+
+
+def due(known: Known) -> Due:
+    """Return whether weights are to be set now, and if not the first reason why."""
+    metagraph = known.metagraph
+    if metagraph is None or known.epoch is None or known.age_s > STALE_S:
+        return Due.CHAIN_STALE
+    neuron, parameters = metagraph.neuron(known.hotkey), metagraph.parameters
+    if neuron is None:
+        return Due.NOT_REGISTERED
+    if not neuron.validator_permit:
+        return Due.NO_PERMIT
+    if parameters.weights_version > known.version:
+        return Due.OUTDATED
+    if known.rounds == 0:
+        return Due.NO_ROUND
+    if not any(math.isfinite(score) and score > 0 for score in known.scores.values()):
+        return Due.NO_SCORES
+    if _has_had(known, known.epoch, parameters, neuron.last_update_block):
+        return Due.SET
+    if known.unsettled:
+        return Due.UNSETTLED
+    if blocks_to_wait(neuron.last_update_block, metagraph.block, parameters) > 0:
+        return Due.RATE_LIMITED
+    return Due.DUE
+
+
+def _has_had(known: Known, epoch: Epoch, parameters: SubnetParameters, last_update_block: int) -> bool:
+    if known.last_sent_epoch is not None and known.last_sent_epoch >= epoch.index:
+        return True
+    if parameters.commit_reveal_weights_enabled and known.last_sent_epoch is not None:
+        return False
+    return last_update_block >= epoch.first_block > 0
+
+
+def blocks_to_wait(last_update_block: int, block: int, parameters: SubnetParameters) -> int:
+    """Return the blocks until the chain takes weights of this neuron again; 0 when it does now."""
+    return max(0, last_update_block + parameters.weights_rate_limit_blocks - block)
+
+
+def warnings(metagraph: Metagraph, hotkey: bytes) -> list[str]:
+    """Return what an operator should know before it costs anything, in words; empty when there is nothing."""
+    neuron, parameters = metagraph.neuron(hotkey), metagraph.parameters
+    found: list[str] = []
+    if neuron is not None and neuron.validator_permit:
+        silent, cutoff = metagraph.block - neuron.last_update_block, parameters.activity_cutoff_blocks
+        if silent > CUTOFF_ALERT * cutoff:
+            found.append(
+                f"no weights for {silent} blocks: after {cutoff} the chain counts this validator as inactive "
+                f"(activity_cutoff)"
+            )
+    delay = parameters.commit_reveal_period_tempos * parameters.tempo
+    if parameters.commit_reveal_weights_enabled and delay > parameters.immunity_period_blocks:
+        found.append(
+            f"weights are revealed after {delay} blocks, but a new miner is immune for "
+            f"{parameters.immunity_period_blocks}: it can be replaced before any weight reaches it"
+        )
+    return found
+
+
+def realigned(
+    scores: Mapping[bytes, float], scored_uids: Mapping[bytes, int], metagraph: Metagraph
+) -> tuple[dict[int, float], list[int]]:
+    """Return scores by the uids of `metagraph`, and the uids left out because another hotkey holds them now.
+
+    `scored_uids` are the uids at the time of scoring. A hotkey that moved to another uid keeps its score there; one
+    that is gone has none (RaoFoundation/bittensor#1000).
+    """
+    found: dict[int, float] = {}
+    for hotkey, score in scores.items():
+        uid = metagraph.uid_by_hotkey.get(hotkey)
+        if uid is not None:
+            found[uid] = score
+    replaced = sorted(
+        uid
+        for hotkey, uid in scored_uids.items()
+        if metagraph.uid_by_hotkey.get(hotkey) != uid and uid < len(metagraph.neurons) and uid not in found
+    )
+    return found, replaced

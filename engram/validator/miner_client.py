@@ -1,0 +1,216 @@
+"""Asks a miner, of the original or ours, as a validator and its signers do: signed, bounded in bytes, depth and time.
+
+What a miner answers is never believed beyond what can be computed here: CIDs are ours, latencies are by our clock.
+"""
+
+import math
+import secrets
+import struct
+from typing import Any, Final, final
+
+import msgspec
+import trio
+
+from engram import wire
+from engram.api import node as api
+from engram.api.node_model import Deleted, Found, Ingested, Listing, Possession, StorageProof, known
+from engram.api.route import Route
+from engram.clock import Clock
+from engram.hotkeys import Keypair, PublicKey, ss58
+from engram.hotkeys.keypair import verify
+from engram.hotkeys.miner_scheme import SIGNED_FOR, signed_body
+from engram.hotkeys.python_json import JsonObject
+from engram.http.client import HttpClient, Response
+from engram.http.errors import HttpError, NotSent
+from engram.memory import cid as cids
+from engram.memory.model import PUBLIC
+from engram.memory.proof import keyed_tree, proofs
+from engram.validator.model import Outcome
+from engram.validator.scoring import TOP_K
+
+MAX_ANSWER_BYTES: Final = 262_144
+CHALLENGE_VALID_S: Final = 10
+_JSON: Final = {"Content-Type": "application/json"}
+REGISTERED_ONLY: Final = (401, 403)
+"""A miner's answers to a key that it does not admit."""
+
+
+class MinerReply(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request brought. `latency_ms` is from the request to the end of the answer, by our own clock."""
+
+    outcome: Outcome
+    latency_ms: float = 0.0
+    detail: str = ""
+    cids: tuple[str, ...] = ()
+    proved: bool = False
+    may_have_arrived: bool = True
+    """False: nothing of the request left this machine."""
+    not_admitted: bool = False
+    """The miner does not admit the signer."""
+
+
+@final
+class MinerClient:
+    """Sends one request at a time for each miner; many miners at once is the caller's to bound."""
+
+    def __init__(self, http: HttpClient, clock: Clock, timeout_s: float) -> None:
+        self._http = http
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._last_ms = 0
+
+    async def ingest(self, url: str, signer: Keypair, text: str, vector: bytes) -> MinerReply:
+        """Store a record as the original's clients do. `answered` only when the miner gives the CID that it has."""
+        fields: JsonObject = {
+            "raw_embedding": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
+            "metadata": {"text": text},
+        }
+        reply, answer = await self._post(url, api.INGEST, signer, fields)
+        if answer is None:
+            return reply
+        found = _decoded(answer, Ingested)
+        if found is None:
+            return _replace(reply, Outcome.MALFORMED, "no answer to an ingest")
+        given, error = found.cid, found.error
+        if given == cid_of(text, vector):
+            return reply
+        return _replace(reply, Outcome.REFUSED, str(error or f"another CID: {given}")[:200])
+
+    async def query(self, url: str, signer: Keypair, vector: bytes, node: PublicKey) -> MinerReply:
+        """Return the CIDs of the 10 records that the miner takes for the nearest."""
+        fields: JsonObject = {
+            "query_vector": list(struct.unpack(f"<{len(vector) // 4}f", vector)),
+            "top_k": TOP_K,
+        }
+        reply, answer = await self._post(url, api.QUERY, signer, fields)
+        if answer is None:
+            return reply
+        found = _decoded(answer, Found)
+        if found is None or found.error:
+            text = "no answer to a query" if found is None else str(found.error)[:200]
+            return _replace(reply, Outcome.MALFORMED if found is None else Outcome.REFUSED, text)
+        return msgspec.structs.replace(reply, cids=tuple(hit.cid for hit in found.results[:TOP_K]))
+
+    async def challenge(self, url: str, own: Keypair, cid: str, vector: bytes, node: PublicKey) -> MinerReply:
+        """Return whether the miner proves that it holds the vector's bytes; `legacy` where it knows the first form."""
+        nonce, expires_at = secrets.token_bytes(32), int(self._clock.now()) + CHALLENGE_VALID_S
+        fields: JsonObject = {
+            "cid": cid,
+            "nonce_hex": nonce.hex(),
+            "validator_hotkey_hex": own.public_key.hex(),
+            "expires_at": expires_at,
+            "version": 2,
+            SIGNED_FOR: ss58.encode(node),
+        }
+        reply, answer = await self._post(url, api.CHALLENGE, own, fields)
+        if answer is None:
+            return reply
+        shown = _decoded(answer, Possession)
+        if shown is None:
+            legacy = _decoded(answer, StorageProof)
+            if legacy is None or known(legacy.embedding_hash) is None:
+                return _replace(reply, Outcome.MALFORMED, "no answer to a challenge")
+            return _replace(reply, Outcome.LEGACY, "proves by the first form only, which shows a hash")
+        try:
+            holds = _holds(shown, proofs_of(node, own.public_key, nonce, cid, shown, expires_at), node, cid, vector)
+        except (ValueError, OverflowError, msgspec.ValidationError, RecursionError):
+            return _replace(reply, Outcome.MALFORMED, "a proof that cannot be read")
+        return msgspec.structs.replace(reply, proved=holds, detail="" if holds else "the proof does not hold")
+
+    async def delete(self, url: str, signer: Keypair, cid: str) -> MinerReply:
+        """Take a record out. `answered` when it is gone, also when it was gone before."""
+        path = api.DELETE.path.replace("{cid...}", cid.replace("::", "%3A%3A"))
+        reply, answer = await self._send("DELETE", url + path, api.DELETE, signer, {"cid": cid}, gone=True)
+        if answer is not None and answer.status != 404 and _decoded(answer, Deleted) is None:
+            return _replace(reply, Outcome.MALFORMED, "no answer to a deletion")
+        return reply
+
+    async def public_texts(self, url: str, own: Keypair) -> list[str]:
+        """Return texts of the miner's public records, at most 200; empty when it does not say."""
+        _, answer = await self._post(url, api.LIST, own, {"limit": 200, "offset": 0})
+        found = None if answer is None else _decoded(answer, Listing)
+        texts = [] if found is None else [record.metadata.get("text") for record in found.records]
+        return [text for text in texts if isinstance(text, str)]
+
+    async def _post(
+        self, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject
+    ) -> tuple[MinerReply, Response | None]:
+        return await self._send("POST", url + route.path, route, signer, fields)
+
+    async def _send(
+        self, method: str, url: str, route: Route[Any, Any], signer: Keypair, fields: JsonObject, *, gone: bool = False
+    ) -> tuple[MinerReply, Response | None]:
+        """Return what the request brought, and the answer where there is one of status 200 (or 404 where `gone`)."""
+        self._last_ms = max(int(self._clock.now() * 1000), self._last_ms + 1)
+        body = signed_body(signer, route.signed_as, fields, self._last_ms)
+        began = trio.current_time()
+        try:
+            answer = await self._http.request(
+                method,
+                url,
+                content=body,
+                headers=_JSON,
+                connect_s=min(3.0, self._timeout_s),
+                read_s=self._timeout_s,
+                total_s=self._timeout_s,
+                max_bytes=MAX_ANSWER_BYTES,
+            )
+        except HttpError as error:
+            sent = not isinstance(error, NotSent)
+            return MinerReply(outcome=Outcome.UNREACHABLE, detail=str(error)[:200], may_have_arrived=sent), None
+        latency_ms = (trio.current_time() - began) * 1000
+        if answer.status == 200 or (gone and answer.status == 404):
+            return MinerReply(outcome=Outcome.ANSWERED, latency_ms=latency_ms), answer
+        text = answer.content[:160].decode("utf-8", "replace")
+        refused = MinerReply(
+            outcome=Outcome.REFUSED,
+            latency_ms=latency_ms,
+            detail=f"{answer.status}: {text}",
+            not_admitted=answer.status in REGISTERED_ONLY,
+        )
+        return refused, None
+
+
+def cid_of(text: str, vector: bytes) -> str:
+    """Return the CID of a planted record."""
+    return cids.compute(vector, {"text": text})
+
+
+def proofs_of(
+    node: PublicKey, own: PublicKey, nonce: bytes, cid: str, shown: Possession, expires_at: int
+) -> proofs.Challenge:
+    """Return the challenge that the answer must be to. Raises ValueError when the root is no hex."""
+    return proofs.Challenge(node, own, nonce, cid, PUBLIC, bytes.fromhex(shown.root_hex), shown.count, expires_at)
+
+
+def _holds(shown: Possession, challenge: proofs.Challenge, node: PublicKey, cid: str, vector: bytes) -> bool:
+    inclusion = wire.convert(shown.inclusion, keyed_tree.Shown)
+    signed = proofs.transcript(challenge) + bytes.fromhex(shown.proof)
+    signature = bytes.fromhex(shown.signature.removeprefix("0x"))
+    entry = keyed_tree.verify(inclusion, cid, challenge.root)
+    return (
+        entry is not None
+        and proofs.verify_possession(shown.proof, vector, challenge)
+        and verify(node, signed, signature)
+    )
+
+
+def _decoded(answer: Response, type_: type[Any]) -> Any:
+    """Return the answer as `type_`, None when it is something else: wrong types, too deep, numbers that are none."""
+    try:
+        return wire.decode(answer.content, type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _replace(reply: MinerReply, outcome: Outcome, detail: str) -> MinerReply:
+    return msgspec.structs.replace(reply, outcome=outcome, detail=detail)
+
+
+def median_ms(latencies: list[float]) -> float | None:
+    """Return the median of latencies in milliseconds; None when there are none."""
+    finite = sorted(each for each in latencies if math.isfinite(each))
+    if not finite:
+        return None
+    middle = len(finite) // 2
+    return finite[middle] if len(finite) % 2 else (finite[middle - 1] + finite[middle]) / 2

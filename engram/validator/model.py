@@ -1,0 +1,180 @@
+"""What a validator keeps of its miners, questions and rounds."""
+
+from enum import StrEnum
+
+import msgspec
+
+from engram.validator.standing import Standing
+
+
+class Miner(msgspec.Struct, frozen=True, kw_only=True):
+    """A miner of the metagraph, as a round begins."""
+
+    hotkey: bytes
+    uid: int
+    coldkey: bytes
+    url: str | None
+    """Base URL; None where it may not be asked."""
+    reason: str = ""
+    """Why it may not be asked."""
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a miner from round to round."""
+
+    hotkey: bytes
+    uid: int
+    standing: Standing
+    registered_only: bool = False
+    lengths: tuple[int, ...] = ()
+
+
+class PlantState(StrEnum):
+    """The life of a planted record; see planting.py."""
+
+    DRAFTED = "drafted"
+    READY = "ready"
+    SENDING = "sending"
+    HELD = "held"
+    REFUSED = "refused"
+    DELETING = "deleting"
+    DELETED = "deleted"
+    LOST = "lost"
+
+
+class Plant(msgspec.Struct, frozen=True, kw_only=True):
+    """A planted record. `vector` is empty while it is drafted."""
+
+    id: int
+    hotkey: bytes
+    family_id: int
+    signer: bytes
+    text: str
+    vector: bytes
+    cid: str
+    state: PlantState
+    plant_at: float
+    planted_round: int
+    delete_round: int
+    attempts: int
+
+
+class Kind(StrEnum):
+    """What is asked."""
+
+    QUERY = "query"
+    CHALLENGE = "challenge"
+
+
+class Outcome(StrEnum):
+    """What became of a question. Only `answered` can earn anything."""
+
+    ANSWERED = "answered"
+    LEGACY = "legacy"
+    """A proof of the first form, which shows a hash and not the vector."""
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    MALFORMED = "malformed"
+    LATE = "late"
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """One question of a round to one miner. `truth` are CIDs, nearest first; of a challenge, the one CID."""
+
+    id: int = 0
+    hotkey: bytes
+    kind: Kind
+    family_id: int | None
+    text: str
+    vector: bytes
+    truth: tuple[str, ...]
+    planted: int
+    own_key: bool
+    """Signed by the validator's hotkey; else by a signer of its own."""
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What a question brought."""
+
+    question_id: int
+    outcome: Outcome
+    recall: float = 0.0
+    proved: bool = False
+    latency_ms: float | None = None
+    detail: str = ""
+
+
+class RoundState(StrEnum):
+    """The life of a round."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    ABANDONED = "abandoned"
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """A round. Times are unix seconds."""
+
+    id: int
+    netuid: int
+    block: int
+    state: RoundState
+    boot: str
+    opened_at: float
+    closed_at: float | None = None
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """A miner's result of one round."""
+
+    hotkey: bytes
+    uid: int
+    coldkey: bytes
+    url: str | None
+    reason: str | None
+    done: bool
+    recall: float | None
+    latency_ms: float | None
+    proof_rate: float | None
+    score: float | None
+    shared_score: float | None
+    group_of: int | None
+
+
+class SentState(StrEnum):
+    """What became of weights."""
+
+    INTENT = "intent"
+    """Committed before the send: after a crash they may be on the chain."""
+    SET = "set"
+    REFUSED = "refused"
+    """Certainly not on the chain."""
+    UNKNOWN = "unknown"
+    DRY_RUN = "dry_run"
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights that were sent, or would have been."""
+
+    id: int
+    netuid: int
+    epoch: int
+    block: int
+    round_id: int
+    weights: dict[int, float]
+    state: SentState
+    reason: str | None
+    at: float
+
+
+class Look(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last look at the chain said of setting weights."""
+
+    netuid: int
+    verdict: str
+    """A word of due.Due."""
+    detail: str
+    warnings: list[str]
+    block: int | None
+    uid: int | None
+    at: float

@@ -1,0 +1,65 @@
+"""The operator's listener of a validator: /health, /status, /metrics."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from config.model import HttpSettings
+from engram.api import validator_ops as api
+from engram.api.call import Call, Surface
+from engram.api.node_model import Health
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.chain.sync.gauges import count_changes, measure
+from engram.chain.sync.subnets import Subnets
+from engram.clock import Clock, Ids
+from engram.http.app import App, new_app
+from engram.http.request import Answer
+from engram.http.router import Router
+from engram.ledger import Ledger
+from engram.telemetry.metrics import CONTENT_TYPE, Metrics
+from engram.validator import reports
+from engram.validator.due import Due
+
+
+def ops_app(
+    ledger: Ledger,
+    subnets: Subnets,
+    netuid: int,
+    hotkey: bytes,
+    *,
+    settings: HttpSettings,
+    clock: Clock,
+    ids: Ids,
+    metrics: Metrics,
+    refresh: Callable[[], None] = lambda: None,
+) -> App:
+    """Return the operator's application."""
+    own = msgspec.structs.replace(settings, cors_origins=(), requests_per_minute_per_ip=0)
+    app = new_app("ops", settings=own, clock=clock, ids=ids, metrics=metrics)
+    count_changes(metrics, subnets)
+
+    async def health(_: Call[NoBody, None]) -> Health:
+        return Health(status="ok")
+
+    async def status(_: Call[NoBody, None]) -> object:
+        found = await ledger.read(lambda c: reports.status(c, netuid, hotkey))
+        return {"validator": found, "chain": subnets.status()}
+
+    async def scrape(_: Call[NoBody, None]) -> Answer:
+        found = await ledger.read(lambda c: reports.status(c, netuid, hotkey))
+        verdict = None if found.look is None else found.look.verdict
+        for word in Due:
+            metrics.validator_due.labels(word).set(verdict == word)
+        for state, count in found.planted.items():
+            metrics.validator_planted.labels(state).set(count)
+        measure(metrics, subnets)
+        refresh()
+        return Answer(200, metrics.render(), media=CONTENT_TYPE)
+
+    endpoints: Endpoints[None] = Endpoints(Router(app), Surface())
+    endpoints.bind(api.HEALTH, health)
+    endpoints.bind(api.STATUS, status)
+    endpoints.bind(api.METRICS, scrape)
+    endpoints.require_all(api.ROUTES)
+    return app

@@ -1,0 +1,23 @@
+"""The scores of a round as the payload that the relay carries, queued when its weights are settled."""
+
+from sqlalchemy import Connection
+
+from engram.relay import MinerScore, ScoresPayload
+from engram.relay.rules import scores_payload
+from engram.validator import records
+from engram.validator.model import Round, Sent
+
+
+def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> ScoresPayload | None:
+    """Return the payload; None when no miner was scored, or this validator's uid is not known."""
+    look = records.last_look(connection, sent.netuid, hotkey)
+    scores = {
+        str(result.uid): MinerScore(result.recall or 0.0, result.latency_ms, result.proof_rate or 0.0)
+        for result in records.results(connection, last.id)
+        if result.score is not None
+    }
+    if not scores or look is None or look.uid is None:
+        return None
+    return scores_payload(
+        scores, netuid=sent.netuid, block=last.block, uid=look.uid, round_ts=last.closed_at or last.opened_at
+    )

@@ -1,0 +1,189 @@
+"""What an operator is shown of a validator. Functions run inside `ledger.read`."""
+
+from collections.abc import Mapping
+
+import msgspec
+from sqlalchemy import Connection
+
+from engram.hotkeys import ss58
+from engram.validator import records
+from engram.validator.model import Answer, Kind, Known, Look, PlantState, Question, Result, Round, RoundState, Sent
+from engram.validator.standing import Standing
+
+
+class ValidatorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a validator stands."""
+
+    hotkey: str
+    netuid: int
+    look: Look | None
+    """The last look at the chain; None before the first."""
+    last_round: Round | None
+    rounds: int
+    planted: Mapping[str, int]
+    """Planted records by state."""
+    weights: Sent | None
+    """The newest weights."""
+
+
+class MinerScore(msgspec.Struct, frozen=True, kw_only=True):
+    """A miner's standing and its result in the last round."""
+
+    uid: int
+    hotkey: str
+    score: float | None
+    """Of the last round; None where it was not scored."""
+    shared_score: float | None
+    recall: float | None
+    latency_ms: float | None
+    proof_rate: float | None
+    ema: float
+    rounds: int
+    reliability: float
+    slashed_until_block: int | None
+    group_of: int | None
+    url: str | None
+    reason: str | None
+    """Why it was not asked."""
+
+
+class ExplainedQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """One question and what it brought."""
+
+    kind: str
+    about: str
+    """The text of a query; the CID of a challenge."""
+    truth: int
+    """How many records are right."""
+    planted: int
+    own_key: bool
+    outcome: str
+    recall: float | None
+    proved: bool | None
+    latency_ms: float | None
+    detail: str
+
+
+class ExplainedRound(msgspec.Struct, frozen=True, kw_only=True):
+    """A round of one miner."""
+
+    id: int
+    block: int
+    state: str
+    opened_at: float
+    score: MinerScore
+    questions: list[ExplainedQuestion]
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a miner has the score that it has."""
+
+    uid: int
+    hotkey: str
+    standing: Standing
+    registered_only: bool
+    planted: Mapping[str, int]
+    rounds: list[ExplainedRound]
+    """Newest first."""
+
+
+def status(connection: Connection, netuid: int, hotkey: bytes) -> ValidatorStatus:
+    """Return where the validator stands."""
+    newest = records.sent_weights(connection, netuid, hotkey, 1)
+    return ValidatorStatus(
+        hotkey=ss58.encode(hotkey),
+        netuid=netuid,
+        look=records.last_look(connection, netuid, hotkey),
+        last_round=records.last_round(connection, netuid, RoundState.CLOSED),
+        rounds=records.count_rounds(connection, netuid),
+        planted={str(state): 0 for state in PlantState} | records.count_planted(connection),
+        weights=newest[0] if newest else None,
+    )
+
+
+def last_status(connection: Connection, netuid: int) -> ValidatorStatus | None:
+    """Return the status of the validator that looked last; None when none has run on this ledger."""
+    hotkey = records.own_hotkey(connection, netuid)
+    return None if hotkey is None else status(connection, netuid, hotkey)
+
+
+def scores(connection: Connection, netuid: int) -> list[MinerScore]:
+    """Return all miners of the last round, the best first."""
+    last = records.last_round(connection, netuid, RoundState.CLOSED)
+    if last is None:
+        return []
+    known = records.all_known(connection)
+    found = [_score(result, known) for result in records.results(connection, last.id)]
+    return sorted(found, key=lambda each: (-each.ema, each.uid))
+
+
+def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explanation | None:
+    """Return why the miner that holds a uid has its score, by its last `limit` rounds; None when no round had it."""
+    hotkey = records.hotkey_of(connection, netuid, uid)
+    if hotkey is None:
+        return None
+    known = records.all_known(connection)
+    held = known.get(hotkey)
+    rounds = []
+    for each in records.some_rounds(connection, netuid, limit):
+        results = [result for result in records.results(connection, each.id) if result.hotkey == hotkey]
+        if not results:
+            continue
+        rounds.append(
+            ExplainedRound(
+                id=each.id,
+                block=each.block,
+                state=str(each.state),
+                opened_at=each.opened_at,
+                score=_score(results[0], known),
+                questions=[
+                    _explained(question, answer)
+                    for question, answer in records.questions_with_answers(connection, each.id, hotkey)
+                ],
+            )
+        )
+    return Explanation(
+        uid=uid,
+        hotkey=ss58.encode(hotkey),
+        standing=Standing() if held is None else held.standing,
+        registered_only=held is not None and held.registered_only,
+        planted=records.count_planted(connection, hotkey),
+        rounds=rounds,
+    )
+
+
+def _score(result: Result, known: Mapping[bytes, Known]) -> MinerScore:
+    held = known.get(result.hotkey)
+    standing = Standing() if held is None else held.standing
+    return MinerScore(
+        uid=result.uid,
+        hotkey=ss58.encode(result.hotkey),
+        score=result.score,
+        shared_score=result.shared_score,
+        recall=result.recall,
+        latency_ms=result.latency_ms,
+        proof_rate=result.proof_rate,
+        ema=standing.ema,
+        rounds=standing.rounds,
+        reliability=standing.reliability,
+        slashed_until_block=standing.slashed_until_block,
+        group_of=result.group_of,
+        url=result.url,
+        reason=result.reason,
+    )
+
+
+def _explained(question: Question, answer: Answer) -> ExplainedQuestion:
+    is_query = question.kind is Kind.QUERY
+    return ExplainedQuestion(
+        kind=str(question.kind),
+        about=question.text if is_query else question.truth[0],
+        truth=len(question.truth),
+        planted=question.planted,
+        own_key=question.own_key,
+        outcome=str(answer.outcome),
+        recall=answer.recall if is_query else None,
+        proved=None if is_query else answer.proved,
+        latency_ms=answer.latency_ms,
+        detail=answer.detail,
+    )

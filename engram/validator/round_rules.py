@@ -1,0 +1,124 @@
+"""What is asked in a round, and the scores that follow from the answers. No I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from random import Random
+from statistics import fmean
+from typing import Final
+
+import msgspec
+
+from engram.validator import planting, scoring, standing
+from engram.validator.miner_client import median_ms
+from engram.validator.model import Answer, Kind, Known, Outcome, Plant, Result
+from engram.validator.scoring import Parts
+from engram.validator.standing import Standing, Tally
+
+RIGHT_ABOVE: Final = 0.5
+"""The latency of an answer counts when more than this share of the truth is in it: who knows the public file alone
+never gets there, as at most half of a truth is public."""
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """A matter to ask about and the records that the miner should hold; the truth is found later."""
+
+    family_id: int
+    own_key: bool
+
+
+def matters_to_ask(rng: Random, held: Sequence[Plant], round_id: int, *, queries: int, least_held: int) -> list[Asking]:
+    """Choose what a miner is asked about; half of the queries are signed by the validator's own key."""
+    oldest: dict[int, list[int]] = {}
+    for plant in held:
+        oldest.setdefault(plant.family_id, []).append(round_id - plant.planted_round)
+    candidates = [planting.Candidate(str(id_), len(ages), max(ages)) for id_, ages in oldest.items()]
+    chosen = planting.to_ask(rng, candidates, queries=queries, least_held=least_held)
+    return [Asking(int(family), own_key=bool(index % 2)) for index, family in enumerate(chosen)]
+
+
+def to_challenge(rng: Random, held: Sequence[Plant], challenges: int) -> list[Plant]:
+    """Choose the records that a miner is to prove: one of the older half first, then any."""
+    if not held or challenges < 1:
+        return []
+    older = sorted(held, key=lambda plant: plant.planted_round)[: max(1, len(held) // 2)]
+    first = rng.choice(older)
+    rest = [plant for plant in held if plant is not first]
+    return [first, *rng.sample(rest, min(len(rest), challenges - 1))]
+
+
+def parts_of(answers: Iterable[tuple[Kind, Answer]]) -> tuple[Parts, Tally] | None:
+    """Return the parts of a miner's score and the tally of its challenges; None when it was asked nothing."""
+    found = list(answers)
+    queries = [answer for kind, answer in found if kind is Kind.QUERY]
+    challenges = [answer for kind, answer in found if kind is Kind.CHALLENGE]
+    if not found:
+        return None
+    right = [answer.latency_ms for answer in queries if answer.recall > RIGHT_ABOVE and answer.latency_ms is not None]
+    proved = sum(answer.proved and answer.outcome is Outcome.ANSWERED for answer in challenges)
+    parts = Parts(
+        recall=fmean(answer.recall for answer in queries) if queries else 0.0,
+        latency_ms=median_ms(right),
+        proof_rate=proved / len(challenges) if challenges else 0.0,
+    )
+    return parts, Tally(len(challenges), proved)
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """A round's outcome."""
+
+    results: list[tuple[bytes, dict[str, object]]]
+    """By hotkey, the columns of its result."""
+    standings: list[Known]
+
+
+def closing(
+    results: Sequence[Result],
+    answers: Mapping[bytes, Sequence[tuple[Kind, Answer]]],
+    held: Mapping[bytes, Known],
+    refused: frozenset[bytes],
+    groups: Sequence[frozenset[int]],
+    block: int,
+) -> Scored:
+    """Score a round.
+
+    A miner that was asked nothing keeps its standing, unless it took none of the records that it was offered
+    (`refused`): then it scores 0. A miner in `groups` shares its score with the other uids of its group.
+    """
+    of_uid = {result.uid: result for result in results}
+    raw: dict[int, tuple[Parts, Tally]] = {}
+    for result in results:
+        found = parts_of(answers.get(result.hotkey, ()))
+        if found is None and result.hotkey in refused:
+            found = Parts(0.0, None, 0.0), Tally(0, 0)
+        if found is not None:
+            raw[result.uid] = found
+    shared = scoring.shared({uid: parts.score for uid, (parts, _) in raw.items()}, groups)
+    leader = {uid: min(group) for group in groups for uid in group}
+    written: list[tuple[bytes, dict[str, object]]] = []
+    standings: list[Known] = []
+    for uid, (parts, tally) in raw.items():
+        hotkey = of_uid[uid].hotkey
+        before = held.get(hotkey) or Known(hotkey=hotkey, uid=uid, standing=Standing())
+        after = standing.after_round(before.standing, parts, tally, block)
+        standings.append(msgspec.structs.replace(before, uid=uid, standing=after))
+        columns: dict[str, object] = {
+            "recall": parts.recall,
+            "latency_ms": parts.latency_ms,
+            "proof_rate": parts.proof_rate,
+            "score": parts.score,
+            "shared_score": shared[uid],
+            "group_of": leader.get(uid),
+        }
+        written.append((hotkey, columns))
+    return Scored(results=written, standings=standings)
+
+
+def weights(
+    held: Mapping[bytes, Known], uids: Mapping[bytes, int], groups: Sequence[frozenset[int]], block: int
+) -> dict[bytes, float]:
+    """Return the scores that weights are made of, by hotkey: EMAs, slashed ones 0, groups sharing one.
+
+    `uids` are those of the last round; a miner that was not in it has none.
+    """
+    own = {uid: standing.weight_of(held[hotkey].standing, block) for hotkey, uid in uids.items() if hotkey in held}
+    of_uid = {uid: hotkey for hotkey, uid in uids.items()}
+    return {of_uid[uid]: score for uid, score in scoring.shared(own, groups).items()}

@@ -1,0 +1,282 @@
+"""Sets weights when they are due: at most once an epoch, whatever happens in between.
+
+    look -> not due: say why (validator_looks)
+         -> due: read the chain anew -> still due -> dry run: write down what would be sent
+                                                  -> INTENT (committed) -> send -> SET | REFUSED | UNKNOWN
+
+An INTENT or UNKNOWN of this epoch counts as sent. It is settled by LastUpdate, which only ever moves forward: moved
+past the block of the intent means SET; not moved when the extrinsic can no longer be included means REFUSED, and the
+epoch may be tried again. Where weights are committed first, LastUpdate may move at the reveal alone: UNKNOWN stays.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import msgspec
+import structlog
+import trio
+from sqlalchemy import Connection
+
+from engram import kill_points
+from engram.chain.errors import (
+    ChainError,
+    EndpointBusy,
+    EndpointUnreachable,
+    NeverIncluded,
+    RefusedInBlock,
+    SubmitRefused,
+    WeightsRejected,
+)
+from engram.chain.model import Metagraph
+from engram.chain.read.node import ChainEndpoint
+from engram.chain.read.runtime import ERA_BLOCKS
+from engram.chain.read.view import View, open_view
+from engram.chain.submit import reveal
+from engram.chain.submit.kept_commits import KeptCommits
+from engram.chain.submit.sender import Sender
+from engram.chain.submit.set_weights import WeightsProposal, propose, set_weights
+from engram.chain.submit.weights import WeightsInvalid
+from engram.chain.sync.subnets import Subnets
+from engram.clock import Clock
+from engram.hotkeys import Keypair, ss58
+from engram.ledger import Ledger
+from engram.validator import due as rules
+from engram.validator import peers, records, round_rules, scoring
+from engram.validator.due import Due, Known
+from engram.validator.model import Look, Miner, Round, RoundState, Sent, SentState
+
+LOOK_S: Final = 12.0
+"""A block's time."""
+_NOT_SENT: Final = (SubmitRefused, RefusedInBlock, NeverIncluded, WeightsRejected, WeightsInvalid)
+
+_log = structlog.get_logger("engram.validator")
+
+
+class WeightPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """What setting weights works with."""
+
+    ledger: Ledger
+    subnets: Subnets
+    nodes: Sequence[ChainEndpoint]
+    sender: Sender
+    kept: KeptCommits
+    keypair: Keypair
+    clock: Clock
+    netuid: int
+    version: int
+    share_scores: bool
+    dry_run: bool
+    boot: str
+    settled: Callable[[Connection, Sent, Round], None]
+    """Called in the transaction that settles weights; relays the scores."""
+    counted: Callable[[SentState], None]
+
+
+@final
+class WeightsSetter:
+    """Looks once a block."""
+
+    def __init__(self, ports: WeightPorts) -> None:
+        self._ports = ports
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            await self.look()
+            await trio.sleep(LOOK_S)
+
+    async def look(self) -> Due:
+        """Look once, set weights if they are due, and write down what was found. Raises LedgerUnavailable."""
+        ports = self._ports
+        metagraph = ports.subnets.get(ports.netuid)
+        detail = ""
+        if metagraph is not None:
+            await self._settle(metagraph)
+        known, last = await self._known(metagraph)
+        verdict = rules.due(known)
+        if verdict is Due.DUE and last is not None:
+            verdict, detail = await self._set(known, last)
+        await self._note(metagraph, verdict, detail)
+        return verdict
+
+    async def _known(self, metagraph: Metagraph | None) -> tuple[Known, Round | None]:
+        ports, own = self._ports, self._ports.keypair.public_key
+
+        def read(connection: Connection) -> tuple[Known, Round | None]:
+            last = records.last_round(connection, ports.netuid, RoundState.CLOSED)
+            scores = {} if last is None else _scores(connection, last, metagraph, share=ports.share_scores)
+            known = Known(
+                metagraph=metagraph,
+                age_s=ports.subnets.age_s(ports.netuid) or 0.0,
+                hotkey=own,
+                scores={} if metagraph is None else rules.realigned(scores, {}, metagraph)[0],
+                rounds=records.closed_rounds(connection, ports.netuid, ports.boot),
+                epoch=None
+                if metagraph is None
+                else rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
+                last_sent_epoch=records.last_sent_epoch(connection, ports.netuid, own),
+                unsettled=_is_unsettled(records.sent_weights(connection, ports.netuid, own, 1), metagraph),
+                version=ports.version,
+            )
+            return known, last
+
+        return await ports.ledger.read(read)
+
+    async def _set(self, known: Known, last: Round) -> tuple[Due, str]:
+        """Read the chain anew and send, unless it now says otherwise."""
+        ports = self._ports
+        try:
+            view = await open_view(ports.nodes)
+            metagraph = await view.metagraph(ports.netuid, ports.clock.monotonic())
+            scores, replaced = await ports.ledger.read(lambda c: self._aligned(c, last, metagraph))
+            if replaced:
+                _log.warning("uids_replaced", uids=replaced, reason="another hotkey holds them now: weight 0")
+            epoch = rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo)
+            now = msgspec.structs.replace(known, metagraph=metagraph, age_s=0.0, scores=scores, epoch=epoch)
+            if (verdict := rules.due(now)) is not Due.DUE:
+                return verdict, ""
+            weights = scoring.normalized(scores)
+            sent = self._sent(weights, epoch.index, metagraph.block, last)
+            if ports.dry_run:
+                return await self._rehearse(sent)
+            key = metagraph.parameters.weights_version
+            proposal = await propose(view, ports.netuid, known.hotkey, weights, key, ports.clock)
+            return await self._send(view, proposal, sent, last)
+        except WeightsInvalid as error:
+            return Due.NO_SCORES, str(error)
+        except ChainError as error:
+            return Due.CHAIN_STALE, str(error)
+
+    def _aligned(self, connection: Connection, last: Round, metagraph: Metagraph) -> tuple[dict[int, float], list[int]]:
+        scores = _scores(connection, last, metagraph, share=self._ports.share_scores)
+        return rules.realigned(scores, _uids(connection, last), metagraph)
+
+    def _sent(self, weights: dict[int, float], epoch: int, block: int, last: Round) -> Sent:
+        return Sent(
+            id=0,
+            netuid=self._ports.netuid,
+            epoch=epoch,
+            block=block,
+            round_id=last.id,
+            weights=weights,
+            state=SentState.INTENT,
+            reason=None,
+            at=self._ports.clock.now(),
+        )
+
+    async def _rehearse(self, sent: Sent) -> tuple[Due, str]:
+        """Write down what would be sent, once an epoch."""
+        ports, own = self._ports, self._ports.keypair.public_key
+        dry = msgspec.structs.replace(sent, state=SentState.DRY_RUN)
+
+        def write(connection: Connection) -> None:
+            newest = next(iter(records.sent_weights(connection, ports.netuid, own, 1)), None)
+            if newest is None or newest.epoch != dry.epoch or newest.state is not SentState.DRY_RUN:
+                records.intend_weights(connection, dry, own)
+
+        await ports.ledger.write(write)
+        return Due.DUE, "dry run: nothing is sent; set validator.dry_run = false to set weights"
+
+    async def _send(self, view: View, proposal: WeightsProposal, sent: Sent, last: Round) -> tuple[Due, str]:
+        ports, own = self._ports, self._ports.keypair.public_key
+        if proposal.objections:
+            return Due.RATE_LIMITED, "; ".join(proposal.objections)
+        sent_id = await ports.ledger.write(lambda c: records.intend_weights(c, sent, own))
+        if sent_id is None:
+            return Due.SET, ""
+        intended = msgspec.structs.replace(sent, id=sent_id)
+        kill_points.point("weights:before")
+        state, reason = await self._outcome(view, proposal)
+        kill_points.point("weights:after")
+        await self._finish(intended, state, reason, last)
+        return (Due.SET if state is SentState.SET else Due.DUE), reason
+
+    async def _outcome(self, view: View, proposal: WeightsProposal) -> tuple[SentState, str]:
+        ports = self._ports
+        try:
+            done = await set_weights(ports.sender, view, proposal, ports.keypair, ports.kept)
+        except _NOT_SENT as error:
+            return SentState.REFUSED, str(error)
+        except (EndpointUnreachable, EndpointBusy) as error:
+            return (SentState.UNKNOWN if error.may_have_arrived else SentState.REFUSED), str(error)
+        except ChainError as error:
+            return SentState.UNKNOWN, str(error)
+        return SentState.SET, f"in block {done.block.number}"
+
+    async def _finish(self, sent: Sent, state: SentState, reason: str, last: Round | None) -> None:
+        ports = self._ports
+
+        def settle(connection: Connection) -> bool:
+            settled = records.settle_weights(connection, sent.id, state, reason)
+            if settled and state is not SentState.UNKNOWN and last is not None:
+                ports.settled(connection, msgspec.structs.replace(sent, state=state, reason=reason), last)
+            return settled
+
+        if await ports.ledger.write(settle):
+            ports.counted(state)
+            log = _log.info if state is SentState.SET else _log.error
+            log("weights", state=str(state), epoch=sent.epoch, uids=len(sent.weights), reason=reason)
+
+    async def _settle(self, metagraph: Metagraph) -> None:
+        """Settle weights whose outcome is open, by what the chain says now; reveal what is to be revealed."""
+        ports, own = self._ports, self._ports.keypair.public_key
+        newest = await ports.ledger.read(lambda c: records.sent_weights(c, ports.netuid, own, 1))
+        neuron = metagraph.neuron(own)
+        if newest and newest[0].state in (SentState.INTENT, SentState.UNKNOWN) and neuron is not None:
+            sent = newest[0]
+            last = await ports.ledger.read(lambda c: records.round_of(c, sent.round_id))
+            if neuron.last_update_block > sent.block:
+                await self._finish(sent, SentState.SET, f"LastUpdate is {neuron.last_update_block}", last)
+            elif metagraph.block > sent.block + ERA_BLOCKS and not metagraph.parameters.commit_reveal_weights_enabled:
+                await self._finish(sent, SentState.REFUSED, f"not included by block {metagraph.block}", last)
+        if ports.kept.holds(ports.netuid):
+            await self._reveal()
+
+    async def _reveal(self) -> None:
+        ports = self._ports
+        try:
+            found = await reveal.read_commits(
+                ports.nodes, ports.netuid, ports.keypair.public_key, ports.kept, ports.clock
+            )
+            await reveal.reveal(ports.sender, found, ports.keypair, ports.kept)
+        except ChainError as error:
+            _log.warning("weights_not_revealed", reason=str(error))
+
+    async def _note(self, metagraph: Metagraph | None, verdict: Due, detail: str) -> None:
+        ports, own = self._ports, self._ports.keypair.public_key
+        neuron = None if metagraph is None else metagraph.neuron(own)
+        look = Look(
+            netuid=ports.netuid,
+            verdict=str(verdict),
+            detail=detail,
+            warnings=[] if metagraph is None else rules.warnings(metagraph, own),
+            block=None if metagraph is None else metagraph.block,
+            uid=None if neuron is None else neuron.uid,
+            at=ports.clock.now(),
+        )
+        former = await ports.ledger.read(lambda c: records.last_look(c, ports.netuid, own))
+        if former is None or (former.verdict, former.warnings) != (look.verdict, look.warnings):
+            _log.info("weights_due", verdict=look.verdict, detail=detail, hotkey=ss58.encode(own))
+            for warning in look.warnings:
+                _log.warning("validator_warning", reason=warning)
+        await ports.ledger.write(lambda c: records.keep_look(c, look, own))
+
+
+def _uids(connection: Connection, last: Round) -> dict[bytes, int]:
+    return {result.hotkey: result.uid for result in records.results(connection, last.id)}
+
+
+def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, *, share: bool) -> dict[bytes, float]:
+    """Return the scores after the last round, by hotkey."""
+    results = records.results(connection, last.id)
+    found = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results]
+    block = last.block if metagraph is None else metagraph.block
+    uids = {each.hotkey: each.uid for each in results}
+    return round_rules.weights(records.all_known(connection), uids, peers.groups(found) if share else [], block)
+
+
+def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:
+    return metagraph is not None and any(
+        sent.state in (SentState.INTENT, SentState.UNKNOWN) and metagraph.block <= sent.block + ERA_BLOCKS
+        for sent in newest
+    )

@@ -1,0 +1,95 @@
+"""The receiver's public surface."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from config.model import HttpSettings
+from engram.api import xeris as api
+from engram.api.call import Call, Surface
+from engram.api.node_model import Health
+from engram.api.route import NoBody
+from engram.api.serving import Endpoints
+from engram.clock import Clock, Ids
+from engram.http.app import App, new_app
+from engram.http.errors import ApiError
+from engram.http.request import Answer, json_answer
+from engram.http.router import Router
+from engram.ledger import CommitUnknown, Ledger, LedgerUnavailable
+from engram.relay.schemas import SCHEMAS
+from engram.telemetry.metrics import Metrics
+from engram.xeris import records
+from engram.xeris.judging import Refused
+from engram.xeris.receiver import XerisReceiver
+
+MAX_BODY_BYTES: Final = 1_000_000
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_MOST: Final = 100
+_RETRY: Final = (("Retry-After", "30"),)
+
+
+def xeris_app(
+    receiver: XerisReceiver, ledger: Ledger, *, settings: HttpSettings, clock: Clock, ids: Ids, metrics: Metrics
+) -> App:
+    """Return the application."""
+    app = new_app("xeris", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=MAX_BODY_BYTES)
+
+    async def submit(call: Call[api.Payload, None]) -> Answer:
+        try:
+            taken = await receiver.take(call.http.body)
+        except Refused as refused:
+            failure = api.Failure(error=str(refused), code=refused.code)
+            return Answer(refused.status, msgspec.json.encode(failure), _RETRY if refused.status == 425 else ())
+        except (LedgerUnavailable, CommitUnknown):
+            raise ApiError(503, "unavailable", "The ledger does not answer; send the payload again.") from None
+        return Answer(200, taken.acknowledgement)
+
+    async def listed(call: Call[NoBody, None]) -> api.Page:
+        netuid, limit = _number(call, "netuid", 450), min(_MOST, max(1, _number(call, "limit", 20)))
+        kind, before = call.query("kind"), _number(call, "before", 0)
+        found = await ledger.read(lambda c: records.newest(c, netuid, kind, limit + 1, before_id=before or None))
+        more = len(found) > limit
+        return api.Page(items=[_shown(each) for each in found[:limit]], next=found[limit - 1].id if more else None)
+
+    async def one(call: Call[NoBody, None]) -> api.Intelligence | Answer:
+        wanted = call.path("signed_hash")
+        found = None
+        if _HASH.fullmatch(wanted):
+            found = await ledger.read(lambda c: records.by_hash(c, wanted))
+        if found is None:
+            return json_answer(api.Failure(error="no payload of this hash was accepted", code="not_found"), 404)
+        return _shown(found)
+
+    async def schema(call: Call[NoBody, None]) -> Answer:
+        found = SCHEMAS.get(call.path("name"))
+        if found is None:
+            text = f"there is no schema of this name, only {', '.join(SCHEMAS)}"
+            return json_answer(api.Failure(error=text, code="not_found"), 404)
+        return json_answer(found)
+
+    async def health(_: Call[NoBody, None]) -> Health:
+        return Health(status="ok")
+
+    endpoints: Endpoints[None] = Endpoints(Router(app), Surface())
+    endpoints.bind(api.SUBMIT, submit)
+    endpoints.bind(api.LIST, listed)
+    endpoints.bind(api.ONE, one)
+    endpoints.bind(api.SCHEMAS, schema)
+    endpoints.bind(api.HEALTH, health)
+    endpoints.require_all(api.ROUTES)
+    return app
+
+
+def _number(call: Call[Any, None], name: str, default: int) -> int:
+    text = call.query(name)
+    if text is None or text == "":
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise ApiError(422, "invalid", f"{name} must be a whole number, not {text[:40]!r}")
+    return int(text)
+
+
+def _shown(found: records.Accepted) -> api.Intelligence:
+    fields = {name: getattr(found, name) for name in records.Accepted.__struct_fields__}
+    return api.Intelligence(**fields, state="accepted")

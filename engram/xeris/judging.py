@@ -1,0 +1,225 @@
+"""Whether a payload is accepted: every check in its order, each with one code. No I/O.
+
+| check                                                        | code               | status |
+|--------------------------------------------------------------|--------------------|--------|
+| one JSON object of a schema that is known, no field missing  | `schema`           | 422    |
+| round_ts lies in the future by more than the clock's skew    | `from_the_future`  | 425    |
+| round_ts is older than what is kept                          | `too_old`          | 410    |
+| output_hash is that of the output                            | `output_hash`      | 422    |
+| nonce names the block                                        | `nonce`            | 422    |
+| signed_hash is that of the payload, the signature holds      | `signature`        | 422    |
+| co-signatures hold, each key once, by public key             | `cosignature`      | 422    |
+| the nonce is new; the same payload: the stored answer        | `nonce_used`       | 409    |
+| the signer signed no other output for this block             | `equivocation`     | 409    |
+| memory: the signer is one of `xeris.gateways`                | `unknown_gateway`  | 403    |
+| scores: permits at the payload's block are known             | `permits_unknown`  | 425    |
+| scores: every signer held a permit then                      | `no_permit`        | 422    |
+| scores: enough distinct signers                              | `quorum`           | 422    |
+
+403 says something about the settings of gateway and receiver, so an emitter keeps its payloads; 425 means: again later.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from engram import wire
+from engram.hotkeys import MalformedHotkey, PublicKey, ss58, verify
+from engram.relay import is_signed
+from engram.relay.model import GapPayload, MemoryPayload, MinerScore, NodeMemory, ScoresPayload
+from engram.relay.rules import output_hash, signed_hash, stable_nodes, stable_scores
+
+SKEW_S: Final = 120.0
+SCHEMAS: Final = ("engram-v1", "engram-v2")
+_STATUS: Final[Mapping[str, int]] = {
+    "schema": 422,
+    "from_the_future": 425,
+    "too_old": 410,
+    "output_hash": 422,
+    "nonce": 422,
+    "signature": 422,
+    "cosignature": 422,
+    "nonce_used": 409,
+    "equivocation": 409,
+    "unknown_gateway": 403,
+    "permits_unknown": 425,
+    "no_permit": 422,
+    "quorum": 422,
+}
+
+
+class Refused(Exception):
+    """The payload is not accepted. `code` is a code of the table above."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = _STATUS[code]
+
+
+class Cosignature(msgspec.Struct, frozen=True):
+    """The signature of another validator over the same signed_hash."""
+
+    hotkey: str
+    signature: str
+
+
+class _Signed(msgspec.Struct, frozen=True, kw_only=True):
+    schema_version: str
+    netuid: int
+    block: int
+    round_ts: float
+    output_hash: str
+    nonce: str
+    validator_hotkey: str
+    signature: str
+    signed_hash: str
+    kind: str = "scores"
+    scores: dict[str, MinerScore] | None = None
+    nodes: dict[str, NodeMemory] | None = None
+    parked: str | None = None
+    reason: str | None = None
+    cosignatures: list[Cosignature] = []
+
+
+class Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A payload whose form, hashes and signatures hold."""
+
+    schema_version: str
+    kind: str
+    """scores | memory | gap"""
+    netuid: int
+    block: int
+    round_ts: float
+    output_hash: str
+    nonce: str
+    source: str
+    """The part of the nonce that tells payloads of one block apart."""
+    signer: PublicKey
+    cosigners: tuple[PublicKey, ...]
+    signed_hash: str
+    document: bytes
+    """As it came."""
+
+    @property
+    def keys(self) -> frozenset[PublicKey]:
+        """All keys that have signed."""
+        return frozenset((self.signer, *self.cosigners))
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the receiver knows that the payload is held against."""
+
+    same_nonce: str | None
+    """signed_hash that this kind and nonce came with before."""
+    signed_before: str | None
+    """output_hash that the signer signed for this subnet, kind, block and source before."""
+    permits: Collection[PublicKey] | None
+    """Keys with a validator permit at the payload's block; None where that is not known (yet)."""
+    gateways: Collection[PublicKey]
+    quorum: int
+
+
+def read(body: bytes, now: float, keep_s: float) -> Submission:
+    """Return the payload in `body`, its form, hashes and signatures checked. Raises Refused."""
+    try:
+        document = wire.decode(body, dict[str, Any])
+        found = wire.convert(document, _Signed)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("schema", f"not a payload of the relay: {error}") from None
+    _require_schema(found)
+    if found.round_ts > now + SKEW_S:
+        raise Refused("from_the_future", f"round_ts is {found.round_ts - now:.0f} s ahead of this clock: send it later")
+    if found.round_ts < now - keep_s:
+        raise Refused("too_old", f"round_ts is {now - found.round_ts:.0f} s old; {keep_s:.0f} s are kept")
+    if (stable := _stable(found)) is not None and output_hash(stable) != found.output_hash:
+        raise Refused("output_hash", "output_hash is not the hash of the output")
+    block, _, rest = found.nonce.partition(":")
+    source = rest.rpartition(":")[0]
+    if block != str(found.block) or not source:
+        raise Refused("nonce", f"nonce {found.nonce[:80]!r} is not block:source:milliseconds of block {found.block}")
+    unsigned = {name: value for name, value in document.items() if name != "cosignatures"}
+    if not is_signed(unsigned):
+        raise Refused("signature", f"the signature is not that of {found.validator_hotkey[:60]} over this payload")
+    signer = ss58.decode(found.validator_hotkey)
+    return Submission(
+        schema_version=found.schema_version,
+        kind=found.kind,
+        netuid=found.netuid,
+        block=found.block,
+        round_ts=found.round_ts,
+        output_hash=found.output_hash,
+        nonce=found.nonce,
+        source=source,
+        signer=signer,
+        cosigners=_cosigners(found, signer, signed_hash(unsigned)),
+        signed_hash=found.signed_hash,
+        document=body,
+    )
+
+
+def _require_schema(found: _Signed) -> None:
+    if found.schema_version not in SCHEMAS:
+        raise Refused("schema", f"schema_version {found.schema_version[:40]!r} is none of {', '.join(SCHEMAS)}")
+    if not 0 <= found.netuid < 2**16 or not 0 <= found.block < 2**53:
+        raise Refused("schema", "netuid or block is out of range")
+    expected: dict[str, type] = {"scores": ScoresPayload, "memory": MemoryPayload, "gap": GapPayload}
+    if found.kind not in expected:
+        raise Refused("schema", f"kind {found.kind[:40]!r} is none of {', '.join(expected)}")
+    missing = {
+        "scores": found.scores is None,
+        "memory": found.nodes is None,
+        "gap": found.parked is None or found.reason is None,
+    }
+    if missing[found.kind]:
+        raise Refused("schema", f"a payload of kind {found.kind} has not its output")
+
+
+def _stable(found: _Signed) -> bytes | None:
+    try:
+        if found.kind == "scores":
+            return stable_scores(found.scores or {})
+        return stable_nodes(found.nodes or {}) if found.kind == "memory" else None
+    except ValueError as error:  # a number that JSON has not
+        raise Refused("schema", str(error)) from None
+
+
+def _cosigners(found: _Signed, signer: PublicKey, digest: str) -> tuple[PublicKey, ...]:
+    keys: list[PublicKey] = []
+    for each in found.cosignatures:
+        try:
+            key, octets = ss58.decode(each.hotkey), bytes.fromhex(each.signature.removeprefix("0x"))
+        except (MalformedHotkey, ValueError):
+            raise Refused("cosignature", f"{each.hotkey[:60]!r} or its signature cannot be read") from None
+        if not verify(key, digest.encode("ascii"), octets, allow_wrapped=False):
+            raise Refused("cosignature", f"the signature is not that of {each.hotkey[:60]} over this payload")
+        if key == signer or key in keys:
+            raise Refused("cosignature", f"{ss58.encode(key)} has signed twice: two spellings of a key are one key")
+        keys.append(key)
+    return tuple(keys)
+
+
+def judge(submission: Submission, known: Known) -> None:
+    """Return when the payload is to be accepted. Raises Refused.
+
+    A nonce that came with the same payload before is answered before this is called.
+    """
+    if known.same_nonce is not None and known.same_nonce != submission.signed_hash:
+        raise Refused("nonce_used", f"nonce {submission.nonce} came with another payload before")
+    if known.signed_before is not None and known.signed_before != submission.output_hash:
+        raise Refused("equivocation", f"another output of block {submission.block} was signed by this key before")
+    if submission.kind == "memory" or (submission.kind == "gap" and submission.signer in known.gateways):
+        if submission.signer not in known.gateways:
+            address = ss58.encode(submission.signer)
+            raise Refused("unknown_gateway", f"{address} is none of this receiver's xeris.gateways")
+        return
+    if known.permits is None:
+        raise Refused(
+            "permits_unknown", f"who held a permit at block {submission.block} is not known yet: send it later"
+        )
+    without = [ss58.encode(key) for key in sorted(submission.keys) if key not in known.permits]
+    if without:
+        raise Refused("no_permit", f"no validator permit at block {submission.block}: {', '.join(without)}")
+    if submission.kind == "scores" and len(submission.keys) < known.quorum:
+        raise Refused("quorum", f"{len(submission.keys)} of at least {known.quorum} validators have signed")

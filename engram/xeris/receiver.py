@@ -1,0 +1,104 @@
+"""Takes one submission: checks, keeps and acknowledges it, in one transaction."""
+
+from collections.abc import Callable
+from typing import final
+
+import msgspec
+from sqlalchemy import Connection
+
+from engram.clock import Clock
+from engram.hotkeys import Keypair, PublicKey
+from engram.ledger import Ledger
+from engram.xeris import judging, records
+from engram.xeris.judging import Known, Refused, Submission
+
+
+class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The receiver's answer, signed over `engram-accepted:{signed_hash}:{received_ms}`."""
+
+    status: str = "accepted"
+    signed_hash: str
+    output_hash: str
+    received_ms: int
+    signers: int
+    receiver: str
+    signature: str
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """What became of a submission that was accepted, now or before."""
+
+    acknowledgement: bytes
+    repeated: bool
+
+
+@final
+class XerisReceiver:
+    """The receiver: its key, its ledger and its terms."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        keypair: Keypair,
+        clock: Clock,
+        *,
+        gateways: frozenset[PublicKey],
+        quorum: int,
+        keep_s: float,
+        judged: Callable[[str], None] = lambda code: None,
+    ) -> None:
+        """`judged` is called with `accepted`, `repeated`, or the code of a refusal."""
+        self._ledger = ledger
+        self._keypair = keypair
+        self._clock = clock
+        self._gateways = gateways
+        self._quorum = quorum
+        self._keep_s = keep_s
+        self._judged = judged
+
+    async def take(self, body: bytes) -> Taken:
+        """Accept a payload. The same payload again gets the acknowledgement of the first time.
+
+        Raises Refused, LedgerUnavailable, CommitUnknown.
+        """
+        try:
+            submission = judging.read(body, self._clock.now(), self._keep_s)
+            taken = await self._ledger.write(lambda connection: self._kept(connection, submission))
+        except Refused as refused:
+            self._judged(refused.code)
+            raise
+        self._judged("repeated" if taken.repeated else "accepted")
+        return taken
+
+    def _kept(self, connection: Connection, submission: Submission) -> Taken:
+        held = records.stored(connection, submission.kind, submission.nonce, submission.signer)
+        if held is not None and held[0] == submission.signed_hash:
+            return Taken(held[1], repeated=True)
+        judging.judge(
+            submission,
+            Known(
+                same_nonce=None if held is None else held[0],
+                signed_before=records.signed_before(connection, submission),
+                permits=records.permits_at(connection, submission.netuid, submission.block),
+                gateways=self._gateways,
+                quorum=self._quorum,
+            ),
+        )
+        at = self._clock.now()
+        acknowledgement = self._acknowledge(submission, at)
+        records.accept(connection, submission, acknowledgement, at)
+        return Taken(acknowledgement, repeated=False)
+
+    def _acknowledge(self, submission: Submission, at: float) -> bytes:
+        received_ms = int(at * 1000)
+        message = f"engram-accepted:{submission.signed_hash}:{received_ms}"
+        return msgspec.json.encode(
+            Acknowledgement(
+                signed_hash=submission.signed_hash,
+                output_hash=submission.output_hash,
+                received_ms=received_ms,
+                signers=len(submission.keys),
+                receiver=self._keypair.ss58,
+                signature="0x" + self._keypair.sign(message.encode()).hex(),
+            )
+        )

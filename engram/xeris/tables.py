@@ -1,0 +1,41 @@
+"""What a receiver accepted, and who held a validator permit at which block."""
+
+from sqlalchemy import Index, Integer, LargeBinary, Text, UniqueConstraint
+
+from engram.ledger.sql import REAL, Column, Table, metadata
+
+accepted = Table(
+    "xeris_accepted",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", Text, nullable=False),  # scores | memory | gap
+    Column("nonce", Text, nullable=False),
+    Column("netuid", Integer, nullable=False),
+    Column("block", Integer, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("signer", LargeBinary, nullable=False),
+    Column("signers", Integer, nullable=False),  # distinct keys, co-signers too
+    Column("output_hash", Text, nullable=False),
+    Column("signed_hash", Text, nullable=False),
+    Column("round_ts", REAL, nullable=False),
+    Column("document", LargeBinary, nullable=False),  # as it came
+    Column("acknowledgement", LargeBinary, nullable=False),  # the signed answer, given again for a repeat
+    Column("received_at", REAL, nullable=False),
+    UniqueConstraint("kind", "nonce", "signer"),
+    sqlite_strict=True,
+    sqlite_autoincrement=True,
+)
+Index("ix_xeris_accepted_newest", accepted.c.netuid, accepted.c.kind, accepted.c.id)
+Index("ix_xeris_accepted_signer", accepted.c.signer, accepted.c.netuid, accepted.c.kind, accepted.c.block)
+Index("ix_xeris_accepted_received", accepted.c.received_at)
+
+permits = Table(
+    "xeris_permits",
+    metadata,
+    Column("netuid", Integer, primary_key=True),
+    Column("block", Integer, primary_key=True),  # the permits hold from here to the next row's block
+    Column("until_block", Integer, nullable=False),  # the newest block that was seen to have the same permits
+    Column("holders", LargeBinary, nullable=False),  # 32 bytes each, in order
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)

@@ -1,0 +1,111 @@
+"""What an image is made of, as a CycloneDX 1.6 document: interpreter, Python packages, system libraries, weights."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import uuid
+from collections.abc import Iterable, Mapping
+from importlib.metadata import Distribution
+from typing import Final
+
+import msgspec
+
+from engram.memory.embed import weights
+from shipping import distributions
+from shipping.libraries import Library
+
+_NAMESPACE: Final = uuid.UUID("6f2c9e0a-6d0e-5b6c-9c55-0d4b4b9f5a11")
+
+
+def document(
+    digest: str, version: str, packages: Iterable[Distribution], libraries: Iterable[Library]
+) -> dict[str, object]:
+    """Return the document of the image with that digest; the same for the same image."""
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(_NAMESPACE, digest)}",
+        "version": 1,
+        "metadata": {
+            "component": {
+                "type": "container",
+                "bom-ref": "image",
+                "name": "engram-node",
+                "version": version,
+                "hashes": [_sha256(digest.removeprefix("sha256:"))],
+                "licenses": [{"license": {"id": "MIT"}}],
+            }
+        },
+        "components": [
+            _interpreter(),
+            *(_package(each) for each in packages),
+            *(_library(each) for each in libraries),
+            *(_weights(name, sha256) for name, sha256 in sorted(weights.PUBLISHED.items())),
+        ],
+    }
+
+
+def encode(document: Mapping[str, object]) -> bytes:
+    """Return the document as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
+
+
+def _interpreter() -> dict[str, object]:
+    version = platform.python_version()
+    return {
+        "type": "application",
+        "bom-ref": "python",
+        "name": "cpython",
+        "version": version,
+        "purl": f"pkg:generic/python@{version}",
+        "cpe": f"cpe:2.3:a:python:python:{version}:*:*:*:*:*:*:*",
+        "licenses": [{"license": {"id": "Python-2.0"}}],
+    }
+
+
+def _package(each: Distribution) -> dict[str, object]:
+    name = distributions.normalized(each.name)
+    purl = f"pkg:pypi/{name}@{each.version}"
+    component: dict[str, object] = {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": each.version,
+        "purl": purl,
+    }
+    expression, license_ = each.metadata.json.get("license_expression"), each.metadata.json.get("license")
+    if expression:
+        component["licenses"] = [{"expression": expression}]
+    elif isinstance(license_, str) and len(license_) < 100:
+        component["licenses"] = [{"license": {"name": license_}}]
+    return component
+
+
+def _library(each: Library) -> dict[str, object]:
+    purl = f"pkg:deb/debian/{each.package}@{each.version}" if each.package else f"pkg:generic/{each.name}"
+    with each.path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "type": "library",
+        "bom-ref": f"{purl}#{each.name}",
+        "name": each.name,
+        "version": each.version,
+        "purl": purl,
+        "hashes": [_sha256(found)],
+    }
+
+
+def _weights(name: str, sha256: str) -> dict[str, object]:
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"weights/{name}",
+        "name": f"sentence-transformers/all-MiniLM-L6-v2 {name}",
+        "hashes": [_sha256(sha256)],
+        "licenses": [{"license": {"id": "Apache-2.0"}}],
+    }
+
+
+def _sha256(digits: str) -> dict[str, str]:
+    return {"alg": "SHA-256", "content": digits}

@@ -1,0 +1,62 @@
+"""A mint is followed by its own record, whatever endpoints have indexed, and whenever the gateway was killed."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import select
+
+from engram.provisioning.akash import tables, transactions
+from engram.provisioning.akash.minting import Minting
+from engram.provisioning.akash.transactions import Subject, TxState
+from tests.provisioning.akash.worlds import QUICK, World, world
+
+MINTS = msgspec.structs.replace(QUICK, mint_akt=20.0)
+
+
+def _states(here: World) -> list[str]:
+    return here.ledger.write_now(
+        lambda c: list(c.execute(select(tables.mints.c.state).order_by(tables.mints.c.created_at)).scalars())
+    )
+
+
+async def _until(here: World, minting: Minting, state: str) -> None:
+    while _states(here) != [state]:
+        await minting.look(too_little=False)
+        here.double.make_blocks(1)
+
+
+async def test_a_mint_that_no_endpoint_has_indexed_yet_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(settings=MINTS) as here:
+        minting, asked = Minting(here.parts), here.parts.chain.transaction
+        unknown = [None, None]
+
+        async def transaction(name: str) -> Any:
+            return unknown.pop() if unknown else await asked(name)
+
+        monkeypatch.setattr(here.parts.chain, "transaction", transaction)
+        before = here.balance()
+        await minting.look(too_little=True)
+        assert _states(here) == ["sent"]
+        await minting.look(too_little=True)
+        assert _states(here) == ["sent"]
+        await _until(here, minting, "executed")
+        assert here.balance() > before
+
+
+async def test_a_mint_whose_transaction_never_came_is_given_up_after_a_kill() -> None:
+    async with world(settings=MINTS) as here:
+        minting = Minting(here.parts)
+        await minting.look(too_little=True)
+        sent = here.ledger.write_now(lambda c: c.execute(select(tables.mints.c.hash)).scalar_one())
+        here.ledger.write_now(
+            lambda c: (
+                c.execute(tables.mints.update().values(state="sent", record=None)),
+                c.execute(tables.transactions.update().values(state=str(TxState.EXPIRED))),
+            )
+        )
+        found = here.ledger.write_now(lambda c: transactions.get(c, sent))
+        assert found is not None
+        assert found.subject is Subject.MINT
+        await Minting(here.parts).look(too_little=False)
+        assert _states(here) == ["refused"]

@@ -1,0 +1,224 @@
+"""The saga of a deployment as its table says, and in a world that does whatever it likes."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.provisioning.akash import rules
+from engram.provisioning.akash.model import Deployment, DeploymentState
+from engram.provisioning.akash.rules import Budgets, Decision, Event, Refusal, Sign, Step
+from tests.provisioning.akash.deployments import a_bid, a_row, limits
+
+S = DeploymentState
+BUDGETS = Budgets()
+OTHER = rules.Refused(Refusal.OTHER, "x")
+
+
+def decide(row: Deployment, event: Event, now: float = 0.0) -> Decision:
+    return rules.decide(row, event, now, BUDGETS)
+
+
+@pytest.mark.parametrize(
+    ("state", "event", "now", "next_state", "sign"),
+    [
+        (S.CREATING, rules.Included(), 0.0, S.BIDDING, None),
+        (S.CREATING, rules.Exists(), 0.0, S.BIDDING, None),
+        (S.CREATING, rules.NotIncluded(), 0.0, S.CREATING, Sign.CREATE),
+        (S.CREATING, rules.Refused(Refusal.NO_FUNDS), 0.0, S.CLOSED, None),
+        (S.CREATING, OTHER, 0.0, S.CLOSED, None),
+        (S.CREATING, rules.Close("over"), 0.0, S.CREATING, None),
+        (S.BIDDING, rules.Bids((), limits()), 119.0, S.BIDDING, None),
+        (S.BIDDING, rules.Bids((), limits()), 120.0, S.CLOSING, Sign.CLOSE),
+        (S.BIDDING, rules.Bids((a_bid(),), limits()), 44.0, S.BIDDING, None),
+        (S.BIDDING, rules.Bids((a_bid(),), limits()), 45.0, S.LEASING, Sign.LEASE),
+        (S.BIDDING, rules.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 9.0, S.BIDDING, None),
+        (S.BIDDING, rules.Bids((a_bid("a"), a_bid("b"), a_bid("c")), limits()), 10.0, S.LEASING, Sign.LEASE),
+        (S.BIDDING, rules.ChainClosed(), 0.0, S.CLOSED, None),
+        (S.LEASING, rules.Included(), 0.0, S.DELIVERING, None),
+        (S.LEASING, rules.Exists(), 0.0, S.DELIVERING, None),
+        (S.LEASING, rules.NotIncluded(), 0.0, S.BIDDING, None),
+        (S.LEASING, rules.Refused(Refusal.BID_GONE), 0.0, S.BIDDING, None),
+        (S.LEASING, rules.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
+        (S.DELIVERING, rules.Accepted(), 0.0, S.STARTING, None),
+        (S.DELIVERING, rules.NoLeaseYet(), 59.0, S.DELIVERING, None),
+        (S.DELIVERING, rules.NoLeaseYet(), 60.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, rules.ProviderFailed(), 59.0, S.DELIVERING, None),
+        (S.DELIVERING, rules.ProviderFailed(), 60.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, rules.ManifestRejected(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.DELIVERING, rules.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.STARTING, rules.Ready("http://n"), 0.0, S.SERVING, None),
+        (S.STARTING, rules.NotReady(), 299.0, S.STARTING, None),
+        (S.STARTING, rules.NotReady(), 300.0, S.CLOSING, Sign.CLOSE),
+        (S.STARTING, rules.ProviderFailed(), 299.0, S.STARTING, None),
+        (S.STARTING, rules.ProviderFailed(), 300.0, S.CLOSING, Sign.CLOSE),
+        (S.SERVING, rules.Resend(), 0.0, S.DELIVERING, None),
+        (S.SERVING, rules.LeaseEnded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.SERVING, rules.ChainClosed(), 0.0, S.CLOSED, None),
+        (S.SERVING, rules.Close("over"), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.CLOSING, rules.Included(), 0.0, S.CLOSED, None),
+        (S.CLOSING, rules.Refused(Refusal.GONE), 0.0, S.CLOSED, None),
+        (S.CLOSING, rules.NotIncluded(), 0.0, S.CLOSING, Sign.CLOSE),
+        (S.CLOSING, OTHER, 0.0, S.CLOSING, Sign.CLOSE),
+        (S.CLOSING, rules.Close("over"), 0.0, S.CLOSING, None),
+        (S.CLOSED, rules.Included(), 0.0, S.CLOSED, None),
+    ],
+)
+def test_each_arrow_of_the_table(
+    state: DeploymentState, event: Event, now: float, next_state: DeploymentState, sign: Sign | None
+) -> None:
+    decision = decide(a_row(state, provider="p1", price=1), event, now)
+    assert (decision.row.state, decision.sign) == (next_state, sign)
+
+
+def test_a_create_is_signed_three_times_at_most_and_then_nothing_was_ever_on_chain() -> None:
+    row = a_row()
+    signed = 0
+    while (decision := decide(row, rules.NotIncluded())).sign is Sign.CREATE:
+        row, signed = decision.row, signed + 1
+    assert signed == rules.CREATES - 1
+    assert (decision.row.state, decision.row.reason) == (S.CLOSED, rules.NOT_CREATED)
+
+
+def test_a_session_that_ends_while_its_create_is_unsettled_closes_what_comes_of_it() -> None:
+    wanted = decide(a_row(), rules.Close("session_over")).row
+    assert wanted.reason == "session_over"
+    assert decide(wanted, rules.NotIncluded()).row.state is S.CLOSED
+    found = decide(wanted, rules.Included())
+    assert (found.row.state, found.sign, found.row.reason) == (S.CLOSING, Sign.CLOSE, "session_over")
+
+
+def test_a_bid_that_was_gone_is_not_taken_again_and_the_time_for_bids_goes_on() -> None:
+    row = a_row(S.LEASING, provider="p1", price=9, state_since=50.0)
+    row = decide(row, rules.Refused(Refusal.BID_GONE), 60.0).row
+    assert (row.state, row.state_since, row.excluded, row.provider) == (S.BIDDING, 50.0, ("p1",), None)
+    assert decide(row, rules.Bids((a_bid("p1"),), limits()), 169.0).sign is None
+    assert decide(row, rules.Bids((a_bid("p1"),), limits()), 170.0).row.reason == rules.NO_BIDS
+
+
+def test_a_retry_after_a_failed_manifest_sends_the_manifest_alone() -> None:
+    """akash-network/console#3372, node#999: a retry made a second lease."""
+    row = a_row(S.DELIVERING, provider="p1", price=9)
+    for event in (rules.NoLeaseYet(), rules.ProviderFailed("timeout")):
+        decision = decide(row, event, 30.0)
+        assert decision == Decision(row)
+        assert rules.step(decision.row) is Step.SEND_MANIFEST
+
+
+EVENTS: st.SearchStrategy[Event] = st.sampled_from(
+    [
+        rules.Included(),
+        rules.Exists(),
+        rules.NotIncluded(),
+        rules.Refused(Refusal.NO_FUNDS),
+        rules.Refused(Refusal.BID_GONE),
+        rules.Refused(Refusal.GONE),
+        OTHER,
+        rules.Bids((), limits()),
+        rules.Bids((a_bid("a"), a_bid("b", 8.0), a_bid("c", 99.0)), limits()),
+        rules.Accepted(),
+        rules.NoLeaseYet(),
+        rules.ManifestRejected(),
+        rules.ProviderFailed(),
+        rules.Ready("http://n"),
+        rules.NotReady(),
+        rules.LeaseEnded(),
+        rules.ChainClosed(),
+        rules.Resend(),
+        rules.Close("session_over"),
+    ]
+)
+
+
+@given(st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 1.0, 50.0, 400.0])), max_size=40))
+def test_whatever_happens_the_chosen_bid_is_acceptable_and_the_first_reason_stays(
+    history: list[tuple[Event, float]],
+) -> None:
+    row, now, reason = a_row(), 0.0, None
+    for event, waited in history:
+        now += waited
+        decision = decide(row, event, now)
+        after = decision.row
+        assert row.state is not S.CLOSED or decision == Decision(row)
+        assert after.state is not S.CLOSED or decision.sign is None
+        if decision.sign is Sign.LEASE:
+            assert row.state is S.BIDDING, "a lease is asked for once for each choice"
+            assert after.price is not None
+            assert 0 < after.price <= after.ceiling
+            assert after.provider not in after.excluded
+        if decision.sign is Sign.CREATE:
+            assert row.state is S.CREATING
+        if after.state in (S.DELIVERING, S.STARTING, S.SERVING):
+            assert after.provider is not None
+        assert reason is None or after.reason == reason
+        reason = after.reason
+        assert (after.dseq, after.hash, after.manifest, after.token) == (row.dseq, row.hash, row.manifest, row.token)
+        row = after
+
+
+class Model(msgspec.Struct):
+    """A chain that obeys its own rules: what it answers to each transaction, and what is truly there."""
+
+    deployment: str = "none"
+    lease: bool = False
+    leases_made: int = 0
+    creates_taken: int = 0
+
+    def take(self, sign: Sign, lost: bool) -> Event:
+        if lost:
+            return rules.NotIncluded()
+        match sign:
+            case Sign.CREATE:
+                if self.deployment != "none":
+                    return rules.Exists()
+                self.deployment, self.creates_taken = "active", self.creates_taken + 1
+            case Sign.LEASE:
+                if self.deployment != "active":
+                    return rules.Refused(Refusal.GONE)
+                if self.lease:
+                    return rules.Exists()
+                self.lease, self.leases_made = True, self.leases_made + 1
+            case Sign.CLOSE:
+                if self.deployment != "active":
+                    return rules.Refused(Refusal.GONE)
+                self.deployment, self.lease = "closed", False
+        return rules.Included()
+
+
+CHOICES = st.lists(st.integers(0, 3), min_size=20, max_size=60)
+
+
+@given(CHOICES, st.integers(0, 60))
+def test_a_deployment_of_any_history_ends_served_or_closed_with_its_deposit_back(
+    choices: list[int], ends_after: int
+) -> None:
+    world, row, now = Model(), a_row(), 0.0
+    pending: Sign | None = Sign.CREATE
+    for number, choice in enumerate([*choices, *[0] * 200]):
+        now += 7.0
+        if number == ends_after:
+            row = decide(row, rules.Close("session_over"), now).row
+            pending = Sign.CLOSE if row.state is S.CLOSING else pending
+            continue
+        event: Event
+        match rules.step(row):
+            case Step.FOLLOW:
+                event = world.take(pending or Sign.CLOSE, lost=choice == 3)
+            case Step.COLLECT_BIDS:
+                event = rules.Bids(() if choice else (a_bid("a"), a_bid("b"), a_bid("c")), limits(now))
+            case Step.SEND_MANIFEST:
+                event = (rules.Accepted(), rules.NoLeaseYet(), rules.ProviderFailed(), rules.ManifestRejected())[choice]
+            case Step.AWAIT_READY:
+                event = (rules.Ready("http://n"), rules.NotReady(), rules.NotReady(), rules.ProviderFailed())[choice]
+            case None if row.state is S.SERVING:
+                assert world.deployment == "active"
+                assert world.lease
+                event = rules.Resend() if choice == 1 else rules.Close("session_over")
+            case None:
+                break
+        decision = decide(row, event, now)
+        row, pending = decision.row, decision.sign
+    assert row.state is S.CLOSED
+    assert world.deployment in ("none", "closed"), "the deposit is still locked"
+    assert world.creates_taken <= 1
+    assert not world.lease

@@ -1,0 +1,208 @@
+"""Requests that become jobs: 202 with an unguessable id, one result, fetched by the key that posted it."""
+
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from engram.clock import ManualClock
+from engram.ledger import InlineLedger, open_inline
+from engram.proxy.jobs import records
+from engram.proxy.jobs.model import Job, JobResult
+from engram.proxy.settings.model import JobSettings, ProxySettings
+from tests.http.harness import Answer, Raw
+from tests.proxy.backends import answer, backend
+from tests.proxy.harness import Proxied, calling, change, proxying, settings_for
+from tests.proxy.signing import ALICE, CHARLIE, headers_of, raw, signed
+
+
+def settings(port: int, after_s: float = 0.05, **sections: Any) -> ProxySettings:
+    return settings_for(port, route={"answer_after_s": after_s}, **sections)
+
+
+async def post(client: Raw, body: bytes = b"{}", *more: str) -> Answer:
+    return await client.ask(raw("POST", "/inference", body, headers_of(body), *more))
+
+
+async def fetch(client: Raw, job_id: object, by: Any = ALICE) -> Answer:
+    return await client.ask(raw("GET", f"/jobs/{job_id}", b"", headers_of(b"", by=by, method="GET")))
+
+
+async def ended(proxied: Proxied) -> None:
+    """Wait until no job runs."""
+    with trio.fail_after(5):
+        for running in list(proxied.state.jobs._running.values()):
+            await running.ended.wait()
+
+
+async def test_an_answer_in_time_is_the_backends_own() -> None:
+    async with (
+        backend(answer(b"quick", "200 OK", "x-own: 1")) as servers,
+        proxying(settings(servers.port, 5.0)) as proxied,
+        calling(proxied) as client,
+    ):
+        got = await post(client)
+        assert (got.status, got.body, got.headers["x-own"]) == (200, b"quick", "1")
+        assert (await proxied.end()).code == "done"
+
+
+async def test_a_late_answer_is_fetched_by_its_poster_alone() -> None:
+    async with (
+        backend("wait", answer(b"late", "201 Made", "content-type: text/plain")) as servers,
+        proxying(settings(servers.port)) as proxied,
+        calling(proxied) as client,
+    ):
+        got = await post(client)
+        job_id = got.json()["job_id"]
+        assert (got.status, got.json()) == (
+            202,
+            {"status": "queued", "job_id": job_id, "proxy_timeout_seconds": 0.05},
+        )
+        assert len(str(job_id)) == 48
+        assert got.headers["location"] == f"/jobs/{job_id}"
+        assert (await proxied.end()).code == "job"
+        assert (await fetch(client, job_id)).status == 202
+        servers.go_on.set()
+        await ended(proxied)
+        stranger = await fetch(client, job_id, by=CHARLIE)
+        assert (stranger.status, (await proxied.end()).code) == (404, "no_job")
+        result = await fetch(client, job_id)
+        assert (result.status, result.body, result.headers["content-type"]) == (201, b"late", "text/plain")
+        assert result.headers["x-job-status"] == "done"
+        again = await fetch(client, job_id)
+        assert again.body == b"late", "kept for a while, in case the answer was lost"
+        assert servers.requests == 1
+
+
+async def test_a_job_outlives_its_client_once_it_has_its_id() -> None:
+    async with backend("wait", answer(b"late")) as servers, proxying(settings(servers.port)) as proxied:
+        async with calling(proxied) as client:
+            job_id = (await post(client)).json()["job_id"]
+        servers.go_on.set()
+        await ended(proxied)
+        async with calling(proxied) as client:
+            assert (await fetch(client, job_id)).body == b"late"
+
+
+async def test_a_client_that_leaves_before_it_has_an_id_cuts_its_job() -> None:
+    async with backend("hang") as servers, proxying(settings(servers.port, 5.0)) as proxied:
+        async with calling(proxied) as client:
+            await client.send(signed("/inference"))
+            await servers.began.wait()
+        with trio.fail_after(1):
+            await servers.closed.wait()
+        assert (await proxied.end()).status == 499
+        await ended(proxied)
+        assert proxied.in_progress == 0
+
+
+async def test_the_same_idempotency_key_is_the_same_job() -> None:
+    async with (
+        backend("wait", answer(b"late")) as servers,
+        proxying(settings(servers.port)) as proxied,
+        calling(proxied) as client,
+    ):
+        first = await post(client, b"{}", "Idempotency-Key: one")
+        again = await post(client, b"{}", "Idempotency-Key: one")
+        assert first.json()["job_id"] == again.json()["job_id"]
+        other = await post(client, b"[]", "Idempotency-Key: one")
+        assert (other.status, (await proxied.end()).code) == (409, "job_conflict")
+        servers.go_on.set()
+        await ended(proxied)
+        done = await post(client, b"{}", "Idempotency-Key: one")
+        assert (done.status, done.body) == (200, b"late")
+        assert servers.requests == 1
+        assert proxied.in_progress == 0
+
+
+async def test_a_failed_job_says_how() -> None:
+    async with (
+        backend("wait", "close") as servers,
+        proxying(settings(servers.port)) as proxied,
+        calling(proxied) as client,
+    ):
+        job_id = (await post(client)).json()["job_id"]
+        servers.go_on.set()
+        await ended(proxied)
+        got = await fetch(client, job_id)
+        assert (got.status, got.headers["x-job-status"], got.json()["code"]) == (502, "failed", "backend_cut")
+
+
+async def test_no_half_result_is_kept() -> None:
+    cut = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
+    async with (
+        backend("wait", cut, "close") as servers,
+        proxying(settings(servers.port)) as proxied,
+        calling(proxied) as client,
+    ):
+        job_id = (await post(client)).json()["job_id"]
+        servers.go_on.set()
+        await ended(proxied)
+        got = await fetch(client, job_id)
+        assert got.status == 502
+        assert b"half" not in got.body
+
+
+async def test_results_and_jobs_are_bounded() -> None:
+    jobs = JobSettings(max_result_bytes=10, open=1)
+    async with (
+        backend("wait", answer(b"x" * 11)) as servers,
+        proxying(settings(servers.port, jobs=jobs)) as proxied,
+        calling(proxied) as client,
+    ):
+        job_id = (await post(client)).json()["job_id"]
+        refused = await post(client)
+        assert (refused.status, (await proxied.end()).code) == (503, "jobs_full")
+        servers.go_on.set()
+        await ended(proxied)
+        got = await fetch(client, job_id)
+        assert (got.status, got.json()["code"]) == (502, "job_result_too_large")
+
+
+def row(ledger: InlineLedger, **values: Any) -> None:
+    job = Job("j1", ALICE.public_key, "running", "/inference", b"h", ManualClock().now())
+    ledger.write_now(lambda connection: records.begin(connection, job, values.get("key")))
+
+
+async def test_a_job_that_ran_when_the_process_ended_is_unknown_and_never_run_again(tmp_path: Path) -> None:
+    ledger = open_inline(tmp_path / "ledger")
+    row(ledger, key="one")
+    async with (
+        backend(answer()) as servers,
+        proxying(settings(servers.port), ledger=ledger) as proxied,
+        calling(proxied) as client,
+    ):
+        got = await fetch(client, "j1")
+        assert (got.status, got.headers["x-job-status"]) == (200, "unknown")
+        assert "not run again" in str(got.json()["detail"])
+        assert servers.requests == 0
+    ledger.close()
+
+
+async def test_results_are_kept_until_they_expire_or_have_been_fetched() -> None:
+    ledger, clock = open_inline(), ManualClock()
+    row(ledger)
+    done = JobResult("done", 200, b"[]", b"x", "done")
+    ledger.write_now(lambda connection: records.end(connection, "j1", done, clock.now()))
+
+    def expire(connection: Any) -> int:
+        return records.expire(connection, clock.now() - 3_600, clock.now() - 60)
+
+    clock.advance(3_599)
+    assert ledger.write_now(expire) == 0
+    ledger.write_now(lambda connection: records.fetched(connection, "j1", clock.now() - 61))
+    assert ledger.write_now(expire) == 1
+    ledger.close()
+
+
+async def test_a_request_that_outlasts_the_drain_is_cut() -> None:
+    async with backend("hang") as servers:
+        plain = change(settings_for(servers.port), "server", drain_s=0.2)
+        async with proxying(plain) as proxied, calling(proxied) as client:
+            await client.send(signed("/inference"))
+            await servers.began.wait()
+            proxied.stop()
+            with trio.fail_after(10):
+                while await client.stream.receive_some(65_536):
+                    pass
+            assert (await proxied.end()).code == "draining"

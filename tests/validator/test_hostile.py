@@ -1,0 +1,149 @@
+"""Miners that are slow, huge, deep, wrong, endless or gone: each costs its own score, never the round."""
+
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from engram.hotkeys import Keypair
+from engram.validator import records, reports
+from engram.validator.model import RoundState
+from tests.fakes.responder import Answer, Asked
+from tests.validator.benches import NETUID, Bench, key, over
+from tests.validator.toy_miners import Keeps
+
+Fault = Callable[[Asked], Awaitable[Answer | None]]
+
+
+async def huge(asked: Asked) -> Answer | None:
+    return 200, {}, b'{"results": [' + b'{"cid":"x"},' * 300_000 + b'{"cid":"x"}]}'
+
+
+async def deep(asked: Asked) -> Answer | None:
+    return 200, {}, b'{"results":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+
+
+async def wrong(asked: Asked) -> Answer | None:
+    return 200, {}, json.dumps({"results": {"cid": 7}, "cid": 9, "proof": [], "root_hex": 1, "count": "x"}).encode()
+
+
+async def not_numbers(asked: Asked) -> Answer | None:
+    return 200, {}, b'{"results": [{"cid": "v1::x", "score": NaN, "metadata": {}}], "proof": NaN, "count": Infinity}'
+
+
+async def half_a_proof(asked: Asked) -> Answer | None:
+    shown = {"proof": "zz", "root_hex": "00" * 31, "count": -1, "signature": "0x1", "inclusion": {"key": "00"}}
+    return 200, {}, json.dumps(shown | {"results": None, "cid": None}).encode()
+
+
+async def endless(asked: Asked) -> Answer | None:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def gone(asked: Asked) -> Answer | None:
+    return None
+
+
+async def failing(asked: Asked) -> Answer | None:
+    return 500, {}, b"oops"
+
+
+FAULTS = [huge, deep, wrong, not_numbers, half_a_proof, endless, gone, failing]
+
+
+class Turns(Keeps):
+    """Behaves until `turned`, then does as the fault says."""
+
+    def __init__(self, keypair: Keypair, fault: Fault) -> None:
+        super().__init__(keypair)
+        self.fault = fault
+        self.turned = False
+
+    async def answer(self, asked: Asked) -> Answer | None:
+        return await (self.fault(asked) if self.turned else super().answer(asked))
+
+
+async def scores(bench: Bench) -> dict[int, reports.MinerScore]:
+    return {each.uid: each for each in await bench.ledger.read(lambda c: reports.scores(c, NETUID))}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+async def test_a_hostile_miner_earns_nothing_and_the_others_keep_their_scores(fault: Fault) -> None:
+    hostile, honest = Turns(key(2), fault), Keeps(key(1))
+    async with over([honest, hostile], timeout_s=0.4, deadline_s=3.0) as bench:
+        await bench.hold()
+        hostile.turned = True
+        bench.block += 50
+        began = trio.current_time()
+        closed = await bench.rounds.hold(bench.metagraph())
+        assert trio.current_time() - began < 6.0
+        assert closed.state is RoundState.CLOSED
+        found = await scores(bench)
+        assert found[1].score == pytest.approx(1.0, abs=0.02)
+        assert found[2].score == 0.0
+
+
+async def test_a_miner_that_answers_in_drips_ends_with_the_round_s_deadline() -> None:
+    class Slow(Turns):
+        pass
+
+    async def late(asked: Asked) -> Answer | None:
+        await trio.sleep(0.35)
+        return 500, {}, b""
+
+    slow = Slow(key(2), late)
+    async with over([Keeps(key(1)), slow], timeout_s=0.5, deadline_s=0.8) as bench:
+        await bench.hold()
+        slow.turned = True
+        began = trio.current_time()
+        await bench.rounds.hold(bench.metagraph())
+        assert trio.current_time() - began < 2.5
+        explained = await bench.ledger.read(lambda c: reports.explain(c, NETUID, 2, 1))
+        assert explained is not None
+        outcomes = [each.outcome for each in explained.rounds[0].questions]
+        assert set(outcomes) == {"refused", "late"}
+
+
+async def test_a_miner_that_disappears_between_rounds_is_scored_from_what_it_should_hold() -> None:
+    leaving = Keeps(key(2))
+    async with over([Keeps(key(1)), leaving], timeout_s=0.4) as bench:
+        await bench.hold()
+        leaving.url = "http://127.0.0.1:9"  # the discard port: nobody listens
+        await bench.rounds.hold(bench.metagraph())
+        found = await scores(bench)
+        assert found[2].score == 0.0
+        assert found[1].score == pytest.approx(1.0, abs=0.02)
+
+
+async def test_a_miner_that_admits_registered_keys_only_is_marked_and_gets_its_records_by_the_validator_s_key() -> None:
+    class Admits(Keeps):
+        async def answer(self, asked: Asked) -> Answer | None:
+            if json.loads(asked.body)["hotkey"] != own:
+                return 401, {}, b'{"error": "not registered"}'
+            return await super().answer(asked)
+
+    async with over([Admits(key(1))]) as bench:
+        own = bench.rounds._keypair.ss58
+        await bench.hold()
+        await bench.hold()
+        known = await bench.ledger.read(lambda c: records.known(c, key(1).public_key))
+        assert known is not None
+        assert known.registered_only
+        assert (await scores(bench))[1].score == pytest.approx(1.0, abs=0.02)
+
+
+async def test_a_new_hotkey_on_an_old_uid_starts_clean() -> None:
+    first = Keeps(key(1))
+    async with over([first]) as bench:
+        await bench.hold()
+        await bench.hold()
+        second = Keeps(key(5))
+        second.url, second.responder = first.url, first.responder
+        first.keypair = key(5)
+        first.records.clear()
+        await bench.hold()
+        known = await bench.ledger.read(lambda c: records.known(c, key(5).public_key))
+        assert known is not None
+        assert known.standing.rounds <= 1

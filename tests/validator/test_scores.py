@@ -1,0 +1,116 @@
+"""What each kind of miner scores, over real sockets."""
+
+import pytest
+
+from engram.validator import records, reports
+from engram.validator.model import PlantState
+from tests.validator.benches import NETUID, Bench, key, over, public_file
+from tests.validator.toy_miners import Drops, Keeps, KeepsHashes, Relays, ServesPublicFile
+
+
+async def last_scores(bench: Bench) -> dict[int, reports.MinerScore]:
+    return {each.uid: each for each in await bench.ledger.read(lambda c: reports.scores(c, NETUID))}
+
+
+async def test_a_miner_that_stores_reaches_one() -> None:
+    async with over([Keeps(key(1))]) as bench:
+        for _ in range(3):
+            await bench.hold()
+        scores = await last_scores(bench)
+        assert scores[1].recall == 1.0
+        assert scores[1].proof_rate == 1.0
+        assert scores[1].score == pytest.approx(1.0, abs=0.02)
+        assert scores[1].ema == pytest.approx(1.0, abs=0.05)
+
+
+async def test_one_that_serves_only_the_public_file_stays_below_six_tenths_and_is_slashed() -> None:
+    shared = public_file()
+    cheat = ServesPublicFile(key(2))
+    cheat.records = {each.cid: each.vector_bytes for each in shared}
+    async with over([Keeps(key(1)), cheat], shared=shared) as bench:
+        for _ in range(3):
+            await bench.hold()
+            score = (await last_scores(bench))[2].score
+            assert score is None or score <= 0.6
+        scores = await last_scores(bench)
+        assert scores[2].slashed_until_block is not None
+        assert scores[2].slashed_until_block > bench.block
+
+
+async def test_one_that_keeps_only_hashes_proves_nothing() -> None:
+    async with over([KeepsHashes(key(2))]) as bench:
+        await bench.hold()
+        await bench.hold()
+        scores = await last_scores(bench)
+        assert scores[1].proof_rate == 0.0
+        assert scores[1].score is not None
+        assert scores[1].score <= 0.3
+        assert scores[1].slashed_until_block is not None
+
+
+async def test_one_that_relays_to_a_miner_that_does_not_cooperate_proves_nothing() -> None:
+    other = Keeps(key(1))
+    relay = Relays(key(2), other=other)
+    async with over([relay, other]) as bench:
+        await bench.hold()
+        await bench.hold()
+        scores = await last_scores(bench)
+        assert scores[2].proof_rate == 1.0
+        assert scores[2].slashed_until_block is None
+        assert scores[1].proof_rate == 0.0
+        assert scores[1].slashed_until_block is not None
+
+
+async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
+    drops = Drops(key(2))
+    async with over([drops], planted_rounds=20) as bench:
+        for _ in range(6):
+            await bench.plant()
+            drops.forget()
+            bench.block += 50
+            await bench.rounds.hold(bench.metagraph())
+        known = await bench.ledger.read(lambda c: records.known(c, drops.keypair.public_key))
+        assert known is not None
+        assert known.standing.slashes >= 1
+        scores = await last_scores(bench)
+        assert scores[1].recall is not None
+        assert scores[1].recall < 0.7
+
+
+async def test_two_uids_of_one_operator_share_one_score() -> None:
+    one, other = Keeps(key(1)), Keeps(key(2))
+    async with over([one, other, Keeps(key(3))], coldkeys={1: 7, 2: 7}, share_scores=True) as bench:
+        # All three listen on one address here, so that the address alone would join them.
+        await bench.hold()
+        await bench.hold()
+        scores = await last_scores(bench)
+        assert scores[1].group_of == scores[2].group_of == 1
+        shared, own = scores[1].shared_score, scores[1].score
+        assert shared is not None
+        assert own is not None
+        assert shared < own / 1.9
+
+
+async def test_planted_records_go_to_one_miner_each_and_are_never_signed_by_the_validator() -> None:
+    one, other = Keeps(key(1)), Keeps(key(2))
+    async with over([one, other]) as bench:
+        await bench.hold()
+        await bench.hold()
+        assert one.came
+        assert not {cid for cid, _, _ in one.came} & {cid for cid, _, _ in other.came}
+        own = bench.rounds._keypair.ss58
+        assert own not in {signer for _, signer, _ in one.came + other.came}
+        assert own in one.askers
+        assert set(one.askers) - {own}
+
+
+async def test_planted_records_are_deleted_by_their_signers_when_their_rounds_are_over() -> None:
+    miner = Keeps(key(1))
+    async with over([miner], planted_rounds=3) as bench:
+        for _ in range(6):
+            await bench.hold()
+        await bench.gardener.tend_once()
+        deleted = await bench.ledger.read(lambda c: records.plants(c, miner.keypair.public_key, (PlantState.DELETED,)))
+        assert deleted
+        assert {plant.cid for plant in deleted} <= set(miner.deleted)
+        assert not {plant.cid for plant in deleted} & set(miner.records)

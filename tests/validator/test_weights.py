@@ -1,0 +1,205 @@
+"""Weights on the chain's double: when they are due, that they are set once an epoch, what a crash leaves."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Connection
+
+from engram.chain.read.view import open_view
+from engram.chain.submit.kept_commits import KeptCommits
+from engram.chain.submit.sender import Sender
+from engram.chain.submit.submit_extrinsic import InclusionWait
+from engram.chain.sync.subnets import Subnets
+from engram.clock import ManualClock
+from engram.ledger import open_inline
+from engram.ledger.inline import InlineLedger
+from engram.validator import records
+from engram.validator.due import Due
+from engram.validator.model import Known, Miner, RoundState, Sent, SentState
+from engram.validator.standing import Standing
+from engram.validator.weights_setter import WeightPorts, WeightsSetter
+from tests.chain.test_sender import VALIDATOR
+from tests.fakes.living_chain import NETUID, LivingChain
+
+QUICK = InclusionWait(0.001, 2.0)
+
+
+class Setter:
+    def __init__(self, ledger: InlineLedger, chain: LivingChain, folder: Path, **changed: Any) -> None:
+        self.ledger, self.chain, self.clock = ledger, chain, ManualClock()
+        self.subnets = Subnets(self.clock, (NETUID,), 60.0)
+        self.settled: list[Sent] = []
+        self.counted: list[SentState] = []
+        given: dict[str, Any] = {
+            "ledger": ledger,
+            "subnets": self.subnets,
+            "nodes": [chain],
+            "sender": Sender([chain], waiting=QUICK),
+            "kept": KeptCommits(folder / "commits"),
+            "keypair": VALIDATOR,
+            "clock": self.clock,
+            "netuid": NETUID,
+            "version": 100_000,
+            "share_scores": False,
+            "dry_run": False,
+            "boot": "boot",
+            "settled": lambda connection, sent, last: self.settled.append(sent),
+            "counted": self.counted.append,
+        }
+        self.setter = WeightsSetter(WeightPorts(**given | changed))
+
+    async def sync(self) -> None:
+        metagraph = await (await open_view([self.chain])).metagraph(NETUID, self.clock.monotonic())
+        self.subnets.publish(metagraph, ())
+
+    async def look(self) -> Due:
+        await self.sync()
+        return await self.setter.look()
+
+    async def sent(self) -> list[Sent]:
+        return await self.ledger.read(lambda c: records.sent_weights(c, NETUID, VALIDATOR.public_key))
+
+    async def score(self, scores: dict[int, float], boot: str = "boot") -> None:
+        """A whole round in which the miners with these uids got these averages."""
+        await self.sync()
+        metagraph = self.subnets.get(NETUID)
+        assert metagraph is not None
+        found = [metagraph.neurons[uid] for uid in scores]
+
+        def write(connection: Connection) -> None:
+            miners = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=None) for each in found]
+            opened = records.open_round(connection, NETUID, metagraph.block, boot, 1.0, miners, [])
+            for each in found:
+                standing = Standing(ema=scores[each.uid], rounds=1)
+                records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)
+            records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
+
+        await self.ledger.write(write)
+
+    def weights(self) -> dict[int, int]:
+        uid = self.chain.uid(VALIDATOR.public_key)
+        return dict(self.chain.get("SubtensorModule", "Weights", NETUID, uid) or ())
+
+
+@asynccontextmanager
+async def setting(folder: Path, **changed: Any) -> AsyncIterator[Setter]:
+    ledger = open_inline()
+    yield Setter(ledger, LivingChain(), folder, **changed)
+    ledger.close()
+
+
+async def test_weights_are_the_normalized_averages(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0, 2: 0.5, 3: 0.0})
+        assert await at.look() is Due.SET
+        assert at.weights() == {1: 65_535, 2: 32_768}
+        (sent,) = await at.sent()
+        assert sent.state is SentState.SET
+        assert [each.state for each in at.settled] == [SentState.SET]
+
+
+async def test_weights_are_set_once_an_epoch_however_often_it_looks(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0})
+        for _ in range(5):
+            await at.look()
+        assert len({sent.epoch for sent in await at.sent()}) == len(await at.sent())
+
+
+async def test_nothing_is_set_before_one_whole_round_of_this_start(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0}, boot="the start before")
+        assert await at.look() is Due.NO_ROUND
+        assert await at.sent() == []
+
+
+@pytest.mark.parametrize("scores", [{1: 0.0, 2: 0.0}, {1: float("nan")}])
+async def test_scores_of_zero_or_no_number_set_nothing(tmp_path: Path, scores: dict[int, float]) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({uid: 0.0 if value != value else value for uid, value in scores.items()})
+        assert await at.look() is Due.NO_SCORES
+        assert await at.sent() == []
+
+
+async def test_a_dry_run_writes_down_what_it_would_send_and_sends_nothing(tmp_path: Path) -> None:
+    async with setting(tmp_path, dry_run=True) as at:
+        await at.score({1: 1.0, 2: 1.0})
+        assert await at.look() is Due.DUE
+        assert await at.look() is Due.DUE
+        (sent, *more) = await at.sent()
+        assert sent.state is SentState.DRY_RUN
+        assert sent.weights == {1: 0.5, 2: 0.5}
+        assert "author_submitExtrinsic" not in at.chain.asked
+        assert len({each.epoch for each in (sent, *more)}) == len((sent, *more))
+
+
+async def test_a_validator_of_an_older_version_than_the_subnet_wants_stops(tmp_path: Path) -> None:
+    async with setting(tmp_path, version=0) as at:
+        at.chain.put(7, "SubtensorModule", "WeightsVersionKey", NETUID)
+        await at.score({1: 1.0})
+        metagraph = at.subnets.get(NETUID)
+        assert metagraph is not None
+        newer = msgspec.structs.replace(metagraph.parameters, weights_version=7)
+        at.subnets.publish(msgspec.structs.replace(metagraph, parameters=newer), ())
+        assert await at.setter.look() is Due.OUTDATED
+
+
+async def test_an_extrinsic_that_is_lost_is_sent_again_only_when_it_can_no_longer_arrive(tmp_path: Path) -> None:
+    async with setting(tmp_path, sender=None) as at:
+        at.setter._ports = msgspec.structs.replace(
+            at.setter._ports, sender=Sender([at.chain], waiting=InclusionWait(0.001, 0.05))
+        )
+        at.chain.drop_submissions = True
+        await at.score({1: 1.0})
+        await at.look()
+        (sent,) = await at.sent()
+        assert sent.state is SentState.UNKNOWN
+        assert await at.look() in (Due.SET, Due.UNSETTLED)
+        assert len(await at.sent()) == 1
+        at.chain.drop_submissions = False
+        for _ in range(70):
+            at.chain.seal()
+        await at.look()
+        states = [each.state for each in await at.sent()]
+        assert states[-1] is SentState.REFUSED
+        assert states[0] is SentState.SET
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_a_crash_between_intent_and_outcome_never_sets_twice_in_an_epoch(tmp_path: Path, arrived: bool) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0})
+        crash: Callable[..., Any] = at.setter._outcome
+
+        async def crashed(*given: Any) -> Any:
+            if arrived:
+                await crash(*given)
+            raise KeyboardInterrupt
+
+        at.setter._outcome = crashed  # type: ignore[method-assign,assignment]
+        with pytest.raises(KeyboardInterrupt):
+            await at.look()
+        (sent,) = await at.sent()
+        assert sent.state is SentState.INTENT
+        again = Setter(at.ledger, at.chain, tmp_path)
+        before = at.chain.asked.count("author_submitExtrinsic")
+        at.chain.seal_at_look = False
+        assert await again.look() in (Due.SET, Due.UNSETTLED)
+        assert at.chain.asked.count("author_submitExtrinsic") == before
+        (sent,) = await again.sent()
+        assert sent.state is (SentState.SET if arrived else SentState.INTENT)
+
+
+async def test_a_hotkey_that_was_replaced_since_the_round_gets_nothing(tmp_path: Path) -> None:
+    async with setting(tmp_path) as at:
+        await at.score({1: 1.0, 2: 1.0})
+        metagraph = at.subnets.get(NETUID)
+        assert metagraph is not None
+        old = metagraph.neurons[1].hotkey
+        at.chain.metagraphs["0xc201"] = lambda scale: scale.replace(old, bytes(range(32)))
+        assert await at.look() is Due.SET
+        assert at.weights() == {2: 65_535}

@@ -1,0 +1,168 @@
+"""Each check of a receiver, by tampering with one thing at a time."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engram.hotkeys import Keypair
+from engram.relay import MinerScore, NodeMemory, PayloadSigner, memory_payload, scores_payload
+from engram.relay.rules import signed_hash
+from engram.xeris import judging
+from engram.xeris.judging import Known, Refused
+
+NOW = 1_700_000_000.0
+ONE, TWO, STRANGER = (Keypair.from_seed(bytes([number]) * 32) for number in (1, 2, 3))
+SCORES = {"0": MinerScore(0.95, 120.5, 0.9), "10": MinerScore(1.0, None, 1.0)}
+
+
+def scores(keypair: Keypair = ONE, *, cosigners: tuple[Keypair, ...] = (), **changed: Any) -> dict[str, Any]:
+    payload = scores_payload(SCORES, netuid=450, block=1000, uid=5, round_ts=NOW)
+    document: dict[str, Any] = json.loads(PayloadSigner.of(keypair).sign(msgspec.json.encode(payload)).body)
+    if cosigners:
+        document["cosignatures"] = [cosignature(each, document["signed_hash"]) for each in cosigners]
+    return document | changed
+
+
+def cosignature(keypair: Keypair, digest: str, hotkey: str | None = None) -> dict[str, str]:
+    return {"hotkey": hotkey or keypair.ss58, "signature": "0x" + keypair.sign(digest.encode()).hex()}
+
+
+def memory(keypair: Keypair = ONE) -> dict[str, Any]:
+    payload = memory_payload({"5Node": NodeMemory(vectors=3)}, netuid=450, block=7, source="nodes0", round_ts=NOW)
+    found: dict[str, Any] = json.loads(PayloadSigner.of(keypair).sign(msgspec.json.encode(payload)).body)
+    return found
+
+
+def read(document: dict[str, Any], now: float = NOW) -> judging.Submission:
+    return judging.read(json.dumps(document).encode(), now, keep_s=86_400.0)
+
+
+def known(**changed: Any) -> Known:
+    given: dict[str, Any] = {
+        "same_nonce": None,
+        "signed_before": None,
+        "permits": {ONE.public_key, TWO.public_key},
+        "gateways": {ONE.public_key},
+        "quorum": 1,
+    }
+    return Known(**given | changed)
+
+
+def resigned(document: dict[str, Any], keypair: Keypair = ONE) -> dict[str, Any]:
+    """The document after a change, signed again: only what it says is wrong."""
+    digest = signed_hash(document)
+    return document | {"signed_hash": digest, "signature": "0x" + keypair.sign(digest.encode()).hex()}
+
+
+def code(document: dict[str, Any], now: float = NOW, **changed: Any) -> str:
+    try:
+        judging.judge(read(document, now), known(**changed))
+    except Refused as refused:
+        return refused.code
+    return "accepted"
+
+
+def test_the_original_s_payload_of_scores_is_accepted() -> None:
+    assert code(scores()) == "accepted"
+
+
+def test_a_gateway_s_payload_of_memory_is_accepted_without_any_permit() -> None:
+    assert code(memory(), permits=None) == "accepted"
+
+
+@pytest.mark.parametrize("field", sorted(scores()))
+def test_a_field_that_was_tampered_with_is_noticed(field: str) -> None:
+    document = scores()
+    value = document[field]
+    changed: Any
+    match value:
+        case str():
+            changed = value[:-1] + ("0" if value[-1] != "0" else "1")
+        case int() | float():
+            changed = value + 1
+        case _:
+            changed = {"0": {"recall": 1.0, "latency_ms": 1.0, "proof_rate": 1.0}}
+    assert code(document | {field: changed}) != "accepted"
+
+
+@pytest.mark.parametrize("field", sorted(scores()))
+def test_a_field_that_is_missing_is_a_fault_of_the_schema(field: str) -> None:
+    document = scores()
+    del document[field]
+    assert code(document) == "schema"
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (scores(schema_version="engram-v9"), "schema"),
+        (scores(kind="wisdom"), "schema"),
+        (scores(kind="memory"), "schema"),
+        (scores(netuid=70_000), "schema"),
+        (scores(block=-1), "schema"),
+        (scores(scores={"0": 7}), "schema"),
+        (resigned(scores(scores={})), "output_hash"),
+        (resigned(scores(nonce="999:5:1")), "nonce"),
+        (resigned(scores(nonce="1000")), "nonce"),
+        (scores(validator_hotkey=TWO.ss58), "signature"),
+        (scores(signed_hash="0" * 64), "signature"),
+        (scores(cosigners=(TWO,)) | {"cosignatures": [cosignature(STRANGER, "other", TWO.ss58)]}, "cosignature"),
+        (scores(cosigners=(ONE,)), "cosignature"),
+        (scores(cosigners=(TWO, TWO)), "cosignature"),
+        (scores(cosignatures=[{"hotkey": "nonsense", "signature": "0x"}]), "cosignature"),
+    ],
+)
+def test_a_payload_that_does_not_hold_together_is_refused(document: dict[str, Any], expected: str) -> None:
+    assert code(document) == expected
+
+
+def test_two_spellings_of_one_key_are_one_key() -> None:
+    document = scores()
+    in_hex = "0x" + ONE.public_key.hex()
+    document["cosignatures"] = [cosignature(ONE, document["signed_hash"], in_hex)]
+    assert code(document) == "cosignature"
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"same_nonce": "another"}, "nonce_used"),
+        ({"signed_before": "another"}, "equivocation"),
+        ({"permits": None}, "permits_unknown"),
+        ({"permits": {TWO.public_key}}, "no_permit"),
+        ({"quorum": 2}, "quorum"),
+    ],
+)
+def test_scores_are_held_against_what_is_known(changed: dict[str, Any], expected: str) -> None:
+    assert code(scores(), **changed) == expected
+
+
+def test_two_validators_make_a_quorum_and_each_needs_a_permit() -> None:
+    assert code(scores(cosigners=(TWO,)), quorum=2) == "accepted"
+    assert code(scores(cosigners=(STRANGER,)), quorum=2) == "no_permit"
+
+
+def test_memory_of_a_gateway_that_is_not_known_holds_the_gateway_back() -> None:
+    assert code(memory(TWO)) == "unknown_gateway"
+    assert judging._STATUS["unknown_gateway"] == 403
+
+
+@pytest.mark.parametrize(("now", "expected"), [(NOW - 121, "from_the_future"), (NOW + 86_401, "too_old")])
+def test_clocks_are_held_against_each_other(now: float, expected: str) -> None:
+    assert code(scores(), now) == expected
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=12), inner),
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(st.binary(max_size=300) | ANY_JSON)
+def test_whatever_comes_is_refused_and_never_an_error(body: bytes) -> None:
+    with pytest.raises(Refused):
+        judging.read(body, NOW, 86_400.0)

@@ -1,0 +1,204 @@
+"""A receiver over its real surface and ledger: repeats, permits at the block, pages; the emitter on the other side."""
+
+from collections.abc import AsyncIterator
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from actors import ChildSpec, Registry, SupervisorSpec, open_system
+from config.model import HttpSettings
+from engram.clock import ManualClock, SeededIds, SystemClock
+from engram.hotkeys import Keypair, verify
+from engram.http.client import HttpClient
+from engram.ledger import open_inline
+from engram.ledger.inline import InlineLedger
+from engram.relay import PayloadSigner, RetryPolicy
+from engram.relay import records as outbox
+from engram.relay.actor import EmitterPorts, RelayEmitter
+from engram.relay.model import Outcome, Unknown
+from engram.relay.receiver import Receiver
+from engram.relay.rounds import RoundLosses
+from engram.relay.signer import Signed
+from engram.telemetry.metrics import Metrics
+from engram.xeris import records
+from engram.xeris.app import xeris_app
+from engram.xeris.receiver import XerisReceiver
+from tests.http.harness import serving
+from tests.relay.samples import payload
+from tests.xeris.test_judging import NOW, ONE, STRANGER, TWO, memory, resigned, scores
+
+OWN = Keypair.from_seed(bytes([9]) * 32)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.ledger: InlineLedger = open_inline()
+        self.clock = ManualClock(NOW)
+        self.metrics = Metrics()
+        self.judged: list[str] = []
+        self.receiver = XerisReceiver(
+            self.ledger,
+            OWN,
+            self.clock,
+            gateways=frozenset({ONE.public_key}),
+            quorum=1,
+            keep_s=86_400.0,
+            judged=self.judged.append,
+        )
+        self.app = xeris_app(
+            self.receiver,
+            self.ledger,
+            settings=HttpSettings(requests_per_minute_per_ip=0),
+            clock=self.clock,
+            ids=SeededIds(1),
+            metrics=self.metrics,
+        )
+        self.client = self.app.test_client()
+
+    async def permit(self, block: int, *keys: Keypair) -> None:
+        await self.ledger.write(lambda c: records.note_permits(c, 450, block, [key.public_key for key in keys]))
+
+    async def post(self, document: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        answer = await self.client.post("/payloads", json=document)
+        return answer.status_code, await answer.get_json()
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        answer = await self.client.get(path)
+        return answer.status_code, await answer.get_json()
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    made.ledger.close()
+
+
+async def test_an_acknowledgement_is_signed_and_a_repeat_gets_the_same_one(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    status, first = await bench.post(scores())
+    assert (status, first["status"]) == (200, "accepted")
+    message = f"engram-accepted:{first['signed_hash']}:{first['received_ms']}".encode()
+    assert verify(OWN.public_key, message, bytes.fromhex(first["signature"][2:]))
+    bench.clock.advance(100.0)
+    assert await bench.post(scores()) == (200, first)
+    assert bench.judged == ["accepted", "repeated"]
+    assert await bench.ledger.read(records.count) == 1
+
+
+async def test_another_payload_with_that_nonce_is_refused(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    await bench.post(scores())
+    status, refused = await bench.post(resigned(scores(round_ts=NOW + 1)))
+    assert (status, refused["code"]) == (409, "nonce_used")
+
+
+async def test_permits_are_those_of_the_payload_s_block(bench: Bench) -> None:
+    status, refused = await bench.post(scores())
+    assert (status, refused["code"]) == (425, "permits_unknown")
+    await bench.permit(900, TWO)
+    await bench.permit(1000, ONE)
+    await bench.permit(1100, TWO)
+    assert (await bench.post(scores()))[0] == 200
+    status, refused = await bench.post(scores(STRANGER))
+    assert (status, refused["code"]) == (422, "no_permit")
+
+
+async def test_a_block_between_two_records_with_other_permits_is_not_guessed(bench: Bench) -> None:
+    await bench.permit(900, TWO)
+    await bench.permit(1100, ONE)
+    assert (await bench.post(scores()))[1]["code"] == "permits_unknown"
+
+
+async def test_blocks_with_the_same_permits_share_a_row(bench: Bench) -> None:
+    for block in (900, 950, 1050):
+        await bench.permit(block, ONE)
+    assert await bench.ledger.read(lambda c: records.permits_at(c, 450, 1000)) == frozenset({ONE.public_key})
+    assert await bench.ledger.read(lambda c: records.permits_at(c, 450, 1051)) is None
+    assert await bench.ledger.read(lambda c: records.permits_at(c, 450, 899)) is None
+
+
+async def test_what_was_accepted_is_served_in_pages_and_by_hash(bench: Bench) -> None:
+    await bench.permit(1000, ONE)
+    _, first = await bench.post(scores())
+    await bench.post(memory())
+    status, page = await bench.get("/intelligence?limit=1")
+    assert [item["kind"] for item in page["items"]] == ["memory"]
+    assert [item["kind"] for item in (await bench.get(f"/intelligence?before={page['next']}"))[1]["items"]] == [
+        "scores"
+    ]
+    assert [item["kind"] for item in (await bench.get("/intelligence?kind=scores"))[1]["items"]] == ["scores"]
+    status, one = await bench.get(f"/intelligence/{first['signed_hash']}")
+    assert (status, one["document"], one["acknowledgement"], one["state"]) == (
+        200,
+        scores_as_sent(one),
+        first,
+        "accepted",
+    )
+    assert (await bench.get("/intelligence/" + "0" * 64))[0] == 404
+    assert (await bench.get("/intelligence?limit=x"))[0] == 422
+
+
+def scores_as_sent(found: dict[str, Any]) -> dict[str, Any]:
+    sent = scores()
+    return sent | {"signature": found["document"]["signature"]}  # signatures are randomized
+
+
+@pytest.mark.parametrize("name", ["scores", "memory", "ranking", "inference", "gap"])
+async def test_schemas_are_published(bench: Bench, name: str) -> None:
+    status, schema = await bench.get(f"/schemas/{name}")
+    assert status == 200
+    assert {"validator_hotkey", "signature", "signed_hash", "output_hash"} <= set(schema["required"])
+
+
+async def test_there_is_no_schema_of_another_name(bench: Bench) -> None:
+    assert (await bench.get("/schemas/wisdom"))[0] == 404
+
+
+async def test_old_payloads_are_forgotten(bench: Bench) -> None:
+    await bench.post(memory())
+    assert await bench.ledger.write(lambda c: records.purge(c, NOW + 1)) == 1
+    assert await bench.ledger.read(records.count) == 0
+
+
+async def test_what_the_emitter_sends_is_accepted_once(bench: Bench) -> None:
+    """The relay's own emitter over a real socket: an answer that is lost brings a repeat, and one payload."""
+    clock, registry, sender = SystemClock(), Registry(), open_inline()
+    sender.write_now(lambda c: outbox.enqueue(c, payload(1), clock.now()))
+    sender.write_now(lambda c: outbox.enqueue(c, payload(2), clock.now()))
+    lost: list[str] = []
+
+    class Losing:
+        """Loses the first answer."""
+
+        async def submit(self, signed: Signed) -> Outcome:
+            outcome = await receiver.submit(signed)
+            lost.append(signed.signed_hash)
+            return Unknown("the answer was lost") if len(lost) == 1 else outcome
+
+    http = HttpClient()
+    metrics = Metrics()
+    async with serving(bench.app) as running:
+        receiver = Receiver(http, f"{running.address.url}/payloads", 5.0)
+        ports = EmitterPorts(
+            ledger=sender,
+            receiver=Losing(),
+            signer=PayloadSigner.of(ONE),
+            policy=RetryPolicy(backoff_min_s=0.05, backoff_max_s=0.1),
+            clock=clock,
+            rng=Random(1),
+            metrics=metrics,
+            losses=RoundLosses(metrics),
+        )
+        spec = SupervisorSpec("root", [ChildSpec("relay", lambda: RelayEmitter(ports), name="relay")])
+        async with open_system(spec, registry=registry):
+            with trio.fail_after(20):
+                while sender.write_now(lambda c: outbox.count(c, "pending")):  # noqa: ASYNC110  # no event crosses
+                    await trio.sleep(0.02)
+    await http.aclose()
+    found = await bench.ledger.read(lambda c: records.newest(c, 450, None, 10))
+    assert [each.block for each in found] == [1002, 1001]
+    assert bench.judged == ["accepted", "repeated", "accepted"]
+    sender.close()
