@@ -29,6 +29,7 @@ class Incoming:
         "query",
         "raw_path",
         "receive",
+        "read_to_end",
         "received_bytes",
         "request_id",
         "route",
@@ -73,6 +74,8 @@ class Incoming:
         self.backend = ""
         self.detail = ""
         self.received_bytes = 0
+        self.read_to_end = False
+        """Whether the whole body has been read."""
         self.sent_bytes = 0
 
     @property
