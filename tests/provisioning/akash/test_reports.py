@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 
@@ -14,10 +15,13 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
 from engram.provisioning.akash.transactions import Subject, TxState
+from tests.doubles.akash.double import Options
 from tests.doubles.akash.store import UACT
-from tests.provisioning.akash.worlds import KEY, World, world
+from tests.provisioning.akash.worlds import KEY, QUICKLY, World, world
 
 S = DeploymentState
+BUSY = msgspec.structs.replace(QUICKLY, block_s=1.0)
+"""Blocks that leave time to work for a hundred sessions at once."""
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -91,7 +95,7 @@ async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_seco
 @pytest.mark.heavy
 async def test_report_support_13_with_a_hundred_sessions_at_once() -> None:
     """akash-network/support#13, node#955, at the size of the report twice over."""
-    async with world() as made:
+    async with world(BUSY) as made:
         await many_sessions(made, 100)
         assert made.double.control.state()["failed"] == []
 
@@ -239,8 +243,8 @@ async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease
         sound(made)
 
 
-async def mass_close(count: int) -> None:
-    async with world() as made, watched(made.backend) as exits:
+async def mass_close(count: int, options: Options = QUICKLY) -> None:
+    async with world(options) as made, watched(made.backend) as exits:
         for name in ("ada", "brunel"):
             made.faults(name, no_bids=True)
         async with trio.open_nursery() as launches:
@@ -276,7 +280,7 @@ async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struc
 @pytest.mark.heavy
 async def test_report_support_245_with_thirty_sessions_on_one_provider() -> None:
     """akash-network/support#245, at the size of the report."""
-    await mass_close(30)
+    await mass_close(30, BUSY)
 
 
 async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing() -> None:
