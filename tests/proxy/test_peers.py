@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -77,7 +77,8 @@ async def by_node(how: str, url: str, body: bytes, headers: dict[str, str], fold
     return int(status), int(size)
 
 
-PEERS = {
+Peer = Callable[[str, bytes, dict[str, str], Path], Awaitable[tuple[int, int]]]
+PEERS: dict[str, Peer] = {
     "requests": by_requests,
     "curl": by_curl,
     "fetch": partial(by_node, "fetch"),
