@@ -76,6 +76,7 @@ async def test_a_changed_group_takes_over_and_the_old_one_keeps_no_connection() 
     ):
         assert (await client.ask(signed("/inference"))).body == b"old"
         group = proxied.state.plan.groups["servers"]
+        await proxied.end()
         assert group.upstream.idle == 1
         await proxied.reload(settings_for(new.port))
         assert group.upstream.idle == 0
