@@ -84,7 +84,7 @@ PEERS: dict[str, Peer] = {
     "fetch": partial(by_node, "fetch"),
     "node:http": partial(by_node, "http"),
 }
-TIMES = 100 if NIGHTLY else 2
+TIMES = 100 if NIGHTLY else 1
 LARGE = b"x" * 20_000_000
 
 
@@ -157,7 +157,7 @@ async def test_a_connection_that_the_backend_is_about_to_close_is_not_used(
     arguments: tuple[str, ...], keep_alive_s: float
 ) -> None:
     """Requests paced around the backend's idle time: no 502, and each is executed once."""
-    count = 10_000 if NIGHTLY else 300
+    count = 10_000 if NIGHTLY else 100
     lanes = 25
     async with trio.open_nursery() as nursery:
         port = await node_backend(nursery, *arguments)
