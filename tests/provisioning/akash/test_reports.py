@@ -354,6 +354,7 @@ async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_the
         (row,) = made.rows()
         assert row.state is S.CREATING
         made.double.make_blocks(10, 6.0)  # its time is over: only a look at the chain tells what became of it
+        await trio.sleep(2 * made.settings.akash.poll_s)  # until the next look at the endpoints
         await made.backend.launch(made.spec())
         sent = made.ledger.write_now(lambda c: transactions.of_deployment(c, row.dseq))
         assert [(one.subject, one.state) for one in sent if one.subject is Subject.CREATE] == [
