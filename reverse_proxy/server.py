@@ -2,11 +2,12 @@
 
 import sys
 
-from engram import cli
+from engram import cli, crash_reports
 
 
 def main() -> int:
     """Run the proxy until SIGTERM or Ctrl-C; return the exit status."""
+    crash_reports.enable()
     return cli.main(["run", "proxy", *sys.argv[1:]])
 
 
