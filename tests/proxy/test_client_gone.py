@@ -171,3 +171,13 @@ async def once(proxied: Proxied, leaves: Callable[[bytes], bool]) -> None:
 @pytest.mark.parametrize("name", ENDINGS)
 async def test_slots_come_back_over_ten_thousand_requests(name: str) -> None:
     await slots_come_back(name, 10_000 // len(ENDINGS))
+
+
+async def test_a_client_that_leaves_with_its_whole_answer_is_not_gone() -> None:
+    async with both(answer(b"whole")) as (_, proxied):
+        for _ in range(50):
+            async with calling(proxied) as client:
+                await client.send(signed("/inference"))
+                await client.read_until(b"whole")
+        await proxied.ended(50)
+        assert {ended.code for ended in proxied.ends} == {"done"}
