@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from engram import kill_points
 from engram.clock import Clock
-from engram.http.client import HttpError
+from engram.http.client import HttpError, Response
 from engram.ledger import Ledger
 from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import sending_rules, transactions, tx
@@ -198,11 +198,17 @@ class Sender:
                 reasons.append(answer.reason)
                 continue
             if answer.status == 200:
-                return int(decoded(answer, m.SimulateAnswer).gas_info.gas_used)
-            refused = refusal(answer)
-            if refused.code:  # the gateway's own words: the chain has looked at it
-                return refused.message
-            reasons.append(f"{endpoint.url} answers {answer.status}")
+                try:
+                    return _gas(answer)
+                except Unavailable as error:
+                    why = str(error)
+            else:
+                refused = refusal(answer)
+                if refused.code:  # the gateway's own words: the chain has looked at it
+                    return refused.message
+                why = f"it answers {answer.status}"
+            self._chain.endpoints.failed(endpoint, why)
+            reasons.append(f"{endpoint.url}: {why}")
         raise Unavailable("; ".join(reasons))
 
     async def _sign(
@@ -327,7 +333,11 @@ class Sender:
                 self._chain.endpoints.failed(endpoint, answer.reason)
                 continue
             if answer.status == 200:
-                response = decoded(answer, m.TxAnswer).tx_response
+                try:
+                    response = decoded(answer, m.TxAnswer).tx_response
+                except Unavailable as error:
+                    self._chain.endpoints.failed(endpoint, str(error))
+                    continue
                 if response.txhash.upper() != outgoing.name or int(response.height) <= 0:
                     continue
                 return _settled(outgoing, TxState.INCLUDED if response.code == 0 else TxState.REFUSED, response)
@@ -357,6 +367,14 @@ def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outg
         height=int(response.height) or None,
         gas_used=int(response.gas_used) or None,
     )
+
+
+def _gas(answer: Response) -> int:
+    """Return the gas that a simulation used. Raises Unavailable for what none of ours can use."""
+    used = int(decoded(answer, m.SimulateAnswer).gas_info.gas_used)
+    if not 0 < used <= sending_rules.MOST_GAS:
+        raise Unavailable(f"the simulation used {used} gas; one of ours uses 1 to {sending_rules.MOST_GAS}")
+    return used
 
 
 def answer_data(response: m.TxResponse) -> bytes:
