@@ -72,6 +72,7 @@ class SendingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Also: TypeAlias = Callable[[Connection], object]
+Settled: TypeAlias = Callable[[Connection, Outgoing], None]
 
 
 @final
@@ -147,8 +148,11 @@ class Sender:
         self._fresh.add(outgoing.hash)
         return True
 
-    async def follow(self, outgoing: Outgoing) -> Outgoing:
-        """Send it and return it once its state is final; that state is committed. Waits as long as it takes."""
+    async def follow(self, outgoing: Outgoing, also: Settled | None = None) -> Outgoing:
+        """Send it and return it once its state is final; that state is committed, together with what `also` writes.
+
+        Waits as long as it takes.
+        """
         renumbered = 0
         while outgoing.state is TxState.OPEN:
             settled = await self._follow(outgoing)
@@ -159,7 +163,7 @@ class Sender:
                     continue
                 settled = msgspec.structs.replace(outgoing, state=TxState.EXPIRED)
             outgoing = msgspec.structs.replace(settled, settled_at=self._clock.now())
-            await self._ledger.write(partial(transactions.settle, after=outgoing))
+            await self._ledger.write(partial(_settle, after=outgoing, also=also))
         self._fresh.discard(outgoing.hash)
         return outgoing
 
@@ -256,7 +260,7 @@ class Sender:
             wanted, ordering, outgoing.gas_limit, outgoing.subject, outgoing.dseq, outgoing.amount_uact
         )
         expired = msgspec.structs.replace(outgoing, state=TxState.EXPIRED, settled_at=self._clock.now())
-        await self.commit(again, lambda c: transactions.settle(c, expired))
+        await self.commit(again, partial(_settle, after=expired))
         return again
 
     # Following.
@@ -355,6 +359,11 @@ class Sender:
         if outgoing.timeout_height is not None:
             return head.height > outgoing.timeout_height + blocks(margin_s)
         return head.time > outgoing.timeout_ns / _NS + margin_s
+
+
+def _settle(connection: Connection, after: Outgoing, also: Settled | None = None) -> None:
+    if transactions.settle(connection, after) and also is not None:
+        also(connection, after)
 
 
 def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outgoing:

@@ -171,7 +171,7 @@ async def test_an_endpoint_that_knows_transactions_only_as_garbage_keeps_none_op
     included["/txs/"] = ok({"tx_response": {"height": "101", "txhash": made.name, "code": 0}})
     await sender.commit(made)
     again = sender_of(chain_of(http))  # the gateway was started again: it looks first
-    again._ledger = sender._ledger  # type: ignore[attr-defined]
+    again._ledger = sender._ledger
     assert (await again.follow(made)).state is TxState.INCLUDED
 
 
