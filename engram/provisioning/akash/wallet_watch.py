@@ -4,12 +4,14 @@ from typing import Final, final
 
 import structlog
 
-from engram.provisioning.akash import costs
+from engram.provisioning.akash import costs, records
 from engram.provisioning.akash.minting import Minting
 from engram.provisioning.akash.ports import AkashParts
 
 MICRO: Final = 1_000_000
 LEAST_DEPOSIT_ACT: Final = 0.5
+FEES_AKT: Final = 0.1
+"""What is kept for the fees of one deployment: it must be possible to close it."""
 UNKNOWN: Final = 1_000_000
 MARGIN_OVER_S: Final = 7 * 86_400.0
 
@@ -23,18 +25,23 @@ class WalletWatch:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._minting = Minting(parts)
-        self._act: float | None = None
+        self._places = UNKNOWN
 
-    def affordable(self) -> int:
-        """Return how many more deployments the account can pay the least deposit of, as far as is known."""
-        return UNKNOWN if self._act is None else int(self._act / LEAST_DEPOSIT_ACT)
+    @property
+    def places(self) -> int:
+        """How many deployments there may be at once, as far as is known: those at the last look, and what the balances
+        of then pay the least deposits and the fees of.
+        """
+        return self._places
 
     async def look(self) -> None:
         """Look once. Raises Unavailable."""
         parts = self._parts
+        held = len(await parts.ledger.read(records.all_live))
         akt = await parts.chain.balance("uakt") / MICRO
         act = await parts.chain.balance("uact") / MICRO
-        self._act = act
+        affordable = min(int(act / LEAST_DEPOSIT_ACT), int(akt / FEES_AKT) - held)
+        self._places = max(0, held + affordable)
         parts.metrics.akash_balance.labels("akt").set(akt)
         parts.metrics.akash_balance.labels("act").set(act)
         if akt < parts.alarm_akt:
