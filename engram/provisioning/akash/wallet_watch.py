@@ -4,7 +4,7 @@ from typing import Final, final
 
 import structlog
 
-from engram.provisioning.akash import costs
+from engram.provisioning.akash import bidding, costs, records
 from engram.provisioning.akash.minting import Minting
 from engram.provisioning.akash.ports import AkashParts
 
@@ -23,26 +23,30 @@ class WalletWatch:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._minting = Minting(parts)
-        self._act: float | None = None
+        self._free_act: float | None = None
 
     def affordable(self) -> int:
-        """Return how many more deployments the account can pay the least deposit of, as far as is known."""
-        return UNKNOWN if self._act is None else int(self._act / LEAST_DEPOSIT_ACT)
+        """Return how many more deployments the account can pay the least deposit of, as far as is known.
+
+        What the sessions that were sold still need is not sold again.
+        """
+        return UNKNOWN if self._free_act is None else max(0, int(self._free_act / LEAST_DEPOSIT_ACT))
 
     async def look(self) -> None:
         """Look once. Raises Unavailable."""
         parts = self._parts
         akt = await parts.chain.balance("uakt") / MICRO
         act = await parts.chain.balance("uact") / MICRO
-        self._act = act
+        now = parts.clock.now()
+        owed = sum(bidding.owed_uact(row, now) for row in await parts.ledger.read(records.all_live)) / MICRO
+        self._free_act = act - owed
         parts.metrics.akash_balance.labels("akt").set(akt)
         parts.metrics.akash_balance.labels("act").set(act)
         if akt < parts.alarm_akt:
             _log.error("akash_akt_low", balance=akt, alarm=parts.alarm_akt, address=parts.chain.owner)
-        if act < parts.alarm_act:
-            _log.error("akash_act_low", balance=act, alarm=parts.alarm_act, address=parts.chain.owner)
-        now = parts.clock.now()
+        if act - owed < parts.alarm_act:
+            _log.error("akash_act_low", balance=act, owed=owed, alarm=parts.alarm_act, address=parts.chain.owner)
         margin = costs.margin(await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)))
         if margin is not None:
             parts.metrics.akash_margin.set(margin)
-        await self._minting.look(too_little=act < parts.alarm_act)
+        await self._minting.look(too_little=act - owed < parts.alarm_act)

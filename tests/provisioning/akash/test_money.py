@@ -99,6 +99,21 @@ async def test_little_money_is_alarmed_and_act_is_minted_and_followed_by_its_own
         assert made.metrics.registry.get_sample_value("engram_akash_balance", {"denom": "act"}) > 20.0  # type: ignore[operator]
 
 
+async def test_what_was_sold_is_not_sold_again() -> None:
+    """A long session is filled up later: what it still needs is alarmed now, and no place is offered for it."""
+    async with world() as made:
+        watch = WalletWatch(made.make_parts(alarm_act=0.1))
+        made.double.chain.drain(KEY.address, UACT)
+        made.double.chain.fund(KEY.address, uact=2_000_000)
+        await watch.look()
+        assert watch.affordable() == 4
+        await made.backend.launch(made.spec(hours=720.0))
+        with capture_logs() as logs:
+            await watch.look()
+        assert [log["event"] for log in logs if log["log_level"] == "error"] == ["akash_act_low"]
+        assert watch.affordable() == 0
+
+
 async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_once() -> None:
     """akash-network/support#445: a transaction with code 0 whose mint was canceled and refunded."""
     async with world() as made:
