@@ -108,7 +108,7 @@ KILLED = [
 """Where it is killed, how often the backend was called by then, and what becomes of the job."""
 
 
-@pytest.mark.parametrize(("point", "calls_before", "then"), sample("kill points of a job", KILLED, 2))
+@pytest.mark.parametrize(("point", "calls_before", "then"), sample("kill points of a job", KILLED, 1))
 def test_a_job_of_a_proxy_that_was_killed_is_never_run_twice(
     tmp_path: Path, point: str, calls_before: int, then: str
 ) -> None:

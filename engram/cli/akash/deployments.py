@@ -14,6 +14,7 @@ from config.model import Settings
 from engram.cli import output
 from engram.cli.at_rest import read_at_rest
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
 from engram.clock import SystemClock
@@ -107,7 +108,7 @@ def orphans_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
 
 def close_(
-    dseq: Annotated[int, Parameter(help="The deployment's number, as `engram akash list` shows it.")],
+    dseq: Annotated[int, Parameter(converter=whole, help="The deployment's number, as `engram akash list` shows it.")],
     /,
     *,
     foreign: Annotated[bool, Parameter(help="Also one that this gateway has not made.", negative="")] = False,
