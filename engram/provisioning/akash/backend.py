@@ -76,7 +76,7 @@ class AkashBackend:
             while True:
                 row = await self._live(spec.token)
                 if row is None:
-                    row = await self._adopted(spec) or await self._place(spec)
+                    row = await self._place(spec)
                 elif row.state is DeploymentState.SERVING and self._is_alive(row):
                     return _node(row, alive=True)
                 elif row.state is DeploymentState.SERVING:
@@ -132,22 +132,6 @@ class AkashBackend:
         if not self._probed:
             await self._parts.chain.probe()
             self._probed = True
-
-    async def _adopted(self, spec: NodeSpec) -> Deployment | None:
-        """Return the successor that was begun while the node that is gone still served; it has the node's token now.
-
-        Left alone it would be paid, and serve nobody, until the session is over.
-        """
-        async with self._try_locked(spec.token + NEXT) as held:
-            row = await self._live(spec.token + NEXT) if held else None
-            if row is None or row.state is DeploymentState.CLOSING:
-                return None
-            dseq = row.dseq
-            await self._parts.ledger.write(
-                lambda c: records.set_values(c, dseq, token=spec.token, ends_at=spec.ends_at)
-            )
-            _log.warning("akash_successor_adopted", dseq=dseq, state=row.state)
-            return await self._live(spec.token)
 
     async def _place(self, spec: NodeSpec) -> Deployment:
         """Commit to a deployment. Raises NoCapacity, Rejected when the node is not placed any more."""

@@ -14,8 +14,6 @@ from engram.provisioning.akash.backend import AkashBackend
 from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
-from engram.provisioning.akash.placing import Placing
-from engram.provisioning.akash.replacing import NEXT
 from engram.provisioning.akash.transactions import Subject, TxState
 from tests.doubles.akash.double import Options
 from tests.doubles.akash.store import UACT
@@ -340,27 +338,3 @@ async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serve
         assert [(row.reason, row.state) for row in made.rows()] == [("reclaimed", S.CLOSED), (None, S.SERVING)]
         await made.backend.destroy(spec.token)
         assert made.active() == []
-
-
-async def test_a_successor_that_was_begun_takes_the_place_of_a_node_that_went_early() -> None:
-    """The gateway was killed while it placed the successor, and the provider left meanwhile: one lease is paid."""
-    async with world() as made:
-        for name in ("ada", "brunel"):
-            made.faults(name, no_bids=True)  # the third gives no notice, and leaves at once
-        spec = made.spec()
-        await made.backend.launch(spec)
-        (old,) = made.rows()
-        for name in ("ada", "brunel"):
-            made.faults(name, no_bids=False)
-        successor = await Placing(made.make_parts()).create_like(old, spec.token + NEXT, wide=False)
-        for tenancy in list(made.double.providers["curie"].tenancies.values()):
-            made.double.providers["curie"].leave(tenancy, "lease_closed_reason_unstable")
-        again = AkashBackend(made.make_parts())
-        async with watched(again):
-            await until(lambda: made.rows()[0].state is S.CLOSED)
-            await again.launch(spec)
-            assert [row.dseq for row in made.rows() if row.state is S.SERVING] == made.active() == [successor.dseq]
-            assert paid_leases(made) == 1
-            await again.destroy(spec.token)
-            assert made.active() == []
-        sound(made)
