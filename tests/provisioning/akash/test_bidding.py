@@ -181,3 +181,8 @@ def test_an_orphan_is_closed_after_a_quarter_of_an_hour() -> None:
     assert verdict(dseq, None, "l", 1.8e9 + 901.0, 900.0) is Verdict.CLOSE
     assert verdict(dseq, a_row(S.SERVING, dseq=dseq), "l", 1.9e9, 900.0) is Verdict.KEEP
     assert verdict(dseq, a_row(S.CLOSED, dseq=dseq), "l", 1.8e9, 900.0) is Verdict.CLOSE
+
+
+def test_a_deployment_that_a_session_needs_is_kept_whatever_its_manifest_is_said_to_be() -> None:
+    dseq = numbering.next_dseq("l", 1.8e9, 0)
+    assert verdict(dseq, None, "l", 1.9e9, 900.0, is_live=True) is Verdict.KEEP

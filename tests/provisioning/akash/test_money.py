@@ -5,8 +5,10 @@ import trio
 from structlog.testing import capture_logs
 
 from engram.provisioning.akash import costs, transactions
+from engram.provisioning.akash.messages import DeploymentID, UpdateDeployment
 from engram.provisioning.akash.model import PICO, DeploymentState
-from engram.provisioning.akash.transactions import Subject
+from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.akash.wallet_watch import WalletWatch
 from tests.doubles.akash import bank
 from tests.doubles.akash.store import UACT, UAKT
@@ -143,6 +145,23 @@ async def test_an_orphan_of_a_lost_ledger_is_closed_and_what_others_made_is_left
             made.double.make_blocks(160, 6.0)
             await until(lambda: made.active() == [])
         sound(made)
+
+
+async def test_a_serving_deployment_whose_manifest_others_changed_is_reported_and_kept() -> None:
+    async with world() as made:
+        await made.backend.launch(made.spec(hours=10.0))
+        (row,) = made.rows()
+        sender = made.make_parts().sender
+        change = UpdateDeployment(DeploymentID(KEY.address, row.dseq), b"\1" * 32)
+        outgoing = await sender.prepare((change,), Subject.CREATE, None)
+        assert isinstance(outgoing, transactions.Outgoing)
+        await sender.commit(outgoing)
+        assert (await sender.follow(outgoing)).state is TxState.INCLUDED
+        made.double.make_blocks(160, 6.0)
+        with capture_logs() as logs:
+            await Reconciler(made.make_parts()).run()
+        assert "akash_manifest_differs" in [log["event"] for log in logs]
+        assert made.active() == [row.dseq]
 
 
 async def test_the_last_lines_of_a_node_that_never_became_ready_are_kept() -> None:
