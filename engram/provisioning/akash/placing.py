@@ -76,7 +76,7 @@ class Placing:
             manifest=order.manifest,
             wide=wide,
             ceiling=ceiling,
-            deposit_uact=await parts.chain.min_deposit_uact(),
+            deposit_uact=await self._least_deposit(),
             created_at=now,
             state_since=now,
             ends_at=spec.ends_at,
@@ -102,7 +102,7 @@ class Placing:
             manifest=manifest,
             wide=wide,
             ceiling=old.ceiling,
-            deposit_uact=await parts.chain.min_deposit_uact(),
+            deposit_uact=await self._least_deposit(),
             created_at=now,
             state_since=now,
             ends_at=old.ends_at,
@@ -131,6 +131,9 @@ class Placing:
             await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
             return refused
         return await self.apply(row, done.event)
+
+    async def _least_deposit(self) -> int:
+        return await self._parts.chain.min_deposit_uact(int(self._parts.max_deposit_act * 1_000_000))
 
     async def _next_dseq(self, now: float) -> int:
         """Return a number that none of our deployments has or will get."""

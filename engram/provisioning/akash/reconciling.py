@@ -106,8 +106,10 @@ class Reconciler:
 
     async def _close(self, dseq: int, limit: trio.CapacityLimiter) -> None:
         async with limit:
+            outcome = "not known yet"
             try:
-                outcome = await self.close(dseq)
+                with trio.move_on_after(self._parts.reconcile_s):
+                    outcome = await self.close(dseq)
             except Unavailable as error:
                 outcome = str(error)
         self._parts.metrics.akash_orphans.inc()

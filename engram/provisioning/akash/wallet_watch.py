@@ -10,6 +10,8 @@ from engram.provisioning.akash.ports import AkashParts
 
 MICRO: Final = 1_000_000
 LEAST_DEPOSIT_ACT: Final = 0.5
+FEES_AKT: Final = 0.1
+"""What is kept for the fees of one deployment: it must be possible to close it."""
 UNKNOWN: Final = 1_000_000
 MARGIN_OVER_S: Final = 7 * 86_400.0
 
@@ -23,23 +25,25 @@ class WalletWatch:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._minting = Minting(parts)
-        self._free_act: float | None = None
+        self._places = UNKNOWN
 
-    def affordable(self) -> int:
-        """Return how many more deployments the account can pay the least deposit of, as far as is known.
-
-        What the sessions that were sold still need is not sold again.
+    @property
+    def places(self) -> int:
+        """How many deployments there may be at once, as far as is known: those at the last look, and what the balances
+        of then pay the least deposits and the fees of. What the sessions that were sold still need is not sold again.
         """
-        return UNKNOWN if self._free_act is None else max(0, int(self._free_act / LEAST_DEPOSIT_ACT))
+        return self._places
 
     async def look(self) -> None:
         """Look once. Raises Unavailable."""
         parts = self._parts
+        live = await parts.ledger.read(records.all_live)
         akt = await parts.chain.balance("uakt") / MICRO
         act = await parts.chain.balance("uact") / MICRO
         now = parts.clock.now()
-        owed = sum(bidding.owed_uact(row, now) for row in await parts.ledger.read(records.all_live)) / MICRO
-        self._free_act = act - owed
+        owed = sum(bidding.owed_uact(row, now) for row in live) / MICRO
+        deposits = max(0, int((act - owed) / LEAST_DEPOSIT_ACT))
+        self._places = max(0, len(live) + min(deposits, int(akt / FEES_AKT) - len(live)))
         parts.metrics.akash_balance.labels("akt").set(akt)
         parts.metrics.akash_balance.labels("act").set(act)
         if akt < parts.alarm_akt:

@@ -108,12 +108,12 @@ async def test_what_was_sold_is_not_sold_again() -> None:
         made.double.chain.drain(KEY.address, UACT)
         made.double.chain.fund(KEY.address, uact=2_000_000)
         await watch.look()
-        assert watch.affordable() == 4
+        assert watch.places == 4
         await made.backend.launch(made.spec(hours=720.0))
         with capture_logs() as logs:
             await watch.look()
         assert [log["event"] for log in logs if log["log_level"] == "error"] == ["akash_act_low"]
-        assert watch.affordable() == 0
+        assert watch.places == 1
 
 
 async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_once() -> None:
