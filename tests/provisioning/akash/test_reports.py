@@ -184,7 +184,7 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
     """akash-network/support#121, #107, #265: the lease is active and paid, and nothing runs."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec()
-        await made.backend.launch(spec)
+        first = await made.backend.launch(spec)
         (row,) = made.rows()
         name = next(name for name, one in made.double.providers.items() if one.address == row.provider)
         made.faults(name, loses_workloads=True)
@@ -202,6 +202,9 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
         old, new = made.rows()
         assert (old.state, old.reason) == (S.CLOSED, "never_ready")
         assert new.provider != row.provider
+        assert (await made.backend.launch(spec)).store != first.store, (
+            "the buyer is told that the memory is another one"
+        )
         sound(made)
 
 
