@@ -8,7 +8,7 @@ framework.
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, final
 
-from engram.api.call import Call, Reply, Surface
+from engram.api.call import Call, Reply, Surface, encoded
 from engram.api.route import Route
 from engram.http.request import Answer, Handler, Request, Stream
 
@@ -29,6 +29,9 @@ class AddRoute(Protocol):
     def add_probe(self, path: str, handler: Handler) -> None:
         """Answer `path` before rate limits and without a log line."""
 
+    def add_fixed(self, path: str, answer: Answer) -> None:
+        """Answer `path` always the same, before rate limits and without a log line."""
+
 
 @final
 class Endpoints(Generic[C]):
@@ -41,14 +44,22 @@ class Endpoints(Generic[C]):
 
     def bind(self, route: Route[Q, A], handler: Callable[[Call[Q, C]], Awaitable[Given[A]]]) -> None:
         """Answer a row with a handler. Raises ValueError for a row that has one already."""
-        if route.id in self._bound:
-            raise ValueError(f"{route.id} is bound twice")
-        self._bound.add(route.id)
+        self._enter(route)
         served = _served(route, handler, self._surface)
         if route.probe:
             self._router.add_probe(route.path, served)
         else:
             self._router.add(route.method, route.path, served, hot=route.hot)
+
+    def bind_fixed(self, route: Route[Any, A], answer: A) -> None:
+        """Answer the row of a probe always the same. Raises ValueError for a row that has an answer already."""
+        self._enter(route)
+        self._router.add_fixed(route.path, encoded(route, Reply(answer)))
+
+    def _enter(self, route: Route[Any, Any]) -> None:
+        if route.id in self._bound:
+            raise ValueError(f"{route.id} is bound twice")
+        self._bound.add(route.id)
 
     def require_all(self, routes: Iterable[Route[Any, Any]]) -> None:
         """Raise ValueError unless exactly these rows have handlers."""

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from engram.api import gateway, node, node_model
+from engram.api import gateway, node, node_model, proxy
 from engram.api.route import Route
 
 BEGIN: Final = "<!-- endpoints: written by python -m engram.api.tables -->"
 END: Final = "<!-- end of endpoints -->"
 DOCS: Final = Path(__file__).parents[2] / "docs"
-PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {"api.md": gateway.ROUTES, "miner.md": node.ROUTES}
+PAGES: Final[dict[str, Sequence[Route[Any, Any]]]] = {
+    "api.md": gateway.ROUTES,
+    "miner.md": node.ROUTES,
+    "proxy.md": proxy.ROUTES,
+}
 _SIGNING: Final = frozenset(node_model.Named.__struct_fields__)
 """Fields of every call that is signed in its body; the page describes them once."""
 

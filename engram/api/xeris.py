@@ -9,7 +9,7 @@ from engram.api.node_model import Health
 from engram.api.route import NoBody, Parameter, Response, Route
 
 
-class Payload(msgspec.Struct, frozen=True):
+class RelayedPayload(msgspec.Struct, frozen=True):
     """A signed payload; its schema is at GET /schemas/{name}. It is read strictly, by the receiver's own rules."""
 
 
@@ -52,7 +52,7 @@ class Intelligence(msgspec.Struct, frozen=True, kw_only=True):
     acknowledgement: Annotated[object, Meta(extra_json_schema={"type": "object"})]
 
 
-class Page(msgspec.Struct, frozen=True, kw_only=True):
+class IntelligencePage(msgspec.Struct, frozen=True, kw_only=True):
     """Accepted payloads, the newest first; `next` is `before` of the page after, null at the end."""
 
     items: list[Intelligence]
@@ -72,7 +72,7 @@ SUBMIT: Final = Route(
     "POST",
     "/payloads",
     "Submit a payload of the relay; the same payload again gets the same answer.",
-    Payload,
+    RelayedPayload,
     Response(200, "It is kept, or was before.", Acknowledged),
     others=_REFUSED,
     max_values=40_000,
@@ -83,7 +83,7 @@ LIST: Final = Route(
     "/intelligence",
     "What was accepted, the newest first.",
     NoBody,
-    Response(200, "A page.", Page),
+    Response(200, "A page.", IntelligencePage),
     parameters=(
         Parameter("netuid", "query", "The subnet; 450 when left out."),
         Parameter("kind", "query", "scores, memory or gap; all when left out."),

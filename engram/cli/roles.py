@@ -112,15 +112,17 @@ def _launch_file(files: Sequence[Path]) -> Path | None:
     return launch[0] if launch else None
 
 
-def demo(*, backend: Literal["local", "docker", "akash"] = "local") -> int:
-    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it.
-
-    Parameters
-    ----------
-    backend
-        Where the node runs; docker: in this machine's engine; akash: on a double of Akash, in a checkout of the
-        repository.
-    """
+def demo(
+    *,
+    backend: Annotated[
+        Literal["local", "docker", "akash"],
+        Parameter(
+            help="Where the node runs; docker: in this machine's engine; akash: on a double of Akash, in a checkout of "
+            "the repository."
+        ),
+    ] = "local",
+) -> int:
+    """Demonstrate the service on this machine: buy a node with play money, store and find texts, stop it."""
     from engram import demo as main_job
 
     return main_job.main(backend)

@@ -31,7 +31,7 @@ from engram.gateway.sales_check import Sales
 from engram.gateway.services import Probe, Services
 from engram.gateway.views import tiers_answer
 from engram.http.errors import ApiError
-from engram.http.request import Answer, json_answer
+from engram.http.request import Answer
 from engram.ledger import LedgerError
 from engram.payments.refund_settings import published
 from engram.provisioning import records as node_records
@@ -98,10 +98,6 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
 
 def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales: Sales) -> None:
     """Bind /health (the process answers) and /ready (it can do its work; also says whether it sells)."""
-    healthy = json_answer(HealthAnswer("ok", SERVICE))
-
-    async def health(_: Call[NoBody, Caller]) -> Answer:
-        return healthy
 
     async def ready(_: Call[NoBody, Caller]) -> Reply[ReadyAnswer]:
         checks = await readiness(probes)
@@ -112,7 +108,7 @@ def bind_probes(endpoints: Endpoints[Caller], probes: Mapping[str, Probe], sales
         answer = ReadyAnswer(well, checks, _shown(found))
         return Reply(answer) if well else Reply(answer, (("Retry-After", "2"),), 503)
 
-    endpoints.bind(api.HEALTH, health)
+    endpoints.bind_fixed(api.HEALTH, HealthAnswer("ok", SERVICE))
     endpoints.bind(api.READY, ready)
 
 

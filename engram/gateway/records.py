@@ -1,6 +1,7 @@
 """The surface's own ledger queries, which join tables of several areas."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import msgspec
 from sqlalchemy import Connection
@@ -18,6 +19,9 @@ class FoundSession(msgspec.Struct, frozen=True):
     transaction: str | None
 
 
+_LOOKUP = session_records.lookup_with(payment_records.transaction_of)
+
+
 def find(connection: Connection, session_id: str) -> FoundSession | None:
     """Return the session of this id."""
     session = session_records.get(connection, session_id)
@@ -26,12 +30,8 @@ def find(connection: Connection, session_id: str) -> FoundSession | None:
 
 def look(ledger: Ledger, session_id: str) -> FoundSession | None:
     """Return the session of this id, read on the event loop. Raises LaneClosed."""
-    session = session_records.look(ledger, session_id)
-    return (
-        None
-        if session is None
-        else FoundSession(session, payment_records.look_at_transaction(ledger, session.payment_id))
-    )
+    found = session_records.look_with(ledger, _LOOKUP, session_id)
+    return None if found is None else FoundSession(found[0], cast("str | None", found[1]))
 
 
 def of_controller(connection: Connection, controller: bytes, limit: int) -> list[FoundSession]:

@@ -300,20 +300,28 @@ def spelled(name: str) -> str:
 def _one_of_each(scheme: Scheme, headers: Headers) -> Values:
     values: Values = {}
     parts = scheme.headers
-    for raw_name, raw_value in headers:
-        name = raw_name.decode("latin-1") if isinstance(raw_name, bytes) else raw_name
-        part = parts.get(name.lower())
+    for name, raw_value in headers:
+        part = parts.get(_lower(name))
         if part is None:
             continue
         if part in values:
-            raise AuthError("duplicate_header", f"{name} was sent more than once")
-        value = raw_value.decode("latin-1") if isinstance(raw_value, bytes) else raw_value
+            raise AuthError("duplicate_header", f"{_text(name)} was sent more than once")
+        value = _text(raw_value)
         if (prefix := scheme.prefixes.get(part)) is not None:
             if value[: len(prefix)].lower() != prefix.lower():
-                raise AuthError("malformed", f"{name} does not start with {prefix!r}")
+                raise AuthError("malformed", f"{_text(name)} does not start with {prefix!r}")
             value = value[len(prefix) :]
         values[part] = value
     return values
+
+
+@lru_cache(maxsize=1_024)
+def _lower(name: str | bytes) -> str:
+    return _text(name).lower()
+
+
+def _text(header: str | bytes) -> str:
+    return header.decode("latin-1") if isinstance(header, bytes) else header
 
 
 def _glance(scheme: Scheme, body: bytes) -> JsonObject:

@@ -6,11 +6,10 @@ the application (ValueError, RuntimeError), raised before any byte is sent where
 """
 
 import re
-from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Final, final
 
-from engram.http.asgi import BODILESS
+from engram.http.asgi import BODILESS, HeaderLines
 from engram.http.head import Head
 
 _LINES = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode("ascii")) for status in HTTPStatus}
@@ -23,7 +22,7 @@ _FRAMING: Final = frozenset({b"connection", b"content-length", b"date", b"keep-a
 _JOINED_BYTES: Final = 32_768
 """A body up to this size is joined to its head; a larger one is passed to the kernel without a copy."""
 _REMEMBERED: Final = 512
-_REMEMBERED_BYTES: Final = 128
+_REMEMBERED_BYTES: Final = 64
 _lines: dict[tuple[bytes, bytes], bytes] = {}
 """Headers that were found valid lately, as they are sent: most answers have the same ones."""
 
@@ -52,26 +51,30 @@ class Answer:
         return self.status != 0 and not self._pending
 
     def start(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], date: bytes, *, trailers: bool = False
+        self, status: int, headers: HeaderLines, length: int | None, date: bytes, *, trailers: bool = False
     ) -> None:
         """Take the head; `date` is the Date line. Raises ValueError for what cannot be sent.
 
-        With `trailers` the answer ends with `trailers()` instead of with its body's last part.
+        `length` is the body's where it is known; otherwise a Content-Length among the headers declares it. With
+        `trailers` the answer ends with `trailers()` instead of with its body's last part.
         """
         if self.status:
             raise RuntimeError("the response has begun already")
         if not 200 <= status <= 999:
             raise ValueError(f"{status} is no status of a final answer (200 to 999)")
+        self._left = length
         out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
             if (line := _lines.get((name, value))) is None:
-                line = self._line(name.lower(), value)
+                line = self._line(name.lower(), value, status)
             out += line
         out += date
         if status in BODILESS:
             self._bodiless, self._left = True, None
+        elif length is not None:
+            out += b"content-length: %d\r\n" % length
         elif self._left is not None:
-            out += b"content-length: %d\r\n" % self._left
+            pass  # declared among the headers
         elif self._minor:
             self._chunked = True
             out += b"transfer-encoding: chunked\r\n"
@@ -85,13 +88,13 @@ class Answer:
         self._trailers = trailers
         self.status = status
 
-    def _line(self, name: bytes, value: bytes) -> bytes:
+    def _line(self, name: bytes, value: bytes, status: int) -> bytes:
         """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
         if name == b"content-length":
             if self._left is not None or not value.isdigit():
                 raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
             self._left = int(value)
-            return b""
+            return b"" if status in BODILESS else b"content-length: %d\r\n" % self._left
         if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
             raise ValueError(f"a header that cannot be sent: {name!r}")
         if name in _FRAMING:
@@ -135,7 +138,7 @@ class Answer:
         """Whether `trailers` ends the answer, and not the last part of its body."""
         return self._trailers
 
-    def trailers(self, headers: Iterable[tuple[bytes, bytes]]) -> tuple[bytes, ...]:
+    def trailers(self, headers: HeaderLines) -> tuple[bytes, ...]:
         """Return the bytes that end the answer; trailers are sent only in chunks (RFC 9110, 6.5.1).
 
         Raises ValueError for what cannot be sent.

@@ -17,8 +17,26 @@ BODILESS = frozenset({204, 304})
 """Statuses without a body, for which no Content-Length is sent (RFC 9110, 8.6)."""
 
 
-async def respond(send: Send, status: int, body: bytes, headers: HeaderLines = ()) -> None:
+class Sender:
+    """An ASGI `send` that also takes a whole answer in one call."""
+
+    __slots__ = ()
+
+    def __call__(self, message: Any) -> Awaitable[None]:
+        """Send a message of the application."""
+        raise NotImplementedError
+
+    def respond(self, status: int, headers: HeaderLines, body: bytes) -> Awaitable[None]:
+        """Send a whole answer; its length is declared unless the status never has a body."""
+        raise NotImplementedError
+
+
+def respond(send: Send, status: int, body: bytes, headers: HeaderLines = ()) -> Awaitable[None]:
     """Send a whole response; its length is declared unless the status never has a body (RFC 9110, 8.6)."""
+    return send.respond(status, headers, body) if isinstance(send, Sender) else _in_parts(send, status, headers, body)
+
+
+async def _in_parts(send: Send, status: int, headers: HeaderLines, body: bytes) -> None:
     lines = [*headers] if status in BODILESS else [*headers, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": body, "more_body": False})

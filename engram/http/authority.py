@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, TypeAlias, final
 from urllib.parse import parse_qsl
 
@@ -76,8 +77,13 @@ def _misplaced(name: str, where: str) -> ApiError:
 
 def _check_headers(headers: HeaderLines) -> None:
     for name, value in headers:
-        if b"namespace" in name and value and _NAMESPACE_HEADER.match(name):
+        if _names_namespace(name) and value:
             raise _misplaced(name.decode("ascii"), "a header")
+
+
+@lru_cache(maxsize=1_024)
+def _names_namespace(name: bytes) -> bool:
+    return b"namespace" in name and _NAMESPACE_HEADER.match(name) is not None
 
 
 def _check_query(query: bytes, understood: frozenset[str]) -> None:

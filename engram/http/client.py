@@ -22,7 +22,7 @@ from engram.http.answers import AnswerHead
 from engram.http.dialling import Pools, dial
 from engram.http.errors import BadAnswer, HttpError, Interrupted, NotSent, TooLarge
 from engram.http.framing import Headers
-from engram.http.sending import Body, Exchange, Patience, uploading
+from engram.http.sending import Body, Exchange, Patience, Trailers, uploading
 from engram.http.targets import CHUNKED, Target
 from engram.http.transport import Transport
 from engram.http.unix import dial_unix
@@ -155,6 +155,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
         length: int | None = None,
+        trailers: Trailers | None = None,
         connect_s: float = 3.0,
         answer_s: float = 10.0,
         idle_s: float = 10.0,
@@ -164,7 +165,8 @@ class HttpClient:
     ) -> AsyncIterator[Answer]:
         """Send one request and read its answer as it arrives, both at once and with back-pressure.
 
-        A body of parts is sent chunked, or as `length` bytes where that is given. The block is entered with the
+        A body of parts is sent chunked, or as `length` bytes where that is given; `trailers` is called when a chunked
+        one has ended, and returns what is sent after it. The block is entered with the
         answer's head, which may come before the body has been sent; leaving it ends both: the rest of the body is not
         sent, and a connection whose answer was not read to its end is closed. `answer_s` runs from the last byte sent
         to the answer's head and bounds each wait for room to send, `idle_s` each wait for more of the answer, `total_s`
@@ -174,13 +176,15 @@ class HttpClient:
         """
         target = targets.target(url)
         keep = not fresh and address is None
+        if trailers is not None and (isinstance(body, bytes | None) or length is not None):
+            raise NotSent("only a body that is sent chunked has trailers")
         if isinstance(body, bytes):
             length = len(body)
         elif body is not None and length is None:
             length = CHUNKED
         head = targets.head(method, target, headers, length=length, keep=keep)
         patience = Patience(trio.current_time() + total_s, total_s, answer_s, idle_s)
-        exchange = await self._open(target, patience, connect_s, method, keep=keep, address=address)
+        exchange = await self._open(target, patience, connect_s, method, keep=keep, address=address, trailers=trailers)
         try:
             if await exchange.begin(head, b"" if body is None else body):
                 yield Answer(await exchange.head(), exchange)
@@ -200,7 +204,15 @@ class HttpClient:
         self._pools.close()
 
     async def _open(
-        self, target: Target, patience: Patience, connect_s: float, method: str, *, keep: bool, address: str | None
+        self,
+        target: Target,
+        patience: Patience,
+        connect_s: float,
+        method: str,
+        *,
+        keep: bool,
+        address: str | None,
+        trailers: Trailers | None = None,
     ) -> Exchange:
         """Return an exchange on an open connection; pass every one that is returned to `_close`.
 
@@ -209,7 +221,7 @@ class HttpClient:
         with trio.CancelScope(deadline=min(patience.due, trio.current_time() + connect_s)):
             tls = None if not target.secure else self._tls or await self._system_tls()
             connection = await self._connection(target, tls) if keep else await self._dial(target, tls, address)
-            return Exchange(connection, patience, bodyless=method == "HEAD")
+            return Exchange(connection, patience, bodyless=method == "HEAD", trailers=trailers)
         raise NotSent(f"no connection within {min(connect_s, patience.total_s):g} s")
 
     async def _connection(self, target: Target, tls: ssl.SSLContext | None) -> Transport:

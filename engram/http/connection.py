@@ -127,7 +127,7 @@ class Connection:
                     return None
                 parser.feed(data)
                 continue
-            if parser.held and not self._head_begun:
+            if not self._head_begun and parser.held:
                 self._head_begun = True
                 transport.read_due = server.now + self._patience.head_s
             try:

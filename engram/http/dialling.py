@@ -19,6 +19,9 @@ from engram.http.transport import Late, Transport
 _ORIGINS: Final = 256
 """Origins whose idle connections are kept; beyond this those of the least recently used origin are closed."""
 
+_LOOKS: Final = 4
+"""How often idle connections are looked at within the time that they are kept."""
+
 
 async def dial(target: Target, tls: ssl.SSLContext | None, address: str | None = None) -> Transport:
     """Connect to `address` (literal) or the target's host, over TLS where `tls` is given. Raises NotSent."""
@@ -101,6 +104,7 @@ class Pools:
         self._room = room
         self._keep_alive_s = keep_alive_s
         self._origins: OrderedDict[Origin, _Origin] = OrderedDict()
+        self._expiring = False
 
     async def enter(self, key: Origin) -> None:
         """Take a place, waiting for one in turn; call `leave` once for every `enter` that returned."""
@@ -138,6 +142,9 @@ class Pools:
         if kept is not None:
             origin.idle.append((trio.current_time() - max(0.0, self._keep_alive_s - keep_s), kept))
             self._origins.move_to_end(key)
+            if not self._expiring:
+                self._expiring = True
+                trio.lowlevel.spawn_system_task(self._expire)
         origin.room.release()
 
     def close(self) -> None:
@@ -150,12 +157,24 @@ class Pools:
         """The number of idle connections."""
         return sum(len(origin.idle) for origin in self._origins.values())
 
+    async def _expire(self) -> None:
+        """Close connections that have been idle for too long, while there are idle ones; at the loop's end, all."""
+        try:
+            while self.idle:
+                await trio.sleep(self._keep_alive_s / _LOOKS)
+                oldest = trio.current_time() - self._keep_alive_s
+                for origin in self._origins.values():
+                    while origin.idle and origin.idle[0][0] <= oldest:
+                        origin.idle.popleft()[1].close()
+        except trio.Cancelled:
+            self.close()
+            raise
+        finally:
+            self._expiring = False
+
     def _forget(self) -> None:
-        """Close connections that were idle for too long, and the least recently used origins beyond the bound."""
-        oldest = trio.current_time() - self._keep_alive_s
+        """Forget origins that are not used any more, and close the least recently used ones beyond the bound."""
         for key, origin in list(islice(self._origins.items(), 2)):  # two for each request: none is left over
-            while origin.idle and origin.idle[0][0] < oldest:
-                origin.idle.popleft()[1].close()
             if origin.in_use:
                 self._origins.move_to_end(key)
             elif not origin.idle:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable
 from math import ceil, inf
 from time import perf_counter
-from typing import Any, TypeAlias, final
+from typing import TypeAlias, final
 
 import structlog
 
@@ -23,12 +23,15 @@ from engram.http.errors import ApiError
 from engram.http.head import Refused
 from engram.http.limits import BodyRoom, ClientAddress, Limiter, bucket_of
 from engram.telemetry import logs
+from engram.telemetry.loop_metrics import CounterChild, HistogramChild
 from engram.telemetry.metrics import Metrics
 
 FastAnswer: TypeAlias = tuple[int, bytes, HeaderLines]
 FastPath: TypeAlias = Callable[[Scope], Awaitable[FastAnswer]]
 """Answers without a framework: status, body and headers. For /health and /ready, which load balancers poll."""
 
+_ID_BYTES = 8
+_IDS_AT_ONCE = 64
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}\Z")
 _TWO_READINGS = re.compile(rb"//|%2[Ff]")
 """Empty segments, which some routers merge, and encoded slashes, which some take for separators."""
@@ -61,6 +64,8 @@ class Edge:
         self._surface = surface
         self._ids = ids
         self._requests, self._seconds = metrics.http_requests, metrics.http_seconds
+        self._noted: dict[tuple[str, str, int], tuple[CounterChild, HistogramChild]] = {}
+        self._unused_ids = ""
         self._max_body_bytes = max_body_bytes
         self._body_room = body_room
         self._address_limiter = address_limiter
@@ -68,10 +73,15 @@ class Edge:
         self._cors = cors
         self._free_below = free_below
         self._fast: dict[str, FastPath] = {}
+        self._fixed: dict[str, FastAnswer] = {}
 
     def fast(self, path: str, answer: FastPath) -> None:
         """Answer GET and HEAD of `path` with `answer`, before rate limits and the framework."""
         self._fast[path] = answer
+
+    def fixed(self, path: str, answer: FastAnswer) -> None:
+        """Answer GET and HEAD of `path` always the same, before rate limits and the framework."""
+        self._fixed[path] = answer
 
     def put_behind(self, layer: Callable[[AsgiApp], AsgiApp]) -> None:
         """Insert a layer between this and the application behind it."""
@@ -83,7 +93,10 @@ class Edge:
 
     def request_id(self) -> str:
         """Return a new id for a request that came without one."""
-        return self._ids.token(8)
+        if not self._unused_ids:
+            self._unused_ids = self._ids.token(_IDS_AT_ONCE * _ID_BYTES)
+        chosen, self._unused_ids = self._unused_ids[: 2 * _ID_BYTES], self._unused_ids[2 * _ID_BYTES :]
+        return chosen
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,8 +104,7 @@ class Edge:
             return
         started = perf_counter()
         current = self._open(scope)
-        answering = _Answering(send, current, self._cors.headers(current.origin))
-        structlog.contextvars.bind_contextvars(request_id=current.request_id)
+        answering = exchange.Answering(send, current, self._cors.headers(current.origin))
         try:
             await self._answer(scope, current, receive, answering)
         except ApiError as error:
@@ -108,8 +120,11 @@ class Edge:
     def _open(self, scope: Scope) -> exchange.Exchange:
         request_id = ""
         origin = b""
+        length: int | None = 0 if scope["method"] in _BODYLESS else None
         forwarded: list[str] = []
         for name, value in scope["headers"]:
+            if name not in _READ:
+                continue
             if name == b"x-request-id":
                 if _REQUEST_ID.match(value) is not None:
                     request_id = value.decode("ascii")
@@ -117,44 +132,50 @@ class Edge:
                 origin = value
             elif name == b"x-forwarded-for":
                 forwarded.append(value.decode("latin-1"))
+            elif name == b"content-length":
+                length = int(value)
+            else:
+                length = None
         peer = scope.get("client") or ("", 0)
         client = self._client_address.of(str(peer[0]), forwarded)
         current = exchange.Exchange(request_id or self.request_id(), client)
-        current.origin = origin
+        current.origin, current.length = origin, length
         exchange.open_in(scope, current)
         return current
 
-    async def _answer(self, scope: Scope, current: exchange.Exchange, receive: Receive, send: "_Answering") -> None:
-        method = scope["method"]
-        fast = self._fast.get(scope["path"]) if method in ("GET", "HEAD") else None
-        if fast is None:
-            wait_s = self._address_limiter.take(bucket_of(current.client))
-            current.body = await self._read_body(scope, receive, current)
-            if method == "OPTIONS" and (allowed := self._cors.preflight(current.origin)) is not None:
-                current.route = "preflight"
-                await respond(send, 204, b"", allowed)
-                return
-            if wait_s:
-                raise rate_limited(wait_s)
-            self._require_one_reading(scope["raw_path"])
-            if current.body:
-                refuse_encoded(scope["headers"])
-            await self._app(scope, receive, send)
-        else:
-            current.body = await self._read_body(scope, receive, current)
-            current.route = scope["path"]
-            status, body, headers = await fast(scope)
-            await respond(send, status, body, headers)
+    async def _answer(
+        self, scope: Scope, current: exchange.Exchange, receive: Receive, send: exchange.Answering
+    ) -> None:
+        method, path = scope["method"], scope["path"]
+        probing = method in _BODYLESS and (path in self._fixed or path in self._fast)
+        wait_s = 0.0 if probing else self._address_limiter.take(bucket_of(current.client))
+        if current.length != 0:
+            current.body = await self._read_body(receive, current)
+        if probing:
+            current.route = path
+            status, body, headers = self._fixed.get(path) or await self._fast[path](scope)
+            await send.respond(status, headers, body)
+            return
+        if method == "OPTIONS" and (allowed := self._cors.preflight(current.origin)) is not None:
+            current.route = "preflight"
+            await send.respond(204, allowed, b"")
+            return
+        if wait_s:
+            raise rate_limited(wait_s)
+        self._require_one_reading(scope["raw_path"])
+        if current.body:
+            refuse_encoded(scope["headers"])
+        await self._app(scope, receive, send)
 
     def _require_one_reading(self, raw_path: bytes) -> None:
         """Raise ApiError 404 for a path that two routers would read differently."""
         if _TWO_READINGS.search(raw_path.partition(b"?")[0]) and not raw_path.startswith(self._free_below):
             raise ApiError(404, "not_found", "no path here has an empty segment (//) or an encoded slash (%2F)")
 
-    async def _read_body(self, scope: Scope, receive: Receive, current: exchange.Exchange) -> bytes:
+    async def _read_body(self, receive: Receive, current: exchange.Exchange) -> bytes:
         """Return the whole body. Raises ApiError 413, 503, and what ended a body before its end (400, 408)."""
         limit = self._max_body_bytes
-        if (_declared_length(scope["headers"]) or 0) > limit:
+        if (current.length or 0) > limit:
             raise ApiError(413, "body_too_large", f"a body may have {limit} bytes", _CLOSE)
         message = await receive()
         received: bytes | bytearray = message.get("body", b"")
@@ -183,28 +204,32 @@ class Edge:
         return True
 
     def _note(self, scope: Scope, current: exchange.Exchange, took_s: float) -> None:
-        method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._requests.labels(self._surface, method, current.route, str(current.status)).inc()
-        self._seconds.labels(self._surface, current.route).observe(took_s)
-        if current.route in self._fast:
+        method, route, status = scope["method"], current.route, current.status
+        if method not in _METHODS:
+            method = "other"
+        if (noted := self._noted.get((method, route, status))) is None:
+            counter = self._requests.labels(self._surface, method, route, str(status))
+            noted = self._noted[method, route, status] = counter, self._seconds.labels(self._surface, route)
+        noted[0].inc()
+        noted[1].observe(took_s)
+        if route in self._fixed or route in self._fast:
             return
         logs.request(
             self._surface,
             method=scope["method"],
             path=scope["path"],
-            status=current.status,
-            took_ms=round(took_s * 1000, 1),
+            status=status,
+            took_ms=int(took_s * 10_000 + 0.5) / 10,
             client=current.client,
             request_id=current.request_id,
         )
 
 
+_READ = frozenset({b"content-length", b"origin", b"transfer-encoding", b"x-forwarded-for", b"x-request-id"})
+_BODYLESS = frozenset({"GET", "HEAD"})
+"""Methods whose requests have no body unless they declare one."""
 _CLOSE = (("connection", "close"),)
 _LATER = (*_CLOSE, ("Retry-After", "2"))
-_UNCACHED = (b"cache-control", b"no-store")
-"""Added to answers without Cache-Control: caches would choose a lifetime themselves (RFC 9111, section 4.2.2)."""
-_CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
-"""Added to every 401 (RFC 9110, section 15.5.2): requests are signed by a hotkey, in headers or in the body."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -214,37 +239,6 @@ def rate_limited(wait_s: float) -> ApiError:
     return ApiError(
         429, "rate_limited", f"too many requests; try again in {seconds} s", (("Retry-After", str(seconds)),)
     )
-
-
-@final
-class _Answering:
-    """Wraps `send` to add our headers to an answer."""
-
-    __slots__ = ("_current", "_extra", "_send")
-
-    def __init__(self, send: Send, current: exchange.Exchange, cors: HeaderLines) -> None:
-        self._send = send
-        self._current = current
-        self._extra = ((b"x-request-id", current.request_id.encode("ascii")), *cors)
-
-    async def __call__(self, message: Any) -> None:
-        if message["type"] == "http.response.start":
-            self._current.status = message["status"]
-            headers = [*message["headers"], *self._extra]
-            if not _says_how_long(headers):
-                headers.append(_UNCACHED)
-            if message["status"] == 401:
-                headers.append(_CHALLENGE)
-            await self._send({**message, "headers": headers})
-        else:
-            await self._send(message)
-
-
-def _says_how_long(headers: HeaderLines) -> bool:
-    for name, _ in headers:  # noqa: SIM110 -- any() with a generator costs twice as much, at every request
-        if name == b"cache-control":
-            return True
-    return False
 
 
 def refuse_encoded(headers: HeaderLines) -> None:
@@ -264,14 +258,6 @@ def refuse_encoded(headers: HeaderLines) -> None:
         )
 
 
-def _declared_length(headers: HeaderLines) -> int | None:
-    """Return the request's Content-Length (the parser has checked its form), or None when it is not declared."""
-    for name, value in headers:
-        if name == b"content-length":
-            return int(value)
-    return None
-
-
 def _incomplete(refused: Refused | None) -> ApiError:
     """Return the error for a body that did not arrive whole."""
     if refused is None:
@@ -279,7 +265,7 @@ def _incomplete(refused: Refused | None) -> ApiError:
     return ApiError(refused.status, refused.code, f"{refused}", _CLOSE)
 
 
-async def _send_error(error: ApiError, current: exchange.Exchange, send: _Answering) -> None:
+async def _send_error(error: ApiError, current: exchange.Exchange, send: exchange.Answering) -> None:
     if current.status:
         return  # The head has been sent, so the failure can only be shown by cutting the connection.
     body = error_body(error.message, error.code, current.request_id, error.extra)

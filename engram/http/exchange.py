@@ -1,19 +1,26 @@
 """The state of the request being answered, independent of the framework that answers it."""
 
-from contextvars import ContextVar
-from typing import Final, cast, final
+from collections.abc import Awaitable
+from typing import Any, cast, final
 
-from engram.http.asgi import Scope
+from engram.http.asgi import HeaderLines, Scope, Send, Sender, respond
+from engram.telemetry import logs
 
 KEY = "engram.exchange"
 """The key of an ASGI scope that holds it."""
+
+
+_UNCACHED = (b"cache-control", b"no-store")
+"""Added to answers without Cache-Control: caches would choose a lifetime themselves (RFC 9111, section 4.2.2)."""
+_CHALLENGE = (b"www-authenticate", b'Hotkey realm="engram"')
+"""Added to every 401 (RFC 9110, section 15.5.2): requests are signed by a hotkey, in headers or in the body."""
 
 
 @final
 class Exchange:
     """One request and its answer, as the layer in front of the application sees them."""
 
-    __slots__ = ("body", "client", "held_bytes", "origin", "request_id", "route", "status")
+    __slots__ = ("body", "client", "held_bytes", "length", "origin", "request_id", "route", "status")
 
     def __init__(self, request_id: str, client: str) -> None:
         self.request_id = request_id
@@ -22,6 +29,8 @@ class Exchange:
         """The client's address, as seen behind trusted proxies."""
         self.origin = b""
         """The Origin header."""
+        self.length: int | None = 0
+        """The body's length as declared, in bytes; None where it is not known."""
         self.body = b""
         self.held_bytes = 0
         """Bytes of the body that are counted against the bound that all bodies share."""
@@ -30,13 +39,44 @@ class Exchange:
         self.status = 0
 
 
-_current: Final = ContextVar[Exchange]("engram.http.exchange")
+@final
+class Answering(Sender):
+    """Wraps `send` to add our headers to an answer."""
+
+    __slots__ = ("_cors", "_exchange", "_send")
+
+    def __init__(self, send: Send, exchange: Exchange, cors: HeaderLines) -> None:
+        self._send = send
+        self._exchange = exchange
+        self._cors = cors
+
+    def __call__(self, message: Any) -> Awaitable[None]:
+        if message["type"] == "http.response.start":
+            status = self._exchange.status = message["status"]
+            message = {**message, "headers": self._completed(status, message["headers"])}
+        return self._send(message)
+
+    def respond(self, status: int, headers: HeaderLines, body: bytes) -> Awaitable[None]:
+        """Send a whole answer."""
+        self._exchange.status = status
+        return respond(self._send, status, body, self._completed(status, headers))
+
+    def _completed(self, status: int, headers: HeaderLines) -> HeaderLines:
+        lines = [*headers, (b"x-request-id", self._exchange.request_id.encode("ascii")), *self._cors]
+        for name, _ in lines:
+            if name == b"cache-control":
+                break
+        else:
+            lines.append(_UNCACHED)
+        if status == 401:
+            lines.append(_CHALLENGE)
+        return lines
 
 
 def open_in(scope: Scope, exchange: Exchange) -> None:
     """Make `exchange` the scope's, and the current one of this task."""
     scope[KEY] = exchange
-    _current.set(exchange)
+    logs.answering.set(exchange)
 
 
 def of(scope: Scope) -> Exchange:
@@ -46,7 +86,10 @@ def of(scope: Scope) -> Exchange:
 
 def current() -> Exchange:
     """Return the exchange being answered by this task. Raises LookupError where none is."""
-    return _current.get()
+    exchange = logs.answering.get()
+    if exchange is None:
+        raise LookupError("this task answers no request")
+    return cast(Exchange, exchange)
 
 
 def request_id() -> str:

@@ -12,6 +12,7 @@ from engram.http.head import Bounds, Head, check_begun, read
 
 __all__ = ["END", "NEED", "Event", "Parser"]
 
+_CR = 13
 _BLANK_LINES = re.compile(rb"(?:\r\n)++")
 
 Event: TypeAlias = Head | bytes | Mark
@@ -48,12 +49,12 @@ class Parser(Framed[Head]):
 
     def _head(self) -> Event:
         buffer = self._buffer
-        if buffer[:1] == b"\r" and (blank := _BLANK_LINES.match(buffer)):  # bounded by the deadline of a head
-            self._drop(blank.end())
-            buffer = self._buffer
         if not buffer:
             return NEED
-        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
+        if buffer[0] == _CR and (blank := _BLANK_LINES.match(buffer)):  # bounded by the deadline of a head
+            self._drop(blank.end())
+            return self._head()
+        end = buffer.find(b"\r\n\r\n", self._searched - 3 if self._searched > 3 else 0) + 4
         if end < 4 or end > self._max_head_bytes:
             searched, self._searched = self._searched, len(buffer)
             check_begun(buffer, searched, self._bounds)

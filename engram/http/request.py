@@ -55,8 +55,10 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of this name (lower case), None when there is none."""
-        found = next((value for each, value in self.lines if each == name), None)
-        return None if found is None else found.decode("latin-1")
+        for each, value in self.lines:
+            if each == name:
+                return value.decode("latin-1")
+        return None
 
 
 class Answer(msgspec.Struct, frozen=True):

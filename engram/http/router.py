@@ -38,8 +38,8 @@ class Router:
     def __init__(self, surface: App) -> None:
         self._surface = surface
         self._exact: dict[tuple[str, str], _Entry] = {}
-        self._by_depth: defaultdict[tuple[str, int], list[_Entry]] = defaultdict(list)
-        """By method and number of slashes; paths with leading fixed parts first."""
+        self._by_depth: defaultdict[tuple[str, int, str], list[_Entry]] = defaultdict(list)
+        """By method, number of slashes and first segment; paths with leading fixed parts first."""
         self._deep: defaultdict[str, list[_Entry]] = defaultdict(list)
         self._inner: AsgiApp | None = None
         surface.edge.put_behind(self._behind)
@@ -49,14 +49,15 @@ class Router:
         return self
 
     def add(self, method: str, path: str, handler: Handler, *, hot: bool = False) -> None:
-        """Answer `method` of `path` with `handler`."""
+        """Answer `method` of `path`, whose first segment is no parameter, with `handler`."""
         rule = _PARAMETER.sub(lambda found: f"<{'path:' if found[2] else ''}{found[1]}>", path)
         pattern = re.compile(_PARAMETER.sub(_group, path) + r"\Z")
         entry = _Entry(rule, pattern, handler, hot)
         if not pattern.groups:
             self._exact[method, path] = entry
         else:
-            known = self._deep[method] if "..." in path else self._by_depth[method, path.count("/")]
+            shape = method, path.count("/"), path[1:].partition("/")[0]
+            known = self._deep[method] if "..." in path else self._by_depth[shape]
             known.append(entry)
             known.sort(key=lambda each: [part.startswith("<") for part in each.path.split("/")])
         self._surface.add_url_rule(rule, f"{method} {path}", self._view(handler), methods=[method])
@@ -70,6 +71,10 @@ class Router:
             return answered.status, answered.body, _lines(answered)
 
         self._surface.edge.fast(path, answer)
+
+    def add_fixed(self, path: str, answer: Answer) -> None:
+        """Answer GET and HEAD of `path` always the same, before rate limits and the framework, without a log line."""
+        self._surface.edge.fixed(path, (answer.status, answer.body, _lines(answer)))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._find(scope) if scope["type"] == "http" else None
@@ -91,7 +96,8 @@ class Router:
         method, path = scope["method"], scope["path"]
         if (exact := self._exact.get((method, path))) is not None:
             return (exact, _NONE) if exact.hot else None
-        for known in (self._by_depth.get((method, path.count("/")), ()), self._deep.get(method, ())):
+        shape = method, path.count("/"), path[1:].partition("/")[0]
+        for known in (self._by_depth.get(shape, ()), self._deep.get(method, ())):
             for entry in known:
                 if (match := entry.pattern.match(path)) is not None:
                     return (entry, match.groupdict()) if entry.hot else None

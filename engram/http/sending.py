@@ -10,7 +10,7 @@ sending, not the answer. The wait for a head starts when the last byte of the re
 waits for room in the buffer are timed.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from math import inf
 from typing import Final, TypeAlias, final
@@ -18,6 +18,7 @@ from typing import Final, TypeAlias, final
 import msgspec
 import trio
 
+from engram.http import targets
 from engram.http.answers import END, AnswerHead, AnswerParser
 from engram.http.errors import Interrupted, reason
 from engram.http.framing import Headers, Mark, Refused
@@ -25,6 +26,8 @@ from engram.http.targets import CHUNKED
 from engram.http.transport import Late, Transport
 
 Body: TypeAlias = bytes | AsyncIterable[bytes]
+Trailers: TypeAlias = Callable[[], Headers]
+"""Is called when a body of parts has ended."""
 
 _AT_ONCE_BYTES: Final = 65_536
 """Bytes that the kernels buffer even when the peer does not read, so no second task is needed to send them."""
@@ -55,13 +58,17 @@ class Exchange:
         "_rest",
         "_sending",
         "_sent",
+        "_trailers",
         "_waiting",
         "ended",
         "wire",
     )
 
-    def __init__(self, wire: Transport, patience: Patience, *, bodyless: bool) -> None:
+    def __init__(
+        self, wire: Transport, patience: Patience, *, bodyless: bool, trailers: Trailers | None = None
+    ) -> None:
         self.wire = wire
+        self._trailers = trailers
         self._patience = patience
         self._parser = AnswerParser(bodyless=bodyless)
         self._rest: Body | None = None
@@ -142,7 +149,7 @@ class Exchange:
             if self.wire.broken:
                 return
         if length == CHUNKED:
-            await self._send(b"0\r\n\r\n")
+            await self._send(b"0\r\n", targets.trailer_lines(self._trailers() if self._trailers else ()), b"\r\n")
         elif left:
             raise ValueError(f"the body has {'more' if left < 0 else 'less'} than the {length} bytes it declared")
 

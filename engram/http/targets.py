@@ -1,7 +1,7 @@
 """The wire form of our own requests: parses the URL and writes the head, or refuses them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 import msgspec
@@ -20,6 +20,16 @@ _OURS: Final = frozenset(
     {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 """Hop-by-hop fields (RFC 9110, 7.6.1), which the client sets itself; a caller's are dropped."""
+_NO_TRAILERS: Final = _OURS | {
+    "authorization",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "proxy-authorization",
+}
 CHUNKED: Final = -1
 """The length of a body whose size is not known."""
 
@@ -96,3 +106,17 @@ def head(
         lines["connection"] = "close"
     fields = "".join([f"{name}: {value}\r\n" for name, value in lines.items()])
     return f"{method} {target.path} HTTP/1.1\r\n{fields}\r\n".encode("latin-1")
+
+
+def trailer_lines(trailers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the trailers of a chunked body as they go on the wire. Raises ValueError for what may not be there.
+
+    Source: RFC 9110, section 6.5.1: fields that frame, route or authenticate a message are no trailers.
+    """
+    lines = b""
+    for raw_name, raw_value in trailers:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None or name in _NO_TRAILERS:
+            raise ValueError(f"a trailer cannot be sent: {name[:50]!r}")
+        lines += raw_name + b": " + raw_value + b"\r\n"
+    return lines

@@ -16,6 +16,8 @@ ClientAddress: TypeAlias = tuple[str, int]
 
 LATE: Final = -1.0
 READ_BYTES: Final = 65_536
+LEAST_BYTES_A_S: Final = 4_096
+"""A client that takes less for longer than `send_s` is given up, however regularly it takes a little."""
 
 
 class Late(Exception):
@@ -51,7 +53,8 @@ class Transport:
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end of input. Raises Late, OSError, ClosedResourceError."""
         while True:
-            self._look_at_deadline()
+            if self.called_back or self.read_due == LATE:
+                self._look_at_deadline()
             if self._reading:
                 raise trio.BusyResourceError("another task waits for this client's bytes")
             number = self._number()
@@ -106,8 +109,9 @@ class Transport:
     async def write(self, *parts: bytes) -> None:
         """Pass bytes to the kernel, waiting for room.
 
-        When the client takes nothing for `send_s`, the connection is `broken` and later writes do nothing. The same
-        holds when the writer is cancelled, so that lost bytes are never followed by later ones.
+        When the client takes nothing for `send_s`, or too little (LEAST_BYTES_A_S), the connection is `broken` and
+        later writes do nothing. The same holds when the writer is cancelled, so that lost bytes are never followed by
+        later ones.
         """
         if self.broken:
             return
@@ -133,11 +137,12 @@ class Transport:
 
     async def _send(self, parts: tuple[bytes, ...], sent: int) -> None:
         """Send all but the first `sent` bytes, waiting for room. Raises OSError, Late, ClosedResourceError."""
+        due = trio.current_time() + self.send_s + sum(map(len, parts)) / LEAST_BYTES_A_S
         for part in parts:
             rest = memoryview(part)[sent:]
             sent = max(0, sent - len(part))
             while rest:
-                self.write_due = trio.current_time() + self.send_s
+                self.write_due = min(due, trio.current_time() + self.send_s)
                 await self._writable()
                 try:
                     rest = rest[self.sock.send(rest) :]

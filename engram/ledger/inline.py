@@ -59,7 +59,7 @@ class InlineLedger:
         if self._closed:
             raise LaneClosed("the ledger is closed")
         found = self._connection.exec_driver_sql(lookup.sql, values).fetchall()
-        return [dict(zip(lookup.columns, row, strict=True)) for row in found]
+        return [lookup.row(packed) for (packed,) in found]
 
     def close(self) -> None:
         """Close the file; later calls raise LedgerUnavailable."""

@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from engram import wire
+from engram import crash_reports, wire
 from engram.api import node
 from engram.api.node_model import Health
 from engram.nodes import environment
@@ -38,4 +38,5 @@ def exit_status(environ: Mapping[str, str]) -> int:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(exit_status(os.environ))

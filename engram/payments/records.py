@@ -5,13 +5,13 @@ first one (RESERVED) is made in reservations.py.
 """
 
 from collections.abc import Collection
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Column, Connection, Label, RowMapping, delete, func, insert, select, update
 
 from engram import sessions
-from engram.ledger import Ledger, Row, lookup
+from engram.ledger import Row
 from engram.payments import rules, statements
 from engram.payments.model import (
     AuthorizationKey,
@@ -159,13 +159,10 @@ def forget_answered_requests(connection: Connection, before: float) -> int:
 # Reading.
 
 
-_TRANSACTION = lookup([payments.c.transaction_hash], [payments.c.id])
-
-
-def look_at_transaction(ledger: Ledger, payment_id: str) -> str | None:
-    """Return the transaction of the payment of that id, read on the event loop. Raises LaneClosed."""
-    found = ledger.rows(_TRANSACTION, payment_id)
-    return cast("str | None", found[0]["transaction_hash"]) if found else None
+def transaction_of(payment_id: Column[Any]) -> Label[Any]:
+    """Select the transaction of the payment that a column names, within a read of that column's table."""
+    query = select(payments.c.transaction_hash).where(payments.c.id == payment_id)
+    return query.scalar_subquery().label("transaction_hash")
 
 
 def get(connection: Connection, payment_id: str) -> Payment | None:

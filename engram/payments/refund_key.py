@@ -42,7 +42,9 @@ class RefundKey:
         try:
             self._key = PrivateKey(secret)
         except ValueError:
-            raise UnusableRefundKey("the refund key is no secp256k1 key") from None
+            raise UnusableRefundKey(
+                "the refund key is not a secp256k1 key: it is zero, or not below the order of the curve"
+            ) from None
         self.address: Final = address_of(self._key.public_key)
         """20 bytes."""
 
@@ -79,7 +81,7 @@ def read(path: Path) -> RefundKey:
         raise UnusableRefundKey(f"the refund key in {path} cannot be read: {type(error).__name__}") from None
     found = _SECRET.fullmatch(text)
     if found is None:
-        raise UnusableRefundKey(f"{path} does not hold 64 hex digits")
+        raise UnusableRefundKey(f"{path} must hold the refund key as 64 hex digits, and it holds something else")
     return RefundKey(bytes.fromhex(found[1]))
 
 

@@ -36,6 +36,7 @@ from typing import Final, assert_never
 import msgspec
 
 from engram.payments.eip712 import recover
+from engram.payments.keccak import checksummed
 from engram.payments.model import AuthorizationKey, Payload, Payment, PaymentState, Requirements
 from engram.payments.outcomes import (
     Invalid,
@@ -185,9 +186,12 @@ def refusal(payload: Payload, requirements: Requirements, now: float, min_validi
     """
     network, signed = requirements.network, payload.authorization
     if payload.scheme != SCHEME:
-        return Refusal("unsupported_scheme", "only the scheme 'exact' is taken")
+        return Refusal("unsupported_scheme", f"the scheme is {payload.scheme[:40]!r}; only 'exact' is taken")
     if canonical_network(payload.network) != network.caip2:
-        return Refusal("network_mismatch", f"payment is taken on {network.caip2} ({network.v1_name})")
+        return Refusal(
+            "network_mismatch",
+            f"the payment is on {payload.network[:40]!r}; it is taken on {network.caip2} ({network.v1_name})",
+        )
     if payload.accepted is not None and (
         payload.accepted.asset != network.asset
         or payload.accepted.amount != requirements.amount
@@ -196,7 +200,10 @@ def refusal(payload: Payload, requirements: Requirements, now: float, min_validi
     ):
         return Refusal("invalid_payment_requirements", "what was accepted is not what is offered: ask for a new quote")
     if signed.pay_to != requirements.pay_to:
-        return Refusal("invalid_exact_evm_payload_recipient_mismatch", "the authorization pays somebody else")
+        return Refusal(
+            "invalid_exact_evm_payload_recipient_mismatch",
+            f"the authorization pays {checksummed(signed.pay_to)}; it must pay {checksummed(requirements.pay_to)}",
+        )
     if signed.value != requirements.amount:
         return Refusal(
             "invalid_exact_evm_payload_authorization_value_mismatch",
@@ -205,7 +212,10 @@ def refusal(payload: Payload, requirements: Requirements, now: float, min_validi
     if signed.payer == signed.pay_to:
         return Refusal("invalid_payload", "the recipient cannot be its own buyer")
     if signed.valid_after >= now:
-        return Refusal("invalid_exact_evm_payload_authorization_valid_after", "the authorization is not valid yet")
+        return Refusal(
+            "invalid_exact_evm_payload_authorization_valid_after",
+            f"the authorization is valid after {signed.valid_after} (unix seconds), which is not in the past",
+        )
     if signed.valid_before < now + min_validity_left_s:
         return Refusal(
             "invalid_exact_evm_payload_authorization_valid_before",
@@ -217,7 +227,10 @@ def refusal(payload: Payload, requirements: Requirements, now: float, min_validi
             f"the authorization must expire within {requirements.max_timeout_s} s",
         )
     if recover(signed, network, payload.signature) != signed.payer:
-        return Refusal("invalid_exact_evm_payload_signature", "the signature is not the payer's")
+        return Refusal(
+            "invalid_exact_evm_payload_signature",
+            f"the signature is not that of the payer, {checksummed(signed.payer)}",
+        )
     return None
 
 

@@ -18,7 +18,7 @@ from engram.hotkeys import certificates, node_identity, sealed, ss58
 from engram.hotkeys.errors import MalformedHotkey
 from engram.hotkeys.node_identity import Introduction
 from engram.http.client import HttpClient, Response
-from engram.http.errors import HttpError
+from engram.http.errors import BadAnswer, HttpError, TooLarge
 from engram.ledger import Ledger
 from engram.nodes.agreement import DRIVEN, INTRODUCED_SINCE, NodeSecrets
 from engram.provisioning import enrollment_rules as rules
@@ -172,11 +172,11 @@ class Enrollment:
         """Return what the node shows of itself and its certificate, when the shown key signed our nonce and it is of
         this launch. Raises HttpError."""
         nonce = secrets.token_bytes(node_identity.NONCE_BYTES)
-        answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
-        if answer.status != 200:
-            return None, None
-        answered = answer.decode(Introduced)
         try:
+            answer = await self._get(f"{endpoint}{api.IDENTITY.path}?nonce_hex={nonce.hex()}")
+            if answer.status != 200:
+                return None, None
+            answered = answer.decode(Introduced)
             shown = Introduction(
                 hotkey=ss58.decode(answered.hotkey),
                 key=ss58.decode(answered.key),
@@ -185,7 +185,7 @@ class Enrollment:
                 launch_token=answered.launch_token,
             )
             signature = bytes.fromhex(answered.signature)
-        except (MalformedHotkey, ValueError):
+        except (BadAnswer, TooLarge, MalformedHotkey, ValueError):  # it answers, and not as a node does
             return None, None
         holds = rules.names(shown, expected) and node_identity.holds(shown, nonce, signature)
         return (shown, answered.certificate) if holds else (None, None)

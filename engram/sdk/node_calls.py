@@ -39,6 +39,8 @@ Embed = Callable[[str], Sequence[float]]
 Where: TypeAlias = Mapping[str, JsonValue]
 """A filter by metadata; see engram.memory.filters."""
 _CHALLENGE_S = 30
+FRESH_S = 600
+"""How far the time of a root may be from the client's clock."""
 _PUBLIC = "__public__"
 
 
@@ -419,7 +421,8 @@ def require_root(
 ) -> None:
     """Check that the node signed this root over that namespace, by its hotkey or a session key certified at that time.
 
-    `session_id`, where it is known, must be the certificate's. Raises Impostor, with the reason.
+    `session_id`, where it is known, must be the certificate's. Raises Impostor with the reason, also for a root of long
+    ago, which somebody may have kept.
     """
     expected = f"engram-commitment:keyed-1:{name}:{root.root_hex}:{root.count}:"
     try:
@@ -428,8 +431,13 @@ def require_root(
         certificates.require_signed(node, root.signed.encode(), signature, certificate, at=at, session_id=session_id)
     except (ValueError, CertificateRefused) as error:
         raise Impostor(f"the commitment is not signed by {ss58.encode(node)}: {error}") from None
-    if not root.signed.startswith(expected):
+    stamp = root.signed.removeprefix(expected)
+    if not root.signed.startswith(expected) or not stamp.isdecimal():
         raise Impostor(f"the commitment that {ss58.encode(node)} signed is another one")
+    if abs(int(stamp) / 1000 - at) > FRESH_S:
+        raise Impostor(
+            f"the commitment of {ss58.encode(node)} was signed at {stamp} ms, more than {FRESH_S} s from now"
+        )
 
 
 _NEEDS_EMBEDDER = "an encrypted memory needs its vector from this side: give the client `embed`"

@@ -1,12 +1,14 @@
 """Sessions in the ledger. Functions are called inside `ledger.write` or `ledger.read` and own no transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
+    Label,
     RowMapping,
     ScalarSelect,
     bindparam,
@@ -18,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from engram.ledger import Ledger, Prepared, Row, lookup
+from engram.ledger import Ledger, Lookup, Prepared, Row, lookup
 from engram.sessions import counts, history, paid_clock, rules
 from engram.sessions.model import (
     LIVE,
@@ -77,6 +79,20 @@ def look(ledger: Ledger, session_id: str) -> Session | None:
     """Return the session of that id, read on the event loop. Raises LaneClosed."""
     found = ledger.rows(_LOOKUP, session_id)
     return _session(found[0]) if found else None
+
+
+def lookup_with(of_payment: Callable[[Column[Any]], Label[Any]]) -> Lookup:
+    """Prepare what `look_with` reads: a session, and what `of_payment` selects of the payment of its id."""
+    return lookup([*sessions.c, *paid_clock.COLUMNS, of_payment(sessions.c.payment_id)], [sessions.c.id])
+
+
+def look_with(ledger: Ledger, prepared: Lookup, session_id: str) -> tuple[Session, object] | None:
+    """Return the session of that id and what else `lookup_with` selected, read on the event loop. Raises LaneClosed."""
+    found = ledger.rows(prepared, session_id)
+    if not found:
+        return None
+    other = found[0].pop(prepared.columns[-1])
+    return _session(found[0]), other
 
 
 def get(connection: Connection, session_id: str) -> Session | None:
@@ -283,6 +299,14 @@ def set_node(connection: Connection, session_id: str, token: str, endpoint: str 
         .where(sessions.c.id == session_id)
         .values(node_token=token, node_endpoint=endpoint, node_hotkey=hotkey)
     )
+
+
+def note_store(connection: Connection, session: Session, store: str, at: float) -> bool:
+    """Note what holds the node's memory from now on; return whether the session has lost what another one held."""
+    emptied = session.node_store not in (None, store)
+    values: dict[str, str | float] = {"node_store": store} | ({"emptied_at": at} if emptied else {})
+    connection.execute(update(sessions).where(sessions.c.id == session.id).values(values))
+    return emptied
 
 
 def set_launch_attempts(connection: Connection, session_id: str, attempts: int) -> None:

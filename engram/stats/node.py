@@ -28,4 +28,4 @@ async def stats(http: HttpClient, endpoint: str, settings: StatsSettings) -> Nod
     try:
         return wire.decode(answer.content, NodeStats)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadAnswer(f"/stats is not what a node says: {error}") from None
+        raise BadAnswer(f"the answer to /stats does not fit its schema: {error}") from None

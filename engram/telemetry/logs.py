@@ -1,6 +1,6 @@
 """Structured logs on standard error: one line per event, as JSON or for people, never with secrets.
 
-An event is a word (`payment_settled`) with its facts as keywords. `request_id` is bound to everything that is logged
+An event is a word (`payment_settled`) with its facts as keywords. `request_id` is added to everything that is logged
 while a request is answered. The lines of answered requests are written in batches: made and written one by one, each
 would cost a tenth of a search.
 """
@@ -14,8 +14,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Hashable, MutableMapping
+from contextvars import ContextVar
 from functools import lru_cache
-from typing import Any, Final, TextIO, cast, final
+from typing import Any, Final, Protocol, TextIO, cast, final
 
 import msgspec
 import structlog
@@ -59,6 +60,16 @@ _TELLING: Final = (str, bytes, list, tuple, dict)
 """Types whose value would reveal a secret."""
 
 
+class Identified(Protocol):
+    """A request."""
+
+    request_id: str
+
+
+answering: Final = ContextVar[Identified | None]("engram.answering", default=None)
+"""The request that this task answers."""
+
+
 def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     """Send structlog's and the standard library's records of `level` and above to `stream` (standard error).
 
@@ -72,6 +83,7 @@ def configure(level: str, json: bool, stream: TextIO | None = None) -> None:
     _requests.held_by = lossy if json and _requests.wanted else None
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _identify,
         structlog.processors.add_log_level,
         _stamp,
         redact,
@@ -220,6 +232,13 @@ def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
                 event[key] = REDACTED
         elif isinstance(value, dict):
             event[key] = redact(None, "", dict(value))
+    return event
+
+
+def _identify(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the id of the request that is being answered (a structlog processor)."""
+    if (request := answering.get()) is not None:
+        event.setdefault("request_id", request.request_id)
     return event
 
 

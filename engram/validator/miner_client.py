@@ -16,8 +16,8 @@ from engram.api import node as api
 from engram.api.node_model import Deleted, Found, Ingested, Listing, Possession, StorageProof, known
 from engram.api.route import Route
 from engram.clock import Clock
-from engram.hotkeys import Keypair, PublicKey, ss58
-from engram.hotkeys.keypair import verify
+from engram.hotkeys import Keypair, PublicKey, certificates, ss58
+from engram.hotkeys.certificates import CertificateRefused
 from engram.hotkeys.miner_scheme import SIGNED_FOR, signed_body
 from engram.hotkeys.python_json import JsonObject
 from engram.http.client import HttpClient, Response
@@ -31,6 +31,8 @@ from engram.validator.scoring import TOP_K
 MAX_ANSWER_BYTES: Final = 262_144
 CHALLENGE_VALID_S: Final = 10
 _JSON: Final = {"Content-Type": "application/json"}
+_CHECKS: Final = {**_JSON, certificates.HEADER: "1"}
+"""Of challenges alone, which only validators send: everything else looks as clients of the original do."""
 REGISTERED_ONLY: Final = (401, 403)
 """A miner's answers to a key that it does not admit."""
 
@@ -112,7 +114,8 @@ class MinerClient:
                 return _replace(reply, Outcome.MALFORMED, "no answer to a challenge")
             return _replace(reply, Outcome.LEGACY, "proves by the first form only, which shows a hash")
         try:
-            holds = _holds(shown, proofs_of(node, own.public_key, nonce, cid, shown, expires_at), node, cid, vector)
+            challenge = proofs_of(node, own.public_key, nonce, cid, shown, expires_at)
+            holds = _holds(shown, challenge, vector, self._clock.now())
         except (ValueError, OverflowError, msgspec.ValidationError, RecursionError):
             return _replace(reply, Outcome.MALFORMED, "a proof that cannot be read")
         return msgspec.structs.replace(reply, proved=holds, detail="" if holds else "the proof does not hold")
@@ -149,7 +152,7 @@ class MinerClient:
                 method,
                 url,
                 content=body,
-                headers=_JSON,
+                headers=_CHECKS if route is api.CHALLENGE else _JSON,
                 connect_s=min(3.0, self._timeout_s),
                 read_s=self._timeout_s,
                 total_s=self._timeout_s,
@@ -183,16 +186,19 @@ def proofs_of(
     return proofs.Challenge(node, own, nonce, cid, PUBLIC, bytes.fromhex(shown.root_hex), shown.count, expires_at)
 
 
-def _holds(shown: Possession, challenge: proofs.Challenge, node: PublicKey, cid: str, vector: bytes) -> bool:
+def _holds(shown: Possession, challenge: proofs.Challenge, vector: bytes, now: float) -> bool:
+    """Return whether the proof is of the vector, and signed by the node's hotkey or by a session key certified now."""
     inclusion = wire.convert(shown.inclusion, keyed_tree.Shown)
     signed = proofs.transcript(challenge) + bytes.fromhex(shown.proof)
     signature = bytes.fromhex(shown.signature.removeprefix("0x"))
-    entry = keyed_tree.verify(inclusion, cid, challenge.root)
-    return (
-        entry is not None
-        and proofs.verify_possession(shown.proof, vector, challenge)
-        and verify(node, signed, signature)
-    )
+    entry = keyed_tree.verify(inclusion, challenge.cid, challenge.root)
+    if entry is None or not proofs.verify_possession(shown.proof, vector, challenge):
+        return False
+    try:
+        certificates.require_signed(challenge.miner, signed, signature, known(shown.certificate), at=now)
+    except CertificateRefused:
+        return False
+    return True
 
 
 def _decoded(answer: Response, type_: type[Any]) -> Any:

@@ -35,7 +35,7 @@ def xeris_app(
     """Return the application."""
     app = new_app("xeris", settings=settings, clock=clock, ids=ids, metrics=metrics, max_body_bytes=MAX_BODY_BYTES)
 
-    async def submit(call: Call[api.Payload, None]) -> Answer:
+    async def submit(call: Call[api.RelayedPayload, None]) -> Answer:
         try:
             taken = await receiver.take(call.http.body)
         except Refused as refused:
@@ -45,12 +45,13 @@ def xeris_app(
             raise ApiError(503, "unavailable", "The ledger does not answer; send the payload again.") from None
         return Answer(200, taken.acknowledgement)
 
-    async def listed(call: Call[NoBody, None]) -> api.Page:
+    async def listed(call: Call[NoBody, None]) -> api.IntelligencePage:
         netuid, limit = _number(call, "netuid", 450), min(_MOST, max(1, _number(call, "limit", 20)))
         kind, before = call.query("kind"), _number(call, "before", 0)
         found = await ledger.read(lambda c: records.newest(c, netuid, kind, limit + 1, before_id=before or None))
         more = len(found) > limit
-        return api.Page(items=[_shown(each) for each in found[:limit]], next=found[limit - 1].id if more else None)
+        following = found[limit - 1].id if more else None
+        return api.IntelligencePage(items=[_shown(each) for each in found[:limit]], next=following)
 
     async def one(call: Call[NoBody, None]) -> api.Intelligence | Answer:
         wanted = call.path("signed_hash")

@@ -14,6 +14,7 @@ from tests.doubles.akash.errors import Refused
 from tests.doubles.akash.genesis import Genesis
 from tests.doubles.akash.messages import AccountDeposit, Coin, Deposit, EscrowId, Message, MintAct
 from tests.doubles.akash.store import ONE, BidRow, Params
+from tests.sampling import NIGHTLY
 
 DSEQS = st.integers(1, 6)
 OSEQS = st.integers(1, 2)
@@ -143,4 +144,4 @@ class Market(RuleBasedStateMachine):
 
 
 TestMarket = Market.TestCase
-TestMarket.settings = settings(max_examples=50, stateful_step_count=50)
+TestMarket.settings = settings(max_examples=2_000 if NIGHTLY else 25, stateful_step_count=50)

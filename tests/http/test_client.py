@@ -353,5 +353,21 @@ async def test_pools_of_origins_long_unused_are_closed(
     assert (await client.request("GET", f"http://127.0.0.1:{ports[0]}/")).status == 200
 
 
+async def test_an_idle_connection_is_closed_on_time_although_nothing_more_is_asked(nursery: trio.Nursery) -> None:
+    closed = trio.Event()
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        await always(answer())(stream)
+        closed.set()
+
+    port = await listen(nursery, conversation)
+    client = HttpClient(keep_alive_s=0.1)
+    await client.request("GET", f"http://127.0.0.1:{port}/")
+    assert client.idle_connections == 1
+    with trio.fail_after(5):
+        await closed.wait()
+    assert client.idle_connections == 0
+
+
 def test_all_errors_of_the_client_are_http_errors() -> None:
     assert all(issubclass(each, HttpError) for each in (NotSent, Interrupted, TooLarge, BadAnswer))

@@ -53,6 +53,54 @@ async def echo_parts(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": message["body"], "more_body": more})
 
 
+async def test_trailers_are_sent_when_the_body_has_ended(client: HttpClient, nursery: trio.Nursery) -> None:
+    sent, received, ended = 0, bytearray(), trio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal sent
+        for part in (b"one", b"three"):
+            sent += len(part)
+            yield part
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        while not received.endswith(b"\r\nx-bytes: 8\r\n\r\n"):
+            received.extend(await stream.receive_some())
+        ended.set()
+        await stream.send_all(answer())
+
+    url = f"http://127.0.0.1:{await listen(nursery, conversation)}/"
+    async with client.stream("POST", url, body=body(), trailers=lambda: [(b"x-bytes", b"%d" % sent)]) as answered:
+        with trio.fail_after(5):
+            await ended.wait()
+        assert answered.status == 200
+    assert received.endswith(b"\r\n3\r\none\r\n5\r\nthree\r\n0\r\nx-bytes: 8\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "trailer", [(b"content-length", b"3"), (b"Host", b"a"), (b"x\r\n", b"1"), (b"x", b"a\r\nb: c")]
+)
+async def test_what_is_no_trailer_is_not_sent(
+    client: HttpClient, nursery: trio.Nursery, trailer: tuple[bytes, bytes]
+) -> None:
+    received = bytearray()
+
+    async def conversation(stream: trio.SocketStream) -> None:
+        while part := await stream.receive_some():
+            received.extend(part)
+
+    url = f"http://127.0.0.1:{await listen(nursery, conversation)}/"
+    with pytest.raises(ValueError, match="a trailer cannot be sent"):
+        async with client.stream("POST", url, body=parts(1), trailers=lambda: [trailer]):
+            pass
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+async def test_a_body_of_known_length_has_no_trailers(client: HttpClient) -> None:
+    with pytest.raises(NotSent, match="chunked has trailers"):
+        async with client.stream("POST", "http://127.0.0.1:1/", body=b"x", trailers=list):
+            pass
+
+
 async def test_both_directions_are_streamed_at_once(client: HttpClient) -> None:
     questions, pending = trio.open_memory_channel[bytes](1)
     heard: list[bytes] = []

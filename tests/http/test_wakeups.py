@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from engram.http.asgi import Receive, Scope, Send, respond
 from engram.http.connection import Patience
 from engram.http.server import Limits
-from engram.http.transport import Transport
+from engram.http.transport import LEAST_BYTES_A_S, Transport
 from tests.http.servers import bare, echo
 
 GET = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -99,6 +99,26 @@ async def test_a_reader_is_woken_when_its_connection_is_evicted_and_gets_nothing
             sock.send(b"for somebody else")
     with client, reused, other:
         assert (reused.recv(100), other.recv(100)) == (b"for somebody else",) * 2
+
+
+async def test_a_client_that_takes_a_little_again_and_again_is_given_up(autojump_clock: trio.testing.MockClock) -> None:
+    ours, client = socket.socketpair()
+    ours.setblocking(False)
+    client.setblocking(False)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+    transport = Transport(ours, 30)
+    taken = 0
+    with client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.write, bytes(4 * LEAST_BYTES_A_S * 60))
+            while not transport.broken:
+                await trio.sleep(29)
+                taken += len(client.recv(65_536))
+                transport.sweep(trio.current_time())
+                await trio.testing.wait_all_tasks_blocked()
+        assert 240 < trio.current_time() < 360
+        assert 100_000 < taken < 400_000
+        transport.close()
 
 
 async def test_a_request_that_was_sent_ahead_is_not_lost_to_the_pressure() -> None:

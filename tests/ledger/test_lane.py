@@ -5,7 +5,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import select
 
 from engram.ledger import LEDGER_FILE, LaneClosed, lookup, open_inline
@@ -39,6 +42,23 @@ def test_a_row_is_what_the_reader_reads(ledger: InlineLedger, lane: Lane) -> Non
     assert row == dict(ledger._connection.execute(select(sessions)).mappings().one())
     assert lane.rows(BY_ID, "nothing") == []
     assert records.look(ledger, a_session().id) == a_session()
+
+
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.one_of(st.none(), st.binary(max_size=40)),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+)
+def test_a_row_keeps_every_digit_and_byte(seconds: float, hotkey: bytes | None, error: str) -> None:
+    ledger = open_inline()
+    try:
+        session = msgspec.structs.replace(
+            a_session(), created_at=seconds, controller=bytes(range(224, 256)), node_hotkey=hotkey, error=error
+        )
+        ledger.write_now(lambda connection: records.insert_session(connection, session))
+        assert records.look(ledger, session.id) == session
+    finally:
+        ledger.close()
 
 
 def test_what_was_committed_a_moment_ago_is_seen(ledger: InlineLedger, lane: Lane) -> None:

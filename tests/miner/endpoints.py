@@ -43,6 +43,9 @@ class _Handlers:
     def add_probe(self, path: str, handler: Handler) -> None:
         self.by_path["GET", path] = handler
 
+    def add_fixed(self, path: str, answer: Encoded) -> None:
+        raise NotImplementedError(path)
+
 
 async def call(
     service: Service,

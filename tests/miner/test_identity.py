@@ -128,6 +128,18 @@ async def test_the_keys_of_a_session_are_on_no_disk(foreign: Foreign, tmp_path: 
             assert not [file for file in files if spelled in file]
 
 
+async def test_a_root_that_somebody_kept_is_an_impostors(tmp_path: Path) -> None:
+    clock = ManualClock(NOW)
+    async with serving(tmp_path, clock=clock) as service:
+        node = Foreign(service, clock)
+        kept = await node.root()
+        calls = NodeCalls(clock).commitment(NODE.public_key)
+        assert calls.read(kept).count == 0
+        clock.advance(601)
+        with pytest.raises(Impostor, match="more than 600 s from now"):
+            calls.read(kept)
+
+
 async def test_a_root_without_its_certificate_or_with_that_of_another_node_is_an_impostors(foreign: Foreign) -> None:
     await foreign.certify(certificates.issue(NODE, await foreign.certificate()))
     told = msgspec.json.decode((await foreign.root()).body)

@@ -144,6 +144,21 @@ async def test_a_provider_that_answers_in_the_nodes_place_later_is_noticed(sessi
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("answer", [b"<html>", b'{"status": "ok"}', b"x" * 100_000])
+async def test_what_answers_and_introduces_itself_as_no_node_does_is_noticed(session: Sold, answer: bytes) -> None:
+    """Its /health and /stats are those of the node; silence alone would be left to the polls."""
+    provider = Provider(session)
+    async with trio.open_nursery() as nursery:
+        endpoint = await nursery.start(Responder(provider.answer).run)
+        assert await session.enrollment.is_healthy(endpoint, TOKEN)
+        session.serve(endpoint)
+        provider.recorded = answer
+        await certifier.sweep(session.certifier)
+        assert session.world.state() == SessionState.DEGRADED
+        assert session.enrollment.is_suspect(endpoint)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "changed",
     [

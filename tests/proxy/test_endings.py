@@ -352,3 +352,11 @@ def test_codes_are_words_and_statuses_are_those_of_http() -> None:
     for row in TABLE.values():
         assert re.fullmatch(r"[a-z0-9_]+", row.code)
         assert row.status == 0 or 200 <= row.status < 600
+
+
+def test_the_documentation_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "proxy.md").read_text(encoding="utf-8")
+    for row in TABLE.values():
+        status = {0: "the backend's" if row.who == "backend" else "varies", 499: "499, in the log only"}
+        shown = status.get(row.status, str(row.status))
+        assert f"| `{row.code}` | {shown} | {row.who} | {row.phase} | {row.words} |" in page

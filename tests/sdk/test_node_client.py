@@ -1,6 +1,7 @@
 """The node's client: what it sends is signed as the original's miners check it, and what it gets is judged."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -158,7 +159,7 @@ def test_an_answer_nested_without_end_is_an_error_of_the_clients_own(told: Told)
 
 
 def test_a_proof_nested_without_end_proves_nothing() -> None:
-    signed = f"engram-commitment:keyed-1:__public__:{'00' * 32}:1:0"
+    signed = f"engram-commitment:keyed-1:__public__:{'00' * 32}:1:{time.time_ns() // 10**6}"
     told = {"root_hex": "00" * 32, "count": 1, "signed": signed, "signature": PHONE.sign(signed.encode()).hex()}
     lie = answer({**told, "proof": NESTED.decode()})
     with scripted(lambda _: lie) as url, NodeClient(url) as node, pytest.raises(Impostor, match="proof"):

@@ -20,7 +20,8 @@ def listed(number: int) -> Listed:
 
 def committed(*numbers: int, name: str = "__public__") -> Commitment:
     tree = KeyedTree(key_of(listed(number).cid) + bytes.fromhex(HASH) for number in numbers)
-    signed = f"engram-commitment:keyed-1:{name}:{tree.root.hex()}:{len(tree)}:1000"
+    now_ms = int(ManualClock().now() * 1000)
+    signed = f"engram-commitment:keyed-1:{name}:{tree.root.hex()}:{len(tree)}:{now_ms}"
     signature = "0x" + NODE.sign(signed.encode()).hex()
     return Commitment(root_hex=tree.root.hex(), count=len(tree), signed=signed, signature=signature)
 

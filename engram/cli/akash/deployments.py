@@ -14,6 +14,7 @@ from config.model import Settings
 from engram.cli import output
 from engram.cli.at_rest import read_at_rest
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column
 from engram.clock import SystemClock
@@ -107,7 +108,7 @@ def orphans_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
 
 def close_(
-    dseq: Annotated[int, Parameter(help="The deployment's number, as `engram akash list` shows it.")],
+    dseq: Annotated[int, Parameter(converter=whole, help="The deployment's number, as `engram akash list` shows it.")],
     /,
     *,
     foreign: Annotated[bool, Parameter(help="Also one that this gateway has not made.", negative="")] = False,
@@ -181,7 +182,8 @@ def _compared(settings: Settings) -> Sequence[Found]:
     async def read(http: HttpClient) -> Sequence[Found]:
         infos = await Chain.deployments(open_chain(settings, _owner(settings), http, SystemClock()))
         known = _at_rest(settings, lambda c: records.by_hash(c, [info.hash for info in infos])) or {}
-        return judge(infos, known, _ledger_id(settings), time.time(), settings.akash.orphan_age_s)
+        live = _at_rest(settings, lambda c: {row.dseq for row in records.all_live(c)}) or set()
+        return judge(infos, known, _ledger_id(settings), time.time(), settings.akash.orphan_age_s, live)
 
     return _on_chain(read)
 

@@ -12,6 +12,7 @@ from cyclopts import App, Parameter
 from config import ConfigError
 from engram.cli import output
 from engram.cli.failures import CommandFailed, Exit
+from engram.cli.numbers import whole
 from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.http.client import HttpClient
 from engram.http.errors import HttpError
@@ -80,7 +81,9 @@ def why(
     request_id: Annotated[str, Parameter(help="The X-Request-Id of an answer, or request_id of a log line.")],
     *,
     sources: Sources = SOURCES,
-    ops_port: Annotated[int | None, Parameter(help="Port of the running proxy's operator's listener.")] = None,
+    ops_port: Annotated[
+        int | None, Parameter(converter=whole, help="Port of the running proxy's operator's listener.")
+    ] = None,
     show: Show = SHOW,
 ) -> int:
     """Explain how a request to the running proxy ended: in which phase, by whom, after how long."""

@@ -227,4 +227,5 @@ def _node(row: Deployment, *, alive: bool) -> Node:
         endpoint=row.endpoint or "",
         alive=alive,
         reference=msgspec.json.encode(reference).decode(),
+        store=str(row.dseq),
     )

@@ -8,10 +8,15 @@ import trio
 
 from engram.provisioning.docker import container
 from engram.provisioning.docker.engine import Engine
+from engram.provisioning.docker.engine_model import Event
 from engram.provisioning.errors import Unavailable
 
 RETRY_S: Final = 1.0
 RETRY_MOST_S: Final = 15.0
+EXPECTED: Final = frozenset({"0", "137", "143"})
+"""Exit statuses of a node that ended as it should, or by KILL or TERM."""
+MOST_SAID: Final = 600
+"""Characters of its last words that are logged."""
 
 _log = structlog.get_logger("engram.provisioning.docker")
 
@@ -36,10 +41,18 @@ async def _listen(engine: Engine, label: str, ended: Callable[[str], None]) -> N
             if token and found.state in ("exited", "dead"):
                 ended(token)
         async for event in events:
-            if event.action == "die":
-                attributes = event.actor.attributes
-                token = container.token_of(attributes.get("name", ""))
-                code = attributes.get("exitCode") or attributes.get("containerExitCode", "")
-                _log.info("node_ended", node=token, exit_code=code)
-                if token:
-                    ended(token)
+            name = event.actor.attributes.get("name", "")
+            token = container.token_of(name)
+            if event.action == "die" and token:
+                ended(token)
+                await _log_ending(engine, name, token, event)
+
+
+async def _log_ending(engine: Engine, name: str, token: str, event: Event) -> None:
+    attributes = event.actor.attributes
+    code = attributes.get("exitCode") or attributes.get("containerExitCode", "")
+    if code in EXPECTED:
+        _log.info("node_ended", node=token, exit_code=code)
+    else:
+        said = (await engine.last_words(name))[-MOST_SAID:]
+        _log.warning("node_ended", node=token, exit_code=code, said=said)

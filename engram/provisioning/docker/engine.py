@@ -147,7 +147,7 @@ class Engine:
         query = urlencode({"all": "1", "filters": _filters(label=[label])})
         return self._decoded(await self._read(f"/containers/json?{query}"), list[Listed])
 
-    async def last_words(self, name: str, lines: int = 20) -> str:
+    async def last_words(self, name: str, lines: int = 8) -> str:
         """Return the end of what the container wrote; empty when it is not there."""
         query = urlencode({"stdout": "1", "stderr": "1", "tail": str(lines)})
         answer = await self._read(f"/containers/{name}/logs?{query}", max_bytes=MOST_LOG_BYTES)

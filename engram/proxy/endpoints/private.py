@@ -37,7 +37,7 @@ class Private:
         body.close()
         slot.release()
         document = msgspec.json.encode(self._state.capacity.document())
-        await answer(request, 200, document, [JSON, (b"cache-control", b"no-store")])
+        await answer(request, 200, document, [JSON])
 
     async def update_capacity(self, request: Incoming, plan: Plan) -> None:
         """POST /capacity: replace what is advertised, by the internal secret."""

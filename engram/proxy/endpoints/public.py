@@ -44,7 +44,7 @@ class Status:
         self._state = state
 
     async def __call__(self, request: Incoming, plan: Plan) -> None:
-        await answer(request, 200, msgspec.json.encode(self.document(plan)), [JSON, (b"cache-control", b"no-store")])
+        await answer(request, 200, msgspec.json.encode(self.document(plan)), [JSON])
 
     def document(self, plan: Plan, *, private: bool = False) -> dict[str, object]:
         """Return the document; `private` adds what only the operator may see."""

@@ -64,7 +64,7 @@ def body_of(refusal: Refusal, request_id: str) -> bytes:
 
 async def refuse(request: Incoming, refusal: Refusal, cors: Iterable[tuple[bytes, bytes]] = ()) -> None:
     """Send a refusal."""
-    lines = [JSON, _UNCACHED, *refusal.headers, *cors]
+    lines = [JSON, *refusal.headers, *cors]
     if refusal.status == 401:
         lines.append((b"www-authenticate", b'Epistula realm="miner"'))
     await answer(request, refusal.status, body_of(refusal, request.request_id), lines)
@@ -75,5 +75,7 @@ async def answer(request: Incoming, status: int, body: bytes, headers: Iterable[
     request.status = status
     request.sent_bytes += len(body)
     lines = [*headers, (b"x-request-id", request.request_id.encode("ascii"))]
+    if not any(name == b"cache-control" for name, _ in lines):
+        lines.append(_UNCACHED)
     request.answered = True
     await respond(request.send, status, body, lines)

@@ -82,7 +82,6 @@ async def _send_queued(request: Incoming, job: Job, after_s: float, cors: Header
         (STATE, b"running"),
         (b"location", location),
         (b"retry-after", b"%d" % _POLL_S),
-        (b"cache-control", b"no-store"),
         *cors,
     ]
     await answer(request, 202, msgspec.json.encode(body), lines)

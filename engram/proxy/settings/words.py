@@ -1,6 +1,5 @@
 """Explains the settings in words: every route, backend and limit, and what an operator should look at. Pure."""
 
-import ipaddress
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -125,8 +124,4 @@ def _limits(settings: ProxySettings) -> Iterator[str]:
 
 
 def _is_public(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return is_public_host(host)
+    return is_public_host(urlsplit(url).hostname or "")

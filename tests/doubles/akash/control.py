@@ -10,6 +10,7 @@
 | POST /mint | {"status": "mint_status_halt_cr"} |
 | POST /leave | {"provider", "reason": "unstable"}: it ends all its leases, with notice where it promised one |
 | POST /kill | {"provider"}: its machines lose power; the leases stay |
+| POST /swap | {"provider"}: it answers in the place of the nodes that ran there |
 | POST /rotate | {"provider"}: a new certificate; the one before is revoked |
 | POST /forget | {"provider"}: it has restarted and knows no manifest |
 """
@@ -109,6 +110,8 @@ class Control:
                     provider.leave(tenancy, f"lease_closed_reason_{sent['reason']}")
             case "/kill":
                 await self._providers[sent["provider"]].kill_workloads()
+            case "/swap":
+                await self._providers[sent["provider"]].swap_workloads()
             case "/forget":
                 for tenancy in self._providers[sent["provider"]].tenancies.values():
                     tenancy.manifest = None

@@ -13,7 +13,7 @@ from tests.doubles.akash.certificates import Certificate
 from tests.doubles.akash.chain import Chain
 from tests.doubles.akash.faults import ProviderFaults
 from tests.doubles.akash.store import BidRow, LeaseRow, OrderRow
-from tests.doubles.akash.workloads import Workload, environment_of
+from tests.doubles.akash.workloads import Stub, Workload, environment_of
 
 LeaseKey = tuple[str, int, int, int, str]
 BID_TIMEOUT_S: Final = 300
@@ -239,6 +239,16 @@ class Provider:
             for tenancy in list(self.tenancies.values()):
                 if tenancy.manifest is not None:
                     await self.look(tenancy)
+
+    async def swap_workloads(self) -> None:
+        """Take the place of what runs: at the same address something answers that knows what the manifest says."""
+        for tenancy in self.tenancies.values():
+            if tenancy.workload is None or tenancy.manifest is None or self._nursery is None:
+                continue
+            await tenancy.workload.stop()
+            stub = Stub(environment_of(tenancy.manifest[0]["services"][0]), tenancy.workload.port)
+            tenancy.workload = stub
+            await stub.start(self._nursery)
 
     async def kill_workloads(self) -> None:
         """Stop what runs, as a machine that loses power does; the leases stay."""

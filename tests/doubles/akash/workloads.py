@@ -51,8 +51,8 @@ class Workload(Protocol):
 class Stub:
     """Answers /health as a node does, in this process."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.port = 0
+    def __init__(self, environment: dict[str, str], port: int = 0) -> None:
+        self.port = port
         self.starts = 0
         self._environment = environment
         self._scope = trio.CancelScope()

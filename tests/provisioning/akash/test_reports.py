@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import msgspec
 import pytest
 import trio
 
@@ -14,10 +15,13 @@ from engram.provisioning.akash.cosmos import Coin
 from engram.provisioning.akash.messages import AccountDeposit, Deposit, EscrowID, EscrowScope
 from engram.provisioning.akash.model import DeploymentState
 from engram.provisioning.akash.transactions import Subject, TxState
+from tests.doubles.akash.double import Options
 from tests.doubles.akash.store import UACT
-from tests.provisioning.akash.worlds import KEY, World, world
+from tests.provisioning.akash.worlds import KEY, QUICKLY, World, world
 
 S = DeploymentState
+BUSY = msgspec.structs.replace(QUICKLY, block_s=1.0)
+"""Blocks that leave time to work for a hundred sessions at once."""
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -91,7 +95,7 @@ async def test_report_support_13_no_transaction_is_lost_or_doubled_beside_a_seco
 @pytest.mark.heavy
 async def test_report_support_13_with_a_hundred_sessions_at_once() -> None:
     """akash-network/support#13, node#955, at the size of the report twice over."""
-    async with world() as made:
+    async with world(BUSY) as made:
         await many_sessions(made, 100)
         assert made.double.control.state()["failed"] == []
 
@@ -180,7 +184,7 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
     """akash-network/support#121, #107, #265: the lease is active and paid, and nothing runs."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec()
-        await made.backend.launch(spec)
+        first = await made.backend.launch(spec)
         (row,) = made.rows()
         name = next(name for name, one in made.double.providers.items() if one.address == row.provider)
         made.faults(name, loses_workloads=True)
@@ -198,6 +202,9 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
         old, new = made.rows()
         assert (old.state, old.reason) == (S.CLOSED, "never_ready")
         assert new.provider != row.provider
+        assert (await made.backend.launch(spec)).store != first.store, (
+            "the buyer is told that the memory is another one"
+        )
         sound(made)
 
 
@@ -239,8 +246,8 @@ async def test_report_console_3372_an_empty_200_is_not_ready_and_no_second_lease
         sound(made)
 
 
-async def mass_close(count: int) -> None:
-    async with world() as made, watched(made.backend) as exits:
+async def mass_close(count: int, options: Options = QUICKLY) -> None:
+    async with world(options) as made, watched(made.backend) as exits:
         for name in ("ada", "brunel"):
             made.faults(name, no_bids=True)
         async with trio.open_nursery() as launches:
@@ -276,7 +283,7 @@ async def test_report_support_245_a_provider_that_closes_all_its_leases_is_struc
 @pytest.mark.heavy
 async def test_report_support_245_with_thirty_sessions_on_one_provider() -> None:
     """akash-network/support#245, at the size of the report."""
-    await mass_close(30)
+    await mass_close(30, BUSY)
 
 
 async def test_an_account_without_funds_is_refused_for_good_and_leaves_nothing() -> None:
@@ -330,4 +337,32 @@ async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serve
         await until(lambda: paid_leases(made) == 1)
         assert [(row.reason, row.state) for row in made.rows()] == [("reclaimed", S.CLOSED), (None, S.SERVING)]
         await made.backend.destroy(spec.token)
+        assert made.active() == []
+
+
+async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there() -> None:
+    async with world() as made:
+        for node in made.double.faults.nodes:
+            node.broadcast_then_hang = 1
+        async with trio.open_nursery() as nursery:
+            launching = trio.CancelScope()
+
+            async def launch() -> None:
+                with launching:
+                    await made.backend.launch(made.spec())
+
+            nursery.start_soon(launch)
+            await until(lambda: any(node.sent for node in made.double.nodes))
+            launching.cancel()
+        (row,) = made.rows()
+        assert row.state is S.CREATING
+        made.double.make_blocks(10, 6.0)  # its time is over: only a look at the chain tells what became of it
+        await trio.sleep(2 * made.settings.akash.poll_s)  # until the next look at the endpoints
+        await made.backend.launch(made.spec())
+        sent = made.ledger.write_now(lambda c: transactions.of_deployment(c, row.dseq))
+        assert [(one.subject, one.state) for one in sent if one.subject is Subject.CREATE] == [
+            (Subject.CREATE, TxState.INCLUDED)
+        ]
+        await made.backend.destroy(row.token)
+        assert len(made.double.chain.state.deployments) == 1
         assert made.active() == []

@@ -31,6 +31,8 @@ KEY: Final = Signer(b"\7" * 32)
 KEY_TEXT: Final = "07" * 32
 QUICK: Final = AkashSettings(
     owner_address=KEY.address,
+    bids_enough_s=20.0,
+    ready_s=150.0,
     timeout_s=0.5,
     poll_s=0.05,
     watch_s=0.2,
@@ -38,7 +40,7 @@ QUICK: Final = AkashSettings(
     reconcile_s=0.5,
     allow_private_providers=True,
 )
-"""What the program does on real seconds is quick; its budgets are those of production, on the chain's clock."""
+"""What the program does on real seconds is quick; its budgets are in seconds of the chain's clock."""
 BLOCK_S: Final = 0.1
 STEP_S: Final = 6.0
 CHAIN_ID: Final = "double-1"

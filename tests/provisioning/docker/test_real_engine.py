@@ -234,6 +234,21 @@ async def test_a_port_that_is_taken_is_refused_and_leaves_nothing_running(docker
     assert [node.token for node in await docker.backend.list()] == [first.token]
 
 
+async def test_a_node_that_cannot_start_is_told_of_with_its_last_words(
+    docker: DockerBench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = await docker.spec()
+    Path(spec.hotkey_file).write_text("{}")
+    async with contract.watched(docker.backend) as exits:
+        await docker.backend.launch(spec)
+        with trio.fail_after(60.0):
+            assert await exits.receive() == spec.token
+            while "node_ended" not in (logged := capsys.readouterr().out):  # noqa: ASYNC110  # the engine's answer
+                await trio.sleep(0.05)
+    assert "exit_code=2" in logged
+    assert "hotkey" in logged
+
+
 async def test_a_node_that_runs_out_of_memory_ends_alone(docker: DockerBench) -> None:
     small = msgspec.structs.replace(contract.tier(), memory_gb=0.03)
     spec = msgspec.structs.replace(await docker.spec(), tier=small)
