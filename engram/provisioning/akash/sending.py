@@ -208,12 +208,15 @@ class Sender:
                     why = str(error)
             else:
                 refused = refusal(answer)
-                if refused.code and not sending_rules.is_of_its_time(refused.message):
-                    refusals.append(refused.message)  # the gateway's own words: the chain has looked at it
+                if sending_rules.is_of_its_time(refused.message):
+                    reasons.append(f"{endpoint.url}: {refused.message[:200]}")
+                    continue
+                if refused.code:  # the gateway's own words: the chain has looked at it
+                    refusals.append(refused.message)
                     if len(refusals) >= self._chain.endpoints.quorum:
                         break
                     continue
-                why = refused.message[:200] if refused.code else f"it answers {answer.status}"
+                why = f"it answers {answer.status}"
             self._chain.endpoints.failed(endpoint, why)
             reasons.append(f"{endpoint.url}: {why}")
         if refusals:
