@@ -192,9 +192,9 @@ class Sender:
         return tx.Unordered(int((head.time + self._settings.ttl_s) * _NS) + secrets.randbelow(_NS))
 
     async def _simulate(self, wanted: tuple[Message, ...], ordering: tx.Ordering) -> int | str:
-        """Return the gas used, or the text of the refusal. Raises Unavailable."""
+        """Return the gas used, or the text of a refusal that no other endpoint contradicts. Raises Unavailable."""
         raw = base64.b64encode(tx.for_simulation(wanted, ordering, self._signer.public_key)).decode()
-        reasons = []
+        reasons, refusals = [], list[str]()
         for endpoint in await self._chain.endpoints.usable():
             answer = await self._chain.endpoints.ask(endpoint, "POST", "/cosmos/tx/v1beta1/simulate", {"tx_bytes": raw})
             if isinstance(answer, Unanswered):
@@ -208,11 +208,19 @@ class Sender:
                     why = str(error)
             else:
                 refused = refusal(answer)
+                if sending_rules.is_of_its_time(refused.message):
+                    reasons.append(f"{endpoint.url}: {refused.message[:200]}")
+                    continue
                 if refused.code:  # the gateway's own words: the chain has looked at it
-                    return refused.message
+                    refusals.append(refused.message)
+                    if len(refusals) >= self._chain.endpoints.quorum:
+                        break
+                    continue
                 why = f"it answers {answer.status}"
             self._chain.endpoints.failed(endpoint, why)
             reasons.append(f"{endpoint.url}: {why}")
+        if refusals:
+            return refusals[0]
         raise Unavailable("; ".join(reasons))
 
     async def _sign(

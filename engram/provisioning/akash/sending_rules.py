@@ -112,6 +112,15 @@ def needs_order(text: str) -> bool:
     return "unordered" in lower and ("not supported" in lower or "not enabled" in lower or "disabled" in lower)
 
 
+def is_of_its_time(text: str) -> bool:
+    """Return whether a simulation was refused for the timeout that it bore: it took too long, and says nothing.
+
+    >>> is_of_its_time("unordered transaction has a timeout_timestamp that has already passed: invalid request")
+    True
+    """
+    return "timeout_timestamp" in text.lower()
+
+
 def gas_limit(simulated: int, ran_out_at: int | None) -> int:
     """Return the gas to pay for: twice the simulation's, or more than what ran out before, at most `MOST_GAS`.
 

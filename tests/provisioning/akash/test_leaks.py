@@ -86,6 +86,9 @@ async def test_a_close_that_is_stuck_delays_no_other_and_no_look_at_the_chain() 
             return await drive(row)
 
         made.double.make_blocks(160, 6.0)
+        with trio.fail_after(5.0):
+            while (await made.parts.chain.endpoints.head()).time < made.clock.now() - 30.0:
+                pass  # the newest block is kept for a moment
         placing.drive = stuck  # type: ignore[method-assign]
         made.backend._watching._parts = made.make_parts(reconcile_s=60.0)
         async with watched(made.backend):

@@ -15,7 +15,7 @@ from engram.provisioning.akash.chain import Chain
 from engram.provisioning.akash.endpoints import Head, believed
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.akash.messages import CloseDeployment, DeploymentID
-from engram.provisioning.akash.sending import Sender, SendingSettings
+from engram.provisioning.akash.sending import Rejected, Sender, SendingSettings
 from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
 from engram.provisioning.errors import Unavailable
 from tests.provisioning.akash.worlds import KEY
@@ -103,6 +103,25 @@ async def test_an_endpoint_cannot_have_the_account_burned_as_fees(gas: str) -> N
     assert made.fee_uakt == 5_000
     with pytest.raises(Unavailable, match="gas"):
         await prepared(Several(liar))
+
+
+def refused(text: str) -> Callable[[], Response]:
+    return lambda: Response(400, {}, json.dumps({"code": 3, "message": text}).encode())
+
+
+async def test_one_endpoint_alone_cannot_have_a_session_refused() -> None:
+    liar = honest() | {"simulate": refused("deployment invalid: insufficient balance")}
+    assert (await prepared(Several(liar, honest()))).gas_limit == 200_000
+    for http in (Several(liar), Several(liar, liar)):
+        made = await sender_of(chain_of(http)).prepare(WANTED, Subject.CLOSE, None)
+        assert isinstance(made, Rejected)
+
+
+async def test_a_simulation_that_took_too_long_is_no_refusal() -> None:
+    late = honest() | {"simulate": refused("unordered transaction has a timeout_timestamp that has already passed")}
+    assert (await prepared(Several(late, honest()))).gas_limit == 200_000
+    with pytest.raises(Unavailable, match="passed"):
+        await prepared(Several(late, late))
 
 
 def test_gas_that_ran_out_raises_the_next_limit_only_so_far() -> None:
