@@ -97,18 +97,22 @@ async def test_a_server_whose_check_fails_gets_no_requests_until_it_passes() -> 
         group = {"health_path": "/health", "health_interval_s": 0.001}
         async with proxying(settings_for(one, two, backend=group)) as proxied, calling(proxied) as client:
             servers = proxied.state.plan.groups["servers"]
+
+            def is_out() -> bool:
+                return servers.servers[0].unhealthy
+
             state["status"] = 503
             async with trio.open_nursery() as nursery:
                 run: Any = Checks(lambda: proxied.state.plan).run
                 nursery.start_soon(run, Host())
                 with trio.fail_after(5):
-                    while not servers.servers[0].unhealthy:
+                    while not is_out():
                         await trio.lowlevel.checkpoint()
                 for _ in range(4):
                     assert (await client.ask(signed("/inference"))).body == b"%d" % two
                 state["status"] = 200
                 with trio.fail_after(5):
-                    while servers.servers[0].unhealthy:
+                    while is_out():
                         await trio.lowlevel.checkpoint()
                 assert (await client.ask(signed("/inference"))).body == b"%d" % one
                 nursery.cancel_scope.cancel()

@@ -300,12 +300,12 @@ class Sender:
     async def _broadcast(self, outgoing: Outgoing, endpoint: Endpoint, *, maybe_sent: bool) -> Outgoing | int | None:
         """Send it to one endpoint; None: look for it, or send it again. It may have been taken even so."""
         raw = base64.b64encode(outgoing.raw).decode()
+        self._fresh.discard(outgoing.hash)  # from here on it may have been taken, also when this task is cancelled
         kill_points.point(f"broadcast:{outgoing.subject}:before")
         answer = await self._chain.endpoints.ask(
             endpoint, "POST", "/cosmos/tx/v1beta1/txs", {"tx_bytes": raw, "mode": "BROADCAST_MODE_SYNC"}
         )
         kill_points.point(f"broadcast:{outgoing.subject}:after")
-        self._fresh.discard(outgoing.hash)
         if isinstance(answer, Unanswered) or answer.status != 200:
             why = answer.reason if isinstance(answer, Unanswered) else f"it answers {answer.status}"
             self._chain.endpoints.failed(endpoint, why)
