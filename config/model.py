@@ -255,7 +255,8 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there."""
+    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
+    a lease has ended, or where a provider is and by which certificate."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""

@@ -1,12 +1,13 @@
 """Reads of the Akash chain over REST: account, deployments, bids, leases, providers, certificates, parameters.
 
-Every read is of one usable endpoint (`endpoints.py`); that something is *not* there is the word of two. Raises
+Every read is of one usable endpoint (`endpoints.py`); that something is *not* there is the word of two, and so is what
+opens our doors to a provider (its address, its certificates) or ends a lease. Raises
 Unavailable when no endpoint answers, or none that could be read.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Final, TypeVar, final
 from urllib.parse import urlencode
 
@@ -132,15 +133,32 @@ class Chain:
             found += await self._leases({"filters.state": state})
         return found
 
+    async def leases_agreed(self, dseq: int) -> Sequence[m.Lease]:
+        """Return the leases of a deployment in any state, where endpoints agree which of them serve."""
+        query = urlencode({"filters.owner": self.owner, "filters.dseq": dseq})
+        answer = await self._agreed(
+            f"{_MARKET}/leases/list?{query}",
+            m.LeasesAnswer,
+            lambda found: frozenset((lease.lease.id.provider, lease.is_serving) for lease in found.leases or ()),
+        )
+        return answer.leases or ()
+
     async def provider(self, address: str) -> str | None:
         """Return the provider's host URI as it registered it; None for a provider that is not there."""
-        answer = await self._found_or_none(f"{_PROVIDER}/providers/{address}", m.ProviderAnswer)
-        return None if answer is None else answer.provider.host_uri
+        path = f"{_PROVIDER}/providers/{address}"
+        if await self._found_or_none(path, m.ProviderAnswer) is None:
+            return None
+        answer = await self._agreed(path, m.ProviderAnswer, lambda found: found.provider.host_uri)
+        return answer.provider.host_uri
 
     async def certificates(self, address: str) -> Sequence[str]:
         """Return the provider's valid certificates, PEM."""
         query = urlencode({"filter.owner": address, "filter.state": "valid"})
-        answer = await self._found(f"{_CERT}/certificates/list?{query}", m.CertificatesAnswer)
+        answer = await self._agreed(
+            f"{_CERT}/certificates/list?{query}",
+            m.CertificatesAnswer,
+            lambda found: frozenset(row.certificate.cert for row in found.certificates or ()),
+        )
         found = []
         for row in answer.certificates or ():
             try:
@@ -180,6 +198,27 @@ class Chain:
                 return found
             reasons.append(found)
         raise Unavailable("; ".join(reasons))
+
+    async def _agreed(self, path: str, type_: type[T], said: Callable[[T], Hashable]) -> T:
+        """Return an answer of which `quorum` endpoints say the same, or the only one that can be used.
+
+        Raises Unavailable, where they do not agree as well.
+        """
+        usable = await self.endpoints.usable()
+        wanted = min(self.endpoints.quorum, len(usable))
+        reasons: list[str] = []
+        votes: dict[Hashable, int] = {}
+        for endpoint in usable:
+            answer = await self._ask(endpoint, path)
+            found = answer if isinstance(answer, str) else self._read(endpoint, answer, type_)
+            if isinstance(found, str):
+                reasons.append(found)
+                continue
+            what = said(found)
+            votes[what] = votes.get(what, 0) + 1
+            if votes[what] >= wanted:
+                return found
+        raise Unavailable("; ".join([*reasons, f"{sum(votes.values())} endpoints do not agree on {path}"]))
 
     async def _found_or_none(
         self, path: str, type_: type[T], at_height: int = 0, *, is_it: Callable[[T], bool] = lambda found: True

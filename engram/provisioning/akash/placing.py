@@ -246,7 +246,8 @@ class Placing:
 
         Only what the chain shows as closed is closed: what an endpoint does not show may be too new for it.
         """
-        leases = [one for one in await self._parts.chain.leases(row.dseq) if one.lease.id.provider == row.provider]
+        shown = await self._parts.chain.leases_agreed(row.dseq)
+        leases = [one for one in shown if one.lease.id.provider == row.provider]
         if not leases or any(lease.is_serving for lease in leases):
             return None
         info = await self._parts.chain.deployment(row.dseq)

@@ -1,5 +1,6 @@
 """An endpoint that lies, or answers with garbage, neither spends the account's money nor stands in the others' way."""
 
+import base64
 import json
 from collections.abc import Callable
 from typing import Any, Final
@@ -232,3 +233,41 @@ async def test_bids_of_what_is_no_address_are_left_out() -> None:
 
     liar = honest() | {"bids/list": ok({"bids": [bid("../../x?y"), bid(""), bid(KEY.address)]})}
     assert [one.provider for one in await chain_of(Several(liar)).bids(7)] == [KEY.address]
+
+
+def provider(host: str) -> Callable[[], Response]:
+    return ok({"provider": {"owner": "p", "host_uri": f"https://{host}:8443"}})
+
+
+def certificate(text: str) -> Callable[[], Response]:
+    return ok({"certificates": [{"certificate": {"state": "valid", "cert": base64.b64encode(text.encode()).decode()}}]})
+
+
+def lease(state: str) -> Callable[[], Response]:
+    owner = {"owner": KEY.address, "dseq": "7", "gseq": 1, "oseq": 1, "provider": "p", "bseq": 0}
+    return ok({"leases": [{"lease": {"id": owner, "state": state}}]})
+
+
+async def test_an_endpoint_cannot_have_the_manifest_sent_to_somebody_else() -> None:
+    """Address and certificate of a provider stand on chain: one that makes both up would get token and node."""
+    true = honest() | {"providers/": provider("true"), "certificates/": certificate("true")}
+    false = honest() | {"providers/": provider("false"), "certificates/": certificate("false")}
+    for several in (Several(false, true, true), Several(true, false, true)):
+        chain = chain_of(several)
+        assert await chain.provider("p") == "https://true:8443"
+        assert await chain.certificates("p") == ["true"]
+    for several in (Several(false, true), Several(true, false)):
+        for read in (chain_of(several).provider, chain_of(several).certificates):
+            with pytest.raises(Unavailable, match="do not agree"):
+                await read("p")
+    assert await chain_of(Several(true)).provider("p") == "https://true:8443"
+
+
+async def test_an_endpoint_alone_ends_no_lease() -> None:
+    true, false = honest() | {"leases/": lease("active")}, honest() | {"leases/": lease("closed")}
+    (shown,) = await chain_of(Several(false, true, true)).leases_agreed(7)
+    assert shown.is_serving
+    with pytest.raises(Unavailable, match="do not agree"):
+        await chain_of(Several(false, true)).leases_agreed(7)
+    (shown,) = await chain_of(Several(false, false)).leases_agreed(7)
+    assert not shown.is_serving
