@@ -154,7 +154,10 @@ class _Reading:
 
     def _take(self, key: str, value: object, origin: Origin) -> None:
         if key == "environment" and value != self.fixed_environment and self.fixed_environment is not None:
-            raise ValueError(f"the profile is {self.fixed_environment}; choose another one by --profile or ENGRAM_ENV")
+            raise ValueError(
+                f"{value!r} is not the profile in force, {self.fixed_environment}: a file cannot choose it; "
+                f"start with --profile {value} or ENGRAM_ENV={value}"
+            )
         if key in _MORE_CHECKS:
             _MORE_CHECKS[key](value)
         self.values[key] = value

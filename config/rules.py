@@ -296,7 +296,9 @@ def _money_and_nodes(settings: Settings) -> Iterator[Forbidden]:
         match worth, backend:
             case "play", "akash" if not _is_private_akash(settings):
                 yield Forbidden(
-                    "provisioning.backends", "play money pays only for nodes on this machine, not for akash"
+                    "provisioning.backends",
+                    "play money pays only for nodes on this machine, not for akash: start with --profile mainnet, "
+                    "or with --profile testnet and a test chain of Akash (akash.chain_id)",
                 )
             case "test", "akash" if settings.akash.chain_id == AKASH_MAINNET:
                 yield Forbidden("akash.chain_id", f"money of a test network never pays for nodes on {AKASH_MAINNET}")

@@ -78,7 +78,7 @@ def main(backend: str = "local") -> int:
         with (
             tempfile.TemporaryDirectory(prefix="engram-demo-") as folder,
             demo_backends.BACKENDS[backend](Path(folder)) as settings,
-            _gateway(Path(folder), SETTINGS + settings, console) as url,
+            _gateway(Path(folder), SETTINGS + settings, demo_backends.WHERE[backend], console) as url,
         ):
             result = _buy_use_stop(url, console)
     except (DemoFailed, SdkError) as error:
@@ -174,7 +174,7 @@ def _step(console: Console, title: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _gateway(folder: Path, text: str, console: Console) -> Iterator[str]:
+def _gateway(folder: Path, text: str, where: str, console: Console) -> Iterator[str]:
     """Run a gateway with the `local` profile on a free port; yields its URL, and ends it and its nodes afterwards."""
     settings, log = folder / "demo.toml", folder / "gateway.log"
     settings.write_text(text, encoding="utf-8")
@@ -188,7 +188,7 @@ def _gateway(folder: Path, text: str, console: Console) -> Iterator[str]:
         )
     os.close(ready_write)
     try:
-        with _step(console, "Starting a gateway (profile local)"):
+        with _step(console, f"Starting a gateway (profile local), nodes {where}"):
             url = _ready_url(ready_read, log)
         console.print(f"  {url}")
         yield url

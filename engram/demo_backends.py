@@ -151,3 +151,12 @@ async def _with_image(host: str, image: str) -> None:
 
 
 BACKENDS: Final[Mapping[str, Prepared]] = MappingProxyType({"local": _local, "docker": _docker, "akash": _akash})
+
+WHERE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "local": "as processes of this machine",
+        "docker": "in containers of this machine",
+        "akash": "on a double of Akash on this machine",
+    }
+)
+"""Where nodes run, for the operator who reads along."""

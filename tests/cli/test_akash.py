@@ -151,3 +151,16 @@ def test_a_key_file_that_others_may_read_is_refused(run: Run, here: Path) -> Non
     refused = run("akash", "wallet", "address", "akash.key")
     assert refused.code == 1
     assert "chmod 600" in refused.err
+
+
+@pytest.mark.parametrize("command", [("list",), ("orphans",), ("balance",)])
+def test_without_an_account_the_commands_say_which_settings_name_one(run: Run, command: tuple[str, ...]) -> None:
+    refused = run("akash", *command)
+    assert refused.code == 2
+    assert "akash.owner_address is not set, and akash.key_file is missing" in refused.err
+
+
+def test_a_key_file_that_is_not_there_is_told_in_words(run: Run) -> None:
+    refused = run("akash", "wallet", "address", "none.key")
+    assert refused.code == 1
+    assert "none.key cannot be read: No such file or directory" in refused.err

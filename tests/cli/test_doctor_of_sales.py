@@ -7,6 +7,7 @@ from sqlalchemy import Connection
 
 import config
 from config.model import Settings
+from engram.cli.doctor import akash, engine
 from engram.cli.doctor.finding import Finding
 from engram.cli.doctor.sales import sales
 from engram.gateway import sales_switch
@@ -56,6 +57,28 @@ def test_a_switch_that_is_off_and_a_facilitator_that_is_down_are_notes(tmp_path:
         ("note", "nothing can be sold: Nothing is sold at the moment; running sessions go on; engram selling on"),
         ("note", "nothing can be sold: https://x402.example/supported cannot be read"),
     ]
+
+
+def test_settings_that_keep_a_gateway_from_starting_sell_nothing(tmp_path: Path) -> None:
+    wrong = Finding("settings", "bad", "environment local: gateway.host: play money")
+    assert told(settings("local", tmp_path), tmp_path / "ledger.db", wrong) == [
+        ("bad", "nothing can be sold: a gateway does not start with these settings")
+    ]
+
+
+@pytest.mark.parametrize(("backend", "what"), [("docker", engine.WHAT), ("akash", akash.WHAT)])
+def test_a_backend_that_does_not_answer_sells_nothing_unless_another_one_does(
+    tmp_path: Path, backend: str, what: str
+) -> None:
+    gone = Finding(what, "bad", "no connection")
+    alone, beside = (
+        settings("local", tmp_path, **{"provisioning.backends": backends})
+        for backends in (f'["{backend}"]', f'["local", "{backend}"]')
+    )
+    ((verdict, text),) = told(alone, tmp_path / "ledger.db", gone)
+    assert (verdict, text.startswith("nothing can be sold: Where nodes run cannot be reached")) == ("note", True)
+    assert backend in text
+    assert told(beside, tmp_path / "ledger.db", gone) == [("good", "a session could be sold")]
 
 
 def test_a_ledger_that_cannot_be_read_is_told_of_elsewhere(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ class TestRefusals:
                 "chain.endpoints",
                 "'wss://***@rpc.example' is not an",
             ),
-            ("environment = 'mainnet'", "environment", "--profile"),
+            ("environment = 'mainnet'", "environment", "start with --profile mainnet or ENGRAM_ENV=mainnet"),
             ("[gateway", "", "is not TOML"),
             ("x = " + "[" * 5_000, "", "nested too deeply"),
             ("#" * 2_000_000, "", "is larger than"),

@@ -207,7 +207,9 @@ def _owner(settings: Settings) -> str:
     try:
         return open_signer(settings).address
     except UnusableKey as error:
-        raise CommandFailed(f"{error}; or name akash.owner_address", Exit.USAGE) from None
+        raise CommandFailed(
+            f"whose deployments? akash.owner_address is not set, and {error}; set one of them", Exit.USAGE
+        ) from None
 
 
 def _at_rest(settings: Settings, query: Callable[[Connection], T]) -> T | None:

@@ -14,6 +14,7 @@ from engram.provisioning.akash.errors import UnusableKey
 from engram.provisioning.akash.factory import open_chain
 from engram.provisioning.errors import Unavailable
 
+WHAT: Final = "akash"
 MICRO: Final = 1_000_000
 
 
@@ -30,7 +31,7 @@ async def akash(settings: Settings) -> list[Finding]:
         chain = open_chain(settings, owner, http, SystemClock())
         found += [finding async for finding in _chain(settings, chain)]
     except Unavailable as error:
-        found.append(Finding("akash", "bad", str(error)))
+        found.append(Finding(WHAT, "bad", str(error)))
     finally:
         await http.aclose()
     return found
@@ -57,7 +58,7 @@ async def _chain(settings: Settings, chain: Chain) -> AsyncIterator[Finding]:
     if chain.endpoints.quorum < 2 or len(good) < 2:
         yield Finding("akash.endpoints", "note", "only one can be used: what it does not find is uncertain for long")
     await chain.probe()
-    yield Finding("akash", "good", f"{len(good)} endpoints serve {settings.akash.chain_id}")
+    yield Finding(WHAT, "good", f"{len(good)} endpoints serve {settings.akash.chain_id}")
     if await chain.account() is None:
         yield Finding("akash.owner_address", "bad", f"{chain.owner} was never funded: send AKT to it")
         return

@@ -7,12 +7,14 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection
 
 from config.model import Settings
 from engram.cli.at_rest import read_at_rest
+from engram.cli.doctor import akash, engine
 from engram.cli.doctor.finding import Finding
 from engram.gateway import rules, sales_switch
 from engram.gateway.standing_facts import fixed_facts
@@ -22,6 +24,9 @@ from engram.provisioning import capacity, node_keys
 from engram.sessions import HELD, TierName, counts
 from engram.sessions.rules import tiers
 
+_ASKED: Final = {"docker": engine.WHAT, "akash": akash.WHAT}
+"""What the finding on each backend is named that is asked over a connection."""
+
 
 class _InLedger(msgspec.Struct, frozen=True):
     selling: bool | None = None
@@ -30,10 +35,14 @@ class _InLedger(msgspec.Struct, frozen=True):
 
 
 def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterator[Finding]:
-    """Say why nothing could be sold; `others` are the findings on the facilitator, which is asked once.
+    """Say why nothing could be sold; `others` are the findings on settings, facilitator and backends, asked once.
 
     A lasting reason is bad, one that passes is a note.
     """
+    others = tuple(others)
+    if any(one.what == "settings" and one.verdict == "bad" for one in others):
+        yield Finding("sales", "bad", "nothing can be sold: a gateway does not start with these settings")
+        return
     found = rules.reasons(_facts(settings, read_at_rest(ledger, _query) or _InLedger(), others))
     for reason in found:
         yield Finding("sales", "bad" if reason.lasting else "note", f"nothing can be sold: {reason.text}")
@@ -41,7 +50,7 @@ def sales(settings: Settings, ledger: Path, others: Iterable[Finding]) -> Iterat
         yield Finding("sales", "good", "a session could be sold")
 
 
-def _facts(settings: Settings, kept: _InLedger, others: Iterable[Finding]) -> rules.SalesFacts:
+def _facts(settings: Settings, kept: _InLedger, others: tuple[Finding, ...]) -> rules.SalesFacts:
     facilitator = next((one for one in others if one.what == "facilitator" and one.verdict == "bad"), None)
     return msgspec.structs.replace(
         fixed_facts(settings),
@@ -49,9 +58,17 @@ def _facts(settings: Settings, kept: _InLedger, others: Iterable[Finding]) -> ru
         usable_keys=None if settings.environment == "local" else kept.keys,
         places=_places(settings),
         held=kept.held,
+        silent_backends=_silent_backends(settings, others),
         free_bytes=_free_bytes(Path(settings.data_dir).resolve()),
         facilitator=None if facilitator is None else NoRoom("facilitator_unavailable", facilitator.text, 0),
     )
+
+
+def _silent_backends(settings: Settings, others: tuple[Finding, ...]) -> tuple[str, ...]:
+    """Return the backends that do not answer, if none does."""
+    bad = {one.what for one in others if one.verdict == "bad"}
+    silent = tuple(name for name in settings.provisioning.chosen if _ASKED.get(name) in bad)
+    return silent if len(silent) == len(settings.provisioning.chosen) else ()
 
 
 def _places(settings: Settings) -> int:

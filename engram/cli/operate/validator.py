@@ -93,7 +93,7 @@ def status(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     settings = sources.load().settings
     found = _read(settings, lambda c: reports.last_status(c, settings.validator.netuid))
     if found is None:
-        raise CommandFailed(f"no validator of subnet {settings.validator.netuid} has run on {settings.data_dir} yet")
+        raise CommandFailed(_never_ran(settings))
     if show.json:
         output.document(found)
         return
@@ -136,7 +136,12 @@ def explain(uid: Uid, *, last: Rounds = 1, sources: Sources = SOURCES, show: Sho
     settings = sources.load().settings
     found: Explanation | None = _read(settings, lambda c: reports.explain(c, settings.validator.netuid, uid, last))
     if found is None:
-        raise CommandFailed(f"no round that is kept has uid {uid}; `engram validator scores` lists them")
+        never = _read(settings, lambda c: reports.last_status(c, settings.validator.netuid)) is None
+        raise CommandFailed(
+            _never_ran(settings)
+            if never
+            else f"no round that is kept has uid {uid}; `engram validator scores` lists those that have a score"
+        )
     if show.json:
         output.document(found)
         return
@@ -209,7 +214,7 @@ def _findings(settings: Settings, at: ValidatorSettings) -> list[Finding]:
         found.append(Finding("scores", "note", "validator.share_scores is off: one store behind n uids earns n scores"))
     state = read_at_rest(Path(settings.data_dir) / LEDGER_FILE, lambda c: reports.last_status(c, at.netuid))
     if state is None or state.look is None:
-        return [*found, Finding("rounds", "note", f"no validator has run on {settings.data_dir} yet")]
+        return [*found, Finding("rounds", "note", _never_ran(settings))]
     verdict = Due(state.look.verdict)
     standing_still = verdict in (Due.CHAIN_STALE, Due.NOT_REGISTERED, Due.NO_PERMIT, Due.OUTDATED, Due.NO_SCORES)
     found.append(Finding("weights", "bad" if standing_still else "good", _WORDS[verdict]))
@@ -217,6 +222,13 @@ def _findings(settings: Settings, at: ValidatorSettings) -> list[Finding]:
     if state.planted.get("held", 0) == 0:
         found.append(Finding("planted records", "note", "no miner holds one yet: the first round has nothing to ask"))
     return found
+
+
+def _never_ran(settings: Settings) -> str:
+    return (
+        f"no validator of subnet {settings.validator.netuid} has run in the data folder {settings.data_dir} yet; "
+        "`engram run validator` starts one (--data-dir names another folder)"
+    )
 
 
 def _read(settings: Settings, query: Callable[[Connection], T]) -> T:

@@ -115,7 +115,9 @@ def read_key_file(path: Path) -> Signer:
                 raise UnusableKey(f"{path} can be read by others: chmod 600 it")
             text = file.read(MAX_KEY_FILE_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UnusableKey(f"the account's key in {path} cannot be read: {type(error).__name__}") from None
+        # Never the text of a decoding error: it shows bytes of the key.
+        why = (error.strerror or "no reason given") if isinstance(error, OSError) else "it is no text"
+        raise UnusableKey(f"the account's key in {path} cannot be read: {why}") from None
     try:
         return Signer(secret_in(text))
     except UnusableKey as error:

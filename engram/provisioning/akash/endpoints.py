@@ -149,7 +149,7 @@ class Endpoints:
                 max_bytes=MAX_ANSWER_BYTES,
             )
         except HttpError as error:
-            return Unanswered(f"{type(error).__name__}: {error}", sent=not isinstance(error, NotSent))
+            return Unanswered(str(error), sent=not isinstance(error, NotSent))
         return answer
 
     async def _look(self) -> None:

@@ -29,7 +29,7 @@ async def tell_endings(engine: Engine, label: str, ended: Callable[[str], None])
         try:
             await _listen(engine, label, ended)
         except Unavailable as error:
-            _log.info("events_ended", reason=str(error))
+            _log.info("events_ended", backend="docker", reason=str(error))
         wait_s = RETRY_S if trio.current_time() - began > RETRY_MOST_S else min(wait_s * 2, RETRY_MOST_S)
         await trio.sleep(wait_s)
 

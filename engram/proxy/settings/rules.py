@@ -13,6 +13,7 @@ from engram.proxy.settings.model import PLACEHOLDERS, BackendSettings, ProxySett
 
 _PATH: Final = re.compile(r"/(?:[!$&-;=@-~]*)(?:/\*)?")
 _METHOD: Final = re.compile(r"[A-Z]{1,24}")
+NO_FILE: Final = "no file of settings (engram proxy config makes one)"
 _OWN_PATHS: Final = ("/", "/status", "/check", "/capacity", "/jobs")
 
 
@@ -29,7 +30,7 @@ def _where(key: str, origins: Mapping[str, str]) -> str:
     section = key.partition(".")[0] + "."
     beside = (where for other, where in origins.items() if other.startswith(section))
     files = (where for where in origins.values() if not where.startswith("environment"))
-    return next(beside, None) or next(files, "default")
+    return next(beside, None) or next(files, NO_FILE)
 
 
 def _found(settings: ProxySettings) -> Iterator[tuple[str, str]]:

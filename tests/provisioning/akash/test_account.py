@@ -170,7 +170,7 @@ def test_a_key_that_is_not_on_disk_as_it_was_written_is_noticed(
 
 
 def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UnusableKey, match=r"none.key cannot be read: FileNotFoundError"):
+    with pytest.raises(UnusableKey, match=r"none.key cannot be read: No such file or directory"):
         account.read_key_file(tmp_path / "none.key")
 
 
