@@ -24,7 +24,7 @@ from engram.provisioning import capacity, node_keys
 from engram.sessions import HELD, TierName, counts
 from engram.sessions.rules import tiers
 
-_ASKED: Final = {"docker": engine.WHAT, "akash": akash.WHAT}
+_FINDING_NAMES: Final = {"docker": engine.WHAT, "akash": akash.WHAT}
 """What the finding on each backend is named that is asked over a connection."""
 
 
@@ -67,7 +67,7 @@ def _facts(settings: Settings, kept: _InLedger, others: tuple[Finding, ...]) -> 
 def _silent_backends(settings: Settings, others: tuple[Finding, ...]) -> tuple[str, ...]:
     """Return the backends that do not answer, if none does."""
     bad = {one.what for one in others if one.verdict == "bad"}
-    silent = tuple(name for name in settings.provisioning.chosen if _ASKED.get(name) in bad)
+    silent = tuple(name for name in settings.provisioning.chosen if _FINDING_NAMES.get(name) in bad)
     return silent if len(silent) == len(settings.provisioning.chosen) else ()
 
 
