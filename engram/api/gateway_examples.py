@@ -45,17 +45,18 @@ TIERS: Final[dict[str, object]] = {
     ]
 }
 NODES: Final[dict[str, object]] = {
-    "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+    "note": "Nodes provisioned on Akash on demand, as many as its account can pay for.",
     "akash_network": "akashnet-2",
     "available": True,
     "not_enforced": [],
+    "price_usd_per_hour": {"lite": 0.1, "standard": 0.2, "pro": 0.36},
     "backends": [
         {
             "name": "akash",
             "answers": True,
             "places": 50,
             "free": 47,
-            "note": "Nodes provisioned on Akash on demand — no fixed pool limit.",
+            "note": "Nodes provisioned on Akash on demand, as many as its account can pay for.",
             "not_enforced": [],
         }
     ],

@@ -119,6 +119,9 @@ class NodesAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     akash_network: str
     available: Annotated[bool, Meta(description="Whether a session could be bought now.")]
     not_enforced: Annotated[list[str], Meta(description="Limits of a tier that nodes here are not held to.")]
+    price_usd_per_hour: Annotated[
+        dict[str, float], Meta(description="What an hour of each tier costs, wherever the node runs.")
+    ] = {}
     backends: Annotated[list[BackendAnswer], Meta(description="Where, the preferred one first.")] = []
     cannot_sell: Annotated[list[ReasonAnswer], Meta(description="Why not; left out when one could be bought.")] = []
 

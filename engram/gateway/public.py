@@ -63,6 +63,7 @@ def bind_public(endpoints: Endpoints[Caller], services: Services) -> None:
             akash_network=settings.akash.chain_id,
             available=not found,
             not_enforced=list(backends.not_enforced),
+            price_usd_per_hour={tier.tier: tier.price_usd_per_hour for tier in tiers.tiers},
             backends=[_backend(standing, backends.free(standing.name)) for standing in backends.standings],
             cannot_sell=_shown(found),
         )

@@ -33,7 +33,12 @@ BACKENDS: Final[Mapping[str, BackendRow]] = MappingProxyType(
         for row in (
             BackendRow("local", "Nodes run as processes on the gateway's own machine.", "provisioning", local_backend),
             BackendRow("docker", "Nodes run as containers on the operator's own hosts.", "docker", docker_backend),
-            BackendRow("akash", "Nodes provisioned on Akash on demand — no fixed pool limit.", "akash", akash_backend),
+            BackendRow(
+                "akash",
+                "Nodes provisioned on Akash on demand, as many as its account can pay for.",
+                "akash",
+                akash_backend,
+            ),
         )
     }
 )

@@ -36,7 +36,9 @@ async def test_public_answers_have_the_originals_fields() -> None:
         ]
         assert all(tier["price_usd_per_hour"] == tier["price_akt_per_hour"] * 2 for tier in tiers)
         nodes = (await gateway.client.get(gateway.url + "/nodes")).json()
-        assert nodes.keys() == {"note", "akash_network", "available"} | {"not_enforced", "backends"}
+        ours = {"not_enforced", "backends", "price_usd_per_hour"}
+        assert nodes.keys() == {"note", "akash_network", "available"} | ours
+        assert nodes["price_usd_per_hour"] == {"lite": 0.1, "standard": 0.2, "pro": 0.36}
         assert nodes["not_enforced"] == ["cpu"]
         note = "Nodes run as processes on the gateway's own machine."
         assert nodes["note"] == note
