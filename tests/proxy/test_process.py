@@ -155,6 +155,9 @@ def test_a_file_that_cannot_be_used_keeps_the_proxy_from_starting_and_is_named(t
 
 
 def test_the_example_is_made_once_and_its_placeholder_is_refused_by_name(tmp_path: Path) -> None:
+    absent = engram(tmp_path, "proxy", "check-config")
+    assert absent.returncode == 2
+    assert "no file of settings (engram proxy config makes one): auth.miner_hotkey" in absent.stderr
     assert engram(tmp_path, "proxy", "config").returncode == 0
     made = (tmp_path / "reverse_proxy" / "config.json").read_bytes()
     assert engram(tmp_path, "proxy", "config").returncode == 0
