@@ -255,7 +255,8 @@ class AkashSettings(Section, frozen=True):
         "https://rest-akash.ecostake.com",
         "https://akash-rest.publicnode.com",
     )
-    """REST endpoints of the chain. With two or more, none alone is believed that something is not there."""
+    """REST endpoints of the chain. With two or more, none alone is believed that something is not there, that
+    a lease has ended, or where a provider is and by which certificate."""
     chain_id: str = "akashnet-2"
     """AKASH_CHAIN_ID"""
     key_file: str = ""
@@ -300,7 +301,7 @@ class AkashSettings(Section, frozen=True):
     alarm_akt: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 10.0
     """Fees are paid in AKT: below this there is an alarm."""
     alarm_act: Annotated[float, Meta(ge=0, le=1_000_000_000)] = 20.0
-    """Deployments are paid in ACT: below this there is an alarm."""
+    """Deployments are paid in ACT: below this, less what sold sessions still need, there is an alarm."""
     mint_akt: Annotated[float, Meta(ge=0, le=1_000_000)] = 0.0
     """AKT that are burned for ACT when there is less than `alarm_act`; the network mints no less than 10 ACT, and
     refunds what comes to less. 0: none."""

@@ -1,16 +1,13 @@
 """Starts the reverse proxy, as `engram run proxy` does: `reverse-proxy`, or `python -m reverse_proxy.server`."""
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__" and __package__ is None:  # as `python reverse_proxy/server.py`
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from engram import cli
+from engram import cli, crash_reports
 
 
 def main() -> int:
     """Run the proxy until SIGTERM or Ctrl-C; return the exit status."""
+    crash_reports.enable()
     return cli.main(["run", "proxy", *sys.argv[1:]])
 
 

@@ -108,5 +108,8 @@ def fastapi(ready_fd: int, target: str, miner: str) -> None:
 
 if __name__ == "__main__":
     kind, number, *rest = sys.argv[1:]
-    {"backend": backend, "fastapi": fastapi}[kind](int(number), *rest)
+    if kind == "backend":
+        backend(int(number))
+    else:
+        fastapi(int(number), *rest)
     os._exit(0)

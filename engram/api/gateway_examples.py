@@ -26,6 +26,7 @@ _SESSION_FIELDS: Final[dict[str, object]] = {
     "payment_id": _PAYMENT_ID,
     "end_reason": None,
     "stats_age_s": 12.1,
+    "emptied_at": None,
 }
 
 HEALTH: Final[dict[str, object]] = {"status": "ok", "service": "engram-cloud-gateway"}

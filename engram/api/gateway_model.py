@@ -181,6 +181,13 @@ class SessionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     payment_id: str = ""
     end_reason: str | None = None
     stats_age_s: float | None = None
+    emptied_at: Annotated[
+        float | None,
+        Meta(
+            description="Unix seconds; when the node lost its machine and began again elsewhere, empty: what was "
+            "stored before is gone, store it again. Null: nothing was lost."
+        ),
+    ] = None
 
     @property
     def ended(self) -> bool:

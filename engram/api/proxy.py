@@ -36,12 +36,12 @@ class Queued(msgspec.Struct, frozen=True):
 
 
 class Detail(msgspec.Struct, frozen=True):
-    """The body of every error: `detail` as the original has it."""
+    """The body of every error: `detail` as the original has it, alone where its clients compare the whole body."""
 
     detail: str
-    error: str = ""
-    code: str = ""
-    request_id: str = ""
+    error: str | msgspec.UnsetType = msgspec.UNSET
+    code: str | msgspec.UnsetType = msgspec.UNSET
+    request_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def _error(status: int, description: str) -> Response[Detail]:

@@ -66,13 +66,15 @@ class Answer:
         out = _LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         for name, value in headers:
             if (line := _lines.get((name, value))) is None:
-                line = self._line(name.lower(), value)
+                line = self._line(name.lower(), value, status)
             out += line
         out += date
         if status in BODILESS:
             self._bodiless, self._left = True, None
+        elif length is not None:
+            out += b"content-length: %d\r\n" % length
         elif self._left is not None:
-            out += b"content-length: %d\r\n" % self._left
+            pass  # declared among the headers
         elif self._minor:
             self._chunked = True
             out += b"transfer-encoding: chunked\r\n"
@@ -86,13 +88,13 @@ class Answer:
         self._trailers = trailers
         self.status = status
 
-    def _line(self, name: bytes, value: bytes) -> bytes:
+    def _line(self, name: bytes, value: bytes, status: int) -> bytes:
         """Return a header's line; of one that is the server's to write, take what it requests and return b""."""
         if name == b"content-length":
             if self._left is not None or not value.isdigit():
                 raise ValueError(f"Content-Length must be one decimal number, not {value!r}")
             self._left = int(value)
-            return b""
+            return b"" if status in BODILESS else b"content-length: %d\r\n" % self._left
         if _BAD_NAME.search(name) or _BAD_VALUE.search(value):
             raise ValueError(f"a header that cannot be sent: {name!r}")
         if name in _FRAMING:

@@ -79,6 +79,10 @@ def _receivers_keep_payloads(connection: Connection) -> None:
     _script(connection, "xeris.sql")
 
 
+def _sessions_know_their_store(connection: Connection) -> None:
+    _script(connection, "session_store.sql")
+
+
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _first,
     _refunds_are_sent,
@@ -90,4 +94,5 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
     _relay_has_streams,
     _nodes_sign_by_session_keys,
     _receivers_keep_payloads,
+    _sessions_know_their_store,
 )

@@ -231,9 +231,14 @@ def node_watches(fleet: Fleet) -> SupervisorSpec:
 
 async def stop_all(backends: Backends) -> None:
     """Stop every node of this ledger and keep what they store (`shutdown.nodes = stop`). Call it when the tree has
-    stopped: running sessions get their nodes back at the next start."""
+    stopped: running sessions get their nodes back at the next start.
+
+    Nodes on machines of others go on: they are paid either way, and one that was stopped may have to be placed anew.
+    """
     async with trio.open_nursery() as nursery:
         for backend in backends.all:
+            if backends.is_elsewhere(backend.name):
+                continue
             nursery.start_soon(_stop_nodes, backend)
 
 

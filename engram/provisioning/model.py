@@ -36,6 +36,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     """False: it does not run, but what it stored is still there (or has not been removed yet)."""
     reference: str = ""
     """The backend's own name for it, JSON; for the operator and the ledger."""
+    store: str = ""
+    """Names what holds its memory, where a launch of the same token may begin with another, empty one."""
 
 
 class Offers(msgspec.Struct, frozen=True, kw_only=True):

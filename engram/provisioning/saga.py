@@ -314,6 +314,9 @@ class Worker:
             if session is None or not records.mark_running(connection, seen.token, seen.reference):
                 return False
             session_records.set_node(connection, self._id, seen.token, seen.endpoint, key.public_key)
+            at, store = self._fleet.instants.now().wall, f"{seen.token}/{seen.store}"
+            if session_records.note_store(connection, session, store, at):
+                _log.warning("session_emptied", session=self._id, node=seen.token, backend=seen.reference)
             if session.state is SessionState.ACTIVE:
                 return True
             event = SessionEvent.RECOVER if session.state is SessionState.DEGRADED else SessionEvent.NODE_READY

@@ -105,7 +105,7 @@ class ProxyApp:
             raise
         finally:
             noting.note(state, request)
-        if request.answered:
+        if request.answered and not request.read_to_end:
             await _read_away(request)
 
     async def _refuse(self, request: Incoming, refusal: Refusal, cors: HeaderLines) -> None:

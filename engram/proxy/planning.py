@@ -15,6 +15,7 @@ from engram.proxy.state import State
 _AT_START: Final = (
     ("auth", ("chain_endpoint", "netuid")),
     ("answers", ("sign", "hotkey_file")),
+    ("bodies", ("spool_dir",)),
     ("limits", ("callers",)),
     (
         "server",

@@ -132,6 +132,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     launch_attempts: int = 0
     crashes: int = 0
     quarantined_at: float | None = None
+    node_store: str | None = None
+    """Names what holds the node's memory; None until a node serves."""
+    emptied_at: float | None = None
+    """When the node last began again with an empty memory."""
 
 
 class RunningSession(msgspec.Struct, frozen=True, array_like=True):

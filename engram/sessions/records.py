@@ -301,6 +301,14 @@ def set_node(connection: Connection, session_id: str, token: str, endpoint: str 
     )
 
 
+def note_store(connection: Connection, session: Session, store: str, at: float) -> bool:
+    """Note what holds the node's memory from now on; return whether the session has lost what another one held."""
+    emptied = session.node_store not in (None, store)
+    values: dict[str, str | float] = {"node_store": store} | ({"emptied_at": at} if emptied else {})
+    connection.execute(update(sessions).where(sessions.c.id == session.id).values(values))
+    return emptied
+
+
 def set_launch_attempts(connection: Connection, session_id: str, attempts: int) -> None:
     """Note how many launches were begun."""
     connection.execute(update(sessions).where(sessions.c.id == session_id).values(launch_attempts=attempts))

@@ -31,6 +31,8 @@ sessions = Table(
     Column("launch_attempts", Integer, nullable=False, server_default="0"),
     Column("crashes", Integer, nullable=False, server_default="0"),
     Column("quarantined_at", REAL),
+    Column("node_store", Text),  # what holds the node's memory
+    Column("emptied_at", REAL),  # another one took its place
     sqlite_strict=True,
 )
 Index("ix_sessions_controller", sessions.c.controller, sessions.c.created_at)

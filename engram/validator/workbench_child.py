@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import trio
 
-from engram import wire
+from engram import crash_reports, wire
 from engram.memory.embed.hash_embedder import HashEmbedder
 from engram.memory.embed.minilm import MiniLmEmbedder
 from engram.memory.embed.protocol import Embedder
@@ -68,4 +68,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    crash_reports.enable()
     sys.exit(main())

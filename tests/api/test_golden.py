@@ -13,6 +13,8 @@ from tests.gateway.surface import running_gateway
 
 DELIBERATE = {
     "/components/schemas/BackendAnswer": "nodes run in several places",
+    "/components/schemas/BoughtAnswer/properties/emptied_at": "tells that a node began again empty",
+    "/components/schemas/BoughtAnswer/required": "tells that a node began again empty",
     "/components/schemas/CreateSessionBody/description": "says what refuses values of a wrong type",
     "/components/schemas/ExtendSessionBody/properties/duration_hours/description": "was missing",
     "/components/schemas/NodesAnswer/properties/backends": "nodes run in several places",
@@ -20,9 +22,14 @@ DELIBERATE = {
     "/components/schemas/NodeSignatureBody": "for nodes that have not their hotkey",
     "/paths//node-signatures": "for nodes that have not their hotkey",
     "/components/schemas/SessionAnswer/description": "names the unit of its times",
+    "/components/schemas/SessionAnswer/properties/emptied_at": "tells that a node began again empty",
+    "/components/schemas/SessionAnswer/required": "tells that a node began again empty",
     "/paths//nodes/get/responses/200/content/application/json/example/backends": "nodes run in several places",
     "/paths//nodes/get/responses/200/description": "says what docs/api.md said",
     "/paths//ready/get/responses/200/description": "says what docs/api.md said",
+    "/paths//sessions/hotkey/{hotkey}/get/responses/200/content/application/json/example/sessions": (
+        "tells that a node began again empty"
+    ),
     "/paths//terms/get/responses/200/description": "says what docs/api.md said",
 }
 """Where the gateway's document differs from the recorded one, and why."""

@@ -71,6 +71,7 @@ async def test_deployments_are_listed_closed_and_accounted_for(cli: Cli) -> None
     assert (cost["session"], cost["final"]) == ("s1", False)
     assert cost["cost_act"] > 0
     (balance,) = await cli.json("balance")
+    assert await cli.json("wallet", "balance") == [balance]
     assert (balance["address"], 990 < balance["act"] < 1_000, 990 < balance["akt"] < 1_000) == (KEY.address, True, True)
 
 

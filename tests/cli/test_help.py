@@ -48,6 +48,7 @@ def test_the_commands_of_the_operator_are_there() -> None:
         "akash wallet new",
         "akash wallet import",
         "akash wallet address",
+        "akash wallet balance",
         "sessions list",
         "sessions show",
         "sessions stop",

@@ -150,3 +150,29 @@ def test_a_gateway_killed_anywhere_has_one_deployment_and_then_none(
         assert double.state()["chain"]["doubled_hashes"] == 0
         assert balance(gateway.ready["facilitator_url"], buyer.wallet) == OPENING_BALANCE - LITE_HOUR
         assert gateway.terminate() == 0
+
+
+def test_five_real_nodes_are_bought_at_once_and_given_back(double: DoubleProcess, tmp_path: Path) -> None:
+    """Each buyer has a deployment, a lease and a node of its own, and finds its own text there alone."""
+    buyers = [Buyer() for _ in range(5)]
+    with GatewayProcess(tmp_path / "data", settings=settings(double, tmp_path)) as gateway:
+        gateway.start()
+        for buyer in buyers:
+            buyer.quote(gateway.url)
+        ids = [str(buyer.pay(gateway.url).body["session_id"]) for buyer in buyers]
+        sessions = [
+            buyer.wait(gateway.url, session_id, "active", timeout=180.0)
+            for buyer, session_id in zip(buyers, ids, strict=True)
+        ]
+        assert len({each["node_endpoint"] for each in sessions}) == len({each["node_hotkey"] for each in sessions}) == 5
+        chain = double.state()["chain"]
+        assert (chain["active_deployments"], chain["active_leases"], chain["doubled_hashes"]) == (5, 5, 0)
+        for number, (buyer, session) in enumerate(zip(buyers, sessions, strict=True)):
+            with NodeClient(session["node_endpoint"], buyer.keypair) as node:
+                node.ingest_text(f"{TEXT} {number}")
+                assert [found.text for found in node.query(TEXT, top_k=9)] == [f"{TEXT} {number}"]
+        for buyer, session_id in zip(buyers, ids, strict=True):
+            buyer.stop(gateway.url, session_id)
+        for buyer, session_id in zip(buyers, ids, strict=True):
+            buyer.wait(gateway.url, session_id, "stopped", timeout=60.0)
+        nothing_left(double)

@@ -60,4 +60,4 @@ def test_every_program_asks_for_the_report_before_anything_else() -> None:
     assert missing == MAKE_PAGES_OF_THE_DOCS
     assert programs >= 7
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"engram": "engram.cli:main"}
+    assert scripts == {"engram": "engram.cli:main", "reverse-proxy": "reverse_proxy.server:main"}

@@ -39,7 +39,10 @@ class InMemoryProvisioner:
         self.launches: list[str] = []
         self.destroyed: list[str] = []
         self.faults: dict[str, list[ProvisioningError]] = {}
+        self.is_elsewhere = False
         self.sick: set[str] = set()
+        self.store = ""
+        """What holds the memory of nodes."""
         self.gate: trio.Event | None = None
         self.after_effect: Callable[[], None] = lambda: None
         self.was_watched = False
@@ -53,6 +56,7 @@ class InMemoryProvisioner:
             first_port=self.first_port,
             port_count=10_000,
             not_enforced=self.not_enforced,
+            is_elsewhere=self.is_elsewhere,
             hourly_usd_micros=self.costs,
         )
 
@@ -133,4 +137,5 @@ class InMemoryProvisioner:
             endpoint=f"http://127.0.0.1:{spec.port}",
             alive=token in self.alive,
             reference="{}",
+            store=self.store,
         )

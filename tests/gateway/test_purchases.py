@@ -30,7 +30,7 @@ ORIGINAL_SESSION_FIELDS = {
     "error": (str, type(None)),
     "remaining_seconds": float,
 }
-OURS = {"tier", "payment_id", "end_reason", "stats_age_s"}
+OURS = {"tier", "payment_id", "end_reason", "stats_age_s", "emptied_at"}
 
 
 def assert_session(session: dict[str, Any], *more: str) -> None:

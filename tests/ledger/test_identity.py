@@ -42,7 +42,7 @@ def test_a_ledger_of_another_environment_is_refused(tmp_path: Path) -> None:
 def test_a_first_start_on_a_disk_that_is_full_says_so_wherever_the_space_ends(small_disk: Path) -> None:
     """Bug: between the migrations and the claim of the environment SQLAlchemy's error came out, with a traceback."""
     refused: set[str] = set()
-    for free_kib in range(0, 400, 4):
+    for free_kib in range(0, 1000, 8):
         folder, ballast = small_disk / "data", small_disk / "ballast"
         ballast.write_bytes(bytes((KIB - free_kib) * KIB) if free_kib else b"")
         if not free_kib:
@@ -60,7 +60,7 @@ def test_a_first_start_on_a_disk_that_is_full_says_so_wherever_the_space_ends(sm
         for left in (*folder.glob("*"), ballast):
             os.unlink(left)
     else:
-        pytest.fail("a ledger did not fit on a disk of 400 KiB")
+        pytest.fail("a ledger did not fit on a disk of 1,000 KiB")
     assert refused == {" cannot be opened", " cannot be written"}
 
 

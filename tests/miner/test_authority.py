@@ -78,7 +78,9 @@ def test_the_table_names_what_the_document_describes_and_no_more() -> None:
 async def answered(
     client: quart_typing.TestClientProtocol, method: str, path: str, body: object = None, query: str = ""
 ) -> tuple[int, dict[str, Any]]:
-    sent = {} if body is None else {"data": encoded(body) if isinstance(body, dict) else body}
+    data = encoded(body) if isinstance(body, dict) else body
+    framing = {"Content-Length": str(len(data))} if isinstance(data, bytes) else {}
+    sent = {} if data is None else {"data": data, "headers": framing}
     answer = await getattr(client, method)(path + (f"?{query}" if query else ""), **sent)
     lines = (await answer.get_data()).splitlines()
     return answer.status_code, json.loads(lines[0])

@@ -251,6 +251,15 @@ async def test_all_nodes_are_stopped_though_one_backend_does_not_answer(autojump
     assert (len(two.a.alive), len(two.b.alive)) == (1, 0)
 
 
+async def test_nodes_on_machines_of_others_go_on_when_the_gateway_stops(autojump_clock: MockClock, two: Two) -> None:
+    two.a.places, two.b.is_elsewhere = 1, True
+    for word in ("s1", "s2"):
+        two.sell(word)
+        await saga.run(two.fleet, word)
+    await stop_all(two.fleet.backends)
+    assert (len(two.a.alive), len(two.b.alive)) == (0, 1)
+
+
 def test_two_backends_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="two backends bear one name: a, a"):
         Backends([InMemoryProvisioner(name="a"), InMemoryProvisioner(name="a")])

@@ -186,6 +186,31 @@ async def test_a_killed_node_comes_back_under_its_token_and_port(autojump_clock:
     assert not world.double.destroyed
 
 
+async def test_a_node_that_comes_back_without_what_it_stored_is_told(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    await saga.run(world.fleet, "s")
+    token = world.session().node_token or ""
+    world.double.kill(token)
+    await saga.run(world.fleet, "s")
+    assert world.session().emptied_at is None, "its memory was where it had been"
+    world.double.kill(token)
+    world.double.store = "elsewhere"
+    await saga.run(world.fleet, "s")
+    emptied_at = world.session().emptied_at
+    assert emptied_at == pytest.approx(world.instants.now().wall, abs=1.0)
+    world.double.kill(token)
+    await saga.run(world.fleet, "s")
+    assert world.session().emptied_at == emptied_at
+
+
+async def test_launches_that_never_served_have_lost_nothing(autojump_clock: MockClock, world: World) -> None:
+    world.sell()
+    world.double.faults["launch"] = [NoCapacity("full")]
+    await saga.run(world.fleet, "s")
+    assert world.session().launch_attempts == 2
+    assert world.session().emptied_at is None
+
+
 async def test_a_node_that_cannot_come_back_is_tried_until_it_can(autojump_clock: MockClock, world: World) -> None:
     world.sell()
     await saga.run(world.fleet, "s")

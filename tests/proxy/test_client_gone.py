@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import trio
 
+from engram.proxy.exchange.incoming import Incoming
+from engram.proxy.exchange.sinks import ClientSink
 from engram.proxy.settings.model import LimitSettings
 from tests.proxy.backends import Backend, answer, backend
 from tests.proxy.harness import Proxied, calling, proxying, settings_for
@@ -136,7 +138,8 @@ async def test_slots_come_back_whatever_the_ending(name: str) -> None:
 
 async def slots_come_back(name: str, count: int) -> None:
     steps, route = ENDINGS[name]
-    async with both(*steps, limits=FOUR, route=route) as (servers, proxied):
+    never = {"breaker_failures": 1_000_000}
+    async with both(*steps, limits=FOUR, route=route, backend=never) as (servers, proxied):
         for number in range(count // 4):
             async with trio.open_nursery() as nursery:
                 for _ in range(4):
@@ -170,3 +173,22 @@ async def once(proxied: Proxied, leaves: Callable[[bytes], bool]) -> None:
 @pytest.mark.parametrize("name", ENDINGS)
 async def test_slots_come_back_over_ten_thousand_requests(name: str) -> None:
     await slots_come_back(name, 10_000 // len(ENDINGS))
+
+
+async def test_an_answer_is_whole_with_the_last_byte_of_its_length() -> None:
+    """A client that has all of it may leave before its end is noted."""
+    answered: list[tuple[bytes, bool]] = []
+
+    async def send(message: Any) -> None:
+        answered.append((message.get("body", b""), request.answered))
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is read")
+
+    scope = {"type": "http", "scheme": "http", "headers": [], "raw_path": b"/", "query_string": b""}
+    request = Incoming(scope, receive, send, "ab", "192.0.2.1", "192.0.2.1", 0.0)
+    sink = ClientSink(request, (), None)
+    await sink.start(200, [], 5)
+    await sink.part(b"who")
+    await sink.part(b"le")
+    assert answered == [(b"", False), (b"who", False), (b"le", True)]

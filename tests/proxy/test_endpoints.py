@@ -75,7 +75,7 @@ async def test_the_internal_secret_guards_updates_with_the_originals_texts() -> 
         assert (await client.ask(bad)).status == 400
 
 
-DETAILS = {
+DETAILS: dict[str, dict[str, str | None]] = {
     "Authorization header required": {},
     "Missing Epistula authentication headers": {"Epistula-Timestamp": None},
     "Invalid authorization scheme": {"Authorization": "Bearer x"},
@@ -91,7 +91,7 @@ DETAILS = {
 @pytest.mark.parametrize("detail", DETAILS)
 async def test_refusals_have_the_originals_texts(detail: str) -> None:
     body = b"{}"
-    headers: dict[str, Any] = headers_of(body, scheme=epistula.DIPPY) | DETAILS[detail]
+    headers: dict[str, Any] = {**headers_of(body, scheme=epistula.DIPPY), **DETAILS[detail]}
     if not DETAILS[detail]:
         headers = {}
     present = {name: value for name, value in headers.items() if value is not None}

@@ -3,7 +3,7 @@
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -77,13 +77,14 @@ async def by_node(how: str, url: str, body: bytes, headers: dict[str, str], fold
     return int(status), int(size)
 
 
-PEERS = {
+Peer = Callable[[str, bytes, dict[str, str], Path], Awaitable[tuple[int, int]]]
+PEERS: dict[str, Peer] = {
     "requests": by_requests,
     "curl": by_curl,
     "fetch": partial(by_node, "fetch"),
     "node:http": partial(by_node, "http"),
 }
-TIMES = 100 if NIGHTLY else 2
+TIMES = 100 if NIGHTLY else 1
 LARGE = b"x" * 20_000_000
 
 
@@ -156,7 +157,7 @@ async def test_a_connection_that_the_backend_is_about_to_close_is_not_used(
     arguments: tuple[str, ...], keep_alive_s: float
 ) -> None:
     """Requests paced around the backend's idle time: no 502, and each is executed once."""
-    count = 10_000 if NIGHTLY else 300
+    count = 10_000 if NIGHTLY else 100
     lanes = 25
     async with trio.open_nursery() as nursery:
         port = await node_backend(nursery, *arguments)

@@ -63,6 +63,8 @@ async def test_counters_and_health_survive_and_new_bounds_count_at_once() -> Non
             await proxied.reload(change(settings, "capacity", profile="booleans"))
             assert proxied.state.plan.groups["servers"] is group
             assert (await client.ask(signed("/inference"))).status == 429
+            await proxied.reload(change(settings, "bodies", spool_bytes=7))
+            assert proxied.state.spool._room._in_all == 7
             await proxied.reload(change(settings, "limits", requests_per_minute_per_key=0))
             assert (await client.ask(signed("/inference"))).status == 200
 
@@ -76,6 +78,7 @@ async def test_a_changed_group_takes_over_and_the_old_one_keeps_no_connection() 
     ):
         assert (await client.ask(signed("/inference"))).body == b"old"
         group = proxied.state.plan.groups["servers"]
+        await proxied.end()
         assert group.upstream.idle == 1
         await proxied.reload(settings_for(new.port))
         assert group.upstream.idle == 0

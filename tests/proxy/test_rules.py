@@ -255,7 +255,9 @@ def test_framing_is_ours_alone(length: int | None) -> None:
 @pytest.mark.parametrize(
     "name",
     ["authorization", "epistula-request-signature", "epistula-uuid", "x-epistula-signature", "body-signature",
-     "x-epistula-caller", "x-internal-secret", "forwarded", "x-real-ip", "proxy-authorization", "keep-alive"],
+     "x_epistula_caller", "x_forwarded_for",
+     "content_length", "x-epistula-caller", "x-internal-secret", "forwarded", "x-real-ip", "proxy-authorization",
+     "keep-alive"],
 )  # fmt: skip
 def test_what_authenticates_the_caller_or_is_stated_by_us_stays_here(name: str) -> None:
     lines = request_lines([(name.encode(), b"Epistula 0xabc")], ORIGIN, "backend:1", None)

@@ -170,7 +170,7 @@ def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
     settings = sources.load().settings
 
     async def read(http: HttpClient) -> BalanceShown:
-        chain = open_chain(settings, _owner(settings), http)
+        chain = open_chain(settings, _owner(settings), http, SystemClock())
         return BalanceShown(chain.owner, await chain.balance("uakt") / 1e6, await chain.balance("uact") / 1e6)
 
     shown = _on_chain(read)
@@ -180,9 +180,10 @@ def balance_(*, sources: Sources = SOURCES, show: Show = SHOW) -> int:
 
 def _compared(settings: Settings) -> Sequence[Found]:
     async def read(http: HttpClient) -> Sequence[Found]:
-        infos = await Chain.deployments(open_chain(settings, _owner(settings), http))
+        infos = await Chain.deployments(open_chain(settings, _owner(settings), http, SystemClock()))
         known = _at_rest(settings, lambda c: records.by_hash(c, [info.hash for info in infos])) or {}
-        return judge(infos, known, _ledger_id(settings), time.time(), settings.akash.orphan_age_s)
+        live = _at_rest(settings, lambda c: {row.dseq for row in records.all_live(c)}) or set()
+        return judge(infos, known, _ledger_id(settings), time.time(), settings.akash.orphan_age_s, live)
 
     return _on_chain(read)
 

@@ -23,6 +23,12 @@ app = App(
     help="The account that pays: create or import its key, show its address.",
     help_epilogue="Example: `engram akash wallet new ~/akash.key`",
 )
+app.command(
+    "engram.cli.akash.deployments:balance_",
+    name="balance",
+    help="Show what the account has; the exit code is 1 when it is below an alarm.",
+    help_epilogue="Example: `engram akash wallet balance`",
+)
 KeyFile = Annotated[Path | None, Parameter(help="The key file; else akash.key_file.")]
 
 

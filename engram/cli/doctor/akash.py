@@ -6,6 +6,7 @@ from typing import Final
 
 from config.model import Settings
 from engram.cli.doctor.finding import Finding, Verdict
+from engram.clock import SystemClock
 from engram.http.client import HttpClient
 from engram.provisioning.akash.account import read_key_file
 from engram.provisioning.akash.chain import Chain
@@ -27,7 +28,7 @@ async def akash(settings: Settings) -> list[Finding]:
         return found
     http = HttpClient()
     try:
-        chain = open_chain(settings, owner, http)
+        chain = open_chain(settings, owner, http, SystemClock())
         found += [finding async for finding in _chain(settings, chain)]
     except Unavailable as error:
         found.append(Finding(WHAT, "bad", str(error)))

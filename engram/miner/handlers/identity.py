@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from urllib.parse import parse_qs
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ from engram.api.route import NoBody
 from engram.hotkeys import node_identity, ss58
 from engram.hotkeys.node_identity import Introduction
 from engram.memory.errors import InvalidRequest
+from engram.miner import authority
 from engram.miner.auth import Caller, parse
 from engram.miner.errors import Refused
 from engram.miner.fields import string
@@ -26,6 +28,9 @@ _log = structlog.get_logger("engram.miner")
 
 async def introduce(service: Service, call: Call[NoBody, Caller]) -> Introduced:
     """GET /identity: show by which key the node signs, signed together with the nonce."""
+    for name in parse_qs(call.http.query_string.decode("latin-1"), keep_blank_values=True):
+        if name != "nonce_hex":  # a probe passes by the gate that refuses fields of authority elsewhere
+            raise authority.refused(name[:64], f"{name[:64]} is not understood by identity: leave it out.")
     try:
         nonce = bytes.fromhex(call.query("nonce_hex") or "")
     except ValueError:

@@ -17,12 +17,13 @@ import trio
 from engram.provisioning.akash import bidding, records, rules
 from engram.provisioning.akash.escrow import Escrows
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, PICO, Deployment, DeploymentState
+from engram.provisioning.akash.owners import other_owners
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
 from engram.provisioning.akash.replacing import NEXT
 from engram.provisioning.akash.watching import Watching
-from engram.provisioning.errors import NoCapacity, Rejected, Unknown
+from engram.provisioning.errors import NoCapacity, Rejected, Unavailable, Unknown
 from engram.provisioning.model import Node, NodeSpec, Offers
 from engram.provisioning.records import is_ours
 
@@ -60,17 +61,19 @@ class AkashBackend:
         self._locks: dict[str, _Lock] = {}
         self._watching = Watching(parts, self._placing, self._escrows, Reconciler(parts), self._try_locked)
         self._probed = False
+        self._is_our_account = False
 
     async def offers(self) -> Offers:
+        await self._require_account()
         await self._parts.chain.endpoints.usable()
-        held = len(await self._parts.ledger.read(records.all_live))
-        places = min(self._parts.places, held + self._watching.wallet.affordable())
+        places = min(self._parts.places, self._watching.wallet.places)
         hourly = {tier: int(price * BLOCKS_PER_HOUR) for tier, price in self._parts.max_price.items()}
         return Offers(backend=self.name, places=places, is_elsewhere=True, hourly_usd_micros=hourly)
 
     async def launch(self, spec: NodeSpec) -> Node:
         if not is_ours(spec.token, self._parts.ledger_id):
             raise Rejected("the token is of another ledger")
+        await self._require_account()
         await self._probe()
         async with self._locked(spec.token):
             while True:
@@ -87,6 +90,7 @@ class AkashBackend:
                     return _node(row, alive=True)
 
     async def inspect(self, token: str) -> Node | None:
+        await self._require_account()
         row = await self._live(token)
         return None if row is None else _node(row, alive=self._is_alive(row))
 
@@ -106,6 +110,7 @@ class AkashBackend:
         await self._parts.ledger.write(lambda c: records.set_values(c, row.dseq, stopped_at=now, restarts=restarts))
 
     async def destroy(self, token: str) -> None:
+        await self._require_account()
         with trio.move_on_after(CLOSE_S) as patience:
             async with self._locked(token):
                 await self._close(token)
@@ -115,10 +120,17 @@ class AkashBackend:
             raise Unknown(f"the deployment of {token} is not seen to be closed yet")
 
     async def list(self) -> Sequence[Node]:
+        await self._require_account()
         rows = await self._parts.ledger.read(records.all_live)
         return [_node(row, alive=self._is_alive(row)) for row in rows if not row.token.endswith(NEXT)]
 
     async def watch(self, exited: Callable[[str], None]) -> None:
+        while not self._is_our_account:
+            try:
+                await self._require_account()
+            except Unavailable as error:
+                _log.error("akash_other_account", reason=str(error))
+                await trio.sleep(self._parts.reconcile_s)
         await self._watching.run(exited)
 
     # Placing.
@@ -127,6 +139,21 @@ class AkashBackend:
         row = await self._live(token)
         if row is not None:
             await self._placing.drive(await self._placing.apply(row, rules.Close(SESSION_OVER)))
+
+    async def _require_account(self) -> None:
+        """Raise Unavailable where deployments of another account are not closed yet.
+
+        Seen from this account they are not there: they would be taken for gone, and go on costing.
+        """
+        if self._is_our_account:
+            return
+        others = await other_owners(self._parts.ledger, self._parts.chain.owner)
+        if others:
+            raise Unavailable(
+                f"akash.key_file holds the key of {self._parts.chain.owner}, and deployments of {', '.join(others)} are"
+                " not closed yet: put that account's key back until they are (engram akash list)"
+            )
+        self._is_our_account = True
 
     async def _probe(self) -> None:
         if not self._probed:
@@ -200,4 +227,5 @@ def _node(row: Deployment, *, alive: bool) -> Node:
         endpoint=row.endpoint or "",
         alive=alive,
         reference=msgspec.json.encode(reference).decode(),
+        store=str(row.dseq),
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from engram.provisioning.akash.model import PICO, Bid, Deployment, ProviderMemory, blocks
+from engram.provisioning.akash.model import PICO, Bid, Deployment, DeploymentState, ProviderMemory, blocks
 
 HALF_LIFE_S = 6 * 3600.0
 ONE_OUTAGE_S = 300.0
@@ -101,6 +101,16 @@ def escrow_uact(price: int, seconds: float, min_deposit_uact: int) -> int:
     (500000, 1334781)
     """
     return max(min_deposit_uact, -int(-price * blocks(seconds) * RESERVE // PICO))
+
+
+def owed_uact(row: Deployment, now: float) -> int:
+    """Return what the escrow of a deployment is still to be given for its session, in uact: by its price, or by the
+    highest one that is accepted until a bid is taken. Nothing once it is to be closed."""
+    if row.state in (DeploymentState.CLOSING, DeploymentState.CLOSED):
+        return 0
+    price = row.ceiling if row.price is None else row.price
+    left = row.deposit_uact * PICO - price * blocks(now - row.created_at)
+    return max(0, escrow_uact(price, row.ends_at - now, 0) - left // PICO)
 
 
 class Attempt(msgspec.Struct, frozen=True):

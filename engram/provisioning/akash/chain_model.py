@@ -5,7 +5,7 @@ Nothing here is trusted to be complete: absent fields and null lists stand for e
 
 import base64
 import binascii
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
@@ -15,8 +15,12 @@ Whole: TypeAlias = Annotated[str, msgspec.Meta(pattern="^-?[0-9]{1,18}$")]
 """A whole number that the ledger can hold. What is none is refused where it is decoded, not where it is used."""
 Unsigned: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,20}$")]
 """A number of 64 bits that others have chosen."""
+Small: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+"""A number of 32 bits."""
 Amount: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,23}(\.[0-9]{1,40})?$")]
 """A whole or decimal amount."""
+
+_MOST: Final = (1 << 63) - 1
 
 
 class Coin(msgspec.Struct, frozen=True):
@@ -103,7 +107,7 @@ class TxResponse(msgspec.Struct, frozen=True):
     height: Whole = "0"
     txhash: str = ""
     codespace: str = ""
-    code: int = 0
+    code: Small = 0
     raw_log: str = ""
     gas_used: Whole = "0"
     data: str = ""
@@ -128,10 +132,10 @@ class ChainId(msgspec.Struct, frozen=True):
 
     owner: str = ""
     dseq: Unsigned = "0"
-    gseq: int = 0
-    oseq: int = 0
+    gseq: Small = 0
+    oseq: Small = 0
     provider: str = ""
-    bseq: int = 0
+    bseq: Small = 0
 
 
 class ChainDeployment(msgspec.Struct, frozen=True):
@@ -177,14 +181,19 @@ class DeploymentInfo(msgspec.Struct, frozen=True):
         except binascii.Error:
             return b""
 
+    def is_of(self, owner: str, dseq: int) -> bool:
+        """Return whether this is that deployment, in a state that is known."""
+        shown = self.deployment
+        return shown.id.owner == owner and self.dseq == dseq and shown.state in ("active", "closed")
+
     @property
     def is_active(self) -> bool:
         return self.deployment.state == "active"
 
     @property
     def spent_uact(self) -> int:
-        """What was paid to providers up to the last settlement, rounded up."""
-        return -(-amount_of(self.escrow_account.state.transferred, "uact") // PICO)
+        """What was paid to providers up to the last settlement, rounded up; at most what the ledger can hold."""
+        return min(-(-amount_of(self.escrow_account.state.transferred, "uact") // PICO), _MOST)
 
     @property
     def funds(self) -> int:
@@ -243,7 +252,7 @@ class BidsAnswer(msgspec.Struct, frozen=True):
 class ChainReclamation(msgspec.Struct, frozen=True):
     """A provider's notice."""
 
-    deadline: Whole | int = 0
+    deadline: Whole | Annotated[int, msgspec.Meta(ge=0, lt=1 << 60)] = 0
     """Unix seconds."""
 
 

@@ -1,7 +1,8 @@
 """The chain's REST endpoints: which of them may be believed now.
 
-An endpoint is used while it serves the right chain, is not catching up and is at most `LAG_BLOCKS` behind the newest
-block that any of them knows. What one says is not there is not there only when another one says so too.
+An endpoint is used while it serves the right chain, is not catching up, shows no block of the future, and is at most
+`LAG_BLOCKS` behind the newest block that is believed. What one says is not there is not there only when another one
+says so too.
 """
 
 import datetime as dt
@@ -11,11 +12,16 @@ from typing import Final, TypeVar, final
 import msgspec
 import trio
 
+from engram.clock import Clock
 from engram.http.client import HttpClient, HttpError, NotSent, Response
 from engram.provisioning.akash import chain_model as m
 from engram.provisioning.errors import Unavailable
 
 LAG_BLOCKS: Final = 3
+FASTEST_S: Final = 0.5
+"""No chain makes blocks faster: a head that is ahead by more is not believed."""
+FUTURE_S: Final = 120.0
+"""A block's time may be this much ahead of our clock. Timeouts follow it: one of the far future would stay open."""
 HEAD_KEPT_S: Final = 1.0
 MAX_ANSWER_BYTES: Final = 4_000_000
 
@@ -27,6 +33,20 @@ class Head(msgspec.Struct, frozen=True):
 
     height: int
     time: float
+
+
+def believed(heads: Sequence[Head]) -> list[bool]:
+    """Return for each head whether it can be of the same chain as most of the others.
+
+    A height is not believed when, seen from most others, no chain could have reached it in the time between the blocks.
+    With two endpoints nobody knows which of them is wrong: both are believed.
+    """
+
+    def is_too_far(head: Head, other: Head) -> bool:
+        ahead = head.height - other.height - LAG_BLOCKS
+        return ahead > max(0.0, head.time - other.time) / FASTEST_S + LAG_BLOCKS
+
+    return [2 * sum(is_too_far(head, other) for other in heads) <= max(2, len(heads) - 1) for head in heads]
 
 
 class Unanswered(msgspec.Struct, frozen=True):
@@ -56,12 +76,14 @@ class Endpoints:
         http: HttpClient,
         urls: Sequence[str],
         chain_id: str,
+        clock: Clock,
         *,
         timeout_s: float,
         head_kept_s: float = HEAD_KEPT_S,
     ) -> None:
         self._http = http
         self._chain_id = chain_id
+        self._clock = clock
         self._all = [Endpoint(url) for url in urls]
         self._timeout_s = timeout_s
         self._head_kept_s = head_kept_s
@@ -85,7 +107,13 @@ class Endpoints:
         """
         await self._look()
         # Of those that do not answer now as well: what they showed before makes others stale.
-        newest = max((e.head.height for e in self._all if e.head is not None), default=0)
+        seen = [(e, e.head) for e in self._all if e.head is not None]
+        newest = 0
+        for (endpoint, head), is_believed in zip(seen, believed([head for _, head in seen]), strict=True):
+            if is_believed:
+                newest = max(newest, head.height)
+            else:
+                endpoint.trouble = endpoint.trouble or f"its block {head.height} is too far ahead of the others'"
         found = [
             e
             for e in self._all[self._first :] + self._all[: self._first]
@@ -142,11 +170,14 @@ class Endpoints:
         header = block.block.header
         try:
             head = Head(int(header.height), dt.datetime.fromisoformat(header.time).timestamp())
-        except ValueError:
+        except (ValueError, OverflowError):
             endpoint.trouble = f"its newest block has height {header.height[:40]!r} and time {header.time[:40]!r}"
             return
         if header.chain_id != self._chain_id:
             endpoint.trouble, endpoint.head = f"it serves {header.chain_id[:40]!r}, not {self._chain_id!r}", None
+            return
+        if head.time > self._clock.now() + FUTURE_S:
+            endpoint.trouble = f"its newest block is of the future: {header.time[:40]}"
             return
         if syncing.syncing:
             endpoint.trouble = "it is catching up"

@@ -8,6 +8,7 @@ from typing import Final, final
 
 import structlog
 import trio
+from sqlalchemy import Connection
 
 from engram.provisioning.akash import bidding, chain_model, records, transactions
 from engram.provisioning.akash.cosmos import Coin
@@ -75,14 +76,9 @@ class Escrows:
                 await self._follow(made)
 
     async def _follow(self, deposit: Outgoing) -> None:
-        settled = await self._parts.sender.follow(deposit)
-        dseq = settled.dseq
-        if dseq is None:
-            return
-        if settled.state is TxState.INCLUDED:
-            await self._parts.ledger.write(lambda c: records.add_deposit(c, dseq, settled.amount_uact))
-        elif settled.state is TxState.REFUSED:
-            _log.error("akash_top_up_refused", dseq=dseq, reason=(settled.log or "")[:300])
+        settled = await self._parts.sender.follow(deposit, _count)
+        if settled.state is TxState.REFUSED:
+            _log.error("akash_top_up_refused", dseq=settled.dseq, reason=(settled.log or "")[:300])
 
     async def fill_all(self) -> None:
         """Look at every deployment that serves."""
@@ -92,3 +88,8 @@ class Escrows:
             except Unavailable as error:
                 _log.warning("akash_escrow_not_read", dseq=row.dseq, reason=str(error))
             await trio.lowlevel.checkpoint()
+
+
+def _count(connection: Connection, settled: Outgoing) -> None:
+    if settled.state is TxState.INCLUDED and settled.dseq is not None:
+        records.add_deposit(connection, settled.dseq, settled.amount_uact)

@@ -50,12 +50,17 @@ def open_signer(settings: Settings) -> Signer:
     return signer
 
 
-def open_chain(settings: Settings, owner: str, http: HttpClient) -> Chain:
+def open_chain(settings: Settings, owner: str, http: HttpClient, clock: Clock) -> Chain:
     """Return the chain as the settings name it, for one account."""
     akash = settings.akash
     urls = dict.fromkeys(url for url in (akash.node_url, *akash.endpoints) if url)
     endpoints = Endpoints(
-        http, list(urls), akash.chain_id, timeout_s=akash.timeout_s, head_kept_s=min(HEAD_KEPT_S, akash.poll_s)
+        http,
+        list(urls),
+        akash.chain_id,
+        clock,
+        timeout_s=akash.timeout_s,
+        head_kept_s=min(HEAD_KEPT_S, akash.poll_s),
     )
     return Chain(endpoints, owner)
 
@@ -71,7 +76,7 @@ def make_parts(
 ) -> AkashParts:
     """Return all that the backend works with."""
     akash, provisioning = settings.akash, settings.provisioning
-    chain = open_chain(settings, signer.address, http)
+    chain = open_chain(settings, signer.address, http, clock)
     sending = SendingSettings(chain_id=akash.chain_id, gas_price=akash.gas_price, look_s=min(0.5, akash.poll_s))
     common = foreign_settings(settings)
     further_s = settings.sessions.max_hours * 3600.0

@@ -45,7 +45,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     manifest: bytes
     """The manifest as it is sent, JSON."""
     wide: bool
-    """Placed anywhere: without required attributes, auditors and a reclamation window."""
+    """Placed anywhere: without required attributes and a reclamation window."""
     ceiling: int
     """The highest price that is accepted."""
     deposit_uact: int

@@ -1,35 +1,26 @@
 """Brings deployments further: performs what rules.py decides, one committed fact before each effect."""
 
-from collections.abc import Callable
 from typing import Final, assert_never, final
 
-import msgspec
 import structlog
 import trio
 from sqlalchemy import Connection
 
 from engram import kill_points
-from engram.provisioning.akash import bidding, numbering, records, rules, sending_rules, transactions, tx
+from engram.provisioning.akash import bidding, numbering, records, rules, transactions, tx
 from engram.provisioning.akash.bidding import BidLimits
-from engram.provisioning.akash.cosmos import Coin, Duration
 from engram.provisioning.akash.manifest import version_of
 from engram.provisioning.akash.messages import (
-    BidID,
-    CloseDeployment,
     CreateDeployment,
-    CreateLease,
-    DeploymentID,
-    Deposit,
     Message,
-    Reclamation,
 )
 from engram.provisioning.akash.model import BLOCKS_PER_HOUR, Deployment, DeploymentState
 from engram.provisioning.akash.orders import renumbered
 from engram.provisioning.akash.ports import AkashParts, Wish
 from engram.provisioning.akash.resources import GroupSpec
-from engram.provisioning.akash.rules import Event, Refusal, Sign, Step
-from engram.provisioning.akash.sending import Rejected as Simulated
-from engram.provisioning.akash.transactions import Outgoing, Subject, TxState
+from engram.provisioning.akash.rules import Event, Sign, Step
+from engram.provisioning.akash.transacting import Done, Transacting
+from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.errors import Unavailable
 from engram.provisioning.model import NodeSpec
 
@@ -53,6 +44,7 @@ class Placing:
 
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
+        self._chain = Transacting(parts)
         self._pace = _Pace(parts)
         self._numbering = trio.Lock()
         self._last_dseq = 0
@@ -76,7 +68,7 @@ class Placing:
             manifest=order.manifest,
             wide=wide,
             ceiling=ceiling,
-            deposit_uact=await parts.chain.min_deposit_uact(),
+            deposit_uact=await self._least_deposit(),
             created_at=now,
             state_since=now,
             ends_at=spec.ends_at,
@@ -102,7 +94,7 @@ class Placing:
             manifest=manifest,
             wide=wide,
             ceiling=old.ceiling,
-            deposit_uact=await parts.chain.min_deposit_uact(),
+            deposit_uact=await self._least_deposit(),
             created_at=now,
             state_since=now,
             ends_at=old.ends_at,
@@ -120,7 +112,7 @@ class Placing:
             records.insert_deployment(connection, row)
             return True
 
-        done = await self._transact(row, Subject.CREATE, (self._create_message(row, groups),), begin)
+        done = await self._chain.transact(row, Subject.CREATE, (self._chain.create(row, groups),), begin)
         if done is None:
             found = await parts.ledger.read(lambda c: records.get(c, dseq))
             if found is None:
@@ -131,6 +123,9 @@ class Placing:
             await parts.ledger.write(lambda c: records.insert_deployment(c, refused))
             return refused
         return await self.apply(row, done.event)
+
+    async def _least_deposit(self) -> int:
+        return await self._parts.chain.min_deposit_uact(int(self._parts.max_deposit_act * 1_000_000))
 
     async def _next_dseq(self, now: float) -> int:
         """Return a number that none of our deployments has or will get."""
@@ -170,7 +165,7 @@ class Placing:
                 return await self._save(row, refused)
             row, event = decision.row, done.event
 
-    async def _sign(self, before: Deployment, after: Deployment, sign: Sign) -> "_Done | None":
+    async def _sign(self, before: Deployment, after: Deployment, sign: Sign) -> Done | None:
         """Commit to the new state with its transaction, and follow that."""
         wanted: tuple[Message, ...]
         if sign is Sign.CREATE:
@@ -178,9 +173,8 @@ class Placing:
             assert last is not None, "a deployment is written down together with its create"
             subject, wanted = Subject.CREATE, tx.decode_tx(last.raw).messages
         else:
-            bid = BidID(self._parts.chain.owner, after.dseq, after.gseq, after.oseq, after.provider or "", after.bseq)
-            subject, wanted = Subject.LEASE, (CreateLease(bid),)
-        return await self._transact(after, subject, wanted, lambda c: self._commit(c, before, after))
+            subject, wanted = Subject.LEASE, (self._chain.lease(after),)
+        return await self._chain.transact(after, subject, wanted, lambda c: self._commit(c, before, after))
 
     # Steps.
 
@@ -206,77 +200,13 @@ class Placing:
         is_close = subject is Subject.CLOSE
         if last is not None and (not is_close or last.state in (TxState.OPEN, TxState.INCLUDED)):
             async with self._parts.sender.turn():
-                return await self._event_of(row, await self._parts.sender.follow(last))
+                return await self._chain.event_of(row, await self._parts.sender.follow(last))
         if not is_close:  # the commit that made the state wrote a transaction
             raise AssertionError(f"deployment {row.dseq} is {row.state} without a transaction")
         await trio.sleep(_CLOSE_PAUSES_S[min(row.tries, len(_CLOSE_PAUSES_S) - 1)])
-        wanted = (CloseDeployment(self._id(row)),)
-        done = await self._transact(row, subject, wanted, lambda c: self._commit(c, row, row))
+        wanted = (self._chain.close(row),)
+        done = await self._chain.transact(row, subject, wanted, lambda c: self._commit(c, row, row))
         return rules.NotIncluded() if done is None else done.event
-
-    async def _transact(
-        self, row: Deployment, subject: Subject, wanted: tuple[Message, ...], also: Callable[[Connection], bool]
-    ) -> "_Done | None":
-        """Sign, commit together with `also`, send and follow; None when `also` found the world changed, or when what
-        became of it could not be read: the row tells.
-
-        Raises Unavailable: nothing was committed to.
-        """
-        sender = self._parts.sender
-        async with sender.turn():
-            made = await sender.prepare(wanted, subject, row.dseq)
-            if isinstance(made, Simulated):
-                refusal = sending_rules.refusal_of("", 0, made.text)
-                return _Done(await self._refused(row, subject, refusal, made.text), committed=False)
-            if not await sender.commit(made, also):
-                return None
-            try:
-                return _Done(await self._event_of(row, await sender.follow(made)), committed=True)
-            except Unavailable as error:
-                _log.warning("akash_outcome_not_read", dseq=row.dseq, subject=subject, reason=str(error))
-                return None
-
-    async def _event_of(self, row: Deployment, settled: Outgoing) -> Event:
-        match settled.state:
-            case TxState.INCLUDED:
-                return rules.Included()
-            case TxState.EXPIRED | TxState.OPEN:
-                return rules.NotIncluded()
-            case TxState.REFUSED:
-                code, codespace, log = settled.code or 0, settled.codespace or "", settled.log or ""
-                if (codespace, code) == sending_rules.OUT_OF_GAS:
-                    return rules.NotIncluded()
-                refusal = sending_rules.refusal_of(codespace, code, log)
-                return await self._refused(row, settled.subject, refusal, log)
-            case _:
-                assert_never(settled.state)
-
-    async def _refused(self, row: Deployment, subject: Subject, refusal: Refusal, text: str) -> Event:
-        """Return what a refusal means once the chain was asked how things stand."""
-        chain = self._parts.chain
-        match subject:
-            case Subject.CREATE if sending_rules.exists(text):
-                info = await chain.deployment(row.dseq)
-                if info is not None and info.hash == row.hash:
-                    return rules.Exists()
-            case Subject.LEASE:
-                ours = [one for one in await chain.leases(row.dseq) if one.lease.id.provider == row.provider]
-                if any(lease.is_serving for lease in ours):
-                    return rules.Exists()
-            case Subject.CLOSE if refusal is Refusal.GONE:
-                if not await self._is_gone(row):
-                    return rules.NotIncluded()
-            case _:
-                pass
-        _log.warning("akash_refused", dseq=row.dseq, subject=subject, reason=text[:300])
-        return rules.Refused(refusal, text)
-
-    async def _is_gone(self, row: Deployment) -> bool:
-        """Whether the chain, as of the create's block, has no active deployment of this number."""
-        created = await self._parts.ledger.read(lambda c: transactions.latest(c, row.dseq, Subject.CREATE))
-        at_height = (created.height or 0) if created is not None else 0
-        info = await self._parts.chain.deployment(row.dseq, at_height)
-        return info is None or not info.is_active
 
     async def _collect_bids(self, row: Deployment) -> Event:
         if self._parts.clock.now() - row.state_since < self._parts.budgets.bids_first_s:
@@ -316,7 +246,8 @@ class Placing:
 
         Only what the chain shows as closed is closed: what an endpoint does not show may be too new for it.
         """
-        leases = [one for one in await self._parts.chain.leases(row.dseq) if one.lease.id.provider == row.provider]
+        shown = await self._parts.chain.leases_agreed(row.dseq)
+        leases = [one for one in shown if one.lease.id.provider == row.provider]
         if not leases or any(lease.is_serving for lease in leases):
             return None
         info = await self._parts.chain.deployment(row.dseq)
@@ -349,24 +280,6 @@ class Placing:
     async def _reread(self, row: Deployment) -> Deployment:
         found = await self._parts.ledger.read(lambda c: records.get(c, row.dseq))
         return row if found is None else found
-
-    # Messages.
-
-    def _id(self, row: Deployment) -> DeploymentID:
-        return DeploymentID(self._parts.chain.owner, row.dseq)
-
-    def _create_message(self, row: Deployment, groups: tuple[GroupSpec, ...]) -> CreateDeployment:
-        notice = None if row.wide else Reclamation(Duration(self._parts.min_reclaim_s))
-        deposit = Deposit(Coin("uact", str(row.deposit_uact)))
-        return CreateDeployment(self._id(row), groups, row.hash, deposit, notice)
-
-
-class _Done(msgspec.Struct, frozen=True):
-    """What a transaction came to."""
-
-    event: Event
-    committed: bool
-    """False: it was refused before it was signed, and the ledger knows nothing of it."""
 
 
 @final

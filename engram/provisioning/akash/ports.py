@@ -36,7 +36,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: NodeSpec
     dseq: int
     wide: bool
-    """Anywhere: without required attributes and auditors."""
+    """Anywhere: without required attributes; an auditor must have signed all the same."""
     ceiling: int
     """The highest price, picoACT a block."""
 

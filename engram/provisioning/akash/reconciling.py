@@ -1,6 +1,6 @@
 """The chain against the ledger, at the start and every few minutes: what nobody wants is closed, what cost is noted."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Final, final
 
@@ -39,12 +39,18 @@ def judge(
     ledger_id: str,
     now: float,
     orphan_age_s: float,
+    live: Collection[int] = (),
 ) -> list[Found]:
-    """Return each active deployment with its row and verdict; `known` are the ledger's rows by manifest hash."""
+    """Return each active deployment with its row and verdict; `known` are the ledger's rows by manifest hash, `live`
+    the numbers of those that are not closed."""
     found = []
     for info in infos:
         row = known.get(info.hash)
-        found.append(Found(info, row, reconciling_rules.verdict(info.dseq, row, ledger_id, now, orphan_age_s)))
+        is_live = info.dseq in live
+        verdict = reconciling_rules.verdict(info.dseq, row, ledger_id, now, orphan_age_s, is_live=is_live)
+        if is_live and row is None:
+            _log.error("akash_manifest_differs", dseq=info.dseq, shown=info.hash.hex())
+        found.append(Found(info, row, verdict))
     return found
 
 
@@ -61,11 +67,12 @@ class Reconciler:
         infos = await parts.chain.deployments()
         # Read after the chain: a deployment is committed to before it is made.
         now = parts.clock.now()
+        live = {row.dseq for row in await parts.ledger.read(records.all_live)}
         found: list[Found] = []
         for first in range(0, len(infos), AT_ONCE):
             some = infos[first : first + AT_ONCE]
             known = await parts.ledger.read(partial(records.by_hash, hashes=[info.hash for info in some]))
-            found += judge(some, known, parts.ledger_id, now, parts.orphan_age_s)
+            found += judge(some, known, parts.ledger_id, now, parts.orphan_age_s, live)
         return found
 
     async def run(self) -> None:
@@ -99,8 +106,10 @@ class Reconciler:
 
     async def _close(self, dseq: int, limit: trio.CapacityLimiter) -> None:
         async with limit:
+            outcome = "not known yet"
             try:
-                outcome = await self.close(dseq)
+                with trio.move_on_after(self._parts.reconcile_s):
+                    outcome = await self.close(dseq)
             except Unavailable as error:
                 outcome = str(error)
         self._parts.metrics.akash_orphans.inc()

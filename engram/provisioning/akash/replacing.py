@@ -23,6 +23,7 @@ from engram.provisioning.akash.ports import AkashParts
 LEAD_S: Final = 1_200.0
 """A successor is begun this long before the machine is taken back: twice what a placement takes at most."""
 NEXT: Final = ".next"
+_RUNNING: Final = (DeploymentState.DELIVERING, DeploymentState.STARTING, DeploymentState.SERVING)
 RECLAIMED: Final = "reclaimed"
 
 TryLock: TypeAlias = Callable[[str], AbstractAsyncContextManager[bool]]
@@ -51,6 +52,8 @@ class Replacing:
                 return False
             successor = await self._parts.ledger.read(lambda c: records.live(c, name))
             if successor is None:
+                if not await self._is_wanted(row.token):
+                    return False
                 attempts = await self._parts.ledger.read(lambda c: records.attempts(c, name))
                 match bidding.plan(attempts, self._parts.clock.now()):
                     case bidding.Plan(wide):
@@ -69,6 +72,21 @@ class Replacing:
         async with self._try_lock(taken.token):
             await self._placing.drive(taken)
         return True
+
+    async def close_abandoned(self, successor: Deployment) -> None:
+        """Close a successor whose node was lost or whose session ended while it was placed: no saga knows of it."""
+        token = successor.token.removesuffix(NEXT)
+        async with self._try_lock(successor.token) as held:
+            if held and not await self._is_wanted(token):
+                row = await self._parts.ledger.read(lambda c: records.live(c, successor.token))
+                if row is not None:
+                    _log.warning("akash_successor_abandoned", dseq=row.dseq, provider=row.provider)
+                    await self._placing.drive(await self._placing.apply(row, rules.Close("session_over")))
+
+    async def _is_wanted(self, token: str) -> bool:
+        """Whether the node of this token still serves, and its machine is about to be taken back."""
+        old = await self._parts.ledger.read(lambda c: records.live(c, token))
+        return old is not None and old.state in _RUNNING and self.is_due(old)
 
     def _take_over(self, connection: Connection, row: Deployment, successor: Deployment) -> Deployment | None:
         """Give the token to the successor and close the old deployment; None when the session has ended."""

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from engram import kill_points
 from engram.clock import Clock
-from engram.http.client import HttpError
+from engram.http.client import HttpError, Response
 from engram.ledger import Ledger
 from engram.provisioning.akash import chain_model as m
 from engram.provisioning.akash import sending_rules, transactions, tx
@@ -72,6 +72,7 @@ class SendingSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Also: TypeAlias = Callable[[Connection], object]
+Settled: TypeAlias = Callable[[Connection, Outgoing], None]
 
 
 @final
@@ -147,8 +148,11 @@ class Sender:
         self._fresh.add(outgoing.hash)
         return True
 
-    async def follow(self, outgoing: Outgoing) -> Outgoing:
-        """Send it and return it once its state is final; that state is committed. Waits as long as it takes."""
+    async def follow(self, outgoing: Outgoing, also: Settled | None = None) -> Outgoing:
+        """Send it and return it once its state is final; that state is committed, together with what `also` writes.
+
+        Waits as long as it takes.
+        """
         renumbered = 0
         while outgoing.state is TxState.OPEN:
             settled = await self._follow(outgoing)
@@ -159,7 +163,7 @@ class Sender:
                     continue
                 settled = msgspec.structs.replace(outgoing, state=TxState.EXPIRED)
             outgoing = msgspec.structs.replace(settled, settled_at=self._clock.now())
-            await self._ledger.write(partial(transactions.settle, after=outgoing))
+            await self._ledger.write(partial(_settle, after=outgoing, also=also))
         self._fresh.discard(outgoing.hash)
         return outgoing
 
@@ -188,9 +192,9 @@ class Sender:
         return tx.Unordered(int((head.time + self._settings.ttl_s) * _NS) + secrets.randbelow(_NS))
 
     async def _simulate(self, wanted: tuple[Message, ...], ordering: tx.Ordering) -> int | str:
-        """Return the gas used, or the text of the refusal. Raises Unavailable."""
+        """Return the gas used, or the text of a refusal that no other endpoint contradicts. Raises Unavailable."""
         raw = base64.b64encode(tx.for_simulation(wanted, ordering, self._signer.public_key)).decode()
-        reasons = []
+        reasons, refusals = [], list[str]()
         for endpoint in await self._chain.endpoints.usable():
             answer = await self._chain.endpoints.ask(endpoint, "POST", "/cosmos/tx/v1beta1/simulate", {"tx_bytes": raw})
             if isinstance(answer, Unanswered):
@@ -198,11 +202,25 @@ class Sender:
                 reasons.append(answer.reason)
                 continue
             if answer.status == 200:
-                return int(decoded(answer, m.SimulateAnswer).gas_info.gas_used)
-            refused = refusal(answer)
-            if refused.code:  # the gateway's own words: the chain has looked at it
-                return refused.message
-            reasons.append(f"{endpoint.url} answers {answer.status}")
+                try:
+                    return _gas(answer)
+                except Unavailable as error:
+                    why = str(error)
+            else:
+                refused = refusal(answer)
+                if sending_rules.is_of_its_time(refused.message):
+                    reasons.append(f"{endpoint.url}: {refused.message[:200]}")
+                    continue
+                if refused.code:  # the gateway's own words: the chain has looked at it
+                    refusals.append(refused.message)
+                    if len(refusals) >= self._chain.endpoints.quorum:
+                        break
+                    continue
+                why = f"it answers {answer.status}"
+            self._chain.endpoints.failed(endpoint, why)
+            reasons.append(f"{endpoint.url}: {why}")
+        if refusals:
+            return refusals[0]
         raise Unavailable("; ".join(reasons))
 
     async def _sign(
@@ -250,7 +268,7 @@ class Sender:
             wanted, ordering, outgoing.gas_limit, outgoing.subject, outgoing.dseq, outgoing.amount_uact
         )
         expired = msgspec.structs.replace(outgoing, state=TxState.EXPIRED, settled_at=self._clock.now())
-        await self.commit(again, lambda c: transactions.settle(c, expired))
+        await self.commit(again, partial(_settle, after=expired))
         return again
 
     # Following.
@@ -290,12 +308,12 @@ class Sender:
     async def _broadcast(self, outgoing: Outgoing, endpoint: Endpoint, *, maybe_sent: bool) -> Outgoing | int | None:
         """Send it to one endpoint; None: look for it, or send it again. It may have been taken even so."""
         raw = base64.b64encode(outgoing.raw).decode()
+        self._fresh.discard(outgoing.hash)  # from here on it may have been taken, also when this task is cancelled
         kill_points.point(f"broadcast:{outgoing.subject}:before")
         answer = await self._chain.endpoints.ask(
             endpoint, "POST", "/cosmos/tx/v1beta1/txs", {"tx_bytes": raw, "mode": "BROADCAST_MODE_SYNC"}
         )
         kill_points.point(f"broadcast:{outgoing.subject}:after")
-        self._fresh.discard(outgoing.hash)
         if isinstance(answer, Unanswered) or answer.status != 200:
             why = answer.reason if isinstance(answer, Unanswered) else f"it answers {answer.status}"
             self._chain.endpoints.failed(endpoint, why)
@@ -327,7 +345,11 @@ class Sender:
                 self._chain.endpoints.failed(endpoint, answer.reason)
                 continue
             if answer.status == 200:
-                response = decoded(answer, m.TxAnswer).tx_response
+                try:
+                    response = decoded(answer, m.TxAnswer).tx_response
+                except Unavailable as error:
+                    self._chain.endpoints.failed(endpoint, str(error))
+                    continue
                 if response.txhash.upper() != outgoing.name or int(response.height) <= 0:
                     continue
                 return _settled(outgoing, TxState.INCLUDED if response.code == 0 else TxState.REFUSED, response)
@@ -347,6 +369,11 @@ class Sender:
         return head.time > outgoing.timeout_ns / _NS + margin_s
 
 
+def _settle(connection: Connection, after: Outgoing, also: Settled | None = None) -> None:
+    if transactions.settle(connection, after) and also is not None:
+        also(connection, after)
+
+
 def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outgoing:
     return msgspec.structs.replace(
         outgoing,
@@ -357,6 +384,14 @@ def _settled(outgoing: Outgoing, state: TxState, response: m.TxResponse) -> Outg
         height=int(response.height) or None,
         gas_used=int(response.gas_used) or None,
     )
+
+
+def _gas(answer: Response) -> int:
+    """Return the gas that a simulation used. Raises Unavailable for what none of ours can use."""
+    used = int(decoded(answer, m.SimulateAnswer).gas_info.gas_used)
+    if not 0 < used <= sending_rules.MOST_GAS:
+        raise Unavailable(f"the simulation used {used} gas; one of ours uses 1 to {sending_rules.MOST_GAS}")
+    return used
 
 
 def answer_data(response: m.TxResponse) -> bytes:

@@ -32,6 +32,9 @@ GAS_FACTOR: Final = 2.0
 GAS_AGAIN: Final = 1.6
 """Of what a transaction had used when it ran out of gas."""
 
+MOST_GAS: Final = 4_000_000
+"""Ten times what our largest transaction takes. No endpoint's word makes us pay for more."""
+
 
 class Taken(StrEnum):
     """What an endpoint did with a transaction."""
@@ -109,11 +112,21 @@ def needs_order(text: str) -> bool:
     return "unordered" in lower and ("not supported" in lower or "not enabled" in lower or "disabled" in lower)
 
 
+def is_of_its_time(text: str) -> bool:
+    """Return whether a simulation was refused for the timeout that it bore: it took too long, and says nothing.
+
+    >>> is_of_its_time("unordered transaction has a timeout_timestamp that has already passed: invalid request")
+    True
+    """
+    return "timeout_timestamp" in text.lower()
+
+
 def gas_limit(simulated: int, ran_out_at: int | None) -> int:
-    """Return the gas to pay for: twice the simulation's, or more than what ran out before.
+    """Return the gas to pay for: twice the simulation's, or more than what ran out before, at most `MOST_GAS`.
 
     >>> gas_limit(131_202, None), gas_limit(131_202, 400_000)
     (262404, 640000)
     """
     wanted = -int(-simulated * GAS_FACTOR // 1)
-    return wanted if ran_out_at is None else max(wanted, -int(-ran_out_at * GAS_AGAIN // 1))
+    again = 0 if ran_out_at is None else -int(-ran_out_at * GAS_AGAIN // 1)
+    return min(max(wanted, again), MOST_GAS)

@@ -68,9 +68,9 @@ def add(connection: Connection, outgoing: Outgoing) -> None:
     connection.execute(insert(transactions).values(columns))
 
 
-def settle(connection: Connection, after: Outgoing) -> None:
-    """Write down what became of it."""
-    connection.execute(
+def settle(connection: Connection, after: Outgoing) -> bool:
+    """Write down what became of it; False when that is written down already."""
+    settled = connection.execute(
         update(transactions)
         .where(transactions.c.hash == after.hash, transactions.c.state == str(TxState.OPEN))
         .values(
@@ -83,6 +83,7 @@ def settle(connection: Connection, after: Outgoing) -> None:
             settled_at=after.settled_at,
         )
     )
+    return settled.rowcount == 1
 
 
 def get(connection: Connection, tx_hash: bytes) -> Outgoing | None:

@@ -4,12 +4,14 @@ from typing import Final, final
 
 import structlog
 
-from engram.provisioning.akash import costs
+from engram.provisioning.akash import bidding, costs, records
 from engram.provisioning.akash.minting import Minting
 from engram.provisioning.akash.ports import AkashParts
 
 MICRO: Final = 1_000_000
 LEAST_DEPOSIT_ACT: Final = 0.5
+FEES_AKT: Final = 0.1
+"""What is kept for the fees of one deployment: it must be possible to close it."""
 UNKNOWN: Final = 1_000_000
 MARGIN_OVER_S: Final = 7 * 86_400.0
 
@@ -23,26 +25,32 @@ class WalletWatch:
     def __init__(self, parts: AkashParts) -> None:
         self._parts = parts
         self._minting = Minting(parts)
-        self._act: float | None = None
+        self._places = UNKNOWN
 
-    def affordable(self) -> int:
-        """Return how many more deployments the account can pay the least deposit of, as far as is known."""
-        return UNKNOWN if self._act is None else int(self._act / LEAST_DEPOSIT_ACT)
+    @property
+    def places(self) -> int:
+        """How many deployments there may be at once, as far as is known: those at the last look, and what the balances
+        of then pay the least deposits and the fees of. What the sessions that were sold still need is not sold again.
+        """
+        return self._places
 
     async def look(self) -> None:
         """Look once. Raises Unavailable."""
         parts = self._parts
+        live = await parts.ledger.read(records.all_live)
         akt = await parts.chain.balance("uakt") / MICRO
         act = await parts.chain.balance("uact") / MICRO
-        self._act = act
+        now = parts.clock.now()
+        owed = sum(bidding.owed_uact(row, now) for row in live) / MICRO
+        deposits = max(0, int((act - owed) / LEAST_DEPOSIT_ACT))
+        self._places = max(0, len(live) + min(deposits, int(akt / FEES_AKT) - len(live)))
         parts.metrics.akash_balance.labels("akt").set(akt)
         parts.metrics.akash_balance.labels("act").set(act)
         if akt < parts.alarm_akt:
             _log.error("akash_akt_low", balance=akt, alarm=parts.alarm_akt, address=parts.chain.owner)
-        if act < parts.alarm_act:
-            _log.error("akash_act_low", balance=act, alarm=parts.alarm_act, address=parts.chain.owner)
-        now = parts.clock.now()
+        if act - owed < parts.alarm_act:
+            _log.error("akash_act_low", balance=act, owed=owed, alarm=parts.alarm_act, address=parts.chain.owner)
         margin = costs.margin(await parts.ledger.read(lambda c: costs.of_sessions(c, now, now - MARGIN_OVER_S)))
         if margin is not None:
             parts.metrics.akash_margin.set(margin)
-        await self._minting.look(too_little=act < parts.alarm_act)
+        await self._minting.look(too_little=act - owed < parts.alarm_act)

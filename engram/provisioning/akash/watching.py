@@ -14,13 +14,14 @@ from engram.provisioning.akash.model import Deployment, DeploymentState
 from engram.provisioning.akash.placing import Placing
 from engram.provisioning.akash.ports import AkashParts
 from engram.provisioning.akash.reconciling import Reconciler
-from engram.provisioning.akash.replacing import Replacing, TryLock
+from engram.provisioning.akash.replacing import NEXT, Replacing, TryLock
 from engram.provisioning.akash.wallet_watch import WalletWatch
 from engram.provisioning.errors import Unavailable
 
 DOWN_AFTER: Final = 2
 """Looks in a row at which the provider itself says that the node does not run."""
 STATUSES_AT_ONCE: Final = 16
+CLOSES_AT_ONCE: Final = 16
 NEW_LEASE_S: Final = 60.0
 """A lease this young may not be shown by every endpoint."""
 
@@ -42,6 +43,7 @@ class Watching:
         self.wallet = WalletWatch(parts)
         self._replacing = Replacing(parts, placing, try_lock)
         self._nursery: trio.Nursery | None = None
+        self._closes = trio.CapacityLimiter(CLOSES_AT_ONCE)
         self._not_running: dict[int, int] = {}
         self._wanted: set[int] = set()
         self._escrow_wanted = trio.Event()
@@ -98,14 +100,22 @@ class Watching:
                     _log.warning("akash_escrow_not_read", dseq=dseq, reason=str(error))
 
     async def _reconcile(self) -> None:
-        """Finish closes that nobody waits for, then compare with the chain."""
-        for row in await self._parts.ledger.read(records.all_live):
-            if row.state is DeploymentState.CLOSING:
+        """Finish closes that nobody waits for, and compare with the chain; none of it waits for another."""
+        async with trio.open_nursery() as nursery:
+            for row in await self._parts.ledger.read(records.all_live):
+                if row.state is DeploymentState.CLOSING or row.token.endswith(NEXT):
+                    nursery.start_soon(self._finish, row, self._closes)
+            await self._reconciler.run()
+
+    async def _finish(self, row: Deployment, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            with trio.move_on_after(self._parts.reconcile_s):
+                if row.state is not DeploymentState.CLOSING:
+                    await self._replacing.close_abandoned(row)
+                    return
                 async with self._try_lock(row.token) as held:
                     if held:
-                        with trio.move_on_after(self._parts.reconcile_s):
-                            await self._placing.drive(row)
-        await self._reconciler.run()
+                        await self._placing.drive(row)
 
     async def _look(self) -> None:
         serving = [
@@ -142,8 +152,8 @@ class Watching:
             after = await self._placing.apply(row, event)
             _log.warning("akash_lease_ended", dseq=row.dseq, provider=row.provider, reason=after.reason)
             self._exited(row.token)
-            with trio.move_on_after(self._parts.reconcile_s):
-                await self._placing.drive(after)
+        if self._nursery is not None:  # a close that takes long keeps nobody from looking at the others
+            self._nursery.start_soon(self._finish, after, self._closes)
 
     async def _note_notice(self, row: Deployment, lease: Lease) -> None:
         if self._replacing.is_due(row) and self._nursery is not None:

@@ -62,7 +62,7 @@ class About(msgspec.Struct, frozen=True):
     version: str = msgspec.field(name="ServerVersion", default="")
 
 
-class Actor(msgspec.Struct, frozen=True, rename="pascal"):
+class Subject(msgspec.Struct, frozen=True, rename="pascal"):
     """What an event is about."""
 
     attributes: dict[str, str] = {}
@@ -72,7 +72,7 @@ class Event(msgspec.Struct, frozen=True, rename="pascal"):
     """One event of a container."""
 
     action: str = ""
-    actor: Actor = Actor()
+    actor: Subject = Subject()
 
 
 class Progress(msgspec.Struct, frozen=True, rename="camel"):

@@ -110,7 +110,9 @@ async def next_part(request: Incoming, limit: int) -> tuple[bytes, bool, Headers
     if request.received_bytes > limit:
         raise too_large(limit)
     trailers: Headers = message.get("trailers", [])
-    return data, message.get("more_body", False), trailers
+    more: bool = message.get("more_body", False)
+    request.read_to_end = not more
+    return data, more, trailers
 
 
 def too_large(limit: int) -> Refusal:

@@ -93,7 +93,10 @@ def request_lines(headers: Headers, origin: Origin, authority: str, length: int 
 
 
 def _stays(name: bytes, value: bytes, named: frozenset[bytes]) -> bool:
-    if name in HOP_BY_HOP or name in _REBUILT or name in named or name.startswith(SIGNING):
+    if name in named:
+        return True
+    name = name.replace(b"_", b"-")  # many servers read both as one: X_Forwarded_For must not stand in for ours
+    if name in HOP_BY_HOP or name in _REBUILT or name.startswith(SIGNING):
         return True
     return name == b"authorization" and value[:9].lower() == b"epistula "
 

@@ -28,6 +28,7 @@ class Incoming:
         "phase",
         "query",
         "raw_path",
+        "read_to_end",
         "receive",
         "received_bytes",
         "request_id",
@@ -73,6 +74,8 @@ class Incoming:
         self.backend = ""
         self.detail = ""
         self.received_bytes = 0
+        self.read_to_end = False
+        """Whether the whole body has been read."""
         self.sent_bytes = 0
 
     @property

@@ -61,11 +61,14 @@ class ClientSink:
         self._signing = signing
         self._hash = hashlib.sha256()
         self._held: tuple[int, Headers, bytearray] | None = None
+        self._left: int | None = None
+        """Bytes of a body of known length that are still to come."""
 
     async def start(self, status: int, lines: Headers, length: int | None) -> None:
         request, signing = self._request, self._signing
         lines = [*lines, *self._cors, (b"x-request-id", request.request_id.encode("ascii"))]
         trailers = length is None
+        self._left = length
         if signing is not None:
             bodiless = request.method == "HEAD" or status in BODILESS
             if bodiless:
@@ -93,6 +96,10 @@ class ClientSink:
         if self._signing is not None:
             self._hash.update(data)
         self._request.sent_bytes += len(data)
+        if self._left is not None:
+            self._left -= len(data)
+            if not self._left:  # the client has all of it, and may leave before the end is noted
+                self._request.answered = True
         await self._request.send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def end(self, trailers: Headers) -> None:

@@ -29,9 +29,8 @@ class Spool:
         self._folder = folder
         self._room = BodyRoom(quota, quota // 2)
 
-    def change(self, folder: Path, quota: int) -> None:
-        """Use another folder or quota from now on; open files keep their room."""
-        self._folder = folder
+    def change(self, quota: int) -> None:
+        """Use another quota from now on; what is open keeps its room."""
         self._room.resize(quota, quota // 2)
 
     @property

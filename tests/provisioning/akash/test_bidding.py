@@ -127,6 +127,30 @@ def test_an_escrow_pays_the_session_and_a_twentieth_more(seconds: float, price: 
     assert bidding.escrow_uact(price, seconds, 500_000) >= 500_000
 
 
+@pytest.mark.parametrize(
+    ("state", "price", "deposit_act", "now", "owed_uact"),
+    [
+        (S.SERVING, 10.0, 0.0, 0.0, 617_957),  # 100 h, and a twentieth more
+        (S.SERVING, 10.0, 0.5, 0.0, 117_957),
+        (S.SERVING, 10.0, 0.7, 0.0, 0),
+        (S.SERVING, 10.0, 0.5, 50 * 3_600.0, 103_253),  # half is spent, and half of the twentieth
+        (S.BIDDING, None, 0.0, 0.0, 1_853_870),  # as the ceiling has it
+        (S.CLOSING, 10.0, 0.0, 0.0, 0),
+    ],
+)
+def test_what_sessions_that_were_sold_still_need_is_counted(
+    state: S, price: float | None, deposit_act: float, now: float, owed_uact: int
+) -> None:
+    row = msgspec.structs.replace(
+        a_row(state),
+        price=None if price is None else int(price * PICO),
+        deposit_uact=int(deposit_act * PICO),
+        created_at=0.0,
+        ends_at=100 * 3_600.0,
+    )
+    assert abs(bidding.owed_uact(row, now) - owed_uact) < 1_000
+
+
 def test_negative_amounts_are_read_as_they_are() -> None:
     """akash-network/support#368: the funds of an overdrawn escrow."""
     assert pico_of("-6344.131225000000000000") == -6_344_131_225
@@ -157,3 +181,8 @@ def test_an_orphan_is_closed_after_a_quarter_of_an_hour() -> None:
     assert verdict(dseq, None, "l", 1.8e9 + 901.0, 900.0) is Verdict.CLOSE
     assert verdict(dseq, a_row(S.SERVING, dseq=dseq), "l", 1.9e9, 900.0) is Verdict.KEEP
     assert verdict(dseq, a_row(S.CLOSED, dseq=dseq), "l", 1.8e9, 900.0) is Verdict.CLOSE
+
+
+def test_a_deployment_that_a_session_needs_is_kept_whatever_its_manifest_is_said_to_be() -> None:
+    dseq = numbering.next_dseq("l", 1.8e9, 0)
+    assert verdict(dseq, None, "l", 1.9e9, 900.0, is_live=True) is Verdict.KEEP

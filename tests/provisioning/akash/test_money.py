@@ -5,8 +5,10 @@ import trio
 from structlog.testing import capture_logs
 
 from engram.provisioning.akash import costs, transactions
+from engram.provisioning.akash.messages import DeploymentID, UpdateDeployment
 from engram.provisioning.akash.model import PICO, DeploymentState
-from engram.provisioning.akash.transactions import Subject
+from engram.provisioning.akash.reconciling import Reconciler
+from engram.provisioning.akash.transactions import Subject, TxState
 from engram.provisioning.akash.wallet_watch import WalletWatch
 from tests.doubles.akash import bank
 from tests.doubles.akash.store import UACT, UAKT
@@ -99,6 +101,21 @@ async def test_little_money_is_alarmed_and_act_is_minted_and_followed_by_its_own
         assert made.metrics.registry.get_sample_value("engram_akash_balance", {"denom": "act"}) > 20.0  # type: ignore[operator]
 
 
+async def test_what_was_sold_is_not_sold_again() -> None:
+    """A long session is filled up later: what it still needs is alarmed now, and no place is offered for it."""
+    async with world() as made:
+        watch = WalletWatch(made.make_parts(alarm_act=0.1))
+        made.double.chain.drain(KEY.address, UACT)
+        made.double.chain.fund(KEY.address, uact=2_000_000)
+        await watch.look()
+        assert watch.places == 4
+        await made.backend.launch(made.spec(hours=720.0))
+        with capture_logs() as logs:
+            await watch.look()
+        assert [log["event"] for log in logs if log["log_level"] == "error"] == ["akash_act_low"]
+        assert watch.places == 1
+
+
 async def test_a_mint_that_the_chain_cancels_is_alarmed_and_not_tried_again_at_once() -> None:
     """akash-network/support#445: a transaction with code 0 whose mint was canceled and refunded."""
     async with world() as made:
@@ -128,6 +145,23 @@ async def test_an_orphan_of_a_lost_ledger_is_closed_and_what_others_made_is_left
             made.double.make_blocks(160, 6.0)
             await until(lambda: made.active() == [])
         sound(made)
+
+
+async def test_a_serving_deployment_whose_manifest_others_changed_is_reported_and_kept() -> None:
+    async with world() as made:
+        await made.backend.launch(made.spec(hours=10.0))
+        (row,) = made.rows()
+        sender = made.make_parts().sender
+        change = UpdateDeployment(DeploymentID(KEY.address, row.dseq), b"\1" * 32)
+        outgoing = await sender.prepare((change,), Subject.CREATE, None)
+        assert isinstance(outgoing, transactions.Outgoing)
+        await sender.commit(outgoing)
+        assert (await sender.follow(outgoing)).state is TxState.INCLUDED
+        made.double.make_blocks(160, 6.0)
+        with capture_logs() as logs:
+            await Reconciler(made.make_parts()).run()
+        assert "akash_manifest_differs" in [log["event"] for log in logs]
+        assert made.active() == [row.dseq]
 
 
 async def test_the_last_lines_of_a_node_that_never_became_ready_are_kept() -> None:

@@ -184,7 +184,7 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
     """akash-network/support#121, #107, #265: the lease is active and paid, and nothing runs."""
     async with world() as made, watched(made.backend) as exits:
         spec = made.spec()
-        await made.backend.launch(spec)
+        first = await made.backend.launch(spec)
         (row,) = made.rows()
         name = next(name for name, one in made.double.providers.items() if one.address == row.provider)
         made.faults(name, loses_workloads=True)
@@ -202,6 +202,9 @@ async def test_report_support_121_a_workload_that_is_gone_gets_its_manifest_agai
         old, new = made.rows()
         assert (old.state, old.reason) == (S.CLOSED, "never_ready")
         assert new.provider != row.provider
+        assert (await made.backend.launch(spec)).store != first.store, (
+            "the buyer is told that the memory is another one"
+        )
         sound(made)
 
 
@@ -334,4 +337,32 @@ async def test_a_provider_that_gives_notice_is_replaced_while_the_old_node_serve
         await until(lambda: paid_leases(made) == 1)
         assert [(row.reason, row.state) for row in made.rows()] == [("reclaimed", S.CLOSED), (None, S.SERVING)]
         await made.backend.destroy(spec.token)
+        assert made.active() == []
+
+
+async def test_a_launch_given_up_while_its_create_is_on_its_way_goes_on_from_there() -> None:
+    async with world() as made:
+        for node in made.double.faults.nodes:
+            node.broadcast_then_hang = 1
+        async with trio.open_nursery() as nursery:
+            launching = trio.CancelScope()
+
+            async def launch() -> None:
+                with launching:
+                    await made.backend.launch(made.spec())
+
+            nursery.start_soon(launch)
+            await until(lambda: any(node.sent for node in made.double.nodes))
+            launching.cancel()
+        (row,) = made.rows()
+        assert row.state is S.CREATING
+        made.double.make_blocks(10, 6.0)  # its time is over: only a look at the chain tells what became of it
+        await trio.sleep(2 * made.settings.akash.poll_s)  # until the next look at the endpoints
+        await made.backend.launch(made.spec())
+        sent = made.ledger.write_now(lambda c: transactions.of_deployment(c, row.dseq))
+        assert [(one.subject, one.state) for one in sent if one.subject is Subject.CREATE] == [
+            (Subject.CREATE, TxState.INCLUDED)
+        ]
+        await made.backend.destroy(row.token)
+        assert len(made.double.chain.state.deployments) == 1
         assert made.active() == []
