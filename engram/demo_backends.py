@@ -137,7 +137,7 @@ def _docker(_folder: Path) -> Iterator[str]:
     try:
         trio.run(_with_image, host, image)
     except (ProvisioningError, OSError, ValueError) as error:
-        raise DemoFailed(f"{host}: {error}") from error
+        raise DemoFailed(f"{host}: {error}; start the engine, or name another one by ENGRAM_ENGINE") from error
     yield DOCKER_SETTINGS.format(image=image, host=host)
 
 

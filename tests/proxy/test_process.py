@@ -162,6 +162,9 @@ def test_a_file_that_cannot_be_used_keeps_the_proxy_from_starting_and_is_named(t
 
 
 def test_the_example_is_made_once_and_its_placeholder_is_refused_by_name(tmp_path: Path) -> None:
+    status, _, complained = engram(tmp_path, "proxy", "check-config")
+    assert status == 2
+    assert "no file of settings (engram proxy config makes one): auth.miner_hotkey" in complained
     assert engram(tmp_path, "proxy", "config")[0] == 0
     made = (tmp_path / "reverse_proxy" / "config.json").read_bytes()
     assert engram(tmp_path, "proxy", "config")[0] == 0
