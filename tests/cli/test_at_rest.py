@@ -157,3 +157,10 @@ def test_money_and_text_have_plain_forms() -> None:
     assert usd(None) == ""
     assert printable("naïve 漢字") == "naïve 漢字"
     assert printable("a\r\nb\x07") == "a  b\\x07"
+
+
+@pytest.mark.parametrize("command", ["restore", "check"])
+def test_a_backup_that_is_not_there_is_not_answered_by_the_advice_to_restore_one(run: Run, command: str) -> None:
+    refused = run("ledger", command, "nowhere.db")
+    assert refused.code == 1
+    assert "there is no file nowhere.db; name one that `engram ledger backup` has written" in refused.err

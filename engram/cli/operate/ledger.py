@@ -56,6 +56,7 @@ def _back_up_at_rest(folder: Path, target: Path) -> BackupMade:
 @app.command(name="restore", help_epilogue="Example: `engram ledger restore /var/backups/engram-2026-11-20.db`")
 def restore_ledger(source: Source, *, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """Replace the ledger by a backup; the old one is kept next to it. No process may be running."""
+    _must_be_there(source)
     try:
         with data_folder(_folder(sources)) as locked:
             kept = backup.restore(source, locked)
@@ -75,6 +76,8 @@ def check_ledger(
     show: Show = SHOW,
 ) -> int:
     """Check the whole ledger, or a backup, and list its problems."""
+    if path is not None:
+        _must_be_there(path)
     try:
         report = backup.check(path or _folder(sources) / LEDGER_FILE)
     except LedgerError as error:
@@ -92,3 +95,8 @@ def check_ledger(
 
 def _folder(sources: Sources) -> Path:
     return Path(sources.load().settings.data_dir)
+
+
+def _must_be_there(backup_file: Path) -> None:
+    if not backup_file.exists():
+        raise CommandFailed(f"there is no file {backup_file}; name one that `engram ledger backup` has written")
