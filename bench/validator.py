@@ -34,10 +34,12 @@ from engram.hotkeys import Keypair
 from engram.http.client import HttpClient
 from engram.ledger import LedgerActor, LedgerClient
 from engram.memory.embed.hash_embedder import hash_vector
-from engram.validator import records, reports
+from engram.validator import reports
 from engram.validator.gardening import Garden, Gardener
 from engram.validator.miner_client import MinerClient
 from engram.validator.model import PlantState
+from engram.validator.records import plants as plant_records
+from engram.validator.records import rounds as round_records
 from engram.validator.rounds import Rounds, RoundTerms
 from engram.validator.workbench import Done, Draft, Truth
 
@@ -195,14 +197,14 @@ async def _hold_everything(ledger: LedgerClient) -> None:
     """Take all drafts for held, as if the miners had stored them."""
 
     def hold(connection) -> None:  # type: ignore[no-untyped-def]
-        for plant in records.due_plants(connection, time.time() + 1e6, 100_000):
-            records.set_plant(connection, plant.id, (PlantState.READY,), PlantState.HELD, time.time())
+        for plant in plant_records.due_plants(connection, time.time() + 1e6, 100_000):
+            plant_records.set_plant(connection, plant.id, (PlantState.READY,), PlantState.HELD, time.time())
 
     await ledger.write(hold)
 
 
 def _asked(connection, round_id: int) -> int:  # type: ignore[no-untyped-def]
-    return sum(len(found) for found in records.answers_of(connection, round_id).values())
+    return sum(len(found) for found in round_records.answers_of(connection, round_id).values())
 
 
 async def _watch(lags: list[float]) -> None:

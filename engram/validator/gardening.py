@@ -17,10 +17,12 @@ from engram import kill_points
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
-from engram.validator import corpus, planting, records
+from engram.validator import corpus, planting
 from engram.validator.miner_client import MinerClient, MinerReply, cid_of
 from engram.validator.model import Known, Miner, Outcome, Plant, PlantState
 from engram.validator.planting import Habits
+from engram.validator.records import plants as plant_records
+from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
 from engram.validator.workbench import Done, Draft
 
@@ -76,22 +78,22 @@ class Gardener:
 
     def _draft(self, connection: Connection, miners: Sequence[Miner], round_id: int, at: float) -> None:
         for miner in miners:
-            held = records.known(connection, miner.hotkey)
+            held = miner_records.known(connection, miner.hotkey)
             if held is None:
                 held = Known(hotkey=miner.hotkey, uid=miner.uid, standing=Standing())
-                records.keep(connection, held, at)
-            if not records.has_drafts(connection, miner.hotkey, round_id):
-                records.add_plants(connection, self._planned(connection, miner, held, round_id, at))
+                miner_records.keep(connection, held, at)
+            if not plant_records.has_drafts(connection, miner.hotkey, round_id):
+                plant_records.add_plants(connection, self._planned(connection, miner, held, round_id, at))
 
     def _planned(
         self, connection: Connection, miner: Miner, held: Known, round_id: int, at: float
     ) -> list[dict[str, object]]:
         garden, rng = self._garden, self._garden.rng
-        matters = records.live_families(connection, miner.hotkey, round_id)
+        matters = plant_records.live_families(connection, miner.hotkey, round_id)
         while len(matters) < FAMILIES:
             matter, until = corpus.family(rng), round_id + 1 + rng.randrange(1, 2 * FAMILY_ROUNDS)
-            matters[records.add_family(connection, miner.hotkey, matter, until)] = matter
-        under_way = records.signers_under_way(connection, miner.hotkey)
+            matters[plant_records.add_family(connection, miner.hotkey, matter, until)] = matter
+        under_way = plant_records.signers_under_way(connection, miner.hotkey)
         plan = planting.plan(
             rng,
             most=garden.planted_a_round,
@@ -106,7 +108,7 @@ class Gardener:
         rows: list[dict[str, object]] = []
         for each in plan.records:
             signer = keys[each.signer] if each.signer >= 0 else under_way[-1 - each.signer][0]
-            records.use_signer(connection, signer, 1)
+            plant_records.use_signer(connection, signer, 1)
             rows.append(
                 {
                     "hotkey": miner.hotkey,
@@ -125,13 +127,13 @@ class Gardener:
     def _new_signer(self, connection: Connection, hotkey: bytes, signing: planting.Signing, at: float) -> bytes:
         seed = self._garden.seed()
         public_key = Keypair.from_seed(seed).public_key
-        records.add_signer(connection, hotkey, public_key, seed, signing, at)
+        plant_records.add_signer(connection, hotkey, public_key, seed, signing, at)
         return public_key
 
     async def embed(self) -> None:
         """Give every draft its vector and CID. Raises EmbeddingFailed; drafts that are left are embedded next time."""
         garden = self._garden
-        while drafts := await garden.ledger.read(lambda c: records.drafted(c, 4_096)):
+        while drafts := await garden.ledger.read(lambda c: plant_records.drafted(c, 4_096)):
             done = await garden.embeds([text for _, text in drafts], [])
             made = [
                 (each[0], vector, cid_of(each[1], vector)) for each, vector in zip(drafts, done.vectors, strict=True)
@@ -140,7 +142,7 @@ class Gardener:
 
             def ready(connection: Connection, made: list[tuple[int, bytes, str]] = made, at: float = at) -> None:
                 for plant_id, vector, cid in made:
-                    records.set_plant(
+                    plant_records.set_plant(
                         connection, plant_id, (PlantState.DRAFTED,), PlantState.READY, at, vector=vector, cid=cid
                     )
 
@@ -156,8 +158,8 @@ class Gardener:
         """Send and delete what is due now."""
         garden = self._garden
         now = garden.clock.now()
-        due = await garden.ledger.read(lambda c: records.due_plants(c, now, 512))
-        over = await garden.ledger.read(lambda c: records.outlived(c, 512))
+        due = await garden.ledger.read(lambda c: plant_records.due_plants(c, now, 512))
+        over = await garden.ledger.read(lambda c: plant_records.outlived(c, 512))
         room = trio.CapacityLimiter(garden.concurrency)
         async with trio.open_nursery() as nursery:
             for miner, plants in _by_miner(due).items():
@@ -185,7 +187,7 @@ class Gardener:
         leaves = (PlantState.READY, PlantState.SENDING)
         at = garden.clock.now()
         begun = await ledger.write(
-            lambda c: records.set_plant(
+            lambda c: plant_records.set_plant(
                 c, plant.id, leaves, PlantState.SENDING, at, attempts=plant.attempts + 1, plant_at=at
             )
         )
@@ -197,7 +199,7 @@ class Gardener:
         kill_points.point("plant:after")
         if tried.not_admitted and signer is not garden.keypair:
             now = garden.clock.now()
-            await ledger.write(lambda c: records.mark_registered_only(c, plant.hotkey, now))
+            await ledger.write(lambda c: miner_records.mark_registered_only(c, plant.hotkey, now))
             tried = await garden.client.ingest(url, garden.keypair, plant.text, plant.vector)
         await self._settle(plant, tried)
         return tried.outcome is not Outcome.UNREACHABLE
@@ -208,7 +210,7 @@ class Gardener:
         if state is PlantState.READY:
             more["plant_at"] = at + 2.0 ** (plant.attempts + 1)
         await self._garden.ledger.write(
-            lambda c: records.set_plant(c, plant.id, (PlantState.SENDING,), state, at, **more)
+            lambda c: plant_records.set_plant(c, plant.id, (PlantState.SENDING,), state, at, **more)
         )
 
     async def _remove(self, url: str | None, plant: Plant) -> bool:
@@ -217,11 +219,11 @@ class Gardener:
         held = (PlantState.HELD, PlantState.DELETING)
         if url is None or plant.attempts > 2 * ATTEMPTS:
             await ledger.write(
-                lambda c: records.set_plant(c, plant.id, held, PlantState.LOST, at, reason="unreachable")
+                lambda c: plant_records.set_plant(c, plant.id, held, PlantState.LOST, at, reason="unreachable")
             )
             return True
         begun = await ledger.write(
-            lambda c: records.set_plant(c, plant.id, held, PlantState.DELETING, at, attempts=plant.attempts + 1)
+            lambda c: plant_records.set_plant(c, plant.id, held, PlantState.DELETING, at, attempts=plant.attempts + 1)
         )
         if not begun:
             return True
@@ -229,10 +231,10 @@ class Gardener:
         tried = await garden.client.delete(url, await self._signer_for(plant), plant.cid)
         kill_points.point("unplant:after")
         if tried.outcome is Outcome.ANSWERED:
-            await ledger.write(lambda c: records.set_plant(c, plant.id, held, PlantState.DELETED, at))
+            await ledger.write(lambda c: plant_records.set_plant(c, plant.id, held, PlantState.DELETED, at))
         elif tried.outcome is Outcome.REFUSED:
             await ledger.write(
-                lambda c: records.set_plant(c, plant.id, held, PlantState.LOST, at, reason=tried.detail[:200])
+                lambda c: plant_records.set_plant(c, plant.id, held, PlantState.LOST, at, reason=tried.detail[:200])
             )
         return tried.outcome is not Outcome.UNREACHABLE
 
@@ -240,7 +242,7 @@ class Gardener:
         """Return the record's own signer; the validator's key where the miner admits registered keys only."""
 
         def look(connection: Connection) -> tuple[bytes | None, Known | None]:
-            return records.seed_of(connection, plant.signer), records.known(connection, plant.hotkey)
+            return plant_records.seed_of(connection, plant.signer), miner_records.known(connection, plant.hotkey)
 
         seed, held = await self._garden.ledger.read(look)
         if seed is None or (held is not None and held.registered_only):

@@ -4,16 +4,17 @@ from sqlalchemy import Connection
 
 from engram.relay import MinerScore, ScoresPayload
 from engram.relay.rules import scores_payload
-from engram.validator import records
 from engram.validator.model import Round, Sent
+from engram.validator.records import rounds as round_records
+from engram.validator.records import sent as weight_records
 
 
 def payload(connection: Connection, sent: Sent, last: Round, hotkey: bytes) -> ScoresPayload | None:
     """Return the payload; None when no miner was scored, or this validator's uid is not known."""
-    look = records.last_look(connection, sent.netuid, hotkey)
+    look = weight_records.last_look(connection, sent.netuid, hotkey)
     scores = {
         str(result.uid): MinerScore(result.recall or 0.0, result.latency_ms, result.proof_rate or 0.0)
-        for result in records.results(connection, last.id)
+        for result in round_records.results(connection, last.id)
         if result.score is not None
     }
     if not scores or look is None or look.uid is None:

@@ -6,8 +6,11 @@ import msgspec
 from sqlalchemy import Connection
 
 from engram.hotkeys import ss58
-from engram.validator import records
 from engram.validator.model import Answer, Kind, Known, Look, PlantState, Question, Result, Round, RoundState, Sent
+from engram.validator.records import plants as plant_records
+from engram.validator.records import rounds as round_records
+from engram.validator.records import sent as weight_records
+from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
 
 
@@ -89,44 +92,44 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 def status(connection: Connection, netuid: int, hotkey: bytes) -> ValidatorStatus:
     """Return where the validator stands."""
-    newest = records.sent_weights(connection, netuid, hotkey, 1)
+    newest = weight_records.sent_weights(connection, netuid, hotkey, 1)
     return ValidatorStatus(
         hotkey=ss58.encode(hotkey),
         netuid=netuid,
-        look=records.last_look(connection, netuid, hotkey),
-        last_round=records.last_round(connection, netuid, RoundState.CLOSED),
-        rounds=records.count_rounds(connection, netuid),
-        planted={str(state): 0 for state in PlantState} | records.count_planted(connection),
+        look=weight_records.last_look(connection, netuid, hotkey),
+        last_round=round_records.last_round(connection, netuid, RoundState.CLOSED),
+        rounds=round_records.count_rounds(connection, netuid),
+        planted={str(state): 0 for state in PlantState} | plant_records.count_planted(connection),
         weights=newest[0] if newest else None,
     )
 
 
 def last_status(connection: Connection, netuid: int) -> ValidatorStatus | None:
     """Return the status of the validator that looked last; None when none has run on this ledger."""
-    hotkey = records.own_hotkey(connection, netuid)
+    hotkey = weight_records.own_hotkey(connection, netuid)
     return None if hotkey is None else status(connection, netuid, hotkey)
 
 
 def scores(connection: Connection, netuid: int) -> list[MinerScore]:
     """Return all miners of the last round, the best first."""
-    last = records.last_round(connection, netuid, RoundState.CLOSED)
+    last = round_records.last_round(connection, netuid, RoundState.CLOSED)
     if last is None:
         return []
-    known = records.all_known(connection)
-    found = [_score(result, known) for result in records.results(connection, last.id)]
+    known = miner_records.all_known(connection)
+    found = [_score(result, known) for result in round_records.results(connection, last.id)]
     return sorted(found, key=lambda each: (-each.ema, each.uid))
 
 
 def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explanation | None:
     """Return why the miner that holds a uid has its score, by its last `limit` rounds; None when no round had it."""
-    hotkey = records.hotkey_of(connection, netuid, uid)
+    hotkey = round_records.hotkey_of(connection, netuid, uid)
     if hotkey is None:
         return None
-    known = records.all_known(connection)
+    known = miner_records.all_known(connection)
     held = known.get(hotkey)
     rounds = []
-    for each in records.some_rounds(connection, netuid, limit):
-        results = [result for result in records.results(connection, each.id) if result.hotkey == hotkey]
+    for each in round_records.some_rounds(connection, netuid, limit):
+        results = [result for result in round_records.results(connection, each.id) if result.hotkey == hotkey]
         if not results:
             continue
         rounds.append(
@@ -138,7 +141,7 @@ def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explan
                 score=_score(results[0], known),
                 questions=[
                     _explained(question, answer)
-                    for question, answer in records.questions_with_answers(connection, each.id, hotkey)
+                    for question, answer in round_records.questions_with_answers(connection, each.id, hotkey)
                 ],
             )
         )
@@ -147,7 +150,7 @@ def explain(connection: Connection, netuid: int, uid: int, limit: int) -> Explan
         hotkey=ss58.encode(hotkey),
         standing=Standing() if held is None else held.standing,
         registered_only=held is not None and held.registered_only,
-        planted=records.count_planted(connection, hotkey),
+        planted=plant_records.count_planted(connection, hotkey),
         rounds=rounds,
     )
 

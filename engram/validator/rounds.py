@@ -18,11 +18,14 @@ from engram.chain.model import Metagraph
 from engram.clock import Clock
 from engram.hotkeys import Keypair
 from engram.ledger import Ledger
-from engram.validator import corpus, peers, planting, records, round_rules, scoring
+from engram.validator import corpus, peers, planting, round_rules, scoring
 from engram.validator.corpus import Family
 from engram.validator.gardening import Embeds, Gardener
 from engram.validator.miner_client import MinerClient, MinerReply
 from engram.validator.model import Answer, Kind, Miner, Outcome, Plant, PlantState, Question, Result, Round, RoundState
+from engram.validator.records import plants as plant_records
+from engram.validator.records import rounds as round_records
+from engram.validator.records import standings as miner_records
 from engram.validator.standing import is_slashed
 from engram.validator.workbench import Candidate, Draft, Truth
 
@@ -83,12 +86,12 @@ class Rounds:
     async def recover(self) -> None:
         """Bring a round that was left open to its end."""
         terms = self._terms
-        left = await self._ledger.read(lambda c: records.last_round(c, terms.netuid, RoundState.OPEN))
+        left = await self._ledger.read(lambda c: round_records.last_round(c, terms.netuid, RoundState.OPEN))
         if left is None:
             return
         if self._clock.now() - left.opened_at > ABANDON_S:
             at = self._clock.now()
-            await self._ledger.write(lambda c: records.close_round(c, left.id, [], RoundState.ABANDONED, at))
+            await self._ledger.write(lambda c: round_records.close_round(c, left.id, [], RoundState.ABANDONED, at))
             _log.warning("round_abandoned", round=left.id, reason=f"left open for more than {ABANDON_S:.0f} s")
             return
         await self._ask_and_close(left)
@@ -103,7 +106,9 @@ class Rounds:
         questions = await self._questions(miners)
         at = self._clock.now()
         opened = await self._ledger.write(
-            lambda c: records.open_round(c, self._terms.netuid, metagraph.block, self._boot, at, miners, questions)
+            lambda c: round_records.open_round(
+                c, self._terms.netuid, metagraph.block, self._boot, at, miners, questions
+            )
         )
         kill_points.point("round:opened")
         return await self._ask_and_close(opened)
@@ -118,7 +123,7 @@ class Rounds:
         )
 
     async def _next_id(self) -> int:
-        last = await self._ledger.read(lambda c: records.last_round(c, self._terms.netuid))
+        last = await self._ledger.read(lambda c: round_records.last_round(c, self._terms.netuid))
         return 1 if last is None else last.id + 1
 
     async def _questions(self, miners: Sequence[Miner]) -> list[Question]:
@@ -155,7 +160,7 @@ class Rounds:
 
     async def _ask_and_close(self, opened: Round) -> Round:
         terms, began = self._terms, trio.current_time()
-        to_ask = await self._ledger.read(lambda c: records.to_ask(c, opened.id))
+        to_ask = await self._ledger.read(lambda c: round_records.to_ask(c, opened.id))
         room = trio.CapacityLimiter(terms.concurrency)
         with trio.move_on_after(terms.deadline_s) as patience:
             async with trio.open_nursery() as nursery:
@@ -180,7 +185,7 @@ class Rounds:
             finally:
                 # The deadline takes nothing away that was answered in time.
                 with trio.CancelScope(shield=True):
-                    await self._ledger.write(lambda c: records.answered(c, opened.id, hotkey, answers))
+                    await self._ledger.write(lambda c: round_records.answered(c, opened.id, hotkey, answers))
             kill_points.point("round:answered")
             if opened.id % LISTED_EVERY == 0:
                 await self._note_lengths(hotkey, url, vectors)
@@ -203,32 +208,32 @@ class Rounds:
     async def _note_lengths(self, hotkey: bytes, url: str, own: dict[str, bytes]) -> None:
         lengths = planting.length_sample(await self._client.public_texts(url, self._keypair))
         at = self._clock.now()
-        await self._ledger.write(lambda c: records.set_lengths(c, hotkey, lengths, at))
+        await self._ledger.write(lambda c: miner_records.set_lengths(c, hotkey, lengths, at))
 
     async def _close(self, opened: Round) -> Round:
         """Score and close in one transaction."""
         terms, at = self._terms, self._clock.now()
 
         def close(connection: Connection) -> None:
-            results = records.results(connection, opened.id)
-            held = records.all_known(connection)
+            results = round_records.results(connection, opened.id)
+            held = miner_records.all_known(connection)
             scored = round_rules.closing(
                 results,
-                records.answers_of(connection, opened.id),
+                round_records.answers_of(connection, opened.id),
                 held,
-                records.refusing(connection, opened.id),
+                round_records.refusing(connection, opened.id),
                 self.groups_of(results) if terms.share_scores else [],
                 opened.block,
             )
-            if records.close_round(connection, opened.id, scored.results, RoundState.CLOSED, at):
+            if round_records.close_round(connection, opened.id, scored.results, RoundState.CLOSED, at):
                 for known in scored.standings:
-                    records.keep(connection, known, at)
+                    miner_records.keep(connection, known, at)
                     before = held.get(known.hotkey)
                     if is_slashed(known.standing, opened.block) and (
                         before is None or known.standing.slashes > before.standing.slashes
                     ):
                         _log.warning("miner_slashed", uid=known.uid, until_block=known.standing.slashed_until_block)
-                records.purge(connection, terms.netuid, terms.keep_rounds)
+                round_records.purge(connection, terms.netuid, terms.keep_rounds)
 
         await self._ledger.write(close)
         return msgspec.structs.replace(opened, state=RoundState.CLOSED, closed_at=at)
@@ -242,18 +247,18 @@ class Rounds:
 
 
 def _held(connection: Connection, hotkey: bytes) -> tuple[list[Plant], dict[int, Family]]:
-    return records.plants(connection, hotkey, (PlantState.HELD,)), records.families_of(connection, hotkey)
+    return plant_records.plants(connection, hotkey, (PlantState.HELD,)), plant_records.families_of(connection, hotkey)
 
 
 def _of_miner(
     connection: Connection, round_id: int, hotkey: bytes
 ) -> tuple[list[Question], dict[str, bytes], list[bytes]]:
     """Return what a miner is asked, the vectors of its planted records by CID, and seeds of its signers."""
-    kept = records.plants(connection, hotkey, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
-    known = records.known(connection, hotkey)
-    seeds = [] if known is not None and known.registered_only else records.some_seeds(connection, hotkey)
+    kept = plant_records.plants(connection, hotkey, (PlantState.HELD, PlantState.DELETING, PlantState.DELETED))
+    known = miner_records.known(connection, hotkey)
+    seeds = [] if known is not None and known.registered_only else plant_records.some_seeds(connection, hotkey)
     vectors = {plant.cid: plant.vector for plant in kept}
-    return records.questions_of(connection, round_id, hotkey), vectors, seeds
+    return round_records.questions_of(connection, round_id, hotkey), vectors, seeds
 
 
 def _challenge(plant: Plant) -> Question:

@@ -41,9 +41,12 @@ from engram.clock import Clock
 from engram.hotkeys import Keypair, ss58
 from engram.ledger import Ledger
 from engram.validator import due as rules
-from engram.validator import peers, records, round_rules, scoring
+from engram.validator import peers, round_rules, scoring
 from engram.validator.due import Due, Known
 from engram.validator.model import Look, Miner, Round, RoundState, Sent, SentState
+from engram.validator.records import rounds as round_records
+from engram.validator.records import sent as weight_records
+from engram.validator.records import standings as miner_records
 
 LOOK_S: Final = 12.0
 """A block's time."""
@@ -103,19 +106,19 @@ class WeightsSetter:
         ports, own = self._ports, self._ports.keypair.public_key
 
         def read(connection: Connection) -> tuple[Known, Round | None]:
-            last = records.last_round(connection, ports.netuid, RoundState.CLOSED)
+            last = round_records.last_round(connection, ports.netuid, RoundState.CLOSED)
             scores = {} if last is None else _scores(connection, last, metagraph, share=ports.share_scores)
             known = Known(
                 metagraph=metagraph,
                 age_s=ports.subnets.age_s(ports.netuid) or 0.0,
                 hotkey=own,
                 scores={} if metagraph is None else rules.realigned(scores, {}, metagraph)[0],
-                rounds=records.closed_rounds(connection, ports.netuid, ports.boot),
+                rounds=round_records.closed_rounds(connection, ports.netuid, ports.boot),
                 epoch=None
                 if metagraph is None
                 else rules.epoch_of(metagraph.block, ports.netuid, metagraph.parameters.tempo),
-                last_sent_epoch=records.last_sent_epoch(connection, ports.netuid, own),
-                unsettled=_is_unsettled(records.sent_weights(connection, ports.netuid, own, 1), metagraph),
+                last_sent_epoch=weight_records.last_sent_epoch(connection, ports.netuid, own),
+                unsettled=_is_unsettled(weight_records.sent_weights(connection, ports.netuid, own, 1), metagraph),
                 version=ports.version,
             )
             return known, last
@@ -170,9 +173,9 @@ class WeightsSetter:
         dry = msgspec.structs.replace(sent, state=SentState.DRY_RUN)
 
         def write(connection: Connection) -> None:
-            newest = next(iter(records.sent_weights(connection, ports.netuid, own, 1)), None)
+            newest = next(iter(weight_records.sent_weights(connection, ports.netuid, own, 1)), None)
             if newest is None or newest.epoch != dry.epoch or newest.state is not SentState.DRY_RUN:
-                records.intend_weights(connection, dry, own)
+                weight_records.intend_weights(connection, dry, own)
 
         await ports.ledger.write(write)
         return Due.DUE, "dry run: nothing is sent; set validator.dry_run = false to set weights"
@@ -181,7 +184,7 @@ class WeightsSetter:
         ports, own = self._ports, self._ports.keypair.public_key
         if proposal.objections:
             return Due.RATE_LIMITED, "; ".join(proposal.objections)
-        sent_id = await ports.ledger.write(lambda c: records.intend_weights(c, sent, own))
+        sent_id = await ports.ledger.write(lambda c: weight_records.intend_weights(c, sent, own))
         if sent_id is None:
             return Due.SET, ""
         intended = msgspec.structs.replace(sent, id=sent_id)
@@ -207,7 +210,7 @@ class WeightsSetter:
         ports = self._ports
 
         def settle(connection: Connection) -> bool:
-            settled = records.settle_weights(connection, sent.id, state, reason)
+            settled = weight_records.settle_weights(connection, sent.id, state, reason)
             if settled and state is not SentState.UNKNOWN and last is not None:
                 ports.settled(connection, msgspec.structs.replace(sent, state=state, reason=reason), last)
             return settled
@@ -220,11 +223,11 @@ class WeightsSetter:
     async def _settle(self, metagraph: Metagraph) -> None:
         """Settle weights whose outcome is open, by what the chain says now; reveal what is to be revealed."""
         ports, own = self._ports, self._ports.keypair.public_key
-        newest = await ports.ledger.read(lambda c: records.sent_weights(c, ports.netuid, own, 1))
+        newest = await ports.ledger.read(lambda c: weight_records.sent_weights(c, ports.netuid, own, 1))
         neuron = metagraph.neuron(own)
         if newest and newest[0].state in (SentState.INTENT, SentState.UNKNOWN) and neuron is not None:
             sent = newest[0]
-            last = await ports.ledger.read(lambda c: records.round_of(c, sent.round_id))
+            last = await ports.ledger.read(lambda c: round_records.round_of(c, sent.round_id))
             if neuron.last_update_block > sent.block:
                 await self._finish(sent, SentState.SET, f"LastUpdate is {neuron.last_update_block}", last)
             elif metagraph.block > sent.block + ERA_BLOCKS and not metagraph.parameters.commit_reveal_weights_enabled:
@@ -254,25 +257,25 @@ class WeightsSetter:
             uid=None if neuron is None else neuron.uid,
             at=ports.clock.now(),
         )
-        former = await ports.ledger.read(lambda c: records.last_look(c, ports.netuid, own))
+        former = await ports.ledger.read(lambda c: weight_records.last_look(c, ports.netuid, own))
         if former is None or (former.verdict, former.warnings) != (look.verdict, look.warnings):
             _log.info("weights_due", verdict=look.verdict, detail=detail, hotkey=ss58.encode(own))
             for warning in look.warnings:
                 _log.warning("validator_warning", reason=warning)
-        await ports.ledger.write(lambda c: records.keep_look(c, look, own))
+        await ports.ledger.write(lambda c: weight_records.keep_look(c, look, own))
 
 
 def _uids(connection: Connection, last: Round) -> dict[bytes, int]:
-    return {result.hotkey: result.uid for result in records.results(connection, last.id)}
+    return {result.hotkey: result.uid for result in round_records.results(connection, last.id)}
 
 
 def _scores(connection: Connection, last: Round, metagraph: Metagraph | None, *, share: bool) -> dict[bytes, float]:
     """Return the scores after the last round, by hotkey."""
-    results = records.results(connection, last.id)
+    results = round_records.results(connection, last.id)
     found = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=each.url) for each in results]
     block = last.block if metagraph is None else metagraph.block
     uids = {each.hotkey: each.uid for each in results}
-    return round_rules.weights(records.all_known(connection), uids, peers.groups(found) if share else [], block)
+    return round_rules.weights(miner_records.all_known(connection), uids, peers.groups(found) if share else [], block)
 
 
 def _is_unsettled(newest: Sequence[Sent], metagraph: Metagraph | None) -> bool:

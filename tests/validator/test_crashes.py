@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from engram.validator import records
 from engram.validator.model import PlantState, RoundState
+from engram.validator.records import plants as plant_records
+from engram.validator.records import rounds as round_records
+from engram.validator.records import standings as miner_records
 from tests.sampling import sample
 from tests.validator.benches import NETUID, Bench, key, over
 from tests.validator.toy_miners import Keeps
@@ -21,7 +23,7 @@ async def run(bench: Bench, rounds: int) -> None:
     """Rounds until so many are closed, from wherever the ledger stands."""
     await bench.rounds.recover()
     while True:
-        last = await bench.ledger.read(lambda c: records.last_round(c, NETUID, RoundState.CLOSED))
+        last = await bench.ledger.read(lambda c: round_records.last_round(c, NETUID, RoundState.CLOSED))
         if last is not None and last.id >= rounds:
             return
         await bench.hold()
@@ -60,13 +62,13 @@ async def test_a_crash_around_a_commit_changes_no_score_and_plants_nothing_twice
             again.block = bench.block
             await run(again, ROUNDS)
             await again.http.aclose()
-        known = await bench.ledger.read(lambda c: records.known(c, key(1).public_key))
+        known = await bench.ledger.read(lambda c: miner_records.known(c, key(1).public_key))
         assert known is not None
         assert known.standing.ema == pytest.approx(1.0, abs=0.03)
-        rounds = await bench.ledger.read(lambda c: records.some_rounds(c, NETUID, 20))
+        rounds = await bench.ledger.read(lambda c: round_records.some_rounds(c, NETUID, 20))
         assert [each.state for each in rounds] == [RoundState.CLOSED] * ROUNDS
         assert known.standing.rounds in (ROUNDS - 1, ROUNDS)
-        held = await bench.ledger.read(lambda c: records.plants(c, key(1).public_key, (PlantState.HELD,)))
+        held = await bench.ledger.read(lambda c: plant_records.plants(c, key(1).public_key, (PlantState.HELD,)))
         assert {plant.cid for plant in held} <= set(miner.records)
-        mine = await bench.ledger.read(lambda c: records.plants(c, key(1).public_key, tuple(PlantState)))
+        mine = await bench.ledger.read(lambda c: plant_records.plants(c, key(1).public_key, tuple(PlantState)))
         assert set(miner.records) <= {plant.cid for plant in mine}

@@ -7,8 +7,9 @@ import pytest
 import trio
 
 from engram.hotkeys import Keypair
-from engram.validator import records, reports
+from engram.validator import reports
 from engram.validator.model import RoundState
+from engram.validator.records import standings as miner_records
 from tests.fakes.responder import Answer, Asked
 from tests.validator.benches import NETUID, Bench, key, over
 from tests.validator.toy_miners import Keeps
@@ -128,7 +129,7 @@ async def test_a_miner_that_admits_registered_keys_only_is_marked_and_gets_its_r
         own = bench.rounds._keypair.ss58
         await bench.hold()
         await bench.hold()
-        known = await bench.ledger.read(lambda c: records.known(c, key(1).public_key))
+        known = await bench.ledger.read(lambda c: miner_records.known(c, key(1).public_key))
         assert known is not None
         assert known.registered_only
         assert (await scores(bench))[1].score == pytest.approx(1.0, abs=0.02)
@@ -144,6 +145,6 @@ async def test_a_new_hotkey_on_an_old_uid_starts_clean() -> None:
         first.keypair = key(5)
         first.records.clear()
         await bench.hold()
-        known = await bench.ledger.read(lambda c: records.known(c, key(5).public_key))
+        known = await bench.ledger.read(lambda c: miner_records.known(c, key(5).public_key))
         assert known is not None
         assert known.standing.rounds <= 1

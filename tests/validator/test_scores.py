@@ -2,8 +2,10 @@
 
 import pytest
 
-from engram.validator import records, reports
+from engram.validator import reports
 from engram.validator.model import PlantState
+from engram.validator.records import plants as plant_records
+from engram.validator.records import standings as miner_records
 from tests.validator.benches import NETUID, Bench, key, over, public_file
 from tests.validator.toy_miners import Drops, Keeps, KeepsHashes, Relays, ServesPublicFile
 
@@ -69,7 +71,7 @@ async def test_one_that_drops_what_is_older_than_a_round_is_slashed() -> None:
             drops.forget()
             bench.block += 50
             await bench.rounds.hold(bench.metagraph())
-        known = await bench.ledger.read(lambda c: records.known(c, drops.keypair.public_key))
+        known = await bench.ledger.read(lambda c: miner_records.known(c, drops.keypair.public_key))
         assert known is not None
         assert known.standing.slashes >= 1
         scores = await last_scores(bench)
@@ -110,7 +112,9 @@ async def test_planted_records_are_deleted_by_their_signers_when_their_rounds_ar
         for _ in range(6):
             await bench.hold()
         await bench.gardener.tend_once()
-        deleted = await bench.ledger.read(lambda c: records.plants(c, miner.keypair.public_key, (PlantState.DELETED,)))
+        deleted = await bench.ledger.read(
+            lambda c: plant_records.plants(c, miner.keypair.public_key, (PlantState.DELETED,))
+        )
         assert deleted
         assert {plant.cid for plant in deleted} <= set(miner.deleted)
         assert not {plant.cid for plant in deleted} & set(miner.records)

@@ -17,9 +17,11 @@ from engram.chain.sync.subnets import Subnets
 from engram.clock import ManualClock
 from engram.ledger import open_inline
 from engram.ledger.inline import InlineLedger
-from engram.validator import records
 from engram.validator.due import Due
 from engram.validator.model import Known, Miner, RoundState, Sent, SentState
+from engram.validator.records import rounds as round_records
+from engram.validator.records import sent as weight_records
+from engram.validator.records import standings as miner_records
 from engram.validator.standing import Standing
 from engram.validator.weights_setter import WeightPorts, WeightsSetter
 from tests.chain.test_sender import VALIDATOR
@@ -61,7 +63,7 @@ class Setter:
         return await self.setter.look()
 
     async def sent(self) -> list[Sent]:
-        return await self.ledger.read(lambda c: records.sent_weights(c, NETUID, VALIDATOR.public_key))
+        return await self.ledger.read(lambda c: weight_records.sent_weights(c, NETUID, VALIDATOR.public_key))
 
     async def score(self, scores: dict[int, float], boot: str = "boot") -> None:
         """A whole round in which the miners with these uids got these averages."""
@@ -72,11 +74,11 @@ class Setter:
 
         def write(connection: Connection) -> None:
             miners = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=None) for each in found]
-            opened = records.open_round(connection, NETUID, metagraph.block, boot, 1.0, miners, [])
+            opened = round_records.open_round(connection, NETUID, metagraph.block, boot, 1.0, miners, [])
             for each in found:
                 standing = Standing(ema=scores[each.uid], rounds=1)
-                records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)
-            records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
+                miner_records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)
+            round_records.close_round(connection, opened.id, [], RoundState.CLOSED, 2.0)
 
         await self.ledger.write(write)
 

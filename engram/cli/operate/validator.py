@@ -17,8 +17,9 @@ from engram.cli.options import SHOW, SOURCES, Show, Sources
 from engram.cli.output import Column, moment
 from engram.hotkeys.wallet import is_private
 from engram.ledger import LEDGER_FILE
-from engram.validator import records, reports
+from engram.validator import reports
 from engram.validator.due import Due
+from engram.validator.records import rounds as round_records
 from engram.validator.reports import Explanation, MinerScore
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ def scores(*, sources: Sources = SOURCES, show: Show = SHOW) -> None:
 def rounds(*, last: Rounds = 20, sources: Sources = SOURCES, show: Show = SHOW) -> None:
     """List the newest rounds."""
     settings = sources.load().settings
-    found = _read(settings, lambda c: records.some_rounds(c, settings.validator.netuid, last))
+    found = _read(settings, lambda c: round_records.some_rounds(c, settings.validator.netuid, last))
     output.rows(found, _ROUNDS, json=show.json)
 
 

@@ -1,0 +1,181 @@
+"""Planted records, their matters and signers in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, func, insert, select, update
+
+from engram import wire
+from engram.ledger.sql import one_of
+from engram.validator.corpus import Family
+from engram.validator.model import (
+    Plant,
+    PlantState,
+    RoundState,
+)
+from engram.validator.planting import Signing
+from engram.validator.tables import (
+    families,
+    planted,
+    rounds,
+    signers,
+)
+
+
+def live_families(connection: Connection, hotkey: bytes, round_id: int) -> dict[int, Family]:
+    """Return the matters about which records may still be planted at a miner, by id."""
+    query = select(families).where(families.c.hotkey == hotkey, families.c.until_round > round_id)
+    return {row["id"]: _family(row["matter"]) for row in connection.execute(query).mappings()}
+
+
+def families_of(connection: Connection, hotkey: bytes) -> dict[int, Family]:
+    """Return all matters of a miner, by id."""
+    query = select(families).where(families.c.hotkey == hotkey)
+    return {row["id"]: _family(row["matter"]) for row in connection.execute(query).mappings()}
+
+
+def add_family(connection: Connection, hotkey: bytes, matter: Family, until_round: int) -> int:
+    """Add a matter; returns its id."""
+    text = msgspec.json.encode(matter).decode()
+    made = connection.execute(insert(families).values(hotkey=hotkey, matter=text, until_round=until_round))
+    return int(made.inserted_primary_key[0])  # type: ignore[index]  # an INSERT of one row has it
+
+
+def add_signer(connection: Connection, hotkey: bytes, public_key: bytes, seed: bytes, plan: Signing, at: float) -> None:
+    """Add a throw-away signer that only this miner sees."""
+    connection.execute(
+        insert(signers).values(
+            public_key=public_key,
+            seed=seed,
+            hotkey=hotkey,
+            records_left=plan.left,
+            mean_gap_s=plan.mean_gap_s,
+            created_at=at,
+        )
+    )
+
+
+def signers_under_way(connection: Connection, hotkey: bytes) -> list[tuple[bytes, Signing]]:
+    """Return the signers that still have records to leave at a miner, the oldest first."""
+    query = (
+        select(signers)
+        .where(signers.c.hotkey == hotkey, signers.c.records_left > 0)
+        .order_by(signers.c.created_at)
+        .limit(32)
+    )
+    return [
+        (row["public_key"], Signing(row["records_left"], row["mean_gap_s"]))
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def use_signer(connection: Connection, public_key: bytes, records: int) -> None:
+    """Count records of a signer off those it has left."""
+    left = func.max(0, signers.c.records_left - records)
+    connection.execute(update(signers).where(signers.c.public_key == public_key).values(records_left=left))
+
+
+def some_seeds(connection: Connection, hotkey: bytes) -> list[bytes]:
+    """Return secret seeds of the newest signers of a miner, at most 16."""
+    query = select(signers.c.seed).where(signers.c.hotkey == hotkey).order_by(signers.c.created_at.desc()).limit(16)
+    return list(connection.execute(query).scalars())
+
+
+def seed_of(connection: Connection, public_key: bytes) -> bytes | None:
+    """Return the secret seed of a signer; None when it is not one of ours."""
+    seed: bytes | None = connection.scalar(select(signers.c.seed).where(signers.c.public_key == public_key))
+    return seed
+
+
+def add_plants(connection: Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add drafted records."""
+    if rows:
+        connection.execute(insert(planted), [dict(row) for row in rows])
+
+
+def has_drafts(connection: Connection, hotkey: bytes, round_id: int) -> bool:
+    """Return whether the records of a round were drafted for a miner."""
+    query = select(planted.c.id).where(planted.c.hotkey == hotkey, planted.c.planted_round == round_id).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def plants(connection: Connection, hotkey: bytes, states: Iterable[PlantState]) -> list[Plant]:
+    """Return the planted records of a miner in these states, oldest first."""
+    query = select(planted).where(planted.c.hotkey == hotkey, one_of(planted.c.state, states)).order_by(planted.c.id)
+    return [_plant(row) for row in connection.execute(query).mappings()]
+
+
+def drafted(connection: Connection, limit: int) -> list[tuple[int, str]]:
+    """Return ids and texts of records that have no vector yet, the first due first."""
+    query = (
+        select(planted.c.id, planted.c.text)
+        .where(planted.c.state == str(PlantState.DRAFTED))
+        .order_by(planted.c.plant_at)
+        .limit(limit)
+    )
+    return [(row[0], row[1]) for row in connection.execute(query)]
+
+
+def due_plants(connection: Connection, now: float, limit: int) -> list[Plant]:
+    """Return records that are to be sent now; those `sending` were under way when the process ended."""
+    query = (
+        select(planted)
+        .where(one_of(planted.c.state, (PlantState.READY, PlantState.SENDING)), planted.c.plant_at <= now)
+        .order_by(planted.c.plant_at)
+        .limit(limit)
+    )
+    return [_plant(row) for row in connection.execute(query).mappings()]
+
+
+def outlived(connection: Connection, limit: int) -> list[Plant]:
+    """Return records that are to be deleted now: the rounds that they were planted for are over."""
+    held = one_of(planted.c.state, (PlantState.HELD, PlantState.DELETING))
+    newest = select(func.coalesce(func.max(rounds.c.id), 0)).where(rounds.c.state != str(RoundState.OPEN))
+    query = (
+        select(planted)
+        .where(held, planted.c.delete_round <= newest.scalar_subquery())
+        .order_by(planted.c.id)
+        .limit(limit)
+    )
+    return [_plant(row) for row in connection.execute(query).mappings()]
+
+
+def count_planted(connection: Connection, hotkey: bytes | None = None) -> dict[str, int]:
+    """Return how many records were planted, by state; those of one miner, or all."""
+    query = select(planted.c.state, func.count()).group_by(planted.c.state)
+    if hotkey is not None:
+        query = query.where(planted.c.hotkey == hotkey)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def set_plant(
+    connection: Connection, plant_id: int, leaves: Iterable[PlantState], state: PlantState, at: float, **more: object
+) -> bool:
+    """Move a planted record to `state`; False when it is in none of the states that it may leave."""
+    done = connection.execute(
+        update(planted)
+        .where(planted.c.id == plant_id, one_of(planted.c.state, leaves))
+        .values(state=str(state), updated_at=at, **more)
+    )
+    return done.rowcount == 1
+
+
+def _plant(row: RowMapping) -> Plant:
+    return Plant(
+        id=row["id"],
+        hotkey=row["hotkey"],
+        family_id=row["family_id"],
+        signer=row["signer"],
+        text=row["text"],
+        vector=row["vector"] or b"",
+        cid=row["cid"] or "",
+        state=PlantState(row["state"]),
+        plant_at=row["plant_at"],
+        planted_round=row["planted_round"],
+        delete_round=row["delete_round"],
+        attempts=row["attempts"],
+    )
+
+
+def _family(matter: str) -> Family:
+    return wire.decode(matter, Family)

@@ -1,0 +1,279 @@
+"""Rounds, their questions and results in the ledger. Functions run inside `ledger.write` or `ledger.read`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+
+from engram import wire
+from engram.ledger.sql import one_of
+from engram.validator.model import (
+    Answer,
+    Kind,
+    Miner,
+    Outcome,
+    PlantState,
+    Question,
+    Result,
+    Round,
+    RoundState,
+)
+from engram.validator.tables import (
+    planted,
+    questions,
+    round_miners,
+    rounds,
+)
+
+
+def open_round(
+    connection: Connection,
+    netuid: int,
+    block: int,
+    boot: str,
+    at: float,
+    found: Sequence[Miner],
+    drawn: Sequence[Question],
+) -> Round:
+    """Begin a round with all that will be asked in it: after a crash it goes on with the same questions."""
+    made = connection.execute(
+        insert(rounds).values(netuid=netuid, block=block, state=str(RoundState.OPEN), boot=boot, opened_at=at)
+    )
+    round_id = int(made.inserted_primary_key[0])  # type: ignore[index]
+    if found:
+        connection.execute(
+            insert(round_miners),
+            [
+                {
+                    "round_id": round_id,
+                    "hotkey": each.hotkey,
+                    "uid": each.uid,
+                    "coldkey": each.coldkey,
+                    "url": each.url,
+                    "reason": each.reason or None,
+                    "done": int(each.url is None),
+                }
+                for each in found
+            ],
+        )
+    if drawn:
+        connection.execute(insert(questions), [_question_row(round_id, each) for each in drawn])
+    return Round(id=round_id, netuid=netuid, block=block, state=RoundState.OPEN, boot=boot, opened_at=at)
+
+
+def last_round(connection: Connection, netuid: int, state: RoundState | None = None) -> Round | None:
+    """Return the newest round, or the newest in a state."""
+    query = select(rounds).where(rounds.c.netuid == netuid)
+    if state is not None:
+        query = query.where(rounds.c.state == str(state))
+    row = connection.execute(query.order_by(rounds.c.id.desc()).limit(1)).mappings().first()
+    return None if row is None else _round(row)
+
+
+def round_of(connection: Connection, round_id: int) -> Round | None:
+    """Return a round by its id."""
+    row = connection.execute(select(rounds).where(rounds.c.id == round_id)).mappings().first()
+    return None if row is None else _round(row)
+
+
+def closed_rounds(connection: Connection, netuid: int, boot: str) -> int:
+    """Return how many whole rounds this start of the process has seen from beginning to end."""
+    query = select(func.count()).where(
+        rounds.c.netuid == netuid, rounds.c.boot == boot, rounds.c.state == str(RoundState.CLOSED)
+    )
+    return connection.scalar(query) or 0
+
+
+def count_rounds(connection: Connection, netuid: int) -> int:
+    """Return how many rounds are kept."""
+    return connection.scalar(select(func.count()).where(rounds.c.netuid == netuid)) or 0
+
+
+def hotkey_of(connection: Connection, netuid: int, uid: int) -> bytes | None:
+    """Return the hotkey that held a uid in the newest round that has it."""
+    query = (
+        select(round_miners.c.hotkey)
+        .join(rounds, rounds.c.id == round_miners.c.round_id)
+        .where(rounds.c.netuid == netuid, round_miners.c.uid == uid)
+        .order_by(round_miners.c.round_id.desc())
+        .limit(1)
+    )
+    found: bytes | None = connection.scalar(query)
+    return found
+
+
+def some_rounds(connection: Connection, netuid: int, limit: int) -> list[Round]:
+    """Return the newest rounds, newest first."""
+    query = select(rounds).where(rounds.c.netuid == netuid).order_by(rounds.c.id.desc()).limit(limit)
+    return [_round(row) for row in connection.execute(query).mappings()]
+
+
+def to_ask(connection: Connection, round_id: int) -> list[Result]:
+    """Return the miners of a round that have not been asked yet."""
+    query = select(round_miners).where(round_miners.c.round_id == round_id, round_miners.c.done == 0)
+    return [_result(row) for row in connection.execute(query).mappings()]
+
+
+def refusing(connection: Connection, round_id: int) -> frozenset[bytes]:
+    """Return the miners of a round that took none of the records that they were offered."""
+    over, held = (PlantState.REFUSED,), (PlantState.HELD, PlantState.DELETING, PlantState.DELETED)
+    of_round = select(round_miners.c.hotkey).where(round_miners.c.round_id == round_id)
+    refused = select(planted.c.hotkey).where(one_of(planted.c.state, over), planted.c.hotkey.in_(of_round)).distinct()
+    taken = select(planted.c.hotkey).where(one_of(planted.c.state, held)).distinct()
+    return frozenset(connection.execute(refused.except_(taken)).scalars())
+
+
+def results(connection: Connection, round_id: int) -> list[Result]:
+    """Return the miners of a round, by uid."""
+    query = select(round_miners).where(round_miners.c.round_id == round_id).order_by(round_miners.c.uid)
+    return [_result(row) for row in connection.execute(query).mappings()]
+
+
+def questions_of(connection: Connection, round_id: int, hotkey: bytes) -> list[Question]:
+    """Return what a miner is asked in a round."""
+    query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
+    return [_question(row) for row in connection.execute(query.order_by(questions.c.id)).mappings()]
+
+
+def answers_of(connection: Connection, round_id: int) -> dict[bytes, list[tuple[Kind, Answer]]]:
+    """Return what the questions of a round brought, by hotkey; a question never asked counts as late."""
+    found: dict[bytes, list[tuple[Kind, Answer]]] = {}
+    for row in connection.execute(select(questions).where(questions.c.round_id == round_id)).mappings():
+        found.setdefault(row["hotkey"], []).append((Kind(row["kind"]), _answer(row)))
+    return found
+
+
+def questions_with_answers(connection: Connection, round_id: int, hotkey: bytes) -> list[tuple[Question, Answer]]:
+    """Return each question of a round to one miner with what it brought."""
+    query = select(questions).where(questions.c.round_id == round_id, questions.c.hotkey == hotkey)
+    return [(_question(row), _answer(row)) for row in connection.execute(query.order_by(questions.c.id)).mappings()]
+
+
+def answered(connection: Connection, round_id: int, hotkey: bytes, answers: Sequence[Answer]) -> bool:
+    """Write what a miner answered, all of it at once; False when it was written before, which stands."""
+    done = connection.execute(
+        update(round_miners)
+        .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey, round_miners.c.done == 0)
+        .values(done=1)
+    )
+    if done.rowcount != 1:
+        return False
+    for each in answers:
+        connection.execute(
+            update(questions)
+            .where(questions.c.id == each.question_id)
+            .values(
+                outcome=str(each.outcome),
+                recall=each.recall,
+                proved=int(each.proved),
+                latency_ms=each.latency_ms,
+                detail=each.detail or None,
+            )
+        )
+    return True
+
+
+def close_round(
+    connection: Connection,
+    round_id: int,
+    scored: Sequence[tuple[bytes, Mapping[str, Any]]],
+    state: RoundState,
+    at: float,
+) -> bool:
+    """End a round with the scores of its miners; False when it had ended already."""
+    done = connection.execute(
+        update(rounds)
+        .where(rounds.c.id == round_id, rounds.c.state == str(RoundState.OPEN))
+        .values(state=str(state), closed_at=at)
+    )
+    if done.rowcount != 1:
+        return False
+    for hotkey, values in scored:
+        connection.execute(
+            update(round_miners)
+            .where(round_miners.c.round_id == round_id, round_miners.c.hotkey == hotkey)
+            .values(**values, done=1)
+        )
+    return True
+
+
+def purge(connection: Connection, netuid: int, keep_rounds: int) -> int:
+    """Remove rounds but the newest `keep_rounds`, with their questions; and planted records that are over as long."""
+    newest = last_round(connection, netuid)
+    if newest is None:
+        return 0
+    before = newest.id - keep_rounds
+    over = one_of(planted.c.state, (PlantState.DELETED, PlantState.REFUSED, PlantState.LOST))
+    connection.execute(delete(planted).where(over, planted.c.delete_round < before))
+    connection.execute(delete(questions).where(questions.c.round_id < before))
+    connection.execute(delete(round_miners).where(round_miners.c.round_id < before))
+    return connection.execute(delete(rounds).where(rounds.c.netuid == netuid, rounds.c.id < before)).rowcount
+
+
+def _question_row(round_id: int, each: Question) -> dict[str, object]:
+    return {
+        "round_id": round_id,
+        "hotkey": each.hotkey,
+        "kind": str(each.kind),
+        "family_id": each.family_id,
+        "text": each.text,
+        "vector": each.vector,
+        "truth": msgspec.json.encode(each.truth).decode(),
+        "planted": each.planted,
+        "own_key": int(each.own_key),
+    }
+
+
+def _question(row: RowMapping) -> Question:
+    return Question(
+        id=row["id"],
+        hotkey=row["hotkey"],
+        kind=Kind(row["kind"]),
+        family_id=row["family_id"],
+        text=row["text"] or "",
+        vector=row["vector"] or b"",
+        truth=tuple(wire.decode(row["truth"], list[str])),
+        planted=row["planted"],
+        own_key=bool(row["own_key"]),
+    )
+
+
+def _answer(row: RowMapping) -> Answer:
+    return Answer(
+        question_id=row["id"],
+        outcome=Outcome(row["outcome"]) if row["outcome"] else Outcome.LATE,
+        recall=row["recall"] or 0.0,
+        proved=bool(row["proved"]),
+        latency_ms=row["latency_ms"],
+        detail=row["detail"] or "",
+    )
+
+
+def _round(row: RowMapping) -> Round:
+    return Round(
+        id=row["id"],
+        netuid=row["netuid"],
+        block=row["block"],
+        state=RoundState(row["state"]),
+        boot=row["boot"],
+        opened_at=row["opened_at"],
+        closed_at=row["closed_at"],
+    )
+
+
+def _result(row: RowMapping) -> Result:
+    return Result(
+        hotkey=row["hotkey"],
+        uid=row["uid"],
+        coldkey=row["coldkey"],
+        url=row["url"],
+        reason=row["reason"],
+        done=bool(row["done"]),
+        recall=row["recall"],
+        latency_ms=row["latency_ms"],
+        proof_rate=row["proof_rate"],
+        score=row["score"],
+        shared_score=row["shared_score"],
+        group_of=row["group_of"],
+    )
