@@ -445,3 +445,16 @@ def test_an_embedding_server_needs_url_model_and_dimension(told: dict[str, objec
 def test_a_validator_does_not_start_with_a_wrong_setting(environment: str, changes: dict[str, Any], key: str) -> None:
     wrong = msgspec.structs.replace(settings(environment), validator=ValidatorSettings(**changes))
     assert refused(wrong, "validator") == [key]
+
+
+def test_a_validator_on_mainnet_needs_vectors_with_a_meaning() -> None:
+    right = msgspec.structs.replace(settings("mainnet"), validator=ValidatorSettings(hotkey_file="key"))
+    assert refused(right, "validator") == []
+    hashed = msgspec.structs.replace(right, miner=msgspec.structs.replace(right.miner, embedder="hash"))
+    assert refused(hashed, "validator") == ["miner.embedder"]
+
+
+def test_a_blacklist_of_hotkeys_with_their_reasons_is_right() -> None:
+    entry = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY served another's records"
+    right = ValidatorSettings(hotkey_file="key", blacklist=(entry,))
+    assert refused(msgspec.structs.replace(settings("local"), validator=right), "validator") == []

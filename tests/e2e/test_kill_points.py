@@ -15,7 +15,7 @@ from tests.e2e.buyer import Answer, Buyer, balance
 from tests.e2e.gateway_process import GatewayProcess
 from tests.sampling import sample
 
-COMMITS = 13
+COMMITS = 14
 """Commits of a purchase until `active` and of its stop, as ENGRAM_KILL_TRACE shows them."""
 EFFECTS = ("verify", "settle", "spawn", "destroy")
 POINTS = [

@@ -260,7 +260,7 @@ async def main():
     folder = Path(sys.argv[1])
     truth = Truth.open(folder / "truth.db", SystemClock(), SeededIds(1))
     notebook = Notebook.open(folder / "notebook.db")
-    share = key_shares.Share(1, "00", 2, 3)
+    share = key_shares.KeptShare(1, "00", 2, 3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(truth.run, lambda: None)
         for number in range(9):

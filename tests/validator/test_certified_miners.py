@@ -1,6 +1,6 @@
 """A miner whose hotkey is elsewhere proves by its certified session key; a validator checks the chain of both."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -70,21 +70,21 @@ async def http() -> AsyncIterator[HttpClient]:
 
 
 @pytest.mark.parametrize(
-    ("text", "proved"),
+    ("made", "proved"),
     [
-        (certificate(HOTKEY, 300), True),
-        (certificate(HOTKEY, -300), False),
-        (certificate(OWN, 300), False),
-        (None, False),
-        ("engram-cert-1.x.y", False),
+        (lambda: certificate(HOTKEY, 300), True),
+        (lambda: certificate(HOTKEY, -300), False),
+        (lambda: certificate(OWN, 300), False),
+        (lambda: None, False),
+        (lambda: "engram-cert-1.x.y", False),
     ],
     ids=["certified", "ended", "of_another_hotkey", "none", "garbled"],
 )
 async def test_a_proof_by_a_session_key_counts_under_a_certificate_of_the_hotkey(
-    http: HttpClient, text: str | None, proved: bool
+    http: HttpClient, made: Callable[[], str | None], proved: bool
 ) -> None:
     miner = Certified(SESSION)
-    miner.certificate = text
+    miner.certificate = made()
     responder = Responder(miner.answer)
     async with trio.open_nursery() as nursery:
         url = await nursery.start(responder.run)
