@@ -23,7 +23,7 @@ POINTS = [
     *(f"{effect}:{moment}" for effect in EFFECTS for moment in ("before", "after")),
     "spawn:unrecorded",
 ]
-LAST = {f"begin:{COMMITS}", f"commit:{COMMITS}"}
+LAST = {f"{moment}:{number}" for number in (COMMITS - 1, COMMITS) for moment in ("begin", "commit")}
 """Not always reached: two of the commits may come in one group."""
 OPENING_BALANCE = 1_000_000_000
 LITE_HOUR = 100_000

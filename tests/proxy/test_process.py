@@ -74,14 +74,15 @@ def test_an_operators_day(tmp_path: Path) -> None:
         changed = document(port, auth={"denied_senders": [ALICE.ss58], "allowed_senders": []})
         proxy.write(changed)
         proxy.send_signal(signal.SIGHUP)
-        until(lambda: status(proxy)["settings"]["number"] == 2)
+        until(lambda: status(proxy)["settings"]["number"] >= 2)  # the signal and the look at the file may both find it
         assert call(proxy, "POST", "/inference", b"hi")[0] == 403
 
         proxy.config.write_text('{"auth": {"miner_hotkey": "nonsense"}}')
         until(lambda: not status(proxy)["settings"]["current"])
         assert "nonsense" in status(proxy)["settings"]["error"]
+        number = status(proxy)["settings"]["number"]
         with urlopen(f"{proxy.url}/status") as answer:
-            assert json.load(answer)["settings"] == {"number": 2, "current": False}
+            assert json.load(answer)["settings"] == {"number": number, "current": False}
         with urlopen(f"{proxy.ops_url}/metrics") as answer:
             metrics = answer.read().decode()
         assert 'engram_proxy_settings_total{outcome="refused"} 1.0' in metrics
