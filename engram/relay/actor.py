@@ -162,15 +162,19 @@ class RelayEmitter(Actor[OutboxGrew | GetRelayStatus]):
         """Claim the next entry that may be sent; its stream is busy from then on."""
         while True:
             now, busy = self._clock.now(), frozenset(self._busy)
+            guarded: int | None = None
             if self._guard is not None:
                 waiting = await self._ledger.read(lambda c, t=now, b=busy: records.due(c, t, b))  # type: ignore[misc]
                 if waiting is None:
                     return None
                 if not await self._may_go(waiting, now):
                     continue
+                guarded = waiting.id
             entry = await self._ledger.write(
-                lambda c, t=now, b=busy: records.claim(c, t, self._signer.sign, b)  # type: ignore[misc]
+                lambda c, t=now, b=busy, only=guarded: records.claim(c, t, self._signer.sign, b, only=only)  # type: ignore[misc]
             )
+            if entry is None and guarded is not None:
+                continue  # another entry came before it meanwhile, and nobody has looked at its block
             if entry is not None:
                 self._busy.add(entry.stream_id)
             return entry

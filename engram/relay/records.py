@@ -82,14 +82,20 @@ def enqueue(
 
 
 def claim(
-    connection: Connection, now: float, sign: Callable[[bytes], Signed], busy: Collection[int] = ()
+    connection: Connection,
+    now: float,
+    sign: Callable[[bytes], Signed],
+    busy: Collection[int] = (),
+    *,
+    only: int | None = None,
 ) -> Entry | None:
     """Return the first entry of the stream that has waited longest, now `sending` and signed; None when none is due.
 
-    Streams in `busy` have an entry under way. An entry is signed once: its second attempt sends the same bytes. One
-    whose signature would be the second for its block and source, over another hash, is withdrawn instead.
+    Streams in `busy` have an entry under way. With `only`, None when another entry is next. An entry is signed once:
+    its second attempt sends the same bytes. One whose signature would be the second for its block and source, over
+    another hash, is withdrawn instead.
     """
-    while (entry := _next(connection, now, busy)) is not None:
+    while (entry := _next(connection, now, busy)) is not None and only in (None, entry.id):
         if entry.signed and entry.signed_hash:
             signed = Signed(entry.signed, entry.signed_hash)
         elif _may_sign(connection, entry, now):

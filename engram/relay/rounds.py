@@ -55,6 +55,8 @@ class RoundPorts(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float
     hints: Hints
     losses: RoundLosses
+    block_hash: Callable[[int], bytes | None] = lambda block: None
+    """The hash of that finalized block, as it is known now; None where it is not."""
     bound: int | None = None
     """Entries that may wait; None: records.OPEN_BOUND."""
 
@@ -73,6 +75,7 @@ class MemoryRounds:
         self._hints = ports.hints
         self._losses = ports.losses
         self._bound = ports.bound
+        self._block_hash = ports.block_hash
 
     async def run(self, context: Context) -> None:
         """Run until cancelled."""
@@ -114,7 +117,7 @@ class MemoryRounds:
             nodes[ss58.encode(hotkey)] = memory_of(msgspec.structs.asdict(fresh[session_id]))
         names = sorted(nodes)
         parts = [names[first : first + NODES_A_PAYLOAD] for first in range(0, len(names), NODES_A_PAYLOAD)]
-        outcomes = []
+        outcomes, block_hash = [], self._block_hash(block)
         for number, part in enumerate(parts):
             payload = memory_payload(
                 {name: nodes[name] for name in part},
@@ -123,5 +126,5 @@ class MemoryRounds:
                 source=f"nodes{number}",
                 round_ts=now,
             )
-            outcomes.append(records.enqueue(connection, payload, now, bound=self._bound))
+            outcomes.append(records.enqueue(connection, payload, now, bound=self._bound, block_hash=block_hash))
         return outcomes

@@ -280,6 +280,7 @@ class GatewayPorts:
             interval_s=settings.relay.round_s,
             hints=self._hints,
             losses=self._losses,
+            block_hash=self._subnets.hash_of,
             bound=settings.relay.pending_max,
         )
 

@@ -203,7 +203,11 @@ class ValidatorPorts:
         """Queue the scores of the round that weights were made of, in the transaction that settles them."""
         payload = relaying.payload(connection, sent, last, self._keypair.public_key)
         bound, now = self._p.settings.relay.pending_max, self._p.clock.now()
-        if payload is not None and relay_records.enqueue(connection, payload, now, bound=bound) is Enqueued.REFUSED:
+        if (
+            payload is not None
+            and relay_records.enqueue(connection, payload, now, bound=bound, block_hash=last.block_hash)
+            is Enqueued.REFUSED
+        ):
             self._losses.add("outbox_full", 1)
             _log.error("scores_not_relayed", reason="the outbox is full", round=last.id)
 

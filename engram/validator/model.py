@@ -118,6 +118,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     netuid: int
     block: int
+    block_hash: bytes
     state: RoundState
     boot: str
     opened_at: float

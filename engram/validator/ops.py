@@ -1,7 +1,5 @@
 """The operator's listener of a validator: /health, /status, /metrics."""
 
-from collections.abc import Callable
-
 import msgspec
 
 from config.model import HttpSettings
@@ -32,7 +30,6 @@ def ops_app(
     clock: Clock,
     ids: Ids,
     metrics: Metrics,
-    refresh: Callable[[], None] = lambda: None,
 ) -> App:
     """Return the operator's application."""
     own = msgspec.structs.replace(settings, cors_origins=(), requests_per_minute_per_ip=0)
@@ -54,7 +51,6 @@ def ops_app(
         for state, count in found.planted.items():
             metrics.validator_planted.labels(state).set(count)
         measure(metrics, subnets)
-        refresh()
         return Answer(200, metrics.render(), media=CONTENT_TYPE)
 
     endpoints: Endpoints[None] = Endpoints(Router(app), Surface())

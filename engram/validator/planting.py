@@ -63,7 +63,6 @@ class Plan(msgspec.Struct, frozen=True):
     records: tuple[Planned, ...]
     signers: tuple[Signing, ...]
     """The new ones, by index."""
-    families: int
 
 
 def plan(
@@ -102,7 +101,7 @@ def plan(
         )
         for at, signer in events
     )
-    return Plan(records, tuple(made), families)
+    return Plan(records, tuple(made))
 
 
 def _arrivals(rng: Random, start_s: float, signing: Signing, period_s: float) -> list[float]:

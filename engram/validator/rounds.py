@@ -107,7 +107,7 @@ class Rounds:
         at = self._clock.now()
         opened = await self._ledger.write(
             lambda c: round_records.open_round(
-                c, self._terms.netuid, metagraph.block, self._boot, at, miners, questions
+                c, self._terms.netuid, metagraph.block, metagraph.block_hash, self._boot, at, miners, questions
             )
         )
         kill_points.point("round:opened")

@@ -76,6 +76,7 @@ rounds = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("netuid", Integer, nullable=False),
     Column("block", Integer, nullable=False),
+    Column("block_hash", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),  # open | closed | abandoned
     Column("boot", Text, nullable=False),  # id of the process's start: a round counts for weights of its own start only
     Column("opened_at", REAL, nullable=False),

@@ -6,23 +6,12 @@ from typing import final
 import msgspec
 from sqlalchemy import Connection
 
+from engram.api.xeris import Acknowledged
 from engram.clock import Clock
 from engram.hotkeys import Keypair, PublicKey
 from engram.ledger import Ledger
 from engram.xeris import judging, records
 from engram.xeris.judging import Known, Refused, Submission
-
-
-class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The receiver's answer, signed over `engram-accepted:{signed_hash}:{received_ms}`."""
-
-    status: str = "accepted"
-    signed_hash: str
-    output_hash: str
-    received_ms: int
-    signers: int
-    receiver: str
-    signature: str
 
 
 class Taken(msgspec.Struct, frozen=True):
@@ -93,7 +82,8 @@ class XerisReceiver:
         received_ms = int(at * 1000)
         message = f"engram-accepted:{submission.signed_hash}:{received_ms}"
         return msgspec.json.encode(
-            Acknowledgement(
+            Acknowledged(
+                status="accepted",
                 signed_hash=submission.signed_hash,
                 output_hash=submission.output_hash,
                 received_ms=received_ms,

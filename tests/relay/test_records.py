@@ -191,3 +191,18 @@ def test_delivered_entries_are_forgotten_after_a_week_and_dead_letters_never(led
     assert write(ledger, lambda c: records.purge(c, NOW + 10 * week)) == 2
     assert states(ledger) == ["abandoned"]
     assert write(ledger, lambda c: records.dlq_show(c, 2))[1] == []
+
+
+def test_only_the_entry_whose_block_was_looked_at_is_claimed(ledger: InlineLedger) -> None:
+    queue(ledger, 1)
+    looked_at = write(ledger, lambda c: records.due(c, NOW))
+    assert looked_at is not None
+    scores = scores_payload({"0": MinerScore(1.0, None, 1.0)}, netuid=450, block=1, uid=5, round_ts=NOW)
+    write(ledger, lambda c: records.enqueue(c, scores, NOW - 1))
+    assert write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, only=looked_at.id)) is None
+    other = claim(ledger)
+    assert other is not None
+    assert other.kind == "scores"
+    found = write(ledger, lambda c: records.claim(c, NOW, SIGNER.sign, (other.stream_id,), only=looked_at.id))
+    assert found is not None
+    assert found.id == looked_at.id

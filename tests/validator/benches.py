@@ -8,7 +8,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import msgspec
 import trio
 
 from engram.chain.model import Axon, Metagraph, Neuron, SubnetParameters
@@ -225,7 +224,3 @@ def public_file(count: int = 40) -> list[Entry]:
         values = list(struct.unpack(f"<{DIMENSION}f", vector))
         found.append(Entry(text=text, embedding=values, cid=f"v1::{hashlib.sha256(vector).hexdigest()}"))
     return found
-
-
-def standing_of(found: Any) -> Any:
-    return msgspec.structs.asdict(found)

@@ -74,7 +74,9 @@ class Setter:
 
         def write(connection: Connection) -> None:
             miners = [Miner(hotkey=each.hotkey, uid=each.uid, coldkey=each.coldkey, url=None) for each in found]
-            opened = round_records.open_round(connection, NETUID, metagraph.block, boot, 1.0, miners, [])
+            opened = round_records.open_round(
+                connection, NETUID, metagraph.block, metagraph.block_hash, boot, 1.0, miners, []
+            )
             for each in found:
                 standing = Standing(ema=scores[each.uid], rounds=1)
                 miner_records.keep(connection, Known(hotkey=each.hotkey, uid=each.uid, standing=standing), 1.0)

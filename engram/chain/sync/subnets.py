@@ -76,6 +76,11 @@ class Subnets:
         """Number of the newest accepted finalized block."""
         return None if self._state.watch is None else self._state.watch.head.number
 
+    def hash_of(self, block: int) -> bytes | None:
+        """Return the hash of the newest accepted finalized block if it has this number, else None."""
+        head = None if self._state.watch is None else self._state.watch.head
+        return head.hash if head is not None and head.number == block else None
+
     @property
     def recent(self) -> tuple[SubnetChange, ...]:
         """The newest changes, oldest first."""

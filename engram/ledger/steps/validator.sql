@@ -54,6 +54,7 @@ CREATE TABLE validator_rounds (
     id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
     netuid INTEGER NOT NULL,
     block INTEGER NOT NULL,
+    block_hash BLOB NOT NULL,
     state TEXT NOT NULL,
     boot TEXT NOT NULL,
     opened_at REAL NOT NULL,

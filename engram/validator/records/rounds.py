@@ -31,6 +31,7 @@ def open_round(
     connection: Connection,
     netuid: int,
     block: int,
+    block_hash: bytes,
     boot: str,
     at: float,
     found: Sequence[Miner],
@@ -38,7 +39,9 @@ def open_round(
 ) -> Round:
     """Begin a round with all that will be asked in it: after a crash it goes on with the same questions."""
     made = connection.execute(
-        insert(rounds).values(netuid=netuid, block=block, state=str(RoundState.OPEN), boot=boot, opened_at=at)
+        insert(rounds).values(
+            netuid=netuid, block=block, block_hash=block_hash, state=str(RoundState.OPEN), boot=boot, opened_at=at
+        )
     )
     round_id = int(made.inserted_primary_key[0])  # type: ignore[index]
     if found:
@@ -59,7 +62,9 @@ def open_round(
         )
     if drawn:
         connection.execute(insert(questions), [_question_row(round_id, each) for each in drawn])
-    return Round(id=round_id, netuid=netuid, block=block, state=RoundState.OPEN, boot=boot, opened_at=at)
+    return Round(
+        id=round_id, netuid=netuid, block=block, block_hash=block_hash, state=RoundState.OPEN, boot=boot, opened_at=at
+    )
 
 
 def last_round(connection: Connection, netuid: int, state: RoundState | None = None) -> Round | None:
@@ -255,6 +260,7 @@ def _round(row: RowMapping) -> Round:
         id=row["id"],
         netuid=row["netuid"],
         block=row["block"],
+        block_hash=row["block_hash"],
         state=RoundState(row["state"]),
         boot=row["boot"],
         opened_at=row["opened_at"],
